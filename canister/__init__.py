@@ -1,0 +1,1 @@
+"""A server that behaves as an Internet Computer canister running llama.cpp, at native speed."""

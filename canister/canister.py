@@ -1,0 +1,288 @@
+"""One canister: its identity, committed state, stable memory and engine; how it starts and how it stops.
+
+It offers what handlers need through their Call and holds everything that lives longer than one call. It decides
+nothing about methods or callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Executable, select
+from sqlalchemy.dialects.sqlite import insert
+
+from canister import state as states
+from canister.caches import Caches
+from canister.chats import Chats
+from canister.config import Settings
+from canister.engine.args import RunArgs, parse
+from canister.engine.engine import Engine, LoadParams
+from canister.errors import CanisterError, CanisterStopping, NotFound
+from canister.locks import Gate, NamedLocks
+from canister.roles import Roles
+from canister.state import State
+from canister.store import tables
+from canister.store.db import Database
+from canister.store.stable import StableMemory
+from canister.store.transaction import Transaction
+from canister.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from canister.call import Call
+
+log = get_logger(__name__)
+
+BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
+
+
+class Canister:
+    """folder: holds `canister.db`, `stable/` and `staging/`. controllers: principals in text form."""
+
+    def __init__(
+        self, canister_id: str, name: str, folder: Path, controllers: Iterable[str], settings: Settings
+    ) -> None:
+        self.id = canister_id
+        self.name = name
+        self.settings = settings
+        self.controllers = frozenset(controllers)
+        self.database = Database(folder / "canister.db", "canister")
+        self.stable = StableMemory(folder / "stable", folder / "staging", self.database)
+        self.state = State()
+        self.roles = Roles(self.database)
+        self.chats = Chats(self.database)
+        self.caches = Caches(self.stable)
+        self.locks = NamedLocks()
+        self.model_gate = Gate()
+        self.engine: Engine | None = None
+        self.load_error: str | None = None
+        self._engine_key: tuple[object, ...] = ()
+        self._keys: dict[Engine, tuple[object, ...]] = {}  # of engines that are loaded and not yet adopted
+        self._loading: asyncio.Task[None] | None = None
+        self._calls: dict[Call, asyncio.Task[object] | None] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open the store, finish or undo what a crash left half done, and begin to load the model again."""
+        await asyncio.to_thread(self._open)
+        if self.state.model_args is not None:
+            self._loading = asyncio.create_task(self._load_again(self.state.model_args))
+
+    def _open(self) -> None:
+        self.database.open()
+        recovery = self.stable.recover()
+        for problem in recovery.problems:
+            log.error("stable memory is damaged", canister=self.name, problem=problem)
+        with self.database.read() as connection:
+            rows = connection.execute(select(tables.settings.c.key, tables.settings.c.value)).all()
+        self.state = states.from_rows((row.key, row.value) for row in rows)
+        self.roles.load()
+
+    async def _load_again(self, model_args: tuple[str, ...]) -> None:
+        try:
+            args = parse(model_args)
+            self.adopt(await self.load_engine(args))
+        except CanisterError as error:
+            self.load_error = str(error)
+            log.error("the model could not be loaded again", canister=self.name, reason=str(error))
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Refuse new calls, give running ones some time, cancel what is left, and close."""
+        self._stopping = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), drain_seconds)
+        for task in [task for task in self._calls.values() if task is not None]:
+            task.cancel()
+        await self._idle.wait()
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+        if self.engine is not None:
+            await self.engine.close()
+            self.engine = None
+        await asyncio.to_thread(self.database.close)
+
+    @contextlib.contextmanager
+    def running(self, call: Call) -> Iterator[None]:
+        """Counts a call among the running ones, for draining."""
+        if self._stopping:
+            raise CanisterStopping(f"Error from Canister {self.id}: Canister {self.id} is stopping; try again later")
+        self._calls[call] = asyncio.current_task()
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            del self._calls[call]
+            if not self._calls:
+                self._idle.set()
+
+    # -- what is known
+
+    @property
+    def access_level(self) -> int:
+        return self.state.access_level
+
+    @property
+    def ready(self) -> bool:
+        """True when every model that should be loaded is loaded."""
+        return self._loading is None or self._loading.done()
+
+    def summary(self) -> dict[str, object]:
+        """What anybody may know."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": "stopping" if self._stopping else "running",
+            "ready": self.engine is not None,
+            "model": self.engine.info.description if self.engine is not None else None,
+        }
+
+    def heap_bytes(self) -> int:
+        """Wasm heap that the loaded model would take on the IC (rough: the cost model's formula)."""
+        if self.engine is None:
+            return BASE_HEAP_BYTES
+        info = self.engine.info
+        kv_bytes = info.kv_bytes_per_token * info.n_ctx
+        return BASE_HEAP_BYTES + info.model_bytes + kv_bytes + info.n_ubatch * info.n_vocab * 4
+
+    # -- committing
+
+    def statements_for(self, changes: Mapping[str, object]) -> Iterator[Executable]:
+        """SQL that makes changes of the State durable."""
+        for row in states.to_rows(changes):
+            statement = insert(tables.settings).values(**row)
+            yield statement.on_conflict_do_update(
+                index_elements=["key"], set_={"value": statement.excluded.value}
+            )
+
+    def apply(self, changes: Mapping[str, object]) -> None:
+        """Make committed changes of the State visible."""
+        self.state = states.changed(self.state, changes)
+
+    async def commit(self, transaction: Transaction) -> None:
+        """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
+        if transaction.needs_prepare:
+            await asyncio.to_thread(transaction.prepare)
+        await asyncio.wrap_future(transaction.commit_on(self.database))
+
+    async def rollback(self, transaction: Transaction) -> None:
+        if transaction.needs_prepare:
+            await asyncio.to_thread(transaction.rollback)
+
+    # -- the model
+
+    async def loaded(self) -> None:
+        """Wait until the model that was loaded before a restart is back, or could not be loaded."""
+        if self._loading is not None and not self._loading.done():
+            await asyncio.shield(self._loading)
+
+    def is_loaded_from(self, path: str) -> bool:
+        """Is this file of stable memory the loaded model?"""
+        known = self.stable.stat(path)
+        return known is not None and self.engine is not None and self._engine_key[:1] == (known.id,)
+
+    def is_loaded_with(self, args: RunArgs) -> bool:
+        """Is the model of these flags loaded already, with the same context?"""
+        known = self.stable.stat(args.model or "")
+        return known is not None and self.engine is not None and self._engine_key == _engine_key(known.id, args)
+
+    async def load_engine(self, args: RunArgs) -> Engine:
+        """A new engine for the model and context of these flags; the one in use stays. NotFound, BadRequest."""
+        path = args.model or ""
+        known = self.stable.stat(path)
+        if known is None or known.kind != "file":
+            raise NotFound(f"cannot load model {path}: there is no such file in stable memory; upload it first")
+        file = self.stable.physical(path)
+        engine = await Engine.load(
+            LoadParams(
+                path=file,
+                name=path,
+                model_id=await self._model_id(path, file),
+                n_ctx=args.ctx_size,
+                n_batch=args.batch_size,
+                n_ubatch=args.ubatch_size,
+                type_k=args.cache_type_k,
+                type_v=args.cache_type_v,
+                flash_attn=args.flash_attn,
+                n_slots=self.settings.slots,
+                n_threads=self.settings.threads,
+            )
+        )
+        self._keys[engine] = _engine_key(known.id, args)
+        return engine
+
+    async def _model_id(self, path: str, file: Path) -> bytes:
+        """SHA-256 of the model file: known from its upload, else computed."""
+        upload, known = self.stable.upload(path), self.stable.stat(path)
+        if upload is not None and known is not None and upload.size == known.size:
+            return bytes.fromhex(upload.sha256)
+
+        def digest() -> bytes:
+            with file.open("rb") as opened:
+                return hashlib.file_digest(opened, "sha256").digest()
+
+        return await asyncio.to_thread(digest)
+
+    def adopt(self, engine: Engine) -> None:
+        """Use this engine from now on, and close the one before."""
+        before, self.engine = self.engine, engine
+        self._engine_key = self._keys.pop(engine)
+        self._keys.clear()
+        self.load_error = None
+        self.caches.clear()
+        if before is not None:
+            self.discard(before)
+        log.info("model loaded", canister=self.name, model=engine.info.description, n_ctx=engine.info.n_ctx)
+
+    def discard(self, engine: Engine) -> None:
+        """Close an engine that is not in use, in the background."""
+        task = asyncio.get_running_loop().create_task(engine.close())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- files
+
+    def forget_when_committed(self, call: Call, path: str) -> None:
+        """The file at `path` changes otherwise than by a run: drop what is remembered of it."""
+        clean = self.stable.clean(path)
+
+        def forget() -> None:
+            self.caches.drop(clean)
+            if self.engine is not None:
+                self.engine.forget(clean)
+
+        call.on_commit(forget)
+
+    async def read_blocks(self, path: str, first: int, end: int, size: int) -> AsyncIterator[bytes]:
+        """Bytes first…end of a file as it is now, in blocks; removal or replacement meanwhile does not matter."""
+        with self.stable.open(path) as opened:
+            opened.seek(first)
+            while first < end:
+                block = await asyncio.to_thread(opened.read, min(size, end - first))
+                if not block:
+                    return
+                first += len(block)
+                yield block
+
+
+def _engine_key(file_id: int, args: RunArgs) -> tuple[object, ...]:
+    return (
+        file_id,
+        args.ctx_size,
+        args.batch_size,
+        args.ubatch_size,
+        args.cache_type_k,
+        args.cache_type_v,
+        args.flash_attn,
+    )

@@ -1,0 +1,102 @@
+"""Settings of the server and the clients: flags > CANISTER_* > canister.toml > defaults.
+
+Each setting is one row here; help, environment names, the TOML file and the docs read these rows.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+DEFAULT_CANISTER = "llama_cpp"
+DEFAULT_PORT = 8000
+LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/llama-canister`, or `~/.local/share/llama-canister`."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "llama-canister"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Unknown names in canister.toml are refused."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CANISTER_", toml_file="canister.toml", frozen=True, validate_default=True
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    data_dir: Path = Field(default_factory=default_data_dir, description="Folder that holds all state of the server.")
+    canister: list[str] = Field(
+        default=[DEFAULT_CANISTER], min_length=1, description="Names of the canisters that are hosted."
+    )
+    model: Path | None = Field(
+        None, description="GGUF file to put into the first canister and load, if it is not there already."
+    )
+    controller: list[str] = Field(
+        default=[], description="Principals that control every canister, besides the server's own identity."
+    )
+    slots: int = Field(
+        0, ge=0, le=64, description="Chats resident in the KV memory of a model; 0: by memory, at most 8."
+    )
+    threads: int = Field(0, ge=0, description="Threads that decode; 0: chosen for the machine and the model.")
+    max_body_bytes: int = Field(
+        8 * 1024 * 1024, ge=1024, description="Largest body of a call; larger ones are refused with 413."
+    )
+    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_format: str = Field("auto", description="json, console, or auto: console on a terminal.")
+    drain_seconds: float = Field(30.0, ge=0, description="How long running calls may take after SIGTERM.")
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.lower() not in ("debug", "info", "warning", "error"):
+            raise ValueError(f"{value!r} is not a log level: debug, info, warning or error")
+        return value.lower()
+
+    @field_validator("log_format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        if value not in ("auto", "json", "console"):
+            raise ValueError(f"{value!r} is not a log format: auto, json or console")
+        return value
+
+    @field_validator("canister")
+    @classmethod
+    def _usable_names(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not name or len(name) > 64 or not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"{name!r} is no canister name: letters, digits, _ and -, at most 64")
+        if len(set(names)) != len(names):
+            raise ValueError(f"a canister is named twice in {names}")
+        return names
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from given flags (those that are None are not given), environment and canister.toml.
+
+    Raises pydantic's ValidationError, which names the setting and the value.
+    """
+    return Settings(**{name: value for name, value in flags.items() if value is not None})

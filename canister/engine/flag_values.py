@@ -1,0 +1,204 @@
+"""How the text after a command-line flag becomes a value: the kinds of values, their ranges and shapes.
+
+Each kind reads one text and answers a value, or raises ValueError with what is wrong with it. Numbers are read
+as llama.cpp reads them (blanks in front, a sign, decimal), but the whole text must be the number.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T", covariant=True)
+U = TypeVar("U")
+
+INT32_MAX = 2**31 - 1
+INT32_MIN = -(2**31)
+UINT32_MAX = 2**32 - 1
+FLOAT32_MAX = 3.4028234663852886e38
+
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+SAMPLER_LETTERS = {
+    "d": "dry",
+    "k": "top_k",
+    "y": "typ_p",
+    "p": "top_p",
+    "s": "top_n_sigma",
+    "m": "min_p",
+    "t": "temperature",
+    "x": "xtc",
+    "i": "infill",
+    "e": "penalties",
+    "a": "adaptive_p",
+}
+MAX_SAMPLERS = 64
+
+_WHOLE = re.compile(r"[ \t\n\v\f\r]*([+-]?)0*([0-9]+)")
+_NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_LOGIT_BIAS = re.compile(r"\s*([+-]?[0-9]+)\s*([+-])(.*)", re.DOTALL)
+_ESCAPE = re.compile(rb"""\\(?:x([0-9A-Fa-f]{2})|([nrt'"\\]))""")
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"'": b"'", b'"': b'"', b"\\": b"\\"}
+_ON = {"on", "enabled", "true", "1"}
+_OFF = {"off", "disabled", "false", "0"}
+_AUTO = {"auto", "-1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """What follows a flag. `optional`: a bare flag means `bare`, as in older releases of llama.cpp."""
+
+    shape: str
+    read: Callable[[str], T]
+    optional: bool = False
+    bare: object = None
+
+
+def shown(text: str) -> str:
+    """The text as an error message quotes it: short, and on one line."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def whole(low: int = INT32_MIN, high: int = INT32_MAX, shape: str = "N") -> Kind[int]:
+    """A whole number from low to high, both included."""
+
+    def read(text: str) -> int:
+        match = _WHOLE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{shown(text)} is not a whole number")
+        sign, digits = match.groups()
+        value = int(digits) if len(digits) <= 20 else 10**20
+        value = -value if sign == "-" else value
+        if not low <= value <= high:
+            raise ValueError(f"{shown(text)} is out of range: {low} to {high}")
+        return value
+
+    return Kind(shape, read)
+
+
+def number(low: float = -FLOAT32_MAX, *, above: float | None = None) -> Kind[float]:
+    """A finite number of 32 bits, at least `low`, greater than `above` where given."""
+
+    def read(text: str) -> float:
+        if _NUMBER.fullmatch(text) is None:
+            raise ValueError(f"{shown(text)} is not a finite number")
+        value = float(text)
+        if above is not None and value <= above:
+            raise ValueError(f"{shown(text)} is out of range: it must be greater than {above:g}")
+        if not low <= value <= FLOAT32_MAX:
+            raise ValueError(f"{shown(text)} is out of range: {low:g} to {FLOAT32_MAX:g}")
+        return value
+
+    return Kind("N", read)
+
+
+def mapped(kind: Kind[T], change: Callable[[T], U]) -> Kind[U]:
+    """A kind whose value is changed after it was read."""
+    return Kind(kind.shape, lambda text: change(kind.read(text)))
+
+
+def choice(*values: str) -> Kind[str]:
+    """One of a few words."""
+
+    def read(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"{shown(text)} is none of {', '.join(values)}")
+        return text
+
+    return Kind("|".join(values), read)
+
+
+def _on_off_auto(text: str) -> str:
+    if text in _ON:
+        return "on"
+    if text in _OFF:
+        return "off"
+    if text in _AUTO:
+        return "auto"
+    raise ValueError(f"{shown(text)} is none of on, off, auto")
+
+
+def _sampler_names(text: str) -> tuple[str, ...]:
+    names = []
+    for part in text.split(";", MAX_SAMPLERS + 1):
+        word = part.strip().lower()
+        if word and word not in _SAMPLER_WORDS:
+            raise ValueError(f"{shown(part)} is no sampler: {', '.join(SAMPLER_LETTERS.values())}")
+        if word:
+            names.append(_SAMPLER_WORDS[word])
+    return _bounded(names)
+
+
+def _sampler_sequence(text: str) -> tuple[str, ...]:
+    for letter in text:
+        if letter not in SAMPLER_LETTERS:
+            known = ", ".join(f"{letter} {name}" for letter, name in SAMPLER_LETTERS.items())
+            raise ValueError(f"{shown(letter)} is the letter of no sampler: {known}")
+    return _bounded([SAMPLER_LETTERS[letter] for letter in text])
+
+
+def _bounded(names: list[str]) -> tuple[str, ...]:
+    if len(names) > MAX_SAMPLERS:
+        raise ValueError(f"more than {MAX_SAMPLERS} samplers")
+    return tuple(names)
+
+
+def _sampler_words() -> dict[str, str]:
+    """llama.cpp takes top_k, top-k and topk alike, and three nicknames."""
+    words = {"nucleus": "top_p", "temp": "temperature", "typ": "typ_p"}
+    for name in SAMPLER_LETTERS.values():
+        words |= {name: name, name.replace("_", "-"): name, name.replace("_", ""): name}
+    return words
+
+
+def _logit_bias(text: str) -> tuple[int, float]:
+    match = _LOGIT_BIAS.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{shown(text)} is not TOKEN+BIAS or TOKEN-BIAS, as in 15043-1 or 2-inf")
+    token, sign, amount = match.groups()
+    bias = math.inf if amount.strip().lower() in ("inf", "infinity") else number().read(amount)
+    return whole(0).read(token), -bias if sign == "-" else bias
+
+
+def _json_schema(text: str) -> str:
+    try:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{shown(text)} is not JSON: {error}") from error
+    return text
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def unescape(text: str) -> str:
+    r"""\n \r \t \' \" \\ and \xHH as llama.cpp processes them; any other backslash stays. \xHH makes a byte:
+    ValueError when the bytes are not UTF-8 in the end."""
+    if "\\" not in text:
+        return text
+    data = _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]) if m[1] else _ESCAPED[m[2]], text.encode())
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"its \\x escapes make bytes that are not UTF-8, at byte {error.start}") from error
+
+
+_SAMPLER_WORDS = _sampler_words()
+
+TEXT = Kind("TEXT", lambda text: text)
+PATH = Kind("PATH", lambda text: text)
+ON_OFF_AUTO = Kind("on|off|auto", _on_off_auto, optional=True, bare="on")
+SEED = mapped(whole(-1, UINT32_MAX), lambda value: None if value in (-1, UINT32_MAX) else value)
+CONTEXT_SIZE = mapped(whole(0), lambda value: value and max(value, 8))  # llama-completion raises 1…7 to 8
+TEMPERATURE = mapped(number(), lambda value: max(value, 0.0))
+RECIPROCAL = mapped(number(above=0.0), lambda value: 1.0 / value)
+ROPE_SCALING = choice("none", "linear", "yarn")
+KV_TYPE = choice(*KV_TYPES)
+SAMPLERS = Kind("NAME;NAME;…", _sampler_names)
+SAMPLER_SEQUENCE = Kind("LETTERS", _sampler_sequence)
+LOGIT_BIAS = Kind("TOKEN±BIAS", _logit_bias)
+JSON_SCHEMA = Kind("SCHEMA", _json_schema)

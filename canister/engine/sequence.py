@@ -1,0 +1,107 @@
+"""One conversation in flight: what a call asks of the engine, and what it gets back.
+
+Plain values without llama.cpp, so that scheduler, handlers and tests can speak in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canister.engine.sampling import SamplingParams
+
+FinishReason = Literal["stop", "length", "instructions", "cancelled", "error"]
+"""stop: end of generation or reverse prompt. length: a token limit or the context. instructions: the budget."""
+
+Tokens = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+
+class Budget(Protocol):
+    """What the engine asks the meter before each step; implemented above the engine."""
+
+    def admit_prompt(self, position: int, n_wanted: int) -> int:
+        """How many of the next n_wanted prompt tokens, the first at `position`, may still be decoded."""
+
+    def admit_sample(self, position: int) -> bool:
+        """May the token at `position` be sampled? Called before sampling it."""
+
+    def admit_decode(self, position: int) -> bool:
+        """May the token just sampled for `position` be decoded?"""
+
+
+@dataclass(frozen=True, slots=True)
+class KvSegment:
+    """KV rows of consecutive tokens as stored: `count` tokens from position `first` on, `rows` in kv_rows' encoding."""
+
+    first: int
+    count: int
+    rows: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One bounded call. The conversation is `prefix` (already decoded once, reusable) followed by `prompt`.
+
+    key: the conversation's name for residency; None for one that is forgotten after the call.
+    prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one) rather than prompt.
+    prompt: tokens still to be decoded, in logical batches of at most the context's n_batch.
+    max_decode: the most tokens, prompt or generated, to decode in this call; None for no limit.
+    n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until the context is full.
+    seed: of the chat; the draw at position p depends on (seed, p) only.
+    restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
+        segments as are sound, possibly none; the engine decodes again what is missing.
+    keep: False for queries: whatever is decoded is rolled back at the end.
+    """
+
+    key: str | None
+    caller: str
+    prefix: Tokens
+    prefix_generated: Flags
+    prompt: Tokens
+    sampling: SamplingParams
+    seed: int
+    max_decode: int | None = None
+    n_predict: int = -1
+    reverse_prompts: tuple[str, ...] = ()
+    context_shift: bool = False
+    n_keep: int = 0
+    restore: Callable[[int], list[KvSegment]] | None = None
+    budget: Budget | None = None
+    keep: bool = True
+    want_rows: bool = True
+
+
+@dataclass(slots=True)
+class GenerateResult:
+    """What one call did.
+
+    prompt_chunks: sizes of the logical prompt batches that were decoded, in order.
+    sampled: every token sampled in this call; all but possibly the last were decoded.
+    n_generated: how many of `sampled` were decoded.
+    rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this call
+        (prompt, then generated), and before them those of the prefix that had to be decoded again; b"" if not wanted.
+    shifted: a context shift happened: the conversation in the KV memory is no longer that of the tokens.
+    redecoded: prefix tokens that had to be decoded again because no KV rows were at hand (not metered).
+    """
+
+    finish: FinishReason
+    prompt_chunks: list[int] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
+    n_generated: int = 0
+    eog: bool = False
+    shifted: bool = False
+    rows: bytes = b""
+    rows_first: int = 0
+    redecoded: int = 0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    sample_seconds: float = 0.0
+
+    @property
+    def n_prompt_decoded(self) -> int:
+        return sum(self.prompt_chunks)

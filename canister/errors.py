@@ -1,0 +1,120 @@
+"""Every error that the package raises on purpose, each with its numbers.
+
+    CanisterError            a reply: the method answered `Err`              record  http
+      AccessDenied           the caller may not call this method             401     401
+      BadRequest             the arguments do not make sense                 500     400
+      NotFound               no such file, cache, chat or model              500     404
+      Conflict               not in a state in which this can be done        500     409
+      TooLarge               over a size limit                               500     413
+      Busy                   too many at once; try again                     500     429
+      StorageFull            the disk has no room                            500     507
+      StoreDamaged           stable memory fails its checks                  500     500
+    Trap                     a reject: the call leaves no trace              reject  http
+      BadArgument            the argument does not decode                    5       400
+      Unauthenticated        credentials that are not known here             4       401
+      CanisterNotFound       IC0301                                          3       404
+      MethodNotFound         IC0536                                          5       404
+      MessageTooLarge        the message is over the ingress limit           4       413
+      CanisterStopping       the server is shutting down                     5       503
+      Cancelled              the client went away                            4       499
+      CanisterTrapped        IC0503: a fault of ours                         5       500
+
+The record status is fixed by the specification and independent of the HTTP status, which is for REST callers only.
+Anything else that escapes a handler is a bug: it is rolled back, logged with its stack and answered as CanisterTrapped.
+"""
+
+from __future__ import annotations
+
+
+class CanisterError(Exception):
+    """A reply of the kind `Err`; the message says what happened, with the value, and what to do."""
+
+    record_status = 500
+    http_status = 500
+
+
+class AccessDenied(CanisterError):
+    record_status = 401
+    http_status = 401
+
+    def __init__(self, message: str = "Access Denied") -> None:
+        super().__init__(message)
+
+
+class BadRequest(CanisterError):
+    http_status = 400
+
+
+class NotFound(CanisterError):
+    http_status = 404
+
+
+class Conflict(CanisterError):
+    http_status = 409
+
+
+class TooLarge(CanisterError):
+    http_status = 413
+
+
+class Busy(CanisterError):
+    http_status = 429
+
+
+class StorageFull(CanisterError):
+    http_status = 507
+
+
+class StoreDamaged(CanisterError):
+    http_status = 500
+
+
+class Trap(Exception):
+    """A reject: the call failed as a whole and every change of it is rolled back."""
+
+    reject_code = 5
+    error_code = "IC0502"
+    http_status = 500
+
+
+class BadArgument(Trap):
+    error_code = "IC0503"
+    http_status = 400
+
+
+class Unauthenticated(Trap):
+    reject_code = 4
+    error_code = "unauthenticated"
+    http_status = 401
+
+
+class CanisterNotFound(Trap):
+    reject_code = 3
+    error_code = "IC0301"
+    http_status = 404
+
+
+class MethodNotFound(Trap):
+    error_code = "IC0536"
+    http_status = 404
+
+
+class MessageTooLarge(Trap):
+    reject_code = 4
+    error_code = "message_too_large"
+    http_status = 413
+
+
+class CanisterStopping(Trap):
+    error_code = "IC0509"
+    http_status = 503
+
+
+class Cancelled(Trap):
+    reject_code = 4
+    error_code = "cancelled"
+    http_status = 499
+
+
+class CanisterTrapped(Trap):
+    error_code = "IC0503"

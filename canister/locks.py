@@ -1,0 +1,90 @@
+"""Locks for asyncio: one lock per name, and a gate that many may share or one may have alone. Both are fair."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class NamedLocks:
+    """A lock per name, made when wanted and gone when free. Waiters are served in order."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    def is_held(self, name: str) -> bool:
+        """True while somebody holds the lock or waits for it."""
+        return name in self._locks
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
+        self._locks[name] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks[name]
+            if users == 1:
+                del self._locks[name]
+            else:
+                self._locks[name] = (lock, users - 1)
+
+
+class Gate:
+    """Shared by many or held by one. First come, first served: who waits for it alone holds later sharers back."""
+
+    def __init__(self) -> None:
+        self._sharers = 0
+        self._alone = False
+        self._waiting: deque[tuple[bool, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        await self._enter(alone=False)
+        try:
+            yield
+        finally:
+            self._sharers -= 1
+            self._admit()
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        await self._enter(alone=True)
+        try:
+            yield
+        finally:
+            self._alone = False
+            self._admit()
+
+    async def _enter(self, alone: bool) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((alone, place))
+        self._admit()
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():  # admitted and cancelled at once: give the place back
+                if alone:
+                    self._alone = False
+                else:
+                    self._sharers -= 1
+            self._admit()
+            raise
+
+    def _admit(self) -> None:
+        while self._waiting and not self._alone:
+            alone, place = self._waiting[0]
+            if place.cancelled():
+                self._waiting.popleft()
+                continue
+            if alone and self._sharers:
+                return
+            self._waiting.popleft()
+            if alone:
+                self._alone = True
+            else:
+                self._sharers += 1
+            place.set_result(None)

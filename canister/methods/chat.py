@@ -1,0 +1,199 @@
+"""Inference: new_chat, run_update, run_query, and the saved chats.
+
+A call's conversation is the prompt P, as far as the cache S does not hold it already (their longest common prefix is
+reused), and then the answer, token by token, until a limit is reached. All state between calls is in the prompt cache.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from canister import access as guards
+from canister.errors import BadRequest, Conflict
+from canister.methods import conversation as conversations
+from canister.methods.arguments import parse_args
+from canister.methods.model import load
+from canister.methods.prompt_cache import cache_path
+from canister.methods.run_log import write_log
+from canister.records import ChatRecord, GetChatsRecord, InputRecord, RunOutputRecord, StatusCodeRecord
+
+if TYPE_CHECKING:
+    from canister.call import Call
+    from canister.engine.args import RunArgs
+    from canister.engine.engine import Engine
+    from canister.engine.sequence import GenerateResult, Tokens
+    from canister.methods.conversation import Conversation
+
+PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
+SAVED_CHATS = 3  # per caller
+CHATS_OFF = "get_chats: DB_CHATS_ACTIVE is false"
+
+
+async def new_chat(call: Call, arg: InputRecord) -> RunOutputRecord:
+    """Make ready for a chat in the cache that `--prompt-cache` names. An existing cache stays and may be reused."""
+    path = cache_path(call, parse_args(arg).prompt_cache)
+    if call.state.chats_on:
+        call.canister.chats.start(call)
+    return RunOutputRecord(
+        status_code=200, output=f"Ready to start a new chat for cache file {path}"
+    )
+
+
+async def run_update(call: Call, arg: InputRecord) -> RunOutputRecord:
+    """Ingest the prompt and generate, as far as the limits of one call allow; the cache keeps what was decoded."""
+    return await _run(call, arg, call.state.max_tokens_update)
+
+
+async def run_query(call: Call, arg: InputRecord) -> RunOutputRecord:
+    """As run_update, but nothing is kept."""
+    return await _run(call, arg, call.state.max_tokens_query)
+
+
+async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord:
+    args = parse_args(arg)
+    path = cache_path(call, args.prompt_cache) if args.prompt_cache else None
+    engine = await _engine_for(call, args, arg)
+    if path is not None:
+        await call.lock(path)
+    chat = conversations.begin(call, engine, path, args.seed)
+    prompt = _prompt_tokens(engine, args, chat)
+    n_cached = conversations.common_prefix(prompt, chat.tokens)
+    result = await engine.generate(_request(call, engine, args, chat, prompt, n_cached, max_tokens))
+
+    n_decoded = result.n_prompt_decoded
+    remaining = prompt[n_cached + n_decoded :]
+    generated = result.sampled[: result.n_generated]
+    decoded = [*map(int, prompt[n_cached : n_cached + n_decoded]), *generated]
+    text = _text_of(engine, args, chat, prompt, n_cached, result)
+    everything = [*map(int, chat.tokens[:n_cached]), *decoded]
+    record = RunOutputRecord(
+        status_code=200,
+        output=text,
+        conversation=engine.text(everything, special=args.special),
+        prompt_remaining=engine.text(map(int, remaining), special=True),
+        generated_eog=result.eog,
+        n_prompt_tokens=len(prompt),
+        n_prompt_tokens_cached=n_cached,
+        n_prompt_tokens_decoded=n_decoded,
+        n_tokens_generated=result.n_generated,
+        n_prompt_tokens_remaining=len(remaining),
+    )
+    if call.is_update:
+        if path is not None and not args.prompt_cache_ro:
+            # After a context shift the KV memory is no longer that of the tokens: the cache keeps the prompt alone.
+            kept = decoded[:n_decoded] if result.shifted else decoded
+            conversations.write(call, engine, chat, n_cached, kept, n_decoded, result)
+        if call.state.chats_on:
+            call.canister.chats.save(call, record.conversation)
+        if args.log_file:
+            await write_log(call, engine, args, prompt, record, result, chat.seed)
+    return record
+
+
+async def _engine_for(call: Call, args: RunArgs, arg: InputRecord) -> Engine:
+    if args.model is None:
+        return await call.engine()
+    if not call.is_update:
+        engine = await call.engine()
+        if not call.canister.is_loaded_from(args.model):
+            raise BadRequest(
+                f"a query cannot load a model: --model {args.model} is not the loaded one; call load_model first"
+            )
+        return engine
+    guards.admin_update(call)
+    if call.canister.is_loaded_with(args):
+        return await call.engine()
+    return await load(call, args, tuple(arg.args))
+
+
+def _prompt_tokens(engine: Engine, args: RunArgs, chat: Conversation) -> Tokens:
+    """P: the tokens of `-p`, or those of the cache when it is empty: go on where the cache ends."""
+    if not args.prompt and len(chat.tokens):
+        return chat.tokens
+    tokens = np.asarray(engine.tokenize(args.prompt, add_bos=True), np.int32)
+    if not len(tokens):
+        raise BadRequest("input is empty")
+    limit = engine.info.n_ctx - PROMPT_MARGIN_TOKENS
+    if len(tokens) > limit:
+        raise BadRequest(
+            f"prompt is too long ({len(tokens)} tokens, max {limit}): shorten it, or load the model with a larger "
+            f"--ctx-size than {engine.info.n_ctx}"
+        )
+    return tokens
+
+
+def _request(
+    call: Call,
+    engine: Engine,
+    args: RunArgs,
+    chat: Conversation,
+    prompt: Tokens,
+    n_cached: int,
+    max_tokens: int,
+) -> GenerateRequest:
+    from canister.engine.sequence import GenerateRequest
+
+    keep = call.is_update and chat.path is not None and not args.prompt_cache_ro
+    return GenerateRequest(
+        key=chat.path,
+        caller=call.caller,
+        prefix=chat.tokens[:n_cached],
+        prefix_generated=chat.generated[:n_cached],
+        prompt=prompt[n_cached:],
+        sampling=args.sampling,
+        seed=chat.seed,
+        max_decode=max_tokens or None,
+        n_predict=args.n_predict,
+        reverse_prompts=args.reverse_prompts,
+        context_shift=args.context_shift,
+        n_keep=args.keep,
+        restore=lambda n_tokens: conversations.stored_rows(chat, engine, n_tokens),
+        keep=keep,
+        want_rows=keep,
+    )
+
+
+def _text_of(
+    engine: Engine, args: RunArgs, chat: Conversation, prompt: Tokens, n_cached: int, result: GenerateResult
+) -> str:
+    """`output`: the text of what was sampled, and of each prompt batch that was a single token.
+
+    A token may end within a character. Its first bytes are held back, and lead the output of the call that goes on,
+    so that the outputs of a chat's calls put together are the text that one call would have given.
+    """
+    pieces: list[bytes] = []
+    position = n_cached
+    for size in result.prompt_chunks:
+        if size == 1:
+            pieces.append(engine.piece(int(prompt[position]), args.special))
+        position += size
+    if not result.prompt_chunks:
+        pieces.append(engine.held_back(chat.tokens[:n_cached], chat.generated[:n_cached], args.special))
+    pieces.extend(engine.piece(token, args.special) for token in result.sampled)
+    return engine.decode_text(b"".join(pieces), final=result.finish == "stop")
+
+
+# -- saved chats
+
+
+async def chats_pause(call: Call) -> StatusCodeRecord:
+    """Stop saving chats."""
+    call.change(chats_on=False)
+    return StatusCodeRecord()
+
+
+async def chats_resume(call: Call) -> StatusCodeRecord:
+    """Save each caller's newest chats from now on."""
+    call.change(chats_on=True)
+    return StatusCodeRecord()
+
+
+async def get_chats(call: Call) -> GetChatsRecord:
+    """The caller's saved chats, newest first."""
+    if not call.state.chats_on:
+        raise Conflict(CHATS_OFF)
+    return GetChatsRecord(
+        chats=[ChatRecord(timestamp=row.timestamp, chat=row.chat) for row in call.canister.chats.of(call.caller)]
+    )

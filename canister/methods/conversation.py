@@ -1,0 +1,125 @@
+"""A conversation between two calls: the prompt cache as the engine wants it, and what a call adds to it.
+
+The tokens of a cache are the truth; its KV rows are a cache of their own, used as far as they are sound and fit, and
+computed again otherwise. Beside each cache stands a sidecar that names format and model; a cache without a valid
+sidecar is not used, unless it was uploaded and its own header proves that this format and this very model wrote it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from canister.errors import CanisterError, Conflict
+from canister.methods.files import SIDECAR
+
+if TYPE_CHECKING:
+    from canister.call import Call
+    from canister.canister import OpenCache
+    from canister.engine.engine import Engine
+    from canister.engine.sequence import Flags, GenerateResult, KvSegment, Tokens
+
+FORMAT_ID = "llama-canister-prompt-cache-v1"
+
+NO_TOKENS: Tokens = np.empty(0, np.int32)
+NO_FLAGS: Flags = np.empty(0, np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What is known of a chat when a call begins.
+
+    tokens: those in the cache, empty for a cold start. generated: which of them were generated, not prompt.
+    seed: kept with the cache since the chat's first call. cache: the container behind it, None for a cold start.
+    """
+
+    path: str | None
+    tokens: Tokens
+    generated: Flags
+    seed: int
+    cache: OpenCache | None
+
+
+def begin(call: Call, engine: Engine, path: str | None, seed: int | None) -> Conversation:
+    """The conversation that the cache at `path` holds; a cold start without a path, or when the cache is not usable."""
+    cache = _usable_cache(call, engine, path) if path is not None else None
+    if cache is None:
+        return Conversation(path, NO_TOKENS, NO_FLAGS, secrets.randbits(32) if seed is None else seed, None)
+    container = cache.container
+    return Conversation(
+        path, container.tokens, container.generated, container.header.seed if seed is None else seed, cache
+    )
+
+
+def common_prefix(a: Tokens, b: Tokens) -> int:
+    """Length of the longest common prefix."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
+
+
+def stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> list[KvSegment]:
+    """KV rows of the first n tokens, as far as they are sound and fit the engine's context. Runs on its thread."""
+    cache = conversation.cache
+    if cache is None or not engine.info.kv_layout or cache.container.header.kv_layout != engine.info.kv_layout:
+        return []
+    try:
+        return cache.segments(n_tokens)
+    except (CanisterError, OSError):
+        return []  # the tokens are at hand: what cannot be read is computed again
+
+
+def write(
+    call: Call,
+    engine: Engine,
+    conversation: Conversation,
+    n_reused: int,
+    decoded: Sequence[int],
+    n_prompt: int,
+    result: GenerateResult,
+) -> None:
+    """Add to the call's transaction what it did: `decoded` tokens after the first n_reused, n_prompt of them prompt."""
+    assert conversation.path is not None
+    new = np.asarray(decoded, np.int32)
+    flags = np.arange(len(new)) >= n_prompt
+    cache = conversation.cache
+    if cache is not None and result.rows_first >= n_reused and not cache.is_wasteful(n_reused, len(new)):
+        cache.append(call, n_reused, new, flags, result.rows)
+    else:
+        tokens = np.concatenate([conversation.tokens[:n_reused], new])
+        generated = np.concatenate([conversation.generated[:n_reused], flags])
+        segments = stored_rows(conversation, engine, min(n_reused, result.rows_first))
+        call.canister.write_cache(
+            call, engine, conversation.path, conversation.seed, tokens, generated, segments, result
+        )
+    stamp = sidecar_text(engine).encode()
+    sidecar = conversation.path + SIDECAR
+    known = call.canister.stable.stat(sidecar)
+    if known is None or call.canister.stable.read(sidecar, 0, known.size) != stamp:
+        call.tx.write_file(sidecar, stamp)
+
+
+def sidecar_text(engine: Engine) -> str:
+    """Two lines: format id, description of the model."""
+    return f"{FORMAT_ID}\n{engine.info.description}\n"
+
+
+def _usable_cache(call: Call, engine: Engine, path: str) -> OpenCache | None:
+    stable = call.canister.stable
+    known = stable.stat(path)
+    if known is None:
+        return None
+    if known.kind == "directory":
+        raise Conflict(f"{path} is a folder, not a prompt cache: choose another name for --prompt-cache")
+    stamp = stable.stat(path + SIDECAR)
+    if stamp is not None:
+        wanted = sidecar_text(engine).encode()
+        if stamp.size != len(wanted) or stable.read(path + SIDECAR, 0, stamp.size) != wanted:
+            return None
+    elif stable.upload(path) is None:
+        return None
+    return call.canister.open_cache(known, engine)

@@ -1,0 +1,46 @@
+"""Load a model; limit the tokens of one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from canister.errors import BadRequest
+from canister.methods.arguments import parse_args
+from canister.records import InputRecord, MaxTokensRecord, RunOutputRecord, StatusCodeRecord
+
+if TYPE_CHECKING:
+    from canister.call import Call
+    from canister.engine.args import RunArgs
+    from canister.engine.engine import Engine
+
+
+async def load_model(call: Call, arg: InputRecord) -> RunOutputRecord:
+    """Load the GGUF file `--model` from stable memory and make its context; it is loaded again after a restart."""
+    args = parse_args(arg)
+    if not args.model:
+        raise BadRequest("model not provided in args. Do not know what model to load.")
+    await load(call, args, tuple(arg.args))
+    return RunOutputRecord(status_code=200, output="Model succesfully loaded into memory.")
+
+
+async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
+    """Load beside the model that is loaded, which stays usable until this call is committed, and if this one fails."""
+    await call.model_alone()
+    engine = await call.canister.load_engine(args)
+    call.change(model_args=given)
+    call.on_commit(lambda: call.canister.adopt(engine))
+    call.on_rollback(lambda: call.canister.discard(engine))
+    return engine
+
+
+async def set_max_tokens(call: Call, arg: MaxTokensRecord) -> StatusCodeRecord:
+    """Limit how many tokens one call may decode, prompt and answer together; 0: no limit."""
+    call.change(max_tokens_update=arg.max_tokens_update, max_tokens_query=arg.max_tokens_query)
+    return StatusCodeRecord()
+
+
+async def get_max_tokens(call: Call) -> MaxTokensRecord:
+    """The limits as they were set."""
+    return MaxTokensRecord(
+        max_tokens_update=call.state.max_tokens_update, max_tokens_query=call.state.max_tokens_query
+    )

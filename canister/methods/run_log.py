@@ -1,0 +1,85 @@
+"""The log of one run in a file of stable memory, as `--log-file` asks for it: prompt tokens, settings, timings."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from canister.errors import BadRequest, Conflict
+from canister.methods.prompt_cache import CACHE_FOLDER
+
+if TYPE_CHECKING:
+    from canister.call import Call
+    from canister.engine.args import RunArgs
+    from canister.engine.engine import Engine
+    from canister.engine.sequence import GenerateResult, Tokens
+    from canister.records import RunOutputRecord
+
+FIRST_LINE = b"# log of llama.cpp runs\n"  # tells a log from any other file: only logs are appended to
+
+
+async def write_log(
+    call: Call,
+    engine: Engine,
+    args: RunArgs,
+    prompt: Tokens,
+    record: RunOutputRecord,
+    result: GenerateResult,
+    seed: int,
+) -> None:
+    """Append this run to the file `--log-file`; Conflict when a file of that name is no log."""
+    stable = call.canister.stable
+    path = stable.clean(args.log_file)
+    if path.startswith(CACHE_FOLDER + "/"):
+        raise BadRequest(f"--log-file {args.log_file}: logs do not go among the prompt caches; choose another name")
+    await call.lock(path)  # after the cache's lock, never before: no run can wait for another in a circle
+    entry = "\n".join(_lines(call, engine, args, prompt, record, result, seed)).encode() + b"\n\n"
+    known = stable.stat(path)
+    if known is None:
+        call.tx.write_file(path, FIRST_LINE + entry)
+        return
+    # Every caller may name a log file: without this check one could spoil a model or another's cache.
+    if known.kind != "file" or stable.read(path, 0, len(FIRST_LINE)) != FIRST_LINE:
+        raise Conflict(f"--log-file {args.log_file}: there is something else of that name; choose another one")
+    call.tx.append_file(path, entry)
+
+
+def _lines(
+    call: Call,
+    engine: Engine,
+    args: RunArgs,
+    prompt: Tokens,
+    record: RunOutputRecord,
+    result: GenerateResult,
+    seed: int,
+) -> Iterable[str]:
+    when = dt.datetime.fromtimestamp(call.now_ns / 1e9, dt.UTC)
+    yield f"{when:%Y-%m-%d %H:%M:%S} {call.method} caller = {call.caller}"
+    yield f"model: {engine.info.description}, n_ctx = {engine.info.n_ctx}, n_batch = {engine.info.n_batch}"
+    yield f"number of tokens in prompt = {len(prompt)}"
+    for token in map(int, prompt):
+        yield f"{token:6d} -> {engine.text([token], special=True)!r}"
+    yield f"sampler seed: {seed}"
+    yield "sampler params: " + ", ".join(
+        f"{name} = {value}" for name, value in asdict(args.sampling).items() if name != "samplers"
+    )
+    yield "sampler chain: logits -> " + " -> ".join((*args.sampling.samplers, "dist"))
+    yield (
+        f"generate: n_ctx = {engine.info.n_ctx}, n_batch = {engine.info.n_batch}, "
+        f"n_predict = {args.n_predict}, n_keep = {args.keep}"
+    )
+    yield f"tokens: {', '.join(map(str, result.sampled)) or 'none'}; finish reason: {result.finish}"
+    yield (
+        f"cached = {record.n_prompt_tokens_cached}, decoded = {record.n_prompt_tokens_decoded}, "
+        f"remaining = {record.n_prompt_tokens_remaining}, generated = {record.n_tokens_generated}"
+    )
+    yield _timing("prompt eval time", result.prompt_seconds, result.n_prompt_decoded)
+    yield _timing("       eval time", result.decode_seconds, result.n_generated)
+    yield _timing("   sampling time", result.sample_seconds, len(result.sampled))
+
+
+def _timing(name: str, seconds: float, n_tokens: int) -> str:
+    rate = f", {n_tokens / seconds:.2f} tokens per second" if n_tokens and seconds > 0 else ""
+    return f"{name} = {seconds * 1000:.2f} ms / {n_tokens} tokens{rate}"

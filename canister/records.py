@@ -1,0 +1,328 @@
+"""Candid records and variants of the canister, one class per type of `canister.did`.
+
+These are the nouns that every door and handler speaks in; nothing here does anything. Field order is the order of the
+specification. Units stand in the names (`_ns`, `_seconds`); a count of bytes is named as the interface names it.
+
+In JSON a blob is base64, a natural number may also be a string of digits (JavaScript loses precision above 2^53),
+a variant without payload is its tag, and an absent `opt` is null.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candid:
+    """Marks the Candid type of an annotation that Python has no type for."""
+
+    type: str
+
+
+def _no_bool(value: object) -> object:
+    # Python's True is an int; a client that sends true for a number made a mistake that must be told.
+    if isinstance(value, bool | float):
+        raise ValueError(f"a natural number is wanted, not {value!r}")
+    return value
+
+
+def _from_base64(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"not base64: {error}") from None
+    return value
+
+
+nat = Annotated[int, BeforeValidator(_no_bool), Field(ge=0), Candid("nat")]
+nat16 = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**16), Candid("nat16")]
+nat64 = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**64), Candid("nat64")]
+blob = Annotated[
+    bytes,
+    BeforeValidator(_from_base64),
+    PlainSerializer(lambda value: base64.b64encode(value).decode("ascii"), when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+    Candid("blob"),
+]
+text = Annotated[str, Candid("text")]
+
+
+class Record(BaseModel):
+    """A Candid record. Fields that a client sends beyond the known ones are ignored, as Candid subtyping does."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+
+    candid_result: ClassVar[str | None] = None  # name of `variant {Ok: this; Err}`, if not <name>Result
+
+
+class Variant(Record):
+    """A Candid variant with payloads: exactly one field is set; its name is the tag."""
+
+    @model_validator(mode="after")
+    def _one_tag(self) -> Variant:
+        if sum(getattr(self, name) is not None for name in type(self).model_fields) != 1:
+            raise ValueError(f"exactly one of {', '.join(type(self).model_fields)} must be given")
+        return self
+
+
+class Tag(Enum):
+    """A Candid variant without payloads."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        # {"AdminQuery": null} is the general JSON form of a variant.
+        if isinstance(value, dict) and len(value) == 1:
+            ((tag, payload),) = value.items()
+            if payload is None and isinstance(tag, str) and tag in cls.__members__:
+                return cls[tag]
+        return None
+
+
+class ApiError(Variant):
+    Other: text | None = None
+    StatusCode: nat16 | None = None
+
+
+class StatusCodeRecord(Record):
+    status_code: nat16 = 200
+
+
+# -- inference
+
+
+class InputRecord(Record):
+    args: list[text]  # llama.cpp command-line flags
+
+
+class RunOutputRecord(Record):
+    candid_result: ClassVar[str | None] = "OutputRecordResult"
+
+    status_code: nat16
+    output: text = ""
+    conversation: text = ""
+    error: text = ""
+    prompt_remaining: text = ""
+    generated_eog: bool = False
+    # null on everything but a successful run_update or run_query
+    n_prompt_tokens: nat64 | None = None
+    n_prompt_tokens_cached: nat64 | None = None
+    n_prompt_tokens_decoded: nat64 | None = None
+    n_tokens_generated: nat64 | None = None
+    n_prompt_tokens_remaining: nat64 | None = None
+
+
+class MaxTokensRecord(Record):
+    max_tokens_update: nat64  # 0: no limit
+    max_tokens_query: nat64
+
+
+class ChatRecord(Record):
+    timestamp: text  # %Y-%m-%d_%H-%M-%S
+    chat: text
+
+
+class GetChatsRecord(Record):
+    chats: list[ChatRecord]
+
+
+# -- files and prompt caches; sizes and offsets in bytes
+
+
+class FileDownloadInputRecord(Record):
+    filename: text
+    chunksize: nat64
+    offset: nat64
+
+
+class FileDownloadRecord(Record):
+    chunk: blob
+    chunksize: nat64
+    filesize: nat64
+    offset: nat64
+    done: bool
+
+
+class FileUploadInputRecord(Record):
+    filename: text
+    chunk: blob
+    chunksize: nat64
+    offset: nat64
+
+
+class FileUploadRecord(Record):
+    filename: text
+    filesize: nat64
+    filesha256: text  # hex, of the bytes so far
+
+
+class FileDetailsInputRecord(Record):
+    filename: text
+
+
+class FileDetailsRecord(Record):
+    filename: text
+    filesize: nat64
+    filesha256: text
+
+
+class CopyPromptCacheInputRecord(Record):
+    from_: text = Field(alias="from")
+    to: text
+
+
+class DownloadPromptCacheInputRecord(Record):
+    promptcache: text
+    chunksize: nat64
+    offset: nat64
+
+
+class UploadPromptCacheInputRecord(Record):
+    promptcache: text
+    chunk: blob
+    chunksize: nat64
+    offset: nat64
+
+
+class PromptCacheDetailsInputRecord(Record):
+    promptcache: text
+
+
+class FilesystemFileSizeInputRecord(Record):
+    filename: text
+
+
+class FilesystemFileSizeRecord(Record):
+    exists: bool
+    filename: text
+    filesize: nat64
+    msg: text
+
+
+class FilesystemTimestampInputRecord(Record):
+    filename: text
+
+
+class FilesystemTimestampRecord(Record):
+    exists: bool
+    filename: text
+    timestamp_ns: nat64
+    age_seconds: nat64
+    msg: text
+
+
+class FilesystemRemoveInputRecord(Record):
+    filename: text
+
+
+class FilesystemRemoveRecord(Record):
+    exists: bool
+    removed: bool
+    filename: text
+    msg: text
+
+
+class DirContentInputRecord(Record):
+    dir: text
+    max_entries: nat64  # 0: all
+
+
+class FileEntry(Record):
+    candid_result: ClassVar[str | None] = "DirContentRecordResult"
+
+    filename: text
+    filetype: text  # "file", "directory", "other"
+
+
+# -- access
+
+
+class AccessInputRecord(Record):
+    level: nat16
+
+
+class AccessRecord(Record):
+    level: nat16
+    explanation: text
+
+
+class AdminRole(Tag):
+    AdminQuery = "AdminQuery"
+    AdminUpdate = "AdminUpdate"
+
+
+class AssignAdminRoleInputRecord(Record):
+    principal: text
+    role: AdminRole
+    note: text
+
+
+class AdminRoleAssignment(Record):
+    principal: text
+    role: AdminRole
+    note: text
+    assignedBy: text
+    assignedAt: nat64  # ns since 1970
+
+
+# -- housekeeping
+
+
+class CacheCleanupActionRecord(Record):
+    candid_result: ClassVar[str | None] = "CacheCleanupResult"
+
+    ok: bool
+    is_running: bool
+
+
+class CacheCleanupStatsRecord(Record):
+    candid_result: ClassVar[str | None] = "CacheCleanupStatsResult"
+
+    runs: nat64
+    files_examined: nat64
+    files_deleted: nat64
+    files_failed: nat64
+    last_run_ns: nat64
+    period_seconds: nat64
+    ttl_seconds: nat64
+    max_files_per_run: nat64
+    is_running: bool
+
+
+class CacheCleanupConfigInput(Record):
+    period_seconds: nat64 | None = None
+    ttl_seconds: nat64 | None = None
+    max_files_per_run: nat64 | None = None
+
+
+class CacheCleanupConfigRecord(Record):
+    candid_result: ClassVar[str | None] = "CacheCleanupConfigResult"
+
+    period_seconds: nat64
+    ttl_seconds: nat64
+    max_files_per_run: nat64
+    is_running: bool
+
+
+class CycleBalanceRecord(Record):
+    cycle_balance: nat
+    updated_at_ns: nat64
+
+
+class MemoryStatusRecord(Record):
+    wasm_heap_bytes: nat64
+    stable_bytes: nat64

@@ -1,0 +1,82 @@
+"""Answers of the REST door: replies and rejects as JSON, each with its HTTP status.
+
+    Ok      200                                    {"Ok": …}, or the bare value for methods without errors
+    Err     http_status of the kind of error       {"Err": …}
+    reject  http_status of the trap                {"reject_code", "error_code", "reject_message"}
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Response
+from pydantic import TypeAdapter
+
+from canister.dispatch import Reply
+from canister.errors import Cancelled, Trap, Unauthenticated
+from canister.interface import Method
+from canister.records import ApiError, FileUploadRecord
+
+JSON = "application/json"
+
+
+def answer(method: Method, reply: Reply) -> Response:
+    """The answer of a method of the interface table."""
+    if reply.error is not None:
+        return error(reply)
+    value = _adapter(method.ok).dump_json(reply.value, by_alias=True)
+    return Response(value if method.err is None else b'{"Ok":' + value + b"}", media_type=JSON)
+
+
+def uploaded(reply: Reply) -> Response:
+    """The answer to an octet-stream upload: that of `file_upload_chunk`."""
+    if reply.error is not None:
+        return error(reply)
+    value = _adapter(FileUploadRecord).dump_json(reply.value)
+    return Response(b'{"Ok":' + value + b"}", media_type=JSON)
+
+
+def error(reply: Reply) -> Response:
+    """`{"Err": …}` with the status of the kind of error, whatever status stands in the record."""
+    value = reply.value
+    # A variant has one tag, so the others are left out; a record has all its fields, absent ones as null.
+    content = _adapter(type(value)).dump_json(value, by_alias=True, exclude_none=isinstance(value, ApiError))
+    status = 500 if reply.error is None else reply.error.http_status
+    return Response(b'{"Err":' + content + b"}", status, media_type=JSON)
+
+
+def reject(trap: Trap) -> Response:
+    """A call that failed as a whole."""
+    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'} if isinstance(trap, Unauthenticated) else {}
+    return _reject(trap.http_status, trap.reject_code, trap.error_code, str(trap), headers)
+
+
+def wrong_verb(message: str, allowed: str) -> Response:
+    """405: the path is right, the HTTP method is not. allowed: verbs with commas, for the Allow header."""
+    return _reject(405, Cancelled.reject_code, "method_not_allowed", message, {"Allow": allowed})
+
+
+def internal_error(request_id: str) -> Response:
+    """500 for a fault in the door itself; what it was stands in the log under the request's id."""
+    message = f"internal error; the server's log has the details under request id {request_id}"
+    return _reject(500, Trap.reject_code, Trap.error_code, message, {})
+
+
+def document(content: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON that is no canister's reply."""
+    return Response(json.dumps(content, ensure_ascii=False), status, headers, JSON)
+
+
+def _reject(
+    status: int, reject_code: int, error_code: str, message: str, headers: Mapping[str, str]
+) -> Response:
+    content = {"reject_code": reject_code, "error_code": error_code, "reject_message": message}
+    return document(content, status, headers)
+
+
+@functools.cache
+def _adapter(of: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(of)

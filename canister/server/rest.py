@@ -1,0 +1,173 @@
+"""Methods over REST: `POST /canisters/{name or id}/{method}`, and `POST /{method}` for the server's first canister.
+
+The body is the argument as JSON. A query without an argument also answers GET. What a path means is looked up in the
+interface table when it is called, so an unknown one can name the nearest; the role is checked before the argument is
+looked at. When the client goes away, its call is cancelled and leaves no trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+
+from canister import dispatch, telemetry
+from canister.canister import Canister
+from canister.errors import BadArgument, Cancelled, MessageTooLarge, MethodNotFound, Trap
+from canister.host import Host
+from canister.interface import Method
+from canister.server import answers
+from canister.server.auth import caller
+from canister.server.examples import EXAMPLES
+
+T = TypeVar("T")
+
+ANY_VERB = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+SHOWN_CHARACTERS = 80
+
+
+def routes() -> list[Route]:
+    """To be put behind all other routes: the last one answers whatever path is left."""
+    return [
+        Route("/canisters/{canister}/{method}", call_method, methods=ANY_VERB),
+        Route("/{method}", call_method, methods=ANY_VERB),
+        Route("/{path:path}", no_such_path, methods=ANY_VERB),
+    ]
+
+
+async def call_method(request: Request) -> Response:
+    """Find canister and method, read the body, execute, answer."""
+    host: Host = request.app.state.host
+    named = request.path_params.get("canister")
+    canister = host.default if named is None else host.find(named)
+    method = dispatch.find_method(canister, request.path_params["method"])
+    if request.method not in verbs(method):
+        verbs_text = " or ".join(verb for verb in verbs(method) if verb != "HEAD")
+        return answers.wrong_verb(
+            f"{method.name} is called with {verbs_text}, not {request.method}", ", ".join(verbs(method))
+        )
+    started = time.perf_counter()
+    outcome = "cancelled"
+    try:
+        # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
+        body = b"" if method.arg is None else await read_body(request, host.settings.max_body_bytes)
+        reply = await while_connected(
+            request, dispatch.execute(canister, method, caller(request), functools.partial(decode, method, body))
+        )
+        outcome = "ok" if reply.error is None else "err"
+        return answers.answer(method, reply)
+    except Cancelled:
+        raise
+    except Trap:
+        outcome = "reject"
+        raise
+    finally:
+        telemetry.count_request(canister.name, method.name, outcome, time.perf_counter() - started)
+
+
+async def no_such_path(request: Request) -> Response:
+    """404 for a path that is no method's; its last part may be meant as one."""
+    host: Host = request.app.state.host
+    path = request.url.path
+    hint = "POST /{method} or /canisters/{name or id}/{method}; GET /docs lists the methods."
+    last = path.rstrip("/").rpartition("/")[2]
+    try:
+        hint = f"Did you mean 'POST {path_of(host.default, dispatch.find_method(host.default, last))}'?"
+    except MethodNotFound as error:
+        _, asks, nearest = str(error).partition("Did you mean ")
+        hint = asks + nearest or hint
+    raise MethodNotFound(f"There is nothing at {path[:SHOWN_CHARACTERS]!r}. {hint}")
+
+
+def verbs(method: Method) -> list[str]:
+    """HTTP methods by which a canister method can be called."""
+    return ["GET", "HEAD", "POST"] if method.mode == "query" and method.arg is None else ["POST"]
+
+
+def path_of(canister: Canister, method: Method) -> str:
+    return f"/canisters/{canister.name}/{method.name}"
+
+
+# -- arguments
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body. MessageTooLarge as soon as it is known to be over the limit; the rest is then dropped unread."""
+    declared = request.headers.get("content-length", "")
+    body = bytearray()
+    try:
+        if not declared.isdecimal() or int(declared) <= limit_bytes:
+            async for block in request.stream():
+                body += block
+                if len(body) > limit_bytes:
+                    break
+            else:
+                return bytes(body)
+    except ClientDisconnect:
+        raise Cancelled("the client went away before its request was complete") from None
+    raise MessageTooLarge(
+        f"the body has {declared or f'more than {limit_bytes}'} bytes, at most {limit_bytes} are taken: "
+        "send less at once, or upload files with PUT /canisters/{canister}/files/{path}"
+    )
+
+
+def decode(method: Method, body: bytes) -> object:
+    """The argument of a method from its JSON. BadArgument names the field, shows the value, and tells what is wanted."""
+    try:
+        return _adapter(method.arg).validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+    problems = []
+    for problem in found[:3]:
+        field = ".".join(str(part) for part in problem["loc"])
+        what = problem["msg"].removeprefix("Value error, ")
+        shown = "" if problem["type"] in ("missing", "json_invalid") else f" (given: {_shorten(problem['input'])})"
+        problems.append(f"{f'field {field}: ' if field else ''}{what}{shown}")
+    if len(found) > len(problems):
+        problems.append(f"and {len(found) - len(problems)} more")
+    raise BadArgument(
+        f"The argument of {method.name} does not decode: {'; '.join(problems)}. "
+        f"Send JSON such as {json.dumps(EXAMPLES[method.name], ensure_ascii=False)}"
+    )
+
+
+def _shorten(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
+
+
+@functools.cache
+def _adapter(of: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(of)
+
+
+# -- clients that go away
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; if the client goes away first, cancel it, wait until it has cleaned up, and raise Cancelled."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_until_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise Cancelled("the client went away; the call was cancelled and left no trace")
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _until_gone(request: Request) -> None:
+    # What is left of a body that nobody wants comes first; it is dropped.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,62 @@
+"""The small durable state of a canister as one frozen record; each field is a row of the `settings` table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+INITIAL_CYCLES = 20_000_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Defaults are those of a new canister. Times are in ns since 1970."""
+
+    access_level: int = 0
+    max_tokens_update: int = 0
+    max_tokens_query: int = 0
+    chats_on: bool = False
+    log_on: bool = True
+
+    model_args: tuple[str, ...] | None = None  # flags of the last load_model that succeeded
+
+    cleanup_on: bool = False
+    cleanup_period_seconds: int = 600
+    cleanup_ttl_seconds: int = 21_600
+    cleanup_max_files: int = 256
+    cleanup_runs: int = 0
+    cleanup_last_run_ns: int = 0
+    cleanup_files_examined: int = 0
+    cleanup_files_deleted: int = 0
+    cleanup_files_failed: int = 0
+
+    cycle_balance: int = INITIAL_CYCLES
+    cycle_timer_on: bool = False
+    cycle_reading: int = 0
+    cycle_reading_ns: int = 0
+
+
+FIELDS = frozenset(field.name for field in dataclasses.fields(State))
+
+
+def changed(state: State, changes: Mapping[str, object]) -> State:
+    """The state with some fields set; TypeError for what is no field."""
+    return dataclasses.replace(state, **changes)  # type: ignore[arg-type]  # handlers name and type their fields
+
+
+def to_rows(changes: Mapping[str, object]) -> list[dict[str, object]]:
+    """Rows `{key, value}` of the settings table; KeyError for what is no field."""
+    for name in changes:
+        if name not in FIELDS:
+            raise KeyError(name)
+    return [{"key": name, "value": value} for name, value in changes.items()]
+
+
+def from_rows(rows: Iterable[tuple[str, object]]) -> State:
+    """The state that the rows tell; rows of a later version that this one does not know are left alone."""
+    values: dict[str, object] = {}
+    for name, value in rows:
+        if name in FIELDS:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    return State(**values)  # type: ignore[arg-type]  # the table holds what to_rows wrote

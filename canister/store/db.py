@@ -1,0 +1,277 @@
+"""One SQLite database: many short readers, one writer thread. Knows tables and transactions, not what they mean.
+
+Write-ahead logging, so that readers see the last commit and never wait for the writer; `synchronous=FULL`, so that what
+was committed survives a power cut. Other processes may open the same file: they take turns for up to 30 seconds.
+
+When a COMMIT itself fails, the log may or may not hold it already, and a crash could bring it back. The writer then
+commits a harmless change over it; if that fails too, `failed` is set, nothing is written any more, and the next start
+finds out which of the two states holds.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from canister.errors import Busy, Conflict, StorageFull, StoreDamaged
+from canister.store.migrations import HEADS, Schema, upgrade
+
+BUSY_SECONDS = 30
+N_READERS = 8  # connections kept; more are made when needed
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    work: Callable[[Connection], T]
+    committed: Callable[[], None] | None
+    future: Future[T]
+
+
+class Database:
+    """One SQLite file, opened by `open`, with one writer thread; every method may be called from any thread."""
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self.failed: StoreDamaged | None = None
+        """Set when it is not known whether the last commit holds; then nothing is written until the next start."""
+        self._readers: Engine | None = None
+        self._writer: Engine | None = None
+        self._thread: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()  # held while a job is queued, so that none comes after the end
+
+    def open(self) -> None:
+        """Create or migrate the file and start the writer.
+
+        Raises StoreDamaged (not a database, or a broken one), Conflict (written by a newer version), StorageFull, Busy.
+        """
+        with self._clear_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._use_write_ahead_log()
+            self._writer = _make_engine(self.path, "BEGIN IMMEDIATE")
+            self._readers = _make_engine(self.path, "BEGIN")
+            try:
+                self._migrate()
+            except BaseException:
+                self._dispose()
+                raise
+        self._thread = threading.Thread(target=self._write, name=f"writer {self.path.name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the file. May be called twice."""
+        with self._closing:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._jobs.put(None)
+        if thread is not None:
+            thread.join()
+        self._dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees the last commit and nothing later; for short reading."""
+        if self._readers is None:
+            raise RuntimeError(f"{self.path} is not open")
+        with self._clear_errors(), self._readers.connect() as connection:
+            yield connection
+
+    def submit(
+        self, work: Callable[[Connection], T], *, committed: Callable[[], None] | None = None
+    ) -> Future[T]:
+        """Run `work` in one transaction on the writer thread, after everything submitted before.
+
+        The future is done after the commit; an exception in `work`, or a failing commit, rolls back and is the future's.
+        `committed` runs on the writer thread between the commit and the future; it must not fail.
+        """
+        job: _Job[T] = _Job(work, committed, Future())
+        with self._closing:
+            if self._thread is None:
+                raise RuntimeError(f"{self.path} is not open")
+            self._jobs.put(job)
+        return job.future
+
+    def _write(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = self._transact(job)
+            except BaseException as error:
+                job.future.set_exception(error)
+            else:
+                job.future.set_result(result)
+            del job  # or the last result lives until the next job comes
+
+    def _transact(self, job: _Job[T]) -> T:
+        if self.failed is not None:
+            raise self.failed
+        assert self._writer is not None
+        with self._clear_errors(), self._writer.connect() as connection:
+            result = job.work(connection)
+            try:
+                self._commit(connection)
+            except BaseException:
+                connection.rollback()
+                self._bury_failed_commit()
+                raise
+        if job.committed is not None:
+            try:
+                job.committed()
+            except Exception:
+                _log.exception("after a commit to %s", self.path)
+        return result
+
+    def _commit(self, connection: Connection) -> None:
+        connection.commit()
+
+    def _bury_failed_commit(self) -> None:
+        """Commit something over a commit that failed, so that it cannot come back; set `failed` if that is impossible."""
+        assert self._writer is not None
+        try:
+            with self._writer.connect() as connection:
+                n_buried = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+                connection.exec_driver_sql(f"PRAGMA user_version = {(n_buried + 1) % 2**31}")
+                self._commit(connection)
+        except BaseException as error:
+            self.failed = StoreDamaged(
+                f"{self.path} does not accept writes any more ({error}); check the disk and restart the server, "
+                "which will find out whether the last change was kept"
+            )
+
+    def _use_write_ahead_log(self) -> None:
+        """Switch the file to write-ahead logging, which stays with the file.
+
+        SQLite does not wait when another process does the same at this moment, so this waits.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname[:11] != "SQLITE_BUSY" or time.monotonic() > deadline:
+                    raise
+            finally:
+                connection.close()
+            time.sleep(0.01)
+
+    def _migrate(self) -> None:
+        assert self._writer is not None and self._readers is not None
+        with self._readers.connect() as connection:
+            if _revision(connection) == HEADS[self.schema]:
+                return
+        with self._writer.connect() as connection:  # alone from here on: BEGIN IMMEDIATE
+            revision = _revision(connection)
+            if revision == HEADS[self.schema]:
+                return
+            if revision is not None and not _is_known(self.schema, revision):
+                raise Conflict(
+                    f"{self.path} has the tables of revision {revision!r}, which this version does not know: it was "
+                    "written by a newer llama-canister, or is not a database of ours; upgrade llama-canister"
+                )
+            upgrade(connection, self.schema)
+            connection.commit()
+
+    def _dispose(self) -> None:
+        for engine in (self._readers, self._writer):
+            if engine is not None:
+                engine.dispose()
+        self._readers = self._writer = None
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Turn what SQLite says about the file or the disk into an error of ours; the rest are bugs and pass."""
+        try:
+            yield
+        except DBAPIError as error:
+            clear = _clear_error(self.path, error.orig)
+            if clear is None:
+                raise
+            raise clear from error
+        except sqlite3.Error as error:
+            clear = _clear_error(self.path, error)
+            if clear is None:
+                raise
+            raise clear from error
+        except OSError as error:
+            raise StoreDamaged(f"{self.path} cannot be opened: {error.strerror}; check its folder") from error
+
+
+def _make_engine(path: Path, begin: str) -> Engine:
+    """An engine whose transactions start with `begin`; sqlite3's own transaction handling is switched off."""
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=N_READERS,
+        max_overflow=-1,
+        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache; elsewhere nothing
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _revision(connection: Connection) -> str | None:
+    """The revision that Alembic noted in the file; None for a new one."""
+    try:
+        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
+    except OperationalError as error:
+        if "no such table" in str(error.orig):
+            return None
+        raise
+    return None if revision is None else str(revision)
+
+
+def _is_known(schema: Schema, revision: str) -> bool:
+    from alembic.script import ScriptDirectory
+
+    from canister.store.migrations import make_config
+
+    scripts = ScriptDirectory.from_config(make_config(schema))
+    return any(script.revision == revision for script in scripts.walk_revisions())
+
+
+def _clear_error(path: Path, error: BaseException | None) -> Exception | None:
+    """The error of ours for one of sqlite3's; None for those that mean a wrong statement, so a bug."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL"):
+        return StorageFull(f"no room on the disk for {path}; make room and try again")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Busy(f"{path} is in use by another process for more than {BUSY_SECONDS} s; try again")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return StoreDamaged(
+            f"{path} is not a sound SQLite database ({error}); stop the server and put a backup in its place, "
+            "or move it away to start empty"
+        )
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        return StoreDamaged(f"{path} cannot be read or written ({error}); check the disk and the file's permissions")
+    return None

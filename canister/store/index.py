@@ -1,0 +1,97 @@
+"""What is in stable memory, in memory: a mirror of the table `files`, so that a look costs no SQL.
+
+Filled once at the start, and changed only by the writer thread right after a commit, all of a transaction at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from canister.store.paths import parent_of
+
+Kind = Literal["file", "directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """A file or folder as committed. Size in bytes (0 for folders), times in ns since 1970; ids rise with creation."""
+
+    id: int
+    path: str
+    kind: Kind
+    size: int
+    created_ns: int
+    modified_ns: int
+
+
+class Entry(NamedTuple):
+    """What is known of a path, and the file's name in the staging folder while it has not been moved to its place."""
+
+    info: FileInfo
+    staged: str | None = None
+
+
+class FileIndex:
+    """Path to entry, and the children of each folder in creation order. Every method may be called by any thread."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._children: dict[str, dict[str, None]] = {"": {}}
+        self._total_bytes = 0
+        self._lock = threading.Lock()  # so that nobody sees half of a transaction
+
+    @property
+    def total_bytes(self) -> int:
+        return self._total_bytes
+
+    def get(self, path: str) -> Entry | None:
+        return self._entries.get(path)
+
+    def publish(self, changes: Iterable[tuple[str, Entry | None]]) -> None:
+        """Take over a transaction's changes; None removes. Children come after their folders."""
+        with self._lock:
+            for path, entry in changes:
+                old = self._entries.pop(path, None) if entry is None else self._entries.get(path)
+                if old is not None:
+                    self._total_bytes -= old.info.size
+                if entry is None:
+                    self._children[parent_of(path)].pop(path, None)
+                    self._children.pop(path, None)
+                    continue
+                self._entries[path] = entry
+                self._total_bytes += entry.info.size
+                self._children[parent_of(path)][path] = None
+                if entry.info.kind == "directory":
+                    self._children.setdefault(path, {})
+
+    def children(self, folder: str) -> list[str]:
+        """The paths directly in a folder, in creation order; none when there is no such folder."""
+        with self._lock:
+            return list(self._children.get(folder, ()))
+
+    def walk(self, folder: str, max_entries: int) -> list[FileInfo] | None:
+        """Everything below a folder, depth first, in creation order; at most max_entries unless that is 0."""
+        with self._lock:
+            if folder not in self._children:
+                return None
+            found: list[FileInfo] = []
+            waiting = [iter(self._children[folder])]
+            while waiting:
+                path = next(waiting[-1], None)
+                if path is None:
+                    waiting.pop()
+                    continue
+                found.append(self._entries[path].info)
+                if len(found) == max_entries:
+                    break
+                if path in self._children:
+                    waiting.append(iter(self._children[path]))
+            return found
+
+    def files(self) -> list[FileInfo]:
+        """Every file and folder, in no particular order."""
+        with self._lock:
+            return [entry.info for entry in self._entries.values()]

@@ -1,0 +1,50 @@
+"""The history of the tables, one Alembic environment per schema; `upgrade` brings a database to the newest revision.
+
+Both `env.py` only call `run_environment`. They set up no logging and read no ini file: the server owns its logging.
+A new revision is made from the project's root with
+`python -m canister.store.migrations canister "what changes"`, and then read and corrected by hand.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Literal
+
+from sqlalchemy import Connection, MetaData
+
+Schema = Literal["canister", "server"]
+
+HEADS: dict[Schema, str] = {"canister": "c0001", "server": "s0001"}
+"""The newest revision of each schema; held here so that an up-to-date database opens without loading Alembic."""
+
+_one_at_a_time = threading.Lock()  # alembic.context is a global of the process
+
+
+def upgrade(connection: Connection, schema: Schema) -> None:
+    """Run the missing revisions in the transaction that is open on `connection`; the caller commits."""
+    from alembic import command
+
+    with _one_at_a_time:
+        config = make_config(schema)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def make_config(schema: Schema):  # type: ignore[no-untyped-def]  # Alembic is loaded only when it is needed
+    """Alembic's configuration for one schema; works from a checkout and from an installed wheel."""
+    from alembic.config import Config
+
+    config = Config()
+    folder = str(Path(__file__).parent / schema)
+    config.set_main_option("script_location", folder.replace("%", "%%"))  # % interpolates in ini values
+    return config
+
+
+def run_environment(metadata: MetaData) -> None:
+    """The body of an `env.py`: migrate the connection that `upgrade` handed over."""
+    from alembic import context
+
+    connection = context.config.attributes["connection"]
+    context.configure(connection=connection, target_metadata=metadata)
+    context.run_migrations()

@@ -1,0 +1,98 @@
+"""The tables of both databases, as SQLAlchemy Core objects; their history is in `migrations/`.
+
+A canister's database holds everything that its messages change, so that one transaction commits a whole message. The
+server's database holds what all canisters share. Times are nanoseconds since 1970, sizes bytes, paths logical ones
+(`paths.py`). `AUTOINCREMENT` ids are never given twice, so their order is the order of creation.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Integer, MetaData, Table, Text
+
+_NAMES = {"ck": "ck_%(table_name)s_%(constraint_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
+
+canister_metadata = MetaData(naming_convention=_NAMES)
+server_metadata = MetaData(naming_convention=_NAMES)
+
+settings = Table(
+    "settings",
+    canister_metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", JSON, nullable=False),
+)
+
+controllers = Table("controllers", canister_metadata, Column("principal", Text, primary_key=True))
+
+admin_roles = Table(
+    "admin_roles",
+    canister_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("principal", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("assigned_by", Text, nullable=False),
+    Column("assigned_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+files = Table(
+    "files",
+    canister_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("path", Text, nullable=False, unique=True),
+    Column("kind", Text, CheckConstraint("kind IN ('file', 'directory')", name="kind"), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("modified_ns", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+uploads = Table(
+    "uploads",
+    canister_metadata,
+    Column("path", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),  # lower-case hex, of the bytes so far
+    Column("last_offset", BigInteger, nullable=False),
+)
+
+# Renames and removals that are committed but perhaps not yet done: `source`, a name in the staging folder, becomes
+# `target`; without a source, `target` goes away.
+file_moves = Table(
+    "file_moves",
+    canister_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text),
+    Column("target", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+saved_chats = Table(
+    "saved_chats",
+    canister_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("caller", Text, nullable=False, index=True),
+    Column("timestamp", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("chat", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+canisters = Table(
+    "canisters",
+    server_metadata,
+    Column("name", Text, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("created_ns", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    server_metadata,
+    Column("name", Text, primary_key=True),
+    Column("key_id", Text, nullable=False, unique=True),
+    Column("hash", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("expires_ns", BigInteger),
+)

@@ -1,0 +1,134 @@
+"""Logs, metrics and request ids. Logs go to stderr, never to stdout, which belongs to the command's own answer.
+
+A log line is an event and its fields: `get_logger(__name__).info("model loaded", canister=name, seconds=1.2)`.
+What the standard library's `logging` is given (uvicorn, alembic) takes the same way out. Until `set_up_logs` is called,
+as in a library or a test, only warnings are shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from structlog.stdlib import BoundLogger, ProcessorFormatter
+from structlog.typing import EventDict, Processor
+
+# -- logs
+
+# What is done to every event, whoever logged it.
+_COMMON: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def _heads_first(_logger: object, _method: str, event: EventDict) -> EventDict:
+    # What a person looks for first in a line of JSON stands first.
+    heads = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return heads | event
+
+
+structlog.configure(
+    processors=[structlog.stdlib.filter_by_level, *_COMMON, ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=BoundLogger,
+    cache_logger_on_first_use=True,
+)
+
+
+def get_logger(name: str) -> BoundLogger:
+    """The logger of a module; `name` is its `__name__`."""
+    logger: BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def set_up_logs(level: str, log_format: str) -> None:
+    """Send log lines of `level` and above to stderr. log_format: json, console, or auto: console on a terminal."""
+    on_terminal = sys.stderr.isatty()
+    if log_format == "json" or (log_format == "auto" and not on_terminal):
+        render: list[Processor] = [
+            structlog.processors.format_exc_info,
+            _heads_first,
+            structlog.processors.JSONRenderer(),
+        ]
+    else:
+        render = [structlog.dev.ConsoleRenderer(colors=on_terminal)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        ProcessorFormatter(foreign_pre_chain=_COMMON, processors=[ProcessorFormatter.remove_processors_meta, *render])
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # Their news is told by our own lines: who listens where, which requests came.
+    for chatty in ("uvicorn", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+
+
+# -- request ids
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
+
+
+def request_id(given: str | None) -> str:
+    """The id that a client gave its request, or a new one if it gave none that is fit for a log line."""
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(8)
+
+
+@contextmanager
+def log_fields(**fields: object) -> Iterator[None]:
+    """Add these fields to every line that is logged inside, by this task and those that it starts."""
+    with structlog.contextvars.bound_contextvars(**fields):
+        yield
+
+
+# -- metrics; names of methods come from the interface table, so the number of series is bounded
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+_REQUESTS = Counter(
+    "canister_requests",
+    "Requests answered, by canister, method and outcome: ok, err, reject or cancelled.",
+    ("canister", "method", "outcome"),
+    registry=REGISTRY,
+)
+_REQUEST_SECONDS = Histogram(
+    "canister_request_seconds",
+    "Seconds from a request's arrival to its answer.",
+    ("method",),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+_REQUESTS_RUNNING = Gauge("canister_requests_running", "Requests that are being worked on.", registry=REGISTRY)
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+@contextmanager
+def request_running() -> Iterator[None]:
+    """Count a request as running while inside."""
+    with _REQUESTS_RUNNING.track_inprogress():
+        yield
+
+
+def count_request(canister: str, method: str, outcome: str, seconds: float) -> None:
+    """Note a request that was answered."""
+    _REQUESTS.labels(canister, method, outcome).inc()
+    _REQUEST_SECONDS.labels(method).observe(seconds)
+
+
+def metrics_text() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)
