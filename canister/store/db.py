@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
@@ -93,12 +93,10 @@ class Database:
         with self._clear_errors(), self._readers.connect() as connection:
             yield connection
 
-    def submit(
-        self, work: Callable[[Connection], T], *, committed: Callable[[], None] | None = None
-    ) -> Future[T]:
+    def submit(self, work: Callable[[Connection], T], *, committed: Callable[[], None] | None = None) -> Future[T]:
         """Run `work` in one transaction on the writer thread, after everything submitted before.
 
-        The future is done after the commit; an exception in `work`, or a failing commit, rolls back and is the future's.
+        The future is done after the commit. An error in `work`, or of the commit, rolls back and is the future's.
         `committed` runs on the writer thread between the commit and the future; it must not fail.
         """
         job: _Job[T] = _Job(work, committed, Future())
@@ -143,7 +141,7 @@ class Database:
         connection.commit()
 
     def _bury_failed_commit(self) -> None:
-        """Commit something over a commit that failed, so that it cannot come back; set `failed` if that is impossible."""
+        """Commit something over a commit that failed, so that it cannot come back; else set `failed`."""
         assert self._writer is not None
         try:
             with self._writer.connect() as connection:
@@ -175,7 +173,8 @@ class Database:
             time.sleep(0.01)
 
     def _migrate(self) -> None:
-        assert self._writer is not None and self._readers is not None
+        assert self._writer is not None
+        assert self._readers is not None
         with self._readers.connect() as connection:
             if _revision(connection) == HEADS[self.schema]:
                 return
@@ -219,7 +218,7 @@ class Database:
 def _make_engine(path: Path, begin: str) -> Engine:
     """An engine whose transactions start with `begin`; sqlite3's own transaction handling is switched off."""
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         poolclass=QueuePool,
         pool_size=N_READERS,
         max_overflow=-1,

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -172,13 +172,16 @@ class Folder:
             with suppress(FileNotFoundError, NotADirectoryError), self.opened(folder) as fd:
                 self.layer.fsync(fd)
 
-    def check_way(self, path: str) -> None:
-        """Can a file be put at `path`? Raises BadRequest when something on the disk, unknown to the tables, is there."""
+    def check_way(self, path: str, kind_of: Callable[[str], str | None]) -> None:
+        """Can a file be put at `path`? Raises BadRequest when something that the tables do not know is in the way.
+
+        kind_of: what the tables know of a path; a file above, or a folder at `path`, is about to be removed then.
+        """
         above = ""
         for part in path.split("/")[:-1]:
             above = f"{above}/{part}" if above else part
             found = self.lstat(above)
-            if found is None:
+            if found is None or kind_of(above) == "file":
                 return
             if not stat.S_ISDIR(found.st_mode):
                 kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a folder"
@@ -187,7 +190,7 @@ class Folder:
                     "remove it there, or use another path"
                 )
         found = self.lstat(path)
-        if found is not None and stat.S_ISDIR(found.st_mode):
+        if found is not None and stat.S_ISDIR(found.st_mode) and kind_of(path) != "directory":
             raise BadRequest(f"{path!r} cannot be written: in {self.path} there is a folder of this name; remove it")
 
 

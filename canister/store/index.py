@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from canister.errors import StoreDamaged
 from canister.store.paths import parent_of
 
 Kind = Literal["file", "directory"]
@@ -63,7 +64,7 @@ class FileIndex:
                     continue
                 self._entries[path] = entry
                 self._total_bytes += entry.info.size
-                self._children[parent_of(path)][path] = None
+                self._children.setdefault(parent_of(path), {})[path] = None
                 if entry.info.kind == "directory":
                     self._children.setdefault(path, {})
 
@@ -95,3 +96,9 @@ class FileIndex:
         """Every file and folder, in no particular order."""
         with self._lock:
             return [entry.info for entry in self._entries.values()]
+
+
+def damaged(info: FileInfo, n_found: int | None) -> StoreDamaged:
+    """The error for a file that lost bytes; n_found is None when it is gone."""
+    found = "is gone from the disk" if n_found is None else f"has only {n_found} bytes on the disk"
+    return StoreDamaged(f"{info.path!r} should have {info.size} bytes and {found}; upload it again or remove it")

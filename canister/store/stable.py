@@ -1,0 +1,267 @@
+"""The file tree of one canister: plain files under their own names, and a table that says which bytes of them count.
+
+The table is the truth. What a person puts into the folder by hand is not seen, and may be overwritten; a file that is
+shorter than the table says, or gone, is damaged: reading it fails, all else goes on. Bytes beyond the committed size
+do not count. Changes go through a Transaction (`transaction.py`), which says how they survive a crash; what a crash
+left behind is put right by `recovery.py`. Locks between calls on the same path are the caller's business.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import bindparam, select
+
+from canister.errors import BadRequest, Busy, Conflict, NotFound, StoreDamaged
+from canister.store.db import Database
+from canister.store.files import FileLayer, Folder, clear_error
+from canister.store.index import Entry, FileIndex, FileInfo, damaged
+from canister.store.paths import clean_folder, clean_path, names_folder
+from canister.store.recovery import Move, Recovery, perform, recover
+from canister.store.tables import uploads
+from canister.store.transaction import Transaction, Upload
+
+__all__ = ["FileInfo", "Recovery", "StableMemory", "Transaction", "Upload", "clean_path"]
+
+CLAIM_SECONDS = 30
+
+_SELECT_UPLOAD = select(uploads).where(uploads.c.path == bindparam("path"))
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A committed file, open for reading or appending; the descriptor is the holder's to close."""
+
+    info: FileInfo
+    fd: int
+
+
+class StableMemory:
+    """Reads, and the beginning of transactions. Every method may be called from any thread, after `recover`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        staging: Path,
+        database: Database,
+        *,
+        layer: FileLayer | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """folder, staging: on one file system, for new files are moved from one to the other. clock: ns since 1970."""
+        self.database = database
+        self.layer = layer or FileLayer()
+        self.clock = clock
+        self.index = FileIndex()
+        self.settled_row = 0  # every redo row up to this id is done; the next transaction deletes them
+        self._folder_path = folder
+        self._staging_path = staging
+        self._folder: Folder | None = None
+        self._staging: Folder | None = None
+        self._unsettled: deque[Move] = deque()  # committed, not yet done; strictly in this order
+        self._unsynced: set[str] = set()  # folders whose names changed
+        self._settling = threading.Lock()
+        self._claims: set[str] = set()  # paths that a prepared transaction is changing
+        self._claimed = threading.Condition()
+
+    @property
+    def folder(self) -> Folder:
+        if self._folder is None:
+            raise RuntimeError(f"stable memory {self._folder_path} is not open: recover() comes first")
+        return self._folder
+
+    @property
+    def staging(self) -> Folder:
+        if self._staging is None:
+            raise RuntimeError(f"stable memory {self._folder_path} is not open: recover() comes first")
+        return self._staging
+
+    def recover(self) -> Recovery:
+        """Open the folders and put right what a crash left behind; the first call of all.
+
+        Raises Conflict when another process has them open, BadRequest when they are on two file systems.
+        """
+        try:
+            self._folder = Folder(self._folder_path, self.layer)
+            self._staging = Folder(self._staging_path, self.layer)
+            if os.fstat(self._folder.fd).st_dev != os.fstat(self._staging.fd).st_dev:
+                raise BadRequest(f"{self._folder_path} and {self._staging_path} must be on one file system")
+            try:
+                fcntl.flock(self._staging.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+            except BlockingIOError:
+                raise Conflict(f"{self._folder_path} is in use by another process; stop that one first") from None
+            recovery, self.index, self._unsettled = recover(self._folder, self._staging, self.database)
+        except OSError as error:
+            self.close()
+            raise clear_error(error, str(self._folder_path)) from error
+        except BaseException:
+            self.close()
+            raise
+        return recovery
+
+    def close(self) -> None:
+        """Let go of the folders. Committed changes are safe in any case. May be called twice."""
+        for folder in (self._folder, self._staging):
+            if folder is not None:
+                folder.close()
+        self._folder = self._staging = None
+
+    def stat(self, path: str) -> FileInfo | None:
+        """The file or folder at `path`, as last committed. `path/` is a folder or nothing."""
+        entry = self.index.get(clean_path(path))
+        if entry is None or (entry.info.kind == "file" and names_folder(path)):
+            return None
+        return entry.info
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """Up to `size` committed bytes from `offset`; fewer at the end of the file, none beyond it.
+
+        Raises NotFound, BadRequest (a folder, a negative number), StoreDamaged (bytes are missing).
+        """
+        if offset < 0 or size < 0:
+            raise BadRequest(f"cannot read {size} bytes at offset {offset} of {path!r}: neither may be negative")
+        opened = self.open_file(path)
+        try:
+            n_wanted = max(0, min(size, opened.info.size - offset))
+            data = os.pread(opened.fd, n_wanted, offset) if n_wanted else b""
+            while len(data) < n_wanted:
+                more = os.pread(opened.fd, n_wanted - len(data), offset + len(data))
+                if not more:
+                    raise damaged(opened.info, os.fstat(opened.fd).st_size)
+                data += more
+            return data
+        except OSError as error:
+            raise clear_error(error, path) from error
+        finally:
+            os.close(opened.fd)
+
+    def physical(self, path: str) -> Path:
+        """Where the file is on the disk, for code that needs a name there; checked for links and for its size now.
+
+        Only a file that is replaced or removed later changes its meaning; one that is mapped keeps its bytes.
+        """
+        if (entry := self.index.get(clean_path(path))) is not None and entry.staged is not None:
+            self.settle()
+        opened = self.open_file(path)
+        try:
+            n_bytes = os.fstat(opened.fd).st_size
+        finally:
+            os.close(opened.fd)
+        if n_bytes < opened.info.size:
+            raise damaged(opened.info, n_bytes)
+        if (entry := self.index.get(opened.info.path)) is not None and entry.staged is not None:
+            raise StoreDamaged(f"{path!r} cannot be moved to its place on the disk; see the log, check the disk")
+        return self.folder.path / opened.info.path
+
+    def walk(self, folder: str, max_entries: int = 0) -> list[FileInfo] | None:
+        """Everything below a folder, depth first, in creation order; None without such a folder.
+
+        max_entries: 0 for all. folder: '' or '.' for the root.
+        """
+        return self.index.walk(clean_folder(folder), max_entries)
+
+    def has_children(self, path: str) -> bool:
+        """Is there anything in this folder?"""
+        return bool(self.index.children(clean_folder(path)))
+
+    def total_bytes(self) -> int:
+        """Committed bytes of all files."""
+        return self.index.total_bytes
+
+    def upload(self, path: str) -> Upload | None:
+        """What is noted of the upload of this file; None when there is nothing, or the file changed since."""
+        with self.database.read() as connection:
+            row = connection.execute(_SELECT_UPLOAD, {"path": clean_path(path)}).one_or_none()
+        return None if row is None else Upload(row.size, row.sha256, row.last_offset)
+
+    def begin(self) -> Transaction:
+        """A new transaction: `with memory.begin() as transaction: …`; left without a commit, it is rolled back."""
+        return Transaction(self)
+
+    # for Transaction and the tests
+
+    def open_file(self, path: str, flags: int = os.O_RDONLY) -> OpenFile:
+        """Open a file as last committed, wherever its bytes are just now.
+
+        A path's entry changes before its file does. So if the entry is still the same after opening, the file is its.
+        """
+        clean = clean_path(path)
+        while True:
+            entry = self.index.get(clean)
+            if entry is None:
+                raise NotFound(f"no file {path!r} in stable memory")
+            if entry.info.kind != "file":
+                raise BadRequest(f"{path!r} is a folder, not a file")
+            if names_folder(path):
+                raise BadRequest(f"{path!r} is a file, not a folder; leave out the '/' at its end")
+            try:
+                if entry.staged is not None:
+                    return OpenFile(entry.info, self.staging.open_file(entry.staged, flags))
+                fd = self.folder.open_file(clean, flags)
+            except FileNotFoundError:
+                with self._settling:  # it is perhaps just being moved
+                    if self.index.get(clean) is entry:
+                        raise damaged(entry.info, None) from None
+                continue
+            except OSError as error:
+                raise clear_error(error, path) from error
+            if (now := self.index.get(clean)) is not None and now.info is entry.info:
+                return OpenFile(entry.info, fd)
+            os.close(fd)
+
+    def claim(self, paths: set[str]) -> None:
+        """Wait until no other transaction is changing any of these paths, and take them. Raises Busy after a while."""
+        with self._claimed:
+            if not self._claimed.wait_for(lambda: self._claims.isdisjoint(paths), CLAIM_SECONDS):
+                taken = sorted(self._claims & paths)
+                raise Busy(f"another call has been changing {taken[0]!r} for {CLAIM_SECONDS} s; try again")
+            self._claims |= paths
+
+    def release(self, paths: set[str]) -> None:
+        with self._claimed:
+            self._claims -= paths
+            self._claimed.notify_all()
+
+    def committed(self, changes: list[tuple[str, Entry | None]], moves: list[Move]) -> None:
+        """Make a committed transaction visible, then move its files; on the writer thread.
+
+        What cannot be moved now is readable where it is, and is tried again at the next change and at the next start.
+        """
+        with self._settling:
+            self._unsettled.extend(moves)
+            waiting = {move.source for move in self._unsettled}
+            self.index.publish(
+                (path, entry if entry is None or entry.staged in waiting else Entry(entry.info))
+                for path, entry in changes
+            )
+        try:
+            self.settle()
+        except OSError as error:
+            _log.warning("%s: files could not be moved to their places yet: %s", self._folder_path, error)
+
+    def settle(self) -> None:
+        """Do the moves that are committed, in their order, and bring them to the disk. Raises OSError."""
+        if not self._unsettled:
+            return
+        with self._settling:
+            row = 0
+            while self._unsettled:
+                move = self._unsettled[0]
+                self._unsynced |= perform(move, self.folder, self.staging)
+                entry = self.index.get(move.path)
+                if entry is not None and entry.staged is not None and entry.staged == move.source:
+                    self.index.publish([(move.path, Entry(entry.info))])
+                row = max(row, move.row)
+                self._unsettled.popleft()
+            self.folder.sync(self._unsynced)
+            self._unsynced.clear()
+            self.settled_row = max(row, self.settled_row)
