@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from canister.engine.flag_values import shown, unescape
@@ -43,7 +43,7 @@ class RopeParams:
 class RunArgs:
     """What the flags of one call ask for; the defaults are those of llama-completion (llama.cpp b10076).
 
-    Texts have their escapes processed. `given`: canonical names, such as --ctx-size, of the flags that were there.
+    Texts have their escapes processed. `given`: canonical names, such as --ctx-size, of the flags given.
     """
 
     model: str | None = None  # a stable-memory path
@@ -126,13 +126,12 @@ def _flag_of(name: str) -> tuple[Flag, bool]:
 
 
 def _unknown(name: str) -> str:
-    head = re.split("[= ]", name, maxsplit=1)[0]
-    if head in _BY_NAME:
-        return (
-            f"Unknown flag {shown(name)}: flag and value are two arguments; the nearest known flag is {head}."
-        )
     what = "Unknown flag" if name.startswith("-") else "Expected a flag, got"
-    nearest = difflib.get_close_matches(name[:40], _BY_NAME, n=1, cutoff=0.0)[0]
+    nearest = re.split("[= ]", name, maxsplit=1)[0]
+    if nearest in _BY_NAME:
+        what = f"Flag and value are two arguments. {what}"
+    else:
+        nearest = difflib.get_close_matches(name[:40], _BY_NAME, n=1, cutoff=0.0)[0]
     return f"{what} {shown(name)}: the nearest known flag is {nearest}."
 
 
@@ -141,9 +140,12 @@ def _set(values: dict[str, Any], flag: Flag, value: object) -> None:
         return
     if flag.clears:
         values.pop(flag.clears, None)
-    if flag.appends:
-        value = () if value == "none" and flag.field == BREAKERS else (*values.get(flag.field, ()), value)
-    values[flag.field] = value
+    if not flag.appends:
+        values[flag.field] = value
+    elif flag.field == BREAKERS and value == "none":
+        values[flag.field] = []
+    else:
+        values.setdefault(flag.field, []).append(value)
 
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
@@ -152,23 +154,24 @@ _ESCAPED = {"prompt": "--prompt", "reverse_prompts": "--reverse-prompt", BREAKER
 
 def _run_args(values: dict[str, Any], given: frozenset[str]) -> RunArgs:
     if values.get("escape", True):
-        for name in _ESCAPED.keys() & values.keys():
-            values[name] = _unescaped(name, values[name])
-    own = {name: value for name, value in values.items() if "." not in name}
-    parts = {
-        part: {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{part}.")}
-        for part in ("sampling", "rope")
-    }
-    return replace(
-        RunArgs(**own, given=given),
-        sampling=SamplingParams(**parts["sampling"]),
-        rope=RopeParams(**parts["rope"]),
+        for name in _ESCAPED:
+            if name in values:
+                values[name] = _unescaped(name, values[name])
+    records: dict[str, dict[str, Any]] = {"": {}, "sampling": {}, "rope": {}}
+    for name, value in values.items():
+        record, _, field_name = name.rpartition(".")
+        records[record][field_name] = tuple(value) if isinstance(value, list) else value
+    return RunArgs(
+        **records[""],
+        sampling=SamplingParams(**records["sampling"]),
+        rope=RopeParams(**records["rope"]),
+        given=given,
     )
 
 
 def _unescaped(name: str, value: Any) -> Any:
     try:
-        return unescape(value) if isinstance(value, str) else tuple(unescape(text) for text in value)
+        return unescape(value) if isinstance(value, str) else [unescape(text) for text in value]
     except ValueError as error:
         raise ArgsError(f"The value of {_ESCAPED[name]} does not fit: {error}.") from error
 

@@ -1,7 +1,7 @@
 """How the text after a command-line flag becomes a value: the kinds of values, their ranges and shapes.
 
-Each kind reads one text and answers a value, or raises ValueError with what is wrong with it. Numbers are read
-as llama.cpp reads them (blanks in front, a sign, decimal), but the whole text must be the number.
+Each kind reads one text and answers a value, or raises ValueError with what is wrong with it. Numbers are
+read as llama.cpp reads them (blanks in front, a sign, decimal), but the whole text must be the number.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _on_off_auto(text: str) -> str:
 
 def _sampler_names(text: str) -> tuple[str, ...]:
     names = []
-    for part in text.split(";", MAX_SAMPLERS + 1):
+    for part in text.split(";"):
         word = part.strip().lower()
         if word and word not in _SAMPLER_WORDS:
             raise ValueError(f"{shown(part)} is no sampler: {', '.join(SAMPLER_LETTERS.values())}")

@@ -1,8 +1,8 @@
-"""The command-line flags of llama-completion (llama.cpp b10076), one row each: what it takes and what it does.
+"""The command-line flags of llama-completion (llama.cpp b10076), one row each: its value, its effect.
 
 `args.py` interprets the rows and draws docs/flags.md from them. Nothing here reads a file, the network or the
-environment. A flag counts, has no effect (accepted, because what it asks for cannot matter here), or is refused
-with the way out, because it would reach outside the canister or asks for something that is not offered.
+environment. A flag counts, has no effect (accepted, because what it asks for cannot matter here), or is
+refused with the way out, because it would reach outside the canister or asks for what is not offered.
 Flags that later releases added are here too where they have no effect: a newer script should still run.
 """
 
@@ -45,7 +45,7 @@ class Flag:
 
     names, off: spellings that set it, and (switches only) that negate it; the last of `names` is canonical.
     kind: the value that follows; None for a switch, which sets `value`.
-    field: where it goes: a field of RunArgs, or after `sampling.` of SamplingParams, after `rope.` of RopeParams.
+    field: where it goes: a field of RunArgs; after `sampling.` SamplingParams, after `rope.` RopeParams.
     appends: values add up instead of the last one winning.
     clears: another field that this flag puts back to its default.
     note: meaning, or why it has no effect or is refused, and the way out.
@@ -66,9 +66,7 @@ class Flag:
         return self.names[-1]
 
 
-def _takes(
-    names: str, kind: Kind[object], field: str, note: str, *, appends: bool = False, clears: str = ""
-) -> Flag:
+def _takes(names: str, kind: Kind[object], field: str, note: str, *, appends: bool = False, clears: str = "") -> Flag:
     return Flag(tuple(names.split()), Effect.COUNTS, note, kind, field, appends=appends, clears=clears)
 
 
@@ -102,59 +100,59 @@ BREAKERS = "sampling.dry_sequence_breakers"
 SECTIONS: dict[str, tuple[Flag, ...]] = {
     "Model and context": (
         _takes("-m --model", PATH, "model", "model file, a path in stable memory"),
-        _takes("-c --ctx-size", CONTEXT_SIZE, "ctx_size", "context in tokens, at least 8; 0: the model's own"),
+        _takes("-c --ctx-size", CONTEXT_SIZE, "ctx_size", "context in tokens, 8 or more; 0: the model's"),
         _takes("-b --batch-size", whole(1), "batch_size", "most prompt tokens in one logical batch"),
         _takes("-ub --ubatch-size", whole(1), "ubatch_size", "most tokens computed at once"),
         _takes("-ctk --cache-type-k", KV_TYPE, "cache_type_k", "type of the keys in the KV cache"),
         _takes("-ctv --cache-type-v", KV_TYPE, "cache_type_v", "type of the values in the KV cache"),
         _takes("-fa --flash-attn", ON_OFF_AUTO, "flash_attn", "flash attention; the bare flag means on"),
         _switch("--swa-full", "swa_full", "sliding-window layers keep the whole context"),
-        _takes("--rope-scaling", ROPE_SCALING, "rope.scaling", "how RoPE is stretched; else as the model says"),
+        _takes("--rope-scaling", ROPE_SCALING, "rope.scaling", "how RoPE is stretched; else as in the model"),
         _takes("--rope-scale", RECIPROCAL, "rope.freq_scale", "factor by which RoPE stretches the context"),
         _takes("--rope-freq-base", number(0.0), "rope.freq_base", "RoPE base frequency; 0: the model's"),
         _takes("--rope-freq-scale", number(0.0), "rope.freq_scale", "RoPE frequency factor; 0: the model's"),
         _takes("--yarn-orig-ctx", whole(0), "rope.yarn_orig_ctx", "context of training; 0: the model's"),
         _takes("--yarn-ext-factor", number(), "rope.yarn_ext_factor", "YaRN mix; below 0: the model's"),
-        _takes("--yarn-attn-factor", number(), "rope.yarn_attn_factor", "YaRN magnitude; below 0: the model's"),
+        _takes("--yarn-attn-factor", number(), "rope.yarn_attn_factor", "YaRN scale; below 0: the model's"),
         _takes("--yarn-beta-slow", number(), "rope.yarn_beta_slow", "YaRN high end; below 0: the model's"),
         _takes("--yarn-beta-fast", number(), "rope.yarn_beta_fast", "YaRN low end; below 0: the model's"),
     ),
     "Prompt and prompt cache": (
         _takes("-p --prompt", TEXT, "prompt", "the prompt; empty: go on where the cache ends"),
-        _switch("-e --escape", "escape", r"read \n \r \t \' \" \\ \xHH in texts as escapes", off="--no-escape"),
+        _switch("-e --escape", "escape", r"read \n \r \t \' \" \\ \xHH in texts", off="--no-escape"),
         _takes("--prompt-cache", PATH, "prompt_cache", "name of the caller's prompt cache"),
         _switch("--prompt-cache-all", "prompt_cache_all", "keep generated tokens too (always done here)"),
         _switch("--prompt-cache-ro", "prompt_cache_ro", "read the prompt cache, do not write it"),
         _takes("--keep", whole(-1), "keep", "prompt tokens that a context shift keeps; -1: all"),
-        _switch("--context-shift", "context_shift", "a full context drops its middle", off="--no-context-shift"),
+        _switch("--context-shift", "context_shift", "a full context drops a part", off="--no-context-shift"),
     ),
     "Generation": (
         _takes("-n --predict --n-predict", whole(-2), "n_predict", "most tokens to sample; -1, -2: no limit"),
-        _takes("-r --reverse-prompt", TEXT, "reverse_prompts", "stop after this text; may repeat", appends=True),
+        _takes("-r --reverse-prompt", TEXT, "reverse_prompts", "stop after this; may repeat", appends=True),
         _switch("-sp --special", "special", "show special tokens in output and conversation"),
     ),
     "Sampling": (
         _takes("--samplers", SAMPLERS, "sampling.samplers", "the samplers, in their order"),
-        _takes("--sampler-seq --sampling-seq", SAMPLER_SEQUENCE, "sampling.samplers", "the same, by letters"),
+        _takes("--sampler-seq --sampling-seq", SAMPLER_SEQUENCE, "sampling.samplers", "the same by letters"),
         _takes("-s --seed", SEED, "seed", "seed of the draws; -1: drawn at the chat's first call"),
         _switch("--ignore-eos", "sampling.ignore_eos", "never sample an end-of-generation token"),
-        _takes("--temp --temperature", TEMPERATURE, "sampling.temperature", "temperature; 0: the likeliest token"),
+        _takes("--temp --temperature", TEMPERATURE, "sampling.temperature", "temperature; 0: greedy"),
         _takes("--top-k", whole(), "sampling.top_k", "among the N likeliest; 0 or less: all"),
         _takes("--top-p", number(), "sampling.top_p", "nucleus sampling; 1: off"),
         _takes("--min-p", number(), "sampling.min_p", "at least this share of the likeliest; 0: off"),
-        _takes("--top-nsigma --top-n-sigma", number(), "sampling.top_n_sigma", "deviations from the best; -1: off"),
+        _takes("--top-nsigma --top-n-sigma", number(), "sampling.top_n_sigma", "within N sigma; -1: off"),
         _takes("--xtc-probability", number(), "sampling.xtc_probability", "chance of XTC; 0: off"),
         _takes("--xtc-threshold", number(), "sampling.xtc_threshold", "XTC threshold; above 0.5: off"),
         _takes("--typical --typical-p", number(), "sampling.typical_p", "locally typical sampling; 1: off"),
-        _takes("--repeat-last-n", whole(-1), "sampling.repeat_last_n", "tokens penalties see; -1: the context"),
-        _takes("--repeat-penalty", number(above=0.0), "sampling.repeat_penalty", "for repeats; 1: off"),
+        _takes("--repeat-last-n", whole(-1), "sampling.repeat_last_n", "tokens penalties see; -1: all"),
+        _takes("--repeat-penalty", number(above=0.0), "sampling.repeat_penalty", "of repeats; 1: off"),
         _takes("--presence-penalty", number(), "sampling.presence_penalty", "for having occurred; 0: off"),
         _takes("--frequency-penalty", number(), "sampling.frequency_penalty", "for each occurrence; 0: off"),
         _takes("--dry-multiplier", number(), "sampling.dry_multiplier", "strength of DRY; 0: off"),
         _takes("--dry-base", number(1.0), "sampling.dry_base", "base of the DRY penalty"),
         _takes("--dry-allowed-length", whole(), "sampling.dry_allowed_length", "repeats up to this are free"),
-        _takes("--dry-penalty-last-n", whole(-1), "sampling.dry_penalty_last_n", "tokens DRY sees; -1: the context"),
-        _takes("--dry-sequence-breaker", TEXT, BREAKERS, "replaces the defaults; may repeat; none", appends=True),
+        _takes("--dry-penalty-last-n", whole(-1), "sampling.dry_penalty_last_n", "tokens it sees; -1: all"),
+        _takes("--dry-sequence-breaker", TEXT, BREAKERS, "in place of the defaults, or none", appends=True),
         _takes("--adaptive-target", number(), "sampling.adaptive_target", "adaptive-p target; below 0: off"),
         _takes("--adaptive-decay", number(), "sampling.adaptive_decay", "adaptive-p decay, 0 to 0.99"),
         _takes("--dynatemp-range", number(), "sampling.dynatemp_range", "range of temperatures; 0: off"),
@@ -164,12 +162,12 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _takes("--mirostat-ent", number(), "sampling.mirostat_tau", "Mirostat target entropy"),
         _takes("-l --logit-bias", LOGIT_BIAS, "sampling.logit_bias", "as 15043+1; may repeat", appends=True),
         _takes("--grammar", TEXT, "sampling.grammar", "GBNF of the output", clears="sampling.json_schema"),
-        _takes("-j --json-schema", JSON_SCHEMA, "sampling.json_schema", "of the output", clears="sampling.grammar"),
+        _takes("-j --json-schema", JSON_SCHEMA, "sampling.json_schema", "schema", clears="sampling.grammar"),
     ),
     "Log": (
         _takes("--log-file", PATH, "log_file", "append the call's log to this stable-memory file"),
         _switch("--log-disable", "log_disable", "write no log for this call"),
-        _takes("-lv --verbosity --log-verbosity", whole(), "log_verbosity", "1 errors, 2 warnings, 3 info, 5 all"),
+        _takes("-lv --verbosity --log-verbosity", whole(), "log_verbosity", "1 errors, 2 warnings, 3 info"),
         _switch("-v --verbose --log-verbose", "log_verbosity", "log everything", value=INT32_MAX),
         _switch("--log-prefix", "log_prefix", "the level in front of each line", off="--no-log-prefix"),
         _switch("--log-timestamps", "log_timestamps", "the time in front", off="--no-log-timestamps"),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from canister.engine.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length", "instructions", "cancelled", "error"]
-"""stop: end of generation or reverse prompt. length: a token limit or the context. instructions: the budget."""
+"""stop: end of generation or reverse prompt. length: token limit or context. instructions: the budget."""
 
 Tokens = NDArray[np.int32]
 Flags = NDArray[np.bool_]
@@ -36,7 +36,7 @@ class Budget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KvSegment:
-    """KV rows of consecutive tokens as stored: `count` tokens from position `first` on, `rows` in kv_rows' encoding."""
+    """KV rows as stored, in kv_rows' encoding: of consecutive tokens from position `first` on; `count` are in use."""
 
     first: int
     count: int
@@ -48,14 +48,16 @@ class GenerateRequest:
     """One bounded call. The conversation is `prefix` (already decoded once, reusable) followed by `prompt`.
 
     key: the conversation's name for residency; None for one that is forgotten after the call.
-    prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one) rather than prompt.
+    prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one), not prompt.
     prompt: tokens still to be decoded, in logical batches of at most the context's n_batch.
     max_decode: the most tokens, prompt or generated, to decode in this call; None for no limit.
-    n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until the context is full.
+    n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until a full context.
     seed: of the chat; the draw at position p depends on (seed, p) only.
     restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
         segments as are sound, possibly none; the engine decodes again what is missing.
     keep: False for queries: whatever is decoded is rolled back at the end.
+    want_rows: hand out the KV rows at the end.
+    on_tokens: called on the event loop with tokens just sampled, at most once a step.
     """
 
     key: str | None
@@ -74,6 +76,7 @@ class GenerateRequest:
     budget: Budget | None = None
     keep: bool = True
     want_rows: bool = True
+    on_tokens: Callable[[list[int]], None] | None = None
 
 
 @dataclass(slots=True)
@@ -83,10 +86,12 @@ class GenerateResult:
     prompt_chunks: sizes of the logical prompt batches that were decoded, in order.
     sampled: every token sampled in this call; all but possibly the last were decoded.
     n_generated: how many of `sampled` were decoded.
-    rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this call
-        (prompt, then generated), and before them those of the prefix that had to be decoded again; b"" if not wanted.
+    rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this
+        call (prompt, then generated), and before them prefix tokens whose rows the container lacks; b"" if not
+        wanted.
     shifted: a context shift happened: the conversation in the KV memory is no longer that of the tokens.
     redecoded: prefix tokens that had to be decoded again because no KV rows were at hand (not metered).
+    *_seconds: wall time of the steps that the call took part in, shared with its neighbours.
     """
 
     finish: FinishReason

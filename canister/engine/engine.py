@@ -1,0 +1,405 @@
+"""The engine: one thread that owns a model's context, and the asyncio side of it.
+
+A call's way through here: `generate` puts it into the inbox; the thread plans its prompt, waits for a slot, brings
+the conversation into it, decodes step by step, and hands the result to the event loop, once per step for all calls.
+Everything that touches llama.cpp's context runs on the thread, which also keeps all OpenMP work on one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from canister.engine.chain import ChainSampler
+from canister.engine.flight import Flight, Limits
+from canister.engine.llama import Candidates, DecodeAborted, EngineFault, Model, ModelError
+from canister.engine.loading import EngineInfo, Loaded, LoadParams, load
+from canister.engine.residency import Residency, Slot
+from canister.engine.runner import Runner
+from canister.engine.scheduler import Scheduler
+from canister.engine.sequence import GenerateRequest, GenerateResult
+from canister.errors import BadRequest, Conflict
+from canister.telemetry import get_logger
+
+__all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
+
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What the engine is doing, and has done since it was loaded."""
+
+    n_slots: int
+    n_resident: int
+    n_running: int
+    n_waiting: int
+    n_steps: int
+    n_prompt_tokens: int
+    n_rows: int
+    busy_seconds: float
+
+
+Outcome = GenerateResult | Exception
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A request and where it stands. `outcome` is set when it is over, and handed over at the end of the step."""
+
+    request: GenerateRequest
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[GenerateResult]
+    sampler: ChainSampler | None = None
+    flight_: Flight | None = None
+    slot_: Slot | None = None
+    shown: list[int] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+    @property
+    def caller(self) -> str:
+        return self.request.caller
+
+    @property
+    def key(self) -> str | None:
+        return self.request.key
+
+    @property
+    def wants_row(self) -> bool:
+        return self.flight.wants_row
+
+    @property
+    def flight(self) -> Flight:
+        assert self.flight_ is not None
+        return self.flight_
+
+    @property
+    def slot(self) -> Slot:
+        assert self.slot_ is not None
+        return self.slot_
+
+
+Command = Callable[[], None]
+_News = tuple[_Call, list[int], Outcome | None]
+
+
+class Engine:
+    """A loaded model. Made by `load`, ended by `close`; everything but those two may be called at any time between."""
+
+    def __init__(self, params: LoadParams) -> None:
+        self._params = params
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name=f"engine {params.name}", daemon=True)
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._is_closing = False  # on the loop: no new calls
+        self._is_ending = False  # on the thread: end when no call is left
+        self._info: EngineInfo | None = None
+        self._model: Model | None = None
+        self._decoding: _Call | None = None  # whose chunk is being decoded
+        self._over: list[_Call] = []
+        self._n_steps = self._n_rows = self._n_prompt_tokens = 0
+        self._busy_seconds = 0.0
+
+    # -- on the event loop
+
+    @classmethod
+    async def load(cls, params: LoadParams) -> Engine:
+        """Load a model file. ModelError names the file and what is wrong with it or with the settings."""
+        engine = cls(params)
+        engine._thread.start()
+        try:
+            await asyncio.shield(engine._ready)
+        except asyncio.CancelledError:
+            engine._ready.add_done_callback(lambda ready: ready.exception())
+            engine._end(drain=False)
+            raise
+        return engine
+
+    @property
+    def info(self) -> EngineInfo:
+        assert self._info is not None
+        return self._info
+
+    def tokenize(self, text: str, add_bos: bool, special: bool = True) -> list[int]:
+        """Tokens of a text. add_bos: put BOS first if the vocabulary says so. special: parse special tokens."""
+        return self._loaded_model().tokenize(text, add_bos, special)
+
+    def piece(self, token: int, special: bool) -> bytes:
+        """The bytes of a token, possibly part of a character; special tokens are empty unless `special`."""
+        return self._loaded_model().piece(token, special)
+
+    def is_eog(self, token: int) -> bool:
+        return self._loaded_model().is_eog(token)
+
+    async def generate(self, request: GenerateRequest) -> GenerateResult:
+        """Do one call. Cancelling it ends the work and rolls it back before this returns."""
+        self._check(request)
+        loop = asyncio.get_running_loop()
+        call = _Call(request, loop, loop.create_future())
+        self._inbox.put(lambda: self._submit(call))
+        try:
+            return await asyncio.shield(call.done)
+        except asyncio.CancelledError:
+            if not call.done.done():
+                self._inbox.put(lambda: self._cancel(call))
+                if self._decoding is call:
+                    self._runner.abort()
+            while not call.done.done():  # one step at most; whoever asks again does not hurry it
+                try:
+                    await asyncio.wait([call.done])
+                except asyncio.CancelledError:
+                    continue
+            call.done.exception()
+            raise
+
+    def forget(self, key: str) -> None:
+        """Free the KV memory of a conversation, at once or when its call ends."""
+        self._inbox.put(lambda: self._residency.forget(key))
+
+    def residents(self) -> dict[str, int]:
+        """The conversations in the KV memory, and how many tokens each had when its last call ended."""
+        return {slot.key: len(slot.tokens) for slot in self._residency.slots if slot.key is not None}
+
+    def stats(self) -> EngineStats:
+        """A look at the counters, for metrics; each by itself is sound."""
+        return EngineStats(
+            n_slots=self.info.n_slots,
+            n_resident=len(self.residents()),
+            n_running=len(self._scheduler.running),
+            n_waiting=len(self._scheduler.waiting),
+            n_steps=self._n_steps,
+            n_prompt_tokens=self._n_prompt_tokens,
+            n_rows=self._n_rows,
+            busy_seconds=self._busy_seconds,
+        )
+
+    async def close(self, *, drain: bool = True) -> None:
+        """Refuse new calls, finish the running ones, or cancel them, and free the model."""
+        self._end(drain)
+        await asyncio.shield(self._closed)
+        self._thread.join()
+        self._model = None
+
+    def _end(self, drain: bool) -> None:
+        self._is_closing = True
+        self._inbox.put(lambda: self._begin_end(drain))
+
+    def _loaded_model(self) -> Model:
+        model = self._model
+        if model is None:
+            raise Conflict("The model is not loaded any more: call load_model")
+        return model
+
+    def _check(self, request: GenerateRequest) -> None:
+        """What would be a fault deep inside is refused here."""
+        if self._is_closing:
+            raise Conflict("The model is being unloaded: try again")
+        n_vocab, n_ctx = self.info.n_vocab, self.info.n_ctx
+        if len(request.prefix) != len(request.prefix_generated):
+            raise ValueError(f"{len(request.prefix)} tokens, {len(request.prefix_generated)} flags")
+        if not len(request.prefix) and not len(request.prompt):
+            raise BadRequest("input is empty")
+        if len(request.prefix) > n_ctx:
+            raise BadRequest(f"The conversation has {len(request.prefix)} tokens, the context {n_ctx}")
+        for tokens in (request.prefix, request.prompt):
+            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
+                raise BadRequest(f"A token beyond the {n_vocab} of the vocabulary")
+
+    # -- on the thread: life
+
+    def _main(self) -> None:
+        try:
+            loaded = load(self._params)
+        except Exception as error:
+            self._on_loop(self._ready.set_exception, error)
+            return
+        self._set_up(loaded)
+        self._on_loop(self._ready.set_result, None)
+        try:
+            self._work()
+        except Exception as error:
+            log.exception("the engine has stopped", model=self.info.name)
+            self._refuse(EngineFault(f"the engine has stopped: {error}"))
+        finally:
+            loaded.context.close()
+            self._on_loop(self._closed.set_result, None)
+
+    def _set_up(self, loaded: Loaded) -> None:
+        info = self._info = loaded.info
+        self._model = loaded.model
+        self._runner = Runner(loaded.context, loaded.traits)
+        self._residency = Residency(info.n_slots)
+        self._scheduler: Scheduler[_Call] = Scheduler(loaded.context.params.n_rows)
+        self._candidates = Candidates(info.n_vocab)
+        self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
+
+    def _work(self) -> None:
+        scheduler = self._scheduler
+        while True:
+            is_idle = not scheduler.running and not scheduler.waiting and not self._over
+            if is_idle and self._is_ending:
+                return
+            self._take_commands(wait=is_idle)
+            started = perf_counter()
+            self._step()
+            self._busy_seconds += perf_counter() - started
+            self._hand_over()
+
+    def _refuse(self, fault: EngineFault) -> None:
+        """After a bug: no call may wait for ever. Until the engine is closed, all get the fault."""
+        while True:
+            for call in [*self._scheduler.running, *self._scheduler.waiting]:
+                self._scheduler.remove(call)
+                self._settle(call, fault)
+            self._hand_over()
+            if self._is_ending:
+                return
+            self._take_commands(wait=True)
+
+    def _take_commands(self, wait: bool) -> None:
+        try:
+            while True:
+                command = self._inbox.get(block=wait)
+                wait = False
+                command()
+        except queue.Empty:
+            return
+
+    def _begin_end(self, drain: bool) -> None:
+        self._is_ending = True
+        if not drain:
+            for call in [*self._scheduler.running, *self._scheduler.waiting]:
+                self._cancel(call)
+
+    def _on_loop(self, function: Callable[..., object], argument: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, argument)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more
+
+    # -- on the thread: calls
+
+    def _submit(self, call: _Call) -> None:
+        try:
+            model = self._loaded_model()
+            call.sampler = ChainSampler(
+                model, self._candidates, call.request.sampling, call.request.seed, self._limits.n_ctx
+            )
+            call.flight_ = Flight(call.request, self._limits, model, call.sampler)
+        except Exception as error:
+            self._settle(call, error)
+            return
+        reason = call.flight.idle_reason()
+        if reason is None:
+            self._scheduler.add(call)
+        else:
+            call.flight.finish(reason)
+            self._settle(call, call.flight.result)
+
+    def _cancel(self, call: _Call) -> None:
+        if call.outcome is None and call.flight_ is not None:
+            call.flight.finish("cancelled")
+            self._finish(call)
+
+    def _finish(self, call: _Call) -> None:
+        """A flight has ended: settle its slot and the call."""
+        self._scheduler.remove(call)
+        outcome: Outcome = call.flight.result
+        if call.slot_ is not None:
+            try:
+                self._runner.end(call.flight, call.slot)
+            except Exception as error:
+                outcome = error
+                self._runner.drop(call.slot)
+            self._residency.give_back(call.slot)
+        self._settle(call, outcome)
+
+    def _fail(self, call: _Call, error: Exception) -> None:
+        if call.outcome is None:
+            call.flight.finish("error")
+            self._finish(call)
+            call.outcome = error
+
+    def _settle(self, call: _Call, outcome: Outcome) -> None:
+        call.outcome = outcome
+        if call.sampler is not None:
+            call.sampler.close()
+        self._over.append(call)
+
+    # -- on the thread: steps
+
+    def _step(self) -> None:
+        """Schedule, run, postprocess."""
+        for call in self._scheduler.admit(self._place):
+            self._advance(call, lambda call=call: self._runner.begin(call.flight, call.slot))  # type: ignore[misc]
+        step = self._scheduler.schedule()
+        if step.rows:
+            self._n_rows += len(step.rows)
+            self._run(step.rows, lambda: self._runner.decode_rows(step.rows))
+        chunk = step.chunk
+        if chunk is not None:
+            self._decoding = chunk
+            n_before = chunk.flight.n_done
+            self._run([chunk], lambda: self._runner.decode_chunk(chunk, step.n_chunk))
+            self._n_prompt_tokens += chunk.flight.n_done - n_before
+            self._decoding = None
+        self._n_steps += 1
+
+    def _place(self, call: _Call) -> bool:
+        call.slot_ = self._residency.take(call.key)
+        return call.slot_ is not None
+
+    def _run(self, calls: Sequence[_Call], decode: Callable[[], list[tuple[_Call, int]]]) -> None:
+        try:
+            self._runner.rearm()
+            reached = decode()
+        except DecodeAborted:
+            return  # whoever asked for it has sent a command as well; the others go on with the next step
+        except Exception as error:
+            for call in calls:
+                self._fail(call, error)
+            return
+        for call, row in reached:
+            self._advance(call, lambda call=call, row=row: self._runner.advance(call, row))  # type: ignore[misc]
+
+    def _advance(self, call: _Call, next_tokens: Callable[[], list[int]]) -> None:
+        """Sample, or stop. What goes wrong here is this call's affair alone."""
+        try:
+            call.shown += next_tokens()
+        except Exception as error:
+            self._fail(call, error)
+            return
+        if call.flight.finished:
+            self._finish(call)
+
+    def _hand_over(self) -> None:
+        """Give results, and tokens to those that want them as they come, to their event loops."""
+        news: dict[asyncio.AbstractEventLoop, list[_News]] = {}
+        for call in [*self._scheduler.running, *self._over]:
+            shown = call.shown if call.request.on_tokens is not None else []
+            if shown or call.outcome is not None:
+                news.setdefault(call.loop, []).append((call, shown, call.outcome))
+            call.shown = []
+        self._over = []
+        for loop, batch in news.items():
+            try:
+                loop.call_soon_threadsafe(_deliver, batch)
+            except RuntimeError:
+                continue  # the loop is closed: nobody waits any more
+
+
+def _deliver(batch: list[_News]) -> None:
+    for call, shown, outcome in batch:
+        if shown and call.request.on_tokens is not None:
+            call.request.on_tokens(shown)
+        if isinstance(outcome, Exception):
+            call.done.set_exception(outcome)
+        elif outcome is not None:
+            call.done.set_result(outcome)

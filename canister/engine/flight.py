@@ -1,0 +1,227 @@
+"""One call in flight: which tokens it needs decoded next, when it samples, and why it stops.
+
+Plain Python: tokens and logits come in, tokens go out, so that every rule of a call is tested without a model.
+
+    history     prefix, then the prompt tokens granted to this call, then what was sampled and is to be decoded
+    n_done      how many of them are decoded, that is, in the KV memory
+    position    where the next one goes: n_done, less what context shifts have dropped
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens
+
+_REVERSE_WINDOW = 32  # tokens in which a reverse prompt is looked for, as in llama-completion
+_REVERSE_SLACK = 2  # bytes that may follow it: it may be tokenized together with what follows
+
+
+class Vocabulary(Protocol):
+    """What a call must know of tokens."""
+
+    def is_eog(self, token: int) -> bool: ...
+    def piece(self, token: int, special: bool) -> bytes: ...
+
+
+class TokenSampler(Protocol):
+    """Chooses tokens for one call."""
+
+    def begin(self, history: list[int], n_continued: int) -> None:
+        """Before the first sample: the chat's tokens so far; the last n_continued go on an earlier generation."""
+
+    def sample(self, logits: NDArray[np.float32], index: int) -> int:
+        """The token number `index` of the chat. Same logits, index, seed and history: same token."""
+
+    def accept(self, token: int) -> None:
+        """The token becomes part of the chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The context's: tokens of a conversation, of a logical batch; may positions move; is BOS put before prompts."""
+
+    n_ctx: int
+    n_batch: int
+    can_shift: bool
+    add_bos: bool
+
+
+class Flight:
+    """A call from its admission to its end. `finished` is None until then."""
+
+    def __init__(self, request: GenerateRequest, limits: Limits, vocabulary: Vocabulary, sampler: TokenSampler) -> None:
+        self.request = request
+        self.limits = limits
+        self.vocabulary = vocabulary
+        self.sampler = sampler
+        self.result = GenerateResult("error")
+        self.finished: FinishReason | None = None
+        self.history: list[int] = request.prefix.tolist()
+        self.generated: list[bool] = request.prefix_generated.tolist()
+        self.n_prefix = len(self.history)
+        self.n_done = 0
+        self.logits: NDArray[np.float32] | None = None  # at the end: those after the last token of the history
+        self._n_dropped = 0
+        self._ending: FinishReason | None = None  # the reason, once the token that ends the call is sampled
+        self._prompt_cut: FinishReason | None = None
+        self._has_begun = False
+        self._plan_prompt()
+        self._n_given = len(self.history)
+
+    # -- what comes next
+
+    @property
+    def position(self) -> int:
+        return self.n_done - self._n_dropped
+
+    @property
+    def is_decoded(self) -> bool:
+        return self.n_done == len(self.history)
+
+    @property
+    def wants_row(self) -> bool:
+        """The next token was generated, and is decoded alone; else it is prompt, and goes in chunks."""
+        return self.generated[self.n_done] if not self.is_decoded else True
+
+    def chunk(self, n_max: int) -> list[int]:
+        """The next prompt tokens, at most n_max; never such that a lonely one would be left over.
+
+        A prompt token that is decoded alone belongs to another class of kernels than its neighbours
+        (spec/engine.md §4), so chunks are of two and more wherever there are two.
+        """
+        start, n_max = self.n_done, max(n_max, 3)
+        stop = start
+        while stop < len(self.history) and stop - start < n_max + 2 and not self.generated[stop]:
+            stop += 1
+        n = stop - start
+        return self.history[start : start + (n_max - 1 if n == n_max + 1 else min(n, n_max))]
+
+    def shift(self) -> tuple[int, int] | None:
+        """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""
+        if self._ending or self._stop_reason() or self.position < self.limits.n_ctx:
+            return None
+        start, n = self._shiftable()
+        self._n_dropped += n
+        self.result.shifted = True
+        return start, n
+
+    def idle_reason(self) -> FinishReason | None:
+        """Why this call has nothing to decode and nothing to sample, if so."""
+        n_decoded = sum(self.result.prompt_chunks)
+        return self._stop_reason(position=self.n_prefix) if n_decoded == 0 else None
+
+    def advance(self, logits: NDArray[np.float32]) -> list[int]:
+        """All of the history is decoded: stop, or sample what to decode next. The tokens to show."""
+        reason = self._ending or self._stop_reason()
+        if reason is not None:
+            return self.finish(reason)
+        budget = self.request.budget
+        if budget is not None and not budget.admit_sample(self.position):
+            return self.finish("instructions")
+        token = self._sample(logits)
+        n_sampled = len(self.result.sampled) + 1
+        eog = self.vocabulary.is_eog(token)
+        ending: FinishReason | None = "stop" if eog or self._is_reverse_prompt(token) else None
+        if n_sampled == self.request.n_predict:
+            self.finish(ending or "length")
+        elif budget is not None and not budget.admit_decode(self.position):
+            # Not decoded and not shown: the next call draws the very same token again.
+            return self.finish("instructions")
+        else:
+            self.history.append(token)
+            self.generated.append(True)
+            self._ending = ending
+        self.result.eog = eog
+        self.result.sampled.append(token)
+        return [token]
+
+    def finish(self, reason: FinishReason) -> list[int]:
+        self.finished = self.result.finish = reason
+        self.result.n_generated = len(self.history) - self._n_given
+        return []
+
+    def held(self) -> tuple[Tokens, Flags]:
+        """The tokens in the KV memory, unless shifted."""
+        n = self.n_done
+        return np.array(self.history[:n], np.int32), np.array(self.generated[:n], np.bool_)
+
+    # -- rules
+
+    def _plan_prompt(self) -> None:
+        """Grant prompt tokens, in logical batches, as far as token limit, context and budget allow."""
+        request, limits = self.request, self.limits
+        n, n_all = 0, len(request.prompt)
+        allowed = min(n_all, limits.n_ctx - self.n_prefix)
+        if request.max_decode is not None:
+            allowed = min(allowed, request.max_decode)
+        if n_all > allowed:
+            self._prompt_cut = "length"
+        while n < allowed:
+            granted = wanted = min(limits.n_batch, allowed - n)
+            if request.budget is not None:
+                granted = max(0, min(wanted, request.budget.admit_prompt(self.n_prefix + n, wanted)))
+            if granted:
+                self.result.prompt_chunks.append(granted)
+                n += granted
+            if granted < wanted:
+                self._prompt_cut = "instructions"
+                break
+        self.history += request.prompt[:n].tolist()
+        self.generated += [False] * n
+
+    def _stop_reason(self, position: int | None = None) -> FinishReason | None:
+        """Why nothing may be sampled now, the budget aside."""
+        request = self.request
+        if self._prompt_cut is not None:
+            return self._prompt_cut
+        n_decoded = sum(self.result.prompt_chunks) + len(self.history) - self._n_given
+        if request.max_decode is not None and n_decoded >= request.max_decode:
+            return "length"
+        if 0 <= request.n_predict <= len(self.result.sampled):
+            return "length"
+        position = self.position if position is None else position
+        if position >= self.limits.n_ctx and self._shiftable()[1] <= 0:
+            return "length"
+        return None
+
+    def _shiftable(self) -> tuple[int, int]:
+        """Positions that a shift would drop: half of what follows the kept ones; n 0 if it may not."""
+        request, limits = self.request, self.limits
+        if not (request.context_shift and limits.can_shift) or request.n_predict == -2:
+            return 0, 0
+        n_prompt = self.n_prefix + len(request.prompt)
+        keep = request.n_keep
+        keep = n_prompt if not 0 <= keep <= n_prompt else keep + limits.add_bos
+        return keep, (limits.n_ctx - keep) // 2
+
+    def _sample(self, logits: NDArray[np.float32]) -> int:
+        started = perf_counter()
+        if not self._has_begun:
+            self._has_begun = True
+            self.sampler.begin(self.history, self._n_continued())
+        token = self.sampler.sample(logits, len(self.history))
+        self.sampler.accept(token)
+        self.result.sample_seconds += perf_counter() - started
+        return token
+
+    def _n_continued(self) -> int:
+        """Generated tokens at the end of the prefix, if this call goes on where they end."""
+        if len(self.request.prompt):
+            return 0
+        prompt = np.flatnonzero(~self.request.prefix_generated)
+        return self.n_prefix - (int(prompt[-1]) + 1 if len(prompt) else 0)
+
+    def _is_reverse_prompt(self, token: int) -> bool:
+        """Does the text of the chat now end with a reverse prompt, or nearly so?"""
+        reverse = [text.encode("utf-8", "replace") for text in self.request.reverse_prompts if text]
+        if not reverse:
+            return False
+        recent = [*self.history[1 - _REVERSE_WINDOW :], token]
+        text = b"".join(self.vocabulary.piece(token, True) for token in recent)
+        return any(stop in text[-len(stop) - _REVERSE_SLACK :] for stop in reverse)

@@ -1,0 +1,430 @@
+"""llama.cpp itself: the only import of llama_cpp, and the only file with ctypes.
+
+Model, context, sampler chain and candidates, each a thin object that refuses what would abort the process
+(too many rows, a stream out of range, logits of a row that asked for none) before llama.cpp sees it.
+No policy here: which token is decoded when is decided above.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llama_cpp as lib
+import llama_cpp.llama_grammar as schema_converter
+import numpy as np
+from numpy.typing import NDArray
+
+from canister.engine.args import RopeParams
+from canister.errors import BadRequest
+
+Logits = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+KV_TYPES = {
+    "f32": lib.GGML_TYPE_F32,
+    "f16": lib.GGML_TYPE_F16,
+    "bf16": 30,  # not among llama_cpp's constants
+    "q8_0": lib.GGML_TYPE_Q8_0,
+    "q4_0": lib.GGML_TYPE_Q4_0,
+    "q4_1": lib.GGML_TYPE_Q4_1,
+    "iq4_nl": lib.GGML_TYPE_IQ4_NL,
+    "q5_0": lib.GGML_TYPE_Q5_0,
+    "q5_1": lib.GGML_TYPE_Q5_1,
+}
+UNQUANTIZED = ("f32", "f16", "bf16")
+_INTS = ctypes.POINTER(ctypes.c_int32)
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
+
+
+class ModelError(BadRequest):
+    """A model file that cannot be loaded, or not with these settings; the message names it."""
+
+
+class EngineFault(RuntimeError):
+    """llama.cpp refused what it should have taken: a bug, here or there."""
+
+
+class DecodeAborted(Exception):
+    """The abort flag was set while decoding; nothing of the batch counts."""
+
+
+# -- llama.cpp's log goes to Python's, under this name, and never to stderr
+
+log = logging.getLogger("canister.llama_cpp")
+log.addHandler(logging.NullHandler())
+_ERROR, _CONTINUED = 4, 5
+_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _ERROR: logging.ERROR}
+_said = threading.local()  # per thread: the line being continued, its level, the first complaint
+
+
+@lib.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _: object) -> None:
+    level = getattr(_said, "level", 1) if level == _CONTINUED else level
+    line = getattr(_said, "line", "") + (text or b"").decode("utf-8", "replace")
+    _said.level, _said.line = level, line
+    if line.endswith("\n"):
+        _said.line = ""
+        if level == _ERROR and not getattr(_said, "complaint", ""):
+            _said.complaint = line.strip().split(": ", 1)[-1]  # without the C function's name
+        log.log(_LEVELS.get(level, logging.DEBUG), "%s", line.rstrip())
+
+
+def _complaint() -> str:
+    """The first error that llama.cpp has logged on this thread; forgotten by asking."""
+    text: str = getattr(_said, "complaint", "")
+    _said.complaint = ""
+    return text
+
+
+def start_backend() -> None:
+    """Idempotent; to be called before anything else here."""
+    lib.llama_log_set(_on_log, ctypes.c_void_p(0))
+    lib.llama_backend_init()
+
+
+def _set(struct: ctypes.Structure, **fields: object) -> None:
+    """Set fields of a ctypes structure, which by itself takes any attribute name without complaint."""
+    known = {field[0] for field in struct._fields_}
+    for name, value in fields.items():
+        if name not in known:
+            raise TypeError(f"{type(struct).__name__} of this llama-cpp-python has no field {name!r}")
+        setattr(struct, name, value)
+
+
+class Model:
+    """A model file in memory, and its vocabulary. Everything but loading is thread-safe."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        params = lib.llama_model_default_params()
+        _set(params, n_gpu_layers=0)
+        _complaint()  # what was said before is not about this
+        self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
+        if not self._model:
+            raise ModelError(f"Cannot load the model {name}: {_complaint() or 'not a model file'}")
+        self._vocab = lib.llama_model_get_vocab(self._model)
+        if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
+            self.close()
+            raise ModelError(f"Cannot load the model {name}: it is no decoder-only language model")
+        if lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
+            self.close()
+            raise ModelError(f"Cannot load the model {name}: it has no vocabulary")
+        self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
+        self.n_params: int = lib.llama_model_n_params(self._model)
+        self.size_bytes: int = lib.llama_model_size(self._model)
+        self.add_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
+        file_type = lib.llama_ftype_name(lib.llama_model_ftype(self._model))
+        self.file_type: str = (file_type or b"unknown").decode()
+        template = lib.llama_model_chat_template(self._model, None)
+        self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
+        buffer = ctypes.create_string_buffer(256)
+        lib.llama_model_desc(self._model, buffer, len(buffer))
+        self.description: str = buffer.value.decode("utf-8", "replace")
+        self.eog_tokens: frozenset[int] = frozenset(
+            token for token in range(self.n_vocab) if lib.llama_vocab_is_eog(self._vocab, token)
+        )
+        self._pieces: dict[tuple[int, bool], bytes] = {}
+
+    def close(self) -> None:
+        if self._model:
+            lib.llama_model_free(self._model)
+            self._model = None
+
+    def tokenize(self, text: str, add_bos: bool, special: bool) -> list[int]:
+        """Tokens of a text. add_bos: if the vocabulary says so. special: parse the likes of <|im_end|>."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 2  # no token is empty, BOS and EOS aside
+        tokens = (lib.llama_token * room)()
+        n = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, add_bos, special)
+        if n < 0:
+            raise EngineFault(f"a text of {len(data)} bytes does not tokenize ({n})")
+        return tokens[:n]
+
+    def piece(self, token: int, special: bool) -> bytes:
+        """Bytes of a token, possibly part of a character. special: show special tokens, else empty."""
+        known = self._pieces.get((token, special))
+        if known is None:
+            if not 0 <= token < self.n_vocab:
+                raise BadRequest(f"There is no token {token}: the vocabulary has {self.n_vocab}")
+            buffer = ctypes.create_string_buffer(64)
+            n = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            if n < 0:
+                buffer = ctypes.create_string_buffer(-n)
+                n = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            known = self._pieces[token, special] = buffer.raw[:n]
+        return known
+
+    def is_eog(self, token: int) -> bool:
+        return token in self.eog_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ContextParams:
+    """n_cells: KV cells of each stream. n_rows: the most rows of one decode."""
+
+    n_streams: int
+    n_cells: int
+    n_rows: int
+    n_threads: int
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attn: bool = False
+    rope: RopeParams = field(default_factory=RopeParams)
+
+
+class Context:
+    """KV memory of separate streams, and the batch. For one thread only, abort() excepted."""
+
+    def __init__(self, model: Model, p: ContextParams, name: str) -> None:
+        params = lib.llama_context_default_params()
+        _set(
+            params,
+            n_ctx=p.n_streams * p.n_cells,
+            n_batch=p.n_rows,
+            n_ubatch=p.n_rows,
+            n_seq_max=p.n_streams,
+            n_outputs_max=p.n_streams,
+            n_threads=p.n_threads,
+            n_threads_batch=p.n_threads,
+            flash_attn_type=1 if p.flash_attn else 0,
+            type_k=KV_TYPES[p.type_k],
+            type_v=KV_TYPES[p.type_v],
+            kv_unified=False,
+            offload_kqv=False,
+            op_offload=False,
+            no_perf=True,
+            **_rope(p.rope),
+        )
+        _complaint()
+        self._ctx = lib.llama_init_from_model(model._model, params)
+        if not self._ctx:
+            raise ModelError(f"Cannot make a context for the model {name}: {_complaint() or 'no memory'}")
+        self.params = p
+        self._memory = lib.llama_get_memory(self._ctx)
+        self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
+        self._row_of_logits = ctypes.c_float * model.n_vocab
+        self._outputs: frozenset[int] = frozenset()
+        self._state = np.empty(0, np.uint8)
+        # The batch: arrays that llama.cpp reads, seq_id pointers aimed once at one array.
+        n = p.n_rows
+        self._token, self._pos = np.zeros(n, np.int32), np.zeros(n, np.int32)
+        self._n_seq, self._seq = np.ones(n, np.int32), np.zeros(n, np.int32)
+        self._output = np.zeros(n, np.int8)
+        self._seq_ptr = (self._seq.ctypes.data + 4 * np.arange(n)).astype(np.uintp)
+        self._batch = lib.llama_batch(
+            token=ctypes.cast(self._token.ctypes.data, _INTS),
+            pos=ctypes.cast(self._pos.ctypes.data, _INTS),
+            n_seq_id=ctypes.cast(self._n_seq.ctypes.data, _INTS),
+            seq_id=ctypes.cast(self._seq_ptr.ctypes.data, ctypes.POINTER(_INTS)),
+            logits=ctypes.cast(self._output.ctypes.data, ctypes.POINTER(ctypes.c_int8)),
+        )
+        # Aborting needs no Python: llama.cpp asks strlen() of two bytes, flag and terminator.
+        self._flag = ctypes.create_string_buffer(2)
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
+        lib.llama_set_abort_callback(self._ctx, strlen, ctypes.cast(self._flag, ctypes.c_void_p))
+
+    def close(self) -> None:
+        if self._ctx:
+            lib.llama_free(self._ctx)
+            self._ctx = None
+
+    def abort(self) -> None:
+        """From any thread: make the decode that is running end with DecodeAborted, soon."""
+        self._flag[0] = b"\1"
+
+    def rearm(self) -> None:
+        """Forget an abort that came too late or has done its work."""
+        self._flag[0] = b"\0"
+
+    def decode(
+        self,
+        streams: Sequence[int],
+        positions: Sequence[int],
+        tokens: Sequence[int],
+        outputs: Sequence[int],
+    ) -> None:
+        """Decode one row per token; `outputs`: rows whose logits are wanted. DecodeAborted, EngineFault."""
+        n = len(tokens)
+        if not 0 < n <= self.params.n_rows or len(outputs) > self.params.n_streams:
+            raise EngineFault(f"a batch of {n} rows, {len(outputs)} with logits, in {self.params}")
+        self._token[:n], self._pos[:n], self._seq[:n] = tokens, positions, streams
+        self._output[:n] = 0
+        self._output[list(outputs)] = 1
+        self._batch.n_tokens = n
+        self._outputs = frozenset()
+        status = lib.llama_decode(self._ctx, self._batch)
+        if status == 2:
+            raise DecodeAborted
+        if status != 0:
+            raise EngineFault(f"llama_decode answered {status} {_complaint()}")
+        self._outputs = frozenset(outputs)
+
+    def logits(self, row: int) -> Logits:
+        """A view of the logits of a row of the last decode; it dies with the next one."""
+        if row not in self._outputs:
+            raise EngineFault(f"row {row} has no logits")
+        address = _address(lib.llama_get_logits_ith(self._ctx, row))
+        return np.frombuffer(memoryview(self._row_of_logits.from_address(address)), np.float32)
+
+    def remove(self, stream: int, start: int, stop: int = -1) -> bool:
+        """Remove positions start…stop of a stream; False when this kind of memory cannot."""
+        self._check(stream)
+        return bool(lib.llama_memory_seq_rm(self._memory, stream, start, stop))
+
+    def clear(self, stream: int) -> None:
+        self._check(stream)
+        lib.llama_memory_seq_rm(self._memory, stream, -1, -1)
+
+    def move(self, stream: int, start: int, stop: int, delta: int) -> None:
+        """Add `delta` to the positions start…stop of a stream (llama.cpp's K-shift)."""
+        self._check(stream)
+        lib.llama_memory_seq_add(self._memory, stream, start, stop, delta)
+
+    def state(self, stream: int) -> Bytes:
+        """The state blob of a stream; a view that dies with the next call."""
+        self._check(stream)
+        size = lib.llama_state_seq_get_size(self._ctx, stream)
+        if size > len(self._state):
+            self._state = np.empty(size + size // 4, np.uint8)
+        data = ctypes.cast(self._state.ctypes.data, _BYTES)
+        return self._state[: lib.llama_state_seq_get_data(self._ctx, data, len(self._state), stream)]
+
+    def set_state(self, stream: int, blob: Bytes) -> bool:
+        """Replace a stream by a state blob; False, and an empty stream, when llama.cpp does not take it."""
+        self._check(stream)
+        blob = np.ascontiguousarray(blob)
+        data = ctypes.cast(blob.ctypes.data, _BYTES)
+        if lib.llama_state_seq_set_data(self._ctx, data, len(blob), stream) == len(blob):
+            return True
+        self.clear(stream)
+        return False
+
+    def _check(self, stream: int) -> None:
+        if not 0 <= stream < self.params.n_streams:
+            raise EngineFault(f"stream {stream} of {self.params.n_streams}")
+
+
+def _address(pointer: Any) -> int:
+    if not pointer:
+        raise EngineFault("llama.cpp answered a null pointer")
+    return ctypes.addressof(pointer.contents)
+
+
+def _rope(rope: RopeParams) -> dict[str, object]:
+    fields: dict[str, object] = {
+        name if name.startswith("yarn") else f"rope_{name}": value for name, value in asdict(rope).items()
+    }
+    scaling = fields.pop("rope_scaling")
+    fields["rope_scaling_type"] = -1 if scaling is None else ("none", "linear", "yarn").index(str(scaling))
+    return fields
+
+
+class Candidates:
+    """The tokens still to choose from, as samplers see them."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self._data = np.zeros(n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._pointer: Any = ctypes.cast(self._data.ctypes.data, lib.llama_token_data_p)
+        self._array = lib.llama_token_data_array()
+        self._ref = ctypes.byref(self._array)
+
+    def _reset(self, size: int) -> None:
+        self._array.data = self._pointer  # samplers may aim it elsewhere
+        self._array.size = size
+        self._array.selected, self._array.sorted = -1, False
+
+    def fill(self, logits: Logits) -> None:
+        self._data["id"], self._data["logit"] = self._ids, logits
+        self._reset(len(self._ids))
+
+    def only(self, token: int) -> None:
+        self._data[0] = (token, 1.0, 0.0)
+        self._reset(1)
+
+    def best(self) -> tuple[int, float]:
+        """Token and logit of the highest logit, the first of equals."""
+        left = (lib.llama_token_data * self._array.size).from_address(_address(self._array.data))
+        items = np.frombuffer(memoryview(left), self._data.dtype)
+        at = int(items["logit"].argmax())
+        return int(items["id"][at]), float(items["logit"][at])
+
+    def selected(self) -> tuple[int, float]:
+        """Token and logit that the last sampler selected."""
+        if not 0 <= self._array.selected < self._array.size:
+            raise EngineFault("no sampler selected a token")
+        item = self._array.data[self._array.selected]
+        return int(item.id), float(item.logit)
+
+
+class Sampler:
+    """One of llama.cpp's samplers, or a chain of them."""
+
+    def __init__(self, pointer: object) -> None:
+        self._pointer = pointer
+
+    @classmethod
+    def make(cls, kind: str, *args: float) -> Sampler:
+        """By the name of llama.cpp's constructor, for those that take numbers only."""
+        return cls(getattr(lib, f"llama_sampler_init_{kind}")(*args))
+
+    @classmethod
+    def chain(cls, members: Sequence[Sampler]) -> Sampler:
+        """The members become the chain's, and are freed with it."""
+        params = lib.llama_sampler_chain_default_params()
+        _set(params, no_perf=True)
+        chain = cls(lib.llama_sampler_chain_init(params))
+        for member in members:
+            lib.llama_sampler_chain_add(chain._pointer, member._pointer)
+        return chain
+
+    @classmethod
+    def logit_bias(cls, model: Model, biases: Sequence[tuple[int, float]]) -> Sampler:
+        entries = (lib.llama_logit_bias * len(biases))(*(lib.llama_logit_bias(*bias) for bias in biases))
+        return cls(lib.llama_sampler_init_logit_bias(model.n_vocab, len(biases), entries))
+
+    @classmethod
+    def dry(
+        cls, model: Model, multiplier: float, base: float, allowed: int, last_n: int, breakers: Sequence[str]
+    ) -> Sampler:
+        words = (ctypes.c_char_p * len(breakers))(*(word.encode("utf-8", "replace") for word in breakers))
+        return cls(lib.llama_sampler_init_dry(model._vocab, multiplier, base, allowed, last_n, words, len(breakers)))
+
+    @classmethod
+    def infill(cls, model: Model) -> Sampler:
+        return cls(lib.llama_sampler_init_infill(model._vocab))
+
+    @classmethod
+    def grammar(cls, model: Model, text: str) -> Sampler:
+        """A GBNF grammar; BadRequest when it does not parse."""
+        _complaint()
+        pointer = lib.llama_sampler_init_grammar(model._vocab, text.encode("utf-8", "replace"), b"root")
+        if not pointer:
+            raise BadRequest(f"The grammar cannot be used: {_complaint() or 'it does not parse'}")
+        return cls(pointer)
+
+    def apply(self, candidates: Candidates) -> None:
+        lib.llama_sampler_apply(self._pointer, candidates._ref)
+
+    def accept(self, token: int) -> None:
+        lib.llama_sampler_accept(self._pointer, token)
+
+    def close(self) -> None:
+        if self._pointer is not None:
+            lib.llama_sampler_free(self._pointer)
+            self._pointer = None
+
+
+def grammar_of_schema(schema: str) -> str:
+    """GBNF of a JSON schema. BadRequest when it is none that llama.cpp's converter understands."""
+    try:
+        return str(schema_converter.json_schema_to_gbnf(schema))
+    except Exception as error:  # the converter raises whatever happens to it
+        raise BadRequest(f"The JSON schema cannot be used: {type(error).__name__}: {error}") from error

@@ -1,0 +1,277 @@
+"""Carries out steps on a context: brings conversations into their streams, decodes rows and chunks, rolls back.
+
+All of it runs on the engine's thread. What a decode may consist of so that a chat's logits do not depend on its
+neighbours or on the way it was cut is settled here (spec/engine.md §4):
+
+- generated tokens are decoded one by one, prompt tokens in chunks of two or more of their stream; a lonely one gets
+  a dummy token behind it, which is removed again;
+- where a single row takes other kernels than several (F16 and F32 matrices), no row goes alone: llama.cpp computes
+  neighbouring streams together and splits where there is a gap, so a row whose neighbours do not decode gets a dummy
+  row in a neighbouring stream, with logits, since the last layers compute only rows that have them.
+
+A dummy token needs a cell: streams have a few more than a conversation may use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from canister.engine.flight import Flight
+from canister.engine.kv_rows import KvRowsError, Layout, decode, encode, merge, parse
+from canister.engine.llama import Context, DecodeAborted
+from canister.engine.residency import Slot
+from canister.engine.sequence import Flags, Tokens
+
+DUMMY_CELLS = 4
+_DUMMY_TOKEN = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What was found out about a model's memory and kernels.
+
+    layout: of KV rows; None for memories whose states are not cut into rows.
+    rolls_back: the tail of a stream can be removed. needs_pairs: one row alone differs from the same beside others.
+    """
+
+    layout: Layout | None
+    rolls_back: bool
+    needs_pairs: bool
+    kv_bytes_per_token: int
+
+
+class Seated(Protocol):
+    """A call that has a slot."""
+
+    @property
+    def flight(self) -> Flight: ...
+    @property
+    def slot(self) -> Slot: ...
+
+
+Seat = TypeVar("Seat", bound=Seated)
+
+
+class Runner:
+    """The context, and how many positions each of its streams holds."""
+
+    def __init__(self, context: Context, traits: Traits) -> None:
+        self._context = context
+        self._traits = traits
+        self._lengths = [0] * context.params.n_streams
+
+    def abort(self) -> None:
+        """From any thread: make the decode that is running stop soon."""
+        self._context.abort()
+
+    def rearm(self) -> None:
+        self._context.rearm()
+
+    # -- a call's beginning and end
+
+    def begin(self, flight: Flight, slot: Slot) -> list[int]:
+        """Bring the prefix into the slot's stream, as far as it need not be decoded again.
+
+        Returns the tokens to show: if logits are at hand nothing need be decoded before the first sample.
+        """
+        n = _common_prefix(slot.tokens, slot.generated, flight)
+        if n < len(slot.tokens):
+            slot.logits = None
+        n = self._truncate(slot.stream, n)
+        n_stored = min(n, slot.n_stored)
+        if n < flight.n_prefix and (n_restored := self._restore(flight, slot.stream, n)) != n:
+            n = n_stored = n_restored
+        flight.n_done = n
+        flight.result.redecoded = flight.n_prefix - n
+        flight.result.rows_first = min(n_stored, flight.n_prefix)
+        if n < len(flight.history):
+            return []
+        if slot.logits is not None and n == len(slot.tokens):
+            flight.logits = slot.logits
+            return flight.advance(slot.logits)
+        # The logits of the last token are needed again: it is decoded again, in its own class.
+        flight.n_done = self._truncate(slot.stream, n - 1)
+        return []
+
+    def end(self, flight: Flight, slot: Slot) -> None:
+        """Hand out rows, roll back what must not stay, and note what the slot holds."""
+        request, result = flight.request, flight.result
+        if flight.finished == "error" or result.shifted:
+            self.drop(slot)
+        elif flight.finished == "cancelled" or not request.keep:
+            self._roll_back(flight, slot)
+        else:
+            tokens, generated = flight.held()
+            if request.want_rows:
+                result.rows = self._rows(slot.stream, result.rows_first, flight.n_done)
+            n_stored = flight.n_done if request.want_rows else min(slot.n_stored, result.rows_first)
+            slot.hold(tokens, generated, flight.logits, n_stored)
+
+    def drop(self, slot: Slot) -> None:
+        """Nothing of the slot's stream is kept."""
+        self._clear(slot.stream)
+        slot.hold_nothing()
+
+    def _roll_back(self, flight: Flight, slot: Slot) -> None:
+        tokens, generated = flight.held()
+        n = self._truncate(slot.stream, min(flight.n_prefix, len(tokens)))
+        was_whole = slot.logits is not None and n == len(slot.tokens)
+        slot.hold(tokens[:n], generated[:n], slot.logits if was_whole else None, min(flight.result.rows_first, n))
+
+    # -- streams
+
+    def _truncate(self, stream: int, n: int) -> int:
+        """Keep the first n positions; fewer, namely none, if this kind of memory keeps all or nothing."""
+        if n < self._lengths[stream]:
+            if n == 0 or not self._context.remove(stream, n):
+                self._clear(stream)
+            else:
+                self._lengths[stream] = n
+        return self._lengths[stream]
+
+    def _clear(self, stream: int) -> None:
+        self._context.clear(stream)
+        self._lengths[stream] = 0
+
+    def _restore(self, flight: Flight, stream: int, n_resident: int) -> int:
+        """Set stored rows of the prefix into the stream if they reach further; how many positions it holds then."""
+        layout, restore = self._traits.layout, flight.request.restore
+        if layout is None or restore is None:
+            return n_resident
+        pieces, n = [], 0
+        for segment in restore(flight.n_prefix):
+            try:
+                rows = decode(layout, segment.rows)
+                rows = rows.cut(layout, n, min(n + segment.count, flight.n_prefix))
+            except KvRowsError:
+                break
+            pieces.append(rows)
+            n += rows.count
+        if n <= n_resident:
+            return n_resident
+        blob = merge(layout, pieces, self._context.params.n_streams)
+        self._lengths[stream] = n if self._context.set_state(stream, blob) else 0
+        return self._lengths[stream]
+
+    def _rows(self, stream: int, first: int, stop: int) -> bytes:
+        layout = self._traits.layout
+        if layout is None or first >= stop:
+            return b""
+        try:
+            found, rows = parse(self._context.state(stream))
+            return encode(layout, rows.cut(layout, first, stop)) if found == layout else b""
+        except KvRowsError:
+            return b""
+
+    # -- steps
+
+    def decode_rows(self, seats: Sequence[Seat]) -> list[tuple[Seat, int]]:
+        """One token of each call. The calls whose history is decoded to its end, and where their logits are."""
+        started = perf_counter()
+        by_stream = {seat.slot.stream: seat for seat in seats}
+        pairs = self._traits.needs_pairs
+        streams = sorted([*by_stream, *(self._lonely_neighbours(sorted(by_stream)) if pairs else [])])
+        tokens, outputs = [], []
+        for row, stream in enumerate(streams):
+            seat = by_stream.get(stream)
+            flight = seat.flight if seat is not None else None
+            tokens.append(flight.history[flight.n_done] if flight is not None else _DUMMY_TOKEN)
+            if pairs or (flight is not None and flight.n_done + 1 == len(flight.history)):
+                outputs.append(row)
+        try:
+            self._decode(streams, tokens, outputs)
+        except DecodeAborted:
+            for seat in seats:
+                self._rewind(seat)
+            raise
+        reached: list[tuple[Seat, int]] = []
+        seconds = perf_counter() - started
+        for row, stream in enumerate(streams):
+            seat = by_stream.get(stream)
+            if seat is None:
+                self._context.remove(stream, self._lengths[stream])
+                continue
+            self._lengths[stream] += 1
+            seat.flight.n_done += 1
+            seat.flight.result.decode_seconds += seconds
+            if seat.flight.is_decoded:
+                reached.append((seat, row))
+        return reached
+
+    def decode_chunk(self, seat: Seat, n_max: int) -> list[tuple[Seat, int]]:
+        """The next prompt tokens of one call; result as that of decode_rows."""
+        started = perf_counter()
+        flight, stream = seat.flight, seat.slot.stream
+        tokens = flight.chunk(min(n_max, self._context.params.n_rows - 1))
+        n = len(tokens)
+        lonely = n == 1 and self._traits.rolls_back
+        rows = [*tokens, _DUMMY_TOKEN] if lonely else tokens
+        at_end = flight.n_done + n == len(flight.history)
+        try:
+            self._decode([stream] * len(rows), rows, [n - 1] if at_end else [])
+        except DecodeAborted:
+            self._rewind(seat)
+            raise
+        self._lengths[stream] += n
+        if lonely:
+            self._context.remove(stream, self._lengths[stream])
+        flight.n_done += n
+        flight.result.prompt_seconds += perf_counter() - started
+        return [(seat, n - 1)] if at_end else []
+
+    def _rewind(self, seat: Seated) -> None:
+        """After an abort: a memory that keeps all or nothing has kept nothing."""
+        if self._lengths[seat.slot.stream] == 0:
+            seat.flight.n_done = 0
+
+    def advance(self, seat: Seated, row: int) -> list[int]:
+        """Stop or sample, now that all of the call's history is decoded. The tokens to show."""
+        flight, slot = seat.flight, seat.slot
+        dropped = flight.shift()
+        if dropped is not None:
+            start, n = dropped
+            self._context.remove(slot.stream, start, start + n)
+            self._context.move(slot.stream, start + n, self._lengths[slot.stream], -n)
+            self._lengths[slot.stream] -= n
+        logits = self._context.logits(row)
+        shown = flight.advance(logits)
+        if flight.finished:
+            flight.logits = logits.copy()
+        return shown
+
+    def _decode(self, streams: Sequence[int], tokens: Sequence[int], outputs: Sequence[int]) -> None:
+        """Tokens at the ends of their streams. If llama.cpp stops half-way, nothing of them stays."""
+        lengths = self._lengths
+        positions = [lengths[stream] for stream in streams]
+        if len(set(streams)) == 1:
+            positions = list(range(positions[0], positions[0] + len(tokens)))
+        try:
+            self._context.decode(streams, positions, tokens, outputs)
+        except DecodeAborted:
+            for stream in set(streams):
+                if lengths[stream] == 0 or not self._context.remove(stream, lengths[stream]):
+                    self._clear(stream)
+            raise
+
+    def _lonely_neighbours(self, streams: Sequence[int]) -> list[int]:
+        """A neighbouring stream for every stream without one in the decode."""
+        busy = set(streams)
+        dummies: list[int] = []
+        for stream in streams:
+            if stream - 1 not in busy and stream + 1 not in busy:
+                neighbour = stream + 1 if stream + 1 < len(self._lengths) else stream - 1
+                dummies.append(neighbour)
+                busy.add(neighbour)
+        return dummies
+
+
+def _common_prefix(tokens: Tokens, generated: Flags, flight: Flight) -> int:
+    """How many leading tokens agree, and in how they were decoded."""
+    n = min(len(tokens), len(flight.history))
+    differ = (tokens[:n] != np.array(flight.history[:n])) | (generated[:n] != np.array(flight.generated[:n]))
+    return int(differ.argmax()) if differ.any() else n

@@ -1,0 +1,34 @@
+"""Token pieces to text. A piece may be part of a character: text is made of whole ones, the rest waits.
+
+What must hold: however pieces are cut into calls, the texts of the calls put together are the text of all.
+"""
+
+from __future__ import annotations
+
+import codecs
+
+_LONGEST_TAIL = 3  # bytes: an incomplete character of UTF-8 is at most this long
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class TextStream:
+    """Text of pieces as they come. before: bytes of what came earlier, for a character begun there."""
+
+    def __init__(self, before: bytes = b"") -> None:
+        self._decoder = _new_decoder(errors="replace")
+        self._decoder.decode(before[-_LONGEST_TAIL:])
+
+    def feed(self, piece: bytes) -> str:
+        """The characters that are complete with this piece; what is no UTF-8 becomes U+FFFD."""
+        return self._decoder.decode(piece)
+
+    def end(self) -> str:
+        """U+FFFD if a character was begun and nothing more will come."""
+        return self._decoder.decode(b"", final=True)
+
+
+def text_after(before: bytes, pieces: bytes, *, final: bool = False) -> str:
+    """Text of `pieces`, which follow `before`. final: nothing will follow; show an incomplete character too."""
+    stream = TextStream(before)
+    return stream.feed(pieces) + (stream.end() if final else "")

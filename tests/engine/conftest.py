@@ -1,0 +1,53 @@
+"""The models that engine tests run on: made on the spot, the story model, and the shipped one when they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from canister.engine.llama import start_backend
+from tests.engine import tiny_models
+from tests.engine.driver import Driver
+from tests.harness import CHAT_MODEL, STORY_MODEL
+
+MODELS = ["story", "chat", "f32", "f16", "q8_0", "q4_0"]  # a chat is promised to be the same on all of these
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The path of a model by its short name; skips the test when it is not there."""
+    folder = tmp_path_factory.mktemp("models")
+    start_backend()
+
+    def path_of(name: str) -> Path:
+        if name in ("story", "chat"):
+            path = STORY_MODEL if name == "story" else CHAT_MODEL
+            if not path.exists():
+                pytest.skip(f"there is no {path}")
+            return path
+        if name in ("gemma", "mamba"):
+            make = tiny_models.gemma_model if name == "gemma" else tiny_models.mamba_model
+            path = folder / f"{name}.gguf"
+            return path if path.exists() else make(path)
+        path = folder / f"llama.{name}.gguf"
+        if not path.exists():
+            tiny_models.llama_model(folder / "llama.gguf", name).rename(path)
+        return path
+
+    return path_of
+
+
+@pytest.fixture
+def drive(model_path: Callable[[str], Path]) -> Iterator[Callable[..., Driver]]:
+    """drive(model, **LoadParams) → Driver, closed at the end of the test."""
+    drivers: list[Driver] = []
+
+    def start(name: str, **params: object) -> Driver:
+        drivers.append(Driver(model_path(name), **params))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        driver.close()

@@ -1,0 +1,128 @@
+"""Drives an engine as a canister does: chats that keep tokens, flags and KV rows between calls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from canister.engine.engine import Engine, LoadParams
+from canister.engine.sampling import SamplingParams
+from canister.engine.sequence import GenerateRequest, GenerateResult, KvSegment
+
+T = TypeVar("T")
+
+GREEDY = SamplingParams(temperature=0.0)
+NOTHING = GenerateRequest(
+    key=None,
+    caller="somebody",
+    prefix=np.empty(0, np.int32),
+    prefix_generated=np.empty(0, np.bool_),
+    prompt=np.empty(0, np.int32),
+    sampling=GREEDY,
+    seed=1,
+)
+
+
+class Driver:
+    """An engine and an event loop for it; `run` runs a coroutine there."""
+
+    def __init__(self, path: Path, **params: Any) -> None:
+        self._runner = asyncio.Runner()
+        self.engine = self.run(Engine.load(LoadParams(path, **params)))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def together(self, *work: Coroutine[Any, Any, T]) -> list[T]:
+        async def gathered() -> list[T]:
+            return await asyncio.gather(*work)
+
+        return self.run(gathered())
+
+    def chat(self, key: str | None = None, **defaults: Any) -> Chat:
+        return Chat(self.engine, key, replace(NOTHING, **{"caller": key or "somebody", **defaults}))
+
+    def close(self) -> None:
+        self.run(self.engine.close())
+        self._runner.close()
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass
+class Chat:
+    """One conversation. `call` does what a run_update does, and keeps what it decoded."""
+
+    engine: Engine
+    key: str | None
+    defaults: GenerateRequest
+    tokens: list[int] = field(default_factory=list)
+    generated: list[bool] = field(default_factory=list)
+    segments: list[KvSegment] = field(default_factory=list)
+    prompt: list[int] = field(default_factory=list)  # not decoded yet
+    sampled: list[int] = field(default_factory=list)
+    last: GenerateResult | None = None
+
+    async def call(self, prompt: Sequence[int] = (), *, use_rows: bool = True, **changes: Any) -> GenerateResult:
+        self.prompt += prompt
+        request = replace(
+            self.defaults,
+            key=self.key,
+            prefix=np.array(self.tokens, np.int32),
+            prefix_generated=np.array(self.generated, np.bool_),
+            prompt=np.array(self.prompt, np.int32),
+            restore=self._restore if use_rows else None,
+        )
+        request = replace(request, **changes)
+        result = await self.engine.generate(request)
+        self.last = result
+        if request.keep and not result.shifted:
+            self._keep(result)
+        self.sampled += result.sampled[: result.n_generated]
+        return result
+
+    async def answer(self, prompt: Sequence[int], n_tokens: int, cuts: Sequence[int] = (), **changes: Any) -> list[int]:
+        """The first n generated tokens, through calls of at most cuts[0], cuts[1], … decoded tokens, then the rest."""
+        n_before = len(self.sampled)
+        limits = list(cuts)
+        self.prompt += prompt
+        while True:
+            n_left = len(self.prompt) + n_tokens - (len(self.sampled) - n_before)
+            limit = min(limits.pop(0), n_left) if limits else n_left
+            result = await self.call(max_decode=limit, **changes)
+            if result.finish == "stop" or len(self.sampled) - n_before >= n_tokens:
+                return self.sampled[n_before:]
+
+    def copy(self, key: str | None) -> Chat:
+        """The same conversation under another name, as copy_prompt_cache makes it."""
+        lists = [list(each) for each in (self.tokens, self.generated, self.segments, self.prompt, self.sampled)]
+        return Chat(self.engine, key, self.defaults, *lists)
+
+    def _keep(self, result: GenerateResult) -> None:
+        n = result.n_prompt_decoded
+        decoded = self.prompt[:n] + result.sampled[: result.n_generated]
+        self.prompt = self.prompt[n:]
+        self.tokens += decoded
+        self.generated += [False] * n + [True] * result.n_generated
+        kept, end = [], 0
+        for segment in self.segments:
+            if segment.first < result.rows_first:
+                kept.append(replace(segment, count=min(segment.count, result.rows_first - segment.first)))
+                end = kept[-1].first + kept[-1].count
+        assert not result.rows or end == result.rows_first
+        if result.rows:
+            kept.append(KvSegment(result.rows_first, len(self.tokens) - result.rows_first, result.rows))
+        self.segments = kept
+
+    def _restore(self, n: int) -> list[KvSegment]:
+        live = [segment for segment in self.segments if segment.first < n]
+        return [replace(segment, count=min(segment.count, n - segment.first)) for segment in live]

@@ -1,0 +1,181 @@
+"""A chat is the same however it is cut into calls, whoever runs beside it, wherever it was meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from canister.engine.sampling import SamplingParams
+from tests.engine.conftest import MODELS
+from tests.engine.driver import GREEDY, Chat, Driver
+
+Drive = Callable[..., Driver]
+
+N_ANSWER = 20
+SAMPLED = SamplingParams(temperature=1.0, repeat_penalty=1.1, frequency_penalty=0.1)
+
+samplings = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0.0, 0.5, 1.0, 1.7]),
+    top_k=st.sampled_from([0, 3, 40]),
+    top_p=st.sampled_from([0.3, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.1]),
+    typical_p=st.sampled_from([1.0, 0.7]),
+    repeat_penalty=st.sampled_from([1.0, 1.2]),
+    repeat_last_n=st.sampled_from([-1, 3, 64]),
+    presence_penalty=st.sampled_from([0.0, 0.4]),
+    dry_multiplier=st.sampled_from([0.0, 0.8]),
+    xtc_probability=st.sampled_from([0.0, 0.5]),
+    dynatemp_range=st.sampled_from([0.0, 0.5]),
+    top_n_sigma=st.sampled_from([-1.0, 1.5]),
+)
+prompts = st.lists(st.integers(3, 511), min_size=1, max_size=40).map(lambda tokens: [1, *tokens])
+cuts = st.lists(st.integers(1, 20), max_size=30)
+
+
+def some_prompt(seed: int, n: int = 30) -> list[int]:
+    return [1, *map(int, np.random.default_rng(seed).integers(3, 500, n))]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_cut_calls_equal_one_call(drive: Drive, model: str) -> None:
+    driver = drive(model, n_slots=3, n_ctx=200)
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(prompt=prompts, cuts=cuts, sampling=samplings, seed=st.integers(0, 2**64 - 1))
+    def check(prompt: list[int], cuts: list[int], sampling: SamplingParams, seed: int) -> None:
+        same = {"sampling": sampling, "seed": seed}
+        whole = driver.run(driver.chat(None, **same).answer(prompt, N_ANSWER))
+        chat = driver.chat("cut", **same)
+        assert driver.run(chat.answer(prompt, N_ANSWER, cuts)) == whole
+        driver.engine.forget("cut")
+
+    check()
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+def test_twenty_chats_of_different_callers(drive: Drive, model: str, sampling: SamplingParams) -> None:
+    """On fewer slots than chats, so that all of them are spilled and restored again and again."""
+    driver = drive(model, n_slots=5, n_ctx=200)
+    seeds = range(20)
+
+    def chat(seed: int, key: str | None) -> Chat:
+        return driver.chat(key, sampling=sampling, seed=seed)
+
+    alone = [driver.run(chat(seed, None).answer(some_prompt(seed, 5 + seed), N_ANSWER)) for seed in seeds]
+    rng = np.random.default_rng(0)
+    chats = [chat(seed, f"caller {seed}") for seed in seeds]
+    together = driver.together(
+        *(
+            each.answer(some_prompt(seed, 5 + seed), N_ANSWER, rng.integers(1, 9, 99).tolist(), use_rows=seed % 2 == 0)
+            for seed, each in zip(seeds, chats, strict=True)
+        )
+    )
+    assert together == alone
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_rows_are_the_same_bits_however_they_came_about(drive: Drive, model: str) -> None:
+    """Whole, cut, beside others, rebuilt from tokens: KV rows agree bit for bit, not only tokens."""
+    driver = drive(model, n_slots=3, n_ctx=200)
+    prompt = some_prompt(7, 33)
+
+    def rows_of(chat: Chat) -> bytes:
+        """Of the whole conversation, decoded again from its tokens."""
+        copy = chat.copy("copy")
+        driver.engine.forget("copy")
+        driver.run(copy.call([9, 9], use_rows=False, n_predict=0))
+        assert copy.last is not None
+        assert copy.last.redecoded == len(chat.tokens)
+        return copy.last.rows
+
+    whole = driver.chat("whole")
+    driver.run(whole.answer(prompt, N_ANSWER))
+    cut = driver.chat("cut")
+    noise = driver.chat("noise", seed=3)
+
+    async def beside() -> None:
+        task = asyncio.create_task(noise.answer(some_prompt(9, 60), 100))
+        await cut.answer(prompt, N_ANSWER, [1, 1, 2, 3, 29, 1, 5, 1, 1])
+        await task
+
+    driver.run(beside())
+    assert cut.tokens == whole.tokens
+    assert cut.generated == whole.generated
+    rebuilt = rows_of(whole)
+    assert rows_of(cut) == rebuilt
+
+    # and the same through the rows that were handed out, call by call
+    driver.engine.forget("cut")
+    driver.run(cut.call([9, 9], n_predict=0))
+    assert cut.last is not None
+    assert cut.last.redecoded == 0
+    assert rebuilt.endswith(cut.last.rows[-8:])
+    resident, restored = driver.run(_next_tokens(whole)), driver.run(_next_tokens(cut))
+    assert resident == restored
+
+
+async def _next_tokens(chat: Chat) -> list[int]:
+    if chat.key == "whole":
+        await chat.call([9, 9], n_predict=0)
+    return await chat.answer([], 5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("use_rows", [True, False], ids=["rows", "tokens"])
+def test_spilled_between_all_calls(drive: Drive, model: str, use_rows: bool) -> None:
+    driver = drive(model, n_slots=1, n_ctx=200)
+    prompt = some_prompt(3)
+    whole = driver.run(driver.chat(None, sampling=SAMPLED).answer(prompt, N_ANSWER))
+    chats = [driver.chat(name, sampling=SAMPLED) for name in "ab"]
+    for chat in chats:
+        chat.prompt = list(prompt)
+    n_redecoded = 0
+    while len(chats[0].sampled) < N_ANSWER:
+        for chat in chats:  # one slot: each call throws the other chat out
+            limit = min(7, len(chat.prompt) + N_ANSWER - len(chat.sampled))
+            result = driver.run(chat.call(max_decode=limit, use_rows=use_rows))
+            n_redecoded += result.redecoded
+    assert [chat.sampled for chat in chats] == [whole, whole]
+    assert (n_redecoded == 0) == use_rows
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("model", MODELS)
+def test_cut_calls_equal_one_call_at_length(drive: Drive, model: str) -> None:
+    driver = drive(model, n_slots=4, n_ctx=400)
+
+    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        turns=st.lists(st.tuples(prompts, st.lists(st.integers(1, 20), max_size=40)), min_size=2, max_size=4),
+        sampling=samplings,
+        seed=st.integers(0, 2**64 - 1),
+        use_rows=st.booleans(),
+    )
+    def check(
+        turns: list[tuple[list[int], list[int]]], sampling: SamplingParams, seed: int, use_rows: bool
+    ) -> None:
+        same = {"sampling": sampling, "seed": seed}
+        whole, cut, noise = driver.chat("whole", **same), driver.chat("cut", **same), driver.chat("noise")
+
+        async def play() -> None:
+            for prompt, cuts in turns:
+                other = asyncio.create_task(noise.answer(prompt[::-1], 30))
+                answers = await asyncio.gather(
+                    whole.answer(prompt, N_ANSWER), cut.answer(prompt, N_ANSWER, cuts, use_rows=use_rows)
+                )
+                assert answers[0] == answers[1]
+                await other
+                driver.engine.forget("cut")
+
+        driver.run(play())
+        for key in ("whole", "cut", "noise"):
+            driver.engine.forget(key)
+
+    check()

@@ -1,0 +1,170 @@
+"""Models for tests, made on the spot: random weights in the shape of a real architecture, and a vocabulary of bytes.
+
+What they say means nothing, but every kernel, memory and weight type behaves as in a real model of the kind.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+
+from tests.engine.gguf_writer import Plain, Tensor, header_bytes
+
+N_VOCAB = 512
+N_CTX_TRAIN = 512
+EOS = 2
+N_LAYERS = 3
+FILE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 7, "q4_k_m": 15}
+_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
+
+VOCABULARY: dict[str, Plain] = {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *(f"▁w{i}" for i in range(N_VOCAB - 259)),
+    ],
+    "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(N_VOCAB - 259)],
+    "tokenizer.ggml.token_type": array(
+        "i", [_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * 256, *[_NORMAL] * (N_VOCAB - 259)]
+    ),
+    "tokenizer.ggml.bos_token_id": 1,
+    "tokenizer.ggml.eos_token_id": EOS,
+    "tokenizer.ggml.unknown_token_id": 0,
+    "tokenizer.ggml.add_bos_token": True,
+}
+
+
+def llama_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
+    """A Llama with grouped-query attention; every length a multiple of 32 (of 256 for K-quants)."""
+    d, n_ff, n_head, n_head_kv, d_head = 256, 512, 8, 4, 32
+    tensors: list[Tensor] = [
+        ("token_embd.weight", (d, N_VOCAB), "f32"),
+        ("output_norm.weight", (d,), "f32"),
+        ("output.weight", (d, N_VOCAB), "f32"),
+    ]
+    for i in range(N_LAYERS):
+        tensors += [
+            (f"blk.{i}.attn_norm.weight", (d,), "f32"),
+            (f"blk.{i}.attn_q.weight", (d, n_head * d_head), "f32"),
+            (f"blk.{i}.attn_k.weight", (d, n_head_kv * d_head), "f32"),
+            (f"blk.{i}.attn_v.weight", (d, n_head_kv * d_head), "f32"),
+            (f"blk.{i}.attn_output.weight", (n_head * d_head, d), "f32"),
+            (f"blk.{i}.ffn_norm.weight", (d,), "f32"),
+            (f"blk.{i}.ffn_gate.weight", (d, n_ff), "f32"),
+            (f"blk.{i}.ffn_down.weight", (n_ff, d), "f32"),
+            (f"blk.{i}.ffn_up.weight", (d, n_ff), "f32"),
+        ]
+    attention: dict[str, Plain] = {
+        "head_count": n_head,
+        "head_count_kv": n_head_kv,
+        "layer_norm_rms_epsilon": 1e-5,
+    }
+    shape: dict[str, Plain] = {"embedding_length": d, "feed_forward_length": n_ff, "rope.dimension_count": d_head}
+    return _quantized(_write(path, _metadata("llama", attention, shape), tensors, seed), file_type)
+
+
+def gemma_model(path: Path, seed: int = 0) -> Path:
+    """A Gemma 3, whose memory is two caches: full attention and a sliding window of 16 tokens."""
+    d, n_ff, n_head, n_head_kv, d_head = 64, 96, 4, 2, 32
+    tensors: list[Tensor] = [("token_embd.weight", (d, N_VOCAB), "f32"), ("output_norm.weight", (d,), "f32")]
+    for i in range(2 * N_LAYERS):
+        tensors += [
+            (f"blk.{i}.attn_norm.weight", (d,), "f32"),
+            (f"blk.{i}.attn_q.weight", (d, n_head * d_head), "f32"),
+            (f"blk.{i}.attn_k.weight", (d, n_head_kv * d_head), "f32"),
+            (f"blk.{i}.attn_v.weight", (d, n_head_kv * d_head), "f32"),
+            (f"blk.{i}.attn_output.weight", (n_head * d_head, d), "f32"),
+            (f"blk.{i}.post_attention_norm.weight", (d,), "f32"),
+            (f"blk.{i}.attn_q_norm.weight", (d_head,), "f32"),
+            (f"blk.{i}.attn_k_norm.weight", (d_head,), "f32"),
+            (f"blk.{i}.ffn_norm.weight", (d,), "f32"),
+            (f"blk.{i}.ffn_gate.weight", (d, n_ff), "f32"),
+            (f"blk.{i}.ffn_down.weight", (n_ff, d), "f32"),
+            (f"blk.{i}.ffn_up.weight", (d, n_ff), "f32"),
+            (f"blk.{i}.post_ffw_norm.weight", (d,), "f32"),
+        ]
+    attention: dict[str, Plain] = {
+        "head_count": n_head,
+        "head_count_kv": n_head_kv,
+        "key_length": d_head,
+        "value_length": d_head,
+        "sliding_window": 16,
+        "layer_norm_rms_epsilon": 1e-6,
+    }
+    shape: dict[str, Plain] = {"embedding_length": d, "feed_forward_length": n_ff, "block_count": 2 * N_LAYERS}
+    return _write(path, _metadata("gemma3", attention, shape), tensors, seed)
+
+
+def mamba_model(path: Path, seed: int = 0) -> Path:
+    """A Mamba, whose memory is one recurrent state: no part of it can be removed."""
+    d, d_inner, d_state, d_conv, dt_rank = 64, 128, 16, 4, 4
+    tensors: list[Tensor] = [("token_embd.weight", (d, N_VOCAB), "f32"), ("output_norm.weight", (d,), "f32")]
+    for i in range(N_LAYERS):
+        tensors += [
+            (f"blk.{i}.attn_norm.weight", (d,), "f32"),
+            (f"blk.{i}.ssm_in.weight", (d, 2 * d_inner), "f32"),
+            (f"blk.{i}.ssm_conv1d.weight", (d_conv, d_inner), "f32"),
+            (f"blk.{i}.ssm_conv1d.bias", (d_inner,), "f32"),
+            (f"blk.{i}.ssm_x.weight", (d_inner, dt_rank + 2 * d_state), "f32"),
+            (f"blk.{i}.ssm_dt.weight", (dt_rank, d_inner), "f32"),
+            (f"blk.{i}.ssm_dt.bias", (d_inner,), "f32"),
+            (f"blk.{i}.ssm_a", (d_state, d_inner), "f32"),
+            (f"blk.{i}.ssm_d", (d_inner,), "f32"),
+            (f"blk.{i}.ssm_out.weight", (d_inner, d), "f32"),
+        ]
+    attention: dict[str, Plain] = {"head_count": 0, "layer_norm_rms_epsilon": 1e-5}
+    shape: dict[str, Plain] = {
+        "embedding_length": d,
+        "feed_forward_length": 0,
+        "ssm.conv_kernel": d_conv,
+        "ssm.inner_size": d_inner,
+        "ssm.state_size": d_state,
+        "ssm.time_step_rank": dt_rank,
+    }
+    return _write(path, _metadata("mamba", attention, shape), tensors, seed)
+
+
+def _metadata(architecture: str, attention: dict[str, Plain], shape: dict[str, Plain]) -> dict[str, Plain]:
+    named = {"context_length": N_CTX_TRAIN, "block_count": N_LAYERS, **shape}
+    named |= {f"attention.{key}": value for key, value in attention.items()}
+    return {
+        "general.architecture": architecture,
+        **{f"{architecture}.{key}": value for key, value in named.items()},
+        **VOCABULARY,
+    }
+
+
+def _write(path: Path, metadata: dict[str, Plain], tensors: list[Tensor], seed: int) -> Path:
+    """All weights f32: random, norms near one, what must decay negative."""
+    rng = np.random.default_rng(seed)
+    with path.open("wb") as file:
+        file.write(header_bytes(metadata, tensors))
+        for name, shape, _ in tensors:
+            weights = rng.normal(0, 1 / np.sqrt(shape[0]), shape[::-1])
+            if "norm" in name:
+                weights = 1 + weights
+            elif name.endswith("ssm_a"):
+                weights = -np.exp(weights)
+            elif name.endswith("bias"):
+                weights = weights / 10
+            data = weights.astype(np.float32).tobytes()
+            file.write(data.ljust(-(-len(data) // 32) * 32, b"\0"))
+    return path
+
+
+def _quantized(path: Path, file_type: str) -> Path:
+    if file_type == "f32":
+        return path
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = FILE_TYPES[file_type]
+    params.nthread = 1
+    target = path.with_suffix(f".{file_type}.gguf")
+    assert llama_cpp.llama_model_quantize(os.fsencode(path), os.fsencode(target), params) == 0
+    return target
