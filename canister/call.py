@@ -75,8 +75,7 @@ class Call:
         await self._held.enter_async_context(self.canister.model_gate.shared())
         if self.canister.engine is None:
             raise NotFound(
-                "No model is loaded. Call load_model first, for instance with args "
-                '["--model", "models/model.gguf"].'
+                'No model is loaded. Call load_model first, for instance with args ["--model", "models/model.gguf"].'
             )
         return self.canister.engine
 
@@ -92,7 +91,8 @@ class Call:
         if self.is_dirty:
             transaction = self.tx
             if self._changes:
-                transaction.execute(*self.canister.statements_for(self._changes))
+                for statement in self.canister.statements_for(self._changes):
+                    transaction.execute(statement)
             await self.canister.commit(transaction)
             self.canister.apply(self._changes)
         for action in self._on_commit:

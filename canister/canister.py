@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,10 @@ from canister.roles import Roles
 from canister.state import State
 from canister.store import tables
 from canister.store.db import Database
+from canister.store.paths import clean_folder, clean_path
 from canister.store.stable import StableMemory
 from canister.store.transaction import Transaction
+from canister.store.uploads import UploadHasher
 from canister.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ class Canister:
         self.state = State()
         self.roles = Roles(self.database)
         self.chats = Chats(self.database)
+        self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)
         self.locks = NamedLocks()
         self.model_gate = Gate()
@@ -80,8 +84,8 @@ class Canister:
     def _open(self) -> None:
         self.database.open()
         recovery = self.stable.recover()
-        for problem in recovery.problems:
-            log.error("stable memory is damaged", canister=self.name, problem=problem)
+        for damage in recovery.damaged:
+            log.error("a file is damaged", canister=self.name, path=damage.path, n_bytes=damage.n_found)
         with self.database.read() as connection:
             rows = connection.execute(select(tables.settings.c.key, tables.settings.c.value)).all()
         self.state = states.from_rows((row.key, row.value) for row in rows)
@@ -111,7 +115,11 @@ class Canister:
         if self.engine is not None:
             await self.engine.close()
             self.engine = None
-        await asyncio.to_thread(self.database.close)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self.database.close()
+        self.stable.close()
 
     @contextlib.contextmanager
     def running(self, call: Call) -> Iterator[None]:
@@ -162,9 +170,7 @@ class Canister:
         """SQL that makes changes of the State durable."""
         for row in states.to_rows(changes):
             statement = insert(tables.settings).values(**row)
-            yield statement.on_conflict_do_update(
-                index_elements=["key"], set_={"value": statement.excluded.value}
-            )
+            yield statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
 
     def apply(self, changes: Mapping[str, object]) -> None:
         """Make committed changes of the State visible."""
@@ -172,13 +178,12 @@ class Canister:
 
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
-        if transaction.needs_prepare:
-            await asyncio.to_thread(transaction.prepare)
-        await asyncio.wrap_future(transaction.commit_on(self.database))
+        await asyncio.to_thread(transaction.prepare)
+        await asyncio.wrap_future(transaction.commit())
 
     async def rollback(self, transaction: Transaction) -> None:
-        if transaction.needs_prepare:
-            await asyncio.to_thread(transaction.rollback)
+        """Take away what was prepared; nothing happens after a commit."""
+        await asyncio.to_thread(transaction.rollback)
 
     # -- the model
 
@@ -215,6 +220,7 @@ class Canister:
                 type_k=args.cache_type_k,
                 type_v=args.cache_type_v,
                 flash_attn=args.flash_attn,
+                rope=args.rope,
                 n_slots=self.settings.slots,
                 n_threads=self.settings.threads,
             )
@@ -253,9 +259,12 @@ class Canister:
 
     # -- files
 
+    clean = staticmethod(clean_path)
+    clean_folder = staticmethod(clean_folder)
+
     def forget_when_committed(self, call: Call, path: str) -> None:
         """The file at `path` changes otherwise than by a run: drop what is remembered of it."""
-        clean = self.stable.clean(path)
+        clean = self.clean(path)
 
         def forget() -> None:
             self.caches.drop(clean)
@@ -266,14 +275,16 @@ class Canister:
 
     async def read_blocks(self, path: str, first: int, end: int, size: int) -> AsyncIterator[bytes]:
         """Bytes first…end of a file as it is now, in blocks; removal or replacement meanwhile does not matter."""
-        with self.stable.open(path) as opened:
-            opened.seek(first)
+        opened = await asyncio.to_thread(self.stable.open_file, path)
+        try:
             while first < end:
-                block = await asyncio.to_thread(opened.read, min(size, end - first))
+                block = await asyncio.to_thread(os.pread, opened.fd, min(size, end - first), first)
                 if not block:
                     return
                 first += len(block)
                 yield block
+        finally:
+            os.close(opened.fd)
 
 
 def _engine_key(file_id: int, args: RunArgs) -> tuple[object, ...]:
@@ -285,4 +296,5 @@ def _engine_key(file_id: int, args: RunArgs) -> tuple[object, ...]:
         args.cache_type_k,
         args.cache_type_v,
         args.flash_attn,
+        args.rope,
     )

@@ -43,17 +43,14 @@ class Chats:
         table = tables.saved_chats
         started = dt.datetime.fromtimestamp(call.now_ns / 1e9, dt.UTC)
         newest = (
-            select(table.c.id)
-            .where(table.c.caller == call.caller)
-            .order_by(table.c.id.desc())
-            .limit(KEPT_PER_CALLER)
+            select(table.c.id).where(table.c.caller == call.caller).order_by(table.c.id.desc()).limit(KEPT_PER_CALLER)
         )
         call.tx.execute(
             insert(table).values(
                 caller=call.caller, timestamp=f"{started:%Y-%m-%d_%H-%M-%S}", created_ns=call.now_ns, chat=""
-            ),
-            delete(table).where(table.c.caller == call.caller, table.c.id.not_in(newest)),
+            )
         )
+        call.tx.execute(delete(table).where(table.c.caller == call.caller, table.c.id.not_in(newest)))
 
     def save(self, call: Call, conversation: str) -> None:
         """The conversation becomes the text of the caller's newest chat, which is started if there is none."""
@@ -64,9 +61,5 @@ class Chats:
             ).scalar()
         if newest is None:
             self.start(call)
-        latest = (
-            select(table.c.id).where(table.c.caller == call.caller).order_by(table.c.id.desc()).limit(1)
-        )
-        call.tx.execute(
-            update(table).where(table.c.id == latest.scalar_subquery()).values(chat=conversation)
-        )
+        latest = select(table.c.id).where(table.c.caller == call.caller).order_by(table.c.id.desc()).limit(1)
+        call.tx.execute(update(table).where(table.c.id == latest.scalar_subquery()).values(chat=conversation))

@@ -44,9 +44,7 @@ def find_method(canister: Canister, name: str) -> Method:
     if method is None:
         near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise MethodNotFound(
-            f"Error from Canister {canister.id}: Canister has no update method '{name[:100]}'.{hint}"
-        )
+        raise MethodNotFound(f"Error from Canister {canister.id}: Canister has no update method '{name[:100]}'.{hint}")
     return method
 
 
@@ -66,9 +64,7 @@ async def execute(canister: Canister, method: Method, caller: str, decode: Calla
     return await _run(canister, method.name, caller, handle, is_update=method.mode == "update", err=method.err)
 
 
-async def store_stream(
-    canister: Canister, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]
-) -> Reply:
+async def store_stream(canister: Canister, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:
     """Upload a file of any size: as `file_upload_chunk`, block by block; each block is committed on its own.
 
     An upload that breaks off can go on at the size that was confirmed last.

@@ -37,9 +37,7 @@ class Roles:
         table = tables.admin_roles.c
         with self._database.read() as connection:
             rows = connection.execute(
-                select(table.principal, table.role, table.note, table.assigned_by, table.assigned_at).order_by(
-                    table.id
-                )
+                select(table.principal, table.role, table.note, table.assigned_by, table.assigned_at).order_by(table.id)
             ).all()
         self._rows = {row.principal: Assignment(*row) for row in rows}
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import re
-import types
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import NoneType, UnionType
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -22,8 +22,9 @@ from pydantic import BaseModel
 _PRIMITIVES: dict[object, str] = {str: "text", bool: "bool", bytes: "blob"}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = frozenset(
-    "blob bool composite_query empty float32 float64 func import int int16 int32 int64 int8 nat nat16 nat32 nat64 nat8 "
-    "null oneway opt principal query record reserved service text type variant vec".split()
+    {"blob", "bool", "composite_query", "empty", "float32", "float64", "func", "import", "int", "nat", "null", "oneway"}
+    | {"opt", "principal", "query", "record", "reserved", "service", "text", "type", "variant", "vec"}
+    | {f"{sign}{bits}" for sign in ("int", "nat") for bits in (8, 16, 32, 64)}
 )
 
 
@@ -54,15 +55,15 @@ class Marks:
 
 def render(methods: Iterable[MethodRow], marks: Marks) -> str:
     """The `.did` text of a service: its named types in order of first use, then its methods."""
-    named = _Named(marks)
+    seen = _Types(marks)
     service = []
     for method in methods:
-        argument = "" if method.arg is None else named.type_of(method.arg)
-        result = named.result_of(method.ok, method.err)
+        argument = "" if method.arg is None else seen.type_of(method.arg)
+        result = seen.result_of(method.ok, method.err)
         suffix = " query" if method.mode == "query" else ""
         service += [f"  // {line}".rstrip() for line in method.doc.splitlines()]
         service.append(f"  {label(method.name)} : ({argument}) -> ({result}){suffix};")
-    types_text = "\n\n".join(f"type {name} = {body};" for name, body in named.bodies.items())
+    types_text = "\n\n".join(f"type {name} = {body};" for name, body in seen.bodies.items())
     return f"{types_text}\n\nservice : {{\n" + "\n".join(service) + "\n}\n"
 
 
@@ -83,7 +84,7 @@ def result_name(ok: Any) -> str | None:
     return own or (f"{item.__name__}Result" if item is ok else None)
 
 
-class _Named:
+class _Types:
     """Renders types; `bodies` collects the named ones that it meets."""
 
     def __init__(self, marks: Marks) -> None:
@@ -97,13 +98,13 @@ class _Named:
         origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
         if origin is typing.Annotated:
             return self.type_of(arguments[0], arguments[1:])
-        if origin in (typing.Union, types.UnionType) and len(arguments) == 2 and types.NoneType in arguments:
-            (inner,) = (argument for argument in arguments if argument is not types.NoneType)
+        if origin in (typing.Union, UnionType) and len(arguments) == 2 and NoneType in arguments:
+            (inner,) = (argument for argument in arguments if argument is not NoneType)
             return f"opt {self.type_of(inner)}"
         if origin is list:
             return f"vec {self.type_of(arguments[0])}"
         if isinstance(annotation, type) and issubclass(annotation, Enum):
-            return self._named(annotation, "variant", [f"{label(tag)};" for tag in annotation.__members__])
+            return self._define(annotation.__name__, "variant", [f"{label(tag)};" for tag in annotation.__members__])
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             return self._model(annotation)
         if annotation in _PRIMITIVES:
@@ -130,10 +131,7 @@ class _Named:
             # In Python a tag that is not set is None; in Candid it is just not there.
             candid = candid.removeprefix("opt ") if is_variant else candid
             lines.append(f"{label(field.alias or name)} : {candid};")
-        return self._named(model, "variant" if is_variant else "record", lines)
-
-    def _named(self, of: type[Any], kind: str, lines: Sequence[str]) -> str:
-        return self._define(of.__name__, kind, lines)
+        return self._define(model.__name__, "variant" if is_variant else "record", lines)
 
     def _define(self, name: str, kind: str, lines: Sequence[str]) -> str:
         body = f"{kind} {{\n" + "".join(f"  {line}\n" for line in lines) + "}"

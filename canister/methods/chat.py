@@ -6,11 +6,14 @@ reused), and then the answer, token by token, until a limit is reached. All stat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from canister import access as guards
+from canister.engine.sequence import GenerateRequest
+from canister.engine.text import text_after
 from canister.errors import BadRequest, Conflict
 from canister.methods import conversation as conversations
 from canister.methods.arguments import parse_args
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from canister.methods.conversation import Conversation
 
 PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
-SAVED_CHATS = 3  # per caller
+LONGEST_CHARACTER_BYTES = 4
 CHATS_OFF = "get_chats: DB_CHATS_ACTIVE is false"
 
 
@@ -36,9 +39,7 @@ async def new_chat(call: Call, arg: InputRecord) -> RunOutputRecord:
     path = cache_path(call, parse_args(arg).prompt_cache)
     if call.state.chats_on:
         call.canister.chats.start(call)
-    return RunOutputRecord(
-        status_code=200, output=f"Ready to start a new chat for cache file {path}"
-    )
+    return RunOutputRecord(status_code=200, output=f"Ready to start a new chat for cache file {path}")
 
 
 async def run_update(call: Call, arg: InputRecord) -> RunOutputRecord:
@@ -57,7 +58,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     engine = await _engine_for(call, args, arg)
     if path is not None:
         await call.lock(path)
-    chat = conversations.begin(call, engine, path, args.seed)
+    chat = await conversations.begin(call, engine, path, args.seed)
     prompt = _prompt_tokens(engine, args, chat)
     n_cached = conversations.common_prefix(prompt, chat.tokens)
     result = await engine.generate(_request(call, engine, args, chat, prompt, n_cached, max_tokens))
@@ -71,8 +72,8 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     record = RunOutputRecord(
         status_code=200,
         output=text,
-        conversation=engine.text(everything, special=args.special),
-        prompt_remaining=engine.text(map(int, remaining), special=True),
+        conversation=_text(engine, everything, args.special),
+        prompt_remaining=_text(engine, map(int, remaining), True),
         generated_eog=result.eog,
         n_prompt_tokens=len(prompt),
         n_prompt_tokens_cached=n_cached,
@@ -84,7 +85,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
         if path is not None and not args.prompt_cache_ro:
             # After a context shift the KV memory is no longer that of the tokens: the cache keeps the prompt alone.
             kept = decoded[:n_decoded] if result.shifted else decoded
-            conversations.write(call, engine, chat, n_cached, kept, n_decoded, result)
+            await conversations.write(call, engine, chat, n_cached, kept, n_decoded, result)
         if call.state.chats_on:
             call.canister.chats.save(call, record.conversation)
         if args.log_file:
@@ -133,8 +134,6 @@ def _request(
     n_cached: int,
     max_tokens: int,
 ) -> GenerateRequest:
-    from canister.engine.sequence import GenerateRequest
-
     keep = call.is_update and chat.path is not None and not args.prompt_cache_ro
     return GenerateRequest(
         key=chat.path,
@@ -169,10 +168,19 @@ def _text_of(
         if size == 1:
             pieces.append(engine.piece(int(prompt[position]), args.special))
         position += size
-    if not result.prompt_chunks:
-        pieces.append(engine.held_back(chat.tokens[:n_cached], chat.generated[:n_cached], args.special))
     pieces.extend(engine.piece(token, args.special) for token in result.sampled)
-    return engine.decode_text(b"".join(pieces), final=result.finish == "stop")
+    before = b""
+    if not result.prompt_chunks:
+        for token, generated in zip(chat.tokens[:n_cached][::-1], chat.generated[:n_cached][::-1], strict=True):
+            if not generated or len(before) >= LONGEST_CHARACTER_BYTES:
+                break
+            before = engine.piece(int(token), args.special) + before
+    return text_after(before, b"".join(pieces), final=result.finish == "stop")
+
+
+def _text(engine: Engine, tokens: Iterable[int], special: bool) -> str:
+    """Text of tokens by themselves; a character cut in two at an end shows as U+FFFD."""
+    return b"".join(engine.piece(token, special) for token in tokens).decode(errors="replace")
 
 
 # -- saved chats

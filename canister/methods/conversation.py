@@ -7,6 +7,7 @@ sidecar is not used, unless it was uploaded and its own header proves that this 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ import numpy as np
 
 from canister.errors import CanisterError, Conflict
 from canister.methods.files import SIDECAR
+from canister.store.cache_file import CacheHeader
 
 if TYPE_CHECKING:
+    from canister.caches import OpenCache
     from canister.call import Call
-    from canister.canister import OpenCache
     from canister.engine.engine import Engine
     from canister.engine.sequence import Flags, GenerateResult, KvSegment, Tokens
 
@@ -44,15 +46,14 @@ class Conversation:
     cache: OpenCache | None
 
 
-def begin(call: Call, engine: Engine, path: str | None, seed: int | None) -> Conversation:
+async def begin(call: Call, engine: Engine, path: str | None, seed: int | None) -> Conversation:
     """The conversation that the cache at `path` holds; a cold start without a path, or when the cache is not usable."""
-    cache = _usable_cache(call, engine, path) if path is not None else None
+    cache = await _usable_cache(call, engine, path) if path is not None else None
     if cache is None:
         return Conversation(path, NO_TOKENS, NO_FLAGS, secrets.randbits(32) if seed is None else seed, None)
     container = cache.container
-    return Conversation(
-        path, container.tokens, container.generated, container.header.seed if seed is None else seed, cache
-    )
+    kept_seed = container.header.seed if seed is None else seed
+    return Conversation(path, container.tokens, container.generated, kept_seed, cache)
 
 
 def common_prefix(a: Tokens, b: Tokens) -> int:
@@ -73,7 +74,7 @@ def stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> li
         return []  # the tokens are at hand: what cannot be read is computed again
 
 
-def write(
+async def write(
     call: Call,
     engine: Engine,
     conversation: Conversation,
@@ -86,21 +87,36 @@ def write(
     assert conversation.path is not None
     new = np.asarray(decoded, np.int32)
     flags = np.arange(len(new)) >= n_prompt
-    cache = conversation.cache
-    if cache is not None and result.rows_first >= n_reused and not cache.is_wasteful(n_reused, len(new)):
-        cache.append(call, n_reused, new, flags, result.rows)
+    cache, caches = conversation.cache, call.canister.caches
+    if cache is not None and cache.can_grow and result.rows_first >= n_reused:
+        caches.append(call, cache, n_reused, new, flags, result.rows)
     else:
-        tokens = np.concatenate([conversation.tokens[:n_reused], new])
-        generated = np.concatenate([conversation.generated[:n_reused], flags])
-        segments = stored_rows(conversation, engine, min(n_reused, result.rows_first))
-        call.canister.write_cache(
-            call, engine, conversation.path, conversation.seed, tokens, generated, segments, result
+        await asyncio.to_thread(
+            caches.write,
+            call,
+            conversation.path,
+            CacheHeader(
+                engine.info.model_id,
+                conversation.seed if cache is None else cache.container.header.seed,
+                engine.info.kv_layout,
+            ),
+            cache,
+            np.concatenate([conversation.tokens[:n_reused], new]),
+            np.concatenate([conversation.generated[:n_reused], flags]),
+            result.rows,
+            result.rows_first,
         )
     stamp = sidecar_text(engine).encode()
     sidecar = conversation.path + SIDECAR
-    known = call.canister.stable.stat(sidecar)
-    if known is None or call.canister.stable.read(sidecar, 0, known.size) != stamp:
+    if not _has_content(call, sidecar, stamp):
         call.tx.write_file(sidecar, stamp)
+
+
+def _has_content(call: Call, path: str, content: bytes) -> bool:
+    known = call.canister.stable.stat(path)
+    return (
+        known is not None and known.size == len(content) and call.canister.stable.read(path, 0, known.size) == content
+    )
 
 
 def sidecar_text(engine: Engine) -> str:
@@ -108,18 +124,18 @@ def sidecar_text(engine: Engine) -> str:
     return f"{FORMAT_ID}\n{engine.info.description}\n"
 
 
-def _usable_cache(call: Call, engine: Engine, path: str) -> OpenCache | None:
-    stable = call.canister.stable
+async def _usable_cache(call: Call, engine: Engine, path: str) -> OpenCache | None:
+    stable, caches = call.canister.stable, call.canister.caches
     known = stable.stat(path)
     if known is None:
         return None
     if known.kind == "directory":
         raise Conflict(f"{path} is a folder, not a prompt cache: choose another name for --prompt-cache")
-    stamp = stable.stat(path + SIDECAR)
-    if stamp is not None:
-        wanted = sidecar_text(engine).encode()
-        if stamp.size != len(wanted) or stable.read(path + SIDECAR, 0, stamp.size) != wanted:
+    if stable.stat(path + SIDECAR) is not None:
+        if not _has_content(call, path + SIDECAR, sidecar_text(engine).encode()):
             return None
     elif stable.upload(path) is None:
         return None
-    return call.canister.open_cache(known, engine)
+    if caches.is_open(known):
+        return caches.open(known, engine.info)
+    return await asyncio.to_thread(caches.open, known, engine.info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,29 +57,37 @@ async def upload_chunk(call: Call, path: str, chunk: bytes, chunksize: int, offs
 
 async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileUploadRecord:
     """Add a block to a file, which must end at `offset`; the answer has size and SHA-256 of all so far."""
-    stable = call.canister.stable
-    await call.lock(stable.clean(path))
-    known = stable.stat(path)
+    canister = call.canister
+    await call.lock(canister.clean(path))
+    known = canister.stable.stat(path)
     if known is not None and known.kind == "directory":
         raise Conflict(f"file_upload_chunk_: {path} is a folder; choose another filename")
     if offset == 0:
-        upload = call.tx.start_upload(path, block)
+        size, last_offset = len(block), 0
+        call.tx.write_file(path, block)
+        sha256 = await asyncio.to_thread(canister.uploads.start, call.tx, path, block)
     else:
-        size = known.size if known is not None else 0
-        last = stable.upload(path)
-        if offset != size and last is not None and offset == last.last_offset:
+        n_before = known.size if known is not None else 0
+        last = canister.stable.upload(path)
+        if offset != n_before and last is not None and offset == last.last_offset:
             return FileUploadRecord(filename=path, filesize=last.size, filesha256=last.sha256)
-        if offset != size:
-            kind = "leaves a hole after" if offset > size else "lies before"
+        if offset != n_before:
+            where = "leaves a hole after" if offset > n_before else "lies before"
             raise BadRequest(
-                f"file_upload_chunk_: offset {offset} {kind} the end of {path}, which has {size} bytes: "
-                f"go on at offset {size}, or start anew at 0"
+                f"file_upload_chunk_: offset {offset} {where} the end of {path}, which has {n_before} bytes: "
+                f"go on at offset {n_before}, or start anew at 0"
             )
-        upload = call.tx.continue_upload(path, block)
+        size = n_before + len(block)
+        # An empty chunk is no chunk that a retry could mean: the next one with bytes has the same offset.
+        last_offset = offset if block or last is None else last.last_offset
+        call.tx.append_file(path, block)
+        sha256 = await asyncio.to_thread(canister.uploads.extend, call.tx, path, block)
+    call.tx.set_upload(path, size, sha256, last_offset)
     # The bytes are no longer those that a prompt cache's sidecar vouches for.
-    if stable.stat(path + SIDECAR) is not None:
+    if canister.stable.stat(path + SIDECAR) is not None:
         call.tx.remove(path + SIDECAR)
-    return FileUploadRecord(filename=path, filesize=upload.size, filesha256=upload.sha256)
+    canister.forget_when_committed(call, path)
+    return FileUploadRecord(filename=path, filesize=size, filesha256=sha256)
 
 
 async def regrouped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -172,9 +181,7 @@ async def filesystem_file_size(call: Call, arg: FilesystemFileSizeInputRecord) -
     )
 
 
-async def get_creation_timestamp_ns(
-    call: Call, arg: FilesystemTimestampInputRecord
-) -> FilesystemTimestampRecord:
+async def get_creation_timestamp_ns(call: Call, arg: FilesystemTimestampInputRecord) -> FilesystemTimestampRecord:
     """When a file was created, and how long ago that is."""
     known = call.canister.stable.stat(arg.filename)
     if known is None:
@@ -195,7 +202,7 @@ async def get_creation_timestamp_ns(
 
 async def filesystem_remove(call: Call, arg: FilesystemRemoveInputRecord) -> FilesystemRemoveRecord:
     """Remove a file or an empty folder."""
-    await call.lock(call.canister.stable.clean(arg.filename))
+    await call.lock(call.canister.clean(arg.filename))
     if call.canister.stable.stat(arg.filename) is None:
         return FilesystemRemoveRecord(
             exists=False,
@@ -230,12 +237,10 @@ def _dir_content(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
     found = call.canister.stable.walk(arg.dir, arg.max_entries)
     if found is None:
         raise NotFound(f"recursive_dir_content_: Directory does not exist: {arg.dir}\n")
-    folder = call.canister.stable.clean_folder(arg.dir)
+    folder = call.canister.clean_folder(arg.dir)
     given = arg.dir.rstrip("/") or arg.dir
     return [
-        FileEntry(
-            filename=given + entry.path[len(folder) :] if folder else entry.path, filetype=entry.kind
-        )
+        FileEntry(filename=given + entry.path[len(folder) :] if folder else entry.path, filetype=entry.kind)
         for entry in found
     ]
 
@@ -248,7 +253,7 @@ async def remove_log_file(call: Call, arg: InputRecord) -> RunOutputRecord:
     args = parse_args(arg)
     if not args.log_file:
         raise BadRequest("ERROR: no --log-file given: name the log file to remove with --log-file NAME")
-    await call.lock(call.canister.stable.clean(args.log_file))
+    await call.lock(call.canister.clean(args.log_file))
     known = call.canister.stable.stat(args.log_file)
     if known is not None:
         if known.kind == "directory":

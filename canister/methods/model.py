@@ -41,6 +41,4 @@ async def set_max_tokens(call: Call, arg: MaxTokensRecord) -> StatusCodeRecord:
 
 async def get_max_tokens(call: Call) -> MaxTokensRecord:
     """The limits as they were set."""
-    return MaxTokensRecord(
-        max_tokens_update=call.state.max_tokens_update, max_tokens_query=call.state.max_tokens_query
-    )
+    return MaxTokensRecord(max_tokens_update=call.state.max_tokens_update, max_tokens_query=call.state.max_tokens_query)

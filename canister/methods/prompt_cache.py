@@ -39,7 +39,7 @@ def cache_path(call: Call, name: str) -> str:
     if bare.endswith(SIDECAR):
         raise BadRequest(f"prompt cache name {name!r} ends in {SIDECAR}, which is kept for sidecar files")
     # `clean` refuses "..", so that no name leads out of the caller's folder.
-    return call.canister.stable.clean(f"{CACHE_FOLDER}/{call.caller}/sessions/{bare}")
+    return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/sessions/{bare}")
 
 
 async def remove_prompt_cache(call: Call, arg: InputRecord) -> RunOutputRecord:
@@ -47,9 +47,7 @@ async def remove_prompt_cache(call: Call, arg: InputRecord) -> RunOutputRecord:
     path = cache_path(call, parse_args(arg).prompt_cache)
     await call.lock(path)
     if call.canister.stable.stat(path) is None:
-        return RunOutputRecord(
-            status_code=200, output=f"Cache file {path} not found. Nothing to delete."
-        )
+        return RunOutputRecord(status_code=200, output=f"Cache file {path} not found. Nothing to delete.")
     _remove_with_sidecar(call, path)
     return RunOutputRecord(status_code=200, output=f"Cache file {path} deleted successfully")
 
@@ -81,9 +79,7 @@ async def download_prompt_cache_chunk(call: Call, arg: DownloadPromptCacheInputR
 async def upload_prompt_cache_chunk(call: Call, arg: UploadPromptCacheInputRecord) -> FileUploadRecord:
     """Write the next chunk of one of the caller's prompt caches, as file_upload_chunk does."""
     path = cache_path(call, arg.promptcache)
-    reply = await upload_chunk(call, path, arg.chunk, arg.chunksize, arg.offset)
-    call.canister.forget_when_committed(call, path)
-    return reply
+    return await upload_chunk(call, path, arg.chunk, arg.chunksize, arg.offset)
 
 
 async def uploaded_prompt_cache_details(call: Call, arg: PromptCacheDetailsInputRecord) -> FileDetailsRecord:

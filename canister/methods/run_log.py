@@ -31,7 +31,7 @@ async def write_log(
 ) -> None:
     """Append this run to the file `--log-file`; Conflict when a file of that name is no log."""
     stable = call.canister.stable
-    path = stable.clean(args.log_file)
+    path = call.canister.clean(args.log_file)
     if path.startswith(CACHE_FOLDER + "/"):
         raise BadRequest(f"--log-file {args.log_file}: logs do not go among the prompt caches; choose another name")
     await call.lock(path)  # after the cache's lock, never before: no run can wait for another in a circle
@@ -60,7 +60,7 @@ def _lines(
     yield f"model: {engine.info.description}, n_ctx = {engine.info.n_ctx}, n_batch = {engine.info.n_batch}"
     yield f"number of tokens in prompt = {len(prompt)}"
     for token in map(int, prompt):
-        yield f"{token:6d} -> {engine.text([token], special=True)!r}"
+        yield f"{token:6d} -> {engine.piece(token, True).decode(errors='replace')!r}"
     yield f"sampler seed: {seed}"
     yield "sampler params: " + ", ".join(
         f"{name} = {value}" for name, value in asdict(args.sampling).items() if name != "samplers"

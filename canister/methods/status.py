@@ -129,9 +129,7 @@ async def set_cache_cleanup_config(call: Call, arg: CacheCleanupConfigInput) -> 
 
 async def cycle_balance_start_timer(call: Call) -> StatusCodeRecord:
     """Read the cycle balance now and every hour from now on."""
-    call.change(
-        cycle_timer_on=True, cycle_reading=call.state.cycle_balance, cycle_reading_ns=call.now_ns
-    )
+    call.change(cycle_timer_on=True, cycle_reading=call.state.cycle_balance, cycle_reading_ns=call.now_ns)
     return StatusCodeRecord()
 
 
@@ -145,6 +143,4 @@ async def get_cycle_balance(call: Call) -> CycleBalanceRecord:
     """The last reading of the cycle balance."""
     if not call.state.cycle_timer_on:
         raise Conflict("cycle balance tracking is off — an admin must call cycle_balance_start_timer")
-    return CycleBalanceRecord(
-        cycle_balance=call.state.cycle_reading, updated_at_ns=call.state.cycle_reading_ns
-    )
+    return CycleBalanceRecord(cycle_balance=call.state.cycle_reading, updated_at_ns=call.state.cycle_reading_ns)

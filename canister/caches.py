@@ -1,0 +1,138 @@
+"""The prompt caches of a canister as open containers: read once, then kept in memory, changed by committed calls only.
+
+The container's index is remembered with the file it was read from, so that a call on a long chat reads nothing; a file
+that changed in any other way is read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from canister.engine.sequence import KvSegment
+from canister.errors import StoreDamaged
+from canister.store.cache_file import CacheFile, CacheHeader
+from canister.store.stable import FileInfo, StableMemory
+
+if TYPE_CHECKING:
+    from canister.call import Call
+    from canister.engine.engine import EngineInfo
+    from canister.engine.sequence import Flags, Tokens
+
+MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
+MIN_WASTE_BYTES = 1 << 20  # below this nothing is gained by writing a container anew
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCache:
+    """A container and the committed file that it was read from."""
+
+    info: FileInfo
+    container: CacheFile
+
+    def segments(self, n_tokens: int) -> list[KvSegment]:
+        """Sound KV rows of the first n_tokens tokens, as far as they go without a gap."""
+        return [KvSegment(segment.first, segment.n_live, segment.kv) for segment in self.container.segments(n_tokens)]
+
+    @property
+    def can_grow(self) -> bool:
+        """May a record be appended, or is it time to write the container anew?"""
+        container = self.container
+        return container.is_whole and not (container.wants_compaction and container.waste_bytes > MIN_WASTE_BYTES)
+
+
+class Caches:
+    """Containers by path."""
+
+    def __init__(self, stable: StableMemory) -> None:
+        self._stable = stable
+        self._open: OrderedDict[str, OpenCache] = OrderedDict()
+
+    def is_open(self, info: FileInfo) -> bool:
+        """Is the container in this file at hand, so that `open` reads nothing?"""
+        known = self._open.get(info.path)
+        return known is not None and known.info == info
+
+    def open(self, info: FileInfo, model: EngineInfo) -> OpenCache | None:
+        """The container in this file; None when it is not sound, or was not written with this very model."""
+        known = self._open.get(info.path)
+        if known is not None and known.info == info:
+            self._open.move_to_end(info.path)
+        else:
+            try:
+                container = CacheFile.parse(self._reader(info.path), info.size)
+            except StoreDamaged:
+                return None
+            known = OpenCache(info, container)
+            self._keep(known)
+        tokens = known.container.tokens
+        if known.container.header.model_sha256 != model.model_id:
+            return None
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.n_vocab:
+            return None  # an uploaded container may claim anything
+        return known
+
+    def append(self, call: Call, cache: OpenCache, keep: int, tokens: Tokens, generated: Flags, rows: bytes) -> None:
+        """Roll the container back to `keep` tokens and add these; `rows` are their KV rows."""
+        container, data = cache.container, b""  # written even so: the file's time of writing is the chat's
+        if len(tokens) or keep < len(container.tokens):
+            container, data = container.extended(keep, tokens, generated, rows)
+        call.tx.append_file(cache.info.path, data)
+        self._keep_when_committed(call, cache.info.path, container)
+
+    def write(
+        self,
+        call: Call,
+        path: str,
+        header: CacheHeader,
+        before: OpenCache | None,
+        tokens: Tokens,
+        generated: Flags,
+        rows: bytes,
+        rows_first: int,
+    ) -> None:
+        """Write a container anew: `rows` are the KV rows from token rows_first on, those of the tokens before stand in
+        `before`, as far as they are sound. Slow for a long chat: in a worker thread.
+        """
+        container, data = self._sound_part(path, header, before)
+        parts = [data]
+        if len(container.tokens) < rows_first:
+            container, data = container.extended(0, tokens[:rows_first], generated[:rows_first])
+            parts.append(data)
+        container, data = container.extended(rows_first, tokens[rows_first:], generated[rows_first:], rows)
+        parts.append(data)
+        call.tx.write_file(path, b"".join(parts))
+        self._keep_when_committed(call, path, container)
+
+    def _sound_part(self, path: str, header: CacheHeader, before: OpenCache | None) -> tuple[CacheFile, bytes]:
+        if before is not None and before.container.header == header:
+            try:
+                return before.container.compacted()
+            except StoreDamaged:
+                pass  # the tokens are at hand
+        return CacheFile.create(header, self._reader(path))
+
+    def drop(self, path: str) -> None:
+        self._open.pop(path, None)
+
+    def clear(self) -> None:
+        self._open.clear()
+
+    def _keep_when_committed(self, call: Call, path: str, container: CacheFile) -> None:
+        def keep() -> None:
+            info = self._stable.stat(path)
+            if info is not None and info.size == container.size:
+                self._keep(OpenCache(info, container))
+
+        call.on_commit(keep)
+
+    def _keep(self, cache: OpenCache) -> None:
+        self._open[cache.info.path] = cache
+        self._open.move_to_end(cache.info.path)
+        while len(self._open) > MAX_OPEN:
+            self._open.popitem(last=False)
+
+    def _reader(self, path: str) -> Callable[[int, int], bytes]:
+        return lambda offset, size: self._stable.read(path, offset, size)

@@ -1,0 +1,72 @@
+"""Ed25519 identities: PEM form, principal, and files that hold something else."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from canister.ic import principal as principals
+from canister.ic.identity import Identity, IdentityError
+
+# RFC 8410, section 10.3, and the public key that belongs to it (section 10.1).
+RFC_8410_PEM = b"""-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
+-----END PRIVATE KEY-----
+"""
+RFC_8410_PUBLIC_KEY = base64.b64decode("MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=")
+
+
+def test_a_known_key() -> None:
+    identity = Identity.from_pem(RFC_8410_PEM)
+    assert identity.public_key_der == RFC_8410_PUBLIC_KEY
+    assert identity.principal == principals.to_text(principals.self_authenticating(RFC_8410_PUBLIC_KEY))
+    assert identity.to_pem() == RFC_8410_PEM
+
+
+def test_a_new_identity_survives_its_pem() -> None:
+    identity = Identity.generate()
+    again = Identity.from_pem(identity.to_pem())
+    assert again == identity
+    assert again.principal == identity.principal
+    assert Identity.generate().principal != identity.principal
+
+
+def test_signature() -> None:
+    identity = Identity.generate()
+    signature = identity.sign(b"a message")
+    assert len(signature) == 64
+    Ed25519PublicKey.from_public_bytes(identity.public_key_der[-32:]).verify(signature, b"a message")
+
+
+def test_the_private_key_is_not_shown() -> None:
+    identity = Identity.from_pem(RFC_8410_PEM)
+    assert "private" not in repr(identity).lower()
+
+
+def _pem(key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey, password: bytes | None = None) -> bytes:
+    encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+@pytest.mark.parametrize(
+    ("pem", "message"),
+    [
+        (b"", "no private key in PEM form"),
+        (b"\x00\xff" * 100, "no private key in PEM form"),
+        (RFC_8410_PEM[:60], "no private key in PEM form"),
+        (_pem(ec.generate_private_key(ec.SECP256K1())), "an Ed25519 key is wanted"),
+        (_pem(Ed25519PrivateKey.generate(), b"secret"), "is encrypted"),
+    ],
+)
+def test_what_is_no_identity(pem: bytes, message: str) -> None:
+    with pytest.raises(IdentityError, match=message):
+        Identity.from_pem(pem)
