@@ -47,6 +47,7 @@ class Host:
         self.identity_path = self.data_dir / "controller.pem"
         self.key_path = self.data_dir / "controller.key"
         self.canisters: Sequence[Canister] = ()
+        self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
         self._lock = FolderLock(self.data_dir / "lock")
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
@@ -73,6 +74,15 @@ class Host:
         """Whom an API key stands for; None for a key that does not count."""
         found = self.keys.find(key)
         return None if found is None else found.principal
+
+    def not_ready(self) -> dict[str, str]:
+        """Why a canister is not ready, for each by name that should have a model and has it not (yet)."""
+        own = {
+            canister.name: canister.load_error or "its model is being loaded"
+            for canister in self.canisters
+            if canister.load_error is not None or not canister.ready
+        }
+        return own | self.pending
 
     async def start(self) -> None:
         """Take the data folder and start every canister; their models load in the background.
@@ -146,7 +156,7 @@ class Host:
         if self.key_path.exists() and is_ours:
             if self.principal_of(self.key_path.read_text(encoding="ascii", errors="replace").strip()) is None:
                 log.warning(
-                    "the controller's API key does not count (any more); delete the file to get a new one at the next start",
+                    "the controller's API key does not count any more; delete the file to get a new one at a start",
                     file=str(self.key_path),
                 )
             return
@@ -174,9 +184,7 @@ def _ids_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:
                 index += 1
             known[name] = principals.canister_id(index)
             taken.add(known[name])
-            connection.execute(
-                insert(canister_table).values(name=name, id=known[name], created_ns=time.time_ns())
-            )
+            connection.execute(insert(canister_table).values(name=name, id=known[name], created_ns=time.time_ns()))
     return known
 
 

@@ -1,8 +1,8 @@
 """Answers of the REST door: replies and rejects as JSON, each with its HTTP status.
 
-    Ok      200                                    {"Ok": …}, or the bare value for methods without errors
-    Err     http_status of the kind of error       {"Err": …}
-    reject  http_status of the trap                {"reject_code", "error_code", "reject_message"}
+- Ok, 200: `{"Ok": …}`, or the bare value for methods without errors
+- Err, http_status of the kind of error: `{"Err": …}`, whatever status stands in the record
+- reject, http_status of the trap: `{"reject_code", "error_code", "reject_message"}`
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pydantic import TypeAdapter
 from canister.dispatch import Reply
 from canister.errors import Cancelled, Trap, Unauthenticated
 from canister.interface import Method
-from canister.records import ApiError, FileUploadRecord
+from canister.records import FileUploadRecord, Record, Variant
 
 JSON = "application/json"
+RETRY_SECONDS = 2  # what a client is asked to wait when it should come again
 
 
 def answer(method: Method, reply: Reply) -> Response:
@@ -42,15 +43,19 @@ def uploaded(reply: Reply) -> Response:
 def error(reply: Reply) -> Response:
     """`{"Err": …}` with the status of the kind of error, whatever status stands in the record."""
     value = reply.value
+    assert isinstance(value, Record)
+    assert reply.error is not None
     # A variant has one tag, so the others are left out; a record has all its fields, absent ones as null.
-    content = _adapter(type(value)).dump_json(value, by_alias=True, exclude_none=isinstance(value, ApiError))
-    status = 500 if reply.error is None else reply.error.http_status
-    return Response(b'{"Err":' + content + b"}", status, media_type=JSON)
+    content = value.model_dump_json(by_alias=True, exclude_none=isinstance(value, Variant))
+    status = reply.error.http_status
+    return Response(f'{{"Err":{content}}}', status, _retry(status), JSON)
 
 
 def reject(trap: Trap) -> Response:
     """A call that failed as a whole."""
-    headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'} if isinstance(trap, Unauthenticated) else {}
+    headers = _retry(trap.http_status)
+    if isinstance(trap, Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     return _reject(trap.http_status, trap.reject_code, trap.error_code, str(trap), headers)
 
 
@@ -70,9 +75,11 @@ def document(content: Mapping[str, object], status: int = 200, headers: Mapping[
     return Response(json.dumps(content, ensure_ascii=False), status, headers, JSON)
 
 
-def _reject(
-    status: int, reject_code: int, error_code: str, message: str, headers: Mapping[str, str]
-) -> Response:
+def _retry(status: int) -> dict[str, str]:
+    return {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else {}
+
+
+def _reject(status: int, reject_code: int, error_code: str, message: str, headers: Mapping[str, str]) -> Response:
     content = {"reject_code": reject_code, "error_code": error_code, "reject_message": message}
     return document(content, status, headers)
 

@@ -12,7 +12,7 @@ import functools
 import json
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request, Response
 from pydantic import TypeAdapter, ValidationError
@@ -20,17 +20,19 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from canister import dispatch, telemetry
-from canister.canister import Canister
 from canister.errors import BadArgument, Cancelled, MessageTooLarge, MethodNotFound, Trap
 from canister.host import Host
 from canister.interface import Method
 from canister.server import answers
 from canister.server.auth import caller
 from canister.server.examples import EXAMPLES
+from canister.server.verbs import ANY_VERB
+
+if TYPE_CHECKING:
+    from canister.canister import Canister
 
 T = TypeVar("T")
 
-ANY_VERB = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 SHOWN_CHARACTERS = 80
 
 
@@ -120,7 +122,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def decode(method: Method, body: bytes) -> object:
-    """The argument of a method from its JSON. BadArgument names the field, shows the value, and tells what is wanted."""
+    """The argument of a method from its JSON. BadArgument names the field, shows the value, tells what is wanted."""
     try:
         return _adapter(method.arg).validate_json(body)
     except ValidationError as error:

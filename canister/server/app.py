@@ -1,0 +1,143 @@
+"""The HTTP server: one app made of doors, a host behind it, and the way both start and stop.
+
+    request log → authentication → routes (health, docs, files, methods) → dispatch
+
+A door decides nothing: it turns bytes into an argument and a caller, hands them to dispatch, and turns what comes back
+into bytes. The host does not live and die with the app (no ASGI lifespan): a start that fails is told in one clear line
+before anything is served, and calls are drained before the canisters stop.
+
+No CORS headers are sent: a web page of another origin could use only what the browser adds by itself, and that is
+nothing, for callers are known by their Authorization header alone; and no answer of ours is a stranger's to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from canister import heartbeat, telemetry
+from canister.config import Settings
+from canister.errors import CanisterStopping, Trap
+from canister.host import Host
+from canister.server import answers, files, health, openapi, preload, rest
+from canister.server.auth import Authentication
+from canister.server.listener import Server, bind
+
+# Calls that a drain has cut short get this long to roll back.
+ROLLBACK_SECONDS = 5.0
+
+log = telemetry.get_logger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises a CanisterError whose message tells what to do when the start fails."""
+    telemetry.set_up_logs(settings.log_level, settings.log_format)
+    if settings.model is not None:
+        preload.check(settings.model)
+    with bind(settings.host, settings.port) as listener:
+        asyncio.run(_serve(settings, listener))
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    async with running(Host(settings)) as host:
+        server = Server(create_app(host), host)
+        await server.serve([listener])
+        # What was cancelled at the end of the drain still has to roll back.
+        if server.server_state.tasks:
+            await asyncio.wait(server.server_state.tasks, timeout=ROLLBACK_SECONDS)
+
+
+@asynccontextmanager
+async def running(host: Host) -> AsyncIterator[Host]:
+    """The host started, its timers ticking, the model of the settings on its way; stopped again at the end."""
+    await host.start()
+    background = [asyncio.create_task(heartbeat.beat(host.canisters), name="heartbeat")]
+    if host.settings.model is not None:
+        background.append(asyncio.create_task(preload.preload(host, host.settings.model), name="preload"))
+    try:
+        yield host
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await host.stop(ROLLBACK_SECONDS)
+
+
+def create_app(host: Host) -> FastAPI:
+    """The ASGI app of a host that runs."""
+    # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
+    app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.host = host
+    app.router.routes.extend([*health.routes(), *openapi.routes(), *files.routes(), *rest.routes()])
+    app.add_exception_handler(Trap, _reject)
+    app.add_middleware(Authentication, host=host)
+    app.add_middleware(RequestLog)
+    return app
+
+
+def stopped() -> CanisterStopping:
+    """What a caller is told whose call the end of the server has cut short."""
+    return CanisterStopping("the server is stopping and did not wait for this call, which left no trace; call again")
+
+
+async def _reject(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Trap)
+    return answers.reject(error)
+
+
+class RequestLog:
+    """Gives every request its id, logs it when it is over, and answers 500 for what a door did not foresee."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state: dict[str, Any] = scope.setdefault("state", {})
+        request_id = telemetry.request_id(Headers(scope=scope).get("x-request-id"))
+        started = time.perf_counter()
+        status = 0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        with telemetry.log_fields(request_id=request_id), telemetry.request_running():
+            try:
+                await self._app(scope, receive, send_noting)
+            except ClientDisconnect:
+                pass  # while a file was being sent
+            except asyncio.CancelledError:
+                # uvicorn cancels a request only when the time to drain is over; nothing comes after it.
+                if status == 0:
+                    await answers.reject(stopped())(scope, receive, send_noting)
+            except Exception:
+                log.exception("request failed")
+                if status == 0:
+                    await answers.internal_error(request_id)(scope, receive, send_noting)
+            finally:
+                path: str = scope["path"]
+                # Probes come every few seconds and tell nothing.
+                write = log.debug if path in health.QUIET else log.info
+                write(
+                    "request",
+                    verb=scope["method"],
+                    path=scope["raw_path"].decode("ascii", "replace"),
+                    status=status,
+                    caller=state.get("caller"),
+                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                )

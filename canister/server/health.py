@@ -1,0 +1,72 @@
+"""What is not a canister's method: the start page, probes, metrics and the list of canisters."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from fastapi import Request, Response
+from starlette.routing import Route
+
+from canister import dispatch, telemetry
+from canister.host import Host
+from canister.server import answers
+from canister.server.verbs import page
+
+QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def routes() -> list[Route]:
+    return [
+        page("/", root),
+        page("/healthz", healthz),
+        page("/readyz", readyz),
+        page("/metrics", metrics),
+        page("/canisters", canisters),
+    ]
+
+
+async def root(request: Request) -> Response:
+    """Where to go from here."""
+    host: Host = request.app.state.host
+    return answers.document(
+        {
+            "name": "llama-canister",
+            "version": version(),
+            "canisters": [canister.name for canister in host.canisters],
+            "docs": "/docs",
+            "openapi": "/openapi.json",
+        }
+    )
+
+
+async def healthz(request: Request) -> Response:
+    """200 as soon as the process serves."""
+    return answers.document({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """200 once every model that should be loaded is loaded; until then 503, with the reason for each canister."""
+    host: Host = request.app.state.host
+    waiting = host.not_ready()
+    if waiting:
+        content = {"status": "not ready", "canisters": waiting}
+        return answers.document(content, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
+    return answers.document({"status": "ready"})
+
+
+async def metrics(request: Request) -> Response:
+    """Metrics in Prometheus' text format."""
+    return Response(telemetry.metrics_text(), media_type=telemetry.METRICS_CONTENT_TYPE)
+
+
+async def canisters(request: Request) -> Response:
+    """The canisters of this server."""
+    return answers.document({"canisters": dispatch.inspect(request.app.state.host)})
+
+
+def version() -> str:
+    """Of the installed distribution."""
+    try:
+        return metadata.version("llama-canister")
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,75 @@
+"""`canister serve -m FILE`: put a model file into the first canister and load it, as its controller would by hand.
+
+It goes through dispatch like any other message. Until it is done, or if it failed, `/readyz` tells so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from canister import dispatch
+from canister.errors import CanisterError, NotFound, Trap
+from canister.host import Host
+from canister.records import FileDetailsInputRecord, FileDetailsRecord, InputRecord
+from canister.telemetry import get_logger
+
+BLOCK_BYTES = 1024 * 1024
+
+log = get_logger(__name__)
+
+
+def check(file: Path) -> None:
+    """NotFound unless there is such a file: to be told before anything is started."""
+    if not file.is_file():
+        raise NotFound(f"--model {file}: there is no such file")
+
+
+async def preload(host: Host, file: Path) -> None:
+    """See to it that the canister has the file as `models/<name>`, and loaded; what is done is not repeated."""
+    target = f"models/{file.name}"
+    host.pending[host.default.name] = f"{target} is being put into it and loaded"
+    try:
+        await host.default.loaded()
+        if not await _is_there(host, file, target):
+            _check(await dispatch.store_stream(host.default, host.identity.principal, target, 0, _blocks(file)))
+        if not host.default.is_loaded_from(target):
+            await _call(host, "load_model", InputRecord(args=["--model", target]))
+    except (CanisterError, Trap, OSError) as error:
+        host.pending[host.default.name] = f"{file} could not be loaded: {error}"
+        log.error("the model could not be put in place", file=str(file), reason=str(error))
+    else:
+        del host.pending[host.default.name]
+
+
+async def _is_there(host: Host, file: Path, target: str) -> bool:
+    try:
+        details = await _call(host, "uploaded_file_details", FileDetailsInputRecord(filename=target))
+    except NotFound:
+        return False
+    assert isinstance(details, FileDetailsRecord)
+    return details.filesha256 == await asyncio.to_thread(_sha256, file)
+
+
+async def _call(host: Host, name: str, argument: object) -> object:
+    method = dispatch.find_method(host.default, name)
+    return _check(await dispatch.execute(host.default, method, host.identity.principal, lambda: argument))
+
+
+def _check(reply: dispatch.Reply) -> object:
+    if reply.error is not None:
+        raise reply.error
+    return reply.value
+
+
+async def _blocks(file: Path) -> AsyncIterator[bytes]:
+    with file.open("rb") as opened:
+        while block := await asyncio.to_thread(opened.read, BLOCK_BYTES):
+            yield block
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

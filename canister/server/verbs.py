@@ -1,0 +1,24 @@
+"""Every path takes every HTTP verb, so that a wrong one is told as a reject that names the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import Request, Response
+from starlette.routing import Route
+
+from canister.server import answers
+
+ANY_VERB = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+READ_VERBS = ("GET", "HEAD")
+
+
+def page(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """A path that is only read."""
+
+    async def answer(request: Request) -> Response:
+        if request.method not in READ_VERBS:
+            return answers.wrong_verb(f"{path} is read with GET, not {request.method}", ", ".join(READ_VERBS))
+        return await endpoint(request)
+
+    return Route(path, answer, methods=ANY_VERB)

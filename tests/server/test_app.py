@@ -1,0 +1,164 @@
+"""What surrounds the methods: pages, probes, metrics, request ids, and the OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from canister import dispatch
+from canister.host import Host
+from canister.interface import METHODS
+from canister.server import health, openapi
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_start_page_shows_the_way(anonymous: httpx.AsyncClient) -> None:
+    content = (await anonymous.get("/")).json()
+    assert content["canisters"] == ["llama_cpp", "second"]
+    assert (await anonymous.get(content["docs"])).status_code == 200
+    assert (await anonymous.get(content["openapi"])).json()["openapi"] == "3.1.0"
+
+
+async def test_the_list_of_canisters(anonymous: httpx.AsyncClient, host: Host) -> None:
+    listed = (await anonymous.get("/canisters")).json()["canisters"]
+    assert [(entry["id"], entry["name"]) for entry in listed] == [(c.id, c.name) for c in host.canisters]
+    assert all(entry["status"] == "running" for entry in listed)
+
+
+@pytest.mark.parametrize("path", ["/", "/canisters", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])
+async def test_pages_are_only_read(anonymous: httpx.AsyncClient, path: str) -> None:
+    assert (await anonymous.head(path)).status_code == 200
+    response = await anonymous.post(path)
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET, HEAD"
+    assert "GET" in response.json()["reject_message"]
+
+
+def test_no_method_hides_behind_a_page() -> None:
+    pages = {route.path.strip("/").partition("/")[0] for route in [*health.routes(), *openapi.routes()]}
+    assert not pages & {method.name for method in METHODS}
+
+
+async def test_ready(anonymous: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (await anonymous.get("/healthz")).json() == {"status": "ok"}
+    # Nothing was ever loaded, so there is nothing to wait for.
+    assert (await anonymous.get("/readyz")).json() == {"status": "ready"}
+    monkeypatch.setitem(host.pending, "second", "models/x.gguf is being put into it and loaded")
+    response = await anonymous.get("/readyz")
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) > 0
+    assert response.json()["canisters"] == {"second": "models/x.gguf is being put into it and loaded"}
+    assert (await anonymous.get("/healthz")).status_code == 200
+
+
+async def test_a_model_that_could_not_be_loaded_again(
+    anonymous: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host.default, "load_error", "models/x.gguf is not a GGUF file")
+    response = await anonymous.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["canisters"] == {"llama_cpp": "models/x.gguf is not a GGUF file"}
+
+
+async def test_metrics(anonymous: httpx.AsyncClient) -> None:
+    async def count(labels: str) -> float:
+        text = (await anonymous.get("/metrics")).text
+        found = re.search(rf"^canister_requests_total{{{labels}}} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    calls = {
+        'canister="llama_cpp",method="health",outcome="ok"': ("/health", {}),
+        'canister="second",method="run_update",outcome="err"': ("/canisters/second/run_update", {"args": []}),
+        'canister="llama_cpp",method="run_query",outcome="reject"': ("/run_query", None),
+    }
+    for labels, (path, body) in calls.items():
+        before = await count(labels)
+        await anonymous.post(path, **({"content": b" " * 1_000_001} if body is None else {"json": body}))
+        assert await count(labels) == before + 1
+    assert "canister_request_seconds_bucket" in (await anonymous.get("/metrics")).text
+
+
+async def test_unknown_names_make_no_series(anonymous: httpx.AsyncClient) -> None:
+    await anonymous.post("/no_such_method_at_all")
+    await anonymous.post("/canisters/no_such_canister/health")
+    text = (await anonymous.get("/metrics")).text
+    assert "no_such" not in text
+
+
+async def test_request_ids(anonymous: httpx.AsyncClient) -> None:
+    made = [(await anonymous.get("/healthz")).headers["x-request-id"] for _ in range(2)]
+    assert made[0] != made[1]
+    assert re.fullmatch(r"[0-9a-f]{16}", made[0])
+    for given in ("a", "0f8fad5b-d9cb-469f-a165-70867728950e", "x" * 128):
+        assert (await anonymous.get("/no", headers={"X-Request-Id": given})).headers["x-request-id"] == given
+    for given in ("", "x" * 129, "a b", 'a"b', "{}"):
+        assert (await anonymous.get("/healthz", headers={"X-Request-Id": given})).headers["x-request-id"] != given
+
+
+async def test_a_call_that_the_end_cuts_short(anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cancelled(*_: object) -> dispatch.Reply:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(dispatch, "execute", cancelled)
+    response = await anonymous.get("/health")
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    assert response.json()["error_code"] == "IC0509"
+
+
+async def test_no_cors_headers(anonymous: httpx.AsyncClient) -> None:
+    response = await anonymous.get("/health", headers={"Origin": "https://example.org"})
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+# -- OpenAPI
+
+
+def references(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+        return own.union(*map(references, value.values()))
+    return set().union(*map(references, value)) if isinstance(value, list) else set()
+
+
+def test_every_method_is_documented_at_both_paths() -> None:
+    paths = openapi.document()["paths"]
+    for method in METHODS:
+        for path in (f"/{method.name}", f"/canisters/{{canister}}/{method.name}"):
+            assert ("get" in paths[path]) == (method.mode == "query" and method.arg is None)
+            operation = paths[path]["post"]
+            assert ("requestBody" in operation) == (method.arg is not None)
+            assert {"200", "default"} == set(operation["responses"])
+
+
+def test_every_reference_leads_somewhere() -> None:
+    document = openapi.document()
+    schemas = document["components"]["schemas"]
+    assert references(document) == {f"#/components/schemas/{name}" for name in schemas}
+
+
+def test_operation_ids_are_unique() -> None:
+    operations = [
+        operation["operationId"]
+        for path in openapi.document()["paths"].values()
+        for operation in path.values()
+        if "operationId" in operation
+    ]
+    assert len(operations) == len(set(operations)) > 2 * len(METHODS)
+
+
+def test_answers_have_their_variants() -> None:
+    document = openapi.document()
+    schemas = document["components"]["schemas"]
+    responses = document["paths"]["/run_update"]["post"]["responses"]
+    ok = responses["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert schemas[ok]["properties"] == {"Ok": {"$ref": "#/components/schemas/RunOutputRecord"}}
+    other = responses["default"]["content"]["application/json"]["schema"]["anyOf"]
+    assert {"$ref": "#/components/schemas/Reject"} in other
+    bare = document["paths"]["/whoami"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert bare["type"] == "string"

@@ -1,0 +1,146 @@
+"""Listening: sockets, the greeting, and the end of a server that still has work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from canister.config import Settings
+from canister.errors import BadRequest, Conflict
+from canister.host import Host
+from canister.server.listener import Server, bind, greeting, url_of
+
+pytestmark = pytest.mark.anyio
+
+
+def test_a_free_port_is_picked() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_taken_port() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(Conflict, match=f"port {port} of 127.0.0.1 is in use.*--port"):
+            bind("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["host.invalid", "192.0.2.1", "::g"])
+def test_addresses_that_cannot_be_had(host: str) -> None:
+    with pytest.raises(BadRequest, match="--host"):
+        bind(host, 0)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_ipv6_stands_in_brackets() -> None:
+    try:
+        listener = bind("::1", 0)
+    except BadRequest:
+        pytest.skip("no IPv6 loopback here")
+    with listener:
+        assert url_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
+
+
+def test_all_addresses_are_called_at_the_loopback() -> None:
+    with bind("0.0.0.0", 0) as listener:
+        port = listener.getsockname()[1]
+        assert url_of(listener) == f"http://0.0.0.0:{port}"
+        assert url_of(listener, for_clients=True) == f"http://127.0.0.1:{port}"
+
+
+async def test_the_greeting(host: Host) -> None:
+    with bind("127.0.0.1", 0) as listener:
+        lines = greeting(listener, host).splitlines()
+    assert lines[0].startswith("listening on http://127.0.0.1:")
+    text = "\n".join(lines)
+    for part in (str(host.data_dir), str(host.key_path), host.default.id, host.identity.principal, "canister call"):
+        assert part in text
+    assert host.key_path.read_text().strip() not in text
+
+
+# -- ending
+
+
+class App:
+    """Answers when told to."""
+
+    def __init__(self) -> None:
+        self.started = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.was_cancelled = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.started.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.was_cancelled = True
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"done"})
+
+
+@asynccontextmanager
+async def serving(app: App, host: Host, drain_seconds: float) -> AsyncIterator[tuple[asyncio.Task[None], str]]:
+    settings = Settings(data_dir=host.data_dir, drain_seconds=drain_seconds)
+    like_host = cast(Any, SimpleNamespace(**{**vars(host), "settings": settings, "default": host.default}))
+    with bind("127.0.0.1", 0) as listener:
+        url = url_of(listener)
+        server = asyncio.create_task(Server(app, like_host).serve([listener]))
+        try:
+            yield server, url
+        finally:
+            app.may_end.set()
+            await server
+
+
+async def test_running_calls_are_finished_and_new_ones_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    app = App()
+    async with serving(app, host, 30) as (server, url), httpx.AsyncClient() as client:
+        running = asyncio.create_task(client.get(url))
+        await app.started.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.4)
+        with pytest.raises(httpx.ConnectError):
+            async with httpx.AsyncClient() as late:
+                await late.get(url)
+        assert not server.done()
+        app.may_end.set()
+        assert (await running).text == "done"
+        await asyncio.wait_for(server, 5)  # and the signal does not come back to kill us
+    assert not app.was_cancelled
+    assert capsys.readouterr().out.startswith(f"listening on {url}\n")
+
+
+async def test_calls_that_take_too_long_are_cancelled(host: Host) -> None:
+    app = App()
+    async with serving(app, host, 1) as (server, url), httpx.AsyncClient() as client:
+        running = asyncio.create_task(client.get(url, timeout=30))
+        await app.started.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(server, 10)
+        assert (await running).status_code == 500  # uvicorn's own; app.py has a better one
+    assert app.was_cancelled
+
+
+async def test_a_second_signal_does_not_wait(host: Host) -> None:
+    app = App()
+    async with serving(app, host, 600) as (server, url), httpx.AsyncClient() as client:
+        running = asyncio.create_task(client.get(url))
+        await app.started.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(server, 5)
+        app.may_end.set()
+        await asyncio.gather(running, return_exceptions=True)
