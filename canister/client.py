@@ -109,7 +109,7 @@ class RawAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that is being fetched. first: position of the first byte that `blocks` gives; sha256 if known."""
+    """A file that is being fetched. first: position of the first byte of `blocks`; sha256: if known."""
 
     filesize: int
     first: int
@@ -122,8 +122,8 @@ def find_method(name: str) -> Method:
     method = BY_NAME.get(name)
     if method is None:
         near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else " `canister call --help` lists the methods."
-        raise UnknownMethod(f"There is no method '{name}'.{hint}")
+        hint = f"Did you mean '{near[0]}'?" if near else f"The methods are {', '.join(BY_NAME)}."
+        raise UnknownMethod(f"There is no method '{name}'. {hint}")
     return method
 
 
@@ -171,9 +171,7 @@ class Canister:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def call(
-        self, name: str, arg: object = None, *, timeout_seconds: float | None = None
-    ) -> Result[Any]:
+    async def call(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]:
         """Call a method and decode its answer to the types of the interface table.
 
         arg: a record, or what its type is made of (`revokeAdminRole` takes a str). Raises ClientError.
@@ -183,9 +181,7 @@ class Canister:
         value = _decode(method, answer)
         return Result(value, _number(answer, "X-IC-Instructions"), _number(answer, "X-IC-Cycles"))
 
-    async def call_raw(
-        self, name: str, arg: object = None, *, timeout_seconds: float | None = None
-    ) -> RawAnswer:
+    async def call_raw(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> RawAnswer:
         """Call a method with a JSON value and give the answer as it came, whatever it says."""
         find_method(name)
         response = await self._request(
@@ -199,10 +195,8 @@ class Canister:
         )
         return _raw(response)
 
-    async def put_file(
-        self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0
-    ) -> Result[FileUploadRecord]:
-        """Upload a file of any size as one stream; the server keeps what it has confirmed if it breaks off."""
+    async def put_file(self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0) -> Result[FileUploadRecord]:
+        """Upload a file of any size as one stream; if it breaks off, the server keeps what it confirmed."""
         response = await self._request(
             "PUT",
             self._file_path(path),
@@ -254,7 +248,7 @@ def _raw(response: httpx.Response) -> RawAnswer:
         document = response.json()
     except ValueError:
         raise ProtocolError(
-            f"{response.request.url} answered HTTP {response.status_code} without JSON: {response.text[:200]!r}"
+            f"{response.request.url} answered HTTP {response.status_code}, not JSON: {response.text[:200]!r}"
         ) from None
     return RawAnswer(response.status_code, document, response.headers)
 

@@ -1,7 +1,8 @@
-"""Upload to and download from a canister: in chunks, with retries, resumed after an interruption, checked by hash.
+"""Upload to and download from a canister: in chunks, retried, resumed after an interruption, checked by hash.
 
-An upload asks the canister what it has and goes on behind it, if those bytes are the ones of the local file. A download
-grows in `<file>.part`, which becomes the file when all of it is there. No printing here: progress goes to a callback.
+An upload asks the canister what it has and goes on behind it, if those are the bytes of the local file.
+A download grows in `<file>.part`, which becomes the file when all of it is there.
+Nothing is printed here: progress goes to a callback.
 """
 
 from __future__ import annotations
@@ -95,15 +96,16 @@ async def upload(
 ) -> Transferred:
     """Put a local file into the canister's stable memory.
 
-    expected_sha256: checked against the local file before anything is sent. Raises TransferError, ClientError, OSError.
+    expected_sha256: checked against the local file before anything is sent.
+    Raises TransferError, ClientError, OSError.
     """
     retries = retries or Retries()
-    with source.open("rb") as file:
+    with source.open("rb", buffering=0) as file:
         filesize = os.fstat(file.fileno()).st_size
         sha256 = await asyncio.to_thread(_sha256, file, filesize)
         if expected_sha256 is not None and expected_sha256.lower() != sha256:
             raise TransferError(
-                f"{source} has the SHA-256 {sha256}, not {expected_sha256}: nothing was uploaded; fetch the file again."
+                f"{source} has the SHA-256 {sha256}, not {expected_sha256}: nothing was uploaded. Fetch the file again."
             )
         start = await retries.run(partial(_confirmed, canister, file, filesize, name, kind))
         if progress is not None:
@@ -129,8 +131,8 @@ async def upload(
                 raise TransferError(f"{source} became shorter while it was uploaded. Upload it again.")
     if confirmed.filesha256 != sha256:
         raise TransferError(
-            f"'{name}' arrived with the SHA-256 {confirmed.filesha256}, but {source} had {sha256} when the upload "
-            "began: the local file has changed meanwhile. Upload it again."
+            f"'{name}' arrived with the SHA-256 {confirmed.filesha256}, but {source} had {sha256} "
+            "when the upload began: the local file has changed meanwhile. Upload it again."
         )
     return Transferred(filesize, sha256, start)
 
@@ -257,9 +259,7 @@ async def _send(canister: Canister, name: str, kind: Kind, chunk: bytes, offset:
     return confirmed
 
 
-async def _receive(
-    canister: Canister, name: str, kind: Kind, chunk_bytes: int, offset: int
-) -> FileDownloadRecord:
+async def _receive(canister: Canister, name: str, kind: Kind, chunk_bytes: int, offset: int) -> FileDownloadRecord:
     arg: Record
     if kind == "promptcache":
         method = "download_prompt_cache_chunk"

@@ -1,0 +1,53 @@
+# Everything a developer does, in one word each; `make chat` and `make test` need nothing done before.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help venv chat serve test check generate bench train nightly clean
+
+help: ## Show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+venv: $(INSTALLED) ## Set up .venv with the package and all tools; the first time compiles llama.cpp, some minutes
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that; for instance: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@touch $@
+
+chat: $(INSTALLED) ## Hold one chat with the shipped model on a temporary server, showing every call
+	$(BIN)/canister chat --calls "Who are you?"
+
+serve: $(INSTALLED) ## Keep a server, until Ctrl-C
+	$(BIN)/canister serve
+
+test: $(INSTALLED) ## Run the tests: no network, no service
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED) ## Style, types, layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.generate --check
+
+generate: $(INSTALLED) ## Write the files that are made from the code
+	$(BIN)/python -m scripts.generate
+
+bench: $(INSTALLED) ## Measure; docs/benchmarks.md tells what
+	$(BIN)/python -m tests.bench
+
+train: $(INSTALLED) ## Train the shipped model again, up to an hour on two cores
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[train]'
+	$(BIN)/python -m models.train
+
+nightly: $(INSTALLED) ## The long runs
+	$(BIN)/python -m pytest -m nightly
+
+clean: ## Remove what can be made again
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

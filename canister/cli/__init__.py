@@ -1,0 +1,54 @@
+"""The `canister` command: serve, call, chat, upload, download, api-key, identity.
+
+A command imports what it works with when it runs: `canister --help` is quick, and loads no llama.cpp, SQLAlchemy or
+FastAPI. Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Answers go to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from canister.cli import call, chat, files, keys, serve
+
+app = typer.Typer(
+    help="A server that behaves as an Internet Computer canister running llama.cpp.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve.serve)
+app.command()(call.call)
+app.command()(chat.chat)
+app.command()(files.upload)
+app.command()(files.download)
+app.add_typer(keys.api_key_app, name="api-key")
+app.add_typer(keys.identity_app, name="identity")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit."""
+    try:
+        app(args=arguments, prog_name="canister")
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if not isinstance(error, _explained()):
+            raise
+        print(f"canister: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _explained() -> tuple[type[Exception], ...]:
+    """Errors whose message is all that a person needs; any other one is a bug and shows its stack."""
+    from canister.cli.local import ServerFailed
+    from canister.client import ClientError
+    from canister.errors import CanisterError, Trap
+    from canister.transfer import TransferError
+
+    return (ServerFailed, ClientError, TransferError, CanisterError, Trap, OSError)

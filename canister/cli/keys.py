@@ -1,0 +1,111 @@
+"""`canister api-key` and `canister identity`: work on the data folder itself, also while a server runs."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+api_key_app = typer.Typer(
+    help="API keys of REST callers: make, list, revoke.", no_args_is_help=True, rich_markup_mode=None
+)
+identity_app = typer.Typer(
+    help="The server's own identity, which controls its canisters.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Data folder of the server.", show_default=False),
+]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+
+
+@api_key_app.command()
+def create(
+    name: KeyName,
+    principal: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Whom the key stands for. [default: a new principal]", show_default=False),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Lifetime: 12h, 30d, 2w. [default: for ever]", show_default=False),
+    ] = None,
+    data_dir: Folder = None,
+) -> None:
+    """Make a key and print it. It is shown this once; only its hash is kept."""
+    from canister.keys import open_keys, parse_duration
+
+    lifetime_seconds = None if expires is None else parse_duration(expires)
+    with open_keys(_folder(data_dir)) as keys:
+        key = keys.create(name, principal, lifetime_seconds)
+        made = keys.get(name)
+    print(key)
+    if made is not None:
+        print(f"{name} stands for {made.principal}; the key is not shown again", file=sys.stderr)
+
+
+@api_key_app.command("list")
+def list_keys(data_dir: Folder = None) -> None:
+    """List names, principals and times; the keys themselves are not kept."""
+    from canister.keys import open_keys
+
+    with open_keys(_folder(data_dir)) as keys:
+        found = keys.list()
+    rows = [("NAME", "PRINCIPAL", "CREATED", "EXPIRES")]
+    for key in found:
+        expires = "never" if key.expires_ns is None else _time(key.expires_ns)
+        rows.append((key.name, key.principal, _time(key.created_ns), "expired" if key.is_expired() else expires))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@api_key_app.command()
+def revoke(name: KeyName, data_dir: Folder = None) -> None:
+    """Make a key worthless, from the next request on."""
+    from canister.keys import open_keys
+
+    with open_keys(_folder(data_dir)) as keys:
+        keys.revoke(name)
+    print(f"revoked {name}", file=sys.stderr)
+
+
+@identity_app.command()
+def principal(data_dir: Folder = None) -> None:
+    """Print the principal of the server's identity."""
+    from canister.errors import NotFound
+    from canister.ic.identity import Identity, IdentityError
+
+    path = _pem(data_dir)
+    try:
+        print(Identity.from_pem(path.read_bytes()).principal)
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist: the first start of `canister serve` makes it") from None
+    except IdentityError as error:
+        raise NotFound(f"{path}: {error}") from None
+
+
+@identity_app.command()
+def path(data_dir: Folder = None) -> None:
+    """Print where the server's identity is kept (PEM)."""
+    print(_pem(data_dir))
+
+
+def _folder(data_dir: Path | None) -> Path:
+    from canister.cli.options import load_settings
+
+    return load_settings(data_dir=data_dir).data_dir.expanduser().absolute()
+
+
+def _pem(data_dir: Path | None) -> Path:
+    return _folder(data_dir) / "controller.pem"
+
+
+def _time(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M UTC")

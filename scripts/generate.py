@@ -1,0 +1,128 @@
+"""Writes the files that are made from the interface and the flag table: `python -m scripts.generate`.
+
+With `--check` nothing is written: it tells which files are not current, and exits 1 if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from canister.engine.args import render_flags
+from canister.ic import did
+from canister.interface import METHODS, Method
+from canister.records import Candid, Variant
+from canister.server import openapi
+from canister.server.examples import EXAMPLES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_MARKS = did.Marks(type_marker=Candid, variant=Variant)
+
+_METHODS_HEAD = """\
+# Methods
+
+Made from `canister/interface.py` by `python -m scripts.generate`; do not edit. Types are those of
+[`canister.did`](../canister.did); `GET /docs` of a running server shows them as JSON.
+
+Who may call: **anyone**; **named**: everybody but the anonymous caller; **controller**; **admin query**: a controller,
+or a holder of AdminQuery or AdminUpdate; **admin update**: a controller, or a holder of AdminUpdate; **inference**: as
+admin query for a query and as admin update for an update, and every named caller while the access level is 1.
+"""
+
+
+def render_did() -> str:
+    head = (
+        "// The canister's interface, made from canister/interface.py by `python -m scripts.generate`; do not edit.\n\n"
+    )
+    return head + did.render(METHODS, _MARKS)
+
+
+def render_methods() -> str:
+    """docs/methods.md: one table per group, then one example of a call for each method with an argument."""
+    lines = [_METHODS_HEAD]
+    groups = dict.fromkeys(map(openapi.group_of, METHODS))
+    for group in groups:
+        methods = [method for method in METHODS if openapi.group_of(method) == group]
+        lines += [f"## {group.capitalize()}", "", "| method | kind | who | takes → gives | |", "|---|---|---|---|---|"]
+        lines += [_row(method) for method in methods]
+        with_argument = [method for method in methods if method.arg is not None]
+        if with_argument:
+            lines += ["", "Arguments, for example:", "", "```sh"]
+            lines += [
+                f"canister call llama_cpp {method.name} {_shell(json.dumps(EXAMPLES[method.name]))}"
+                for method in with_argument
+            ]
+            lines.append("```")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _row(method: Method) -> str:
+    takes = "()" if method.arg is None else type_name(method.arg)
+    if method.err is None:
+        gives = type_name(method.ok)
+    else:
+        gives = did.result_name(method.ok) or f"Ok: {type_name(method.ok)}; Err: {type_name(method.err)}"
+    summary = method.doc.splitlines()[0].replace("|", "\\|")
+    guard = method.guard.__name__
+    role = "inference" if guard.startswith("inference_") else guard.replace("_", " ")
+    return f"| `{method.name}` | {method.mode} | {role} | {takes} → {gives} | {summary} |"
+
+
+def type_name(annotation: Any) -> str:
+    """A type as the tables of the specification write it."""
+    if get_origin(annotation) is list:
+        return f"vec {type_name(get_args(annotation)[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.__name__
+    marks = [mark for mark in getattr(annotation, "__metadata__", ()) if isinstance(mark, Candid)]
+    return marks[0].type
+
+
+def _shell(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def generated() -> dict[str, str]:
+    """Path below the project's root → content."""
+    return {
+        "canister.did": render_did(),
+        "docs/methods.md": render_methods(),
+        "docs/flags.md": render_flags(),
+        "docs/openapi.json": json.dumps(openapi.document(), indent=1, ensure_ascii=False) + "\n",
+    }
+
+
+def stale(root: Path = ROOT) -> list[str]:
+    """Files that are missing or not what would be generated now."""
+    return [name for name, content in generated().items() if _read(root / name) != content]
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m scripts.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is not current")
+    options = parser.parse_args(arguments)
+    names = stale()
+    for name in names:
+        if options.check:
+            print(f"{name} is not current: run python -m scripts.generate", file=sys.stderr)
+            continue
+        (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+        (ROOT / name).write_text(generated()[name], encoding="utf-8")
+        print(f"wrote {name}")
+    return 1 if options.check and names else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

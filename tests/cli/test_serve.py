@@ -1,0 +1,52 @@
+"""`canister serve` as a process: what it prints, how it ends, and how it says what stands in its way."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from canister.cli.local import LocalServer, ServerFailed
+
+
+def test_a_server_tells_where_it_listens_and_ends_in_order(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path / "data", "--canister", "first", "--canister", "second")
+    server.start()
+    first, *rest = (tmp_path / "data" / "serve.out").read_text().splitlines()
+    assert first == f"listening on {server.url}"
+    assert any(f"canister call --network {server.url}" in line for line in rest)
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    names = [canister["name"] for canister in httpx.get(f"{server.url}/canisters").json()["canisters"]]
+    assert names == ["first", "second"]
+    key = tmp_path / "data" / "controller.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert key.read_text().count("\n") == 1
+    assert server.stop() == 0
+
+
+def test_identity_and_ids_outlive_the_process(tmp_path: Path) -> None:
+    server = LocalServer(tmp_path / "data")
+    known = []
+    for end in (server.kill, server.stop):
+        server.start()
+        headers = {"Authorization": f"Bearer {server.api_key}"}
+        who = httpx.get(f"{server.url}/whoami", headers=headers).json()
+        known.append((server.url, who, httpx.get(f"{server.url}/canisters").json()["canisters"][0]["id"]))
+        end()
+    assert known[0] == known[1]
+
+
+def test_what_stands_in_its_way_is_told(tmp_path: Path, running_server: LocalServer) -> None:
+    with pytest.raises(ServerFailed, match="another server uses the data folder"):
+        LocalServer(running_server.data_dir).start()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with pytest.raises(ServerFailed, match="is in use"):
+            LocalServer(tmp_path / "data", "--port", port).start()
+    with pytest.raises(ServerFailed, match="is no address"):
+        LocalServer(tmp_path / "data", "--host", "nowhere.invalid").start()
+    with pytest.raises(ServerFailed, match="log_level"):
+        LocalServer(tmp_path / "data", "--log-level", "loud").start()

@@ -1,0 +1,55 @@
+"""Options and fixtures for all tests: a server of one's own, and the one that the smoke tests are aimed at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from canister.cli.local import LocalServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("smoke", "smoke tests against a running server")
+    group.addoption("--network", metavar="local|URL", help="server to test; by default one is started")
+    group.addoption("--canister", default="llama_cpp", metavar="NAME", help="canister to test")
+    group.addoption("--model", type=Path, metavar="FILE", help="GGUF to upload; default: the shipped model")
+    group.addoption("--api-key", metavar="KEY", help="who calls: a controller; default: CANISTER_API_KEY")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long runs to `make nightly`, which selects them by their mark."""
+    if "nightly" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("nightly")])
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test depends on the shell that it is run from."""
+    for name in [name for name in os.environ if name.startswith("CANISTER_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """`canister serve` as a child process, shared: tests leave its canister `llama_cpp` as they found it."""
+    with LocalServer(tmp_path_factory.mktemp("server"), "--slots", "2") as server:
+        yield server
+
+
+@pytest.fixture
+def story_model() -> Path:
+    """llama.cpp's 260 K parameter story teller."""
+    from tests.harness import STORY_MODEL
+
+    if not STORY_MODEL.exists():
+        pytest.skip("the story model is in ../shared/models, which is not here")
+    return STORY_MODEL

@@ -1,0 +1,63 @@
+"""The tour of the README, run line by line against a server, as a reader would."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from canister.cli.local import LocalServer, shipped_model
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+URL = "http://127.0.0.1:8000"
+
+
+def tour() -> list[str]:
+    """The shell blocks of the tour, without those that only start a server."""
+    _, _, rest = README.partition("\n## A tour\n")
+    chapter, _, _ = rest.partition("\n## ")
+    blocks: list[str] = re.findall(r"```bash\n(.*?)```", chapter, re.DOTALL)
+    return [block for block in blocks if not block.startswith("canister serve")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    if shipped_model() is None:
+        pytest.skip("the shipped model is not here")
+    with LocalServer(tmp_path_factory.mktemp("readme")) as server:
+        yield server
+
+
+def test_tour(server: LocalServer, tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    command = bin_folder / "canister"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m canister "$@"\n')
+    command.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_folder}:{os.environ['PATH']}",
+        "CANISTER_URL": server.url,
+        "CANISTER_DATA_DIR": str(server.data_dir),
+    }
+    blocks = tour()
+    assert len(blocks) >= 7
+    for block in blocks:
+        script = "set -eu\n" + block.replace(URL, server.url)
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        assert '"Err"' not in done.stdout, f"{block}\n{done.stdout}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} → {target}"
