@@ -85,6 +85,10 @@ class Database:
             thread.join()
         self._dispose()
 
+    @property
+    def is_open(self) -> bool:
+        return self._thread is not None
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection that sees the last commit and nothing later; for short reading."""

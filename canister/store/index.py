@@ -1,4 +1,4 @@
-"""What is in stable memory, in memory: a mirror of the table `files`, so that a look costs no SQL.
+"""What is in stable memory, in memory: a mirror of the tables `files` and `uploads`, so that a look costs no SQL.
 
 Filled once at the start, and changed only by the writer thread right after a commit, all of a transaction at once.
 """
@@ -28,11 +28,20 @@ class FileInfo:
     modified_ns: int
 
 
+class Upload(NamedTuple):
+    """How far an upload is: size and SHA-256 (lower-case hex) so far, and the offset of the last chunk."""
+
+    size: int
+    sha256: str
+    last_offset: int
+
+
 class Entry(NamedTuple):
-    """What is known of a path, and the file's name in the staging folder while it has not been moved to its place."""
+    """What is known of a path. staged: the file's name in the staging folder, as long as it is not in its place."""
 
     info: FileInfo
     staged: str | None = None
+    upload: Upload | None = None
 
 
 class FileIndex:
@@ -91,11 +100,6 @@ class FileIndex:
                 if path in self._children:
                     waiting.append(iter(self._children[path]))
             return found
-
-    def files(self) -> list[FileInfo]:
-        """Every file and folder, in no particular order."""
-        with self._lock:
-            return [entry.info for entry in self._entries.values()]
 
 
 def damaged(info: FileInfo, n_found: int | None) -> StoreDamaged:

@@ -1,8 +1,8 @@
 """What is done at the start: finish what was committed, forget what was not, and say what is missing.
 
-A crash leaves a sound table, and beside it perhaps: files in staging, of which those named by a redo row belong to
-their places; removed files still there; bytes behind the committed end of a file. Every step may be repeated, so a
-crash in here does no harm.
+A crash leaves a sound database, and beside it perhaps: redo rows for what never reached the disk; files in staging that
+were never committed; bytes behind the committed end of a file. Every step may be repeated, so a crash in here does no
+harm, and everything is synced before the redo rows go, for the crash may have been one of the process alone.
 """
 
 from __future__ import annotations
@@ -12,28 +12,20 @@ import logging
 import os
 import stat
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
+from canister.store.commit import delete_redo
 from canister.store.db import Database
 from canister.store.files import Folder
-from canister.store.index import Entry, FileIndex, FileInfo
-from canister.store.tables import file_moves, files
+from canister.store.index import Entry, FileIndex, FileInfo, Upload
+from canister.store.paths import ancestors_of
+from canister.store.redo import Move, perform
+from canister.store.tables import files, redo, uploads
 
 _log = logging.getLogger(__name__)
-
-
-class Move(NamedTuple):
-    """One change of names that a committed transaction needs: put `source` at `path`, or without one, drop `path`.
-
-    row: the redo row's id; 0 for a folder that is only to be made, which the table itself tells.
-    """
-
-    path: str
-    source: str | None
-    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,126 +41,176 @@ class Damage:
 class Recovery:
     """What the start found to do."""
 
-    n_moves: int = 0  # renames and removals that were finished
+    n_redone: int = 0  # redo rows that were carried out, and folders of the table that were missing
     n_leftovers: int = 0  # staged files that were never committed
     truncated: tuple[str, ...] = ()  # files with bytes behind their committed end
     damaged: tuple[Damage, ...] = ()
 
 
-def perform(move: Move, folder: Folder, staging: Folder) -> set[str]:
-    """Do one move; returns the folders whose names changed. May be repeated. Raises OSError."""
-    if move.source is not None:
-        return folder.put(move.source, staging, move.path)
-    return folder.drop(move.path) if move.row else folder.make(move.path)
-
-
 def recover(folder: Folder, staging: Folder, database: Database) -> tuple[Recovery, FileIndex, deque[Move]]:
-    """Bring the folders to the committed state; returns also the index, and the moves that could not be done."""
+    """Bring the folders to the committed state; returns also the index, and the moves that could not be performed."""
     with database.read() as connection:
-        entries = [FileInfo(*row) for row in connection.execute(select(files).order_by(files.c.id))]
-        rows = connection.execute(select(file_moves).order_by(file_moves.c.id)).all()
-    known = {info.path: info for info in entries}
-    moves: dict[str, Move] = {}  # the last one for each path counts, at its place in the order
-    for row in rows:
-        moves.pop(row.target, None)
-        moves[row.target] = Move(row.target, row.source, row.id)
-
-    n_moves, unfinished, changed = _redo(moves, known, folder, staging)
-    n_made, unmade, changed_too = _make_folders(entries, folder)
-    waiting = deque([*unfinished, *unmade])
-    truncated, damages = _check_files(entries, folder, {move.path for move in unfinished})
-    folder.sync(changed | changed_too)
-    if rows and not waiting:
-        database.submit(lambda connection: connection.execute(delete(file_moves)) and None).result()
-    n_leftovers = _clean(staging, {move.source for move in waiting})
+        known = {row.path: FileInfo(*row) for row in connection.execute(select(files).order_by(files.c.id))}
+        noted = {row.path: Upload(*row[1:]) for row in connection.execute(select(uploads))}
+        rows = [
+            Move(row.kind, row.path, row.id, row.source, row.offset, row.data)
+            for row in connection.execute(select(redo).order_by(redo.c.id))
+        ]
+    repair = _Repair(folder, staging, known)
+    repair.redo(rows)
+    repair.make_folders()
+    repair.check_files()
+    folder.sync(repair.changed)
+    if rows and not repair.failed:
+        last_row = rows[-1].row
+        database.submit(lambda connection: delete_redo(connection, last_row)).result()
+    n_leftovers = _remove_leftovers(staging, repair.staged.values())
 
     index = FileIndex()
-    staged = {move.path: move.source for move in unfinished}
-    index.publish((info.path, Entry(info, staged.get(info.path))) for info in entries)
-    for damage in damages:
-        _log.error("%s: %r is damaged: %s", folder.path, damage.path, damage)
-    return Recovery(n_moves + n_made, n_leftovers, tuple(truncated), tuple(damages)), index, waiting
+    index.publish(
+        (path, Entry(info, repair.staged.get(path), noted.get(path) if info.kind == "file" else None))
+        for path, info in known.items()
+    )
+    for damage in repair.damages:
+        _log.error("%s: %s", folder.path, damage)
+    recovery = Recovery(repair.n_redone, n_leftovers, tuple(repair.truncated), tuple(repair.damages))
+    return recovery, index, repair.failed
 
 
-def _redo(
-    moves: dict[str, Move], known: dict[str, FileInfo], folder: Folder, staging: Folder
-) -> tuple[int, list[Move], set[str]]:
-    """Finish committed moves, where that is still to do: their number, those that failed, folders that changed."""
-    n_done, failed, changed = 0, [], set()
-    for move in moves.values():
-        info = known.get(move.path)
-        try:
-            if move.source is not None:
-                if staging.lstat(move.source) is None:
-                    continue  # done before
-            elif (found := _lstat(folder, move.path)) is None or (
-                info is not None and (info.kind == "file" or stat.S_ISDIR(found.st_mode))
-            ):
-                continue  # done before, and perhaps the path has been given to something new
-            changed |= perform(move, folder, staging)
-            n_done += 1
-        except OSError as error:
-            _log.warning("%s: %r could not be moved to its place: %s", folder.path, move.path, error)
-            failed.append(move)
-    return n_done, failed, changed
+class _Repair:
+    """The steps, and what they find. One path that cannot be repaired does not keep the others from it."""
 
+    def __init__(self, folder: Folder, staging: Folder, known: dict[str, FileInfo]) -> None:
+        self.folder = folder
+        self.staging = staging
+        self.known = known
+        self.n_redone = 0
+        self.changed: set[str] = set()  # folders to be synced
+        self.failed: deque[Move] = deque()
+        self.staged: dict[str, str] = {}  # of the failed ones: where the file is instead
+        self.truncated: list[str] = []
+        self.damages: list[Damage] = []
 
-def _make_folders(entries: list[FileInfo], folder: Folder) -> tuple[int, list[Move], set[str]]:
-    """Make the folders of the table that are missing: their number, those that failed, folders that changed."""
-    n_made, failed, changed = 0, [], set()
-    for info in entries:
-        if info.kind != "directory":
-            continue
-        try:
-            if _lstat(folder, info.path) is None:
-                changed |= folder.make(info.path)
-                n_made += 1
-        except OSError as error:
-            _log.warning("%s: the folder %r could not be made: %s", folder.path, info.path, error)
-            failed.append(Move(info.path, None, 0))
-    return n_made, failed, changed
-
-
-def _check_files(entries: list[FileInfo], folder: Folder, elsewhere: set[str]) -> tuple[list[str], list[Damage]]:
-    """Cut off what is behind the committed ends, and find what is missing."""
-    truncated, damages = [], []
-    for info in entries:
-        if info.path in elsewhere:
-            continue
-        found = _lstat(folder, info.path)
-        if info.kind == "directory":
-            if found is None or not stat.S_ISDIR(found.st_mode):
-                damages.append(Damage(info.path, 0, None))
-        elif found is None or not stat.S_ISREG(found.st_mode):
-            damages.append(Damage(info.path, info.size, None))
-        elif found.st_size < info.size:
-            damages.append(Damage(info.path, info.size, found.st_size))
-        elif found.st_size > info.size:
-            fd = folder.open_file(info.path, os.O_WRONLY)
+    def redo(self, rows: list[Move]) -> None:
+        """Of the renames and removals of a path only the last counts, and of the appends those after it."""
+        last: dict[str, Move] = {}
+        appends: dict[str, list[Move]] = {}
+        for move in rows:
+            self.changed |= {"", *ancestors_of(move.path)}
+            if move.kind == "append":
+                appends.setdefault(move.path, []).append(move)
+            else:
+                appends.pop(move.path, None)
+                last.pop(move.path, None)
+                last[move.path] = move
+        for move in last.values():
             try:
-                folder.layer.truncate(fd, info.size)
-                folder.layer.fsync(fd)
+                self.n_redone += self._put(move) if move.kind == "put" else self._drop(move)
+            except OSError as error:
+                self._fail(move, error)
+        for path, moves in appends.items():
+            try:
+                self.n_redone += self._append(path, moves)
+            except OSError as error:
+                self._fail(moves[0], error)
+
+    def _fail(self, move: Move, error: OSError) -> None:
+        _log.warning("%s: what was committed for %r could not be done: %s", self.folder.path, move.path, error)
+        self.failed.append(move)
+        if move.source is not None:
+            self.staged[move.path] = move.source
+
+    def _put(self, move: Move) -> bool:
+        """Rename the staged file; one whose bytes are in the redo row is made anew, for the disk may have lost them."""
+        assert move.source is not None
+        if move.data is not None:
+            if self.staging.lstat(move.source) is not None:
+                self.staging.layer.unlink(move.source, self.staging.fd)
+            fd = self.staging.layer.create(move.source, self.staging.fd)
+            try:
+                self.staging.layer.write(fd, move.data, 0)
+                self.staging.layer.fsync(fd)
             finally:
                 os.close(fd)
-            truncated.append(info.path)
-    return truncated, damages
+        elif self.staging.lstat(move.source) is None:
+            return False  # done before
+        self.changed |= perform(move, self.folder, self.staging)
+        return True
+
+    def _drop(self, move: Move) -> bool:
+        found, info = self._lstat(move.path), self.known.get(move.path)
+        if found is None or (info is not None and (info.kind == "file" or stat.S_ISDIR(found.st_mode))):
+            return False  # done before, and perhaps the path has been given to something new
+        self.changed |= perform(move, self.folder, self.staging)
+        return True
+
+    def _append(self, path: str, moves: list[Move]) -> int:
+        """Write appended bytes again, unless bytes before them are missing too."""
+        info = self.known.get(path)
+        if info is None or info.kind != "file":
+            return 0
+        n_written = 0
+        in_staging = self.staged.get(path)
+        where, name = (self.folder, path) if in_staging is None else (self.staging, in_staging)
+        fd = where.open_file(name, os.O_WRONLY)
+        try:
+            for move in moves:
+                if move.data is not None and os.fstat(fd).st_size >= move.offset:
+                    where.layer.write(fd, move.data, move.offset)
+                    n_written += 1
+            where.layer.fsync(fd)
+        finally:
+            os.close(fd)
+        return n_written
+
+    def make_folders(self) -> None:
+        for info in self.known.values():
+            if info.kind == "directory" and self._lstat(info.path) is None:
+                try:
+                    self.changed |= self.folder.make(info.path)
+                    self.n_redone += 1
+                except OSError as error:
+                    self._fail(Move("make", info.path), error)
+
+    def check_files(self) -> None:
+        """Cut off what is behind the committed ends, and find what is missing."""
+        for info in self.known.values():
+            if info.path in self.staged:
+                continue
+            found = self._lstat(info.path)
+            if info.kind == "directory":
+                if found is None or not stat.S_ISDIR(found.st_mode):
+                    self.damages.append(Damage(info.path, 0, None))
+            elif found is None or not stat.S_ISREG(found.st_mode):
+                self.damages.append(Damage(info.path, info.size, None))
+            elif found.st_size < info.size:
+                self.damages.append(Damage(info.path, info.size, found.st_size))
+            elif found.st_size > info.size:
+                self._truncate(info)
+
+    def _truncate(self, info: FileInfo) -> None:
+        fd = self.folder.open_file(info.path, os.O_WRONLY)
+        try:
+            self.folder.layer.truncate(fd, info.size)
+            self.folder.layer.fsync(fd)
+        finally:
+            os.close(fd)
+        self.truncated.append(info.path)
+
+    def _lstat(self, path: str) -> os.stat_result | None:
+        """As Folder.lstat, but nothing is found behind a file or a link either."""
+        try:
+            return self.folder.lstat(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                return None
+            raise
 
 
-def _clean(staging: Folder, wanted: set[str | None]) -> int:
+def _remove_leftovers(staging: Folder, wanted: Iterable[str]) -> int:
     """Remove what was staged and never committed."""
-    leftovers = [name for name in sorted(os.listdir(staging.fd)) if name not in wanted]
+    kept = set(wanted)
+    leftovers = [name for name in sorted(os.listdir(staging.fd)) if name not in kept]
     for name in leftovers:
         staging.layer.unlink(name, staging.fd)
     return len(leftovers)
-
-
-def _lstat(folder: Folder, path: str) -> os.stat_result | None:
-    """As Folder.lstat, and nothing is found behind a link or a file either."""
-    try:
-        return folder.lstat(path)
-    except NotADirectoryError:
-        return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return None
-        raise

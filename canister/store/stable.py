@@ -18,22 +18,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import bindparam, select
-
-from canister.errors import BadRequest, Busy, Conflict, NotFound, StoreDamaged
+from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StoreDamaged
+from canister.store.commit import delete_redo
 from canister.store.db import Database
 from canister.store.files import FileLayer, Folder, clear_error
-from canister.store.index import Entry, FileIndex, FileInfo, damaged
+from canister.store.index import Entry, FileIndex, FileInfo, Upload, damaged
 from canister.store.paths import clean_folder, clean_path, names_folder
-from canister.store.recovery import Move, Recovery, perform, recover
-from canister.store.tables import uploads
-from canister.store.transaction import Transaction, Upload
+from canister.store.recovery import Recovery, recover
+from canister.store.redo import Move, perform
+from canister.store.transaction import Transaction
 
 __all__ = ["FileInfo", "Recovery", "StableMemory", "Transaction", "Upload", "clean_path"]
 
 CLAIM_SECONDS = 30
+SYNC_SECONDS = 0.2  # how long redo rows gather before what they stand for is brought to the disk
 
-_SELECT_UPLOAD = select(uploads).where(uploads.c.path == bindparam("path"))
 _log = logging.getLogger(__name__)
 
 
@@ -56,20 +55,31 @@ class StableMemory:
         *,
         layer: FileLayer | None = None,
         clock: Callable[[], int] = time.time_ns,
+        sync_seconds: float | None = SYNC_SECONDS,
     ) -> None:
-        """folder, staging: on one file system, for new files are moved from one to the other. clock: ns since 1970."""
+        """folder, staging: on one file system, for new files are moved from one to the other. clock: ns since 1970.
+
+        sync_seconds: None if nothing is to be synced unless `sync` is called.
+        """
         self.database = database
         self.layer = layer or FileLayer()
         self.clock = clock
         self.index = FileIndex()
-        self.settled_row = 0  # every redo row up to this id is done; the next transaction deletes them
+        self.done_row = 0  # every redo row up to this id is done with; the next transaction deletes them
         self._folder_path = folder
         self._staging_path = staging
         self._folder: Folder | None = None
         self._staging: Folder | None = None
-        self._unsettled: deque[Move] = deque()  # committed, not yet done; strictly in this order
-        self._unsynced: set[str] = set()  # folders whose names changed
-        self._settling = threading.Lock()
+        self._moves: deque[Move] = deque()  # committed, not yet performed; strictly in this order
+        self._unsynced_files: set[str] = set()  # whose last bytes are perhaps only in redo rows
+        self._unsynced_folders: set[str] = set()  # whose names changed
+        self._performed_row = 0
+        self._settling = threading.Lock()  # around the four above
+        self._syncing = threading.Lock()
+        self._sync_seconds = sync_seconds
+        self._sync_thread: threading.Thread | None = None
+        self._is_dirty = threading.Event()
+        self._is_closing = threading.Event()
         self._claims: set[str] = set()  # paths that a prepared transaction is changing
         self._claimed = threading.Condition()
 
@@ -99,17 +109,39 @@ class StableMemory:
                 fcntl.flock(self._staging.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
             except BlockingIOError:
                 raise Conflict(f"{self._folder_path} is in use by another process; stop that one first") from None
-            recovery, self.index, self._unsettled = recover(self._folder, self._staging, self.database)
+            recovery, self.index, self._moves = recover(self._folder, self._staging, self.database)
         except OSError as error:
-            self.close()
+            self._close_folders()
             raise clear_error(error, str(self._folder_path)) from error
         except BaseException:
-            self.close()
+            self._close_folders()
             raise
+        if self._sync_seconds is not None:
+            self._sync_thread = threading.Thread(target=self._keep_synced, name="sync", daemon=True)
+            self._sync_thread.start()
         return recovery
 
     def close(self) -> None:
-        """Let go of the folders. Committed changes are safe in any case. May be called twice."""
+        """Bring everything to its place, as far as the disk allows, and let go of the folders. May be called twice.
+
+        Before the database is closed, best: then no redo rows are left. Committed changes are safe in any case.
+        """
+        self._is_closing.set()
+        self._is_dirty.set()
+        if self._sync_thread is not None:
+            self._sync_thread.join()
+            self._sync_thread = None
+        if self._folder is not None:
+            try:
+                self.sync()
+                if self.done_row and self.database.is_open:
+                    last_row = self.done_row
+                    self.database.submit(lambda connection: delete_redo(connection, last_row)).result()
+            except (OSError, CanisterError) as error:
+                _log.warning("%s: left to the next start: %s", self._folder_path, error)
+        self._close_folders()
+
+    def _close_folders(self) -> None:
         for folder in (self._folder, self._staging):
             if folder is not None:
                 folder.close()
@@ -150,7 +182,7 @@ class StableMemory:
         Only a file that is replaced or removed later changes its meaning; one that is mapped keeps its bytes.
         """
         if (entry := self.index.get(clean_path(path))) is not None and entry.staged is not None:
-            self.settle()
+            self._settle_quietly()
         opened = self.open_file(path)
         try:
             n_bytes = os.fstat(opened.fd).st_size
@@ -179,9 +211,8 @@ class StableMemory:
 
     def upload(self, path: str) -> Upload | None:
         """What is noted of the upload of this file; None when there is nothing, or the file changed since."""
-        with self.database.read() as connection:
-            row = connection.execute(_SELECT_UPLOAD, {"path": clean_path(path)}).one_or_none()
-        return None if row is None else Upload(row.size, row.sha256, row.last_offset)
+        entry = self.index.get(clean_path(path))
+        return None if entry is None else entry.upload
 
     def begin(self) -> Transaction:
         """A new transaction: `with memory.begin() as transaction: …`; left without a commit, it is rolled back."""
@@ -237,31 +268,77 @@ class StableMemory:
         What cannot be moved now is readable where it is, and is tried again at the next change and at the next start.
         """
         with self._settling:
-            self._unsettled.extend(moves)
-            waiting = {move.source for move in self._unsettled}
+            self._moves.extend(moves)
+            waiting = {move.source for move in self._moves}
             self.index.publish(
-                (path, entry if entry is None or entry.staged in waiting else Entry(entry.info))
+                (path, entry if entry is None or entry.staged in waiting else entry._replace(staged=None))
                 for path, entry in changes
             )
+        self._settle_quietly()
+
+    def _settle_quietly(self) -> None:
         try:
             self.settle()
         except OSError as error:
             _log.warning("%s: files could not be moved to their places yet: %s", self._folder_path, error)
 
     def settle(self) -> None:
-        """Do the moves that are committed, in their order, and bring them to the disk. Raises OSError."""
-        if not self._unsettled:
+        """Perform the moves that are committed, in their order. Raises OSError; the rest is left then."""
+        if not self._moves:
             return
         with self._settling:
-            row = 0
-            while self._unsettled:
-                move = self._unsettled[0]
-                self._unsynced |= perform(move, self.folder, self.staging)
+            while self._moves:
+                move = self._moves[0]
+                self._unsynced_folders |= perform(move, self.folder, self.staging)
+                if move.data is not None:
+                    self._unsynced_files.add(move.path)
                 entry = self.index.get(move.path)
-                if entry is not None and entry.staged is not None and entry.staged == move.source:
-                    self.index.publish([(move.path, Entry(entry.info))])
-                row = max(row, move.row)
-                self._unsettled.popleft()
-            self.folder.sync(self._unsynced)
-            self._unsynced.clear()
-            self.settled_row = max(row, self.settled_row)
+                if move.kind == "put" and entry is not None and entry.staged == move.source:
+                    self.index.publish([(move.path, entry._replace(staged=None))])
+                self._performed_row = max(move.row, self._performed_row)
+                self._moves.popleft()
+        self._is_dirty.set()
+
+    def is_unsynced(self, path: str) -> bool:
+        """Are there bytes of this file that perhaps stand only in redo rows?"""
+        with self._syncing, self._settling:  # a sync under way has taken the files, but not yet synced them
+            return path in self._unsynced_files or any(move.path == path for move in self._moves)
+
+    def sync(self) -> None:
+        """Bring everything that is committed to the disk, so that no redo row is needed any more. Raises OSError."""
+        with self._syncing:
+            self.settle()
+            with self._settling:
+                names, folders, last_row = self._unsynced_files, self._unsynced_folders, self._performed_row
+                self._unsynced_files, self._unsynced_folders = set(), set()
+            try:
+                for path in sorted(names):
+                    self._sync_file(path)
+                self.folder.sync(folders)
+            except BaseException:
+                with self._settling:
+                    self._unsynced_files |= names
+                    self._unsynced_folders |= folders
+                raise
+            self.done_row = last_row
+
+    def _sync_file(self, path: str) -> None:
+        try:
+            opened = self.open_file(path)
+        except (NotFound, BadRequest):
+            return  # removed since, and that is committed
+        try:
+            self.layer.fsync(opened.fd)
+        finally:
+            os.close(opened.fd)
+
+    def _keep_synced(self) -> None:
+        while True:
+            self._is_dirty.wait()
+            if self._is_closing.wait(self._sync_seconds):
+                return
+            self._is_dirty.clear()
+            try:
+                self.sync()
+            except (OSError, CanisterError) as error:
+                _log.warning("%s could not be synced yet: %s", self._folder_path, error)

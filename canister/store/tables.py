@@ -7,7 +7,7 @@ server's database holds what all canisters share. Times are nanoseconds since 19
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Integer, MetaData, Table, Text
+from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Integer, LargeBinary, MetaData, Table, Text
 
 _NAMES = {"ck": "ck_%(table_name)s_%(constraint_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
 
@@ -56,14 +56,16 @@ uploads = Table(
     Column("last_offset", BigInteger, nullable=False),
 )
 
-# Renames and removals that are committed but perhaps not yet done: `source`, a name in the staging folder, becomes
-# `target`; without a source, `target` goes away.
-file_moves = Table(
-    "file_moves",
+# What is committed but perhaps not on the disk yet; `redo.py` says what the kinds mean and use.
+redo = Table(
+    "redo",
     canister_metadata,
     Column("id", Integer, primary_key=True),
+    Column("kind", Text, CheckConstraint("kind IN ('put', 'append', 'drop')", name="kind"), nullable=False),
+    Column("path", Text, nullable=False),
     Column("source", Text),
-    Column("target", Text, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("data", LargeBinary),
     sqlite_autoincrement=True,
 )
 
@@ -76,6 +78,42 @@ saved_chats = Table(
     Column("created_ns", BigInteger, nullable=False),
     Column("chat", Text, nullable=False),
     sqlite_autoincrement=True,
+)
+
+# Amounts that calls draw from and add to; changed by differences, so that calls may commit in any order.
+ledger = Table(
+    "ledger",
+    canister_metadata,
+    Column("name", Text, primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+)
+
+call_log = Table(
+    "call_log",
+    canister_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("caller", Text, nullable=False, index=True),
+    Column("method", Text, nullable=False),
+    Column("timestamp_ns", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("instructions", BigInteger, nullable=False),
+    Column("cycles", BigInteger, nullable=False),
+    Column("limit", BigInteger),  # NULL: not enforced
+    Column("parts", JSON, nullable=False),  # instructions by part of the formula
+    sqlite_autoincrement=True,
+)
+
+# Answers to update calls that came as IC messages, so that a message that comes again is answered and not run again.
+requests = Table(
+    "requests",
+    canister_metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("caller", Text, nullable=False),
+    Column("kept_until_ns", BigInteger, nullable=False, index=True),
+    Column("reply", LargeBinary),  # Candid; NULL: rejected
+    Column("reject_code", Integer),
+    Column("reject_message", Text),
+    Column("error_code", Text),
 )
 
 canisters = Table(

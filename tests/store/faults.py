@@ -12,8 +12,10 @@ One operation is one call of the file layer, or one COMMIT. What happens at numb
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,22 +73,24 @@ class Faults:
 
 
 @dataclass
-class _Unsynced:
+class Unsynced:
     """A change that is not on the disk yet: how to undo it, and the file or folder whose fsync makes it last."""
 
     inode: tuple[int, int]
     undo: Callable[[], None]
 
 
+_numbers = itertools.count()
+
+
 class FaultyLayer(FileLayer):
     """As the real one, with faults; and it can forget what was never synced, as a power cut may."""
 
-    def __init__(self, faults: Faults, graveyard: Path) -> None:
+    def __init__(self, faults: Faults, graveyard: Path, unsynced: list[Unsynced]) -> None:
         self.faults = faults
         self.graveyard = graveyard
-        self.unsynced: list[_Unsynced] = []
+        self.unsynced = list(unsynced)
         self._fds: list[int] = []
-        self._n_buried = 0
 
     def close(self) -> None:
         for fd in self._fds:
@@ -101,13 +105,17 @@ class FaultyLayer(FileLayer):
                 change.undo()
 
     def _note(self, fd: int, undo: Callable[[int], None]) -> None:
-        kept = os.dup(fd)
-        self._fds.append(kept)
-        self.unsynced.append(_Unsynced(_inode(fd), lambda: undo(kept)))
+        kept = self._keep(fd)
+        self.unsynced.append(Unsynced(_inode(fd), lambda: undo(kept)))
+
+    def _keep(self, fd: int) -> int:
+        """Another descriptor of the same file or folder, which shares no lock with the first."""
+        is_folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+        self._fds.append(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY if is_folder else os.O_RDWR))
+        return self._fds[-1]
 
     def _bury(self, name: str, folder_fd: int) -> Path:
-        self._n_buried += 1
-        grave = self.graveyard / str(self._n_buried)
+        grave = self.graveyard / str(next(_numbers))
         os.link(name, grave, src_dir_fd=folder_fd)
         return grave
 
@@ -128,16 +136,15 @@ class FaultyLayer(FileLayer):
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         half = self.faults.step()
-        writable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
-        before = os.pread(writable, 1 << 30, offset)
+        kept = self._keep(fd)
+        before = os.pread(kept, 1 << 30, offset)
         n_before = os.fstat(fd).st_size
 
         def undo(at: int) -> None:
             os.pwrite(at, before, offset)
             os.ftruncate(at, n_before)
 
-        self._note(writable, undo)
-        os.close(writable)
+        self._note(fd, undo)
         super().write(fd, data[: len(data) // 2] if half else data, offset)
         self._half(half)
 
@@ -148,10 +155,8 @@ class FaultyLayer(FileLayer):
 
     def truncate(self, fd: int, size: int) -> None:
         half = self.faults.step()
-        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDWR)
-        tail = os.pread(readable, 1 << 30, size)
-        self._note(readable, lambda at: os.pwrite(at, tail, size) and None)
-        os.close(readable)
+        tail = os.pread(self._keep(fd), 1 << 30, size)
+        self._note(fd, lambda at: os.pwrite(at, tail, size) and None)
         if not half or self.faults.mode == "tear":
             super().truncate(fd, size)
         self._half(half)
@@ -170,8 +175,7 @@ class FaultyLayer(FileLayer):
         with suppress(FileNotFoundError, PermissionError):  # PermissionError: a folder, then rename fails as well
             grave = self._bury(target, target_folder_fd)
         super().rename(source, source_folder_fd, target, target_folder_fd)
-        back_to = os.dup(source_folder_fd)
-        self._fds.append(back_to)
+        back_to = self._keep(source_folder_fd)
 
         def undo(at: int) -> None:
             os.rename(target, source, src_dir_fd=at, dst_dir_fd=back_to)

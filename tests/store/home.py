@@ -5,23 +5,23 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import select
-from tests.store.faults import FaultyDatabase, FaultyLayer, Faults
-
 from canister.store.db import Database
 from canister.store.files import FileLayer
 from canister.store.stable import Recovery, StableMemory
-from canister.store.tables import file_moves, files, settings, uploads
+from tests.store.faults import Faults, FaultyDatabase, FaultyLayer, Unsynced
 
 
 class Home:
     """What a canister keeps on the disk, opened with or without faults. Its clock ticks once per transaction."""
 
-    def __init__(self, root: Path, faults: Faults | None = None) -> None:
+    def __init__(self, root: Path, faults: Faults | None = None, unsynced: list[Unsynced] | None = None) -> None:
+        """unsynced: what another process left so on this disk."""
         root.mkdir(exist_ok=True)
         self.root = root
         self.faults = faults
@@ -30,12 +30,17 @@ class Home:
             self.database = Database(root / "canister.db", "canister")
         else:
             graveyard = root.with_name(root.name + "-graveyard")
-            graveyard.mkdir()
-            self.layer = FaultyLayer(faults, graveyard)
+            graveyard.mkdir(exist_ok=True)
+            self.layer = FaultyLayer(faults, graveyard, unsynced or [])
             self.database = FaultyDatabase(root / "canister.db", faults)
         ticks = itertools.count(1_000)
         self.memory = StableMemory(
-            root / "stable", root / "staging", self.database, layer=self.layer, clock=lambda: next(ticks)
+            root / "stable",
+            root / "staging",
+            self.database,
+            layer=self.layer,
+            clock=lambda: next(ticks),
+            sync_seconds=None,
         )
 
     def __enter__(self) -> Self:
@@ -52,11 +57,13 @@ class Home:
         return self.memory.recover()
 
     def close(self) -> None:
+        if self.faults is not None and self.faults.is_dead:
+            self.memory._close_folders()
         self.memory.close()
         self.database.close()
         if isinstance(self.layer, FaultyLayer):
             self.layer.close()
-            shutil.rmtree(self.layer.graveyard)
+            shutil.rmtree(self.layer.graveyard, ignore_errors=True)
 
     def crashed(self, image: Path, forgotten: float = 0) -> Path:
         """A copy of what is on the disk at this moment, less the given share of what was never synced."""
@@ -71,16 +78,14 @@ class Home:
         """All that is committed: files with their contents, in their order, and the tables."""
         infos = self.memory.walk("")
         assert infos is not None
-        with self.database.read() as connection:
+        with closing(sqlite3.connect(self.root / "canister.db")) as connection:
             rows = {
-                table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
-                for table in (files, uploads, settings)
+                table: connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+                for table in ("files", "uploads", "settings")
             }
         return {
             "walk": infos,
-            "contents": {
-                info.path: self.memory.read(info.path, 0, 1 << 20) for info in infos if info.kind == "file"
-            },
+            "contents": {info.path: self.memory.read(info.path, 0, 1 << 20) for info in infos if info.kind == "file"},
             "total_bytes": self.memory.total_bytes(),
             **rows,
         }
@@ -101,5 +106,5 @@ class Home:
         assert os.listdir(self.root / "staging") == []
 
     def n_redo_rows(self) -> int:
-        with self.database.read() as connection:
-            return len(connection.execute(select(file_moves)).all())
+        with closing(sqlite3.connect(self.root / "canister.db")) as connection:
+            return int(connection.execute("SELECT count(*) FROM redo").fetchone()[0])

@@ -47,10 +47,14 @@ def upgrade() -> None:
         sa.Column("last_offset", sa.BigInteger, nullable=False),
     )
     op.create_table(
-        "file_moves",
+        "redo",
         sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("path", sa.Text, nullable=False),
         sa.Column("source", sa.Text),
-        sa.Column("target", sa.Text, nullable=False),
+        sa.Column("offset", sa.BigInteger, nullable=False),
+        sa.Column("data", sa.LargeBinary),
+        sa.CheckConstraint("kind IN ('put', 'append', 'drop')", name="ck_redo_kind"),
         sqlite_autoincrement=True,
     )
     op.create_table(
@@ -63,3 +67,33 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_saved_chats_caller", "saved_chats", ["caller"])
+    op.create_table(
+        "ledger",
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("amount", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "call_log",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("caller", sa.Text, nullable=False),
+        sa.Column("method", sa.Text, nullable=False),
+        sa.Column("timestamp_ns", sa.BigInteger, nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False),
+        sa.Column("instructions", sa.BigInteger, nullable=False),
+        sa.Column("cycles", sa.BigInteger, nullable=False),
+        sa.Column("limit", sa.BigInteger),
+        sa.Column("parts", sa.JSON, nullable=False),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_call_log_caller", "call_log", ["caller"])
+    op.create_table(
+        "requests",
+        sa.Column("id", sa.LargeBinary, primary_key=True),
+        sa.Column("caller", sa.Text, nullable=False),
+        sa.Column("kept_until_ns", sa.BigInteger, nullable=False),
+        sa.Column("reply", sa.LargeBinary),
+        sa.Column("reject_code", sa.Integer),
+        sa.Column("reject_message", sa.Text),
+        sa.Column("error_code", sa.Text),
+    )
+    op.create_index("ix_requests_kept_until_ns", "requests", ["kept_until_ns"])

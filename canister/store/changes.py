@@ -1,0 +1,143 @@
+"""One path's change in a transaction, and how its bytes come to the disk before the commit, or off it again.
+
+New contents go to a new file in the staging folder, appended bytes behind the committed end of their file. Few bytes
+stand in the redo row as well, and are left to the next sync; more are brought to the disk now.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from canister.errors import BadRequest
+from canister.store.index import FileInfo, Kind, damaged
+
+if TYPE_CHECKING:
+    from canister.store.stable import StableMemory
+
+
+class Committed(NamedTuple):
+    """A piece of new content: all of a file in stable memory, as it is when the transaction is prepared."""
+
+    path: str
+
+
+Piece = bytes | Committed | Path
+"""A Path is a file of the host."""
+
+
+@dataclass(slots=True)
+class Change:
+    """What becomes of one path. kind None: it goes away. removed: what was there goes away first, with its id."""
+
+    kind: Kind | None
+    removed: bool
+    pieces: list[Piece] = field(default_factory=list)
+    in_place: bool = False  # the pieces go behind the committed end
+    # known when prepared:
+    base: FileInfo | None = None  # the file that is appended to
+    staged: str | None = None  # the new file's name in the staging folder
+    size: int = 0  # of the whole file
+    redo: bytes | None = None  # the new bytes, if they stand in the redo row; else they are on the disk
+
+    def small(self) -> bytes | None:
+        """The new bytes, when they are at hand."""
+        parts = [piece for piece in self.pieces if isinstance(piece, bytes)]
+        return b"".join(parts) if len(parts) == len(self.pieces) else None
+
+    def n_bytes_at_hand(self) -> int:
+        return sum(len(piece) for piece in self.pieces if isinstance(piece, bytes))
+
+
+def write_bytes(memory: StableMemory, path: str, change: Change, n_redo_bytes: int) -> None:
+    """Write the new bytes of a file where they do not count yet; at most n_redo_bytes of them may go into redo rows.
+
+    Raises OSError, StoreDamaged, BadRequest.
+    """
+    if change.kind == "file" and change.n_bytes_at_hand() <= n_redo_bytes:
+        change.redo = change.small()
+    if change.in_place:
+        _append(memory, path, change)
+    else:
+        _stage(memory, change)
+
+
+def take_back(memory: StableMemory, path: str, change: Change) -> None:
+    """Remove what write_bytes wrote, if the transaction comes to nothing. Raises OSError, StoreDamaged."""
+    if change.staged is not None:
+        memory.layer.unlink(change.staged, memory.staging.fd)
+    elif change.base is not None:
+        opened = memory.open_file(path, os.O_WRONLY)
+        try:
+            memory.layer.truncate(opened.fd, change.base.size)
+        finally:
+            os.close(opened.fd)
+
+
+def _stage(memory: StableMemory, change: Change) -> None:
+    name = secrets.token_hex(8)
+    fd = memory.layer.create(name, memory.staging.fd)
+    change.staged = name
+    try:
+        change.size = _write_pieces(memory, fd, 0, change.pieces)
+        if change.redo is None:
+            memory.layer.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _append(memory: StableMemory, path: str, change: Change) -> None:
+    if change.redo is None and memory.is_unsynced(path):
+        memory.sync()  # else a redo row of before could, after a crash, be done over what is written here
+    opened = memory.open_file(path, os.O_WRONLY)
+    try:
+        n_found = os.fstat(opened.fd).st_size
+        if n_found < opened.info.size:
+            raise damaged(opened.info, n_found)
+        if n_found > opened.info.size:
+            memory.layer.truncate(opened.fd, opened.info.size)  # a roll-back could not do it
+        change.base = opened.info
+        change.size = _write_pieces(memory, opened.fd, opened.info.size, change.pieces)
+        if change.redo is None:
+            memory.layer.fsync(opened.fd)
+    finally:
+        os.close(opened.fd)
+
+
+def _write_pieces(memory: StableMemory, fd: int, offset: int, pieces: list[Piece]) -> int:
+    """Write the pieces one after the other; returns the offset after the last."""
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            if piece:
+                memory.layer.write(fd, piece, offset)
+            offset += len(piece)
+        elif isinstance(piece, Path):
+            offset += _import(memory, piece, fd, offset)
+        else:
+            offset += _copy(memory, piece.path, fd, offset)
+    return offset
+
+
+def _copy(memory: StableMemory, path: str, fd: int, offset: int) -> int:
+    opened = memory.open_file(path)
+    try:
+        n_bytes = memory.layer.copy(opened.fd, fd, opened.info.size, offset)
+    finally:
+        os.close(opened.fd)
+    if n_bytes < opened.info.size:
+        raise damaged(opened.info, n_bytes)
+    return n_bytes
+
+
+def _import(memory: StableMemory, source: Path, fd: int, offset: int) -> int:
+    try:
+        source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadRequest(f"file {str(source)!r} cannot be read: {error.strerror}") from error
+    try:
+        return memory.layer.copy(source_fd, fd, os.fstat(source_fd).st_size, offset)
+    finally:
+        os.close(source_fd)

@@ -1,0 +1,130 @@
+"""The SQL of a transaction: the changes of files as rows, and as what is to be seen and done once they are committed.
+
+Runs on the writer thread only, one transaction after the other, so what it sees in the index is the committed state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import Connection, bindparam, delete, insert, update
+
+from canister.errors import Conflict
+from canister.store.changes import Change
+from canister.store.index import Entry, FileIndex, FileInfo, Kind, Upload
+from canister.store.paths import ancestors_of
+from canister.store.redo import Move
+from canister.store.tables import files, redo, uploads
+
+_INSERT_FILE = insert(files)
+_UPDATE_FILE = (
+    update(files)
+    .where(files.c.id == bindparam("file_id"))
+    .values(size=bindparam("new_size"), modified_ns=bindparam("now_ns"))
+)
+_DELETE_FILE = delete(files).where(files.c.id == bindparam("file_id"))
+_INSERT_UPLOAD = insert(uploads)
+_DELETE_UPLOAD = delete(uploads).where(uploads.c.path == bindparam("of_path"))
+_INSERT_REDO = insert(redo)
+_DELETE_REDO = delete(redo).where(redo.c.id <= bindparam("last_row"))
+
+
+def delete_redo(connection: Connection, last_row: int) -> None:
+    """Delete every redo row up to this one: it is done."""
+    connection.execute(_DELETE_REDO, {"last_row": last_row})
+
+
+class FileCommit:
+    """Writes rows, and gathers what follows from them. Raises Conflict if others changed what it rests on meanwhile."""
+
+    def __init__(self, connection: Connection, index: FileIndex, now_ns: int) -> None:
+        self.entries: dict[str, Entry | None] = {}  # by path, as they become
+        self.published: list[tuple[str, Entry | None]] = []  # for the index, in the order of events
+        self.moves: list[Move] = []
+        self._connection = connection
+        self._index = index
+        self._now_ns = now_ns
+
+    def apply(self, changes: Mapping[str, Change]) -> None:
+        for path, change in changes.items():
+            old = self._look(path)
+            if change.removed and old is not None:
+                self._remove(path, old)
+                if change.kind != "file":  # a file is renamed over it
+                    self._move(Move("drop", path))
+                old = None
+            if change.kind is None:
+                continue
+            self._make_folders(ancestors_of(path))
+            if old is not None and old.info.kind != change.kind:
+                raise Conflict(f"{path!r} is a {old.info.kind} by now, and was to be a {change.kind}; try again")
+            if change.kind == "directory":
+                self._make_folders([path])
+            else:
+                self._write(path, change, old)
+
+    def note_uploads(self, notes: Iterable[tuple[str, Upload]]) -> None:
+        for path, upload in notes:
+            entry = self._look(path)
+            if entry is None or entry.info.kind != "file":
+                raise Conflict(f"{path!r} is no file by now; begin the upload anew at offset 0")
+            if entry.upload is not None:
+                self._connection.execute(_DELETE_UPLOAD, {"of_path": path})
+            self._connection.execute(_INSERT_UPLOAD, {"path": path, **upload._asdict()})
+            self._publish(path, entry._replace(upload=upload))
+
+    def _look(self, path: str) -> Entry | None:
+        return self.entries[path] if path in self.entries else self._index.get(path)
+
+    def _publish(self, path: str, entry: Entry | None) -> None:
+        self.entries[path] = entry
+        self.published.append((path, entry))
+
+    def _move(self, move: Move) -> None:
+        row = {"kind": move.kind, "path": move.path, "source": move.source, "offset": move.offset, "data": move.data}
+        key = self._connection.execute(_INSERT_REDO, row).inserted_primary_key
+        assert key is not None
+        self.moves.append(move._replace(row=key[0]))
+
+    def _remove(self, path: str, old: Entry) -> None:
+        if old.info.kind == "directory" and any(self._look(child) for child in self._index.children(path)):
+            raise Conflict(f"folder {path!r} is not empty any more; remove what is in it first")
+        self._connection.execute(_DELETE_FILE, {"file_id": old.info.id})
+        self._forget_upload(path, old)
+        self._publish(path, None)
+
+    def _make_folders(self, paths: list[str]) -> None:
+        for path in paths:
+            entry = self._look(path)
+            if entry is None:
+                self._publish(path, Entry(self._insert(path, "directory", 0)))
+                self.moves.append(Move("make", path))
+            elif entry.info.kind == "file":
+                raise Conflict(f"{path!r} is a file by now, and was to be a folder; try again")
+
+    def _write(self, path: str, change: Change, old: Entry | None) -> None:
+        if change.staged is not None:
+            self._move(Move("put", path, source=change.staged, data=change.redo))
+        elif change.redo:
+            self._move(Move("append", path, offset=change.size - len(change.redo), data=change.redo))
+        if old is None:
+            if change.in_place:
+                raise Conflict(f"{path!r} is gone by now; nothing was appended to it")
+            self._publish(path, Entry(self._insert(path, "file", change.size), change.staged))
+            return
+        row = {"file_id": old.info.id, "new_size": change.size, "now_ns": self._now_ns}
+        self._connection.execute(_UPDATE_FILE, row)
+        self._forget_upload(path, old)
+        info = FileInfo(old.info.id, path, "file", change.size, old.info.created_ns, self._now_ns)
+        self._publish(path, Entry(info, old.staged if change.in_place else change.staged))
+
+    def _insert(self, path: str, kind: Kind, size: int) -> FileInfo:
+        now = self._now_ns
+        row = {"path": path, "kind": kind, "size": size, "created_ns": now, "modified_ns": now}
+        key = self._connection.execute(_INSERT_FILE, row).inserted_primary_key
+        assert key is not None
+        return FileInfo(key[0], path, kind, size, now, now)
+
+    def _forget_upload(self, path: str, old: Entry) -> None:
+        if old.upload is not None:
+            self._connection.execute(_DELETE_UPLOAD, {"of_path": path})
