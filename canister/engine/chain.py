@@ -80,7 +80,7 @@ class ChainSampler:
         p, model = self._params, self._model
         biases = list(p.logit_bias)
         if p.ignore_eos:
-            biases += [(token, -math.inf) for token in sorted(model.eog_tokens)]
+            biases += [(token, -math.inf) for token in model.eog_tokens]
         biases = [(token, bias) for token, bias in biases if 0 <= token < model.n_vocab]
         if biases:
             self._add(Sampler.logit_bias(model, biases))

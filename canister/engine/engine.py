@@ -314,7 +314,7 @@ class Engine:
         outcome: Outcome = call.flight.result
         if call.slot_ is not None:
             try:
-                self._runner.end(call.flight, call.slot)
+                self._runner.end(call)
             except Exception as error:
                 outcome = error
                 self._runner.drop(call.slot)
@@ -338,7 +338,7 @@ class Engine:
     def _step(self) -> None:
         """Schedule, run, postprocess."""
         for call in self._scheduler.admit(self._place):
-            self._advance(call, lambda call=call: self._runner.begin(call.flight, call.slot))  # type: ignore[misc]
+            self._advance(call, lambda call=call: self._runner.begin(call))  # type: ignore[misc]
         step = self._scheduler.schedule()
         if step.rows:
             self._n_rows += len(step.rows)
@@ -398,7 +398,10 @@ class Engine:
 def _deliver(batch: list[_News]) -> None:
     for call, shown, outcome in batch:
         if shown and call.request.on_tokens is not None:
-            call.request.on_tokens(shown)
+            try:
+                call.request.on_tokens(shown)
+            except Exception:  # no reason to leave the others waiting
+                log.exception("a listener failed", caller=call.caller)
         if isinstance(outcome, Exception):
             call.done.set_exception(outcome)
         elif outcome is not None:

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def _set(struct: ctypes.Structure, **fields: object) -> None:
 
 
 class Model:
-    """A model file in memory, and its vocabulary. Everything but loading is thread-safe."""
+    """A model file in memory, and its vocabulary; freed with its last reference. Thread-safe but for loading."""
+
+    _model = None
 
     def __init__(self, path: Path, name: str) -> None:
         params = lib.llama_model_default_params()
@@ -110,10 +113,8 @@ class Model:
             raise ModelError(f"Cannot load the model {name}: {_complaint() or 'not a model file'}")
         self._vocab = lib.llama_model_get_vocab(self._model)
         if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
-            self.close()
             raise ModelError(f"Cannot load the model {name}: it is no decoder-only language model")
         if lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
-            self.close()
             raise ModelError(f"Cannot load the model {name}: it has no vocabulary")
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
@@ -127,25 +128,24 @@ class Model:
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self._model, buffer, len(buffer))
         self.description: str = buffer.value.decode("utf-8", "replace")
-        self.eog_tokens: frozenset[int] = frozenset(
-            token for token in range(self.n_vocab) if lib.llama_vocab_is_eog(self._vocab, token)
-        )
         self._pieces: dict[tuple[int, bool], bytes] = {}
 
-    def close(self) -> None:
+    def __del__(self) -> None:
         if self._model:
             lib.llama_model_free(self._model)
-            self._model = None
 
     def tokenize(self, text: str, add_bos: bool, special: bool) -> list[int]:
         """Tokens of a text. add_bos: if the vocabulary says so. special: parse the likes of <|im_end|>."""
         data = text.encode("utf-8", "replace")
-        room = len(data) + 2  # no token is empty, BOS and EOS aside
-        tokens = (lib.llama_token * room)()
-        n = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, add_bos, special)
-        if n < 0:
-            raise EngineFault(f"a text of {len(data)} bytes does not tokenize ({n})")
-        return tokens[:n]
+        room = len(data) + 2
+        while True:
+            tokens = (lib.llama_token * room)()
+            n = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, add_bos, special)
+            if n >= 0:
+                return tokens[:n]
+            if -n <= room or n == -(2**31):
+                raise EngineFault(f"a text of {len(data)} bytes does not tokenize ({n})")
+            room = -n
 
     def piece(self, token: int, special: bool) -> bytes:
         """Bytes of a token, possibly part of a character. special: show special tokens, else empty."""
@@ -162,7 +162,11 @@ class Model:
         return known
 
     def is_eog(self, token: int) -> bool:
-        return token in self.eog_tokens
+        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    @cached_property
+    def eog_tokens(self) -> tuple[int, ...]:
+        return tuple(token for token in range(self.n_vocab) if self.is_eog(token))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from canister.engine.args import RopeParams
 from canister.engine.kv_rows import KvRowsError, Layout, parse
 from canister.engine.llama import KV_TYPES, UNQUANTIZED, Context, ContextParams, Model, ModelError, start_backend
 from canister.engine.runner import DUMMY_CELLS, Traits
+from canister.engine.scheduler import ALONE
 
 MAX_SLOTS = 8  # when they are chosen by memory
 TINY_MODEL_BYTES = 50_000_000  # one thread is best up to here
@@ -99,7 +100,7 @@ def load(params: LoadParams) -> Loaded:
     shape = ContextParams(
         n_streams=2,
         n_cells=CELLS_STEP,
-        n_rows=max(MIN_ROWS, min(params.n_ubatch, params.n_batch, n_ctx)),
+        n_rows=max(MIN_ROWS, min(params.n_ubatch, params.n_batch, n_ctx, ALONE)),
         n_threads=n_threads,
         type_k=params.type_k,
         type_v=params.type_v,

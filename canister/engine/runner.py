@@ -23,7 +23,7 @@ import numpy as np
 
 from canister.engine.flight import Flight
 from canister.engine.kv_rows import KvRowsError, Layout, decode, encode, merge, parse
-from canister.engine.llama import Context, DecodeAborted
+from canister.engine.llama import Context, DecodeAborted, Logits
 from canister.engine.residency import Slot
 from canister.engine.sequence import Flags, Tokens
 
@@ -74,11 +74,12 @@ class Runner:
 
     # -- a call's beginning and end
 
-    def begin(self, flight: Flight, slot: Slot) -> list[int]:
+    def begin(self, seat: Seated) -> list[int]:
         """Bring the prefix into the slot's stream, as far as it need not be decoded again.
 
         Returns the tokens to show: if logits are at hand nothing need be decoded before the first sample.
         """
+        flight, slot = seat.flight, seat.slot
         n = _common_prefix(slot.tokens, slot.generated, flight)
         if n < len(slot.tokens):
             slot.logits = None
@@ -92,14 +93,14 @@ class Runner:
         if n < len(flight.history):
             return []
         if slot.logits is not None and n == len(slot.tokens):
-            flight.logits = slot.logits
-            return flight.advance(slot.logits)
+            return self._advance(seat, slot.logits)
         # The logits of the last token are needed again: it is decoded again, in its own class.
         flight.n_done = self._truncate(slot.stream, n - 1)
         return []
 
-    def end(self, flight: Flight, slot: Slot) -> None:
+    def end(self, seat: Seated) -> None:
         """Hand out rows, roll back what must not stay, and note what the slot holds."""
+        flight, slot = seat.flight, seat.slot
         request, result = flight.request, flight.result
         if flight.finished == "error" or result.shifted:
             self.drop(slot)
@@ -207,7 +208,7 @@ class Runner:
         """The next prompt tokens of one call; result as that of decode_rows."""
         started = perf_counter()
         flight, stream = seat.flight, seat.slot.stream
-        tokens = flight.chunk(min(n_max, self._context.params.n_rows - 1))
+        tokens = flight.chunk(min(n_max, self._context.params.n_rows))
         n = len(tokens)
         lonely = n == 1 and self._traits.rolls_back
         rows = [*tokens, _DUMMY_TOKEN] if lonely else tokens
@@ -231,14 +232,16 @@ class Runner:
 
     def advance(self, seat: Seated, row: int) -> list[int]:
         """Stop or sample, now that all of the call's history is decoded. The tokens to show."""
-        flight, slot = seat.flight, seat.slot
+        return self._advance(seat, self._context.logits(row))
+
+    def _advance(self, seat: Seated, logits: Logits) -> list[int]:
+        flight, stream = seat.flight, seat.slot.stream
         dropped = flight.shift()
         if dropped is not None:
             start, n = dropped
-            self._context.remove(slot.stream, start, start + n)
-            self._context.move(slot.stream, start + n, self._lengths[slot.stream], -n)
-            self._lengths[slot.stream] -= n
-        logits = self._context.logits(row)
+            self._context.remove(stream, start, start + n)
+            self._context.move(stream, start + n, self._lengths[stream], -n)
+            self._lengths[stream] -= n
         shown = flight.advance(logits)
         if flight.finished:
             flight.logits = logits.copy()

@@ -10,8 +10,10 @@ import pytest
 from canister.engine.llama import start_backend
 from tests.engine import tiny_models
 from tests.engine.driver import Driver
-from tests.harness import CHAT_MODEL, STORY_MODEL
 
+ROOT = Path(__file__).resolve().parents[2]
+STORY_MODEL = ROOT.parent / "shared" / "models" / "stories260Ktok512.gguf"
+CHAT_MODEL = ROOT / "models" / "llama-canister-tiny.gguf"
 MODELS = ["story", "chat", "f32", "f16", "q8_0", "q4_0"]  # a chat is promised to be the same on all of these
 
 
@@ -44,8 +46,8 @@ def drive(model_path: Callable[[str], Path]) -> Iterator[Callable[..., Driver]]:
     """drive(model, **LoadParams) → Driver, closed at the end of the test."""
     drivers: list[Driver] = []
 
-    def start(name: str, **params: object) -> Driver:
-        drivers.append(Driver(model_path(name), **params))
+    def start(model: str, **params: object) -> Driver:
+        drivers.append(Driver(model_path(model), **params))
         return drivers[-1]
 
     yield start

@@ -104,8 +104,9 @@ class Chat:
 
     def copy(self, key: str | None) -> Chat:
         """The same conversation under another name, as copy_prompt_cache makes it."""
-        lists = [list(each) for each in (self.tokens, self.generated, self.segments, self.prompt, self.sampled)]
-        return Chat(self.engine, key, self.defaults, *lists)
+        copy = Chat(self.engine, key, self.defaults, [*self.tokens], [*self.generated], [*self.segments])
+        copy.prompt, copy.sampled = [*self.prompt], [*self.sampled]
+        return copy
 
     def _keep(self, result: GenerateResult) -> None:
         n = result.n_prompt_decoded
