@@ -37,7 +37,7 @@ def controller(call: Call) -> None:
 
 def admin_query(call: Call) -> None:
     """A controller, or a holder of AdminQuery or AdminUpdate."""
-    if not _has_role(call, "AdminQuery", "AdminUpdate"):
+    if not holds_admin_query(call):
         raise AccessDenied
 
 
@@ -49,7 +49,7 @@ def admin_update(call: Call) -> None:
 
 def inference_query(call: Call) -> None:
     """As admin_query; at access level 1 every named caller."""
-    if not (_is_open_to(call) or _has_role(call, "AdminQuery", "AdminUpdate")):
+    if not (_is_open_to(call) or holds_admin_query(call)):
         raise AccessDenied
 
 
@@ -57,6 +57,11 @@ def inference_update(call: Call) -> None:
     """As admin_update; at access level 1 every named caller."""
     if not (_is_open_to(call) or _has_role(call, "AdminUpdate")):
         raise AccessDenied
+
+
+def holds_admin_query(call: Call) -> bool:
+    """May the caller look at what is not its own?"""
+    return _has_role(call, "AdminQuery", "AdminUpdate")
 
 
 def _is_controller(call: Call) -> bool:

@@ -1,7 +1,7 @@
 """Call: one message while it is being executed, and all that a handler is given of the world.
 
-A handler reads the canister's committed state, adds its changes to the call (`change`, `tx`), and asks for locks and the
-engine; it never commits. `dispatch` commits everything at once, or nothing, and releases what the call holds.
+A handler reads the canister's committed state, adds its changes to the call (`change`, `tx`), and asks for locks, the
+engine and a meter; it never commits. `dispatch` commits everything at once, or nothing, and releases what it holds.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from canister.errors import NotFound
+from canister import fees
+from canister.cost_model import other_cost
+from canister.errors import InstructionLimit, NotFound, OutOfCycles
+from canister.ledger import Charge
 
 if TYPE_CHECKING:
     from canister.canister import Canister
     from canister.engine.engine import Engine
+    from canister.ledger import Outcome
+    from canister.meter import CallMeter
     from canister.state import State
     from canister.store.transaction import Transaction
 
 
 class Call:
-    """caller: principal in text form. is_update: False for queries, whose changes are discarded."""
+    """caller: principal in text form. is_update: False for queries, whose changes are discarded.
+
+    meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
+    """
 
     def __init__(self, canister: Canister, method: str, caller: str, *, is_update: bool) -> None:
         self.canister = canister
@@ -29,6 +37,10 @@ class Call:
         self.caller = caller
         self.is_update = is_update
         self.now_ns = time.time_ns()
+        self.meter: CallMeter | None = None
+        self.request_bytes = 0
+        self.is_admitted = False
+        self._flat_cost: int | None = None
         self._transaction: Transaction | None = None
         self._changes: dict[str, object] = {}
         self._held = AsyncExitStack()
@@ -46,11 +58,6 @@ class Call:
         if self._transaction is None:
             self._transaction = self.canister.stable.begin()
         return self._transaction
-
-    @property
-    def is_dirty(self) -> bool:
-        """True when there is anything to commit or to roll back."""
-        return self._transaction is not None or bool(self._changes)
 
     def change(self, **fields: object) -> None:
         """Set fields of the canister's State when the call commits."""
@@ -84,19 +91,76 @@ class Call:
         await self.canister.loaded()
         await self._held.enter_async_context(self.canister.model_gate.exclusive())
 
+    # -- instructions and cycles
+
+    @property
+    def limit(self) -> int | None:
+        """Instructions that this call may take; None when that is not enforced."""
+        settings = self.canister.settings
+        return settings.instruction_limit if self.is_update else settings.query_instruction_limit
+
+    def cost(self, instructions: int) -> None:
+        """What a call that decodes no tokens takes; without this it is what its request's bytes take."""
+        self._flat_cost = instructions
+
+    def charge(self) -> Charge:
+        """What the call has cost so far."""
+        parts: dict[str, int] = {}
+        if self.meter is not None:
+            parts = self.meter.cost.parts()
+        if self._flat_cost is not None:
+            parts["load" if parts else "base"] = self._flat_cost
+        if not parts:
+            parts["base"] = other_cost(self.request_bytes)
+        instructions = sum(parts.values())
+        nodes = self.canister.settings.subnet_nodes
+        cycles = fees.update_cycles(instructions, self.request_bytes, nodes=nodes) if self.is_update else 0
+        return Charge(instructions, cycles, self.limit, parts)
+
+    def is_over_limit(self) -> bool:
+        return self.limit is not None and self.charge().instructions > self.limit
+
+    def check_limit(self) -> None:
+        """Raises InstructionLimit for a call that took more than it may, or that its meter stopped to trap it."""
+        stopped = self.meter is not None and self.meter.policy == "trap" and self.meter.exceeded
+        if self.limit is not None and (stopped or self.is_over_limit()):
+            raise InstructionLimit(self.canister.id, self.limit)
+
+    def check_balance(self) -> None:
+        """Raises OutOfCycles when the balance does not cover what an update may cost at most."""
+        settings = self.canister.settings
+        if not self.is_update or settings.balance_policy != "enforce":
+            return
+        most = fees.update_cycles(self.limit or 0, self.request_bytes, nodes=settings.subnet_nodes)
+        if self.canister.ledger.cycles < most:
+            raise OutOfCycles(self.canister.id, most - self.canister.ledger.cycles)
+
     # -- for dispatch only
 
-    async def commit(self) -> None:
+    async def commit(self, charge: Charge) -> None:
         """Make all changes durable, then visible. Raises what the store raises; then nothing has changed."""
-        if self.is_dirty:
-            transaction = self.tx
-            if self._changes:
-                for statement in self.canister.statements_for(self._changes):
-                    transaction.execute(statement)
-            await self.canister.commit(transaction)
-            self.canister.apply(self._changes)
+        for statement in self.canister.statements_for(self._changes):
+            self.tx.execute(statement)
+        await self._commit_charged(self.tx, charge, "ok")
+        self.canister.apply(self._changes)
         for action in self._on_commit:
             action()
+
+    async def commit_charge(self, charge: Charge, outcome: Outcome, note: Callable[[Transaction], None]) -> None:
+        """After a roll-back: the call is paid and logged all the same. note: adds to the transaction."""
+        transaction = self.canister.stable.begin()
+        try:
+            note(transaction)
+            await self._commit_charged(transaction, charge, outcome)
+        except BaseException:
+            await self.canister.rollback(transaction)
+            raise
+
+    async def _commit_charged(self, transaction: Transaction, charge: Charge, outcome: Outcome) -> None:
+        ledger = self.canister.ledger
+        ledger.charge(transaction, self.caller, self.method, self.now_ns, outcome, charge)
+        await self.canister.commit(transaction)
+        ledger.committed(-charge.cycles)
 
     async def rollback(self) -> None:
         """Undo whatever was prepared."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Executable, select
 from sqlalchemy.dialects.sqlite import insert
@@ -21,16 +21,22 @@ from canister import state as states
 from canister.caches import Caches
 from canister.chats import Chats
 from canister.config import Settings
+from canister.cost_model import CostModel
 from canister.engine.args import RunArgs, parse
 from canister.engine.engine import Engine, LoadParams
-from canister.errors import CanisterError, CanisterStopping, NotFound
+from canister.engine.gguf import GgufError, read_gguf
+from canister.errors import BadRequest, CanisterError, CanisterStopping, NotFound
+from canister.estimate import context_of
+from canister.ingress import Ingress
+from canister.ledger import Ledger
 from canister.locks import Gate, NamedLocks
+from canister.model_shape import read_shape
 from canister.roles import Roles
 from canister.state import State
 from canister.store import tables
 from canister.store.db import Database
 from canister.store.paths import clean_folder, clean_path
-from canister.store.stable import StableMemory
+from canister.store.stable import FileInfo, StableMemory
 from canister.store.transaction import Transaction
 from canister.store.uploads import UploadHasher
 from canister.telemetry import get_logger
@@ -51,12 +57,14 @@ class Canister:
     ) -> None:
         self.id = canister_id
         self.name = name
-        self.settings = settings
+        self.settings = settings.of(name)
         self.controllers = frozenset(controllers)
         self.database = Database(folder / "canister.db", "canister")
         self.stable = StableMemory(folder / "stable", folder / "staging", self.database)
         self.state = State()
         self.roles = Roles(self.database)
+        self.ledger = Ledger(self.database)
+        self.ingress = Ingress(self.database)
         self.chats = Chats(self.database)
         self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)
@@ -64,8 +72,9 @@ class Canister:
         self.model_gate = Gate()
         self.engine: Engine | None = None
         self.load_error: str | None = None
-        self._engine_key: tuple[object, ...] = ()
-        self._keys: dict[Engine, tuple[object, ...]] = {}  # of engines that are loaded and not yet adopted
+        self.cost_model: CostModel | None = None  # of the loaded model
+        self._engine_key: _EngineKey | None = None
+        self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines that are not adopted yet
         self._loading: asyncio.Task[None] | None = None
         self._calls: dict[Call, asyncio.Task[object] | None] = {}
         self._idle = asyncio.Event()
@@ -90,6 +99,7 @@ class Canister:
             rows = connection.execute(select(tables.settings.c.key, tables.settings.c.value)).all()
         self.state = states.from_rows((row.key, row.value) for row in rows)
         self.roles.load()
+        self.ledger.load()
 
     async def _load_again(self, model_args: tuple[str, ...]) -> None:
         try:
@@ -107,6 +117,7 @@ class Canister:
         for task in [task for task in self._calls.values() if task is not None]:
             task.cancel()
         await self._idle.wait()
+        await self.ingress.finished()
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -158,11 +169,7 @@ class Canister:
 
     def heap_bytes(self) -> int:
         """Wasm heap that the loaded model would take on the IC (rough: the cost model's formula)."""
-        if self.engine is None:
-            return BASE_HEAP_BYTES
-        info = self.engine.info
-        kv_bytes = info.kv_bytes_per_token * info.n_ctx
-        return BASE_HEAP_BYTES + info.model_bytes + kv_bytes + info.n_ubatch * info.n_vocab * 4
+        return BASE_HEAP_BYTES if self.cost_model is None else self.cost_model.heap_bytes
 
     # -- committing
 
@@ -195,12 +202,12 @@ class Canister:
     def is_loaded_from(self, path: str) -> bool:
         """Is this file of stable memory the loaded model?"""
         known = self.stable.stat(path)
-        return known is not None and self.engine is not None and self._engine_key[:1] == (known.id,)
+        return known is not None and self._engine_key is not None and self._engine_key.file_id == known.id
 
     def is_loaded_with(self, args: RunArgs) -> bool:
         """Is the model of these flags loaded already, with the same context?"""
         known = self.stable.stat(args.model or "")
-        return known is not None and self.engine is not None and self._engine_key == _engine_key(known.id, args)
+        return known is not None and self._engine_key == _EngineKey.of(known, args)
 
     async def load_engine(self, args: RunArgs) -> Engine:
         """A new engine for the model and context of these flags; the one in use stays. NotFound, BadRequest."""
@@ -209,6 +216,7 @@ class Canister:
         if known is None or known.kind != "file":
             raise NotFound(f"cannot load model {path}: there is no such file in stable memory; upload it first")
         file = self.stable.physical(path)
+        cost_model = await self._cost_model(file, path, args)
         engine = await Engine.load(
             LoadParams(
                 path=file,
@@ -225,8 +233,22 @@ class Canister:
                 n_threads=self.settings.threads,
             )
         )
-        self._keys[engine] = _engine_key(known.id, args)
+        self._known[engine] = _EngineKey.of(known, args), cost_model
         return engine
+
+    async def _cost_model(self, file: Path, path: str, args: RunArgs) -> CostModel:
+        """What calls on this model cost, from the file's header and tensor list."""
+        try:
+            shape = read_shape(await asyncio.to_thread(read_gguf, file))
+        except GgufError as error:
+            raise BadRequest(f"cannot load model {path}: {error}") from error
+        return CostModel(shape, context_of(args, shape), self.settings.page_cost)
+
+    def cost_model_of(self, engine: Engine) -> CostModel:
+        """What calls on this engine cost: the loaded one, or one that a call is just loading."""
+        if engine is self.engine and self.cost_model is not None:
+            return self.cost_model
+        return self._known[engine][1]
 
     async def _model_id(self, path: str, file: Path) -> bytes:
         """SHA-256 of the model file: known from its upload, else computed."""
@@ -243,8 +265,7 @@ class Canister:
     def adopt(self, engine: Engine) -> None:
         """Use this engine from now on, and close the one before."""
         before, self.engine = self.engine, engine
-        self._engine_key = self._keys.pop(engine)
-        self._keys.clear()
+        self._engine_key, self.cost_model = self._known.pop(engine)
         self.load_error = None
         self.caches.clear()
         if before is not None:
@@ -253,6 +274,7 @@ class Canister:
 
     def discard(self, engine: Engine) -> None:
         """Close an engine that is not in use, in the background."""
+        self._known.pop(engine, None)
         task = asyncio.get_running_loop().create_task(engine.close())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -287,14 +309,25 @@ class Canister:
             os.close(opened.fd)
 
 
-def _engine_key(file_id: int, args: RunArgs) -> tuple[object, ...]:
-    return (
-        file_id,
-        args.ctx_size,
-        args.batch_size,
-        args.ubatch_size,
-        args.cache_type_k,
-        args.cache_type_v,
-        args.flash_attn,
-        args.rope,
-    )
+class _EngineKey(NamedTuple):
+    """What a model was loaded from and with; the same key, the same engine."""
+
+    file_id: int
+    modified_ns: int
+    context: tuple[object, ...]
+
+    @classmethod
+    def of(cls, file: FileInfo, args: RunArgs) -> _EngineKey:
+        return cls(
+            file.id,
+            file.modified_ns,
+            (
+                args.ctx_size,
+                args.batch_size,
+                args.ubatch_size,
+                args.cache_type_k,
+                args.cache_type_v,
+                args.flash_attn,
+                args.rope,
+            ),
+        )

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,7 +19,28 @@ from pydantic_settings import (
 
 DEFAULT_CANISTER = "llama_cpp"
 DEFAULT_PORT = 8000
+UPDATE_LIMIT = 40_000_000_000
+QUERY_LIMIT = 5_000_000_000
 LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
+
+
+PER_CANISTER = (
+    "instruction_limit",
+    "query_instruction_limit",
+    "budget_policy",
+    "page_cost",
+    "subnet_nodes",
+    "balance_policy",
+    "slots",
+    "threads",
+)
+
+
+def _limit(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]
 
 
 def default_data_dir() -> Path:
@@ -51,12 +72,53 @@ class Settings(BaseSettings):
         0, ge=0, le=64, description="Chats resident in the KV memory of a model; 0: by memory, at most 8."
     )
     threads: int = Field(0, ge=0, description="Threads that decode; 0: chosen for the machine and the model.")
+    instruction_limit: InstructionLimit = Field(
+        UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
+    )
+    query_instruction_limit: InstructionLimit = Field(
+        QUERY_LIMIT, description="Instructions that one query call may take; none: counted, not enforced."
+    )
+    budget_policy: Literal["yield", "trap"] = Field(
+        "yield",
+        description="What happens at the limit: yield ends the call before the token that would not fit; "
+        "trap fails it as the main network does.",
+    )
+    page_cost: Literal["mainnet", "legacy"] = Field(
+        "mainnet", description="What touching memory costs: mainnet since 2026-07-30; legacy before, and locally."
+    )
+    subnet_nodes: int = Field(13, ge=1, description="Nodes of the subnet whose prices are charged.")
+    balance_policy: Literal["track", "enforce"] = Field(
+        "track", description="track: the cycle balance may fall below zero; enforce: calls are refused (IC0207)."
+    )
     max_body_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, description="Largest body of a call; larger ones are refused with 413."
+    )
+    sync_call_seconds: float = Field(
+        10.0, ge=0, description="How long an IC call is waited for before its client is told to poll."
     )
     log_level: str = Field("info", description="debug, info, warning or error.")
     log_format: str = Field("auto", description="json, console, or auto: console on a terminal.")
     drain_seconds: float = Field(30.0, ge=0, description="How long running calls may take after SIGTERM.")
+
+    canisters: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Settings of single canisters, by name: instruction_limit, query_instruction_limit, budget_policy, "
+        "page_cost, subnet_nodes, balance_policy, slots, threads. In canister.toml: [canisters.llama_cpp]",
+    )
+
+    def of(self, canister: str) -> Settings:
+        """The settings of one canister: those of `canisters` before those of the server."""
+        own = self.canisters.get(canister)
+        return self if own is None else self.__class__.model_validate({**self.model_dump(), **own, "canisters": {}})
+
+    @field_validator("canisters")
+    @classmethod
+    def _known_overrides(cls, canisters: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for canister, own in canisters.items():
+            for name in own:
+                if name not in PER_CANISTER:
+                    raise ValueError(f"[canisters.{canister}] {name}: only {', '.join(PER_CANISTER)} can be set there")
+        return canisters
 
     @field_validator("log_level")
     @classmethod

@@ -1,10 +1,10 @@
 """One message, from the door to the commit. Every transport ends here.
 
-    guard → arguments → handler → commit everything, or nothing → reply | reject
+    guard → arguments → handler → instruction limit → commit everything, or nothing → reply | reject
 
-Only this module commits. A CanisterError is a reply (`Err`), a Trap a reject; both leave no trace. Anything else that
-escapes a handler is a bug: rolled back, logged with its stack, rejected. A call that is cancelled before its commit
-began leaves no trace either; one whose commit has begun is finished first.
+Only this module commits. A CanisterError is a reply (`Err`), a Trap a reject; both leave no trace but what they cost.
+Anything else that escapes a handler is a bug: rolled back, logged with its stack, rejected. A call that is cancelled
+before its commit began leaves no trace at all; one whose commit has begun is finished first.
 """
 
 from __future__ import annotations
@@ -15,53 +15,124 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from canister import telemetry
 from canister.call import Call
-from canister.errors import CanisterError, CanisterTrapped, MethodNotFound, Trap
-from canister.interface import BY_NAME, Method
+from canister.errors import CanisterError, CanisterStopping, CanisterTrapped, InstructionLimit, MethodNotFound, Trap
+from canister.ingress import Answer, Known, Message
+from canister.interface import BY_NAME, Guard, Method, Mode
+from canister.ledger import Charge
 from canister.methods import files
-from canister.records import ApiError, FileUploadRecord, RunOutputRecord
+from canister.records import ApiError, FileUploadRecord, Record, RunOutputRecord
 from canister.telemetry import get_logger
 
 if TYPE_CHECKING:
     from canister.canister import Canister
     from canister.host import Host
     from canister.methods.files import FileStream
+    from canister.store.transaction import Transaction
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a method answered. error: set when `value` stands inside `Err`; its http_status is for REST."""
+    """What a method answered. error: set when `value` stands inside `Err`; its http_status is for REST.
+
+    charge: what the call cost. A Trap that is raised instead of a reply carries it too.
+    """
 
     value: object
     error: CanisterError | None = None
+    charge: Charge | None = None
 
 
-def find_method(canister: Canister, name: str) -> Method:
-    """The row of the interface table; MethodNotFound names the nearest."""
+def find_method(canister: Canister, name: str, mode: Mode = "update") -> Method:
+    """The row of the interface table; MethodNotFound names the nearest. Queries can be called as updates as well."""
     method = BY_NAME.get(name)
-    if method is None:
-        near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
+    if method is None or (mode == "query" and method.mode != "query"):
+        near = [] if name in BY_NAME else difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise MethodNotFound(f"Error from Canister {canister.id}: Canister has no update method '{name[:100]}'.{hint}")
+        raise MethodNotFound(f"Error from Canister {canister.id}: Canister has no {mode} method '{name[:100]}'.{hint}")
     return method
 
 
-async def execute(canister: Canister, method: Method, caller: str, decode: Callable[[], object]) -> Reply:
+Recorder = Callable[["Transaction", "Reply | Trap"], None]
+"""Adds what is answered to the transaction that commits the call."""
+
+
+async def execute(
+    canister: Canister,
+    method: Method,
+    caller: str,
+    decode: Callable[[], object],
+    record: Recorder | None = None,
+) -> Reply:
     """Run one method.
 
     decode: makes the argument from what the door received; called after the guard, and only if the method takes one.
-    Raises Trap for a reject.
+    record: for updates; not called when nothing is committed. Raises Trap for a reject.
     """
 
     async def handle(call: Call) -> object:
-        method.guard(call)
+        _admit(call, method.guard)
         if method.arg is None:
-            return await method.handler(call)
-        return await method.handler(call, decode())
+            value = await method.handler(call)
+        else:
+            arg = decode()
+            call.request_bytes = argument_bytes(arg)
+            value = await method.handler(call, arg)
+        if record is not None and call.is_update:
+            record(call.tx, Reply(value))
+        return value
 
-    return await _run(canister, method.name, caller, handle, is_update=method.mode == "update", err=method.err)
+    is_update = method.mode == "update"
+    return await _run(canister, method.name, caller, handle, is_update=is_update, err=method.err, record=record)
+
+
+def submit(
+    canister: Canister,
+    method: Method,
+    message: Message,
+    decode: Callable[[], object],
+    encode: Callable[[Reply], bytes],
+) -> asyncio.Future[Answer]:
+    """Run one method for a message that may come more than once: the second time, its answer is given again.
+
+    The call goes on when nobody waits for it. The future has CanisterStopping when it was not run.
+    """
+
+    async def run() -> Answer:
+        committed: list[Answer] = []
+
+        def record(transaction: Transaction, outcome: Reply | Trap) -> None:
+            answer = _answer(outcome, encode)
+            canister.ingress.record(transaction, message, answer)
+            transaction.on_commit(lambda: committed.append(answer))
+
+        outcome: Reply | Trap
+        with telemetry.counted(canister.name, method.name) as counted:
+            try:
+                outcome = await execute(canister, method, message.caller, decode, record)
+                counted.is_ok = outcome.error is None
+            except CanisterStopping:
+                raise
+            except Trap as trap:
+                outcome = trap
+        if not committed:
+            committed.append(_answer(outcome, encode))
+            await canister.ingress.record_alone(message, committed[0])
+        return committed[0]
+
+    return canister.ingress.submit(message, run)
+
+
+def find_message(canister: Canister, id: bytes) -> Known | None:
+    """What is known of a message that came to `submit`."""
+    return canister.ingress.find(id)
+
+
+def _answer(outcome: Reply | Trap, encode: Callable[[Reply], bytes]) -> Answer:
+    return Answer.rejected(outcome) if isinstance(outcome, Trap) else Answer(encode(outcome))
 
 
 async def store_stream(canister: Canister, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:
@@ -82,10 +153,14 @@ async def store_stream(canister: Canister, caller: str, path: str, offset: int, 
     async for block in files.regrouped(blocks):
 
         async def handle(call: Call, block: bytes = block, position: int = position) -> FileUploadRecord:
-            guard(call)
+            _admit(call, guard)
+            call.request_bytes = len(block)
             return await files.store_block(call, path, block, position)
 
-        reply = await _run(canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError)
+        # A block is as large as suits the disk, so the limit of a message does not apply to it.
+        reply = await _run(
+            canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
+        )
         if reply.error is not None:
             return reply
         position += len(block)
@@ -108,6 +183,25 @@ def inspect(host: Host) -> list[dict[str, object]]:
     return [canister.summary() for canister in host.canisters]
 
 
+def argument_bytes(value: object) -> int:
+    """Size of an argument, by its contents: the same through every door, whatever form it came in."""
+    if isinstance(value, str):
+        return len(value.encode(errors="surrogatepass"))
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Record):
+        return sum(argument_bytes(getattr(value, name)) for name in type(value).model_fields)
+    if isinstance(value, list):
+        return sum(map(argument_bytes, value))
+    return 0 if value is None else 8
+
+
+def _admit(call: Call, guard: Guard) -> None:
+    guard(call)
+    call.is_admitted = True
+    call.check_balance()
+
+
 async def _run(
     canister: Canister,
     name: str,
@@ -116,27 +210,37 @@ async def _run(
     *,
     is_update: bool,
     err: type | None,
+    is_limited: bool = True,
+    record: Recorder | None = None,
 ) -> Reply:
     call = Call(canister, name, caller, is_update=is_update)
     try:
         with canister.running(call):
             try:
                 value = await handle(call)
-            except BaseException:
+                if is_limited:
+                    call.check_limit()
+            except BaseException as error:
                 await _finish(call.rollback())
+                if isinstance(error, CanisterError | InstructionLimit):
+                    await _finish(_charge_failed(call, error, err, record))
                 raise
+            charge = call.charge()
             if is_update:
-                await _finish(_commit(call))
+                await _finish(_commit(call, charge))
             else:
                 await _finish(call.rollback())
-            return Reply(value)
+            telemetry.count_cost(canister.name, name, charge.instructions, charge.cycles)
+            return Reply(value, charge=charge)
     except CanisterError as error:
-        if err is RunOutputRecord:
-            return Reply(RunOutputRecord(status_code=error.record_status, error=str(error)), error)
-        if err is None:
-            raise CanisterTrapped(f"Error from Canister {canister.id}: {error}") from error
-        return Reply(ApiError(Other=str(error)), error)
-    except (Trap, asyncio.CancelledError):
+        outcome = _outcome(call, error, err)
+        if isinstance(outcome, Trap):
+            raise outcome from error
+        return outcome
+    except Trap as trap:
+        trap.charge = call.charge() if call.is_admitted else None
+        raise
+    except asyncio.CancelledError:
         raise
     except Exception as error:
         log.exception("method failed", canister=canister.name, method=name)
@@ -148,12 +252,38 @@ async def _run(
         await _finish(call.release())
 
 
-async def _commit(call: Call) -> None:
+async def _commit(call: Call, charge: Charge) -> None:
     try:
-        await call.commit()
+        await call.commit(charge)
     except BaseException:
         await call.rollback()
         raise
+
+
+async def _charge_failed(call: Call, error: CanisterError | Trap, err: type | None, record: Recorder | None) -> None:
+    """An update that failed is paid and logged as well, unless its caller was not let in."""
+    if call.is_update and call.is_admitted:
+        charge = call.charge()
+        outcome = _outcome(call, error, err)
+
+        def note(transaction: Transaction) -> None:
+            if record is not None:
+                record(transaction, outcome)
+
+        await call.commit_charge(charge, "trap" if isinstance(error, Trap) else "err", note)
+        telemetry.count_cost(call.canister.name, call.method, charge.instructions, charge.cycles)
+
+
+def _outcome(call: Call, error: CanisterError | Trap, err: type | None) -> Reply | Trap:
+    """What is answered to a call that failed."""
+    paid = call.charge() if call.is_admitted else None
+    if isinstance(error, Trap):
+        return error
+    if err is RunOutputRecord:
+        return Reply(RunOutputRecord(status_code=error.record_status, error=str(error)), error, paid)
+    if err is None:
+        return CanisterTrapped(f"Error from Canister {call.canister.id}: {error}")
+    return Reply(ApiError(Other=str(error)), error, paid)
 
 
 async def _finish(work: Awaitable[None]) -> None:

@@ -15,6 +15,8 @@
       CanisterNotFound       IC0301                                          3       404
       MethodNotFound         IC0536                                          5       404
       MessageTooLarge        the message is over the ingress limit           4       413
+      InstructionLimit       IC0522                                          5       429
+      OutOfCycles            IC0207                                          2       402
       CanisterStopping       the server is shutting down                     5       503
       Cancelled              the client went away                            4       499
       CanisterTrapped        IC0503: a fault of ours                         5       500
@@ -70,11 +72,15 @@ class StoreDamaged(CanisterError):
 
 
 class Trap(Exception):
-    """A reject: the call failed as a whole and every change of it is rolled back."""
+    """A reject: the call failed as a whole and every change of it is rolled back.
+
+    charge: what it cost all the same (ledger.Charge), set where that is known.
+    """
 
     reject_code = 5
     error_code = "IC0502"
     http_status = 500
+    charge: object = None
 
 
 class BadArgument(Trap):
@@ -103,6 +109,33 @@ class MessageTooLarge(Trap):
     reject_code = 4
     error_code = "message_too_large"
     http_status = 413
+
+
+class InstructionLimit(Trap):
+    """The call would take more instructions than one message may; nothing of it remains but the cycles it cost."""
+
+    error_code = "IC0522"
+    http_status = 429
+
+    def __init__(self, canister_id: str, limit: int) -> None:
+        super().__init__(
+            f"Error from Canister {canister_id}: Canister exceeded the limit of {limit} instructions "
+            "for single message execution."
+        )
+
+
+class OutOfCycles(Trap):
+    """The canister cannot pay for the call."""
+
+    reject_code = 2
+    error_code = "IC0207"
+    http_status = 402
+
+    def __init__(self, canister_id: str, missing_cycles: int) -> None:
+        super().__init__(
+            f"Canister {canister_id} is out of cycles: please top up the canister with at least "
+            f"{missing_cycles} additional cycles"
+        )
 
 
 class CanisterStopping(Trap):

@@ -92,9 +92,10 @@ def context_of(args: RunArgs, shape: ModelShape) -> Context:
     n_ctx = args.ctx_size or shape.n_ctx_train
     if not n_ctx:
         raise BadRequest("The model does not say how long its context is: give --ctx-size.")
-    return Context(
-        n_ctx, args.batch_size, args.ubatch_size, args.cache_type_k, args.cache_type_v, swa_full=args.swa_full
-    )
+    # As llama.cpp does: no batch is larger than the context, and none is computed in larger pieces than itself.
+    n_batch = min(args.batch_size, n_ctx)
+    n_ubatch = min(args.ubatch_size, n_batch)
+    return Context(n_ctx, n_batch, n_ubatch, args.cache_type_k, args.cache_type_v, swa_full=args.swa_full)
 
 
 def estimate_call(
@@ -155,13 +156,16 @@ def estimate_conversation(
     *,
     prompt_tokens: int,
     answer_tokens: int,
+    cached_tokens: int = 0,
     max_tokens: int = 0,
     penalized: bool = False,
     limit: int | None = UPDATE_LIMIT,
     request_bytes: int = 0,
     nodes: int = fees.NODES,
 ) -> ConversationEstimate:
-    """A fresh chat: the prompt goes in and the answer comes out, each call doing as much as its budget lets it.
+    """A chat: the prompt goes in and the answer comes out, each call doing as much as its budget lets it.
+
+    cached_tokens: of the prompt, already in the cache; 0 for a fresh chat.
 
     max_tokens: decoded tokens per call, as set_max_tokens sets it; 0: no limit. answer_tokens count the one that
     ends the answer. Raises BadRequest when the context is too short, or when no token fits a call.
@@ -172,13 +176,13 @@ def estimate_conversation(
     if total > model.context.n_ctx:
         raise BadRequest(f"A conversation of {total} tokens does not fit a context of {model.context.n_ctx}.")
     steps: list[Step] = []
-    position = 0
+    position = cached_tokens
     while position < total:
         prompt = max(0, prompt_tokens - position)
         meter = CallMeter(model, limit=limit, loaded=position, reused=position, prompt=prompt, penalized=penalized)
         meter.check_first_step()
         most = min(max_tokens or total, total - position)
-        work = _run(meter, model.context.n_batch, position, prompt, most)
+        work = rehearse(meter, model.context.n_batch, position, prompt, most)
         spent = meter.cost.total
         cycles = fees.update_cycles(spent, request_bytes, nodes=nodes)
         steps.append(Step(position, work.prompt, work.generated, spent, cycles))
@@ -203,9 +207,13 @@ def estimate_conversation(
     )
 
 
-def _run(meter: CallMeter, n_batch: int, position: int, prompt: int, most: int) -> Work:
-    """One call: asks the meter what the engine would ask it."""
-    end, wanted = position + most, min(prompt, most)
+def rehearse(meter: CallMeter, n_batch: int, position: int, prompt: int, max_decode: int, n_predict: int = -1) -> Work:
+    """One call that starts at `position`: asks the meter what the engine would ask it, if the answer does not end.
+
+    max_decode: tokens that it may decode at most, prompt included. n_predict: tokens that it samples at most, the
+    last of which is not decoded; negative: no limit.
+    """
+    end, wanted = position + max_decode, min(prompt, max_decode)
     n_decoded = 0
     while n_decoded < wanted:
         asked = min(n_batch, wanted - n_decoded)
@@ -213,8 +221,14 @@ def _run(meter: CallMeter, n_batch: int, position: int, prompt: int, most: int) 
         n_decoded += granted
         if granted < asked:
             return meter.work
+    if n_decoded < prompt:
+        return meter.work
     position += n_decoded
-    while n_decoded == prompt and position < end and meter.admit_sample(position) and meter.admit_decode(position):
+    n_sampled = 0
+    while position < end and n_sampled != n_predict and meter.admit_sample(position):
+        n_sampled += 1
+        if n_sampled == n_predict or not meter.admit_decode(position):
+            break
         position += 1
     return meter.work
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from canister import access as guards
 from canister.call import Call
-from canister.methods import access, chat, files, model, prompt_cache, status
+from canister.methods import access, chat, cost, files, model, prompt_cache, status
 from canister.records import ApiError, Record, RunOutputRecord
 
 Mode = Literal["query", "update"]
@@ -71,6 +71,9 @@ METHODS: tuple[Method, ...] = (
     update(chat.chats_pause, guards.inference_update),
     update(chat.chats_resume, guards.inference_update),
     query(chat.get_chats, guards.inference_query),
+    # what calls cost
+    query(cost.get_call_log, guards.named),
+    query(cost.estimate_run, guards.inference_query),
     # prompt caches
     update(prompt_cache.remove_prompt_cache, guards.inference_update, err=Run),
     update(prompt_cache.copy_prompt_cache, guards.inference_update),

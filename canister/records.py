@@ -33,9 +33,9 @@ class Candid:
     type: str
 
 
-def _no_bool(value: object) -> object:
-    # Python's True is an int; a client that sends true for a number made a mistake that must be told.
-    if isinstance(value, bool | float):
+def _natural(value: object) -> object:
+    # Python's True is an int, and "1_0" and " 5" are numbers to it: such a mistake of a client must be told.
+    if isinstance(value, bool | float) or (isinstance(value, str) and not (value.isascii() and value.isdecimal())):
         raise ValueError(f"a natural number is wanted, not {value!r}")
     return value
 
@@ -49,9 +49,9 @@ def _from_base64(value: object) -> object:
     return value
 
 
-nat = Annotated[int, BeforeValidator(_no_bool), Field(ge=0), Candid("nat")]
-nat16 = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**16), Candid("nat16")]
-nat64 = Annotated[int, BeforeValidator(_no_bool), Field(ge=0, lt=2**64), Candid("nat64")]
+nat = Annotated[int, BeforeValidator(_natural), Field(ge=0), Candid("nat")]
+nat16 = Annotated[int, BeforeValidator(_natural), Field(ge=0, lt=2**16), Candid("nat16")]
+nat64 = Annotated[int, BeforeValidator(_natural), Field(ge=0, lt=2**64), Candid("nat64")]
 blob = Annotated[
     bytes,
     BeforeValidator(_from_base64),
@@ -326,3 +326,64 @@ class CycleBalanceRecord(Record):
 class MemoryStatusRecord(Record):
     wasm_heap_bytes: nat64
     stable_bytes: nat64
+
+
+# -- what calls cost; ours, not in the original
+
+
+class CostPart(Record):
+    """One term of the cost formula."""
+
+    part: text
+    instructions: nat64
+
+
+class CallLogInput(Record):
+    """before_id: only calls with a smaller id, to page on. max_entries: at most 1000; null: 100."""
+
+    before_id: nat64 | None = None
+    max_entries: nat64 | None = None
+
+
+class CallLogEntry(Record):
+    candid_result: ClassVar[str | None] = "CallLogResult"
+
+    id: nat64
+    caller: text
+    method: text
+    timestamp_ns: nat64
+    outcome: text  # "ok", "err", "trap"
+    instructions: nat64
+    cycles: nat
+    limit: nat64 | None  # null: not enforced
+    parts: list[CostPart]
+
+
+class EstimateInput(Record):
+    """args: as of the run_update to come. answer_tokens: expected length of the whole answer; null: 128."""
+
+    args: list[text]
+    answer_tokens: nat64 | None = None
+
+
+class EstimateRecord(Record):
+    """The next call, and the whole conversation from there on. seconds: on the main network; cycles: at 13 nodes' price
+    unless the canister is set otherwise."""
+
+    instructions: nat64
+    cycles: nat
+    limit: nat64 | None
+    fits: bool
+    parts: list[CostPart]
+    max_generate: nat64
+    n_prompt_tokens: nat64
+    n_prompt_tokens_cached: nat64
+    tokens_per_call_first: nat64
+    tokens_per_call_last: nat64
+    calls: nat64
+    total_instructions: nat64
+    total_cycles: nat
+    xdr: float
+    usd: float
+    seconds: float
+    estimated: list[text]  # what the cost model had to guess

@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-INITIAL_CYCLES = 20_000_000_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -31,7 +29,6 @@ class State:
     cleanup_files_deleted: int = 0
     cleanup_files_failed: int = 0
 
-    cycle_balance: int = INITIAL_CYCLES
     cycle_timer_on: bool = False
     cycle_reading: int = 0
     cycle_reading_ns: int = 0

@@ -11,14 +11,18 @@ import logging
 import re
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import EventDict, Processor
+
+from canister.errors import Cancelled
 
 # -- logs
 
@@ -34,7 +38,7 @@ _COMMON: list[Processor] = [
 def _heads_first(_logger: object, _method: str, event: EventDict) -> EventDict:
     # What a person looks for first in a line of JSON stands first.
     heads = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
-    return heads | event
+    return {**heads, **event}
 
 
 structlog.configure(
@@ -123,10 +127,43 @@ def request_running() -> Iterator[None]:
         yield
 
 
-def count_request(canister: str, method: str, outcome: str, seconds: float) -> None:
-    """Note a request that was answered."""
-    _REQUESTS.labels(canister, method, outcome).inc()
-    _REQUEST_SECONDS.labels(method).observe(seconds)
+@dataclass(slots=True)
+class Outcome:
+    """What became of a request; to be set by who answers it."""
+
+    is_ok: bool = False
+
+
+@contextmanager
+def counted(canister: str, method: str) -> Iterator[Outcome]:
+    """Count the request that is answered inside, and the time that it takes; an exception is a reject."""
+    started = time.perf_counter()
+    outcome = Outcome()
+    label = "cancelled"
+    try:
+        yield outcome
+        label = "ok" if outcome.is_ok else "err"
+    except Exception as error:
+        label = "cancelled" if isinstance(error, Cancelled) else "reject"
+        raise
+    finally:
+        _REQUESTS.labels(canister, method, label).inc()
+        _REQUEST_SECONDS.labels(method).observe(time.perf_counter() - started)
+
+
+_INSTRUCTIONS = Counter(
+    "canister_instructions",
+    "Instructions that calls would have taken on the Internet Computer.",
+    ("canister", "method"),
+    registry=REGISTRY,
+)
+_CYCLES = Counter("canister_cycles", "Cycles charged for calls.", ("canister", "method"), registry=REGISTRY)
+
+
+def count_cost(canister: str, method: str, instructions: int, cycles: int) -> None:
+    """Note what a call cost."""
+    _INSTRUCTIONS.labels(canister, method).inc(instructions)
+    _CYCLES.labels(canister, method).inc(cycles)
 
 
 def metrics_text() -> bytes:

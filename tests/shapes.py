@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from canister.cost_model import Context, CostModel, PageCosts
+from canister.engine.gguf import read_gguf
+from canister.model_shape import ModelShape, read_shape
 from tests.engine.gguf_writer import Plain, Tensor, write_gguf
 
 
@@ -116,3 +120,15 @@ def tensors(model: Published, mix: Mix) -> Iterator[Tensor]:
 
 def write_model(path: Path, model: Published, mix: Mix) -> Path:
     return write_gguf(path, metadata(model), list(tensors(model, mix)))
+
+
+@cache
+def shape_of(model: Published, mix: Mix) -> ModelShape:
+    with TemporaryDirectory() as folder:
+        return read_shape(read_gguf(write_model(Path(folder) / "model.gguf", model, mix)))
+
+
+def model_of(
+    model: Published, mix: Mix, n_ctx: int = 4096, n_batch: int = 64, kv: str = "q8_0", pages: PageCosts = "mainnet"
+) -> CostModel:
+    return CostModel(shape_of(model, mix), Context(n_ctx, n_batch, n_batch, kv, kv), pages)

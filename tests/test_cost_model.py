@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canister import fees
-from canister.cost_model import SCALE, Context, CostModel, PageCosts, Work, load_cost, other_cost, upload_cost
+from canister.cost_model import SCALE, Context, CostModel, Work, load_cost, other_cost, upload_cost
 from canister.engine.gguf import TENSOR_TYPES, read_gguf
 from canister.errors import BadRequest
-from canister.model_shape import ModelShape, ModelShapeError, read_shape
+from canister.model_shape import ModelShapeError, read_shape
+from tests.calibration import FIGURES, Figure, table
 from tests.engine.gguf_writer import Plain, Tensor, header_bytes
 from tests.shapes import (
     F16,
@@ -26,12 +25,11 @@ from tests.shapes import (
     QWEN3_17B,
     QWEN25_05B,
     SMOLLM2_135M,
-    Mix,
-    Published,
     metadata,
+    model_of,
     q4_k_m,
+    shape_of,
     tensors,
-    write_model,
 )
 
 ALL = [
@@ -42,57 +40,19 @@ ALL = [
     (GEMMA3_270M, Q8_0),
     (LFM2_350M, q4_k_m),
 ]
-CALL_FEE = 6_200_000  # update and ingress, without request bytes
-
-
-@cache
-def shape_of(model: Published, mix: Mix) -> ModelShape:
-    with TemporaryDirectory() as folder:
-        return read_shape(read_gguf(write_model(Path(folder) / "model.gguf", model, mix)))
-
-
-def model_of(
-    model: Published, mix: Mix, n_ctx: int = 4096, n_batch: int = 64, kv: str = "q8_0", pages: PageCosts = "mainnet"
-) -> CostModel:
-    return CostModel(shape_of(model, mix), Context(n_ctx, n_batch, n_batch, kv, kv), pages)
 
 
 # -- calibration: figures published for the main network
 
 
-@pytest.mark.parametrize(("model", "published"), [(QWEN25_05B, 1_211_760_000), (SMOLLM2_135M, 348_480_000)])
-def test_weight_matrices_of_one_token(model: Published, published: int) -> None:
-    assert model_of(model, Q8_0).matrices == pytest.approx(published, rel=0.015)
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.name)
+def test_published_figures(figure: Figure) -> None:
+    assert abs(figure.residual) < figure.tolerance
 
 
-def test_four_decodes_with_their_page_in() -> None:
-    model = model_of(QWEN3_17B, q4_k_m, n_ctx=16_384, n_batch=8)
-    cost = model.cost(Work(generated=4))
-    assert cost.generate + cost.pagein == pytest.approx(25_720_000_000, rel=0.01)
-
-
-@pytest.mark.parametrize(("n_ctx", "published"), [(4096, 26_836_073_673), (24_576, 31_132_686_530)])
-def test_cycles_of_a_fresh_call(n_ctx: int, published: int) -> None:
-    cost = model_of(QWEN3_17B, q4_k_m, n_ctx, n_batch=8).cost(Work(generated=4, sampled=4, saves=1))
-    assert fees.update_cycles(cost.total) == pytest.approx(published, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "generated", "published"),
-    [
-        (10, 8, 36_720_000_000),
-        (10, 8, 36_730_000_000),
-        (10, 11, 41_610_000_000),
-        (12, 10, 42_380_000_000),
-        (12, 9, 40_840_000_000),
-    ],
-)
-def test_cycles_of_a_prompt_call_and_a_generating_call(prompt: int, generated: int, published: int) -> None:
-    model = model_of(QWEN3_06B, Q8_0, n_ctx=16_384)
-    first = Work(loaded=69, reused=69, prompt=prompt, sampled=1, saves=2, penalized=True)
-    second = Work(loaded=first.end, reused=first.end, generated=generated, sampled=generated, saves=1, penalized=True)
-    cycles = sum(fees.update_cycles(model.cost(work).total) for work in (first, second))
-    assert cycles == pytest.approx(published, rel=0.01)
+def test_the_page_has_the_residuals() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "cost-model.md").read_text(encoding="utf-8")
+    assert table() in page
 
 
 # -- the shape of a model

@@ -7,6 +7,7 @@ reused), and then the answer, token by token, until a limit is reached. All stat
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from canister import access as guards
 from canister.engine.sequence import GenerateRequest
 from canister.engine.text import text_after
 from canister.errors import BadRequest, Conflict
+from canister.meter import CallMeter
 from canister.methods import conversation as conversations
 from canister.methods.arguments import parse_args
 from canister.methods.model import load
@@ -52,7 +54,46 @@ async def run_query(call: Call, arg: InputRecord) -> RunOutputRecord:
     return await _run(call, arg, call.state.max_tokens_query)
 
 
-async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before it begins: what it starts from, and what it is to do.
+
+    prompt: P, the tokens of the whole prompt. n_cached: how many of them the cache has. keeps: the cache is written.
+    """
+
+    engine: Engine
+    args: RunArgs
+    chat: Conversation
+    prompt: Tokens
+    n_cached: int
+    keeps: bool
+
+    @property
+    def is_penalized(self) -> bool:
+        return self.args.sampling.repeat_penalty != 1.0
+
+    @property
+    def decodes(self) -> bool:
+        """Is there anything to decode?"""
+        is_full = len(self.prompt) >= self.engine.info.n_ctx
+        return self.n_cached < len(self.prompt) or (self.args.n_predict != 0 and not is_full)
+
+    def meter(self, call: Call, limit: int | None) -> CallMeter:
+        """Counts what the run takes."""
+        return CallMeter(
+            call.canister.cost_model_of(self.engine),
+            limit=limit,
+            policy=call.canister.settings.budget_policy,
+            loaded=len(self.chat.tokens),
+            reused=self.n_cached,
+            prompt=len(self.prompt) - self.n_cached,
+            writes=self.keeps,
+            penalized=self.is_penalized,
+        )
+
+
+async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
+    """Parse the flags, take model and cache, and see how much of the prompt the cache has already."""
     args = parse_args(arg)
     path = cache_path(call, args.prompt_cache) if args.prompt_cache else None
     engine = await _engine_for(call, args, arg)
@@ -61,7 +102,36 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     chat = await conversations.begin(call, engine, path, args.seed)
     prompt = _prompt_tokens(engine, args, chat)
     n_cached = conversations.common_prefix(prompt, chat.tokens)
-    result = await engine.generate(_request(call, engine, args, chat, prompt, n_cached, max_tokens))
+    return Plan(engine, args, chat, prompt, n_cached, as_update and path is not None and not args.prompt_cache_ro)
+
+
+async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord:
+    todo = await plan(call, arg, as_update=call.is_update)
+    engine, args, chat, prompt, n_cached = todo.engine, todo.args, todo.chat, todo.prompt, todo.n_cached
+    meter = call.meter = todo.meter(call, call.limit)
+    if meter.policy == "yield" and (todo.decodes or call.is_over_limit()):
+        meter.check_first_step()
+    result = await engine.generate(
+        GenerateRequest(
+            key=chat.path,
+            caller=call.caller,
+            prefix=chat.tokens[:n_cached],
+            prefix_generated=chat.generated[:n_cached],
+            prompt=prompt[n_cached:],
+            sampling=args.sampling,
+            seed=chat.seed,
+            max_decode=max_tokens or None,
+            n_predict=args.n_predict,
+            reverse_prompts=args.reverse_prompts,
+            context_shift=args.context_shift,
+            n_keep=args.keep,
+            restore=lambda n_tokens: conversations.stored_rows(chat, engine, n_tokens),
+            budget=meter,
+            keep=todo.keeps,
+            want_rows=todo.keeps,
+        )
+    )
+    call.check_limit()
 
     n_decoded = result.n_prompt_decoded
     remaining = prompt[n_cached + n_decoded :]
@@ -82,7 +152,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
         n_prompt_tokens_remaining=len(remaining),
     )
     if call.is_update:
-        if path is not None and not args.prompt_cache_ro:
+        if todo.keeps:
             # After a context shift the KV memory is no longer that of the tokens: the cache keeps the prompt alone.
             kept = decoded[:n_decoded] if result.shifted else decoded
             await conversations.write(call, engine, chat, n_cached, kept, n_decoded, result)
@@ -123,35 +193,6 @@ def _prompt_tokens(engine: Engine, args: RunArgs, chat: Conversation) -> Tokens:
             f"--ctx-size than {engine.info.n_ctx}"
         )
     return tokens
-
-
-def _request(
-    call: Call,
-    engine: Engine,
-    args: RunArgs,
-    chat: Conversation,
-    prompt: Tokens,
-    n_cached: int,
-    max_tokens: int,
-) -> GenerateRequest:
-    keep = call.is_update and chat.path is not None and not args.prompt_cache_ro
-    return GenerateRequest(
-        key=chat.path,
-        caller=call.caller,
-        prefix=chat.tokens[:n_cached],
-        prefix_generated=chat.generated[:n_cached],
-        prompt=prompt[n_cached:],
-        sampling=args.sampling,
-        seed=chat.seed,
-        max_decode=max_tokens or None,
-        n_predict=args.n_predict,
-        reverse_prompts=args.reverse_prompts,
-        context_shift=args.context_shift,
-        n_keep=args.keep,
-        restore=lambda n_tokens: conversations.stored_rows(chat, engine, n_tokens),
-        keep=keep,
-        want_rows=keep,
-    )
 
 
 def _text_of(

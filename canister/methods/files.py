@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from canister.cost_model import upload_cost
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound, TooLarge
 from canister.methods.arguments import parse_args
 from canister.records import (
@@ -58,6 +59,7 @@ async def upload_chunk(call: Call, path: str, chunk: bytes, chunksize: int, offs
 async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileUploadRecord:
     """Add a block to a file, which must end at `offset`; the answer has size and SHA-256 of all so far."""
     canister = call.canister
+    call.cost(upload_cost(len(block)))
     await call.lock(canister.clean(path))
     known = canister.stable.stat(path)
     if known is not None and known.kind == "directory":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from canister.cost_model import load_cost
 from canister.errors import BadRequest
 from canister.methods.arguments import parse_args
 from canister.records import InputRecord, MaxTokensRecord, RunOutputRecord, StatusCodeRecord
@@ -25,6 +26,10 @@ async def load_model(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
     """Load beside the model that is loaded, which stays usable until this call is committed, and if this one fails."""
+    known = call.canister.stable.stat(args.model or "")
+    if known is not None:
+        call.cost(load_cost(known.size))
+        call.check_limit()
     await call.model_alone()
     engine = await call.canister.load_engine(args)
     call.change(model_args=given)

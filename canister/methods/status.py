@@ -129,7 +129,7 @@ async def set_cache_cleanup_config(call: Call, arg: CacheCleanupConfigInput) -> 
 
 async def cycle_balance_start_timer(call: Call) -> StatusCodeRecord:
     """Read the cycle balance now and every hour from now on."""
-    call.change(cycle_timer_on=True, cycle_reading=call.state.cycle_balance, cycle_reading_ns=call.now_ns)
+    call.change(cycle_timer_on=True, cycle_reading=call.canister.ledger.cycles, cycle_reading_ns=call.now_ns)
     return StatusCodeRecord()
 
 

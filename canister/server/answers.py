@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from canister.dispatch import Reply
 from canister.errors import Cancelled, Trap, Unauthenticated
 from canister.interface import Method
+from canister.ledger import Charge
 from canister.records import FileUploadRecord, Record, Variant
 
 JSON = "application/json"
@@ -29,7 +30,8 @@ def answer(method: Method, reply: Reply) -> Response:
     if reply.error is not None:
         return error(reply)
     value = _adapter(method.ok).dump_json(reply.value, by_alias=True)
-    return Response(value if method.err is None else b'{"Ok":' + value + b"}", media_type=JSON)
+    content = value if method.err is None else b'{"Ok":' + value + b"}"
+    return Response(content, headers=cost_headers(reply.charge), media_type=JSON)
 
 
 def uploaded(reply: Reply) -> Response:
@@ -37,7 +39,7 @@ def uploaded(reply: Reply) -> Response:
     if reply.error is not None:
         return error(reply)
     value = _adapter(FileUploadRecord).dump_json(reply.value)
-    return Response(b'{"Ok":' + value + b"}", media_type=JSON)
+    return Response(b'{"Ok":' + value + b"}", headers=cost_headers(reply.charge), media_type=JSON)
 
 
 def error(reply: Reply) -> Response:
@@ -48,12 +50,23 @@ def error(reply: Reply) -> Response:
     # A variant has one tag, so the others are left out; a record has all its fields, absent ones as null.
     content = value.model_dump_json(by_alias=True, exclude_none=isinstance(value, Variant))
     status = reply.error.http_status
-    return Response(f'{{"Err":{content}}}', status, _retry(status), JSON)
+    return Response(f'{{"Err":{content}}}', status, {**_retry(status), **cost_headers(reply.charge)}, JSON)
+
+
+def cost_headers(charge: object) -> dict[str, str]:
+    """What a call cost: instructions, cycles, and the instructions that it might have taken (`none`: not enforced)."""
+    if not isinstance(charge, Charge):
+        return {}
+    return {
+        "X-IC-Instructions": str(charge.instructions),
+        "X-IC-Cycles": str(charge.cycles),
+        "X-IC-Limit": "none" if charge.limit is None else str(charge.limit),
+    }
 
 
 def reject(trap: Trap) -> Response:
     """A call that failed as a whole."""
-    headers = _retry(trap.http_status)
+    headers = {**_retry(trap.http_status), **cost_headers(trap.charge)}
     if isinstance(trap, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     return _reject(trap.http_status, trap.reject_code, trap.error_code, str(trap), headers)

@@ -1,0 +1,125 @@
+"""What calls cost: the canister's cycles, and the log of its calls. Charged in the transaction of the call itself.
+
+The balance is changed by differences, so that calls may commit in any order; the log keeps the newest KEPT_CALLS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import delete, func, insert, select, update
+
+from canister.store import tables
+from canister.store.db import Database
+
+if TYPE_CHECKING:
+    from canister.store.transaction import Transaction
+
+INITIAL_CYCLES = 20_000_000_000_000
+KEPT_CALLS = 10_000
+_CYCLES = "cycles"
+
+Outcome = Literal["ok", "err", "trap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one call cost. limit: instructions it might have taken; None: not enforced. parts sum to instructions."""
+
+    instructions: int
+    cycles: int
+    limit: int | None
+    parts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCall:
+    """A row of the call log; ids rise with time."""
+
+    id: int
+    caller: str
+    method: str
+    timestamp_ns: int
+    outcome: Outcome
+    charge: Charge
+
+
+class Ledger:
+    """The committed balance in memory, and the rows behind it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._balance = INITIAL_CYCLES
+
+    @property
+    def cycles(self) -> int:
+        """The balance; below zero when it is tracked only and was overdrawn."""
+        return self._balance
+
+    def load(self) -> None:
+        """Read the balance; a new canister gets its first cycles."""
+
+        def first_or_known(connection) -> int:  # type: ignore[no-untyped-def]
+            table = tables.ledger
+            amount = connection.execute(select(table.c.amount).where(table.c.name == _CYCLES)).scalar()
+            if amount is None:
+                connection.execute(insert(table).values(name=_CYCLES, amount=INITIAL_CYCLES))
+                return INITIAL_CYCLES
+            return int(amount)
+
+        self._balance = self._database.submit(first_or_known).result()
+
+    def charge(
+        self, transaction: Transaction, caller: str, method: str, now_ns: int, outcome: Outcome, charge: Charge
+    ) -> None:
+        """Draw the cycles and log the call, when this transaction commits; `committed` is to be called then."""
+        self.add(transaction, -charge.cycles)
+        table = tables.call_log
+        transaction.execute(
+            insert(table).values(
+                caller=caller,
+                method=method,
+                timestamp_ns=now_ns,
+                outcome=outcome,
+                instructions=charge.instructions,
+                cycles=charge.cycles,
+                limit=charge.limit,
+                parts=dict(charge.parts),
+            )
+        )
+        newest = select(func.max(table.c.id)).scalar_subquery()
+        transaction.execute(delete(table).where(table.c.id <= newest - KEPT_CALLS))
+
+    def add(self, transaction: Transaction, cycles: int) -> None:
+        """Change the balance by so many cycles, when this transaction commits."""
+        table = tables.ledger
+        if cycles:
+            transaction.execute(update(table).where(table.c.name == _CYCLES).values(amount=table.c.amount + cycles))
+
+    def committed(self, cycles: int) -> None:
+        """The balance has changed by so much."""
+        self._balance += cycles
+
+    def calls(self, caller: str | None, before_id: int | None, max_entries: int) -> list[LoggedCall]:
+        """The newest calls first. caller: None for those of all. before_id: only calls with a smaller id."""
+        table = tables.call_log
+        query = select(table).order_by(table.c.id.desc()).limit(max_entries)
+        if caller is not None:
+            query = query.where(table.c.caller == caller)
+        if before_id is not None:
+            query = query.where(table.c.id < before_id)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            LoggedCall(
+                row.id,
+                row.caller,
+                row.method,
+                row.timestamp_ns,
+                row.outcome,
+                Charge(row.instructions, row.cycles, row.limit, row.parts),
+            )
+            for row in rows
+        ]
