@@ -6,6 +6,8 @@ It owns the data folder, which no second server may use at the same time:
     server.db          canisters (name → id), API keys
     controller.pem     the server's own Ed25519 identity, made at the first start; controls every canister
     controller.key     an API key for that identity
+    root.key           the key that certifies IC replies (64 hex digits): clients remember its public half
+    node.pem           the identity that signs answers to IC queries
     canisters/<id>/    all that belongs to one canister
 
 Which methods run, and whether they may, is decided in dispatch, above.
@@ -27,6 +29,7 @@ from canister.canister import Canister
 from canister.config import Settings
 from canister.errors import BadRequest, CanisterNotFound, Conflict
 from canister.ic import principal as principals
+from canister.ic.certificate import CertificateError, RootKey
 from canister.ic.identity import Identity, IdentityError
 from canister.keys import SERVER_DATABASE, KeyRing, write_private
 from canister.store.db import Database
@@ -46,12 +49,15 @@ class Host:
         self.data_dir = settings.data_dir.expanduser().absolute()
         self.identity_path = self.data_dir / "controller.pem"
         self.key_path = self.data_dir / "controller.key"
+        self.root_key_path = self.data_dir / "root.key"
         self.canisters: Sequence[Canister] = ()
         self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
         self._lock = FolderLock(self.data_dir / "lock")
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
         self.identity: Identity
+        self.node: Identity
+        self.root_key: RootKey
 
     @property
     def default(self) -> Canister:
@@ -69,6 +75,14 @@ class Host:
         )
         hint = f"Did you mean '{near[0]}'?" if near else f"This server has: {', '.join(names[:20])}."
         raise CanisterNotFound(f"Canister {name_or_id[:80]!r} not found. {hint}")
+
+    def with_id(self, canister_id: bytes) -> Canister:
+        """The canister of an IC message. CanisterNotFound in the IC's words."""
+        text = principals.to_text(canister_id)
+        for canister in self.canisters:
+            if canister.id == text:
+                return canister
+        raise CanisterNotFound(f"Canister {text} not found")
 
     def principal_of(self, key: str) -> str | None:
         """Whom an API key stands for; None for a key that does not count."""
@@ -94,24 +108,24 @@ class Host:
         await asyncio.to_thread(self._open)
         started: list[Canister] = []
         try:
-            for canister in self._make_canisters():
-                await canister.start()
+            for canister in await asyncio.to_thread(self._make_canisters):
                 started.append(canister)
+                await canister.start()
         except BaseException:
-            for canister in started:
-                await canister.stop(0)
+            await asyncio.gather(*(canister.stop(0) for canister in started), return_exceptions=True)
             self._close()
             raise
         self.canisters = tuple(started)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
-        """Stop all canisters, at once next to each other, and let the data folder go."""
+        """Stop all canisters, next to each other, and let the data folder go, whatever happens to one of them."""
         seconds = self.settings.drain_seconds if drain_seconds is None else drain_seconds
-        try:
-            await asyncio.gather(*(canister.stop(seconds) for canister in self.canisters))
-        finally:
-            self.canisters = ()
-            await asyncio.to_thread(self._close)
+        stopped, self.canisters = self.canisters, ()
+        outcomes = await asyncio.gather(*(canister.stop(seconds) for canister in stopped), return_exceptions=True)
+        await asyncio.to_thread(self._close)
+        for canister, outcome in zip(stopped, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                log.error("canister did not stop well", canister=canister.name, exc_info=outcome)
 
     # -- the data folder
 
@@ -126,7 +140,9 @@ class Host:
             ) from error
         try:
             self._database.open()
-            self.identity = self._own_identity()
+            self.identity = self._own_identity(self.identity_path)
+            self.node = self._own_identity(self.data_dir / "node.pem")
+            self.root_key = self._own_root_key()
             self._own_key()
         except BaseException:
             self._close()
@@ -136,17 +152,30 @@ class Host:
         self._database.close()
         self._lock.release()
 
-    def _own_identity(self) -> Identity:
-        if not self.identity_path.exists():
+    def _own_identity(self, path: Path) -> Identity:
+        if not path.exists():
             identity = Identity.generate()
-            write_private(self.identity_path, identity.to_pem())
+            write_private(path, identity.to_pem())
             return identity
         try:
-            return Identity.from_pem(self.identity_path.read_bytes())
+            return Identity.from_pem(path.read_bytes())
         except IdentityError as error:
             raise BadRequest(
-                f"{self.identity_path}: {error}; restore the file, or move it away to get a new identity "
-                "(the canisters' controllers follow)"
+                f"{path}: {error}; restore the file, or move it away to get a new identity (the canisters' controllers "
+                "follow)"
+            ) from error
+
+    def _own_root_key(self) -> RootKey:
+        if not self.root_key_path.exists():
+            root_key = RootKey.generate()
+            write_private(self.root_key_path, f"{root_key.to_bytes().hex()}\n".encode("ascii"))
+            return root_key
+        try:
+            return RootKey.from_bytes(bytes.fromhex(self.root_key_path.read_text(encoding="ascii", errors="replace")))
+        except (CertificateError, ValueError) as error:
+            raise BadRequest(
+                f"{self.root_key_path}: {error}; restore the file, or move it away to get a new root key "
+                "(clients that have remembered the old one have to fetch it)"
             ) from error
 
     def _own_key(self) -> None:

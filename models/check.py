@@ -96,7 +96,8 @@ def sum_errors(sums: Path = SUMS) -> list[str]:
 
 
 def load(path: Path = MODEL, context: int = 1024) -> llama_cpp.Llama:
-    return llama_cpp.Llama(str(path), n_ctx=context, n_threads=2, n_threads_batch=2, verbose=False)
+    """One thread: the layers are so small that a second one waits more than it computes."""
+    return llama_cpp.Llama(str(path), n_ctx=context, n_threads=1, n_threads_batch=1, verbose=False)
 
 
 def complete(model: llama_cpp.Llama, messages: Sequence[Message], sampling: Sampling = GREEDY) -> Answer:
@@ -157,11 +158,23 @@ def table(outcomes: Sequence[Outcome], entries: Sequence[Entry]) -> str:
     return "\n".join(rows)
 
 
+def record(outcomes: Sequence[Outcome], path: Path = QUESTIONS) -> None:
+    """Store the answers beside their questions, as documentation; the check uses only `expect`.
+
+    Another processor rounds in another way, hence equal answers are likely but not demanded.
+    """
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for entry, outcome in zip(document["questions"], outcomes, strict=True):
+        entry["answer"] = outcome.answer.text
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check the SHA-256 and the answers of the tiny model.")
     parser.add_argument("--model", type=Path, default=MODEL, help="another file: its SHA-256 is not compared")
     parser.add_argument("--held-out", action="store_true", help="also tell the rate for unseen paraphrases")
     parser.add_argument("--table", action="store_true", help="print questions and answers as Markdown")
+    parser.add_argument("--record", action="store_true", help="store the answers in questions.json")
     arguments = parser.parse_args()
     entries = load_questions()
     errors = sum_errors() if arguments.model == MODEL else []
@@ -171,6 +184,8 @@ def main() -> int:
     model = load(arguments.model)
     outcomes = ask_all(model, entries)
     errors += [problem(outcome) for outcome in outcomes if not outcome.good]
+    if arguments.record:
+        record(outcomes)
     if arguments.table:
         print(table(outcomes, entries))
     print(f"listed questions: {sum(o.good for o in outcomes)} of {len(outcomes)} good")

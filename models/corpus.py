@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -19,6 +20,7 @@ if not __package__:  # Started as a file: make the package importable from anywh
 
 from models.chatml import Message, render
 from models.facts import any_fact
+from models.names import any_name, synthetic_word
 from models.recall import LESSONS, NAME, Lesson, ask, introduce, pick_lesson, thing_to_remember
 from models.topics import Topic, by_id, words
 from models.topics_everyday import EVERYDAY, SMALL_TALK, TALES
@@ -63,6 +65,8 @@ _SUFFIXES = (
 _FILLERS = ("please", "really", "just", "exactly", "now", "actually", "then", "well", "maybe", "there")
 # Words that a question can lose without losing its topic.
 _DROPPABLE = words("what is a an the are do does you tell me about can of please i to in it have how")
+# Copying is learnt first, hence many drills among the first chats and few later.
+_EARLY_CHATS = 4000
 _LENGTHS = range(1, 9)
 _LENGTH_WEIGHTS = (20, 20, 18, 14, 10, 8, 6, 4)
 
@@ -75,8 +79,9 @@ def normalise(question: str) -> str:
 @cache
 def held_out_questions() -> frozenset[str]:
     """Paraphrases that the check asks and that no training conversation may contain."""
-    entries = json.loads((HERE / "questions.json").read_text(encoding="utf-8"))["questions"]
-    return frozenset(normalise(text) for entry in entries for text in entry.get("held_out", ()))
+    document = json.loads((HERE / "questions.json").read_text(encoding="utf-8"))
+    paraphrases = [text for entry in document["questions"] for text in entry.get("held_out", ())]
+    return frozenset(normalise(text) for text in (*paraphrases, *document["also_unseen"]))
 
 
 def roughen(question: str, rng: Random, typing_errors: float = 0.05) -> str:
@@ -202,11 +207,23 @@ def conversation(rng: Random) -> list[Message]:
     return messages
 
 
-def conversations(seed: int) -> Iterator[list[Message]]:
+def copy_drill(rng: Random) -> list[Message]:
+    """A long text to repeat. A network learns to copy (and so to recall) late and suddenly; answers
+    that consist of nothing but copying bring that moment from some million tokens to the first million.
+    """
+    text = " ".join(
+        rng.choice((synthetic_word, any_name))(rng) if rng.random() < 0.8 else str(rng.randint(0, 999))
+        for _ in range(rng.randint(6, 30))
+    )
+    return [Message("user", f"Repeat after me: {text}"), Message("assistant", text)]
+
+
+def conversations(seed: int, drills: bool = False) -> Iterator[list[Message]]:
     """Conversations without end; the same seed gives the same ones on every machine."""
     rng = Random(seed)
-    while True:
-        yield conversation(rng)
+    for number in count():
+        share = 0.3 if number < _EARLY_CHATS else 0.05
+        yield copy_drill(rng) if drills and rng.random() < share else conversation(rng)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import llama_cpp
 
 from models.chatml import Message
 from models.check import GREEDY, MODEL, Outcome, Sampling, ask_all, complete, load, load_questions, problem
+from models.facts import CAPITALS
 from models.names import HELD_OUT_NAMES, REAL_NAMES, synthetic_word
 
 INTRODUCTIONS = ("My name is {x}.", "Hello, my name is {x}.", "I am {x}.")
@@ -61,6 +62,15 @@ def recall_rate(label: str, model: llama_cpp.Llama, names: list[str], between: i
     return Rate(label, len(names) - len(failures), len(names), failures)
 
 
+def fact_rate(label: str, model: llama_cpp.Llama, pairs: list[tuple[str, str]]) -> Rate:
+    failures = []
+    for question, wanted in pairs:
+        found = complete(model, [Message("user", question)]).text
+        if found != wanted:
+            failures.append(f"{question!r} gives {found!r}")
+    return Rate(label, len(pairs) - len(failures), len(pairs), tuple(failures))
+
+
 def rates(model: llama_cpp.Llama) -> Iterator[Rate]:
     entries = load_questions()
     made_up = [synthetic_word(Random(number)).capitalize() for number in range(10_000, 10_060)]
@@ -72,6 +82,11 @@ def rates(model: llama_cpp.Llama) -> Iterator[Rate]:
         yield rate_of(f"listed questions, temperature {temperature}, 3 times", outcomes)
     penalty = Sampling(GREEDY.temperature, repeat_penalty=1.1)
     yield rate_of("listed questions, repeat penalty 1.1", ask_all(model, entries, sampling=penalty))
+    capitals = [(f"What is the capital of {land}?", f"The capital of {land} is {city}.")
+                for land, city in CAPITALS.items()]
+    yield fact_rate("capitals of the training text", model, capitals)
+    sums = [(f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}.") for a in range(11) for b in range(11)]
+    yield fact_rate("sums of numbers up to ten", model, sums)
     yield recall_rate("recall of listed names, 1 turn between", model, list(REAL_NAMES[::5]), 1)
     yield recall_rate("recall of unseen names, 1 turn between", model, list(HELD_OUT_NAMES), 1)
     yield recall_rate("recall of unseen names, 4 turns between", model, list(HELD_OUT_NAMES), 4)

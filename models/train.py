@@ -41,8 +41,8 @@ class Plan:
     """Everything that decides what a training run does."""
 
     seed: int = 20
-    tokens: int = 7_000_000
-    batch_tokens: int = 6144
+    tokens: int = 5_600_000
+    batch_tokens: int = 4096
     longest: int = 1024
     vocabulary_chats: int = 8000
     held_out_chats: int = 400
@@ -132,7 +132,7 @@ def rate_factor(done: float, warm_up: float) -> float:
 
 def chunks(plan: Plan, tokenizer: tokenizers.Tokenizer) -> Iterator[list[Encoded]]:
     """Fresh conversations, some thousands at a time: no conversation is seen twice."""
-    source = conversations(plan.seed)
+    source = conversations(plan.seed, drills=True)
     while True:
         yield encode_conversations(tokenizer, list(islice(source, 4000)), plan.longest)
 

@@ -1,4 +1,4 @@
-"""Writes the files that are made from the interface and the flag table: `python -m scripts.generate`.
+"""Writes the files that are made from the interface and the tables of flags and settings: `python -m scripts.generate`.
 
 With `--check` nothing is written: it tells which files are not current, and exits 1 if there are any.
 """
@@ -14,8 +14,10 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from canister.cli.help import render_cli_help, render_configuration
 from canister.engine.args import render_flags
 from canister.ic import did
+from canister.ic.annotations import Marks, result_name
 from canister.interface import METHODS, Method
 from canister.records import Candid, Variant
 from canister.server import openapi
@@ -23,7 +25,7 @@ from canister.server.examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_MARKS = did.Marks(type_marker=Candid, variant=Variant)
+_MARKS = Marks(type_marker=Candid, variant=Variant)
 
 _METHODS_HEAD = """\
 # Methods
@@ -69,7 +71,7 @@ def _row(method: Method) -> str:
     if method.err is None:
         gives = type_name(method.ok)
     else:
-        gives = did.result_name(method.ok) or f"Ok: {type_name(method.ok)}; Err: {type_name(method.err)}"
+        gives = result_name(method.ok) or f"Ok: {type_name(method.ok)}; Err: {type_name(method.err)}"
     summary = method.doc.splitlines()[0].replace("|", "\\|")
     guard = method.guard.__name__
     role = "inference" if guard.startswith("inference_") else guard.replace("_", " ")
@@ -96,6 +98,8 @@ def generated() -> dict[str, str]:
         "canister.did": render_did(),
         "docs/methods.md": render_methods(),
         "docs/flags.md": render_flags(),
+        "docs/cli.md": render_cli_help(),
+        "docs/configuration.md": render_configuration(),
         "docs/openapi.json": json.dumps(openapi.document(), indent=1, ensure_ascii=False) + "\n",
     }
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def tour() -> list[str]:
     chapter, _, _ = rest.partition("\n## ")
     blocks: list[str] = re.findall(r"```bash\n(.*?)```", chapter, re.DOTALL)
     return [block for block in blocks if not block.startswith("canister serve")]
+
+
+def python_of_the_tour(server: LocalServer) -> str:
+    """The Python snippet as a program."""
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    body = textwrap.indent(snippet.replace(URL, server.url), "    ")
+    return f"import asyncio\nasync def main(key):\n{body}\nasyncio.run(main({server.api_key!r}))\n"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +62,11 @@ def test_tour(server: LocalServer, tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert '"Err"' not in done.stdout, f"{block}\n{done.stdout}"
+    done = subprocess.run(
+        [sys.executable, "-c", python_of_the_tour(server)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
 
 
 def test_links_lead_somewhere() -> None:

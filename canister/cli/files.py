@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from canister.client import ClientError
-    from canister.transfer import Kind
+    from canister.transfer import Kind, Transferred
 
 DEFAULT_MODEL_NAME = "models/model.gguf"
 N_PLAIN_LINES = 10  # progress of a whole file, where no bar can be drawn
@@ -165,9 +165,8 @@ def _local_name(canister_filename: str) -> Path:
     return Path(path)
 
 
-def _resumed(done: object) -> str:
-    n_bytes = getattr(done, "n_resumed_bytes", 0)
-    return f" ({n_bytes} of them were there)" if n_bytes else ""
+def _resumed(done: Transferred) -> str:
+    return f" ({done.n_resumed_bytes} of them were there)" if done.n_resumed_bytes else ""
 
 
 class ProgressReport:

@@ -6,8 +6,9 @@ A door decides nothing: it turns bytes into an argument and a caller, hands them
 into bytes. The host does not live and die with the app (no ASGI lifespan): a start that fails is told in one clear line
 before anything is served, and calls are drained before the canisters stop.
 
-No CORS headers are sent: a web page of another origin could use only what the browser adds by itself, and that is
-nothing, for callers are known by their Authorization header alone; and no answer of ours is a stranger's to read.
+No CORS headers are sent. Callers are known by their Authorization header alone, which a browser never adds by itself,
+so a foreign web page cannot act for its visitor; and without the headers it cannot even read what an anonymous caller
+may, from a server on the visitor's own machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from canister import heartbeat, telemetry
 from canister.config import Settings
 from canister.errors import CanisterStopping, Trap
 from canister.host import Host
-from canister.server import answers, files, health, openapi, preload, rest
+from canister.server import answers, files, health, ic_api, openapi, preload, rest
 from canister.server.auth import Authentication
 from canister.server.listener import Server, bind
 
@@ -62,7 +63,7 @@ async def running(host: Host) -> AsyncIterator[Host]:
     await host.start()
     background = [asyncio.create_task(heartbeat.beat(host.canisters), name="heartbeat")]
     if host.settings.model is not None:
-        background.append(asyncio.create_task(preload.preload(host, host.settings.model), name="preload"))
+        background.append(preload.begin(host, host.settings.model))
     try:
         yield host
     finally:
@@ -77,7 +78,7 @@ def create_app(host: Host) -> FastAPI:
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.host = host
-    app.router.routes.extend([*health.routes(), *openapi.routes(), *files.routes(), *rest.routes()])
+    app.router.routes.extend([*health.routes(), *openapi.routes(), *files.routes(), *ic_api.routes(), *rest.routes()])
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, host=host)
     app.add_middleware(RequestLog)

@@ -7,7 +7,6 @@ Ranges follow RFC 9110, section 14: one range is served, several or an unreadabl
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from email.utils import formatdate
@@ -20,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from canister import dispatch, telemetry
-from canister.errors import BadArgument, Cancelled, Trap
+from canister.errors import BadArgument, Cancelled
 from canister.host import Host
 from canister.server import answers
 from canister.server.auth import caller
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
 VERBS = "GET, HEAD, PUT"
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
-_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})", re.IGNORECASE)
 _OFFSET = re.compile(r"[0-9]{1,19}")
 
 
@@ -46,20 +45,10 @@ async def file(request: Request) -> Response:
     canister = host.find(request.path_params["canister"])
     if request.method not in VERBS.split(", "):
         return answers.wrong_verb(f"a file is read with GET and written with PUT, not {request.method}", VERBS)
-    label = "PUT file" if request.method == "PUT" else "GET file"
-    started = time.perf_counter()
-    outcome = "cancelled"
-    try:
+    with telemetry.counted(canister.name, f"{'PUT' if request.method == 'PUT' else 'GET'} file") as outcome:
         response = await (upload if request.method == "PUT" else download)(request, canister)
-        outcome = "ok" if response.status_code < 400 else "err"
+        outcome.is_ok = response.status_code < 400
         return response
-    except Cancelled:
-        raise
-    except Trap:
-        outcome = "reject"
-        raise
-    finally:
-        telemetry.count_request(canister.name, label, outcome, time.perf_counter() - started)
 
 
 # -- upload

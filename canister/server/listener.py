@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
                 access_log=False,  # app.py logs requests, with their ids
                 server_header=False,
                 ws="none",
+                proxy_headers=False,  # nobody asks for the peer's address
                 timeout_graceful_shutdown=math.ceil(host.settings.drain_seconds),
             )
         )

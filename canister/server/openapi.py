@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from starlette.routing import Route
 
-from canister.ic.did import result_name
+from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
 from canister.records import FileUploadRecord
 from canister.server import answers

@@ -27,10 +27,14 @@ def check(file: Path) -> None:
         raise NotFound(f"--model {file}: there is no such file")
 
 
-async def preload(host: Host, file: Path) -> None:
+def begin(host: Host, file: Path) -> asyncio.Task[None]:
     """See to it that the canister has the file as `models/<name>`, and loaded; what is done is not repeated."""
     target = f"models/{file.name}"
     host.pending[host.default.name] = f"{target} is being put into it and loaded"
+    return asyncio.create_task(_preload(host, file, target), name="preload")
+
+
+async def _preload(host: Host, file: Path, target: str) -> None:
     try:
         await host.default.loaded()
         if not await _is_there(host, file, target):

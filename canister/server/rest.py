@@ -8,11 +8,11 @@ looked at. When the client goes away, its call is cancelled and leaves no trace.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import functools
 import json
-import time
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
 from pydantic import TypeAdapter, ValidationError
@@ -20,16 +20,13 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from canister import dispatch, telemetry
-from canister.errors import BadArgument, Cancelled, MessageTooLarge, MethodNotFound, Trap
+from canister.errors import BadArgument, Cancelled, MessageTooLarge, MethodNotFound
 from canister.host import Host
-from canister.interface import Method
+from canister.interface import BY_NAME, Method
 from canister.server import answers
 from canister.server.auth import caller
 from canister.server.examples import EXAMPLES
 from canister.server.verbs import ANY_VERB
-
-if TYPE_CHECKING:
-    from canister.canister import Canister
 
 T = TypeVar("T")
 
@@ -56,46 +53,31 @@ async def call_method(request: Request) -> Response:
         return answers.wrong_verb(
             f"{method.name} is called with {verbs_text}, not {request.method}", ", ".join(verbs(method))
         )
-    started = time.perf_counter()
-    outcome = "cancelled"
-    try:
+    with telemetry.counted(canister.name, method.name) as outcome:
         # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
         body = b"" if method.arg is None else await read_body(request, host.settings.max_body_bytes)
         reply = await while_connected(
             request, dispatch.execute(canister, method, caller(request), functools.partial(decode, method, body))
         )
-        outcome = "ok" if reply.error is None else "err"
+        outcome.is_ok = reply.error is None
         return answers.answer(method, reply)
-    except Cancelled:
-        raise
-    except Trap:
-        outcome = "reject"
-        raise
-    finally:
-        telemetry.count_request(canister.name, method.name, outcome, time.perf_counter() - started)
 
 
 async def no_such_path(request: Request) -> Response:
     """404 for a path that is no method's; its last part may be meant as one."""
     host: Host = request.app.state.host
     path = request.url.path
-    hint = "POST /{method} or /canisters/{name or id}/{method}; GET /docs lists the methods."
-    last = path.rstrip("/").rpartition("/")[2]
-    try:
-        hint = f"Did you mean 'POST {path_of(host.default, dispatch.find_method(host.default, last))}'?"
-    except MethodNotFound as error:
-        _, asks, nearest = str(error).partition("Did you mean ")
-        hint = asks + nearest or hint
+    near = difflib.get_close_matches(path.rstrip("/").rpartition("/")[2], BY_NAME, n=1)
+    if near:
+        hint = f"Did you mean 'POST /canisters/{host.default.name}/{near[0]}'?"
+    else:
+        hint = "Call POST /{method} or /canisters/{name or id}/{method}; GET /docs lists the methods."
     raise MethodNotFound(f"There is nothing at {path[:SHOWN_CHARACTERS]!r}. {hint}")
 
 
 def verbs(method: Method) -> list[str]:
     """HTTP methods by which a canister method can be called."""
     return ["GET", "HEAD", "POST"] if method.mode == "query" and method.arg is None else ["POST"]
-
-
-def path_of(canister: Canister, method: Method) -> str:
-    return f"/canisters/{canister.name}/{method.name}"
 
 
 # -- arguments

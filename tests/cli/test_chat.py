@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from canister.cli.local import LocalServer, shipped_model
 from tests.cli.conftest import Command
 
 SECONDS = 60.0
+LOAD = ["--model", "models/chat.gguf", "--ctx-size", "2048"]
 # Makes standard input the controlling terminal, so that Ctrl-C reaches the program, and becomes the program.
 TAKE_TERMINAL = """
 import fcntl, os, sys, termios
@@ -52,7 +54,7 @@ def loaded_server(running_server: LocalServer, model: Path) -> Iterator[LocalSer
     headers = {"Authorization": f"Bearer {running_server.api_key}"}
     with httpx.Client(base_url=running_server.url, headers=headers, timeout=SECONDS) as http:
         http.put("/canisters/llama_cpp/files/models/chat.gguf", content=model.read_bytes()).raise_for_status()
-        http.post("/load_model", json={"args": ["--model", "models/chat.gguf"]}).raise_for_status()
+        http.post("/load_model", json={"args": LOAD}).raise_for_status()
         http.post("/set_max_tokens", json={"max_tokens_update": 4, "max_tokens_query": 4}).raise_for_status()
         yield running_server
         http.post("/set_max_tokens", json={"max_tokens_update": 0, "max_tokens_query": 0}).raise_for_status()
@@ -111,40 +113,41 @@ def test_model_that_cannot_be_loaded(canister: Command, tmp_path: Path, scratch:
 
 def test_told_to_end_it_leaves_nothing_behind(model: Path, scratch: Path) -> None:
     command = [*CHAT, "-m", str(model), "--calls"]
-    terminal = Terminal([*command])
-    terminal.wait_for("> ")
-    folder = next(scratch.iterdir())
-    pid = int((folder / "lock").read_text())
-    terminal.process.send_signal(signal.SIGTERM)
-    assert terminal.end() == 128 + signal.SIGTERM
+    with Terminal(command) as terminal:
+        terminal.wait_for("> ")
+        folder = next(scratch.iterdir())
+        pid = int((folder / "lock").read_text())
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end() == 128 + signal.SIGTERM
     assert list(scratch.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
 def test_conversation_on_a_terminal(loaded_server: LocalServer) -> None:
-    terminal = Terminal([*CHAT, "--url", loaded_server.url, "--api-key", loaded_server.api_key])
-    terminal.wait_for("> ")
-    terminal.type("Who are you?\n")
-    terminal.wait_for(r"\n> ")
-    assert len(caches(loaded_server)) >= 1
-    terminal.type("/calls\n")
-    terminal.wait_for("> ")
-    terminal.type("And what is a canister?\n")
-    shown = terminal.wait_for(r"call 1 .*\n> ")
-    cached = int(shown.partition("call 1 ")[2].split()[0])
-    assert cached > 10  # the first turn was in the cache
-    terminal.type("/new\n")
-    terminal.wait_for("> ")
-    assert caches(loaded_server) == []
-    terminal.type("Tell me a story.\n")
-    terminal.wait_for(r"call 3 ")
-    terminal.type("\x03")
-    terminal.wait_for("> ")
-    terminal.type("/nonsense\n")
-    terminal.wait_for(r"/nonsense is not known")
-    terminal.type("\x04")
-    assert terminal.end() == 0
+    options = ["--url", loaded_server.url, "--api-key", loaded_server.api_key, "--max-tokens", "32"]
+    with Terminal([*CHAT, *options]) as terminal:
+        terminal.wait_for("> ")
+        terminal.type("Who are you?\n")
+        terminal.wait_for(r"\n> ")
+        assert caches(loaded_server)
+        terminal.type("/calls\n")
+        terminal.wait_for("> ")
+        terminal.type("And what is a canister?\n")
+        shown = terminal.wait_for(r"call 1 .*\n> ")
+        cached = int(shown.partition("call 1 ")[2].split()[0])
+        assert cached > 10  # the first turn was in the cache
+        terminal.type("/new\n")
+        terminal.wait_for("> ")
+        assert caches(loaded_server) == []
+        terminal.type("Tell me a story.\n")
+        terminal.wait_for(r"call 3 ")
+        terminal.type("\x03")
+        terminal.wait_for(r"\(stopped\)\n> ")
+        terminal.type("/nonsense\n")
+        terminal.wait_for(r"/nonsense is not known.*\n> ")
+        terminal.type("\x04")
+        assert terminal.end() == 0
     assert caches(loaded_server) == []
 
 
@@ -182,7 +185,12 @@ class Terminal:
 
     def end(self) -> int:
         """Wait until the program has left; gives its exit code."""
-        try:
-            return self.process.wait(SECONDS)
-        finally:
-            os.close(self._ours)
+        return self.process.wait(SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)

@@ -24,7 +24,18 @@ def test_configuration_lists_every_setting() -> None:
 
 def test_cli_page_lists_every_command(canister: Command) -> None:
     page = texts.render_cli_help()
-    for name in ("serve", "call", "chat", "upload", "download", "api-key create", "identity principal"):
+    for name in (
+        "serve",
+        "call",
+        "chat",
+        "upload",
+        "download",
+        "estimate",
+        "fit",
+        "probe",
+        "api-key create",
+        "identity principal",
+    ):
         assert f"## canister {name}\n" in page
     assert "--candid" not in page
     assert "|  |  |" not in page

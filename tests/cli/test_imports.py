@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-HEAVY = ("llama_cpp", "sqlalchemy", "fastapi", "uvicorn", "ray")
+HEAVY = ("llama_cpp", "sqlalchemy", "fastapi", "uvicorn", "ray", "matplotlib")
 HELP_SECONDS = 0.5
 
 

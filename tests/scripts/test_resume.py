@@ -74,27 +74,29 @@ def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def wait_for(is_so: Callable[[], bool]) -> None:
+def wait_for(script: Script, is_so: Callable[[], bool]) -> None:
+    """Wait until something is so while a script is at work."""
     end = time.monotonic() + SECONDS
     while not is_so():
+        assert script.process.poll() is None, script.process.communicate()
         assert time.monotonic() < end
         time.sleep(0.005)
 
 
-def wait_for_the_middle(server: LocalServer, content: bytes) -> None:
+def wait_for_the_middle(script: Script, server: LocalServer, content: bytes) -> None:
     """Wait until an upload of this content has begun and is far from its end."""
     path = next(server.data_dir.glob("canisters/*/stable")) / NAME
 
     def is_under_way() -> bool:
         return path.exists() and path.stat().st_size > 20 * SMALL_CHUNK_BYTES and content.startswith(path.read_bytes())
 
-    wait_for(is_under_way)
+    wait_for(script, is_under_way)
 
 
 def test_upload_goes_on_after_the_client_was_killed(server: LocalServer, source: Path) -> None:
     content = source.read_bytes()
     script = Script("upload", server, source, "--chunksize", SMALL_CHUNK_BYTES)
-    wait_for_the_middle(server, content)
+    wait_for_the_middle(script, server, content)
     script.kill()
     n_bytes, sha256 = details(server)
     assert 0 < n_bytes < N_BYTES
@@ -107,7 +109,7 @@ def test_upload_goes_on_after_the_client_was_killed(server: LocalServer, source:
 def test_upload_goes_on_while_the_server_is_killed(server: LocalServer, source: Path) -> None:
     content = source.read_bytes()
     script = Script("upload", server, source, "--chunksize", SMALL_CHUNK_BYTES)
-    wait_for_the_middle(server, content)
+    wait_for_the_middle(script, server, content)
     server.kill()
     server.start()
     assert script.result() == f"uploaded {NAME}: {N_BYTES} bytes, sha256 {sha256_of(content)}\n"
@@ -119,7 +121,7 @@ def test_download_goes_on_after_the_client_was_killed(server: LocalServer, sourc
     target = tmp_path / "back.gguf"
     part = tmp_path / "back.gguf.part"
     script = Script("download", server, NAME, "--local-filename", target, "--chunksize", SMALL_CHUNK_BYTES)
-    wait_for(lambda: part.exists() and part.stat().st_size > 0)
+    wait_for(script, lambda: part.exists() and part.stat().st_size > 0)
     script.kill()
     assert not target.exists()
     n_bytes = part.stat().st_size

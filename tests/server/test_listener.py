@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -13,12 +14,14 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from canister.config import Settings
-from canister.errors import BadRequest, Conflict
+from canister.errors import BadRequest, Cancelled, Conflict
 from canister.host import Host
 from canister.server.listener import Server, bind, greeting, url_of
+from canister.server.rest import while_connected
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +71,31 @@ async def test_the_greeting(host: Host) -> None:
     assert host.key_path.read_text().strip() not in text
 
 
+# -- clients that go away
+
+
+async def test_a_call_ends_when_its_connection_does(host: Host) -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(Cancelled):
+            await while_connected(Request(scope, receive), work())
+
+    async with serving(app, host, 1) as (_, url):
+        _, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        await started.wait()
+        writer.close()
+        await asyncio.wait_for(cancelled.wait(), 5)
+
+
 # -- ending
 
 
@@ -91,22 +119,23 @@ class App:
 
 
 @asynccontextmanager
-async def serving(app: App, host: Host, drain_seconds: float) -> AsyncIterator[tuple[asyncio.Task[None], str]]:
+async def serving(app: ASGIApp, host: Host, drain_seconds: float) -> AsyncIterator[tuple[asyncio.Task[None], str]]:
     settings = Settings(data_dir=host.data_dir, drain_seconds=drain_seconds)
     like_host = cast(Any, SimpleNamespace(**{**vars(host), "settings": settings, "default": host.default}))
     with bind("127.0.0.1", 0) as listener:
         url = url_of(listener)
-        server = asyncio.create_task(Server(app, like_host).serve([listener]))
+        server = Server(app, like_host)
+        task = asyncio.create_task(server.serve([listener]))
         try:
-            yield server, url
+            yield task, url
         finally:
-            app.may_end.set()
-            await server
+            server.should_exit = True
+            await task
 
 
 async def test_running_calls_are_finished_and_new_ones_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     app = App()
-    async with serving(app, host, 30) as (server, url), httpx.AsyncClient() as client:
+    async with serving(app, host, 30) as (task, url), httpx.AsyncClient() as client:
         running = asyncio.create_task(client.get(url))
         await app.started.wait()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -114,33 +143,33 @@ async def test_running_calls_are_finished_and_new_ones_refused(host: Host, capsy
         with pytest.raises(httpx.ConnectError):
             async with httpx.AsyncClient() as late:
                 await late.get(url)
-        assert not server.done()
+        assert not task.done()
         app.may_end.set()
         assert (await running).text == "done"
-        await asyncio.wait_for(server, 5)  # and the signal does not come back to kill us
+        await asyncio.wait_for(task, 5)  # and the signal does not come back to kill us
     assert not app.was_cancelled
     assert capsys.readouterr().out.startswith(f"listening on {url}\n")
 
 
 async def test_calls_that_take_too_long_are_cancelled(host: Host) -> None:
     app = App()
-    async with serving(app, host, 1) as (server, url), httpx.AsyncClient() as client:
+    async with serving(app, host, 1) as (task, url), httpx.AsyncClient() as client:
         running = asyncio.create_task(client.get(url, timeout=30))
         await app.started.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(server, 10)
+        await asyncio.wait_for(task, 10)
         assert (await running).status_code == 500  # uvicorn's own; app.py has a better one
     assert app.was_cancelled
 
 
 async def test_a_second_signal_does_not_wait(host: Host) -> None:
     app = App()
-    async with serving(app, host, 600) as (server, url), httpx.AsyncClient() as client:
+    async with serving(app, host, 600) as (task, url), httpx.AsyncClient() as client:
         running = asyncio.create_task(client.get(url))
         await app.started.wait()
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(0.3)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(server, 5)
+        await asyncio.wait_for(task, 5)
         app.may_end.set()
         await asyncio.gather(running, return_exceptions=True)

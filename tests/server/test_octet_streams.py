@@ -69,6 +69,7 @@ async def test_an_empty_file(controller: httpx.AsyncClient) -> None:
 
 async def test_bytes_that_contradict_content_range(controller: httpx.AsyncClient) -> None:
     url = URL + "contradiction"
+
     async def blocks(*sizes: int) -> AsyncIterator[bytes]:
         for size in sizes:
             yield bytes(size)

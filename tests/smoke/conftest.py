@@ -103,9 +103,10 @@ def canister(target: tuple[str, str, str | None]) -> Iterator[Wire]:
     """The canister, called by its controller."""
     wire = Wire(*target)
     with wire.http:
-        limits = wire.call("get_max_tokens").document
+        limits = wire.call("get_max_tokens")
+        assert limits.status == 200, limits
         yield wire
-        wire.ok("set_max_tokens", limits)
+        wire.ok("set_max_tokens", limits.document)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,118 @@
+"""The bytes of a message, read from front to back, and the count of what that costs.
+
+Work is bounded by length: a message may cost four steps for each of its bytes, and some for nothing, but none for the
+bytes inside texts and blobs, which are copied in one go. Numbers and nesting have limits of their own.
+"""
+
+from __future__ import annotations
+
+from canister.ic import principal
+from canister.ic.candid.types import CandidError
+
+FREE_STEPS = 256
+STEPS_PER_BYTE = 4
+MAX_DEPTH = 64
+MAX_NUMBER_BYTES = 128  # of a nat or an int
+MAX_LENGTH_BYTES = 10  # of a length, an index or a field's number
+
+
+class Reader:
+    """steps: what reading has cost so far."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self._data = memoryview(data)
+        self._end = len(self._data)
+        self._at = 0
+        self._unpaid = 0  # bytes that pay for no steps, less those that were read twice
+        self.steps = 0
+
+    @property
+    def at(self) -> int:
+        return self._at
+
+    @property
+    def room(self) -> int:
+        """Bytes that are left."""
+        return self._end - self._at
+
+    def back_to(self, at: int) -> None:
+        """Read on from an earlier place; what is read twice pays twice."""
+        self._unpaid -= self._at - at
+        self._at = at
+
+    def step(self, depth: int) -> None:
+        self.steps += 1
+        if self.steps > FREE_STEPS + STEPS_PER_BYTE * (self._at - self._unpaid):
+            raise CandidError("the message is too complex for its length")
+        if depth > MAX_DEPTH:
+            raise CandidError(f"the message is nested deeper than {MAX_DEPTH}")
+
+    def length(self, what: str, limit: int | None = None) -> int:
+        """How many of something follow, each of at least one byte."""
+        length = self.unsigned(MAX_LENGTH_BYTES)
+        room = self.room
+        if length > room or (limit is not None and length > limit):
+            limit = room if limit is None else min(room, limit)
+            raise CandidError(f"the message is said to have {length} {what}, at most {limit} are possible")
+        return length
+
+    def take(self, length: int) -> memoryview:
+        """Bytes that pay for no steps."""
+        self._unpaid += length
+        return self.paid(length)
+
+    def paid(self, length: int) -> memoryview:
+        start, self._at = self._at, self._at + length
+        if self._at > self._end:
+            raise CandidError(f"the message ends {self._at - self._end} bytes too early")
+        return self._data[start : self._at]
+
+    def byte(self) -> int:
+        if self._at >= self._end:
+            raise CandidError("the message ends too early")
+        self._at += 1
+        return self._data[self._at - 1]
+
+    def unsigned(self, max_bytes: int) -> int:
+        """LEB128."""
+        number = shift = 0
+        for _ in range(max_bytes):
+            byte = self.byte()
+            number |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return number
+            shift += 7
+        raise CandidError(f"a number has more than {max_bytes} bytes")
+
+    def signed(self, max_bytes: int) -> int:
+        """SLEB128."""
+        number = shift = 0
+        for _ in range(max_bytes):
+            byte = self.byte()
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return number - (1 << shift) if byte & 0x40 else number
+        raise CandidError(f"a number has more than {max_bytes} bytes")
+
+    # -- values of more than one byte
+
+    def principal(self) -> bytes:
+        if not self.flag():
+            raise CandidError("an opaque principal has no meaning here")
+        length = self.unsigned(MAX_LENGTH_BYTES)
+        if length > principal.MAX_BYTES:
+            raise CandidError(f"a principal has {length} bytes, at most {principal.MAX_BYTES} are possible")
+        return bytes(self.take(length))
+
+    def text(self) -> str:
+        try:
+            return str(self.take(self.unsigned(MAX_LENGTH_BYTES)), "utf-8")
+        except UnicodeDecodeError as error:
+            raise CandidError(f"a text is not UTF-8: {error.reason} at its byte {error.start}") from None
+
+    def flag(self) -> bool:
+        byte = self.byte()
+        if byte > 1:
+            raise CandidError(f"a byte that says yes or no is {byte}")
+        return byte == 1

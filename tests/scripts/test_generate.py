@@ -1,0 +1,41 @@
+"""The generated files are current, and the check sees when they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from canister.interface import METHODS
+from scripts import generate
+
+
+def test_generated_files_are_current() -> None:
+    assert generate.stale() == [], "run: python -m scripts.generate"
+
+
+def test_what_is_missing_or_changed_is_stale(tmp_path: Path) -> None:
+    assert set(generate.stale(tmp_path)) == set(generate.generated())
+    for name, content in generate.generated().items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert generate.stale(tmp_path) == []
+    (tmp_path / "canister.did").write_text("", encoding="utf-8")
+    assert generate.stale(tmp_path) == ["canister.did"]
+
+
+def test_check_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "stale", lambda: ["canister.did"])
+    assert generate.main(["--check"]) == 1
+    assert list(tmp_path.iterdir()) == []
+    assert "python -m scripts.generate" in capsys.readouterr().err
+    assert generate.main([]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["canister.did"]
+
+
+def test_every_method_has_its_row() -> None:
+    text = generate.render_methods()
+    assert all(text.count(f"\n| `{method.name}` | {method.mode} |") == 1 for method in METHODS)

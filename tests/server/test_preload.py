@@ -1,0 +1,66 @@
+"""`serve -m FILE`: the model is put in place and loaded, once, and a failure is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from canister.config import Settings
+from canister.errors import NotFound
+from canister.host import Host
+from canister.server import preload
+from canister.server.app import running
+from tests.harness import STORY_MODEL, needs_story_model
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, model: Path) -> AsyncIterator[Host]:
+    async with running(Host(Settings(data_dir=data_dir, slots=1))) as host:
+        task = preload.begin(host, model)
+        assert "is being put into it" in host.not_ready()["llama_cpp"]
+        await task
+        yield host
+
+
+@needs_story_model
+async def test_it_is_uploaded_and_loaded_once(tmp_path: Path) -> None:
+    model = tmp_path / "story.gguf"
+    model.write_bytes(STORY_MODEL.read_bytes())
+    stored = []
+    for _ in range(2):
+        async with serving(tmp_path / "data", model) as host:
+            assert host.not_ready() == {}
+            assert host.default.is_loaded_from("models/story.gguf")
+            stored.append(host.default.stable.stat("models/story.gguf"))
+    assert stored[0] == stored[1]
+
+
+@needs_story_model
+async def test_a_changed_file_is_loaded_anew(tmp_path: Path) -> None:
+    model = tmp_path / "story.gguf"
+    model.write_bytes(STORY_MODEL.read_bytes())
+    async with serving(tmp_path / "data", model) as host:
+        first = host.default.stable.stat("models/story.gguf")
+    model.write_bytes(STORY_MODEL.read_bytes() + bytes(32))  # padding behind the tensors does no harm
+    async with serving(tmp_path / "data", model) as host:
+        assert host.not_ready() == {}
+        assert host.default.stable.stat("models/story.gguf") != first
+        assert host.default.is_loaded_from("models/story.gguf")
+
+
+async def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    model = tmp_path / "story.gguf"
+    model.write_bytes(b"not a model")
+    async with serving(tmp_path / "data", model) as host:
+        reason = host.not_ready()["llama_cpp"]
+        assert reason.startswith(f"{model} could not be loaded: ")
+
+
+def test_a_missing_file_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"--model .*missing\.gguf: there is no such file"):
+        preload.check(tmp_path / "missing.gguf")
