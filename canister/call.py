@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from canister import fees
 from canister.cost_model import other_cost
 from canister.errors import InstructionLimit, NotFound, OutOfCycles
-from canister.ledger import Charge
+from canister.fees import Charge
 
 if TYPE_CHECKING:
     from canister.canister import Canister
     from canister.engine.engine import Engine
-    from canister.ledger import Outcome
+    from canister.fees import Outcome
     from canister.meter import CallMeter
     from canister.state import State
     from canister.store.transaction import Transaction

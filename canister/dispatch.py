@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 from canister import telemetry
 from canister.call import Call
 from canister.errors import CanisterError, CanisterStopping, CanisterTrapped, InstructionLimit, MethodNotFound, Trap
+from canister.fees import Charge
 from canister.ingress import Answer, Known, Message
 from canister.interface import BY_NAME, Guard, Method, Mode
-from canister.ledger import Charge
 from canister.methods import files
 from canister.records import ApiError, FileUploadRecord, Record, RunOutputRecord
 from canister.telemetry import get_logger

@@ -5,7 +5,10 @@ A subnet of 13 nodes is the norm, others pay in proportion to their nodes. Queri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
 NODES = 13
 CYCLES_PER_UPDATE = 5_000_000
@@ -16,6 +19,18 @@ CYCLES_PER_GIB_SECOND = 127_000
 CYCLES_PER_XDR = 10**12
 USD_PER_XDR = Fraction("1.366")
 SECONDS_PER_INSTRUCTION = Fraction("0.43") / 2_000_000_000  # measured on the main network, within 20 %
+
+Outcome = Literal["ok", "err", "trap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one call cost. limit: instructions it might have taken; None: not enforced. parts sum to instructions."""
+
+    instructions: int
+    cycles: int
+    limit: int | None
+    parts: Mapping[str, int]
 
 
 def update_cycles(instructions: int, request_bytes: int = 0, *, nodes: int = NODES) -> int:

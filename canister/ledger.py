@@ -5,12 +5,12 @@ The balance is changed by differences, so that calls may commit in any order; th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select, update
 
+from canister.fees import Charge, Outcome
 from canister.store import tables
 from canister.store.db import Database
 
@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 INITIAL_CYCLES = 20_000_000_000_000
 KEPT_CALLS = 10_000
 _CYCLES = "cycles"
-
-Outcome = Literal["ok", "err", "trap"]
-
-
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """What one call cost. limit: instructions it might have taken; None: not enforced. parts sum to instructions."""
-
-    instructions: int
-    cycles: int
-    limit: int | None
-    parts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,8 +208,8 @@ def conversation(rng: Random) -> list[Message]:
 
 
 def copy_drill(rng: Random) -> list[Message]:
-    """A long text to repeat. A network learns to copy (and so to recall) late and suddenly; answers
-    that consist of nothing but copying bring that moment from some million tokens to the first million.
+    """A long text to repeat. A network learns to copy (and so to recall) late and suddenly, and answers
+    that consist of nothing but copying give it far more reason to than a name now and then.
     """
     text = " ".join(
         rng.choice((synthetic_word, any_name))(rng) if rng.random() < 0.8 else str(rng.randint(0, 999))

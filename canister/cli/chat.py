@@ -281,8 +281,12 @@ def _own_server(canister: str, how: Manner) -> Iterator[Connection]:
 def _leave_in_order_when_told_to() -> None:
     """Let a signal end us through our `finally`s, so that no server and no folder stay behind."""
 
+    told_to = (signal.SIGTERM, signal.SIGHUP)
+
     def leave(number: int, frame: object) -> None:
+        for other in told_to:
+            signal.signal(other, signal.SIG_IGN)  # we are on our way
         raise SystemExit(128 + number)
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in told_to:
         signal.signal(number, leave)

@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 
 from canister.dispatch import Reply
 from canister.errors import Cancelled, Trap, Unauthenticated
+from canister.fees import Charge
 from canister.interface import Method
-from canister.ledger import Charge
 from canister.records import FileUploadRecord, Record, Variant
 
 JSON = "application/json"

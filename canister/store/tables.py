@@ -9,7 +9,11 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Integer, LargeBinary, MetaData, Table, Text
 
-_NAMES = {"ck": "ck_%(table_name)s_%(constraint_name)s", "uq": "uq_%(table_name)s_%(column_0_name)s"}
+_NAMES = {
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+}
 
 canister_metadata = MetaData(naming_convention=_NAMES)
 server_metadata = MetaData(naming_convention=_NAMES)

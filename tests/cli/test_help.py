@@ -10,8 +10,10 @@ from tests.cli.conftest import Command
 def test_every_setting_is_a_flag_of_serve(canister: Command) -> None:
     shown = canister("serve", "--help").out
     for name, field in Settings.model_fields.items():
-        assert f"--{name.replace('_', '-')}" in shown
         assert field.description, name
+        if name == "canisters":  # a table of tables: canister.toml says it better than a flag could
+            continue
+        assert f"--{name.replace('_', '-')}" in shown
         assert texts.default_text(name) in "".join(shown.split()), name
 
 

@@ -56,9 +56,8 @@ def test_the_migrations_make_the_tables(disk: Path, schema: Schema) -> None:
         with database.read() as connection:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, metadata) == []
-            made = dict(
-                connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'")).tuples().all()
-            )
+            tables = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+            made = {name: sql for name, sql in tables}
         for table in metadata.tables.values():
             assert ("AUTOINCREMENT" in made[table.name]) == bool(table.dialect_options["sqlite"]["autoincrement"])
             assert ("CHECK" in made[table.name]) == (table.name in ("files", "redo"))
@@ -104,7 +103,7 @@ def test_many_that_open_a_new_database_at_once_all_succeed(disk: Path) -> None:
 def test_a_newer_database_is_refused(database: Database) -> None:
     database.submit(lambda c: c.exec_driver_sql("UPDATE alembic_version SET version_num = 'c9999'")).result()
     newer = Database(database.path, "canister")
-    with pytest.raises(Conflict, match="revision 'c9999'.*upgrade llama-canister"):
+    with pytest.raises(Conflict, match=r"revision 'c9999'.*upgrade llama-canister"):
         newer.open()
     with pytest.raises(RuntimeError, match="not open"):
         newer.submit(lambda connection: None)
@@ -241,9 +240,9 @@ def test_a_database_that_is_damaged_later(database: Database) -> None:
     database.path.write_bytes(data)
     damaged = Database(database.path, "canister")
     try:
-        with pytest.raises(StoreDamaged, match="not a sound SQLite database"):
+        with pytest.raises(StoreDamaged, match="not a sound SQLite database"):  # noqa: PT012
             damaged.open()
-            values(damaged)
+            values(damaged)  # wherever it is met
     finally:
         damaged.close()
 
