@@ -57,7 +57,7 @@ def test_the_migrations_make_the_tables(disk: Path, schema: Schema) -> None:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, metadata) == []
             tables = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-            made = {name: sql for name, sql in tables}
+            made = dict(tables.all())
         for table in metadata.tables.values():
             assert ("AUTOINCREMENT" in made[table.name]) == bool(table.dialect_options["sqlite"]["autoincrement"])
             assert ("CHECK" in made[table.name]) == (table.name in ("files", "redo"))

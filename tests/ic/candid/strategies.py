@@ -1,0 +1,91 @@
+"""Arbitrary Candid types, and arbitrary values of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from canister.ic import principal
+from canister.ic.candid.types import (
+    BLOB,
+    BOOL,
+    EMPTY,
+    FLOAT32,
+    FLOAT64,
+    INTEGERS,
+    NULL,
+    PRIMITIVES,
+    PRINCIPAL,
+    RESERVED,
+    TEXT,
+    Field,
+    Opt,
+    Prim,
+    Record,
+    Type,
+    Variant,
+    Vec,
+    label_hash,
+)
+
+LABELS: st.SearchStrategy[str | int] = (
+    st.sampled_from(["Ok", "Err", "from", "principal", "query", "status_code", "", "it's", "ü", "a\nb", '"'])
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+    | st.integers(0, 2**32 - 1)
+)
+_INHABITED = [prim for prim in PRIMITIVES.values() if prim is not EMPTY]
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+def _fields(inner: st.SearchStrategy[Type], min_size: int) -> st.SearchStrategy[tuple[Field, ...]]:
+    field = st.builds(Field, LABELS, inner)
+    named = st.lists(field, min_size=min_size, max_size=5, unique_by=lambda item: label_hash(item.label)).map(tuple)
+    numbered = st.lists(inner, min_size=min_size, max_size=4).map(
+        lambda types: tuple(Field(index, item) for index, item in enumerate(types))
+    )
+    return named | numbered
+
+
+def _composite(inner: st.SearchStrategy[Type]) -> st.SearchStrategy[Type]:
+    return (
+        st.builds(Opt, inner.filter(lambda of: not isinstance(of, Opt) and of not in (NULL, RESERVED)))
+        | st.builds(Vec, inner)
+        | st.builds(Record, _fields(inner, 0))
+        | st.builds(Variant, _fields(inner, 1))
+    )
+
+
+TYPES: st.SearchStrategy[Type] = st.recursive(st.sampled_from([*_INHABITED, BLOB]), _composite, max_leaves=12)
+
+
+def values(of: Type) -> st.SearchStrategy[Any]:
+    if isinstance(of, Prim):
+        return _primitives(of)
+    if of == BLOB:
+        return st.binary(max_size=40)
+    if isinstance(of, Opt):
+        return st.none() | values(of.of)
+    if isinstance(of, Vec):
+        return st.lists(values(of.of), max_size=12)
+    if isinstance(of, Record):
+        return st.fixed_dictionaries({item.label: values(item.type) for item in of.fields})
+    return st.one_of([st.fixed_dictionaries({item.label: values(item.type)}) for item in of.fields])
+
+
+def _primitives(of: Prim) -> st.SearchStrategy[Any]:
+    if of in INTEGERS:
+        least, greatest = INTEGERS[of]
+        return st.integers(-(2**300) if least is None else least, 2**300 if greatest is None else greatest)
+    if of in (FLOAT32, FLOAT64):
+        return st.floats(allow_nan=False, allow_infinity=False, width=32 if of is FLOAT32 else 64)
+    return {
+        NULL: st.none(),
+        RESERVED: st.none(),
+        BOOL: st.booleans(),
+        TEXT: _TEXTS,
+        PRINCIPAL: st.binary(max_size=29).map(principal.to_text),
+    }[of]
+
+
+TYPED = TYPES.flatmap(lambda of: st.tuples(st.just(of), values(of)))
