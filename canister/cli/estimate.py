@@ -26,6 +26,8 @@ from canister.cli.models import (
     read_limit,
     read_model,
 )
+from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, Network, connection
+from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.cost_model import Context, CostModel
@@ -88,9 +90,13 @@ class Found:
 
 def estimate(
     files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE", help="One GGUF or more; their weights are not read.", show_default=False),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            help="One GGUF or more; their weights are not read. Without any, the model loaded in --canister.",
+            show_default=False,
+        ),
+    ] = None,
     args: Flags = "",
     prompt_tokens: Annotated[
         int, typer.Option(min=0, metavar="P", help="Tokens of the whole prompt, the cached ones included.")
@@ -141,13 +147,31 @@ def estimate(
         ),
     ] = None,
     as_json: Json = False,
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="Without FILE: the prompt of the run_update to come.")
+    ] = "",
+    network: Network = LOCAL,
+    canister: CanisterName = DEFAULT_CANISTER,
+    api_key: ApiKey = None,
+    anonymous: Anonymous = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Tell what a call would cost on the Internet Computer, or with --answer-tokens a conversation.
 
-    Several files, or --ctx-sizes, give a table. Nothing is run and no server is needed.
+    Several files, or --ctx-sizes, give a table. With files nothing is run and no server is needed; without, a canister
+    tells what its next call and the conversation from there on will cost.
 
     Example: canister estimate model.gguf --args '-c 4096 -ctk q8_0' --prompt-tokens 100 --answer-tokens 400
+
+    Example: canister estimate --prompt "Who are you?" --args '--prompt-cache chat.cache'
     """
+    if not files:
+        from canister.cli.estimate_loaded import show_loaded
+
+        read_flags(args)
+        server = connection(network, api_key, anonymous, data_dir)
+        show_loaded(server, canister, args, prompt, answer_tokens, as_json)
+        return
     from canister.cli import estimate_view as view
 
     flags = read_flags(args)

@@ -28,6 +28,8 @@ from canister.telemetry import get_logger
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
 
 
+PIECE_CHARACTERS = 4096  # of a text that is too long anyway
+
 log = get_logger(__name__)
 
 
@@ -128,8 +130,18 @@ class Engine:
         return self._info
 
     def tokenize(self, text: str, add_bos: bool, special: bool = True) -> list[int]:
-        """Tokens of a text. add_bos: put BOS first if the vocabulary says so. special: parse special tokens."""
-        return self._loaded_model().tokenize(text, add_bos, special)
+        """Tokens of a text. add_bos: put BOS first if the vocabulary says so. special: parse special tokens.
+
+        Long texts take their time, some tokenizers' grows with the square of the length: call it in a worker thread
+        then. A text that is too long for the context in any case is tokenized in pieces, so its tokens are not quite
+        the right ones, but more than n_ctx.
+        """
+        model = self._loaded_model()
+        if len(text) <= PIECE_CHARACTERS or len(text) <= self.info.n_ctx * model.longest_piece_bytes:
+            return model.tokenize(text, add_bos, special)
+        starts = range(0, len(text), PIECE_CHARACTERS)
+        parts = [model.tokenize(text[i : i + PIECE_CHARACTERS], add_bos and i == 0, special) for i in starts]
+        return [token for part in parts for token in part]
 
     def piece(self, token: int, special: bool) -> bytes:
         """The bytes of a token, possibly part of a character; special tokens are empty unless `special`."""

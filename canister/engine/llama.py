@@ -61,7 +61,8 @@ class DecodeAborted(Exception):
 log = logging.getLogger("canister.llama_cpp")
 log.addHandler(logging.NullHandler())
 _ERROR, _CONTINUED = 4, 5
-_LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, _ERROR: logging.ERROR}
+# One level lower than llama.cpp thinks: a hundred lines a model are for whoever looks for a fault.
+_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, _ERROR: logging.ERROR}
 _said = threading.local()  # per thread: the line being continued, its level, the first complaint
 
 
@@ -163,6 +164,10 @@ class Model:
 
     def is_eog(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self._vocab, token))
+
+    @cached_property
+    def longest_piece_bytes(self) -> int:
+        return max(len(self.piece(token, True)) for token in range(self.n_vocab))
 
     @cached_property
     def eog_tokens(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from canister.methods.model import load
 from canister.methods.prompt_cache import cache_path
 from canister.methods.run_log import write_log
 from canister.records import ChatRecord, GetChatsRecord, InputRecord, RunOutputRecord, StatusCodeRecord
+from canister.telemetry import get_logger
 
 if TYPE_CHECKING:
     from canister.call import Call
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from canister.engine.engine import Engine
     from canister.engine.sequence import GenerateResult, Tokens
     from canister.methods.conversation import Conversation
+
+log = get_logger(__name__)
 
 PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
 LONGEST_CHARACTER_BYTES = 4
@@ -132,6 +135,17 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
         )
     )
     call.check_limit()
+    if call.state.log_on:
+        log.info(
+            "run",
+            canister=call.canister.name,
+            method=call.method,
+            cached=n_cached,
+            ingested=result.n_prompt_decoded,
+            generated=result.n_generated,
+            finish=result.finish,
+            instructions=meter.cost.total,
+        )
 
     n_decoded = result.n_prompt_decoded
     remaining = prompt[n_cached + n_decoded :]

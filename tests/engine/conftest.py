@@ -14,7 +14,9 @@ from tests.engine.driver import Driver
 ROOT = Path(__file__).resolve().parents[2]
 STORY_MODEL = ROOT.parent / "shared" / "models" / "stories260Ktok512.gguf"
 CHAT_MODEL = ROOT / "models" / "llama-canister-tiny.gguf"
-MODELS = ["story", "chat", "f32", "f16", "q8_0", "q4_0"]  # a chat is promised to be the same on all of these
+# A chat is promised to be the same on all of these.
+_MORE = [pytest.param(name, marks=pytest.mark.nightly) for name in ("f16", "f32", "q4_0")]
+MODELS = ["story", "chat", "q8_0", *_MORE]
 
 
 @pytest.fixture(scope="session")

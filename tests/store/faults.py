@@ -77,7 +77,7 @@ class Unsynced:
     """A change that is not on the disk yet: how to undo it, and the file or folder whose fsync makes it last."""
 
     inode: tuple[int, int]
-    undo: Callable[[], None]
+    undo: Callable[[], object]
 
 
 _numbers = itertools.count()
@@ -104,7 +104,7 @@ class FaultyLayer(FileLayer):
             with suppress(FileNotFoundError):  # inside of a folder that is forgotten as well
                 change.undo()
 
-    def _note(self, fd: int, undo: Callable[[int], None]) -> None:
+    def _note(self, fd: int, undo: Callable[[int], object]) -> None:
         kept = self._keep(fd)
         self.unsynced.append(Unsynced(_inode(fd), lambda: undo(kept)))
 
@@ -156,7 +156,7 @@ class FaultyLayer(FileLayer):
     def truncate(self, fd: int, size: int) -> None:
         half = self.faults.step()
         tail = os.pread(self._keep(fd), 1 << 30, size)
-        self._note(fd, lambda at: os.pwrite(at, tail, size) and None)
+        self._note(fd, lambda at: os.pwrite(at, tail, size))
         if not half or self.faults.mode == "tear":
             super().truncate(fd, size)
         self._half(half)

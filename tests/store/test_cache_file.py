@@ -42,9 +42,9 @@ def write(records: list[Record]) -> Written:
     store = bytearray()
     cache, data = CacheFile.create(HEADER, lambda offset, size: bytes(store[offset : offset + size]))
     store += data
-    sizes, states = [len(store)], [([], [])]
     tokens: list[int] = []
     generated: list[bool] = []
+    sizes, states = [len(store)], [(tokens, generated)]
     for share, added, kv in records:
         keep = round(share * len(tokens))
         cache, data = cache.extended(keep, [token for token, _ in added], [mark for _, mark in added], kv)
@@ -53,7 +53,7 @@ def write(records: list[Record]) -> Written:
         generated = generated[:keep] + [mark for _, mark in added]
         sizes.append(len(store))
         states.append((tokens, generated))
-    return Written(bytes(store), cache, sizes, states)  # type: ignore[arg-type]
+    return Written(bytes(store), cache, sizes, states)
 
 
 def state_of(cache: CacheFile) -> tuple[list[int], list[bool]]:

@@ -172,29 +172,27 @@ def sync(transaction: Transaction) -> None:
     transaction._memory.sync()
 
 
-SCENARIOS: dict[str, list[Step]] = {
-    step.__name__: [step, sync]
-    for step in (
-        write_new,
-        write_new_big,
-        write_new_deep,
-        write_nothing,
-        replace,
-        replace_big,
-        append,
-        append_twice,
-        copy,
-        copy_what_changes,
-        make_folders,
-        remove_file,
-        remove_folders,
-        file_becomes_folder,
-        folder_becomes_file,
-        removed_and_written_again,
-        only_sql,
-        everything,
-    )
-} | {
+ALONE: tuple[Step, ...] = (
+    write_new,
+    write_new_big,
+    write_new_deep,
+    write_nothing,
+    replace,
+    replace_big,
+    append,
+    append_twice,
+    copy,
+    copy_what_changes,
+    make_folders,
+    remove_file,
+    remove_folders,
+    file_becomes_folder,
+    folder_becomes_file,
+    removed_and_written_again,
+    only_sql,
+    everything,
+)
+SCENARIOS: dict[str, list[Step]] = {step.__name__: [step, sync] for step in ALONE} | {
     "small, then big at its end": [write_new, append, append_big, append_small],
     "small, synced, then big at its end": [write_new, append, sync, append_big, append_small, sync, only_sql],
     "big at the end of what was just written over": [write_new, write_small_over, append_big, sync],
@@ -307,7 +305,8 @@ scenarios = pytest.mark.parametrize("scenario", SCENARIOS)
 def test_after_a_crash_the_state_is_the_old_or_the_new_one(bench: Bench, mode: Mode, forgotten: float) -> None:
     """Also when the disk forgets some or all of what was not synced."""
     for home, _ in bench.broken(mode):
-        bench.check_reopened(home.crashed(bench.disk / "image", forgotten), bench.possible, twice=True)
+        image = home.crashed(bench.disk / "image", forgotten)
+        bench.check_reopened(image, bench.possible, twice=forgotten == 1)
 
 
 @scenarios
@@ -363,12 +362,13 @@ def test_a_power_cut_after_a_crash_and_a_start_does_no_harm(disk: Path) -> None:
         assert isinstance(home.layer, FaultyLayer)
         home.memory._close_folders()
         home.database.close()
-        again = Home(home.root, Faults(), unsynced=home.layer.unsynced)
+        faults = Faults()
+        again = Home(home.root, faults, unsynced=home.layer.unsynced)
         again.open()
         try:
             bench.check_reopened(again.crashed(bench.disk / "image", 1), bench.possible)
         finally:
-            again.faults.is_dead = True
+            faults.is_dead = True
             again.close()
 
 
@@ -394,26 +394,40 @@ def step_of(operations: list[tuple[Any, ...]]) -> Step:
     return step
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.one_of(st.just([]), st.lists(OPERATIONS, min_size=1, max_size=4)), min_size=2, max_size=7),
-    st.floats(0, 1),
-    st.sampled_from(["crash", "tear"]),
-    st.sampled_from([0, 0.3, 0.6, 1]),
+BREAKS = given(
+    transactions=st.lists(st.one_of(st.just([]), st.lists(OPERATIONS, min_size=1, max_size=4)), min_size=2, max_size=7),
+    when=st.floats(0, 1),
+    mode=st.sampled_from(["crash", "tear"]),
+    forgotten=st.sampled_from([0, 0.3, 0.6, 1]),
 )
-def test_whatever_was_done_before(
+
+
+def break_and_check(
     disk: Path, transactions: list[list[tuple[Any, ...]]], when: float, mode: Mode, forgotten: float
 ) -> None:
+    """transactions: their operations; none for a sync."""
     with tempfile.TemporaryDirectory(dir=disk) as folder:
         steps = [step_of(operations) if operations else sync for operations in transactions]
         bench = Bench(Path(folder), steps, start_empty=True)
         assume(bench.n_operations)
         home = bench.break_at(1 + int(when * (bench.n_operations - 1)), mode)
         try:
-            image = home.crashed(bench.disk / "image", forgotten)
-            bench.check_reopened(image, bench.possible)
+            bench.check_reopened(home.crashed(bench.disk / "image", forgotten), bench.possible)
         finally:
             home.close()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@BREAKS
+def test_whatever_was_done_before(disk: Path, **drawn: Any) -> None:
+    break_and_check(disk, **drawn)
+
+
+@pytest.mark.nightly
+@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@BREAKS
+def test_whatever_was_done_before_often(disk: Path, **drawn: Any) -> None:
+    break_and_check(disk, **drawn)
 
 
 @pytest.mark.parametrize("scenario", ["everything"])
@@ -426,7 +440,7 @@ def test_when_no_commit_works_any_more_writing_stops_until_the_next_start(bench:
         def failing(connection: object) -> None:
             raise OSError(5, os.strerror(5))
 
-        home.database._commit = failing  # type: ignore[method-assign, assignment]
+        home.database._commit = failing  # type: ignore[method-assign]
         with pytest.raises(StoreDamaged, match="Input/output error"):
             bench.run(home)
         home.database._commit = commit  # type: ignore[method-assign]

@@ -57,7 +57,7 @@ def test_the_migrations_make_the_tables(disk: Path, schema: Schema) -> None:
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, metadata) == []
             tables = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-            made = dict(tables.all())
+            made = {str(row.name): str(row.sql) for row in tables}
         for table in metadata.tables.values():
             assert ("AUTOINCREMENT" in made[table.name]) == bool(table.dialect_options["sqlite"]["autoincrement"])
             assert ("CHECK" in made[table.name]) == (table.name in ("files", "redo"))
@@ -124,7 +124,12 @@ def test_every_connection_is_durable_and_checks_keys(database: Database) -> None
 
 def test_what_is_submitted_is_done_in_order_each_in_its_transaction(database: Database) -> None:
     futures = [database.submit(lambda c, n=n: put(c, f"{n:02}", n)) for n in range(20)]  # type: ignore[misc]
-    failing = database.submit(lambda connection: (put(connection, "x", 1), put(connection, "00", 1)))
+
+    def fail(connection: Connection) -> None:
+        put(connection, "x", 1)
+        put(connection, "00", 1)
+
+    failing = database.submit(fail)
     last = database.submit(lambda connection: put(connection, "z", "last"))
     with pytest.raises(IntegrityError):
         failing.result()

@@ -281,10 +281,14 @@ def test_a_damaged_file_is_reported_and_the_rest_is_served(home: Home) -> None:
                 memory.read(path, 0, 10)
             with pytest.raises(StoreDamaged, match=message):
                 memory.physical(path)
-            with pytest.raises(StoreDamaged, match=message):
-                change(memory, lambda transaction, path=path: transaction.append_file(path, b"x"))
-            with pytest.raises(StoreDamaged, match=message):
-                change(memory, lambda transaction, path=path: transaction.copy_file(path, "copy"))
+            with memory.begin() as transaction:
+                transaction.append_file(path, b"x")
+                with pytest.raises(StoreDamaged, match=message):
+                    transaction.commit_sync()
+            with memory.begin() as transaction:
+                transaction.copy_file(path, "copy")
+                with pytest.raises(StoreDamaged, match=message):
+                    transaction.commit_sync()
         write(memory, "short", b"whole again")
         assert memory.read("short", 0, 99) == b"whole again"
         change(memory, lambda transaction: transaction.remove("gone"))

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from canister.ic import principal
+from canister.ic.candid.encode import FIXED
 from canister.ic.candid.tokens import SHOWN_CHARACTERS, Token, Tokens
 from canister.ic.candid.types import (
     BLOB,
@@ -151,18 +152,28 @@ class _Parser:
         if of in (FLOAT32, FLOAT64):
             if digits == ".":
                 raise self._tokens.error(token, "a number expected, not a point")
-            return float(f"{sign}{int(digits, 16) if digits[:2] in ('0x', '0X') else digits}")
+            number = float(f"{sign}{int(digits, 16) if digits[:2] in ('0x', '0X') else digits}")
+            return number if of is FLOAT64 else self._single(token, number)
         if of is None:
             return None
         if of not in INTEGERS or token.kind == "float":
             raise self._wrong(token, of)
-        number = int(f"{sign}{digits}", 16 if digits[:2] in ("0x", "0X") else 10)
+        integer = int(f"{sign}{digits}", 16 if digits[:2] in ("0x", "0X") else 10)
         least, greatest = INTEGERS[of]  # type: ignore[index]  # looked up above
-        if (least is not None and number < least) or (greatest is not None and number > greatest):
+        if (least is not None and integer < least) or (greatest is not None and integer > greatest):
             raise self._tokens.error(
                 token, f"{to_text(of)} expected, {sign}{token.text[:SHOWN_CHARACTERS]} is out of its range"
             )
-        return number
+        return integer
+
+    def _single(self, token: Token, number: float) -> float:
+        packer = FIXED[FLOAT32]
+        try:
+            return float(packer.unpack(packer.pack(number))[0])
+        except OverflowError:
+            raise self._tokens.error(
+                token, f"float32 expected, {self._tokens.shown(token)} is out of its range"
+            ) from None
 
     def _vec(self, token: Token, of: Type | None) -> Any:
         item = None if of is None else self._wanted(token, of, Vec).of

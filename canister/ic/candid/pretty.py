@@ -10,7 +10,6 @@ Source: https://github.com/dfinity/candid/blob/master/rust/candid/src/pretty/can
 from __future__ import annotations
 
 import re
-import struct
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from decimal import Decimal
 from math import inf, isfinite
 from typing import Any
 
+from canister.ic.candid.encode import FIXED
 from canister.ic.candid.types import (
     BLOB,
     BOOL,
@@ -45,7 +45,6 @@ INDENT = 2
 MAX_BROKEN_ITEMS = 10
 MAX_BROKEN_DEPTH = 10
 
-_SINGLE = struct.Struct("<f")
 _LETTERS_ONLY = re.compile(rb"[\x20-\x7e\t\n\r]*")
 _SPECIAL_BYTE = re.compile(rb"[^\x20-\x7e]|[\"'`\\]")
 
@@ -256,7 +255,7 @@ def _float(value: float, *, is_single: bool) -> str:
 
 def _as_single(value: float) -> bytes:
     try:
-        return _SINGLE.pack(value)
+        return FIXED[FLOAT32].pack(value)
     except OverflowError:
         return b""
 

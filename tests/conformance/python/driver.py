@@ -31,7 +31,8 @@ class IcpPyCore:
             sender = Identity(anonymous=True)
         else:
             sender = Identity(privkey=identity["secret"] or "", type=kind)
-        self.agent = Agent(sender, Client(url=url), verify_query_signatures=True)
+        # Its check of query signatures, off by default, takes every root subnet for the main network's.
+        self.agent = Agent(sender, Client(url=url))
         self.canister = Canister(self.agent, canister, auto_fetch_candid=True)
         return sender.sender().to_str()
 
@@ -68,7 +69,15 @@ class IcPy:
         t = self.types
         api_error = t.Variant({"Other": t.Text, "StatusCode": t.Nat16})
         run_input = t.Record({"args": t.Vec(t.Text)})
-        output = t.Record({"status_code": t.Nat16, "output": t.Text, "conversation": t.Text, "error": t.Text})
+        output = t.Record(
+            {
+                "status_code": t.Nat16,
+                "output": t.Text,
+                "conversation": t.Text,
+                "error": t.Text,
+                "prompt_remaining": t.Text,
+            }
+        )
         run = (run_input, t.Variant({"Ok": output, "Err": output}))
         chunk = {"filename": t.Text, "chunksize": t.Nat64, "offset": t.Nat64}
         details = t.Record({"filename": t.Text, "filesize": t.Nat64, "filesha256": t.Text})
@@ -81,7 +90,7 @@ class IcPy:
                 t.Record({**chunk, "chunk": t.Vec(t.Nat8)}),
                 t.Variant({"Ok": details, "Err": api_error}),
             ),
-            **{name: run for name in ("load_model", "new_chat", "run_update", "run_query", "remove_prompt_cache")},
+            **dict.fromkeys(("load_model", "new_chat", "run_update", "run_query", "remove_prompt_cache"), run),
         }
         taken, given = methods[method]
         args = self.encode([] if taken is None else [{"type": taken, "value": arg}])
@@ -114,17 +123,18 @@ def plain(value):
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def set_clock(seconds, now=time.time, now_ns=time.time_ns):
+    if seconds:
+        time.time, time.time_ns = lambda: now() + seconds, lambda: now_ns() + seconds * 10**9
+
+
 def main():
     client = {"icp-py-core": IcpPyCore, "ic-py": IcPy}[sys.argv[1]]()
     answers, sys.stdout = sys.stdout, sys.stderr  # the agents print
     for line in sys.stdin:
         given = json.loads(line)
         operation = given.pop("operation")
-        if operation == "open":
-            offset = given.pop("clock_seconds", 0)
-            if offset:
-                now, now_ns = time.time, time.time_ns
-                time.time, time.time_ns = lambda: now() + offset, lambda: now_ns() + offset * 10**9
+        set_clock(given.pop("clock_seconds", 0))
         try:
             answer = {"value": plain(getattr(client, operation)(**{key: rich(item) for key, item in given.items()}))}
         except Exception as error:

@@ -27,6 +27,7 @@ from canister.ic.candid.types import (
     Variant,
     Vec,
     label_hash,
+    may_be_absent,
 )
 
 LABELS: st.SearchStrategy[str | int] = (
@@ -38,25 +39,23 @@ _INHABITED = [prim for prim in PRIMITIVES.values() if prim is not EMPTY]
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
-def _fields(inner: st.SearchStrategy[Type], min_size: int) -> st.SearchStrategy[tuple[Field, ...]]:
-    field = st.builds(Field, LABELS, inner)
-    named = st.lists(field, min_size=min_size, max_size=5, unique_by=lambda item: label_hash(item.label)).map(tuple)
-    numbered = st.lists(inner, min_size=min_size, max_size=4).map(
-        lambda types: tuple(Field(index, item) for index, item in enumerate(types))
-    )
-    return named | numbered
+@st.composite
+def _types(draw: st.DrawFn, depth: int = 3) -> Type:
+    kind = draw(st.sampled_from(["prim", "opt", "vec", "record", "tuple", "variant"])) if depth else "prim"
+    if kind == "prim":
+        return draw(st.sampled_from([*_INHABITED, BLOB]))
+    if kind in ("opt", "vec"):
+        inner = draw(_types(depth - 1))
+        return inner if isinstance(inner, Opt) else Vec(inner) if kind == "vec" or may_be_absent(inner) else Opt(inner)
+    n_fields = draw(st.integers(kind == "variant", 4))
+    labels: list[str | int] = list(range(n_fields))
+    if kind != "tuple":
+        labels = draw(st.lists(LABELS, min_size=n_fields, max_size=n_fields, unique_by=label_hash))
+    fields = tuple(Field(label, draw(_types(depth - 1))) for label in labels)
+    return Variant(fields) if kind == "variant" else Record(fields)
 
 
-def _composite(inner: st.SearchStrategy[Type]) -> st.SearchStrategy[Type]:
-    return (
-        st.builds(Opt, inner.filter(lambda of: not isinstance(of, Opt) and of not in (NULL, RESERVED)))
-        | st.builds(Vec, inner)
-        | st.builds(Record, _fields(inner, 0))
-        | st.builds(Variant, _fields(inner, 1))
-    )
-
-
-TYPES: st.SearchStrategy[Type] = st.recursive(st.sampled_from([*_INHABITED, BLOB]), _composite, max_leaves=12)
+TYPES: st.SearchStrategy[Type] = _types()
 
 
 def values(of: Type) -> st.SearchStrategy[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -44,10 +45,8 @@ RESULT = Variant((Field("Ok", Record((Field("status_code", NAT16),))), Field("Er
 def steps_of(data: bytes, of: tuple[Type, ...]) -> int:
     """What it costs to decode; the message may be refused, with a CandidError and nothing else."""
     decoder = Decoder(data)
-    try:
+    with contextlib.suppress(CandidError):
         decoder.message(of)
-    except CandidError as error:
-        assert str(error)
     return decoder.reader.steps
 
 
@@ -85,13 +84,20 @@ def test_round_trip(typed: tuple[Type, Any]) -> None:
     assert decode(bytearray(data), ()) == []
 
 
-@given(TYPED)
-def test_a_sound_message_is_never_too_complex(typed: tuple[Type, Any]) -> None:
-    of, value = typed
-    many = Vec(of)
-    data = encode((many,), ([value] * 200,))
-    if len(data) > 800:  # a hundred nulls take no bytes: more of them than that are refused
-        assert decode(data, (many,)) == [[value] * 200]
+@pytest.mark.parametrize(
+    ("of", "value"),
+    [
+        (Vec(TEXT), [""] * 10_000),
+        (Vec(Record((Field("filename", TEXT), Field("filetype", TEXT)))), [{"filename": "", "filetype": ""}] * 10_000),
+        (Vec(tuple_of((tuple_of((BOOL,)),))), [{0: {0: True}}] * 10_000),
+        (Vec(Opt(Vec(Opt(BOOL)))), [[True]] * 10_000),
+        (Vec(NULL), [None] * 200),
+    ],
+)
+def test_a_sound_message_is_not_too_complex(of: Type, value: Any) -> None:
+    data = encode((of,), (value,))
+    assert decode(data, (of,)) == [value]
+    assert decode(data, (Opt(Vec(NAT)),)) == [None]
 
 
 @pytest.mark.parametrize(

@@ -103,5 +103,5 @@ def test_subtypes(sub: Type, of: Type, is_so: bool) -> None:
 
 @pytest.mark.parametrize("value", [None, {}, {"a": 1, "b": 2}, {"c": None}, "a", 7])
 def test_what_is_no_variant(value: object) -> None:
-    with pytest.raises(CandidError, match="is not variant { a; b }"):
+    with pytest.raises(CandidError, match=r"is not variant \{ a; b \}"):
         tag_of(Variant((Field("a", NULL), Field("b", NULL))), value)

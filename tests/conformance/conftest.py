@@ -1,0 +1,87 @@
+"""Servers and agents for the conformance tests; what cannot be installed here is skipped, with the reason."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from canister.cli.local import LocalServer
+from canister.ic import cbor, principal
+from tests.conformance.clients import AGENTS, Agent, Client, NotInstalled, install
+
+CANISTER = principal.canister_id(0)
+
+Connect = Callable[..., Client]
+
+
+@functools.cache
+def _installed(language: str) -> list[str] | str:
+    try:
+        return install(language)
+    except NotInstalled as error:
+        return str(error)
+
+
+@pytest.fixture(params=AGENTS, ids=lambda agent: agent.name)
+def agent(request: pytest.FixtureRequest) -> Agent:
+    found: Agent = request.param
+    installed = _installed(found.language)
+    if isinstance(installed, str):
+        pytest.skip(f"{found.name} could not be installed: {installed}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def polled_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A server that waits for no update, so that every one is polled for."""
+    folder = tmp_path_factory.mktemp("polled")
+    with LocalServer(folder, "--slots", "2", "--sync-call-seconds", "0") as server:
+        yield server
+
+
+def root_key_of(server: LocalServer) -> str:
+    document = cbor.decode(httpx.get(f"{server.url}/api/v2/status", trust_env=False).content)
+    assert isinstance(document, dict)
+    root_key = document["root_key"]
+    assert isinstance(root_key, bytes)
+    return root_key.hex()
+
+
+def controller_secret(data_dir: Path) -> str:
+    """The private key of the server's own identity, in hex."""
+    key = load_pem_private_key((data_dir / "controller.pem").read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return key.private_bytes_raw().hex()
+
+
+@pytest.fixture
+def connect(agent: Agent) -> Iterator[Connect]:
+    """Starts the agent against a server: `connect(server)` is anonymous, `connect(server, "secp256k1")` signs with a
+    new key, `connect(server, "controller")` with the server's own."""
+    installed = _installed(agent.language)
+    assert isinstance(installed, list)
+    with ExitStack() as clients:
+
+        def start(server: LocalServer, kind: str = "anonymous", **options: object) -> Client:
+            client = clients.enter_context(Client(installed, agent))
+            secret = None
+            if kind == "controller":
+                kind, secret = "ed25519", controller_secret(server.data_dir)
+            client.principal = client.open(  # type: ignore[attr-defined]
+                server.url,
+                CANISTER,
+                root_key_of(server),
+                kind,
+                secret,
+                **options,  # type: ignore[arg-type]
+            )
+            return client
+
+        yield start
