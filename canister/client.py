@@ -29,7 +29,8 @@ from typing import Any, Generic, Self, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 import httpx
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from canister.interface import BY_NAME, Method
 from canister.records import ApiError, FileUploadRecord, RunOutputRecord
@@ -177,7 +178,7 @@ class Canister:
         arg: a record, or what its type is made of (`revokeAdminRole` takes a str). Raises ClientError.
         """
         method = find_method(name)
-        answer = await self.call_raw(name, _to_json(arg), timeout_seconds=timeout_seconds)
+        answer = await self.call_raw(name, to_json(arg), timeout_seconds=timeout_seconds)
         value = _decode(method, answer)
         return Result(value, _number(answer, "X-IC-Instructions"), _number(answer, "X-IC-Cycles"))
 
@@ -239,8 +240,9 @@ def _reason(error: httpx.TransportError) -> str:
     return str(error) or type(error).__name__
 
 
-def _to_json(arg: object) -> object:
-    return arg.model_dump(mode="json", by_alias=True) if isinstance(arg, BaseModel) else arg
+def to_json(value: object) -> object:
+    """Records as JSON; what is JSON already stays."""
+    return to_jsonable_python(value, by_alias=True)
 
 
 def _raw(response: httpx.Response) -> RawAnswer:

@@ -57,6 +57,14 @@ def args_from_text(method: Method, text: str) -> Any:
         raise _bad_argument(method, error) from None
 
 
+def args_from_json(method: Method, value: object) -> Any:
+    """The argument from a JSON value, in the form of the REST interface. Raises BadArgument."""
+    try:
+        return _checked(method.arg, [value])
+    except CandidError as error:
+        raise _bad_argument(method, error) from None
+
+
 def args_to_text(method: Method, value: object = None) -> str:
     return pretty.pretty(_arg_types(method), _plain_args(method, value))
 

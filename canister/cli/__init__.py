@@ -36,7 +36,7 @@ app.add_typer(keys.identity_app, name="identity")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     try:
-        app(args=arguments, prog_name="canister")
+        app(args=_own(sys.argv[1:] if arguments is None else arguments), prog_name="canister")
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -45,6 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"canister: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _own(arguments: Sequence[str]) -> list[str]:
+    """A command line without what only dfx and icp need: after `alias dfx=canister` their lines work as they stand."""
+    own = list(arguments)
+    while len(own) > 1 and own[0].startswith(("-q", "-v", "--quiet", "--verbose")):
+        own.pop(0)
+    if own[:1] == ["canister"] and len(own) > 1:
+        own.pop(0)
+    return own
 
 
 def _explained() -> tuple[type[Exception], ...]:

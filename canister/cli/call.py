@@ -1,19 +1,25 @@
-"""`canister call`: one message to a canister, the argument and the reply as JSON."""
+"""`canister call`: one message to a canister, with the options of `icp canister call` and of dfx."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.message import ArgsFormat, Argument, Output, Reply, print_reject, print_reply, read_argument
 from canister.cli.options import LOCAL, Anonymous, ApiKey, Connection, DataDir, Network, connection
 
 if TYPE_CHECKING:
-    from canister.client import RawAnswer
+    from canister.interface import Method
+
+ANONYMOUS = "anonymous"
+
+# Options of icp and dfx that have nothing to decide here; lines written for those commands have them.
+Ignored = Annotated[str | None, typer.Option("--environment", "-e", metavar="NAME", help="Of no effect here.")]
+IgnoredHidden = Annotated[str | None, typer.Option(hidden=True)]
+IgnoredFlag = Annotated[bool, typer.Option("--update", "--always-assist", hidden=True)]
 
 
 def _method_names() -> list[str]:
@@ -29,75 +35,103 @@ def call(
     ],
     argument: Annotated[
         str | None,
-        typer.Argument(metavar="JSON", help="The argument; - reads it from stdin.", show_default=False),
+        typer.Argument(
+            metavar="ARGUMENT",
+            help="The argument, in Candid text or JSON; - reads it from stdin.",
+            show_default=False,
+        ),
     ] = None,
     args_file: Annotated[
         Path | None,
-        typer.Option("--args-file", metavar="FILE", help="Read the argument from a file.", show_default=False),
+        typer.Option(
+            "--args-file",
+            "--argument-file",
+            metavar="FILE",
+            help="Read the argument from a file; - is stdin.",
+            show_default=False,
+        ),
     ] = None,
+    args_format: Annotated[
+        ArgsFormat | None,
+        typer.Option(
+            "--args-format",
+            "--type",
+            metavar="candid|hex|bin|json",
+            help="How the argument is written. [default: what it looks like]",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Output | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="candid|text|hex|json",
+            help="How the reply is printed; of dfx also idl, raw and pp. "
+            "[default: candid; where the argument is JSON, the JSON of the REST interface]",
+            show_default=False,
+        ),
+    ] = None,
+    as_document: Annotated[
+        bool, typer.Option("--json", help="Print what `icp --json` does: response_bytes, response_candid.")
+    ] = False,
+    query: Annotated[bool, typer.Option("--query", help="Refuse to call an update method.")] = False,
     network: Network = LOCAL,
+    identity: Annotated[
+        str | None, typer.Option("--identity", metavar="NAME", help="Who calls; so far only: anonymous.")
+    ] = None,
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
+    environment: Ignored = None,
+    project_root_override: IgnoredHidden = None,
+    candid: IgnoredHidden = None,
+    update: IgnoredFlag = False,
 ) -> None:
     """Call a method and print its reply.
 
-    Exit code 0 for Ok and for replies without a variant, 1 for Err and rejects, 2 for wrong usage.
+    Exit code 0 for a reply, 1 for a reject, 2 for wrong usage; where the reply is printed as JSON because the argument
+    was JSON, 1 also for an Err.
 
-    Example: canister call llama_cpp run_update '{"args": ["-p", "Hello", "-n", "8"]}'
+    Example: canister call llama_cpp run_update '(record { args = vec {"-p"; "Hello"; "-n"; "8"} })'
+
+    The same: canister call llama_cpp run_update '{"args": ["-p", "Hello", "-n", "8"]}'
     """
+    row = _method(method, query)
+    if identity not in (None, ANONYMOUS):
+        raise typer.BadParameter(f"--identity {identity}: calls are not signed yet; who calls is said with --api-key")
+    given = read_argument(row, argument, args_file, args_format)
+    server = connection(network, api_key, anonymous or identity == ANONYMOUS, data_dir)
+    code = asyncio.run(_call(server, canister, row, given, output, as_document))
+    raise typer.Exit(code)
+
+
+async def _call(
+    server: Connection, name: str, method: Method, given: Argument, output: Output | None, as_document: bool
+) -> int:
+    from canister.client import Canister, Refused, Rejected
+
+    is_json = given.is_json and output is None and not as_document
+    async with Canister(server.url, name, server.api_key) as client:
+        try:
+            reply = Reply(method, (await client.call(method.name, given.value)).value, is_err=False)
+        except Refused as error:
+            reply = Reply(method, error.record, is_err=True)
+        except Rejected as error:
+            return print_reject(error, is_json=is_json)
+    return print_reply(reply, output, as_document=as_document, is_json=is_json)
+
+
+def _method(name: str, query: bool) -> Method:
+    """The row of the interface table."""
     from canister.client import UnknownMethod, find_method
 
     try:
-        find_method(method)
+        method = find_method(name)
     except UnknownMethod as error:
         raise typer.BadParameter(str(error)) from None
-    value = _argument(argument, args_file)
-    answer = asyncio.run(_call(connection(network, api_key, anonymous, data_dir), canister, method, value))
-    print(json.dumps(answer.document, indent=2, ensure_ascii=False))
-    problem = _problem(answer)
-    if problem is not None:
-        print(f"canister: {problem}", file=sys.stderr)
-        raise typer.Exit(1)
-
-
-async def _call(server: Connection, canister: str, method: str, value: object) -> RawAnswer:
-    from canister.client import Canister
-
-    async with Canister(server.url, canister, server.api_key) as client:
-        return await client.call_raw(method, value)
-
-
-def _argument(text: str | None, args_file: Path | None) -> object:
-    """The JSON value that was given, None for no argument."""
-    if text is not None and args_file is not None:
-        raise typer.BadParameter("the argument comes either from the command line or from --args-file")
-    source = "the argument"
-    if args_file is not None:
-        source = str(args_file)
-        try:
-            text = args_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"--args-file {args_file}: {error}") from None
-    elif text == "-":
-        source, text = "stdin", sys.stdin.read()
-    if text is None:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{source} is not JSON: {error}") from None
-
-
-def _problem(answer: RawAnswer) -> str | None:
-    """What went wrong, in one line; None for an Ok."""
-    match answer.document:
-        case {"reject_code": code, "error_code": error_code, "reject_message": message}:
-            return f"rejected ({code}, {error_code}): {message}"
-        case {"Err": {"error": error, "status_code": status}}:
-            return f"Err {status}: {error}"
-        case {"Err": {"Other": str(text)}}:
-            return f"Err: {text}"
-        case {"Err": error}:
-            return f"Err: {json.dumps(error)}"
-    return None if answer.is_ok else f"HTTP {answer.http_status}"
+    if query and method.mode != "query":
+        raise typer.BadParameter(
+            f"`{name}` is an update method, not a query method. Run the command without `--query`."
+        )
+    return method

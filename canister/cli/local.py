@@ -19,6 +19,13 @@ START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
+# Linux sends the child SIGTERM when the thread that started it is gone, also if we were killed. It stays so after exec.
+_LEASH = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
 
 class ServerFailed(Exception):
     """The child did not come up; the message has the last lines that it wrote."""
@@ -38,6 +45,7 @@ class LocalServer:
 
     The child has a session of its own, so that Ctrl-C at the terminal reaches only us. Its settings come from
     `flags` alone, not from the environment or a canister.toml. What it prints is in serve.out and serve.err.
+    On Linux it does not outlive the thread that started it, even if that is killed.
     """
 
     def __init__(self, data_dir: Path, *flags: str) -> None:
@@ -62,20 +70,12 @@ class LocalServer:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Started again, it takes the port that it had, so that clients find it.
         port = self.url.rpartition(":")[2] or "0"
-        command = [
-            sys.executable,
-            "-m",
-            "canister",
-            "serve",
-            "--port",
-            port,
-            "--data-dir",
-            str(self.data_dir),
-        ]
+        serve = ["-m", "canister", "serve", "--port", port, "--data-dir", str(self.data_dir), *self._flags]
+        leash = [sys.executable, "-c", _LEASH] if sys.platform == "linux" else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CANISTER_")}
         with (self.data_dir / "serve.out").open("wb") as out, (self.data_dir / "serve.err").open("ab") as err:
             self._process = subprocess.Popen(
-                [*command, *self._flags],
+                [*leash, sys.executable, *serve],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -64,7 +64,6 @@ class ChainSampler:
         self._selects = False  # the last stage selects the token itself
         self._n_window = 0  # tokens before the call that the stages must have seen
         self._sees_tokens = False
-        self._build()
 
     def close(self) -> None:
         for stage in self._stages:
@@ -76,7 +75,8 @@ class ChainSampler:
 
     # -- building
 
-    def _build(self) -> None:
+    def _build(self, first: int) -> None:
+        """Make the stages of a call whose first token is number `first` of the chat."""
         p, model = self._params, self._model
         biases = list(p.logit_bias)
         if p.ignore_eos:
@@ -86,7 +86,7 @@ class ChainSampler:
             self._add(Sampler.logit_bias(model, biases))
         if p.mirostat:
             self._add(Sampler.make("temp", p.temperature))
-            seed = mix(self._seed, self._n_ctx + 1)
+            seed = mix(self._seed, first)
             if p.mirostat == 1:
                 self._add(Sampler.make("mirostat", model.n_vocab, seed, p.mirostat_tau, p.mirostat_eta, 100))
             else:
@@ -99,7 +99,7 @@ class ChainSampler:
             for name in names:
                 self._add_by_name(name)
         if "adaptive_p" in p.samplers and not (p.mirostat or self._is_greedy):
-            self._add(Sampler.make("adaptive_p", p.adaptive_target, p.adaptive_decay, mix(self._seed, 0)))
+            self._add(Sampler.make("adaptive_p", p.adaptive_target, p.adaptive_decay, mix(self._seed, first)))
             self._selects = self._sees_tokens = True
         self._flush()
 
@@ -154,6 +154,7 @@ class ChainSampler:
     # -- sampling
 
     def begin(self, history: list[int], n_continued: int) -> None:
+        self._build(len(history))
         if self._sees_tokens:
             for token in history[len(history) - min(self._n_window, len(history)) :]:
                 self._accept_stages(token)

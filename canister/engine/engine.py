@@ -11,17 +11,19 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 from canister.engine.chain import ChainSampler
 from canister.engine.flight import Flight, Limits
 from canister.engine.llama import Candidates, DecodeAborted, EngineFault, Model, ModelError
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load
-from canister.engine.residency import Residency, Slot
+from canister.engine.residency import Residency
 from canister.engine.runner import Runner
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
+from canister.engine.ticket import Outcome, Ticket, hand_over
 from canister.errors import BadRequest, Conflict
 from canister.telemetry import get_logger
 
@@ -47,47 +49,7 @@ class EngineStats:
     busy_seconds: float
 
 
-Outcome = GenerateResult | Exception
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """A request and where it stands. `outcome` is set when it is over, and handed over at the end of the step."""
-
-    request: GenerateRequest
-    loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[GenerateResult]
-    sampler: ChainSampler | None = None
-    flight_: Flight | None = None
-    slot_: Slot | None = None
-    shown: list[int] = field(default_factory=list)
-    outcome: Outcome | None = None
-
-    @property
-    def caller(self) -> str:
-        return self.request.caller
-
-    @property
-    def key(self) -> str | None:
-        return self.request.key
-
-    @property
-    def wants_row(self) -> bool:
-        return self.flight.wants_row
-
-    @property
-    def flight(self) -> Flight:
-        assert self.flight_ is not None
-        return self.flight_
-
-    @property
-    def slot(self) -> Slot:
-        assert self.slot_ is not None
-        return self.slot_
-
-
 Command = Callable[[], None]
-_News = tuple[_Call, list[int], Outcome | None]
 
 
 class Engine:
@@ -104,8 +66,8 @@ class Engine:
         self._is_ending = False  # on the thread: end when no call is left
         self._info: EngineInfo | None = None
         self._model: Model | None = None
-        self._decoding: _Call | None = None  # whose chunk is being decoded
-        self._over: list[_Call] = []
+        self._decoding: Ticket | None = None  # whose chunk is being decoded
+        self._over: list[Ticket] = []
         self._n_steps = self._n_rows = self._n_prompt_tokens = 0
         self._busy_seconds = 0.0
 
@@ -154,7 +116,7 @@ class Engine:
         """Do one call. Cancelling it ends the work and rolls it back before this returns."""
         self._check(request)
         loop = asyncio.get_running_loop()
-        call = _Call(request, loop, loop.create_future())
+        call = Ticket(request, loop, loop.create_future())
         self._inbox.put(lambda: self._submit(call))
         try:
             return await asyncio.shield(call.done)
@@ -248,7 +210,7 @@ class Engine:
         self._model = loaded.model
         self._runner = Runner(loaded.context, loaded.traits)
         self._residency = Residency(info.n_slots)
-        self._scheduler: Scheduler[_Call] = Scheduler(loaded.context.params.n_rows)
+        self._scheduler: Scheduler[Ticket] = Scheduler(loaded.context.params.n_rows)
         self._candidates = Candidates(info.n_vocab)
         self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
 
@@ -262,7 +224,7 @@ class Engine:
             started = perf_counter()
             self._step()
             self._busy_seconds += perf_counter() - started
-            self._hand_over()
+            self._tell()
 
     def _refuse(self, fault: EngineFault) -> None:
         """After a bug: no call may wait for ever. Until the engine is closed, all get the fault."""
@@ -270,7 +232,7 @@ class Engine:
             for call in [*self._scheduler.running, *self._scheduler.waiting]:
                 self._scheduler.remove(call)
                 self._settle(call, fault)
-            self._hand_over()
+            self._tell()
             if self._is_ending:
                 return
             self._take_commands(wait=True)
@@ -298,13 +260,13 @@ class Engine:
 
     # -- on the thread: calls
 
-    def _submit(self, call: _Call) -> None:
+    def _submit(self, call: Ticket) -> None:
         try:
             model = self._loaded_model()
             call.sampler = ChainSampler(
                 model, self._candidates, call.request.sampling, call.request.seed, self._limits.n_ctx
             )
-            call.flight_ = Flight(call.request, self._limits, model, call.sampler)
+            call.planned = Flight(call.request, self._limits, model, call.sampler)
         except Exception as error:
             self._settle(call, error)
             return
@@ -315,16 +277,16 @@ class Engine:
             call.flight.finish(reason)
             self._settle(call, call.flight.result)
 
-    def _cancel(self, call: _Call) -> None:
-        if call.outcome is None and call.flight_ is not None:
+    def _cancel(self, call: Ticket) -> None:
+        if call.outcome is None and call.planned is not None:
             call.flight.finish("cancelled")
             self._finish(call)
 
-    def _finish(self, call: _Call) -> None:
+    def _finish(self, call: Ticket) -> None:
         """A flight has ended: settle its slot and the call."""
         self._scheduler.remove(call)
         outcome: Outcome = call.flight.result
-        if call.slot_ is not None:
+        if call.placed is not None:
             try:
                 self._runner.end(call)
             except Exception as error:
@@ -333,42 +295,46 @@ class Engine:
             self._residency.give_back(call.slot)
         self._settle(call, outcome)
 
-    def _fail(self, call: _Call, error: Exception) -> None:
+    def _fail(self, call: Ticket, error: Exception) -> None:
         if call.outcome is None:
             call.flight.finish("error")
             self._finish(call)
             call.outcome = error
 
-    def _settle(self, call: _Call, outcome: Outcome) -> None:
+    def _settle(self, call: Ticket, outcome: Outcome) -> None:
         call.outcome = outcome
         if call.sampler is not None:
             call.sampler.close()
         self._over.append(call)
+
+    def _tell(self) -> None:
+        over, self._over = self._over, []
+        hand_over([*self._scheduler.running, *over])
 
     # -- on the thread: steps
 
     def _step(self) -> None:
         """Schedule, run, postprocess."""
         for call in self._scheduler.admit(self._place):
-            self._advance(call, lambda call=call: self._runner.begin(call))  # type: ignore[misc]
+            self._advance(call, partial(self._runner.begin, call))
         step = self._scheduler.schedule()
         if step.rows:
             self._n_rows += len(step.rows)
-            self._run(step.rows, lambda: self._runner.decode_rows(step.rows))
+            self._run(step.rows, partial(self._runner.decode_rows, step.rows))
         chunk = step.chunk
         if chunk is not None:
             self._decoding = chunk
             n_before = chunk.flight.n_done
-            self._run([chunk], lambda: self._runner.decode_chunk(chunk, step.n_chunk))
+            self._run([chunk], partial(self._runner.decode_chunk, chunk, step.n_chunk))
             self._n_prompt_tokens += chunk.flight.n_done - n_before
             self._decoding = None
         self._n_steps += 1
 
-    def _place(self, call: _Call) -> bool:
-        call.slot_ = self._residency.take(call.key)
-        return call.slot_ is not None
+    def _place(self, call: Ticket) -> bool:
+        call.placed = self._residency.take(call.key)
+        return call.placed is not None
 
-    def _run(self, calls: Sequence[_Call], decode: Callable[[], list[tuple[_Call, int]]]) -> None:
+    def _run(self, calls: Sequence[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:
         try:
             self._runner.rearm()
             reached = decode()
@@ -379,9 +345,9 @@ class Engine:
                 self._fail(call, error)
             return
         for call, row in reached:
-            self._advance(call, lambda call=call, row=row: self._runner.advance(call, row))  # type: ignore[misc]
+            self._advance(call, partial(self._runner.advance, call, row))
 
-    def _advance(self, call: _Call, next_tokens: Callable[[], list[int]]) -> None:
+    def _advance(self, call: Ticket, next_tokens: Callable[[], list[int]]) -> None:
         """Sample, or stop. What goes wrong here is this call's affair alone."""
         try:
             call.shown += next_tokens()
@@ -390,31 +356,3 @@ class Engine:
             return
         if call.flight.finished:
             self._finish(call)
-
-    def _hand_over(self) -> None:
-        """Give results, and tokens to those that want them as they come, to their event loops."""
-        news: dict[asyncio.AbstractEventLoop, list[_News]] = {}
-        for call in [*self._scheduler.running, *self._over]:
-            shown = call.shown if call.request.on_tokens is not None else []
-            if shown or call.outcome is not None:
-                news.setdefault(call.loop, []).append((call, shown, call.outcome))
-            call.shown = []
-        self._over = []
-        for loop, batch in news.items():
-            try:
-                loop.call_soon_threadsafe(_deliver, batch)
-            except RuntimeError:
-                continue  # the loop is closed: nobody waits any more
-
-
-def _deliver(batch: list[_News]) -> None:
-    for call, shown, outcome in batch:
-        if shown and call.request.on_tokens is not None:
-            try:
-                call.request.on_tokens(shown)
-            except Exception:  # no reason to leave the others waiting
-                log.exception("a listener failed", caller=call.caller)
-        if isinstance(outcome, Exception):
-            call.done.set_exception(outcome)
-        elif outcome is not None:
-            call.done.set_result(outcome)

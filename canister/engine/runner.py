@@ -23,7 +23,7 @@ import numpy as np
 
 from canister.engine.flight import Flight
 from canister.engine.kv_rows import KvRowsError, Layout, decode, encode, merge, parse
-from canister.engine.llama import Context, DecodeAborted, Logits
+from canister.engine.llama import Context, DecodeAborted, EngineFault, Logits
 from canister.engine.residency import Slot
 from canister.engine.sequence import Flags, Tokens
 
@@ -88,14 +88,16 @@ class Runner:
         if n < flight.n_prefix and (n_restored := self._restore(flight, slot.stream, n)) != n:
             n = n_stored = n_restored
         flight.n_done = n
-        flight.result.redecoded = flight.n_prefix - n
-        flight.result.rows_first = min(n_stored, flight.n_prefix)
+        flight.result.redecoded = max(0, flight.n_prefix - n)
+        flight.result.rows_first = min(n_stored, flight.n_prefix) if self._traits.layout else flight.n_prefix
         if n < len(flight.history):
             return []
         if slot.logits is not None and n == len(slot.tokens):
             return self._advance(seat, slot.logits)
         # The logits of the last token are needed again: it is decoded again, in its own class.
         flight.n_done = self._truncate(slot.stream, n - 1)
+        if flight.n_done < n - 1:
+            flight.result.redecoded = flight.n_prefix
         return []
 
     def end(self, seat: Seated) -> None:
@@ -248,14 +250,14 @@ class Runner:
         return shown
 
     def _decode(self, streams: Sequence[int], tokens: Sequence[int], outputs: Sequence[int]) -> None:
-        """Tokens at the ends of their streams. If llama.cpp stops half-way, nothing of them stays."""
+        """Tokens at the ends of their streams. If that fails half-way, nothing of them stays."""
         lengths = self._lengths
         positions = [lengths[stream] for stream in streams]
         if len(set(streams)) == 1:
             positions = list(range(positions[0], positions[0] + len(tokens)))
         try:
             self._context.decode(streams, positions, tokens, outputs)
-        except DecodeAborted:
+        except (DecodeAborted, EngineFault):
             for stream in set(streams):
                 if lengths[stream] == 0 or not self._context.remove(stream, lengths[stream]):
                     self._clear(stream)

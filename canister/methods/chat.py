@@ -6,6 +6,7 @@ reused), and then the answer, token by token, until a limit is reached. All stat
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ log = get_logger(__name__)
 
 PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
 LONGEST_CHARACTER_BYTES = 4
+LONG_PROMPT_CHARACTERS = 4096
 CHATS_OFF = "get_chats: DB_CHATS_ACTIVE is false"
 
 
@@ -103,7 +105,7 @@ async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
     if path is not None:
         await call.lock(path)
     chat = await conversations.begin(call, engine, path, args.seed)
-    prompt = _prompt_tokens(engine, args, chat)
+    prompt = await _prompt_tokens(engine, args, chat)
     n_cached = conversations.common_prefix(prompt, chat.tokens)
     return Plan(engine, args, chat, prompt, n_cached, as_update and path is not None and not args.prompt_cache_ro)
 
@@ -193,11 +195,14 @@ async def _engine_for(call: Call, args: RunArgs, arg: InputRecord) -> Engine:
     return await load(call, args, tuple(arg.args))
 
 
-def _prompt_tokens(engine: Engine, args: RunArgs, chat: Conversation) -> Tokens:
+async def _prompt_tokens(engine: Engine, args: RunArgs, chat: Conversation) -> Tokens:
     """P: the tokens of `-p`, or those of the cache when it is empty: go on where the cache ends."""
     if not args.prompt and len(chat.tokens):
         return chat.tokens
-    tokens = np.asarray(engine.tokenize(args.prompt, add_bos=True), np.int32)
+    if len(args.prompt) < LONG_PROMPT_CHARACTERS:
+        tokens = np.asarray(engine.tokenize(args.prompt, add_bos=True), np.int32)
+    else:  # some vocabularies take their time
+        tokens = np.asarray(await asyncio.to_thread(engine.tokenize, args.prompt, add_bos=True), np.int32)
     if not len(tokens):
         raise BadRequest("input is empty")
     limit = engine.info.n_ctx - PROMPT_MARGIN_TOKENS

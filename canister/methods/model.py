@@ -19,7 +19,7 @@ async def load_model(call: Call, arg: InputRecord) -> RunOutputRecord:
     """Load the GGUF file `--model` from stable memory and make its context; it is loaded again after a restart."""
     args = parse_args(arg)
     if not args.model:
-        raise BadRequest("model not provided in args. Do not know what model to load.")
+        raise BadRequest("--model not provided in args. Do not know what model to load.")
     await load(call, args, tuple(arg.args))
     return RunOutputRecord(status_code=200, output="Model succesfully loaded into memory.")
 

@@ -3,6 +3,8 @@
 - Ok, 200: `{"Ok": …}`, or the bare value for methods without errors
 - Err, http_status of the kind of error: `{"Err": …}`, whatever status stands in the record
 - reject, http_status of the trap: `{"reject_code", "error_code", "reject_message"}`
+
+A caller who speaks Candid text gets replies in it, with the same statuses; rejects have no Candid form.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 from fastapi import Response
 from pydantic import TypeAdapter
 
+from canister import wire
 from canister.dispatch import Reply
 from canister.errors import Cancelled, Trap, Unauthenticated
 from canister.fees import Charge
@@ -22,6 +25,7 @@ from canister.interface import Method
 from canister.records import FileUploadRecord, Record, Variant
 
 JSON = "application/json"
+CANDID_TEXT = "text/candid"
 RETRY_SECONDS = 2  # what a client is asked to wait when it should come again
 
 
@@ -32,6 +36,13 @@ def answer(method: Method, reply: Reply) -> Response:
     value = _adapter(method.ok).dump_json(reply.value, by_alias=True)
     content = value if method.err is None else b'{"Ok":' + value + b"}"
     return Response(content, headers=cost_headers(reply.charge), media_type=JSON)
+
+
+def candid(method: Method, reply: Reply) -> Response:
+    """The answer of a method as Candid text."""
+    status = 200 if reply.error is None else reply.error.http_status
+    text = wire.reply_to_text(method, reply.value, is_err=reply.error is not None)
+    return Response(f"{text}\n", status, {**_retry(status), **cost_headers(reply.charge)}, CANDID_TEXT)
 
 
 def uploaded(reply: Reply) -> Response:

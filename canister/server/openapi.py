@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from starlette.routing import Route
 
+from canister import wire
 from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
 from canister.records import FileUploadRecord
@@ -27,7 +28,8 @@ _DESCRIPTION = """\
 The methods of a canister that runs llama.cpp.
 
 A method is called with `POST /canisters/{canister}/{method}`, or `POST /{method}` for the server's first canister; \
-its argument is the body. A query without an argument also answers GET. Blobs are base64; 64-bit numbers may be sent \
+its argument is the body. With `Content-Type: text/candid` that is Candid text, and so is the answer; `Accept` can ask \
+for either. A query without an argument also answers GET. Blobs are base64; 64-bit numbers may be sent \
 as strings; an absent optional field is null.
 
 The answer is `{"Ok": …}` with status 200, `{"Err": …}` with the status of the kind of error (independent of a \
@@ -116,7 +118,12 @@ def _operation(method: Method, schemas: _Schemas, verb: str, parameters: list[Js
         operation["parameters"] = parameters
     if method.arg is not None:
         content = {"schema": schemas.of(method.arg, "validation"), "example": EXAMPLES[method.name]}
-        operation["requestBody"] = {"required": True, "content": {answers.JSON: content}}
+        value = TypeAdapter(method.arg).validate_python(EXAMPLES[method.name])
+        as_text = {"schema": {"type": "string"}, "example": wire.args_to_text(method, value)}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {answers.JSON: content, answers.CANDID_TEXT: as_text},
+        }
     return operation
 
 

@@ -1,8 +1,9 @@
 """Methods over REST: `POST /canisters/{name or id}/{method}`, and `POST /{method}` for the server's first canister.
 
-The body is the argument as JSON. A query without an argument also answers GET. What a path means is looked up in the
-interface table when it is called, so an unknown one can name the nearest; the role is checked before the argument is
-looked at. When the client goes away, its call is cancelled and leaves no trace.
+The body is the argument as JSON, or as Candid text if its type is `text/candid`; the answer comes in the form that
+`Accept` names, else in that of the argument. A query without an argument also answers GET. What a path means is looked
+up in the interface table when it is called, so an unknown one can name the nearest; the role is checked before the
+argument is looked at. When the client goes away, its call is cancelled and leaves no trace.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from canister import dispatch, telemetry
+from canister import dispatch, telemetry, wire
 from canister.errors import BadArgument, Cancelled, MessageTooLarge, MethodNotFound
 from canister.host import Host
 from canister.interface import BY_NAME, Method
@@ -56,11 +57,12 @@ async def call_method(request: Request) -> Response:
     with telemetry.counted(canister.name, method.name) as outcome:
         # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
         body = b"" if method.arg is None else await read_body(request, host.settings.max_body_bytes)
+        read = decode_text if is_candid(request) else decode
         reply = await while_connected(
-            request, dispatch.execute(canister, method, caller(request), functools.partial(decode, method, body))
+            request, dispatch.execute(canister, method, caller(request), functools.partial(read, method, body))
         )
         outcome.is_ok = reply.error is None
-        return answers.answer(method, reply)
+        return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
 
 
 async def no_such_path(request: Request) -> Response:
@@ -121,6 +123,28 @@ def decode(method: Method, body: bytes) -> object:
         f"The argument of {method.name} does not decode: {'; '.join(problems)}. "
         f"Send JSON such as {json.dumps(EXAMPLES[method.name], ensure_ascii=False)}"
     )
+
+
+def decode_text(method: Method, body: bytes) -> object:
+    """The argument of a method from its Candid text. BadArgument names the place, and what is wanted there."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadArgument(f"the argument of {method.name} is not UTF-8: {error.reason} at byte {error.start}") from None
+    return wire.args_from_text(method, text)
+
+
+def is_candid(request: Request) -> bool:
+    return _media_type(request.headers.get("content-type", "")) == answers.CANDID_TEXT
+
+
+def wants_candid(request: Request) -> bool:
+    accepted = {_media_type(part) for part in request.headers.get("accept", "").split(",")}
+    return answers.CANDID_TEXT in accepted or (is_candid(request) and answers.JSON not in accepted)
+
+
+def _media_type(header: str) -> str:
+    return header.partition(";")[0].strip().lower()
 
 
 def _shorten(value: object) -> str:

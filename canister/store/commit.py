@@ -46,16 +46,18 @@ class FileCommit:
         self._now_ns = now_ns
 
     def apply(self, changes: Mapping[str, Change]) -> None:
-        for path, change in changes.items():
+        removed = [path for path, change in changes.items() if change.removed]
+        for path in sorted(removed, key=lambda path: -path.count("/")):  # what is in a folder before the folder
             old = self._look(path)
-            if change.removed and old is not None:
+            if old is not None:
                 self._remove(path, old)
-                if change.kind != "file":  # a file is renamed over it
+                if changes[path].kind != "file":  # a file is renamed over it
                     self._move(Move("drop", path))
-                old = None
+        for path, change in changes.items():
             if change.kind is None:
                 continue
             self._make_folders(ancestors_of(path))
+            old = self._look(path)
             if old is not None and old.info.kind != change.kind:
                 raise Conflict(f"{path!r} is a {old.info.kind} by now, and was to be a {change.kind}; try again")
             if change.kind == "directory":

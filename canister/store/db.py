@@ -124,7 +124,7 @@ class Database:
 
     def _transact(self, job: _Job[T]) -> T:
         if self.failed is not None:
-            raise self.failed
+            raise StoreDamaged(str(self.failed))
         assert self._writer is not None
         with self._clear_errors(), self._writer.connect() as connection:
             result = job.work(connection)

@@ -51,7 +51,7 @@ class FileLayer:
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
                     raise
                 data = os.pread(source_fd, min(n_wanted, _COPY_BYTES), n_copied)
-                FileLayer.write(self, target_fd, data, offset + n_copied)
+                self.write(target_fd, data, offset + n_copied)
                 n = len(data)
             if n == 0:
                 break

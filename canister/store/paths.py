@@ -15,9 +15,15 @@ MAX_PART_BYTES = 255
 MAX_PATH_BYTES = 1024
 
 
-@lru_cache(maxsize=4096)
 def clean_path(path: str) -> str:
     """The one spelling of `path`: `./a//b/` becomes `a/b`. Raises BadRequest, which names the path and the way out."""
+    if len(path) > MAX_PATH_BYTES:
+        raise BadRequest(f"path {path[:80]!r}… has more than {MAX_PATH_BYTES} bytes; shorten it")
+    return _clean(path)
+
+
+@lru_cache(maxsize=4096)
+def _clean(path: str) -> str:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if path.startswith("/"):
         raise BadRequest(f"path {path!r} is absolute; give it relative to the canister's root, without the first '/'")
@@ -33,7 +39,7 @@ def clean_path(path: str) -> str:
         raise BadRequest(f"path {path!r} has a name of more than {MAX_PART_BYTES} bytes; shorten it")
     clean = "/".join(parts)
     if len(clean.encode()) > MAX_PATH_BYTES:
-        raise BadRequest(f"path {path!r} has more than {MAX_PATH_BYTES} bytes; shorten it")
+        raise BadRequest(f"path {path[:80]!r}… has more than {MAX_PATH_BYTES} bytes; shorten it")
     return clean
 
 

@@ -8,6 +8,7 @@ left behind is put right by `recovery.py`. Locks between calls on the same path 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -74,10 +75,11 @@ class StableMemory:
         self._unsynced_files: set[str] = set()  # whose last bytes are perhaps only in redo rows
         self._unsynced_folders: set[str] = set()  # whose names changed
         self._performed_row = 0
-        self._settling = threading.Lock()  # around the four above
+        self._settling = threading.Lock()  # around the four above, and held until a commit is seen and settled
         self._syncing = threading.Lock()
         self._sync_seconds = sync_seconds
         self._sync_thread: threading.Thread | None = None
+        self._sync_error: OSError | None = None
         self._is_dirty = threading.Event()
         self._is_closing = threading.Event()
         self._claims: set[str] = set()  # paths that a prepared transaction is changing
@@ -116,6 +118,7 @@ class StableMemory:
         except BaseException:
             self._close_folders()
             raise
+        self._is_closing.clear()
         if self._sync_seconds is not None:
             self._sync_thread = threading.Thread(target=self._keep_synced, name="sync", daemon=True)
             self._sync_thread.start()
@@ -176,50 +179,6 @@ class StableMemory:
         finally:
             os.close(opened.fd)
 
-    def physical(self, path: str) -> Path:
-        """Where the file is on the disk, for code that needs a name there; checked for links and for its size now.
-
-        Only a file that is replaced or removed later changes its meaning; one that is mapped keeps its bytes.
-        """
-        if (entry := self.index.get(clean_path(path))) is not None and entry.staged is not None:
-            self._settle_quietly()
-        opened = self.open_file(path)
-        try:
-            n_bytes = os.fstat(opened.fd).st_size
-        finally:
-            os.close(opened.fd)
-        if n_bytes < opened.info.size:
-            raise damaged(opened.info, n_bytes)
-        if (entry := self.index.get(opened.info.path)) is not None and entry.staged is not None:
-            raise StoreDamaged(f"{path!r} cannot be moved to its place on the disk; see the log, check the disk")
-        return self.folder.path / opened.info.path
-
-    def walk(self, folder: str, max_entries: int = 0) -> list[FileInfo] | None:
-        """Everything below a folder, depth first, in creation order; None without such a folder.
-
-        max_entries: 0 for all. folder: '' or '.' for the root.
-        """
-        return self.index.walk(clean_folder(folder), max_entries)
-
-    def has_children(self, path: str) -> bool:
-        """Is there anything in this folder?"""
-        return bool(self.index.children(clean_folder(path)))
-
-    def total_bytes(self) -> int:
-        """Committed bytes of all files."""
-        return self.index.total_bytes
-
-    def upload(self, path: str) -> Upload | None:
-        """What is noted of the upload of this file; None when there is nothing, or the file changed since."""
-        entry = self.index.get(clean_path(path))
-        return None if entry is None else entry.upload
-
-    def begin(self) -> Transaction:
-        """A new transaction: `with memory.begin() as transaction: …`; left without a commit, it is rolled back."""
-        return Transaction(self)
-
-    # for Transaction and the tests
-
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> OpenFile:
         """Open a file as last committed, wherever its bytes are just now.
 
@@ -249,6 +208,51 @@ class StableMemory:
                 return OpenFile(entry.info, fd)
             os.close(fd)
 
+    def physical(self, path: str) -> Path:
+        """Where the file is on the disk, for code that needs a name there; checked for links and for its size now.
+
+        Only a file that is replaced or removed later changes its meaning; one that is mapped keeps its bytes.
+        """
+        opened = self.open_file(path)
+        try:
+            n_bytes = os.fstat(opened.fd).st_size
+        finally:
+            os.close(opened.fd)
+        if n_bytes < opened.info.size:
+            raise damaged(opened.info, n_bytes)
+        self._settle_quietly()
+        with self._settling:
+            entry = self.index.get(opened.info.path)
+            if entry is not None and entry.staged is not None:
+                raise StoreDamaged(f"{path!r} cannot be moved to its place on the disk; see the log, check the disk")
+        return self.folder.path / opened.info.path
+
+    def walk(self, folder: str, max_entries: int = 0) -> list[FileInfo] | None:
+        """Everything below a folder, depth first, in creation order; None without such a folder.
+
+        max_entries: 0 for all. folder: '' or '.' for the root.
+        """
+        return self.index.walk(clean_folder(folder), max_entries)
+
+    def has_children(self, path: str) -> bool:
+        """Is there anything in this folder?"""
+        return bool(self.index.children(clean_folder(path)))
+
+    def total_bytes(self) -> int:
+        """Committed bytes of all files."""
+        return self.index.total_bytes
+
+    def upload(self, path: str) -> Upload | None:
+        """What is noted of the upload of this file; None when there is nothing, or the file changed since."""
+        entry = self.index.get(clean_path(path))
+        return None if entry is None else entry.upload
+
+    def begin(self) -> Transaction:
+        """A new transaction: `with memory.begin() as transaction: …`; left without a commit, it is rolled back."""
+        return Transaction(self)
+
+    # For Transaction
+
     def claim(self, paths: set[str]) -> None:
         """Wait until no other transaction is changing any of these paths, and take them. Raises Busy after a while."""
         with self._claimed:
@@ -274,30 +278,37 @@ class StableMemory:
                 (path, entry if entry is None or entry.staged in waiting else entry._replace(staged=None))
                 for path, entry in changes
             )
-        self._settle_quietly()
+            try:
+                self._perform_moves()
+            except OSError as error:
+                self._log_unsettled(error)
+
+    def settle(self) -> None:
+        """Perform the moves that are committed, in their order. Raises OSError; the rest is left then."""
+        with self._settling:
+            self._perform_moves()
 
     def _settle_quietly(self) -> None:
         try:
             self.settle()
         except OSError as error:
-            _log.warning("%s: files could not be moved to their places yet: %s", self._folder_path, error)
+            self._log_unsettled(error)
 
-    def settle(self) -> None:
-        """Perform the moves that are committed, in their order. Raises OSError; the rest is left then."""
-        if not self._moves:
-            return
-        with self._settling:
-            while self._moves:
-                move = self._moves[0]
-                self._unsynced_folders |= perform(move, self.folder, self.staging)
-                if move.data is not None:
-                    self._unsynced_files.add(move.path)
-                entry = self.index.get(move.path)
-                if move.kind == "put" and entry is not None and entry.staged == move.source:
-                    self.index.publish([(move.path, entry._replace(staged=None))])
-                self._performed_row = max(move.row, self._performed_row)
-                self._moves.popleft()
-        self._is_dirty.set()
+    def _log_unsettled(self, error: OSError) -> None:
+        _log.warning("%s: files could not be moved to their places yet: %s", self._folder_path, error)
+
+    def _perform_moves(self) -> None:
+        while self._moves:
+            move = self._moves[0]
+            self._unsynced_folders |= perform(move, self.folder, self.staging)
+            if move.data is not None:
+                self._unsynced_files.add(move.path)
+            entry = self.index.get(move.path)
+            if move.kind == "put" and entry is not None and entry.staged == move.source:
+                self.index.publish([(move.path, entry._replace(staged=None))])
+            self._performed_row = max(move.row, self._performed_row)
+            self._moves.popleft()
+            self._is_dirty.set()
 
     def is_unsynced(self, path: str) -> bool:
         """Are there bytes of this file that perhaps stand only in redo rows?"""
@@ -305,8 +316,14 @@ class StableMemory:
             return path in self._unsynced_files or any(move.path == path for move in self._moves)
 
     def sync(self) -> None:
-        """Bring everything that is committed to the disk, so that no redo row is needed any more. Raises OSError."""
+        """Bring everything that is committed to the disk, so that no redo row is needed any more. Raises OSError.
+
+        After a failing fsync nobody knows what the disk has, and a second one may succeed for nothing. So the redo rows
+        stay from then on, and the next start writes their bytes again.
+        """
         with self._syncing:
+            if self._sync_error is not None:
+                raise OSError(errno.EIO, f"an fsync failed before ({self._sync_error.strerror}); restart the server")
             self.settle()
             with self._settling:
                 names, folders, last_row = self._unsynced_files, self._unsynced_folders, self._performed_row
@@ -315,10 +332,10 @@ class StableMemory:
                 for path in sorted(names):
                     self._sync_file(path)
                 self.folder.sync(folders)
-            except BaseException:
+            except OSError as error:
+                self._sync_error = error
                 with self._settling:
                     self._unsynced_files |= names
-                    self._unsynced_folders |= folders
                 raise
             self.done_row = last_row
 
@@ -327,6 +344,9 @@ class StableMemory:
             opened = self.open_file(path)
         except (NotFound, BadRequest):
             return  # removed since, and that is committed
+        except StoreDamaged as error:
+            _log.error("%s: %s", self._folder_path, error)  # a redo row would not help its other bytes
+            return
         try:
             self.layer.fsync(opened.fd)
         finally:
@@ -341,4 +361,7 @@ class StableMemory:
             try:
                 self.sync()
             except (OSError, CanisterError) as error:
+                if self._sync_error is not None:
+                    _log.error("%s: an fsync failed (%s); check the disk and restart", self._folder_path, error)
+                    return
                 _log.warning("%s could not be synced yet: %s", self._folder_path, error)

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from sqlalchemy import Connection, Executable
 
@@ -45,7 +45,7 @@ class Transaction:
     def __init__(self, memory: StableMemory) -> None:
         self._memory = memory
         self._changes: dict[str, Change] = {}
-        self._statements: list[tuple[Executable, Any]] = []
+        self._statements: list[tuple[Executable, Mapping[str, object] | None]] = []
         self._uploads: dict[str, Upload] = {}
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
@@ -57,7 +57,7 @@ class Transaction:
 
     # What a handler adds
 
-    def execute(self, statement: Executable, parameters: Any = None) -> None:
+    def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> None:
         """Run a statement in the commit; statements run in the order given, after the changes of files."""
         self._check("open")
         self._statements.append((statement, parameters))
@@ -102,12 +102,10 @@ class Transaction:
         self._check("open")
         clean = clean_path(path)
         self._check_ancestors(clean)
-        kind = self._kind(clean)
-        if kind == "file":
+        if self._kind(clean) == "file":
             raise Conflict(f"{path!r} is a file; remove it first, or use another name for the folder")
-        if kind is None:
-            removed = self._changes[clean].removed if clean in self._changes else False
-            self._changes[clean] = Change("directory", removed)
+        removed = self._changes[clean].removed if clean in self._changes else False
+        self._changes[clean] = Change("directory", removed)
 
     def remove(self, path: str) -> None:
         """Remove a file, with what is noted of its upload, or an empty folder. Raises NotFound, Conflict."""
@@ -221,11 +219,11 @@ class Transaction:
     def _kind(self, path: str) -> Kind | None:
         """What is at this path, seen from within the transaction."""
         change = self._changes.get(path)
-        if change is not None:
+        if change is not None and change.kind is not None:
             return change.kind
-        if any(other.startswith(f"{path}/") and self._changes[other].kind for other in self._changes):
+        if any(other.kind for below, other in self._changes.items() if below.startswith(f"{path}/")):
             return "directory"
-        return self._committed_kind(path)
+        return None if change is not None else self._committed_kind(path)
 
     def _has_children(self, folder: str) -> bool:
         if any(parent_of(path) == folder and change.kind for path, change in self._changes.items()):
@@ -260,9 +258,11 @@ class Transaction:
 
     def _finish(self) -> None:
         self._stage = "committed"
-        if self._files is not None:
-            self._memory.committed(self._files.published, self._files.moves)
-        self._release()
+        try:
+            if self._files is not None:
+                self._memory.committed(self._files.published, self._files.moves)
+        finally:
+            self._release()
         self._call(self._on_commit)
 
     # Undoing

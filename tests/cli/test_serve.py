@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -37,6 +41,21 @@ def test_identity_and_ids_outlive_the_process(tmp_path: Path) -> None:
         known.append((server.url, who, httpx.get(f"{server.url}/canisters").json()["canisters"][0]["id"]))
         end()
     assert known[0] == known[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+def test_a_child_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys; from canister.cli.local import LocalServer; "
+        "LocalServer(pathlib.Path(sys.argv[1])).start(); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "data")])
+    assert done.returncode == -signal.SIGKILL
+    pid = int((tmp_path / "data" / "lock").read_text())
+    end = time.monotonic() + 30
+    while Path(f"/proc/{pid}/cmdline").exists() and b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_what_stands_in_its_way_is_told(tmp_path: Path, running_server: LocalServer) -> None:

@@ -100,15 +100,16 @@ def test_a_query_called_as_an_update(connect: Connect, running_server: LocalServ
 def test_a_clock_that_is_an_hour_wrong(
     agent: Agent, connect: Connect, running_server: LocalServer, clock_seconds: int
 ) -> None:
-    assert connect(running_server, clock_seconds=clock_seconds).call("whoami") == ANONYMOUS
     client = connect(running_server, "controller", clock_seconds=clock_seconds)
     limits = {"max_tokens_update": 0, "max_tokens_query": 0}
     if agent.sets_clock:
-        assert client.call("whoami") == client.principal  # type: ignore[attr-defined]
+        # It is the refusal of an update, or the time in a certificate, that makes it look for the server's time.
         assert client.ok("set_max_tokens", limits) == {"status_code": 200}
+        assert client.call("whoami") == client.principal  # type: ignore[attr-defined]
         return
     with pytest.raises(Failed):
         client.call("set_max_tokens", limits)
+    assert connect(running_server, clock_seconds=clock_seconds).call("whoami") == ANONYMOUS
 
 
 # -- a chat, from the upload of the model to the removal of the prompt cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ Drive = Callable[..., Driver]
 
 N_ANSWER = 20
 SAMPLED = SamplingParams(temperature=1.0, repeat_penalty=1.1, frequency_penalty=0.1)
+ENDLESS = replace(SAMPLED, ignore_eos=True)
 
 samplings = st.builds(
     SamplingParams,
@@ -120,8 +122,8 @@ def state_of(driver: Driver, chat: Chat) -> bytes:
 def test_spilled_between_all_calls(drive: Drive, model: str, use_rows: bool) -> None:
     driver = drive(model, n_slots=1, n_ctx=200)
     prompt = some_prompt(3)
-    whole = driver.run(driver.chat(None, sampling=SAMPLED).answer(prompt, N_ANSWER))
-    chats = [driver.chat(name, sampling=SAMPLED) for name in "ab"]
+    whole = driver.run(driver.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER))
+    chats = [driver.chat(name, sampling=ENDLESS) for name in "ab"]
     for chat in chats:
         chat.prompt = list(prompt)
     n_redecoded = 0

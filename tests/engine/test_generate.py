@@ -12,6 +12,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
+from canister.engine.llama import EngineFault
 from canister.engine.sampling import SamplingParams
 from canister.engine.sequence import GenerateRequest, GenerateResult
 from canister.errors import BadRequest, Conflict
@@ -281,6 +282,36 @@ def test_a_failing_budget_fails_its_call_alone(drive: Drive) -> None:
     assert isinstance(failed, KeyError)
     assert answered == driver.run(driver.chat(None).answer(some_prompt(1), 20))
     assert "k" not in driver.engine.residents() or driver.engine.residents()["k"] == 0
+
+
+def test_a_call_that_was_not_committed_is_done_again(drive: Drive) -> None:
+    """The engine has it in its memory, the caller's container not."""
+    driver = drive("q8_0", n_slots=2, n_ctx=200)
+    chat = driver.chat("k", sampling=SAMPLED)
+    driver.run(chat.answer(some_prompt(1), 10))
+    first, again = (driver.run(chat.copy("k").call(some_prompt(2), n_predict=10)) for _ in range(2))
+    assert (again.sampled, again.rows, again.redecoded) == (first.sampled, first.rows, 0)
+    assert (
+        driver.run(chat.answer([], 10))
+        == driver.run(driver.chat(None, sampling=SAMPLED).answer(some_prompt(1), 20))[10:]
+    )
+
+
+def test_after_a_bug_every_call_gets_an_error(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = drive("q8_0", n_slots=2, n_ctx=200)
+
+    def broken() -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(driver.engine._scheduler, "schedule", broken)
+    calls = [driver.chat().call(some_prompt(1), n_predict=3) for _ in range(3)]
+
+    async def play() -> list[object]:
+        return [*await asyncio.gather(*calls, return_exceptions=True)]
+
+    assert [str(error) for error in driver.run(play())] == ["the engine has stopped: oh"] * 3
+    with pytest.raises(EngineFault):
+        driver.run(driver.chat().call(some_prompt(1)))
 
 
 def test_damaged_rows_are_decoded_again(drive: Drive) -> None:

@@ -85,7 +85,7 @@ def test_kv_types(drive: Drive, types: tuple[str, str]) -> None:
 
 def test_tokenizing(drive: Drive) -> None:
     engine = drive("q8_0", n_ctx=64).engine
-    assert engine.tokenize("</s>w", add_bos=False) == [EOS, *engine.tokenize("</s>w", add_bos=False)[1:]]
+    assert engine.tokenize("</s>", add_bos=False) == [EOS]
     assert EOS not in engine.tokenize("</s>", add_bos=True, special=False)
     assert engine.tokenize("", add_bos=True) == [1]
     for text in ("héllo\n €", "a\0b", "😀", "x" * 500):

@@ -28,7 +28,8 @@ VOCABULARY: dict[str, Plain] = {
         "<s>",
         "</s>",
         *(f"<0x{byte:02X}>" for byte in range(256)),
-        *(f"▁w{i}" for i in range(N_VOCAB - 259)),
+        "▁",
+        *(f"▁w{i}" for i in range(N_VOCAB - 260)),
     ],
     "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(N_VOCAB - 259)],
     "tokenizer.ggml.token_type": array(

@@ -206,7 +206,7 @@ async def test_a_model_that_does_not_load_leaves_the_one_before_usable(story: Ha
     for name in ("bad.gguf", "cut.gguf", "missing.gguf"):
         assert name in await story.fails("load_model", {"args": ["--model", name]})
     assert await story.fails("load_model", {"args": []}) == (
-        "model not provided in args. Do not know what model to load."
+        "--model not provided in args. Do not know what model to load."
     )
     assert (await story.run("Once", "-n", "2")).n_tokens_generated == 1
 

@@ -67,6 +67,46 @@ async def test_http_status_and_record_status_are_independent(controller: httpx.A
     assert response.json()["Err"]["status_code"] == 500
 
 
+# -- Candid text
+
+
+CANDID = {"Content-Type": "text/candid"}
+
+
+async def test_candid_text_is_answered_in_kind(controller: httpx.AsyncClient) -> None:
+    argument = "(record { max_tokens_query = 1 : nat64; max_tokens_update = 13 : nat64 })"
+    response = await controller.post("/set_max_tokens", content=argument, headers=CANDID)
+    assert response.headers["content-type"] == "text/candid; charset=utf-8"
+    assert response.text == "(variant { Ok = record { status_code = 200 : nat16 } })\n"
+    response = await controller.post("/get_max_tokens", headers={"Accept": "text/candid; q=1, */*"})
+    assert response.text == "(record { max_tokens_query = 1 : nat64; max_tokens_update = 13 : nat64 })\n"
+    await controller.post("/set_max_tokens", json={"max_tokens_update": 0, "max_tokens_query": 0})
+
+
+async def test_either_form_can_be_asked_for(controller: httpx.AsyncClient) -> None:
+    path, argument = "/filesystem_file_size", '(record { filename = "é" })'
+    response = await controller.post(path, content=argument, headers={**CANDID, "Accept": "application/json"})
+    assert response.status_code == 404
+    assert response.json() == {"Err": {"Other": "File does not exist: é"}}
+    response = await controller.post(path, json={"filename": "é"}, headers={"Accept": "text/candid"})
+    assert response.status_code == 404
+    assert response.text == '(variant { Err = variant { Other = "File does not exist: é" } })\n'
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"(record { filename = 7 })", "line 1, column 22: text expected, not 7"),
+        (b'{"filename": "x"}', "record { filename : text } expected, not {"),
+        (b'("\xff")', "not UTF-8"),
+        (b"", "not the end"),
+    ],
+)
+async def test_wrong_candid_text_is_a_reject(controller: httpx.AsyncClient, body: bytes, problem: str) -> None:
+    response = await controller.post("/filesystem_file_size", content=body, headers=CANDID)
+    is_reject(response, 400, "filesystem_file_size", problem)
+
+
 async def test_lists_and_texts(controller: httpx.AsyncClient) -> None:
     given = {"principal": "anybody", "role": {"AdminQuery": None}, "note": "é"}
     made = (await controller.post("/assignAdminRole", json=given)).json()["Ok"]

@@ -40,8 +40,8 @@ from canister.ic.candid.types import (
     to_text,
 )
 
-MAX_TYPES = 1000
-MAX_FIELDS = 4000  # of all types of a message together
+MAX_TYPES = 500
+MAX_FIELDS = 1000  # of all types of a message together
 
 _PRIMS: Mapping[int, Prim] = MappingProxyType({code: prim for prim, code in OPCODES.items()})
 _NAT8 = OPCODES[NAT8]

@@ -102,11 +102,12 @@ class _Parser:
         return value
 
     def _plain(self, of: Type | None) -> Any:
+        if of is RESERVED:
+            self._plain(None)
+            return None
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise self._tokens.error(self._tokens.token, f"nested deeper than {MAX_DEPTH}")
-        if of is RESERVED:
-            of = None
         token = self._tokens.next()
         match token.kind, token.text:
             case "mark", "(":

@@ -75,25 +75,23 @@ class Reader:
 
     def unsigned(self, max_bytes: int) -> int:
         """LEB128."""
-        number = shift = 0
-        for _ in range(max_bytes):
+        byte = self.byte()
+        number = byte & 0x7F
+        shift = 7
+        while byte > 0x7F:
+            if shift == 7 * max_bytes:
+                raise CandidError(f"a number has more than {max_bytes} bytes")
             byte = self.byte()
             number |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return number
             shift += 7
-        raise CandidError(f"a number has more than {max_bytes} bytes")
+        return number
 
     def signed(self, max_bytes: int) -> int:
         """SLEB128."""
-        number = shift = 0
-        for _ in range(max_bytes):
-            byte = self.byte()
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return number - (1 << shift) if byte & 0x40 else number
-        raise CandidError(f"a number has more than {max_bytes} bytes")
+        start = self._at
+        number = self.unsigned(max_bytes)
+        n_bits = 7 * (self._at - start)
+        return number - (1 << n_bits) if number >> (n_bits - 1) else number
 
     # -- values of more than one byte
 

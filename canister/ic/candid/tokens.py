@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 
@@ -15,11 +16,10 @@ _TOKEN = re.compile(
     r"""(?P<word>[A-Za-z_][A-Za-z0-9_]*+)
       | (?P<float>(?:[0-9][0-9_]*+)?\.[0-9_]*+(?:[eE][+-]?[0-9]++)?+|[0-9][0-9_]*+[eE][+-]?[0-9]++)
       | (?P<number>0[xX][0-9a-fA-F][0-9a-fA-F_]*+|[0-9][0-9_]*+)
-      | (?P<text>"(?:[^"\\]++|\\.)*+")
+      | (?P<text>"[^"\\]*+(?:\\.[^"\\]*+)*+")
       | (?P<mark>->|[(){};,:=.+-])""",
     re.VERBOSE | re.DOTALL,
 )
-_BYTES_ONLY = re.compile(r"(?:\\[0-9a-fA-F]{2})*+")
 _ESCAPE = re.compile(
     r"""[^\\]++|\\(?:(?P<letter>[nrt\\"'])|(?P<byte>[0-9a-fA-F]{2})|u\{(?P<scalar>[0-9a-fA-F][0-9a-fA-F_]*+)\})""",
     re.DOTALL,
@@ -114,8 +114,11 @@ class Tokens:
         body = token.text[1:-1]
         if "\\" not in body:
             return self._utf8(token, body)
-        if _BYTES_ONLY.fullmatch(body):  # as blobs are written: worth a short way
-            return bytes.fromhex(body.replace("\\", ""))
+        if body[::3].count("\\") * 3 == len(body):  # all in hex, as blobs are written: worth a short way
+            with contextlib.suppress(ValueError):
+                data = bytes.fromhex(body.replace("\\", ""))
+                if len(data) * 3 == len(body):  # it skips spaces
+                    return data
         parts = []
         at = 0
         while at < len(body):

@@ -1,17 +1,19 @@
 """The history of the tables, one Alembic environment per schema; `upgrade` brings a database to the newest revision.
 
 Both `env.py` only call `run_environment`. They set up no logging and read no ini file: the server owns its logging.
-A new revision is made from the project's root with
-`python -m canister.store.migrations canister "what changes"`, and then read and corrected by hand.
+A new revision is written by hand into `versions/`, named in HEADS, and compared with `tables.py` by a test.
 """
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, MetaData
+
+if TYPE_CHECKING:  # Alembic is loaded only when it is needed
+    from alembic.config import Config
 
 Schema = Literal["canister", "server"]
 
@@ -31,7 +33,7 @@ def upgrade(connection: Connection, schema: Schema) -> None:
         command.upgrade(config, "head")
 
 
-def make_config(schema: Schema):  # type: ignore[no-untyped-def]  # Alembic is loaded only when it is needed
+def make_config(schema: Schema) -> Config:
     """Alembic's configuration for one schema; works from a checkout and from an installed wheel."""
     from alembic.config import Config
 

@@ -110,11 +110,22 @@ const rich = (value) =>
         : Object.fromEntries(Object.entries(value).map(([name, item]) => [name, rich(item)]))
       : value;
 
+function setClock(seconds) {
+  const RightDate = Date;
+  globalThis.Date = class extends RightDate {
+    constructor(...given) {
+      super(...(given.length ? given : [RightDate.now() + seconds * 1000]));
+    }
+    static now() {
+      return RightDate.now() + seconds * 1000;
+    }
+  };
+}
+
 let actor, wrong;
 const operations = {
   async open({ url, canister, identity, clock_seconds = 0 }) {
-    const now = Date.now.bind(Date);
-    if (clock_seconds) Date.now = () => now() + clock_seconds * 1000;
+    setClock(clock_seconds);
     const sender = await makeIdentity(identity);
     const agent = await HttpAgent.create({ host: url, identity: sender, shouldFetchRootKey: true });
     actor = Actor.createActor(interfaceFactory, { agent, canisterId: canister });

@@ -33,7 +33,9 @@ class IcpPyCore:
             sender = Identity(privkey=identity["secret"] or "", type=kind)
         # Its check of query signatures, off by default, takes every root subnet for the main network's.
         self.agent = Agent(sender, Client(url=url))
-        self.canister = Canister(self.agent, canister, auto_fetch_candid=True)
+        # Asked for anonymously, so that it works whatever this process's clock says.
+        published = Canister(Agent(Identity(anonymous=True), Client(url=url)), canister, auto_fetch_candid=True)
+        self.canister = Canister(self.agent, canister, candid_str=published.candid_str)
         return sender.sender().to_str()
 
     def call(self, method, arg):
@@ -45,7 +47,7 @@ class IcpPyCore:
         arg = [] if arg is None else [{"type": self.types.Text, "value": arg}]
         if method in ("run_update", "no_such_query"):
             return self.agent.query(self.id, method, arg or None)
-        return self.agent.update(self.id, method, arg or None)
+        return self.agent.update(self.id, method, arg or None)[0]["value"]
 
 
 class IcPy:

@@ -245,7 +245,7 @@ HOSTILE = {
     "huge type table": HEAD + bytes.fromhex(HUGE),
     "huge type table that is there": HEAD + unsigned(100_000) + bytes.fromhex("6e7f") * 100_000,
     "huge record type": table("6c" + HUGE, arguments="00"),
-    "many fields": HEAD + unsigned(900) + (b"\x6c\x81\x01" + b"\0\x7f" * 129) * 900,
+    "many fields": HEAD + unsigned(900) + (b"\x6c\x64" + b"".join(bytes([n, 0x7F]) for n in range(100))) * 900,
     "many arguments": HEAD + b"\0" + bytes.fromhex(HUGE),
     "record that holds itself": table("6c01 00 00", arguments="0100"),
     "records that double": table(*DOUBLING, "6c00", arguments="0100"),

@@ -167,9 +167,8 @@ def test_json_of_dfx(of: Type, value: object, json: object) -> None:
         (ARGS, '(record { args = vec {"--model"; "models/model.gguf";} })', {"args": ["--model", "models/model.gguf"]}),
         (ARGS, 'record { args = vec { "x" } }', {"args": ["x"]}),
         (ARGS, '(record { args = vec {}; more = variant { a = blob "\\ff" }; 7 = opt opt null })', {"args": []}),
-        (ARGS, '(record { 1_184_964_957 = vec { "x" : text } : vec text })', None),
+        (ARGS, '(record { 1_081_380_189 = vec { "x" : text } : vec text })', {"args": ["x"]}),
         (NAT64, "(1_000)", 1000),
-        (NAT64, "((0x_ff : nat64))", None),
         (NAT64, "(((0xFf : nat64)))", 255),
         (NAT16, "( + 5 )", 5),
         (INT, "(-5 : int)", -5),
@@ -182,6 +181,7 @@ def test_json_of_dfx(of: Type, value: object, json: object) -> None:
         (TEXT, '("line\n  and line")', "line\n  and line"),
         (TEXT, '/* a /* nested */ comment */ ("//") // the end', "//"),
         (BLOB, '(blob "a\\00\\ff")', b"a\x00\xff"),
+        (BLOB, '(blob "\\aa\\bb")', b"\xaa\xbb"),
         (BLOB, "(vec { 1; 2 : nat8; 0xff })", b"\x01\x02\xff"),
         (Opt(NAT64), "(opt 5)", 5),
         (Opt(NAT64), "(null)", None),
@@ -201,10 +201,6 @@ def test_json_of_dfx(of: Type, value: object, json: object) -> None:
     ],
 )
 def test_what_is_read(of: Type, text: str, value: object) -> None:
-    if value is None and of in (ARGS, NAT64):
-        with pytest.raises(CandidError):
-            parse_args(text, (of,))
-        return
     assert parse_args(text, (of,)) == [value]
 
 
@@ -230,6 +226,8 @@ def test_surplus_arguments_are_dropped_and_absent_opts_are_null() -> None:
         (ARGS, "", "record { args : vec text } expected, not the end"),
         (TEXT, '("x") y', "column 7: the end expected, not y"),
         (TEXT, '("\\q")', r"column 3: \\q is no escape"),
+        (BLOB, '(blob "\\aa\\ 1")', r"\\  is no escape"),
+        (BLOB, '(blob "\\a")', r"\\a is no escape"),
         (TEXT, '("\\ff")', "the text is not UTF-8"),
         (TEXT, '("\\u{d800}")', "names no character"),
         (TEXT, '("\\u{110000}")', "names no character"),
@@ -240,6 +238,7 @@ def test_surplus_arguments_are_dropped_and_absent_opts_are_null() -> None:
         (NAT64, "(-5)", "nat64 expected, -5 is out of its range"),
         (NAT64, "(18446744073709551616)", "out of its range"),
         (NAT64, "(5.0)", "nat64 expected, not 5.0"),
+        (NAT64, "(0x_ff)", "'\\)' expected, not x_ff"),
         (NAT64, "(- x)", "a number expected, not x"),
         (NAT64, f"({'1' * 5000})", "a number has more than 1000 digits"),
         (FLOAT64, "(.)", "a number expected, not a point"),

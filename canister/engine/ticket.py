@@ -1,0 +1,87 @@
+"""A request on its way between an event loop and the engine's thread.
+
+The thread fills in what has become of it; the loop is told once per step, for all requests together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from canister.engine.chain import ChainSampler
+from canister.engine.flight import Flight
+from canister.engine.residency import Slot
+from canister.engine.sequence import GenerateRequest, GenerateResult
+from canister.telemetry import get_logger
+
+log = get_logger(__name__)
+
+Outcome = GenerateResult | Exception
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """`outcome` is set when the call is over, and handed over at the end of the step; `done` is the loop's."""
+
+    request: GenerateRequest
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[GenerateResult]
+    sampler: ChainSampler | None = None
+    planned: Flight | None = None
+    placed: Slot | None = None
+    shown: list[int] = field(default_factory=list)  # tokens sampled in this step
+    outcome: Outcome | None = None
+
+    @property
+    def caller(self) -> str:
+        return self.request.caller
+
+    @property
+    def key(self) -> str | None:
+        return self.request.key
+
+    @property
+    def wants_row(self) -> bool:
+        return self.flight.wants_row
+
+    @property
+    def flight(self) -> Flight:
+        assert self.planned is not None
+        return self.planned
+
+    @property
+    def slot(self) -> Slot:
+        assert self.placed is not None
+        return self.placed
+
+
+News = tuple[Ticket, list[int], Outcome | None]
+
+
+def hand_over(tickets: Iterable[Ticket]) -> None:
+    """On the engine's thread: tell the event loops what is new, each once."""
+    news: dict[asyncio.AbstractEventLoop, list[News]] = {}
+    for ticket in tickets:
+        shown = ticket.shown if ticket.request.on_tokens is not None else []
+        if shown or ticket.outcome is not None:
+            news.setdefault(ticket.loop, []).append((ticket, shown, ticket.outcome))
+        ticket.shown = []
+    for loop, batch in news.items():
+        try:
+            loop.call_soon_threadsafe(_deliver, batch)
+        except RuntimeError:
+            continue  # the loop is closed: nobody waits any more
+
+
+def _deliver(batch: list[News]) -> None:
+    for ticket, shown, outcome in batch:
+        if shown and ticket.request.on_tokens is not None:
+            try:
+                ticket.request.on_tokens(shown)
+            except Exception:  # no reason to leave the others waiting
+                log.exception("a listener failed", caller=ticket.caller)
+        if isinstance(outcome, Exception):
+            ticket.done.set_exception(outcome)
+        elif outcome is not None:
+            ticket.done.set_result(outcome)

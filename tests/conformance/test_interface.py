@@ -1,0 +1,53 @@
+"""The interface agrees with the specification's: its own `.did`, and what is on the wire."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from canister import wire
+from canister.ic.candid.decode import decode
+from canister.ic.candid.encode import encode
+from canister.ic.did import render
+from canister.interface import BY_NAME, METHODS, Method
+from tests.conformance.did_reader import read_did
+from tests.ic.candid.strategies import values
+
+ORIGINAL = read_did((Path(__file__).parent / "interface.did").read_text(encoding="utf-8"))
+OURS = read_did(render(METHODS, wire.MARKS))
+
+
+def test_every_method_of_the_original_is_there() -> None:
+    assert len(ORIGINAL) == 43
+    assert set(ORIGINAL) <= set(OURS) == set(BY_NAME)
+
+
+@pytest.mark.parametrize("name", ORIGINAL)
+def test_kinds_agree(name: str) -> None:
+    assert BY_NAME[name].mode == ("query" if ORIGINAL[name].is_query else "update")
+    assert OURS[name].is_query == ORIGINAL[name].is_query
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method.name in ORIGINAL], ids=lambda m: m.name)
+def test_messages_mean_the_same_by_both_interfaces(method: Method) -> None:
+    original = ORIGINAL[method.name]
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        (result,) = original.results
+        sent: Any = data.draw(values(result))
+        answer = wire.decode_reply(method, encode((result,), (sent,)))
+        reply = wire.encode_reply(method, answer.value, answer.is_err)
+        assert decode(reply, (result,)) == [sent]
+        assert reply == encode((result,), (sent,))
+        for of in original.args:
+            sent = data.draw(values(of))
+            arg = wire.decode_args(method, encode((of,), (sent,)))
+            assert wire.encode_args(method, arg) == encode((of,), (sent,))
+
+    check()
