@@ -21,11 +21,12 @@ from canister import state as states
 from canister.caches import Caches
 from canister.chats import Chats
 from canister.config import Settings
+from canister.controllers import Controllers
 from canister.cost_model import CostModel
 from canister.engine.args import RunArgs, parse
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.gguf import GgufError, read_gguf
-from canister.errors import BadRequest, CanisterError, CanisterStopping, NotFound
+from canister.errors import BadRequest, CanisterError, CanisterStopped, CanisterStopping, NotFound
 from canister.estimate import context_of
 from canister.ingress import Ingress
 from canister.ledger import Ledger
@@ -58,8 +59,8 @@ class Canister:
         self.id = canister_id
         self.name = name
         self.settings = settings.of(name)
-        self.controllers = frozenset(controllers)
         self.database = Database(folder / "canister.db", "canister")
+        self.controllers = Controllers(self.database, controllers)
         self.stable = StableMemory(folder / "stable", folder / "staging", self.database)
         self.state = State()
         self.roles = Roles(self.database)
@@ -80,6 +81,7 @@ class Canister:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
+        self._halting = False  # `stop_canister` waits for the calls that run
         self._background: set[asyncio.Task[None]] = set()
 
     # -- life
@@ -98,6 +100,7 @@ class Canister:
         with self.database.read() as connection:
             rows = connection.execute(select(tables.settings.c.key, tables.settings.c.value)).all()
         self.state = states.from_rows((row.key, row.value) for row in rows)
+        self.controllers.load()
         self.roles.load()
         self.ledger.load()
 
@@ -146,7 +149,34 @@ class Canister:
             if not self._calls:
                 self._idle.set()
 
+    def check_started(self) -> None:
+        """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""
+        if self.state.is_stopped:
+            raise CanisterStopped(f"Canister {self.id} is stopped")
+        if self._halting or self._stopping:
+            raise CanisterStopping(f"Canister {self.id} is stopping")
+
+    async def others_done(self, call: Call) -> None:
+        """Let no other calls begin until this one is over, and wait for those that run."""
+
+        def over() -> None:
+            self._halting = False
+
+        self._halting = True
+        call.on_commit(over)
+        call.on_rollback(over)
+        tasks = [task for other, task in self._calls.items() if other is not call and task is not None]
+        if tasks:
+            await asyncio.wait(tasks)
+
     # -- what is known
+
+    @property
+    def status(self) -> str:
+        """running, stopping or stopped."""
+        if self.state.is_stopped:
+            return "stopped"
+        return "stopping" if self._stopping or self._halting else "running"
 
     @property
     def access_level(self) -> int:
@@ -162,7 +192,7 @@ class Canister:
         return {
             "id": self.id,
             "name": self.name,
-            "status": "stopping" if self._stopping else "running",
+            "status": self.status,
             "ready": self.engine is not None,
             "model": self.engine.info.description if self.engine is not None else None,
         }

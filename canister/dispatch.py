@@ -74,7 +74,7 @@ async def execute(
     """
 
     async def handle(call: Call) -> object:
-        _admit(call, method.guard)
+        _admit(call, method.guard, runs_stopped=method.runs_stopped)
         if method.arg is None:
             value = await method.handler(call)
         else:
@@ -98,8 +98,10 @@ def submit(
 ) -> asyncio.Future[Answer]:
     """Run one method for a message that may come more than once: the second time, its answer is given again.
 
-    The call goes on when nobody waits for it. The future has CanisterStopping when it was not run.
+    The call goes on when nobody waits for it. Raises CanisterStopping; the future may have it too.
     """
+    if not method.runs_stopped:
+        canister.check_started()
 
     async def run() -> Answer:
         committed: list[Answer] = []
@@ -196,7 +198,9 @@ def argument_bytes(value: object) -> int:
     return 0 if value is None else 8
 
 
-def _admit(call: Call, guard: Guard) -> None:
+def _admit(call: Call, guard: Guard, *, runs_stopped: bool = False) -> None:
+    if not runs_stopped:
+        call.canister.check_started()
     guard(call)
     call.is_admitted = True
     call.check_balance()

@@ -17,7 +17,9 @@
       MessageTooLarge        the message is over the ingress limit           4       413
       InstructionLimit       IC0522                                          5       429
       OutOfCycles            IC0207                                          2       402
-      CanisterStopping       the server is shutting down                     5       503
+      CanisterStopping       IC0509: or the server is shutting down          5       503
+        CanisterStopped      IC0508                                          5       503
+      NotController          IC0512                                          5       403
       Cancelled              the client went away                            4       499
       CanisterTrapped        IC0503: a fault of ours                         5       500
 
@@ -141,6 +143,15 @@ class OutOfCycles(Trap):
 class CanisterStopping(Trap):
     error_code = "IC0509"
     http_status = 503
+
+
+class CanisterStopped(CanisterStopping):
+    error_code = "IC0508"
+
+
+class NotController(Trap):
+    error_code = "IC0512"
+    http_status = 403
 
 
 class Cancelled(Trap):

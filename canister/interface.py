@@ -24,7 +24,10 @@ Guard = Callable[[Call], None]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row. arg: type of the one argument, or None. err: the type inside `Err`; None for a bare result."""
+    """One row. arg: type of the one argument, or None. err: the type inside `Err`; None for a bare result.
+
+    runs_stopped: also while the canister is stopped, as the methods of the management canister do.
+    """
 
     name: str
     mode: Mode
@@ -33,6 +36,7 @@ class Method:
     arg: Any
     ok: Any
     err: type[Record] | None
+    runs_stopped: bool = False
 
     @property
     def doc(self) -> str:

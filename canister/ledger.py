@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from canister.fees import Charge, Outcome
 from canister.store import tables
@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 INITIAL_CYCLES = 20_000_000_000_000
 KEPT_CALLS = 10_000
 _CYCLES = "cycles"
+
+# Built once: putting a statement together costs more than running it.
+_ADD = (
+    update(tables.ledger)
+    .where(tables.ledger.c.name == _CYCLES)
+    .values(amount=tables.ledger.c.amount + bindparam("difference"))
+)
+_LOG = insert(tables.call_log)
+_PRUNE = delete(tables.call_log).where(
+    tables.call_log.c.id <= select(func.max(tables.call_log.c.id)).scalar_subquery() - KEPT_CALLS
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +75,23 @@ class Ledger:
     ) -> None:
         """Draw the cycles and log the call, when this transaction commits; `committed` is to be called then."""
         self.add(transaction, -charge.cycles)
-        table = tables.call_log
-        transaction.execute(
-            insert(table).values(
-                caller=caller,
-                method=method,
-                timestamp_ns=now_ns,
-                outcome=outcome,
-                instructions=charge.instructions,
-                cycles=charge.cycles,
-                limit=charge.limit,
-                parts=dict(charge.parts),
-            )
-        )
-        newest = select(func.max(table.c.id)).scalar_subquery()
-        transaction.execute(delete(table).where(table.c.id <= newest - KEPT_CALLS))
+        row = {
+            "caller": caller,
+            "method": method,
+            "timestamp_ns": now_ns,
+            "outcome": outcome,
+            "instructions": charge.instructions,
+            "cycles": charge.cycles,
+            "limit": charge.limit,
+            "parts": dict(charge.parts),
+        }
+        transaction.execute(_LOG, row)
+        transaction.execute(_PRUNE)
 
     def add(self, transaction: Transaction, cycles: int) -> None:
         """Change the balance by so many cycles, when this transaction commits."""
-        table = tables.ledger
         if cycles:
-            transaction.execute(update(table).where(table.c.name == _CYCLES).values(amount=table.c.amount + cycles))
+            transaction.execute(_ADD, {"difference": cycles})
 
     def committed(self, cycles: int) -> None:
         """The balance has changed by so much."""

@@ -19,6 +19,17 @@ class State:
 
     model_args: tuple[str, ...] | None = None  # flags of the last load_model that succeeded
 
+    # what `update_settings` of the management canister sets; told again, and not acted upon
+    compute_allocation: int = 0
+    memory_allocation: int = 0
+    freezing_threshold: int = 2_592_000
+    reserved_cycles_limit: int = 5_000_000_000_000
+    log_visibility: str = "controllers"
+    wasm_memory_limit: int = 3_221_225_472
+    wasm_memory_threshold: int = 0
+
+    is_stopped: bool = False
+
     cleanup_on: bool = False
     cleanup_period_seconds: int = 600
     cleanup_ttl_seconds: int = 21_600

@@ -17,7 +17,7 @@ from canister.ic.annotations import Marks, result_type, type_of
 from canister.ic.candid import as_json, parse, pretty
 from canister.ic.candid.decode import decode
 from canister.ic.candid.encode import encode
-from canister.ic.candid.types import CandidError, Type, Variant, to_text
+from canister.ic.candid.types import TEXT, CandidError, Type, Variant, to_text
 from canister.interface import Method
 from canister.records import Candid
 from canister.records import Variant as VariantRecord
@@ -50,7 +50,12 @@ def decode_args(method: Method, data: bytes | memoryview) -> Any:
 
 
 def args_from_text(method: Method, text: str) -> Any:
-    """The argument in Candid text: `(record { … })`, or the bare value, as dfx takes it. Raises BadArgument."""
+    """The argument in Candid text: `(record { … })`, or as dfx takes it: the value alone, a text even without quotes.
+
+    Raises BadArgument.
+    """
+    if _arg_types(method) == (TEXT,) and not text.lstrip().startswith(("(", '"')):
+        return text
     try:
         return _checked(method.arg, parse.parse_args(text, _arg_types(method)))
     except CandidError as error:
@@ -65,8 +70,8 @@ def args_from_json(method: Method, value: object) -> Any:
         raise _bad_argument(method, error) from None
 
 
-def args_to_text(method: Method, value: object = None) -> str:
-    return pretty.pretty(_arg_types(method), _plain_args(method, value))
+def args_to_text(method: Method, value: object = None, *, width: int = pretty.WIDTH) -> str:
+    return pretty.pretty(_arg_types(method), _plain_args(method, value), width)
 
 
 # -- replies; value: what stands inside `Ok` or `Err`, or the bare result

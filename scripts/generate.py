@@ -15,17 +15,16 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from canister.cli.help import render_cli_help, render_configuration
+from canister import wire
 from canister.engine.args import render_flags
 from canister.ic import did
-from canister.ic.annotations import Marks, result_name
+from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
-from canister.records import Candid, Variant
+from canister.records import Candid
 from canister.server import openapi
 from canister.server.examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parent.parent
-
-_MARKS = Marks(type_marker=Candid, variant=Variant)
 
 _METHODS_HEAD = """\
 # Methods
@@ -43,7 +42,7 @@ def render_did() -> str:
     head = (
         "// The canister's interface, made from canister/interface.py by `python -m scripts.generate`; do not edit.\n\n"
     )
-    return head + did.render(METHODS, _MARKS)
+    return head + did.render(METHODS, wire.MARKS)
 
 
 def render_methods() -> str:

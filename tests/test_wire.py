@@ -79,6 +79,12 @@ def test_fields_with_other_names_in_python_and_absent_options() -> None:
     assert wire.args_from_text(config, "(record { ttl_seconds = opt 0 })") == CacheCleanupConfigInput(ttl_seconds=0)
 
 
+def test_a_value_alone_is_taken_as_dfx_takes_it() -> None:
+    assert wire.args_from_text(RUN, 'record { args = vec { "x" } }') == InputRecord(args=["x"])
+    for text in ("2vxsx-fae", '"2vxsx-fae"', '("2vxsx-fae")'):
+        assert wire.args_from_text(BY_NAME["revokeAdminRole"], text) == "2vxsx-fae"
+
+
 def test_surplus_arguments_are_ignored() -> None:
     assert wire.decode_args(HEALTH, wire.encode_args(RUN, InputRecord(args=[]))) is None
     assert wire.args_from_text(HEALTH, '(record { args = vec { "x" } })') is None

@@ -1,4 +1,4 @@
-"""The `canister` command: serve, call, chat, upload, download, estimate, fit, probe, api-key, identity.
+"""The `canister` command: serve, call, candid, chat, upload, download, estimate, fit, probe, api-key, identity.
 
 A command imports what it works with when it runs: `canister --help` is quick, and loads no llama.cpp, SQLAlchemy or
 FastAPI. Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Answers go to stdout, all else to stderr.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from canister.cli import call, chat, estimate, files, fit, keys, probe, serve
+from canister.cli import call, candid, chat, estimate, files, fit, keys, probe, serve
 
 app = typer.Typer(
     help="A server that behaves as an Internet Computer canister running llama.cpp.",
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(serve.serve)
 app.command()(call.call)
+app.command()(candid.candid)
 app.command()(chat.chat)
 app.command()(files.upload)
 app.command()(files.download)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from canister.interface import Method
 
 
-class ArgsFormat(str, Enum):
+class ArgsFormat(StrEnum):
     """How an argument is written. The last two are dfx's names for the first two."""
 
     candid = "candid"
@@ -30,7 +30,7 @@ class ArgsFormat(str, Enum):
     raw = "raw"
 
 
-class Output(str, Enum):
+class Output(StrEnum):
     """How a reply is printed: candid, auto and pp broken into lines, idl on one; json in the form of dfx."""
 
     auto = "auto"
@@ -134,10 +134,8 @@ def _no_argument(method: Method) -> object:
     try:
         return wire.args_from_text(method, "(record {})")
     except BadArgument:
-        value = wire.args_from_json(method, EXAMPLES[method.name])
-        raise typer.BadParameter(
-            f"{method.name} takes an argument, for instance:\n{wire.args_to_text(method, value)}"
-        ) from None
+        example = wire.args_to_text(method, wire.args_from_json(method, EXAMPLES[method.name]), width=10_000)
+        raise typer.BadParameter(f"{method.name} takes an argument, for instance: {example}") from None
 
 
 # -- replies

@@ -16,11 +16,12 @@ import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from types import NoneType
 
 from fastapi import Request, Response
 from starlette.routing import Route
 
-from canister import dispatch, telemetry, wire
+from canister import dispatch, management, telemetry, wire
 from canister.canister import Canister
 from canister.errors import BadArgument, MessageTooLarge, Trap
 from canister.host import Host
@@ -28,7 +29,7 @@ from canister.ic import cbor, certificate, envelope, principal
 from canister.ic.cbor import Encodable
 from canister.ic.envelope import EnvelopeError, Kind
 from canister.ingress import Answer, Known, Message
-from canister.interface import Method
+from canister.interface import Method, Mode
 from canister.server import answers, health, ic_state
 from canister.server.ic_state import PathError
 from canister.server.rest import read_body, while_connected
@@ -36,6 +37,7 @@ from canister.server.verbs import ANY_VERB, page
 
 CBOR = "application/cbor"
 MAX_INGRESS_BYTES = 2 * 1024 * 1024
+_EMPTY_REPLY = b"DIDL\0\0"
 API_VERSION = "0.18.0"  # of the interface specification
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -73,8 +75,7 @@ async def call(request: Request) -> Response:
     host: Host = request.app.state.host
     message, _ = await _received(request, "call")
     try:
-        canister = host.with_id(message.canister_id)
-        method = dispatch.find_method(canister, message.method)
+        canister, method = _target(request, message, "update")
         future = dispatch.submit(
             canister,
             method,
@@ -100,8 +101,7 @@ async def query(request: Request) -> Response:
     message, _ = await _received(request, "query")
     response: dict[str, Encodable]
     try:
-        canister = host.with_id(message.canister_id)
-        method = dispatch.find_method(canister, message.method, "query")
+        canister, method = _target(request, message, "query")
         decode = functools.partial(_decoded, canister, method, message.arg)
         with telemetry.counted(canister.name, method.name) as outcome:
             caller = principal.to_text(message.sender)
@@ -167,6 +167,16 @@ async def _received(request: Request, kind: Kind) -> tuple[envelope.Request, fro
     return message, targets
 
 
+def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Canister, Method]:
+    """The method, and the canister that it is run on: a call to the management canister is about another one."""
+    host: Host = request.app.state.host
+    if message.canister_id == b"":
+        method = management.find_method(message.method, mode)
+        return host.with_id(_effective_id(request)), method
+    canister = host.with_id(message.canister_id)
+    return canister, dispatch.find_method(canister, message.method, mode)
+
+
 def _effective_id(request: Request) -> bytes:
     return principal.from_text(request.path_params["id"])
 
@@ -184,6 +194,8 @@ def _decoded(canister: Canister, method: Method, arg: bytes) -> object:
 
 
 def _encoded(method: Method, reply: dispatch.Reply) -> bytes:
+    if method.ok is NoneType:
+        return _EMPTY_REPLY
     return wire.encode_reply(method, reply.value, is_err=reply.error is not None)
 
 

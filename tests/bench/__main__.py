@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.bench import calls
+from tests.bench import calls, candid, meter
 
 if __name__ == "__main__":
-    calls.main()
+    for name, bench in (("calls", calls), ("candid", candid), ("meter", meter)):
+        print(f"\n== tests.bench.{name}")
+        bench.main()

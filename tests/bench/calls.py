@@ -25,13 +25,9 @@ PROMPT = "<|im_start|>user\nPlease tell me a story.<|im_end|>\n<|im_start|>assis
 FLAGS = ["--samplers", "temperature", "--temp", "0", "--ignore-eos", "-n", "-1"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, default=CHAT_MODEL)
-    parser.add_argument("--calls", type=int, default=60)
-    options = parser.parse_args()
+def main(model: Path = CHAT_MODEL, n_calls: int = 60) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        measure_server(Path(folder), options.model, options.calls)
+        measure_server(Path(folder), model, n_calls)
 
 
 def measure_server(folder: Path, model: Path, n_calls: int) -> None:
@@ -90,7 +86,7 @@ def calls(server: LocalServer, n_calls: int) -> float:
 
 
 def direct(model_file: Path, n_calls: int) -> float:
-    """Median milliseconds of as many tokens, greedily, with llama.cpp alone; one thread, as the server for tiny models."""
+    """Median milliseconds of as many tokens, greedily, with llama.cpp alone and one thread, as the server decides."""
     llama_cpp.llama_log_set(_SILENT, None)
     model = llama_cpp.llama_model_load_from_file(str(model_file).encode(), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
@@ -119,9 +115,13 @@ def direct(model_file: Path, n_calls: int) -> float:
 
 
 @llama_cpp.llama_log_callback
-def _SILENT(level: int, text: bytes, data: object) -> None:  # noqa: N802
+def _SILENT(level: int, text: bytes, data: object) -> None:
     """llama.cpp tells more than a table wants."""
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=CHAT_MODEL)
+    parser.add_argument("--calls", type=int, default=60)
+    options = parser.parse_args()
+    main(options.model, options.calls)

@@ -1,4 +1,4 @@
-"""`canister call` against a server: what is printed where, and the exit code."""
+"""`canister call` against a server: the forms of arguments and replies, and the exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from canister import wire
 from canister.cli.local import LocalServer
+from canister.ic.principal import ANONYMOUS
+from canister.interface import BY_NAME
+from canister.records import StatusCodeRecord
 from tests.cli.conftest import Command, Done
 
 DIR = '{"dir": ".", "max_entries": 0}'
@@ -25,17 +29,101 @@ def call(canister: Command, running_server: LocalServer) -> Command:
     return run
 
 
-def test_ok_is_printed_and_ends_with_0(call: Command) -> None:
-    done = call("health")
-    assert (done.code, done.err) == (0, "")
-    assert json.loads(done.out) == {"Ok": {"status_code": 200}}
-    assert done.out.startswith("{\n  ")
-
-
-def test_bare_replies_end_with_0(call: Command) -> None:
+def test_a_reply_is_printed_as_icp_does(call: Command) -> None:
+    for arguments in (("health",), ("health", "()"), ("--query", "health", "()")):
+        done = call(*arguments)
+        assert (done.code, done.err) == (0, "")
+        assert done.out == "(variant { Ok = record { status_code = 200 : nat16 } })\n"
     done = call("get_max_tokens")
-    assert done.code == 0
-    assert set(json.loads(done.out)) == {"max_tokens_update", "max_tokens_query"}
+    assert done.out == "(record { max_tokens_query = 0 : nat64; max_tokens_update = 0 : nat64 })\n"
+
+
+def test_an_err_is_a_reply_like_any_other_to_icp(call: Command) -> None:
+    done = call("filesystem_file_size", '(record { filename = "none" })')
+    assert (done.code, done.err) == (0, "")
+    assert done.out == '(variant { Err = variant { Other = "File does not exist: none" } })\n'
+
+
+@pytest.mark.parametrize(
+    ("output", "printed"),
+    [
+        ("auto", "(variant { Ok = record { status_code = 200 : nat16 } })"),
+        ("candid", "(variant { Ok = record { status_code = 200 : nat16 } })"),
+        ("pp", "(variant { Ok = record { status_code = 200 : nat16 } })"),
+        ("idl", "(variant { Ok = record { status_code = 200 : nat16;} })"),
+        ("json", '{\n  "Ok": {\n    "status_code": 200\n  }\n}'),
+    ],
+)
+def test_forms_of_a_reply(call: Command, output: str, printed: str) -> None:
+    assert call("health", "--output", output).out == f"{printed}\n"
+
+
+def test_a_reply_in_hex_and_in_the_document_of_icp(call: Command) -> None:
+    in_hex = call("health", "-o", "hex").out.strip()
+    assert wire.decode_reply(BY_NAME["health"], bytes.fromhex(in_hex)).value == StatusCodeRecord()
+    assert call("health", "--output", "raw").out.strip() == in_hex
+    document = json.loads(call("health", "--json").out)
+    assert document == {
+        "response_bytes": in_hex,
+        "response_text": None,
+        "response_candid": "(variant { Ok = record { status_code = 200 : nat16 } })",
+    }
+    done = call("recursive_dir_content_query", DIR, "-o", "text")
+    assert done.code == 0 or "not UTF-8" in done.err
+
+
+def test_forms_of_an_argument(call: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = BY_NAME["filesystem_file_size"]
+    text = '(record { filename = "none" })'
+    data = wire.encode_args(method, wire.args_from_text(method, text))
+    (tmp_path / "arg.did").write_text(text)
+    (tmp_path / "arg.bin").write_bytes(data)
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    for arguments in (
+        (text,),
+        (text.strip("()"),),
+        (data.hex(),),
+        (data.hex(), "--args-format", "hex"),
+        (data.hex(), "--type", "raw"),
+        (text, "--type", "idl"),
+        ("--args-file", "arg.did"),
+        ("--argument-file", "arg.did", "--args-format", "candid"),
+        ("--args-file", "arg.bin", "--args-format", "bin"),
+        ("-",),
+        ('{"filename": "none"}', "-o", "candid"),
+    ):
+        assert "File does not exist: none" in call(method.name, *arguments).out, arguments
+    assert "revoked" not in call("revokeAdminRole", "2vxsx-fae").err
+
+
+def test_lines_written_for_dfx_and_icp_work_as_they_stand(canister: Command, running_server: LocalServer) -> None:
+    server = ("--data-dir", running_server.data_dir)
+    for line in (
+        ("canister", "call", "llama_cpp", "whoami", "--network", running_server.url),
+        ("-qq", "canister", "call", "llama_cpp", "whoami", "()", "-n", running_server.url, "--output", "idl"),
+        (
+            "canister",
+            "call",
+            "-e",
+            "local",
+            "llama_cpp",
+            "whoami",
+            "--project-root-override",
+            "/",
+            "-n",
+            running_server.url,
+        ),
+        ("canister", "call", "--identity", "anonymous", "--update", "llama_cpp", "whoami", "-n", running_server.url),
+    ):
+        who = ANONYMOUS if "anonymous" in line else canister("identity", "principal", *server).out.strip()
+        assert canister(*line, *server).out == f'("{who}")\n'
+
+
+def test_optional_arguments_may_be_left_out(call: Command) -> None:
+    assert call("set_cache_cleanup_config").out.startswith("(\n  variant {\n    Ok = record {")
+
+
+# -- JSON arguments are answered in JSON
 
 
 def test_err_is_printed_and_ends_with_1(call: Command) -> None:
@@ -50,6 +138,12 @@ def test_err_record_is_told_in_one_line(call: Command) -> None:
     assert done.code == 1
     assert json.loads(done.out)["Err"]["status_code"] == 500
     assert done.err.startswith("canister: Err 500: --model not provided")
+
+
+def test_reject_of_a_call_in_candid_goes_to_stderr(canister: Command, running_server: LocalServer) -> None:
+    done = canister("call", "--network", running_server.url, "--anonymous", "no_such_canister", "health")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("canister: rejected (3, IC0301): ")
 
 
 def test_reject_is_printed_and_ends_with_1(call: Command) -> None:
@@ -69,7 +163,7 @@ def test_argument_from_stdin_and_from_a_file(call: Command, tmp_path: Path, monk
     monkeypatch.setattr("sys.stdin", io.StringIO(DIR))
     assert call("recursive_dir_content_query", "-").code == 0
     (tmp_path / "arg.json").write_text(DIR)
-    assert call("recursive_dir_content_query", "--args-file", "arg.json").code == 0
+    assert call("recursive_dir_content_query", "--args-file", "arg.json", "--args-format", "json").code == 0
 
 
 @pytest.mark.parametrize(
@@ -79,6 +173,13 @@ def test_argument_from_stdin_and_from_a_file(call: Command, tmp_path: Path, monk
         (("health", "{}", "--args-file", "arg.json"), "either"),
         (("health", "--args-file", "none.json"), "none.json"),
         (("run_updat",), "Did you mean 'run_update'?"),
+        (("run_update", "(record { args = vec {1} })"), "line 1, column 23: text expected, not 1"),
+        (("run_update", "--args-format", "hex", "xyz"), "is not hex"),
+        (("run_update", "4449444c0000"), "there are only 0 arguments"),
+        (("run_update", "--args-format", "bin", "x"), "--args-file"),
+        (("run_update", "--query", "()"), "`run_update` is an update method, not a query method"),
+        (("run_update",), "run_update takes an argument, for instance: (record { args = vec {"),
+        (("health", "--identity", "somebody"), "calls are not signed yet"),
         ((), "METHOD"),
     ],
 )
@@ -96,7 +197,7 @@ def test_no_server_is_told(canister: Command) -> None:
 
 def test_who_calls(canister: Command, running_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def whoami(*options: object) -> Done:
-        return canister("call", "--network", running_server.url, *options, "llama_cpp", "whoami")
+        return canister("call", "--network", running_server.url, *options, "-o", "json", "llama_cpp", "whoami")
 
     controller = canister("identity", "principal", "--data-dir", running_server.data_dir).out.strip()
     assert json.loads(whoami("--data-dir", running_server.data_dir).out) == controller
@@ -109,7 +210,7 @@ def test_who_calls(canister: Command, running_server: LocalServer, monkeypatch: 
 def test_keys_are_made_and_revoked_while_the_server_runs(canister: Command, running_server: LocalServer) -> None:
     folder = ("--data-dir", running_server.data_dir)
     key = canister("api-key", "create", "test-call", *folder).out.strip()
-    who = ("call", "--network", running_server.url, "--api-key", key, "llama_cpp", "whoami")
+    who = ("call", "--network", running_server.url, "--api-key", key, "-o", "json", "llama_cpp", "whoami")
     principal = json.loads(canister(*who).out)
     assert principal in canister("api-key", "list", *folder).out
     assert canister("api-key", "revoke", "test-call", *folder).code == 0

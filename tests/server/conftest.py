@@ -11,6 +11,7 @@ import pytest
 from canister.config import Settings
 from canister.host import Host
 from canister.server.app import create_app, running
+from tests.server.ic_door import Door
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,11 @@ def controller(host: Host, connect: Connect) -> httpx.AsyncClient:
 @pytest.fixture
 def anonymous(connect: Connect) -> httpx.AsyncClient:
     return connect()
+
+
+@pytest.fixture
+async def door(host: Host) -> AsyncIterator[Door]:
+    """The first canister through the IC door."""
+    transport = httpx.ASGITransport(app=create_app(host), raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+        yield Door(host, http, host.default)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,78 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from canister import dispatch, ingress, wire
-from canister.canister import Canister
 from canister.config import Settings
 from canister.host import Host
-from canister.ic import cbor, certificate, envelope, hash_tree, principal
+from canister.ic import cbor, envelope, hash_tree, principal
 from canister.ic.certificate import query_response_message
-from canister.ic.envelope import Delegated
 from canister.ic.identity import Identity
 from canister.ic.keys import verify
 from canister.interface import BY_NAME
 from canister.records import FileUploadInputRecord, MaxTokensRecord
 from canister.server.app import create_app, running
+from tests.server.ic_door import SOMEBODY, Door
 
 pytestmark = pytest.mark.anyio
 
-SOMEBODY = Identity.generate("secp256k1")
 LIMITS = MaxTokensRecord(max_tokens_update=5, max_tokens_query=6)
-Sender = Identity | Delegated | None
-
-
-@dataclass
-class Door:
-    """A client of the IC door that knows nothing but the wire."""
-
-    host: Host
-    http: httpx.AsyncClient
-    canister: Canister
-
-    @property
-    def id(self) -> bytes:
-        return principal.from_text(self.canister.id)
-
-    def content(self, kind: str, **fields: Any) -> dict[str, Any]:
-        return {"request_type": kind, "ingress_expiry": time.time_ns() + 120 * 10**9} | fields
-
-    def message(self, kind: str, method: str, value: object = None, **fields: Any) -> dict[str, Any]:
-        row = BY_NAME.get(method)
-        arg = b"DIDL\0\0" if row is None else wire.encode_args(row, value)
-        return self.content(kind, canister_id=self.id, method_name=method, arg=arg) | fields
-
-    async def post(self, path: str, body: bytes, version: str = "v3", id: bytes | None = None) -> httpx.Response:
-        where = principal.to_text(self.id if id is None else id)
-        kind, _, action = path.rpartition("/")
-        return await self.http.post(f"/api/{version}/{kind or 'canister'}/{where}/{action}", content=body)
-
-    async def send(self, kind: str, content: dict[str, Any], sender: Sender = None, version: str = "v3") -> Any:
-        response = await self.post(kind, envelope.seal(content, sender)[0], version)
-        assert response.status_code == 200, response.text
-        return cbor.decode(response.content)
-
-    async def tree(self, paths: list[list[bytes]], sender: Sender = None) -> hash_tree.Tree:
-        document = await self.send("read_state", self.content("read_state", paths=paths), sender)
-        return self.checked(document)
-
-    def checked(self, document: Any) -> hash_tree.Tree:
-        data = document["certificate"]
-        return certificate.verify(data, self.host.root_key.public_key_der, self.id, time.time_ns())
-
-    async def update(self, method: str, value: object, sender: Sender, **fields: Any) -> wire.Answer:
-        content = self.message("call", method, value, **fields)
-        document = await self.send("call", content, sender)
-        assert document["status"] == "replied", document
-        _, id = envelope.seal(content, sender)
-        reply = hash_tree.leaf(self.checked(document), b"request_status", id, b"reply")
-        assert reply is not None
-        return wire.decode_reply(BY_NAME[method], reply)
-
-
-@pytest.fixture
-async def door(host: Host) -> AsyncIterator[Door]:
-    transport = httpx.ASGITransport(app=create_app(host), raise_app_exceptions=True)
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
-        yield Door(host, http, host.default)
 
 
 # -- what is answered
@@ -383,16 +324,9 @@ async def test_old_records_are_purged(door: Door, monkeypatch: pytest.MonkeyPatc
     assert dispatch.find_message(door.canister, id) is None
 
 
-def _settings(folder: Path) -> Settings:
-    return Settings(data_dir=folder)
-
-
-Opened = Callable[[Host], Door]
-
-
 async def test_a_record_survives_a_restart(tmp_path: Path) -> None:
     async def sent(body: bytes, times: int) -> tuple[list[Any], bytes, int]:
-        async with running(Host(_settings(tmp_path))) as host:
+        async with running(Host(Settings(data_dir=tmp_path))) as host:
             transport = httpx.ASGITransport(app=create_app(host))
             async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
                 door = Door(host, http, host.default)
@@ -421,16 +355,15 @@ async def test_a_call_goes_on_when_its_client_goes_away(door: Door, monkeypatch:
 
 
 async def test_a_message_to_a_stopping_canister_leaves_no_record(tmp_path: Path) -> None:
-    async with running(Host(_settings(tmp_path))) as host:
+    async with running(Host(Settings(data_dir=tmp_path))) as host:
         transport = httpx.ASGITransport(app=create_app(host))
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
             door = Door(host, http, host.default)
-            monkey = host.default
-            monkey._stopping = True
+            host.default._stopping = True
             content = door.message("call", "set_max_tokens", LIMITS)
             for version in ("v2", "v3"):
                 document = await door.send("call", content, host.identity, version)
                 assert document["status"] == "non_replicated_rejection"
                 assert document["error_code"] == "IC0509"
             _, id = envelope.seal(content, host.identity)
-            assert dispatch.find_message(monkey, id) is None
+            assert dispatch.find_message(host.default, id) is None

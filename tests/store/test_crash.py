@@ -428,7 +428,7 @@ def test_whatever_was_done_before(disk: Path, **drawn: Any) -> None:
 
 
 @pytest.mark.nightly
-@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
 @BREAKS
 def test_whatever_was_done_before_often(disk: Path, **drawn: Any) -> None:
     break_and_check(disk, **drawn)

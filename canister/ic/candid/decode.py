@@ -18,7 +18,7 @@ from typing import Any
 
 from canister.ic import principal
 from canister.ic.candid.encode import FIXED, FUNC, MAGIC, OPCODES, OPT, RECORD, SERVICE, VARIANT, VEC
-from canister.ic.candid.reader import FREE_STEPS, MAX_LENGTH_BYTES, MAX_NUMBER_BYTES, Reader
+from canister.ic.candid.reader import FREE_STEPS, MAX_LENGTH_BYTES, MAX_NUMBER_BYTES, MAX_STEPS, Reader
 from canister.ic.candid.types import (
     BOOL,
     EMPTY,
@@ -44,7 +44,7 @@ MAX_TYPES = 500
 MAX_FIELDS = 1000  # of all types of a message together
 
 _PRIMS: Mapping[int, Prim] = MappingProxyType({code: prim for prim, code in OPCODES.items()})
-_NAT8 = OPCODES[NAT8]
+_NAT8, _TEXT = OPCODES[NAT8], OPCODES[TEXT]
 _KINDS: Mapping[int, str] = MappingProxyType(
     {OPT: "an opt", VEC: "a vec", RECORD: "a record", VARIANT: "a variant", FUNC: "a func", SERVICE: "a service"}
 )
@@ -227,6 +227,8 @@ class Decoder:
         length = self._elements(item)
         if of.of is NAT8 and (item == _NAT8 or length == 0):
             return bytes(self.reader.take(length))
+        if of.of is TEXT and item == _TEXT:
+            return self.reader.texts(length)
         return [self._value(item, of.of, depth + 1) for _ in range(length)]
 
     def _record(self, entry: _Wire, of: Record, depth: int) -> dict[str | int, Any]:
@@ -320,6 +322,8 @@ class Decoder:
         length = self.reader.unsigned(MAX_LENGTH_BYTES)
         packer = FIXED.get(_PRIMS[item]) if item < 0 else None
         room = self.reader.room
+        if packer is None and length > MAX_STEPS:
+            raise CandidError(f"a vec has {length} elements, at most {MAX_STEPS} are taken")
         if (length * packer.size > room) if packer is not None else (length > room + FREE_STEPS):
             raise CandidError(f"a vec is said to have {length} elements, and the message has {room} bytes left")
         return length

@@ -228,6 +228,7 @@ HUGE = unsigned(2**60).hex()
 DOUBLING = [f"6c02 00 {signed(n + 1).hex()} 01 {signed(n + 1).hex()}" for n in range(60)]
 
 HOSTILE = {
+    "two million texts": table("6d71", arguments="0100", values=unsigned(2_000_000).hex() + "00" * 2_000_000),
     "nothing": b"",
     "no magic": b"DIDM\0\0",
     "only magic": HEAD,
@@ -260,6 +261,8 @@ HOSTILE = {
     "primitive in the table": table("7e", arguments="0100", values="00"),
     "argument type that is not there": table(arguments="0100"),
     "trailing byte": table(arguments="00", values="00"),
+    "not UTF-8 in a vec": table("6d71", arguments="0100", values="01 01 ff"),
+    "cut short in a vec": table("6d71", arguments="0100", values="02 01 61 7f 61"),
     "cut short": table(arguments="0171", values="05 61"),
     "not UTF-8": table(arguments="0171", values="01 ff"),
     "surrogate": table(arguments="0171", values="03 eda080"),
@@ -281,6 +284,7 @@ WANTED: tuple[tuple[Type, ...], ...] = (
     (RESERVED,),
     (Opt(Record((Field("args", Vec(TEXT)),))),),
     (Opt(Vec(Opt(Vec(TEXT)))),),
+    (Vec(TEXT),),
 )
 
 
@@ -290,6 +294,17 @@ def test_hostile_messages_are_refused_at_little_cost(message: bytes, of: tuple[T
     with pytest.raises(CandidError):
         decode(message, of)
     assert steps_of(message, of) <= FREE_STEPS + STEPS_PER_BYTE * len(message) + 1
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=200)), st.integers(0, 30))
+def test_many_texts(texts: list[str], cut: int) -> None:
+    data = encode((Vec(TEXT),), (texts,))
+    assert decode(data, (Vec(TEXT),)) == [texts]
+    if texts and cut:
+        with pytest.raises(CandidError):
+            decode(data[:-cut], (Vec(TEXT),))
+        with pytest.raises(CandidError):
+            decode(data + b"\xff" * cut, (Vec(TEXT),))
 
 
 def test_a_few_nulls_are_not_hostile() -> None:

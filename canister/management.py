@@ -1,0 +1,247 @@
+"""The management canister `aaaaa-aa`, as far as tools need it: status, settings, cycles, start and stop of a canister.
+
+Its methods are rows like those of `interface.py`; they are run on the canister that they are about, through dispatch,
+also while it is stopped. What has no meaning here is refused by name. Types and texts are those of the IC interface
+specification, "The IC management canister".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+from pydantic import Field
+
+from canister.call import Call
+from canister.errors import BadArgument, MethodNotFound, NotController
+from canister.ic import principal as principals
+from canister.interface import Method, query, update
+from canister.records import Candid, Record, Tag, blob, nat, nat64, text
+
+ID = principals.MANAGEMENT
+MAX_CONTROLLERS = 10
+
+principal = Annotated[str, Candid("principal")]
+
+
+class CanisterRunningStatus(Tag):
+    running = "running"
+    stopping = "stopping"
+    stopped = "stopped"
+
+
+class LogVisibility(Tag):
+    controllers = "controllers"
+    public = "public"
+
+
+class CanisterIdRecord(Record):
+    canister_id: principal
+
+
+class TopUpRecord(Record):
+    canister_id: principal
+    amount: nat
+
+
+class EnvironmentVariable(Record):
+    name: text
+    value: text
+
+
+class CanisterSettings(Record):
+    """What is absent stays as it is."""
+
+    controllers: list[principal] | None = None
+    compute_allocation: nat | None = None
+    memory_allocation: nat | None = None
+    freezing_threshold: nat | None = None
+    reserved_cycles_limit: nat | None = None
+    log_visibility: LogVisibility | None = None
+    wasm_memory_limit: nat | None = None
+    wasm_memory_threshold: nat | None = None
+
+
+class UpdateSettingsRecord(Record):
+    canister_id: principal
+    settings: CanisterSettings
+    sender_canister_version: nat64 | None = None
+
+
+class DefiniteCanisterSettings(Record):
+    controllers: list[principal]
+    compute_allocation: nat
+    memory_allocation: nat
+    freezing_threshold: nat
+    reserved_cycles_limit: nat
+    log_visibility: LogVisibility
+    log_memory_limit: nat
+    wasm_memory_limit: nat
+    wasm_memory_threshold: nat
+    environment_variables: list[EnvironmentVariable]
+
+
+class MemoryMetrics(Record):
+    wasm_memory_size: nat
+    stable_memory_size: nat
+    global_memory_size: nat = 0
+    wasm_binary_size: nat = 0
+    custom_sections_size: nat = 0
+    canister_history_size: nat = 0
+    wasm_chunk_store_size: nat = 0
+    snapshots_size: nat = 0
+
+
+class QueryStats(Record):
+    num_calls_total: nat = 0
+    num_instructions_total: nat = 0
+    request_payload_bytes_total: nat = 0
+    response_payload_bytes_total: nat = 0
+
+
+class CanisterStatus(Record):
+    status: CanisterRunningStatus
+    ready_for_migration: bool = False
+    version: nat64 = 0
+    settings: DefiniteCanisterSettings
+    module_hash: blob | None = None
+    memory_size: nat
+    memory_metrics: MemoryMetrics
+    cycles: nat
+    reserved_cycles: nat = 0
+    idle_cycles_burned_per_day: nat = 0
+    query_stats: QueryStats = Field(default_factory=QueryStats)
+
+
+# -- who may
+
+
+def _controller(call: Call) -> None:
+    if call.caller not in call.canister.controllers:
+        raise NotController(f"Only controllers of canister {call.canister.id} can call ic00 method {call.method}")
+
+
+def _anyone(call: Call) -> None:
+    pass
+
+
+# -- methods
+
+
+async def canister_status(call: Call, arg: CanisterIdRecord) -> CanisterStatus:
+    """Status, settings, memory and cycles of a canister."""
+    _check_target(call, arg.canister_id)
+    canister, state = call.canister, call.canister.state
+    stable_bytes = canister.stable.total_bytes()
+    return CanisterStatus(
+        status=CanisterRunningStatus(canister.status),
+        settings=DefiniteCanisterSettings(
+            controllers=list(canister.controllers),
+            compute_allocation=state.compute_allocation,
+            memory_allocation=state.memory_allocation,
+            freezing_threshold=state.freezing_threshold,
+            reserved_cycles_limit=state.reserved_cycles_limit,
+            log_visibility=LogVisibility(state.log_visibility),
+            log_memory_limit=0,
+            wasm_memory_limit=state.wasm_memory_limit,
+            wasm_memory_threshold=state.wasm_memory_threshold,
+            environment_variables=[],
+        ),
+        memory_size=canister.heap_bytes() + stable_bytes,
+        memory_metrics=MemoryMetrics(wasm_memory_size=canister.heap_bytes(), stable_memory_size=stable_bytes),
+        cycles=max(0, canister.ledger.cycles),
+    )
+
+
+async def update_settings(call: Call, arg: UpdateSettingsRecord) -> None:
+    """Change controllers and other settings."""
+    _check_target(call, arg.canister_id)
+    changes = arg.settings.model_dump(exclude={"controllers", "log_visibility"}, exclude_none=True)
+    if arg.settings.log_visibility is not None:
+        changes["log_visibility"] = arg.settings.log_visibility.value
+    if changes:
+        call.change(**changes)
+    if arg.settings.controllers is not None:
+        named = set(arg.settings.controllers)
+        if len(named) > MAX_CONTROLLERS:
+            raise BadArgument(f"a canister has at most {MAX_CONTROLLERS} controllers, not {len(named)}")
+        if principals.ANONYMOUS in named:
+            raise BadArgument(f"{principals.ANONYMOUS} is the anonymous caller; everybody would control the canister")
+        call.canister.controllers.replace(call, named)
+
+
+async def provisional_top_up_canister(call: Call, arg: TopUpRecord) -> None:
+    """Give a canister cycles that come from nowhere."""
+    _check_target(call, arg.canister_id)
+    _add_cycles(call, arg.amount)
+
+
+async def deposit_cycles(call: Call, arg: CanisterIdRecord) -> None:
+    """Give a canister the cycles that came with the call; a message from outside brings none."""
+    _check_target(call, arg.canister_id)
+
+
+async def start_canister(call: Call, arg: CanisterIdRecord) -> None:
+    """Let calls in again."""
+    _check_target(call, arg.canister_id)
+    call.change(is_stopped=False)
+
+
+async def stop_canister(call: Call, arg: CanisterIdRecord) -> None:
+    """Let no calls in any more, and wait for those that run."""
+    _check_target(call, arg.canister_id)
+    call.change(is_stopped=True)
+    await call.canister.others_done(call)
+
+
+def _add_cycles(call: Call, amount: int) -> None:
+    ledger = call.canister.ledger
+    if not 0 <= amount < 1 << 62:
+        raise BadArgument(f"{amount} cycles are more than a canister can hold")
+    ledger.add(call.tx, amount)
+    call.on_commit(lambda: ledger.committed(amount))
+
+
+def _check_target(call: Call, canister_id: str) -> None:
+    # The door has sent the call to the canister in the URL; the argument must mean the same.
+    if canister_id != call.canister.id:
+        raise BadArgument(
+            f"the argument is about canister {canister_id}, but the effective canister id is {call.canister.id}"
+        )
+
+
+_ROWS = (
+    query(canister_status, _controller, err=None),
+    update(update_settings, _controller, err=None),
+    update(provisional_top_up_canister, _anyone, err=None),
+    update(deposit_cycles, _anyone, err=None),
+    update(start_canister, _controller, err=None),
+    update(stop_canister, _controller, err=None),
+)
+
+METHODS = tuple(dataclasses.replace(row, runs_stopped=True) for row in _ROWS)
+
+_BY_NAME = {method.name: method for method in METHODS}
+
+_REFUSED = {
+    "create_canister": "a canister is made by naming it when the server starts: canister serve --canister NAME",
+    "delete_canister": "a canister is deleted by removing its folder while the server is stopped",
+    "install_code": "every canister of this server runs the same program, which cannot be replaced",
+}
+_REFUSED["provisional_create_canister_with_cycles"] = _REFUSED["create_canister"]
+_REFUSED |= dict.fromkeys(
+    ("uninstall_code", "upload_chunk", "install_chunked_code", "clear_chunk_store"), _REFUSED["install_code"]
+)
+
+
+def find_method(name: str, mode: str = "update") -> Method:
+    """A method of the management canister. MethodNotFound tells why one that the IC has is not here."""
+    method = _BY_NAME.get(name)
+    if method is None or (mode == "query" and method.mode != "query"):
+        why = f": {_REFUSED[name]}" if name in _REFUSED else ""
+        raise ManagementMethodNotFound(f"Management canister has no {mode} method '{name[:100]}'{why}")
+    return method
+
+
+class ManagementMethodNotFound(MethodNotFound):
+    error_code = "IC0515"
