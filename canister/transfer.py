@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
 from canister.client import Canister, ClientError, Refused, Rejected, Unreachable
+from canister.ic_client import IcCanister
 from canister.records import (
     DownloadPromptCacheInputRecord,
     FileDetailsInputRecord,
@@ -31,6 +32,7 @@ from canister.records import (
 )
 
 Kind = Literal["file", "promptcache"]
+Caller = Canister | IcCanister
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 DEFAULT_CHUNK_BYTES = 2_000_000
@@ -84,7 +86,7 @@ class Transferred:
 
 
 async def upload(
-    canister: Canister,
+    canister: Caller,
     source: Path,
     name: str,
     *,
@@ -138,7 +140,7 @@ async def upload(
 
 
 async def download(
-    canister: Canister,
+    canister: Caller,
     name: str,
     target: Path,
     *,
@@ -176,7 +178,7 @@ async def download(
 
 
 async def _complete(
-    canister: Canister,
+    canister: Caller,
     name: str,
     kind: Kind,
     part: Path,
@@ -193,7 +195,7 @@ async def _complete(
 
 
 async def _fetch(
-    canister: Canister,
+    canister: Caller,
     name: str,
     kind: Kind,
     file: BinaryIO,
@@ -222,7 +224,7 @@ async def _fetch(
             raise TransferError(f"The canister sent nothing at {offset} of {size} bytes of '{name}'.")
 
 
-async def _confirmed(canister: Canister, file: BinaryIO, filesize: int, name: str, kind: Kind) -> int:
+async def _confirmed(canister: Caller, file: BinaryIO, filesize: int, name: str, kind: Kind) -> int:
     """How many bytes of the local file the canister has already, from its beginning."""
     details = await _details(canister, name, kind)
     if details is None or details.filesize > filesize:
@@ -231,7 +233,7 @@ async def _confirmed(canister: Canister, file: BinaryIO, filesize: int, name: st
     return details.filesize if prefix == details.filesha256 else 0
 
 
-async def _details(canister: Canister, name: str, kind: Kind) -> FileDetailsRecord | None:
+async def _details(canister: Caller, name: str, kind: Kind) -> FileDetailsRecord | None:
     """Size and hash as the canister keeps them; None for what was not uploaded."""
     arg: Record
     if kind == "promptcache":
@@ -241,13 +243,13 @@ async def _details(canister: Canister, name: str, kind: Kind) -> FileDetailsReco
     try:
         details: FileDetailsRecord = (await canister.call(method, arg, timeout_seconds=CHUNK_SECONDS)).value
     except Refused as error:
-        if error.http_status == 404:
-            return None
-        raise
+        if _may_pass(error):
+            raise
+        return None  # if it is the caller who may not know, the first chunk will say so
     return details
 
 
-async def _send(canister: Canister, name: str, kind: Kind, chunk: bytes, offset: int) -> FileUploadRecord:
+async def _send(canister: Caller, name: str, kind: Kind, chunk: bytes, offset: int) -> FileUploadRecord:
     arg: Record
     if kind == "promptcache":
         method = "upload_prompt_cache_chunk"
@@ -259,7 +261,7 @@ async def _send(canister: Canister, name: str, kind: Kind, chunk: bytes, offset:
     return confirmed
 
 
-async def _receive(canister: Canister, name: str, kind: Kind, chunk_bytes: int, offset: int) -> FileDownloadRecord:
+async def _receive(canister: Caller, name: str, kind: Kind, chunk_bytes: int, offset: int) -> FileDownloadRecord:
     arg: Record
     if kind == "promptcache":
         method = "download_prompt_cache_chunk"

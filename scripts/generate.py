@@ -14,8 +14,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from canister.cli.help import render_cli_help, render_configuration
 from canister import wire
+from canister.cli.help import render_cli_help, render_configuration
 from canister.engine.args import render_flags
 from canister.ic import did
 from canister.ic.annotations import result_name

@@ -18,8 +18,10 @@ from canister.cli.options import (
     CanisterId,
     CanisterName,
     DataDir,
+    IdentityFile,
     Network,
-    connection,
+    Rest,
+    caller,
 )
 from canister.config import DEFAULT_CANISTER
 
@@ -82,6 +84,8 @@ def upload(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
+    identity: IdentityFile = None,
+    rest: Rest = False,
     candid: Candid = None,
 ) -> None:
     """Upload a file to a canister, in chunks.
@@ -89,15 +93,14 @@ def upload(
     An upload that was interrupted goes on where it stopped; the hash is compared at the end.
     """
     from canister import transfer
-    from canister.client import Canister
 
     if not local_filename.is_file():
         raise typer.BadParameter(f"{local_filename} is not a file")
     name = canister_filename or (DEFAULT_MODEL_NAME if filetype is FileType.gguf else local_filename.name)
-    server = connection(network, api_key, anonymous, data_dir)
+    connected = caller(network, canister_id or canister, api_key, anonymous, data_dir, identity=identity, rest=rest)
 
     async def run() -> transfer.Transferred:
-        async with Canister(server.url, canister_id or canister, server.api_key) as client:
+        async with connected() as client:
             with ProgressReport(name) as report:
                 return await transfer.upload(
                     client,
@@ -128,6 +131,8 @@ def download(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
+    identity: IdentityFile = None,
+    rest: Rest = False,
     candid: Candid = None,
 ) -> None:
     """Download a file from a canister, in chunks.
@@ -135,13 +140,12 @@ def download(
     A download that was interrupted goes on from its .part file; the hash is compared if the canister has one.
     """
     from canister import transfer
-    from canister.client import Canister
 
     target = local_filename or _local_name(canister_filename)
-    server = connection(network, api_key, anonymous, data_dir)
+    connected = caller(network, canister_id or canister, api_key, anonymous, data_dir, identity=identity, rest=rest)
 
     async def run() -> transfer.Transferred:
-        async with Canister(server.url, canister_id or canister, server.api_key) as client:
+        async with connected() as client:
             with ProgressReport(canister_filename) as report:
                 return await transfer.download(
                     client,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,10 @@ import typer
 from canister.config import LOCAL_URL
 
 if TYPE_CHECKING:
+    from canister.client import Canister
     from canister.config import Settings
+    from canister.ic.identity import Identity
+    from canister.ic_client import IcCanister
 
 Network = Annotated[
     str,
@@ -43,6 +47,17 @@ DataDir = Annotated[
     typer.Option(metavar="DIR", help="Data folder of the server, for its controller.key.", show_default=False),
 ]
 
+IdentityFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        metavar="FILE",
+        help="PEM file of the key that signs. [default: controller.pem of the data folder]",
+        show_default=False,
+    ),
+]
+Rest = Annotated[bool, typer.Option("--rest", help="Call over REST, with an API key, instead of signing.")]
+
 LOCAL = "local"
 
 
@@ -65,6 +80,31 @@ def connection(network: str, api_key: str | None, anonymous: bool, data_dir: Pat
     if key and not (key.isascii() and key.isprintable()):
         raise typer.BadParameter("the API key has characters that no key has; was it copied whole?")
     return Connection(url, key or None)
+
+
+def caller(
+    network: str,
+    canister: str,
+    api_key: str | None,
+    anonymous: bool,
+    data_dir: Path | None,
+    *,
+    identity: Path | None,
+    rest: bool,
+) -> Callable[[], Canister | IcCanister]:
+    """Makes the client that the options mean: one that signs, or one over REST when they speak of that or of a key."""
+    from canister.client import Canister
+    from canister.ic_client import IcCanister
+
+    api_key = api_key or os.environ.get("CANISTER_API_KEY")
+    if identity is not None and (rest or anonymous):
+        raise typer.BadParameter("--identity goes with neither --rest nor --anonymous")
+    url = url_of(network)
+    if rest or (api_key and identity is None and not anonymous):
+        server = connection(network, api_key, anonymous, data_dir)
+        return lambda: Canister(server.url, canister, server.api_key)
+    sender = None if anonymous else _identity(url, data_dir, identity)
+    return lambda: IcCanister(url, canister, sender)
 
 
 def url_of(network: str) -> str:
@@ -93,6 +133,24 @@ def load_settings(**flags: Any) -> Settings:
         raise typer.BadParameter("settings: " + "; ".join(problems)) from None
     except (SettingsError, ValueError) as error:  # the environment or canister.toml cannot be read
         raise typer.BadParameter(f"settings: {error}") from None
+
+
+def _identity(url: str, data_dir: Path | None, file: Path | None) -> Identity | None:
+    """Who signs: the key in a file, else the server's own where that is at hand, else nobody."""
+    from canister.client import is_loopback
+    from canister.ic.identity import Identity, IdentityError
+
+    path = file
+    if path is None:
+        if data_dir is None and not is_loopback(url):
+            return None
+        path = load_settings(data_dir=data_dir).data_dir.expanduser() / "controller.pem"
+        if not path.exists():
+            return None
+    try:
+        return Identity.from_pem(path.read_bytes())
+    except (OSError, IdentityError) as error:
+        raise typer.BadParameter(f"identity {path}: {error}") from None
 
 
 def _controller_key(url: str, data_dir: Path | None) -> str | None:
