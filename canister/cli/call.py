@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,6 +76,9 @@ def call(
     as_document: Annotated[
         bool, typer.Option("--json", help="Print what `icp --json` does: response_bytes, response_candid.")
     ] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Tell on stderr what the call took on the Internet Computer.")
+    ] = False,
     query: Annotated[bool, typer.Option("--query", help="Refuse to call an update method.")] = False,
     network: Network = LOCAL,
     identity: Annotated[
@@ -102,24 +106,44 @@ def call(
         raise typer.BadParameter(f"--identity {identity}: calls are not signed yet; who calls is said with --api-key")
     given = read_argument(row, argument, args_file, args_format)
     server = connection(network, api_key, anonymous or identity == ANONYMOUS, data_dir)
-    code = asyncio.run(_call(server, canister, row, given, output, as_document))
+    code = asyncio.run(_call(server, canister, row, given, output, as_document, cost))
     raise typer.Exit(code)
 
 
 async def _call(
-    server: Connection, name: str, method: Method, given: Argument, output: Output | None, as_document: bool
+    server: Connection,
+    name: str,
+    method: Method,
+    given: Argument,
+    output: Output | None,
+    as_document: bool,
+    cost: bool,
 ) -> int:
     from canister.client import Canister, Refused, Rejected
 
     is_json = given.is_json and output is None and not as_document
     async with Canister(server.url, name, server.api_key) as client:
         try:
-            reply = Reply(method, (await client.call(method.name, given.value)).value, is_err=False)
+            result = await client.call(method.name, given.value)
+            reply = Reply(method, result.value, is_err=False)
+            if cost and result.instructions is not None and result.cycles is not None:
+                print_cost(result.instructions, result.cycles)
         except Refused as error:
             reply = Reply(method, error.record, is_err=True)
         except Rejected as error:
             return print_reject(error, is_json=is_json)
     return print_reply(reply, output, as_document=as_document, is_json=is_json)
+
+
+def print_cost(instructions: int, cycles: int) -> None:
+    """One line on stderr, so that the reply stays what it is."""
+    from canister import fees
+
+    print(
+        f"{instructions:,} instructions, {cycles:,} cycles ({fees.usd(cycles):.6f} USD), "
+        f"{fees.seconds(instructions):.1f} s on the main network",
+        file=sys.stderr,
+    )
 
 
 def _method(name: str, query: bool) -> Method:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -217,3 +218,9 @@ def test_keys_are_made_and_revoked_while_the_server_runs(canister: Command, runn
     done = canister(*who)
     assert done.code == 1
     assert "revoked" in done.err
+
+
+def test_cost_is_told_beside_the_reply(call: Command) -> None:
+    done = call("log_resume", "--cost")
+    assert "status_code = 200" in done.out
+    assert re.search(r"[\d,]+ instructions, [\d,]+ cycles \(0\.0\d+ USD\), 0\.0 s on the main network", done.err)

@@ -81,11 +81,8 @@ def test_a_real_model(real_model: Path) -> None:
 
 
 @pytest.fixture
-def real_model() -> Path:
-    path = Path("../shared/models/stories260Ktok512.gguf")
-    if not path.exists():
-        pytest.skip("no real model at hand")
-    return path
+def real_model(story_model: Path) -> Path:
+    return story_model
 
 
 def test_the_types_are_those_of_llama_cpp() -> None:
