@@ -1,7 +1,7 @@
 """Talk to a canister from Python, over REST.
 
     async with Canister("http://127.0.0.1:8000", "llama_cpp", api_key=key) as canister:
-        reply = await canister.call("run_update", InputRecord(args=["-p", "Hello"]))
+        reply = await canister.run_update(InputRecord(args=["-p", "Hello"]))
         print(reply.value.output, reply.instructions)
 
 Arguments and values are the records of `canister.records`, by the interface table. What can go wrong:
@@ -32,6 +32,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from canister.calls import Calls
 from canister.interface import BY_NAME, Method
 from canister.records import ApiError, FileUploadRecord, RunOutputRecord
 
@@ -139,7 +140,7 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-class Canister:
+class Canister(Calls):
     """One canister of a server, by name or id; without api_key the caller is anonymous."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Talk to a canister from Python as IC agents do: signed messages, and answers whose signatures are checked.
 
     async with IcCanister("http://127.0.0.1:8000", "llama_cpp", Identity.from_pem(pem)) as canister:
-        result = await canister.call("run_update", InputRecord(args=["-p", "Hello"]))
+        result = await canister.run_update(InputRecord(args=["-p", "Hello"]))
 
 The same calls, values and errors as `canister.client.Canister`, which needs an API key where this needs an identity.
 An answer is believed if a certificate says it that the root key stands for, and to a query if a node has signed it that
@@ -20,6 +20,7 @@ from typing import Any, Self
 import httpx
 
 from canister import wire
+from canister.calls import Calls
 from canister.client import (
     CALL_SECONDS,
     CONNECT_SECONDS,
@@ -46,7 +47,7 @@ LONGEST_POLL_SECONDS = 2.0
 Sender = Identity | Delegated | None
 
 
-class IcCanister:
+class IcCanister(Calls):
     """One canister, by id or by its name on a server of ours. sender None: the anonymous caller.
 
     root_key: DER; None asks the server for it.

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -97,10 +98,66 @@ def generated() -> dict[str, str]:
         "canister.did": render_did(),
         "docs/methods.md": render_methods(),
         "docs/flags.md": render_flags(),
+        "canister/calls.py": render_calls(),
         "docs/cli.md": render_cli_help(),
         "docs/configuration.md": render_configuration(),
         "docs/openapi.json": json.dumps(openapi.document(), indent=1, ensure_ascii=False) + "\n",
     }
+
+
+_CALLS_HEAD = '''\
+"""One typed method per row of the interface table, for the clients. Made by `python -m scripts.generate`; do not edit.
+
+Each is `call` with a name that is checked; what may be raised and how long is waited is said there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from canister.client import Result
+    from canister.records import (
+        %s,
+    )
+
+
+class Calls(ABC):
+    @abstractmethod
+    async def call(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]: ...
+'''
+
+
+_INSIDE = " " * 8
+
+
+def render_calls() -> str:
+    """canister/calls.py: what type checkers and editors know of the methods."""
+    lines, records = [], set[str]()
+    for method in METHODS:
+        taken = "" if method.arg is None else f", arg: {_python_type(method.arg, records)}"
+        given = "" if method.arg is None else ", arg"
+        lines += [
+            "",
+            f"    async def {method.name}(self{taken}) -> Result[{_python_type(method.ok, records)}]:",
+            *textwrap.wrap(
+                f'"""{method.doc.splitlines()[0]}"""', 120, initial_indent=_INSIDE, subsequent_indent=_INSIDE
+            ),
+            f'        return await self.call("{method.name}"{given})',
+        ]
+    return _CALLS_HEAD % ",\n        ".join(sorted(records, key=str.lower)) + "\n".join(lines) + "\n"
+
+
+def _python_type(annotation: Any, records: set[str]) -> str:
+    """An annotation as source; the records that it names are added to `records`."""
+    if get_origin(annotation) is Annotated:
+        return _python_type(get_args(annotation)[0], records)
+    if get_origin(annotation) is list:
+        return f"list[{_python_type(get_args(annotation)[0], records)}]"
+    if issubclass(annotation, BaseModel):
+        records.add(annotation.__name__)
+    return str(annotation.__name__)
 
 
 def stale(root: Path = ROOT) -> list[str]:

@@ -44,7 +44,7 @@ async def ours(running_server: LocalServer) -> AsyncIterator[IcCanister]:
 async def test_queries_and_updates(ours: IcCanister) -> None:
     assert (await ours.call("health")).value.status_code == 200
     assert (await ours.call("set_max_tokens", LIMITS)).value.status_code == 200
-    assert (await ours.call("get_max_tokens")).value == LIMITS
+    assert (await ours.get_max_tokens()).value == LIMITS
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "secp256k1", "prime256v1"])

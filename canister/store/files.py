@@ -162,7 +162,7 @@ class Folder:
                 else:
                     self.layer.unlink(name_of(path), fd)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST):
                 raise
         return {parent_of(path)}
 

@@ -92,7 +92,10 @@ class _Repair:
         self.damages: list[Damage] = []
 
     def redo(self, rows: list[Move]) -> None:
-        """Of the renames and removals of a path only the last counts, and of the appends those after it."""
+        """Of the renames and removals of a path only the last counts, and of the appends those after it.
+
+        A folder that was made where something was removed may be removed again here; `make_folders` comes after.
+        """
         last: dict[str, Move] = {}
         appends: dict[str, list[Move]] = {}
         for move in rows:
@@ -105,7 +108,10 @@ class _Repair:
                 last[move.path] = move
         for move in last.values():
             try:
-                self.n_redone += self._put(move) if move.kind == "put" else self._drop(move)
+                if move.kind == "put":
+                    self._stage_again(move)
+                self.changed |= perform(move, self.folder, self.staging)
+                self.n_redone += 1
             except OSError as error:
                 self._fail(move, error)
         for path, moves in appends.items():
@@ -120,29 +126,18 @@ class _Repair:
         if move.source is not None:
             self.staged[move.path] = move.source
 
-    def _put(self, move: Move) -> bool:
-        """Rename the staged file; one whose bytes are in the redo row is made anew, for the disk may have lost them."""
-        assert move.source is not None
-        if move.data is not None:
-            if self.staging.lstat(move.source) is not None:
-                self.staging.layer.unlink(move.source, self.staging.fd)
-            fd = self.staging.layer.create(move.source, self.staging.fd)
-            try:
-                self.staging.layer.write(fd, move.data, 0)
-                self.staging.layer.fsync(fd)
-            finally:
-                os.close(fd)
-        elif self.staging.lstat(move.source) is None:
-            return False  # done before
-        self.changed |= perform(move, self.folder, self.staging)
-        return True
-
-    def _drop(self, move: Move) -> bool:
-        found, info = self._lstat(move.path), self.known.get(move.path)
-        if found is None or (info is not None and (info.kind == "file" or stat.S_ISDIR(found.st_mode))):
-            return False  # done before, and perhaps the path has been given to something new
-        self.changed |= perform(move, self.folder, self.staging)
-        return True
+    def _stage_again(self, move: Move) -> None:
+        """Write the staged file again if its bytes are in the redo row, for the disk may have lost them."""
+        if move.source is None or move.data is None:
+            return
+        if self.staging.lstat(move.source) is not None:
+            self.staging.layer.unlink(move.source, self.staging.fd)
+        fd = self.staging.layer.create(move.source, self.staging.fd)
+        try:
+            self.staging.layer.write(fd, move.data, 0)
+            self.staging.layer.fsync(fd)
+        finally:
+            os.close(fd)
 
     def _append(self, path: str, moves: list[Move]) -> int:
         """Write appended bytes again, unless bytes before them are missing too."""

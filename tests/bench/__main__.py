@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.bench import calls, candid, meter
+from tests.bench import calls, candid, ic_door, meter
 
 if __name__ == "__main__":
-    for name, bench in (("calls", calls), ("candid", candid), ("meter", meter)):
+    for name, bench in (("calls", calls), ("candid", candid), ("ic_door", ic_door), ("meter", meter)):
         print(f"\n== tests.bench.{name}")
         bench.main()
