@@ -222,6 +222,14 @@ async def test_trap_lets_a_call_through_that_fits(story: Harness) -> None:
     assert (await run(story, "-p", PROMPT)).error is None
 
 
+async def test_trap_rejects_a_call_whose_fixed_part_does_not_fit(story: Harness) -> None:
+    before = await snapshot(story)
+    limited(story, 1_000_000, budget_policy="trap")
+    with pytest.raises(InstructionLimit):
+        await run(story, "-p", PROMPT)
+    assert await snapshot(story) == before
+
+
 async def test_a_method_without_tokens_is_rejected_over_the_limit(story: Harness) -> None:
     limited(story, 5_000_000)
     with pytest.raises(InstructionLimit):
