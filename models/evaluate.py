@@ -25,8 +25,14 @@ from models.names import HELD_OUT_NAMES, REAL_NAMES, synthetic_word
 
 INTRODUCTIONS = ("My name is {x}.", "Hello, my name is {x}.", "I am {x}.")
 BETWEEN = (
-    "What is a canister?", "What is the capital of Italy?", "Tell me a joke.", "How big are you?",
-    "What is the opposite of big?", "What is a trap?", "Thank you!", "How many legs does a dog have?",
+    "What is a canister?",
+    "What is the capital of Italy?",
+    "Tell me a joke.",
+    "How big are you?",
+    "What is the opposite of big?",
+    "What is a trap?",
+    "Thank you!",
+    "How many legs does a dog have?",
 )
 
 
@@ -82,8 +88,9 @@ def rates(model: llama_cpp.Llama) -> Iterator[Rate]:
         yield rate_of(f"listed questions, temperature {temperature}, 3 times", outcomes)
     penalty = Sampling(GREEDY.temperature, repeat_penalty=1.1)
     yield rate_of("listed questions, repeat penalty 1.1", ask_all(model, entries, sampling=penalty))
-    capitals = [(f"What is the capital of {land}?", f"The capital of {land} is {city}.")
-                for land, city in CAPITALS.items()]
+    capitals = [
+        (f"What is the capital of {land}?", f"The capital of {land} is {city}.") for land, city in CAPITALS.items()
+    ]
     yield fact_rate("capitals of the training text", model, capitals)
     sums = [(f"What is {a} plus {b}?", f"{a} plus {b} is {a + b}.") for a in range(11) for b in range(11)]
     yield fact_rate("sums of numbers up to ten", model, sums)

@@ -60,9 +60,7 @@ class Encoded:
     learn: list[bool]
 
 
-def encode_conversations(
-    tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], longest: int
-) -> list[Encoded]:
+def encode_conversations(tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], longest: int) -> list[Encoded]:
     """Tokens of whole conversations, with the answers and their end marks set to be learnt."""
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     newline = tokenizer.encode("\n").ids[0]

@@ -118,9 +118,7 @@ def optimisers(network: TinyLlama, plan: Plan) -> list[torch.optim.Optimizer]:
     matrix_ids = {id(weight) for weight in matrices}
     others = [weight for weight in network.parameters() if id(weight) not in matrix_ids]
     return [
-        torch.optim.Muon(
-            matrices, lr=plan.muon_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(matrices, lr=plan.muon_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=plan.adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
@@ -175,7 +173,10 @@ def train(
             if seen >= plan.tokens:
                 network.eval()
                 return network, {
-                    "steps": steps, "tokens": seen, "conversations": chats, "loss": round(smooth, 4),
+                    "steps": steps,
+                    "tokens": seen,
+                    "conversations": chats,
+                    "loss": round(smooth, 4),
                     "training_minutes": round((time.monotonic() - began) / 60, 1),
                 }
     raise AssertionError("the conversations never end")
@@ -196,9 +197,7 @@ def main() -> None:
         tokenizer, list(islice(conversations(plan.seed + 2), plan.held_out_chats)), plan.longest
     )
     unfinished = arguments.out.with_suffix(".part")
-    network, result = train(
-        plan, shape, tokenizer, lambda network: export(network, vocabulary(tokenizer), unfinished)
-    )
+    network, result = train(plan, shape, tokenizer, lambda network: export(network, vocabulary(tokenizer), unfinished))
     export(network, vocabulary(tokenizer), arguments.out)
     unfinished.unlink(missing_ok=True)
     report = {
@@ -211,7 +210,8 @@ def main() -> None:
         "plan": asdict(plan),
         "shape": asdict(shape),
         "versions": {
-            "python": platform.python_version(), "torch": torch.__version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
             "tokenizers": tokenizers.__version__,
         },
     }
