@@ -29,7 +29,7 @@ from canister.engine.gguf import GgufError, read_gguf
 from canister.errors import BadRequest, CanisterError, CanisterStopped, CanisterStopping, NotFound
 from canister.estimate import context_of
 from canister.ingress import Ingress
-from canister.ledger import Ledger
+from canister.ledger import INITIAL_CYCLES, Ledger
 from canister.locks import Gate, NamedLocks
 from canister.model_shape import read_shape
 from canister.roles import Roles
@@ -51,20 +51,32 @@ BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides mode
 
 
 class Canister:
-    """folder: holds `canister.db`, `stable/` and `staging/`. controllers: principals in text form."""
+    """folder: holds `canister.db`, `stable/` and `staging/`. controllers: principals in text form.
+
+    cycles, state: what it begins with.
+    """
 
     def __init__(
-        self, canister_id: str, name: str, folder: Path, controllers: Iterable[str], settings: Settings
+        self,
+        canister_id: str,
+        name: str,
+        folder: Path,
+        controllers: Iterable[str],
+        settings: Settings,
+        *,
+        cycles: int = INITIAL_CYCLES,
+        state: Mapping[str, object] | None = None,
     ) -> None:
         self.id = canister_id
         self.name = name
+        self.folder = folder
         self.settings = settings.of(name)
         self.database = Database(folder / "canister.db", "canister")
         self.controllers = Controllers(self.database, controllers)
         self.stable = StableMemory(folder / "stable", folder / "staging", self.database)
-        self.state = State()
+        self.state = states.changed(State(), state or {})
         self.roles = Roles(self.database)
-        self.ledger = Ledger(self.database)
+        self.ledger = Ledger(self.database, cycles)
         self.ingress = Ingress(self.database)
         self.chats = Chats(self.database)
         self.uploads = UploadHasher(self.stable)
@@ -99,7 +111,7 @@ class Canister:
             log.error("a file is damaged", canister=self.name, path=damage.path, n_bytes=damage.n_found)
         with self.database.read() as connection:
             rows = connection.execute(select(tables.settings.c.key, tables.settings.c.value)).all()
-        self.state = states.from_rows((row.key, row.value) for row in rows)
+        self.state = states.from_rows(((row.key, row.value) for row in rows), self.state)
         self.controllers.load()
         self.roles.load()
         self.ledger.load()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from canister.telemetry import get_logger
 
 if TYPE_CHECKING:
     from canister.canister import Canister
+    from canister.host import Host
     from canister.state import State
 
 log = get_logger(__name__)
@@ -39,12 +40,16 @@ TIMERS = (
 )
 
 
-async def beat(canisters: Iterable[Canister]) -> None:
-    """Tick until cancelled."""
-    clocks = [_Clock(canister, timer) for canister in canisters for timer in TIMERS]
+async def beat(host: Host) -> None:
+    """Tick for the canisters that there are, until cancelled."""
+    clocks: dict[Canister, list[_Clock]] = {}
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        for clock in clocks:
+        clocks = {
+            canister: clocks.get(canister) or [_Clock(canister, timer) for timer in TIMERS]
+            for canister in host.canisters
+        }
+        for clock in [clock for own in clocks.values() for clock in own]:
             if clock.is_due():
                 await clock.tick()
 

@@ -4,11 +4,14 @@ It owns the data folder, which no second server may use at the same time:
 
     lock               held while a server runs
     server.db          canisters (name → id), API keys
-    controller.pem     the server's own Ed25519 identity, made at the first start; controls every canister
+    controller.pem     the server's own Ed25519 identity, made at the first start; controls what the settings name
     controller.key     an API key for that identity
     root.key           the key that certifies IC replies (64 hex digits): clients remember its public half
     node.pem           the identity that signs answers to IC queries
     canisters/<id>/    all that belongs to one canister
+
+A canister is named in the settings or was made by a message. What made it is one row, written in one transaction, and
+so is its end: the row is marked, and its folder is removed then or, after a crash, at the next start.
 
 Which methods run, and whether they may, is decided in dispatch, above.
 """
@@ -19,15 +22,17 @@ import asyncio
 import difflib
 import fcntl
 import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, select, update
 
 from canister.canister import Canister
 from canister.config import Settings
-from canister.errors import BadRequest, CanisterNotFound, Conflict
+from canister.errors import BadArgument, BadRequest, CanisterNotFound, Conflict, NotController, Trap
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
 from canister.ic.identity import Identity, IdentityError
@@ -37,8 +42,29 @@ from canister.store.tables import canisters as canister_table
 from canister.telemetry import get_logger
 
 CONTROLLER_KEY_NAME = "controller"
+MAX_CANISTERS = 100
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a canister begins with that a message makes. state: fields of the State."""
+
+    controllers: Sequence[str]
+    cycles: int
+    state: Mapping[str, object]
+
+
+class TooManyCanisters(Trap):
+    reject_code = 1
+    error_code = "IC0102"
+    http_status = 429
+
+
+class CanisterNotStopped(Trap):
+    error_code = "IC0510"
+    http_status = 409
 
 
 class Host:
@@ -52,6 +78,7 @@ class Host:
         self.root_key_path = self.data_dir / "root.key"
         self.canisters: Sequence[Canister] = ()
         self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
+        self._changing = asyncio.Lock()  # held while a canister is made or deleted
         self._lock = FolderLock(self.data_dir / "lock")
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
@@ -120,12 +147,76 @@ class Host:
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Stop all canisters, next to each other, and let the data folder go, whatever happens to one of them."""
         seconds = self.settings.drain_seconds if drain_seconds is None else drain_seconds
-        stopped, self.canisters = self.canisters, ()
-        outcomes = await asyncio.gather(*(canister.stop(seconds) for canister in stopped), return_exceptions=True)
+        while self.canisters:  # a call that runs out may still have made one
+            stopped, self.canisters = self.canisters, ()
+            outcomes = await asyncio.gather(*(canister.stop(seconds) for canister in stopped), return_exceptions=True)
+            for canister, outcome in zip(stopped, outcomes, strict=True):
+                if isinstance(outcome, BaseException):
+                    log.error("canister did not stop well", canister=canister.name, exc_info=outcome)
         await asyncio.to_thread(self._close)
-        for canister, outcome in zip(stopped, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                log.error("canister did not stop well", canister=canister.name, exc_info=outcome)
+
+    # -- making and deleting
+
+    async def create(self, request_id: bytes, birth: Birth) -> Canister | None:
+        """The canister that a message makes, also when it comes again; None: deleted since. TooManyCanisters."""
+        async with self._changing:
+            row = self._row_of(request_id)
+            if row is None:
+                if len(self.canisters) >= MAX_CANISTERS:
+                    raise TooManyCanisters(f"this server holds {MAX_CANISTERS} canisters, its limit; delete one first")
+                work = self._database.submit(lambda connection: _add_row(connection, request_id, birth))
+                await asyncio.wrap_future(work)
+                row = self._row_of(request_id)
+            assert row is not None
+            canister_id, is_deleted = row
+            if is_deleted:
+                return None
+            for canister in self.canisters:
+                if canister.id == canister_id:
+                    return canister
+            canister = self._make_canister(canister_id, canister_id, birth)
+            try:
+                await canister.start()
+            except BaseException:
+                await canister.stop(0)
+                raise
+            self.canisters = (*self.canisters, canister)
+        log.info("canister created", canister=canister.name)
+        return canister
+
+    async def delete(self, canister_id: str, caller: str) -> None:
+        """Delete a canister that a message made, and all that it holds.
+
+        CanisterNotFound, NotController, CanisterNotStopped; BadArgument for one that the settings name.
+        """
+        async with self._changing:
+            canister = next((one for one in self.canisters if one.id == canister_id), None)
+            if canister is None:
+                raise CanisterNotFound(f"Canister {canister_id} not found")
+            if caller not in canister.controllers:
+                raise NotController(f"Only controllers of canister {canister_id} can call ic00 method delete_canister")
+            if canister.status != "stopped":
+                raise CanisterNotStopped(f"Canister {canister_id} must be stopped before it is deleted.")
+            if canister.name in self.settings.canister:
+                raise BadArgument(
+                    f"canister {canister_id} is named in the server's settings ({canister.name}) and cannot be deleted"
+                )
+            before, self.canisters = self.canisters, tuple(one for one in self.canisters if one is not canister)
+            mark = update(canister_table).where(canister_table.c.id == canister_id).values(deleted_ns=time.time_ns())
+            try:
+                await asyncio.wrap_future(self._database.submit(lambda connection: connection.execute(mark).rowcount))
+            except BaseException:
+                self.canisters = before
+                raise
+            await canister.stop(0)
+            await asyncio.to_thread(_remove_folder, canister.folder)
+        log.info("canister deleted", canister=canister.name)
+
+    def _row_of(self, request_id: bytes) -> tuple[str, bool] | None:
+        table = canister_table.c
+        with self._database.read() as connection:
+            row = connection.execute(select(table.id, table.deleted_ns).where(table.request_id == request_id)).first()
+        return None if row is None else (row.id, row.deleted_ns is not None)
 
     # -- the data folder
 
@@ -195,26 +286,63 @@ class Host:
     def _make_canisters(self) -> list[Canister]:
         names = self.settings.canister
         ids = self._database.submit(lambda connection: _ids_of(connection, names)).result()
-        controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
-        return [
-            Canister(ids[name], name, self.data_dir / "canisters" / ids[name], controllers, self.settings)
-            for name in names
+        with self._database.read() as connection:
+            rows = connection.execute(select(canister_table).order_by(canister_table.c.created_ns)).all()
+        for row in rows:
+            if row.deleted_ns is not None:
+                if row.name in names:
+                    raise BadRequest(f"--canister: {row.name} is the id of a canister that was deleted; choose a name")
+                _remove_folder(self._folder_of(row.id))
+        made = [row for row in rows if row.birth is not None and row.deleted_ns is None and row.name not in names]
+        return [self._make_canister(ids[name], name) for name in names] + [
+            self._make_canister(row.id, row.name, Birth(**row.birth)) for row in made
         ]
+
+    def _make_canister(self, canister_id: str, name: str, birth: Birth | None = None) -> Canister:
+        folder = self._folder_of(canister_id)
+        if birth is not None:
+            return Canister(
+                canister_id, name, folder, birth.controllers, self.settings, cycles=birth.cycles, state=birth.state
+            )
+        controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
+        return Canister(canister_id, name, folder, controllers, self.settings)
+
+    def _folder_of(self, canister_id: str) -> Path:
+        return self.data_dir / "canisters" / canister_id
 
 
 def _ids_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:
     """The id of each name: as it was, or the next free one. A name keeps its id also while it is not served."""
     known = {row.name: row.id for row in connection.execute(select(canister_table.c.name, canister_table.c.id))}
-    taken = set(known.values())
     for name in names:
         if name not in known:
-            index = connection.execute(select(func.count()).select_from(canister_table)).scalar_one()
-            while principals.canister_id(index) in taken:
-                index += 1
-            known[name] = principals.canister_id(index)
-            taken.add(known[name])
+            known[name] = _free_id(connection)
             connection.execute(insert(canister_table).values(name=name, id=known[name], created_ns=time.time_ns()))
     return known
+
+
+def _add_row(connection: Connection, request_id: bytes, birth: Birth) -> None:
+    """A canister that a message makes; its name is its id."""
+    canister_id = _free_id(connection)
+    row = {"name": canister_id, "id": canister_id, "created_ns": time.time_ns()}
+    connection.execute(insert(canister_table).values(**row, request_id=request_id, birth=asdict(birth)))
+
+
+def _free_id(connection: Connection) -> str:
+    taken = set(connection.execute(select(canister_table.c.id)).scalars())
+    index = connection.execute(select(func.count()).select_from(canister_table)).scalar_one()
+    while principals.canister_id(index) in taken:
+        index += 1
+    return principals.canister_id(index)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove what a deleted canister held; what cannot be removed is tried again at the next start."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        log.error("the folder of a deleted canister could not be removed", folder=str(folder), reason=str(error))
 
 
 def _check_controller(text: str) -> None:

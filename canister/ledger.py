@@ -48,9 +48,9 @@ class LoggedCall:
 class Ledger:
     """The committed balance in memory, and the rows behind it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, initial_cycles: int = INITIAL_CYCLES) -> None:
         self._database = database
-        self._balance = INITIAL_CYCLES
+        self._balance = initial_cycles
 
     @property
     def cycles(self) -> int:
@@ -64,8 +64,8 @@ class Ledger:
             table = tables.ledger
             amount = connection.execute(select(table.c.amount).where(table.c.name == _CYCLES)).scalar()
             if amount is None:
-                connection.execute(insert(table).values(name=_CYCLES, amount=INITIAL_CYCLES))
-                return INITIAL_CYCLES
+                connection.execute(insert(table).values(name=_CYCLES, amount=self._balance))
+                return self._balance
             return int(amount)
 
         self._balance = self._database.submit(first_or_known).result()

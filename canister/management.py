@@ -1,21 +1,24 @@
-"""The management canister `aaaaa-aa`, as far as tools need it: status, settings, cycles, start and stop of a canister.
+"""The management canister `aaaaa-aa`, as far as tools need it: making, deleting, status, settings, cycles, start, stop.
 
 Its methods are rows like those of `interface.py`; they are run on the canister that they are about, through dispatch,
-also while it is stopped. What has no meaning here is refused by name. Types and texts are those of the IC interface
-specification, "The IC management canister".
+also while it is stopped. Those of OF_SERVER are bound to the host and run on its default canister. What has no meaning
+here is refused by name. Types and texts are those of the IC interface specification, "The IC management canister".
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Annotated
 
 from pydantic import Field
 
 from canister.call import Call
-from canister.errors import BadArgument, MethodNotFound, NotController
+from canister.errors import BadArgument, CanisterTrapped, MethodNotFound, NotController
+from canister.host import Birth, Host
 from canister.ic import principal as principals
 from canister.interface import Method, query, update
+from canister.ledger import INITIAL_CYCLES
 from canister.records import Candid, Record, Tag, blob, nat, nat64, text
 
 ID = principals.MANAGEMENT
@@ -60,6 +63,13 @@ class CanisterSettings(Record):
     log_visibility: LogVisibility | None = None
     wasm_memory_limit: nat | None = None
     wasm_memory_threshold: nat | None = None
+
+
+class ProvisionalCreateRecord(Record):
+    amount: nat | None = None
+    settings: CanisterSettings | None = None
+    specified_id: principal | None = None
+    sender_canister_version: nat64 | None = None
 
 
 class UpdateSettingsRecord(Record):
@@ -125,6 +135,11 @@ def _anyone(call: Call) -> None:
     pass
 
 
+def _named(call: Call) -> None:
+    if call.caller == principals.ANONYMOUS:
+        raise NotController(f"The anonymous caller cannot call ic00 method {call.method}")
+
+
 # -- methods
 
 
@@ -156,18 +171,11 @@ async def canister_status(call: Call, arg: CanisterIdRecord) -> CanisterStatus:
 async def update_settings(call: Call, arg: UpdateSettingsRecord) -> None:
     """Change controllers and other settings."""
     _check_target(call, arg.canister_id)
-    changes = arg.settings.model_dump(exclude={"controllers", "log_visibility"}, exclude_none=True)
-    if arg.settings.log_visibility is not None:
-        changes["log_visibility"] = arg.settings.log_visibility.value
+    changes = _changes(arg.settings)
     if changes:
         call.change(**changes)
     if arg.settings.controllers is not None:
-        named = set(arg.settings.controllers)
-        if len(named) > MAX_CONTROLLERS:
-            raise BadArgument(f"a canister has at most {MAX_CONTROLLERS} controllers, not {len(named)}")
-        if principals.ANONYMOUS in named:
-            raise BadArgument(f"{principals.ANONYMOUS} is the anonymous caller; everybody would control the canister")
-        call.canister.controllers.replace(call, named)
+        call.canister.controllers.replace(call, _checked_controllers(arg.settings.controllers))
 
 
 async def provisional_top_up_canister(call: Call, arg: TopUpRecord) -> None:
@@ -194,10 +202,53 @@ async def stop_canister(call: Call, arg: CanisterIdRecord) -> None:
     await call.canister.others_done(call)
 
 
-def _add_cycles(call: Call, amount: int) -> None:
-    ledger = call.canister.ledger
+async def provisional_create_canister_with_cycles(
+    call: Call, arg: ProvisionalCreateRecord, *, host: Host, request_id: bytes
+) -> CanisterIdRecord:
+    """Make a canister with cycles that come from nowhere."""
+    if arg.specified_id is not None:
+        raise BadArgument("specified_id: this server gives the ids itself; leave it out")
+    settings = arg.settings or CanisterSettings()
+    # An empty list would leave nobody in control, and the folder to nobody.
+    controllers = sorted(_checked_controllers(settings.controllers or [call.caller]))
+    cycles = INITIAL_CYCLES if arg.amount is None else _checked_amount(arg.amount)
+    canister = await host.create(request_id, Birth(controllers, cycles, _changes(settings)))
+    if canister is None:
+        raise CanisterTrapped("the canister that this message made was deleted since")
+    return CanisterIdRecord(canister_id=canister.id)
+
+
+async def delete_canister(call: Call, arg: CanisterIdRecord, *, host: Host, request_id: bytes) -> None:
+    """Delete a stopped canister and all that it holds."""
+    await host.delete(arg.canister_id, call.caller)
+
+
+def _changes(settings: CanisterSettings) -> dict[str, object]:
+    """Settings as fields of the State."""
+    changes: dict[str, object] = settings.model_dump(exclude={"controllers", "log_visibility"}, exclude_none=True)
+    if settings.log_visibility is not None:
+        changes["log_visibility"] = settings.log_visibility.value
+    return changes
+
+
+def _checked_controllers(controllers: list[str]) -> set[str]:
+    named = set(controllers)
+    if len(named) > MAX_CONTROLLERS:
+        raise BadArgument(f"a canister has at most {MAX_CONTROLLERS} controllers, not {len(named)}")
+    if principals.ANONYMOUS in named:
+        raise BadArgument(f"{principals.ANONYMOUS} is the anonymous caller; everybody would control the canister")
+    return named
+
+
+def _checked_amount(amount: int) -> int:
     if not 0 <= amount < 1 << 62:
         raise BadArgument(f"{amount} cycles are more than a canister can hold")
+    return amount
+
+
+def _add_cycles(call: Call, amount: int) -> None:
+    ledger = call.canister.ledger
+    _checked_amount(amount)
     ledger.add(call.tx, amount)
     call.on_commit(lambda: ledger.committed(amount))
 
@@ -217,18 +268,21 @@ _ROWS = (
     update(deposit_cycles, _anyone, err=None),
     update(start_canister, _controller, err=None),
     update(stop_canister, _controller, err=None),
+    update(provisional_create_canister_with_cycles, _named, err=None),
+    update(delete_canister, _named, err=None),
 )
 
 METHODS = tuple(dataclasses.replace(row, runs_stopped=True) for row in _ROWS)
 
+OF_SERVER = frozenset({"provisional_create_canister_with_cycles", "delete_canister"})
+
 _BY_NAME = {method.name: method for method in METHODS}
 
 _REFUSED = {
-    "create_canister": "a canister is made by naming it when the server starts: canister serve --canister NAME",
-    "delete_canister": "a canister is deleted by removing its folder while the server is stopped",
+    "create_canister": "only canisters can call it; call provisional_create_canister_with_cycles, or name the canister "
+    "when the server starts: canister serve --canister NAME",
     "install_code": "every canister of this server runs the same program, which cannot be replaced",
 }
-_REFUSED["provisional_create_canister_with_cycles"] = _REFUSED["create_canister"]
 _REFUSED |= dict.fromkeys(
     ("uninstall_code", "upload_chunk", "install_chunked_code", "clear_chunk_store"), _REFUSED["install_code"]
 )
@@ -241,6 +295,11 @@ def find_method(name: str, mode: str = "update") -> Method:
         why = f": {_REFUSED[name]}" if name in _REFUSED else ""
         raise ManagementMethodNotFound(f"Management canister has no {mode} method '{name[:100]}'{why}")
     return method
+
+
+def bound(method: Method, host: Host, request_id: bytes) -> Method:
+    """A method of OF_SERVER for one message to this host."""
+    return dataclasses.replace(method, handler=functools.partial(method.handler, host=host, request_id=request_id))
 
 
 class ManagementMethodNotFound(MethodNotFound):

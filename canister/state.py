@@ -61,10 +61,10 @@ def to_rows(changes: Mapping[str, object]) -> list[dict[str, object]]:
     return [{"key": name, "value": value} for name, value in changes.items()]
 
 
-def from_rows(rows: Iterable[tuple[str, object]]) -> State:
-    """The state that the rows tell; rows of a later version that this one does not know are left alone."""
+def from_rows(rows: Iterable[tuple[str, object]], first: State = State()) -> State:
+    """`first` with what the rows tell; rows of a later version that this one does not know are left alone."""
     values: dict[str, object] = {}
     for name, value in rows:
         if name in FIELDS:
             values[name] = tuple(value) if isinstance(value, list) else value
-    return State(**values)  # type: ignore[arg-type]  # the table holds what to_rows wrote
+    return changed(first, values)

@@ -2,7 +2,7 @@
 
 An upload asks the canister what it has and goes on behind it, if those are the bytes of the local file.
 A download grows in `<file>.part`, which becomes the file when all of it is there.
-Nothing is printed here: progress goes to a callback.
+Any client will do, over REST or signed. Nothing is printed here: progress goes to a callback.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
-from canister.client import Canister, ClientError, Refused, Rejected, Unreachable
-from canister.ic_client import IcCanister
+from canister.calls import Calls
+from canister.client import ClientError, Refused, Rejected, Unreachable
 from canister.records import (
     DownloadPromptCacheInputRecord,
     FileDetailsInputRecord,
@@ -32,12 +32,12 @@ from canister.records import (
 )
 
 Kind = Literal["file", "promptcache"]
-Caller = Canister | IcCanister
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 DEFAULT_CHUNK_BYTES = 2_000_000
 CHUNK_SECONDS = 120.0  # after this long without an answer a chunk is sent again
 RETRIED_HTTP_STATUS = frozenset({429, 503})
+RETRIED_ERROR_CODES = frozenset({"IC0509"})  # stopping: the server may be on its way to a restart
 
 T = TypeVar("T")
 
@@ -73,7 +73,12 @@ class Retries:
 
 
 def _may_pass(error: ClientError) -> bool:
-    return isinstance(error, Unreachable) or getattr(error, "http_status", 0) in RETRIED_HTTP_STATUS
+    # Through the IC door a reject comes inside 200, and only its code tells.
+    return (
+        isinstance(error, Unreachable)
+        or getattr(error, "http_status", 0) in RETRIED_HTTP_STATUS
+        or getattr(error, "error_code", "") in RETRIED_ERROR_CODES
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +91,7 @@ class Transferred:
 
 
 async def upload(
-    canister: Caller,
+    canister: Calls,
     source: Path,
     name: str,
     *,
@@ -140,7 +145,7 @@ async def upload(
 
 
 async def download(
-    canister: Caller,
+    canister: Calls,
     name: str,
     target: Path,
     *,
@@ -178,7 +183,7 @@ async def download(
 
 
 async def _complete(
-    canister: Caller,
+    canister: Calls,
     name: str,
     kind: Kind,
     part: Path,
@@ -195,7 +200,7 @@ async def _complete(
 
 
 async def _fetch(
-    canister: Caller,
+    canister: Calls,
     name: str,
     kind: Kind,
     file: BinaryIO,
@@ -224,7 +229,7 @@ async def _fetch(
             raise TransferError(f"The canister sent nothing at {offset} of {size} bytes of '{name}'.")
 
 
-async def _confirmed(canister: Caller, file: BinaryIO, filesize: int, name: str, kind: Kind) -> int:
+async def _confirmed(canister: Calls, file: BinaryIO, filesize: int, name: str, kind: Kind) -> int:
     """How many bytes of the local file the canister has already, from its beginning."""
     details = await _details(canister, name, kind)
     if details is None or details.filesize > filesize:
@@ -233,7 +238,7 @@ async def _confirmed(canister: Caller, file: BinaryIO, filesize: int, name: str,
     return details.filesize if prefix == details.filesha256 else 0
 
 
-async def _details(canister: Caller, name: str, kind: Kind) -> FileDetailsRecord | None:
+async def _details(canister: Calls, name: str, kind: Kind) -> FileDetailsRecord | None:
     """Size and hash as the canister keeps them; None for what was not uploaded."""
     arg: Record
     if kind == "promptcache":
@@ -249,7 +254,7 @@ async def _details(canister: Caller, name: str, kind: Kind) -> FileDetailsRecord
     return details
 
 
-async def _send(canister: Caller, name: str, kind: Kind, chunk: bytes, offset: int) -> FileUploadRecord:
+async def _send(canister: Calls, name: str, kind: Kind, chunk: bytes, offset: int) -> FileUploadRecord:
     arg: Record
     if kind == "promptcache":
         method = "upload_prompt_cache_chunk"
@@ -261,7 +266,7 @@ async def _send(canister: Caller, name: str, kind: Kind, chunk: bytes, offset: i
     return confirmed
 
 
-async def _receive(canister: Caller, name: str, kind: Kind, chunk_bytes: int, offset: int) -> FileDownloadRecord:
+async def _receive(canister: Calls, name: str, kind: Kind, chunk_bytes: int, offset: int) -> FileDownloadRecord:
     arg: Record
     if kind == "promptcache":
         method = "download_prompt_cache_chunk"

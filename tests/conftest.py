@@ -32,10 +32,11 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test depends on the shell that it is run from."""
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test depends on the shell, or on the identities, of who runs it."""
     for name in [name for name in os.environ if name.startswith("CANISTER_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("CANISTER_CONFIG_DIR", str(tmp_path / "config"))
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,14 @@ import httpx
 import pytest
 
 from canister.cli.local import LocalServer
-from canister.client import ProtocolError, Refused, Rejected, UnknownMethod, Unreachable
+from canister.client import Canister, ProtocolError, Refused, Rejected, UnknownMethod, Unreachable
 from canister.ic import cbor, envelope, principal
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity, KeyKind
 from canister.ic.principal import ANONYMOUS
 from canister.ic_client import IcCanister, Sender
-from canister.records import FileUploadInputRecord, MaxTokensRecord
+from canister.records import FileUploadInputRecord, InputRecord, MaxTokensRecord
+from canister.transfer import upload
 
 pytestmark = pytest.mark.anyio
 
@@ -60,6 +61,35 @@ async def test_a_large_chunk(ours: IcCanister) -> None:
     chunk = bytes(range(250)) * 8000
     arg = FileUploadInputRecord(filename="ic-client.bin", chunk=chunk, chunksize=len(chunk), offset=0)
     assert (await ours.call("file_upload_chunk", arg)).value.filesize == len(chunk)
+
+
+async def whole_chat(canister: IcCanister | Canister, model: Path) -> str:
+    """What a canister says that the model was put into, call by call."""
+    await upload(canister, model, "models/chat.gguf")
+    await canister.load_model(InputRecord(args=["--model", "models/chat.gguf"]))
+    cache = ["--prompt-cache", "chat.cache", "--prompt-cache-all"]
+    greedy = ["--samplers", "temperature", "--temp", "0.0"]
+    await canister.new_chat(InputRecord(args=cache))
+    prompt, text = "Once upon a time there was a small cat", ""
+    for _ in range(6):
+        args = [*cache, *greedy, "-n", "8", "-p", prompt]
+        record = (await canister.run_update(InputRecord(args=args))).value
+        text += record.output
+        if not record.prompt_remaining:
+            prompt = ""
+    await canister.call("remove_prompt_cache", InputRecord(args=cache))
+    return text
+
+
+async def test_a_whole_chat_is_the_same_through_both_doors(tmp_path: Path, story_model: Path) -> None:
+    texts = []
+    for door in ("ic", "rest"):
+        with LocalServer(tmp_path / door) as server:
+            key = (server.data_dir / "controller.key").read_text().strip()
+            made = client(server, controller(server)) if door == "ic" else Canister(server.url, "llama_cpp", key)
+            async with made as canister:
+                texts.append(await whole_chat(canister, story_model))
+    assert texts[0] == texts[1] != ""
 
 
 async def test_an_update_that_is_polled(tmp_path: Path) -> None:

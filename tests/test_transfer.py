@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from canister.client import Refused, Unreachable
+from canister.client import Refused, Rejected, Result, Unreachable
 from canister.transfer import Kind, Retries, TransferError, download, upload
 from tests.fake_canister import FakeCanister, Fault
 
@@ -65,6 +66,23 @@ async def test_download_survives_a_fault(fault: Fault, tmp_path: Path) -> None:
     fake = FakeCanister({"m": bytearray(CONTENT)}, faults={2: fault})
     await get(fake, tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == CONTENT
+
+
+async def test_a_server_that_stops_is_waited_for_through_the_ic_door(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeCanister()
+    async with fake.client() as client:
+        call, faults = client.call, [Rejected(5, "IC0509", "stopping", 200), Rejected(5, "IC0509", "stopping", 200)]
+
+        async def stopping(name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]:
+            if faults and "chunk" in name:
+                raise faults.pop()
+            return await call(name, arg, timeout_seconds=timeout_seconds)
+
+        monkeypatch.setattr(client, "call", stopping)
+        await upload(client, source, "m", chunk_bytes=CHUNK_BYTES, retries=AT_ONCE)
+    assert fake.files["m"] == CONTENT
 
 
 async def test_upload_gives_up_after_the_last_attempt(source: Path) -> None:

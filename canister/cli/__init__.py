@@ -1,4 +1,4 @@
-"""The `canister` command: serve, call, candid, chat, upload, download, estimate, fit, probe, api-key, identity.
+"""The `canister` command: the server, calls, files, settings, keys and identities, estimates.
 
 A command imports what it works with when it runs: `canister --help` is quick, and loads no llama.cpp, SQLAlchemy or
 FastAPI. Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Answers go to stdout, all else to stderr.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from canister.cli import call, candid, chat, estimate, files, fit, keys, probe, serve
+from canister.cli import call, candid, chat, estimate, files, fit, identity, keys, manage, network, probe, serve
 
 app = typer.Typer(
     help="A server that behaves as an Internet Computer canister running llama.cpp.",
@@ -24,6 +24,10 @@ app = typer.Typer(
 app.command()(serve.serve)
 app.command()(call.call)
 app.command()(candid.candid)
+app.command("id")(manage.canister_id)
+app.command()(manage.status)
+app.command()(manage.top_up)
+app.command(hidden=True)(manage.deposit_cycles)
 app.command()(chat.chat)
 app.command()(files.upload)
 app.command()(files.download)
@@ -31,7 +35,10 @@ app.command()(estimate.estimate)
 app.command()(fit.fit)
 app.command()(probe.probe)
 app.add_typer(keys.api_key_app, name="api-key")
-app.add_typer(keys.identity_app, name="identity")
+app.add_typer(identity.app, name="identity")
+app.add_typer(manage.settings_app, name="settings")
+app.add_typer(manage.ledger_app, name="ledger", hidden=True)
+app.add_typer(network.app, name="network")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

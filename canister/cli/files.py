@@ -18,7 +18,7 @@ from canister.cli.options import (
     CanisterId,
     CanisterName,
     DataDir,
-    IdentityFile,
+    IdentityName,
     Network,
     Rest,
     caller,
@@ -84,7 +84,7 @@ def upload(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
-    identity: IdentityFile = None,
+    identity: IdentityName = None,
     rest: Rest = False,
     candid: Candid = None,
 ) -> None:
@@ -131,7 +131,7 @@ def download(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
-    identity: IdentityFile = None,
+    identity: IdentityName = None,
     rest: Rest = False,
     candid: Candid = None,
 ) -> None:

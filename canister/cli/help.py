@@ -14,6 +14,7 @@ from canister.config import DEFAULT_CANISTER, LOCAL_URL, Settings
 CLIENT_ENVIRONMENT = (
     ("CANISTER_URL", LOCAL_URL, "Server that `--network local` means."),
     ("CANISTER_API_KEY", "", "API key of the client commands, where `--api-key` is not given."),
+    ("CANISTER_CONFIG_DIR", "~/.config/llama-canister", "Folder of the identities that `canister identity` keeps."),
 )
 
 
@@ -65,8 +66,8 @@ def render_configuration() -> str:
             f'canister = ["{DEFAULT_CANISTER}", "llama_cpp_qwen25"]',
             "```",
             "",
-            "The client commands (`call`, `chat`, `upload`, `download`) read `data_dir`, to find the key of a server",
-            "on the same machine, and:",
+            "The client commands (`call`, `chat`, `upload`, `status`, …) read `data_dir`, to find the key and the",
+            "identity of a server on the same machine, and:",
             "",
             *_table(("environment", "default", ""), clients),
             "",
@@ -93,10 +94,11 @@ def render_cli_help() -> str:
 
 
 def _commands(name: str, command: object) -> Iterator[tuple[str, TyperCommand]]:
-    """The commands in a group, each with its full name."""
+    """The commands in a group, each with its full name, but for hidden ones."""
     if isinstance(command, TyperGroup):
         for part, subcommand in command.commands.items():
-            yield from _commands(f"{name} {part}", subcommand)
+            if not subcommand.hidden:
+                yield from _commands(f"{name} {part}", subcommand)
     elif isinstance(command, TyperCommand):
         yield name, command
 

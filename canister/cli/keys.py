@@ -1,4 +1,4 @@
-"""`canister api-key` and `canister identity`: work on the data folder itself, also while a server runs."""
+"""`canister api-key`: works on the data folder itself, also while a server runs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ import typer
 
 api_key_app = typer.Typer(
     help="API keys of REST callers: make, list, revoke.", no_args_is_help=True, rich_markup_mode=None
-)
-identity_app = typer.Typer(
-    help="The server's own identity, which controls its canisters.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
 )
 
 Folder = Annotated[
@@ -76,35 +71,10 @@ def revoke(name: KeyName, data_dir: Folder = None) -> None:
     print(f"revoked {name}", file=sys.stderr)
 
 
-@identity_app.command()
-def principal(data_dir: Folder = None) -> None:
-    """Print the principal of the server's identity."""
-    from canister.errors import NotFound
-    from canister.ic.identity import Identity, IdentityError
-
-    path = _pem(data_dir)
-    try:
-        print(Identity.from_pem(path.read_bytes()).principal)
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist: the first start of `canister serve` makes it") from None
-    except IdentityError as error:
-        raise NotFound(f"{path}: {error}") from None
-
-
-@identity_app.command()
-def path(data_dir: Folder = None) -> None:
-    """Print where the server's identity is kept (PEM)."""
-    print(_pem(data_dir))
-
-
 def _folder(data_dir: Path | None) -> Path:
     from canister.cli.options import load_settings
 
     return load_settings(data_dir=data_dir).data_dir.expanduser().absolute()
-
-
-def _pem(data_dir: Path | None) -> Path:
-    return _folder(data_dir) / "controller.pem"
 
 
 def _time(ns: int) -> str:

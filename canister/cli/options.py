@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 import typer
 
+from canister.cli.complete import canister_names, identity_names
 from canister.config import LOCAL_URL
 
 if TYPE_CHECKING:
+    from canister.agent import Agent
     from canister.client import Canister
     from canister.config import Settings
     from canister.ic.identity import Identity
@@ -29,7 +31,10 @@ Network = Annotated[
         help=f"Server to talk to; local: CANISTER_URL, or {LOCAL_URL}.",
     ),
 ]
-CanisterName = Annotated[str, typer.Option("--canister", metavar="NAME", help="Name or id of the canister.")]
+CanisterName = Annotated[
+    str,
+    typer.Option("--canister", metavar="NAME", help="Name or id of the canister.", autocompletion=canister_names),
+]
 CanisterId = Annotated[
     str, typer.Option("--canister-id", metavar="ID", help="Id of the canister; overrules --canister.")
 ]
@@ -47,12 +52,23 @@ DataDir = Annotated[
     typer.Option(metavar="DIR", help="Data folder of the server, for its controller.key.", show_default=False),
 ]
 
-IdentityFile = Annotated[
-    Path | None,
+IdentityName = Annotated[
+    str | None,
     typer.Option(
         "--identity",
-        metavar="FILE",
-        help="PEM file of the key that signs. [default: controller.pem of the data folder]",
+        metavar="NAME",
+        help="Who signs: a name that `canister identity list` shows, or a PEM file. [default: the default identity]",
+        show_default=False,
+        autocompletion=identity_names,
+    ),
+]
+RootKey = Annotated[
+    str | None,
+    typer.Option(
+        "--root-key",
+        "-k",
+        metavar="HEX",
+        help="Key that vouches for the answers of a server elsewhere; `canister network status` prints it.",
         show_default=False,
     ),
 ]
@@ -89,7 +105,7 @@ def caller(
     anonymous: bool,
     data_dir: Path | None,
     *,
-    identity: Path | None,
+    identity: str | None,
     rest: bool,
 ) -> Callable[[], Canister | IcCanister]:
     """Makes the client that the options mean: one that signs, or one over REST when they speak of that or of a key."""
@@ -103,8 +119,20 @@ def caller(
     if rest or (api_key and identity is None and not anonymous):
         server = connection(network, api_key, anonymous, data_dir)
         return lambda: Canister(server.url, canister, server.api_key)
-    sender = None if anonymous else _identity(url, data_dir, identity)
+    sender = None if anonymous else signer(url, data_dir, identity)
     return lambda: IcCanister(url, canister, sender)
+
+
+def agent_for(network: str, identity: str | None, data_dir: Path | None, root_key: str | None) -> Agent:
+    """The agent that the options mean. Raises typer.BadParameter, CanisterError."""
+    from canister.agent import Agent
+
+    url = url_of(network)
+    try:
+        key = None if root_key is None else bytes.fromhex(root_key.removeprefix("0x"))
+    except ValueError:
+        raise typer.BadParameter("--root-key is not hex; was it copied whole?") from None
+    return Agent(url, signer(url, data_dir, identity), key)
 
 
 def url_of(network: str) -> str:
@@ -135,22 +163,13 @@ def load_settings(**flags: Any) -> Settings:
         raise typer.BadParameter(f"settings: {error}") from None
 
 
-def _identity(url: str, data_dir: Path | None, file: Path | None) -> Identity | None:
-    """Who signs: the key in a file, else the server's own where that is at hand, else nobody."""
+def signer(url: str, data_dir: Path | None, name: str | None) -> Identity | None:
+    """Who signs, None for nobody; the server's own identity only where its folder is at hand. Raises CanisterError."""
     from canister.client import is_loopback
-    from canister.ic.identity import Identity, IdentityError
+    from canister.identities import load_identity
 
-    path = file
-    if path is None:
-        if data_dir is None and not is_loopback(url):
-            return None
-        path = load_settings(data_dir=data_dir).data_dir.expanduser() / "controller.pem"
-        if not path.exists():
-            return None
-    try:
-        return Identity.from_pem(path.read_bytes())
-    except (OSError, IdentityError) as error:
-        raise typer.BadParameter(f"identity {path}: {error}") from None
+    is_ours = data_dir is not None or is_loopback(url)
+    return load_identity(name, load_settings(data_dir=data_dir).data_dir if is_ours else None)
 
 
 def _controller_key(url: str, data_dir: Path | None) -> str | None:

@@ -61,7 +61,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
 async def running(host: Host) -> AsyncIterator[Host]:
     """The host started, its timers ticking, the model of the settings on its way; stopped again at the end."""
     await host.start()
-    background = [asyncio.create_task(heartbeat.beat(host.canisters), name="heartbeat")]
+    background = [asyncio.create_task(heartbeat.beat(host), name="heartbeat")]
     if host.settings.model is not None:
         background.append(preload.begin(host, host.settings.model))
     try:

@@ -168,10 +168,15 @@ async def _received(request: Request, kind: Kind) -> tuple[envelope.Request, fro
 
 
 def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Canister, Method]:
-    """The method, and the canister that it is run on: a call to the management canister is about another one."""
+    """The method, and the canister that it is run on: a call to the management canister is about another one.
+
+    What makes or deletes a canister runs on the default one: there its answer is found also when the other is gone.
+    """
     host: Host = request.app.state.host
     if message.canister_id == b"":
         method = management.find_method(message.method, mode)
+        if method.name in management.OF_SERVER:
+            return host.default, management.bound(method, host, message.id)
         return host.with_id(_effective_id(request)), method
     canister = host.with_id(message.canister_id)
     return canister, dispatch.find_method(canister, message.method, mode)

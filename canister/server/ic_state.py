@@ -43,8 +43,7 @@ def of_canister(host: Host, effective_id: bytes, request: Request, targets: froz
         match path:
             case (b"request_status", id, *_):
                 _check_request_id(id, request.paths)
-                if canister is not None:
-                    _add_status(tree, canister, id, request.sender, targets)
+                _add_status(tree, host, canister, id, effective_id, request.sender, targets)
             case (b"canister", id, (b"controllers" | b"module_hash"), *_) | (b"canister", id, b"metadata", _, *_):
                 if id != effective_id:
                     raise PathError(
@@ -97,13 +96,22 @@ def _add_common(tree: Tree, host: Host, path: Path) -> None:
             raise PathError("Invalid path requested.", 404)
 
 
-def _add_status(tree: Tree, canister: Canister, id: bytes, sender: bytes, targets: frozenset[bytes] | None) -> None:
-    known = dispatch.find_message(canister, id)
+def _add_status(
+    tree: Tree,
+    host: Host,
+    canister: Canister | None,
+    id: bytes,
+    effective_id: bytes,
+    sender: bytes,
+    targets: frozenset[bytes] | None,
+) -> None:
+    # The default canister knows the messages that make and delete others.
+    known = dispatch.find_message(canister or host.default, id) or dispatch.find_message(host.default, id)
     if known is None:
         return
     if known.caller != principal.to_text(sender):
         raise PathError("The user tries to access Request ID not signed by the caller.", 403)
-    if targets is not None and principal.from_text(canister.id) not in targets:
+    if targets is not None and effective_id not in targets:
         raise PathError(
             "The user tries to access request IDs for canisters not belonging to sender delegation targets.", 403
         )

@@ -216,7 +216,10 @@ class CacheFile:
 
     def _kv_of(self, live: _Live) -> bytes:
         """The record's KV rows; none when they are damaged or missing."""
-        data = self._read(live.kv_offset, live.kv_bytes + _KV_CHECK.size)
+        try:
+            data = self._read(live.kv_offset, live.kv_bytes + _KV_CHECK.size)
+        except StoreDamaged:
+            return b""
         kv, check = data[: live.kv_bytes], data[live.kv_bytes :]
         return kv if check == _kv_check(kv, live.check) else b""
 

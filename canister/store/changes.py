@@ -97,8 +97,6 @@ def _append(memory: StableMemory, path: str, change: Change) -> None:
         n_found = os.fstat(opened.fd).st_size
         if n_found < opened.info.size:
             raise damaged(opened.info, n_found)
-        if n_found > opened.info.size:
-            memory.layer.truncate(opened.fd, opened.info.size)  # a roll-back could not do it
         change.base = opened.info
         change.size = _write_pieces(memory, opened.fd, opened.info.size, change.pieces)
         if change.redo is None:

@@ -126,6 +126,9 @@ canisters = Table(
     Column("name", Text, primary_key=True),
     Column("id", Text, nullable=False, unique=True),
     Column("created_ns", BigInteger, nullable=False),
+    Column("request_id", LargeBinary, unique=True),  # of the message that made it; NULL: named in the settings
+    Column("birth", JSON(none_as_null=True)),  # what that message gave it: host.Birth
+    Column("deleted_ns", BigInteger),  # its row stays, so that its id is never given again
 )
 
 api_keys = Table(

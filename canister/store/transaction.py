@@ -268,7 +268,7 @@ class Transaction:
     # Undoing
 
     def _undo(self) -> None:
-        """Take prepared bytes away. What cannot be taken away now, the next append or the next start takes away."""
+        """Take prepared bytes away. What cannot be taken away now does not count either, and goes at the next start."""
         for path, change in self._changes.items():
             try:
                 take_back(self._memory, path, change)

@@ -37,9 +37,17 @@ def test_cli_page_lists_every_command(canister: Command) -> None:
         "probe",
         "api-key create",
         "identity principal",
+        "identity new",
+        "id",
+        "status",
+        "settings update",
+        "top-up",
+        "network status",
     ):
         assert f"## canister {name}\n" in page
     assert "--candid" not in page
+    assert "deposit-cycles" not in page
+    assert "fabricate-cycles" not in page
     assert "|  |  |" not in page
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,17 @@ import pytest
 
 from canister import management, wire
 from canister.config import Settings
-from canister.host import Host
+from canister.host import Birth, Host
 from canister.ic import cbor, envelope, hash_tree, principal
 from canister.ic.identity import Identity
 from canister.interface import Method
-from canister.management import CanisterIdRecord, CanisterSettings, TopUpRecord, UpdateSettingsRecord
+from canister.management import (
+    CanisterIdRecord,
+    CanisterSettings,
+    ProvisionalCreateRecord,
+    TopUpRecord,
+    UpdateSettingsRecord,
+)
 from canister.server.app import create_app, running
 from tests.server.ic_door import SOMEBODY, Door, Sender
 
@@ -160,3 +168,105 @@ async def test_controllers_that_are_refused(door: Door) -> None:
         arg = UpdateSettingsRecord(canister_id=door.canister.id, settings=CanisterSettings(controllers=controllers))
         with pytest.raises(Rejected, match=text):
             await manage(door, "update_settings", arg, door.host.identity)
+
+
+# -- making and deleting
+
+CREATE = "provisional_create_canister_with_cycles"
+
+
+@asynccontextmanager
+async def served(data_dir: Path) -> AsyncIterator[Door]:
+    async with running(Host(Settings(data_dir=data_dir))) as host:
+        transport = httpx.ASGITransport(app=create_app(host))
+        async with httpx.AsyncClient(transport=transport, base_url="http://s") as http:
+            yield Door(host, http, host.default)
+
+
+async def create(door: Door, sender: Sender = SOMEBODY, **fields: Any) -> str:
+    return str((await manage(door, CREATE, ProvisionalCreateRecord(**fields), sender)).canister_id)
+
+
+async def listed(door: Door) -> set[str]:
+    return {entry["id"] for entry in (await door.http.get("/canisters")).json()["canisters"]}
+
+
+async def test_a_canister_is_made_and_stays(tmp_path: Path) -> None:
+    controllers = [SOMEBODY.principal, Identity.generate().principal]
+    async with served(tmp_path) as door:
+        settings = CanisterSettings(controllers=controllers, freezing_threshold=77)
+        made = await create(door, amount=5 * 10**12, settings=settings)
+        plain = await create(door)
+        assert (made, plain) == (principal.canister_id(1), principal.canister_id(2))
+    for _ in range(2):
+        async with served(tmp_path) as door:
+            assert await listed(door) == {door.canister.id, made, plain}
+            assert (await door.http.get(f"/canisters/{made}/health")).json() == {"Ok": {"status_code": 200}}
+            other = Door(door.host, door.http, door.host.find(made))
+            target = CanisterIdRecord(canister_id=made)
+            status = await manage(other, "canister_status", target, SOMEBODY, "query")
+            assert (status.settings.controllers, status.cycles) == (sorted(controllers), 5 * 10**12)
+            assert status.settings.freezing_threshold == 77
+            assert list(door.host.find(plain).controllers) == [SOMEBODY.principal]
+            with pytest.raises(Rejected, match="IC0512"):
+                await manage(other, "stop_canister", target, door.host.identity)
+
+
+async def test_a_canister_is_deleted(tmp_path: Path) -> None:
+    async with served(tmp_path) as door:
+        gone, kept = await create(door), await create(door)
+        other = Door(door.host, door.http, door.host.find(gone))
+        folder = other.canister.folder
+
+        async def delete(sender: Sender) -> None:
+            await manage(other, "delete_canister", CanisterIdRecord(canister_id=gone), sender)
+
+        with pytest.raises(Rejected, match=f"IC0510 Canister {gone} must be stopped before it is deleted"):
+            await delete(SOMEBODY)
+        await manage(other, "stop_canister", CanisterIdRecord(canister_id=gone), SOMEBODY)
+        for sender in (None, door.host.identity):
+            with pytest.raises(Rejected, match="IC0512"):
+                await delete(sender)
+        assert folder.is_dir()
+        await delete(SOMEBODY)
+        assert not folder.exists()
+        document = await other.send("query", other.message("query", "health"))
+        assert document["error_code"] == "IC0301"
+        with pytest.raises(Rejected, match="IC0301"):
+            await delete(SOMEBODY)
+        assert await listed(door) == {door.canister.id, kept}
+        folder.mkdir()  # as after a crash
+    async with served(tmp_path) as door:
+        assert not folder.exists()
+        assert await listed(door) == {door.canister.id, kept}
+        assert await create(door) == principal.canister_id(3)
+
+
+async def test_what_is_named_in_the_settings_is_not_deleted(tmp_path: Path) -> None:
+    async with served(tmp_path) as door:
+        target = CanisterIdRecord(canister_id=door.canister.id)
+        await manage(door, "stop_canister", target, door.host.identity)
+        with pytest.raises(Rejected, match="named in the server's settings"):
+            await manage(door, "delete_canister", target, door.host.identity)
+
+
+async def test_who_may_not_make_a_canister(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(tmp_path) as door:
+        with pytest.raises(Rejected, match="anonymous"):
+            await create(door, None)
+        monkeypatch.setattr("canister.host.MAX_CANISTERS", 1)
+        with pytest.raises(Rejected, match="IC0102"):
+            await create(door)
+        assert len(door.host.canisters) == 1
+
+
+async def test_a_message_makes_one_canister(tmp_path: Path) -> None:
+    async with served(tmp_path) as door:
+        arg = wire.encode_args(ROWS[CREATE], ProvisionalCreateRecord())
+        body, request_id = envelope.seal(door.content("call", canister_id=b"", method_name=CREATE, arg=arg), SOMEBODY)
+        for where in (door.id, door.id, b""):  # a call and its repetitions, by any effective canister id
+            assert (await door.post("call", body, id=where)).status_code == 200
+        # Also when a crash kept the canister and lost the answer.
+        made = door.host.canisters[1]
+        assert await door.host.create(request_id, Birth([SOMEBODY.principal], 0, {})) is made
+        assert len(door.host.canisters) == 2

@@ -225,6 +225,19 @@ def test_segments_end_before_what_is_missing() -> None:
     assert gap.cache.segments(10) == [Segment(0, 4, 4, b"aaaa")]
 
 
+def test_rows_that_cannot_be_read_are_missing() -> None:
+    written = write([(1, [(1, True)] * 4, b"aaaa")])
+
+    def read(offset: int, size: int) -> bytes:
+        if offset > written.data.index(b"aaaa") - 1:
+            raise StoreDamaged("'a' has only 4 bytes on the disk")
+        return written.data[offset : offset + size]
+
+    cache = CacheFile.parse(read, len(written.data))
+    assert cache.segments(4) == []
+    assert state_of(cache.compacted()[0]) == written.states[-1]
+
+
 def test_damaged_rows_keep_their_tokens_and_the_records_behind_them() -> None:
     written = write([(1, [(1, True)] * 4, b"aaaa"), (1, [(2, True)] * 4, b"bbbb"), (1, [(3, True)] * 2, b"cc")])
     changed = bytearray(written.data)

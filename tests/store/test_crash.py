@@ -116,6 +116,12 @@ def remove_folders(transaction: Transaction) -> None:
     transaction.remove("cache/user/")
 
 
+def folder_named_before_what_is_in_it(transaction: Transaction) -> None:
+    transaction.make_folder("empty")
+    transaction.remove("empty/deep")
+    transaction.remove("empty")
+
+
 def file_becomes_folder(transaction: Transaction) -> None:
     transaction.remove("models/a.gguf")
     transaction.write_file("models/a.gguf/part", b"inside")
@@ -163,6 +169,10 @@ def write_small_over(transaction: Transaction) -> None:
     transaction.write_file("new", b"newer")
 
 
+def write_more_over(transaction: Transaction) -> None:
+    transaction.write_file("cache/user/chat", b"a chat that is longer than the other one was " * 3)
+
+
 def remove_new(transaction: Transaction) -> None:
     transaction.remove("new")
 
@@ -186,6 +196,7 @@ ALONE: tuple[Step, ...] = (
     make_folders,
     remove_file,
     remove_folders,
+    folder_named_before_what_is_in_it,
     file_becomes_folder,
     folder_becomes_file,
     removed_and_written_again,
@@ -196,6 +207,7 @@ SCENARIOS: dict[str, list[Step]] = {step.__name__: [step, sync] for step in ALON
     "small, then big at its end": [write_new, append, append_big, append_small],
     "small, synced, then big at its end": [write_new, append, sync, append_big, append_small, sync, only_sql],
     "big at the end of what was just written over": [write_new, write_small_over, append_big, sync],
+    "appended, then written over by more": [append, write_more_over, sync],
     "removed and written again": [write_new, remove_new, write_new, append_small, sync, remove_new, write_new],
     "redo rows of before and after a sync": [write_new, sync, append_small, replace, only_sql, remove_new],
     "redo rows of several transactions": [write_new, append, write_small_over, append_small, only_sql],

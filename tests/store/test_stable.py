@@ -554,3 +554,61 @@ def test_what_gathers_is_synced_in_the_background(disk: Path) -> None:
         memory.close()
         database.close()
         database.close()
+
+
+class FailingSync(FileLayer):
+    def fsync(self, fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_after_a_failing_fsync_the_redo_rows_stay_until_the_next_start(home: Home) -> None:
+    """A second fsync may succeed though the bytes of the first are lost."""
+    memory = home.memory
+    write(memory, "a")
+    memory.layer = memory.folder.layer = FailingSync()
+    with pytest.raises(OSError, match="Input/output error"):
+        memory.sync()
+    memory.layer = memory.folder.layer = FileLayer()
+    write(memory, "b")
+    with pytest.raises(OSError, match="restart the server"):
+        memory.sync()
+    with memory.begin() as transaction:
+        transaction.append_file("a", b"x" * 100_000)  # too much for a redo row
+        with pytest.raises(StoreDamaged, match="restart the server"):
+            transaction.commit_sync()
+    write(memory, "c")
+    assert home.n_redo_rows() == 3
+    state = home.state()
+    home.close()
+    with Home(home.root) as again:
+        assert again.state() == state
+        assert again.n_redo_rows() == 0
+        again.check_disk()
+        write(again.memory, "d")
+        again.memory.sync()
+
+
+class SlowSync(FileLayer):
+    def __init__(self) -> None:
+        self.begun, self.release = threading.Event(), threading.Event()
+
+    def fsync(self, fd: int) -> None:
+        self.begun.set()
+        assert self.release.wait(10)
+
+
+def test_a_file_is_unsynced_until_its_sync_is_over(home: Home) -> None:
+    """Else a big append could pass by, and a crash do a redo row from before over it."""
+    memory = home.memory
+    write(memory, "a")
+    layer = memory.layer = SlowSync()
+    with ThreadPoolExecutor(2) as threads:
+        syncing = threads.submit(memory.sync)
+        assert layer.begun.wait(10)
+        asking = threads.submit(memory.is_unsynced, "a")
+        time.sleep(0.05)
+        assert not asking.done()
+        layer.release.set()
+        syncing.result()
+        assert not asking.result()
+    assert memory.done_row

@@ -15,7 +15,11 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("created_ns", sa.BigInteger, nullable=False),
+        sa.Column("request_id", sa.LargeBinary),
+        sa.Column("birth", sa.JSON),
+        sa.Column("deleted_ns", sa.BigInteger),
         sa.UniqueConstraint("id", name="uq_canisters_id"),
+        sa.UniqueConstraint("request_id", name="uq_canisters_request_id"),
     )
     op.create_table(
         "api_keys",
