@@ -119,7 +119,7 @@ async def test_errors(running_server: LocalServer, ours: IcCanister) -> None:
 
 
 async def test_an_expired_request(running_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("canister.ic_client.EXPIRY_SECONDS", -1)
+    monkeypatch.setattr("canister.agent.EXPIRY_SECONDS", -1)
     async with client(running_server, Identity.generate()) as late:
         with pytest.raises(Rejected, match=r"^Invalid request expiry: ") as caught:
             await late.call("set_max_tokens", LIMITS)
