@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from canister.cli.message import ArgsFormat, Argument, Output, Reply, print_reject, print_reply, read_argument
-from canister.cli.options import LOCAL, Anonymous, ApiKey, Connection, DataDir, Network, connection
+from canister.cli.options import LOCAL, Anonymous, ApiKey, DataDir, IdentityName, Network, Rest, RootKey, caller
 
 if TYPE_CHECKING:
+    from canister.client import Canister
+    from canister.ic_client import IcCanister
     from canister.interface import Method
 
 ANONYMOUS = "anonymous"
@@ -81,9 +84,9 @@ def call(
     ] = False,
     query: Annotated[bool, typer.Option("--query", help="Refuse to call an update method.")] = False,
     network: Network = LOCAL,
-    identity: Annotated[
-        str | None, typer.Option("--identity", metavar="NAME", help="Who calls; so far only: anonymous.")
-    ] = None,
+    identity: IdentityName = None,
+    rest: Rest = False,
+    root_key: RootKey = None,
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
@@ -92,7 +95,7 @@ def call(
     candid: IgnoredHidden = None,
     update: IgnoredFlag = False,
 ) -> None:
-    """Call a method and print its reply.
+    """Call a method and print its reply. The call is signed; it goes over REST with JSON, --rest, --api-key or --cost.
 
     Exit code 0 for a reply, 1 for a reject, 2 for wrong usage; where the reply is printed as JSON because the argument
     was JSON, 1 also for an Err.
@@ -102,27 +105,32 @@ def call(
     The same: canister call llama_cpp run_update '{"args": ["-p", "Hello", "-n", "8"]}'
     """
     row = _method(method, query)
-    if identity not in (None, ANONYMOUS):
-        raise typer.BadParameter(f"--identity {identity}: calls are not signed yet; who calls is said with --api-key")
     given = read_argument(row, argument, args_file, args_format)
-    server = connection(network, api_key, anonymous or identity == ANONYMOUS, data_dir)
-    code = asyncio.run(_call(server, canister, row, given, output, as_document, cost))
-    raise typer.Exit(code)
+    connected = caller(
+        network,
+        canister,
+        api_key,
+        anonymous or identity == ANONYMOUS,
+        data_dir,
+        identity=None if identity == ANONYMOUS else identity,
+        rest=rest or cost or given.is_json,  # JSON is REST's, and what a call cost stands in its headers
+        root_key=root_key,
+    )
+    raise typer.Exit(asyncio.run(_call(connected, row, given, output, as_document, cost)))
 
 
 async def _call(
-    server: Connection,
-    name: str,
+    connected: Callable[[], Canister | IcCanister],
     method: Method,
     given: Argument,
     output: Output | None,
     as_document: bool,
     cost: bool,
 ) -> int:
-    from canister.client import Canister, Refused, Rejected
+    from canister.client import Refused, Rejected
 
     is_json = given.is_json and output is None and not as_document
-    async with Canister(server.url, name, server.api_key) as client:
+    async with connected() as client:
         try:
             result = await client.call(method.name, given.value)
             reply = Reply(method, result.value, is_err=False)

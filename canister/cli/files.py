@@ -21,6 +21,7 @@ from canister.cli.options import (
     IdentityName,
     Network,
     Rest,
+    RootKey,
     caller,
 )
 from canister.config import DEFAULT_CANISTER
@@ -86,6 +87,7 @@ def upload(
     data_dir: DataDir = None,
     identity: IdentityName = None,
     rest: Rest = False,
+    root_key: RootKey = None,
     candid: Candid = None,
 ) -> None:
     """Upload a file to a canister, in chunks.
@@ -97,7 +99,16 @@ def upload(
     if not local_filename.is_file():
         raise typer.BadParameter(f"{local_filename} is not a file")
     name = canister_filename or (DEFAULT_MODEL_NAME if filetype is FileType.gguf else local_filename.name)
-    connected = caller(network, canister_id or canister, api_key, anonymous, data_dir, identity=identity, rest=rest)
+    connected = caller(
+        network,
+        canister_id or canister,
+        api_key,
+        anonymous,
+        data_dir,
+        identity=identity,
+        rest=rest,
+        root_key=root_key,
+    )
 
     async def run() -> transfer.Transferred:
         async with connected() as client:
@@ -133,6 +144,7 @@ def download(
     data_dir: DataDir = None,
     identity: IdentityName = None,
     rest: Rest = False,
+    root_key: RootKey = None,
     candid: Candid = None,
 ) -> None:
     """Download a file from a canister, in chunks.
@@ -142,7 +154,16 @@ def download(
     from canister import transfer
 
     target = local_filename or _local_name(canister_filename)
-    connected = caller(network, canister_id or canister, api_key, anonymous, data_dir, identity=identity, rest=rest)
+    connected = caller(
+        network,
+        canister_id or canister,
+        api_key,
+        anonymous,
+        data_dir,
+        identity=identity,
+        rest=rest,
+        root_key=root_key,
+    )
 
     async def run() -> transfer.Transferred:
         async with connected() as client:

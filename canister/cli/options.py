@@ -107,6 +107,7 @@ def caller(
     *,
     identity: str | None,
     rest: bool,
+    root_key: str | None = None,
 ) -> Callable[[], Canister | IcCanister]:
     """Makes the client that the options mean: one that signs, or one over REST when they speak of that or of a key."""
     from canister.client import Canister
@@ -120,7 +121,8 @@ def caller(
         server = connection(network, api_key, anonymous, data_dir)
         return lambda: Canister(server.url, canister, server.api_key)
     sender = None if anonymous else signer(url, data_dir, identity)
-    return lambda: IcCanister(url, canister, sender)
+    key = _root_key(root_key)
+    return lambda: IcCanister(url, canister, sender, root_key=key)
 
 
 def agent_for(network: str, identity: str | None, data_dir: Path | None, root_key: str | None) -> Agent:
@@ -128,11 +130,14 @@ def agent_for(network: str, identity: str | None, data_dir: Path | None, root_ke
     from canister.agent import Agent
 
     url = url_of(network)
+    return Agent(url, signer(url, data_dir, identity), _root_key(root_key))
+
+
+def _root_key(text: str | None) -> bytes | None:
     try:
-        key = None if root_key is None else bytes.fromhex(root_key.removeprefix("0x"))
+        return None if text is None else bytes.fromhex(text.removeprefix("0x"))
     except ValueError:
         raise typer.BadParameter("--root-key is not hex; was it copied whole?") from None
-    return Agent(url, signer(url, data_dir, identity), key)
 
 
 def url_of(network: str) -> str:

@@ -180,7 +180,6 @@ def test_argument_from_stdin_and_from_a_file(call: Command, tmp_path: Path, monk
         (("run_update", "--args-format", "bin", "x"), "--args-file"),
         (("run_update", "--query", "()"), "`run_update` is an update method, not a query method"),
         (("run_update",), "run_update takes an argument, for instance: (record { args = vec {"),
-        (("health", "--identity", "somebody"), "calls are not signed yet"),
         ((), "METHOD"),
     ],
 )
