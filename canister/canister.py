@@ -144,8 +144,8 @@ class Canister:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
-        self.database.close()
         self.stable.close()
+        self.database.close()
 
     @contextlib.contextmanager
     def running(self, call: Call) -> Iterator[None]:

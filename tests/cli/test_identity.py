@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from canister.cli.local import LocalServer
+from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity
 from canister.ic.principal import ANONYMOUS
 from tests.cli.conftest import Command
@@ -83,3 +84,14 @@ def test_who_calls(canister: Command, running_server: LocalServer, tmp_path: Pat
     done = canister("upload", tmp_path / "file", "--filetype", "other", *options)
     assert (done.code, done.out) == (1, "")
     assert "Access Denied" in done.err
+
+
+def test_whose_word_counts(canister: Command, running_server: LocalServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    options = ["--network", running_server.url, "--data-dir", running_server.data_dir, "--filetype", "other"]
+    wrong = RootKey.generate().public_key_der.hex()
+    done = canister("upload", tmp_path / "file", *options, "--root-key", wrong)
+    assert (done.code, done.out) == (1, "")
+    assert "certificate that does not hold" in done.err
+    done = canister("upload", tmp_path / "file", *options, "--root-key", "no hex")
+    assert done.code == 2
