@@ -113,10 +113,12 @@ def caller(
     from canister.client import Canister
     from canister.ic_client import IcCanister
 
-    api_key = api_key or os.environ.get("CANISTER_API_KEY")
-    if identity is not None and (rest or anonymous):
-        raise typer.BadParameter("--identity goes with neither --rest nor --anonymous")
+    if identity is not None and (rest or anonymous or api_key):
+        raise typer.BadParameter("--identity goes with none of --rest, --anonymous and --api-key")
+    if anonymous and api_key:
+        raise typer.BadParameter("either --anonymous or --api-key")
     url = url_of(network)
+    api_key = api_key or os.environ.get("CANISTER_API_KEY")
     if rest or (api_key and identity is None and not anonymous):
         server = connection(network, api_key, anonymous, data_dir)
         return lambda: Canister(server.url, canister, server.api_key)

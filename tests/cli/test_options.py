@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 import typer
 
-from canister.cli.options import connection, load_settings, url_of
+from canister.cli.options import caller, connection, load_settings, url_of
+from canister.client import Canister
 from canister.config import LOCAL_URL
+from canister.ic.identity import Identity
+from canister.ic_client import IcCanister
+from canister.identities import IdentityStore
 
 REMOTE = "https://canisters.example.org"
 
@@ -60,6 +64,32 @@ def test_the_controllers_key_is_not_sent_to_other_machines(monkeypatch: pytest.M
 def test_unusable_key_is_told() -> None:
     with pytest.raises(typer.BadParameter, match="copied whole"):
         key_for(api_key="lc_broken\nin two")
+
+
+def client_for(
+    api_key: str | None = None, anonymous: bool = False, identity: str | None = None, rest: bool = False
+) -> Canister | IcCanister:
+    return caller("local", "llama_cpp", api_key, anonymous, None, identity=identity, rest=rest)()
+
+
+def test_which_door(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    monkeypatch.setenv("CANISTER_DATA_DIR", str(data_dir))
+    IdentityStore().add("alice", Identity.generate().to_pem())
+    assert isinstance(client_for(), IcCanister)
+    assert isinstance(client_for(rest=True), Canister)
+    assert isinstance(client_for(api_key="lc_flag"), Canister)
+    monkeypatch.setenv("CANISTER_API_KEY", "lc_environment")
+    assert isinstance(client_for(), Canister)
+    assert isinstance(client_for(identity="alice"), IcCanister)
+    assert isinstance(client_for(anonymous=True), IcCanister)
+
+
+def test_options_that_contradict_each_other() -> None:
+    with pytest.raises(typer.BadParameter, match="either --anonymous or --api-key"):
+        client_for(api_key="lc_flag", anonymous=True)
+    for options in ({"rest": True}, {"anonymous": True}, {"api_key": "lc_flag"}):
+        with pytest.raises(typer.BadParameter, match="--identity goes with none of"):
+            client_for(identity="alice", **options)  # type: ignore[arg-type]
 
 
 def test_bad_settings_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
