@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.complete import canister_names
 from canister.cli.message import ArgsFormat, Argument, Output, Reply, print_reject, print_reply, read_argument
 from canister.cli.options import LOCAL, Anonymous, ApiKey, DataDir, IdentityName, Network, Rest, RootKey, caller
 
@@ -33,7 +34,9 @@ def _method_names() -> list[str]:
 
 
 def call(
-    canister: Annotated[str, typer.Argument(metavar="CANISTER", help="Name or id of the canister.")],
+    canister: Annotated[
+        str, typer.Argument(metavar="CANISTER", help="Name or id of the canister.", autocompletion=canister_names)
+    ],
     method: Annotated[
         str, typer.Argument(metavar="METHOD", help="A method of the interface.", autocompletion=_method_names)
     ],
@@ -95,7 +98,7 @@ def call(
     candid: IgnoredHidden = None,
     update: IgnoredFlag = False,
 ) -> None:
-    """Call a method and print its reply. The call is signed; it goes over REST with JSON, --rest, --api-key or --cost.
+    """Call a method and print its reply. The call is signed; it goes over REST with --rest, --api-key or --cost.
 
     Exit code 0 for a reply, 1 for a reject, 2 for wrong usage; where the reply is printed as JSON because the argument
     was JSON, 1 also for an Err.
@@ -113,7 +116,7 @@ def call(
         anonymous or identity == ANONYMOUS,
         data_dir,
         identity=None if identity == ANONYMOUS else identity,
-        rest=rest or cost or given.is_json,  # JSON is REST's, and what a call cost stands in its headers
+        rest=rest or cost,  # what a call cost stands in the headers of REST
         root_key=root_key,
     )
     raise typer.Exit(asyncio.run(_call(connected, row, given, output, as_document, cost)))
@@ -127,12 +130,17 @@ async def _call(
     as_document: bool,
     cost: bool,
 ) -> int:
+    from canister import wire
     from canister.client import Refused, Rejected
+    from canister.errors import BadArgument
+    from canister.ic_client import IcCanister
 
     is_json = given.is_json and output is None and not as_document
     async with connected() as client:
         try:
-            result = await client.call(method.name, given.value)
+            # Over REST the server reads the JSON, and so it says what is wrong with it.
+            signs = given.is_json and isinstance(client, IcCanister)
+            result = await client.call(method.name, wire.args_from_json(method, given.value) if signs else given.value)
             reply = Reply(method, result.value, is_err=False)
             if cost and result.instructions is not None and result.cycles is not None:
                 print_cost(result.instructions, result.cycles)
@@ -140,6 +148,8 @@ async def _call(
             reply = Reply(method, error.record, is_err=True)
         except Rejected as error:
             return print_reject(error, is_json=is_json)
+        except BadArgument as error:
+            return print_reject(Rejected(error.reject_code, error.error_code, str(error), 400), is_json=is_json)
     return print_reply(reply, output, as_document=as_document, is_json=is_json)
 
 

@@ -207,6 +207,29 @@ def test_who_calls(canister: Command, running_server: LocalServer, monkeypatch: 
     assert json.loads(whoami("--anonymous").out) == "2vxsx-fae"
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "(record { max_tokens_update = 0; max_tokens_query = 0 })",
+        '{"max_tokens_update": 0, "max_tokens_query": 0}',
+    ],
+)
+def test_who_calls_does_not_depend_on_how_the_argument_is_written(
+    canister: Command, running_server: LocalServer, argument: str
+) -> None:
+    def refused(*options: object) -> bool:
+        server = ("--network", running_server.url, "--data-dir", running_server.data_dir)
+        return "Access Denied" in canister("call", *server, *options, "llama_cpp", "set_max_tokens", argument).out
+
+    canister("identity", "new", "alice")
+    assert not refused()
+    assert refused("--identity", "alice")
+    assert refused("--identity", "anonymous")
+    canister("identity", "default", "alice")
+    assert refused()
+    assert not refused("--identity", "controller")
+
+
 def test_keys_are_made_and_revoked_while_the_server_runs(canister: Command, running_server: LocalServer) -> None:
     folder = ("--data-dir", running_server.data_dir)
     key = canister("api-key", "create", "test-call", *folder).out.strip()

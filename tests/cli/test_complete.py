@@ -52,14 +52,21 @@ def test_methods() -> None:
 
 @pytest.mark.usefixtures("identities")
 @pytest.mark.parametrize(
-    "line", ["identity default ", "identity export ", "status llama_cpp --identity ", "upload x --identity "]
+    "line",
+    [
+        "identity default ",
+        "identity export ",
+        "call x whoami --identity ",
+        "status llama_cpp --identity ",
+        "upload x --identity ",
+    ],
 )
 def test_identities(line: str) -> None:
     assert offered(f"canister {line}") == ["anonymous", "controller", "alice"]
     assert offered(f"canister {line}al") == ["alice"]
 
 
-@pytest.mark.parametrize("line", ["status ", "settings update ", "top-up ", "upload x --canister ", "id lla"])
+@pytest.mark.parametrize("line", ["call ", "status ", "settings update ", "top-up ", "upload x --canister ", "id lla"])
 def test_canisters(running_server: LocalServer, line: str) -> None:
     assert offered(f"canister {line}", CANISTER_URL=running_server.url) == ["llama_cpp"]
 
