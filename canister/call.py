@@ -105,20 +105,21 @@ class Call:
 
     def charge(self) -> Charge:
         """What the call has cost so far."""
-        parts: dict[str, int] = {}
-        if self.meter is not None:
-            parts = self.meter.cost.parts()
-        if self._flat_cost is not None:
-            parts["load" if parts else "base"] = self._flat_cost
-        if not parts:
-            parts["base"] = other_cost(self.request_bytes)
+        parts = self._parts()
         instructions = sum(parts.values())
         nodes = self.canister.settings.subnet_nodes
         cycles = fees.update_cycles(instructions, self.request_bytes, nodes=nodes) if self.is_update else 0
         return Charge(instructions, cycles, self.limit, parts)
 
     def is_over_limit(self) -> bool:
-        return self.limit is not None and self.charge().instructions > self.limit
+        return self.limit is not None and sum(self._parts().values()) > self.limit
+
+    def _parts(self) -> dict[str, int]:
+        """Instructions so far, by part of the formula."""
+        parts: dict[str, int] = {} if self.meter is None else self.meter.cost.parts()
+        if self._flat_cost is not None:
+            parts["load" if parts else "base"] = self._flat_cost
+        return parts or {"base": other_cost(self.request_bytes)}
 
     def check_limit(self) -> None:
         """Raises InstructionLimit for a call that took more than it may, or that its meter stopped to trap it."""
