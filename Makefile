@@ -27,7 +27,7 @@ serve: $(INSTALLED) ## Keep a server, until Ctrl-C
 	$(BIN)/canister serve
 
 test: $(INSTALLED) ## Run the tests: no network, no service
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(INSTALLED) ## Style, types, layers, generated files
 	$(BIN)/ruff check .
