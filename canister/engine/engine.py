@@ -208,8 +208,8 @@ class Engine:
     def _set_up(self, loaded: Loaded) -> None:
         info = self._info = loaded.info
         self._model = loaded.model
-        self._runner = Runner(loaded.context, loaded.traits)
-        self._residency = Residency(info.n_slots)
+        self._residency = Residency(info.n_slots, self._params.ram_bytes)
+        self._runner = Runner(loaded.context, loaded.traits, self._residency)
         self._scheduler: Scheduler[Ticket] = Scheduler(loaded.context.params.n_rows)
         self._candidates = Candidates(info.n_vocab)
         self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
@@ -331,7 +331,7 @@ class Engine:
         self._n_steps += 1
 
     def _place(self, call: Ticket) -> bool:
-        call.placed = self._residency.take(call.key)
+        call.placed = self._runner.place(call.request, lambda: [other.key for other in self._scheduler.waiting])
         return call.placed is not None
 
     def _run(self, calls: Sequence[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:
