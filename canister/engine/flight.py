@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens
+from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens, n_common
 
 _REVERSE_WINDOW = 32  # tokens in which a reverse prompt is looked for, as in llama-completion
 _REVERSE_SLACK = 2  # bytes that may follow it: it may be tokenized together with what follows
@@ -120,10 +120,7 @@ class Flight:
 
     def n_common(self, tokens: Tokens, generated: Flags) -> int:
         """How many leading tokens agree with the history, in themselves and in how they were decoded."""
-        n = min(len(tokens), self._n_history)
-        differ = (tokens[:n] != self._tokens[:n]) | (generated[:n] != self._flags[:n])
-        at = int(differ.argmax()) if n else 0
-        return at if n and differ[at] else n
+        return n_common(self.history, self.generated, tokens, generated)
 
     def shift(self) -> tuple[int, int] | None:
         """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""

@@ -191,6 +191,11 @@ def _probe(model: Model, shape: ContextParams, name: str) -> Traits:
         context.close()
 
 
+def default_ram_bytes() -> int:
+    """An eighth of the memory that is available now, at most 1 GiB."""
+    return min(_available_bytes() // 8, 1 << 30)
+
+
 def _slots_by_memory(bytes_per_slot: int) -> int:
     """As many as a quarter of the memory that is available now has room for, within 1 and MAX_SLOTS."""
     return max(1, min(MAX_SLOTS, _available_bytes() // 4 // max(bytes_per_slot, 1)))

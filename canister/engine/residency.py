@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class Slot:
 class Parked:
     """A conversation's state beside the KV memory: what a slot notes, and the state as llama.cpp takes it back.
 
-    from_disk: read from a container, not kept since it was in a slot.
+    is_fresh: just read from a container, for a call that has not begun.
     """
 
     key: str
@@ -66,7 +66,7 @@ class Parked:
     logits: Logits | None
     n_stored: int
     state: Bytes
-    from_disk: bool = False
+    is_fresh: bool = False
 
     @property
     def n_bytes(self) -> int:
@@ -91,24 +91,41 @@ class Parking:
         return len(self._states)
 
     def put(self, parked: Parked) -> None:
-        """Keep a state in place of the conversation's former one; one that is too large is not kept."""
+        """Keep a state in place of the conversation's former one; one that is too large is not kept.
+
+        A fresh state is not kept either if others that are fresh would have to go: they are needed before it.
+        """
         with self._lock:
             self._remove(parked.key)
-            if parked.n_bytes > self.max_bytes:
+            if parked.n_bytes > self.max_bytes - (self._fresh_bytes() if parked.is_fresh else 0):
                 return
             self._states[parked.key] = parked
             self._n_bytes += parked.n_bytes
             while self._n_bytes > self.max_bytes:
-                self._remove(next(iter(self._states)))
+                others = (key for key, each in self._states.items() if not (parked.is_fresh and each.is_fresh))
+                self._remove(next(others))
+
+    def has_room(self, n_bytes: int) -> bool:
+        """Would a fresh state of this size be kept?"""
+        with self._lock:
+            return n_bytes <= self.max_bytes - self._fresh_bytes()
+
+    def _fresh_bytes(self) -> int:
+        return sum(each.n_bytes for each in self._states.values() if each.is_fresh)
+
+    def get(self, key: str | None) -> Parked | None:
+        return self._states.get(key) if key is not None else None
 
     def take(self, key: str) -> Parked | None:
         with self._lock:
             return self._remove(key)
 
-    def touch(self, key: str) -> None:
+    def use(self, parked: Parked) -> None:
+        """A state was used for another conversation, and stays."""
         with self._lock:
-            if key in self._states:
-                self._states.move_to_end(key)
+            if self._states.get(parked.key) is parked:
+                self._states[parked.key] = replace(parked, is_fresh=False)
+                self._states.move_to_end(parked.key)
 
     def of(self, caller: str) -> list[Parked]:
         """The states of a caller's conversations."""

@@ -183,7 +183,7 @@ class Runner:
             assert own.parked is not None
             if self._set(slot, own):
                 n, n_stored = own.n_common, min(own.n_common, own.parked.n_stored)
-                if own.parked.from_disk:
+                if own.parked.is_fresh:
                     sources.disk += n
                 else:
                     sources.memory += n
@@ -238,7 +238,7 @@ class Runner:
         """Set a whole state into the slot's stream."""
         if source.parked is not None:
             state: Bytes = source.parked.state
-            self._residency.parking.touch(source.parked.key)
+            self._residency.parking.use(source.parked)
         else:
             state = self._context.state(source.stream)
         if not self._replace(slot.stream, state, len(source.tokens)):

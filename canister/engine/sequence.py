@@ -113,3 +113,11 @@ class GenerateResult:
     @property
     def n_prompt_decoded(self) -> int:
         return sum(self.prompt_chunks)
+
+
+def n_common(tokens: Tokens, generated: Flags, others: Tokens, others_generated: Flags) -> int:
+    """How many leading tokens agree, in themselves and in whether they were generated."""
+    n = min(len(tokens), len(generated), len(others), len(others_generated))
+    differ = (tokens[:n] != others[:n]) | (generated[:n] != others_generated[:n])
+    at = int(differ.argmax()) if n else 0
+    return at if n and differ[at] else n
