@@ -7,10 +7,13 @@ the engine's thread then only sets the state.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 
 from canister.engine.kv_rows import Layout, state_of
 from canister.engine.residency import Parked, Residency, Slot
 from canister.engine.sequence import Flags, KvSegment, Tokens, n_common
+
+FRESH_SECONDS = 60.0  # a state that was read for a call is kept for it so long, however many others are read
 
 
 class Nearby:
@@ -44,5 +47,5 @@ class Nearby:
             return
         n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams)
         if n:
-            parked = Parked(key, caller, tokens[:n].copy(), generated[:n].copy(), None, n, state, is_fresh=True)
-            self._residency.parking.put(parked)
+            tokens, generated, fresh_until = tokens[:n].copy(), generated[:n].copy(), monotonic() + FRESH_SECONDS
+            self._residency.parking.put(Parked(key, caller, tokens, generated, None, n, state, True, fresh_until))

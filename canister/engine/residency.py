@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,8 @@ class Slot:
 class Parked:
     """A conversation's state beside the KV memory: what a slot notes, and the state as llama.cpp takes it back.
 
-    is_fresh: just read from a container, for a call that has not begun.
+    from_disk: read from a container, for a call that needs it next. fresh_until: monotonic time up to which no other
+    such state may drive it out.
     """
 
     key: str
@@ -66,7 +68,8 @@ class Parked:
     logits: Logits | None
     n_stored: int
     state: Bytes
-    is_fresh: bool = False
+    from_disk: bool = False
+    fresh_until: float = 0.0
 
     @property
     def n_bytes(self) -> int:
@@ -93,25 +96,26 @@ class Parking:
     def put(self, parked: Parked) -> None:
         """Keep a state in place of the conversation's former one; one that is too large is not kept.
 
-        A fresh state is not kept either if others that are fresh would have to go: they are needed before it.
+        One from disk does not drive out fresh ones: they are needed before it.
         """
         with self._lock:
             self._remove(parked.key)
-            if parked.n_bytes > self.max_bytes - (self._fresh_bytes() if parked.is_fresh else 0):
+            kept = self._fresh() if parked.from_disk else {}
+            if parked.n_bytes > self.max_bytes - sum(kept.values()):
                 return
             self._states[parked.key] = parked
             self._n_bytes += parked.n_bytes
             while self._n_bytes > self.max_bytes:
-                others = (key for key, each in self._states.items() if not (parked.is_fresh and each.is_fresh))
-                self._remove(next(others))
+                self._remove(next(key for key in self._states if key not in kept))
 
     def has_room(self, n_bytes: int) -> bool:
-        """Would a fresh state of this size be kept?"""
+        """Would a state of this size from disk be kept?"""
         with self._lock:
-            return n_bytes <= self.max_bytes - self._fresh_bytes()
+            return n_bytes <= self.max_bytes - sum(self._fresh().values())
 
-    def _fresh_bytes(self) -> int:
-        return sum(each.n_bytes for each in self._states.values() if each.is_fresh)
+    def _fresh(self) -> dict[str, int]:
+        now = monotonic()
+        return {key: each.n_bytes for key, each in self._states.items() if now < each.fresh_until}
 
     def get(self, key: str | None) -> Parked | None:
         return self._states.get(key) if key is not None else None
@@ -124,7 +128,7 @@ class Parking:
         """A state was used for another conversation, and stays."""
         with self._lock:
             if self._states.get(parked.key) is parked:
-                self._states[parked.key] = replace(parked, is_fresh=False)
+                self._states[parked.key] = replace(parked, fresh_until=0.0)
                 self._states.move_to_end(parked.key)
 
     def of(self, caller: str) -> list[Parked]:

@@ -68,10 +68,9 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A state that begins like the history of a call: n_common leading tokens agree. state: None, it is in `stream`."""
+    """A state whose first n_common tokens agree with the history of a call. parked: None when it is in `stream`."""
 
     n_common: int
-    key: str | None
     tokens: Tokens
     generated: Flags
     logits: Logits | None
@@ -88,6 +87,7 @@ class Runner:
         self._residency = residency
         self._memory = open_kv_memory(context, traits.layout)
         self._lengths = [0] * context.params.n_streams
+        self._floors = [0] * context.params.n_streams  # below it a stream cannot be cut: rows may be missing there
         self._flights: dict[int, Flight] = {}
         self.sources = Sources()
 
@@ -183,7 +183,7 @@ class Runner:
             assert own.parked is not None
             if self._set(slot, own):
                 n, n_stored = own.n_common, min(own.n_common, own.parked.n_stored)
-                if own.parked.is_fresh:
+                if own.parked.from_disk:
                     sources.disk += n
                 else:
                     sources.memory += n
@@ -207,7 +207,7 @@ class Runner:
     def _own_parked(self, flight: Flight) -> _Source | None:
         key = flight.request.key
         parked = self._residency.parking.take(key) if key is not None else None
-        return self._source(flight, parked) if parked is not None else None
+        return self._source(flight, parked) if parked is not None and parked.caller == flight.request.caller else None
 
     def _closest(self, flight: Flight, slot: Slot, n: int) -> _Source | None:
         """The state of another conversation of the caller that agrees with the history by far more than n tokens."""
@@ -228,20 +228,21 @@ class Runner:
             if self._lengths[place.stream] != len(tokens):
                 return None  # after a context shift, positions are not tokens
         n = flight.n_common(tokens, generated)
-        if n < len(tokens) and not self._traits.rolls_back:
+        if n < len(tokens) and not (self._traits.rolls_back and self._traits.layout):
             return None
         if isinstance(place, Slot):
-            return _Source(n, place.key, tokens, generated, logits, stream=place.stream)
-        return _Source(n, place.key, tokens, generated, logits, parked=place)
+            return _Source(n, tokens, generated, logits, stream=place.stream)
+        return _Source(n, tokens, generated, logits, parked=place)
 
     def _set(self, slot: Slot, source: _Source) -> bool:
-        """Set a whole state into the slot's stream."""
-        if source.parked is not None:
-            state: Bytes = source.parked.state
-            self._residency.parking.use(source.parked)
-        else:
-            state = self._context.state(source.stream)
-        if not self._replace(slot.stream, state, len(source.tokens)):
+        """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it."""
+        n, parked = len(source.tokens), source.parked
+        state = self._context.state(source.stream) if parked is None else parked.state
+        if source.n_common < n and not self._is_whole(state, n):
+            return False
+        if parked is not None:
+            self._residency.parking.use(parked)
+        if not self._replace(slot.stream, state, n):
             slot.hold_nothing()
             return False
         slot.hold(source.tokens, source.generated, source.logits, 0)
@@ -260,14 +261,20 @@ class Runner:
     def _replace(self, stream: int, state: Bytes, n: int) -> bool:
         is_set = self._context.set_state(stream, state)
         self._lengths[stream] = n if is_set else 0
+        self._floors[stream] = 0 if self._is_whole(state, n) else self._lengths[stream]
         return is_set
+
+    def _is_whole(self, state: Bytes, n: int) -> bool:
+        """Has it the rows of n tokens? llama.cpp leaves out what a sliding window does not reach from the end."""
+        layout = self._traits.layout
+        return layout is not None and len(state) >= n * layout.bytes_per_token
 
     # -- streams
 
     def _truncate(self, stream: int, n: int) -> int:
         """Keep the first n positions; fewer, namely none, if this kind of memory keeps all or nothing."""
         if n < self._lengths[stream]:
-            if n == 0 or not self._context.remove(stream, n):
+            if n < max(self._floors[stream], 1) or not self._context.remove(stream, n):
                 self._clear(stream)
             else:
                 self._lengths[stream] = n
@@ -275,7 +282,7 @@ class Runner:
 
     def _clear(self, stream: int) -> None:
         self._context.clear(stream)
-        self._lengths[stream] = 0
+        self._lengths[stream] = self._floors[stream] = 0
 
     def _rows(self, stream: int, first: int, stop: int) -> bytes:
         layout = self._traits.layout
