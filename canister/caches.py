@@ -6,13 +6,15 @@ that changed in any other way is read again.
 
 from __future__ import annotations
 
+import heapq
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from canister.engine.sequence import KvSegment
-from canister.errors import StoreDamaged
+from canister.engine.sequence import KvSegment, n_common
+from canister.errors import CanisterError, StoreDamaged
 from canister.store.cache_file import CacheFile, CacheHeader
 from canister.store.stable import FileInfo, StableMemory
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from canister.engine.sequence import Flags, Tokens
 
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
+MAX_COMPARED = 64  # containers that are looked at for a common beginning
 MIN_WASTE_BYTES = 1 << 20  # below this nothing is gained by writing a container anew
 
 
@@ -36,6 +39,10 @@ class OpenCache:
         """Sound KV rows of the first n_tokens tokens, as far as they go without a gap."""
         return [KvSegment(segment.first, segment.n_live, segment.kv) for segment in self.container.segments(n_tokens)]
 
+    def fits(self, model: EngineInfo) -> bool:
+        """Are the KV rows such as the model's context takes?"""
+        return bool(model.kv_layout) and self.container.header.kv_layout == model.kv_layout
+
     @property
     def can_grow(self) -> bool:
         """May a record be appended, or is it time to write the container anew?"""
@@ -49,6 +56,7 @@ class Caches:
     def __init__(self, stable: StableMemory) -> None:
         self._stable = stable
         self._open: OrderedDict[str, OpenCache] = OrderedDict()
+        self._lock = threading.Lock()  # containers are read in worker threads too
 
     def is_open(self, info: FileInfo) -> bool:
         """Is the container in this file at hand, so that `open` reads nothing?"""
@@ -58,21 +66,41 @@ class Caches:
     def open(self, info: FileInfo, model: EngineInfo) -> OpenCache | None:
         """The container in this file; None when it is not sound, or was not written with this very model."""
         known = self._open.get(info.path)
-        if known is not None and known.info == info:
-            self._open.move_to_end(info.path)
-        else:
+        if known is None or known.info != info:
             try:
                 container = CacheFile.parse(self._reader(info.path), info.size)
             except StoreDamaged:
                 return None
             known = OpenCache(info, container)
-            self._keep(known)
+        self._keep(known)
         tokens = known.container.tokens
         if known.container.header.model_sha256 != model.model_id:
             return None
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.n_vocab:
             return None  # an uploaded container may claim anything
         return known
+
+    def closest(
+        self, folder: str, model: EngineInfo, tokens: Tokens, generated: Flags, *, n_least: int, but: str | None
+    ) -> tuple[OpenCache, int] | None:
+        """The container below `folder` whose rows begin most like these tokens, and how many agree, if n_least do.
+
+        Among the most recently written ones, without the one at the path `but`. In a worker thread: it may read them.
+        """
+        entries = self._stable.walk(folder) or []
+        files = [entry for entry in entries if entry.kind == "file" and entry.path != but and entry.size > n_least]
+        best: tuple[OpenCache, int] | None = None
+        for info in heapq.nlargest(MAX_COMPARED, files, key=lambda entry: entry.modified_ns):
+            try:
+                cache = self.open(info, model)
+            except (CanisterError, OSError):
+                continue
+            if cache is None or not cache.fits(model):
+                continue
+            n = n_common(tokens, generated, cache.container.tokens, cache.container.generated)
+            if n >= n_least and (n := cache.container.n_with_rows(n)) >= n_least:
+                best, n_least = (cache, n), n + 1
+        return best
 
     def append(self, call: Call, cache: OpenCache, keep: int, tokens: Tokens, generated: Flags, rows: bytes) -> None:
         """Roll the container back to `keep` tokens and add these; `rows` are their KV rows."""
@@ -115,10 +143,12 @@ class Caches:
         return CacheFile.create(header, self._reader(path))
 
     def drop(self, path: str) -> None:
-        self._open.pop(path, None)
+        with self._lock:
+            self._open.pop(path, None)
 
     def clear(self) -> None:
-        self._open.clear()
+        with self._lock:
+            self._open.clear()
 
     def _keep_when_committed(self, call: Call, path: str, container: CacheFile) -> None:
         def keep() -> None:
@@ -129,10 +159,11 @@ class Caches:
         call.on_commit(keep)
 
     def _keep(self, cache: OpenCache) -> None:
-        self._open[cache.info.path] = cache
-        self._open.move_to_end(cache.info.path)
-        while len(self._open) > MAX_OPEN:
-            self._open.popitem(last=False)
+        with self._lock:
+            self._open[cache.info.path] = cache
+            self._open.move_to_end(cache.info.path)
+            while len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)
 
     def _reader(self, path: str) -> Callable[[int, int], bytes]:
         return lambda offset, size: self._stable.read(path, offset, size)

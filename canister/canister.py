@@ -26,6 +26,7 @@ from canister.cost_model import CostModel
 from canister.engine.args import RunArgs, parse
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.gguf import GgufError, read_gguf
+from canister.engine.loading import default_ram_bytes
 from canister.errors import BadRequest, CanisterError, CanisterStopped, CanisterStopping, NotFound
 from canister.estimate import context_of
 from canister.ingress import Ingress
@@ -273,6 +274,7 @@ class Canister:
                 rope=args.rope,
                 n_slots=self.settings.slots,
                 n_threads=self.settings.threads,
+                ram_bytes=default_ram_bytes() if self.settings.ram_cache is None else self.settings.ram_cache,
             )
         )
         self._known[engine] = _EngineKey.of(known, args), cost_model

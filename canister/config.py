@@ -6,6 +6,7 @@ Each setting is one row here; help, environment names, the TOML file and the doc
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +34,7 @@ PER_CANISTER = (
     "balance_policy",
     "slots",
     "threads",
+    "ram_cache",
 )
 
 
@@ -40,6 +42,18 @@ def _limit(value: object) -> object:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lower() == "auto":
+        return None
+    match = re.fullmatch(r"(\d+)([KMGT]?)(I?B)?", value.upper())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size: a number of bytes, or one with K, M, G or T, such as 256M")
+    return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
+
+
+MemorySize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_size)]
 InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]
 
 
@@ -72,6 +86,11 @@ class Settings(BaseSettings):
         0, ge=0, le=64, description="Chats resident in the KV memory of a model; 0: by memory, at most 8."
     )
     threads: int = Field(0, ge=0, description="Threads that decode; 0: chosen for the machine and the model.")
+    ram_cache: MemorySize = Field(
+        None,
+        description="Memory for the states of chats that lost their slot, such as 256M or 1G, 0 for none; "
+        "auto: an eighth of what is available, at most 1G.",
+    )
     instruction_limit: InstructionLimit = Field(
         UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
     )
@@ -103,7 +122,7 @@ class Settings(BaseSettings):
     canisters: dict[str, dict[str, Any]] = Field(
         default={},
         description="Settings of single canisters, by name: instruction_limit, query_instruction_limit, budget_policy, "
-        "page_cost, subnet_nodes, balance_policy, slots, threads. In canister.toml: [canisters.llama_cpp]",
+        "page_cost, subnet_nodes, balance_policy, slots, threads, ram_cache. In canister.toml: [canisters.llama_cpp]",
     )
 
     def of(self, canister: str) -> Settings:

@@ -23,6 +23,8 @@ def default_text(setting: str) -> str:
     if setting == "data_dir":
         return "~/.local/share/llama-canister"  # depends on the environment; see config.default_data_dir
     value = Settings.model_fields[setting].default
+    if setting == "ram_cache":
+        return "auto"
     if isinstance(value, list | dict):
         return ", ".join(map(str, value))
     if isinstance(value, float):

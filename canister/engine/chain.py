@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from canister.engine.llama import Candidates, Model, Sampler, grammar_of_schema
 from canister.engine.sampling import SamplingParams
+from canister.engine.sequence import Tokens
 from canister.errors import BadRequest
 
 MAX_GRAMMAR_BYTES = 256 * 1024
@@ -153,13 +154,13 @@ class ChainSampler:
 
     # -- sampling
 
-    def begin(self, history: list[int], n_continued: int) -> None:
+    def begin(self, history: Tokens, n_continued: int) -> None:
         self._build(len(history))
         if self._sees_tokens:
-            for token in history[len(history) - min(self._n_window, len(history)) :]:
+            for token in map(int, history[len(history) - min(self._n_window, len(history)) :]):
                 self._accept_stages(token)
         if self._grammar is not None and n_continued:
-            for token in history[-n_continued:]:
+            for token in map(int, history[-n_continued:]):
                 if self._fits_grammar(token):
                     self._grammar.accept(token)
                 else:  # what came before was not of this grammar, or its end: it begins anew

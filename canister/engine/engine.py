@@ -11,7 +11,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 
@@ -19,8 +19,9 @@ from canister.engine.chain import ChainSampler
 from canister.engine.flight import Flight, Limits
 from canister.engine.llama import Candidates, DecodeAborted, EngineFault, Model, ModelError
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load
+from canister.engine.nearby import Nearby
 from canister.engine.residency import Residency
-from canister.engine.runner import Runner
+from canister.engine.runner import Runner, Sources
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
 from canister.engine.ticket import Outcome, Ticket, hand_over
@@ -37,7 +38,10 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What the engine is doing, and has done since it was loaded."""
+    """What the engine is doing, and has done since it was loaded.
+
+    n_prompt_tokens: decoded in chunks, as prompt or again. sources: tokens that need not be decoded.
+    """
 
     n_slots: int
     n_resident: int
@@ -47,6 +51,9 @@ class EngineStats:
     n_prompt_tokens: int
     n_rows: int
     busy_seconds: float
+    sources: Sources
+    n_parked: int
+    parked_bytes: int
 
 
 Command = Callable[[], None]
@@ -152,6 +159,9 @@ class Engine:
             n_prompt_tokens=self._n_prompt_tokens,
             n_rows=self._n_rows,
             busy_seconds=self._busy_seconds,
+            sources=replace(self._runner.sources),
+            n_parked=len(self._residency.parking),
+            parked_bytes=self._residency.parking.n_bytes,
         )
 
     async def close(self, *, drain: bool = True) -> None:
@@ -208,8 +218,9 @@ class Engine:
     def _set_up(self, loaded: Loaded) -> None:
         info = self._info = loaded.info
         self._model = loaded.model
-        self._runner = Runner(loaded.context, loaded.traits)
-        self._residency = Residency(info.n_slots)
+        self._residency = Residency(info.n_slots, self._params.ram_bytes)
+        self._runner = Runner(loaded.context, loaded.traits, self._residency)
+        self.nearby = Nearby(self._residency, loaded.traits.layout, loaded.context.params.n_streams)
         self._scheduler: Scheduler[Ticket] = Scheduler(loaded.context.params.n_rows)
         self._candidates = Candidates(info.n_vocab)
         self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
@@ -331,7 +342,7 @@ class Engine:
         self._n_steps += 1
 
     def _place(self, call: Ticket) -> bool:
-        call.placed = self._residency.take(call.key)
+        call.placed = self._runner.place(call.request, lambda: [other.key for other in self._scheduler.waiting])
         return call.placed is not None
 
     def _run(self, calls: Sequence[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:

@@ -3,6 +3,7 @@
 Plain Python: tokens and logits come in, tokens go out, so that every rule of a call is tested without a model.
 
     history     prefix, then the prompt tokens granted to this call, then what was sampled and is to be decoded
+    generated   which of them were generated, and so are decoded one by one; the others are prompt
     n_done      how many of them are decoded, that is, in the KV memory
     position    where the next one goes: n_done, less what context shifts have dropped
 """
@@ -14,12 +15,14 @@ from time import perf_counter
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens
+from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens, n_common
 
 _REVERSE_WINDOW = 32  # tokens in which a reverse prompt is looked for, as in llama-completion
 _REVERSE_SLACK = 2  # bytes that may follow it: it may be tokenized together with what follows
+
+_ROOM = 64  # tokens that may be sampled before the history is copied to a larger place
 
 
 class Vocabulary(Protocol):
@@ -32,7 +35,7 @@ class Vocabulary(Protocol):
 class TokenSampler(Protocol):
     """Chooses tokens for one call."""
 
-    def begin(self, history: list[int], n_continued: int) -> None:
+    def begin(self, history: Tokens, n_continued: int) -> None:
         """Before the first sample: the chat's tokens so far; the last n_continued go on an earlier generation."""
 
     def sample(self, logits: NDArray[np.float32], index: int) -> int:
@@ -62,9 +65,11 @@ class Flight:
         self.sampler = sampler
         self.result = GenerateResult("error")
         self.finished: FinishReason | None = None
-        self.history: list[int] = request.prefix.tolist()
-        self.generated: list[bool] = request.prefix_generated.tolist()
-        self.n_prefix = len(self.history)
+        self.n_prefix = len(request.prefix)
+        self._n_history = 0
+        self._tokens: Tokens = np.empty(self.n_prefix + len(request.prompt) + _ROOM, np.int32)
+        self._flags: Flags = np.empty(len(self._tokens), np.bool_)
+        self._extend(request.prefix, request.prefix_generated)
         self.n_done = 0
         self.logits: NDArray[np.float32] | None = None  # at the end: those after the last token of the history
         self._n_dropped = 0
@@ -72,9 +77,17 @@ class Flight:
         self._prompt_cut: FinishReason | None = None
         self._has_begun = False
         self._plan_prompt()
-        self._n_given = len(self.history)
+        self._n_given = self._n_history
 
     # -- what comes next
+
+    @property
+    def history(self) -> Tokens:
+        return self._tokens[: self._n_history]
+
+    @property
+    def generated(self) -> Flags:
+        return self._flags[: self._n_history]
 
     @property
     def position(self) -> int:
@@ -82,25 +95,32 @@ class Flight:
 
     @property
     def is_decoded(self) -> bool:
-        return self.n_done == len(self.history)
+        return self.n_done == self._n_history
+
+    @property
+    def next_token(self) -> int:
+        """The token to decode next, if not all are decoded."""
+        return int(self._tokens[self.n_done])
 
     @property
     def wants_row(self) -> bool:
         """The next token was generated, and is decoded alone; else it is prompt, and goes in chunks."""
-        return self.generated[self.n_done] if not self.is_decoded else True
+        return bool(self._flags[self.n_done]) if not self.is_decoded else True
 
-    def chunk(self, n_max: int) -> list[int]:
+    def chunk(self, n_max: int) -> Tokens:
         """The next prompt tokens, at most n_max; never such that a lonely one would be left over.
 
         A prompt token that is decoded alone belongs to another class of kernels than its neighbours
         (spec/engine.md §4), so chunks are of two and more wherever there are two.
         """
         start, n_max = self.n_done, max(n_max, 3)
-        stop = start
-        while stop < len(self.history) and stop - start < n_max + 2 and not self.generated[stop]:
-            stop += 1
-        n = stop - start
+        flags = self.generated[start : start + n_max + 2]
+        n = int(flags.argmax()) if flags.any() else len(flags)
         return self.history[start : start + (n_max - 1 if n == n_max + 1 else min(n, n_max))]
+
+    def n_common(self, tokens: Tokens, generated: Flags) -> int:
+        """How many leading tokens agree with the history, in themselves and in how they were decoded."""
+        return n_common(self.history, self.generated, tokens, generated)
 
     def shift(self) -> tuple[int, int] | None:
         """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""
@@ -134,8 +154,7 @@ class Flight:
             # Not decoded and not shown: the next call draws the very same token again.
             return self.finish("instructions")
         else:
-            self.history.append(token)
-            self.generated.append(True)
+            self._extend([token], True)
             self._ending = ending
         self.result.eog = eog
         self.result.sampled.append(token)
@@ -143,13 +162,21 @@ class Flight:
 
     def finish(self, reason: FinishReason) -> list[int]:
         self.finished = self.result.finish = reason
-        self.result.n_generated = len(self.history) - self._n_given
+        self.result.n_generated = self._n_history - self._n_given
         return []
 
     def held(self) -> tuple[Tokens, Flags]:
         """The tokens in the KV memory, unless shifted."""
-        n = self.n_done
-        return np.array(self.history[:n], np.int32), np.array(self.generated[:n], np.bool_)
+        return self._tokens[: self.n_done], self._flags[: self.n_done]
+
+    def _extend(self, tokens: ArrayLike, generated: ArrayLike) -> None:
+        first, self._n_history = self._n_history, self._n_history + np.size(tokens)
+        if self._n_history > len(self._tokens):
+            n_more = len(self._tokens) // 2 + np.size(tokens)
+            self._tokens = np.concatenate([self._tokens, np.empty(n_more, np.int32)])
+            self._flags = np.concatenate([self._flags, np.empty(n_more, np.bool_)])
+        self._tokens[first : self._n_history] = tokens
+        self._flags[first : self._n_history] = generated
 
     # -- rules
 
@@ -172,15 +199,14 @@ class Flight:
             if granted < wanted:
                 self._prompt_cut = "instructions"
                 break
-        self.history += request.prompt[:n].tolist()
-        self.generated += [False] * n
+        self._extend(request.prompt[:n], False)
 
     def _stop_reason(self, position: int | None = None) -> FinishReason | None:
         """Why nothing may be sampled now, the budget aside."""
         request = self.request
         if self._prompt_cut is not None:
             return self._prompt_cut
-        n_decoded = sum(self.result.prompt_chunks) + len(self.history) - self._n_given
+        n_decoded = sum(self.result.prompt_chunks) + self._n_history - self._n_given
         if request.max_decode is not None and n_decoded >= request.max_decode:
             return "length"
         if 0 <= request.n_predict <= len(self.result.sampled):
@@ -205,7 +231,7 @@ class Flight:
         if not self._has_begun:
             self._has_begun = True
             self.sampler.begin(self.history, self._n_continued())
-        token = self.sampler.sample(logits, len(self.history))
+        token = self.sampler.sample(logits, self._n_history)
         self.sampler.accept(token)
         self.result.sample_seconds += perf_counter() - started
         return token
@@ -222,6 +248,6 @@ class Flight:
         reverse = [text.encode("utf-8", "replace") for text in self.request.reverse_prompts if text]
         if not reverse:
             return False
-        recent = [*self.history[1 - _REVERSE_WINDOW :], token]
+        recent = [*self.history[1 - _REVERSE_WINDOW :].tolist(), token]
         text = b"".join(self.vocabulary.piece(token, True) for token in recent)
         return any(stop in text[-len(stop) - _REVERSE_SLACK :] for stop in reverse)

@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from canister.engine.sequence import KvSegment
 
 Bytes = NDArray[np.uint8]
 
@@ -143,7 +145,7 @@ def encode(layout: Layout, rows: Rows) -> bytes:
     return b"".join([header, *(x.tobytes() for x in rows.k), *(x.tobytes() for x in rows.v)])
 
 
-def decode(layout: Layout, data: bytes) -> Rows:
+def decode(layout: Layout, data: bytes | memoryview) -> Rows:
     """What `encode` made, as views. KvRowsError when it is not that, or of another layout."""
     if len(data) < _HEADER.size:
         raise KvRowsError(f"{len(data)} bytes are no KV rows")
@@ -172,25 +174,55 @@ def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int) -> Bytes:
         n += piece.count
     if n == 0:
         raise KvRowsError("no rows")
-    cells = np.zeros((n, 3), "<i4")
+    n_head_bytes = 12 * len(layout.k) + 12 * len(layout.v)
+    w = _Writer(np.empty(4 * (5 + n_streams) + 12 * n + n_head_bytes + n * layout.bytes_per_token, np.uint8))
+    w.u32(STATE_MAGIC, 0, n_streams, n)
+    cells = w.take(12 * n).view("<i4").reshape(n, 3)
+    cells[:] = (0, 1, 0)
     cells[:, 0] = np.arange(n)
-    cells[:, 1] = 1
-    out = [_u32(STATE_MAGIC, 0, n_streams, n), cells.view(np.uint8).ravel()]
-    out.append(_u32(layout.v_transposed, len(layout.k)))
+    w.u32(layout.v_transposed, len(layout.k))
     for i, (kind, row) in enumerate(layout.k):
-        out += [_u32(kind), _u64(row), *(p.k[i].ravel() for p in pieces)]
+        w.u32(kind)
+        w.u64(row)
+        np.concatenate([piece.k[i] for piece in pieces], axis=0, out=w.take(n * row).reshape(n, row))
     for i, shape in enumerate(layout.v):
         if layout.v_transposed:
-            out += [_u32(*shape), np.concatenate([p.v[i] for p in pieces], axis=1).ravel()]
+            w.u32(*shape)
+            _, element, count = shape
+            v = w.take(element * count * n).reshape(count, n, element)
+            np.concatenate([piece.v[i] for piece in pieces], axis=1, out=v)
         else:
-            out += [_u32(shape[0]), _u64(shape[1]), *(p.v[i].ravel() for p in pieces)]
-    out.append(_u32(*[0] * (n_streams - 1)))
-    return np.concatenate(out)
+            w.u32(shape[0])
+            w.u64(shape[1])
+            _, row = shape
+            np.concatenate([piece.v[i] for piece in pieces], axis=0, out=w.take(n * row).reshape(n, row))
+    w.u32(*[0] * (n_streams - 1))
+    return w.data
 
 
-def _u32(*values: int) -> Bytes:
-    return np.array(values, "<u4").view(np.uint8)
+def state_of(layout: Layout, segments: Iterable[KvSegment], n_max: int, n_streams: int) -> tuple[int, Bytes]:
+    """A state put together from stored rows, of at most n_max tokens, and of how many; none where they are unsound."""
+    pieces, n = [], 0
+    for segment in segments:
+        try:
+            rows = decode(layout, segment.rows)
+            pieces.append(rows.cut(layout, n, min(n + segment.count, n_max)))
+        except KvRowsError:
+            break
+        n += pieces[-1].count
+    return n, merge(layout, pieces, n_streams) if n else np.empty(0, np.uint8)
 
 
-def _u64(value: int) -> Bytes:
-    return np.array([value], "<u8").view(np.uint8)
+class _Writer:
+    def __init__(self, data: Bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, n: int) -> Bytes:
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def u32(self, *values: int) -> None:
+        self.take(4 * len(values))[:] = np.array(values, "<u4").view(np.uint8)
+
+    def u64(self, value: int) -> None:
+        self.take(8)[:] = np.array([value], "<u8").view(np.uint8)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import llama_cpp as lib
+import llama_cpp._ggml as _ggml
 import llama_cpp.llama_grammar as schema_converter
 import numpy as np
 from numpy.typing import NDArray
@@ -256,7 +257,7 @@ class Context:
         self,
         streams: Sequence[int],
         positions: Sequence[int],
-        tokens: Sequence[int],
+        tokens: Sequence[int] | NDArray[np.int32],
         outputs: Sequence[int],
     ) -> None:
         """Decode one row per token; `outputs`: rows whose logits are wanted. DecodeAborted, EngineFault."""
@@ -296,14 +297,31 @@ class Context:
         self._check(stream)
         lib.llama_memory_seq_add(self._memory, stream, start, stop, delta)
 
+    @property
+    def memory_address(self) -> int:
+        """Where llama.cpp's memory object lies, for kv_memory.py."""
+        return int(self._memory or 0)
+
     def state(self, stream: int) -> Bytes:
         """The state blob of a stream; a view that dies with the next call."""
-        self._check(stream)
-        size = lib.llama_state_seq_get_size(self._ctx, stream)
+        size = self.state_bytes(stream)
         if size > len(self._state):
             self._state = np.empty(size + size // 4, np.uint8)
-        data = ctypes.cast(self._state.ctypes.data, _BYTES)
-        return self._state[: lib.llama_state_seq_get_data(self._ctx, data, len(self._state), stream)]
+        return self._state[: self._read_state(stream, self._state)]
+
+    def copy_state(self, stream: int) -> Bytes:
+        """The state blob of a stream, in memory of its own."""
+        blob = np.empty(self.state_bytes(stream), np.uint8)
+        return blob[: self._read_state(stream, blob)]
+
+    def state_bytes(self, stream: int) -> int:
+        """How large the state blob of a stream is."""
+        self._check(stream)
+        return int(lib.llama_state_seq_get_size(self._ctx, stream))
+
+    def _read_state(self, stream: int, blob: Bytes) -> int:
+        data = ctypes.cast(blob.ctypes.data, _BYTES)
+        return int(lib.llama_state_seq_get_data(self._ctx, data, len(blob), stream))
 
     def set_state(self, stream: int, blob: Bytes) -> bool:
         """Replace a stream by a state blob; False, and an empty stream, when llama.cpp does not take it."""
@@ -318,6 +336,13 @@ class Context:
     def _check(self, stream: int) -> None:
         if not 0 <= stream < self.params.n_streams:
             raise EngineFault(f"stream {stream} of {self.params.n_streams}")
+
+
+def tensor_bytes() -> int:
+    """The size of a `struct ggml_tensor`: what a context takes for one, less the object header of 32 bytes."""
+    overhead = _ggml.libggml.ggml_tensor_overhead
+    overhead.restype = ctypes.c_size_t
+    return int(overhead()) - 32
 
 
 def _address(pointer: Any) -> int:

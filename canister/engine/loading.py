@@ -28,6 +28,7 @@ class LoadParams:
 
     name: what to call the file in messages. model_id: SHA-256 of the file. n_ctx: tokens of a conversation, 0 the
     model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 all cores, one for tiny models.
+    ram_bytes: memory for the states of conversations that lost their slot.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class LoadParams:
     rope: RopeParams = field(default_factory=RopeParams)
     n_slots: int = 0
     n_threads: int = 0
+    ram_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,11 @@ def _probe(model: Model, shape: ContextParams, name: str) -> Traits:
         return Traits(layout, rolls_back, needs_pairs, layout.bytes_per_token if layout else max(grown, 0))
     finally:
         context.close()
+
+
+def default_ram_bytes() -> int:
+    """An eighth of the memory that is available now, at most 1 GiB."""
+    return min(_available_bytes() // 8, 1 << 30)
 
 
 def _slots_by_memory(bytes_per_slot: int) -> int:

@@ -1,17 +1,27 @@
-"""Which conversations sit in the KV memory: slots, one per stream, with what each holds.
+"""Which conversations are at hand, in two tiers: slots, one per stream of the KV memory, and states parked beside it.
 
-Pure bookkeeping: whoever takes a slot brings its stream in line with `tokens`. A slot that is not busy may be
-taken from its conversation at any time, the least recently used first: its rows are in the caller's container.
+Pure bookkeeping, without llama.cpp: whoever takes a slot brings its stream in line with `tokens`. A slot that is not
+busy may be taken from its conversation at any time; then its state is parked, in so many bytes of memory, the least
+recently used dropped first. What is in neither tier stands in the caller's container.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.sequence import Flags, Tokens
+
+Bytes = NDArray[np.uint8]
+Logits = NDArray[np.float32]
+
+MIN_SHARED = 32  # tokens that another conversation's state must have beyond one's own to be worth setting
 
 _NO_TOKENS: Tokens = np.empty(0, np.int32)
 _NO_FLAGS: Flags = np.empty(0, np.bool_)
@@ -21,57 +31,187 @@ _NO_FLAGS: Flags = np.empty(0, np.bool_)
 class Slot:
     """One stream of the KV memory.
 
-    key: the conversation it belongs to; None: free, or, while busy, to be freed.
+    key: the conversation it belongs to; None: free, or, while busy, to be freed. caller: whose conversation it is.
     tokens, generated: what it held when it was given back. logits: those after the last of them, if known.
     n_stored: of how many leading tokens the KV rows were handed out, or came from outside.
     """
 
     stream: int
     key: str | None = None
+    caller: str = ""
     busy: bool = False
     tokens: Tokens = field(default_factory=lambda: _NO_TOKENS)
     generated: Flags = field(default_factory=lambda: _NO_FLAGS)
-    logits: NDArray[np.float32] | None = None
+    logits: Logits | None = None
     n_stored: int = 0
     last_used: int = 0
 
-    def hold(self, tokens: Tokens, generated: Flags, logits: NDArray[np.float32] | None, n_stored: int) -> None:
+    def hold(self, tokens: Tokens, generated: Flags, logits: Logits | None, n_stored: int) -> None:
         self.tokens, self.generated, self.logits, self.n_stored = tokens, generated, logits, n_stored
 
     def hold_nothing(self) -> None:
         self.hold(_NO_TOKENS, _NO_FLAGS, None, 0)
 
 
-class Residency:
-    """The slots of a context."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Parked:
+    """A conversation's state beside the KV memory: what a slot notes, and the state as llama.cpp takes it back.
 
-    def __init__(self, n_slots: int) -> None:
+    from_disk: read from a container, for a call that needs it next. fresh_until: monotonic time up to which no other
+    such state may drive it out.
+    """
+
+    key: str
+    caller: str
+    tokens: Tokens
+    generated: Flags
+    logits: Logits | None
+    n_stored: int
+    state: Bytes
+    from_disk: bool = False
+    fresh_until: float = 0.0
+
+    @property
+    def n_bytes(self) -> int:
+        arrays = (self.tokens, self.generated, self.state, *(() if self.logits is None else (self.logits,)))
+        return sum(array.nbytes for array in arrays)
+
+
+class Parking:
+    """Parked states by conversation, least recently used first; never more than max_bytes. From any thread."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._states: OrderedDict[str, Parked] = OrderedDict()
+        self._n_bytes = 0
+        self._lock = threading.Lock()
+
+    @property
+    def n_bytes(self) -> int:
+        return self._n_bytes
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def put(self, parked: Parked) -> None:
+        """Keep a state in place of the conversation's former one; one that is too large is not kept.
+
+        One from disk does not drive out fresh ones: they are needed before it.
+        """
+        with self._lock:
+            self._remove(parked.key)
+            kept = self._fresh() if parked.from_disk else {}
+            if parked.n_bytes > self.max_bytes - sum(kept.values()):
+                return
+            self._states[parked.key] = parked
+            self._n_bytes += parked.n_bytes
+            while self._n_bytes > self.max_bytes:
+                self._remove(next(key for key in self._states if key not in kept))
+
+    def has_room(self, n_bytes: int) -> bool:
+        """Would a state of this size from disk be kept?"""
+        with self._lock:
+            return n_bytes <= self.max_bytes - sum(self._fresh().values())
+
+    def _fresh(self) -> dict[str, int]:
+        now = monotonic()
+        return {key: each.n_bytes for key, each in self._states.items() if now < each.fresh_until}
+
+    def get(self, key: str | None) -> Parked | None:
+        return self._states.get(key) if key is not None else None
+
+    def take(self, key: str) -> Parked | None:
+        with self._lock:
+            return self._remove(key)
+
+    def use(self, parked: Parked) -> None:
+        """A state was used for another conversation, and stays."""
+        with self._lock:
+            if self._states.get(parked.key) is parked:
+                self._states[parked.key] = replace(parked, fresh_until=0.0)
+                self._states.move_to_end(parked.key)
+
+    def of(self, caller: str) -> list[Parked]:
+        """The states of a caller's conversations."""
+        with self._lock:
+            return [parked for parked in self._states.values() if parked.caller == caller]
+
+    def _remove(self, key: str) -> Parked | None:
+        parked = self._states.pop(key, None)
+        if parked is not None:
+            self._n_bytes -= parked.n_bytes
+        return parked
+
+
+def _nobody() -> Collection[str]:
+    return ()
+
+
+class Residency:
+    """The slots of a context, and the states parked beside it."""
+
+    def __init__(self, n_slots: int, ram_bytes: int = 0) -> None:
         self.slots = [Slot(stream) for stream in range(n_slots)]
+        self.parking = Parking(ram_bytes)
         self._by_key: dict[str, Slot] = {}
         self._clock = 0
 
-    def take(self, key: str | None) -> Slot | None:
-        """The conversation's own slot, else a free one, else the least recently used; None when all are busy.
+    def take(
+        self,
+        key: str | None,
+        caller: str = "",
+        *,
+        waiting: Callable[[], Collection[str | None]] = _nobody,
+        park: Callable[[Slot], None] | None = None,
+    ) -> Slot | None:
+        """The conversation's own slot, else a free one, else one taken from a conversation; None when all are busy.
 
-        A slot of another conversation comes emptied. Also None while the conversation's own slot is busy.
+        A slot of another conversation comes emptied; `park` is shown it before. Also None while the conversation's
+        own slot is busy. waiting: keys of the calls that want a slot next; theirs are taken last.
         """
         slot = self._by_key.get(key) if key is not None else None
         if slot is None:
-            idle = [slot for slot in self.slots if not slot.busy]
-            if not idle:
+            slot = self._choose(waiting)
+            if slot is None:
                 return None
-            free = [slot for slot in idle if slot.key is None]
-            slot = free[0] if free else min(idle, key=lambda slot: slot.last_used)
+            if park is not None and slot.key is not None:
+                park(slot)
             self._drop(slot)
             if key is not None:
                 slot.key = key
                 self._by_key[key] = slot
         elif slot.busy:
             return None
-        slot.busy = True
+        slot.busy, slot.caller = True, caller
         self._clock += 1
         slot.last_used = self._clock
         return slot
+
+    def _choose(self, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
+        """Free ones first, then those that nobody waits for; of the less recently used half, a busy one's neighbour.
+
+        llama.cpp computes neighbouring streams together, and splits where there is a gap.
+        """
+        idle = [slot for slot in self.slots if not slot.busy]
+        candidates = [slot for slot in idle if slot.key is None]
+        if idle and not candidates:
+            wanted = set(waiting())
+            candidates = [slot for slot in idle if slot.key not in wanted] or idle
+            candidates.sort(key=lambda slot: slot.last_used)
+            candidates = candidates[: (len(candidates) + 1) // 2]
+        busy = [slot.stream for slot in self.slots if slot.busy]
+
+        def distance(slot: Slot) -> int:
+            return min((abs(slot.stream - stream) for stream in busy), default=0)
+
+        return min(candidates, key=lambda slot: (distance(slot), slot.last_used), default=None)
+
+    def of(self, caller: str) -> Iterator[Slot]:
+        """The slots of a caller's conversations."""
+        return (slot for slot in self.slots if slot.key is not None and slot.caller == caller)
+
+    def slot_of(self, key: str | None) -> Slot | None:
+        return self._by_key.get(key) if key is not None else None
 
     def give_back(self, slot: Slot) -> None:
         """The slot stays with its conversation, unless that was forgotten meanwhile or has no name."""
@@ -80,7 +220,8 @@ class Residency:
             slot.hold_nothing()
 
     def forget(self, key: str) -> None:
-        """Free the conversation's slot; a busy one when it is given back."""
+        """Free the conversation's slot, a busy one when it is given back, and drop its parked state."""
+        self.parking.take(key)
         slot = self._by_key.get(key)
         if slot is not None:
             self._drop(slot)

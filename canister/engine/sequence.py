@@ -40,7 +40,7 @@ class KvSegment:
 
     first: int
     count: int
-    rows: bytes
+    rows: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class GenerateRequest:
     """One bounded call. The conversation is `prefix` (already decoded once, reusable) followed by `prompt`.
 
     key: the conversation's name for residency; None for one that is forgotten after the call.
+    caller: whose it is. The KV rows of a caller's conversations may be used for each other, nobody else's ever.
     prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one), not prompt.
     prompt: tokens still to be decoded, in logical batches of at most the context's n_batch.
     max_decode: the most tokens, prompt or generated, to decode in this call; None for no limit.
@@ -55,6 +56,7 @@ class GenerateRequest:
     seed: of the chat; the draw at position p depends on (seed, p) only.
     restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
         segments as are sound, possibly none; the engine decodes again what is missing.
+    n_stored: of how many leading prefix tokens the container has KV rows.
     keep: False for queries: whatever is decoded is rolled back at the end.
     want_rows: hand out the KV rows at the end.
     on_tokens: called on the event loop with tokens just sampled, at most once a step.
@@ -73,6 +75,7 @@ class GenerateRequest:
     context_shift: bool = False
     n_keep: int = 0
     restore: Callable[[int], list[KvSegment]] | None = None
+    n_stored: Callable[[], int] | None = None
     budget: Budget | None = None
     keep: bool = True
     want_rows: bool = True
@@ -110,3 +113,11 @@ class GenerateResult:
     @property
     def n_prompt_decoded(self) -> int:
         return sum(self.prompt_chunks)
+
+
+def n_common(tokens: Tokens, generated: Flags, others: Tokens, others_generated: Flags) -> int:
+    """How many leading tokens agree, in themselves and in whether they were generated."""
+    n = min(len(tokens), len(generated), len(others), len(others_generated))
+    differ = (tokens[:n] != others[:n]) | (generated[:n] != others_generated[:n])
+    at = int(differ.argmax()) if n else 0
+    return at if n and differ[at] else n

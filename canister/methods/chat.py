@@ -116,6 +116,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     meter = call.meter = todo.meter(call, call.limit)
     if meter.policy == "yield" and (todo.decodes or call.is_over_limit()):
         meter.check_first_step()
+    await conversations.fetch(call, engine, chat, prompt, n_cached)
     result = await engine.generate(
         GenerateRequest(
             key=chat.path,
@@ -131,6 +132,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
             context_shift=args.context_shift,
             n_keep=args.keep,
             restore=lambda n_tokens: conversations.stored_rows(chat, engine, n_tokens),
+            n_stored=lambda: conversations.n_stored_rows(chat, engine, n_cached),
             budget=meter,
             keep=todo.keeps,
             want_rows=todo.keeps,

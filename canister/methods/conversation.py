@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from canister.engine.residency import MIN_SHARED
 from canister.errors import CanisterError, Conflict
 from canister.methods.files import SIDECAR
+from canister.methods.prompt_cache import CACHE_FOLDER
 from canister.store.cache_file import CacheHeader
+from canister.telemetry import get_logger
 
 if TYPE_CHECKING:
     from canister.caches import OpenCache
     from canister.call import Call
     from canister.engine.engine import Engine
     from canister.engine.sequence import Flags, GenerateResult, KvSegment, Tokens
+
+log = get_logger(__name__)
 
 FORMAT_ID = "llama-canister-prompt-cache-v1"
 
@@ -66,12 +71,51 @@ def common_prefix(a: Tokens, b: Tokens) -> int:
 def stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> list[KvSegment]:
     """KV rows of the first n tokens, as far as they are sound and fit the engine's context. Runs on its thread."""
     cache = conversation.cache
-    if cache is None or not engine.info.kv_layout or cache.container.header.kv_layout != engine.info.kv_layout:
+    if cache is None or not cache.fits(engine.info):
         return []
     try:
         return cache.segments(n_tokens)
     except (CanisterError, OSError):
         return []  # the tokens are at hand: what cannot be read is computed again
+
+
+def n_stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> int:
+    """Of how many of the first n tokens the container should have usable rows."""
+    cache = conversation.cache
+    return cache.container.n_with_rows(n_tokens) if cache is not None and cache.fits(engine.info) else 0
+
+
+async def fetch(call: Call, engine: Engine, conversation: Conversation, prompt: Tokens, n_cached: int) -> None:
+    """Read what a run can start from into the engine's memory, if it is not at hand there.
+
+    That is the run's own container, and where it begins anew, the one of the caller's that begins most like the prompt.
+    """
+    nearby, path = engine.nearby, conversation.path
+    flags = np.zeros(len(prompt), np.bool_)
+    flags[:n_cached] = conversation.generated[:n_cached]
+    is_new = n_cached == 0 or n_cached < len(conversation.tokens)
+    if not is_new and nearby.n_own(path, prompt[:n_cached], flags) == n_cached:
+        return
+    n_near = nearby.n_at_hand(call.caller, prompt, flags)
+
+    def read() -> None:
+        cache, n_best = conversation.cache, n_near
+        if n_cached >= n_near + MIN_SHARED and path is not None and cache is not None and cache.fits(engine.info):
+            n_best = n_cached
+            nearby.park(path, call.caller, prompt[:n_cached], flags[:n_cached], cache.segments)
+        if is_new and len(prompt) >= n_best + MIN_SHARED:
+            folder = f"{CACHE_FOLDER}/{call.caller}/sessions"
+            n_least = n_best + MIN_SHARED
+            found = call.canister.caches.closest(folder, engine.info, prompt, flags, n_least=n_least, but=path)
+            if found is not None:
+                other, n = found
+                nearby.park(other.info.path, call.caller, prompt[:n], flags[:n], other.segments)
+
+    if len(prompt) >= n_near + MIN_SHARED and nearby.has_room(n_near + MIN_SHARED):
+        try:
+            await asyncio.to_thread(read)
+        except (CanisterError, OSError) as error:
+            log.info("stored KV rows could not be read", path=path, reason=str(error))
 
 
 async def write(

@@ -49,6 +49,7 @@ _HEADER = struct.Struct("<8sII32sQ")
 _RECORD = struct.Struct("<4sIIQ")
 _KV_CHECK = struct.Struct("<I")
 _N_CHECK = 8
+_BLOCK_BYTES = 4 << 20  # of KV rows that are read at once
 _READ_AHEAD = 4096  # bytes; so that a record's head and, mostly, its tokens come in one read
 
 
@@ -75,7 +76,7 @@ class Segment:
     first: int
     count: int
     n_live: int
-    kv: bytes
+    kv: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +180,23 @@ class CacheFile:
         )
         return extended, data
 
-    def segments(self, n_tokens: int) -> list[Segment]:
-        """Sound KV rows of the first n_tokens tokens, without gaps from 0 on; ends before the first damage."""
-        found: list[Segment] = []
+    def n_with_rows(self, n_tokens: int) -> int:
+        """Of how many of the first n_tokens tokens KV rows were written, without gaps from 0 on; sound or not."""
+        n = 0
         for live in self._live:
             if live.first >= n_tokens or not live.kv_bytes:
                 break
-            kv = self._kv_of(live)
+            n = min(live.first + live.n_live, n_tokens)
+        return n
+
+    def segments(self, n_tokens: int) -> list[Segment]:
+        """Sound KV rows of the first n_tokens tokens, without gaps from 0 on; ends before the first damage."""
+        found: list[Segment] = []
+        read = _in_blocks(self._read)
+        for live in self._live:
+            if live.first >= n_tokens or not live.kv_bytes:
+                break
+            kv = _kv_of(live, read)
             if not kv:
                 break
             found.append(Segment(live.first, live.count, min(live.n_live, n_tokens - live.first), kv))
@@ -207,21 +218,12 @@ class CacheFile:
         parts = [data]
         for live in self._live:
             tokens, generated = self._tokens_of(live)
-            cache, data = cache.extended(live.first, tokens, generated, self._kv_of(live))
+            cache, data = cache.extended(live.first, tokens, generated, bytes(_kv_of(live, self._read)))
             parts.append(data)
         if len(cache.tokens) > len(self.tokens):
             cache, data = cache.extended(len(self.tokens), (), ())
             parts.append(data)
         return cache, b"".join(parts)
-
-    def _kv_of(self, live: _Live) -> bytes:
-        """The record's KV rows; none when they are damaged or missing."""
-        try:
-            data = self._read(live.kv_offset, live.kv_bytes + _KV_CHECK.size)
-        except StoreDamaged:
-            return b""
-        kv, check = data[: live.kv_bytes], data[live.kv_bytes :]
-        return kv if check == _kv_check(kv, live.check) else b""
 
     def _tokens_of(self, live: _Live) -> tuple[Tokens, Flags]:
         """All tokens of a record: those that the conversation has, and for KV rows that cannot be cut, the others."""
@@ -335,6 +337,29 @@ def _decode_tokens(data: bytes, count: int) -> tuple[Tokens, Flags]:
     return tokens, np.unpackbits(bits, count=count, bitorder="little").astype(np.bool_)
 
 
+def _kv_of(live: _Live, read: Reader | Callable[[int, int], memoryview]) -> bytes | memoryview:
+    """The record's KV rows; none when they are damaged or missing."""
+    try:
+        data = read(live.kv_offset, live.kv_bytes + _KV_CHECK.size)
+    except StoreDamaged:
+        return b""
+    kv, check = data[: live.kv_bytes], data[live.kv_bytes :]
+    return kv if check == _kv_check(kv, live.check) else b""
+
+
+def _in_blocks(read: Reader) -> Callable[[int, int], memoryview]:
+    """A reader for what is read in order: it asks for large blocks, and answers views of them."""
+    start, block = 0, memoryview(b"")
+
+    def view(offset: int, size: int) -> memoryview:
+        nonlocal start, block
+        if not start <= offset <= offset + size <= start + len(block):
+            start, block = offset, memoryview(read(offset, max(size, _BLOCK_BYTES)))
+        return block[offset - start : offset - start + size]
+
+    return view
+
+
 def _reader_of(data: bytes) -> Reader:
     return lambda offset, size: data[offset : offset + size]
 
@@ -355,5 +380,5 @@ def _strong_check(previous: bytes, data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_N_CHECK, key=previous).digest()
 
 
-def _kv_check(kv: bytes, check: bytes) -> bytes:
+def _kv_check(kv: bytes | memoryview, check: bytes) -> bytes:
     return _KV_CHECK.pack(zlib.crc32(kv, zlib.crc32(check)))

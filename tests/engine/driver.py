@@ -81,6 +81,7 @@ class Chat:
             prefix_generated=np.array(self.generated, np.bool_),
             prompt=np.array(self.prompt, np.int32),
             restore=self._restore if use_rows else None,
+            n_stored=self._n_stored,
         )
         request = replace(request, **changes)
         result = await self.engine.generate(request)
@@ -123,6 +124,9 @@ class Chat:
         if result.rows:
             kept.append(KvSegment(result.rows_first, len(self.tokens) - result.rows_first, result.rows))
         self.segments = kept
+
+    def _n_stored(self) -> int:
+        return sum(segment.count for segment in self.segments)
 
     def _restore(self, n: int) -> list[KvSegment]:
         live = [segment for segment in self.segments if segment.first < n]

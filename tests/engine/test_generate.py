@@ -319,6 +319,7 @@ def test_damaged_rows_are_decoded_again(drive: Drive) -> None:
     chat = driver.chat("k")
     whole = driver.run(chat.answer(some_prompt(1), 10, [8] * 9))
     n = len(chat.segments)
+    driver.engine.forget("k")
     for damage in (b"", b"KVR1", chat.segments[1].rows, chat.segments[2].rows[:-1], b"\0" * 4000):
         broken = chat.copy("broken")
         broken.segments[2] = replace(broken.segments[2], rows=damage)

@@ -1,0 +1,51 @@
+"""What is known of conversations outside the engine's thread: how much is at hand, and bringing stored rows near.
+
+Reading a container and putting a state together takes its time, so it is done in a worker thread, while others decode;
+the engine's thread then only sets the state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+
+from canister.engine.kv_rows import Layout, state_of
+from canister.engine.residency import Parked, Residency, Slot
+from canister.engine.sequence import Flags, KvSegment, Tokens, n_common
+
+FRESH_SECONDS = 60.0  # a state that was read for a call is kept for it so long, however many others are read
+
+
+class Nearby:
+    """From any thread. A look at the slots may be outdated when it is used: nothing depends on its being right."""
+
+    def __init__(self, residency: Residency, layout: Layout | None, n_streams: int) -> None:
+        self._residency = residency
+        self._layout = layout
+        self._n_streams = n_streams
+
+    def n_own(self, key: str | None, tokens: Tokens, generated: Flags) -> int:
+        """How many leading tokens the slot of a conversation holds, or its parked state."""
+        places: list[Slot | Parked | None] = [self._residency.slot_of(key), self._residency.parking.get(key)]
+        return max((n_common(tokens, generated, each.tokens, each.generated) for each in places if each), default=0)
+
+    def n_at_hand(self, caller: str, tokens: Tokens, generated: Flags) -> int:
+        """The same for any conversation of a caller."""
+        places: list[Slot | Parked] = [*self._residency.of(caller), *self._residency.parking.of(caller)]
+        return max((n_common(tokens, generated, each.tokens, each.generated) for each in places), default=0)
+
+    def has_room(self, n_tokens: int) -> bool:
+        """Could the state of so many tokens be parked, without driving out one that was not used yet?"""
+        n_bytes = n_tokens * self._layout.bytes_per_token if self._layout is not None else 0
+        return n_bytes > 0 and self._residency.parking.has_room(n_bytes)
+
+    def park(
+        self, key: str, caller: str, tokens: Tokens, generated: Flags, segments: Callable[[int], list[KvSegment]]
+    ) -> None:
+        """Put a conversation's state together from stored rows, and park it. Slow: in a worker thread."""
+        if self._layout is None:
+            return
+        n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams)
+        if n:
+            tokens, generated, fresh_until = tokens[:n].copy(), generated[:n].copy(), monotonic() + FRESH_SECONDS
+            self._residency.parking.put(Parked(key, caller, tokens, generated, None, n, state, True, fresh_until))

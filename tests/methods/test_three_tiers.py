@@ -1,0 +1,221 @@
+"""Where a run starts from: the slot, memory, the container, another chat of the same caller. Whatever it is, the answer
+and every count of the record are the same; only the engine's counters tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canister.engine.engine import EngineStats
+from canister.records import RunOutputRecord
+from tests.harness import CONTROLLER, GREEDY, STORY_MODEL, Harness, canister_in, needs_story_model, someone
+
+pytestmark = [pytest.mark.anyio, needs_story_model]
+
+STORIES = ["Lily had a red ball", "Tom saw a big dog", "One day it was raining", "The cat sat in a tree"]
+SYSTEM = (
+    "Once upon a time there was a little girl named Lily. She loved to play outside in the park. One day she saw a big "
+    "red ball and a small brown dog. The dog was very happy and wanted to play with the ball too. "
+)
+SAMPLED = ("--temp", "0.9", "--seed", "7")
+
+
+@asynccontextmanager
+async def story_in(folder: Path, **settings: Any) -> AsyncIterator[Harness]:
+    async with canister_in(folder, **settings) as harness:
+        if harness.canister.state.model_args is None:
+            await harness.load(STORY_MODEL, "--ctx-size", "512")
+        await harness.canister.loaded()
+        yield harness
+
+
+def stats(harness: Harness) -> EngineStats:
+    assert harness.canister.engine is not None
+    return harness.canister.engine.stats()
+
+
+async def tell(harness: Harness, n_calls: int, *flags: str) -> list[str]:
+    """All stories by turns, ten tokens a call; what was said."""
+    await harness.limit(10)
+    texts = ["" for _ in STORIES]
+    for _ in range(n_calls):
+        for i, story in enumerate(STORIES):
+            prompt = "" if texts[i] else story
+            record = await harness.run(prompt, *flags, cache=f"{i}.cache")
+            texts[i] += record.output
+    return texts
+
+
+@pytest.mark.parametrize("ram_cache", ["64M", "0"], ids=["memory", "disk"])
+async def test_more_chats_than_slots_go_on_by_restoring(tmp_path: Path, ram_cache: str) -> None:
+    async with story_in(tmp_path / "a", slots=4) as harness:
+        expected = await tell(harness, 6, *SAMPLED)
+        n_prompt = stats(harness).n_prompt_tokens
+    async with story_in(tmp_path / "b", slots=1, ram_cache=ram_cache) as harness:
+        assert await tell(harness, 6, *SAMPLED) == expected
+        seen = stats(harness)
+    assert seen.n_prompt_tokens == n_prompt  # nothing was decoded again
+    near, far = (seen.sources.memory, seen.sources.disk)
+    assert (near > 0, far > 0) == ((True, False) if ram_cache != "0" else (False, True))
+    assert seen.n_parked == (len(STORIES) - 1 if ram_cache != "0" else 0)
+
+
+async def test_after_a_restart_a_chat_goes_on_from_its_container(tmp_path: Path) -> None:
+    async with story_in(tmp_path / "a") as harness:
+        await harness.limit(60)
+        first = await harness.run(SYSTEM, *SAMPLED)
+        expected = await harness.run("", *SAMPLED)
+    async with story_in(tmp_path / "b") as harness:
+        await harness.limit(60)
+        assert await harness.run(SYSTEM, *SAMPLED) == first
+    async with story_in(tmp_path / "b") as harness:
+        record = await harness.run("", *SAMPLED)
+        seen = stats(harness)
+    assert record == expected
+    # The last token is decoded again, for its logits.
+    assert (seen.n_prompt_tokens, seen.sources.disk) == (1, record.n_prompt_tokens_cached)
+
+
+async def test_damaged_rows_are_computed_again(tmp_path: Path) -> None:
+    async with story_in(tmp_path / "a") as harness:
+        await harness.limit(30)
+        for prompt in (SYSTEM, SYSTEM, SYSTEM, ""):
+            await harness.run(prompt, *GREEDY)
+        expected = await harness.run("", *GREEDY)
+        file = harness.canister.stable.physical(f".canister_cache/{CONTROLLER}/sessions/prompt.cache")
+    async with story_in(tmp_path / "b") as harness:
+        await harness.limit(30)
+        for prompt in (SYSTEM, SYSTEM, SYSTEM, ""):
+            await harness.run(prompt, *GREEDY)
+        file = harness.canister.stable.physical(f".canister_cache/{CONTROLLER}/sessions/prompt.cache")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    async with story_in(tmp_path / "b") as harness:
+        record = await harness.run("", *GREEDY)
+        seen = stats(harness)
+    async with story_in(tmp_path / "b") as harness:  # the container is whole again
+        await harness.run("", *GREEDY)
+        whole = stats(harness)
+    assert record == expected
+    assert 0 < seen.sources.disk < (record.n_prompt_tokens_cached or 0)
+    assert whole.sources.disk > (record.n_prompt_tokens_cached or 0)
+    assert whole.n_prompt_tokens == 0
+
+
+ENDS = ["Then Tom came and", "The dog said to Lily"]
+
+
+@pytest.mark.parametrize("flags", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("where", ["slot", "memory", "disk", "disk without memory"])
+async def test_a_chat_starts_from_the_rows_of_another_of_its_caller(
+    tmp_path: Path, flags: tuple[str, ...], where: str
+) -> None:
+    how: dict[str, Any] = {"slots": 1 if where == "memory" else 4, "ram_cache": "0" if "without" in where else "64M"}
+    alone: list[list[RunOutputRecord]] = []
+    for i, end in enumerate(ENDS):
+        async with story_in(tmp_path / f"alone {i}") as harness:
+            await harness.limit(120)
+            alone.append([await harness.run(prompt, *flags, cache=f"{i}.cache") for prompt in (SYSTEM + end, "")])
+    async with AsyncStory(tmp_path / "shared", how) as story:
+        await story.harness.limit(120)
+        assert await story.harness.run(SYSTEM + ENDS[0], *flags, cache="0.cache") == alone[0][0]
+        if where == "memory":
+            await story.harness.run("A small", *flags, cache="other.cache")
+        if "disk" in where:
+            await story.restart()
+        before = stats(story.harness)
+        records = [await story.harness.run(prompt, *flags, cache="1.cache") for prompt in (SYSTEM + ENDS[1], "")]
+        after = stats(story.harness)
+        assert records == alone[1]
+        n_shared = after.sources.shared - before.sources.shared
+        n_prompt = records[0].n_prompt_tokens or 0
+        assert (n_shared > 60) == ("without" not in where)
+        assert after.n_prompt_tokens - before.n_prompt_tokens == n_prompt - n_shared
+        # Its container has the rows of all its tokens, those that it did not compute too.
+        await story.harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "0.cache"]})
+        await story.restart()
+        again = await story.harness.run("", *flags, cache="1.cache")
+        end = stats(story.harness)
+        assert (end.n_prompt_tokens, end.sources.shared) == (0, 0)
+        assert end.sources.disk == again.n_prompt_tokens_cached
+
+
+class AsyncStory:
+    """A canister that can be restarted."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self._folder, self._settings = folder, settings
+
+    async def __aenter__(self) -> AsyncStory:
+        self._running = story_in(self._folder, **self._settings)
+        self.harness = await self._running.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._running.__aexit__(None, None, None)
+
+    async def restart(self) -> None:
+        await self.__aexit__()
+        await self.__aenter__()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_nobody_starts_from_the_rows_of_another_principal(tmp_path: Path, restart: bool) -> None:
+    other = someone(1)
+    async with AsyncStory(tmp_path, {"slots": 4}) as story:
+        await story.harness.call("set_access", {"level": 1})
+        await story.harness.limit(150)
+        mine = await story.harness.run(SYSTEM, *GREEDY)
+        if restart:
+            await story.restart()
+        before = stats(story.harness)
+        theirs = await story.harness.run(SYSTEM, *GREEDY, caller=other)
+        after = stats(story.harness)
+        assert theirs == mine
+        assert after.n_prompt_tokens - before.n_prompt_tokens == theirs.n_prompt_tokens
+        assert after.sources == before.sources
+        # Nor when one of their own is at hand as well, and shorter.
+        await story.harness.run(SYSTEM + ENDS[0], *GREEDY, cache="long.cache")
+        before = stats(story.harness)
+        theirs = await story.harness.run(SYSTEM + ENDS[0], *GREEDY, caller=other, cache="long.cache")
+        n_shared = stats(story.harness).sources.shared - before.sources.shared
+        assert 60 < n_shared <= (mine.n_prompt_tokens or 0)
+
+
+async def test_a_removed_chat_gives_nothing(tmp_path: Path) -> None:
+    async with story_in(tmp_path, slots=1) as harness:
+        await harness.limit(150)
+        await harness.run(SYSTEM, *GREEDY)
+        await harness.run("A small", *GREEDY, cache="other.cache")
+        assert stats(harness).n_parked == 1
+        await harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "prompt.cache"]})
+        await harness.run(SYSTEM, *GREEDY, cache="third.cache")
+        assert stats(harness).sources.shared == 0
+
+
+async def test_memory_stays_below_its_bound(tmp_path: Path) -> None:
+    """Eight chats at once on two slots; some hundred kilobytes hold about three of them."""
+    bound = 150_000
+    async with story_in(tmp_path, slots=2, ram_cache=bound) as harness:
+        await harness.limit(12)
+
+        async def chat(name: str) -> list[str]:
+            prompt, texts = STORIES[len(name) % len(STORIES)], []
+            for _ in range(5):
+                texts.append((await harness.run("" if texts else prompt, *GREEDY, cache=name)).output)
+                assert stats(harness).parked_bytes <= bound
+            return texts
+
+        told = await asyncio.gather(*(chat("x" * i) for i in range(1, 9)))
+        seen = stats(harness)
+    assert told[:4] == told[4:]
+    assert seen.n_parked > 0
+    assert seen.sources.memory > 0
+    assert seen.sources.disk > 0
