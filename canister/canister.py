@@ -273,6 +273,7 @@ class Canister:
                 rope=args.rope,
                 n_slots=self.settings.slots,
                 n_threads=self.settings.threads,
+                max_pause_ms=self.settings.max_pause_ms,
             )
         )
         self._known[engine] = _EngineKey.of(known, args), cost_model

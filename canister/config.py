@@ -33,6 +33,7 @@ PER_CANISTER = (
     "balance_policy",
     "slots",
     "threads",
+    "max_pause_ms",
 )
 
 
@@ -72,6 +73,12 @@ class Settings(BaseSettings):
         0, ge=0, le=64, description="Chats resident in the KV memory of a model; 0: by memory, at most 8."
     )
     threads: int = Field(0, ge=0, description="Threads that decode; 0: chosen for the machine and the model.")
+    max_pause_ms: int = Field(
+        200,
+        ge=1,
+        description="Milliseconds that a chat may wait for its next token while prompts of others are decoded; it sets "
+        "the size of their chunks.",
+    )
     instruction_limit: InstructionLimit = Field(
         UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
     )
@@ -103,7 +110,8 @@ class Settings(BaseSettings):
     canisters: dict[str, dict[str, Any]] = Field(
         default={},
         description="Settings of single canisters, by name: instruction_limit, query_instruction_limit, budget_policy, "
-        "page_cost, subnet_nodes, balance_policy, slots, threads. In canister.toml: [canisters.llama_cpp]",
+        "page_cost, subnet_nodes, balance_policy, slots, threads, max_pause_ms. In canister.toml: "
+        "[canisters.llama_cpp]",
     )
 
     def of(self, canister: str) -> Settings:
