@@ -18,8 +18,10 @@ import numpy as np
 
 MIN_CHUNK = 2
 HEADROOM = 0.9  # of the pause is planned with: no two steps take the same
+UNKEPT = 0.25  # of the time of rows that alone take longer than the pause: prompts have to go on somehow
 N_PAUSES = 128  # that statistics are made of
 _WEIGHT = 0.3  # of a new measurement against all before
+_OUTLIER = 4.0  # times what was expected: more is the machine's hiccup, and is taken for so much
 _NEAR = 0.02  # an estimate so close to what was measured is left alone
 
 
@@ -31,7 +33,7 @@ class RowCost:
 
     def measured(self, n: int, seconds: float) -> None:
         before = self._seconds.get(n, seconds)
-        self._seconds[n] = before + _WEIGHT * (seconds - before)
+        self._seconds[n] = before + _WEIGHT * (min(seconds, _OUTLIER * before) - before)
 
     def seconds(self, n: int) -> float:
         """More rows take longer, but each row less."""
@@ -67,6 +69,8 @@ class ChunkCost:
 
     def measured(self, n: int, position: int, seconds: float) -> None:
         features = _features(n, position)
+        if self.largest:
+            seconds = min(seconds, _OUTLIER * self.seconds(n, position))
         known = self._classes.setdefault((n.bit_length(), position.bit_length()), _Class(features, seconds))
         mixed = [old + _WEIGHT * (new - old) for old, new in zip(known.features, features, strict=True)]
         known.features = mixed[0], mixed[1], mixed[2]
@@ -101,7 +105,8 @@ class Pace:
 
     def chunk(self, n_rows: int, n_steps: int, position: int, n_max: int) -> int:
         """Tokens of a chunk beside n_rows, when a call has a row in one of n_steps."""
-        left = HEADROOM * self.max_pause_seconds / n_steps - self.rows.seconds(n_rows)
+        pause, rows = self.max_pause_seconds / n_steps, self.rows.seconds(n_rows)
+        left = UNKEPT * rows if rows > pause else HEADROOM * pause - rows
         return self.chunks.fitting(left, position, n_max)
 
 
