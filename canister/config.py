@@ -34,6 +34,7 @@ PER_CANISTER = (
     "slots",
     "threads",
     "max_pause_ms",
+    "call_timeout",
 )
 
 
@@ -42,6 +43,7 @@ def _limit(value: object) -> object:
 
 
 InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]
+Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
 def default_data_dir() -> Path:
@@ -79,6 +81,9 @@ class Settings(BaseSettings):
         description="Milliseconds that a chat may wait for its next token while prompts of others are decoded; it sets "
         "the size of their chunks.",
     )
+    call_timeout: Seconds = Field(
+        None, description="Seconds that one call may take, waiting included; then it is cancelled and leaves no trace."
+    )
     instruction_limit: InstructionLimit = Field(
         UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
     )
@@ -110,8 +115,8 @@ class Settings(BaseSettings):
     canisters: dict[str, dict[str, Any]] = Field(
         default={},
         description="Settings of single canisters, by name: instruction_limit, query_instruction_limit, budget_policy, "
-        "page_cost, subnet_nodes, balance_policy, slots, threads, max_pause_ms. In canister.toml: "
-        "[canisters.llama_cpp]",
+        "page_cost, subnet_nodes, balance_policy, slots, threads, max_pause_ms, "
+        "call_timeout. In canister.toml: [canisters.llama_cpp]",
     )
 
     def of(self, canister: str) -> Settings:

@@ -35,8 +35,12 @@ class RowCost:
         before = self._seconds.get(n, seconds)
         self._seconds[n] = before + _WEIGHT * (min(seconds, _OUTLIER * before) - before)
 
+    def measured_seconds(self, n: int) -> float:
+        """0 if there was no such step yet."""
+        return self._seconds.get(n, 0.0)
+
     def seconds(self, n: int) -> float:
-        """More rows take longer, but each row less."""
+        """At most: more rows take longer, but each row less."""
         if n in self._seconds or not self._seconds:
             return self._seconds.get(n, 0.0)
         larger = [m for m in self._seconds if m > n]
@@ -103,10 +107,10 @@ class Pace:
         self.chunks = ChunkCost()
         self.pauses: deque[float] = deque(maxlen=N_PAUSES)
 
-    def chunk(self, n_rows: int, n_steps: int, position: int, n_max: int) -> int:
-        """Tokens of a chunk beside n_rows, when a call has a row in one of n_steps."""
-        pause, rows = self.max_pause_seconds / n_steps, self.rows.seconds(n_rows)
-        left = UNKEPT * rows if rows > pause else HEADROOM * pause - rows
+    def chunk(self, n_rows: int, n_next: int, n_steps: int, position: int, n_max: int) -> int:
+        """Tokens of a chunk after n_rows and before n_next at most, when a call has a row in one of n_steps."""
+        pause, rows = self.max_pause_seconds / n_steps, self.rows.measured_seconds(n_rows)
+        left = UNKEPT * rows if rows > pause else HEADROOM * pause - self.rows.seconds(n_next)
         return self.chunks.fitting(left, position, n_max)
 
 

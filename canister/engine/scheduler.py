@@ -147,8 +147,8 @@ class Scheduler(Generic[Call]):
             return Step(rows)
         chunk = min(prompts, key=lambda call: (*self._shares.order(call.caller), self._accounts[id(call)].chunk_turn))
         if rows or self._is_expecting(chunk):
-            n_rows = min(len(rows) + 1, self._max_rows or len(self.running))
-            n_chunk = self.pace.chunk(n_rows, self._round(wanting), chunk.position, self._max_chunk)
+            n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
+            n_chunk = self.pace.chunk(len(rows), n_next, self._round(wanting), chunk.position, self._max_chunk)
         else:
             n_chunk = min(BESIDE_PROMPTS if len(prompts) > 1 else ALONE, self._max_chunk)
         self._turn += 1

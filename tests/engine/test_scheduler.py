@@ -81,7 +81,7 @@ def test_a_pause_that_is_nearly_used_up_by_rows_gives_the_smallest_chunks() -> N
 
 
 def test_where_rows_alone_take_longer_than_the_pause_prompts_have_a_part_of_their_time() -> None:
-    world = World(2, Call("a", n_rows=1000), Call("b", n_prompt=3000), costs=Costs(rows=0.0, row=0.3))
+    world = World(2, Call("a", n_rows=1000), Call("b", n_prompt=3000), costs=Costs(rows=0.6, row=0.0))
     world.run(60)
     assert world.costs.of_chunk(world.chunks[-1][1], 0) == pytest.approx(UNKEPT * 0.6, abs=world.costs.token)
 
@@ -319,6 +319,7 @@ def test_pauses_stay_below_the_limit(costs: Costs, n_rows: int, n_prompt: int, m
     for call in [*world.scheduler.running]:
         world.scheduler.remove(call)
     since = world.now
+    world.scheduler.pace.pauses.clear()
 
     chats = [Call(str(i), str(i), n_rows=10**6) for i in range(n_rows)]
     prompts = [Call(name, n_prompt=n_prompt, n_rows=5) for name in "xyx"]
