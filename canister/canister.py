@@ -275,6 +275,7 @@ class Canister:
                 n_slots=self.settings.slots,
                 n_threads=self.settings.threads,
                 ram_bytes=default_ram_bytes() if self.settings.ram_cache is None else self.settings.ram_cache,
+                max_pause_ms=self.settings.max_pause_ms,
             )
         )
         self._known[engine] = _EngineKey.of(known, args), cost_model

@@ -35,6 +35,8 @@ PER_CANISTER = (
     "slots",
     "threads",
     "ram_cache",
+    "max_pause_ms",
+    "call_timeout",
 )
 
 
@@ -55,6 +57,7 @@ def _size(value: object) -> object:
 
 MemorySize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_size)]
 InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]
+Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
 def default_data_dir() -> Path:
@@ -91,6 +94,15 @@ class Settings(BaseSettings):
         description="Memory for the states of chats that lost their slot, such as 256M or 1G, 0 for none; "
         "auto: an eighth of what is available, at most 1G.",
     )
+    max_pause_ms: int = Field(
+        200,
+        ge=1,
+        description="Milliseconds that a chat may wait for its next token while prompts of others are decoded; it sets "
+        "the size of their chunks.",
+    )
+    call_timeout: Seconds = Field(
+        None, description="Seconds that one call may take, waiting included; then it is cancelled and leaves no trace."
+    )
     instruction_limit: InstructionLimit = Field(
         UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
     )
@@ -122,7 +134,8 @@ class Settings(BaseSettings):
     canisters: dict[str, dict[str, Any]] = Field(
         default={},
         description="Settings of single canisters, by name: instruction_limit, query_instruction_limit, budget_policy, "
-        "page_cost, subnet_nodes, balance_policy, slots, threads, ram_cache. In canister.toml: [canisters.llama_cpp]",
+        "page_cost, subnet_nodes, balance_policy, slots, threads, ram_cache, max_pause_ms, "
+        "call_timeout. In canister.toml: [canisters.llama_cpp]",
     )
 
     def of(self, canister: str) -> Settings:

@@ -4,7 +4,8 @@
 
 Only this module commits. A CanisterError is a reply (`Err`), a Trap a reject; both leave no trace but what they cost.
 Anything else that escapes a handler is a bug: rolled back, logged with its stack, rejected. A call that is cancelled
-before its commit began leaves no trace at all; one whose commit has begun is finished first.
+before its commit began, or whose time was over by then, leaves no trace at all; one whose commit has begun is finished
+first.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import TYPE_CHECKING
 
 from canister import telemetry
 from canister.call import Call
-from canister.errors import CanisterError, CanisterStopping, CanisterTrapped, InstructionLimit, MethodNotFound, Trap
+from canister.errors import (
+    CallTimeout,
+    CanisterError,
+    CanisterStopping,
+    CanisterTrapped,
+    InstructionLimit,
+    MethodNotFound,
+    Trap,
+)
 from canister.fees import Charge
 from canister.ingress import Answer, Known, Message
 from canister.interface import BY_NAME, Guard, Method, Mode
@@ -221,7 +230,7 @@ async def _run(
     try:
         with canister.running(call):
             try:
-                value = await handle(call)
+                value = await _in_time(call, handle(call))
                 if is_limited:
                     call.check_limit()
             except BaseException as error:
@@ -254,6 +263,18 @@ async def _run(
         ) from error
     finally:
         await _finish(call.release())
+
+
+async def _in_time(call: Call, work: Awaitable[object]) -> object:
+    """Raises CallTimeout when the time of a call is over before its commit begins; `work` has been cancelled then."""
+    seconds = call.canister.settings.call_timeout
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            return await work
+    except TimeoutError as error:
+        if not deadline.expired() or seconds is None:
+            raise
+        raise CallTimeout(call.canister.id, call.method, seconds) from error
 
 
 async def _commit(call: Call, charge: Charge) -> None:

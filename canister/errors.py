@@ -21,6 +21,7 @@
         CanisterStopped      IC0508                                          5       503
       NotController          IC0512                                          5       403
       Cancelled              the client went away                            4       499
+      CallTimeout            IC0202: the call took too long                  2       504
       CanisterTrapped        IC0503: a fault of ours                         5       500
 
 The record status is fixed by the specification and independent of the HTTP status, which is for REST callers only.
@@ -158,6 +159,21 @@ class Cancelled(Trap):
     reject_code = 4
     error_code = "cancelled"
     http_status = 499
+
+
+class CallTimeout(Trap):
+    """The call was not done in the time that the settings give it; nothing of it remains."""
+
+    reject_code = 2
+    error_code = "IC0202"
+    http_status = 504
+
+    def __init__(self, canister_id: str, method: str, seconds: float) -> None:
+        super().__init__(
+            f"{method} on canister {canister_id} was not done within {seconds:g} seconds (--call-timeout), waiting "
+            "included; it was cancelled and left no trace. Call again, let one call do less (--n-predict, "
+            "set_max_tokens), or raise the limit."
+        )
 
 
 class CanisterTrapped(Trap):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,15 +42,22 @@ class EngineStats:
     """What the engine is doing, and has done since it was loaded.
 
     n_prompt_tokens: decoded in chunks, as prompt or again. sources: tokens that need not be decoded.
+    waiting_of_callers: how many calls each caller has waiting, most first; no names. n_row_steps: steps with rows,
+    n_rows in all. pause_*_seconds: between two tokens of a call, of the last steps, the longest in each.
     """
 
     n_slots: int
     n_resident: int
     n_running: int
     n_waiting: int
+    waiting_of_callers: tuple[int, ...]
     n_steps: int
+    n_row_steps: int
     n_prompt_tokens: int
     n_rows: int
+    n_cancelled: int
+    pause_max_seconds: float
+    pause_mean_seconds: float
     busy_seconds: float
     sources: Sources
     n_parked: int
@@ -75,7 +83,7 @@ class Engine:
         self._model: Model | None = None
         self._decoding: Ticket | None = None  # whose chunk is being decoded
         self._over: list[Ticket] = []
-        self._n_steps = self._n_rows = self._n_prompt_tokens = 0
+        self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
         self._busy_seconds = 0.0
 
     # -- on the event loop
@@ -129,6 +137,7 @@ class Engine:
             return await asyncio.shield(call.done)
         except asyncio.CancelledError:
             if not call.done.done():
+                call.is_cancelled = True
                 self._inbox.put(lambda: self._cancel(call))
                 if self._decoding is call:
                     self._runner.abort()
@@ -150,14 +159,21 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """A look at the counters, for metrics; each by itself is sound."""
+        waiting = Counter(call.caller for call in [*self._scheduler.waiting])
+        pauses = [*self._scheduler.pace.pauses]
         return EngineStats(
             n_slots=self.info.n_slots,
             n_resident=len(self.residents()),
             n_running=len(self._scheduler.running),
-            n_waiting=len(self._scheduler.waiting),
+            n_waiting=waiting.total(),
+            waiting_of_callers=tuple(sorted(waiting.values(), reverse=True)),
             n_steps=self._n_steps,
+            n_row_steps=self._n_row_steps,
             n_prompt_tokens=self._n_prompt_tokens,
             n_rows=self._n_rows,
+            n_cancelled=self._n_cancelled,
+            pause_max_seconds=max(pauses, default=0.0),
+            pause_mean_seconds=sum(pauses) / max(1, len(pauses)),
             busy_seconds=self._busy_seconds,
             sources=replace(self._runner.sources),
             n_parked=len(self._residency.parking),
@@ -221,7 +237,9 @@ class Engine:
         self._residency = Residency(info.n_slots, self._params.ram_bytes)
         self._runner = Runner(loaded.context, loaded.traits, self._residency)
         self.nearby = Nearby(self._residency, loaded.traits.layout, loaded.context.params.n_streams)
-        self._scheduler: Scheduler[Ticket] = Scheduler(loaded.context.params.n_rows)
+        self._scheduler: Scheduler[Ticket] = Scheduler(
+            loaded.context.params.n_rows, max_pause_seconds=self._params.max_pause_ms / 1000
+        )
         self._candidates = Candidates(info.n_vocab)
         self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
 
@@ -232,6 +250,8 @@ class Engine:
             if is_idle and self._is_ending:
                 return
             self._take_commands(wait=is_idle)
+            if self._over:
+                self._tell()  # who has gone away does not wait for a step of the others
             started = perf_counter()
             self._step()
             self._busy_seconds += perf_counter() - started
@@ -290,6 +310,7 @@ class Engine:
 
     def _cancel(self, call: Ticket) -> None:
         if call.outcome is None and call.planned is not None:
+            self._n_cancelled += 1
             call.flight.finish("cancelled")
             self._finish(call)
 
@@ -326,20 +347,34 @@ class Engine:
 
     def _step(self) -> None:
         """Schedule, run, postprocess."""
-        for call in self._scheduler.admit(self._place):
-            self._advance(call, partial(self._runner.begin, call))
-        step = self._scheduler.schedule()
+        scheduler = self._scheduler
+        if scheduler.waiting and len(scheduler.running) < self.info.n_slots:
+            for call in scheduler.admit(self._place, self._is_resident):
+                self._advance(call, partial(self._runner.begin, call))
+        step = scheduler.schedule()
+        started = perf_counter()
         if step.rows:
             self._n_rows += len(step.rows)
+            self._n_row_steps += 1
+            self._runner.rearm()
             self._run(step.rows, partial(self._runner.decode_rows, step.rows))
-        chunk = step.chunk
+        rows_end = perf_counter()
+        chunk, n_chunk = step.chunk, 0
         if chunk is not None:
-            self._decoding = chunk
             n_before = chunk.flight.n_done
-            self._run([chunk], partial(self._runner.decode_chunk, chunk, step.n_chunk))
-            self._n_prompt_tokens += chunk.flight.n_done - n_before
+            self._runner.rearm()
+            self._decoding = chunk  # from here on a cancel aborts the decode; one that came before is seen here
+            if not chunk.is_cancelled:
+                self._run([chunk], partial(self._runner.decode_chunk, chunk, step.n_chunk))
             self._decoding = None
-        self._n_steps += 1
+            n_chunk = max(0, chunk.flight.n_done - n_before)
+            self._n_prompt_tokens += n_chunk
+        if step.rows or chunk is not None:
+            self._n_steps += 1
+            scheduler.account(step, rows_end - started, n_chunk, perf_counter() - rows_end)
+
+    def _is_resident(self, call: Ticket) -> bool:
+        return call.key is not None and any(slot.key == call.key for slot in self._residency.slots)
 
     def _place(self, call: Ticket) -> bool:
         call.placed = self._runner.place(call.request, lambda: [other.key for other in self._scheduler.waiting])
@@ -347,7 +382,6 @@ class Engine:
 
     def _run(self, calls: Sequence[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:
         try:
-            self._runner.rearm()
             reached = decode()
         except DecodeAborted:
             return  # whoever asked for it has sent a command as well; the others go on with the next step

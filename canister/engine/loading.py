@@ -29,6 +29,7 @@ class LoadParams:
     name: what to call the file in messages. model_id: SHA-256 of the file. n_ctx: tokens of a conversation, 0 the
     model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 all cores, one for tiny models.
     ram_bytes: memory for the states of conversations that lost their slot.
+    max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class LoadParams:
     n_slots: int = 0
     n_threads: int = 0
     ram_bytes: int = 0
+    max_pause_ms: int = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,39 @@
-"""Who is in the next step. Pure Python: policy is tested without a model.
+"""Who is in the next step. Pure Python: policy is tested without a model and without a clock.
 
-A step is at most two decodes: one row of every call that is generating, then one prompt chunk of one call.
-Prompt chunks go by turns, callers first, then a caller's calls; admission is first come, first served. Calls join
-and leave between steps. The size of a chunk is a matter of fairness only: it does not change a chat's logits.
+A step is at most two decodes: one row of every call that is generating, then one prompt chunk of one call. Calls join
+and leave between steps.
+
+- Slots and chunks go to the caller that was given least (`shares.py`), a slot among equals to whoever has fewest, then
+  to its calls in turn. A call is charged what is decoded for it, and a little in advance when it gets its slot, so that
+  many calls at once count at once.
+- Calls on one conversation run one after the other. Among equals, those whose conversation is resident go first.
+- Where rows are capped they take turns: callers get the same number, one more or less; then a caller's calls.
+- A chunk is so small that those who generate wait no longer than the set pause (`pace.py`), and so does the chat whose
+  client is about to send its next call. A call that is alone takes the largest.
+
+The size of a chunk is a matter of time only: it does not change a chat's logits.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
-BESIDE_ROWS = 32  # tokens of a chunk while others generate: it holds them up for some three steps of theirs
-BESIDE_PROMPTS = 128
-ALONE = 256
+from canister.engine.pace import Pace
+from canister.engine.shares import Shares
+
+ALONE = 256  # tokens of a chunk
+BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates
+ADVANCE = 16  # tokens that a call is charged for its slot; it has them back unless it decodes nothing at all
+MAX_PASSED = 8  # resident calls that may overtake one that is not
+MAX_PAUSE_SECONDS = 0.2
 
 
 class Schedulable(Protocol):
-    """What the scheduler looks at. A running call wants either a row or a chunk."""
+    """What the scheduler looks at. A running call wants either a row or a chunk, which begins at `position`."""
 
     @property
     def caller(self) -> str: ...
@@ -25,6 +41,8 @@ class Schedulable(Protocol):
     def key(self) -> str | None: ...
     @property
     def wants_row(self) -> bool: ...
+    @property
+    def position(self) -> int: ...
 
 
 Call = TypeVar("Call", bound=Schedulable)
@@ -32,70 +50,202 @@ Call = TypeVar("Call", bound=Schedulable)
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[Call]):
-    """rows: calls that decode one token each, together. chunk: the call whose prompt goes on by up to n_chunk."""
+    """rows: calls that decode one token each, together. chunk: the call whose prompt goes on, at `position`, by up to
+    n_chunk tokens."""
 
     rows: list[Call]
-    chunk: Call | None
-    n_chunk: int
+    chunk: Call | None = None
+    n_chunk: int = 0
+    position: int = 0
+
+
+@dataclass(slots=True)
+class _Account:
+    """Of a running call. in_advance: charged and not used yet. *_turn: when it had its last. row_end: likewise, in
+    seconds of the clock; None before the first."""
+
+    in_advance: float = ADVANCE
+    row_turn: int = 0
+    chunk_turn: int = 0
+    row_end: float | None = None
+    has_decoded: bool = False
 
 
 class Scheduler(Generic[Call]):
-    """Calls that wait for a slot, calls that have one, and whose turn it is."""
+    """Calls that wait for a slot, calls that have one, and whose turn it is.
 
-    def __init__(self, max_chunk: int) -> None:
-        self.waiting: list[Call] = []
+    max_rows: of a step; None: all. clock: seconds, for the pauses alone.
+    """
+
+    def __init__(
+        self,
+        max_chunk: int,
+        max_rows: int | None = None,
+        *,
+        max_pause_seconds: float = MAX_PAUSE_SECONDS,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self.waiting: list[Call] = []  # in order of arrival
         self.running: list[Call] = []
+        self.pace = Pace(max_pause_seconds)
         self._max_chunk = max_chunk
+        self._max_rows = max_rows
+        self._clock = clock
+        self._shares = Shares()
+        self._accounts: dict[int, _Account] = {}  # by id() of a running call
+        self._n_passed: Counter[int] = Counter()  # by id() of a waiting call
         self._turn = 0
-        self._caller_turns: dict[str, int] = {}  # of callers with a running call: their last turn
-        self._call_turns: dict[int, int] = {}  # the same by id() of a running call
+        self._row_turns: dict[str, int] = {}  # of callers: their last row
+        self._between: dict[str, float] = {}  # conversations between two calls: when the last one ended
+        self._started = 0.0
+        self._waited_since: float | None = None  # of the calls in this step: the longest ago that one had a row
 
     def add(self, call: Call) -> None:
+        self._shares.join(call.caller)
         self.waiting.append(call)
+        if call.key is not None:
+            self._between.pop(call.key, None)
 
-    def admit(self, place: Callable[[Call], bool]) -> list[Call]:
+    def admit(self, place: Callable[[Call], bool], is_resident: Callable[[Call], bool] = lambda _: False) -> list[Call]:
         """Move calls from waiting to running while `place` finds a slot for them; those that moved, in order.
 
-        Calls on one conversation never run together: a later one waits, and lets others pass.
+        Takes time for each waiting call: not to be called while no slot is free.
         """
         admitted: list[Call] = []
-        left: list[Call] = []
-        keys = {call.key for call in self.running} - {None}
-        full = False
-        for call in self.waiting:
-            if full or call.key in keys:
-                left.append(call)
-            elif place(call):
-                admitted.append(call)
-                self._call_turns[id(call)] = 0
-                self._caller_turns.setdefault(call.caller, 0)
-            else:
-                full = True
-                left.append(call)
-            if call.key is not None:
-                keys.add(call.key)
-        self.waiting = left
-        self.running += admitted
+        while (call := self._first(is_resident)) is not None and place(call):
+            self.waiting.remove(call)
+            self.running.append(call)
+            del self._n_passed[id(call)]
+            self._accounts[id(call)] = _Account()
+            self._shares.give(call.caller, ADVANCE)
+            admitted.append(call)
         return admitted
 
     def remove(self, call: Call) -> None:
         """A call that ended or was cancelled, wherever it is."""
         if call in self.waiting:
             self.waiting.remove(call)
-        if call in self.running:
+            del self._n_passed[id(call)]
+        elif call in self.running:
             self.running.remove(call)
-            del self._call_turns[id(call)]
-            if not any(other.caller == call.caller for other in self.running):
-                del self._caller_turns[call.caller]
+            account = self._accounts.pop(id(call))
+            if account.has_decoded and account.in_advance:
+                self._shares.give(call.caller, -account.in_advance)
+            if call.key is not None and account.row_end is not None:
+                self._between[call.key] = self._clock()
+        else:
+            return
+        self._shares.leave(call.caller)
 
     def schedule(self) -> Step[Call]:
         """The next step of the calls that are running."""
-        rows = [call for call in self.running if call.wants_row]
+        self._started = self._clock()
+        wanting = [call for call in self.running if call.wants_row]
+        rows = self._rows(wanting)
         prompts = [call for call in self.running if not call.wants_row]
         if not prompts:
-            return Step(rows, None, 0)
-        chunk = min(prompts, key=lambda call: (self._caller_turns[call.caller], self._call_turns[id(call)]))
+            return Step(rows)
+        chunk = min(prompts, key=lambda call: (*self._shares.order(call.caller), self._accounts[id(call)].chunk_turn))
+        if rows or self._is_expecting(chunk):
+            n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
+            n_chunk = self.pace.chunk(len(rows), n_next, self._round(wanting), chunk.position, self._max_chunk)
+        else:
+            n_chunk = min(BESIDE_PROMPTS if len(prompts) > 1 else ALONE, self._max_chunk)
         self._turn += 1
-        self._caller_turns[chunk.caller] = self._call_turns[id(chunk)] = self._turn
-        n_chunk = BESIDE_ROWS if rows else BESIDE_PROMPTS if len(prompts) > 1 else ALONE
-        return Step(rows, chunk, min(n_chunk, self._max_chunk))
+        account = self._accounts[id(chunk)]
+        account.chunk_turn, account.has_decoded = self._turn, True
+        return Step(rows, chunk, n_chunk, chunk.position)
+
+    def account(self, step: Step[Call], rows_seconds: float, n_chunk: int, chunk_seconds: float) -> None:
+        """What became of a step: n_chunk tokens of the chunk were decoded, 0 if it was aborted."""
+        if step.rows:
+            rows_end = self._started + rows_seconds
+            if self._waited_since is not None:
+                self.pace.pauses.append(rows_end - self._waited_since)
+            for call in step.rows:
+                if (account := self._accounts.get(id(call))) is not None:
+                    account.row_end = rows_end
+            self.pace.rows.measured(len(step.rows), rows_seconds)
+        if step.chunk is not None and n_chunk:
+            self.pace.chunks.measured(n_chunk, step.position, chunk_seconds)
+            self._charge(step.chunk, n_chunk)
+
+    # -- turns
+
+    def _first(self, is_resident: Callable[[Call], bool]) -> Call | None:
+        """The waiting call whose turn it is."""
+        keys = {call.key for call in self.running} - {None}
+        n_running = Counter(call.caller for call in self.running)
+        ranks: dict[str, tuple[float, int]] = {}  # of callers
+        best = (float("inf"), 0)
+        equals: list[Call] = []  # of the callers with the best rank, in order of arrival
+        for call in self.waiting:
+            if call.key is not None:
+                if call.key in keys:
+                    continue
+                keys.add(call.key)
+            rank = ranks.get(call.caller)
+            if rank is None:
+                rank = ranks[call.caller] = self._shares.lead(call.caller) // ADVANCE, n_running[call.caller]
+            if rank < best:
+                best, equals = rank, []
+            if rank == best:
+                equals.append(call)
+        for i, call in enumerate(equals):
+            if self._n_passed[id(call)] >= MAX_PASSED or is_resident(call):
+                self._n_passed.update(map(id, equals[:i]))
+                return call
+        return equals[0] if equals else None
+
+    def _rows(self, wanting: list[Call]) -> list[Call]:
+        """All of them, or as many as may be."""
+        rows = wanting
+        if self._max_rows is not None and len(wanting) > self._max_rows:
+            rows = self._capped(wanting, self._max_rows)
+        ends = [end for call in rows if (end := self._accounts[id(call)].row_end) is not None]
+        self._waited_since = min(ends, default=None)
+        for call in rows:
+            self._accounts[id(call)].has_decoded = True
+            self._charge(call, 1)
+        return rows
+
+    def _round(self, wanting: list[Call]) -> int:
+        """Steps in which every call has had a row."""
+        if self._max_rows is None or len(wanting) <= self._max_rows:
+            return 1
+        n_calls = Counter(call.caller for call in wanting)
+        n_turns = -(-len(n_calls) // self._max_rows)
+        n_each = max(1, self._max_rows // len(n_calls))
+        return n_turns * -(-max(n_calls.values()) // n_each)
+
+    def _capped(self, wanting: list[Call], max_rows: int) -> list[Call]:
+        n_given: Counter[str] = Counter()
+        left = {id(call): call for call in wanting}
+
+        def order(call: Call) -> tuple[int, int, int]:
+            return n_given[call.caller], self._row_turns.get(call.caller, 0), self._accounts[id(call)].row_turn
+
+        for _ in range(max_rows):
+            call = min(left.values(), key=order)
+            del left[id(call)]
+            self._turn += 1
+            n_given[call.caller] += 1
+            self._accounts[id(call)].row_turn = self._turn
+            self._row_turns[call.caller] = self._turn
+        callers = {call.caller for call in wanting}
+        self._row_turns = {caller: turn for caller, turn in self._row_turns.items() if caller in callers}
+        return [call for call in wanting if id(call) not in left]
+
+    def _charge(self, call: Call, n: int) -> None:
+        account = self._accounts.get(id(call))  # None: it has ended with this step
+        from_advance = min(account.in_advance, n) if account is not None else 0
+        if account is not None:
+            account.in_advance -= from_advance
+        if n > from_advance:
+            self._shares.give(call.caller, n - from_advance)
+
+    def _is_expecting(self, chunk: Call) -> bool:
+        """Is another chat between two calls, so recently that its next one may come while the chunk is decoded?"""
+        since = self._clock() - self.pace.max_pause_seconds
+        self._between = {key: ended for key, ended in self._between.items() if ended > since}
+        return bool(self._between.keys() - {chunk.key})

@@ -22,7 +22,10 @@ Outcome = GenerateResult | Exception
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """`outcome` is set when the call is over, and handed over at the end of the step; `done` is the loop's."""
+    """`outcome` is set when the call is over, and handed over at the end of the step; `done` is the loop's.
+
+    is_cancelled: set by the loop, looked at by the thread before it decodes for this call alone.
+    """
 
     request: GenerateRequest
     loop: asyncio.AbstractEventLoop
@@ -32,6 +35,7 @@ class Ticket:
     placed: Slot | None = None
     shown: list[int] = field(default_factory=list)  # tokens sampled in this step
     outcome: Outcome | None = None
+    is_cancelled: bool = False
 
     @property
     def caller(self) -> str:
@@ -44,6 +48,10 @@ class Ticket:
     @property
     def wants_row(self) -> bool:
         return self.flight.wants_row
+
+    @property
+    def position(self) -> int:
+        return self.flight.position
 
     @property
     def flight(self) -> Flight:

@@ -1,0 +1,61 @@
+"""Fair shares among callers: who has been given how much, against an even share of it.
+
+An even share grows with all that is given, divided by the callers that are there. A caller's lead is what it was given
+beyond that; whoever has the smallest is next. Who comes begins at the even share: having been away earns nothing and
+costs nothing, but a lead is remembered until the even share has caught up, so that going away does not shed it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+MAX_LEAD = 256.0  # tokens; more, either way, is forgotten: what nobody else wanted is no debt
+_MANY = 1024
+
+
+class Shares:
+    """By caller. What is given is in tokens; anything that is additive would do."""
+
+    def __init__(self) -> None:
+        self._n_calls: Counter[str] = Counter()
+        self._given: dict[str, float] = {}
+        self._turns: dict[str, int] = {}
+        self._turn = 0
+        self._even = 0.0
+
+    def join(self, caller: str) -> None:
+        """The caller has one more call here."""
+        if not self._n_calls[caller]:
+            self._given[caller] = max(self._given.get(caller, 0.0), self._even)
+        self._n_calls[caller] += 1
+
+    def leave(self, caller: str) -> None:
+        """One of the caller's calls is over."""
+        self._n_calls[caller] -= 1
+        if not self._n_calls[caller]:
+            del self._n_calls[caller]
+            self._turns.pop(caller, None)
+            if self._given[caller] <= self._even:
+                del self._given[caller]
+            if len(self._given) > len(self._n_calls) + _MANY:
+                self._given = {
+                    name: given for name, given in self._given.items() if name in self._n_calls or given > self._even
+                }
+
+    def give(self, caller: str, n: float) -> None:
+        """Note what the caller was given; also when it has just left."""
+        self._turn += 1
+        if caller in self._n_calls:
+            self._turns[caller] = self._turn
+        given = self._even + self.lead(caller) + n
+        self._even += n / max(1, len(self._n_calls))
+        self._given[caller] = min(given, self._even + MAX_LEAD)
+
+    def lead(self, caller: str) -> float:
+        """Tokens beyond the even share; negative: short of it."""
+        lead = self._given.get(caller, self._even) - self._even
+        return max(-MAX_LEAD, min(lead, MAX_LEAD))
+
+    def order(self, caller: str) -> tuple[float, int]:
+        """Whose is the smallest is next: by lead, then whoever was given something longest ago."""
+        return self.lead(caller), self._turns.get(caller, 0)

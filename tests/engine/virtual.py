@@ -1,0 +1,129 @@
+"""An engine without a model: calls that are only numbers, a scheduler, and a clock that steps move on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from canister.engine.scheduler import Scheduler
+
+
+@dataclass(eq=False)
+class Call:
+    """n_prompt, n_rows: still to be decoded. position: tokens in the KV memory. The rest is noted for the tests."""
+
+    caller: str
+    key: str | None = None
+    n_prompt: int = 0
+    n_rows: int = 3
+    position: int = 0
+    added_at: int = 0
+    admitted_at: int | None = None
+    ended_at: int | None = None
+    row_ends: list[float] = field(default_factory=list)
+
+    @property
+    def wants_row(self) -> bool:
+        return self.n_prompt == 0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds: of a step of rows, and of a chunk, each with a part for the pass, per token, and for what is before."""
+
+    rows: float = 0.040
+    row: float = 0.005
+    chunk: float = 0.030
+    token: float = 0.004
+    attention: float = 0.0
+
+    def of_rows(self, n: int) -> float:
+        return self.rows + self.row * n
+
+    def of_chunk(self, n: int, position: int) -> float:
+        return self.chunk + self.token * n + self.attention * n * (position + n / 2)
+
+
+class World:
+    """A scheduler with so many slots, and what became of its calls."""
+
+    def __init__(
+        self,
+        n_slots: int,
+        *calls: Call,
+        costs: Costs | None = None,
+        max_chunk: int = 256,
+        max_rows: int | None = None,
+        max_pause_seconds: float = 0.2,
+    ) -> None:
+        self.now = 0.0
+        self.n_steps = 0
+        self.costs = costs or Costs()
+        self.n_slots = n_slots
+        self.scheduler: Scheduler[Call] = Scheduler(
+            max_chunk, max_rows=max_rows, max_pause_seconds=max_pause_seconds, clock=lambda: self.now
+        )
+        self.given: Counter[str] = Counter()
+        self.chunks: list[tuple[Call, int]] = []
+        self.add(*calls)
+
+    def add(self, *calls: Call) -> None:
+        for call in calls:
+            call.added_at = self.n_steps
+            self.scheduler.add(call)
+
+    def admit(self) -> list[Call]:
+        if len(self.scheduler.running) == self.n_slots:
+            return []
+        admitted = self.scheduler.admit(lambda _: len(self.scheduler.running) < self.n_slots)
+        for call in admitted:
+            call.admitted_at = self.n_steps
+        return admitted
+
+    def step(self) -> None:
+        """As the engine does it."""
+        self.admit()
+        step = self.scheduler.schedule()
+        assert len(step.rows) == len(set(step.rows))
+        assert all(call.wants_row for call in step.rows)
+        rows_seconds = self.costs.of_rows(len(step.rows)) if step.rows else 0.0
+        self.now += rows_seconds
+        self.n_steps += 1
+        for call in step.rows:
+            call.n_rows -= 1
+            call.row_ends.append(self.now)
+            self._decoded(call, 1)
+        n_chunk, chunk_seconds = 0, 0.0
+        if step.chunk is not None:
+            assert step.n_chunk >= 2
+            n_chunk = min(step.n_chunk, step.chunk.n_prompt)
+            chunk_seconds = self.costs.of_chunk(n_chunk, step.chunk.position)
+            self.now += chunk_seconds
+            step.chunk.n_prompt -= n_chunk
+            self.chunks.append((step.chunk, n_chunk))
+            self._decoded(step.chunk, n_chunk)
+        self.scheduler.account(step, rows_seconds, n_chunk, chunk_seconds)
+
+    def run(self, n_steps: int) -> None:
+        for _ in range(n_steps):
+            self.step()
+
+    def run_until_ended(self, *calls: Call, within: int) -> None:
+        n_before = self.n_steps
+        while any(call.ended_at is None for call in calls):
+            assert self.n_steps - n_before < within, f"{within} steps were not enough"
+            self.step()
+
+    def _decoded(self, call: Call, n: int) -> None:
+        call.position += n
+        self.given[call.caller] += n
+        if call.n_prompt == call.n_rows == 0:
+            call.ended_at = self.n_steps
+            self.scheduler.remove(call)
+
+
+def pauses(calls: Sequence[Call], since: float = 0.0) -> list[float]:
+    """Between two rows of one call, of those after `since`."""
+    return [later - earlier for call in calls for earlier, later in pairwise(call.row_ends) if earlier >= since]
