@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import Executable, select
 from sqlalchemy.dialects.sqlite import insert
 
+from canister import admission
 from canister import state as states
+from canister.admission import Admission
 from canister.caches import Caches
 from canister.chats import Chats
 from canister.config import Settings
@@ -81,6 +83,8 @@ class Canister:
         self.chats = Chats(self.database)
         self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)
+        self.admission = Admission(canister_id, admission.of_calls(self.settings))
+        self.streams = Admission(canister_id, admission.of_streams(self.settings))
         self.locks = NamedLocks()
         self.model_gate = Gate()
         self.engine: Engine | None = None

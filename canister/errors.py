@@ -15,8 +15,11 @@
       CanisterNotFound       IC0301                                          3       404
       MethodNotFound         IC0536                                          5       404
       MessageTooLarge        the message is over the ingress limit           4       413
+      TooSlow                the client sends or takes too little            4       408
       InstructionLimit       IC0522                                          5       429
       OutOfCycles            IC0207                                          2       402
+      CallerBusy             IC0201: too much of this caller at once         2       429
+      CanisterBusy           IC0201: too much of all callers at once         2       503
       CanisterStopping       IC0509: or the server is shutting down          5       503
         CanisterStopped      IC0508                                          5       503
       NotController          IC0512                                          5       403
@@ -138,6 +141,30 @@ class OutOfCycles(Trap):
             f"Canister {canister_id} is out of cycles: please top up the canister with at least "
             f"{missing_cycles} additional cycles"
         )
+
+
+class CallerBusy(Trap):
+    """Too many calls of one caller are running and waiting; this one was not begun."""
+
+    reject_code = 2
+    error_code = "IC0201"
+    http_status = 429
+
+
+class CanisterBusy(Trap):
+    """Too many calls of all callers together are running and waiting; this one was not begun."""
+
+    reject_code = 2
+    error_code = "IC0201"
+    http_status = 503
+
+
+class TooSlow(Trap):
+    """The client did not send its request, or take its answer, in time."""
+
+    reject_code = 4
+    error_code = "request_timeout"
+    http_status = 408
 
 
 class CanisterStopping(Trap):

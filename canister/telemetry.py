@@ -22,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
-from canister.errors import Cancelled
+from canister.errors import CallerBusy, Cancelled, CanisterBusy
 
 # -- logs
 
@@ -149,6 +149,26 @@ def counted(canister: str, method: str) -> Iterator[Outcome]:
     finally:
         _REQUESTS.labels(canister, method, label).inc()
         _REQUEST_SECONDS.labels(method).observe(time.perf_counter() - started)
+
+
+_REFUSED = Counter(
+    "canister_refused",
+    "Requests sent away because of a limit, by its scope: caller, canister or server.",
+    ("canister", "scope"),
+    registry=REGISTRY,
+)
+
+
+@contextmanager
+def refusals(canister: str, counted_as: str | None = None) -> Iterator[None]:
+    """Count a request that is sent away inside. counted_as: its method, if nobody else counts it as a request."""
+    try:
+        yield
+    except (CallerBusy, CanisterBusy) as error:
+        _REFUSED.labels(canister, "caller" if isinstance(error, CallerBusy) else "canister").inc()
+        if counted_as is not None:
+            _REQUESTS.labels(canister, counted_as, "reject").inc()
+        raise
 
 
 _INSTRUCTIONS = Counter(
