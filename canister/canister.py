@@ -165,6 +165,11 @@ class Canister:
             if not self._calls:
                 self._idle.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """True while no call runs."""
+        return not self._calls
+
     def check_started(self) -> None:
         """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""
         if self.state.is_stopped:

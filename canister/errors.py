@@ -15,7 +15,6 @@
       CanisterNotFound       IC0301                                          3       404
       MethodNotFound         IC0536                                          5       404
       MessageTooLarge        the message is over the ingress limit           4       413
-      TooSlow                the client sends or takes too little            4       408
       InstructionLimit       IC0522                                          5       429
       OutOfCycles            IC0207                                          2       402
       CallerBusy             IC0201: too much of this caller at once         2       429
@@ -157,14 +156,6 @@ class CanisterBusy(Trap):
     reject_code = 2
     error_code = "IC0201"
     http_status = 503
-
-
-class TooSlow(Trap):
-    """The client did not send its request, or take its answer, in time."""
-
-    reject_code = 4
-    error_code = "request_timeout"
-    http_status = 408
 
 
 class CanisterStopping(Trap):

@@ -117,6 +117,8 @@ _REQUEST_SECONDS = Histogram(
 )
 _REQUESTS_RUNNING = Gauge("canister_requests_running", "Requests that are being worked on.", registry=REGISTRY)
 
+CONNECTIONS = Gauge("canister_connections", "Connections that are open.", registry=REGISTRY)
+
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -159,13 +161,18 @@ _REFUSED = Counter(
 )
 
 
+def refused(scope: str, canister: str = "") -> None:
+    """Count a request that is sent away. scope: caller, canister or server."""
+    _REFUSED.labels(canister, scope).inc()
+
+
 @contextmanager
 def refusals(canister: str, counted_as: str | None = None) -> Iterator[None]:
     """Count a request that is sent away inside. counted_as: its method, if nobody else counts it as a request."""
     try:
         yield
     except (CallerBusy, CanisterBusy) as error:
-        _REFUSED.labels(canister, "caller" if isinstance(error, CallerBusy) else "canister").inc()
+        refused("caller" if isinstance(error, CallerBusy) else "canister", canister)
         if counted_as is not None:
             _REQUESTS.labels(canister, counted_as, "reject").inc()
         raise
