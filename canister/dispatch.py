@@ -219,6 +219,11 @@ def inspect(host: Host) -> list[dict[str, object]]:
     return [canister.summary() for canister in host.canisters]
 
 
+def observe(host: Host) -> dict[str, dict[str, float]]:
+    """What the metrics say of each canister as it is now; no callers, no names of files."""
+    return {canister.name: canister.observed() for canister in host.canisters}
+
+
 def argument_bytes(value: object) -> int:
     """Size of an argument, by its contents: the same through every door, whatever form it came in."""
     if isinstance(value, str):
@@ -304,6 +309,13 @@ async def _run(
             else:
                 await _finish(call.rollback())
             telemetry.count_cost(canister.name, name, charge.instructions, charge.cycles)
+            if isinstance(value, RunOutputRecord) and value.n_prompt_tokens is not None:
+                telemetry.count_tokens(
+                    canister.name,
+                    prompt=value.n_prompt_tokens_decoded or 0,
+                    generated=value.n_tokens_generated or 0,
+                    cached=value.n_prompt_tokens_cached or 0,
+                )
             return Reply(value, charge=charge)
     except CanisterError as error:
         outcome = _outcome(call, error, err)

@@ -61,7 +61,8 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
-    return Response(telemetry.metrics_text(), media_type=telemetry.METRICS_CONTENT_TYPE)
+    observed = dispatch.observe(request.app.state.host)
+    return Response(telemetry.metrics_text(observed), media_type=telemetry.METRICS_CONTENT_TYPE)
 
 
 async def canisters(request: Request) -> Response:
