@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     max_calls: int = Field(
         256, ge=1, description="Calls that a canister works on at once; more wait, in fair turns among their callers."
     )
-    max_calls_per_caller: int = Field(64, ge=1, description="Calls of one caller that a canister works on at once.")
+    max_calls_per_caller: int = Field(32, ge=1, description="Calls of one caller that a canister works on at once.")
     max_queue: int = Field(
         1024, ge=0, description="Calls that may wait for a canister; more are refused with 503, or rejected (IC0201)."
     )

@@ -68,6 +68,8 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
         if self._is_busy():
             self.head_since, self._n_head = None, 0
             return
+        if not self._n_head:
+            self.head_since = self.loop.time()
         self._n_head += len(data)
         if self._n_head > MAX_HEAD_BYTES:
             self.transport.abort()
@@ -108,7 +110,8 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
         if self._n_buffered:
             is_slow = before is not None and before - self._n_buffered < n_least
         elif self.head_since is not None:
-            if self.loop.time() - self.head_since > self._settings.header_seconds:
+            is_rest = self.cycle is not None and not self._n_head  # between two requests; uvicorn ends that
+            if not is_rest and self.loop.time() - self.head_since > self._settings.header_seconds:
                 self.transport.abort()
             return
         else:

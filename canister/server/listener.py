@@ -19,6 +19,7 @@ from canister.host import Host
 from canister.server.connection import Connection
 
 BACKLOG = 1024
+KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is closed just when it is used again
 CLOSING_SECONDS = 1  # for connections to end by themselves
 
 
@@ -72,6 +73,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 ws="none",
                 http=partial(Connection, host.settings),  # type: ignore[arg-type]  # called, and nothing else
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 proxy_headers=False,  # nobody asks for the peer's address
                 timeout_graceful_shutdown=CLOSING_SECONDS,  # when it begins to shut down, the time to drain is over
             )
