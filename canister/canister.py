@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import Executable, select
 from sqlalchemy.dialects.sqlite import insert
 
+from canister import admission, telemetry
 from canister import state as states
+from canister.admission import Admission
 from canister.caches import Caches
 from canister.chats import Chats
 from canister.config import Settings
@@ -82,6 +84,8 @@ class Canister:
         self.chats = Chats(self.database)
         self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)
+        self.admission = Admission(canister_id, admission.of_calls(self.settings))
+        self.streams = Admission(canister_id, admission.of_streams(self.settings))
         self.locks = NamedLocks()
         self.model_gate = Gate()
         self.engine: Engine | None = None
@@ -162,6 +166,11 @@ class Canister:
             if not self._calls:
                 self._idle.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """True while no call runs."""
+        return not self._calls
+
     def check_started(self) -> None:
         """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""
         if self.state.is_stopped:
@@ -210,6 +219,33 @@ class Canister:
             "model": self.engine.info.description if self.engine is not None else None,
         }
 
+    def observed(self) -> dict[str, float]:
+        """What the metrics say of it: telemetry.OBSERVED."""
+        values: dict[str, float] = {
+            "canister_ready": self.ready and self.load_error is None,
+            "canister_calls_running": self.admission.n_running,
+            "canister_calls_waiting": self.admission.n_waiting,
+            "canister_streams_running": self.streams.n_running,
+            "canister_cycle_balance": self.ledger.cycles,
+            "canister_stable_bytes": self.stable.total_bytes(),
+        }
+        engine = self.engine
+        if engine is None:
+            return values
+        stats = engine.stats()
+        return values | {
+            "canister_engine_slots": stats.n_slots,
+            "canister_engine_resident": stats.n_resident,
+            "canister_engine_kv_tokens": sum(engine.residents().values()),
+            "canister_engine_kv_capacity_tokens": stats.n_slots * engine.info.n_ctx,
+            "canister_engine_running": stats.n_running,
+            "canister_engine_waiting": stats.n_waiting,
+            "canister_engine_steps_total": stats.n_steps,
+            "canister_engine_rows_total": stats.n_rows,
+            "canister_engine_prompt_tokens_total": stats.n_prompt_tokens,
+            "canister_engine_busy_seconds_total": stats.busy_seconds,
+        }
+
     def heap_bytes(self) -> int:
         """Wasm heap that the loaded model would take on the IC (rough: the cost model's formula)."""
         return BASE_HEAP_BYTES if self.cost_model is None else self.cost_model.heap_bytes
@@ -228,8 +264,9 @@ class Canister:
 
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
-        await asyncio.to_thread(transaction.prepare)
-        await asyncio.wrap_future(transaction.commit())
+        with telemetry.committing(self.name):
+            await asyncio.to_thread(transaction.prepare)
+            await asyncio.wrap_future(transaction.commit())
 
     async def rollback(self, transaction: Transaction) -> None:
         """Take away what was prepared; nothing happens after a commit."""

@@ -124,6 +124,45 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         8 * 1024 * 1024, ge=1024, description="Largest body of a call; larger ones are refused with 413."
     )
+    max_held_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024, description="Bodies of requests held in memory at once; beyond that: 503."
+    )
+    max_calls: int = Field(
+        256, ge=1, description="Calls that a canister works on at once; more wait, in fair turns among their callers."
+    )
+    max_calls_per_caller: int = Field(32, ge=1, description="Calls of one caller that a canister works on at once.")
+    max_queue: int = Field(
+        1024, ge=0, description="Calls that may wait for a canister; more are refused with 503, or rejected (IC0201)."
+    )
+    max_queue_per_caller: int = Field(
+        128, ge=0, description="Calls of one caller that may wait; more are refused with 429, or rejected (IC0201)."
+    )
+    max_streams: int = Field(
+        16, ge=1, description="Files that a canister sends and receives at once as streams; beyond that: 503."
+    )
+    max_streams_per_caller: int = Field(4, ge=1, description="Of those, streams of one caller; beyond that: 429.")
+    max_connections: int = Field(
+        1024, ge=1, description="Connections at once; then the longest idle one is closed, or a new one gets 503."
+    )
+    header_seconds: float = Field(
+        20.0, gt=0, description="How long a client may take to send the head of a request; then it is disconnected."
+    )
+    stall_seconds: float = Field(
+        30.0, gt=0, description="How long a client may be slower than 1 KB/s while it sends a body or takes an answer."
+    )
+    max_stable_bytes: int = Field(
+        500 * 1024**3, ge=1, description="Bytes of all files in the stable memory of a canister."
+    )
+    max_files: int = Field(1_000_000, ge=1, description="Files and folders in the stable memory of a canister.")
+    max_cache_bytes_per_caller: int = Field(
+        64 * 1024**3, ge=1, description="Bytes of the prompt caches that one caller has in a canister."
+    )
+    max_cache_files_per_caller: int = Field(
+        20_000, ge=1, description="Files and folders of the prompt caches of one caller; most caches have two files."
+    )
+    max_log_bytes: int = Field(
+        16 * 1024 * 1024, ge=1024, description="Size at which a --log-file begins anew; the one before stays as .1."
+    )
     sync_call_seconds: float = Field(
         10.0, ge=0, description="How long an IC call is waited for before its client is told to poll."
     )

@@ -1,6 +1,6 @@
 """One message, from the door to the commit. Every transport ends here.
 
-    guard → arguments → handler → instruction limit → commit everything, or nothing → reply | reject
+    place → guard → arguments → handler → instruction limit → commit everything, or nothing → reply | reject
 
 Only this module commits. A CanisterError is a reply (`Err`), a Trap a reject; both leave no trace but what they cost.
 Anything else that escapes a handler is a bug: rolled back, logged with its stack, rejected. A call that is cancelled
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from canister.records import ApiError, FileUploadRecord, Record, RunOutputRecord
 from canister.telemetry import get_logger
 
 if TYPE_CHECKING:
+    from canister.admission import Place
     from canister.canister import Canister
     from canister.host import Host
     from canister.methods.files import FileStream
@@ -76,12 +78,18 @@ async def execute(
     decode: Callable[[], object],
     record: Recorder | None = None,
 ) -> Reply:
-    """Run one method.
+    """Run one method, when it is its caller's turn.
 
     decode: makes the argument from what the door received; called after the guard, and only if the method takes one.
     record: for updates; not called when nothing is committed. Raises Trap for a reject.
     """
+    async with _place(canister, method.guard, caller):
+        return await _execute(canister, method, caller, decode, record)
 
+
+async def _execute(
+    canister: Canister, method: Method, caller: str, decode: Callable[[], object], record: Recorder | None
+) -> Reply:
     async def handle(call: Call) -> object:
         _admit(call, method.guard, runs_stopped=method.runs_stopped)
         if method.arg is None:
@@ -107,10 +115,14 @@ def submit(
 ) -> asyncio.Future[Answer]:
     """Run one method for a message that may come more than once: the second time, its answer is given again.
 
-    The call goes on when nobody waits for it. Raises CanisterStopping; the future may have it too.
+    The call goes on when nobody waits for it. Raises CanisterStopping, which the future may have too, and for a new
+    message CallerBusy or CanisterBusy.
     """
     if not method.runs_stopped:
         canister.check_started()
+
+    is_new = canister.ingress.find(message.id) is None
+    place = _place(canister, method.guard, message.caller, counted_as=method.name) if is_new else None
 
     async def run() -> Answer:
         committed: list[Answer] = []
@@ -123,7 +135,8 @@ def submit(
         outcome: Reply | Trap
         with telemetry.counted(canister.name, method.name) as counted:
             try:
-                outcome = await execute(canister, method, message.caller, decode, record)
+                async with place or nullcontext():
+                    outcome = await _execute(canister, method, message.caller, decode, record)
                 counted.is_ok = outcome.error is None
             except CanisterStopping:
                 raise
@@ -134,7 +147,10 @@ def submit(
             await canister.ingress.record_alone(message, committed[0])
         return committed[0]
 
-    return canister.ingress.submit(message, run)
+    future = canister.ingress.submit(message, run)
+    if place is not None:
+        future.add_done_callback(lambda _: place.leave())  # also when it was cancelled before it began
+    return future
 
 
 def find_message(canister: Canister, id: bytes) -> Known | None:
@@ -152,7 +168,13 @@ async def store_stream(canister: Canister, caller: str, path: str, offset: int, 
     An upload that breaks off can go on at the size that was confirmed last.
     """
     guard = BY_NAME["file_upload_chunk"].guard
+    async with _stream_place(canister, guard, caller):
+        return await _store_stream(canister, guard, caller, path, offset, blocks)
 
+
+async def _store_stream(
+    canister: Canister, guard: Guard, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]
+) -> Reply:
     async def check(call: Call) -> None:
         guard(call)
 
@@ -179,19 +201,36 @@ async def store_stream(canister: Canister, caller: str, path: str, offset: int, 
 
 
 async def read_stream(canister: Canister, caller: str, path: str) -> FileStream | Reply:
-    """Open a file of stable memory for reading: as `file_download_chunk`, without its limit on size."""
+    """Open a file of stable memory for reading: as `file_download_chunk`, without its limit on size.
+
+    The stream is to be closed, whether it was read or not.
+    """
+    guard = BY_NAME["file_download_chunk"].guard
 
     async def handle(call: Call) -> FileStream:
-        BY_NAME["file_download_chunk"].guard(call)
-        return files.open_stream(call, path)
+        guard(call)
+        return files.open_stream(call, path, place.leave)
 
-    reply = await _run(canister, "file_download_chunk", caller, handle, is_update=False, err=ApiError)
-    return reply if reply.error is not None else reply.value  # type: ignore[return-value]
+    place = _stream_place(canister, guard, caller)
+    try:
+        reply = await _run(canister, "file_download_chunk", caller, handle, is_update=False, err=ApiError)
+    except BaseException:
+        place.leave()
+        raise
+    if reply.error is None:
+        return reply.value  # type: ignore[return-value]
+    place.leave()
+    return reply
 
 
 def inspect(host: Host) -> list[dict[str, object]]:
     """What anybody may know of the canisters of a server."""
     return [canister.summary() for canister in host.canisters]
+
+
+def observe(host: Host) -> dict[str, dict[str, float]]:
+    """What the metrics say of each canister as it is now; no callers, no names of files."""
+    return {canister.name: canister.observed() for canister in host.canisters}
 
 
 def argument_bytes(value: object) -> int:
@@ -205,6 +244,41 @@ def argument_bytes(value: object) -> int:
     if isinstance(value, list):
         return sum(map(argument_bytes, value))
     return 0 if value is None else 8
+
+
+def _place(canister: Canister, guard: Guard, caller: str, counted_as: str | None = None) -> Place | _NoPlace:
+    """The caller's turn. A timer needs none, nor does who is about to be refused: that takes no time.
+
+    counted_as: method of a request that would not be counted otherwise, should it be refused.
+    """
+    calls = canister.admission
+    if not calls.has_room(caller) and (caller == canister.id or not _lets_in(canister, guard, caller)):
+        return _NoPlace()
+    with telemetry.refusals(canister.name, counted_as):
+        return calls.enter(caller)
+
+
+def _stream_place(canister: Canister, guard: Guard, caller: str) -> Place | _NoPlace:
+    if not _lets_in(canister, guard, caller):
+        return _NoPlace()
+    with telemetry.refusals(canister.name):
+        return canister.streams.enter(caller)
+
+
+def _lets_in(canister: Canister, guard: Guard, caller: str) -> bool:
+    try:
+        guard(Call(canister, "", caller, is_update=False))
+    except (CanisterError, Trap):
+        return False
+    return True
+
+
+class _NoPlace(AbstractAsyncContextManager[None]):
+    """For work that takes nobody's turn."""
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def leave(self) -> None: ...
 
 
 def _admit(call: Call, guard: Guard, *, runs_stopped: bool = False) -> None:
@@ -244,6 +318,13 @@ async def _run(
             else:
                 await _finish(call.rollback())
             telemetry.count_cost(canister.name, name, charge.instructions, charge.cycles)
+            if isinstance(value, RunOutputRecord) and value.n_prompt_tokens is not None:
+                telemetry.count_tokens(
+                    canister.name,
+                    prompt=value.n_prompt_tokens_decoded or 0,
+                    generated=value.n_tokens_generated or 0,
+                    cached=value.n_prompt_tokens_cached or 0,
+                )
             return Reply(value, charge=charge)
     except CanisterError as error:
         outcome = _outcome(call, error, err)

@@ -17,6 +17,8 @@
       MessageTooLarge        the message is over the ingress limit           4       413
       InstructionLimit       IC0522                                          5       429
       OutOfCycles            IC0207                                          2       402
+      CallerBusy             IC0201: too much of this caller at once         2       429
+      CanisterBusy           IC0201: too much of all callers at once         2       503
       CanisterStopping       IC0509: or the server is shutting down          5       503
         CanisterStopped      IC0508                                          5       503
       NotController          IC0512                                          5       403
@@ -139,6 +141,22 @@ class OutOfCycles(Trap):
             f"Canister {canister_id} is out of cycles: please top up the canister with at least "
             f"{missing_cycles} additional cycles"
         )
+
+
+class CallerBusy(Trap):
+    """Too many calls of one caller are running and waiting; this one was not begun."""
+
+    reject_code = 2
+    error_code = "IC0201"
+    http_status = 429
+
+
+class CanisterBusy(Trap):
+    """Too many calls of all callers together are running and waiting; this one was not begun."""
+
+    reject_code = 2
+    error_code = "IC0201"
+    http_status = 503
 
 
 class CanisterStopping(Trap):

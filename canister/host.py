@@ -77,6 +77,7 @@ class Host:
         self.key_path = self.data_dir / "controller.key"
         self.root_key_path = self.data_dir / "root.key"
         self.canisters: Sequence[Canister] = ()
+        self.is_draining = False  # the server is to end: no new calls, the running ones are finished
         self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
         self._changing = asyncio.Lock()  # held while a canister is made or deleted
         self._lock = FolderLock(self.data_dir / "lock")
@@ -90,6 +91,11 @@ class Host:
     def default(self) -> Canister:
         """The canister that a request means which names none: the first in the settings."""
         return self.canisters[0]
+
+    @property
+    def is_idle(self) -> bool:
+        """True while no call runs."""
+        return all(canister.is_idle for canister in self.canisters)
 
     def find(self, name_or_id: str) -> Canister:
         """CanisterNotFound names the nearest, or all when there are few."""

@@ -12,17 +12,19 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
-from canister.errors import Cancelled
+from canister.errors import CallerBusy, Cancelled, CanisterBusy
 
 # -- logs
 
@@ -117,6 +119,8 @@ _REQUEST_SECONDS = Histogram(
 )
 _REQUESTS_RUNNING = Gauge("canister_requests_running", "Requests that are being worked on.", registry=REGISTRY)
 
+CONNECTIONS = Gauge("canister_connections", "Connections that are open.", registry=REGISTRY)
+
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -151,6 +155,31 @@ def counted(canister: str, method: str) -> Iterator[Outcome]:
         _REQUEST_SECONDS.labels(method).observe(time.perf_counter() - started)
 
 
+_REFUSED = Counter(
+    "canister_refused",
+    "Requests sent away because of a limit, by its scope: caller, canister or server.",
+    ("canister", "scope"),
+    registry=REGISTRY,
+)
+
+
+def refused(scope: str, canister: str = "") -> None:
+    """Count a request that is sent away. scope: caller, canister or server."""
+    _REFUSED.labels(canister, scope).inc()
+
+
+@contextmanager
+def refusals(canister: str, counted_as: str | None = None) -> Iterator[None]:
+    """Count a request that is sent away inside. counted_as: its method, if nobody else counts it as a request."""
+    try:
+        yield
+    except (CallerBusy, CanisterBusy) as error:
+        refused("caller" if isinstance(error, CallerBusy) else "canister", canister)
+        if counted_as is not None:
+            _REQUESTS.labels(canister, counted_as, "reject").inc()
+        raise
+
+
 _INSTRUCTIONS = Counter(
     "canister_instructions",
     "Instructions that calls would have taken on the Internet Computer.",
@@ -166,6 +195,72 @@ def count_cost(canister: str, method: str, instructions: int, cycles: int) -> No
     _CYCLES.labels(canister, method).inc(cycles)
 
 
-def metrics_text() -> bytes:
-    """All metrics in Prometheus' text format."""
-    return generate_latest(REGISTRY)
+_TOKENS = Counter(
+    "canister_tokens",
+    "Tokens of runs: prompt (decoded), generated, and cached (found in the prompt cache, not decoded again).",
+    ("canister", "kind"),
+    registry=REGISTRY,
+)
+
+
+def count_tokens(canister: str, *, prompt: int, generated: int, cached: int) -> None:
+    """Note what a run has decoded, or did not have to."""
+    for kind, n_tokens in (("prompt", prompt), ("generated", generated), ("cached", cached)):
+        _TOKENS.labels(canister, kind).inc(n_tokens)
+
+
+_COMMIT_SECONDS = Histogram(
+    "canister_commit_seconds",
+    "Seconds that commits took, from prepared bytes to the disk.",
+    ("canister",),
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    registry=REGISTRY,
+)
+
+
+@contextmanager
+def committing(canister: str) -> Iterator[None]:
+    """Measure the commit that is done inside; one that fails does not count."""
+    started = time.perf_counter()
+    yield
+    _COMMIT_SECONDS.labels(canister).observe(time.perf_counter() - started)
+
+
+# What is looked at when somebody asks: name, help. A name that ends in `_total` only grows, until a model is loaded.
+OBSERVED = {
+    "canister_ready": "1 when the model that should be loaded is loaded, or none should be.",
+    "canister_calls_running": "Calls that are being worked on.",
+    "canister_calls_waiting": "Calls that wait for their turn.",
+    "canister_streams_running": "Uploads and downloads of whole files.",
+    "canister_cycle_balance": "Cycles that are left.",
+    "canister_stable_bytes": "Bytes of all files in stable memory.",
+    "canister_engine_slots": "Conversations that fit into the KV memory.",
+    "canister_engine_resident": "Conversations that are in the KV memory.",
+    "canister_engine_kv_tokens": "Tokens of the conversations in the KV memory, as their last calls left them.",
+    "canister_engine_kv_capacity_tokens": "Tokens that fit into the KV memory.",
+    "canister_engine_running": "Calls whose tokens are being decoded.",
+    "canister_engine_waiting": "Calls that wait for a slot.",
+    "canister_engine_steps_total": "Steps of the engine.",
+    "canister_engine_rows_total": "Generated tokens decoded; divided by the steps: the batch size.",
+    "canister_engine_prompt_tokens_total": "Prompt tokens decoded.",
+    "canister_engine_busy_seconds_total": "Seconds in which the engine had something to do.",
+}
+
+
+def metrics_text(observed: Mapping[str, Mapping[str, float]]) -> bytes:
+    """All metrics in Prometheus' text format. observed: by canister, values by the names of OBSERVED."""
+    return generate_latest(REGISTRY) + generate_latest(_Observed(observed))
+
+
+class _Observed(Collector):
+    def __init__(self, observed: Mapping[str, Mapping[str, float]]) -> None:
+        self._observed = observed
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text in OBSERVED.items():
+            make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = make(name, text, labels=("canister",))
+            for canister, values in self._observed.items():
+                if name in values:
+                    family.add_metric((canister,), values[name])
+            yield family

@@ -37,7 +37,8 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 DEFAULT_CHUNK_BYTES = 2_000_000
 CHUNK_SECONDS = 120.0  # after this long without an answer a chunk is sent again
 RETRIED_HTTP_STATUS = frozenset({429, 503})
-RETRIED_ERROR_CODES = frozenset({"IC0509"})  # stopping: the server may be on its way to a restart
+# Stopping: the server may be on its way to a restart. Busy: there is room again when others are done.
+RETRIED_ERROR_CODES = frozenset({"IC0509", "IC0201"})
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,13 +144,17 @@ def download_chunk(call: Call, path: str, chunksize: int, offset: int) -> FileDo
 
 @dataclass(frozen=True, slots=True)
 class FileStream:
-    """A file opened for reading as a stream. sha256: hex, when it was uploaded and not changed since."""
+    """A file opened for reading as a stream. sha256: hex, when it was uploaded and not changed since.
+
+    close: to be called at the end, also when nothing was read.
+    """
 
     path: str
     size: int
     sha256: str | None
     modified_ns: int
     call: Call
+    close: Callable[[], None]
 
     async def blocks(self, first: int, end: int) -> AsyncIterator[bytes]:
         """Bytes first…end (exclusive), as the file was when it was opened; at most 1 MiB at a time."""
@@ -158,13 +162,13 @@ class FileStream:
             yield block
 
 
-def open_stream(call: Call, path: str) -> FileStream:
+def open_stream(call: Call, path: str, close: Callable[[], None]) -> FileStream:
     known = call.canister.stable.stat(path)
     if known is None or known.kind != "file":
         raise NotFound(f"file_download_chunk_: ERROR: failed to open ifstream for file {path}")
     upload = call.canister.stable.upload(path)
     sha256 = upload.sha256 if upload is not None and upload.size == known.size else None
-    return FileStream(path, known.size, sha256, known.modified_ns, call)
+    return FileStream(path, known.size, sha256, known.modified_ns, call, close)
 
 
 # -- the file system

@@ -1,6 +1,6 @@
 """The HTTP server: one app made of doors, a host behind it, and the way both start and stop.
 
-    request log → authentication → routes (health, docs, files, methods) → dispatch
+    request log → bounds → authentication → routes (health, docs, files, methods) → dispatch
 
 A door decides nothing: it turns bytes into an argument and a caller, hands them to dispatch, and turns what comes back
 into bytes. The host does not live and die with the app (no ASGI lifespan): a start that fails is told in one clear line
@@ -31,6 +31,7 @@ from canister.errors import CanisterStopping, Trap
 from canister.host import Host
 from canister.server import answers, files, health, ic_api, openapi, preload, rest
 from canister.server.auth import Authentication
+from canister.server.bounds import Bounds
 from canister.server.listener import Server, bind
 
 # Calls that a drain has cut short get this long to roll back.
@@ -81,6 +82,7 @@ def create_app(host: Host) -> FastAPI:
     app.router.routes.extend([*health.routes(), *openapi.routes(), *files.routes(), *ic_api.routes(), *rest.routes()])
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, host=host)
+    app.add_middleware(Bounds, host=host)
     app.add_middleware(RequestLog)
     return app
 

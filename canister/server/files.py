@@ -7,7 +7,7 @@ Ranges follow RFC 9110, section 14: one range is served, several or an unreadabl
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from email.utils import formatdate
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from canister import dispatch, telemetry
 from canister.errors import BadArgument, Cancelled
@@ -27,6 +28,7 @@ from canister.server.verbs import ANY_VERB
 
 if TYPE_CHECKING:
     from canister.canister import Canister
+    from canister.methods.files import FileStream
 
 VERBS = "GET, HEAD, PUT"
 
@@ -121,6 +123,17 @@ async def download(request: Request, canister: Canister) -> Response:
     found = await dispatch.read_stream(canister, caller(request), path_of(request))
     if isinstance(found, dispatch.Reply):
         return answers.error(found)
+    try:
+        response = _response(request, found)
+    except BaseException:
+        found.close()
+        raise
+    if not isinstance(response, _FileResponse):
+        found.close()
+    return response
+
+
+def _response(request: Request, found: FileStream) -> Response:
     etag = None if found.sha256 is None else f'"{found.sha256}"'
     changed = formatdate(found.modified_ns / 1e9, usegmt=True)
     headers = {
@@ -145,10 +158,9 @@ async def download(request: Request, canister: Canister) -> Response:
             first, end, status = *part, 206
             headers["Content-Range"] = f"bytes {first}-{end - 1}/{found.size}"
     headers["Content-Length"] = str(end - first)
-    media_type = "application/octet-stream"
     if request.method == "HEAD":
-        return Response(None, status, headers, media_type)
-    return StreamingResponse(_closing(found.blocks(first, end)), status, headers, media_type)
+        return Response(None, status, headers, "application/octet-stream")
+    return _FileResponse(found, first, end, status, headers)
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
@@ -169,11 +181,20 @@ def _listed(header: str) -> list[str]:
     return [tag.strip().removeprefix("W/") for tag in header.split(",")]
 
 
-async def _closing(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    # Closes the file at once when the client goes away, not when the garbage collector comes round.
-    async with aclosing(blocks) as source:  # type: ignore[type-var]  # an async generator
-        async for block in source:
-            yield block
+class _FileResponse(StreamingResponse):
+    """Bytes first…end of a file, which is closed as soon as they are sent or the client is gone."""
+
+    def __init__(self, found: FileStream, first: int, end: int, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(found.blocks(first, end), status, headers, "application/octet-stream")
+        self._found = found
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not when the garbage collector comes round: what is open counts against the limit on streams.
+        try:
+            async with aclosing(self.body_iterator):  # type: ignore[type-var]  # an async generator
+                await super().__call__(scope, receive, send)
+        finally:
+            self._found.close()
 
 
 # -- paths

@@ -45,8 +45,13 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 once every model that should be loaded is loaded; until then 503, with the reason for each canister."""
+    """200 once every model that should be loaded is loaded; until then 503, with the reason for each canister.
+
+    503 also from SIGTERM on: what still runs is finished, but nothing new should come here.
+    """
     host: Host = request.app.state.host
+    if host.is_draining:
+        return answers.document({"status": "draining"}, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
     waiting = host.not_ready()
     if waiting:
         content = {"status": "not ready", "canisters": waiting}
@@ -56,7 +61,8 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
-    return Response(telemetry.metrics_text(), media_type=telemetry.METRICS_CONTENT_TYPE)
+    observed = dispatch.observe(request.app.state.host)
+    return Response(telemetry.metrics_text(observed), media_type=telemetry.METRICS_CONTENT_TYPE)
 
 
 async def canisters(request: Request) -> Response:

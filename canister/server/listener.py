@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import math
 import shlex
-import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,8 +16,11 @@ from starlette.types import ASGIApp
 from canister.config import DEFAULT_PORT, Settings, default_data_dir
 from canister.errors import BadRequest, Conflict
 from canister.host import Host
+from canister.server.connection import Connection
 
 BACKLOG = 1024
+KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is closed just when it is used again
+CLOSING_SECONDS = 1  # for connections to end by themselves
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -54,7 +57,11 @@ def url_of(listener: socket.socket, *, for_clients: bool = False) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that prints where it listens, and ends well on SIGTERM and SIGINT once running calls are done."""
+    """uvicorn that prints where it listens, and ends well on SIGTERM and SIGINT.
+
+    From then on new calls are refused while the running ones are finished (`Host.is_draining`); when they are, or
+    the time for it is over, it stops listening.
+    """
 
     def __init__(self, app: ASGIApp, host: Host) -> None:
         super().__init__(
@@ -65,11 +72,14 @@ class Server(uvicorn.Server):
                 access_log=False,  # app.py logs requests, with their ids
                 server_header=False,
                 ws="none",
+                http=partial(Connection, host.settings),  # type: ignore[arg-type]  # called, and nothing else
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 proxy_headers=False,  # nobody asks for the peer's address
-                timeout_graceful_shutdown=math.ceil(host.settings.drain_seconds),
+                timeout_graceful_shutdown=CLOSING_SECONDS,  # when it begins to shut down, the time to drain is over
             )
         )
         self._host = host
+        self._drained_at: float | None = None  # monotonic; when the time to drain is over
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -84,9 +94,19 @@ class Server(uvicorn.Server):
             self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        # A second Ctrl-C, or SIGTERM, does not wait for running calls: they are cancelled and leave no trace.
-        self.force_exit = self.should_exit
-        super().handle_exit(sig if sig == signal.SIGINT else signal.SIGTERM, None)
+        if self._drained_at is None:
+            self._drained_at = time.monotonic() + self._host.settings.drain_seconds
+            self._host.is_draining = True
+            self._captured_signals.append(sig)
+        else:
+            # A second Ctrl-C, or SIGTERM, does not wait for running calls: they are cancelled and leave no trace.
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._drained_at is not None:
+            is_idle = not self.server_state.tasks and self._host.is_idle
+            self.should_exit |= is_idle or time.monotonic() > self._drained_at
+        return await super().on_tick(counter)
 
 
 def greeting(listener: socket.socket, host: Host) -> str:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from canister.config import Settings
 from canister.errors import BadRequest, Cancelled, Conflict
 from canister.host import Host
+from canister.server.bounds import Bounds
 from canister.server.listener import Server, bind, greeting, url_of
 from canister.server.rest import while_connected
 
@@ -121,10 +122,11 @@ class App:
 @asynccontextmanager
 async def serving(app: ASGIApp, host: Host, drain_seconds: float) -> AsyncIterator[tuple[asyncio.Task[None], str]]:
     settings = Settings(data_dir=host.data_dir, drain_seconds=drain_seconds)
-    like_host = cast(Any, SimpleNamespace(**{**vars(host), "settings": settings, "default": host.default}))
+    like_host = cast(Any, SimpleNamespace(**vars(host)))
+    like_host.settings, like_host.default, like_host.is_idle = settings, host.default, True
     with bind("127.0.0.1", 0) as listener:
         url = url_of(listener)
-        server = Server(app, like_host)
+        server = Server(Bounds(app, like_host), like_host)
         task = asyncio.create_task(server.serve([listener]))
         try:
             yield task, url
@@ -133,16 +135,28 @@ async def serving(app: ASGIApp, host: Host, drain_seconds: float) -> AsyncIterat
             await task
 
 
+async def until_draining(url: str) -> None:
+    """Until the signal has arrived: then every new request is refused."""
+    async with httpx.AsyncClient() as client:
+        for _ in range(200):
+            with contextlib.suppress(httpx.ReadTimeout):
+                if (await client.get(url, timeout=0.1)).status_code == 503:
+                    return
+            await asyncio.sleep(0.02)
+    raise AssertionError("the signal did not arrive")
+
+
 async def test_running_calls_are_finished_and_new_ones_refused(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     app = App()
     async with serving(app, host, 30) as (task, url), httpx.AsyncClient() as client:
         running = asyncio.create_task(client.get(url))
         await app.started.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0.4)
-        with pytest.raises(httpx.ConnectError):
-            async with httpx.AsyncClient() as late:
-                await late.get(url)
+        await until_draining(url)
+        late = await client.get(url)
+        assert (late.status_code, late.headers["connection"]) == (503, "close")
+        assert int(late.headers["retry-after"]) > 0
+        assert late.json()["error_code"] == "IC0509"
         assert not task.done()
         app.may_end.set()
         assert (await running).text == "done"
@@ -168,7 +182,7 @@ async def test_a_second_signal_does_not_wait(host: Host) -> None:
         running = asyncio.create_task(client.get(url))
         await app.started.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.sleep(0.3)
+        await until_draining(url)
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(task, 5)
         app.may_end.set()

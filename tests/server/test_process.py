@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,6 +21,7 @@ from canister.cli.local import LocalServer
 from canister.config import Settings
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.server.app import run
+from tests.harness import CHAT_MODEL
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +105,84 @@ def test_large_bodies_over_a_socket(running_server: LocalServer) -> None:
             assert client.get("/whoami").status_code == 200
         finally:
             assert client.post("/filesystem_remove", json={"filename": "large"}).json()["Ok"]["removed"]
+
+
+def test_a_drain_finishes_what_runs_and_refuses_what_comes(tmp_path: Path) -> None:
+    question = "<|im_start|>user\nPlease tell me a story.<|im_end|>\n<|im_start|>assistant\n"
+    chat = {"args": ["--prompt-cache", "a", "--prompt-cache-all", "-p", question, "-n", "300", "--ignore-eos", "-sp"]}
+    may_end = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"begin, "
+        may_end.wait(60)
+        yield b"end"
+
+    server = LocalServer(tmp_path / "data", "-m", str(CHAT_MODEL), "--instruction-limit", "none", "--slots", "1")
+    server.start()
+    with httpx.Client(base_url=server.url, headers=key_of(server), timeout=60) as http, ThreadPoolExecutor() as pool:
+        wait_for_status(http, "/readyz", 200)
+        assert http.post("/set_max_tokens", json={"max_tokens_update": 0, "max_tokens_query": 0}).status_code == 200
+        running = pool.submit(http.post, "/run_update", json=chat)
+        upload = pool.submit(http.put, "/canisters/llama_cpp/files/kept", content=body())
+        wait_until(lambda: 'canister_streams_running{canister="llama_cpp"} 1.0' in http.get("/metrics").text)
+        ended = pool.submit(server.stop)
+        # A balancer is told to send nobody here, whoever comes all the same is sent away, and probes are answered.
+        wait_for_status(http, "/readyz", 503)
+        assert http.get("/readyz").json() == {"status": "draining"}
+        assert http.get("/healthz").status_code == 200
+        refused = http.post("/run_update", json=chat)
+        assert (refused.status_code, refused.json()["error_code"]) == (503, "IC0509")
+        assert int(refused.headers["retry-after"]) > 0
+        may_end.set()
+        assert upload.result().json()["Ok"]["filesize"] == len(b"begin, end")
+        record = running.result().json()["Ok"]
+        assert record["n_tokens_generated"] == 299  # the last one is sampled, and decoded by the next call
+        assert ended.result() == 0
+    # Both are there after the start, and the refused one left nothing.
+    server.start()
+    with httpx.Client(base_url=server.url, headers=key_of(server), timeout=60) as http:
+        assert http.get("/canisters/llama_cpp/files/kept").content == b"begin, end"
+        wait_for_status(http, "/readyz", 200)
+        again = http.post("/run_update", json={"args": [*chat["args"][:3], "-p", "", "-n", "0", "-sp"]}).json()["Ok"]
+        assert again["conversation"] == record["conversation"]
+        calls = http.post("/get_call_log", json={"max_entries": 100}).json()["Ok"]
+        assert sum(call["method"] == "run_update" for call in calls) == 2
+    assert server.stop() == 0
+
+
+def test_a_drain_that_takes_too_long_rolls_back(tmp_path: Path) -> None:
+    never = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"begin"
+        never.wait(60)
+
+    server = LocalServer(tmp_path / "data", "--drain-seconds", "0.5")
+    server.start()
+    with httpx.Client(base_url=server.url, headers=key_of(server), timeout=60) as http, ThreadPoolExecutor() as pool:
+        upload = pool.submit(http.put, "/canisters/llama_cpp/files/lost", content=body())
+        wait_until(lambda: 'canister_streams_running{canister="llama_cpp"} 1.0' in http.get("/metrics").text)
+        assert server.stop() == 0
+        never.set()
+        with contextlib.suppress(httpx.TransportError):
+            assert upload.result().status_code == 503
+    server.start()
+    with httpx.Client(base_url=server.url, headers=key_of(server), timeout=60) as http:
+        assert http.get("/canisters/llama_cpp/files/lost").status_code == 404
+    assert server.stop() == 0
+
+
+def key_of(server: LocalServer) -> dict[str, str]:
+    return {"Authorization": f"Bearer {server.api_key}"}
+
+
+def wait_for_status(http: httpx.Client, path: str, status: int) -> None:
+    wait_until(lambda: http.get(path).status_code == status)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen within a minute")
