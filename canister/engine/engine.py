@@ -22,9 +22,10 @@ from canister.engine.llama import Candidates, DecodeAborted, EngineFault, Model,
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load
 from canister.engine.nearby import Nearby
 from canister.engine.residency import Residency
-from canister.engine.runner import Runner, Sources
+from canister.engine.runner import Runner
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
+from canister.engine.starts import Sources
 from canister.engine.ticket import Outcome, Ticket, hand_over
 from canister.errors import BadRequest, Conflict
 from canister.telemetry import get_logger

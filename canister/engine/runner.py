@@ -20,11 +20,12 @@ from time import perf_counter
 from typing import Protocol, TypeVar
 
 from canister.engine.flight import Flight
-from canister.engine.kv_memory import open_kv_memory
-from canister.engine.kv_rows import KvRowsError, Layout, encode, parse, state_of
-from canister.engine.llama import Bytes, Context, DecodeAborted, EngineFault, Logits
-from canister.engine.residency import MIN_SHARED, Parked, Residency, Slot
-from canister.engine.sequence import Flags, GenerateRequest, Tokens
+from canister.engine.kv_rows import Layout
+from canister.engine.llama import Context, DecodeAborted, EngineFault, Logits
+from canister.engine.residency import Residency, Slot
+from canister.engine.sequence import GenerateRequest, Tokens
+from canister.engine.starts import Sources, Starts
+from canister.engine.streams import Streams
 
 DUMMY_CELLS = 4
 _DUMMY_TOKEN = 0
@@ -56,45 +57,29 @@ class Seated(Protocol):
 Seat = TypeVar("Seat", bound=Seated)
 
 
-@dataclass(slots=True)
-class Sources:
-    """Tokens that calls did not have to decode: where their KV rows came from."""
-
-    slot: int = 0
-    memory: int = 0
-    disk: int = 0
-    shared: int = 0  # another conversation of the same caller, in whichever tier
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A state whose first n_common tokens agree with the history of a call. parked: None when it is in `stream`."""
-
-    n_common: int
-    tokens: Tokens
-    generated: Flags
-    logits: Logits | None
-    stream: int = 0
-    parked: Parked | None = None
-
-
 class Runner:
     """The context, how many positions each of its streams holds, and whose call is at work in which."""
 
     def __init__(self, context: Context, traits: Traits, residency: Residency) -> None:
         self._context = context
         self._traits = traits
-        self._residency = residency
-        self._memory = open_kv_memory(context, traits.layout)
-        self._lengths = [0] * context.params.n_streams
-        self._floors = [0] * context.params.n_streams  # below it a stream cannot be cut: rows may be missing there
-        self._flights: dict[int, Flight] = {}
-        self.sources = Sources()
+        self._streams = Streams(context, traits.layout)
+        self._starts = Starts(context, self._streams, residency, traits.rolls_back)
+        self._lengths = self._streams.lengths
 
     @property
     def reads_rows(self) -> bool:
         """Are KV rows read where they lie, rather than cut out of copies of whole states?"""
-        return self._memory is not None
+        return self._streams.reads_rows
+
+    @property
+    def sources(self) -> Sources:
+        """What calls have started from since the context was made."""
+        return self._starts.sources
+
+    def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
+        """A slot for a call, or None. waiting: keys of the calls that want one next."""
+        return self._starts.place(request, waiting)
 
     def abort(self) -> None:
         """From any thread: make the decode that is running stop soon."""
@@ -111,17 +96,17 @@ class Runner:
         Returns the tokens to show: if logits are at hand nothing need be decoded before the first sample.
         """
         flight, slot = seat.flight, seat.slot
-        n_stored = self._bring(flight, slot)
+        n_stored = self._starts.bring(flight, slot)
         n = flight.n_done = self._lengths[slot.stream]
         flight.result.redecoded = max(0, flight.n_prefix - n)
         flight.result.rows_first = min(n_stored, flight.n_prefix) if self._traits.layout else flight.n_prefix
-        self._flights[slot.stream] = flight
+        self._starts.flights[slot.stream] = flight
         if n < len(flight.history):
             return []
         if slot.logits is not None and n == len(slot.tokens):
             return self._advance(seat, slot.logits)
         # The logits of the last token are needed again: it is decoded again, in its own class.
-        flight.n_done = self._truncate(slot.stream, n - 1)
+        flight.n_done = self._streams.truncate(slot.stream, n - 1)
         if flight.n_done < n - 1:
             flight.result.redecoded = flight.n_prefix
         return []
@@ -130,7 +115,7 @@ class Runner:
         """Hand out rows, roll back what must not stay, and note what the slot holds."""
         flight, slot = seat.flight, seat.slot
         request, result = flight.request, flight.result
-        self._flights.pop(slot.stream, None)
+        self._starts.flights.pop(slot.stream, None)
         if flight.finished == "error" or result.shifted:
             self.drop(slot)
         elif flight.finished == "cancelled" or not request.keep:
@@ -138,163 +123,21 @@ class Runner:
         else:
             tokens, generated = flight.held()
             if request.want_rows:
-                result.rows = self._rows(slot.stream, result.rows_first, flight.n_done)
+                result.rows = self._streams.rows(slot.stream, result.rows_first, flight.n_done)
             n_stored = flight.n_done if request.want_rows else min(slot.n_stored, result.rows_first)
             slot.hold(tokens, generated, flight.logits, n_stored)
 
     def drop(self, slot: Slot) -> None:
         """Nothing of the slot's stream is kept."""
-        self._flights.pop(slot.stream, None)
-        self._clear(slot.stream)
+        self._starts.flights.pop(slot.stream, None)
+        self._streams.clear(slot.stream)
         slot.hold_nothing()
 
     def _roll_back(self, flight: Flight, slot: Slot) -> None:
         tokens, generated = flight.held()
-        n = self._truncate(slot.stream, min(flight.n_prefix, len(tokens)))
+        n = self._streams.truncate(slot.stream, min(flight.n_prefix, len(tokens)))
         was_whole = slot.logits is not None and n == len(slot.tokens)
         slot.hold(tokens[:n], generated[:n], slot.logits if was_whole else None, min(flight.result.rows_first, n))
-
-    # -- where a call starts from
-
-    def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
-        """A slot for a call, or None; the conversation that loses it is parked."""
-        return self._residency.take(request.key, request.caller, waiting=waiting, park=self._park)
-
-    def _park(self, slot: Slot) -> None:
-        parking, stream = self._residency.parking, slot.stream
-        n = len(slot.tokens)
-        if not n or slot.key is None or self._lengths[stream] != n:
-            return
-        if self._context.state_bytes(stream) <= parking.max_bytes:
-            state = self._context.copy_state(stream)
-            tokens, generated = slot.tokens.copy(), slot.generated.copy()
-            parking.put(Parked(slot.key, slot.caller, tokens, generated, slot.logits, slot.n_stored, state))
-
-    def _bring(self, flight: Flight, slot: Slot) -> int:
-        """Set as much of the history into the slot's stream as is known anywhere, and cut off what is not of it.
-
-        Answers how many leading tokens the caller's container has the rows of. From the nearest to the farthest: the
-        slot itself, the conversation's parked state, other conversations of the caller, the container.
-        """
-        sources, request = self.sources, flight.request
-        n = flight.n_common(slot.tokens, slot.generated)
-        n_stored = min(n, slot.n_stored)
-        if n < flight.n_prefix and (own := self._own_parked(flight)) is not None and own.n_common > n:
-            assert own.parked is not None
-            if self._set(slot, own):
-                n, n_stored = own.n_common, min(own.n_common, own.parked.n_stored)
-                if own.parked.from_disk:
-                    sources.disk += n
-                else:
-                    sources.memory += n
-        else:
-            sources.slot += n
-        other = self._closest(flight, slot, n)
-        if other is not None and self._set(slot, other):
-            sources.shared += other.n_common - n
-            n = other.n_common
-            if n_stored < flight.n_prefix and request.n_stored is not None:
-                n_stored = request.n_stored()
-        if n < len(slot.tokens):
-            slot.logits = None
-        n = self._truncate(slot.stream, n)
-        if n < flight.n_prefix and (n_restored := self._restore(flight, slot.stream, n)) != n:
-            sources.disk += n_restored
-            slot.logits = None
-            return n_restored
-        return min(n, n_stored)
-
-    def _own_parked(self, flight: Flight) -> _Source | None:
-        key = flight.request.key
-        parked = self._residency.parking.take(key) if key is not None else None
-        return self._source(flight, parked) if parked is not None and parked.caller == flight.request.caller else None
-
-    def _closest(self, flight: Flight, slot: Slot, n: int) -> _Source | None:
-        """The state of another conversation of the caller that agrees with the history by far more than n tokens."""
-        if len(flight.history) < n + MIN_SHARED:
-            return None
-        caller = flight.request.caller
-        found = [self._source(flight, parked) for parked in self._residency.parking.of(caller)]
-        found += [self._source(flight, other) for other in self._residency.of(caller) if other is not slot]
-        best = max((source for source in found if source is not None), key=lambda each: each.n_common, default=None)
-        return best if best is not None and best.n_common >= n + MIN_SHARED else None
-
-    def _source(self, flight: Flight, place: Slot | Parked) -> _Source | None:
-        tokens, generated, logits = place.tokens, place.generated, place.logits
-        if isinstance(place, Slot):
-            running = self._flights.get(place.stream)
-            if running is not None:
-                (tokens, generated), logits = running.held(), None
-            if self._lengths[place.stream] != len(tokens):
-                return None  # after a context shift, positions are not tokens
-        n = flight.n_common(tokens, generated)
-        if n < len(tokens) and not (self._traits.rolls_back and self._traits.layout):
-            return None
-        if isinstance(place, Slot):
-            return _Source(n, tokens, generated, logits, stream=place.stream)
-        return _Source(n, tokens, generated, logits, parked=place)
-
-    def _set(self, slot: Slot, source: _Source) -> bool:
-        """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it."""
-        n, parked = len(source.tokens), source.parked
-        state = self._context.state(source.stream) if parked is None else parked.state
-        if source.n_common < n and not self._is_whole(state, n):
-            return False
-        if parked is not None:
-            self._residency.parking.use(parked)
-        if not self._replace(slot.stream, state, n):
-            slot.hold_nothing()
-            return False
-        slot.hold(source.tokens, source.generated, source.logits, 0)
-        return True
-
-    def _restore(self, flight: Flight, stream: int, n_resident: int) -> int:
-        """Set stored rows of the prefix into the stream if they reach further; how many positions it holds then."""
-        layout, restore = self._traits.layout, flight.request.restore
-        if layout is None or restore is None:
-            return n_resident
-        n, state = state_of(layout, restore(flight.n_prefix), flight.n_prefix, self._context.params.n_streams)
-        if n > n_resident:
-            self._replace(stream, state, n)
-        return self._lengths[stream]
-
-    def _replace(self, stream: int, state: Bytes, n: int) -> bool:
-        is_set = self._context.set_state(stream, state)
-        self._lengths[stream] = n if is_set else 0
-        self._floors[stream] = 0 if self._is_whole(state, n) else self._lengths[stream]
-        return is_set
-
-    def _is_whole(self, state: Bytes, n: int) -> bool:
-        """Has it the rows of n tokens? llama.cpp leaves out what a sliding window does not reach from the end."""
-        layout = self._traits.layout
-        return layout is not None and len(state) >= n * layout.bytes_per_token
-
-    # -- streams
-
-    def _truncate(self, stream: int, n: int) -> int:
-        """Keep the first n positions; fewer, namely none, if this kind of memory keeps all or nothing."""
-        if n < self._lengths[stream]:
-            if n < max(self._floors[stream], 1) or not self._context.remove(stream, n):
-                self._clear(stream)
-            else:
-                self._lengths[stream] = n
-        return self._lengths[stream]
-
-    def _clear(self, stream: int) -> None:
-        self._context.clear(stream)
-        self._lengths[stream] = self._floors[stream] = 0
-
-    def _rows(self, stream: int, first: int, stop: int) -> bytes:
-        layout = self._traits.layout
-        if layout is None or first >= stop:
-            return b""
-        if self._memory is not None:
-            return encode(layout, self._memory.rows(stream, first, stop))
-        try:
-            found, rows = parse(self._context.state(stream))
-            return encode(layout, rows.cut(layout, first, stop)) if found == layout else b""
-        except KvRowsError:
-            return b""
 
     # -- steps
 
@@ -385,7 +228,7 @@ class Runner:
         except (DecodeAborted, EngineFault):
             for stream in set(streams):
                 if lengths[stream] == 0 or not self._context.remove(stream, lengths[stream]):
-                    self._clear(stream)
+                    self._streams.clear(stream)
             raise
 
     def _lonely_neighbours(self, streams: Sequence[int]) -> list[int]:

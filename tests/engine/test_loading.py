@@ -161,6 +161,7 @@ def test_a_memory_that_refuses_to_remove(drive: Drive, monkeypatch: pytest.Monke
     context = driver.engine._runner._context
     monkeypatch.setattr(context, "remove", lambda *_: False)
     monkeypatch.setattr(driver.engine._runner, "_traits", Traits(None, False, False, 1))
+    monkeypatch.setattr(driver.engine._runner._streams, "layout", None)
     chat = driver.chat("k", sampling=GREEDY)
     assert driver.run(chat.answer(some_prompt(1), 20, [31, 3, 3])) == expected
     driver.run(chat.call(keep=False, n_predict=3))

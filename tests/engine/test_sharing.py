@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from canister.engine.residency import MIN_SHARED
-from canister.engine.runner import Sources
+from canister.engine.starts import Sources
 from tests.engine.driver import GREEDY, Chat, Driver
 from tests.engine.test_exactness import SAMPLED, some_prompt, state_of
 
@@ -224,8 +224,10 @@ def test_whatever_is_shared_parked_cancelled_and_forgotten(drive: Drive, model: 
             limit = min(n_tokens, 200 - len(chat.sampled) + len(chat.prompt))
             if what == "cancel":
                 driver.run(cancelled(chat, limit))
-            elif limit:
-                driver.run(chat.call(max_decode=limit, keep=what != "query", use_rows=use_rows))
+            elif what == "query":
+                driver.run(chat.copy(key).call(max_decode=limit, keep=False, use_rows=use_rows))
+            else:
+                driver.run(chat.call(max_decode=limit, use_rows=use_rows))
             assert chat.sampled == expected(prompt, len(chat.sampled))
             assert driver.engine.stats().parked_bytes <= 300_000
         for key in "abcd":

@@ -1,0 +1,153 @@
+"""Where a call starts from: its own slot, a parked state, another conversation of its caller, its container.
+
+All of it runs on the engine's thread. What a state may be used for is decided by the tokens, and by which of them were
+generated, for those were decoded in another way; whoever is not the caller is never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from canister.engine.flight import Flight
+from canister.engine.kv_rows import state_of
+from canister.engine.llama import Context, Logits
+from canister.engine.residency import MIN_SHARED, Parked, Residency, Slot
+from canister.engine.sequence import Flags, GenerateRequest, Tokens
+from canister.engine.streams import Streams
+
+
+@dataclass(slots=True)
+class Sources:
+    """Tokens that calls did not have to decode: where their KV rows came from."""
+
+    slot: int = 0
+    memory: int = 0
+    disk: int = 0
+    shared: int = 0  # another conversation of the same caller, in whichever tier
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A state whose first n_common tokens agree with the history of a call. parked: None when it is in `stream`."""
+
+    n_common: int
+    tokens: Tokens
+    generated: Flags
+    logits: Logits | None
+    stream: int = 0
+    parked: Parked | None = None
+
+
+class Starts:
+    """flights: of the calls that have begun, by stream. rolls_back: the tail of a stream can be removed."""
+
+    def __init__(self, context: Context, streams: Streams, residency: Residency, rolls_back: bool) -> None:
+        self.sources = Sources()
+        self.flights: dict[int, Flight] = {}
+        self._context = context
+        self._streams = streams
+        self._residency = residency
+        self._can_cut = rolls_back and streams.layout is not None  # states, in the middle
+
+    def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
+        """A slot for a call, or None; the conversation that loses it is parked."""
+        return self._residency.take(request.key, request.caller, waiting=waiting, park=self._park)
+
+    def _park(self, slot: Slot) -> None:
+        parking, stream = self._residency.parking, slot.stream
+        n = len(slot.tokens)
+        if not n or slot.key is None or self._streams.lengths[stream] != n:
+            return
+        if self._context.state_bytes(stream) <= parking.max_bytes:
+            state = self._context.copy_state(stream)
+            tokens, generated = slot.tokens.copy(), slot.generated.copy()
+            parking.put(Parked(slot.key, slot.caller, tokens, generated, slot.logits, slot.n_stored, state))
+
+    def bring(self, flight: Flight, slot: Slot) -> int:
+        """Set as much of the history into the slot's stream as is known anywhere, and cut off what is not of it.
+
+        Answers how many leading tokens the caller's container has the rows of. From the nearest to the farthest: the
+        slot itself, the conversation's parked state, other conversations of the caller, the container.
+        """
+        sources, request = self.sources, flight.request
+        n = flight.n_common(slot.tokens, slot.generated)
+        n_stored = min(n, slot.n_stored)
+        if n < flight.n_prefix and (own := self._own_parked(flight)) is not None and own.n_common > n:
+            assert own.parked is not None
+            if self._set(slot, own):
+                n, n_stored = own.n_common, min(own.n_common, own.parked.n_stored)
+                if own.parked.from_disk:
+                    sources.disk += n
+                else:
+                    sources.memory += n
+        else:
+            sources.slot += n
+        other = self._closest(flight, slot, n)
+        if other is not None and self._set(slot, other):
+            sources.shared += other.n_common - n
+            n = other.n_common
+            if n_stored < flight.n_prefix and request.n_stored is not None:
+                n_stored = request.n_stored()
+        if n < len(slot.tokens):
+            slot.logits = None
+        n = self._streams.truncate(slot.stream, n)
+        if n < flight.n_prefix and (n_restored := self._restore(flight, slot.stream, n)) != n:
+            sources.disk += n_restored
+            slot.logits = None
+            return n_restored
+        return min(n, n_stored)
+
+    def _own_parked(self, flight: Flight) -> _Source | None:
+        key = flight.request.key
+        parked = self._residency.parking.take(key) if key is not None else None
+        return self._source(flight, parked) if parked is not None and parked.caller == flight.request.caller else None
+
+    def _closest(self, flight: Flight, slot: Slot, n: int) -> _Source | None:
+        """The state of another conversation of the caller that agrees with the history by far more than n tokens."""
+        if len(flight.history) < n + MIN_SHARED:
+            return None
+        caller = flight.request.caller
+        found = [self._source(flight, parked) for parked in self._residency.parking.of(caller)]
+        found += [self._source(flight, other) for other in self._residency.of(caller) if other is not slot]
+        best = max((source for source in found if source is not None), key=lambda each: each.n_common, default=None)
+        return best if best is not None and best.n_common >= n + MIN_SHARED else None
+
+    def _source(self, flight: Flight, place: Slot | Parked) -> _Source | None:
+        tokens, generated, logits = place.tokens, place.generated, place.logits
+        if isinstance(place, Slot):
+            running = self.flights.get(place.stream)
+            if running is not None:
+                (tokens, generated), logits = running.held(), None
+            if self._streams.lengths[place.stream] != len(tokens):
+                return None  # after a context shift, positions are not tokens
+        n = flight.n_common(tokens, generated)
+        if n < len(tokens) and not (self._can_cut):
+            return None
+        if isinstance(place, Slot):
+            return _Source(n, tokens, generated, logits, stream=place.stream)
+        return _Source(n, tokens, generated, logits, parked=place)
+
+    def _set(self, slot: Slot, source: _Source) -> bool:
+        """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it."""
+        n, parked = len(source.tokens), source.parked
+        state = self._context.state(source.stream) if parked is None else parked.state
+        if source.n_common < n and not self._streams.is_whole(state, n):
+            return False
+        if parked is not None:
+            self._residency.parking.use(parked)
+        if not self._streams.replace(slot.stream, state, n):
+            slot.hold_nothing()
+            return False
+        slot.hold(source.tokens, source.generated, source.logits, 0)
+        return True
+
+    def _restore(self, flight: Flight, stream: int, n_resident: int) -> int:
+        """Set stored rows of the prefix into the stream if they reach further; how many positions it holds then."""
+        layout, restore = self._streams.layout, flight.request.restore
+        if layout is None or restore is None:
+            return n_resident
+        n, state = state_of(layout, restore(flight.n_prefix), flight.n_prefix, self._context.params.n_streams)
+        if n > n_resident:
+            self._streams.replace(stream, state, n)
+        return self._streams.lengths[stream]
