@@ -32,6 +32,7 @@ STATE_MAGIC = 0xAF143CD8
 ROWS_MAGIC = b"KVR1"
 _HEADER = struct.Struct("<4s16sII")  # magic, digest of the layout, first position, count
 _MAX_LAYERS = 4096
+_RUN_TOKENS = 512  # of segments that are put together at once
 
 
 class KvRowsError(ValueError):
@@ -147,6 +148,12 @@ def encode(layout: Layout, rows: Rows) -> bytes:
 
 def decode(layout: Layout, data: bytes | memoryview) -> Rows:
     """What `encode` made, as views. KvRowsError when it is not that, or of another layout."""
+    first, n = _check(layout, data)
+    return _rows(layout, first, n, np.frombuffer(data, np.uint8)[None, _HEADER.size :])
+
+
+def _check(layout: Layout, data: bytes | memoryview) -> tuple[int, int]:
+    """First position and count of encoded rows."""
     if len(data) < _HEADER.size:
         raise KvRowsError(f"{len(data)} bytes are no KV rows")
     magic, digest, first, n = _HEADER.unpack_from(data)
@@ -154,15 +161,26 @@ def decode(layout: Layout, data: bytes | memoryview) -> Rows:
         raise KvRowsError("no KV rows, or rows of another layout")
     if len(data) != _HEADER.size + n * layout.bytes_per_token:
         raise KvRowsError(f"{len(data)} bytes for the rows of {n} tokens")
-    r = _Reader(np.frombuffer(data, np.uint8)[_HEADER.size :])
-    k: list[Bytes] = [r.take(n * row[1]).reshape(n, row[1]) for row in layout.k]
+    return int(first), int(n)
+
+
+def _rows(layout: Layout, first: int, n: int, table: Bytes) -> Rows:
+    """Rows of pieces of n tokens each, one after the other; table: a line of bytes each. Views if it is one piece."""
+    m, at = len(table), 0
+    k: list[Bytes] = []
     v: list[Bytes] = []
-    for row in layout.v:
+    for row in layout.k:
+        k.append(table[:, at : at + n * row[1]].reshape(m * n, row[1]))
+        at += n * row[1]
+    for shape in layout.v:
+        n_elements = shape[2] if layout.v_transposed else 1
+        part = table[:, at : at + n * shape[1] * n_elements]
+        at += n * shape[1] * n_elements
         if layout.v_transposed:
-            v.append(r.take(row[1] * row[2] * n).reshape(row[2], n, row[1]))
+            v.append(part.reshape(m, n_elements, n * shape[1]).transpose(1, 0, 2).reshape(n_elements, m * n, shape[1]))
         else:
-            v.append(r.take(n * row[1]).reshape(n, row[1]))
-    return Rows(first, n, tuple(k), tuple(v))
+            v.append(part.reshape(m * n, shape[1]))
+    return Rows(first, m * n, tuple(k), tuple(v))
 
 
 def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int) -> Bytes:
@@ -202,14 +220,33 @@ def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int) -> Bytes:
 
 def state_of(layout: Layout, segments: Iterable[KvSegment], n_max: int, n_streams: int) -> tuple[int, Bytes]:
     """A state put together from stored rows, of at most n_max tokens, and of how many; none where they are unsound."""
-    pieces, n = [], 0
+    pieces: list[Rows] = []
+    run: list[KvSegment] = []  # whole segments of the same size: put together at once, they take half the time
+    n = 0
+
+    def flush() -> None:
+        if run:
+            table = np.stack([np.frombuffer(each.rows, np.uint8)[_HEADER.size :] for each in run])
+            pieces.append(_rows(layout, run[0].first, run[0].count, table))
+            run.clear()
+
     for segment in segments:
         try:
-            rows = decode(layout, segment.rows)
-            pieces.append(rows.cut(layout, n, min(n + segment.count, n_max)))
+            first, count = _check(layout, segment.rows)
+            used = min(segment.count, n_max - n)
+            if (first, segment.first) != (n, n) or not 0 < used <= count:
+                break
         except KvRowsError:
             break
-        n += pieces[-1].count
+        if run and (count != run[0].count or len(run) * count >= _RUN_TOKENS):
+            flush()
+        if used == count < _RUN_TOKENS:
+            run.append(segment)
+        else:
+            flush()
+            pieces.append(decode(layout, segment.rows).cut(layout, n, n + used))
+        n += used
+    flush()
     return n, merge(layout, pieces, n_streams) if n else np.empty(0, np.uint8)
 
 

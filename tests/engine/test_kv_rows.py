@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canister.engine.kv_rows import Bytes, KvRowsError, Layout, Rows, decode, encode, merge, parse
+from canister.engine.kv_rows import Bytes, KvRowsError, Layout, Rows, decode, encode, merge, parse, state_of
+from canister.engine.sequence import KvSegment
 
 LAYOUTS = [
     Layout(False, ((1, 8), (1, 8)), ((1, 8), (1, 4))),
@@ -39,8 +41,40 @@ def test_cut_stored_and_merged_is_the_same_state(layout: Layout, n: int, cuts: l
     edges = sorted({0, n, *(cut for cut in cuts if cut < n)})
     stored = [encode(layout, rows.cut(layout, *edge)) for edge in itertools.pairwise(edges)]
     assert merge(layout, [decode(layout, each) for each in stored], n_streams).tobytes() == blob.tobytes()
+    segments = [KvSegment(a, b - a, rows) for (a, b), rows in zip(itertools.pairwise(edges), stored, strict=True)]
+    whole = state_of(layout, segments, n, n_streams)
+    assert (whole[0], whole[1].tobytes()) == (n, blob.tobytes())
     n_header = len(encode(layout, rows)) - n * layout.bytes_per_token
     assert sum(map(len, stored)) == n * layout.bytes_per_token + n_header * len(stored)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 2, 2, 3, 300, 600]), min_size=1, max_size=10),
+    n_cut=st.integers(0, 30),
+    bad=st.none() | st.tuples(st.integers(0, 9), st.sampled_from(["bytes", "gap", "missing", "count"])),
+)
+def test_a_state_of_stored_segments(layout: Layout, sizes: list[int], n_cut: int, bad: tuple[int, str] | None) -> None:
+    """It is that of the tokens before the first fault, and at most those that are wanted."""
+    edges = [0, *itertools.accumulate(sizes)]
+    rows = parse(some_state(layout, edges[-1]))[1]
+    segments = [KvSegment(a, b - a, encode(layout, rows.cut(layout, a, b))) for a, b in itertools.pairwise(edges)]
+    n_sound = edges[-1]
+    if bad is not None and bad[0] < len(segments):
+        at, how = bad
+        n_sound, broken = edges[at], segments[at]
+        segments[at] = {
+            "bytes": replace(broken, rows=bytes(broken.rows)[:-1]),
+            "gap": replace(broken, first=broken.first + 1),
+            "missing": replace(broken, rows=b""),
+            "count": replace(broken, count=broken.count + 1),
+        }[how]
+    n_max = max(edges[-1] - n_cut, 0)
+    if bad is not None and bad[1] == "count" and n_max <= n_sound + sizes[min(bad[0], len(sizes) - 1)]:
+        n_max = n_sound  # a count too high does not matter where less is wanted
+    n, state = state_of(layout, segments, n_max, 2)
+    assert n == min(n_sound, n_max)
+    assert state.tobytes() == (merge(layout, [rows.cut(layout, 0, n)], 2).tobytes() if n else b"")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
