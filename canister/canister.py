@@ -243,6 +243,12 @@ class Canister:
             "canister_engine_steps_total": stats.n_steps,
             "canister_engine_rows_total": stats.n_rows,
             "canister_engine_prompt_tokens_total": stats.n_prompt_tokens,
+            "canister_engine_slot_tokens_total": stats.sources.slot,
+            "canister_engine_memory_tokens_total": stats.sources.memory,
+            "canister_engine_disk_tokens_total": stats.sources.disk,
+            "canister_engine_shared_tokens_total": stats.sources.shared,
+            "canister_engine_parked": stats.n_parked,
+            "canister_engine_parked_bytes": stats.parked_bytes,
             "canister_engine_busy_seconds_total": stats.busy_seconds,
         }
 

@@ -243,6 +243,12 @@ OBSERVED = {
     "canister_engine_steps_total": "Steps of the engine.",
     "canister_engine_rows_total": "Generated tokens decoded; divided by the steps: the batch size.",
     "canister_engine_prompt_tokens_total": "Prompt tokens decoded.",
+    "canister_engine_slot_tokens_total": "Tokens not decoded: they were in the slot.",
+    "canister_engine_memory_tokens_total": "Tokens not decoded: their state came back from memory.",
+    "canister_engine_disk_tokens_total": "Tokens not decoded: their KV rows came from the container.",
+    "canister_engine_shared_tokens_total": "Tokens not decoded: another conversation of the caller had them.",
+    "canister_engine_parked": "Conversations whose state is kept in memory beside the slots.",
+    "canister_engine_parked_bytes": "Bytes of these states; bounded by --ram-cache.",
     "canister_engine_busy_seconds_total": "Seconds in which the engine had something to do.",
 }
 
