@@ -265,8 +265,11 @@ class Canister:
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
         with telemetry.committing(self.name):
-            await asyncio.to_thread(transaction.prepare)
-            await asyncio.wrap_future(transaction.commit())
+            future = transaction.commit_small()
+            if future is None:
+                await asyncio.to_thread(transaction.prepare)
+                future = transaction.commit()
+            await asyncio.wrap_future(future)
 
     async def rollback(self, transaction: Transaction) -> None:
         """Take away what was prepared; nothing happens after a commit."""
