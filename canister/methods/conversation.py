@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,13 +58,6 @@ async def begin(call: Call, engine: Engine, path: str | None, seed: int | None) 
     container = cache.container
     kept_seed = container.header.seed if seed is None else seed
     return Conversation(path, container.tokens, container.generated, kept_seed, cache)
-
-
-def common_prefix(a: Tokens, b: Tokens) -> int:
-    """Length of the longest common prefix."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n
 
 
 def stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> list[KvSegment]:
@@ -123,17 +115,16 @@ async def write(
     engine: Engine,
     conversation: Conversation,
     n_reused: int,
-    decoded: Sequence[int],
+    decoded: Tokens,
     n_prompt: int,
     result: GenerateResult,
 ) -> None:
     """Add to the call's transaction what it did: `decoded` tokens after the first n_reused, n_prompt of them prompt."""
     assert conversation.path is not None
-    new = np.asarray(decoded, np.int32)
-    flags = np.arange(len(new)) >= n_prompt
+    flags = np.arange(len(decoded)) >= n_prompt
     cache, caches = conversation.cache, call.canister.caches
     if cache is not None and cache.can_grow and result.rows_first >= n_reused:
-        caches.append(call, cache, n_reused, new, flags, result.rows)
+        caches.append(call, cache, n_reused, decoded, flags, result.rows)
     else:
         await asyncio.to_thread(
             caches.write,
@@ -145,7 +136,7 @@ async def write(
                 engine.info.kv_layout,
             ),
             cache,
-            np.concatenate([conversation.tokens[:n_reused], new]),
+            np.concatenate([conversation.tokens[:n_reused], decoded]),
             np.concatenate([conversation.generated[:n_reused], flags]),
             result.rows,
             result.rows_first,

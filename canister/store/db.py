@@ -20,7 +20,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from canister import telemetry
 from canister.errors import Busy, Conflict, StorageFull, StoreDamaged
 from canister.store.migrations import HEADS, Schema, upgrade
-from canister.store.statements import driver_of
+from canister.store.statements import Prepared, driver_of
 
 BUSY_SECONDS = 30
 N_READERS = 8  # connections kept; more are made when needed
@@ -83,6 +83,8 @@ class Database:
         self._readers: Engine | None = None
         self._writer: Engine | None = None
         self._connection: Connection | None = None  # the writer's own, kept
+        self._looker: Connection | None = None  # kept for `first`; it never begins a transaction
+        self._looking = threading.Lock()
         self.n_transactions = 0
         """Begun so far; on the writer thread it tells jobs that are committed together from later ones."""
         self._thread: threading.Thread | None = None
@@ -102,6 +104,7 @@ class Database:
             try:
                 self._migrate()
                 self._connection = self._writer.connect()
+                self._looker = self._readers.connect()
             except BaseException:
                 self._dispose()
                 raise
@@ -129,6 +132,14 @@ class Database:
             raise RuntimeError(f"{self.path} is not open")
         with self._clear_errors(), self._readers.connect() as connection:
             yield connection
+
+    def first(self, statement: Prepared, values: Mapping[str, object]) -> tuple[Any, ...] | None:
+        """The first row of a query as last committed, by the shortest way: for what every message asks for."""
+        if self._looker is None:
+            raise RuntimeError(f"{self.path} is not open")
+        with self._clear_errors(), self._looking:
+            rows = statement.run(self._looker, values).fetchall()  # to its end, or it would go on reading this state
+        return rows[0] if rows else None
 
     def submit(
         self,
@@ -309,9 +320,10 @@ class Database:
             connection.commit()
 
     def _dispose(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        for connection in (self._connection, self._looker):
+            if connection is not None:
+                connection.close()
+        self._connection = self._looker = None
         for engine in (self._readers, self._writer):
             if engine is not None:
                 engine.dispose()
