@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from canister.caches import MAX_OPEN
 from canister.engine.residency import MIN_SHARED
 from canister.errors import CanisterError, Conflict
 from canister.methods.files import SIDECAR
@@ -148,10 +149,15 @@ async def write(
 
 
 def _has_content(call: Call, path: str, content: bytes) -> bool:
-    known = call.canister.stable.stat(path)
-    return (
-        known is not None and known.size == len(content) and call.canister.stable.read(path, 0, known.size) == content
-    )
+    """Does this file say just that? What was read of it is remembered until it changes."""
+    known, seen = call.canister.stable.stat(path), call.canister.caches.sidecars
+    if known is None or known.size != len(content):
+        return False
+    if seen.get(path, (None, b""))[0] != known:
+        while len(seen) >= MAX_OPEN:
+            del seen[next(iter(seen))]
+        seen[path] = known, call.canister.stable.read(path, 0, known.size)
+    return seen[path][1] == content
 
 
 def sidecar_text(engine: Engine) -> str:

@@ -40,6 +40,7 @@ CTX_SIZE = 4608
 WORD = " a"
 CACHE = "bench.cache"
 N_WARM = 5
+LOOP = "event loop's processor time"
 
 
 def main(model: Path = CHAT_MODEL, n_calls: int = 60, only: str | None = None) -> None:
@@ -84,7 +85,9 @@ def measure_one_token(folder: Path, model: Path, n_calls: int) -> None:
             client.call("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
             record = client.call("run_update", {"args": ["--prompt-cache", CACHE, "-p", prompt, "-n", "0"]})["Ok"]
             client.call("set_max_tokens", {"max_tokens_update": 1, "max_tokens_query": 0})
+            spent = loop_ms(server.pid)
             going_on = median_ms(lambda: client.run(""), n_calls)
+            columns.setdefault(LOOP + ", no prompt sent", []).append((loop_ms(server.pid) - spent) / (n_calls + N_WARM))
             text = client.run("")["conversation"]
 
             def resend() -> None:
@@ -92,7 +95,9 @@ def measure_one_token(folder: Path, model: Path, n_calls: int) -> None:
                 text = client.run(text)["conversation"]
 
             columns.setdefault("through HTTP, no prompt sent", []).append(going_on)
+            spent = loop_ms(server.pid)
             columns.setdefault("through HTTP, whole prompt sent again", []).append(median_ms(resend, n_calls))
+            columns.setdefault(LOOP + ", prompt sent", []).append((loop_ms(server.pid) - spent) / (n_calls + N_WARM))
             assert record["n_prompt_tokens"] >= n_tokens
     inside = asyncio.run(measure_inside(folder / "inside", model, n_calls))
     for name, figures in inside.items():
@@ -187,6 +192,14 @@ class Client:
 
     def run(self, prompt: str) -> Any:
         return self.call("run_update", {"args": ["--prompt-cache", CACHE, "-p", prompt, *FLAGS]})["Ok"]
+
+
+def loop_ms(pid: int) -> float:
+    """Processor time of the server's main thread so far, in milliseconds; what the machine does otherwise is not in it.
+
+    That is the event loop: HTTP, dispatch, handlers; not the engine, which has a thread of its own, nor the disk.
+    """
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e6
 
 
 def wait_until_ready(server: LocalServer) -> None:
