@@ -58,6 +58,9 @@ class Caches:
         self._open: OrderedDict[str, OpenCache] = OrderedDict()
         self._lock = threading.Lock()  # containers are read in worker threads too
 
+        self.sidecars: dict[str, tuple[FileInfo, bytes]] = {}
+        """Contents of sidecar files as last read; for the event loop's thread."""
+
     def is_open(self, info: FileInfo) -> bool:
         """Is the container in this file at hand, so that `open` reads nothing?"""
         known = self._open.get(info.path)

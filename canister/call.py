@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from canister import fees
@@ -43,7 +42,7 @@ class Call:
         self._flat_cost: int | None = None
         self._transaction: Transaction | None = None
         self._changes: dict[str, object] = {}
-        self._held = AsyncExitStack()
+        self._held: list[Callable[[], None]] = []  # what gives back locks and model
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
 
@@ -74,12 +73,12 @@ class Call:
     async def lock(self, *names: str) -> None:
         """Hold these locks until the call is over. To be asked for at once: a second request could dead-lock."""
         for name in sorted(set(names)):
-            await self._held.enter_async_context(self.canister.locks.hold(name))
+            self._held.append(await self.canister.locks.acquire(name))
 
     async def engine(self) -> Engine:
         """The loaded model, kept in place until the call is over. NotFound while none is loaded."""
         await self.canister.loaded()
-        await self._held.enter_async_context(self.canister.model_gate.shared())
+        self._held.append(await self.canister.model_gate.enter())
         if self.canister.engine is None:
             raise NotFound(
                 'No model is loaded. Call load_model first, for instance with args ["--model", "models/model.gguf"].'
@@ -89,7 +88,7 @@ class Call:
     async def model_alone(self) -> None:
         """Wait until no call uses the model, and hold new ones back until this call is over."""
         await self.canister.loaded()
-        await self._held.enter_async_context(self.canister.model_gate.exclusive())
+        self._held.append(await self.canister.model_gate.enter(alone=True))
 
     # -- instructions and cycles
 
@@ -140,8 +139,7 @@ class Call:
 
     async def commit(self, charge: Charge) -> None:
         """Make all changes durable, then visible. Raises what the store raises; then nothing has changed."""
-        for statement in self.canister.statements_for(self._changes):
-            self.tx.execute(statement)
+        self.canister.record(self.tx, self._changes)
         await self._commit_charged(self.tx, charge, "ok")
         self.canister.apply(self._changes)
         for action in self._on_commit:
@@ -163,13 +161,23 @@ class Call:
         await self.canister.commit(transaction)
         ledger.committed(-charge.cycles)
 
+    @property
+    def has_transaction(self) -> bool:
+        """Is there anything that a roll-back must wait for?"""
+        return self._transaction is not None
+
     async def rollback(self) -> None:
         """Undo whatever was prepared."""
         if self._transaction is not None:
             await self.canister.rollback(self._transaction)
+        self.forget_changes()
+
+    def forget_changes(self) -> None:
+        """The roll-back of a call that has no transaction."""
         for action in self._on_rollback:
             action()
 
-    async def release(self) -> None:
+    def release(self) -> None:
         """Give back locks and model, in whatever way the call ended."""
-        await self._held.aclose()
+        while self._held:
+            self._held.pop()()

@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Executable, select
+from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
 
 from canister import admission, telemetry
 from canister import state as states
 from canister.admission import Admission
 from canister.caches import Caches
+from canister.chat_texts import ChatTexts
 from canister.chats import Chats
 from canister.config import Settings
 from canister.controllers import Controllers
@@ -41,6 +42,7 @@ from canister.store import tables
 from canister.store.db import Database
 from canister.store.paths import clean_folder, clean_path
 from canister.store.stable import FileInfo, StableMemory
+from canister.store.statements import Prepared
 from canister.store.transaction import Transaction
 from canister.store.uploads import UploadHasher
 from canister.telemetry import get_logger
@@ -51,6 +53,12 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
+
+
+_SETTING = insert(tables.settings)
+_SET = Prepared(
+    _SETTING.on_conflict_do_update(index_elements=["key"], set_={"value": _SETTING.excluded.value}), "key", "value"
+)
 
 
 class Canister:
@@ -86,6 +94,7 @@ class Canister:
         self.caches = Caches(self.stable)
         self.admission = Admission(canister_id, admission.of_calls(self.settings))
         self.streams = Admission(canister_id, admission.of_streams(self.settings))
+        self.texts = ChatTexts()
         self.locks = NamedLocks()
         self.model_gate = Gate()
         self.engine: Engine | None = None
@@ -95,6 +104,7 @@ class Canister:
         self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines that are not adopted yet
         self._loading: asyncio.Task[None] | None = None
         self._calls: dict[Call, asyncio.Task[object] | None] = {}
+        self._call_over = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
@@ -163,6 +173,7 @@ class Canister:
             yield
         finally:
             del self._calls[call]
+            self._call_over.set()
             if not self._calls:
                 self._idle.set()
 
@@ -187,9 +198,10 @@ class Canister:
         self._halting = True
         call.on_commit(over)
         call.on_rollback(over)
-        tasks = [task for other, task in self._calls.items() if other is not call and task is not None]
-        if tasks:
-            await asyncio.wait(tasks)
+        others = [other for other in self._calls if other is not call]
+        while any(other in self._calls for other in others):
+            self._call_over.clear()
+            await self._call_over.wait()
 
     # -- what is known
 
@@ -258,11 +270,10 @@ class Canister:
 
     # -- committing
 
-    def statements_for(self, changes: Mapping[str, object]) -> Iterator[Executable]:
-        """SQL that makes changes of the State durable."""
+    def record(self, transaction: Transaction, changes: Mapping[str, object]) -> None:
+        """Make changes of the State durable when this transaction commits."""
         for row in states.to_rows(changes):
-            statement = insert(tables.settings).values(**row)
-            yield statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
+            transaction.execute(_SET, row)
 
     def apply(self, changes: Mapping[str, object]) -> None:
         """Make committed changes of the State visible."""
@@ -271,8 +282,11 @@ class Canister:
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
         with telemetry.committing(self.name):
-            await asyncio.to_thread(transaction.prepare)
-            await asyncio.wrap_future(transaction.commit())
+            future = transaction.commit_small()
+            if future is None:
+                await asyncio.to_thread(transaction.prepare)
+                future = transaction.commit()
+            await asyncio.wrap_future(future)
 
     async def rollback(self, transaction: Transaction) -> None:
         """Take away what was prepared; nothing happens after a commit."""
@@ -356,6 +370,7 @@ class Canister:
         self._engine_key, self.cost_model = self._known.pop(engine)
         self.load_error = None
         self.caches.clear()
+        self.texts.clear()
         if before is not None:
             self.discard(before)
         log.info("model loaded", canister=self.name, model=engine.info.description, n_ctx=engine.info.n_ctx)

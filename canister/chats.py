@@ -6,15 +6,35 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, exists, insert, select, update
 
 from canister.store import tables
 from canister.store.db import Database
+from canister.store.statements import Prepared
 
 if TYPE_CHECKING:
     from canister.call import Call
 
 KEPT_PER_CALLER = 3
+
+_table = tables.saved_chats
+_of_caller = _table.c.caller == bindparam("of_caller")
+_newest = select(_table.c.id).where(_of_caller).order_by(_table.c.id.desc())
+
+_COLUMNS = ("caller", "timestamp", "created_ns", "chat")
+_START = Prepared(insert(_table), *_COLUMNS)
+_START_FIRST = Prepared(
+    insert(_table).from_select(
+        _COLUMNS,
+        select(*(bindparam(name, type_=_table.c[name].type) for name in _COLUMNS)).where(
+            ~exists().where(_table.c.caller == bindparam("caller"))
+        ),
+    )
+)
+_PRUNE = Prepared(delete(_table).where(_of_caller, _table.c.id.not_in(_newest.limit(KEPT_PER_CALLER))))
+_SAVE = Prepared(
+    update(_table).where(_table.c.id == _newest.limit(1).scalar_subquery()).values(chat=bindparam("conversation"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +60,20 @@ class Chats:
 
     def start(self, call: Call) -> None:
         """A new, empty chat; the caller's oldest beyond KEPT_PER_CALLER go."""
-        table = tables.saved_chats
-        started = dt.datetime.fromtimestamp(call.now_ns / 1e9, dt.UTC)
-        newest = (
-            select(table.c.id).where(table.c.caller == call.caller).order_by(table.c.id.desc()).limit(KEPT_PER_CALLER)
-        )
-        call.tx.execute(
-            insert(table).values(
-                caller=call.caller, timestamp=f"{started:%Y-%m-%d_%H-%M-%S}", created_ns=call.now_ns, chat=""
-            )
-        )
-        call.tx.execute(delete(table).where(table.c.caller == call.caller, table.c.id.not_in(newest)))
+        call.tx.execute(_START, _first_row(call))
+        call.tx.execute(_PRUNE, {"of_caller": call.caller})
 
     def save(self, call: Call, conversation: str) -> None:
         """The conversation becomes the text of the caller's newest chat, which is started if there is none."""
-        table = tables.saved_chats
-        with self._database.read() as connection:
-            newest = connection.execute(
-                select(table.c.id).where(table.c.caller == call.caller).order_by(table.c.id.desc()).limit(1)
-            ).scalar()
-        if newest is None:
-            self.start(call)
-        latest = select(table.c.id).where(table.c.caller == call.caller).order_by(table.c.id.desc()).limit(1)
-        call.tx.execute(update(table).where(table.c.id == latest.scalar_subquery()).values(chat=conversation))
+        call.tx.execute(_START_FIRST, _first_row(call))
+        call.tx.execute(_SAVE, {"of_caller": call.caller, "conversation": conversation})
+
+
+def _first_row(call: Call) -> dict[str, object]:
+    started = dt.datetime.fromtimestamp(call.now_ns / 1e9, dt.UTC)
+    return {
+        "caller": call.caller,
+        "timestamp": f"{started:%Y-%m-%d_%H-%M-%S}",
+        "created_ns": call.now_ns,
+        "chat": "",
+    }

@@ -308,7 +308,7 @@ async def _run(
                 if is_limited:
                     call.check_limit()
             except BaseException as error:
-                await _finish(call.rollback())
+                await _rollback(call)
                 if isinstance(error, CanisterError | InstructionLimit):
                     await _finish(_charge_failed(call, error, err, record))
                 raise
@@ -316,7 +316,7 @@ async def _run(
             if is_update:
                 await _finish(_commit(call, charge))
             else:
-                await _finish(call.rollback())
+                await _rollback(call)
             telemetry.count_cost(canister.name, name, charge.instructions, charge.cycles)
             if isinstance(value, RunOutputRecord) and value.n_prompt_tokens is not None:
                 telemetry.count_tokens(
@@ -343,7 +343,14 @@ async def _run(
             f"({type(error).__name__}); the call left no trace, the server's log has the details."
         ) from error
     finally:
-        await _finish(call.release())
+        call.release()
+
+
+async def _rollback(call: Call) -> None:
+    if call.has_transaction:
+        await _finish(call.rollback())
+    else:
+        call.forget_changes()
 
 
 async def _in_time(call: Call, work: Awaitable[object]) -> object:

@@ -21,6 +21,7 @@ from sqlalchemy.engine import Connection
 
 from canister.errors import CanisterStopping, Trap
 from canister.store.db import Database
+from canister.store.statements import Prepared
 from canister.store.tables import requests
 from canister.store.transaction import Transaction
 
@@ -30,8 +31,10 @@ POLLED_NS = 6 * 60 * 10**9  # after the answer: a call may take longer than its 
 Status = Literal["processing", "replied", "rejected"]
 
 _BY_ID = select(requests).where(requests.c.id == bindparam("of_id"))
-_INSERT = insert(requests)
-_PURGE = delete(requests).where(requests.c.kept_until_ns < bindparam("now_ns"))
+_INSERT = Prepared(
+    insert(requests), *("id", "caller", "kept_until_ns", "reply", "reject_code", "reject_message", "error_code")
+)
+_PURGE = Prepared(delete(requests).where(requests.c.kept_until_ns < bindparam("now_ns")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +139,8 @@ class Ingress:
         now_ns = time.time_ns()
 
         def write(connection: Connection) -> None:
-            connection.execute(_PURGE, {"now_ns": now_ns})
-            connection.execute(_INSERT, _row(message, answer, now_ns))
+            _PURGE.run(connection, {"now_ns": now_ns})
+            _INSERT.run(connection, _row(message, answer, now_ns))
 
         await asyncio.wrap_future(self._database.submit(write))
 

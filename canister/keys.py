@@ -27,6 +27,7 @@ from canister.errors import BadRequest, Conflict, NotFound
 from canister.ic import principal as principals
 from canister.ic.identity import Identity
 from canister.store.db import Database
+from canister.store.statements import Prepared
 from canister.store.tables import api_keys
 
 SERVER_DATABASE = "server.db"
@@ -38,7 +39,11 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NO_HASH = "0" * 64
 
 # Made once: it runs on every request that has a key.
-_BY_ID = select(api_keys).where(api_keys.c.key_id == bindparam("key_id"))
+_BY_ID = Prepared(
+    select(*(api_keys.c[name] for name in ("hash", "name", "key_id", "principal", "created_ns", "expires_ns"))).where(
+        api_keys.c.key_id == bindparam("of_key_id")
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +142,11 @@ class KeyRing:
         match = _KEY.fullmatch(key)
         if match is None:
             return None
-        with self._database.read() as connection:
-            row = connection.execute(_BY_ID, {"key_id": match[1]}).first()
+        row = self._database.first(_BY_ID, {"of_key_id": match[1]})
         # An unknown id is compared too, so that the time taken does not tell which ids exist.
-        if not hmac.compare_digest(_hash(key), _NO_HASH if row is None else row.hash) or row is None:
+        if not hmac.compare_digest(_hash(key), _NO_HASH if row is None else row[0]) or row is None:
             return None
-        found = _api_key(row)
+        found = ApiKey(*row[1:])
         return None if found.is_expired() else found
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from canister.fees import Charge, Outcome
 from canister.store import tables
 from canister.store.db import Database
+from canister.store.statements import Prepared
 
 if TYPE_CHECKING:
     from canister.store.transaction import Transaction
@@ -21,15 +22,19 @@ INITIAL_CYCLES = 20_000_000_000_000
 KEPT_CALLS = 10_000
 _CYCLES = "cycles"
 
-# Built once: putting a statement together costs more than running it.
-_ADD = (
+_ADD = Prepared(
     update(tables.ledger)
     .where(tables.ledger.c.name == _CYCLES)
     .values(amount=tables.ledger.c.amount + bindparam("difference"))
 )
-_LOG = insert(tables.call_log)
-_PRUNE = delete(tables.call_log).where(
-    tables.call_log.c.id <= select(func.max(tables.call_log.c.id)).scalar_subquery() - KEPT_CALLS
+_LOG = Prepared(
+    insert(tables.call_log),
+    *("caller", "method", "timestamp_ns", "outcome", "instructions", "cycles", "limit", "parts"),
+)
+_PRUNE = Prepared(
+    delete(tables.call_log).where(
+        tables.call_log.c.id <= select(func.max(tables.call_log.c.id)).scalar_subquery() - KEPT_CALLS
+    )
 )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 
 class NamedLocks:
@@ -20,17 +21,33 @@ class NamedLocks:
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
+        release = await self.acquire(name)
+        try:
+            yield
+        finally:
+            release()
+
+    async def acquire(self, name: str) -> Callable[[], None]:
+        """Hold a lock until what this returns is called."""
         lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
         self._locks[name] = (lock, users + 1)
         try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks[name]
-            if users == 1:
-                del self._locks[name]
-            else:
-                self._locks[name] = (lock, users - 1)
+            await lock.acquire()
+        except BaseException:
+            self._leave(name)
+            raise
+        return partial(self._release, name)
+
+    def _release(self, name: str) -> None:
+        self._locks[name][0].release()
+        self._leave(name)
+
+    def _leave(self, name: str) -> None:
+        lock, users = self._locks[name]
+        if users == 1:
+            del self._locks[name]
+        else:
+            self._locks[name] = (lock, users - 1)
 
 
 class Gate:
@@ -43,21 +60,31 @@ class Gate:
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        await self._enter(alone=False)
+        leave = await self.enter()
         try:
             yield
         finally:
-            self._sharers -= 1
-            self._admit()
+            leave()
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
-        await self._enter(alone=True)
+        leave = await self.enter(alone=True)
         try:
             yield
         finally:
+            leave()
+
+    async def enter(self, *, alone: bool = False) -> Callable[[], None]:
+        """Share it, or have it alone, until what this returns is called."""
+        await self._enter(alone)
+        return partial(self._leave, alone)
+
+    def _leave(self, alone: bool) -> None:
+        if alone:
             self._alone = False
-            self._admit()
+        else:
+            self._sharers -= 1
+        self._admit()
 
     async def _enter(self, alone: bool) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,10 +94,7 @@ class Gate:
             await place
         except asyncio.CancelledError:
             if not place.cancelled():  # admitted and cancelled at once: give the place back
-                if alone:
-                    self._alone = False
-                else:
-                    self._sharers -= 1
+                self._leave(alone)
             self._admit()
             raise
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from canister.engine.args import RunArgs, parse
 from canister.records import InputRecord
+
+REMEMBERED = 256  # sets of flags; the calls of a chat mostly have the same
+REMEMBERED_CHARACTERS = 4096
 
 
 def parse_args(arg: InputRecord) -> RunArgs:
     """BadRequest (`Cannot parse args. …`) for what llama-completion would not take."""
-    return parse(arg.args)
+    if sum(map(len, arg.args)) > REMEMBERED_CHARACTERS:
+        return parse(arg.args)
+    return _parse_remembered(tuple(arg.args))
+
+
+@lru_cache(REMEMBERED)
+def _parse_remembered(args: tuple[str, ...]) -> RunArgs:
+    return parse(args)

@@ -7,13 +7,14 @@ reused), and then the answer, token by token, until a limit is reached. All stat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from canister import access as guards
+from canister.chat_texts import common_prefix
 from canister.engine.sequence import GenerateRequest
 from canister.engine.text import text_after
 from canister.errors import BadRequest, Conflict
@@ -105,8 +106,8 @@ async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
     if path is not None:
         await call.lock(path)
     chat = await conversations.begin(call, engine, path, args.seed)
-    prompt = await _prompt_tokens(engine, args, chat)
-    n_cached = conversations.common_prefix(prompt, chat.tokens)
+    prompt = await _prompt_tokens(call, engine, args, chat)
+    n_cached = common_prefix(prompt, chat.tokens)
     return Plan(engine, args, chat, prompt, n_cached, as_update and path is not None and not args.prompt_cache_ro)
 
 
@@ -140,28 +141,31 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     )
     call.check_limit()
     if call.state.log_on:
-        log.info(
-            "run",
-            canister=call.canister.name,
-            method=call.method,
-            cached=n_cached,
-            ingested=result.n_prompt_decoded,
-            generated=result.n_generated,
-            finish=result.finish,
-            instructions=meter.cost.total,
+        # The loop writes it while the commit waits for the disk.
+        asyncio.get_running_loop().call_soon(
+            partial(
+                log.info,
+                "run",
+                canister=call.canister.name,
+                method=call.method,
+                cached=n_cached,
+                ingested=result.n_prompt_decoded,
+                generated=result.n_generated,
+                finish=result.finish,
+                instructions=meter.cost.total,
+            )
         )
 
     n_decoded = result.n_prompt_decoded
     remaining = prompt[n_cached + n_decoded :]
-    generated = result.sampled[: result.n_generated]
-    decoded = [*map(int, prompt[n_cached : n_cached + n_decoded]), *generated]
-    text = _text_of(engine, args, chat, prompt, n_cached, result)
-    everything = [*map(int, chat.tokens[:n_cached]), *decoded]
+    new_tokens = np.array([*prompt[n_cached : n_cached + n_decoded], *result.sampled[: result.n_generated]], np.int32)
+    everything = np.concatenate([chat.tokens[:n_cached], new_tokens])
+    texts = call.canister.texts
     record = RunOutputRecord(
         status_code=200,
-        output=text,
-        conversation=_text(engine, everything, args.special),
-        prompt_remaining=_text(engine, map(int, remaining), True),
+        output=_text_of(engine, args, chat, prompt, n_cached, result),
+        conversation=_text(texts.bytes_of(engine, everything, args.special, chat.path)),
+        prompt_remaining=_text(texts.bytes_of(engine, remaining, True)),
         generated_eog=result.eog,
         n_prompt_tokens=len(prompt),
         n_prompt_tokens_cached=n_cached,
@@ -172,7 +176,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     if call.is_update:
         if todo.keeps:
             # After a context shift the KV memory is no longer that of the tokens: the cache keeps the prompt alone.
-            kept = decoded[:n_decoded] if result.shifted else decoded
+            kept = new_tokens[:n_decoded] if result.shifted else new_tokens
             await conversations.write(call, engine, chat, n_cached, kept, n_decoded, result)
         if call.state.chats_on:
             call.canister.chats.save(call, record.conversation)
@@ -197,10 +201,14 @@ async def _engine_for(call: Call, args: RunArgs, arg: InputRecord) -> Engine:
     return await load(call, args, tuple(arg.args))
 
 
-async def _prompt_tokens(engine: Engine, args: RunArgs, chat: Conversation) -> Tokens:
+async def _prompt_tokens(call: Call, engine: Engine, args: RunArgs, chat: Conversation) -> Tokens:
     """P: the tokens of `-p`, or those of the cache when it is empty: go on where the cache ends."""
     if not args.prompt and len(chat.tokens):
         return chat.tokens
+    texts = call.canister.texts
+    tokens = texts.prompt_tokens(engine, chat.path, args.prompt)
+    if tokens is not None:
+        return tokens
     if len(args.prompt) < LONG_PROMPT_CHARACTERS:
         tokens = np.asarray(engine.tokenize(args.prompt, add_bos=True), np.int32)
     else:  # some vocabularies take their time
@@ -213,6 +221,7 @@ async def _prompt_tokens(engine: Engine, args: RunArgs, chat: Conversation) -> T
             f"prompt is too long ({len(tokens)} tokens, max {limit}): shorten it, or load the model with a larger "
             f"--ctx-size than {engine.info.n_ctx}"
         )
+    texts.keep_prompt(engine, chat.path, args.prompt, tokens)
     return tokens
 
 
@@ -240,9 +249,9 @@ def _text_of(
     return text_after(before, b"".join(pieces), final=result.finish == "stop")
 
 
-def _text(engine: Engine, tokens: Iterable[int], special: bool) -> str:
+def _text(data: bytes) -> str:
     """Text of tokens by themselves; a character cut in two at an end shows as U+FFFD."""
-    return b"".join(engine.piece(token, special) for token in tokens).decode(errors="replace")
+    return data.decode(errors="replace")
 
 
 # -- saved chats

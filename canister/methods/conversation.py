@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from canister.caches import MAX_OPEN
 from canister.engine.residency import MIN_SHARED
 from canister.errors import CanisterError, Conflict
 from canister.methods.files import SIDECAR
@@ -59,13 +59,6 @@ async def begin(call: Call, engine: Engine, path: str | None, seed: int | None) 
     container = cache.container
     kept_seed = container.header.seed if seed is None else seed
     return Conversation(path, container.tokens, container.generated, kept_seed, cache)
-
-
-def common_prefix(a: Tokens, b: Tokens) -> int:
-    """Length of the longest common prefix."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n
 
 
 def stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> list[KvSegment]:
@@ -123,17 +116,16 @@ async def write(
     engine: Engine,
     conversation: Conversation,
     n_reused: int,
-    decoded: Sequence[int],
+    decoded: Tokens,
     n_prompt: int,
     result: GenerateResult,
 ) -> None:
     """Add to the call's transaction what it did: `decoded` tokens after the first n_reused, n_prompt of them prompt."""
     assert conversation.path is not None
-    new = np.asarray(decoded, np.int32)
-    flags = np.arange(len(new)) >= n_prompt
+    flags = np.arange(len(decoded)) >= n_prompt
     cache, caches = conversation.cache, call.canister.caches
     if cache is not None and cache.can_grow and result.rows_first >= n_reused:
-        caches.append(call, cache, n_reused, new, flags, result.rows)
+        caches.append(call, cache, n_reused, decoded, flags, result.rows)
     else:
         await asyncio.to_thread(
             caches.write,
@@ -145,7 +137,7 @@ async def write(
                 engine.info.kv_layout,
             ),
             cache,
-            np.concatenate([conversation.tokens[:n_reused], new]),
+            np.concatenate([conversation.tokens[:n_reused], decoded]),
             np.concatenate([conversation.generated[:n_reused], flags]),
             result.rows,
             result.rows_first,
@@ -157,10 +149,15 @@ async def write(
 
 
 def _has_content(call: Call, path: str, content: bytes) -> bool:
-    known = call.canister.stable.stat(path)
-    return (
-        known is not None and known.size == len(content) and call.canister.stable.read(path, 0, known.size) == content
-    )
+    """Does this file say just that? What was read of it is remembered until it changes."""
+    known, seen = call.canister.stable.stat(path), call.canister.caches.sidecars
+    if known is None or known.size != len(content):
+        return False
+    if seen.get(path, (None, b""))[0] != known:
+        while len(seen) >= MAX_OPEN:
+            del seen[next(iter(seen))]
+        seen[path] = known, call.canister.stable.read(path, 0, known.size)
+    return seen[path][1] == content
 
 
 def sidecar_text(engine: Engine) -> str:

@@ -45,8 +45,18 @@ def run(settings: Settings) -> None:
     telemetry.set_up_logs(settings.log_level, settings.log_format)
     if settings.model is not None:
         preload.check(settings.model)
-    with bind(settings.host, settings.port) as listener:
-        asyncio.run(_serve(settings, listener))
+    with bind(settings.host, settings.port) as listener, asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(_serve(settings, listener))
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where there is one for the platform, since it costs a call a third of asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:

@@ -162,17 +162,32 @@ def _adapter(of: Any) -> TypeAdapter[Any]:
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`; if the client goes away first, cancel it, wait until it has cleaned up, and raise Cancelled."""
-    task = asyncio.create_task(work)
+    own = asyncio.current_task()
+    assert own is not None
+    is_over = is_gone = False
+
+    def on_gone(done: asyncio.Task[None]) -> None:
+        nonlocal is_gone
+        if done.cancelled() or is_over:
+            return
+        is_gone = True
+        done.exception()  # whatever it was, nobody is there any more
+        own.cancel()
+
     gone = asyncio.create_task(_until_gone(request))
+    gone.add_done_callback(on_gone)
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Cancelled("the client went away; the call was cancelled and left no trace")
+        result = await work
+        if is_gone:  # too late to matter
+            own.uncancel()
+        return result
+    except asyncio.CancelledError:
+        if is_gone and own.uncancel() == 0:
+            raise Cancelled("the client went away; the call was cancelled and left no trace") from None
+        raise
     finally:
-        task.cancel()
+        is_over = True
         gone.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
 
 
 async def _until_gone(request: Request) -> None:

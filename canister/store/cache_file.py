@@ -115,6 +115,7 @@ class CacheFile:
     size: int
     is_whole: bool
     _live: tuple[_Live, ...]
+    _live_bytes: int  # of those records; not summed up again for each call of a long chat
     _check: bytes
     _read: Reader
 
@@ -123,7 +124,7 @@ class CacheFile:
         """An empty conversation, and the bytes of its container. `read` will read them once they are written."""
         data = encode_header(header)
         tokens, generated = np.zeros(0, np.int32), np.zeros(0, np.bool_)
-        return cls(header, tokens, generated, 0, len(data), True, (), data[-_N_CHECK:], read), data
+        return cls(header, tokens, generated, 0, len(data), True, (), 0, data[-_N_CHECK:], read), data
 
     @classmethod
     def parse(cls, source: bytes | Reader, size: int | None = None) -> CacheFile:
@@ -151,7 +152,9 @@ class CacheFile:
                 break
             offset += live.n_bytes
         tokens, generated = state.tokens[: state.n_tokens].copy(), state.generated[: state.n_tokens].copy()
-        return cls(header, tokens, generated, n_records, offset, offset == size, tuple(state.live), check, read)
+        live_records = tuple(state.live)
+        n_live = sum(record.n_bytes for record in live_records)
+        return cls(header, tokens, generated, n_records, offset, offset == size, live_records, n_live, check, read)
 
     def extended(self, keep: int, tokens: ArrayLike, generated: ArrayLike, kv: bytes = b"") -> tuple[CacheFile, bytes]:
         """Roll back to `keep` tokens and go on with `tokens`: the new conversation, and the bytes to append.
@@ -166,9 +169,10 @@ class CacheFile:
         flags = np.asarray(generated, np.bool_).reshape(-1)
         data, check = _encode_record(keep, added, flags, kv, self._check)
         live = list(self._live)
-        _roll_back(live, keep)
+        n_live = self._live_bytes - _roll_back(live, keep)
         if len(added):
             live.append(_Live(keep, len(added), len(added), self.size, len(kv), check))
+            n_live += live[-1].n_bytes
         extended = replace(
             self,
             tokens=np.concatenate((self.tokens[:keep], added)),
@@ -176,6 +180,7 @@ class CacheFile:
             n_records=self.n_records + 1,
             size=self.size + len(data),
             _live=tuple(live),
+            _live_bytes=n_live,
             _check=check,
         )
         return extended, data
@@ -205,7 +210,7 @@ class CacheFile:
     @property
     def waste_bytes(self) -> int:
         """Bytes of records that the conversation has nothing of any more."""
-        return self.size - _header_bytes(self.header) - sum(live.n_bytes for live in self._live)
+        return self.size - _header_bytes(self.header) - self._live_bytes
 
     @property
     def wants_compaction(self) -> bool:
@@ -269,11 +274,14 @@ class _State:
             self.live.append(live)
 
 
-def _roll_back(live: list[_Live], keep: int) -> None:
+def _roll_back(live: list[_Live], keep: int) -> int:
+    """Leave the records of the first `keep` tokens; returns the bytes of those that go."""
+    n_bytes = 0
     while live and live[-1].first >= keep:
-        live.pop()
+        n_bytes += live.pop().n_bytes
     if live and live[-1].first + live[-1].n_live > keep:
         live[-1] = replace(live[-1], n_live=keep - live[-1].first)
+    return n_bytes
 
 
 def _encode_record(keep: int, tokens: Tokens, generated: Flags, kv: bytes, previous: bytes) -> tuple[bytes, bytes]:

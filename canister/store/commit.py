@@ -1,6 +1,7 @@
 """The SQL of a transaction: the changes of files as rows, and as what is to be seen and done once they are committed.
 
-Runs on the writer thread only, one transaction after the other, so what it sees in the index is the committed state.
+Runs on the writer thread only, one transaction after the other. What it sees is the committed state, and what those
+before it have changed that are committed with it.
 """
 
 from __future__ import annotations
@@ -11,44 +12,47 @@ from sqlalchemy import Connection, bindparam, delete, insert, update
 
 from canister.errors import Conflict
 from canister.store.changes import Change
-from canister.store.index import Entry, FileIndex, FileInfo, Kind, Upload
+from canister.store.index import Entry, FileInfo, Kind, Overlay, Upload
 from canister.store.paths import ancestors_of
 from canister.store.redo import Move
+from canister.store.statements import Prepared
 from canister.store.tables import files, redo, uploads
 
-_INSERT_FILE = insert(files)
-_UPDATE_FILE = (
+_INSERT_FILE = Prepared(insert(files), "path", "kind", "size", "created_ns", "modified_ns")
+_UPDATE_FILE = Prepared(
     update(files)
     .where(files.c.id == bindparam("file_id"))
     .values(size=bindparam("new_size"), modified_ns=bindparam("now_ns"))
 )
-_DELETE_FILE = delete(files).where(files.c.id == bindparam("file_id"))
-_INSERT_UPLOAD = insert(uploads)
-_DELETE_UPLOAD = delete(uploads).where(uploads.c.path == bindparam("of_path"))
-_INSERT_REDO = insert(redo)
-_DELETE_REDO = delete(redo).where(redo.c.id <= bindparam("last_row"))
+_DELETE_FILE = Prepared(delete(files).where(files.c.id == bindparam("file_id")))
+_INSERT_UPLOAD = Prepared(insert(uploads), "path", "size", "sha256", "last_offset")
+_DELETE_UPLOAD = Prepared(delete(uploads).where(uploads.c.path == bindparam("of_path")))
+_INSERT_REDO = Prepared(insert(redo), "kind", "path", "source", "offset", "data")
+_DELETE_REDO = Prepared(delete(redo).where(redo.c.id <= bindparam("last_row")))
 
 
 def delete_redo(connection: Connection, last_row: int) -> None:
     """Delete every redo row up to this one: it is done."""
-    connection.execute(_DELETE_REDO, {"last_row": last_row})
+    _DELETE_REDO.run(connection, {"last_row": last_row})
 
 
 class FileCommit:
-    """Writes rows, and gathers what follows from them. Raises Conflict if others changed what it rests on meanwhile."""
+    """Writes rows, and gathers what follows from them. Raises Conflict if others changed what it rests on meanwhile.
 
-    def __init__(self, connection: Connection, index: FileIndex, now_ns: int) -> None:
-        self.entries: dict[str, Entry | None] = {}  # by path, as they become
+    view: what those before it in the same group have done; `view` of this one, when it has come through, adds to it.
+    """
+
+    def __init__(self, connection: Connection, view: Overlay, now_ns: int) -> None:
+        self.view = Overlay(view)
         self.published: list[tuple[str, Entry | None]] = []  # for the index, in the order of events
         self.moves: list[Move] = []
         self._connection = connection
-        self._index = index
         self._now_ns = now_ns
 
     def apply(self, changes: Mapping[str, Change]) -> None:
         removed = [path for path, change in changes.items() if change.removed]
         for path in sorted(removed, key=lambda path: -path.count("/")):  # what is in a folder before the folder
-            old = self._look(path)
+            old = self.view.get(path)
             if old is not None:
                 self._remove(path, old)
                 if changes[path].kind != "file":  # a file is renamed over it
@@ -57,7 +61,7 @@ class FileCommit:
             if change.kind is None:
                 continue
             self._make_folders(ancestors_of(path))
-            old = self._look(path)
+            old = self.view.get(path)
             if old is not None and old.info.kind != change.kind:
                 raise Conflict(f"{path!r} is a {old.info.kind} by now, and was to be a {change.kind}; try again")
             if change.kind == "directory":
@@ -67,37 +71,34 @@ class FileCommit:
 
     def note_uploads(self, notes: Iterable[tuple[str, Upload]]) -> None:
         for path, upload in notes:
-            entry = self._look(path)
+            entry = self.view.get(path)
             if entry is None or entry.info.kind != "file":
                 raise Conflict(f"{path!r} is no file by now; begin the upload anew at offset 0")
             if entry.upload is not None:
-                self._connection.execute(_DELETE_UPLOAD, {"of_path": path})
-            self._connection.execute(_INSERT_UPLOAD, {"path": path, **upload._asdict()})
+                _DELETE_UPLOAD.run(self._connection, {"of_path": path})
+            _INSERT_UPLOAD.run(self._connection, {"path": path, **upload._asdict()})
             self._publish(path, entry._replace(upload=upload))
 
-    def _look(self, path: str) -> Entry | None:
-        return self.entries[path] if path in self.entries else self._index.get(path)
-
     def _publish(self, path: str, entry: Entry | None) -> None:
-        self.entries[path] = entry
+        self.view.put(path, entry)
         self.published.append((path, entry))
 
     def _move(self, move: Move) -> None:
         row = {"kind": move.kind, "path": move.path, "source": move.source, "offset": move.offset, "data": move.data}
-        key = self._connection.execute(_INSERT_REDO, row).inserted_primary_key
+        key = _INSERT_REDO.run(self._connection, row).lastrowid
         assert key is not None
-        self.moves.append(move._replace(row=key[0]))
+        self.moves.append(move._replace(row=key))
 
     def _remove(self, path: str, old: Entry) -> None:
-        if old.info.kind == "directory" and any(self._look(child) for child in self._index.children(path)):
+        if old.info.kind == "directory" and self.view.has_children(path):
             raise Conflict(f"folder {path!r} is not empty any more; remove what is in it first")
-        self._connection.execute(_DELETE_FILE, {"file_id": old.info.id})
+        _DELETE_FILE.run(self._connection, {"file_id": old.info.id})
         self._forget_upload(path, old)
         self._publish(path, None)
 
     def _make_folders(self, paths: list[str]) -> None:
         for path in paths:
-            entry = self._look(path)
+            entry = self.view.get(path)
             if entry is None:
                 self._publish(path, Entry(self._insert(path, "directory", 0)))
                 self.moves.append(Move("make", path))
@@ -115,7 +116,7 @@ class FileCommit:
             self._publish(path, Entry(self._insert(path, "file", change.size), change.staged))
             return
         row = {"file_id": old.info.id, "new_size": change.size, "now_ns": self._now_ns}
-        self._connection.execute(_UPDATE_FILE, row)
+        _UPDATE_FILE.run(self._connection, row)
         self._forget_upload(path, old)
         info = FileInfo(old.info.id, path, "file", change.size, old.info.created_ns, self._now_ns)
         self._publish(path, Entry(info, old.staged if change.in_place else change.staged))
@@ -123,10 +124,10 @@ class FileCommit:
     def _insert(self, path: str, kind: Kind, size: int) -> FileInfo:
         now = self._now_ns
         row = {"path": path, "kind": kind, "size": size, "created_ns": now, "modified_ns": now}
-        key = self._connection.execute(_INSERT_FILE, row).inserted_primary_key
+        key = _INSERT_FILE.run(self._connection, row).lastrowid
         assert key is not None
-        return FileInfo(key[0], path, kind, size, now, now)
+        return FileInfo(key, path, kind, size, now, now)
 
     def _forget_upload(self, path: str, old: Entry) -> None:
         if old.upload is not None:
-            self._connection.execute(_DELETE_UPLOAD, {"of_path": path})
+            _DELETE_UPLOAD.run(self._connection, {"of_path": path})

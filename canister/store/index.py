@@ -1,6 +1,7 @@
 """What is in stable memory, in memory: a mirror of the tables `files` and `uploads`, so that a look costs no SQL.
 
 Filled once at the start, and changed only by the writer thread right after a commit, all of a transaction at once.
+What a transaction does before that stands in an overlay, which those that are committed with it see.
 """
 
 from __future__ import annotations
@@ -100,6 +101,39 @@ class FileIndex:
                 if path in self._children:
                     waiting.append(iter(self._children[path]))
             return found
+
+
+class Overlay:
+    """What transactions have done to an index that does not know it yet; they are committed together, or not at all.
+
+    For the writer thread alone. A transaction has one of its own above the one that it shares with those before it in
+    its group, and puts its changes there when it has come through.
+    """
+
+    def __init__(self, below: FileIndex | Overlay) -> None:
+        self._below = below
+        self._entries: dict[str, Entry | None] = {}  # None: removed
+
+    def get(self, path: str) -> Entry | None:
+        return self._entries[path] if path in self._entries else self._below.get(path)
+
+    def put(self, path: str, entry: Entry | None) -> None:
+        self._entries[path] = entry
+
+    def update(self, above: Overlay) -> None:
+        self._entries.update(above._entries)
+
+    def has_children(self, folder: str) -> bool:
+        if any(entry is not None and parent_of(path) == folder for path, entry in self._entries.items()):
+            return True
+        return any(self.get(path) is not None for path in self._below_children(folder))
+
+    def _below_children(self, folder: str) -> list[str]:
+        below = self._below
+        if isinstance(below, FileIndex):
+            return below.children(folder)
+        changed = [path for path in below._entries if parent_of(path) == folder]
+        return [*changed, *below._below_children(folder)]
 
 
 def damaged(info: FileInfo, n_found: int | None) -> StoreDamaged:

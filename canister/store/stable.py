@@ -23,7 +23,7 @@ from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound,
 from canister.store.commit import delete_redo
 from canister.store.db import Database
 from canister.store.files import FileLayer, Folder, clear_error
-from canister.store.index import Entry, FileIndex, FileInfo, Upload, damaged
+from canister.store.index import Entry, FileIndex, FileInfo, Overlay, Upload, damaged
 from canister.store.paths import clean_folder, clean_path, names_folder
 from canister.store.recovery import Recovery, recover
 from canister.store.redo import Move, perform
@@ -67,6 +67,8 @@ class StableMemory:
         self.clock = clock
         self.index = FileIndex()
         self.done_row = 0  # every redo row up to this id is done with; the next transaction deletes them
+        self.deleted_row = 0  # up to this one they are deleted
+        self._pending = (-1, Overlay(self.index))  # of the transactions that are being committed together
         self._folder_path = folder
         self._staging_path = staging
         self._folder: Folder | None = None
@@ -253,6 +255,13 @@ class StableMemory:
 
     # For Transaction
 
+    def pending_view(self) -> Overlay:
+        """What is not committed yet but will be seen by the rest of the group; on the writer thread."""
+        number = self.database.n_transactions
+        if self._pending[0] != number:
+            self._pending = number, Overlay(self.index)
+        return self._pending[1]
+
     def claim(self, paths: set[str]) -> None:
         """Wait until no other transaction is changing any of these paths, and take them. Raises Busy after a while."""
         with self._claimed:
@@ -260,6 +269,14 @@ class StableMemory:
                 taken = sorted(self._claims & paths)
                 raise Busy(f"another call has been changing {taken[0]!r} for {CLAIM_SECONDS} s; try again")
             self._claims |= paths
+
+    def try_claim(self, paths: set[str]) -> bool:
+        """Take these paths if no other transaction is changing any of them."""
+        with self._claimed:
+            if not self._claims.isdisjoint(paths):
+                return False
+            self._claims |= paths
+            return True
 
     def release(self, paths: set[str]) -> None:
         with self._claimed:

@@ -1,8 +1,10 @@
 """What one message changes: nothing of it can be seen before the commit, and all of it afterwards, crash or not.
 
-    prepare    bytes go where they do not count yet (`changes.py`). In any worker thread, several transactions at once
-    commit     on the writer thread, one SQL transaction: the statements, the sizes, and redo rows (`redo.py`) for
-               renames, removals, and bytes that are not surely on the disk. From here on it has happened
+    prepare    bytes go where they do not count yet (`changes.py`). In any worker thread, several transactions at once;
+               a few bytes on the writer thread
+    commit     on the writer thread, in one SQL transaction with those that are ready at the same time: the statements,
+               the sizes, and redo rows (`redo.py`) for renames, removals, and bytes that are not surely on the disk.
+               From here on it has happened
     settle     on the writer thread: it is seen, then renames and removals are done
     sync       a little later, for many transactions together: fsync of what changed; the redo rows are done with
 
@@ -30,6 +32,7 @@ from canister.store.files import clear_error
 from canister.store.index import Kind, Upload
 from canister.store.paths import ancestors_of, clean_file_path, clean_path, names_folder, parent_of
 from canister.store.redo import MAX_REDO_BYTES
+from canister.store.statements import Prepared
 
 if TYPE_CHECKING:
     from canister.store.stable import StableMemory
@@ -45,7 +48,7 @@ class Transaction:
     def __init__(self, memory: StableMemory) -> None:
         self._memory = memory
         self._changes: dict[str, Change] = {}
-        self._statements: list[tuple[Executable, Mapping[str, object] | None]] = []
+        self._statements: list[tuple[Executable | Prepared, Mapping[str, object] | None]] = []
         self._uploads: dict[str, Upload] = {}
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
@@ -53,11 +56,12 @@ class Transaction:
         self._claims: set[str] = set()
         self._future: Future[None] | None = None
         self._files: FileCommit | None = None
+        self._deletes_row = 0  # redo rows up to this one go with the commit
         self._busy = threading.Lock()  # a roll-back waits for a prepare that was left alone by its caller
 
     # What a handler adds
 
-    def execute(self, statement: Executable, parameters: Mapping[str, object] | None = None) -> None:
+    def execute(self, statement: Executable | Prepared, parameters: Mapping[str, object] | None = None) -> None:
         """Run a statement in the commit; statements run in the order given, after the changes of files."""
         self._check("open")
         self._statements.append((statement, parameters))
@@ -143,23 +147,10 @@ class Transaction:
         """
         with self._busy:
             self._check("open")
-            self._memory.claim(set(self._changes))
-            self._claims = set(self._changes)
-            contents = {path: change for path, change in self._changes.items() if change.kind == "file"}
-            n_redo_bytes = MAX_REDO_BYTES
-            for path, change in contents.items():
-                try:
-                    if not change.in_place:
-                        self._memory.folder.check_way(path, self._committed_kind)
-                    write_bytes(self._memory, path, change, n_redo_bytes)
-                except OSError as error:
-                    raise clear_error(error, path, change.n_bytes_at_hand()) from error
-                n_redo_bytes -= len(change.redo or b"")
-            if any(change.staged and change.redo is None for change in contents.values()):
-                try:
-                    self._memory.layer.fsync(self._memory.staging.fd)
-                except OSError as error:
-                    raise clear_error(error, "the staging folder") from error
+            paths = set(self._changes)
+            self._memory.claim(paths)
+            self._claims = paths
+            self._write_contents()
             self._stage = "prepared"
 
     def commit(self) -> Future[None]:
@@ -168,13 +159,55 @@ class Transaction:
         Asynchronous code awaits `asyncio.wrap_future(transaction.commit())`. After an error, roll back.
         """
         self._check("prepared")
+        return self._submit(before=None)
+
+    def commit_small(self) -> Future[None] | None:
+        """Prepare and commit, all of it on the writer thread, so that the caller's never waits.
+
+        None, and nothing done, unless a few bytes are all there is to prepare and nobody else is at these files;
+        `prepare` and `commit` are the way then.
+        """
+        self._check("open")
+        paths = set(self._changes)
+        if not self._is_small() or not self._memory.try_claim(paths):
+            return None
+        self._claims = paths
+        self._stage = "prepared"
+        return self._submit(before=self._write_contents if paths else None)
+
+    def _submit(self, before: Callable[[], None] | None) -> Future[None]:
         if not (self._changes or self._statements or self._uploads):
             self._future = Future()
             self._finish()
             self._future.set_result(None)
         else:
-            self._future = self._memory.database.submit(self._apply, committed=self._finish)
+            self._future = self._memory.database.submit(self._apply, before=before, committed=self._finish)
         return self._future
+
+    def _is_small(self) -> bool:
+        n_bytes = 0
+        for change in self._changes.values():
+            n_bytes += change.n_bytes_at_hand()
+            if n_bytes > MAX_REDO_BYTES or not all(isinstance(piece, bytes) for piece in change.pieces):
+                return False
+        return True
+
+    def _write_contents(self) -> None:
+        contents = {path: change for path, change in self._changes.items() if change.kind == "file"}
+        n_redo_bytes = MAX_REDO_BYTES
+        for path, change in contents.items():
+            try:
+                if not change.in_place:
+                    self._memory.folder.check_way(path, self._committed_kind)
+                write_bytes(self._memory, path, change, n_redo_bytes)
+            except OSError as error:
+                raise clear_error(error, path, change.n_bytes_at_hand()) from error
+            n_redo_bytes -= len(change.redo or b"")
+        if any(change.staged and change.redo is None for change in contents.values()):
+            try:
+                self._memory.layer.fsync(self._memory.staging.fd)
+            except OSError as error:
+                raise clear_error(error, "the staging folder") from error
 
     def commit_sync(self) -> None:
         """All of it, here and now: for the start and for tests. Rolls back on an error."""
@@ -247,18 +280,26 @@ class Transaction:
     # Committing, on the writer thread
 
     def _apply(self, connection: Connection) -> None:
-        if self._memory.done_row:
-            delete_redo(connection, self._memory.done_row)
-        commit = FileCommit(connection, self._memory.index, self._memory.clock())
+        memory = self._memory
+        if memory.done_row > memory.deleted_row:
+            self._deletes_row = memory.done_row
+            delete_redo(connection, self._deletes_row)
+        view = memory.pending_view()
+        commit = FileCommit(connection, view, memory.clock())
         commit.apply(self._changes)
         commit.note_uploads(self._uploads.items())
         for statement, parameters in self._statements:
-            connection.execute(statement, parameters)
+            if isinstance(statement, Prepared):
+                statement.run(connection, parameters)
+            else:
+                connection.execute(statement, parameters)
         self._files = commit
+        view.update(commit.view)  # last: only what came through is seen by those that follow
 
     def _finish(self) -> None:
         self._stage = "committed"
         try:
+            self._memory.deleted_row = max(self._memory.deleted_row, self._deletes_row)
             if self._files is not None:
                 self._memory.committed(self._files.published, self._files.moves)
         finally:
