@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import Executable, select
 from sqlalchemy.dialects.sqlite import insert
 
-from canister import admission, telemetry
+from canister import admission, quota, telemetry
 from canister import state as states
 from canister.admission import Admission
 from canister.caches import Caches
@@ -266,6 +266,7 @@ class Canister:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
         with telemetry.committing(self.name):
             await asyncio.to_thread(transaction.prepare)
+            quota.check(self.stable, transaction.growth(), self.settings)
             await asyncio.wrap_future(transaction.commit())
 
     async def rollback(self, transaction: Transaction) -> None:

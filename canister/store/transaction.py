@@ -27,7 +27,7 @@ from canister.errors import CanisterError, Conflict, NotFound
 from canister.store.changes import Change, Committed, Piece, take_back, write_bytes
 from canister.store.commit import FileCommit, delete_redo
 from canister.store.files import clear_error
-from canister.store.index import Kind, Upload
+from canister.store.index import Kind, Upload, Usage
 from canister.store.paths import ancestors_of, clean_file_path, clean_path, names_folder, parent_of
 from canister.store.redo import MAX_REDO_BYTES
 
@@ -161,6 +161,17 @@ class Transaction:
                 except OSError as error:
                     raise clear_error(error, "the staging folder") from error
             self._stage = "prepared"
+
+    def growth(self) -> dict[str, Usage]:
+        """By how much each path that was prepared makes stable memory larger, or smaller."""
+        self._check("prepared")
+        grown = {}
+        for path, change in self._changes.items():
+            old = self._memory.index.get(path)
+            n_before = 0 if old is None else old.info.size
+            n_after = change.size if change.kind == "file" else 0
+            grown[path] = Usage((change.kind is not None) - (old is not None), n_after - n_before)
+        return grown
 
     def commit(self) -> Future[None]:
         """Commit what was prepared; the future is done when it holds and can be seen, or has the error.
