@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from sqlalchemy import Executable, select
 from sqlalchemy.dialects.sqlite import insert
@@ -50,6 +52,11 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+Params = ParamSpec("Params")
+T = TypeVar("T")
+
+STORING_BLOCKS = 2  # of uploads as streams, at once
+FILE_THREADS = 2  # that read for downloads, and for hashes of uploads that go on
 BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
 
 
@@ -86,6 +93,9 @@ class Canister:
         self.caches = Caches(self.stable)
         self.admission = Admission(canister_id, admission.of_calls(self.settings))
         self.streams = Admission(canister_id, admission.of_streams(self.settings))
+        # Streams keep to a few threads, so that the commits of chats find free ones.
+        self.storing = asyncio.Semaphore(STORING_BLOCKS)
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, f"files {name}")
         self.locks = NamedLocks()
         self.model_gate = Gate()
         self.engine: Engine | None = None
@@ -149,6 +159,7 @@ class Canister:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        self._file_threads.shutdown()
         self.stable.close()
         self.database.close()
 
@@ -378,12 +389,17 @@ class Canister:
 
         call.on_commit(forget)
 
+    async def in_file_thread(self, work: Callable[Params, T], *args: Params.args, **named: Params.kwargs) -> T:
+        """Do something with a large file, where it is in nobody's way."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._file_threads, partial(work, *args, **named))
+
     async def read_blocks(self, path: str, first: int, end: int, size: int) -> AsyncIterator[bytes]:
         """Bytes first…end of a file as it is now, in blocks; removal or replacement meanwhile does not matter."""
-        opened = await asyncio.to_thread(self.stable.open_file, path)
+        opened = await self.in_file_thread(self.stable.open_file, path)
         try:
             while first < end:
-                block = await asyncio.to_thread(os.pread, opened.fd, min(size, end - first), first)
+                block = await self.in_file_thread(os.pread, opened.fd, min(size, end - first), first)
                 if not block:
                     return
                 first += len(block)

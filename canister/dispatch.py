@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -177,23 +177,47 @@ async def _store_stream(
 ) -> Reply:
     async def check(call: Call) -> None:
         guard(call)
+        if offset:
+            resuming.append(asyncio.create_task(files.know_hash(call, path)))
 
+    resuming: list[asyncio.Task[None]] = []
     # A caller who may not upload is told before anything of the body is read.
     reply = await _run(canister, "file_upload_chunk", caller, check, is_update=False, err=ApiError)
     if reply.error is not None:
         return reply
-    position = offset
-    async for block in files.regrouped(blocks):
+    try:
+        async with aclosing(files.ahead(files.regrouped(blocks))) as received:  # type: ignore[type-var]  # a generator
+            return await _store_blocks(canister, guard, caller, path, offset, received, resuming)
+    finally:
+        for task in resuming:
+            task.cancel()
+        await asyncio.gather(*resuming, return_exceptions=True)
+
+
+async def _store_blocks(
+    canister: Canister,
+    guard: Guard,
+    caller: str,
+    path: str,
+    position: int,
+    blocks: AsyncIterator[bytes],
+    resuming: Iterable[asyncio.Task[None]],
+) -> Reply:
+    reply = Reply(None)
+    async for block in blocks:
+        # Meanwhile more is received. If it fails, the block will, and tell why.
+        await asyncio.gather(*resuming, return_exceptions=True)
 
         async def handle(call: Call, block: bytes = block, position: int = position) -> FileUploadRecord:
             _admit(call, guard)
             call.request_bytes = len(block)
             return await files.store_block(call, path, block, position)
 
-        # A block is as large as suits the disk, so the limit of a message does not apply to it.
-        reply = await _run(
-            canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
-        )
+        async with canister.storing:
+            # A block is as large as suits the disk, so the limit of a message does not apply to it.
+            reply = await _run(
+                canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
+            )
         if reply.error is not None:
             return reply
         position += len(block)

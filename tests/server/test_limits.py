@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -289,3 +290,33 @@ async def test_when_all_connections_work(tmp_path: Path) -> None:
             assert int(response.headers["retry-after"]) > 0
             assert "max_connections = 2" in response.json()["reject_message"]
         assert [(await task).status_code for task in working] == [200, 200]
+
+
+# -- uploads that break off
+
+
+async def test_an_upload_goes_on_after_a_restart(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 120_000  # some blocks
+    url = "/canisters/llama_cpp/files/large"
+    async with served(tmp_path) as server, server.client() as client:
+
+        async def part() -> AsyncIterator[bytes]:
+            for start in range(0, 20_000_000, 100_000):
+                yield data[start : start + 100_000]
+            raise ConnectionError("the cable was pulled")
+
+        with pytest.raises(ConnectionError):
+            await client.put(url, content=part())
+        await until(lambda: server.host.default.streams.n_running == 0)
+        details = (await client.post("/uploaded_file_details", json={"filename": "large"})).json()["Ok"]
+        confirmed = details["filesize"]
+        # Whole blocks were confirmed, nothing that was not sent, and the hash is theirs.
+        assert 8_000_000 < confirmed <= 20_000_000
+        assert details["filesha256"] == hashlib.sha256(data[:confirmed]).hexdigest()
+    async with served(tmp_path) as server, server.client() as client:
+        wrong = await client.put(url, params={"offset": confirmed + 1}, content=b"x")
+        assert wrong.status_code == 400
+        whole = (await client.put(url, params={"offset": confirmed}, content=data[confirmed:])).json()["Ok"]
+        assert whole["filesize"] == len(data)
+        assert whole["filesha256"] == hashlib.sha256(data).hexdigest()
+        assert (await client.get(url)).content == data
