@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -121,10 +122,14 @@ def submit(
     if not method.runs_stopped:
         canister.check_started()
 
-    is_new = canister.ingress.find(message.id) is None
-    place = _place(canister, method.guard, message.caller, counted_as=method.name) if is_new else None
+    places: list[Place | _NoPlace] = []
 
-    async def run() -> Answer:
+    def begin() -> Callable[[], Awaitable[Answer]]:
+        place = _place(canister, method.guard, message.caller, counted_as=method.name)
+        places.append(place)
+        return functools.partial(run, place)
+
+    async def run(place: Place | _NoPlace) -> Answer:
         committed: list[Answer] = []
 
         def record(transaction: Transaction, outcome: Reply | Trap) -> None:
@@ -135,7 +140,7 @@ def submit(
         outcome: Reply | Trap
         with telemetry.counted(canister.name, method.name) as counted:
             try:
-                async with place or nullcontext():
+                async with place:
                     outcome = await _execute(canister, method, message.caller, decode, record)
                 counted.is_ok = outcome.error is None
             except CanisterStopping:
@@ -147,9 +152,9 @@ def submit(
             await canister.ingress.record_alone(message, committed[0])
         return committed[0]
 
-    future = canister.ingress.submit(message, run)
-    if place is not None:
-        future.add_done_callback(lambda _: place.leave())  # also when it was cancelled before it began
+    future = canister.ingress.submit(message, begin)
+    for place in places:  # also when it was cancelled before it began
+        future.add_done_callback(lambda _, place=place: place.leave())  # type: ignore[misc]
     return future
 
 
