@@ -179,8 +179,8 @@ class Canister:
 
     @property
     def is_idle(self) -> bool:
-        """True while no call runs."""
-        return not self._calls
+        """True while no call runs, nor waits for its turn."""
+        return not (self._calls or self.admission.n_running or self.admission.n_waiting)
 
     def check_started(self) -> None:
         """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""

@@ -226,6 +226,31 @@ async def test_a_head_without_end(tmp_path: Path) -> None:
         assert b"200" not in await ended(reader)
 
 
+async def test_a_body_that_nobody_wants(tmp_path: Path) -> None:
+    """It may be sent to its end, so that the answer is not lost; who trickles it is disconnected all the same."""
+    async with (
+        served(tmp_path, header_seconds=0.4, max_body_bytes=1024) as server,
+        connected(server) as (reader, writer),
+    ):
+        writer.write(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b"\r\n")
+        writer.write(bytes(899_000))
+        await writer.drain()
+        writer.write(bytes(1000) + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" in await reader.readuntil(b'"status": "ok"}')
+        writer.write(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+
+        async def trickle() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+
+        trickling = asyncio.create_task(trickle())
+        await ended(reader)
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+
+
 async def test_a_body_that_stalls(tmp_path: Path) -> None:
     async with served(tmp_path, stall_seconds=0.4) as server:
         key = server.host.key_path.read_text().strip().encode()
