@@ -10,14 +10,16 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
 
-from canister import admission, telemetry
+from canister import admission, quota, telemetry
 from canister import state as states
 from canister.admission import Admission
 from canister.caches import Caches
@@ -52,6 +54,11 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+Params = ParamSpec("Params")
+T = TypeVar("T")
+
+STORING_BLOCKS = 2  # of uploads as streams, at once
+FILE_THREADS = 2  # that read for downloads, and for hashes of uploads that go on
 BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
 
 
@@ -95,6 +102,9 @@ class Canister:
         self.admission = Admission(canister_id, admission.of_calls(self.settings))
         self.streams = Admission(canister_id, admission.of_streams(self.settings))
         self.texts = ChatTexts()
+        # Streams keep to a few threads, so that the commits of chats find free ones.
+        self.storing = asyncio.Semaphore(STORING_BLOCKS)
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, f"files {name}")
         self.locks = NamedLocks()
         self.model_gate = Gate()
         self.engine: Engine | None = None
@@ -159,6 +169,7 @@ class Canister:
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        self._file_threads.shutdown()
         self.stable.close()
         self.database.close()
 
@@ -179,8 +190,8 @@ class Canister:
 
     @property
     def is_idle(self) -> bool:
-        """True while no call runs."""
-        return not self._calls
+        """True while no call runs, nor waits for its turn."""
+        return not (self._calls or self.admission.n_running or self.admission.n_waiting)
 
     def check_started(self) -> None:
         """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""
@@ -282,9 +293,13 @@ class Canister:
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
         with telemetry.committing(self.name):
-            future = transaction.commit_small()
+            future = None
+            if transaction.is_small:
+                quota.check(self.stable, transaction.growth(), self.settings)
+                future = transaction.commit_small()
             if future is None:
                 await asyncio.to_thread(transaction.prepare)
+                quota.check(self.stable, transaction.growth(), self.settings)
                 future = transaction.commit()
             await asyncio.wrap_future(future)
 
@@ -398,12 +413,17 @@ class Canister:
 
         call.on_commit(forget)
 
+    async def in_file_thread(self, work: Callable[Params, T], *args: Params.args, **named: Params.kwargs) -> T:
+        """Do something with a large file, where it is in nobody's way."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._file_threads, partial(work, *args, **named))
+
     async def read_blocks(self, path: str, first: int, end: int, size: int) -> AsyncIterator[bytes]:
         """Bytes first…end of a file as it is now, in blocks; removal or replacement meanwhile does not matter."""
-        opened = await asyncio.to_thread(self.stable.open_file, path)
+        opened = await self.in_file_thread(self.stable.open_file, path)
         try:
             while first < end:
-                block = await asyncio.to_thread(os.pread, opened.fd, min(size, end - first), first)
+                block = await self.in_file_thread(os.pread, opened.fd, min(size, end - first), first)
                 if not block:
                     return
                 first += len(block)

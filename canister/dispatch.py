@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -121,10 +122,14 @@ def submit(
     if not method.runs_stopped:
         canister.check_started()
 
-    is_new = canister.ingress.find(message.id) is None
-    place = _place(canister, method.guard, message.caller, counted_as=method.name) if is_new else None
+    places: list[Place | _NoPlace] = []
 
-    async def run() -> Answer:
+    def begin() -> Callable[[], Awaitable[Answer]]:
+        place = _place(canister, method.guard, message.caller, counted_as=method.name)
+        places.append(place)
+        return functools.partial(run, place)
+
+    async def run(place: Place | _NoPlace) -> Answer:
         committed: list[Answer] = []
 
         def record(transaction: Transaction, outcome: Reply | Trap) -> None:
@@ -135,7 +140,7 @@ def submit(
         outcome: Reply | Trap
         with telemetry.counted(canister.name, method.name) as counted:
             try:
-                async with place or nullcontext():
+                async with place:
                     outcome = await _execute(canister, method, message.caller, decode, record)
                 counted.is_ok = outcome.error is None
             except CanisterStopping:
@@ -147,9 +152,9 @@ def submit(
             await canister.ingress.record_alone(message, committed[0])
         return committed[0]
 
-    future = canister.ingress.submit(message, run)
-    if place is not None:
-        future.add_done_callback(lambda _: place.leave())  # also when it was cancelled before it began
+    future = canister.ingress.submit(message, begin)
+    for place in places:  # also when it was cancelled before it began
+        future.add_done_callback(lambda _, place=place: place.leave())  # type: ignore[misc]
     return future
 
 
@@ -177,23 +182,47 @@ async def _store_stream(
 ) -> Reply:
     async def check(call: Call) -> None:
         guard(call)
+        if offset:
+            resuming.append(asyncio.create_task(files.know_hash(call, path)))
 
+    resuming: list[asyncio.Task[None]] = []
     # A caller who may not upload is told before anything of the body is read.
     reply = await _run(canister, "file_upload_chunk", caller, check, is_update=False, err=ApiError)
     if reply.error is not None:
         return reply
-    position = offset
-    async for block in files.regrouped(blocks):
+    try:
+        async with aclosing(files.ahead(files.regrouped(blocks))) as received:  # type: ignore[type-var]  # a generator
+            return await _store_blocks(canister, guard, caller, path, offset, received, resuming)
+    finally:
+        for task in resuming:
+            task.cancel()
+        await asyncio.gather(*resuming, return_exceptions=True)
+
+
+async def _store_blocks(
+    canister: Canister,
+    guard: Guard,
+    caller: str,
+    path: str,
+    position: int,
+    blocks: AsyncIterator[bytes],
+    resuming: Iterable[asyncio.Task[None]],
+) -> Reply:
+    reply = Reply(None)
+    async for block in blocks:
+        # Meanwhile more is received. If it fails, the block will, and tell why.
+        await asyncio.gather(*resuming, return_exceptions=True)
 
         async def handle(call: Call, block: bytes = block, position: int = position) -> FileUploadRecord:
             _admit(call, guard)
             call.request_bytes = len(block)
             return await files.store_block(call, path, block, position)
 
-        # A block is as large as suits the disk, so the limit of a message does not apply to it.
-        reply = await _run(
-            canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
-        )
+        async with canister.storing:
+            # A block is as large as suits the disk, so the limit of a message does not apply to it.
+            reply = await _run(
+                canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
+            )
         if reply.error is not None:
             return reply
         position += len(block)

@@ -73,6 +73,9 @@ class Known:
     answer: Answer | None
 
 
+Run = Callable[[], Awaitable[Answer]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Running:
     caller: str
@@ -98,10 +101,11 @@ class Ingress:
         answer = Answer(row.reply, row.reject_code, row.reject_message, row.error_code)
         return Known(row.caller, answer.status, answer)
 
-    def submit(self, message: Message, run: Callable[[], Awaitable[Answer]]) -> asyncio.Future[Answer]:
-        """The answer to a message, sooner or later: by `run` if it is new. To be waited for, never to be cancelled.
+    def submit(self, message: Message, begin: Callable[[], Run]) -> asyncio.Future[Answer]:
+        """The answer to a message, sooner or later: by what `begin` gives if it is new. Never to be cancelled.
 
-        run: must have its answer recorded before it returns. The future has CanisterStopping when it was not run, or
+        begin: called at once; raises if the message is refused, of which nothing is known then. What it gives must
+        have its answer recorded before it returns. The future has CanisterStopping when the message was not run, or
         was cut short.
         """
         known = self.find(message.id)
@@ -112,13 +116,13 @@ class Ingress:
         running = self._running.get(message.id)
         if running is not None:
             return running.task
-        task = asyncio.create_task(self._run(message, run), name=f"message {message.id.hex()}")
+        task = asyncio.create_task(self._run(message, begin()), name=f"message {message.id.hex()}")
         # Looked at also when nobody waits any more; what went wrong was logged where it happened.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._running[message.id] = _Running(message.caller, task)
         return task
 
-    async def _run(self, message: Message, run: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _run(self, message: Message, run: Run) -> Answer:
         try:
             return await run()
         except asyncio.CancelledError:

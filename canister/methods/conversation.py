@@ -18,7 +18,7 @@ from canister.caches import MAX_OPEN
 from canister.engine.residency import MIN_SHARED
 from canister.errors import CanisterError, Conflict
 from canister.methods.files import SIDECAR
-from canister.methods.prompt_cache import CACHE_FOLDER
+from canister.quota import CACHE_FOLDER
 from canister.store.cache_file import CacheHeader
 from canister.telemetry import get_logger
 

@@ -93,17 +93,40 @@ async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileU
 
 
 async def regrouped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of STREAM_BLOCK_BYTES; at least one block, the last one may be short or empty."""
-    gathered = bytearray()
+    """The same bytes in blocks of about STREAM_BLOCK_BYTES; at least one block, the last one may be short or empty."""
+    gathered: list[bytes] = []
+    n_gathered = 0
     gave = False
     async for block in blocks:
-        gathered += block
-        while len(gathered) >= STREAM_BLOCK_BYTES:
-            yield bytes(gathered[:STREAM_BLOCK_BYTES])
-            del gathered[:STREAM_BLOCK_BYTES]
-            gave = True
-    if gathered or not gave:
-        yield bytes(gathered)
+        gathered.append(block)
+        n_gathered += len(block)
+        if n_gathered >= STREAM_BLOCK_BYTES:
+            yield b"".join(gathered)
+            gathered, n_gathered, gave = [], 0, True
+    if n_gathered or not gave:
+        yield b"".join(gathered)
+
+
+async def ahead(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same blocks; the next one is received while one is worked on. An error comes after the blocks before it."""
+
+    async def following() -> bytes | None:
+        return await anext(blocks, None)
+
+    coming = asyncio.create_task(following())
+    try:
+        while (block := await coming) is not None:
+            coming = asyncio.create_task(following())
+            yield block
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+async def know_hash(call: Call, path: str) -> None:
+    """Hash what is stored of a file already, unless that is known, so that an upload can go on from there."""
+    if call.canister.stable.stat(path) is not None:
+        await call.canister.in_file_thread(call.canister.uploads.digest, path)
 
 
 async def uploaded_file_details(call: Call, arg: FileDetailsInputRecord) -> FileDetailsRecord:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound
 from canister.methods.arguments import parse_args
 from canister.methods.files import SIDECAR, download_chunk, upload_chunk, upload_details
+from canister.quota import CACHE_FOLDER
 from canister.records import (
     CopyPromptCacheInputRecord,
     DownloadPromptCacheInputRecord,
@@ -27,7 +28,6 @@ from canister.records import (
 if TYPE_CHECKING:
     from canister.call import Call
 
-CACHE_FOLDER = ".canister_cache"
 NO_NAME = "ERROR: path_session is empty "
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from canister.errors import BadRequest, Conflict
-from canister.methods.prompt_cache import CACHE_FOLDER
+from canister.quota import CACHE_FOLDER
 
 if TYPE_CHECKING:
     from canister.call import Call
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from canister.engine.sequence import GenerateResult, Tokens
     from canister.records import RunOutputRecord
 
+OLD = ".1"  # behind the name of a log that was begun anew
 FIRST_LINE = b"# log of llama.cpp runs\n"  # tells a log from any other file: only logs are appended to
 
 
@@ -29,21 +30,37 @@ async def write_log(
     result: GenerateResult,
     seed: int,
 ) -> None:
-    """Append this run to the file `--log-file`; Conflict when a file of that name is no log."""
+    """Append this run to the file `--log-file`; Conflict when a file of that name is no log.
+
+    A log that would become larger than the setting allows is begun anew, and the one before it is kept as `….1`.
+    """
     stable = call.canister.stable
     path = call.canister.clean(args.log_file)
     if path.startswith(CACHE_FOLDER + "/"):
         raise BadRequest(f"--log-file {args.log_file}: logs do not go among the prompt caches; choose another name")
-    await call.lock(path)  # after the cache's lock, never before: no run can wait for another in a circle
+    old = path + OLD
+    await call.lock(path, old)  # after the cache's lock, never before: no run can wait for another in a circle
     entry = "\n".join(_lines(call, engine, args, prompt, record, result, seed)).encode() + b"\n\n"
     known = stable.stat(path)
     if known is None:
         call.tx.write_file(path, FIRST_LINE + entry)
         return
     # Every caller may name a log file: without this check one could spoil a model or another's cache.
-    if known.kind != "file" or stable.read(path, 0, len(FIRST_LINE)) != FIRST_LINE:
-        raise Conflict(f"--log-file {args.log_file}: there is something else of that name; choose another one")
-    call.tx.append_file(path, entry)
+    _check_is_log(call, path)
+    if known.size + len(entry) <= call.canister.settings.max_log_bytes:
+        call.tx.append_file(path, entry)
+        return
+    if stable.stat(old) is not None:
+        _check_is_log(call, old)
+    call.tx.copy_file(path, old)
+    call.tx.write_file(path, FIRST_LINE + entry)
+
+
+def _check_is_log(call: Call, path: str) -> None:
+    known = call.canister.stable.stat(path)
+    is_file = known is not None and known.kind == "file"
+    if not is_file or call.canister.stable.read(path, 0, len(FIRST_LINE)) != FIRST_LINE:
+        raise Conflict(f"--log-file {path}: there is something else of that name; choose another one")
 
 
 def _lines(

@@ -68,6 +68,8 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
         if self._is_busy():
             self.head_since, self._n_head = None, 0
             return
+        if self._has_rest():
+            return
         if not self._n_head:
             self.head_since = self.loop.time()
         self._n_head += len(data)
@@ -86,6 +88,10 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
     def _is_busy(self) -> bool:
         """Has a request begun that is not yet answered?"""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _has_rest(self) -> bool:
+        """Is the client perhaps still sending the body of a request that was answered without it?"""
+        return self.cycle is not None and bool(self.cycle.more_body)
 
     def _make_room(self) -> None:
         """Close the connection that has waited longest for a request, or send this one away."""
@@ -110,8 +116,9 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
         if self._n_buffered:
             is_slow = before is not None and before - self._n_buffered < n_least
         elif self.head_since is not None:
-            is_rest = self.cycle is not None and not self._n_head  # between two requests; uvicorn ends that
-            if not is_rest and self.loop.time() - self.head_since > self._settings.header_seconds:
+            # Between two requests nothing is owed: uvicorn ends a connection that is idle for long.
+            is_idle = self.cycle is not None and not self._n_head and not self._has_rest()
+            if not is_idle and self.loop.time() - self.head_since > self._settings.header_seconds:
                 self.transport.abort()
             return
         else:

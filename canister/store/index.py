@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from canister.errors import StoreDamaged
-from canister.store.paths import parent_of
+from canister.store.paths import ancestors_of, parent_of
 
 Kind = Literal["file", "directory"]
 
@@ -37,6 +37,13 @@ class Upload(NamedTuple):
     last_offset: int
 
 
+class Usage(NamedTuple):
+    """What a folder holds, all folders below it included: files and folders, and the bytes of the files."""
+
+    n_entries: int = 0
+    n_bytes: int = 0
+
+
 class Entry(NamedTuple):
     """What is known of a path. staged: the file's name in the staging folder, as long as it is not in its place."""
 
@@ -51,12 +58,16 @@ class FileIndex:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._children: dict[str, dict[str, None]] = {"": {}}
-        self._total_bytes = 0
+        self._usage: dict[str, Usage] = {}  # by folder
         self._lock = threading.Lock()  # so that nobody sees half of a transaction
 
     @property
     def total_bytes(self) -> int:
-        return self._total_bytes
+        return self.usage("").n_bytes
+
+    def usage(self, folder: str) -> Usage:
+        """What is in a folder now."""
+        return self._usage.get(folder, Usage())
 
     def get(self, path: str) -> Entry | None:
         return self._entries.get(path)
@@ -66,17 +77,28 @@ class FileIndex:
         with self._lock:
             for path, entry in changes:
                 old = self._entries.pop(path, None) if entry is None else self._entries.get(path)
-                if old is not None:
-                    self._total_bytes -= old.info.size
+                self._count(path, old, entry)
                 if entry is None:
                     self._children[parent_of(path)].pop(path, None)
                     self._children.pop(path, None)
                     continue
                 self._entries[path] = entry
-                self._total_bytes += entry.info.size
                 self._children.setdefault(parent_of(path), {})[path] = None
                 if entry.info.kind == "directory":
                     self._children.setdefault(path, {})
+
+    def _count(self, path: str, old: Entry | None, new: Entry | None) -> None:
+        n_entries = (new is not None) - (old is not None)
+        n_bytes = (0 if new is None else new.info.size) - (0 if old is None else old.info.size)
+        if not n_entries and not n_bytes:
+            return
+        for folder in ("", *ancestors_of(path)):
+            before = self._usage.get(folder, Usage())
+            after = Usage(before.n_entries + n_entries, before.n_bytes + n_bytes)
+            if after.n_entries or not folder:
+                self._usage[folder] = after
+            else:
+                self._usage.pop(folder, None)
 
     def children(self, folder: str) -> list[str]:
         """The paths directly in a folder, in creation order; none when there is no such folder."""

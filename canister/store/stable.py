@@ -23,7 +23,7 @@ from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound,
 from canister.store.commit import delete_redo
 from canister.store.db import Database
 from canister.store.files import FileLayer, Folder, clear_error
-from canister.store.index import Entry, FileIndex, FileInfo, Overlay, Upload, damaged
+from canister.store.index import Entry, FileIndex, FileInfo, Overlay, Upload, Usage, damaged
 from canister.store.paths import clean_folder, clean_path, names_folder
 from canister.store.recovery import Recovery, recover
 from canister.store.redo import Move, perform
@@ -239,6 +239,10 @@ class StableMemory:
     def has_children(self, path: str) -> bool:
         """Is there anything in this folder?"""
         return bool(self.index.children(clean_folder(path)))
+
+    def usage(self, folder: str) -> Usage:
+        """What is below a folder, given by its clean path; '' for all of stable memory."""
+        return self.index.usage(folder)
 
     def total_bytes(self) -> int:
         """Committed bytes of all files."""

@@ -29,7 +29,7 @@ from canister.errors import CanisterError, Conflict, NotFound
 from canister.store.changes import Change, Committed, Piece, take_back, write_bytes
 from canister.store.commit import FileCommit, delete_redo
 from canister.store.files import clear_error
-from canister.store.index import Kind, Upload
+from canister.store.index import Kind, Upload, Usage
 from canister.store.paths import ancestors_of, clean_file_path, clean_path, names_folder, parent_of
 from canister.store.redo import MAX_REDO_BYTES
 from canister.store.statements import Prepared
@@ -153,6 +153,18 @@ class Transaction:
             self._write_contents()
             self._stage = "prepared"
 
+    def growth(self) -> dict[str, Usage]:
+        """By how much each path makes stable memory larger, or smaller; to be asked when small, or prepared."""
+        grown = {}
+        for path, change in self._changes.items():
+            old = self._memory.index.get(path)
+            n_before = 0 if old is None else old.info.size
+            n_after = change.size if change.kind == "file" else 0
+            if self._stage == "open" and change.kind == "file":
+                n_after = change.n_bytes_at_hand() + (n_before if change.in_place else 0)
+            grown[path] = Usage((change.kind is not None) - (old is not None), n_after - n_before)
+        return grown
+
     def commit(self) -> Future[None]:
         """Commit what was prepared; the future is done when it holds and can be seen, or has the error.
 
@@ -169,7 +181,7 @@ class Transaction:
         """
         self._check("open")
         paths = set(self._changes)
-        if not self._is_small() or not self._memory.try_claim(paths):
+        if not self.is_small or not self._memory.try_claim(paths):
             return None
         self._claims = paths
         self._stage = "prepared"
@@ -184,7 +196,9 @@ class Transaction:
             self._future = self._memory.database.submit(self._apply, before=before, committed=self._finish)
         return self._future
 
-    def _is_small(self) -> bool:
+    @property
+    def is_small(self) -> bool:
+        """Are a few bytes all there is to prepare?"""
         n_bytes = 0
         for change in self._changes.values():
             n_bytes += change.n_bytes_at_hand()

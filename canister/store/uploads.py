@@ -1,4 +1,9 @@
-"""SHA-256 of uploads while they grow: no chunk is hashed twice, unless the server was restarted in between."""
+"""SHA-256 of uploads while they grow: no chunk is hashed twice, unless the server was restarted in between.
+
+A hash under way is not kept on the disk: neither hashlib nor a maintained library gives it away, and to copy OpenSSL's
+own structure would rest on its layout. So after a restart the first chunk waits until the bytes before it were read
+once, at the speed of the disk, or of SHA-256.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -225,6 +226,31 @@ async def test_a_head_without_end(tmp_path: Path) -> None:
         assert b"200" not in await ended(reader)
 
 
+async def test_a_body_that_nobody_wants(tmp_path: Path) -> None:
+    """It may be sent to its end, so that the answer is not lost; who trickles it is disconnected all the same."""
+    async with (
+        served(tmp_path, header_seconds=0.4, max_body_bytes=1024) as server,
+        connected(server) as (reader, writer),
+    ):
+        writer.write(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+        assert b"200 OK" in await reader.readuntil(b"\r\n")
+        writer.write(bytes(899_000))
+        await writer.drain()
+        writer.write(bytes(1000) + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"HTTP/1.1 200 OK" in await reader.readuntil(b'"status": "ok"}')
+        writer.write(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+
+        async def trickle() -> None:
+            while True:
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+
+        trickling = asyncio.create_task(trickle())
+        await ended(reader)
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+
+
 async def test_a_body_that_stalls(tmp_path: Path) -> None:
     async with served(tmp_path, stall_seconds=0.4) as server:
         key = server.host.key_path.read_text().strip().encode()
@@ -289,3 +315,33 @@ async def test_when_all_connections_work(tmp_path: Path) -> None:
             assert int(response.headers["retry-after"]) > 0
             assert "max_connections = 2" in response.json()["reject_message"]
         assert [(await task).status_code for task in working] == [200, 200]
+
+
+# -- uploads that break off
+
+
+async def test_an_upload_goes_on_after_a_restart(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 120_000  # some blocks
+    url = "/canisters/llama_cpp/files/large"
+    async with served(tmp_path) as server, server.client() as client:
+
+        async def part() -> AsyncIterator[bytes]:
+            for start in range(0, 20_000_000, 100_000):
+                yield data[start : start + 100_000]
+            raise ConnectionError("the cable was pulled")
+
+        with pytest.raises(ConnectionError):
+            await client.put(url, content=part())
+        await until(lambda: server.host.default.streams.n_running == 0)
+        details = (await client.post("/uploaded_file_details", json={"filename": "large"})).json()["Ok"]
+        confirmed = details["filesize"]
+        # Whole blocks were confirmed, nothing that was not sent, and the hash is theirs.
+        assert 8_000_000 < confirmed <= 20_000_000
+        assert details["filesha256"] == hashlib.sha256(data[:confirmed]).hexdigest()
+    async with served(tmp_path) as server, server.client() as client:
+        wrong = await client.put(url, params={"offset": confirmed + 1}, content=b"x")
+        assert wrong.status_code == 400
+        whole = (await client.put(url, params={"offset": confirmed}, content=data[confirmed:])).json()["Ok"]
+        assert whole["filesize"] == len(data)
+        assert whole["filesha256"] == hashlib.sha256(data).hexdigest()
+        assert (await client.get(url)).content == data
