@@ -264,3 +264,16 @@ class _Observed(Collector):
                 if name in values:
                     family.add_metric((canister,), values[name])
             yield family
+
+
+_CONFINED = Gauge("canister_confined", "1 if the kernel refuses writes outside the data folder.", registry=REGISTRY)
+
+
+def note_confined(is_on: bool) -> None:
+    """Note whether this process is confined."""
+    _CONFINED.set(is_on)
+
+
+def metrics_text() -> bytes:
+    """All metrics in Prometheus' text format."""
+    return generate_latest(REGISTRY)

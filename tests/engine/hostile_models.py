@@ -47,7 +47,6 @@ REFUSED = {
     "three heads": Hostile({"llama.attention.head_count": 3}),
     "epsilon that makes no numbers": Hostile({"llama.rope.freq_base": float("nan")}),
     "rope of 2^31": Hostile({"llama.rope.dimension_count": 2**31}),
-    "tokens without bytes": Hostile(
-        {"tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", *(f"q{i}" for i in range(509))]}
-    ),
+    "context of no tokens": Hostile({"llama.context_length": 0}),
+    "tokens without bytes": Hostile({"tokenizer.ggml.tokens": [f"q{i}" for i in range(N_VOCAB)]}),
 }
