@@ -272,8 +272,3 @@ _CONFINED = Gauge("canister_confined", "1 if the kernel refuses writes outside t
 def note_confined(is_on: bool) -> None:
     """Note whether this process is confined."""
     _CONFINED.set(is_on)
-
-
-def metrics_text() -> bytes:
-    """All metrics in Prometheus' text format."""
-    return generate_latest(REGISTRY)

@@ -204,7 +204,7 @@ def _probe(model: Model, shape: ContextParams, name: str) -> Traits:
 
 def default_ram_bytes() -> int:
     """An eighth of the memory that is available now, at most 1 GiB."""
-    return min(_available_bytes() // 8, 1 << 30)
+    return min(available_bytes() // 8, 1 << 30)
 
 
 def _slots_by_memory(bytes_per_slot: int) -> int:
