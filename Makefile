@@ -29,12 +29,13 @@ serve: $(INSTALLED) ## Keep a server, until Ctrl-C
 test: $(INSTALLED) ## Run the tests: no network, no service
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-check: $(INSTALLED) ## Style, types, layers, generated files
+check: $(INSTALLED) ## Style, types, layers, generated files, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m scripts.generate --check
+	$(BIN)/python -m scripts.audit
 
 generate: $(INSTALLED) ## Write the files that are made from the code
 	$(BIN)/python -m scripts.generate

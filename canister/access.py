@@ -64,6 +64,11 @@ def holds_admin_query(call: Call) -> bool:
     return _has_role(call, "AdminQuery", "AdminUpdate")
 
 
+def holds_admin_update(call: Call) -> bool:
+    """May the caller change what is not its own?"""
+    return _has_role(call, "AdminUpdate")
+
+
 def _is_controller(call: Call) -> bool:
     return call.caller == call.canister.id or call.caller in call.canister.controllers
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -32,13 +33,15 @@ from canister.engine.args import RunArgs, parse
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.gguf import GgufError, read_gguf
 from canister.engine.loading import default_ram_bytes
-from canister.errors import BadRequest, CanisterError, CanisterStopped, CanisterStopping, NotFound
+from canister.engine.trial import Trials, path_of_descriptor
+from canister.errors import BadRequest, CanisterError, CanisterStopped, CanisterStopping, Conflict, NotFound
 from canister.estimate import context_of
 from canister.ingress import Ingress
 from canister.ledger import INITIAL_CYCLES, Ledger
 from canister.locks import Gate, NamedLocks
 from canister.model_shape import read_shape
 from canister.roles import Roles
+from canister.shipped import shipped_sha256
 from canister.state import State
 from canister.store import tables
 from canister.store.db import Database
@@ -105,6 +108,7 @@ class Canister:
         # Streams keep to a few threads, so that the commits of chats find free ones.
         self.storing = asyncio.Semaphore(STORING_BLOCKS)
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, f"files {name}")
+        self.trials = Trials(folder / "tried", shipped_sha256())
         self.locks = NamedLocks()
         self.model_gate = Gate()
         self.engine: Engine | None = None
@@ -325,40 +329,55 @@ class Canister:
         return known is not None and self._engine_key == _EngineKey.of(known, args)
 
     async def load_engine(self, args: RunArgs) -> Engine:
-        """A new engine for the model and context of these flags; the one in use stays. NotFound, BadRequest."""
+        """A new engine for the model and context of these flags; the one in use stays. NotFound, BadRequest.
+
+        The file is loaded here only after a child process has survived loading the same bytes.
+        """
         path = args.model or ""
         known = self.stable.stat(path)
         if known is None or known.kind != "file":
             raise NotFound(f"cannot load model {path}: there is no such file in stable memory; upload it first")
         file = self.stable.physical(path)
         cost_model = await self._cost_model(file, path, args)
-        engine = await Engine.load(
-            LoadParams(
-                path=file,
-                name=path,
-                model_id=await self._model_id(path, file),
-                n_ctx=args.ctx_size,
-                n_batch=args.batch_size,
-                n_ubatch=args.ubatch_size,
-                type_k=args.cache_type_k,
-                type_v=args.cache_type_v,
-                flash_attn=args.flash_attn,
-                rope=args.rope,
-                n_slots=self.settings.slots,
-                n_threads=self.settings.threads,
-                ram_bytes=default_ram_bytes() if self.settings.ram_cache is None else self.settings.ram_cache,
-                max_pause_ms=self.settings.max_pause_ms,
-            )
+        params = LoadParams(
+            path=file,
+            name=path,
+            model_id=await self._model_id(path, file),
+            n_ctx=args.ctx_size,
+            n_batch=args.batch_size,
+            n_ubatch=args.ubatch_size,
+            type_k=args.cache_type_k,
+            type_v=args.cache_type_v,
+            flash_attn=args.flash_attn,
+            rope=args.rope,
+            n_slots=self.settings.slots,
+            n_threads=self.settings.threads,
+            ram_bytes=default_ram_bytes() if self.settings.ram_cache is None else self.settings.ram_cache,
+            max_pause_ms=self.settings.max_pause_ms,
         )
+        # Held open, so that what was tried is what is loaded, even if another file takes its name meanwhile.
+        opened = await asyncio.to_thread(self.stable.open_file, path)
+        try:
+            if opened.info != known:
+                raise Conflict(f"cannot load model {path}: it was changed meanwhile; load it again")
+            params = dataclasses.replace(params, path=path_of_descriptor(opened.fd, file))
+            await self.trials.check(params, opened.fd)
+            engine = await Engine.load(params)
+        finally:
+            os.close(opened.fd)
         self._known[engine] = _EngineKey.of(known, args), cost_model
         return engine
 
     async def _cost_model(self, file: Path, path: str, args: RunArgs) -> CostModel:
         """What calls on this model cost, from the file's header and tensor list."""
         try:
-            shape = read_shape(await asyncio.to_thread(read_gguf, file))
+            header = await asyncio.to_thread(read_gguf, file)
+            shape = read_shape(header)
         except GgufError as error:
             raise BadRequest(f"cannot load model {path}: {error}") from error
+        if header.metadata.get("split.count", 1) != 1:
+            # llama.cpp would open the others by their names, whatever they hold by then.
+            raise BadRequest(f"cannot load model {path}: it is split; join its parts: llama-gguf-split --merge")
         return CostModel(shape, context_of(args, shape), self.settings.page_cost)
 
     def cost_model_of(self, engine: Engine) -> CostModel:

@@ -170,6 +170,10 @@ class Settings(BaseSettings):
     log_format: str = Field("auto", description="json, console, or auto: console on a terminal.")
     drain_seconds: float = Field(30.0, ge=0, description="How long running calls may take after SIGTERM.")
 
+    confine: bool = Field(
+        True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."
+    )
+
     canisters: dict[str, dict[str, Any]] = Field(
         default={},
         description="Settings of single canisters, by name: instruction_limit, query_instruction_limit, budget_policy, "

@@ -290,3 +290,11 @@ class _Observed(Collector):
                 if name in values:
                     family.add_metric((canister,), values[name])
             yield family
+
+
+_CONFINED = Gauge("canister_confined", "1 if the kernel refuses writes outside the data folder.", registry=REGISTRY)
+
+
+def note_confined(is_on: bool) -> None:
+    """Note whether this process is confined."""
+    _CONFINED.set(is_on)

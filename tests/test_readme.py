@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from canister.cli.local import LocalServer, shipped_model
+from canister.cli.local import LocalServer
+from canister.shipped import shipped_model
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -252,7 +252,7 @@ def _known(count: int | None) -> str:
 
 
 def _model_file(model: Path | None) -> Path:
-    from canister.cli.local import SHIPPED_MODEL, shipped_model
+    from canister.shipped import SHIPPED_MODEL, shipped_model
 
     if model is not None:
         if not model.is_file():

@@ -11,9 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import canister
-
-SHIPPED_MODEL = "llama-canister-tiny.gguf"
 GREETING = "listening on "
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -29,15 +26,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 class ServerFailed(Exception):
     """The child did not come up; the message has the last lines that it wrote."""
-
-
-def shipped_model() -> Path | None:
-    """The chat model that comes with the package: inside an installed wheel, or in the checkout."""
-    package = Path(canister.__file__).parent
-    for path in (package / "shipped" / SHIPPED_MODEL, package.parent / "models" / SHIPPED_MODEL):
-        if path.is_file():
-            return path
-    return None
 
 
 class LocalServer:

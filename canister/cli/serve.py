@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,6 +59,7 @@ def serve(
     log_level: Annotated[str | None, _setting("log_level", metavar="LEVEL")] = None,
     log_format: Annotated[str | None, _setting("log_format", metavar="FORMAT")] = None,
     drain_seconds: Annotated[float | None, _setting("drain_seconds", metavar="SECONDS")] = None,
+    confine: Annotated[bool | None, _setting("confine", "--confine/--no-confine")] = None,
 ) -> None:
     """Serve canisters over HTTP until SIGTERM or Ctrl-C.
 
@@ -104,8 +106,26 @@ def serve(
         log_level=log_level,
         log_format=log_format,
         drain_seconds=drain_seconds,
+        confine=confine,
     )
+
+    if settings.confine:
+        _confine(settings.data_dir.expanduser().absolute())
 
     from canister.server.app import run
 
     run(settings)
+
+
+def _confine(data_dir: Path) -> None:
+    """Let the kernel refuse all writes outside the data folder; before anything starts a thread, such as numpy."""
+    from canister.confine import confine_server
+
+    temporary = data_dir / "tmp"
+    try:
+        temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return  # the start fails at once, and says why
+    for name in ("TMPDIR", "SQLITE_TMPDIR"):
+        os.environ[name] = str(temporary)
+    confine_server([data_dir])

@@ -1,4 +1,4 @@
-"""llama.cpp itself: the only import of llama_cpp, and the only file with ctypes.
+"""llama.cpp itself: the only import of llama_cpp, and with confine.py the only ctypes.
 
 Model, context, sampler chain and candidates, each a thin object that refuses what would abort the process
 (too many rows, a stream out of range, logits of a row that asked for none) before llama.cpp sees it.
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.args import RopeParams
+from canister.engine.grammar_limits import check_grammar, check_schema
 from canister.errors import BadRequest
 
 Logits = NDArray[np.float32]
@@ -438,6 +439,7 @@ class Sampler:
     @classmethod
     def grammar(cls, model: Model, text: str) -> Sampler:
         """A GBNF grammar; BadRequest when it does not parse."""
+        check_grammar(text)
         _complaint()
         pointer = lib.llama_sampler_init_grammar(model._vocab, text.encode("utf-8", "replace"), b"root")
         if not pointer:
@@ -458,6 +460,7 @@ class Sampler:
 
 def grammar_of_schema(schema: str) -> str:
     """GBNF of a JSON schema. BadRequest when it is none that llama.cpp's converter understands."""
+    check_schema(schema)
     try:
         return str(schema_converter.json_schema_to_gbnf(schema))
     except Exception as error:  # the converter raises whatever happens to it

@@ -16,6 +16,7 @@ from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.scheduler import ALONE
 
 MAX_SLOTS = 8  # when they are chosen by memory
+MAX_CELLS = 2**31 - 1  # llama.cpp counts positions in 32 bits
 TINY_MODEL_BYTES = 50_000_000  # one thread is best up to here
 MIN_ROWS = 64  # of a physical batch
 CELLS_STEP = 256  # llama.cpp pads the cells of a stream to a multiple
@@ -100,6 +101,8 @@ def load(params: LoadParams) -> Loaded:
         raise ModelError(f"Cannot load the model {name}: {error.strerror}") from error
     model = Model(params.path, name)
     n_ctx = params.n_ctx or model.n_ctx_train
+    if n_ctx < 1:
+        raise ModelError(f"Cannot load the model {name}: its context length is {n_ctx} tokens; give --ctx-size")
     n_threads = params.n_threads or (1 if model_bytes < TINY_MODEL_BYTES else len(os.sched_getaffinity(0)))
     shape = ContextParams(
         n_streams=2,
@@ -114,9 +117,15 @@ def load(params: LoadParams) -> Loaded:
     traits = _probe(model, shape, name)
     n_cells = -(-(n_ctx + DUMMY_CELLS) // CELLS_STEP) * CELLS_STEP
     n_slots = params.n_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token)
+    n_streams = max(n_slots, 2) if traits.needs_pairs else n_slots
+    if n_streams * n_cells > MAX_CELLS:
+        raise ModelError(
+            f"Cannot make a context for the model {name}: {n_streams} chats of {n_ctx} tokens are more than llama.cpp "
+            "can count; give a smaller --ctx-size"
+        )
     shape = ContextParams(
         # Where a lonely row needs a neighbour, there is one.
-        n_streams=max(n_slots, 2) if traits.needs_pairs else n_slots,
+        n_streams=n_streams,
         n_cells=n_cells,
         n_rows=max(shape.n_rows, n_slots),
         n_threads=n_threads,
@@ -195,15 +204,15 @@ def _probe(model: Model, shape: ContextParams, name: str) -> Traits:
 
 def default_ram_bytes() -> int:
     """An eighth of the memory that is available now, at most 1 GiB."""
-    return min(_available_bytes() // 8, 1 << 30)
+    return min(available_bytes() // 8, 1 << 30)
 
 
 def _slots_by_memory(bytes_per_slot: int) -> int:
     """As many as a quarter of the memory that is available now has room for, within 1 and MAX_SLOTS."""
-    return max(1, min(MAX_SLOTS, _available_bytes() // 4 // max(bytes_per_slot, 1)))
+    return max(1, min(MAX_SLOTS, available_bytes() // 4 // max(bytes_per_slot, 1)))
 
 
-def _available_bytes() -> int:
+def available_bytes() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

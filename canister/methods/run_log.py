@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from canister.access import holds_admin_update
 from canister.errors import BadRequest, Conflict
 from canister.quota import CACHE_FOLDER
 
@@ -35,9 +36,7 @@ async def write_log(
     A log that would become larger than the setting allows is begun anew, and the one before it is kept as `….1`.
     """
     stable = call.canister.stable
-    path = call.canister.clean(args.log_file)
-    if path.startswith(CACHE_FOLDER + "/"):
-        raise BadRequest(f"--log-file {args.log_file}: logs do not go among the prompt caches; choose another name")
+    path = log_path(call, args.log_file)
     old = path + OLD
     await call.lock(path, old)  # after the cache's lock, never before: no run can wait for another in a circle
     entry = "\n".join(_lines(call, engine, args, prompt, record, result, seed)).encode() + b"\n\n"
@@ -45,7 +44,7 @@ async def write_log(
     if known is None:
         call.tx.write_file(path, FIRST_LINE + entry)
         return
-    # Every caller may name a log file: without this check one could spoil a model or another's cache.
+    # Without this check a log could spoil a model.
     _check_is_log(call, path)
     if known.size + len(entry) <= call.canister.settings.max_log_bytes:
         call.tx.append_file(path, entry)
@@ -61,6 +60,16 @@ def _check_is_log(call: Call, path: str) -> None:
     is_file = known is not None and known.kind == "file"
     if not is_file or call.canister.stable.read(path, 0, len(FIRST_LINE)) != FIRST_LINE:
         raise Conflict(f"--log-file {path}: there is something else of that name; choose another one")
+
+
+def log_path(call: Call, name: str) -> str:
+    """Where a log of this name goes: for who is no admin, into a folder of its own, where it meets nobody's files."""
+    if not holds_admin_update(call):
+        return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/logs/{name.lstrip('/')}")
+    path = call.canister.clean(name)
+    if path.startswith(CACHE_FOLDER + "/"):
+        raise BadRequest(f"--log-file {name}: logs do not go among the prompt caches; choose another name")
+    return path
 
 
 def _lines(

@@ -25,7 +25,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from canister import heartbeat, telemetry
+from canister import confine, heartbeat, telemetry
 from canister.config import Settings
 from canister.errors import CanisterStopping, Trap
 from canister.host import Host
@@ -59,8 +59,18 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def _tell_confinement(settings: Settings) -> None:
+    state = confine.state()
+    telemetry.note_confined(state.is_on)
+    if state.is_on:
+        log.info("confined: the kernel refuses writes elsewhere", folders=list(state.folders), landlock=state.abi)
+    elif settings.confine:
+        log.warning("not confined: a fault could write outside the data folder", reason=state.reason)
+
+
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     async with running(Host(settings)) as host:
+        _tell_confinement(settings)
         server = Server(create_app(host), host)
         await server.serve([listener])
         # What was cancelled at the end of the drain still has to roll back.

@@ -10,8 +10,10 @@ from starlette.routing import Route
 from canister import dispatch, telemetry
 from canister.host import Host
 from canister.server import answers
+from canister.server.auth import caller
 from canister.server.verbs import page
 
+WITHHELD = "its model is not loaded; its controllers are told why"
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -45,14 +47,18 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 once every model that should be loaded is loaded; until then 503, with the reason for each canister.
+    """200 once every model that should be loaded is loaded; until then 503, and who controls a canister is told why.
 
     503 also from SIGTERM on: what still runs is finished, but nothing new should come here.
     """
     host: Host = request.app.state.host
     if host.is_draining:
         return answers.document({"status": "draining"}, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
-    waiting = host.not_ready()
+    waiting = {
+        # The reason names files, which are not everybody's business.
+        name: reason if caller(request) in host.find(name).controllers else WITHHELD
+        for name, reason in host.not_ready().items()
+    }
     if waiting:
         content = {"status": "not ready", "canisters": waiting}
         return answers.document(content, 503, {"Retry-After": str(answers.RETRY_SECONDS)})

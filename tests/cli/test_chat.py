@@ -18,7 +18,8 @@ from typing import Self
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer, shipped_model
+from canister.cli.local import LocalServer
+from canister.shipped import shipped_model
 from tests.cli.conftest import Command
 
 SECONDS = 60.0

@@ -45,7 +45,7 @@ def test_info(drive: Drive, model_path: Callable[[str], Path]) -> None:
 def test_defaults_come_from_model_and_machine(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     assert drive("q8_0").engine.info.n_ctx == 512
     for available, n_slots in ((10**12, 8), (4 * 3 * 768 * 1536, 3), (0, 1)):
-        monkeypatch.setattr(loading, "_available_bytes", lambda available=available: available)
+        monkeypatch.setattr(loading, "available_bytes", lambda available=available: available)
         assert drive("q8_0").engine.info.n_slots == n_slots
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 
 import llama_cpp
@@ -42,8 +43,18 @@ VOCABULARY: dict[str, Plain] = {
 }
 
 
-def llama_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
-    """A Llama with grouped-query attention; every length a multiple of 32 (of 256 for K-quants)."""
+def llama_model(
+    path: Path,
+    file_type: str = "f32",
+    seed: int = 0,
+    *,
+    changes: Mapping[str, Plain] = {},
+    types: Mapping[str, str] = {},
+) -> Path:
+    """A Llama with grouped-query attention; every length a multiple of 32 (of 256 for K-quants).
+
+    changes: metadata to be otherwise. types: tensors that the header calls other than f32, by part of their names.
+    """
     d, n_ff, n_head, n_head_kv, d_head = 256, 512, 8, 4, 32
     tensors: list[Tensor] = [
         ("token_embd.weight", (d, N_VOCAB), "f32"),
@@ -68,7 +79,9 @@ def llama_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
         "layer_norm_rms_epsilon": 1e-5,
     }
     shape: dict[str, Plain] = {"embedding_length": d, "feed_forward_length": n_ff, "rope.dimension_count": d_head}
-    return _quantized(_write(path, _metadata("llama", attention, shape), tensors, seed), file_type)
+    for part, type_name in types.items():
+        tensors = [(name, dims, type_name if part in name else kind) for name, dims, kind in tensors]
+    return _quantized(_write(path, {**_metadata("llama", attention, shape), **changes}, tensors, seed), file_type)
 
 
 def gemma_model(path: Path, seed: int = 0) -> Path:

@@ -44,25 +44,33 @@ def test_no_method_hides_behind_a_page() -> None:
     assert not pages & {method.name for method in METHODS}
 
 
-async def test_ready(anonymous: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ready(
+    anonymous: httpx.AsyncClient, controller: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert (await anonymous.get("/healthz")).json() == {"status": "ok"}
     # Nothing was ever loaded, so there is nothing to wait for.
     assert (await anonymous.get("/readyz")).json() == {"status": "ready"}
     monkeypatch.setitem(host.pending, "second", "models/x.gguf is being put into it and loaded")
-    response = await anonymous.get("/readyz")
+    response = await controller.get("/readyz")
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
     assert response.json()["canisters"] == {"second": "models/x.gguf is being put into it and loaded"}
+    response = await anonymous.get("/readyz")
+    assert response.status_code == 503
+    assert "models/x.gguf" not in response.text
     assert (await anonymous.get("/healthz")).status_code == 200
 
 
 async def test_a_model_that_could_not_be_loaded_again(
-    anonymous: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch
+    anonymous: httpx.AsyncClient, controller: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(host.default, "load_error", "models/x.gguf is not a GGUF file")
-    response = await anonymous.get("/readyz")
+    response = await controller.get("/readyz")
     assert response.status_code == 503
     assert response.json()["canisters"] == {"llama_cpp": "models/x.gguf is not a GGUF file"}
+    response = await anonymous.get("/readyz")
+    assert response.status_code == 503
+    assert "models/x.gguf" not in response.text
 
 
 async def test_metrics(anonymous: httpx.AsyncClient) -> None:

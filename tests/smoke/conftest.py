@@ -19,8 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
-from canister.cli.local import SHIPPED_MODEL, LocalServer, shipped_model
+from canister.cli.local import LocalServer
 from canister.cli.options import connection
+from canister.shipped import SHIPPED_MODEL, shipped_model
 
 MODEL_NAME = "models/smoke-test.gguf"
 CHUNK_BYTES = 1_000_000

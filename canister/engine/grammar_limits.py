@@ -1,0 +1,64 @@
+"""How large a grammar or a JSON schema may be: what llama.cpp's parser and converter survive.
+
+The parser calls itself for each group inside another, and a full stack ends the process. The converter writes out what
+a schema counts, `maxLength` as well as `{1000000}` of a pattern, until the memory is full.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from canister.errors import BadRequest
+
+MAX_GRAMMAR_BYTES = 262_144
+MAX_GRAMMAR_GROUPS = 4096
+MAX_SCHEMA_PARTS = 500_000  # written out, roughly
+
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
+_REPETITION = re.compile(r"\{(\d*),?(\d*)\}")
+_DIGITS = len(str(MAX_SCHEMA_PARTS))
+
+
+def check_grammar(text: str) -> None:
+    """BadRequest for a GBNF grammar that is too large."""
+    n_bytes, n_groups = len(text.encode("utf-8", "replace")), text.count("(")
+    if n_bytes > MAX_GRAMMAR_BYTES or n_groups > MAX_GRAMMAR_GROUPS:
+        raise BadRequest(
+            f"The grammar has {n_bytes} bytes and {n_groups} groups, at most {MAX_GRAMMAR_BYTES} and "
+            f"{MAX_GRAMMAR_GROUPS} are taken: make it smaller"
+        )
+
+
+def check_schema(text: str) -> None:
+    """BadRequest for a JSON schema that does not parse, or whose grammar would be too large."""
+    try:
+        waiting = [json.loads(text)]
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"The JSON schema cannot be used: {type(error).__name__}: {str(error)[:200]}") from error
+    n_parts = 0
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+            counts = [value.get(name) for name in _COUNTS]
+            n_parts += sum(int(min(count, 1e9)) for count in counts if isinstance(count, int | float) and count > 0)
+            if isinstance(value.get("pattern"), str):
+                n_parts += _size_of_pattern(value["pattern"])
+        if n_parts > MAX_SCHEMA_PARTS:
+            raise BadRequest(
+                f"The JSON schema cannot be used: its lengths and repetitions come to more than {MAX_SCHEMA_PARTS}; "
+                "lower minLength, maxLength, minItems, maxItems and {n,m} of patterns"
+            )
+
+
+def _size_of_pattern(pattern: str) -> int:
+    """At most so many characters when all repetitions are written out, each inside the others."""
+    size = len(pattern)
+    for repetition in _REPETITION.findall(pattern):
+        size *= max(1, *(MAX_SCHEMA_PARTS if len(n) > _DIGITS else int(n or 0) for n in repetition))
+        if size > MAX_SCHEMA_PARTS:
+            break
+    return size

@@ -1,0 +1,81 @@
+"""The child process of `trial.py`: loads the model file named on stdin, uses it a little, and tells how it was.
+
+It runs what the server would run, `loading.load`, and no more is imported. If the file makes llama.cpp crash, it is
+this process that ends. stdin: {"file", "params", "memory_bytes", "seconds"}; stdout: {"error": text or null}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from canister import confine
+from canister.engine.args import RopeParams
+from canister.engine.llama import ModelError
+from canister.engine.loading import Loaded, LoadParams, load
+from canister.errors import CanisterError
+
+MAX_OPEN_FILES = 64
+# Everything that a text can hold: each byte of UTF-8 appears, also as what has no token of its own.
+TEXT = "".join(map(chr, [*range(1, 0x800), *range(0x800, 0xFFF0, 997), *range(0x10000, 0x110000, 65_521)])) + "😀" * 9
+
+
+def main() -> None:
+    task = json.load(sys.stdin.buffer)
+    _limit(task["memory_bytes"], task["seconds"])
+    file = Path(task["file"])
+    # ggml asks the system for cores and memory; python may still import a module.
+    confine.confine_trial([file, Path("/proc"), Path("/sys"), *(Path(folder) for folder in sys.path if folder)])
+    rope = RopeParams(**task["params"].pop("rope"))
+    try:
+        use(load(LoadParams(path=file, rope=rope, **task["params"])))
+        error = None
+    except (CanisterError, MemoryError) as refused:
+        error = str(refused) or "not enough memory"
+    sys.stdout.write(json.dumps({"error": error}))
+    sys.stdout.flush()
+    os._exit(0)  # what is left to free is the kernel's
+
+
+def use(loaded: Loaded) -> None:
+    """Decode two tokens, and ask for all that the server asks of a vocabulary. ModelError."""
+    model, context = loaded.model, loaded.context
+    if model.n_vocab < 1:
+        raise ModelError(f"Cannot load the model {loaded.info.name}: its vocabulary is empty")
+    for position, token in enumerate((0, model.n_vocab - 1)):
+        context.decode([0], [position], [token], [0])
+        if not np.isfinite(context.logits(0)).any():
+            raise ModelError(f"Cannot load the model {loaded.info.name}: what it computes are no numbers")
+    for special in (False, True):
+        model.tokenize(TEXT, add_bos=True, special=special)
+        for token in range(model.n_vocab):
+            model.piece(token, special)
+    _ = model.eog_tokens
+
+
+def _limit(memory_bytes: int, seconds: int) -> None:
+    limits = [
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    for kind, wanted in limits:
+        hard = resource.getrlimit(kind)[1]
+        bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(kind, (bound, bound))
+        except (OSError, ValueError):
+            continue  # not every system knows every limit
+    if sys.platform == "linux":
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, let it be this process
+
+
+if __name__ == "__main__":
+    main()
