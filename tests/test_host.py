@@ -142,7 +142,7 @@ async def test_a_second_server_is_refused(tmp_path: Path) -> None:
 
 async def test_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
     code = (
-        "import os, sys, signal; from pathlib import Path; from canister.host import FolderLock\n"
+        "import os, sys, signal; from pathlib import Path; from canister.data_dir import FolderLock\n"
         "FolderLock(Path(sys.argv[1])).take(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     holder = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path / "lock"))
