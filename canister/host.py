@@ -34,7 +34,7 @@ from canister.data_dir import (
     SERVER_DATABASE,
     FolderLock,
 )
-from canister.errors import BadArgument, BadRequest, CanisterNotFound, NotController, Trap
+from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
 from canister.ic.identity import Identity, IdentityError
@@ -136,7 +136,9 @@ class Host:
     async def start(self) -> None:
         """Take the data folder and start every canister; their models load in the background.
 
-        Raises a CanisterError whose message tells the operator what to do; then nothing is left running.
+        A canister that cannot be opened does not keep the others from being served, and answers why. Raises a
+        CanisterError whose message tells the operator what to do, also if there is no other; then nothing is left
+        running.
         """
         for text in self.settings.controller:
             _check_controller(text)
@@ -145,7 +147,13 @@ class Host:
         try:
             for canister in await asyncio.to_thread(self._make_canisters):
                 started.append(canister)
-                await canister.start()
+                try:
+                    await canister.start()
+                except CanisterError as error:
+                    log.error("a canister cannot be served", canister=canister.name, reason=str(error))
+            faults = [canister.fault for canister in started]
+            if faults[0] is not None and None not in faults:
+                raise faults[0]
         except BaseException:
             await asyncio.gather(*(canister.stop(0) for canister in started), return_exceptions=True)
             self._close()
