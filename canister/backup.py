@@ -13,6 +13,7 @@ deleted is so in all of the copy.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -123,7 +124,7 @@ def _open(stable: Folder, staging: Folder, path: str, source: str | None) -> int
     try:
         return stable.open_file(path, os.O_RDONLY)
     except OSError as error:
-        if error.errno in (24, 23):  # too many open files, here or in the system
+        if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
         return None
 
@@ -149,7 +150,12 @@ class _Writer:
         """The database as its reader sees it, in one piece."""
         copy = scratch / "database"
         with closing(sqlite3.connect(copy)) as target:
-            reader.backup(target)
+            try:
+                reader.backup(target)
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
             faults = [row[0] for row in target.execute("PRAGMA quick_check(1)")]
         if faults != ["ok"]:
             raise StoreDamaged(f"{name} is not sound: {faults[0]}; `canister doctor` tells more")

@@ -88,9 +88,12 @@ class Examination:
         self.findings.append(Finding("note", place, what))
 
 
-def examine(data_dir: Path) -> Examination:
-    """Look at everything. What cannot be looked at is a problem, never an error."""
-    found = Examination(FolderLock(data_dir / LOCK).is_held(), [])
+def examine(data_dir: Path, *, is_ours: bool = False) -> Examination:
+    """Look at everything. What cannot be looked at is a problem, never an error.
+
+    is_ours: it is the caller who holds the folder's lock, and no server.
+    """
+    found = Examination(not is_ours and FolderLock(data_dir / LOCK).is_held(), [])
     if not data_dir.is_dir():
         found.problem(".", f"{data_dir} is no folder; start a server on it, restore a backup, or name another one")
         return found
@@ -214,7 +217,7 @@ class _Canister:
     def _rows(self) -> None:
         place = f"{self.place}/{CANISTER_DATABASE}"
         with _guarded(self.found, place):
-            states.from_rows((row["key"], json.loads(row["value"])) for row in self.tables["settings"])
+            states.from_rows((row["key"], _json(row["value"])) for row in self.tables["settings"])
         for row in self.tables["admin_roles"]:
             if row["role"] not in ROLES:
                 self.found.problem(place, f"{row['principal']} has the role {row['role']!r}, which does not exist")
@@ -276,6 +279,11 @@ class _Canister:
             self.found.note(
                 f"{self.place}/{STAGING}", f"{len(staged)} files were never committed; the next start removes them"
             )
+
+
+def _json(value: object) -> object:
+    """What a JSON column holds; SQLite keeps numbers as such."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 # -- parts that repair uses as well

@@ -33,7 +33,7 @@ def repair(data_dir: Path) -> tuple[list[str], Examination]:
         quarantine = data_dir / QUARANTINE / time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         repairing = _Repair(data_dir, quarantine)
         repairing.recover()
-        for finding in examine(data_dir).problems:
+        for finding in examine(data_dir, is_ours=True).problems:
             repairing.mend(finding)
     finally:
         lock.release()
