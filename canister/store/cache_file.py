@@ -210,7 +210,7 @@ class CacheFile:
     @property
     def n_damaged(self) -> int:
         """Records that have KV rows which cannot be used. Reads them all."""
-        return sum(1 for live in self._live if live.kv_bytes and not self._kv_of(live))
+        return sum(1 for live in self._live if live.kv_bytes and not _kv_of(live, self._read))
 
     @property
     def waste_bytes(self) -> int:
