@@ -34,7 +34,15 @@ from canister.engine.engine import Engine, LoadParams
 from canister.engine.gguf import GgufError, read_gguf
 from canister.engine.loading import default_ram_bytes
 from canister.engine.trial import Trials, path_of_descriptor
-from canister.errors import BadRequest, CanisterError, CanisterStopped, CanisterStopping, Conflict, NotFound
+from canister.errors import (
+    BadRequest,
+    CanisterError,
+    CanisterStopped,
+    CanisterStopping,
+    CanisterUnavailable,
+    Conflict,
+    NotFound,
+)
 from canister.estimate import context_of
 from canister.ingress import Ingress
 from canister.ledger import INITIAL_CYCLES, Ledger
@@ -113,6 +121,7 @@ class Canister:
         self.model_gate = Gate()
         self.engine: Engine | None = None
         self.load_error: str | None = None
+        self.fault: CanisterError | None = None  # why it could not be opened
         self.cost_model: CostModel | None = None  # of the loaded model
         self._engine_key: _EngineKey | None = None
         self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines that are not adopted yet
@@ -128,8 +137,16 @@ class Canister:
     # -- life
 
     async def start(self) -> None:
-        """Open the store, finish or undo what a crash left half done, and begin to load the model again."""
-        await asyncio.to_thread(self._open)
+        """Open the store, finish or undo what a crash left half done, and begin to load the model again.
+
+        A canister that cannot be opened raises why, and answers every call with it from then on, until it is stopped.
+        """
+        try:
+            await asyncio.to_thread(self._open)
+        except CanisterError as error:
+            self.fault, self.load_error = error, str(error)
+            await asyncio.to_thread(self._close)
+            raise
         if self.state.model_args is not None:
             self._loading = asyncio.create_task(self._load_again(self.state.model_args))
 
@@ -180,6 +197,7 @@ class Canister:
     @contextlib.contextmanager
     def running(self, call: Call) -> Iterator[None]:
         """Counts a call among the running ones, for draining."""
+        self.check_available()
         if self._stopping:
             raise CanisterStopping(f"Error from Canister {self.id}: Canister {self.id} is stopping; try again later")
         self._calls[call] = asyncio.current_task()
@@ -196,6 +214,11 @@ class Canister:
     def is_idle(self) -> bool:
         """True while no call runs, nor waits for its turn."""
         return not (self._calls or self.admission.n_running or self.admission.n_waiting)
+
+    def check_available(self) -> None:
+        """Raises CanisterUnavailable: its files could not be opened."""
+        if self.fault is not None:
+            raise CanisterUnavailable(f"Canister {self.id} is not available: {self.fault}") from self.fault
 
     def check_started(self) -> None:
         """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""

@@ -116,9 +116,10 @@ def submit(
 ) -> asyncio.Future[Answer]:
     """Run one method for a message that may come more than once: the second time, its answer is given again.
 
-    The call goes on when nobody waits for it. Raises CanisterStopping, which the future may have too, and for a new
-    message CallerBusy or CanisterBusy.
+    The call goes on when nobody waits for it. Raises CanisterStopping, which the future may have too,
+    CanisterUnavailable, and for a new message CallerBusy or CanisterBusy.
     """
+    canister.check_available()
     if not method.runs_stopped:
         canister.check_started()
 
@@ -159,8 +160,8 @@ def submit(
 
 
 def find_message(canister: Canister, id: bytes) -> Known | None:
-    """What is known of a message that came to `submit`."""
-    return canister.ingress.find(id)
+    """What is known of a message that came to `submit`; nothing while the canister is not available."""
+    return None if canister.fault is not None else canister.ingress.find(id)
 
 
 def _answer(outcome: Reply | Trap, encode: Callable[[Reply], bytes]) -> Answer:

@@ -22,6 +22,7 @@
       CanisterStopping       IC0509: or the server is shutting down          5       503
         CanisterStopped      IC0508                                          5       503
       NotController          IC0512                                          5       403
+      CanisterUnavailable    its files cannot be read; others are served     5       503
       Cancelled              the client went away                            4       499
       CallTimeout            IC0202: the call took too long                  2       504
       CanisterTrapped        IC0503: a fault of ours                         5       500
@@ -166,6 +167,13 @@ class CanisterStopping(Trap):
 
 class CanisterStopped(CanisterStopping):
     error_code = "IC0508"
+
+
+class CanisterUnavailable(Trap):
+    """The canister's own files keep it from running; the message says what is wrong with them."""
+
+    error_code = "IC0503"
+    http_status = 503
 
 
 class NotController(Trap):

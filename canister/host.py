@@ -1,14 +1,8 @@
 """Host: the canisters that one server holds, by name and by id, and who its callers are.
 
-It owns the data folder, which no second server may use at the same time:
-
-    lock               held while a server runs
-    server.db          canisters (name → id), API keys
-    controller.pem     the server's own Ed25519 identity, made at the first start; controls what the settings name
-    controller.key     an API key for that identity
-    root.key           the key that certifies IC replies (64 hex digits): clients remember its public half
-    node.pem           the identity that signs answers to IC queries
-    canisters/<id>/    all that belongs to one canister
+It owns the data folder (`data_dir.py`), which no second server may use at the same time, and makes at the first start
+what is in it: an Ed25519 identity with an API key for it, a root key (64 hex digits), whose public half clients
+remember, and the identity that signs answers to IC queries.
 
 A canister is named in the settings or was made by a message. What made it is one row, written in one transaction, and
 so is its end: the row is marked, and its folder is removed then or, after a crash, at the next start.
@@ -20,8 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import fcntl
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -32,11 +24,21 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from canister.canister import Canister
 from canister.config import Settings
-from canister.errors import BadArgument, BadRequest, CanisterNotFound, Conflict, NotController, Trap
+from canister.data_dir import (
+    CANISTERS,
+    CONTROLLER_IDENTITY,
+    CONTROLLER_KEY,
+    LOCK,
+    NODE_IDENTITY,
+    ROOT_KEY,
+    SERVER_DATABASE,
+    FolderLock,
+)
+from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
 from canister.ic.identity import Identity, IdentityError
-from canister.keys import SERVER_DATABASE, KeyRing, write_private
+from canister.keys import KeyRing, write_private
 from canister.store.db import Database
 from canister.store.tables import canisters as canister_table
 from canister.telemetry import get_logger
@@ -73,14 +75,14 @@ class Host:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.data_dir = settings.data_dir.expanduser().absolute()
-        self.identity_path = self.data_dir / "controller.pem"
-        self.key_path = self.data_dir / "controller.key"
-        self.root_key_path = self.data_dir / "root.key"
+        self.identity_path = self.data_dir / CONTROLLER_IDENTITY
+        self.key_path = self.data_dir / CONTROLLER_KEY
+        self.root_key_path = self.data_dir / ROOT_KEY
         self.canisters: Sequence[Canister] = ()
         self.is_draining = False  # the server is to end: no new calls, the running ones are finished
         self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
         self._changing = asyncio.Lock()  # held while a canister is made or deleted
-        self._lock = FolderLock(self.data_dir / "lock")
+        self._lock = FolderLock(self.data_dir / LOCK)
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
         self.identity: Identity
@@ -134,7 +136,9 @@ class Host:
     async def start(self) -> None:
         """Take the data folder and start every canister; their models load in the background.
 
-        Raises a CanisterError whose message tells the operator what to do; then nothing is left running.
+        A canister that cannot be opened does not keep the others from being served, and answers why. Raises a
+        CanisterError whose message tells the operator what to do, also if there is no other; then nothing is left
+        running.
         """
         for text in self.settings.controller:
             _check_controller(text)
@@ -143,7 +147,13 @@ class Host:
         try:
             for canister in await asyncio.to_thread(self._make_canisters):
                 started.append(canister)
-                await canister.start()
+                try:
+                    await canister.start()
+                except CanisterError as error:
+                    log.error("a canister cannot be served", canister=canister.name, reason=str(error))
+            faults = [canister.fault for canister in started]
+            if faults[0] is not None and None not in faults:
+                raise faults[0]
         except BaseException:
             await asyncio.gather(*(canister.stop(0) for canister in started), return_exceptions=True)
             self._close()
@@ -238,7 +248,7 @@ class Host:
         try:
             self._database.open()
             self.identity = self._own_identity(self.identity_path)
-            self.node = self._own_identity(self.data_dir / "node.pem")
+            self.node = self._own_identity(self.data_dir / NODE_IDENTITY)
             self.root_key = self._own_root_key()
             self._own_key()
         except BaseException:
@@ -314,7 +324,7 @@ class Host:
         return Canister(canister_id, name, folder, controllers, self.settings)
 
     def _folder_of(self, canister_id: str) -> Path:
-        return self.data_dir / "canisters" / canister_id
+        return self.data_dir / CANISTERS / canister_id
 
 
 def _ids_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:
@@ -358,32 +368,3 @@ def _check_controller(text: str) -> None:
         raise BadRequest(f"--controller: {error}") from None
     if text == principals.ANONYMOUS:
         raise BadRequest(f"--controller: {text} is the anonymous caller; everybody would control the canisters")
-
-
-class FolderLock:
-    """An advisory lock that the kernel drops when its holder dies, however it dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def take(self) -> None:
-        """Conflict when another process holds it; OSError when the file cannot be made."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-            os.close(descriptor)
-            raise Conflict(
-                f"another server uses the data folder {self._path.parent} (process {holder}); "
-                "stop it, or choose another folder with --data-dir"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None

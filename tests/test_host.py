@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import stat
 import sys
@@ -142,7 +143,7 @@ async def test_a_second_server_is_refused(tmp_path: Path) -> None:
 
 async def test_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
     code = (
-        "import os, sys, signal; from pathlib import Path; from canister.host import FolderLock\n"
+        "import os, sys, signal; from pathlib import Path; from canister.data_dir import FolderLock\n"
         "FolderLock(Path(sys.argv[1])).take(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     holder = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path / "lock"))
@@ -158,14 +159,18 @@ async def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
         await Host(Settings(data_dir=tmp_path / "data")).start()
 
 
-async def test_a_canister_that_does_not_start_stops_the_others(tmp_path: Path) -> None:
+async def test_the_start_fails_when_no_canister_can_be_opened(tmp_path: Path) -> None:
     async with started(tmp_path, canister=["a", "b"]) as host:
-        folder = host.data_dir / "canisters" / host.canisters[1].id
-    for path in folder.glob("canister.db*"):
-        path.write_bytes(b"not a database" * 1000)
+        folders = {canister.name: canister.folder for canister in host.canisters}
+    (folders["b"] / "canister.db").write_bytes(b"not a database" * 1000)
+    async with started(tmp_path, canister=["a", "b"]) as host:  # tests/crash/test_storage.py: what b answers
+        assert [canister.fault is None for canister in host.canisters] == [True, False]
+    shutil.copytree(folders["a"], tmp_path / "kept")
+    (folders["a"] / "canister.db").write_bytes(b"not a database" * 1000)
     for _ in range(2):
         with pytest.raises(Exception, match=r"canister\.db"):
             await Host(Settings(data_dir=tmp_path, canister=["a", "b"])).start()
+    shutil.copytree(tmp_path / "kept", folders["a"], dirs_exist_ok=True)
     async with started(tmp_path, canister=["a"]) as host:
         assert host.default.name == "a"
 

@@ -12,7 +12,22 @@ from collections.abc import Sequence
 
 import typer
 
-from canister.cli import call, candid, chat, estimate, files, fit, identity, keys, manage, network, probe, serve
+from canister.cli import (
+    backup,
+    call,
+    candid,
+    chat,
+    doctor,
+    estimate,
+    files,
+    fit,
+    identity,
+    keys,
+    manage,
+    network,
+    probe,
+    serve,
+)
 
 app = typer.Typer(
     help="A server that behaves as an Internet Computer canister running llama.cpp.",
@@ -34,6 +49,9 @@ app.command()(files.download)
 app.command()(estimate.estimate)
 app.command()(fit.fit)
 app.command()(probe.probe)
+app.command()(backup.backup)
+app.command()(backup.restore)
+app.command()(doctor.doctor)
 app.add_typer(keys.api_key_app, name="api-key")
 app.add_typer(identity.app, name="identity")
 app.add_typer(manage.settings_app, name="settings")

@@ -208,6 +208,11 @@ class CacheFile:
         return found
 
     @property
+    def n_damaged(self) -> int:
+        """Records that have KV rows which cannot be used. Reads them all."""
+        return sum(1 for live in self._live if live.kv_bytes and not _kv_of(live, self._read))
+
+    @property
     def waste_bytes(self) -> int:
         """Bytes of records that the conversation has nothing of any more."""
         return self.size - _header_bytes(self.header) - self._live_bytes

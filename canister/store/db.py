@@ -8,8 +8,8 @@ Write-ahead logging, so that readers see the last commit and never wait for the 
 was committed survives a power cut. Other processes may open the same file: they take turns for up to 30 seconds.
 
 When a COMMIT itself fails, the log may or may not hold it already, and a crash could bring it back. The writer then
-commits a harmless change over it; if that fails too, `failed` is set, nothing is written any more, and the next start
-finds out which of the two states holds.
+commits a harmless change over it; if that fails too, `failed` is set, and nothing is written before such a change was
+committed, which every further job tries first. If that never works, the next start finds out which state holds.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Database:
         self.path = path
         self.schema = schema
         self.failed: StoreDamaged | None = None
-        """Set when it is not known whether the last commit holds; then nothing is written until the next start."""
+        """Set while it is not known whether the last commit holds; then nothing is written."""
         self._readers: Engine | None = None
         self._writer: Engine | None = None
         self._connection: Connection | None = None  # the writer's own, kept
@@ -223,7 +223,9 @@ class Database:
     def _transact(self, jobs: list[_Job[Any]]) -> list[_Job[Any]]:
         """The jobs that are committed; those that failed by themselves have been told so."""
         if self.failed is not None:
-            raise StoreDamaged(str(self.failed))
+            self._bury_failed_commit()  # perhaps there is room on the disk again
+            if self.failed is not None:
+                raise StoreDamaged(str(self.failed))
         assert self._connection is not None
         connection = self._connection
         self.n_transactions += 1
@@ -279,9 +281,11 @@ class Database:
             with contextlib.suppress(DBAPIError, sqlite3.Error):
                 _roll_back(connection)
             self.failed = StoreDamaged(
-                f"{self.path} does not accept writes any more ({error}); check the disk and restart the server, "
-                "which will find out whether the last change was kept"
+                f"{self.path} does not accept writes ({getattr(error, 'orig', error)}); make room on the disk or mend "
+                "it: every call tries again, and so does a restart"
             )
+        else:
+            self.failed = None
 
     def _use_write_ahead_log(self) -> None:
         """Switch the file to write-ahead logging, which stays with the file.

@@ -147,6 +147,8 @@ class Transaction:
         """
         with self._busy:
             self._check("open")
+            if self._memory.database.failed is not None:  # else these bytes might go over some that count after all
+                self._memory.database.submit(lambda _: None).result()
             paths = set(self._changes)
             self._memory.claim(paths)
             self._claims = paths

@@ -1,0 +1,74 @@
+"""The data folder of a server: what lies where in it, and the lock by which one process has it to itself.
+
+lock               held while a server runs, or something that changes the folder in its place
+server.db          canisters (name → id), API keys
+controller.pem     the server's own identity; controls what the settings name
+controller.key     an API key for that identity
+root.key           the key that certifies IC replies
+node.pem           the identity that signs answers to IC queries
+canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed
+quarantine/        what `canister doctor --repair` took out of the way
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from canister.errors import Conflict
+
+LOCK = "lock"
+SERVER_DATABASE = "server.db"
+CANISTER_DATABASE = "canister.db"
+CONTROLLER_IDENTITY = "controller.pem"
+CONTROLLER_KEY = "controller.key"
+ROOT_KEY = "root.key"
+NODE_IDENTITY = "node.pem"
+SECRETS = (CONTROLLER_IDENTITY, CONTROLLER_KEY, ROOT_KEY, NODE_IDENTITY)
+CANISTERS = "canisters"
+STABLE, STAGING = "stable", "staging"
+QUARANTINE = "quarantine"
+
+
+class FolderLock:
+    """An advisory lock that the kernel drops when its holder dies, however it dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def take(self) -> None:
+        """Conflict when another process holds it; OSError when the file cannot be made."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise Conflict(
+                f"another server uses the data folder {self._path.parent} (process {holder}); "
+                "stop it, or choose another folder with --data-dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
+        self._descriptor = descriptor
+
+    def is_held(self) -> bool:
+        """Does another process hold it?"""
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
