@@ -34,7 +34,7 @@ MAX_REPEATED_TOKENS = 8  # that a peer may evaluate again at the start of a call
 def words(n_tokens: int, seed: object) -> str:
     """A text of so many tokens of a benchmark model; about as many of others."""
     rng = random.Random(str(seed))
-    return "".join(" " + "".join(rng.choices(string.ascii_lowercase, k=3)) for _ in range(n_tokens))
+    return "".join(" " + "".join(rng.choices(string.ascii_lowercase, k=2)) for _ in range(n_tokens))
 
 
 class BenchError(Exception):
