@@ -11,7 +11,7 @@ import threading
 import time
 
 from tests.bench.results import Row
-from tests.bench.servers import EXACT, Ours, OurChat, known, words
+from tests.bench.servers import EXACT, OurChat, Ours, known, words
 from tests.bench.suite import Bench, Options, begin, main
 
 PROMPT_TOKENS = 100

@@ -1,4 +1,4 @@
-"""Bar charts as SVG: groups of bars beside each other, one colour a series. Written by hand to stay small and readable."""
+"""Bar charts as SVG: groups of bars beside each other, one colour a series."""
 
 from __future__ import annotations
 

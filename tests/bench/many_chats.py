@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, FLASH, LlamaServer, Server, variants, words
-from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, main, tokens_per_second
+from tests.bench.suite import Bench, Options, alternating, begin, main, tokens_per_second
 
 N_CTX = 1024
 SLOTS = 8

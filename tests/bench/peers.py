@@ -23,12 +23,15 @@ from models.make_bench_model import cache_dir
 
 PACKAGE = "llama-cpp-python"
 # What llama-cpp-python sets for llama.cpp's build, and no web page of llama-server.
-CMAKE_FLAGS = (
-    "-DCMAKE_BUILD_TYPE=Release",
-    "-DBUILD_SHARED_LIBS=ON",
-    "-DLLAMA_CURL=OFF",
-    "-DLLAMA_OPENSSL=OFF",
-    "-DLLAMA_BUILD_UI=OFF",
+CMAKE_FLAGS = tuple(
+    f"-D{name}={value}"
+    for name, value in {
+        "CMAKE_BUILD_TYPE": "Release",
+        "BUILD_SHARED_LIBS": "ON",
+        "LLAMA_CURL": "OFF",
+        "LLAMA_OPENSSL": "OFF",
+        "LLAMA_BUILD_UI": "OFF",
+    }.items()
 )
 
 
@@ -83,14 +86,12 @@ def python_server() -> Path:
 
 def _server_requirements() -> list[str]:
     """What the package asks for its extra `server`."""
-    requirements = (each.partition(";") for each in metadata.requires(PACKAGE) or [])
-    return [
-        name.strip() for name, _, condition in requirements if "extra" in condition and "'server'" in _one(condition)
-    ]
-
-
-def _one(condition: str) -> str:
-    return condition.replace('"', "'")
+    wanted = []
+    for requirement in metadata.requires(PACKAGE) or []:
+        name, _, condition = requirement.replace('"', "'").partition(";")
+        if "extra" in condition and "'server'" in condition:
+            wanted.append(name.strip())
+    return wanted
 
 
 def _run(*command: str) -> None:

@@ -1,4 +1,4 @@
-"""Four clients in calls of ten tokens, beside the server that comes with llama-cpp-python, without and with its cache."""
+"""Four clients in calls of ten tokens, beside the server of llama-cpp-python, without and with its cache."""
 
 from __future__ import annotations
 

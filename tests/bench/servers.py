@@ -76,7 +76,7 @@ class Server(ABC):
     def chat(self, name: str, slot: int | None = None) -> Chat:
         """A conversation; slot: where a server that can be told may keep it."""
 
-    def prepare(self, n_tokens: int) -> None:
+    def prepare(self, n_tokens: int) -> None:  # noqa: B027  most need not be told
         """What a server must be told before calls of so many tokens."""
 
     def restart(self) -> None:

@@ -57,7 +57,8 @@ def main(*benches: Bench) -> None:
     add_options(parser)
     options = read_options(parser.parse_args())
     end_by_signal()
-    sys.exit(0 if all([run(bench, options) for bench in benches]) else 1)
+    failed = [bench.name for bench in benches if not run(bench, options)]
+    sys.exit(1 if failed else 0)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +126,7 @@ def alternating(sides: Sequence[T], number: int) -> list[T]:
 
 
 def together(work: Sequence[Callable[[], object]], at_once: int | None = None) -> float:
-    """Run all of it in threads that start together; gives seconds until the last one is done. Raises what one raises."""
+    """Run all of it in threads that start together; gives seconds until the last is done. Raises what one raises."""
     n_threads = min(at_once or len(work), len(work))
     barrier = threading.Barrier(n_threads + 1)
 
@@ -143,7 +144,8 @@ def together(work: Sequence[Callable[[], object]], at_once: int | None = None) -
 def begin(server: Server, chats: Sequence[Chat], prompts: Sequence[str], at_once: int = 1) -> None:
     """Take all prompts in."""
     server.prepare(0)
-    together([lambda chat=chat, prompt=prompt: chat.begin(prompt) for chat, prompt in zip(chats, prompts)], at_once)
+    pairs = zip(chats, prompts, strict=True)
+    together([lambda chat=chat, prompt=prompt: chat.begin(prompt) for chat, prompt in pairs], at_once)
 
 
 def tokens_per_second(server: Server, chats: Sequence[Chat], n_calls: int, n_tokens: int = TOKENS_PER_CALL) -> float:

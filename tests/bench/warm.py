@@ -1,4 +1,4 @@
-"""What was computed is not computed again: a second chat with the same system prompt, a long chat restored from disk."""
+"""What was computed is not computed again: a shared system prompt, a long chat on disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 import time
 
 from tests.bench.results import Row, ratio_row
-from tests.bench.servers import EXACT, Ours, OurChat, known, words
+from tests.bench.servers import EXACT, OurChat, Ours, known, words
 from tests.bench.suite import Bench, Options, begin, main
 
 SYSTEM_TOKENS = 1000
