@@ -28,6 +28,7 @@ from gguf import GGMLQuantizationType as Type
 from models.chatml import SPECIAL_TOKENS, TEMPLATE
 
 SEED = 20_240_601
+TITLE = "benchmark model, shape "
 SPACE = "Ġ"  # how byte-level BPE writes a space
 WORD_LETTERS = 5  # longest word that can be one token
 EMBEDDING_STD = 0.02  # small, so that the layers decide the next token, not the last one
@@ -254,7 +255,7 @@ def _vectors(shape: Shape) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
 
 
 def _write_metadata(writer: gguf.GGUFWriter, shape: Shape, kind: str) -> None:
-    writer.add_name(f"benchmark model, shape {shape.name}")
+    writer.add_name(f"{TITLE}{shape.name}")
     writer.add_description("Random weights in the shape of a known model; it answers nothing of sense.")
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from canister.cli import call, candid, chat, estimate, files, fit, identity, keys, manage, network, probe, serve
+from canister.cli import bench, call, candid, chat, estimate, files, fit, identity, keys, manage, network, probe, serve
 
 app = typer.Typer(
     help="A server that behaves as an Internet Computer canister running llama.cpp.",
@@ -34,6 +34,7 @@ app.command()(files.download)
 app.command()(estimate.estimate)
 app.command()(fit.fit)
 app.command()(probe.probe)
+app.command()(bench.bench)
 app.add_typer(keys.api_key_app, name="api-key")
 app.add_typer(identity.app, name="identity")
 app.add_typer(manage.settings_app, name="settings")

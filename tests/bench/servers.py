@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from canister.cli.local import LocalServer
+from canister.engine.gguf import read_gguf
+from models.make_bench_model import TITLE
 from tests.bench.http_client import Http, HttpError
 
 MODEL_NAME = "models/model.gguf"
@@ -35,6 +37,11 @@ def words(n_tokens: int, seed: object) -> str:
     """A text of so many tokens of a benchmark model; about as many of others."""
     rng = random.Random(str(seed))
     return "".join(" " + "".join(rng.choices(string.ascii_lowercase, k=2)) for _ in range(n_tokens))
+
+
+def ends_by_itself(model: Path) -> bool:
+    """Whether a model may end its answer. Those that are made for benchmarks never do, and need no flag for it."""
+    return not str(read_gguf(model).metadata.get("general.name", "")).startswith(TITLE)
 
 
 class BenchError(Exception):
@@ -124,6 +131,7 @@ class Ours(Server):
         serve = ("--slots", str(slots), "--threads", str(threads), "--instruction-limit", "none", *flags)
         self._server = LocalServer(self._folder, *serve)
         self._is_loaded = False
+        self._flags = (*GREEDY, "--ignore-eos") if ends_by_itself(model) else GREEDY
 
     @property
     def url(self) -> str:  # type: ignore[override]
@@ -151,11 +159,8 @@ class Ours(Server):
             raise
 
     def stop(self) -> None:
+        self._admin.close()
         self._server.stop()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -173,7 +178,7 @@ class Ours(Server):
         self.call("set_max_tokens", {"max_tokens_update": n_tokens, "max_tokens_query": 0})
 
     def chat(self, name: str, slot: int | None = None) -> OurChat:
-        return OurChat(self.http(), name)
+        return OurChat(self.http(), name, self._flags)
 
     def _wait_until_ready(self) -> None:
         http = self.http()
@@ -198,9 +203,10 @@ def call(http: Http, method: str, argument: object) -> Any:
 
 
 class OurChat(Chat):
-    def __init__(self, http: Http, name: str) -> None:
+    def __init__(self, http: Http, name: str, flags: tuple[str, ...]) -> None:
         self.http = http
         self.name = name
+        self._flags = flags
 
     def begin(self, prompt: str) -> None:
         """Needs `prepare(0)` before it, else the prompt goes in in pieces."""
@@ -220,7 +226,7 @@ class OurChat(Chat):
         return record
 
     def argument(self, prompt: str, *flags: str) -> dict[str, list[str]]:
-        return {"args": ["--prompt-cache", self.name, "--prompt-cache-all", *GREEDY, *flags, "-p", prompt]}
+        return {"args": ["--prompt-cache", self.name, "--prompt-cache-all", *self._flags, *flags, "-p", prompt]}
 
     def close(self) -> None:
         self.http.close()
@@ -295,9 +301,10 @@ class LlamaServer(Peer):
     def __init__(self, label: str, binary: Path, model: Path, *, n_ctx: int, slots: int, threads: int) -> None:
         sizes = ["-c", str(n_ctx * slots), "--parallel", str(slots), "-t", str(threads), "-tb", str(threads)]
         super().__init__(label, [str(binary), "-m", str(model), *sizes, "--host", "127.0.0.1", "--no-webui"])
+        self._ignore_eos = ends_by_itself(model)
 
     def chat(self, name: str, slot: int | None = None) -> LlamaChat:
-        return LlamaChat(Http(self.url), slot)
+        return LlamaChat(Http(self.url), slot, self._ignore_eos)
 
 
 @dataclass
@@ -306,6 +313,7 @@ class LlamaChat(Chat):
 
     http: Http
     slot: int | None
+    ignore_eos: bool
     text: str = ""
     is_known: bool = False
 
@@ -330,6 +338,7 @@ class LlamaChat(Chat):
             "cache_prompt": True,
             "temperature": 0,
             "samplers": ["temperature"],
+            "ignore_eos": self.ignore_eos,
         }
         if self.slot is not None:
             body["id_slot"] = self.slot

@@ -24,7 +24,9 @@ def _prefix_row(options: Options) -> Row:
     first: list[float] = []
     second: list[float] = []
     with _server(options, n_ctx=2048, slots=4) as server:
-        begin(server, [server.chat("warm")], [words(10, "warm")])
+        warm = server.chat("warm")
+        begin(server, [warm], [words(10, "warm")])
+        warm.close()
         for number in range(options.rounds):
             system = words(n_system, number)
             for n, seconds in enumerate((first, second)):
