@@ -49,7 +49,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="All benchmarks, or some.")
     suite.add_options(parser)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--minutes", type=float, default=60.0, help="begin no other benchmark after that; default 60")
+    parser.add_argument("--minutes", type=float, default=35.0, help="begin no other benchmark after that; default 35")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(name for name, _ in PARTS)}")
     given = parser.parse_args()
     options = suite.read_options(given)

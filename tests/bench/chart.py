@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH = 860
+WIDTH = 940
 LABEL_WIDTH = 250
-VALUE_WIDTH = 110
+VALUE_WIDTH = 280
 BAR = 16
 GAP = 4
 GROUP_GAP = 18

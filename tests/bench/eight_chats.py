@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, FLASH, LlamaServer, Server, variants, words
-from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, main, tokens_per_second
+from tests.bench.suite import N_CTX, TOKENS_PER_CALL, Bench, Options, alternating, begin, main, tokens_per_second
 
-N_CTX = 1024
 CHATS = 8
 PROMPT_TOKENS = 50
 CALLS = 4

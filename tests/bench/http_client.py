@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 900.0
+PACED_BYTES = 1 << 18
 IDLE_SECONDS = 1.0  # a connection that rested longer is made anew; servers close theirs after some seconds
 
 
@@ -56,8 +57,8 @@ class Http:
         self._connection.close()
         return left
 
-    def put_file(self, path: str, file: Path) -> Any:
-        """Send a file as it is, from the kernel's cache to the socket."""
+    def put_file(self, path: str, file: Path, bytes_per_second: float | None = None) -> Any:
+        """Send a file as it is, from the kernel's cache to the socket; at most so fast, if that is given."""
         self._refresh()
         with file.open("rb") as source:
             self._connection.putrequest("PUT", path)
@@ -68,7 +69,11 @@ class Http:
             self._connection.putheader("Content-Length", str(file.stat().st_size))
             self._connection.endheaders()
             assert isinstance(self._connection.sock, socket.socket)
-            self._connection.sock.sendfile(source)
+            size, sent, begun = file.stat().st_size, 0, time.monotonic()
+            while sent < size:
+                sent += self._connection.sock.sendfile(source, sent, size if bytes_per_second is None else PACED_BYTES)
+                if bytes_per_second is not None:
+                    time.sleep(max(0.0, begun + sent / bytes_per_second - time.monotonic()))
         return self._answer(path)
 
     def close(self) -> None:

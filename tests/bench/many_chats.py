@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, FLASH, LlamaServer, Server, variants, words
-from tests.bench.suite import Bench, Options, alternating, begin, main, tokens_per_second
+from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, context_for, main, tokens_per_second
 
-N_CTX = 1024
 SLOTS = 8
 CHATS = 24
 PROMPT_TOKENS = 300
@@ -21,9 +20,10 @@ GOALS = {EXACT: 0.95, FLASH: 0.95}
 def measure(options: Options) -> list[Row]:
     binary = peers.llama_server(options.llama_server)
     n_prompt = options.scaled(PROMPT_TOKENS, 10)
+    n_ctx = context_for(n_prompt + TOKENS_PER_CALL * (CALLS * options.rounds + 1))
     prompts = [words(n_prompt, n) for n in range(CHATS)]
     rates: dict[str, list[float]] = {EXACT: [], FLASH: [], PEER: []}
-    shape = {"n_ctx": N_CTX, "slots": SLOTS, "threads": options.threads}
+    shape = {"n_ctx": n_ctx, "slots": SLOTS, "threads": options.threads}
     with ExitStack() as stack:
         servers: list[Server] = [*variants(options.model, **shape), LlamaServer(PEER, binary, options.model, **shape)]
         chats = {}

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, FLASH, LlamaServer, Server, variants, words
-from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, main, tokens_per_second
+from tests.bench.suite import N_CTX, TOKENS_PER_CALL, Bench, Options, alternating, begin, main, tokens_per_second
 
-N_CTX = 1024
 PROMPT_TOKENS = 100
 CALLS = 8
 CALLED = "llama-server, called the same way"

@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, PythonServer, Server, variants, words
-from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, main, tokens_per_second
+from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, context_for, main, tokens_per_second
 
-N_CTX = 1024
 CHATS = 4
 PROMPT_TOKENS = 300
 DEFAULT = "llama-cpp-python's server"
@@ -20,15 +19,16 @@ GOALS = {DEFAULT: 8.0, CACHED: 4.0}
 def measure(options: Options) -> list[Row]:
     python = peers.python_server()
     n_prompt = options.scaled(PROMPT_TOKENS, 10)
+    n_ctx = context_for(n_prompt + TOKENS_PER_CALL * (options.rounds + 1))
     prompts = [words(n_prompt, n) for n in range(CHATS)]
     rates: dict[str, list[float]] = {EXACT: [], DEFAULT: [], CACHED: []}
     with ExitStack() as stack:
-        ours = variants(options.model, n_ctx=N_CTX, slots=CHATS, threads=options.threads)[0]
+        ours = variants(options.model, n_ctx=n_ctx, slots=CHATS, threads=options.threads)[0]
         servers: list[Server] = [ours]
         for name in GOALS:
             servers.append(
                 PythonServer(
-                    name, python, options.model, n_ctx=N_CTX, threads=options.threads, with_cache=name == CACHED
+                    name, python, options.model, n_ctx=n_ctx, threads=options.threads, with_cache=name == CACHED
                 )
             )
         chats = {}

@@ -59,10 +59,11 @@ def conditions(reports: Sequence[Report]) -> str:
     models = ", ".join(sorted({report.model for report in reports}))
     rounds = sorted({report.rounds for report in reports})
     each = f"{rounds[0]}" if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
+    taken = "one round" if rounds == [1] else f"medians of {each} rounds"
     minutes = sum(report.seconds for report in reports) / 60
     return (
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB, Python {machine['python']}, "
-        f"{machine['date']}; {models}; medians of {each} rounds, {minutes:.0f} minutes in all."
+        f"{machine['date']}; {models}; {taken}, {minutes:.0f} minutes in all."
     )
 
 

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, LlamaChat, LlamaServer, Server, variants, words
-from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, main, tokens_per_second
+from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, context_for, main, tokens_per_second
 
-N_CTX = 1024
 SLOTS = 8
 CHATS = 24
 PROMPT_TOKENS = 300
@@ -22,10 +21,11 @@ PEER = "llama-server, restarted"
 def measure(options: Options) -> list[Row]:
     binary = peers.llama_server(options.llama_server)
     n_prompt = options.scaled(PROMPT_TOKENS, 10)
+    n_ctx = context_for(n_prompt + TOKENS_PER_CALL * options.rounds)
     prompts = [words(n_prompt, n) for n in range(CHATS)]
     rates: dict[str, list[float]] = {EXACT: [], PEER: []}
     texts = list(prompts)  # what the peer's clients hold
-    shape = {"n_ctx": N_CTX, "slots": SLOTS, "threads": options.threads}
+    shape = {"n_ctx": n_ctx, "slots": SLOTS, "threads": options.threads}
     with ExitStack() as stack:
         ours = stack.enter_context(variants(options.model, **shape)[0])
         begin(ours, [ours.chat(f"restart-{n}") for n in range(CHATS)], prompts)

@@ -127,50 +127,56 @@ class Ours(Server):
         self._load = ["--model", MODEL_NAME, "--ctx-size", str(n_ctx)]
         if label == FLASH and not flags:
             self._load += ["-fa", "on"]
-        self._folder = Path(tempfile.mkdtemp(prefix="canister-bench-"))
-        serve = ("--slots", str(slots), "--threads", str(threads), "--instruction-limit", "none", *flags)
-        self._server = LocalServer(self._folder, *serve)
-        self._is_loaded = False
+        self._serve = ("--slots", str(slots), "--threads", str(threads), "--instruction-limit", "none", *flags)
+        self._server: LocalServer | None = None
+        self._admin: Http | None = None
         self._flags = (*GREEDY, "--ignore-eos") if ends_by_itself(model) else GREEDY
 
     @property
     def url(self) -> str:  # type: ignore[override]
-        return self._server.url
+        return self._running().url
 
     @property
     def pid(self) -> int:
-        return self._server.pid
+        return self._running().pid
 
     @property
     def data_dir(self) -> Path:
-        return self._folder
+        return self._running().data_dir
 
     def start(self) -> None:
+        is_new = self._server is None
+        if self._server is None:
+            self._server = LocalServer(Path(tempfile.mkdtemp(prefix="canister-bench-")), *self._serve)
         try:
             self._server.start()
             self._wait_until_ready()
             self._admin = self.http()
-            if not self._is_loaded:
+            if is_new:
                 self._admin.put_file(f"/canisters/llama_cpp/files/{MODEL_NAME}", self._model)
                 self.call("load_model", {"args": self._load})
-                self._is_loaded = True
         except BaseException:
-            self._server.stop()
+            self.__exit__()
             raise
 
     def stop(self) -> None:
-        self._admin.close()
-        self._server.stop()
+        if self._admin is not None:
+            self._admin.close()
+        self._running().stop()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._running().data_dir, ignore_errors=True)
+        self._server = None
 
     def http(self) -> Http:
-        return Http(self._server.url, self._server.api_key)
+        server = self._running()
+        return Http(server.url, server.api_key)
 
     def call(self, method: str, argument: object) -> Any:
         """A canister call on a connection of the server's controller; the value of Ok."""
+        if self._admin is None:
+            raise BenchError("the server was not started")
         return call(self._admin, method, argument)
 
     def prepare(self, n_tokens: int) -> None:
@@ -179,6 +185,11 @@ class Ours(Server):
 
     def chat(self, name: str, slot: int | None = None) -> OurChat:
         return OurChat(self.http(), name, self._flags)
+
+    def _running(self) -> LocalServer:
+        if self._server is None:
+            raise BenchError("the server was not started")
+        return self._server
 
     def _wait_until_ready(self) -> None:
         http = self.http()

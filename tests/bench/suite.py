@@ -22,6 +22,8 @@ from tests.bench.servers import Chat, Server
 DEFAULT_ROUNDS = 10
 QUICK_ROUNDS = 3
 TOKENS_PER_CALL = 10
+N_CTX = 1024  # tokens of a chat
+SPARE_TOKENS = 64
 RESULTS = Path("build/bench")
 
 T = TypeVar("T")
@@ -117,6 +119,11 @@ def end_by_signal() -> None:
 
 
 # -- rounds
+
+
+def context_for(n_tokens: int) -> int:
+    """A context that holds so many tokens of a chat, and is the usual one where that is enough."""
+    return max(N_CTX, -(-(n_tokens + SPARE_TOKENS) // 256) * 256)
 
 
 def alternating(sides: Sequence[T], number: int) -> list[T]:
