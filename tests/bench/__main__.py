@@ -54,7 +54,7 @@ def main() -> int:
     given = parser.parse_args()
     options = suite.read_options(given)
     suite.end_by_signal()
-    ours, theirs = peers.same_features(peers.llama_server(options.llama_server))
+    ours, theirs = peers.both_features(peers.llama_server(options.llama_server))
     print(f"llama.cpp, ours: {ours}\nllama-server:    {theirs}", flush=True)
     if ours != theirs:
         print("They are compiled differently: what is compared is not only us.", file=sys.stderr)

@@ -74,7 +74,7 @@ def python_server() -> Path:
     if not is_whole.exists():
         print(f"setting up the server of {PACKAGE} {version()} in {folder}", file=sys.stderr, flush=True)
         venv.create(folder, clear=True, with_pip=True)
-        _run(str(python), "-m", "pip", "install", "--quiet", *_server_requirements())
+        _run(str(python), "-m", "pip", "install", "--quiet", *server_requirements())
         # Behind its own packages come ours: the compiled llama_cpp, and numpy.
         ours = Path(llama_cpp.__file__).parent.parent
         library = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
@@ -84,7 +84,7 @@ def python_server() -> Path:
     return python
 
 
-def _server_requirements() -> list[str]:
+def server_requirements() -> list[str]:
     """What the package asks for its extra `server`."""
     wanted = []
     for requirement in metadata.requires(PACKAGE) or []:
@@ -111,15 +111,19 @@ def features(library_folder: Path) -> str:
     return done.stdout.strip()
 
 
-def same_features(binary: Path) -> tuple[str, str]:
+def our_features() -> str:
+    return features(Path(llama_cpp.__file__).parent / "lib")
+
+
+def both_features(binary: Path) -> tuple[str, str]:
     """Features of our llama.cpp and of the peer's: they must be the same for a fair comparison."""
-    return features(Path(llama_cpp.__file__).parent / "lib"), features(binary.parent)
+    return our_features(), features(binary.parent)
 
 
 def main() -> None:
     given = os.environ.get("LLAMA_SERVER")
     binary = llama_server(Path(given) if given else None)
-    ours, theirs = same_features(binary)
+    ours, theirs = both_features(binary)
     print(f"llama-server   {binary}\n  {theirs}\nours\n  {ours}")
     if ours != theirs:
         print("They differ: figures of one against the other are not fair.", file=sys.stderr)

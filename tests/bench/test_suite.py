@@ -128,9 +128,22 @@ def test_a_file_is_sent_as_it_is(server: Ours, tmp_path: Path) -> None:
     http = server.http()
     sent = http.put_file("/canisters/llama_cpp/files/some.bin", file)["Ok"]
     assert sent["filesha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    paced = http.put_file("/canisters/llama_cpp/files/paced.bin", file, bytes_per_second=1e9)["Ok"]
+    assert paced["filesha256"] == sent["filesha256"]
     with pytest.raises(HttpError, match="404"):
         http.post("/canisters/llama_cpp/no_such_method", {})
     http.close()
+
+
+def test_a_call_that_is_left_is_rolled_back(server: Ours) -> None:
+    chat = server.chat("left")
+    begin(server, [chat], [words(5, 1)])
+    n_tokens = chat.run("", "-n", "0")["n_prompt_tokens"]
+    leaver = server.http()
+    leaver.post_and_leave("/canisters/llama_cpp/run_update", chat.argument("", "-n", "400"), 0.0)
+    assert chat.run("", "-n", "0")["n_prompt_tokens"] == n_tokens
+    leaver.close()
+    chat.close()
 
 
 def test_flags_of_other_versions_are_left_out() -> None:
