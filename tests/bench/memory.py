@@ -6,6 +6,7 @@ What counts is the proportional share of resident pages (Pss of smaps_rollup), t
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from canister.engine.gguf import read_gguf
@@ -34,7 +35,7 @@ def measure(options: Options) -> list[Row]:
             server.call("copy_prompt_cache", {"from": f"memory-{n % ORIGINALS}", "to": f"memory-{n}"})
         chats = [server.chat(f"memory-{n}") for n in range(n_chats)]
         server.prepare(TOKENS_EACH)
-        together([lambda chat=chat: chat.go_on(TOKENS_EACH) for chat in chats], SLOTS)
+        together([partial(chat.go_on, TOKENS_EACH) for chat in chats], SLOTS)
         used = pss_megabytes(server.pid)
     parts = {
         "model": options.model.stat().st_size / 1e6,

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import llama_cpp
@@ -45,7 +46,7 @@ def _context_row(options: Options) -> Row:
                 begin(server, [chat], [words(n_context, number)])
                 server.prepare(TOKENS_PER_CALL)
                 chat.go_on(TOKENS_PER_CALL)
-                calls = [_seconds(lambda chat=chat: chat.go_on(TOKENS_PER_CALL)) for _ in range(n_calls)]
+                calls = [_seconds(partial(chat.go_on, TOKENS_PER_CALL)) for _ in range(n_calls)]
                 alone = decode(n_context + TOKENS_PER_CALL, n_calls)
                 overheads[n_context].append(statistics.median(calls) - alone)
                 chat.close()
@@ -71,7 +72,7 @@ def _one_token_row(options: Options) -> Row:
             begin(server, [chat], ["<|im_start|>user\nPlease tell me a story.<|im_end|>\n<|im_start|>assistant\n"])
             server.prepare(1)
             chat.go_on(1)
-            seconds += [_seconds(lambda chat=chat: chat.go_on(1)) for _ in range(n_calls)]
+            seconds += [_seconds(partial(chat.go_on, 1)) for _ in range(n_calls)]
             chat.close()
     milliseconds = statistics.median(seconds) * 1000
     return Row(
@@ -128,7 +129,7 @@ def _decoder(model_file: Path) -> Iterator[Callable[[int, int], float]]:
         llama_cpp.llama_model_free(model)
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _silent(level: int, text: bytes, data: object) -> None:
     """llama.cpp tells more than a table wants."""
 

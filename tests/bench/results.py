@@ -160,7 +160,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def markdown(rows: Sequence[Row]) -> str:
     """For docs/benchmarks.md."""
-    lines = [("what", "ours", "peer", "figure", "goal", "met")]
+    lines: list[tuple[str, ...]] = [("what", "ours", "peer", "figure", "goal", "met")]
     lines += [tuple(text.replace("|", r"\|") for text in cells(row)) for row in rows]
     text = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([text[0], "|---|---|---|---|---|---|", *text[1:]])

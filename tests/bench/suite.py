@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -152,7 +153,7 @@ def begin(server: Server, chats: Sequence[Chat], prompts: Sequence[str], at_once
     """Take all prompts in."""
     server.prepare(0)
     pairs = zip(chats, prompts, strict=True)
-    together([lambda chat=chat, prompt=prompt: chat.begin(prompt) for chat, prompt in pairs], at_once)
+    together([partial(chat.begin, prompt) for chat, prompt in pairs], at_once)
 
 
 def tokens_per_second(server: Server, chats: Sequence[Chat], n_calls: int, n_tokens: int = TOKENS_PER_CALL) -> float:
@@ -163,5 +164,5 @@ def tokens_per_second(server: Server, chats: Sequence[Chat], n_calls: int, n_tok
         for _ in range(n_calls):
             chat.go_on(n_tokens)
 
-    seconds = together([lambda chat=chat: go_on(chat) for chat in chats])
+    seconds = together([partial(go_on, chat) for chat in chats])
     return len(chats) * n_calls * n_tokens / seconds
