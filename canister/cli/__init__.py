@@ -14,6 +14,7 @@ import typer
 
 from canister.cli import (
     backup,
+    bench,
     call,
     candid,
     chat,
@@ -52,6 +53,7 @@ app.command()(probe.probe)
 app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
 app.add_typer(keys.api_key_app, name="api-key")
 app.add_typer(identity.app, name="identity")
 app.add_typer(manage.settings_app, name="settings")

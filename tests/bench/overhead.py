@@ -1,0 +1,140 @@
+"""What a call costs beside its decoding: with 4000 tokens of context against 100, and in milliseconds for one token.
+
+The first is measured on a model with the KV rows of Qwen2.5-0.5B and hardly any weights (shape kv05), one thread: wall
+time of a call of ten tokens through HTTP, minus the `llama_decode` time of ten tokens at the same positions, which a
+bare loop around llama.cpp takes in the same round, in this process, while the server rests. On a real model the
+difference of two such times would be smaller than their noise. The second is the shipped model.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import llama_cpp
+
+from models.make_bench_model import cached
+from tests.bench.results import Row, ratio_row
+from tests.bench.servers import EXACT, Ours, known, words
+from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, main
+from tests.harness import CHAT_MODEL
+
+N_CTX = 4608
+SHORT, LONG = 100, 4000
+CALLS = 10  # of a round and a context
+TINY_CALLS = 40  # of a round
+GOAL_MILLISECONDS = 4.0
+
+
+def measure(options: Options) -> list[Row]:
+    return [_context_row(options), _one_token_row(options)]
+
+
+def _context_row(options: Options) -> Row:
+    model = cached("kv05")
+    n_calls = options.scaled(CALLS, 2)
+    overheads: dict[int, list[float]] = {SHORT: [], LONG: []}
+    exact = known("--exact", "auto")
+    with Ours(EXACT, model, n_ctx=N_CTX, slots=2, threads=1, flags=exact) as server, _decoder(model) as decode:
+        for number in range(options.rounds):
+            for n_context in alternating((SHORT, LONG), number):
+                chat = server.chat(f"overhead-{number}-{n_context}")
+                begin(server, [chat], [words(n_context, number)])
+                server.prepare(TOKENS_PER_CALL)
+                chat.go_on(TOKENS_PER_CALL)
+                calls = [_seconds(partial(chat.go_on, TOKENS_PER_CALL)) for _ in range(n_calls)]
+                alone = decode(n_context + TOKENS_PER_CALL, n_calls)
+                overheads[n_context].append(statistics.median(calls) - alone)
+                chat.close()
+    return ratio_row(
+        f"overhead of a call of {TOKENS_PER_CALL} tokens, context {LONG} against {SHORT}",
+        overheads[LONG],
+        overheads[SHORT],
+        unit="ms",
+        factor=1000,
+        goal=1.2,
+        at_least=False,
+        peer_name=f"context {SHORT}",
+    )
+
+
+def _one_token_row(options: Options) -> Row:
+    n_calls = options.scaled(TINY_CALLS, 4)
+    seconds: list[float] = []
+    exact = known("--exact", "auto")
+    with Ours(EXACT, CHAT_MODEL, n_ctx=1024, slots=2, threads=0, flags=exact) as server:
+        for number in range(options.rounds):
+            chat = server.chat(f"tiny-{number}")
+            begin(server, [chat], ["<|im_start|>user\nPlease tell me a story.<|im_end|>\n<|im_start|>assistant\n"])
+            server.prepare(1)
+            chat.go_on(1)
+            seconds += [_seconds(partial(chat.go_on, 1)) for _ in range(n_calls)]
+            chat.close()
+    milliseconds = statistics.median(seconds) * 1000
+    return Row(
+        "call of one token on the shipped model through HTTP, synced, median",
+        milliseconds,
+        None,
+        "ms",
+        milliseconds,
+        GOAL_MILLISECONDS,
+        at_least=False,
+        figure_unit="ms",
+        samples={"ours": seconds},
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+@contextmanager
+def _decoder(model_file: Path) -> Iterator[Callable[[int, int], float]]:
+    """A function: median seconds of `llama_decode` for ten single tokens, from a position on, repeated n times."""
+    llama_cpp.llama_log_set(_silent, None)
+    model = llama_cpp.llama_model_load_from_file(str(model_file).encode(), llama_cpp.llama_model_default_params())
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx, params.n_threads, params.n_threads_batch, params.flash_attn_type = N_CTX, 1, 1, 0
+    context = llama_cpp.llama_init_from_model(model, params)
+    memory = llama_cpp.llama_get_memory(context)
+    one = (llama_cpp.llama_token * 1)(300)
+    filler = (llama_cpp.llama_token * params.n_batch)(*([300] * params.n_batch))
+
+    def decode(tokens: object, n: int) -> None:
+        if llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, n)) != 0:
+            raise RuntimeError("llama_decode failed")
+
+    def seconds(position: int, repetitions: int) -> float:
+        llama_cpp.llama_memory_clear(memory, True)
+        for first in range(0, position, params.n_batch):
+            decode(filler, min(params.n_batch, position - first))
+        times = []
+        for _ in range(repetitions):
+            begun = time.perf_counter()
+            for _ in range(TOKENS_PER_CALL):
+                decode(one, 1)
+            times.append(time.perf_counter() - begun)
+        return statistics.median(times)
+
+    try:
+        yield seconds
+    finally:
+        llama_cpp.llama_free(context)
+        llama_cpp.llama_model_free(model)
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _silent(level: int, text: bytes, data: object) -> None:
+    """llama.cpp tells more than a table wants."""
+
+
+BENCH = Bench("overhead", "what a call costs beside its decoding", measure)
+
+if __name__ == "__main__":
+    main(BENCH)
