@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -185,6 +186,36 @@ def test_cancel_leaves_no_trace(drive: Drive, model: str, patience: float) -> No
     driver.run(cancelled([]))
     assert driver.engine.stats().n_running == driver.engine.stats().n_waiting == 0
     assert driver.run(chat.answer([], 10)) == driver.run(twin.answer([], 10))
+
+
+def test_cancel_just_before_a_chunk_is_decoded(drive: Drive) -> None:
+    """The thread has scheduled the chunk already; the abort flag would be set too early."""
+    driver = drive("q8_0", n_slots=2, n_ctx=500)
+    engine = driver.engine
+
+    async def play() -> None:
+        loop, rearm, seen = asyncio.get_running_loop(), engine._runner.rearm, threading.Event()
+        task = asyncio.create_task(driver.chat("k").call(some_prompt(1, 300)))
+
+        async def cancel() -> None:
+            task.cancel()
+            for _ in range(5):  # until `generate` has seen it
+                await asyncio.sleep(0)
+            seen.set()
+
+        def rearm_late() -> None:
+            rearm()
+            if not seen.is_set():
+                asyncio.run_coroutine_threadsafe(cancel(), loop)
+                seen.wait()
+
+        engine._runner.rearm = rearm_late  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    driver.run(play())
+    assert engine.stats().n_prompt_tokens == 0
+    assert engine.stats().n_cancelled == 1
 
 
 def test_cancel_does_not_disturb_neighbours(drive: Drive) -> None:
