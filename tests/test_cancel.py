@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from canister.errors import CallTimeout
-from canister.store import tables
 from tests.harness import GREEDY, STORY_MODEL, Harness, canister_in, needs_story_model
+from tests.traces import trace, until
 
 pytestmark = [pytest.mark.anyio, needs_story_model]
 
@@ -35,11 +34,6 @@ def timeout(harness: Harness, seconds: float | None) -> None:
     canister.settings = canister.settings.model_copy(update={"call_timeout": seconds})
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110  another thread's counters have no event
-        await asyncio.sleep(0.001)
-
-
 def running(harness: Harness) -> int:
     assert harness.canister.engine is not None
     return harness.canister.engine.stats().n_running
@@ -50,23 +44,6 @@ def waiting(harness: Harness) -> int:
     return harness.canister.engine.stats().n_waiting
 
 
-def trace(harness: Harness) -> dict[str, Any]:
-    """All that a call may leave behind it, in files and SQL."""
-    canister = harness.canister
-    folder = canister.folder / "stable"
-    with canister.database.read() as connection:
-        # Rows of redo go when the disk has what they hold, not with a call.
-        known = [table for table in tables.canister_metadata.sorted_tables if table is not tables.redo]
-        rows = {table.name: connection.execute(select(table)).all() for table in known}
-    return {
-        "files": {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()},
-        "staging": sorted((canister.folder / "staging").iterdir()),
-        "rows": rows,
-        "state": canister.state,
-        "cycles": canister.ledger.cycles,
-    }
-
-
 def endless(harness: Harness, prompt: str, *flags: str, **more: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(harness.run(prompt, *ENDLESS, *flags, **more))
 
@@ -74,12 +51,12 @@ def endless(harness: Harness, prompt: str, *flags: str, **more: Any) -> asyncio.
 async def test_a_call_that_takes_too_long_leaves_no_trace(story: Harness) -> None:
     twin = [(await story.run(text, *CHAT, cache="twin")).conversation for text in (PROMPT, "")]
     first = await story.run(PROMPT, *CHAT)
-    before = trace(story)
+    before = trace(story.canister)
     timeout(story, 0.05)
     with pytest.raises(CallTimeout, match=r"run_update on canister .* within 0.05 seconds \(--call-timeout\)"):
         await endless(story, "")
     timeout(story, None)
-    assert trace(story) == before
+    assert trace(story.canister) == before
     assert running(story) == waiting(story) == 0
     assert [first.conversation, (await story.run("", *CHAT)).conversation] == twin
 
@@ -87,25 +64,25 @@ async def test_a_call_that_takes_too_long_leaves_no_trace(story: Harness) -> Non
 async def test_a_cancelled_call_leaves_no_trace(story: Harness) -> None:
     twin = [(await story.run(text, *CHAT, cache="twin")).conversation for text in (PROMPT, "")]
     await story.run(PROMPT, *CHAT)
-    before = trace(story)
+    before = trace(story.canister)
     call = endless(story, "")
     await until(lambda: running(story) == 1)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert trace(story) == before
+    assert trace(story.canister) == before
     assert running(story) == 0
     assert (await story.run("", *CHAT)).conversation == twin[1]
 
 
 async def test_a_new_chat_that_is_cancelled_was_never_there(story: Harness) -> None:
-    before = trace(story)
+    before = trace(story.canister)
     call = endless(story, PROMPT, "--log-file", "run.log")
     await until(lambda: running(story) == 1)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert trace(story) == before
+    assert trace(story.canister) == before
     assert story.canister.engine is not None
     assert set(story.canister.engine.residents().values()) <= {0}
 
@@ -164,3 +141,23 @@ async def test_a_query_has_a_deadline_too(story: Harness) -> None:
 async def test_a_call_in_time_is_not_disturbed(story: Harness) -> None:
     timeout(story, 600)
     assert (await story.run(PROMPT, *CHAT)).n_tokens_generated
+
+
+async def test_a_commit_that_has_begun_is_finished(story: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, may_end = asyncio.Event(), asyncio.Event()
+    commit = story.canister.commit
+
+    async def slow(transaction: Any) -> None:
+        began.set()
+        await may_end.wait()
+        await commit(transaction)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(story.canister, "commit", slow)
+        call = asyncio.create_task(story.run(PROMPT, *CHAT))
+        await began.wait()
+        call.cancel()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert (await story.run(PROMPT, *CHAT)).n_prompt_tokens_cached

@@ -64,7 +64,7 @@ class _Account:
     """Of a running call. in_advance: charged and not used yet. *_turn: when it had its last. row_end: likewise, in
     seconds of the clock; None before the first."""
 
-    in_advance: float = ADVANCE
+    in_advance: int = ADVANCE
     row_turn: int = 0
     chunk_turn: int = 0
     row_end: float | None = None
@@ -163,12 +163,17 @@ class Scheduler(Generic[Call]):
             if self._waited_since is not None:
                 self.pace.pauses.append(rows_end - self._waited_since)
             for call in step.rows:
-                if (account := self._accounts.get(id(call))) is not None:
+                account = self._accounts.get(id(call))
+                if account is not None:
                     account.row_end = rows_end
             self.pace.rows.measured(len(step.rows), rows_seconds)
         if step.chunk is not None and n_chunk:
             self.pace.chunks.measured(n_chunk, step.position, chunk_seconds)
-            self._charge(step.chunk, n_chunk)
+            account = self._accounts.get(id(step.chunk))  # None: it has ended with this step
+            from_advance = 0 if account is None else min(account.in_advance, n_chunk)
+            if account is not None:
+                account.in_advance -= from_advance
+            self._shares.give(step.chunk.caller, n_chunk - from_advance)
 
     # -- turns
 
@@ -202,11 +207,21 @@ class Scheduler(Generic[Call]):
         rows = wanting
         if self._max_rows is not None and len(wanting) > self._max_rows:
             rows = self._capped(wanting, self._max_rows)
-        ends = [end for call in rows if (end := self._accounts[id(call)].row_end) is not None]
-        self._waited_since = min(ends, default=None)
+        waited_since: float | None = None
+        due: dict[str, int] = {}
         for call in rows:
-            self._accounts[id(call)].has_decoded = True
-            self._charge(call, 1)
+            account = self._accounts[id(call)]
+            end = account.row_end
+            if end is not None and (waited_since is None or end < waited_since):
+                waited_since = end
+            account.has_decoded = True
+            if account.in_advance:
+                account.in_advance -= 1
+            else:
+                due[call.caller] = due.get(call.caller, 0) + 1
+        for caller, n in due.items():
+            self._shares.give(caller, n)
+        self._waited_since = waited_since
         return rows
 
     def _round(self, wanting: list[Call]) -> int:
@@ -235,14 +250,6 @@ class Scheduler(Generic[Call]):
         callers = {call.caller for call in wanting}
         self._row_turns = {caller: turn for caller, turn in self._row_turns.items() if caller in callers}
         return [call for call in wanting if id(call) not in left]
-
-    def _charge(self, call: Call, n: int) -> None:
-        account = self._accounts.get(id(call))  # None: it has ended with this step
-        from_advance = min(account.in_advance, n) if account is not None else 0
-        if account is not None:
-            account.in_advance -= from_advance
-        if n > from_advance:
-            self._shares.give(call.caller, n - from_advance)
 
     def _is_expecting(self, chunk: Call) -> bool:
         """Is another chat between two calls, so recently that its next one may come while the chunk is decoded?"""

@@ -47,8 +47,8 @@ class Shares:
         self._turn += 1
         if caller in self._n_calls:
             self._turns[caller] = self._turn
-        given = self._even + self.lead(caller) + n
-        self._even += n / max(1, len(self._n_calls))
+        given = max(self._given.get(caller, self._even), self._even - MAX_LEAD) + n
+        self._even += n / (len(self._n_calls) or 1)
         self._given[caller] = min(given, self._even + MAX_LEAD)
 
     def lead(self, caller: str) -> float:

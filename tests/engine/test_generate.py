@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -185,6 +186,57 @@ def test_cancel_leaves_no_trace(drive: Drive, model: str, patience: float) -> No
     driver.run(cancelled([]))
     assert driver.engine.stats().n_running == driver.engine.stats().n_waiting == 0
     assert driver.run(chat.answer([], 10)) == driver.run(twin.answer([], 10))
+
+
+def test_a_crowd_of_calls_does_not_delay_another_caller(drive: Drive) -> None:
+    driver = drive("q8_0", n_slots=1, n_ctx=200)
+    ended: list[str] = []
+
+    async def call(caller: str, key: str) -> None:
+        await driver.chat(key, caller=caller).call(some_prompt(len(key), 20), n_predict=10)
+        ended.append(caller)
+
+    async def play() -> None:
+        crowd = [asyncio.create_task(call("crowd", f"chat {i}")) for i in range(30)]
+        await asyncio.wait(crowd, return_when=asyncio.FIRST_COMPLETED)
+        n_before = len(ended)
+        await call("other", "other")
+        # One more of the crowd was running; what a loop sees of a thread may be a step late.
+        assert len(ended) <= n_before + 3
+        await asyncio.gather(*crowd)
+
+    driver.run(play())
+    assert len(ended) == 31
+
+
+def test_cancel_just_before_a_chunk_is_decoded(drive: Drive) -> None:
+    """The thread has scheduled the chunk already; the abort flag would be set too early."""
+    driver = drive("q8_0", n_slots=2, n_ctx=500)
+    engine = driver.engine
+
+    async def play() -> None:
+        loop, rearm, seen = asyncio.get_running_loop(), engine._runner.rearm, threading.Event()
+        task = asyncio.create_task(driver.chat("k").call(some_prompt(1, 300)))
+
+        async def cancel() -> None:
+            task.cancel()
+            for _ in range(5):  # until `generate` has seen it
+                await asyncio.sleep(0)
+            seen.set()
+
+        def rearm_late() -> None:
+            rearm()
+            if not seen.is_set():
+                asyncio.run_coroutine_threadsafe(cancel(), loop)
+                seen.wait()
+
+        engine._runner.rearm = rearm_late  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    driver.run(play())
+    assert engine.stats().n_prompt_tokens == 0
+    assert engine.stats().n_cancelled == 1
 
 
 def test_cancel_does_not_disturb_neighbours(drive: Drive) -> None:
