@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from canister.caches import MAX_OPEN
 from canister.engine.residency import MIN_SHARED
 from canister.errors import CanisterError, Conflict
 from canister.methods.files import SIDECAR
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 FORMAT_ID = "llama-canister-prompt-cache-v1"
+MAX_SIDECARS = 1024  # that are remembered; some hundred bytes each
 
 NO_TOKENS: Tokens = np.empty(0, np.int32)
 NO_FLAGS: Flags = np.empty(0, np.bool_)
@@ -154,7 +154,7 @@ def _has_content(call: Call, path: str, content: bytes) -> bool:
     if known is None or known.size != len(content):
         return False
     if seen.get(path, (None, b""))[0] != known:
-        while len(seen) >= MAX_OPEN:
+        while len(seen) >= MAX_SIDECARS:
             del seen[next(iter(seen))]
         seen[path] = known, call.canister.stable.read(path, 0, known.size)
     return seen[path][1] == content
