@@ -6,11 +6,14 @@ Calls that commit at the same moment are checked against the same state, so a li
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from canister.config import Settings
 from canister.errors import StorageFull
 from canister.store.index import Usage
-from canister.store.stable import StableMemory
+
+if TYPE_CHECKING:
+    from canister.store.stable import StableMemory
 
 CACHE_FOLDER = ".canister_cache"  # below it a folder for each caller
 
