@@ -14,9 +14,9 @@ import asyncio
 import difflib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from canister import telemetry
 from canister.call import Call
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,17 @@ async def execute(
     decode: makes the argument from what the door received; called after the guard, and only if the method takes one.
     record: for updates; not called when nothing is committed. Raises Trap for a reject.
     """
-    async with _place(canister, method.guard, caller):
-        return await _execute(canister, method, caller, decode, record)
+    async with _turn(canister, method, _place(canister, method.guard, caller)) as due:
+        return await _execute(canister, method, caller, decode, record, due)
 
 
 async def _execute(
-    canister: Canister, method: Method, caller: str, decode: Callable[[], object], record: Recorder | None
+    canister: Canister,
+    method: Method,
+    caller: str,
+    decode: Callable[[], object],
+    record: Recorder | None,
+    due: float | None,
 ) -> Reply:
     async def handle(call: Call) -> object:
         _admit(call, method.guard, runs_stopped=method.runs_stopped)
@@ -104,7 +111,9 @@ async def _execute(
         return value
 
     is_update = method.mode == "update"
-    return await _run(canister, method.name, caller, handle, is_update=is_update, err=method.err, record=record)
+    return await _run(
+        canister, method.name, caller, handle, is_update=is_update, err=method.err, record=record, due=due
+    )
 
 
 def submit(
@@ -141,8 +150,8 @@ def submit(
         outcome: Reply | Trap
         with telemetry.counted(canister.name, method.name) as counted:
             try:
-                async with place:
-                    outcome = await _execute(canister, method, message.caller, decode, record)
+                async with _turn(canister, method, place) as due:
+                    outcome = await _execute(canister, method, message.caller, decode, record, due)
                 counted.is_ok = outcome.error is None
             except CanisterStopping:
                 raise
@@ -329,12 +338,14 @@ async def _run(
     err: type | None,
     is_limited: bool = True,
     record: Recorder | None = None,
+    due: float | None = None,
 ) -> Reply:
+    """due: when its time is over, of the event loop's clock; None: it begins now."""
     call = Call(canister, name, caller, is_update=is_update)
     try:
         with canister.running(call):
             try:
-                value = await _in_time(call, handle(call))
+                value = await _in_time(canister, name, due or _due(canister), handle(call))
                 if is_limited:
                     call.check_limit()
             except BaseException as error:
@@ -383,16 +394,30 @@ async def _rollback(call: Call) -> None:
         call.forget_changes()
 
 
-async def _in_time(call: Call, work: Awaitable[object]) -> object:
+def _due(canister: Canister) -> float | None:
+    """When the time of a call that begins now is over, by the event loop's clock; None: never."""
+    seconds = canister.settings.call_timeout
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+
+async def _in_time(canister: Canister, method: str, due: float | None, work: Awaitable[T]) -> T:
     """Raises CallTimeout when the time of a call is over before its commit begins; `work` has been cancelled then."""
-    seconds = call.canister.settings.call_timeout
     try:
-        async with asyncio.timeout(seconds) as deadline:
+        async with asyncio.timeout_at(due) as deadline:
             return await work
     except TimeoutError as error:
-        if not deadline.expired() or seconds is None:
+        if not deadline.expired():
             raise
-        raise CallTimeout(call.canister.id, call.method, seconds) from error
+        raise CallTimeout(canister.id, method, canister.settings.call_timeout or 0.0) from error
+
+
+@asynccontextmanager
+async def _turn(canister: Canister, method: Method, place: Place | _NoPlace) -> AsyncIterator[float | None]:
+    """Have the place once it is the caller's turn; tells when the time of the call is over. Raises CallTimeout."""
+    due = _due(canister)
+    async with AsyncExitStack() as held:
+        await _in_time(canister, method.name, due, held.enter_async_context(place))
+        yield due
 
 
 async def _commit(call: Call, charge: Charge) -> None:

@@ -112,6 +112,21 @@ async def test_time_is_over_while_waiting_for_the_same_chat(story: Harness) -> N
     assert (await story.run(PROMPT, *CHAT)).n_prompt_tokens_cached == 0
 
 
+async def test_time_is_over_while_waiting_for_the_callers_turn(tmp_path: Path) -> None:
+    async with canister_in(tmp_path, max_calls=1, instruction_limit=None) as story:
+        await story.load(STORY_MODEL, "--ctx-size", "256")
+        first = endless(story, PROMPT)
+        await until(lambda: running(story) == 1)
+        timeout(story, 0.05)
+        with pytest.raises(CallTimeout, match="run_update"):
+            await story.run(PROMPT, *CHAT, cache="other")
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        timeout(story, None)
+        assert (await story.run(PROMPT, *CHAT)).n_tokens_generated
+
+
 async def test_a_waiting_call_is_cancelled_beside_a_running_one(story: Harness) -> None:
     first = endless(story, PROMPT)
     await until(lambda: running(story) == 1)

@@ -255,12 +255,12 @@ async def test_an_upload_that_breaks_off_leaves_whole_blocks(served: Served, how
     client = await served.connect()
     client.send("/canisters/llama_cpp/files/big", data, verb="PUT", n_bytes=10 * len(data))
     stable = served.host.default.stable
-    await until(lambda: (known := stable.stat("big")) is not None and known.size == 2 * STREAM_BLOCK_BYTES)
+    await until(lambda: (known := stable.stat("big")) is not None and known.size >= STREAM_BLOCK_BYTES)
     client.leave(how)
     await until(lambda: served.is_idle)
     known = stable.stat("big")
     assert known is not None
-    assert known.size == 2 * STREAM_BLOCK_BYTES
+    assert STREAM_BLOCK_BYTES <= known.size < len(data)
     assert (served.host.default.folder / "stable" / "big").read_bytes() == data[: known.size]
     assert open_files(served.host) == []
     # It goes on from there.
@@ -280,7 +280,7 @@ async def test_a_download_that_breaks_off_leaves_no_open_file(served: Served, ho
     assert (await client.answer())[0] == 200
     client.send("/canisters/llama_cpp/files/big", b"", verb="GET")
     await client.reader.readuntil(b"\r\n\r\n")
-    assert open_files(served.host)
+    await until(lambda: bool(open_files(served.host)))
     client.leave(how)
     await until(lambda: served.is_idle)
     assert open_files(served.host) == []
