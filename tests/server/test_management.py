@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from canister import management, wire
+from canister.call import Call
 from canister.config import Settings
 from canister.host import Birth, Host
 from canister.ic import cbor, envelope, hash_tree, principal
@@ -119,17 +120,25 @@ async def test_stop_and_start(door: Door) -> None:
 
 
 async def test_stop_waits_for_running_calls(door: Door) -> None:
-    running_call = asyncio.create_task(asyncio.sleep(0.2))
-    door.canister._calls[object()] = running_call  # type: ignore[index]
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def call() -> None:
+        with door.canister.running(Call(door.canister, "health", "2vxsx-fae", is_update=False)):
+            begun.set()
+            await release.wait()
+
+    running_call = asyncio.create_task(call())
+    await begun.wait()
     stopping = asyncio.create_task(
         manage(door, "stop_canister", CanisterIdRecord(canister_id=door.canister.id), door.host.identity)
     )
     await asyncio.sleep(0.1)
     document = await door.send("query", door.message("query", "health"))
     assert document["error_code"] == "IC0509"
+    assert not stopping.done()
+    release.set()
     await stopping
     assert running_call.done()
-    door.canister._calls.clear()
     await manage(door, "start_canister", CanisterIdRecord(canister_id=door.canister.id), door.host.identity)
 
 
