@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -131,6 +132,7 @@ async def load(folder: Path, n_callers: int, seconds: float, n_flood: int, *flag
             for own in chats:
                 for chat in own:
                     await chat.alone(http)
+            print(f"texts known; {n_callers} callers for {seconds:.0f} s, then they end their chats", file=sys.stderr)
             started = time.perf_counter()
             end = started + seconds
             watching = asyncio.create_task(watch(server.pid, report))
