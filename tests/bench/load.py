@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from tests.harness import CHAT_MODEL
 
 CALLS_PER_CHAT = 6
 TOKENS_PER_CALL = 10
+MAX_TEXTS = 100  # different chats; with more callers, some say the same
 PROMPT = "<|im_start|>user\nMy name is {}. Please tell me a story.<|im_end|>\n<|im_start|>assistant\n"
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Henry", "Ida", "Jonas", "Kate", "Leo")
 
@@ -55,25 +57,30 @@ class Report:
 
 @dataclass
 class Chat:
-    """One conversation: what it says, and what each of its calls answers when nobody else is there."""
+    """One conversation of a caller: what it says, and what each of its calls answers when nobody else is there."""
 
     caller: int
     number: int
     key: str
-    expected: list[dict[str, Any]] = field(default_factory=list)
+    expected: list[dict[str, Any]]
+
+    @property
+    def text(self) -> int:
+        """Which of the different ones it is."""
+        return (2 * self.caller + self.number) % MAX_TEXTS
 
     async def call(self, http: httpx.AsyncClient, n: int, cache: str) -> httpx.Response:
         is_begun = n > 0 and not self.expected[n - 1]["n_prompt_tokens_remaining"]
-        prompt = "" if is_begun else PROMPT.format(f"{NAMES[self.caller % len(NAMES)]}{self.caller}")
+        prompt = "" if is_begun else PROMPT.format(f"{NAMES[self.text % len(NAMES)]}{self.text}")
         args = ["--prompt-cache", cache, "--prompt-cache-all", "--temp", "0.8", "--ignore-eos", "-sp"]
-        args += ["--seed", str(2 * self.caller + self.number), "-p", prompt]
+        args += ["--seed", str(self.text), "-p", prompt]
         return await self.post(http, "run_update", args)
 
     async def post(self, http: httpx.AsyncClient, method: str, args: list[str]) -> httpx.Response:
         return await http.post(f"/{method}", json={"args": args}, headers={"Authorization": f"Bearer {self.key}"})
 
     async def alone(self, http: httpx.AsyncClient) -> None:
-        for n in range(CALLS_PER_CHAT):
+        for n in range(len(self.expected), CALLS_PER_CHAT):
             self.expected.append((await self.call(http, n, f"alone-{self.number}")).raise_for_status().json()["Ok"])
 
 
@@ -107,8 +114,12 @@ async def load(folder: Path, n_callers: int, seconds: float, n_flood: int, *flag
     report = Report(n_callers)
     with LocalServer(folder, "-m", str(CHAT_MODEL), *flags) as server:
         with open_keys(folder) as keys:
-            chats = [[Chat(n, m, key) for m in range(2)] for n in range(n_callers) for key in [keys.create(f"c{n}")]]
-            flooder = Chat(n_callers, 0, keys.create("flooder"))
+            texts: list[list[dict[str, Any]]] = [[] for _ in range(MAX_TEXTS)]
+            chats = []
+            for n in range(n_callers):
+                key = keys.create(f"caller-{n}")
+                chats.append([Chat(n, m, key, texts[(2 * n + m) % MAX_TEXTS]) for m in range(2)])
+            flooder = Chat(n_callers, 0, keys.create("flooder"), [])
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
         async with httpx.AsyncClient(base_url=server.url, timeout=300, limits=limits, trust_env=False) as http:
             await until_ready(http)
@@ -121,6 +132,7 @@ async def load(folder: Path, n_callers: int, seconds: float, n_flood: int, *flag
             for own in chats:
                 for chat in own:
                     await chat.alone(http)
+            print(f"texts known; {n_callers} callers for {seconds:.0f} s, then they end their chats", file=sys.stderr)
             started = time.perf_counter()
             end = started + seconds
             watching = asyncio.create_task(watch(server.pid, report))
