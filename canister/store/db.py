@@ -191,6 +191,7 @@ class Database:
     def _is_begun(self, job: _Job[Any]) -> bool:
         try:
             if job.before is not None:
+                self._recover_from_failure()  # else its bytes might go over some that count after all
                 job.before()
         except BaseException as error:
             job.future.set_exception(error)
@@ -222,10 +223,7 @@ class Database:
 
     def _transact(self, jobs: list[_Job[Any]]) -> list[_Job[Any]]:
         """The jobs that are committed; those that failed by themselves have been told so."""
-        if self.failed is not None:
-            self._bury_failed_commit()  # perhaps there is room on the disk again
-            if self.failed is not None:
-                raise StoreDamaged(str(self.failed))
+        self._recover_from_failure()
         assert self._connection is not None
         connection = self._connection
         self.n_transactions += 1
@@ -267,6 +265,13 @@ class Database:
 
     def _commit(self, connection: Connection) -> None:
         connection.commit()
+
+    def _recover_from_failure(self) -> None:
+        """After a commit that failed: perhaps there is room on the disk again. Raises StoreDamaged."""
+        if self.failed is not None:
+            self._bury_failed_commit()
+        if self.failed is not None:
+            raise StoreDamaged(str(self.failed))
 
     def _bury_failed_commit(self) -> None:
         """Commit something over a commit that failed, so that it cannot come back; else set `failed`."""
