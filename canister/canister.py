@@ -31,7 +31,7 @@ from canister.controllers import Controllers
 from canister.cost_model import CostModel
 from canister.engine.args import RunArgs, parse
 from canister.engine.engine import Engine, LoadParams
-from canister.engine.gguf import GgufError, read_gguf
+from canister.engine.gguf import read_gguf
 from canister.engine.loading import default_ram_bytes
 from canister.engine.trial import Trials, path_of_descriptor
 from canister.errors import (
@@ -396,7 +396,7 @@ class Canister:
         try:
             header = await asyncio.to_thread(read_gguf, file)
             shape = read_shape(header)
-        except GgufError as error:
+        except BadRequest as error:
             raise BadRequest(f"cannot load model {path}: {error}") from error
         if header.metadata.get("split.count", 1) != 1:
             # llama.cpp would open the others by their names, whatever they hold by then.

@@ -99,8 +99,7 @@ def licences(requirements: Iterable[str]) -> Iterator[str]:
         if not licence and name in NOT_STATED:
             continue
         if BAD_LICENCES.search(licence) or not GOOD_LICENCES.search(licence):
-            wanted = "see whether it goes with ours, and note it in scripts/audit.py"
-            yield f"{name}: its licence is {licence[:80]!r}; {wanted}"
+            yield f"{name}: its licence is {licence[:80]!r}; if it goes with ours, note it in scripts/audit.py"
 
 
 def licence_of(about: metadata.PackageMetadata) -> str:

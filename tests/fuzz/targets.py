@@ -1,0 +1,214 @@
+"""What is fuzzed: one function per decoder, which takes any bytes and lets only surprises out; and sound inputs.
+
+    python -m tests.fuzz.targets cbor --seconds 60     coverage-guided by atheris where it is installed, else mutations
+
+Atheris is in the extra `fuzz`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MAX_INPUT_BYTES = 4096
+
+
+def candid(data: bytes) -> None:
+    from canister import wire
+    from canister.errors import BadArgument
+    from canister.ic.candid.types import CandidError
+    from canister.interface import METHODS
+
+    method = METHODS[data[0] % len(METHODS)] if data else METHODS[0]
+    for work in (
+        lambda: wire.decode_args(method, data[1:]),
+        lambda: wire.decode_reply(method, data[1:]),
+        lambda: wire.args_from_text(method, data[1:].decode("utf-8", "replace")),
+    ):
+        with contextlib.suppress(CandidError, BadArgument):
+            work()
+
+
+def cbor(data: bytes) -> None:
+    from canister.ic import cbor as codec
+
+    with contextlib.suppress(codec.CborError):
+        value = codec.decode(data)
+        assert codec.decode(codec.encode(value)) == value  # type: ignore[arg-type]
+
+
+def envelope(data: bytes) -> None:
+    from canister.ic import envelope as envelopes
+    from canister.ic.envelope import EnvelopeError
+
+    for kind in ("call", "query", "read_state"):
+        with contextlib.suppress(EnvelopeError):
+            request = envelopes.read(data, kind)  # type: ignore[arg-type]
+            envelopes.verify(request, 1_700_000_000_000_000_000)
+
+
+def container(data: bytes) -> None:
+    from canister.errors import StoreDamaged
+    from canister.store.cache_file import CacheFile
+
+    with contextlib.suppress(StoreDamaged):
+        cache = CacheFile.parse(data)
+        list(cache.segments(len(cache.tokens)))
+        cache.compacted()
+
+
+def gguf(data: bytes) -> None:
+    from canister.engine.gguf import GgufError, read_gguf
+    from canister.errors import BadRequest
+    from canister.model_shape import read_shape
+
+    with contextlib.suppress(GgufError, BadRequest):
+        read_shape(read_gguf(data))
+
+
+def arguments(data: bytes) -> None:
+    from canister.engine.args import ArgsError, parse
+
+    with contextlib.suppress(ArgsError):
+        parse(data.decode("utf-8", "replace").split("\0"))
+
+
+def paths(data: bytes) -> None:
+    from canister.errors import BadRequest
+    from canister.store.paths import clean_path
+
+    with contextlib.suppress(BadRequest):
+        clean = clean_path(data.decode("utf-8", "surrogateescape"))
+        assert ".." not in clean.split("/")
+        assert not clean.startswith("/")
+        assert clean_path(clean) == clean
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    function.__name__: function for function in (candid, cbor, envelope, container, gguf, arguments, paths)
+}
+
+
+def seeds(name: str) -> list[bytes]:
+    """Sound inputs, which mutations lead away from."""
+    from canister.engine.flags import FLAGS
+    from canister.ic import cbor as codec
+    from canister.ic.envelope import seal
+    from canister.ic.identity import Identity
+    from canister.interface import METHODS
+    from canister.server.examples import EXAMPLES
+    from canister.wire import args_from_json, encode_args
+    from tests.engine.gguf_writer import header_bytes
+    from tests.engine.tiny_models import VOCABULARY
+
+    if name == "candid":
+        examples = [(i, method) for i, method in enumerate(METHODS) if method.name in EXAMPLES]
+        return [
+            bytes([i]) + encode_args(method, args_from_json(method, EXAMPLES[method.name])) for i, method in examples
+        ]
+    content = {
+        "request_type": "call",
+        "canister_id": b"\0" * 10,
+        "method_name": "run_update",
+        "arg": b"DIDL\0\0",
+        "ingress_expiry": 1_700_000_100_000_000_000,
+    }
+    if name == "envelope":
+        return [seal({**content, "request_type": kind}, Identity.generate())[0] for kind in ("call", "query")]
+    if name == "cbor":
+        return [codec.encode({"a": [1, -1, 2**63, "text", b"bytes", None, True, {"b": []}]}), codec.encode(content)]
+    if name == "container":
+        from tests.store.test_cache_file import HEADER, encode_header
+
+        return [encode_header(HEADER), encode_header(HEADER) + bytes(200)]
+    if name == "gguf":
+        small = {"general.architecture": "llama", "llama.block_count": 2, "llama.context_length": 64}
+        return [header_bytes(small, [("token_embd.weight", (32, 8), "f32")]) + bytes(1024), header_bytes(VOCABULARY)]
+    if name == "arguments":
+        flags = [flag.names[0] for flag in FLAGS]
+        return ["\0".join([flag, value]).encode() for flag in flags for value in ("1", "0.5", "x", "-1")]
+    return [b"models/model.gguf", b"./a//b/", "é/e\u0301/ß".encode(), b"../../etc/passwd", b"con\\nul\0"]
+
+
+def mutations(name: str, seed: int) -> Iterator[bytes]:
+    """Endless; the same for the same seed."""
+    draw = random.Random(seed)
+    corpus = [text[:MAX_INPUT_BYTES] for text in seeds(name)]
+    splices = [
+        b"\xff" * 8,
+        b"\0" * 8,
+        b"\x7f",
+        b"\x80\x80\x80\x80\x80\x00",
+        b"DIDL",
+        b"GGUF",
+        b"../",
+        b"\xf0\x9f\x98\x80",
+    ]
+    while True:
+        data = bytearray(draw.choice(corpus))
+        for _ in range(draw.randint(0, 5)):
+            at = draw.randrange(len(data) + 1)
+            match draw.randrange(5):
+                case 0:
+                    data[at : at + 1] = bytes([draw.randrange(256)])
+                case 1:
+                    del data[at : at + draw.randint(1, 16)]
+                case 2:
+                    data[at:at] = draw.choice(splices)
+                case 3:
+                    data[at:at] = data[at : at + draw.randint(1, 64)]
+                case _:
+                    other = draw.choice(corpus)
+                    data[at:] = other[draw.randrange(len(other) + 1) :]
+        yield bytes(data[:MAX_INPUT_BYTES])
+
+
+def run_mutations(name: str, seed: int, *, n_inputs: int | None = None, seconds: float | None = None) -> int:
+    """How many inputs were tried. An input that surprises is told with the error."""
+    target, end = TARGETS[name], None if seconds is None else time.monotonic() + seconds
+    n_tried = 0
+    for data in mutations(name, seed):
+        if n_tried == n_inputs or (end is not None and time.monotonic() > end):
+            break
+        try:
+            target(data)
+        except Exception as error:
+            error.add_note(f"{name}, input {data!r}")
+            raise
+        n_tried += 1
+    return n_tried
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("target", choices=TARGETS)
+    options.add_argument("--seconds", type=int, default=60)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--corpus", type=Path, help="folder of inputs to begin with and to add to")
+    options.add_argument("--plain", action="store_true", help="mutations, also where atheris is installed")
+    chosen = options.parse_args()
+    if chosen.plain or importlib.util.find_spec("atheris") is None:
+        print(f"{run_mutations(chosen.target, chosen.seed, seconds=chosen.seconds)} inputs, mutations only")
+        return
+    import atheris
+
+    with atheris.instrument_imports(include=["canister"]):
+        TARGETS[chosen.target](b"")  # imports what it needs
+    folder: Path | None = chosen.corpus
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, data in enumerate(seeds(chosen.target)):
+            (folder / f"seed{i}").write_bytes(data)
+    flags = [f"-max_total_time={chosen.seconds}", f"-seed={chosen.seed or 1}", f"-max_len={MAX_INPUT_BYTES}"]
+    atheris.Setup([sys.argv[0], *flags, *([] if folder is None else [str(folder)])], TARGETS[chosen.target])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

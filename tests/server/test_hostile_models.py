@@ -1,0 +1,130 @@
+"""Model files that were made to do harm, through the door: an error for who loads one, service for everybody else."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from canister import confine
+from canister.host import Host
+from tests.engine.hostile_models import CRASHING, ENDLESS, Hostile
+from tests.engine.tiny_models import llama_model
+
+pytestmark = pytest.mark.anyio
+
+
+async def load(client: httpx.AsyncClient, file: Path, name: str) -> httpx.Response:
+    url = f"/canisters/llama_cpp/files/models/{name}"
+    stored = await client.put(url, content=file.read_bytes())
+    assert stored.status_code == 200
+    return await client.post("/canisters/llama_cpp/load_model", json={"args": ["--model", f"models/{name}"]})
+
+
+@pytest.mark.parametrize("name", CRASHING)
+async def test_the_server_survives(name: str, host: Host, controller: httpx.AsyncClient, tmp_path: Path) -> None:
+    response = await load(controller, CRASHING[name].write(tmp_path / "bad.gguf"), "bad.gguf")
+    assert response.status_code == 400
+    error = response.json()["Err"]["error"]
+    assert "models/bad.gguf" in error
+    assert str(host.data_dir) not in error
+    for canister in ("llama_cpp", "second"):
+        assert (await controller.get(f"/canisters/{canister}/whoami")).status_code == 200
+
+
+async def test_the_model_that_is_loaded_stays(host: Host, controller: httpx.AsyncClient, tmp_path: Path) -> None:
+    good = llama_model(tmp_path / "good.gguf", "q8_0")
+    assert (await load(controller, good, "good.gguf")).status_code == 200
+    run = {"args": ["--model", "models/good.gguf", "-p", "hello", "-n", "2"]}
+    bad = CRASHING["negative epsilon"].write(tmp_path / "bad.gguf")
+    assert (await load(controller, bad, "bad.gguf")).status_code == 400
+    assert (await controller.post("/canisters/llama_cpp/run_query", json=run)).status_code == 200
+    # A file that takes the name of the good one, with harm inside, is another file.
+    assert (await load(controller, bad, "good.gguf")).status_code == 400
+
+
+async def test_a_client_that_goes_away_ends_the_trial(host: Host, tmp_path: Path) -> None:
+    """The child that would go on for a minute is gone, and the next one is tried at once."""
+    from canister import dispatch
+    from canister.records import InputRecord
+
+    controller = host.identity.principal
+
+    async def blocks(file: Path):  # type: ignore[no-untyped-def]
+        yield file.read_bytes()
+
+    endless = ENDLESS.write(tmp_path / "endless.gguf")
+    await dispatch.store_stream(host.default, controller, "models/endless.gguf", 0, blocks(endless))
+    method = dispatch.find_method(host.default, "load_model")
+    argument = InputRecord(args=["--model", "models/endless.gguf"])
+    n_tried = host.default.trials.n_tried
+    call = asyncio.create_task(dispatch.execute(host.default, method, controller, lambda: argument))
+    while host.default.trials.n_tried == n_tried:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    children = Path("/proc/self/task").glob("*/children") if sys.platform == "linux" else []
+    pids = [pid for path in children for pid in path.read_text().split()]
+    assert not [pid for pid in pids if b"trial_child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def test_parts_of_a_split_model_are_refused(controller: httpx.AsyncClient, tmp_path: Path) -> None:
+    """llama.cpp would open the other parts by name, and nobody has tried those."""
+    response = await load(controller, Hostile({"split.count": 2, "split.no": 0}).write(tmp_path / "part"), "part.gguf")
+    assert response.status_code == 400
+    assert "llama-gguf-split --merge" in response.json()["Err"]["error"]
+
+
+# A server with a fault planted into it: the health probe writes where it must not, in the loop and in a thread.
+PLANTED = """
+import asyncio, sys
+from pathlib import Path
+from canister import cli, confine
+decoys = Path(sys.argv.pop(1))
+real = confine.confine_server
+
+def planted(folders):
+    state = real(folders)
+    from canister.server import answers, health
+
+    async def healthz(request):
+        met = {}
+        def harm(name):
+            try:
+                (decoys / name).write_bytes(b"harm")
+                (decoys / "precious").unlink()
+                met[name] = "done"
+            except OSError as error:
+                met[name] = error.strerror
+        harm("loop")
+        await asyncio.to_thread(harm, "thread")
+        return answers.document(met)
+
+    health.healthz = healthz
+    return state
+
+confine.confine_server = planted
+cli.main()
+"""
+
+
+@pytest.mark.skipif(confine.abi() < confine.MIN_ABI, reason="this kernel has no Landlock, or one that is too old")
+def test_a_planted_fault_does_no_harm(tmp_path: Path) -> None:
+    """Aimed at decoys in a folder of the test; whatever the server's rights are, the kernel refuses."""
+    decoys = tmp_path / "decoys"
+    decoys.mkdir()
+    (decoys / "precious").write_bytes(b"precious")
+    command = [sys.executable, "-c", PLANTED, str(decoys), "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().removeprefix("listening on ").strip()
+            assert httpx.get(f"{url}/healthz").json() == dict.fromkeys(("loop", "thread"), "Permission denied")
+        finally:
+            server.terminate()
+    assert {path.name: path.read_bytes() for path in decoys.iterdir()} == {"precious": b"precious"}
