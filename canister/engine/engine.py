@@ -18,11 +18,12 @@ from time import perf_counter
 
 from canister.engine.chain import ChainSampler
 from canister.engine.flight import Flight, Limits
-from canister.engine.llama import Candidates, DecodeAborted, EngineFault, Model, ModelError
+from canister.engine.llama import DecodeAborted, EngineFault, Model, ModelError
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load
 from canister.engine.nearby import Nearby
 from canister.engine.residency import Residency
 from canister.engine.runner import Runner
+from canister.engine.samplers import Candidates
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
 from canister.engine.starts import Sources
