@@ -38,6 +38,7 @@ KV_TYPES = {
     "q5_0": lib.GGML_TYPE_Q5_0,
     "q5_1": lib.GGML_TYPE_Q5_1,
 }
+VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
 UNQUANTIZED = ("f32", "f16", "bf16")
 _INTS = ctypes.POINTER(ctypes.c_int32)
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
