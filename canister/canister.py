@@ -34,6 +34,7 @@ from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.gguf import GgufError, read_gguf
 from canister.engine.loading import default_ram_bytes
+from canister.engine.report import report
 from canister.engine.trial import Trials, path_of_descriptor
 from canister.errors import (
     BadRequest,
@@ -305,6 +306,12 @@ class Canister:
             "canister_engine_parked_bytes": stats.parked_bytes,
             "canister_engine_busy_seconds_total": stats.busy_seconds,
         }
+
+    def engine_report(self) -> dict[str, object]:
+        """How the loaded model is run, and what the engine is doing; without one, why there is none."""
+        if self.engine is None:
+            return {"model": None, "reason": self.load_error or ("none" if self.ready else "it is being loaded")}
+        return report(self.engine.info, self.engine.stats())
 
     def heap_bytes(self) -> int:
         """Wasm heap that the loaded model would take on the IC (rough: the cost model's formula)."""
