@@ -172,9 +172,9 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
     )
     found = yield from _findings(params, model, shape, n_cores)
     policy = decide(params.exact, params.flash_attn, v_is_quantized, params.n_slots, found.kernels)
-    shape = replace(shape, flash_attn=policy.flash_attn)
-    traits = _look(model, shape, policy, name)
     threads = _threads(params, found, n_cores)
+    shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
+    traits = _look(model, shape, policy, name)
     # Where a chunk is filled up with dummy rows they need cells.
     n_cells = -(-(n_ctx + max(DUMMY_CELLS, policy.chunk.block)) // CELLS_STEP) * CELLS_STEP
     n_slots = params.n_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
@@ -190,7 +190,6 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         n_streams=n_streams,
         n_cells=n_cells,
         n_rows=max(shape.n_rows, n_slots),
-        n_threads=threads.n,
     )
     yield
     context = Context(model, shape, name)
@@ -222,7 +221,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         attention_classes=found.kernels.attention if found.kernels is not None else (),
         threads=threads,
     )
-    _tell(info)
+    _tell(info, params.n_threads)
     return Loaded(model, context, traits, info)
 
 
@@ -265,7 +264,7 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
             counts = measuring.thread_counts(n_cores)
             found = replace(found, speeds=(yield from measuring.measure_threads(context, counts)))
         if lacks_kernels:
-            context.set_threads(params.n_threads or (measuring.best_threads(found.speeds) if found.speeds else 1))
+            context.set_threads(_threads(params, found, n_cores).n)
             found = replace(found, kernels=(yield from measuring.measure_kernels(context, model.n_vocab)))
     finally:
         context.close()
@@ -275,7 +274,6 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
 
 def _threads(params: LoadParams, found: Findings, n_cores: int) -> Threads:
     if params.n_threads > n_cores:
-        log.warning("more threads than cores would slow everything down", asked=params.n_threads, threads=n_cores)
         return Threads(n_cores, f"{params.n_threads} were asked for, there are {n_cores} cores", {})
     if params.n_threads:
         return Threads(params.n_threads, "asked for", {})
@@ -321,8 +319,10 @@ def _kind(layout: Layout | None) -> str:
     return "rows, V transposed" if layout.v_transposed else "rows"
 
 
-def _tell(info: EngineInfo) -> None:
+def _tell(info: EngineInfo, n_asked: int) -> None:
     policy, threads = info.policy, info.threads
+    if n_asked > threads.n:
+        log.warning("more threads than cores would slow everything down", asked=n_asked, threads=threads.n)
     log.info(
         "engine ready",
         model=info.description,
