@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
@@ -25,7 +25,7 @@ from canister.engine.runner import Runner
 from canister.engine.samplers import Candidates
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
-from canister.engine.starts import Sources
+from canister.engine.stats import EngineStats
 from canister.engine.ticket import Outcome, Ticket, hand_over
 from canister.errors import BadRequest, Conflict
 from canister.telemetry import get_logger
@@ -36,33 +36,6 @@ __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
 PIECE_CHARACTERS = 4096  # of a text that is too long anyway
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What the engine is doing, and has done since it was loaded.
-
-    n_prompt_tokens: decoded in chunks, as prompt or again. sources: tokens that need not be decoded.
-    waiting_of_callers: how many calls each caller has waiting, most first; no names. n_row_steps: steps with rows,
-    n_rows in all. pause_*_seconds: between two tokens of a call, of the last steps, the longest in each.
-    """
-
-    n_slots: int
-    n_resident: int
-    n_running: int
-    n_waiting: int
-    waiting_of_callers: tuple[int, ...]
-    n_steps: int
-    n_row_steps: int
-    n_prompt_tokens: int
-    n_rows: int
-    n_cancelled: int
-    pause_max_seconds: float
-    pause_mean_seconds: float
-    busy_seconds: float
-    sources: Sources
-    n_parked: int
-    parked_bytes: int
 
 
 class Engine:

@@ -34,6 +34,7 @@ from canister.telemetry import get_logger
 
 MAX_CELLS = 2**31 - 1  # llama.cpp counts positions in 32 bits
 CELLS_STEP = 256  # llama.cpp pads the cells of a stream to a multiple
+MIN_ROWS = 64  # of a physical batch
 SPARE_SHARE = 4  # of the memory that is available, one part in so many is for KV cells
 _PROBE_TOKENS = 3
 
@@ -164,7 +165,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
     shape = ContextParams(
         n_streams=1,
         n_cells=CELLS_STEP,
-        n_rows=max(measuring.PROBE_ROWS, min(params.n_ubatch, params.n_batch, n_ctx, ALONE) // 16 * 16),
+        n_rows=max(MIN_ROWS, min(params.n_ubatch, params.n_batch, n_ctx, ALONE) // 16 * 16),
         n_threads=n_cores,
         type_k=params.type_k,
         type_v=params.type_v,
@@ -265,7 +266,9 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
             found = replace(found, speeds=(yield from measuring.measure_threads(context, counts)))
         if lacks_kernels:
             context.set_threads(_threads(params, found, n_cores).n)
-            found = replace(found, kernels=(yield from measuring.measure_kernels(context, model.n_vocab)))
+            found = replace(
+                found, kernels=(yield from measuring.measure_kernels(context, model.n_vocab, model.n_params))
+            )
     finally:
         context.close()
     kept.keep(where, key, found)

@@ -22,10 +22,12 @@ Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
 
 PROBE_CELLS = 256
-PROBE_ROWS = 64  # of the longest chunk that is compared
+PROBE_ROWS = 48  # of the longest chunk that is compared
 ROW_COUNTS = (1, 2, 3, 4, 7, 8, 16)
 N_BEFORE = 3  # tokens of a stream before the one that is compared
-CUTS = (1, 2, 3, 5, 7, 13, 33)  # of PROBE_ROWS
+CUTS = (1, 2, 3, 5, 7, 13, 17)  # of PROBE_ROWS
+MAX_ROUNDS = 8  # of comparing, each with other tokens
+ROUNDS_PARAMS = 300_000_000  # parameters of all rounds together, roughly: so much takes a second
 TIE = 0.03  # fewer threads are taken when they are this near
 _DUMMY_TOKEN = 0
 _TIMED_STEPS = 16  # at most, for one number of threads
@@ -34,23 +36,37 @@ _TIMED_SECONDS = 0.15  # enough for one
 Bits = tuple[NDArray[np.uint8], Logits]
 
 
-def measure_kernels(context: Context, n_vocab: int) -> Steps[Kernels]:
-    """All that exact mode needs to know. The context: flash attention off, two streams or more, PROBE_ROWS rows."""
-    tokens = [(7 * i + 1) % n_vocab for i in range(PROBE_ROWS)]
-    context.decode([0, 0], [0, 1], tokens[:2], [])
+def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kernels]:
+    """All that exact mode needs to know. The context: flash attention off, two streams or more, PROBE_ROWS rows.
+
+    Two ways of computing differ in the last bits of some values only, so small models, which have few values, are asked
+    several times.
+    """
+    n_rounds = max(1, min(MAX_ROUNDS, ROUNDS_PARAMS // max(1, n_params)))
+    rounds = [np.random.default_rng(i).integers(0, n_vocab, PROBE_ROWS).tolist() for i in range(n_rounds)]
+    context.decode([0, 0], [0, 1], rounds[0][:2], [])
     yield
     rolls_back = context.remove(0, 1)
     context.clear(0)
     if not rolls_back:
         return Kernels((), None, (), False)
-    classes = yield from row_classes(context, tokens)
-    attention = yield from _attention_classes(context, tokens)
-    rule = yield from _chunk_rule(context, tokens)
+    classes = yield from row_classes(context, rounds)
+    attention = yield from _attention_classes(context, rounds[0])
+    rule = yield from _chunk_rule(context, rounds)
     return Kernels(classes, rule, attention, True)
 
 
-def row_classes(context: Context, tokens: Sequence[int]) -> Steps[RowClasses]:
-    """Groups of row counts whose common rows are equal bit for bit; every row is of another stream."""
+def row_classes(context: Context, rounds: Sequence[Sequence[int]]) -> Steps[RowClasses]:
+    """Groups of row counts whose common rows are equal bit for bit, every time; every row is of another stream."""
+    classes: dict[int, tuple[int, ...]] = {}  # of each count, its group in each round
+    for tokens in rounds:
+        for i, members in enumerate((yield from _row_classes(context, tokens))):
+            for n in members:
+                classes[n] = (*classes.get(n, ()), i)
+    return tuple(tuple(n for n in classes if classes[n] == group) for group in dict.fromkeys(classes.values()))
+
+
+def _row_classes(context: Context, tokens: Sequence[int]) -> Steps[list[list[int]]]:
     n_streams = context.params.n_streams
     counts = sorted({n for n in ROW_COUNTS if n < n_streams} | {n_streams})
     for stream in range(n_streams):
@@ -68,7 +84,7 @@ def row_classes(context: Context, tokens: Sequence[int]) -> Steps[RowClasses]:
         yield
     for stream in range(n_streams):
         context.clear(stream)
-    return tuple(tuple(members) for _, members in groups)
+    return [members for _, members in groups]
 
 
 def _sort_in(groups: list[tuple[list[Logits], list[int]]], logits: list[Logits], n: int) -> None:
@@ -82,18 +98,20 @@ def _sort_in(groups: list[tuple[list[Logits], list[int]]], logits: list[Logits],
 
 def _attention_classes(context: Context, tokens: Sequence[int]) -> Steps[RowClasses]:
     """Whether one token of a stream gives what several do."""
-    several = yield from _prompt(context, tokens[:16], [16], PLAIN)
-    alone = yield from _prompt(context, tokens[:16], [15, 1], PLAIN)
+    several = yield from _prompt(context, tokens[:8], [8], PLAIN)
+    alone = yield from _prompt(context, tokens[:8], [7, 1], PLAIN)
     return ((1, 2),) if _equal(several, alone) else ((1,), (2,))
 
 
-def _chunk_rule(context: Context, tokens: Sequence[int]) -> Steps[ChunkRule | None]:
-    """The first rule under which a prompt is the same in one piece and in many."""
-    n_rows = context.params.n_rows
+def _chunk_rule(context: Context, rounds: Sequence[Sequence[int]]) -> Steps[ChunkRule | None]:
+    """The first rule under which a prompt is the same in one piece and in many, every time."""
     for rule in CHUNK_RULES:
-        whole = yield from _prompt(context, tokens, [rule.most or n_rows], rule)
-        cut = yield from _prompt(context, tokens, CUTS, rule)
-        if _equal(whole, cut):
+        for tokens in rounds:
+            whole = yield from _prompt(context, tokens, [rule.most or context.params.n_rows], rule)
+            cut = yield from _prompt(context, tokens, CUTS, rule)
+            if not _equal(whole, cut):
+                break
+        else:
             return rule
     return None
 
