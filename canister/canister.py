@@ -30,9 +30,11 @@ from canister.config import Settings
 from canister.controllers import Controllers
 from canister.cost_model import CostModel
 from canister.engine.args import RunArgs, parse
+from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.gguf import read_gguf
 from canister.engine.loading import default_ram_bytes
+from canister.engine.report import report
 from canister.engine.trial import Trials, path_of_descriptor
 from canister.errors import (
     BadRequest,
@@ -70,6 +72,7 @@ T = TypeVar("T")
 
 STORING_BLOCKS = 2  # of uploads as streams, at once
 FILE_THREADS = 2  # that read for downloads, and for hashes of uploads that go on
+FINDINGS_NAME = "engine.json"  # what was measured of models; may be deleted at any time
 BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
 
 
@@ -80,9 +83,9 @@ _SET = Prepared(
 
 
 class Canister:
-    """folder: holds `canister.db`, `stable/` and `staging/`. controllers: principals in text form.
+    """folder: holds `canister.db`, `stable/`, `staging/` and `engine.json`. controllers: principals in text form.
 
-    cycles, state: what it begins with.
+    cycles, state: what it begins with. decode_thread: shared with others; None: its engine has one of its own.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Canister:
         *,
         cycles: int = INITIAL_CYCLES,
         state: Mapping[str, object] | None = None,
+        decode_thread: DecodeThread | None = None,
     ) -> None:
         self.id = canister_id
         self.name = name
@@ -120,6 +124,7 @@ class Canister:
         self.locks = NamedLocks()
         self.model_gate = Gate()
         self.engine: Engine | None = None
+        self._decode_thread = decode_thread
         self.load_error: str | None = None
         self.fault: CanisterError | None = None  # why it could not be opened
         self.cost_model: CostModel | None = None  # of the loaded model
@@ -302,6 +307,12 @@ class Canister:
             "canister_engine_busy_seconds_total": stats.busy_seconds,
         }
 
+    def engine_report(self) -> dict[str, object]:
+        """How the loaded model is run, and what the engine is doing; without one, why there is none."""
+        if self.engine is None:
+            return {"model": None, "reason": self.load_error or ("none" if self.ready else "it is being loaded")}
+        return report(self.engine.info, self.engine.stats())
+
     def heap_bytes(self) -> int:
         """Wasm heap that the loaded model would take on the IC (rough: the cost model's formula)."""
         return BASE_HEAP_BYTES if self.cost_model is None else self.cost_model.heap_bytes
@@ -377,6 +388,8 @@ class Canister:
             n_threads=self.settings.threads,
             ram_bytes=default_ram_bytes() if self.settings.ram_cache is None else self.settings.ram_cache,
             max_pause_ms=self.settings.max_pause_ms,
+            exact=self.settings.exact,
+            findings=self.folder / FINDINGS_NAME,
         )
         # Held open, so that what was tried is what is loaded, even if another file takes its name meanwhile.
         opened = await asyncio.to_thread(self.stable.open_file, path)
@@ -385,7 +398,7 @@ class Canister:
                 raise Conflict(f"cannot load model {path}: it was changed meanwhile; load it again")
             params = dataclasses.replace(params, path=path_of_descriptor(opened.fd, file))
             await self.trials.check(params, opened.fd)
-            engine = await Engine.load(params)
+            engine = await Engine.load(params, self._decode_thread)
         finally:
             os.close(opened.fd)
         self._known[engine] = _EngineKey.of(known, args), cost_model

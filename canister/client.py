@@ -197,6 +197,14 @@ class Canister(Calls):
         )
         return _raw(response)
 
+    async def engine(self) -> dict[str, Any]:
+        """How the server runs the canister's model, and what its engine is doing. Raises Refused, Rejected."""
+        answer = _raw(await self._request("GET", f"{self._path}/engine"))
+        if answer.is_ok and isinstance(answer.document, dict):
+            return answer.document
+        _decode(BY_NAME["file_upload_chunk"], answer)  # errors look as those of a method
+        raise ProtocolError(f"{self.url} told nothing of the engine: {str(answer.document)[:200]}")
+
     async def put_file(self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0) -> Result[FileUploadRecord]:
         """Upload a file of any size as one stream; if it breaks off, the server keeps what it confirmed."""
         response = await self._request(

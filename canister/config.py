@@ -37,6 +37,7 @@ PER_CANISTER = (
     "ram_cache",
     "max_pause_ms",
     "call_timeout",
+    "exact",
 )
 
 
@@ -88,7 +89,15 @@ class Settings(BaseSettings):
     slots: int = Field(
         0, ge=0, le=64, description="Chats resident in the KV memory of a model; 0: by memory, at most 8."
     )
-    threads: int = Field(0, ge=0, description="Threads that decode; 0: chosen for the machine and the model.")
+    threads: int = Field(
+        0, ge=0, description="Threads that decode, at most one a core; 0: the fastest for one chat, measured at load."
+    )
+    exact: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether a chat gets the same tokens whoever runs beside it and however it is cut into calls. "
+        "auto: where it costs little; on: always, with fewer chats per decode if need be; "
+        "off: flash attention and any number.",
+    )
     ram_cache: MemorySize = Field(
         None,
         description="Memory for the states of chats that lost their slot, such as 256M or 1G, 0 for none; "
@@ -177,7 +186,7 @@ class Settings(BaseSettings):
     canisters: dict[str, dict[str, Any]] = Field(
         default={},
         description="Settings of single canisters, by name: instruction_limit, query_instruction_limit, budget_policy, "
-        "page_cost, subnet_nodes, balance_policy, slots, threads, ram_cache, max_pause_ms, "
+        "page_cost, subnet_nodes, balance_policy, slots, threads, exact, ram_cache, max_pause_ms, "
         "call_timeout. In canister.toml: [canisters.llama_cpp]",
     )
 

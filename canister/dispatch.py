@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from canister import telemetry
+from canister.access import admin_query
 from canister.call import Call
 from canister.errors import (
     CallTimeout,
@@ -270,6 +271,16 @@ def inspect(host: Host) -> list[dict[str, object]]:
 def observe(host: Host) -> dict[str, dict[str, float]]:
     """What the metrics say of each canister as it is now; no callers, no names of files."""
     return {canister.name: canister.observed() for canister in host.canisters}
+
+
+async def inspect_engine(canister: Canister, caller: str) -> Reply:
+    """How a canister's model is run, for whoever may look at what is not its own. Nothing is charged for it."""
+
+    async def handle(call: Call) -> dict[str, object]:
+        admin_query(call)
+        return canister.engine_report()
+
+    return await _run(canister, "engine", caller, handle, is_update=False, err=ApiError, is_limited=False)
 
 
 def argument_bytes(value: object) -> int:

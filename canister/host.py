@@ -34,6 +34,7 @@ from canister.data_dir import (
     SERVER_DATABASE,
     FolderLock,
 )
+from canister.engine.decode_thread import DecodeThread
 from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
@@ -85,6 +86,7 @@ class Host:
         self._lock = FolderLock(self.data_dir / LOCK)
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
+        self._decode_thread = DecodeThread()  # all engines of the process decode on it
         self.identity: Identity
         self.node: Identity
         self.root_key: RootKey
@@ -256,6 +258,7 @@ class Host:
             raise
 
     def _close(self) -> None:
+        self._decode_thread.close()
         self._database.close()
         self._lock.release()
 
@@ -318,10 +321,17 @@ class Host:
         folder = self._folder_of(canister_id)
         if birth is not None:
             return Canister(
-                canister_id, name, folder, birth.controllers, self.settings, cycles=birth.cycles, state=birth.state
+                canister_id,
+                name,
+                folder,
+                birth.controllers,
+                self.settings,
+                cycles=birth.cycles,
+                state=birth.state,
+                decode_thread=self._decode_thread,
             )
         controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
-        return Canister(canister_id, name, folder, controllers, self.settings)
+        return Canister(canister_id, name, folder, controllers, self.settings, decode_thread=self._decode_thread)
 
     def _folder_of(self, canister_id: str) -> Path:
         return self.data_dir / CANISTERS / canister_id

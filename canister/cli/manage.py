@@ -18,7 +18,7 @@ import typer
 from canister.cli import amounts
 from canister.cli.call import Ignored, IgnoredHidden
 from canister.cli.complete import canister_names
-from canister.cli.options import LOCAL, DataDir, IdentityName, Network, RootKey, agent_for
+from canister.cli.options import LOCAL, Connection, DataDir, IdentityName, Network, RootKey, agent_for, connection
 
 if TYPE_CHECKING:
     from canister.agent import Agent
@@ -71,14 +71,16 @@ def status(
     environment: Ignored = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
-    """Show status, settings, memory and cycles of a canister.
+    """Show status, settings, memory and cycles of a canister, and how its model is run.
 
     Who does not control it is shown what is public: its controllers.
     """
     if id_only:
         canister_id(canister, network)
         return
-    report = _run(agent_for(network, identity, data_dir, root_key), lambda agent: _report(agent, canister))
+    # The engine is told over REST, where a key stands for the caller.
+    server = connection(network, None, identity is not None, data_dir)
+    report = _run(agent_for(network, identity, data_dir, root_key), lambda agent: _report(agent, canister, server))
     print(json.dumps(report, indent=2) if as_json else _as_text(report))
 
 
@@ -299,7 +301,7 @@ def _principal(store: IdentityStore, text: str) -> str:
 # -- the report
 
 
-async def _report(agent: Agent, canister: str) -> dict[str, Any]:
+async def _report(agent: Agent, canister: str, server: Connection) -> dict[str, Any]:
     """What is known of a canister; of one that the caller does not control, what is public."""
     from canister.client import Rejected
 
@@ -313,7 +315,20 @@ async def _report(agent: Agent, canister: str) -> dict[str, Any]:
         return {**report, "settings": {"controllers": await _public_controllers(agent, id)}}
     document = found.model_dump(mode="json", exclude={"module_hash"})
     document["status"] = found.status.value.capitalize()
-    return {**report, **document, "module_hash": None if found.module_hash is None else found.module_hash.hex()}
+    report |= {**document, "module_hash": None if found.module_hash is None else found.module_hash.hex()}
+    engine = await _engine(server, report["id"])
+    return report if engine is None else {**report, "engine": engine}
+
+
+async def _engine(server: Connection, canister_id: str) -> dict[str, Any] | None:
+    """How the model is run; None when the key at hand does not open that, or the server is another one."""
+    from canister.client import Canister, ClientError
+
+    async with Canister(server.url, canister_id, server.api_key) as client:
+        try:
+            return await client.engine()
+        except ClientError:
+            return None
 
 
 async def _public_controllers(agent: Agent, id: bytes) -> list[str]:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from canister.engine.llama import Candidates, Model, Sampler, grammar_of_schema
+from canister.engine.llama import Model
+from canister.engine.samplers import Candidates, Sampler, grammar_of_schema
 from canister.engine.sampling import SamplingParams
 from canister.engine.sequence import Tokens
 from canister.errors import BadRequest

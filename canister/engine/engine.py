@@ -1,31 +1,31 @@
-"""The engine: one thread that owns a model's context, and the asyncio side of it.
+"""The engine: a model's context on the thread that decodes, and the asyncio side of it.
 
-A call's way through here: `generate` puts it into the inbox; the thread plans its prompt, waits for a slot, brings
-the conversation into it, decodes step by step, and hands the result to the event loop, once per step for all calls.
-Everything that touches llama.cpp's context runs on the thread, which also keeps all OpenMP work on one thread.
+A call's way through here: `generate` posts it to the thread; there its prompt is planned, it waits for a slot, the
+conversation is brought into it, it is decoded step by step, and the result handed to the event loop, once per step for
+all calls. Everything that touches llama.cpp's context runs on the thread, which several engines may share.
 """
 
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
 from canister.engine.chain import ChainSampler
+from canister.engine.decode_thread import DecodeThread
 from canister.engine.flight import Flight, Limits
-from canister.engine.llama import Candidates, DecodeAborted, EngineFault, Model, ModelError
-from canister.engine.loading import EngineInfo, Loaded, LoadParams, load
+from canister.engine.llama import DecodeAborted, EngineFault, Model, ModelError
+from canister.engine.loading import EngineInfo, Loaded, LoadParams, load_model, prepare
 from canister.engine.nearby import Nearby
 from canister.engine.residency import Residency
 from canister.engine.runner import Runner
+from canister.engine.samplers import Candidates
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
-from canister.engine.starts import Sources
+from canister.engine.stats import EngineStats
 from canister.engine.ticket import Outcome, Ticket, hand_over
 from canister.errors import BadRequest, Conflict
 from canister.telemetry import get_logger
@@ -38,50 +38,23 @@ PIECE_CHARACTERS = 4096  # of a text that is too long anyway
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What the engine is doing, and has done since it was loaded.
-
-    n_prompt_tokens: decoded in chunks, as prompt or again. sources: tokens that need not be decoded.
-    waiting_of_callers: how many calls each caller has waiting, most first; no names. n_row_steps: steps with rows,
-    n_rows in all. pause_*_seconds: between two tokens of a call, of the last steps, the longest in each.
-    """
-
-    n_slots: int
-    n_resident: int
-    n_running: int
-    n_waiting: int
-    waiting_of_callers: tuple[int, ...]
-    n_steps: int
-    n_row_steps: int
-    n_prompt_tokens: int
-    n_rows: int
-    n_cancelled: int
-    pause_max_seconds: float
-    pause_mean_seconds: float
-    busy_seconds: float
-    sources: Sources
-    n_parked: int
-    parked_bytes: int
-
-
-Command = Callable[[], None]
-
-
 class Engine:
     """A loaded model. Made by `load`, ended by `close`; everything but those two may be called at any time between."""
 
-    def __init__(self, params: LoadParams) -> None:
+    def __init__(self, params: LoadParams, thread: DecodeThread | None = None) -> None:
         self._params = params
-        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._main, name=f"engine {params.name}", daemon=True)
+        self._own_thread = DecodeThread(f"engine {params.name}") if thread is None else None
+        self._thread = thread or self._own_thread or DecodeThread()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._loop = asyncio.get_running_loop()
         self._is_closing = False  # on the loop: no new calls
         self._is_ending = False  # on the thread: end when no call is left
+        self._fault: EngineFault | None = None  # after a bug: what all calls get until the engine is closed
         self._info: EngineInfo | None = None
         self._model: Model | None = None
+        self._preparing: Generator[None, None, Loaded] | None = None
+        self._loaded: Loaded | None = None
         self._decoding: Ticket | None = None  # whose chunk is being decoded
         self._over: list[Ticket] = []
         self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
@@ -90,15 +63,27 @@ class Engine:
     # -- on the event loop
 
     @classmethod
-    async def load(cls, params: LoadParams) -> Engine:
-        """Load a model file. ModelError names the file and what is wrong with it or with the settings."""
-        engine = cls(params)
-        engine._thread.start()
+    async def load(cls, params: LoadParams, thread: DecodeThread | None = None) -> Engine:
+        """Load a model file. ModelError, Conflict name the file or the settings and what is wrong with them.
+
+        thread: where to decode, beside other engines; without one the engine has its own.
+        """
+        engine = cls(params, thread)
+        try:
+            engine._model = await asyncio.to_thread(load_model, params)
+        except BaseException:
+            engine._end_thread()
+            raise
+        engine._post(engine._begin)
         try:
             await asyncio.shield(engine._ready)
         except asyncio.CancelledError:
             engine._ready.add_done_callback(lambda ready: ready.exception())
+            engine._closed.add_done_callback(lambda _: engine._end_thread())
             engine._end(drain=False)
+            raise
+        except BaseException:
+            engine._end_thread()
             raise
         return engine
 
@@ -133,13 +118,13 @@ class Engine:
         self._check(request)
         loop = asyncio.get_running_loop()
         call = Ticket(request, loop, loop.create_future())
-        self._inbox.put(lambda: self._submit(call))
+        self._post(lambda: self._submit(call))
         try:
             return await asyncio.shield(call.done)
         except asyncio.CancelledError:
             if not call.done.done():
                 call.is_cancelled = True
-                self._inbox.put(lambda: self._cancel(call))
+                self._post(lambda: self._cancel(call))
                 if self._decoding is call:
                     self._runner.abort()
             while not call.done.done():  # one step at most; whoever asks again does not hurry it
@@ -152,7 +137,7 @@ class Engine:
 
     def forget(self, key: str) -> None:
         """Free the KV memory of a conversation, at once or when its call ends."""
-        self._inbox.put(lambda: self._residency.forget(key))
+        self._post(lambda: self._residency.forget(key))
 
     def residents(self) -> dict[str, int]:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
@@ -185,12 +170,19 @@ class Engine:
         """Refuse new calls, finish the running ones, or cancel them, and free the model."""
         self._end(drain)
         await asyncio.shield(self._closed)
-        self._thread.join()
+        self._end_thread()
         self._model = None
+
+    def _post(self, command: Callable[[], None]) -> None:
+        self._thread.post(self, command)
 
     def _end(self, drain: bool) -> None:
         self._is_closing = True
-        self._inbox.put(lambda: self._begin_end(drain))
+        self._post(lambda: self._begin_end(drain))
+
+    def _end_thread(self) -> None:
+        if self._own_thread is not None:
+            self._own_thread.close()
 
     def _loaded_model(self) -> Model:
         model = self._model
@@ -215,84 +207,108 @@ class Engine:
 
     # -- on the thread: life
 
-    def _main(self) -> None:
+    @property
+    def mapped_bytes(self) -> int:
+        return self._model.size_bytes if self._model is not None else 0
+
+    @property
+    def has_work(self) -> bool:
+        return self._preparing is not None or self._is_ending or bool(self._over) or self._has_calls
+
+    def take_turn(self) -> None:
+        """Go on with loading by one decode, or do one step of the calls, or end."""
+        if self._preparing is not None:
+            self._prepare()
+        if self._over:
+            self._tell()  # who has gone away does not wait for a step of the others
+        if self._has_calls:
+            started = perf_counter()
+            self._step()
+            self._busy_seconds += perf_counter() - started
+        self._tell()
+        if self._is_ending and not self._has_calls:
+            self._leave()
+
+    def fail(self, error: Exception) -> None:
+        """After a bug no call may wait for ever: until the engine is closed, all get the fault."""
+        self._fault = EngineFault(f"the engine has stopped: {error}")
+        for call in self._calls():
+            self._scheduler.remove(call)
+            self._settle(call, self._fault)
+        self._tell()
+        self._on_loop(self._ready, self._fault)
+
+    @property
+    def _has_calls(self) -> bool:
+        return self._loaded is not None and bool(self._scheduler.running or self._scheduler.waiting)
+
+    def _calls(self) -> list[Ticket]:
+        return [*self._scheduler.running, *self._scheduler.waiting] if self._loaded is not None else []
+
+    def _begin(self) -> None:
+        self._thread.attach(self)
+        self._preparing = prepare(self._params, self._loaded_model(), self._thread.mapped_bytes)
+
+    def _prepare(self) -> None:
+        """One step of loading, until the context is there or cannot be made."""
+        assert self._preparing is not None
         try:
-            loaded = load(self._params)
+            next(self._preparing)
+        except StopIteration as done:
+            self._preparing = None
+            self._set_up(done.value)
+            self._on_loop(self._ready, None)
         except Exception as error:
-            self._on_loop(self._ready.set_exception, error)
-            return
-        self._set_up(loaded)
-        self._on_loop(self._ready.set_result, None)
-        try:
-            self._work()
-        except Exception as error:
-            log.exception("the engine has stopped", model=self.info.name)
-            self._refuse(EngineFault(f"the engine has stopped: {error}"))
-        finally:
-            loaded.context.close()
-            self._on_loop(self._closed.set_result, None)
+            self._preparing = None
+            self._thread.detach(self)
+            self._on_loop(self._ready, error)
 
     def _set_up(self, loaded: Loaded) -> None:
         info = self._info = loaded.info
-        self._model = loaded.model
+        self._loaded = loaded
+        n_rows, n_streams = loaded.context.params.n_rows, loaded.context.params.n_streams
         self._residency = Residency(info.n_slots, self._params.ram_bytes)
         self._runner = Runner(loaded.context, loaded.traits, self._residency)
-        self.nearby = Nearby(self._residency, loaded.traits.layout, loaded.context.params.n_streams)
+        self.nearby = Nearby(self._residency, loaded.traits.layout, n_streams)
         self._scheduler: Scheduler[Ticket] = Scheduler(
-            loaded.context.params.n_rows, max_pause_seconds=self._params.max_pause_ms / 1000
+            n_rows, info.policy.max_rows, max_pause_seconds=self._params.max_pause_ms / 1000
         )
         self._candidates = Candidates(info.n_vocab)
         self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
 
-    def _work(self) -> None:
-        scheduler = self._scheduler
-        while True:
-            is_idle = not scheduler.running and not scheduler.waiting and not self._over
-            if is_idle and self._is_ending:
-                return
-            self._take_commands(wait=is_idle)
-            if self._over:
-                self._tell()  # who has gone away does not wait for a step of the others
-            started = perf_counter()
-            self._step()
-            self._busy_seconds += perf_counter() - started
-            self._tell()
-
-    def _refuse(self, fault: EngineFault) -> None:
-        """After a bug: no call may wait for ever. Until the engine is closed, all get the fault."""
-        while True:
-            for call in [*self._scheduler.running, *self._scheduler.waiting]:
-                self._scheduler.remove(call)
-                self._settle(call, fault)
-            self._tell()
-            if self._is_ending:
-                return
-            self._take_commands(wait=True)
-
-    def _take_commands(self, wait: bool) -> None:
-        try:
-            while True:
-                command = self._inbox.get(block=wait)
-                wait = False
-                command()
-        except queue.Empty:
-            return
+    def _leave(self) -> None:
+        """No call is left, and none will come."""
+        self._thread.detach(self)
+        if self._loaded is not None:
+            self._loaded.context.close()
+            self._loaded = None
+        self._on_loop(self._closed, None)
 
     def _begin_end(self, drain: bool) -> None:
         self._is_ending = True
+        if self._preparing is not None:  # whoever wanted the model does not wait for it any more
+            self._preparing.close()
+            self._preparing = None
         if not drain:
-            for call in [*self._scheduler.running, *self._scheduler.waiting]:
+            for call in self._calls():
                 self._cancel(call)
 
-    def _on_loop(self, function: Callable[..., object], argument: object) -> None:
+    def _on_loop(self, future: asyncio.Future[None], error: Exception | None) -> None:
+        def settle() -> None:
+            if not future.done():
+                future.set_result(None) if error is None else future.set_exception(error)
+
         try:
-            self._loop.call_soon_threadsafe(function, argument)
+            self._loop.call_soon_threadsafe(settle)
         except RuntimeError:
             return  # the loop is closed: nobody waits any more
 
     # -- on the thread: calls
 
     def _submit(self, call: Ticket) -> None:
+        if self._fault is not None:
+            self._settle(call, self._fault)
+            return
         try:
             model = self._loaded_model()
             call.sampler = ChainSampler(
@@ -342,7 +358,8 @@ class Engine:
 
     def _tell(self) -> None:
         over, self._over = self._over, []
-        hand_over([*self._scheduler.running, *over])
+        running = self._scheduler.running if self._loaded is not None else []
+        hand_over([*running, *over])
 
     # -- on the thread: steps
 

@@ -1,8 +1,7 @@
-"""llama.cpp itself: the only import of llama_cpp, and with confine.py the only ctypes.
+"""llama.cpp itself: model and context; with samplers.py the only import of llama_cpp.
 
-Model, context, sampler chain and candidates, each a thin object that refuses what would abort the process
-(too many rows, a stream out of range, logits of a row that asked for none) before llama.cpp sees it.
-No policy here: which token is decoded when is decided above.
+Thin objects that refuse what would abort the process (too many rows, a stream out of range, logits of a row that asked
+for none) before llama.cpp sees it. No policy here: which token is decoded when is decided above.
 """
 
 from __future__ import annotations
@@ -19,12 +18,10 @@ from typing import Any
 
 import llama_cpp as lib
 import llama_cpp._ggml as _ggml
-import llama_cpp.llama_grammar as schema_converter
 import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.args import RopeParams
-from canister.engine.grammar_limits import check_grammar, check_schema
 from canister.errors import BadRequest
 
 Logits = NDArray[np.float32]
@@ -41,6 +38,7 @@ KV_TYPES = {
     "q5_0": lib.GGML_TYPE_Q5_0,
     "q5_1": lib.GGML_TYPE_Q5_1,
 }
+VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
 UNQUANTIZED = ("f32", "f16", "bf16")
 _INTS = ctypes.POINTER(ctypes.c_int32)
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
@@ -80,7 +78,7 @@ def _on_log(level: int, text: bytes, _: object) -> None:
         log.log(_LEVELS.get(level, logging.DEBUG), "%s", line.rstrip())
 
 
-def _complaint() -> str:
+def complaint() -> str:
     """The first error that llama.cpp has logged on this thread; forgotten by asking."""
     text: str = getattr(_said, "complaint", "")
     _said.complaint = ""
@@ -93,7 +91,7 @@ def start_backend() -> None:
     lib.llama_backend_init()
 
 
-def _set(struct: ctypes.Structure, **fields: object) -> None:
+def set_fields(struct: ctypes.Structure, **fields: object) -> None:
     """Set fields of a ctypes structure, which by itself takes any attribute name without complaint."""
     known = {field[0] for field in struct._fields_}
     for name, value in fields.items():
@@ -109,21 +107,21 @@ class Model:
 
     def __init__(self, path: Path, name: str) -> None:
         params = lib.llama_model_default_params()
-        _set(params, n_gpu_layers=0)
-        _complaint()  # what was said before is not about this
+        set_fields(params, n_gpu_layers=0)
+        complaint()  # what was said before is not about this
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
-            raise ModelError(f"Cannot load the model {name}: {_complaint() or 'not a model file'}")
-        self._vocab = lib.llama_model_get_vocab(self._model)
+            raise ModelError(f"Cannot load the model {name}: {complaint() or 'not a model file'}")
+        self.vocab: object = lib.llama_model_get_vocab(self._model)
         if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
             raise ModelError(f"Cannot load the model {name}: it is no decoder-only language model")
-        if lib.llama_vocab_type(self._vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
+        if lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
             raise ModelError(f"Cannot load the model {name}: it has no vocabulary")
-        self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
         self.n_params: int = lib.llama_model_n_params(self._model)
         self.size_bytes: int = lib.llama_model_size(self._model)
-        self.add_bos: bool = lib.llama_vocab_get_add_bos(self._vocab)
+        self.add_bos: bool = lib.llama_vocab_get_add_bos(self.vocab)
         file_type = lib.llama_ftype_name(lib.llama_model_ftype(self._model))
         self.file_type: str = (file_type or b"unknown").decode()
         template = lib.llama_model_chat_template(self._model, None)
@@ -143,7 +141,7 @@ class Model:
         room = len(data) + 2
         while True:
             tokens = (lib.llama_token * room)()
-            n = lib.llama_tokenize(self._vocab, data, len(data), tokens, room, add_bos, special)
+            n = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_bos, special)
             if n >= 0:
                 return tokens[:n]
             if -n <= room or n == -(2**31):
@@ -157,15 +155,15 @@ class Model:
             if not 0 <= token < self.n_vocab:
                 raise BadRequest(f"There is no token {token}: the vocabulary has {self.n_vocab}")
             buffer = ctypes.create_string_buffer(64)
-            n = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+            n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
             if n < 0:
                 buffer = ctypes.create_string_buffer(-n)
-                n = lib.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+                n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
             known = self._pieces[token, special] = buffer.raw[:n]
         return known
 
     def is_eog(self, token: int) -> bool:
-        return bool(lib.llama_vocab_is_eog(self._vocab, token))
+        return bool(lib.llama_vocab_is_eog(self.vocab, token))
 
     @cached_property
     def longest_piece_bytes(self) -> int:
@@ -195,7 +193,7 @@ class Context:
 
     def __init__(self, model: Model, p: ContextParams, name: str) -> None:
         params = lib.llama_context_default_params()
-        _set(
+        set_fields(
             params,
             n_ctx=p.n_streams * p.n_cells,
             n_batch=p.n_rows,
@@ -213,10 +211,10 @@ class Context:
             no_perf=True,
             **_rope(p.rope),
         )
-        _complaint()
+        complaint()
         self._ctx = lib.llama_init_from_model(model._model, params)
         if not self._ctx:
-            raise ModelError(f"Cannot make a context for the model {name}: {_complaint() or 'no memory'}")
+            raise ModelError(f"Cannot make a context for the model {name}: {complaint() or 'no memory'}")
         self.params = p
         self._memory = lib.llama_get_memory(self._ctx)
         self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
@@ -246,6 +244,10 @@ class Context:
             lib.llama_free(self._ctx)
             self._ctx = None
 
+    def set_threads(self, n: int) -> None:
+        """Threads of the decodes that follow."""
+        lib.llama_set_n_threads(self._ctx, n, n)
+
     def abort(self) -> None:
         """From any thread: make the decode that is running end with DecodeAborted, soon."""
         self._flag[0] = b"\1"
@@ -274,14 +276,14 @@ class Context:
         if status == 2:
             raise DecodeAborted
         if status != 0:
-            raise EngineFault(f"llama_decode answered {status} {_complaint()}")
+            raise EngineFault(f"llama_decode answered {status} {complaint()}")
         self._outputs = frozenset(outputs)
 
     def logits(self, row: int) -> Logits:
         """A view of the logits of a row of the last decode; it dies with the next one."""
         if row not in self._outputs:
             raise EngineFault(f"row {row} has no logits")
-        address = _address(lib.llama_get_logits_ith(self._ctx, row))
+        address = address_of(lib.llama_get_logits_ith(self._ctx, row))
         return np.frombuffer(memoryview(self._row_of_logits.from_address(address)), np.float32)
 
     def remove(self, stream: int, start: int, stop: int = -1) -> bool:
@@ -346,7 +348,7 @@ def tensor_bytes() -> int:
     return int(overhead()) - 32
 
 
-def _address(pointer: Any) -> int:
+def address_of(pointer: Any) -> int:
     if not pointer:
         raise EngineFault("llama.cpp answered a null pointer")
     return ctypes.addressof(pointer.contents)
@@ -359,109 +361,3 @@ def _rope(rope: RopeParams) -> dict[str, object]:
     scaling = fields.pop("rope_scaling")
     fields["rope_scaling_type"] = -1 if scaling is None else ("none", "linear", "yarn").index(str(scaling))
     return fields
-
-
-class Candidates:
-    """The tokens still to choose from, as samplers see them."""
-
-    def __init__(self, n_vocab: int) -> None:
-        self._data = np.zeros(n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-        self._ids = np.arange(n_vocab, dtype=np.int32)
-        self._pointer: Any = ctypes.cast(self._data.ctypes.data, lib.llama_token_data_p)
-        self._array = lib.llama_token_data_array()
-        self._ref = ctypes.byref(self._array)
-
-    def _reset(self, size: int) -> None:
-        self._array.data = self._pointer  # samplers may aim it elsewhere
-        self._array.size = size
-        self._array.selected, self._array.sorted = -1, False
-
-    def fill(self, logits: Logits) -> None:
-        self._data["id"], self._data["logit"] = self._ids, logits
-        self._reset(len(self._ids))
-
-    def only(self, token: int) -> None:
-        self._data[0] = (token, 1.0, 0.0)
-        self._reset(1)
-
-    def best(self) -> tuple[int, float]:
-        """Token and logit of the highest logit, the first of equals."""
-        left = (lib.llama_token_data * self._array.size).from_address(_address(self._array.data))
-        items = np.frombuffer(memoryview(left), self._data.dtype)
-        at = int(items["logit"].argmax())
-        return int(items["id"][at]), float(items["logit"][at])
-
-    def selected(self) -> tuple[int, float]:
-        """Token and logit that the last sampler selected."""
-        if not 0 <= self._array.selected < self._array.size:
-            raise EngineFault("no sampler selected a token")
-        item = self._array.data[self._array.selected]
-        return int(item.id), float(item.logit)
-
-
-class Sampler:
-    """One of llama.cpp's samplers, or a chain of them."""
-
-    def __init__(self, pointer: object) -> None:
-        self._pointer = pointer
-
-    @classmethod
-    def make(cls, kind: str, *args: float) -> Sampler:
-        """By the name of llama.cpp's constructor, for those that take numbers only."""
-        return cls(getattr(lib, f"llama_sampler_init_{kind}")(*args))
-
-    @classmethod
-    def chain(cls, members: Sequence[Sampler]) -> Sampler:
-        """The members become the chain's, and are freed with it."""
-        params = lib.llama_sampler_chain_default_params()
-        _set(params, no_perf=True)
-        chain = cls(lib.llama_sampler_chain_init(params))
-        for member in members:
-            lib.llama_sampler_chain_add(chain._pointer, member._pointer)
-        return chain
-
-    @classmethod
-    def logit_bias(cls, model: Model, biases: Sequence[tuple[int, float]]) -> Sampler:
-        entries = (lib.llama_logit_bias * len(biases))(*(lib.llama_logit_bias(*bias) for bias in biases))
-        return cls(lib.llama_sampler_init_logit_bias(model.n_vocab, len(biases), entries))
-
-    @classmethod
-    def dry(
-        cls, model: Model, multiplier: float, base: float, allowed: int, last_n: int, breakers: Sequence[str]
-    ) -> Sampler:
-        words = (ctypes.c_char_p * len(breakers))(*(word.encode("utf-8", "replace") for word in breakers))
-        return cls(lib.llama_sampler_init_dry(model._vocab, multiplier, base, allowed, last_n, words, len(breakers)))
-
-    @classmethod
-    def infill(cls, model: Model) -> Sampler:
-        return cls(lib.llama_sampler_init_infill(model._vocab))
-
-    @classmethod
-    def grammar(cls, model: Model, text: str) -> Sampler:
-        """A GBNF grammar; BadRequest when it does not parse."""
-        check_grammar(text)
-        _complaint()
-        pointer = lib.llama_sampler_init_grammar(model._vocab, text.encode("utf-8", "replace"), b"root")
-        if not pointer:
-            raise BadRequest(f"The grammar cannot be used: {_complaint() or 'it does not parse'}")
-        return cls(pointer)
-
-    def apply(self, candidates: Candidates) -> None:
-        lib.llama_sampler_apply(self._pointer, candidates._ref)
-
-    def accept(self, token: int) -> None:
-        lib.llama_sampler_accept(self._pointer, token)
-
-    def close(self) -> None:
-        if self._pointer is not None:
-            lib.llama_sampler_free(self._pointer)
-            self._pointer = None
-
-
-def grammar_of_schema(schema: str) -> str:
-    """GBNF of a JSON schema. BadRequest when it is none that llama.cpp's converter understands."""
-    check_schema(schema)
-    try:
-        return str(schema_converter.json_schema_to_gbnf(schema))
-    except Exception as error:  # the converter raises whatever happens to it
-        raise BadRequest(f"The JSON schema cannot be used: {type(error).__name__}: {error}") from error

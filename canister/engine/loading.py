@@ -1,26 +1,44 @@
-"""From a model file and settings to a context that is ready: what is asked, what is chosen, what was found out."""
+"""From a model file and settings to a context that is ready: what is asked, what is chosen, what was found out.
+
+load_model      on any thread: weights and vocabulary
+prepare         on the thread that decodes, in steps: measure or recall, decide, make the context
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import astuple, dataclass, field
+from collections.abc import Generator
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
+from canister.engine import findings as kept
+from canister.engine import measuring
 from canister.engine.args import RopeParams
+from canister.engine.exactness import MAX_SLOTS, ExactMode, Policy, RowClasses, decide, measures
+from canister.engine.findings import Findings
 from canister.engine.kv_rows import KvRowsError, Layout, parse
-from canister.engine.llama import KV_TYPES, UNQUANTIZED, Context, ContextParams, Model, ModelError, start_backend
+from canister.engine.llama import (
+    KV_TYPES,
+    UNQUANTIZED,
+    VERSION,
+    Context,
+    ContextParams,
+    Model,
+    ModelError,
+    start_backend,
+)
+from canister.engine.machine import available_bytes, cpu_name, usable_cores
 from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.scheduler import ALONE
+from canister.telemetry import get_logger
 
-MAX_SLOTS = 8  # when they are chosen by memory
 MAX_CELLS = 2**31 - 1  # llama.cpp counts positions in 32 bits
-TINY_MODEL_BYTES = 50_000_000  # one thread is best up to here
-MIN_ROWS = 64  # of a physical batch
 CELLS_STEP = 256  # llama.cpp pads the cells of a stream to a multiple
-_PROBE_TOKENS = 8
+MIN_ROWS = 64  # of a physical batch
+SPARE_SHARE = 4  # of the memory that is available, one part in so many is for KV cells
+_PROBE_TOKENS = 3
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +46,8 @@ class LoadParams:
     """What a model is loaded with; 0 means: choose.
 
     name: what to call the file in messages. model_id: SHA-256 of the file. n_ctx: tokens of a conversation, 0 the
-    model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 all cores, one for tiny models.
+    model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
+    findings: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     """
@@ -41,12 +60,23 @@ class LoadParams:
     n_ubatch: int = 512
     type_k: str = "f16"
     type_v: str = "f16"
-    flash_attn: str = "auto"  # on, off, auto: on only if V is quantized, which needs it
+    flash_attn: str = "auto"  # on, off, auto: as exact mode wants it
     rope: RopeParams = field(default_factory=RopeParams)
     n_slots: int = 0
     n_threads: int = 0
     ram_bytes: int = 0
     max_pause_ms: int = 200
+    exact: ExactMode = "auto"
+    findings: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """n: that decode. why: told in one line. speeds: tokens per second of single rows by number, if measured."""
+
+    n: int
+    why: str
+    speeds: dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +84,8 @@ class EngineInfo:
     """A loaded model and its context.
 
     n_ctx: as asked; a conversation is full when it holds so many tokens. kv_layout: what stored KV rows must be of
-    to fit; b"" when this model's rows cannot be stored.
+    to fit; b"" when this model's rows cannot be stored; kv_kind says what they look like. row_classes,
+    attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
     """
 
     name: str
@@ -78,6 +109,11 @@ class EngineInfo:
     can_shift: bool
     kv_bytes_per_token: int
     kv_layout: bytes
+    kv_kind: str
+    policy: Policy
+    row_classes: RowClasses
+    attention_classes: RowClasses
+    threads: Threads
 
 
 @dataclass(slots=True)
@@ -91,54 +127,77 @@ class Loaded:
 
 
 def load(params: LoadParams) -> Loaded:
-    """Load the model and make its context; ModelError. To be called on the thread that will decode."""
+    """All of it at once, on this thread; ModelError, Conflict."""
+    steps = prepare(params, load_model(params))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            loaded: Loaded = done.value
+            return loaded
+
+
+def load_model(params: LoadParams) -> Model:
+    """Weights and vocabulary; ModelError. Refuses settings that do not go together before it reads anything."""
     start_backend()
-    name = params.name or params.path.name
-    flash_attn = _flash_attn(params, name)
+    name = _name(params)
+    v_is_quantized = _v_is_quantized(params)
+    measures(params.exact, params.flash_attn, v_is_quantized)
     try:
-        model_bytes = params.path.stat().st_size
+        params.path.stat()
     except OSError as error:
         raise ModelError(f"Cannot load the model {name}: {error.strerror}") from error
-    model = Model(params.path, name)
+    return Model(params.path, name)
+
+
+def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generator[None, None, Loaded]:
+    """Make the context; ModelError, Conflict. On the thread that will decode; yields between two decodes.
+
+    mapped_bytes: of the model files of all engines of the process, which stay in memory although they count as
+    available.
+    """
+    name = _name(params)
+    v_is_quantized = _v_is_quantized(params)
     n_ctx = params.n_ctx or model.n_ctx_train
     if n_ctx < 1:
         raise ModelError(f"Cannot load the model {name}: its context length is {n_ctx} tokens; give --ctx-size")
-    n_threads = params.n_threads or (1 if model_bytes < TINY_MODEL_BYTES else len(os.sched_getaffinity(0)))
+    n_cores = usable_cores()
     shape = ContextParams(
-        n_streams=2,
+        n_streams=1,
         n_cells=CELLS_STEP,
-        n_rows=max(MIN_ROWS, min(params.n_ubatch, params.n_batch, n_ctx, ALONE)),
-        n_threads=n_threads,
+        n_rows=max(MIN_ROWS, min(params.n_ubatch, params.n_batch, n_ctx, ALONE) // 16 * 16),
+        n_threads=n_cores,
         type_k=params.type_k,
         type_v=params.type_v,
-        flash_attn=flash_attn,
         rope=params.rope,
     )
-    traits = _probe(model, shape, name)
-    n_cells = -(-(n_ctx + DUMMY_CELLS) // CELLS_STEP) * CELLS_STEP
-    n_slots = params.n_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token)
+    found = yield from _findings(params, model, shape, n_cores)
+    policy = decide(params.exact, params.flash_attn, v_is_quantized, params.n_slots, found.kernels)
+    threads = _threads(params, found, n_cores)
+    shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
+    traits = _look(model, shape, policy, name)
+    # Where a chunk is filled up with dummy rows they need cells.
+    n_cells = -(-(n_ctx + max(DUMMY_CELLS, policy.chunk.block)) // CELLS_STEP) * CELLS_STEP
+    n_slots = params.n_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
     n_streams = max(n_slots, 2) if traits.needs_pairs else n_slots
     if n_streams * n_cells > MAX_CELLS:
         raise ModelError(
             f"Cannot make a context for the model {name}: {n_streams} chats of {n_ctx} tokens are more than llama.cpp "
             "can count; give a smaller --ctx-size"
         )
-    shape = ContextParams(
+    shape = replace(
+        shape,
         # Where a lonely row needs a neighbour, there is one.
         n_streams=n_streams,
         n_cells=n_cells,
         n_rows=max(shape.n_rows, n_slots),
-        n_threads=n_threads,
-        type_k=params.type_k,
-        type_v=params.type_v,
-        flash_attn=flash_attn,
-        rope=params.rope,
     )
+    yield
     context = Context(model, shape, name)
     info = EngineInfo(
         name=name,
         model_id=params.model_id,
-        model_bytes=model_bytes,
+        model_bytes=params.path.stat().st_size,
         description=model.description,
         file_type=model.file_type,
         chat_template=model.chat_template,
@@ -150,18 +209,29 @@ def load(params: LoadParams) -> Loaded:
         n_batch=params.n_batch,
         n_ubatch=params.n_ubatch,
         n_slots=n_slots,
-        n_threads=n_threads,
+        n_threads=threads.n,
         type_k=params.type_k,
         type_v=params.type_v,
-        flash_attn=flash_attn,
+        flash_attn=policy.flash_attn,
         can_shift=context.can_shift and traits.rolls_back,
         kv_bytes_per_token=traits.kv_bytes_per_token,
-        kv_layout=_descriptor(traits.layout, params.rope, flash_attn),
+        kv_layout=_descriptor(traits.layout, params.rope, policy),
+        kv_kind=_kind(traits.layout),
+        policy=policy,
+        row_classes=found.kernels.row_classes if found.kernels is not None else (),
+        attention_classes=found.kernels.attention if found.kernels is not None else (),
+        threads=threads,
     )
+    _tell(info, params.n_threads)
     return Loaded(model, context, traits, info)
 
 
-def _flash_attn(params: LoadParams, name: str) -> bool:
+def _name(params: LoadParams) -> str:
+    return params.name or params.path.name
+
+
+def _v_is_quantized(params: LoadParams) -> bool:
+    name = _name(params)
     for kind in (params.type_k, params.type_v):
         if kind not in KV_TYPES:
             raise ModelError(f"Cannot load the model {name}: no KV cache type {kind}; there are {', '.join(KV_TYPES)}")
@@ -170,34 +240,67 @@ def _flash_attn(params: LoadParams, name: str) -> bool:
         raise ModelError(
             f"Cannot load the model {name}: a V cache of type {params.type_v} needs flash attention, which is off"
         )
-    return params.flash_attn == "on" or quantized
+    return quantized
 
 
-def _probe(model: Model, shape: ContextParams, name: str) -> Traits:
-    """Find out, in a small context of the same kind, how memory and kernels of the model behave.
+def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Generator[None, None, Findings]:
+    """What has to be known of the model: recalled, or measured in a context of its own and kept."""
+    quantized = _v_is_quantized(params)
+    wants_kernels = measures(params.exact, params.flash_attn, quantized)
+    wants_speeds = params.n_threads == 0 and n_cores > 1
+    # A lone row is compared with two, also where there will be one slot.
+    n_streams = max(2, params.n_slots or MAX_SLOTS) if wants_kernels else 1
+    flash_attn = quantized or not (wants_kernels or params.flash_attn == "off")
+    shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn)
+    where = params.findings if params.model_id else None
+    key = kept.key_of(params.model_id.hex(), VERSION, cpu_name(), n_cores, astuple(shape))
+    found = kept.recall(where, key)
+    lacks_kernels = wants_kernels and found.kernels is None
+    lacks_speeds = wants_speeds and found.speeds is None
+    if not (lacks_kernels or lacks_speeds):
+        return found
+    context = Context(model, shape, _name(params))
+    try:
+        if lacks_speeds:
+            counts = measuring.thread_counts(n_cores)
+            found = replace(found, speeds=(yield from measuring.measure_threads(context, counts)))
+        if lacks_kernels:
+            context.set_threads(_threads(params, found, n_cores).n)
+            found = replace(
+                found, kernels=(yield from measuring.measure_kernels(context, model.n_vocab, model.n_params))
+            )
+    finally:
+        context.close()
+    kept.keep(where, key, found)
+    return found
 
-    Kernels differ from CPU to CPU and from type to type; so they are compared, not looked up.
-    """
+
+def _threads(params: LoadParams, found: Findings, n_cores: int) -> Threads:
+    if params.n_threads > n_cores:
+        return Threads(n_cores, f"{params.n_threads} were asked for, there are {n_cores} cores", {})
+    if params.n_threads:
+        return Threads(params.n_threads, "asked for", {})
+    if not found.speeds:
+        return Threads(1, "there is one core", {})
+    return Threads(measuring.best_threads(found.speeds), "measured: the fastest for one chat", found.speeds)
+
+
+def _look(model: Model, shape: ContextParams, policy: Policy, name: str) -> Traits:
+    """Find out, in a small context of the same kind, what the model's memory is like."""
     context = Context(model, shape, name)
     try:
-        tokens = [(7 * i + 1) % model.n_vocab for i in range(_PROBE_TOKENS + 1)]
-        for stream in (0, 1):
-            context.decode([stream] * _PROBE_TOKENS, range(_PROBE_TOKENS), tokens[:-1], [])
+        context.decode([0] * _PROBE_TOKENS, range(_PROBE_TOKENS), [1 % model.n_vocab] * _PROBE_TOKENS, [])
         blob = context.state(0)
         n_bytes = len(blob)
         try:
             layout: Layout | None = parse(blob)[0]
         except KvRowsError:
             layout = None
-        context.decode([0], [_PROBE_TOKENS], tokens[-1:], [0])
-        alone = context.logits(0).copy()
+        context.decode([0], [_PROBE_TOKENS], [0], [])
         grown = len(context.state(0)) - n_bytes
         rolls_back = context.remove(0, _PROBE_TOKENS)
-        needs_pairs = False
-        if rolls_back:
-            context.decode([0, 1], [_PROBE_TOKENS] * 2, tokens[-1:] * 2, [0, 1])
-            needs_pairs = not np.array_equal(alone, context.logits(0))
-        return Traits(layout, rolls_back, needs_pairs, layout.bytes_per_token if layout else max(grown, 0))
+        n_bytes = layout.bytes_per_token if layout else max(grown, 0)
+        return Traits(layout, rolls_back, policy.needs_pairs, n_bytes, policy.chunk)
     finally:
         context.close()
 
@@ -207,21 +310,43 @@ def default_ram_bytes() -> int:
     return min(available_bytes() // 8, 1 << 30)
 
 
-def _slots_by_memory(bytes_per_slot: int) -> int:
-    """As many as a quarter of the memory that is available now has room for, within 1 and MAX_SLOTS."""
-    return max(1, min(MAX_SLOTS, available_bytes() // 4 // max(bytes_per_slot, 1)))
+def _slots_by_memory(bytes_per_slot: int, mapped_bytes: int, policy: Policy) -> int:
+    """As many as a part of the memory that is available now has room for, within 1 and MAX_SLOTS."""
+    n_bytes = max(0, available_bytes() - mapped_bytes) // SPARE_SHARE
+    return max(1, min(policy.max_slots or MAX_SLOTS, MAX_SLOTS, n_bytes // max(bytes_per_slot, 1)))
 
 
-def available_bytes() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def _kind(layout: Layout | None) -> str:
+    if layout is None:
+        return "whole: rows of single tokens cannot be stored, chats go on from their tokens"
+    return "rows, V transposed" if layout.v_transposed else "rows"
 
 
-def _descriptor(layout: Layout | None, rope: RopeParams, flash_attn: bool) -> bytes:
-    """Names what rows depend on beside model and tokens. Same descriptor: they fit."""
+def _tell(info: EngineInfo, n_asked: int) -> None:
+    policy, threads = info.policy, info.threads
+    if n_asked > threads.n:
+        log.warning("more threads than cores would slow everything down", asked=n_asked, threads=threads.n)
+    log.info(
+        "engine ready",
+        model=info.description,
+        exact=policy.is_exact,
+        why=policy.why,
+        row_classes=" ".join("-".join(map(str, members)) for members in info.row_classes) or None,
+        max_rows=policy.max_rows,
+        flash_attn=policy.flash_attn,
+        threads=threads.n,
+        tokens_per_second={n: round(speed, 1) for n, speed in threads.speeds.items()} or None,
+        slots=info.n_slots,
+        n_ctx=info.n_ctx,
+    )
+
+
+def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy) -> bytes:
+    """Names what rows depend on beside model and tokens. Same descriptor: they fit.
+
+    Rows that were computed in exact mode are worth more than others, so they are told apart.
+    """
     if layout is None:
         return b""
-    return hashlib.sha256(layout.digest + repr((astuple(rope), flash_attn)).encode()).digest()
+    bits = (policy.flash_attn, policy.needs_pairs, astuple(policy.chunk)) if policy.is_exact else policy.flash_attn
+    return hashlib.sha256(layout.digest + repr((astuple(rope), bits)).encode()).digest()

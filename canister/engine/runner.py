@@ -4,7 +4,7 @@ All of it runs on the engine's thread. What a decode may consist of so that a ch
 neighbours or on the way it was cut is settled here (spec/engine.md §4):
 
 - generated tokens are decoded one by one, prompt tokens in chunks of two or more of their stream; a lonely one gets
-  a dummy token behind it, which is removed again;
+  a dummy token behind it, which is removed again, and so does a chunk that would not fill the kernels' blocks;
 - where a single row takes other kernels than several (F16 and F32 matrices), no row goes alone: llama.cpp computes
   neighbouring streams together and splits where there is a gap, so a row whose neighbours do not decode gets a dummy
   row in a neighbouring stream, with logits, since the last layers compute only rows that have them.
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, TypeVar
 
+from canister.engine.exactness import PLAIN, ChunkRule
 from canister.engine.flight import Flight
 from canister.engine.kv_rows import Layout
 from canister.engine.llama import Context, DecodeAborted, EngineFault, Logits
@@ -37,12 +38,14 @@ class Traits:
 
     layout: of KV rows; None for memories whose states are not cut into rows.
     rolls_back: the tail of a stream can be removed. needs_pairs: one row alone differs from the same beside others.
+    chunk: what decodes of prompt tokens are filled up to.
     """
 
     layout: Layout | None
     rolls_back: bool
     needs_pairs: bool
     kv_bytes_per_token: int
+    chunk: ChunkRule = PLAIN
 
 
 class Seated(Protocol):
@@ -178,10 +181,11 @@ class Runner:
         """The next prompt tokens of one call; result as that of decode_rows."""
         started = perf_counter()
         flight, stream = seat.flight, seat.slot.stream
-        tokens = flight.chunk(min(n_max, self._context.params.n_rows))
+        rule = self._traits.chunk
+        tokens = flight.chunk(min(n_max, self._context.params.n_rows, rule.most or n_max))
         n = len(tokens)
-        lonely = n == 1 and self._traits.rolls_back
-        rows = [*tokens.tolist(), _DUMMY_TOKEN] if lonely else tokens
+        n_dummies = rule.rows(n) - n
+        rows = [*tokens.tolist(), *[_DUMMY_TOKEN] * n_dummies] if n_dummies else tokens
         at_end = flight.n_done + n == len(flight.history)
         try:
             self._decode([stream] * len(rows), rows, [n - 1] if at_end else [])
@@ -189,7 +193,7 @@ class Runner:
             self._rewind(seat)
             raise
         self._lengths[stream] += n
-        if lonely:
+        if n_dummies:
             self._context.remove(stream, self._lengths[stream])
         flight.n_done += n
         flight.result.prompt_seconds += perf_counter() - started

@@ -22,7 +22,8 @@ from importlib import metadata
 from pathlib import Path
 
 from canister.engine.llama import ModelError
-from canister.engine.loading import LoadParams, available_bytes
+from canister.engine.loading import LoadParams
+from canister.engine.machine import available_bytes
 from canister.telemetry import get_logger
 
 VERSION = 1  # raised when a trial asks more of a file than before
@@ -131,7 +132,7 @@ class _Outcome:
 
 def _parameters(params: LoadParams) -> dict[str, object]:
     """What the child needs of the parameters, and what a result depends on."""
-    left_out = ("path", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms")
+    left_out = ("path", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms", "findings")
     return {name: value for name, value in asdict(params).items() if name not in left_out}
 
 

@@ -24,6 +24,7 @@ def routes() -> list[Route]:
         page("/readyz", readyz),
         page("/metrics", metrics),
         page("/canisters", canisters),
+        page("/canisters/{canister}/engine", engine),
     ]
 
 
@@ -74,6 +75,16 @@ async def metrics(request: Request) -> Response:
 async def canisters(request: Request) -> Response:
     """The canisters of this server."""
     return answers.document({"canisters": dispatch.inspect(request.app.state.host)})
+
+
+async def engine(request: Request) -> Response:
+    """How a canister's model is run, and what its engine is doing. For controllers and admins."""
+    host: Host = request.app.state.host
+    reply = await dispatch.inspect_engine(host.find(request.path_params["canister"]), caller(request))
+    if reply.error is not None:
+        return answers.error(reply)
+    assert isinstance(reply.value, dict)
+    return answers.document(reply.value)
 
 
 def version() -> str:

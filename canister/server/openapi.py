@@ -216,4 +216,13 @@ _PAGES: Json = {
         ("/readyz", "Are the models that should be loaded loaded?", {"200": "Yes", "503": "Not yet, with reasons"}),
         ("/metrics", "Metrics for Prometheus.", {"200": "Text format"}),
     )
+} | {
+    "/canisters/{canister}/engine": {
+        "get": _simple(
+            "server",
+            "How a canister's model is run, and what its engine is doing; for controllers and admins.",
+            {"200": "Exact mode, threads, memory, counters", "401": "Err: access denied"},
+        )
+        | {"parameters": [_CANISTER]}
+    }
 }

@@ -76,6 +76,7 @@ def test_status(run: Command, server: LocalServer) -> None:
     ]
     assert f"  Controllers: {controller(server)}" in lines
     assert any(line.startswith("  Cycles: ") for line in lines)
+    assert lines[-3:] == ["  Engine:", "    Model: none", "    Reason: none"]
     document = json.loads(run("canister status llama_cpp --json").out)
     assert (document["id"], document["name"], document["status"]) == (ID, "llama_cpp", "Running")
     assert document["settings"]["controllers"] == [controller(server)]
@@ -87,6 +88,7 @@ def test_status_for_who_does_not_control_it(run: Command, server: LocalServer) -
         assert done.code == 0, done.err
         assert f"  Controllers: {controller(server)}" in done.out
         assert "Cycles" not in done.out
+        assert "Engine" not in done.out
 
 
 def test_top_up(run: Command) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.sampling import SamplingParams
 from canister.engine.sequence import GenerateRequest, GenerateResult, KvSegment
@@ -31,9 +32,9 @@ NOTHING = GenerateRequest(
 class Driver:
     """An engine and an event loop for it; `run` runs a coroutine there."""
 
-    def __init__(self, path: Path, **params: Any) -> None:
+    def __init__(self, path: Path, *, thread: DecodeThread | None = None, **params: Any) -> None:
         self._runner = asyncio.Runner()
-        self.engine = self.run(Engine.load(LoadParams(path, **params)))
+        self.engine = self.run(Engine.load(LoadParams(path, **params), thread))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(work)

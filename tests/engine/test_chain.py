@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from canister.engine.chain import ChainSampler, mix
-from canister.engine.llama import Candidates, Model
+from canister.engine.llama import Model
+from canister.engine.samplers import Candidates
 from canister.engine.sampling import SamplingParams
 from canister.errors import BadRequest
 from tests.engine.driver import GREEDY, Driver

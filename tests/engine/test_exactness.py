@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from canister.engine.decode_thread import DecodeThread
+from canister.engine.engine import Engine, LoadParams
 from canister.engine.kv_rows import decode, merge
 from canister.engine.sampling import SamplingParams
+from canister.engine.sequence import GenerateResult
 from tests.engine.conftest import MODELS
-from tests.engine.driver import GREEDY, Chat, Driver
+from tests.engine.driver import GREEDY, NOTHING, Chat, Driver
 
 Drive = Callable[..., Driver]
 
@@ -83,10 +88,10 @@ def test_twenty_chats_of_different_callers(drive: Drive, model: str, sampling: S
     assert together == alone
 
 
-@pytest.mark.parametrize("model", ["story", "chat", "f32", "f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("model", ["story", "chat", "f32", "f16", "q8_0", "q4_0", "q4_k_m"])
 def test_rows_are_the_same_bits_however_they_came_about(drive: Drive, model: str) -> None:
     """Whole, cut, beside others, rebuilt from tokens: KV rows agree bit for bit, not only tokens."""
-    driver = drive(model, n_slots=3, n_ctx=200)
+    driver = drive(model, n_slots=3, n_ctx=200, exact="on")
     prompt = some_prompt(7, 33)
     whole, cut, noise = driver.chat("whole"), driver.chat("cut"), driver.chat("noise", seed=3)
     driver.run(whole.answer(prompt, N_ANSWER))
@@ -134,6 +139,125 @@ def test_spilled_between_all_calls(drive: Drive, model: str, use_rows: bool) -> 
             n_redecoded += result.redecoded
     assert [chat.sampled for chat in chats] == [whole, whole]
     assert (n_redecoded == 0) == use_rows
+
+
+# -- random lives: calls side by side, cancelled ones, spills, restarts with other threads
+
+
+@dataclass
+class Life:
+    """Chats on an engine that may be loaded again at any time, as after a restart."""
+
+    path: Path
+    params: dict[str, Any]
+    thread: DecodeThread
+    engine: Engine | None = None
+
+    async def restart(self, n_threads: int, n_slots: int) -> None:
+        if self.engine is not None:
+            await self.engine.close()
+        params = LoadParams(self.path, n_threads=n_threads, n_slots=n_slots, **self.params)
+        self.engine = await Engine.load(params, self.thread)
+
+    async def act(self, chat: Chat, action: str, n: int) -> None:
+        assert self.engine is not None
+        chat.engine = self.engine
+        left = len(chat.prompt) + N_ANSWER - len(chat.sampled)
+        if action == "forget":
+            self.engine.forget(chat.key or "")
+        elif left > 0:
+            begun = asyncio.Event()
+            if action == "cancel":
+                await self._cut_short(asyncio.create_task(chat.call(on_tokens=lambda _: begun.set())), begun)
+            else:
+                limit = min(n, left)
+                await chat.call(max_decode=limit, use_rows=action != "call from tokens")
+
+    async def _cut_short(self, task: asyncio.Task[GenerateResult], begun: asyncio.Event) -> None:
+        """At its first token, unless it is over by then: that is as good."""
+        first = asyncio.create_task(begun.wait())
+        await asyncio.wait({task, first}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (task, first):
+            each.cancel()
+        await asyncio.gather(task, first, return_exceptions=True)
+
+
+ACTIONS = ("call", "call", "call", "call from tokens", "cancel", "forget")
+rounds = st.lists(
+    st.dictionaries(st.integers(0, 3), st.tuples(st.sampled_from(ACTIONS), st.integers(1, 25)), min_size=1)
+    | st.tuples(st.integers(1, 2), st.integers(1, 4)),
+    max_size=12,
+)
+
+
+@pytest.mark.parametrize("model", [*MODELS, "q4_k_m"])
+def test_whatever_happens_to_a_chat(model_path: Callable[[str], Path], tmp_path: Path, model: str) -> None:
+    """Its tokens are those that it gets alone in one call, on one thread."""
+    thread = DecodeThread()
+    # An id, so that what was measured is known from the second time on.
+    params = {"n_ctx": 200, "model_id": model.encode(), "findings": tmp_path / "engine.json", "exact": "on"}
+    life = Life(model_path(model), params, thread)
+
+    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        prompts=st.lists(prompts, min_size=4, max_size=4),
+        sampling=st.just(ENDLESS) | samplings,
+        rounds=rounds,
+    )
+    def check(prompts: list[list[int]], sampling: SamplingParams, rounds: list[Any]) -> None:
+        async def play() -> None:
+            sampling_ = replace(sampling, ignore_eos=True)
+            await life.restart(1, 1)
+            chats, alone = [], []
+            for n, prompt in enumerate(prompts):
+                assert life.engine is not None
+                defaults = replace(NOTHING, sampling=sampling_, seed=n, caller=f"caller {n}")
+                alone.append(await Chat(life.engine, None, defaults).answer(prompt, N_ANSWER))
+                chats.append(Chat(life.engine, f"chat {n}", defaults, prompt=[*prompt]))
+            for each in rounds:
+                if isinstance(each, dict):
+                    await asyncio.gather(*(life.act(chats[n], action, many) for n, (action, many) in each.items()))
+                else:
+                    await life.restart(*each)
+            await asyncio.gather(*(life.act(chat, "call", 10**6) for chat in chats))
+            assert [chat.sampled[:N_ANSWER] for chat in chats] == alone
+
+        async def play_and_close() -> None:
+            try:
+                await play()
+            finally:
+                assert life.engine is not None
+                await life.engine.close()
+                life.engine = None
+
+        asyncio.run(play_and_close())
+
+    check()
+    thread.close()
+
+
+@pytest.mark.parametrize("model", ["f16", "q4_0", "q4_k_m"])
+def test_eight_side_by_side_where_rows_are_capped(drive: Drive, model: str) -> None:
+    driver = drive(model, n_slots=8, n_ctx=200, exact="on")
+
+    def chat(seed: int, key: str | None) -> Chat:
+        return driver.chat(key, sampling=ENDLESS, seed=seed)
+
+    alone = [driver.run(chat(seed, None).answer(some_prompt(seed, 3 + 5 * seed), N_ANSWER)) for seed in range(8)]
+    together = driver.together(
+        *(chat(seed, f"k{seed}").answer(some_prompt(seed, 3 + 5 * seed), N_ANSWER, [seed + 1] * 9) for seed in range(8))
+    )
+    assert together == alone
+
+
+def test_the_number_of_threads_changes_no_bits(drive: Drive) -> None:
+    found = []
+    for n_threads in (1, 2):
+        driver = drive("q8_0", n_slots=2, n_ctx=200, n_threads=n_threads)
+        chat = driver.chat("k", sampling=ENDLESS)
+        driver.run(chat.answer(some_prompt(1, 100), N_ANSWER, [50, 21, 3]))
+        found.append((chat.sampled, state_of(driver, chat)))
+    assert found[0] == found[1]
 
 
 @pytest.mark.nightly

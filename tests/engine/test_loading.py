@@ -12,6 +12,7 @@ import pytest
 
 from canister.engine import loading
 from canister.engine.args import RopeParams
+from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams, ModelError
 from canister.engine.llama import log
 from canister.engine.runner import Traits
@@ -35,7 +36,6 @@ def test_info(drive: Drive, model_path: Callable[[str], Path]) -> None:
     assert (info.name, info.model_id, info.model_bytes) == ("tiny", b"id", model_path("q8_0").stat().st_size)
     assert (info.type_k, info.type_v, info.flash_attn) == ("f16", "f16", False)
     assert info.kv_bytes_per_token == 3 * 2 * 4 * 32 * 2
-    assert info.n_threads == 1
     assert info.add_bos
     assert info.can_shift
     assert "Q8_0" in info.description
@@ -43,8 +43,9 @@ def test_info(drive: Drive, model_path: Callable[[str], Path]) -> None:
 
 
 def test_defaults_come_from_model_and_machine(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert drive("q8_0").engine.info.n_ctx == 512
-    for available, n_slots in ((10**12, 8), (4 * 3 * 768 * 1536, 3), (0, 1)):
+    engine = drive("q8_0").engine
+    assert engine.info.n_ctx == 512
+    for available, n_slots in ((10**12, 8), (4 * 3 * 768 * 1536 + engine.mapped_bytes, 3), (0, 1)):
         monkeypatch.setattr(loading, "available_bytes", lambda available=available: available)
         assert drive("q8_0").engine.info.n_slots == n_slots
 
@@ -174,8 +175,10 @@ def test_closing_frees_the_memory(model_path: Callable[[str], Path]) -> None:
     def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
+    thread = DecodeThread()  # as in a server: each new one would have an arena of malloc's to itself
+
     def once() -> None:
-        with Driver(model_path("q8_0"), n_slots=8, n_ctx=2048) as driver:
+        with Driver(model_path("q8_0"), thread=thread, n_slots=8, n_ctx=2048) as driver:
             driver.run(driver.chat("k").call(some_prompt(1), n_predict=3))
 
     kv_bytes = 8 * 2048 * 1536
@@ -185,3 +188,4 @@ def test_closing_frees_the_memory(model_path: Callable[[str], Path]) -> None:
     for _ in range(6):
         once()
     assert resident_bytes() - before < 3 * kv_bytes
+    thread.close()

@@ -30,6 +30,14 @@ async def test_the_list_of_canisters(anonymous: httpx.AsyncClient, host: Host) -
     assert all(entry["status"] == "running" for entry in listed)
 
 
+async def test_the_engine_of_a_canister(anonymous: httpx.AsyncClient, controller: httpx.AsyncClient) -> None:
+    told = await controller.get("/canisters/second/engine")
+    assert (told.status_code, told.json()) == (200, {"model": None, "reason": "none"})
+    refused = await anonymous.get("/canisters/second/engine")
+    assert (refused.status_code, list(refused.json())) == (401, ["Err"])
+    assert (await controller.get("/canisters/nobody/engine")).status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/", "/canisters", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])
 async def test_pages_are_only_read(anonymous: httpx.AsyncClient, path: str) -> None:
     assert (await anonymous.head(path)).status_code == 200

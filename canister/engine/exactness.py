@@ -1,0 +1,149 @@
+"""Exact mode: when is a chat's answer the same bits, whoever runs beside it and however it is cut?
+
+Pure rules on what was measured (measuring.py): which decodes give the same bits, and what follows for the context and
+the batches. A *row* is a token in a decode. Two things pick the kernels: how many rows a decode has in all (weights),
+and whether a stream has one or several of them (attention).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from canister.errors import Conflict
+
+ExactMode = Literal["auto", "on", "off"]
+
+MAX_SLOTS = 8  # when they are chosen by memory
+ENOUGH_ROWS = 6  # a cap from here on costs little: slots that are chosen stay below it
+
+RowClasses = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRule:
+    """How a chunk of a prompt goes into a decode: filled up with dummy rows to a multiple of `block`, at least two.
+
+    block 0: as it is. most: the most rows of a chunk; None: no matter.
+    """
+
+    block: int
+    most: int | None = None
+
+    def rows(self, n: int) -> int:
+        """Rows of a chunk of n tokens."""
+        return n if self.block == 0 else max(2, -(-n // self.block) * self.block)
+
+
+PLAIN = ChunkRule(0)
+# From the cheapest on. Repacked K-quants compute blocks of four rows, and the rest in another way.
+CHUNK_RULES = (ChunkRule(1), ChunkRule(4), ChunkRule(8), ChunkRule(16), ChunkRule(1, 3), ChunkRule(1, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What was measured with flash attention off.
+
+    row_classes: numbers of rows, of different streams, that give the same bits. chunk: a rule that makes prompts the
+    same however they are cut; None: none of CHUNK_RULES does. attention: whether one token of a stream gives the same
+    bits as several. rolls_back: the tail of a stream can be removed, which dummy rows need.
+    """
+
+    row_classes: RowClasses
+    chunk: ChunkRule | None
+    attention: RowClasses
+    rolls_back: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a context is made with and what its decodes may be, and why.
+
+    max_rows: of one decode of generated tokens; None: any. needs_pairs: no row goes alone. max_slots: None: any.
+    """
+
+    is_exact: bool
+    why: str
+    flash_attn: bool
+    max_rows: int | None = None
+    needs_pairs: bool = False
+    chunk: ChunkRule = PLAIN
+    max_slots: int | None = None
+
+
+def rows_of_one_class(classes: RowClasses) -> tuple[int | None, bool]:
+    """The most rows of one decode, None for any, and whether a lone one needs a neighbour.
+
+    The dummy rows of lone ones are rows as well: with them there may be twice as many.
+    """
+    class_of = {n: members for members in classes for n in members}
+    counts = sorted(class_of)
+    if len(counts) < 2:
+        return 1, False
+    first, second = counts[:2]
+    needs_pairs = class_of[first] != class_of[second]
+    most: int | None = second
+    for n in counts[2:]:
+        if class_of[n] != class_of[second]:
+            break
+        most = n
+    else:
+        most = None
+    if needs_pairs and most is not None:
+        return (most // 2, True) if most >= 4 else (1, False)
+    return most, needs_pairs
+
+
+def measures(mode: ExactMode, flash_attn: str, v_is_quantized: bool) -> bool:
+    """Whether kernels must be measured before a decision. Conflict for settings that exclude each other."""
+    if mode == "on" and flash_attn == "on":
+        raise Conflict(
+            "exact mode is on (setting `exact`), and --flash-attn on was asked for: flash attention changes answers "
+            "with the batch; leave out one of the two"
+        )
+    if mode == "on" and v_is_quantized:
+        raise Conflict(
+            "exact mode is on (setting `exact`), but a quantized --cache-type-v needs flash attention, which changes "
+            "answers with the batch; use f16, bf16 or f32 for V, or set exact to auto"
+        )
+    return mode != "off" and flash_attn != "on" and not v_is_quantized
+
+
+def decide(mode: ExactMode, flash_attn: str, v_is_quantized: bool, n_slots: int, kernels: Kernels | None) -> Policy:
+    """The policy for a model. n_slots: as asked, 0 to choose. kernels: what was measured, if `measures` asks for it.
+
+    Conflict when exact mode is on and this model cannot have it here.
+    """
+    flash = v_is_quantized or flash_attn != "off"
+    if kernels is None:
+        if mode == "off":
+            return Policy(False, "off: set so", flash)
+        why = "a quantized V cache needs flash attention" if v_is_quantized else "--flash-attn on was asked for"
+        return Policy(False, f"{mode}: {why}", flash)
+    fault = _fault(kernels)
+    if fault is not None:
+        if mode == "on":
+            raise Conflict(f"exact mode is on (setting `exact`), but {fault}; set exact to auto")
+        return Policy(False, f"auto: {fault}", flash)
+    assert kernels.chunk is not None
+    cap, needs_pairs = rows_of_one_class(kernels.row_classes)
+    if mode == "on":
+        binds = cap is not None and not 0 < n_slots <= cap
+        why = f"on: at most {cap} rows a decode are of one class" if binds else "on: every number of rows is the same"
+        return Policy(True, why, False, cap if binds else None, needs_pairs, kernels.chunk)
+    if kernels.chunk.most is not None:
+        return Policy(False, f"auto: prompts would go in chunks of {kernels.chunk.most} tokens", flash)
+    if cap is None or 0 < n_slots <= cap:
+        return Policy(True, "auto: every number of rows is the same", False, None, needs_pairs, kernels.chunk)
+    if n_slots == 0 and cap >= ENOUGH_ROWS:
+        why = f"auto: up to {cap} rows a decode are the same"
+        return Policy(True, why, False, None, needs_pairs, kernels.chunk, max_slots=cap)
+    return Policy(False, f"auto: only decodes of at most {cap} rows would be of one class", flash)
+
+
+def _fault(kernels: Kernels) -> str | None:
+    if not kernels.rolls_back:
+        return "this model's memory cannot take back a token, so rows cannot be made the same"
+    if kernels.chunk is None:
+        return "no way of cutting prompts gives the same bits on this processor"
+    return None

@@ -1,0 +1,97 @@
+"""What a canister tells of its engine, to whom, and what of it is still known after a restart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canister import dispatch
+from canister.engine import measuring
+from tests.engine import tiny_models
+from tests.harness import CONTROLLER, GREEDY, canister_in, someone
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models.llama_model(tmp_path_factory.mktemp("model") / "tiny.gguf", "q8_0")
+
+
+async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
+    async with canister_in(tmp_path, slots=2) as canister:
+        none = await dispatch.inspect_engine(canister.canister, CONTROLLER)
+        assert none.value == {"model": None, "reason": "none"}
+        await canister.load(model, "--ctx-size", "300")
+        await canister.call("set_access", {"level": 1})
+        await canister.run("hello", *GREEDY, "-n", "5", caller=someone(7), cache="secret.cache")
+        reply = await dispatch.inspect_engine(canister.canister, CONTROLLER)
+        told: Any = reply.value
+        assert told["exact"]["is_exact"]
+        assert told["exact"]["row_classes"]
+        assert told["threads"]["count"] >= 1
+        assert (told["memory"]["slots"], told["memory"]["context"]) == (2, 300)
+        assert told["memory"]["kv_bytes_per_token"] == 3 * 2 * 4 * 32 * 2
+        counts = {"resident": 1, "running": 0, "waiting": 0, "parked": 0, "parked_bytes": 0}
+        assert told["now"] == counts
+        assert told["total"]["steps"] >= 4
+        text = json.dumps(told)
+        assert not [word for word in ("secret", "model.gguf", someone(7), str(tmp_path)) if word in text]
+
+
+async def test_who_may_see_it(tmp_path: Path) -> None:
+    async with canister_in(tmp_path) as canister:
+        stranger = await dispatch.inspect_engine(canister.canister, someone(3))
+        assert stranger.error is not None
+        assert stranger.error.http_status == 401
+        await canister.call("assignAdminRole", {"principal": someone(3), "role": {"AdminQuery": None}, "note": ""})
+        assert (await dispatch.inspect_engine(canister.canister, someone(3))).error is None
+
+
+async def test_a_restart_measures_nothing(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with canister_in(tmp_path) as canister:
+        await canister.load(model)
+        first: Any = canister.canister.engine_report()
+
+    def never(*_: object) -> Generator[None, None, None]:
+        raise AssertionError("measured again")
+
+    for name in ("measure_kernels", "measure_threads"):
+        monkeypatch.setattr(measuring, name, never)
+    async with canister_in(tmp_path) as canister:
+        await canister.canister.loaded()
+        again: Any = canister.canister.engine_report()
+        assert (again["exact"], again["threads"]) == (first["exact"], first["threads"])
+
+
+async def test_damaged_findings_are_measured_again(tmp_path: Path, model: Path) -> None:
+    async with canister_in(tmp_path) as canister:
+        await canister.load(model)
+        first: Any = canister.canister.engine_report()
+    (tmp_path / "engine.json").write_text("{")
+    async with canister_in(tmp_path) as canister:
+        await canister.canister.loaded()
+        again: Any = canister.canister.engine_report()
+        assert again["exact"] == first["exact"]
+    assert len(json.loads((tmp_path / "engine.json").read_text())) == 1
+
+
+@pytest.mark.parametrize("flags", [("--flash-attn", "on"), ("--cache-type-v", "q8_0")])
+async def test_exact_on_and_flash_attention_are_refused(tmp_path: Path, model: Path, flags: tuple[str, ...]) -> None:
+    async with canister_in(tmp_path, exact="on") as canister:
+        await canister.upload(model, "m.gguf")
+        told = await canister.fails("load_model", {"args": ["--model", "m.gguf", *flags]})
+        assert "exact mode is on" in told
+        assert flags[0] in told
+
+
+async def test_asking_for_flash_attention_wins_over_auto(tmp_path: Path, model: Path) -> None:
+    async with canister_in(tmp_path) as canister:
+        await canister.load(model, "--flash-attn", "on")
+        told: Any = canister.canister.engine_report()
+        assert (told["exact"]["is_exact"], told["exact"]["flash_attention"]) == (False, True)
+        assert "--flash-attn on" in told["exact"]["why"]
