@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def main(n_callers: int = 200, minutes: float = 1.0, n_flood: int = 200, json_fi
     for line in [*report.wrong[:5], *report.errors[:5]]:
         print(f"  ! {line}")
     if json_file is not None:
-        json_file.write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(vars(report), indent=1) + "\n", encoding="utf-8")
     return report
 
 
