@@ -6,6 +6,7 @@ this process that ends. stdin: {"file", "params", "memory_bytes", "seconds"}; st
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -74,7 +75,9 @@ def _limit(memory_bytes: int, seconds: int) -> None:
         except (OSError, ValueError):
             continue  # not every system knows every limit
     if sys.platform == "linux":
-        Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, let it be this process
+        # If memory runs out, let it be this process; a confined server's child may not say so.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.make_bench_model import SHAPES, write
 from tests.bench import suite
 from tests.bench.http_client import HttpError
 from tests.bench.memory import kv_bytes_per_token
 from tests.bench.results import Row, read
-from tests.bench.servers import BenchError, Ours, known, words
+from tests.bench.servers import BenchError, Ours, ends_by_itself, known, words
 from tests.bench.suite import Bench, Options, alternating, begin, together, tokens_per_second
 from tests.harness import CHAT_MODEL
 
@@ -150,3 +152,15 @@ def test_flags_of_other_versions_are_left_out() -> None:
     assert known("--slots", "3") == ("--slots", "3")
     assert known("--slot", "3") == ()
     assert known("--no-such-flag", "3") == ()
+
+
+def test_a_made_model_goes_on_without_end_on_a_server_as_users_start_it(tmp_path: Path) -> None:
+    """It is no shipped model: the server tries it in a child process of its own first."""
+    shape = dataclasses.replace(SHAPES["kv05"], n_layers=2, n_vocab=1600, n_text=1500)
+    model = write(tmp_path / "made.gguf", shape)
+    assert not ends_by_itself(model)
+    with Ours("ours", model, n_ctx=256, slots=1, threads=1) as server:
+        chat = server.chat("made")
+        begin(server, [chat], [words(5, 1)])
+        assert tokens_per_second(server, [chat], 2, 100) > 0
+        chat.close()
