@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from canister.engine.grammar_limits import MAX_GRAMMAR_BYTES, MAX_GRAMMAR_GROUPS, check_grammar, check_schema
-from canister.engine.llama import grammar_of_schema
+from canister.engine.samplers import grammar_of_schema
 from canister.errors import BadRequest
 from tests.engine.tiny_models import llama_model
 
@@ -20,14 +20,14 @@ from tests.engine.tiny_models import llama_model
 PARSE = """
 import sys
 from pathlib import Path
-from canister.engine import llama
+from canister.engine import llama, samplers
 llama.start_backend()
 if sys.argv[2] == "unchecked":
-    llama.check_grammar = lambda text: None
+    samplers.check_grammar = lambda text: None
 n = int(sys.argv[3])
 model = llama.Model(Path(sys.argv[1]), "tiny")
 try:
-    llama.Sampler.grammar(model, "root ::= " + "(" * n + '"a"' + ")" * n)
+    samplers.Sampler.grammar(model, "root ::= " + "(" * n + '"a"' + ")" * n)
 except llama.BadRequest as error:
     print("refused", str(error)[:100])
 else:
