@@ -179,6 +179,10 @@ class Settings(BaseSettings):
     log_format: str = Field("auto", description="json, console, or auto: console on a terminal.")
     drain_seconds: float = Field(30.0, ge=0, description="How long running calls may take after SIGTERM.")
 
+    metrics: Literal["controllers", "everybody"] = Field(
+        "controllers",
+        description="Who may read /metrics: sums over all callers, from which one caller could tell what others do.",
+    )
     confine: bool = Field(
         True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."
     )

@@ -165,8 +165,8 @@ def test_without_landlock_nothing_fails(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_a_running_server_is_confined_whole(tmp_path: Path) -> None:
     """Every thread of it; it says so; and it works: calls write, a model is put in place and tried, it restarts."""
     with LocalServer(tmp_path / "data") as server:
-        assert "canister_confined 1.0" in httpx.get(f"{server.url}/metrics").text
         headers = {"Authorization": f"Bearer {server.api_key}"}
+        assert "canister_confined 1.0" in httpx.get(f"{server.url}/metrics", headers=headers).text
         url = f"{server.url}/canisters/llama_cpp/files/some/file"
         assert httpx.put(url, content=b"x", headers=headers).status_code == 200
         statuses = [path.read_text() for path in Path(f"/proc/{server.pid}/task").glob("*/status")]
@@ -175,4 +175,4 @@ def test_a_running_server_is_confined_whole(tmp_path: Path) -> None:
     assert "the kernel refuses writes elsewhere" in (tmp_path / "data" / "serve.err").read_text()
     with LocalServer(tmp_path / "data", "--no-confine") as server:
         assert httpx.get(f"{server.url}/canisters/llama_cpp/files/some/file", headers=headers).content == b"x"
-        assert "canister_confined 0.0" in httpx.get(f"{server.url}/metrics").text
+        assert "canister_confined 0.0" in httpx.get(f"{server.url}/metrics", headers=headers).text

@@ -60,6 +60,7 @@ def serve(
     log_level: Annotated[str | None, _setting("log_level", metavar="LEVEL")] = None,
     log_format: Annotated[str | None, _setting("log_format", metavar="FORMAT")] = None,
     drain_seconds: Annotated[float | None, _setting("drain_seconds", metavar="SECONDS")] = None,
+    metrics: Annotated[str | None, _setting("metrics", metavar="controllers|everybody")] = None,
     confine: Annotated[bool | None, _setting("confine", "--confine/--no-confine")] = None,
 ) -> None:
     """Serve canisters over HTTP until SIGTERM or Ctrl-C.
@@ -108,6 +109,7 @@ def serve(
         log_level=log_level,
         log_format=log_format,
         drain_seconds=drain_seconds,
+        metrics=metrics,
         confine=confine,
     )
 

@@ -14,6 +14,10 @@ from canister.server.auth import caller
 from canister.server.verbs import page
 
 WITHHELD = "its model is not loaded; its controllers are told why"
+METRICS_CLOSED = (
+    "metrics are for the controllers: send 'Authorization: Bearer <API key>' of one, such as that in the server's "
+    "controller.key, or start the server with --metrics everybody"
+)
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -67,8 +71,12 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Metrics in Prometheus' text format."""
-    observed = dispatch.observe(request.app.state.host)
+    """Metrics in Prometheus' text format; for who controls every canister of the server, unless set otherwise."""
+    host: Host = request.app.state.host
+    asks = caller(request)
+    if host.settings.metrics != "everybody" and not all(asks in canister.controllers for canister in host.canisters):
+        return answers.document({"error": METRICS_CLOSED}, 403)
+    observed = dispatch.observe(host)
     return Response(telemetry.metrics_text(observed), media_type=telemetry.METRICS_CONTENT_TYPE)
 
 

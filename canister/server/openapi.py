@@ -214,7 +214,7 @@ _PAGES: Json = {
         ("/canisters", "The canisters of this server.", {"200": "Id, name and state of each"}),
         ("/healthz", "Does the process serve?", {"200": "Yes"}),
         ("/readyz", "Are the models that should be loaded loaded?", {"200": "Yes", "503": "Not yet, with reasons"}),
-        ("/metrics", "Metrics for Prometheus.", {"200": "Text format"}),
+        ("/metrics", "Metrics for Prometheus.", {"200": "Text format", "403": "Not a controller"}),
     )
 } | {
     "/canisters/{canister}/engine": {

@@ -38,7 +38,7 @@ async def test_the_engine_of_a_canister(anonymous: httpx.AsyncClient, controller
     assert (await controller.get("/canisters/nobody/engine")).status_code == 404
 
 
-@pytest.mark.parametrize("path", ["/", "/canisters", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/", "/canisters", "/healthz", "/readyz", "/docs", "/openapi.json"])
 async def test_pages_are_only_read(anonymous: httpx.AsyncClient, path: str) -> None:
     assert (await anonymous.head(path)).status_code == 200
     response = await anonymous.post(path)
@@ -81,9 +81,9 @@ async def test_a_model_that_could_not_be_loaded_again(
     assert "models/x.gguf" not in response.text
 
 
-async def test_metrics(anonymous: httpx.AsyncClient) -> None:
+async def test_metrics(anonymous: httpx.AsyncClient, controller: httpx.AsyncClient) -> None:
     async def count(labels: str) -> float:
-        text = (await anonymous.get("/metrics")).text
+        text = (await controller.get("/metrics")).text
         found = re.search(rf"^canister_requests_total{{{labels}}} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
@@ -96,14 +96,26 @@ async def test_metrics(anonymous: httpx.AsyncClient) -> None:
         before = await count(labels)
         await anonymous.post(path, **({"content": b" " * 1_000_001} if body is None else {"json": body}))
         assert await count(labels) == before + 1
-    assert "canister_request_seconds_bucket" in (await anonymous.get("/metrics")).text
+    assert "canister_request_seconds_bucket" in (await controller.get("/metrics")).text
 
 
-async def test_unknown_names_make_no_series(anonymous: httpx.AsyncClient) -> None:
+async def test_unknown_names_make_no_series(anonymous: httpx.AsyncClient, controller: httpx.AsyncClient) -> None:
     await anonymous.post("/no_such_method_at_all")
     await anonymous.post("/canisters/no_such_canister/health")
-    text = (await anonymous.get("/metrics")).text
+    text = (await controller.get("/metrics")).text
     assert "no_such" not in text
+
+
+async def test_metrics_are_for_controllers(
+    host: Host, anonymous: httpx.AsyncClient, controller: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = await anonymous.get("/metrics")
+    assert refused.status_code == 403
+    assert "--metrics everybody" in refused.json()["error"]
+    assert "canister_" not in refused.text
+    assert (await controller.get("/metrics")).status_code == 200
+    monkeypatch.setattr(host, "settings", host.settings.model_copy(update={"metrics": "everybody"}))
+    assert (await anonymous.get("/metrics")).status_code == 200
 
 
 async def test_request_ids(anonymous: httpx.AsyncClient) -> None:

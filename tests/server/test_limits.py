@@ -73,7 +73,8 @@ async def test_a_flood_is_refused_and_nobody_else_notices(tmp_path: Path) -> Non
             assert await logged(server, "run_update") == n_before + 12 + statuses[200]
             made = await server_caches(server, "flood")
             assert made == statuses[200]
-            metrics = (await flood.get("/metrics")).text
+            async with server.client() as controller:
+                metrics = (await controller.get("/metrics")).text
             assert f'canister_refused_total{{canister="llama_cpp",scope="caller"}} {statuses[429]}.0' in metrics
         calls = server.host.default.admission
         assert (calls.n_running, calls.n_waiting) == (0, 0)

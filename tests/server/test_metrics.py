@@ -47,8 +47,12 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
 async def test_the_figures_of_a_chat(tmp_path: Path, logged: io.StringIO) -> None:
     secret = "zebra-crossing-secret-prompt"
-    async with served(tmp_path, with_model=True, slots=2) as server, server.client("named-caller") as client:
-        before = await scrape(client)
+    async with (
+        served(tmp_path, with_model=True, slots=2) as server,
+        server.client() as controller,
+        server.client("named-caller") as client,
+    ):
+        before = await scrape(controller)
         assert value(before, "canister_ready") == 1
         records = []
         for prompt in (CHAT.format(secret), "", ""):
@@ -56,7 +60,7 @@ async def test_the_figures_of_a_chat(tmp_path: Path, logged: io.StringIO) -> Non
             response = await client.post("/run_update", json={"args": args}, headers={"X-Request-Id": "req-7"})
             records.append(response.json()["Ok"])
         cycles = int(response.headers["x-ic-cycles"])
-        after = await scrape(client)
+        after = await scrape(controller)
 
         def grown(name: str, **labels: str) -> float:
             return value(after, name, **labels) - value(before, name, **labels)
@@ -89,7 +93,7 @@ async def test_the_figures_of_a_chat(tmp_path: Path, logged: io.StringIO) -> Non
         # What is known of the callers stands neither in metrics nor in the log.
         key = client.headers["authorization"].removeprefix("Bearer ")
         controller_key = server.host.key_path.read_text().strip()
-        metrics = (await client.get("/metrics")).text
+        metrics = (await controller.get("/metrics")).text
         principal = server.host.principal_of(key)
         assert principal is not None
         log = logged.getvalue()
