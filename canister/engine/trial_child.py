@@ -11,13 +11,14 @@ import json
 import os
 import resource
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from canister import confine
 from canister.engine.args import RopeParams
-from canister.engine.llama import ModelError
+from canister.engine.llama import UNQUANTIZED, ModelError
 from canister.engine.loading import Loaded, LoadParams, load
 from canister.errors import CanisterError
 
@@ -34,13 +35,22 @@ def main() -> None:
     confine.confine_trial([file, Path("/proc"), Path("/sys"), *(Path(folder) for folder in sys.path if folder)])
     rope = RopeParams(**task["params"].pop("rope"))
     try:
-        use(load(LoadParams(path=file, rope=rope, **task["params"])))
+        for params in attempts(LoadParams(path=file, rope=rope, **task["params"])):
+            use(load(params))
         error = None
     except (CanisterError, MemoryError) as refused:
         error = str(refused) or "not enough memory"
     sys.stdout.write(json.dumps({"error": error}))
     sys.stdout.flush()
     os._exit(0)  # what is left to free is the kernel's
+
+
+def attempts(params: LoadParams) -> list[LoadParams]:
+    """The ways in which the server may run the model, each without the measurements that tell which it will be."""
+    params = replace(params, exact="off", n_threads=1)
+    if params.flash_attn != "auto" or params.type_v not in UNQUANTIZED:
+        return [params]
+    return [replace(params, flash_attn=way) for way in ("off", "on")]
 
 
 def use(loaded: Loaded) -> None:
