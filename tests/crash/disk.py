@@ -169,6 +169,11 @@ def _functions(disk: Disk) -> dict[str, Callable[..., Any]]:
             _real["rename"](source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
             (folder, name), (new_folder, new_name) = os.path.split(old), os.path.split(new)
             node_at = disk.log.node_at
+            if disk.log.node_of(os.stat(new)) is None:
+                # Written by Python's own open(), which is not watched, as what may be lost at any time is.
+                _note_new(disk, new, is_folder=False)
+                disk.note(Write(node_at(new), 0, Path(new).read_bytes()))
+                return
             disk.note(Rename(node_at(folder), name, node_at(new_folder), new_name, node_at(new)))
 
     def removing(real: str) -> Callable[..., None]:
