@@ -169,6 +169,7 @@ def test_a_running_server_is_confined_whole(tmp_path: Path) -> None:
         assert "canister_confined 1.0" in httpx.get(f"{server.url}/metrics", headers=headers).text
         url = f"{server.url}/canisters/llama_cpp/files/some/file"
         assert httpx.put(url, content=b"x", headers=headers).status_code == 200
+        assert (tmp_path / "data").stat().st_mode & 0o077 == 0
         statuses = [path.read_text() for path in Path(f"/proc/{server.pid}/task").glob("*/status")]
         assert len(statuses) > 1
         assert all("NoNewPrivs:\t1" in status for status in statuses)

@@ -127,7 +127,8 @@ def _confine(data_dir: Path) -> None:
 
     temporary = data_dir / "tmp"
     try:
-        temporary.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold keys
+        temporary.mkdir(mode=0o700, exist_ok=True)
     except OSError:
         return  # the start fails at once, and says why
     for name in ("TMPDIR", "SQLITE_TMPDIR"):
