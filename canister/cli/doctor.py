@@ -21,6 +21,7 @@ def doctor(
     Exit code 0: no problem is left. What --repair takes out of the way is moved to quarantine/, never deleted; no
     server may run meanwhile.
     """
+    from canister import confine
     from canister.cli.options import load_settings
     from canister.doctor import examine
     from canister.repair import repair as mend
@@ -41,5 +42,8 @@ def doctor(
         + ("; a server is running" if found.is_running else ""),
         file=sys.stderr,
     )
+    version = confine.abi()
+    words = f"can confine a server (Landlock {version})" if version >= confine.MIN_ABI else "cannot confine a server"
+    print(f"this kernel {words}; whether one is, its log and the metric canister_confined tell", file=sys.stderr)
     if found.problems:
         raise typer.Exit(1)
