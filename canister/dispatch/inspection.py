@@ -29,6 +29,6 @@ async def inspect_engine(canister: Canister, caller: str) -> Reply:
 
     async def handle(call: Call) -> dict[str, object]:
         admin_query(call)
-        return canister.engine_report()
+        return canister.model.report()
 
     return await run(canister, "engine", caller, handle, is_update=False, err=ApiError, is_limited=False)
