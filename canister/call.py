@@ -77,18 +77,18 @@ class Call:
 
     async def engine(self) -> Engine:
         """The loaded model, kept in place until the call is over. NotFound while none is loaded."""
-        await self.canister.loaded()
-        self._held.append(await self.canister.model_gate.enter())
-        if self.canister.engine is None:
+        await self.canister.model.loaded()
+        self._held.append(await self.canister.model.gate.enter())
+        if self.canister.model.engine is None:
             raise NotFound(
                 'No model is loaded. Call load_model first, for instance with args ["--model", "models/model.gguf"].'
             )
-        return self.canister.engine
+        return self.canister.model.engine
 
     async def model_alone(self) -> None:
         """Wait until no call uses the model, and hold new ones back until this call is over."""
-        await self.canister.loaded()
-        self._held.append(await self.canister.model_gate.enter(alone=True))
+        await self.canister.model.loaded()
+        self._held.append(await self.canister.model.gate.enter(alone=True))
 
     # -- instructions and cycles
 

@@ -129,9 +129,9 @@ class Host:
     def not_ready(self) -> dict[str, str]:
         """Why a canister is not ready, for each by name that should have a model and has it not (yet)."""
         own = {
-            canister.name: canister.load_error or "its model is being loaded"
+            canister.name: canister.model.load_error or "its model is being loaded"
             for canister in self.canisters
-            if canister.load_error is not None or not canister.ready
+            if canister.model.load_error is not None or not canister.model.is_ready
         }
         return own | self.pending
 

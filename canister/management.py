@@ -162,8 +162,8 @@ async def canister_status(call: Call, arg: CanisterIdRecord) -> CanisterStatus:
             wasm_memory_threshold=state.wasm_memory_threshold,
             environment_variables=[],
         ),
-        memory_size=canister.heap_bytes() + stable_bytes,
-        memory_metrics=MemoryMetrics(wasm_memory_size=canister.heap_bytes(), stable_memory_size=stable_bytes),
+        memory_size=canister.model.heap_bytes() + stable_bytes,
+        memory_metrics=MemoryMetrics(wasm_memory_size=canister.model.heap_bytes(), stable_memory_size=stable_bytes),
         cycles=max(0, canister.ledger.cycles),
     )
 

@@ -35,13 +35,13 @@ def timeout(harness: Harness, seconds: float | None) -> None:
 
 
 def running(harness: Harness) -> int:
-    assert harness.canister.engine is not None
-    return harness.canister.engine.stats().n_running
+    assert harness.canister.model.engine is not None
+    return harness.canister.model.engine.stats().n_running
 
 
 def waiting(harness: Harness) -> int:
-    assert harness.canister.engine is not None
-    return harness.canister.engine.stats().n_waiting
+    assert harness.canister.model.engine is not None
+    return harness.canister.model.engine.stats().n_waiting
 
 
 def endless(harness: Harness, prompt: str, *flags: str, **more: Any) -> asyncio.Task[Any]:
@@ -83,8 +83,8 @@ async def test_a_new_chat_that_is_cancelled_was_never_there(story: Harness) -> N
     with pytest.raises(asyncio.CancelledError):
         await call
     assert trace(story.canister) == before
-    assert story.canister.engine is not None
-    assert set(story.canister.engine.residents().values()) <= {0}
+    assert story.canister.model.engine is not None
+    assert set(story.canister.model.engine.residents().values()) <= {0}
 
 
 async def test_time_is_over_while_waiting_for_a_slot(story: Harness) -> None:
@@ -132,15 +132,15 @@ async def test_a_waiting_call_is_cancelled_beside_a_running_one(story: Harness) 
     await until(lambda: running(story) == 1)
     others = [endless(story, PROMPT, cache=f"other {i}") for i in range(3)]
     await until(lambda: waiting(story) == 3)
-    assert story.canister.engine is not None
-    assert story.canister.engine.stats().waiting_of_callers == (3,)
-    n_before = story.canister.engine.stats().n_cancelled
+    assert story.canister.model.engine is not None
+    assert story.canister.model.engine.stats().waiting_of_callers == (3,)
+    n_before = story.canister.model.engine.stats().n_cancelled
     for call in others:
         call.cancel()
     results = await asyncio.gather(*others, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
     assert (running(story), waiting(story)) == (1, 0)
-    assert story.canister.engine.stats().n_cancelled == n_before + 3
+    assert story.canister.model.engine.stats().n_cancelled == n_before + 3
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first

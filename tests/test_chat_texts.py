@@ -128,7 +128,7 @@ async def test_the_conversation_of_every_call_is_the_text_of_the_cache(tmp_path:
         start = "<|im_start|>user\nGrüße 🌍 漢字"
 
         def of_cache() -> str:
-            engine = harness.canister.engine
+            engine = harness.canister.model.engine
             assert engine is not None
             [cache] = harness.canister.caches._open.values()
             pieces = (engine.piece(int(token), bool(special)) for token in cache.container.tokens)

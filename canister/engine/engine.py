@@ -26,8 +26,8 @@ from canister.engine.samplers import Candidates
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
 from canister.engine.stats import EngineStats
-from canister.engine.ticket import Outcome, Ticket, hand_over
-from canister.errors import BadRequest, Conflict
+from canister.engine.ticket import Outcome, Ticket, hand_over, settle
+from canister.errors import Conflict
 from canister.telemetry import get_logger
 
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
@@ -47,7 +47,6 @@ class Engine:
         self._thread = thread or self._own_thread or DecodeThread()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._loop = asyncio.get_running_loop()
         self._is_closing = False  # on the loop: no new calls
         self._is_ending = False  # on the thread: end when no call is left
         self._fault: EngineFault | None = None  # after a bug: what all calls get until the engine is closed
@@ -115,7 +114,9 @@ class Engine:
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """Do one call. Cancelling it ends the work and rolls it back before this returns."""
-        self._check(request)
+        if self._is_closing:
+            raise Conflict("The model is being unloaded: try again")
+        request.check(self.info.n_vocab, self.info.n_ctx)
         loop = asyncio.get_running_loop()
         call = Ticket(request, loop, loop.create_future())
         self._post(lambda: self._submit(call))
@@ -190,21 +191,6 @@ class Engine:
             raise Conflict("The model is not loaded any more: call load_model")
         return model
 
-    def _check(self, request: GenerateRequest) -> None:
-        """What would be a fault deep inside is refused here."""
-        if self._is_closing:
-            raise Conflict("The model is being unloaded: try again")
-        n_vocab, n_ctx = self.info.n_vocab, self.info.n_ctx
-        if len(request.prefix) != len(request.prefix_generated):
-            raise ValueError(f"{len(request.prefix)} tokens, {len(request.prefix_generated)} flags")
-        if not len(request.prefix) and not len(request.prompt):
-            raise BadRequest("input is empty")
-        if len(request.prefix) > n_ctx:
-            raise BadRequest(f"The conversation has {len(request.prefix)} tokens, the context {n_ctx}")
-        for tokens in (request.prefix, request.prompt):
-            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
-                raise BadRequest(f"A token beyond the {n_vocab} of the vocabulary")
-
     # -- on the thread: life
 
     @property
@@ -236,7 +222,7 @@ class Engine:
             self._scheduler.remove(call)
             self._settle(call, self._fault)
         self._tell()
-        self._on_loop(self._ready, self._fault)
+        settle(self._ready, self._fault)
 
     @property
     def _has_calls(self) -> bool:
@@ -257,11 +243,11 @@ class Engine:
         except StopIteration as done:
             self._preparing = None
             self._set_up(done.value)
-            self._on_loop(self._ready, None)
+            settle(self._ready, None)
         except Exception as error:
             self._preparing = None
             self._thread.detach(self)
-            self._on_loop(self._ready, error)
+            settle(self._ready, error)
 
     def _set_up(self, loaded: Loaded) -> None:
         info = self._info = loaded.info
@@ -282,7 +268,7 @@ class Engine:
         if self._loaded is not None:
             self._loaded.context.close()
             self._loaded = None
-        self._on_loop(self._closed, None)
+        settle(self._closed, None)
 
     def _begin_end(self, drain: bool) -> None:
         self._is_ending = True
@@ -292,16 +278,6 @@ class Engine:
         if not drain:
             for call in self._calls():
                 self._cancel(call)
-
-    def _on_loop(self, future: asyncio.Future[None], error: Exception | None) -> None:
-        def settle() -> None:
-            if not future.done():
-                future.set_result(None) if error is None else future.set_exception(error)
-
-        try:
-            self._loop.call_soon_threadsafe(settle)
-        except RuntimeError:
-            return  # the loop is closed: nobody waits any more
 
     # -- on the thread: calls
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.sampling import SamplingParams
+from canister.errors import BadRequest
 
 FinishReason = Literal["stop", "length", "instructions", "cancelled", "error"]
 """stop: end of generation or reverse prompt. length: token limit or context. instructions: the budget."""
@@ -80,6 +81,18 @@ class GenerateRequest:
     keep: bool = True
     want_rows: bool = True
     on_tokens: Callable[[list[int]], None] | None = None
+
+    def check(self, n_vocab: int, n_ctx: int) -> None:
+        """Refuse what would be a fault deep inside. BadRequest; ValueError where the caller has a bug."""
+        if len(self.prefix) != len(self.prefix_generated):
+            raise ValueError(f"{len(self.prefix)} tokens, {len(self.prefix_generated)} flags")
+        if not len(self.prefix) and not len(self.prompt):
+            raise BadRequest("input is empty")
+        if len(self.prefix) > n_ctx:
+            raise BadRequest(f"The conversation has {len(self.prefix)} tokens, the context {n_ctx}")
+        for tokens in (self.prefix, self.prompt):
+            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
+                raise BadRequest(f"A token beyond the {n_vocab} of the vocabulary")
 
 
 @dataclass(slots=True)

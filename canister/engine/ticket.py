@@ -93,3 +93,16 @@ def _deliver(batch: list[News]) -> None:
             ticket.done.set_exception(outcome)
         elif outcome is not None:
             ticket.done.set_result(outcome)
+
+
+def settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    """On the engine's thread: give a future of an event loop its end, unless it has one."""
+
+    def end() -> None:
+        if not future.done():
+            future.set_result(None) if error is None else future.set_exception(error)
+
+    try:
+        future.get_loop().call_soon_threadsafe(end)
+    except RuntimeError:
+        return  # the loop is closed: nobody waits any more

@@ -87,7 +87,7 @@ class Plan:
     def meter(self, call: Call, limit: int | None) -> CallMeter:
         """Counts what the run takes."""
         return CallMeter(
-            call.canister.cost_model_of(self.engine),
+            call.canister.model.cost_model_of(self.engine),
             limit=limit,
             policy=call.canister.settings.budget_policy,
             loaded=len(self.chat.tokens),
@@ -190,13 +190,13 @@ async def _engine_for(call: Call, args: RunArgs, arg: InputRecord) -> Engine:
         return await call.engine()
     if not call.is_update:
         engine = await call.engine()
-        if not call.canister.is_loaded_from(args.model):
+        if not call.canister.model.is_loaded_from(args.model):
             raise BadRequest(
                 f"a query cannot load a model: --model {args.model} is not the loaded one; call load_model first"
             )
         return engine
     guards.admin_update(call)
-    if call.canister.is_loaded_with(args):
+    if call.canister.model.is_loaded_with(args):
         return await call.engine()
     return await load(call, args, tuple(arg.args))
 

@@ -47,7 +47,7 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
     Exact as long as the answer does not end earlier; the prompt cache is looked at as it is now.
     """
     plan = await chat.plan(call, InputRecord(args=arg.args), as_update=True)
-    settings, model = call.canister.settings, call.canister.cost_model_of(plan.engine)
+    settings, model = call.canister.settings, call.canister.model.cost_model_of(plan.engine)
     answer_tokens = DEFAULT_ANSWER_TOKENS if arg.answer_tokens is None else arg.answer_tokens
     n_prompt, n_ctx = len(plan.prompt), plan.engine.info.n_ctx
     answer_tokens = min(answer_tokens, n_ctx - n_prompt)

@@ -31,10 +31,10 @@ async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
         call.cost(load_cost(known.size))
         call.check_limit()
     await call.model_alone()
-    engine = await call.canister.load_engine(args)
+    engine = await call.canister.model.load(args)
     call.change(model_args=given)
-    call.on_commit(lambda: call.canister.adopt(engine))
-    call.on_rollback(lambda: call.canister.discard(engine))
+    call.on_commit(lambda: call.canister.model.adopt(engine))
+    call.on_rollback(lambda: call.canister.model.discard(engine))
     return engine
 
 

@@ -31,7 +31,7 @@ async def health(call: Call) -> StatusCodeRecord:
 
 async def ready(call: Call) -> StatusCodeRecord:
     """Is a model loaded, so that inference can begin."""
-    if call.canister.engine is None:
+    if call.canister.model.engine is None:
         raise NotFound("Model not yet loaded")
     return StatusCodeRecord()
 
@@ -44,7 +44,7 @@ async def whoami(call: Call) -> text:
 async def get_memory_status(call: Call) -> MemoryStatusRecord:
     """Bytes of wasm heap that the loaded model would take on the IC, and of stable memory; whole 64 KiB pages."""
     return MemoryStatusRecord(
-        wasm_heap_bytes=_whole_pages(call.canister.heap_bytes()),
+        wasm_heap_bytes=_whole_pages(call.canister.model.heap_bytes()),
         stable_bytes=_whole_pages(call.canister.stable.total_bytes()),
     )
 

@@ -36,10 +36,10 @@ def begin(host: Host, file: Path) -> asyncio.Task[None]:
 
 async def _preload(host: Host, file: Path, target: str) -> None:
     try:
-        await host.default.loaded()
+        await host.default.model.loaded()
         if not await _is_there(host, file, target):
             _check(await dispatch.store_stream(host.default, host.identity.principal, target, 0, _blocks(file)))
-        if not host.default.is_loaded_from(target):
+        if not host.default.model.is_loaded_from(target):
             await _call(host, "load_model", InputRecord(args=["--model", target]))
     except (CanisterError, Trap, OSError) as error:
         host.pending[host.default.name] = f"{file} could not be loaded: {error}"

@@ -27,17 +27,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from canister import telemetry
-from canister.errors import Busy, Conflict, StorageFull, StoreDamaged
-from canister.store.migrations import HEADS, Schema, upgrade
+from canister.errors import Busy, StorageFull, StoreDamaged
+from canister.store.migrations import Schema
+from canister.store.opening import BUSY_SECONDS, make_engine, migrate, use_write_ahead_log
 from canister.store.statements import Prepared, driver_of
 
-BUSY_SECONDS = 30
-N_READERS = 8  # connections kept; more are made when needed
 MAX_GROUP = 64  # jobs that are committed together; so nobody waits for too many others
 
 T = TypeVar("T")
@@ -98,11 +96,11 @@ class Database:
         """
         with self._clear_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._use_write_ahead_log()
-            self._writer = _make_engine(self.path, "BEGIN IMMEDIATE")
-            self._readers = _make_engine(self.path, "BEGIN")
+            use_write_ahead_log(self.path)
+            self._writer = make_engine(self.path, "BEGIN IMMEDIATE")
+            self._readers = make_engine(self.path, "BEGIN")
             try:
-                self._migrate()
+                migrate(self.path, self.schema, self._readers, self._writer)
                 self._connection = self._writer.connect()
                 self._looker = self._readers.connect()
             except BaseException:
@@ -292,42 +290,6 @@ class Database:
         else:
             self.failed = None
 
-    def _use_write_ahead_log(self) -> None:
-        """Switch the file to write-ahead logging, which stays with the file.
-
-        SQLite does not wait when another process does the same at this moment, so this waits.
-        """
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorname[:11] != "SQLITE_BUSY" or time.monotonic() > deadline:
-                    raise
-            finally:
-                connection.close()
-            time.sleep(0.01)
-
-    def _migrate(self) -> None:
-        assert self._writer is not None
-        assert self._readers is not None
-        with self._readers.connect() as connection:
-            if _revision(connection) == HEADS[self.schema]:
-                return
-        with self._writer.connect() as connection:  # alone from here on: BEGIN IMMEDIATE
-            revision = _revision(connection)
-            if revision == HEADS[self.schema]:
-                return
-            if revision is not None and not _is_known(self.schema, revision):
-                raise Conflict(
-                    f"{self.path} has the tables of revision {revision!r}, which this version does not know: it was "
-                    "written by a newer llama-canister, or is not a database of ours; upgrade llama-canister"
-                )
-            upgrade(connection, self.schema)
-            connection.commit()
-
     def _dispose(self) -> None:
         for connection in (self._connection, self._looker):
             if connection is not None:
@@ -362,55 +324,11 @@ class Database:
         return clear
 
 
-def _make_engine(path: Path, begin: str) -> Engine:
-    """An engine whose transactions start with `begin`; sqlite3's own transaction handling is switched off."""
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        poolclass=QueuePool,
-        pool_size=N_READERS,
-        max_overflow=-1,
-        connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
-    )
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA fullfsync = ON")  # macOS: through the drive's cache; elsewhere nothing
-
-    @event.listens_for(engine, "begin")
-    def _begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
 def _roll_back(connection: Connection) -> None:
     connection.rollback()
     driver = driver_of(connection)
     if driver.in_transaction:  # a COMMIT that failed ends the transaction for SQLAlchemy, not always for SQLite
         driver.execute("ROLLBACK")
-
-
-def _revision(connection: Connection) -> str | None:
-    """The revision that Alembic noted in the file; None for a new one."""
-    try:
-        revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
-    except OperationalError as error:
-        if "no such table" in str(error.orig):
-            return None
-        raise
-    return None if revision is None else str(revision)
-
-
-def _is_known(schema: Schema, revision: str) -> bool:
-    from alembic.script import ScriptDirectory
-
-    from canister.store.migrations import make_config
-
-    scripts = ScriptDirectory.from_config(make_config(schema))
-    return any(script.revision == revision for script in scripts.walk_revisions())
 
 
 def _clear_error(path: Path, error: BaseException | None) -> Exception | None:

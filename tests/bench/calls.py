@@ -138,7 +138,7 @@ async def measure_inside(folder: Path, model: Path, n_calls: int) -> dict[str, l
             await run()
             columns.setdefault("dispatch, no prompt sent", []).append(await median(run))
             columns.setdefault("dispatch, as a query", []).append(await median(lambda: run(query=True)))
-            engine = harness.canister.engine
+            engine = harness.canister.model.engine
             assert engine is not None
             request = await bare_request(harness.canister)
             columns.setdefault("engine alone, nothing kept", []).append(await median(partial(engine.generate, request)))

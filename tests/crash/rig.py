@@ -72,7 +72,7 @@ async def running(data_dir: Path, **settings: Any) -> AsyncIterator[Rig]:
     await host.start()
     try:
         for canister in host.canisters:
-            await canister.loaded()
+            await canister.model.loaded()
         yield Rig(host)
     finally:
         await host.stop(5)

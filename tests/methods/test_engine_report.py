@@ -55,7 +55,7 @@ async def test_who_may_see_it(tmp_path: Path) -> None:
 async def test_a_restart_measures_nothing(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with canister_in(tmp_path) as canister:
         await canister.load(model)
-        first: Any = canister.canister.engine_report()
+        first: Any = canister.canister.model.report()
 
     def never(*_: object) -> Generator[None, None, None]:
         raise AssertionError("measured again")
@@ -63,19 +63,19 @@ async def test_a_restart_measures_nothing(tmp_path: Path, model: Path, monkeypat
     for name in ("measure_kernels", "measure_threads"):
         monkeypatch.setattr(measuring, name, never)
     async with canister_in(tmp_path) as canister:
-        await canister.canister.loaded()
-        again: Any = canister.canister.engine_report()
+        await canister.canister.model.loaded()
+        again: Any = canister.canister.model.report()
         assert (again["exact"], again["threads"]) == (first["exact"], first["threads"])
 
 
 async def test_damaged_findings_are_measured_again(tmp_path: Path, model: Path) -> None:
     async with canister_in(tmp_path) as canister:
         await canister.load(model)
-        first: Any = canister.canister.engine_report()
+        first: Any = canister.canister.model.report()
     (tmp_path / "engine.json").write_text("{")
     async with canister_in(tmp_path) as canister:
-        await canister.canister.loaded()
-        again: Any = canister.canister.engine_report()
+        await canister.canister.model.loaded()
+        again: Any = canister.canister.model.report()
         assert again["exact"] == first["exact"]
     assert len(json.loads((tmp_path / "engine.json").read_text())) == 1
 
@@ -92,6 +92,6 @@ async def test_exact_on_and_flash_attention_are_refused(tmp_path: Path, model: P
 async def test_asking_for_flash_attention_wins_over_auto(tmp_path: Path, model: Path) -> None:
     async with canister_in(tmp_path) as canister:
         await canister.load(model, "--flash-attn", "on")
-        told: Any = canister.canister.engine_report()
+        told: Any = canister.canister.model.report()
         assert (told["exact"]["is_exact"], told["exact"]["flash_attention"]) == (False, True)
         assert "--flash-attn on" in told["exact"]["why"]

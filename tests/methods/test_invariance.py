@@ -73,7 +73,7 @@ async def in_many_calls(
 
 
 def forget_all(harness: Harness) -> None:
-    stable, engine = harness.canister.stable, harness.canister.engine
+    stable, engine = harness.canister.stable, harness.canister.model.engine
     assert engine is not None
     for entry in stable.walk(".canister_cache", 0) or []:
         engine.forget(entry.path)

@@ -47,7 +47,7 @@ def limited(harness: Harness, limit: int | None, **more: Any) -> None:
 
 async def fixed_and_token(harness: Harness) -> tuple[int, int]:
     """Instructions of a call that decodes nothing, and about those of one more token at the end of the context."""
-    model = harness.canister.cost_model
+    model = harness.canister.model.cost_model
     assert model is not None
     fixed = model.clear + model.session(model.context.n_ctx) + model.pagein + model.base
     step = (model.decode(model.context.n_ctx - 1, 1)) // 10**7 + model.sample(penalized=True) + 1

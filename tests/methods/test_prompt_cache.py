@@ -76,7 +76,7 @@ async def test_the_sidecar_names_format_and_model_and_travels(story: Harness) ->
     await story.run(JOE, *GREEDY, "-n", "3")
     assert await files_in(story) == ["prompt.cache", "prompt.cache.icppfmt"]
     stamp = story.canister.stable.read(CACHE + ".icppfmt", 0, 1000).decode().splitlines()
-    assert stamp[1] == story.canister.engine.info.description  # type: ignore[union-attr]
+    assert stamp[1] == story.canister.model.engine.info.description  # type: ignore[union-attr]
     await story.call("copy_prompt_cache", {"from": "prompt.cache", "to": "/deep/er/copy"})
     assert "deep/er/copy.icppfmt" in await files_in(story)
     copied = await story.run("", *GREEDY, "-n", "3", cache="deep/er/copy")

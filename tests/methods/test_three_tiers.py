@@ -31,13 +31,13 @@ async def story_in(folder: Path, **settings: Any) -> AsyncIterator[Harness]:
     async with canister_in(folder, **settings) as harness:
         if harness.canister.state.model_args is None:
             await harness.load(STORY_MODEL, "--ctx-size", "512")
-        await harness.canister.loaded()
+        await harness.canister.model.loaded()
         yield harness
 
 
 def stats(harness: Harness) -> EngineStats:
-    assert harness.canister.engine is not None
-    return harness.canister.engine.stats()
+    assert harness.canister.model.engine is not None
+    return harness.canister.model.engine.stats()
 
 
 async def tell(harness: Harness, n_calls: int, *flags: str) -> list[str]:

@@ -72,7 +72,7 @@ async def test_ready(
 async def test_a_model_that_could_not_be_loaded_again(
     anonymous: httpx.AsyncClient, controller: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host.default, "load_error", "models/x.gguf is not a GGUF file")
+    monkeypatch.setattr(host.default.model, "load_error", "models/x.gguf is not a GGUF file")
     response = await controller.get("/readyz")
     assert response.status_code == 503
     assert response.json()["canisters"] == {"llama_cpp": "models/x.gguf is not a GGUF file"}

@@ -44,8 +44,8 @@ class Served:
 
     @property
     def stats(self) -> EngineStats:
-        assert self.host.default.engine is not None
-        return self.host.default.engine.stats()
+        assert self.host.default.model.engine is not None
+        return self.host.default.model.engine.stats()
 
     @property
     def is_idle(self) -> bool:

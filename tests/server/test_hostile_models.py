@@ -61,9 +61,9 @@ async def test_a_client_that_goes_away_ends_the_trial(host: Host, tmp_path: Path
     await dispatch.store_stream(host.default, controller, "models/endless.gguf", 0, blocks(endless))
     method = dispatch.find_method(host.default, "load_model")
     argument = InputRecord(args=["--model", "models/endless.gguf"])
-    n_tried = host.default.trials.n_tried
+    n_tried = host.default.model.trials.n_tried
     call = asyncio.create_task(dispatch.execute(host.default, method, controller, lambda: argument))
-    while host.default.trials.n_tried == n_tried:  # noqa: ASYNC110
+    while host.default.model.trials.n_tried == n_tried:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -35,7 +35,7 @@ async def test_it_is_uploaded_and_loaded_once(tmp_path: Path) -> None:
     for _ in range(2):
         async with serving(tmp_path / "data", model) as host:
             assert host.not_ready() == {}
-            assert host.default.is_loaded_from("models/story.gguf")
+            assert host.default.model.is_loaded_from("models/story.gguf")
             stored.append(host.default.stable.stat("models/story.gguf"))
     assert stored[0] == stored[1]
 
@@ -50,7 +50,7 @@ async def test_a_changed_file_is_loaded_anew(tmp_path: Path) -> None:
     async with serving(tmp_path / "data", model) as host:
         assert host.not_ready() == {}
         assert host.default.stable.stat("models/story.gguf") != first
-        assert host.default.is_loaded_from("models/story.gguf")
+        assert host.default.model.is_loaded_from("models/story.gguf")
 
 
 async def test_a_file_that_is_no_model(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from canister.errors import Busy, Conflict, StorageFull, StoreDamaged
-from canister.store import db
+from canister.store import opening
 from canister.store.db import Database
 from canister.store.migrations import HEADS, Schema, make_config
 from canister.store.tables import api_keys, canister_metadata, server_metadata, settings
@@ -270,7 +270,7 @@ def test_a_full_disk(database: Database) -> None:
 
 
 def test_a_database_that_somebody_else_keeps(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(db, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.05)
     impatient = Database(database.path, "canister")
     impatient.open()
     try:

@@ -1,0 +1,29 @@
+"""One message, from the door to the commit. Every transport ends here.
+
+    place → guard → arguments → handler → instruction limit → commit everything, or nothing → reply | reject
+
+`turns.py` says whose turn it is, `execution.py` runs a handler and commits; above them is what a door asks for: a
+method that is run at once (`requests.py`), a message that may come more than once (`messages.py`), a file of any size
+(`streams.py`), a look at the server (`inspection.py`).
+"""
+
+from canister.dispatch.execution import Recorder, Reply
+from canister.dispatch.inspection import inspect, inspect_engine, observe
+from canister.dispatch.messages import find_message, submit
+from canister.dispatch.requests import argument_bytes, execute, find_method
+from canister.dispatch.streams import read_stream, store_stream
+
+__all__ = [
+    "Recorder",
+    "Reply",
+    "argument_bytes",
+    "execute",
+    "find_message",
+    "find_method",
+    "inspect",
+    "inspect_engine",
+    "observe",
+    "read_stream",
+    "store_stream",
+    "submit",
+]

@@ -1,0 +1,82 @@
+"""Messages that may come more than once: run the first time, answered from what was recorded after that."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from canister import telemetry
+from canister.dispatch.execution import Reply
+from canister.dispatch.requests import execute_in_turn
+from canister.dispatch.turns import NoPlace, place_for, turn
+from canister.errors import CanisterStopping, Trap
+from canister.ingress import Answer, Known, Message
+
+if TYPE_CHECKING:
+    from canister.admission import Place
+    from canister.canister import Canister
+    from canister.interface import Method
+    from canister.store.transaction import Transaction
+
+
+def submit(
+    canister: Canister,
+    method: Method,
+    message: Message,
+    decode: Callable[[], object],
+    encode: Callable[[Reply], bytes],
+) -> asyncio.Future[Answer]:
+    """Run one method for a message that may come more than once: the second time, its answer is given again.
+
+    The call goes on when nobody waits for it. Raises CanisterStopping, which the future may have too,
+    CanisterUnavailable, and for a new message CallerBusy or CanisterBusy.
+    """
+    canister.check_available()
+    if not method.runs_stopped:
+        canister.check_started()
+
+    places: list[Place | NoPlace] = []
+
+    def begin() -> Callable[[], Awaitable[Answer]]:
+        place = place_for(canister, method.guard, message.caller, counted_as=method.name)
+        places.append(place)
+        return functools.partial(run, place)
+
+    async def run(place: Place | NoPlace) -> Answer:
+        committed: list[Answer] = []
+
+        def record(transaction: Transaction, outcome: Reply | Trap) -> None:
+            answer = _answer(outcome, encode)
+            canister.ingress.record(transaction, message, answer)
+            transaction.on_commit(lambda: committed.append(answer))
+
+        outcome: Reply | Trap
+        with telemetry.counted(canister.name, method.name) as counted:
+            try:
+                async with turn(canister, method, place) as due:
+                    outcome = await execute_in_turn(canister, method, message.caller, decode, record, due)
+                counted.is_ok = outcome.error is None
+            except CanisterStopping:
+                raise
+            except Trap as trap:
+                outcome = trap
+        if not committed:
+            committed.append(_answer(outcome, encode))
+            await canister.ingress.record_alone(message, committed[0])
+        return committed[0]
+
+    future = canister.ingress.submit(message, begin)
+    for place in places:  # also when it was cancelled before it began
+        future.add_done_callback(lambda _, place=place: place.leave())  # type: ignore[misc]
+    return future
+
+
+def find_message(canister: Canister, id: bytes) -> Known | None:
+    """What is known of a message that came to `submit`; nothing while the canister is not available."""
+    return None if canister.fault is not None else canister.ingress.find(id)
+
+
+def _answer(outcome: Reply | Trap, encode: Callable[[Reply], bytes]) -> Answer:
+    return Answer.rejected(outcome) if isinstance(outcome, Trap) else Answer(encode(outcome))

@@ -1,0 +1,82 @@
+"""A method of the interface, found by its name and run at once; its argument is decoded after the guard."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from canister.call import Call
+from canister.dispatch.execution import Recorder, Reply, admit, run
+from canister.dispatch.turns import place_for, turn
+from canister.errors import MethodNotFound
+from canister.interface import BY_NAME, Method, Mode
+from canister.records import Record
+
+if TYPE_CHECKING:
+    from canister.canister import Canister
+
+
+def find_method(canister: Canister, name: str, mode: Mode = "update") -> Method:
+    """The row of the interface table; MethodNotFound names the nearest. Queries can be called as updates as well."""
+    method = BY_NAME.get(name)
+    if method is None or (mode == "query" and method.mode != "query"):
+        near = [] if name in BY_NAME else difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise MethodNotFound(f"Error from Canister {canister.id}: Canister has no {mode} method '{name[:100]}'.{hint}")
+    return method
+
+
+async def execute(
+    canister: Canister,
+    method: Method,
+    caller: str,
+    decode: Callable[[], object],
+    record: Recorder | None = None,
+) -> Reply:
+    """Run one method, when it is its caller's turn.
+
+    decode: makes the argument from what the door received; called after the guard, and only if the method takes one.
+    record: for updates; not called when nothing is committed. Raises Trap for a reject.
+    """
+    async with turn(canister, method, place_for(canister, method.guard, caller)) as due:
+        return await execute_in_turn(canister, method, caller, decode, record, due)
+
+
+async def execute_in_turn(
+    canister: Canister,
+    method: Method,
+    caller: str,
+    decode: Callable[[], object],
+    record: Recorder | None,
+    due: float | None,
+) -> Reply:
+    """As `execute`, for who has had to wait for its turn already; due: when its time is over."""
+
+    async def handle(call: Call) -> object:
+        admit(call, method.guard, runs_stopped=method.runs_stopped)
+        if method.arg is None:
+            value = await method.handler(call)
+        else:
+            arg = decode()
+            call.request_bytes = argument_bytes(arg)
+            value = await method.handler(call, arg)
+        if record is not None and call.is_update:
+            record(call.tx, Reply(value))
+        return value
+
+    is_update = method.mode == "update"
+    return await run(canister, method.name, caller, handle, is_update=is_update, err=method.err, record=record, due=due)
+
+
+def argument_bytes(value: object) -> int:
+    """Size of an argument, by its contents: the same through every door, whatever form it came in."""
+    if isinstance(value, str):
+        return len(value.encode(errors="surrogatepass"))
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Record):
+        return sum(argument_bytes(getattr(value, name)) for name in type(value).model_fields)
+    if isinstance(value, list):
+        return sum(map(argument_bytes, value))
+    return 0 if value is None else 8

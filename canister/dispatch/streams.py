@@ -1,0 +1,104 @@
+"""Files of any size, as streams: an upload is committed block by block, a download reads what was committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from canister.call import Call
+from canister.dispatch.execution import Reply, admit, run
+from canister.dispatch.turns import stream_place
+from canister.interface import BY_NAME, Guard
+from canister.methods import files
+from canister.records import ApiError, FileUploadRecord
+
+if TYPE_CHECKING:
+    from canister.canister import Canister
+    from canister.methods.files import FileStream
+
+
+async def store_stream(canister: Canister, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:
+    """Upload a file of any size: as `file_upload_chunk`, block by block; each block is committed on its own.
+
+    An upload that breaks off can go on at the size that was confirmed last.
+    """
+    guard = BY_NAME["file_upload_chunk"].guard
+    async with stream_place(canister, guard, caller):
+        return await _store_stream(canister, guard, caller, path, offset, blocks)
+
+
+async def _store_stream(
+    canister: Canister, guard: Guard, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]
+) -> Reply:
+    async def check(call: Call) -> None:
+        guard(call)
+        if offset:
+            resuming.append(asyncio.create_task(files.know_hash(call, path)))
+
+    resuming: list[asyncio.Task[None]] = []
+    # A caller who may not upload is told before anything of the body is read.
+    reply = await run(canister, "file_upload_chunk", caller, check, is_update=False, err=ApiError)
+    if reply.error is not None:
+        return reply
+    try:
+        async with aclosing(files.ahead(files.regrouped(blocks))) as received:  # type: ignore[type-var]  # a generator
+            return await _store_blocks(canister, guard, caller, path, offset, received, resuming)
+    finally:
+        for task in resuming:
+            task.cancel()
+        await asyncio.gather(*resuming, return_exceptions=True)
+
+
+async def _store_blocks(
+    canister: Canister,
+    guard: Guard,
+    caller: str,
+    path: str,
+    position: int,
+    blocks: AsyncIterator[bytes],
+    resuming: Iterable[asyncio.Task[None]],
+) -> Reply:
+    reply = Reply(None)
+    async for block in blocks:
+        # Meanwhile more is received. If it fails, the block will, and tell why.
+        await asyncio.gather(*resuming, return_exceptions=True)
+
+        async def handle(call: Call, block: bytes = block, position: int = position) -> FileUploadRecord:
+            admit(call, guard)
+            call.request_bytes = len(block)
+            return await files.store_block(call, path, block, position)
+
+        async with canister.storing:
+            # A block is as large as suits the disk, so the limit of a message does not apply to it.
+            reply = await run(
+                canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
+            )
+        if reply.error is not None:
+            return reply
+        position += len(block)
+    return reply
+
+
+async def read_stream(canister: Canister, caller: str, path: str) -> FileStream | Reply:
+    """Open a file of stable memory for reading: as `file_download_chunk`, without its limit on size.
+
+    The stream is to be closed, whether it was read or not.
+    """
+    guard = BY_NAME["file_download_chunk"].guard
+
+    async def handle(call: Call) -> FileStream:
+        guard(call)
+        return files.open_stream(call, path, place.leave)
+
+    place = stream_place(canister, guard, caller)
+    try:
+        reply = await run(canister, "file_download_chunk", caller, handle, is_update=False, err=ApiError)
+    except BaseException:
+        place.leave()
+        raise
+    if reply.error is None:
+        return reply.value  # type: ignore[return-value]
+    place.leave()
+    return reply

@@ -1,0 +1,84 @@
+"""Whose turn it is: the place of a caller, for a call or a stream, and the time that a call may take.
+
+A call's time runs while it waits for its turn; it is over before the commit begins, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from canister import telemetry
+from canister.call import Call
+from canister.errors import CallTimeout, CanisterError, Trap
+
+if TYPE_CHECKING:
+    from canister.admission import Place
+    from canister.canister import Canister
+    from canister.interface import Guard, Method
+
+T = TypeVar("T")
+
+
+def place_for(canister: Canister, guard: Guard, caller: str, counted_as: str | None = None) -> Place | NoPlace:
+    """The caller's turn. A timer needs none, nor does who is about to be refused: that takes no time.
+
+    counted_as: method of a request that would not be counted otherwise, should it be refused.
+    """
+    calls = canister.admission
+    if not calls.has_room(caller) and (caller == canister.id or not _lets_in(canister, guard, caller)):
+        return NoPlace()
+    with telemetry.refusals(canister.name, counted_as):
+        return calls.enter(caller)
+
+
+def stream_place(canister: Canister, guard: Guard, caller: str) -> Place | NoPlace:
+    """A place for an upload or a download, at once; none for who is about to be refused. CallerBusy, CanisterBusy."""
+    if not _lets_in(canister, guard, caller):
+        return NoPlace()
+    with telemetry.refusals(canister.name):
+        return canister.streams.enter(caller)
+
+
+def _lets_in(canister: Canister, guard: Guard, caller: str) -> bool:
+    try:
+        guard(Call(canister, "", caller, is_update=False))
+    except (CanisterError, Trap):
+        return False
+    return True
+
+
+class NoPlace(AbstractAsyncContextManager[None]):
+    """For work that takes nobody's turn."""
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def leave(self) -> None: ...
+
+
+def due_of(canister: Canister) -> float | None:
+    """When the time of a call that begins now is over, by the event loop's clock; None: never."""
+    seconds = canister.settings.call_timeout
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+
+async def in_time(canister: Canister, method: str, due: float | None, work: Awaitable[T]) -> T:
+    """Raises CallTimeout when the time of a call is over before its commit begins; `work` has been cancelled then."""
+    try:
+        async with asyncio.timeout_at(due) as deadline:
+            return await work
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        raise CallTimeout(canister.id, method, canister.settings.call_timeout or 0.0) from error
+
+
+@asynccontextmanager
+async def turn(canister: Canister, method: Method, place: Place | NoPlace) -> AsyncIterator[float | None]:
+    """Have the place once it is the caller's turn; tells when the time of the call is over. Raises CallTimeout."""
+    due = due_of(canister)
+    async with AsyncExitStack() as held:
+        await in_time(canister, method.name, due, held.enter_async_context(place))
+        yield due

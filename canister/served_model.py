@@ -1,0 +1,266 @@
+"""The model that a canister serves: loaded from its stable memory, exchanged for another, loaded again at a start.
+
+It decides nothing about calls: who may use the model or exchange it, and when, is for those who hold its `gate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from canister.config import Settings
+from canister.cost_model import CostModel
+from canister.engine.args import RunArgs, parse
+from canister.engine.decode_thread import DecodeThread
+from canister.engine.engine import Engine, LoadParams
+from canister.engine.gguf import read_gguf
+from canister.engine.loading import default_ram_bytes
+from canister.engine.report import report
+from canister.engine.trial import Trials, path_of_descriptor
+from canister.errors import BadRequest, CanisterError, Conflict, NotFound
+from canister.estimate import context_of
+from canister.locks import Gate
+from canister.model_shape import read_shape
+from canister.shipped import shipped_sha256
+from canister.store.stable import FileInfo, StableMemory
+from canister.telemetry import get_logger
+
+log = get_logger(__name__)
+
+FINDINGS_NAME = "engine.json"  # what was measured of models; may be deleted at any time
+BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
+
+
+class ServedModel:
+    """name: of the canister, for the log. folder: where `engine.json` is, and notes on what was tried.
+
+    replaced: called when another model takes the place; what was kept of the one before is of no use from then on.
+    decode_thread: shared with others; None: each engine has one of its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        stable: StableMemory,
+        settings: Settings,
+        replaced: Callable[[], None],
+        decode_thread: DecodeThread | None = None,
+    ) -> None:
+        self._name = name
+        self._folder = folder
+        self._stable = stable
+        self._settings = settings
+        self._replaced = replaced
+        self._decode_thread = decode_thread
+        self.gate = Gate()
+        self.trials = Trials(folder / "tried", shipped_sha256())
+        self.engine: Engine | None = None
+        self.load_error: str | None = None
+        self.cost_model: CostModel | None = None  # of the loaded model
+        self._engine_key: _EngineKey | None = None
+        self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines that are not adopted yet
+        self._loading: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- life
+
+    def begin_loading(self, model_args: tuple[str, ...]) -> None:
+        """Begin to load the model that was loaded before a restart."""
+        self._loading = asyncio.create_task(self._load_again(model_args))
+
+    async def _load_again(self, model_args: tuple[str, ...]) -> None:
+        try:
+            args = parse(model_args)
+            self.adopt(await self.load(args))
+        except CanisterError as error:
+            self.load_error = str(error)
+            log.error("the model could not be loaded again", canister=self._name, reason=str(error))
+
+    async def loaded(self) -> None:
+        """Wait until the model that was loaded before a restart is back, or could not be loaded."""
+        if self._loading is not None and not self._loading.done():
+            await asyncio.shield(self._loading)
+
+    async def close(self) -> None:
+        """Give up what is being loaded, and free what is loaded."""
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.gather(self._loading, return_exceptions=True)
+        if self._background:
+            await asyncio.gather(*self._background, return_exceptions=True)
+        if self.engine is not None:
+            await self.engine.close()
+            self.engine = None
+
+    # -- loading
+
+    async def load(self, args: RunArgs) -> Engine:
+        """A new engine for the model and context of these flags; the one in use stays. NotFound, BadRequest.
+
+        The file is loaded here only after a child process has survived loading the same bytes.
+        """
+        path = args.model or ""
+        known = self._stable.stat(path)
+        if known is None or known.kind != "file":
+            raise NotFound(f"cannot load model {path}: there is no such file in stable memory; upload it first")
+        file = self._stable.physical(path)
+        cost_model = await self._cost_model(file, path, args)
+        params = LoadParams(
+            path=file,
+            name=path,
+            model_id=await self._model_id(path, file),
+            n_ctx=args.ctx_size,
+            n_batch=args.batch_size,
+            n_ubatch=args.ubatch_size,
+            type_k=args.cache_type_k,
+            type_v=args.cache_type_v,
+            flash_attn=args.flash_attn,
+            rope=args.rope,
+            n_slots=self._settings.slots,
+            n_threads=self._settings.threads,
+            ram_bytes=default_ram_bytes() if self._settings.ram_cache is None else self._settings.ram_cache,
+            max_pause_ms=self._settings.max_pause_ms,
+            exact=self._settings.exact,
+            findings=self._folder / FINDINGS_NAME,
+        )
+        # Held open, so that what was tried is what is loaded, even if another file takes its name meanwhile.
+        opened = await asyncio.to_thread(self._stable.open_file, path)
+        try:
+            if opened.info != known:
+                raise Conflict(f"cannot load model {path}: it was changed meanwhile; load it again")
+            params = dataclasses.replace(params, path=path_of_descriptor(opened.fd, file))
+            await self.trials.check(params, opened.fd)
+            engine = await Engine.load(params, self._decode_thread)
+        finally:
+            os.close(opened.fd)
+        self._known[engine] = _EngineKey.of(known, args), cost_model
+        return engine
+
+    async def _cost_model(self, file: Path, path: str, args: RunArgs) -> CostModel:
+        """What calls on this model cost, from the file's header and tensor list."""
+        try:
+            header = await asyncio.to_thread(read_gguf, file)
+            shape = read_shape(header)
+        except BadRequest as error:
+            raise BadRequest(f"cannot load model {path}: {error}") from error
+        if header.metadata.get("split.count", 1) != 1:
+            # llama.cpp would open the others by their names, whatever they hold by then.
+            raise BadRequest(f"cannot load model {path}: it is split; join its parts: llama-gguf-split --merge")
+        return CostModel(shape, context_of(args, shape), self._settings.page_cost)
+
+    async def _model_id(self, path: str, file: Path) -> bytes:
+        """SHA-256 of the model file: known from its upload, else computed."""
+        upload, known = self._stable.upload(path), self._stable.stat(path)
+        if upload is not None and known is not None and upload.size == known.size:
+            return bytes.fromhex(upload.sha256)
+
+        def digest() -> bytes:
+            with file.open("rb") as opened:
+                return hashlib.file_digest(opened, "sha256").digest()
+
+        return await asyncio.to_thread(digest)
+
+    def adopt(self, engine: Engine) -> None:
+        """Use this engine from now on, and close the one before."""
+        before, self.engine = self.engine, engine
+        self._engine_key, self.cost_model = self._known.pop(engine)
+        self.load_error = None
+        self._replaced()
+        if before is not None:
+            self.discard(before)
+        log.info("model loaded", canister=self._name, model=engine.info.description, n_ctx=engine.info.n_ctx)
+
+    def discard(self, engine: Engine) -> None:
+        """Close an engine that is not in use, in the background."""
+        self._known.pop(engine, None)
+        task = asyncio.get_running_loop().create_task(engine.close())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- what is known
+
+    @property
+    def is_ready(self) -> bool:
+        """True when the model is loaded, or could not be, or there is none to load."""
+        return self._loading is None or self._loading.done()
+
+    def is_loaded_from(self, path: str) -> bool:
+        """Is this file of stable memory the loaded model?"""
+        known = self._stable.stat(path)
+        return known is not None and self._engine_key is not None and self._engine_key.file_id == known.id
+
+    def is_loaded_with(self, args: RunArgs) -> bool:
+        """Is the model of these flags loaded already, with the same context?"""
+        known = self._stable.stat(args.model or "")
+        return known is not None and self._engine_key == _EngineKey.of(known, args)
+
+    def cost_model_of(self, engine: Engine) -> CostModel:
+        """What calls on this engine cost: the loaded one, or one that a call is just loading."""
+        if engine is self.engine and self.cost_model is not None:
+            return self.cost_model
+        return self._known[engine][1]
+
+    def heap_bytes(self) -> int:
+        """Wasm heap that the loaded model would take on the IC (rough: the cost model's formula)."""
+        return BASE_HEAP_BYTES if self.cost_model is None else self.cost_model.heap_bytes
+
+    def report(self) -> dict[str, object]:
+        """How the loaded model is run, and what the engine is doing; without one, why there is none."""
+        if self.engine is None:
+            return {"model": None, "reason": self.load_error or ("none" if self.is_ready else "it is being loaded")}
+        return report(self.engine.info, self.engine.stats())
+
+    def observed(self) -> dict[str, float]:
+        """What the metrics say of the engine, if there is one."""
+        engine = self.engine
+        if engine is None:
+            return {}
+        stats = engine.stats()
+        return {
+            "canister_engine_slots": stats.n_slots,
+            "canister_engine_resident": stats.n_resident,
+            "canister_engine_kv_tokens": sum(engine.residents().values()),
+            "canister_engine_kv_capacity_tokens": stats.n_slots * engine.info.n_ctx,
+            "canister_engine_running": stats.n_running,
+            "canister_engine_waiting": stats.n_waiting,
+            "canister_engine_steps_total": stats.n_steps,
+            "canister_engine_rows_total": stats.n_rows,
+            "canister_engine_prompt_tokens_total": stats.n_prompt_tokens,
+            "canister_engine_slot_tokens_total": stats.sources.slot,
+            "canister_engine_memory_tokens_total": stats.sources.memory,
+            "canister_engine_disk_tokens_total": stats.sources.disk,
+            "canister_engine_shared_tokens_total": stats.sources.shared,
+            "canister_engine_parked": stats.n_parked,
+            "canister_engine_parked_bytes": stats.parked_bytes,
+            "canister_engine_busy_seconds_total": stats.busy_seconds,
+        }
+
+
+class _EngineKey(NamedTuple):
+    """What a model was loaded from and with; the same key, the same engine."""
+
+    file_id: int
+    modified_ns: int
+    context: tuple[object, ...]
+
+    @classmethod
+    def of(cls, file: FileInfo, args: RunArgs) -> _EngineKey:
+        return cls(
+            file.id,
+            file.modified_ns,
+            (
+                args.ctx_size,
+                args.batch_size,
+                args.ubatch_size,
+                args.cache_type_k,
+                args.cache_type_v,
+                args.flash_attn,
+                args.rope,
+            ),
+        )
