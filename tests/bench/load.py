@@ -1,9 +1,11 @@
-"""Many callers at once, each in two chats of its own and one of them flooding: is every reply the right one?
+"""Many callers at once, each in two chats of its own, and one more that floods: is every reply the right one?
 
     python -m tests.bench.load [--callers 200] [--minutes 10] [--flood 200] [--json FILE]
 
 Every chat is first held alone, call by call; under load each reply has to be that very record. Callers that are told to
-come again (429, 503) do. The flooder never waits, so that it shows what others notice of it: nothing but their turn.
+come again (429, 503) do. The flooder never waits, so that it shows what others notice of it: nothing but their turn. It
+is a process of its own (`flooder.py`), and every caller has a client of its own: what the clients cost one another is
+not the server's. httpx looks through all of a client's requests and connections whenever one of them ends.
 The server's memory is looked at every second; growth is told from the end of the first fifth on, when caches are full.
 """
 
@@ -13,10 +15,13 @@ import argparse
 import asyncio
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,11 +75,13 @@ class Chat:
         return (2 * self.caller + self.number) % MAX_TEXTS
 
     async def call(self, http: httpx.AsyncClient, n: int, cache: str) -> httpx.Response:
+        return await self.post(http, "run_update", self.arguments(n, cache))
+
+    def arguments(self, n: int, cache: str) -> list[str]:
         is_begun = n > 0 and not self.expected[n - 1]["n_prompt_tokens_remaining"]
         prompt = "" if is_begun else PROMPT.format(f"{NAMES[self.text % len(NAMES)]}{self.text}")
         args = ["--prompt-cache", cache, "--prompt-cache-all", "--temp", "0.8", "--ignore-eos", "-sp"]
-        args += ["--seed", str(self.text), "-p", prompt]
-        return await self.post(http, "run_update", args)
+        return [*args, "--seed", str(self.text), "-p", prompt]
 
     async def post(self, http: httpx.AsyncClient, method: str, args: list[str]) -> httpx.Response:
         return await http.post(f"/{method}", json={"args": args}, headers={"Authorization": f"Bearer {self.key}"})
@@ -120,8 +127,8 @@ async def load(folder: Path, n_callers: int, seconds: float, n_flood: int, *flag
                 key = keys.create(f"caller-{n}")
                 chats.append([Chat(n, m, key, texts[(2 * n + m) % MAX_TEXTS]) for m in range(2)])
             flooder = Chat(n_callers, 0, keys.create("flooder"), [])
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        async with httpx.AsyncClient(base_url=server.url, timeout=300, limits=limits, trust_env=False) as http:
+        async with AsyncExitStack() as stack:
+            http = await stack.enter_async_context(client(server.url))
             await until_ready(http)
             headers = {"Authorization": f"Bearer {server.api_key}"}
             for method, arg in (
@@ -132,16 +139,15 @@ async def load(folder: Path, n_callers: int, seconds: float, n_flood: int, *flag
             for own in chats:
                 for chat in own:
                     await chat.alone(http)
+            callers = [(await stack.enter_async_context(client(server.url)), own) for own in chats]
             print(f"texts known; {n_callers} callers for {seconds:.0f} s, then they end their chats", file=sys.stderr)
-            started = time.perf_counter()
-            end = started + seconds
             watching = asyncio.create_task(watch(server.pid, report))
-            flooding = [asyncio.create_task(flood(http, flooder, report, n)) for n in range(n_flood)]
-            await asyncio.gather(*(talk(http, own, report, end) for own in chats))
-            report.seconds = time.perf_counter() - started
-            for task in (watching, *flooding):
-                task.cancel()
-            await asyncio.gather(watching, *flooding, return_exceptions=True)
+            async with flooding(server.url, flooder, n_flood, report):
+                started = time.perf_counter()
+                await asyncio.gather(*(talk(http, own, report, started + seconds) for http, own in callers))
+                report.seconds = time.perf_counter() - started
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
     return report
 
 
@@ -196,15 +202,33 @@ async def checked(http: httpx.AsyncClient, chat: Chat, n: int, report: Report) -
         report.wrong.append(f"{name}: {differing}: {record} instead of {chat.expected[n]}")
 
 
-async def flood(http: httpx.AsyncClient, chat: Chat, report: Report, number: int) -> None:
-    while True:
-        try:
-            response = await chat.call(http, 0, f"flood-{number}")
-        except httpx.HTTPError as error:
-            report.errors.append(f"flooder: {error!r}")
-            return
-        report.flood_statuses[str(response.status_code)] += 1
-        await asyncio.sleep(0.2)
+@asynccontextmanager
+async def flooding(url: str, chat: Chat, n_calls: int, report: Report) -> AsyncIterator[None]:
+    """Meanwhile the flooder has n_calls under way all the time; afterwards the report has what became of them."""
+    if not n_calls:
+        yield
+        return
+    order = {"url": url, "key": chat.key, "n_calls": n_calls, "args": chat.arguments(0, "flood-{}")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.bench.flooder", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(order).encode() + b"\n")
+    await process.stdout.readline()  # all calls are on their way
+    try:
+        yield
+    finally:
+        process.stdin.close()
+        found = await process.stdout.read()
+        await process.wait()
+    told = json.loads(found)
+    report.flood_statuses.update(told["statuses"])
+    report.errors += [f"flooder: {error}" for error in told["errors"]]
+
+
+def client(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=300, trust_env=False, verify=False)  # there is no TLS to set up
 
 
 async def watch(pid: int, report: Report) -> None:
