@@ -208,7 +208,7 @@ async def test_an_accepted_message_goes_on_and_a_query_is_cancelled(served: Serv
 
 
 async def test_a_call_that_takes_too_long_is_rejected(tmp_path: Path) -> None:
-    async with serving(tmp_path, canisters={"llama_cpp": {"call_timeout": 5}}) as served:
+    async with serving(tmp_path, canisters={"llama_cpp": {"call_timeout": 300}}) as served:
         canister = served.host.default
         canister.settings = canister.settings.model_copy(update={"call_timeout": 0.1})
         before = trace(canister)
@@ -282,5 +282,4 @@ async def test_a_download_that_breaks_off_leaves_no_open_file(served: Served, ho
     await client.reader.readuntil(b"\r\n\r\n")
     await until(lambda: bool(open_files(served.host)))
     client.leave(how)
-    await until(lambda: served.is_idle)
-    assert open_files(served.host) == []
+    await until(lambda: served.is_idle and not open_files(served.host))  # a thread that reads closes the file
