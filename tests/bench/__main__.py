@@ -41,6 +41,7 @@ BENCHES = (
     cancel.BENCH,
     memory.BENCH,
 )
+BESIDE_LLAMA_SERVER = ("one_chat", "eight_chats", "many_chats", "restart")  # the others need not wait for its build
 PARTS = (("calls", calls), ("candid", candid), ("ic_door", ic_door), ("meter", meter))
 
 
@@ -54,10 +55,11 @@ def main() -> int:
     given = parser.parse_args()
     options = suite.read_options(given)
     suite.end_by_signal()
-    ours, theirs = peers.both_features(peers.llama_server(options.llama_server))
-    print(f"llama.cpp, ours: {ours}\nllama-server:    {theirs}", flush=True)
-    if ours != theirs:
-        print("They are compiled differently: what is compared is not only us.", file=sys.stderr)
+    if not set(given.only).isdisjoint(BESIDE_LLAMA_SERVER):
+        ours, theirs = peers.both_features(peers.llama_server(options.llama_server))
+        print(f"llama.cpp, ours: {ours}\nllama-server:    {theirs}", flush=True)
+        if ours != theirs:
+            print("They are compiled differently: what is compared is not only us.", file=sys.stderr)
 
     end = time.monotonic() + given.minutes * 60
     failed, left_out = [], []
