@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from canister.engine.sequence import common_prefix
+
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
     from canister.engine.sequence import Tokens
@@ -115,10 +117,3 @@ class ChatTexts:
         while self._n_bytes > self._max_bytes:
             _, oldest = self._known.popitem(last=False)
             self._n_bytes -= oldest.n_bytes
-
-
-def common_prefix(a: Tokens, b: Tokens) -> int:
-    """Length of the longest common prefix."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(a[:n] != b[:n])
-    return int(differ[0]) if len(differ) else n

@@ -43,8 +43,8 @@ class Engine:
 
     def __init__(self, params: LoadParams, thread: DecodeThread | None = None) -> None:
         self._params = params
-        self._own_thread = DecodeThread(f"engine {params.name}") if thread is None else None
-        self._thread = thread or self._own_thread or DecodeThread()
+        self._owns_thread = thread is None
+        self._thread = DecodeThread(f"engine {params.name}") if thread is None else thread
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_closing = False  # on the loop: no new calls
@@ -182,8 +182,8 @@ class Engine:
         self._post(lambda: self._begin_end(drain))
 
     def _end_thread(self) -> None:
-        if self._own_thread is not None:
-            self._own_thread.close()
+        if self._owns_thread:
+            self._thread.close()
 
     def _loaded_model(self) -> Model:
         model = self._model

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,12 @@ class GenerateResult:
 
 def n_common(tokens: Tokens, generated: Flags, others: Tokens, others_generated: Flags) -> int:
     """How many leading tokens agree, in themselves and in whether they were generated."""
-    n = min(len(tokens), len(generated), len(others), len(others_generated))
-    differ = (tokens[:n] != others[:n]) | (generated[:n] != others_generated[:n])
+    return min(common_prefix(tokens, others), common_prefix(generated, others_generated))
+
+
+def common_prefix(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """Length of the longest common prefix."""
+    n = min(len(a), len(b))
+    differ = a[:n] != b[:n]
     at = int(differ.argmax()) if n else 0
     return at if n and differ[at] else n

@@ -122,7 +122,7 @@ class Starts:
             if self._streams.lengths[place.stream] != len(tokens):
                 return None  # after a context shift, positions are not tokens
         n = flight.n_common(tokens, generated)
-        if n < len(tokens) and not (self._can_cut):
+        if n < len(tokens) and not self._can_cut:
             return None
         if isinstance(place, Slot):
             return _Source(n, tokens, generated, logits, stream=place.stream)

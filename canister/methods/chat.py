@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canister import access as guards
-from canister.chat_texts import common_prefix
-from canister.engine.sequence import GenerateRequest
+from canister.engine.sequence import GenerateRequest, common_prefix
 from canister.engine.text import text_after
 from canister.errors import BadRequest, Conflict
 from canister.meter import CallMeter
