@@ -8,7 +8,7 @@ part of a call is rounded once, half up. The same input gives the same number on
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Literal
 
@@ -55,8 +55,8 @@ _PER_LAYER_AND_DECODE = 360_000 * SCALE
 _PER_SAMPLED_ENTRY = 97
 _PER_PENALIZED_ENTRY = 122
 _BASE = 43_400_000
-_LOAD_PER_BYTE = Fraction("14.8")
-_SAVE_PER_BYTE = Fraction("71.6")
+_LOAD_PER_BYTE = _scaled("14.8")
+_SAVE_PER_BYTE = _scaled("71.6")
 
 _ATTENTION = Fraction("1.026")
 _ATTENTION_STEP = 256  # tokens
@@ -130,7 +130,10 @@ class CallCost:
         return self.clear + self.session + self.pagein + self.base
 
     def parts(self) -> dict[str, int]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in _PARTS}
+
+
+_PARTS = tuple(part.name for part in fields(CallCost))
 
 
 class CostModel:
@@ -193,11 +196,11 @@ class CostModel:
         """Instructions for reading a prompt cache of so many tokens; none is read when there are none."""
         if not loaded:
             return 0
-        return self.kv_bytes + _half_up(_LOAD_PER_BYTE * self.kv_bytes_per_token * loaded)
+        return self.kv_bytes + rounded(_LOAD_PER_BYTE * self.kv_bytes_per_token * loaded, SCALE)
 
     def save(self, saves: int, end: int) -> int:
         """Instructions for writing the prompt cache `saves` times at a length of `end` tokens."""
-        return _half_up(_SAVE_PER_BYTE * self.kv_bytes_per_token * saves * end)
+        return rounded(_SAVE_PER_BYTE * self.kv_bytes_per_token * saves * end, SCALE)
 
     def cost(self, work: Work) -> CallCost:
         """The closed formula for a whole call."""
@@ -259,10 +262,6 @@ def other_cost(n_bytes: int) -> int:
 def rounded(value: int, unit: int) -> int:
     """value / unit to the nearest whole number, half up."""
     return (2 * value + unit) // (2 * unit)
-
-
-def _half_up(value: Fraction) -> int:
-    return rounded(value.numerator, value.denominator)
 
 
 def _distance(known: TensorType, wanted: TensorType) -> tuple[float, int]:

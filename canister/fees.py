@@ -37,12 +37,12 @@ def update_cycles(instructions: int, request_bytes: int = 0, *, nodes: int = NOD
     """Cycles of one update call, its ingress message included."""
     cycles = CYCLES_PER_UPDATE + CYCLES_PER_INSTRUCTION * instructions
     cycles += CYCLES_PER_INGRESS + CYCLES_PER_REQUEST_BYTE * request_bytes
-    return _on_subnet(Fraction(cycles), nodes)
+    return _on_subnet(cycles, 1, nodes)
 
 
 def storage_cycles(n_bytes: int, seconds: int, *, nodes: int = NODES) -> int:
     """Cycles for keeping so many bytes of heap and stable memory for so long."""
-    return _on_subnet(Fraction(CYCLES_PER_GIB_SECOND * n_bytes * seconds, 2**30), nodes)
+    return _on_subnet(CYCLES_PER_GIB_SECOND * n_bytes * seconds, 2**30, nodes)
 
 
 def xdr(cycles: int) -> float:
@@ -58,6 +58,7 @@ def seconds(instructions: int) -> float:
     return float(SECONDS_PER_INSTRUCTION * instructions)
 
 
-def _on_subnet(cycles: Fraction, nodes: int) -> int:
-    """Scaled to the subnet, rounded half up."""
-    return int(cycles * nodes / NODES + Fraction(1, 2))
+def _on_subnet(cycles: int, divisor: int, nodes: int) -> int:
+    """cycles / divisor, scaled to the subnet, rounded half up."""
+    unit = divisor * NODES
+    return (2 * cycles * nodes + unit) // (2 * unit)

@@ -49,6 +49,7 @@ class CallMeter:
         self._per_sample = model.sample(penalized=penalized)
         self._n_prompt = self._n_generated = self._n_sampled = 0
         self._prompt_scaled = self._generated_scaled = 0
+        self._decoded_at, self._decode_cost = -1, 0
 
     # -- asked by the engine
 
@@ -65,7 +66,7 @@ class CallMeter:
     def admit_sample(self, position: int) -> bool:
         """May the token at `position` be sampled? Under `yield` only if decoding it would fit as well, so that no
         sampled token is lost."""
-        decode = self.model.decode(position, 1) if self.policy == "yield" else 0
+        decode = self._decode_one(position) if self.policy == "yield" else 0
         if not self._fits(sampled=1, generated=decode, n_more=1 if decode else 0):
             self.exceeded = True
             return False
@@ -74,7 +75,7 @@ class CallMeter:
 
     def admit_decode(self, position: int) -> bool:
         """May the token just sampled for `position` be decoded?"""
-        decode = self.model.decode(position, 1)
+        decode = self._decode_one(position)
         if not self._fits(generated=decode, n_more=1):
             self.exceeded = True
             return False
@@ -131,6 +132,12 @@ class CallMeter:
             )
 
     # -- inside
+
+    def _decode_one(self, position: int) -> int:
+        """Asked twice for each token: before it is sampled, and before it is decoded."""
+        if position != self._decoded_at:
+            self._decoded_at, self._decode_cost = position, self.model.decode(position, 1)
+        return self._decode_cost
 
     def _prompt_fits(self, position: int, n: int) -> bool:
         finishes = self._n_prompt + n == self._n_wanted

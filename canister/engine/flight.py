@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens, n_common
 
@@ -169,10 +169,10 @@ class Flight:
         """The tokens in the KV memory, unless shifted."""
         return self._tokens[: self.n_done], self._flags[: self.n_done]
 
-    def _extend(self, tokens: ArrayLike, generated: ArrayLike) -> None:
-        first, self._n_history = self._n_history, self._n_history + np.size(tokens)
+    def _extend(self, tokens: Tokens | list[int], generated: Flags | bool) -> None:
+        first, self._n_history = self._n_history, self._n_history + len(tokens)
         if self._n_history > len(self._tokens):
-            n_more = len(self._tokens) // 2 + np.size(tokens)
+            n_more = len(self._tokens) // 2 + len(tokens)
             self._tokens = np.concatenate([self._tokens, np.empty(n_more, np.int32)])
             self._flags = np.concatenate([self._flags, np.empty(n_more, np.bool_)])
         self._tokens[first : self._n_history] = tokens
