@@ -49,9 +49,15 @@ def _from_base64(value: object) -> object:
     return value
 
 
-nat = Annotated[int, BeforeValidator(_natural), Field(ge=0), Candid("nat")]
-nat16 = Annotated[int, BeforeValidator(_natural), Field(ge=0, lt=2**16), Candid("nat16")]
-nat64 = Annotated[int, BeforeValidator(_natural), Field(ge=0, lt=2**64), Candid("nat64")]
+_Natural = Annotated[int, Field(ge=0)]
+_Natural16 = Annotated[int, Field(ge=0, lt=2**16)]
+_Natural64 = Annotated[int, Field(ge=0, lt=2**64)]
+_Digits = Annotated[str, Field(pattern="^[0-9]+$")]
+
+# The second type is what the JSON schema says of an argument.
+nat = Annotated[_Natural, BeforeValidator(_natural, _Natural | _Digits), Candid("nat")]
+nat16 = Annotated[_Natural16, BeforeValidator(_natural, _Natural16 | _Digits), Candid("nat16")]
+nat64 = Annotated[_Natural64, BeforeValidator(_natural, _Natural64 | _Digits), Candid("nat64")]
 blob = Annotated[
     bytes,
     BeforeValidator(_from_base64),

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from canister import wire
 from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
-from canister.records import FileUploadRecord
+from canister.records import FileDownloadRecord, FileUploadRecord
 from canister.server import answers
 from canister.server.examples import EXAMPLES
 from canister.server.verbs import page
@@ -80,11 +80,16 @@ async def _page(request: Request) -> Response:
 def document() -> Json:
     """The whole OpenAPI 3.1 document."""
     schemas = _Schemas()
+    # All answers first, since their records keep their names where arguments have the same ones.
+    responses = {method.name: schemas.responses(method) for method in METHODS}
     paths: Json = {}
     for method in METHODS:
         for prefix, parameters in (("/canisters/{canister}/", [_CANISTER]), ("/", [])):
             verbs = ("post", "get") if method.mode == "query" and method.arg is None else ("post",)
-            paths[f"{prefix}{method.name}"] = {verb: _operation(method, schemas, verb, parameters) for verb in verbs}
+            paths[f"{prefix}{method.name}"] = {
+                verb: _operation(method, schemas, verb, parameters) | {"responses": responses[method.name]}
+                for verb in verbs
+            }
     return {
         "openapi": "3.1.0",
         "info": {"title": "llama-canister", "version": INTERFACE_VERSION, "description": _DESCRIPTION},
@@ -112,7 +117,6 @@ def _operation(method: Method, schemas: _Schemas, verb: str, parameters: list[Js
         "tags": [group_of(method)],
         "summary": method.doc.splitlines()[0] if method.doc else method.name,
         "description": f"{method.doc}\n\nA {method.mode}. Who may call it: {role}.",
-        "responses": schemas.responses(method),
     }
     if parameters:
         operation["parameters"] = parameters
@@ -140,13 +144,15 @@ class _Schemas:
         name = schema.get("title")
         if "properties" not in schema or name is None:
             return schema
+        # What may be sent is more than what is answered: numbers as digits.
+        if mode == "validation" and self.components.get(name, schema) != schema:
+            name = f"{name}Input"
         return self._add(name, schema)
 
     def responses(self, method: Method) -> Json:
-        reject = {"description": "Reject", "content": _content(_ref("Reject"))}
         ok = self.of(method.ok, "serialization")
         if method.err is None:
-            return {"200": {"description": "The value", "content": _content(ok)}, "default": reject}
+            return {"200": {"description": "The value", "content": _content(ok)}, "default": _REJECTED}
         name = result_name(method.ok) or f"{method.name}Result"
         good = self._add(f"{name}Ok", _tagged("Ok", ok))
         bad = self._add(f"{name}Err", _tagged("Err", self.of(method.err, "serialization")))
@@ -166,7 +172,16 @@ def _ref(name: str) -> Json:
 
 
 def _content(schema: Json) -> Json:
+    """JSON, or the same as Candid text to who asks for it."""
+    return {answers.JSON: {"schema": schema}, answers.CANDID_TEXT: {"schema": {"type": "string"}}}
+
+
+def _json_content(schema: Json) -> Json:
     return {answers.JSON: {"schema": schema}}
+
+
+# A reject has no Candid form.
+_REJECTED: Json = {"description": "Reject", "content": _json_content(_ref("Reject"))}
 
 
 def _tagged(tag: str, schema: Json) -> Json:
@@ -176,30 +191,58 @@ def _tagged(tag: str, schema: Json) -> Json:
 # -- paths that are no methods
 
 _BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_NAMES: Json = {"type": "array", "items": {"type": "string"}}
 
 
-def _simple(tag: str, summary: str, responses: Mapping[str, str]) -> Json:
-    described = {status: {"description": text} for status, text in responses.items()}
-    return {"tags": [tag], "summary": summary, "responses": described}
+def _page_operation(tag: str, summary: str, responses: Mapping[str, tuple[str, Json]]) -> Json:
+    """responses: what it is and its content, by status; any other is a reject."""
+    described = {
+        status: {"description": text} | ({"content": content} if content else {})
+        for status, (text, content) in responses.items()
+    }
+    return {"tags": [tag], "summary": summary, "responses": {"default": _REJECTED} | described}
+
+
+def _object(**properties: Json) -> Json:
+    return _json_content({"type": "object", "required": list(properties), "properties": properties})
+
+
+def _text(*values: str) -> Json:
+    return {"type": "string", "enum": list(values)} if values else {"type": "string"}
+
+
+def _err_or_reject(record: str) -> tuple[str, Json]:
+    return "Err, or a reject", _json_content({"anyOf": [_ref(f"{record}ResultErr"), _ref("Reject")]})
 
 
 _FILES: Json = {
     "/canisters/{canister}/files/{path}": {
         "parameters": [_CANISTER, _FILE_PATH],
-        "get": _simple(
+        "get": _page_operation(
             "octet streams",
             "Read a file, or one range of it.",
-            {"200": "The file", "206": "The range", "304": "Not changed", "404": "No such file", "416": "Outside"},
+            {
+                "200": ("The file", _BYTES),
+                "206": ("The range", _BYTES),
+                "304": ("Not changed", {}),
+                "default": _err_or_reject(FileDownloadRecord.__name__),
+            },
         )
         | {"parameters": [{"name": "Range", "in": "header", "schema": {"type": "string"}}]},
-        "put": _simple(
+        "put": _page_operation(
             "octet streams",
-            f"Write a file, at the offset where it ends; answers as {FileUploadRecord.__name__}.",
-            {"200": "Ok: name, size and SHA-256 so far", "default": "Err, or a reject"},
+            "Write a file, at the offset where it ends.",
+            {
+                "200": (
+                    "Ok: name, size and SHA-256 so far",
+                    _json_content(_ref(f"{FileUploadRecord.__name__}ResultOk")),
+                ),
+                "default": _err_or_reject(FileUploadRecord.__name__),
+            },
         )
         | {
             "parameters": [
-                {"name": "offset", "in": "query", "schema": {"type": "integer", "default": 0}},
+                {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}},
                 {"name": "Content-Range", "in": "header", "schema": {"type": "string"}},
             ],
             "requestBody": {"required": True, "content": _BYTES},
@@ -208,20 +251,64 @@ _FILES: Json = {
 }
 
 _PAGES: Json = {
-    path: {"get": _simple("server", summary, responses)}
+    path: {"get": _page_operation("server", summary, responses)}
     for path, summary, responses in (
-        ("/", "Where to go from here.", {"200": "Names of the canisters, and of this document"}),
-        ("/canisters", "The canisters of this server.", {"200": "Id, name and state of each"}),
-        ("/healthz", "Does the process serve?", {"200": "Yes"}),
-        ("/readyz", "Are the models that should be loaded loaded?", {"200": "Yes", "503": "Not yet, with reasons"}),
-        ("/metrics", "Metrics for Prometheus.", {"200": "Text format", "403": "Not a controller"}),
+        (
+            "/",
+            "Where to go from here.",
+            {
+                "200": (
+                    "Names of the canisters, and of this document",
+                    _object(name=_text(), version=_text(), canisters=_NAMES, docs=_text(), openapi=_text()),
+                )
+            },
+        ),
+        (
+            "/canisters",
+            "The canisters of this server.",
+            {
+                "200": (
+                    "Id, name and state of each",
+                    _object(
+                        canisters={
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["id", "name"],
+                                "properties": {"id": _text(), "name": _text()},
+                            },
+                        }
+                    ),
+                )
+            },
+        ),
+        ("/healthz", "Does the process serve?", {"200": ("Yes", _object(status=_text("ok")))}),
+        (
+            "/readyz",
+            "Are the models that should be loaded loaded?",
+            {
+                "200": ("Yes", _object(status=_text("ready"))),
+                "503": ("Not yet, with reasons", _object(status=_text("not ready", "draining"))),
+            },
+        ),
+        (
+            "/metrics",
+            "Metrics for Prometheus.",
+            {
+                "200": ("Text format", {"text/plain": {"schema": _text()}}),
+                "403": ("Not a controller", _object(error=_text())),
+            },
+        ),
     )
 } | {
     "/canisters/{canister}/engine": {
-        "get": _simple(
+        "get": _page_operation(
             "server",
             "How a canister's model is run, and what its engine is doing; for controllers and admins.",
-            {"200": "Exact mode, threads, memory, counters", "401": "Err: access denied"},
+            {
+                "200": ("Exact mode, threads, memory, counters", _object()),
+                "401": ("Err: access denied", _object(Err=_ref("ApiError"))),
+            },
         )
         | {"parameters": [_CANISTER]}
     }
