@@ -1,0 +1,111 @@
+"""The OpenAPI document is true: whatever fits it or breaks it gets an answer that stands in it, and never a 500.
+
+Schemathesis makes the requests from the document and holds the answers against it: status, media type, headers, body,
+wrong arguments and wrong verbs refused. It runs against a server of its own, confined where the kernel can, that writes
+below `tmp_path` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import APIOperation, Case, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from canister.cli.local import LocalServer
+from canister.server.openapi import document
+from tests.harness import CHAT_MODEL
+
+N_EXAMPLES = 8  # an operation and kind of request, in every run
+NIGHTLY_EXAMPLES = 150
+CANISTER = "fuzzed"
+
+SCHEMA = schemathesis.openapi.from_dict(document())
+OPERATIONS: dict[str, APIOperation[Any, Any]] = {found.ok().label: found.ok() for found in SCHEMA.get_all_operations()}
+# Paths and headers take any text, so a request of nothing else cannot break the schema.
+BREAKABLE = [label for label, operation in OPERATIONS.items() if operation.body or operation.query]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """It may be left in any state."""
+    with LocalServer(tmp_path_factory.mktemp("openapi") / "data", "--canister", CANISTER) as server:
+        yield server
+        log = (server.data_dir / "serve.err").read_text()
+        assert "Traceback" not in log
+        assert "method failed" not in log
+        assert "request failed" not in log
+
+
+def hold(server: LocalServer, label: str, mode: GenerationMode, n_examples: int) -> None:
+    """Send requests of one operation as the controller; the error tells what disagrees, and repeats the request."""
+    operation = OPERATIONS[label]
+    known = {"canister": CANISTER} if "{canister}" in operation.path else None
+    requests = operation.as_strategy(mode, path_parameters=known)
+    if known is not None:  # now and then another canister, which is not there
+        requests = st.one_of(requests, requests, operation.as_strategy(mode))
+
+    @settings(max_examples=n_examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(requests)
+    def send(case: Case) -> None:
+        # That an argument fits its schema does not say that it makes sense: flags, names and states are not in schemas.
+        answered(server, case, excluded_checks=[positive_data_acceptance])
+
+    send()
+
+
+def answered(server: LocalServer, case: Case, **options: Any) -> int:
+    """The status of an answer that is as documented."""
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    response = case.call_and_validate(base_url=server.url, headers=headers, timeout=60, **options)
+    return int(response.status_code)
+
+
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_what_fits_the_document(server: LocalServer, label: str) -> None:
+    hold(server, label, GenerationMode.POSITIVE, N_EXAMPLES)
+
+
+@pytest.mark.parametrize("label", BREAKABLE)
+def test_what_breaks_the_document(server: LocalServer, label: str) -> None:
+    hold(server, label, GenerationMode.NEGATIVE, N_EXAMPLES)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_much_that_fits_the_document(server: LocalServer, label: str) -> None:
+    hold(server, label, GenerationMode.POSITIVE, NIGHTLY_EXAMPLES)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("label", BREAKABLE)
+def test_much_that_breaks_the_document(server: LocalServer, label: str) -> None:
+    hold(server, label, GenerationMode.NEGATIVE, NIGHTLY_EXAMPLES)
+
+
+def test_the_examples_of_the_document(tmp_path: Path) -> None:
+    """Sent one after the other, as JSON and as Candid text, to a canister that has the model which they speak of."""
+    statuses: dict[tuple[str, str | None], int] = {}
+    with LocalServer(tmp_path / "data", "--canister", CANISTER) as server:
+        file = OPERATIONS["PUT /canisters/{canister}/files/{path}"]
+        path = {"canister": CANISTER, "path": "models/model.gguf"}
+        upload = file.Case(path_parameters=path, body=CHAT_MODEL.read_bytes(), media_type="application/octet-stream")
+        assert answered(server, upload) == 200
+        for label, operation in OPERATIONS.items():
+            if operation is file:
+                continue
+            parameters = path if "{path}" in operation.path else {"canister": CANISTER}
+            contents = operation.definition.raw.get("requestBody", {}).get("content", {})
+            for media_type, content in contents.items() or [(None, {})]:
+                body = {} if media_type is None else {"body": content["example"]}
+                case = operation.Case(path_parameters=parameters, media_type=media_type, **body)
+                statuses[label, media_type] = answered(server, case)
+    for method in ("load_model", "new_chat", "run_update", "run_query"):
+        for media_type in ("application/json", "text/candid"):
+            assert statuses[f"POST /canisters/{{canister}}/{method}", media_type] == 200
