@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the interface table, and the page that shows it. No method is known here by name."""
+"""The OpenAPI document, made from the interface table. No method is known here by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 from starlette.routing import Route
@@ -65,15 +64,11 @@ _FILE_PATH: Json = {
 
 
 def routes() -> list[Route]:
-    return [page("/openapi.json", _json), page("/docs", _page)]
+    return [page("/openapi.json", _json)]
 
 
 async def _json(_request: Request) -> Response:
     return answers.document(document())
-
-
-async def _page(request: Request) -> Response:
-    return get_swagger_ui_html(openapi_url=f"{request.scope.get('root_path', '')}/openapi.json", title="llama-canister")
 
 
 @functools.cache

@@ -1,0 +1,69 @@
+"""The page that shows the OpenAPI document: Swagger UI, served from this machine, so that it works without a network.
+
+The browser is told to run and to call nothing but what this server has: who types an API key into the page gives it to
+nobody else. Addresses in the page are relative, so that a proxy may put the server under a prefix.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fastapi_offline  # has the files of Swagger UI; nothing else of it is used
+from fastapi import Request, Response
+from fastapi.responses import FileResponse
+from starlette.routing import Route
+
+from canister.server.verbs import page
+
+HEADERS = {
+    # Styles: Swagger UI writes some into its elements, and draws small images from data.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_FOLDER = Path(fastapi_offline.__file__).parent / "static"
+_LIBRARY = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+_HTML = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>llama-canister</title>
+<link rel="icon" href="docs/favicon.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="page"></div>
+<noscript>The methods are in <a href="openapi.json">openapi.json</a>.</noscript>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+# No validator: it would be asked over the network.
+_SCRIPT = """\
+SwaggerUIBundle({
+  url: "openapi.json", dom_id: "#page", deepLinking: true, layout: "BaseLayout",
+  presets: [SwaggerUIBundle.presets.apis], validatorUrl: null,
+});
+"""
+
+
+def routes() -> list[Route]:
+    files = [page(f"/docs/{name}", _library_file) for name in _LIBRARY]
+    return [page("/docs", _page), page("/docs/start.js", _script), *files]
+
+
+async def _page(_request: Request) -> Response:
+    return Response(_HTML, headers=HEADERS, media_type="text/html")
+
+
+async def _script(_request: Request) -> Response:
+    return Response(_SCRIPT, headers=HEADERS, media_type="text/javascript")
+
+
+async def _library_file(request: Request) -> Response:
+    name = request.url.path.rpartition("/")[2]
+    return FileResponse(_FOLDER / name, headers=HEADERS, media_type=_LIBRARY[name])
