@@ -38,7 +38,7 @@ _OFFSET = re.compile(r"[0-9]{1,19}")
 
 
 def routes() -> list[Route]:
-    return [Route("/canisters/{canister}/files/{path:path}", file, methods=ANY_VERB)]
+    return [Route("/canisters/{canister}/files/{path:any}", file, methods=ANY_VERB)]
 
 
 async def file(request: Request) -> Response:

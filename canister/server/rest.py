@@ -39,7 +39,7 @@ def routes() -> list[Route]:
     return [
         Route("/canisters/{canister}/{method}", call_method, methods=ANY_VERB),
         Route("/{method}", call_method, methods=ANY_VERB),
-        Route("/{path:path}", no_such_path, methods=ANY_VERB),
+        Route("/{path:any}", no_such_path, methods=ANY_VERB),
     ]
 
 

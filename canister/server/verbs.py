@@ -1,16 +1,29 @@
-"""Every path takes every HTTP verb, so that a wrong one is told as a reject that names the right ones."""
+"""What the routes of all doors share: any HTTP verb, any text in a path.
+
+Every path takes every verb, so that a wrong one is told as a reject that names the right ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 from fastapi import Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.routing import Route
 
 from canister.server import answers
 
 ANY_VERB = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 READ_VERBS = ("GET", "HEAD")
+
+
+class _AnyText(PathConvertor):
+    """What is left of a path, line breaks too: `path` stops at them, and no door would answer."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("any", _AnyText())
 
 
 def page(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:

@@ -31,6 +31,13 @@ async def details(client: httpx.AsyncClient, name: str) -> dict[str, object]:
     return content["Ok"]
 
 
+@pytest.mark.parametrize("verb", ["PUT", "GET"])
+async def test_a_name_with_a_line_break_is_refused_by_name(controller: httpx.AsyncClient, verb: str) -> None:
+    response = await controller.request(verb, URL + "a%0Ab/c", content=DATA)
+    assert response.status_code == 400
+    assert "'a\\nb/c' contains a control character" in response.json()["Err"]["Other"]
+
+
 # -- upload
 
 

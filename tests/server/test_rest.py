@@ -150,6 +150,7 @@ async def test_unknown_names_are_told_the_nearest(anonymous: httpx.AsyncClient, 
     is_reject(await anonymous.get("/a/b/c/d?x=1"), 404, "'/a/b/c/d'", "/docs")
     is_reject(await anonymous.get("/health/"), 404, "health")
     is_reject(await anonymous.get("/" + "x" * 5000), 404)
+    is_reject(await anonymous.get("/a%0Ab/c%0A/d"), 404, "/docs")
 
 
 async def test_only_queries_without_argument_answer_get(controller: httpx.AsyncClient) -> None:
