@@ -183,6 +183,11 @@ class Settings(BaseSettings):
         "controllers",
         description="Who may read /metrics: sums over all callers, from which one caller could tell what others do.",
     )
+    browser_origins: list[str] = Field(
+        default=[],
+        description="Web pages that may use the IC interface (/api) from a browser, such as http://localhost:5173; "
+        "* for all. Others are refused with 403.",
+    )
     confine: bool = Field(
         True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."
     )

@@ -61,6 +61,7 @@ def serve(
     log_format: Annotated[str | None, _setting("log_format", metavar="FORMAT")] = None,
     drain_seconds: Annotated[float | None, _setting("drain_seconds", metavar="SECONDS")] = None,
     metrics: Annotated[str | None, _setting("metrics", metavar="controllers|everybody")] = None,
+    browser_origins: Annotated[list[str] | None, _setting("browser_origins", metavar="ORIGIN|*")] = None,
     confine: Annotated[bool | None, _setting("confine", "--confine/--no-confine")] = None,
 ) -> None:
     """Serve canisters over HTTP until SIGTERM or Ctrl-C.
@@ -110,6 +111,7 @@ def serve(
         log_format=log_format,
         drain_seconds=drain_seconds,
         metrics=metrics,
+        browser_origins=browser_origins or None,
         confine=confine,
     )
 

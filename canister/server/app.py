@@ -1,14 +1,15 @@
 """The HTTP server: one app made of doors, a host behind it, and the way both start and stop.
 
-    request log → bounds → authentication → routes (health, docs, files, methods) → dispatch
+    request log → browsers → bounds → authentication → routes (health, docs, files, methods) → dispatch
 
 A door decides nothing: it turns bytes into an argument and a caller, hands them to dispatch, and turns what comes back
 into bytes. The host does not live and die with the app (no ASGI lifespan): a start that fails is told in one clear line
 before anything is served, and calls are drained before the canisters stop.
 
-No CORS headers are sent. Callers are known by their Authorization header alone, which a browser never adds by itself,
-so a foreign web page cannot act for its visitor; and without the headers it cannot even read what an anonymous caller
-may, from a server on the visitor's own machine.
+No CORS headers are sent, but to web pages that the operator names, for the IC interface (`browsers.py`). Elsewhere
+callers are known by their Authorization header alone, which a browser never adds by itself, so a foreign web page
+cannot act for its visitor; and without the headers it cannot even read what an anonymous caller may, from a server on
+the visitor's own machine.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from canister.host import Host
 from canister.server import answers, docs_page, files, health, ic_api, openapi, preload, rest
 from canister.server.auth import Authentication
 from canister.server.bounds import Bounds
+from canister.server.browsers import Browsers
 from canister.server.listener import Server, bind
 
 # Calls that a drain has cut short get this long to roll back.
@@ -104,6 +106,7 @@ def create_app(host: Host) -> FastAPI:
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, host=host)
     app.add_middleware(Bounds, host=host)
+    app.add_middleware(Browsers, host=host)
     app.add_middleware(RequestLog)
     return app
 

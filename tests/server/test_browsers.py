@@ -1,0 +1,89 @@
+"""Agents inside a browser: pages that are named may use the IC interface, others cannot, not even without reading."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from canister.config import Settings
+from canister.host import Host
+from canister.ic import envelope
+from canister.server.app import create_app, running
+from tests.server.ic_door import SOMEBODY, Door
+
+pytestmark = pytest.mark.anyio
+
+PAGE = "https://app.example"
+OURS = "http://127.0.0.1:8000"
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+ALLOWED = "access-control-allow-origin"
+
+
+@asynccontextmanager
+async def door_for(folder: Path, *origins: str) -> AsyncIterator[Door]:
+    """The IC door of a server with these `browser_origins`."""
+    settings = Settings(data_dir=folder / "data", browser_origins=list(origins))
+    async with running(Host(settings)) as host:
+        transport = httpx.ASGITransport(app=create_app(host))
+        async with httpx.AsyncClient(transport=transport, base_url=OURS) as http:
+            yield Door(host, http, host.default)
+
+
+async def update_from(door: Door, origin: str, content_type: str = "application/cbor") -> httpx.Response:
+    """A call of somebody with an identity that the page has made itself."""
+    body = envelope.seal(door.message("call", "chats_pause"), SOMEBODY)[0]
+    headers = {"Origin": origin, "Content-Type": content_type}
+    return await door.http.post(f"/api/v3/canister/{door.canister.id}/call", content=body, headers=headers)
+
+
+async def preflight_from(door: Door, origin: str) -> httpx.Response:
+    url = f"/api/v3/canister/{door.canister.id}/call"
+    return await door.http.options(url, headers={"Origin": origin, **PREFLIGHT})
+
+
+@pytest.mark.parametrize("named", [(), (PAGE,)])
+async def test_a_page_that_is_not_named_is_refused(tmp_path: Path, named: tuple[str, ...]) -> None:
+    async with door_for(tmp_path, *named) as door:
+        # The last one is what a page has whose name was rebound to our address.
+        for origin in (f"{PAGE}.evil.example", "http://app.example", "null", "http://127.0.0.1:9000", "", OURS):
+            preflight = await preflight_from(door, origin)
+            assert (preflight.status_code, preflight.headers.get(ALLOWED)) == (403, None), origin
+            for content_type in ("application/cbor", "text/plain"):  # a browser sends the second without a preflight
+                response = await update_from(door, origin, content_type)
+                assert (response.status_code, response.headers.get(ALLOWED)) == (403, None), origin
+                assert "--browser-origins" in response.json()["error"]
+
+
+@pytest.mark.parametrize(("named", "allowed"), [(PAGE, PAGE), ("*", "*")])
+async def test_a_page_that_is_named_calls_and_reads(tmp_path: Path, named: str, allowed: str) -> None:
+    async with door_for(tmp_path, named) as door:
+        preflight = await preflight_from(door, PAGE)
+        assert (preflight.status_code, preflight.headers[ALLOWED]) == (200, allowed)
+        assert "POST" in preflight.headers["access-control-allow-methods"]
+        assert "content-type" in preflight.headers["access-control-allow-headers"]
+        response = await update_from(door, PAGE)
+        assert (response.status_code, response.headers[ALLOWED]) == (200, allowed)
+        assert "access-control-allow-credentials" not in response.headers
+        # What is wrong with a message is for the page to read, too.
+        wrong = await door.http.post(
+            f"/api/v3/canister/{door.canister.id}/call", content=b"x", headers={"Origin": PAGE}
+        )
+        assert (wrong.status_code, wrong.headers[ALLOWED]) == (400, allowed)
+
+
+async def test_other_doors_send_no_cors_headers(tmp_path: Path) -> None:
+    async with door_for(tmp_path, "*") as door:
+        for path in ("/health", "/openapi.json", "/canisters/llama_cpp/files/x"):
+            response = await door.http.get(path, headers={"Origin": PAGE})
+            assert not [name for name in response.headers if name.startswith("access-control")]
+            assert (await door.http.options(path, headers={"Origin": PAGE, **PREFLIGHT})).status_code == 405
+
+
+async def test_who_is_no_page_needs_no_name(tmp_path: Path) -> None:
+    async with door_for(tmp_path) as door:
+        response = await door.http.get("/api/v2/status")
+        assert (response.status_code, response.headers.get(ALLOWED)) == (200, None)
