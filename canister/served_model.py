@@ -230,6 +230,7 @@ class ServedModel:
             "canister_engine_running": stats.n_running,
             "canister_engine_waiting": stats.n_waiting,
             "canister_engine_steps_total": stats.n_steps,
+            "canister_engine_row_steps_total": stats.n_row_steps,
             "canister_engine_rows_total": stats.n_rows,
             "canister_engine_prompt_tokens_total": stats.n_prompt_tokens,
             "canister_engine_slot_tokens_total": stats.sources.slot,

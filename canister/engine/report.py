@@ -41,6 +41,7 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
         },
         "total": {
             "steps": stats.n_steps,
+            "row_steps": stats.n_row_steps,
             "cancelled": stats.n_cancelled,
             "prompt_tokens": stats.n_prompt_tokens,
             "rows": stats.n_rows,
