@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from canister import durable
 from canister.data_dir import CANISTER_DATABASE, CANISTERS, SECRETS, SERVER_DATABASE, STABLE, STAGING
 from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StoreDamaged
 from canister.store.files import FileLayer, Folder, clear_error
@@ -74,7 +75,7 @@ def back_up(data_dir: Path, target: Path) -> Copied:
                 out.flush()
                 os.fsync(out.fileno())
             (scratch / "tar").rename(target)
-            _sync_folder(target.parent)
+            durable.sync_folder(target.parent)
     except OSError as error:
         raise clear_error(error, str(target)) from error
     return copied
@@ -266,7 +267,7 @@ def restore(source: Path, data_dir: Path) -> Copied:
         except BaseException:
             shutil.rmtree(folder)
             raise
-        _sync_folder(data_dir.parent)
+        durable.sync_folder(data_dir.parent)
     except OSError as error:
         raise clear_error(error, str(data_dir)) from error
     return copied
@@ -318,17 +319,9 @@ def _write_file(folder: Path, name: str, content: BinaryIO) -> tuple[int, str]:
             size += len(block)
         out.flush()
         os.fsync(out.fileno())
-    _sync_folder(path.parent)
+    durable.sync_folder(path.parent)
     return size, digest.hexdigest()
 
 
 def _not_whole(source: Path, what: str) -> StoreDamaged:
     return StoreDamaged(f"{source} is not a whole backup of llama-canister: {what}; use another one")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from canister import durable
 from canister.canister import Canister
 from canister.config import Settings
 from canister.data_dir import (
@@ -39,7 +40,7 @@ from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotF
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
 from canister.ic.identity import Identity, IdentityError
-from canister.keys import KeyRing, write_private
+from canister.keys import KeyRing
 from canister.store.db import Database
 from canister.store.tables import canisters as canister_table
 from canister.telemetry import get_logger
@@ -265,7 +266,7 @@ class Host:
     def _own_identity(self, path: Path) -> Identity:
         if not path.exists():
             identity = Identity.generate()
-            write_private(path, identity.to_pem())
+            durable.write(path, identity.to_pem())
             return identity
         try:
             return Identity.from_pem(path.read_bytes())
@@ -278,7 +279,7 @@ class Host:
     def _own_root_key(self) -> RootKey:
         if not self.root_key_path.exists():
             root_key = RootKey.generate()
-            write_private(self.root_key_path, f"{root_key.to_bytes().hex()}\n".encode("ascii"))
+            durable.write(self.root_key_path, f"{root_key.to_bytes().hex()}\n".encode("ascii"))
             return root_key
         try:
             return RootKey.from_bytes(bytes.fromhex(self.root_key_path.read_text(encoding="ascii", errors="replace")))
@@ -300,7 +301,7 @@ class Host:
                 )
             return
         key = self.keys.create(CONTROLLER_KEY_NAME, self.identity.principal, replace=True)
-        write_private(self.key_path, f"{key}\n".encode("ascii"))
+        durable.write(self.key_path, f"{key}\n".encode("ascii"))
 
     def _make_canisters(self) -> list[Canister]:
         names = self.settings.canister

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from canister import durable
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.ic.identity import Identity, IdentityError, KeyKind
 from canister.ic.principal import ANONYMOUS as ANONYMOUS_PRINCIPAL
@@ -148,9 +149,7 @@ class IdentityStore:
         if name not in BUILT_IN:
             self._must_exist(name)
         _make_private(self._folder)
-        staged = self._folder / f".default-identity.{os.getpid()}"
-        staged.write_text(f"{name}\n", encoding="utf-8")
-        staged.replace(self._default_file)
+        durable.write(self._default_file, f"{name}\n".encode())
 
     def _keep(self, name: str, identity: Identity) -> None:
         if name in BUILT_IN:
@@ -159,7 +158,7 @@ class IdentityStore:
         _make_private(self._folder)
         _make_private(self._pems)
         try:
-            _create(self.path(name), identity.to_pem())
+            durable.create(self.path(name), identity.to_pem())
         except FileExistsError:
             raise Conflict(f"identity {name} is there already; delete it first, or choose another name") from None
 
@@ -204,23 +203,3 @@ def _check_name(name: str) -> None:
 def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)  # it may have been made by something less careful
-
-
-def _create(path: Path, content: bytes) -> None:
-    """A new file that only its owner may read, whole or not at all. FileExistsError if there is one."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.unlink(missing_ok=True)
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        os.link(staged, path)  # unlike a rename it never replaces
-    finally:
-        staged.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
@@ -167,23 +166,6 @@ def parse_duration(text: str) -> int:
     if match is None or int(match[1]) == 0:
         raise BadRequest(f"{text[:40]!r} is no duration: a number and s, m, h, d or w, for instance 30d")
     return int(match[1]) * _SECONDS[match[2]]
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a secret that only its owner may read (0600), whole or not at all, also through a power cut."""
-    staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.unlink(missing_ok=True)
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    staged.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _check_principal(text: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 from canister import keys as keys_module
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.ic import principal as principals
-from canister.keys import KeyRing, open_keys, parse_duration, write_private
+from canister.keys import KeyRing, open_keys, parse_duration
 
 SOMEBODY = principals.to_text(principals.self_authenticating(b"somebody"))
 
@@ -153,13 +152,3 @@ def test_durations(text: str, seconds: int) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(BadRequest, match="is no duration"):
         parse_duration(text)
-
-
-def test_private_files(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_text("old and readable")
-    path.chmod(0o644)
-    write_private(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [path]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from canister import durable
 from canister.engine.exactness import CHUNK_RULES, ChunkRule, Kernels
 from canister.telemetry import get_logger
 
@@ -50,14 +49,7 @@ def keep(path: Path | None, key: str, findings: Findings) -> None:
     entries = {name: entry for name, entry in _read(path).items() if name != key}
     entries = dict([*entries.items()][1 - MOST_ENTRIES :]) | {key: asdict(findings)}
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(entries, file, indent=1)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        durable.write(path, json.dumps(entries, indent=1).encode())
     except OSError as error:
         log.warning("what was measured cannot be kept", file=str(path), reason=str(error))
 

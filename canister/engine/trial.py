@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from canister import durable
 from canister.engine.llama import ModelError
 from canister.engine.loading import LoadParams
 from canister.engine.machine import available_bytes
@@ -105,11 +106,9 @@ class Trials:
     def _keep(self, note: bytes) -> None:
         """A note that cannot be kept costs the next load another trial, no more."""
         path = self._path(note)
-        staged = path.with_suffix(".new")
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            staged.write_bytes(note)
-            staged.replace(path)
+            durable.write(path, note)
             notes = sorted(self._folder.iterdir(), key=lambda kept: kept.stat().st_mtime_ns)
             for old in notes[:-MAX_NOTES]:
                 old.unlink()
