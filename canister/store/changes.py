@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from canister.errors import BadRequest
 from canister.store.index import FileInfo, Kind, damaged
 
 if TYPE_CHECKING:
@@ -25,8 +23,7 @@ class Committed(NamedTuple):
     path: str
 
 
-Piece = bytes | Committed | Path
-"""A Path is a file of the host."""
+Piece = bytes | Committed
 
 
 @dataclass(slots=True)
@@ -55,7 +52,7 @@ class Change:
 def write_bytes(memory: StableMemory, path: str, change: Change, n_redo_bytes: int) -> None:
     """Write the new bytes of a file where they do not count yet; at most n_redo_bytes of them may go into redo rows.
 
-    Raises OSError, StoreDamaged, BadRequest.
+    Raises OSError, StoreDamaged.
     """
     if change.kind == "file" and change.n_bytes_at_hand() <= n_redo_bytes:
         change.redo = change.small()
@@ -112,8 +109,6 @@ def _write_pieces(memory: StableMemory, fd: int, offset: int, pieces: list[Piece
             if piece:
                 memory.layer.write(fd, piece, offset)
             offset += len(piece)
-        elif isinstance(piece, Path):
-            offset += _import(memory, piece, fd, offset)
         else:
             offset += _copy(memory, piece.path, fd, offset)
     return offset
@@ -128,14 +123,3 @@ def _copy(memory: StableMemory, path: str, fd: int, offset: int) -> int:
     if n_bytes < opened.info.size:
         raise damaged(opened.info, n_bytes)
     return n_bytes
-
-
-def _import(memory: StableMemory, source: Path, fd: int, offset: int) -> int:
-    try:
-        source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise BadRequest(f"file {str(source)!r} cannot be read: {error.strerror}") from error
-    try:
-        return memory.layer.copy(source_fd, fd, os.fstat(source_fd).st_size, offset)
-    finally:
-        os.close(source_fd)

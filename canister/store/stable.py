@@ -236,10 +236,6 @@ class StableMemory:
         """
         return self.index.walk(clean_folder(folder), max_entries)
 
-    def has_children(self, path: str) -> bool:
-        """Is there anything in this folder?"""
-        return bool(self.index.children(clean_folder(path)))
-
     def usage(self, folder: str) -> Usage:
         """What is below a folder, given by its clean path; '' for all of stable memory."""
         return self.index.usage(folder)

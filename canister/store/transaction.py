@@ -19,7 +19,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -69,10 +68,6 @@ class Transaction:
     def write_file(self, path: str, data: bytes) -> None:
         """Make a file, or give it new contents; folders above are made. A file keeps its id and creation time."""
         self._new_content(path, [data])
-
-    def import_file(self, path: str, source: Path) -> None:
-        """As write_file, with the contents of a file of the host; read when the transaction is prepared."""
-        self._new_content(path, [source])
 
     def append_file(self, path: str, data: bytes) -> None:
         """Add bytes at the end of a file. Raises NotFound."""

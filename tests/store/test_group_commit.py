@@ -251,20 +251,22 @@ def test_a_folder_that_a_neighbour_has_just_filled_is_not_removed(home: Home) ->
     removing.rollback()
 
 
-def test_what_is_not_small_or_not_free_is_not_taken(home: Home, disk: Path) -> None:
-    (disk / "source").write_bytes(b"from outside")
-    big, imported, first, second = (home.memory.begin() for _ in range(4))
+def test_what_is_not_small_or_not_free_is_not_taken(home: Home) -> None:
+    with home.memory.begin() as transaction:
+        transaction.write_file("source", b"x")
+        transaction.commit_sync()
+    big, copying, first, second = (home.memory.begin() for _ in range(4))
     big.write_file("big", bytes(MAX_REDO_BYTES + 1))
-    imported.import_file("imported", disk / "source")
+    copying.copy_file("source", "copy")
     first.write_file("file", b"1")
     second.write_file("file", b"2")
     assert big.commit_small() is None
-    assert imported.commit_small() is None
+    assert copying.commit_small() is None
     with held(home.database):
         future = submitted(first)
         assert second.commit_small() is None
     future.result()
-    for transaction in (big, imported, second):  # the other way is open to them
+    for transaction in (big, copying, second):  # the other way is open to them
         transaction.commit_sync()
     assert home.memory.read("file", 0, 9) == b"2"
 

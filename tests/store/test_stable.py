@@ -92,8 +92,6 @@ def test_walk_is_depth_first_in_creation_order(home: Home) -> None:
     assert paths(memory, "", 3) == everything[:3]
     assert paths(memory, "missing") is None
     assert paths(memory, "a") is None
-    assert memory.has_children("z")
-    assert memory.has_children("")
     with Home(shutil.copytree(home.root, home.root.with_name("copy"))) as copy:
         assert paths(copy.memory) == everything
 
@@ -215,15 +213,6 @@ def test_sql_and_files_stand_or_fall_together(home: Home) -> None:
             transaction.commit_sync()
     assert home.state() == before
     home.check_disk()
-
-
-def test_a_host_file_is_imported(home: Home, tmp_path: Path) -> None:
-    model = tmp_path / "model.gguf"
-    model.write_bytes(b"GGUF" * 1000)
-    change(home.memory, lambda transaction: transaction.import_file("models/m", model))
-    assert home.memory.read("models/m", 0, 9999) == model.read_bytes()
-    with pytest.raises(BadRequest, match="cannot be read: No such file"):
-        change(home.memory, lambda transaction: transaction.import_file("models/n", tmp_path / "missing"))
 
 
 def test_an_upload_note_lives_as_long_as_its_contents(home: Home) -> None:
