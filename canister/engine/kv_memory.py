@@ -25,6 +25,7 @@ import numpy as np
 
 from canister.engine.kv_rows import Bytes, KvRowsError, Layout, Rows, parse
 from canister.engine.llama import Context, EngineFault, tensor_bytes
+from canister.engine.pages import forget
 from canister.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -69,15 +70,27 @@ class KvMemory:
         v = tuple(x[stream, :, at] if self._v_transposed else x[stream, at] for x in self._v)
         return Rows(first, stop - first, k, v)
 
+    def forget(self) -> None:
+        """Give back the memory of all cells; it is there again, as zeros, where a row is written. Empty streams only.
+
+        llama.cpp writes zeros into all of it, so that even cells that no chat ever reaches would be resident.
+        """
+        for x in (*self._k, *self._v):
+            forget(x.ctypes.data, x.nbytes)
+
 
 def open_kv_memory(context: Context, layout: Layout | None) -> KvMemory | None:
-    """The KV memory of a context without cells in use, tried out; None where it cannot be read. On its thread."""
+    """The KV memory of a context without cells in use, tried out; None where it cannot be read. On its thread.
+
+    Cells take memory from then on as they are used.
+    """
     if layout is None or sys.platform != "linux" or sys.byteorder != "little" or tensor_bytes() != _TENSOR_BYTES:
         return None
     try:
         with open("/proc/self/mem", "rb", buffering=0) as memory:
             found = _find(context, layout, lambda address, size: os.pread(memory.fileno(), size, address))
         if found is not None and _agrees(context, layout, found):
+            found.forget()
             return found
         reason = "no tensors that fit the layout" if found is None else "rows differ from those of the state"
     except (OSError, OverflowError, KvRowsError, EngineFault) as error:

@@ -220,7 +220,6 @@ class Context:
         self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
         self._row_of_logits = ctypes.c_float * model.n_vocab
         self._outputs: frozenset[int] = frozenset()
-        self._state = np.empty(0, np.uint8)
         # The batch: arrays that llama.cpp reads, seq_id pointers aimed once at one array.
         n = p.n_rows
         self._token, self._pos = np.zeros(n, np.int32), np.zeros(n, np.int32)
@@ -306,25 +305,15 @@ class Context:
         return int(self._memory or 0)
 
     def state(self, stream: int) -> Bytes:
-        """The state blob of a stream; a view that dies with the next call."""
-        size = self.state_bytes(stream)
-        if size > len(self._state):
-            self._state = np.empty(size + size // 4, np.uint8)
-        return self._state[: self._read_state(stream, self._state)]
-
-    def copy_state(self, stream: int) -> Bytes:
         """The state blob of a stream, in memory of its own."""
         blob = np.empty(self.state_bytes(stream), np.uint8)
-        return blob[: self._read_state(stream, blob)]
+        data = ctypes.cast(blob.ctypes.data, _BYTES)
+        return blob[: int(lib.llama_state_seq_get_data(self._ctx, data, len(blob), stream))]
 
     def state_bytes(self, stream: int) -> int:
         """How large the state blob of a stream is."""
         self._check(stream)
         return int(lib.llama_state_seq_get_size(self._ctx, stream))
-
-    def _read_state(self, stream: int, blob: Bytes) -> int:
-        data = ctypes.cast(blob.ctypes.data, _BYTES)
-        return int(lib.llama_state_seq_get_data(self._ctx, data, len(blob), stream))
 
     def set_state(self, stream: int, blob: Bytes) -> bool:
         """Replace a stream by a state blob; False, and an empty stream, when llama.cpp does not take it."""

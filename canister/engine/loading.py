@@ -28,6 +28,7 @@ from canister.engine.llama import (
     start_backend,
 )
 from canister.engine.machine import available_bytes, cpu_name, usable_cores
+from canister.engine.pages import trim_heap
 from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.scheduler import ALONE
 from canister.telemetry import get_logger
@@ -193,6 +194,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         n_rows=max(shape.n_rows, n_slots),
     )
     yield
+    trim_heap()  # so that the context's buffers lie in fresh pages
     context = Context(model, shape, name)
     info = EngineInfo(
         name=name,

@@ -8,6 +8,7 @@ a small context of its own; streams are left empty where this memory can be empt
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from random import Random
 from time import perf_counter
 from typing import TypeVar
 
@@ -43,7 +44,7 @@ def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kern
     several times.
     """
     n_rounds = max(1, min(MAX_ROUNDS, ROUNDS_PARAMS // max(1, n_params)))
-    rounds = [np.random.default_rng(i).integers(0, n_vocab, PROBE_ROWS).tolist() for i in range(n_rounds)]
+    rounds = [Random(i).choices(range(n_vocab), k=PROBE_ROWS) for i in range(n_rounds)]
     context.decode([0, 0], [0, 1], rounds[0][:2], [])
     yield
     rolls_back = context.remove(0, 1)
@@ -146,7 +147,7 @@ def _kv_bits(context: Context) -> NDArray[np.uint8]:
         parse(blob)
     except KvRowsError:
         return np.empty(0, np.uint8)
-    return blob.copy()
+    return blob
 
 
 def _equal(a: Bits, b: Bits) -> bool:

@@ -60,7 +60,7 @@ class Starts:
         if not n or slot.key is None or self._streams.lengths[stream] != n:
             return
         if self._context.state_bytes(stream) <= parking.max_bytes:
-            state = self._context.copy_state(stream)
+            state = self._context.state(stream)
             tokens, generated = slot.tokens.copy(), slot.generated.copy()
             parking.put(Parked(slot.key, slot.caller, tokens, generated, slot.logits, slot.n_stored, state))
 

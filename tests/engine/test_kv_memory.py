@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from canister.engine.kv_memory import KvMemory, open_kv_memory
 from canister.engine.kv_rows import Layout, encode, parse
 from canister.engine.llama import Bytes, Context, ContextParams, Model
 from tests.engine.driver import Driver
+from tests.engine.memory import resident_pages
 from tests.engine.test_exactness import some_prompt
 
 N_STREAMS, N_CELLS = 3, 256
@@ -32,10 +35,12 @@ steps = st.one_of(
 
 
 @contextmanager
-def context_of(path: Path, kind: tuple[str, str, bool], n_streams: int = N_STREAMS) -> Iterator[tuple[Context, Layout]]:
+def context_of(
+    path: Path, kind: tuple[str, str, bool], n_streams: int = N_STREAMS, n_cells: int = N_CELLS
+) -> Iterator[tuple[Context, Layout]]:
     """A context without cells in use, and the layout of its rows."""
     model = Model(path, "m")
-    context = Context(model, ContextParams(n_streams, N_CELLS, 64, 1, *kind), "m")
+    context = Context(model, ContextParams(n_streams, n_cells, 64, 1, *kind), "m")
     context.decode([0] * 2, range(2), range(2), [])
     layout = parse(context.state(0))[0]
     context.clear(0)
@@ -78,7 +83,7 @@ class Streams:
 
     def restore(self, stream: int, source: int) -> None:
         if self.lengths[source]:
-            assert self.context.set_state(stream, self.context.copy_state(source))
+            assert self.context.set_state(stream, self.context.state(source))
             self.lengths[stream] = self.lengths[source]
 
 
@@ -116,6 +121,28 @@ def test_few_streams(model_path: Callable[[str], Path], n_streams: int) -> None:
         memory = open_kv_memory(context, layout)
         assert memory is not None
         assert context.state_bytes(0) == context.state_bytes(n_streams - 1)  # it leaves nothing behind
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep their pages")
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["transposed", "rows"])
+def test_cells_take_memory_as_they_are_used(model_path: Callable[[str], Path], kind: tuple[str, str, bool]) -> None:
+    n_cells = 8192
+    with context_of(model_path("q8_0"), kind, n_cells=n_cells) as (context, layout):
+        memory = open_kv_memory(context, layout)
+        assert memory is not None
+        cells = memory.rows(1, 0, n_cells).k
+
+        def resident_bytes() -> int:
+            return sum(resident_pages(x) for x in cells) * mmap.PAGESIZE
+
+        n_bytes = sum(x.nbytes for x in cells)
+        assert resident_bytes() <= 2 * mmap.PAGESIZE * len(cells)  # the pages at both ends
+        for start in range(0, n_cells, 64):
+            context.decode([1] * 64, range(start, start + 64), [start % 500] * 64, [])
+            if start == n_cells // 2:
+                assert 0.4 * n_bytes < resident_bytes() < 0.7 * n_bytes
+        assert resident_bytes() >= n_bytes
+        assert all(x.any(axis=1).all() for x in cells)
 
 
 def test_what_does_not_fit_is_not_used(model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

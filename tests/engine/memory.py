@@ -1,0 +1,20 @@
+"""What the system says about the pages of an array."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+def resident_pages(array: NDArray[Any]) -> int:
+    """How many of the pages that a contiguous array touches are in memory."""
+    first = array.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
+    n = -(-(array.ctypes.data + array.nbytes - first) // mmap.PAGESIZE)
+    found = (ctypes.c_ubyte * n)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+    assert libc.mincore(first, n * mmap.PAGESIZE, found) == 0, ctypes.get_errno()
+    return sum(each & 1 for each in found)

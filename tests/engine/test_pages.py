@@ -1,0 +1,71 @@
+"""Memory that nobody needs goes back to the system, and only that."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from canister.engine.pages import forget, trim_heap
+from tests.engine.memory import resident_pages
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep their pages")
+
+PAGE = mmap.PAGESIZE
+
+
+@pytest.mark.parametrize(
+    ("first", "n_bytes", "gone"),
+    [
+        (0, 8 * PAGE, range(8)),
+        (1, 8 * PAGE - 1, range(1, 8)),
+        (PAGE, 3 * PAGE - 1, range(1, 3)),
+        (10, PAGE, range(0)),
+        (PAGE + 1, PAGE - 2, range(0)),
+        (0, 0, range(0)),
+    ],
+)
+def test_whole_pages_are_forgotten_and_their_neighbours_kept(first: int, n_bytes: int, gone: range) -> None:
+    with mmap.mmap(-1, 8 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        data = np.frombuffer(memory, np.uint8)
+        data[:] = 7
+        forget(data.ctypes.data + first, n_bytes)
+        assert resident_pages(data) == 8 - len(gone)
+        assert [page for page in range(8) if not data[page * PAGE : (page + 1) * PAGE].any()] == list(gone)
+        assert np.count_nonzero(data) == (8 - len(gone)) * PAGE
+        data[:] = 8
+        assert resident_pages(data) == 8
+        del data
+
+
+def test_freed_memory_goes_back_also_from_below_what_is_still_in_use() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    n, size = 1024, 100_000  # below the size that malloc maps by itself
+    blocks = [libc.malloc(size) for _ in range(n)]
+    try:
+        for block in blocks:
+            ctypes.memset(block, 7, size)
+        kept = blocks[:: n // 8]
+        for block in set(blocks) - set(kept):
+            libc.free(block)
+        before = own_bytes()
+        trim_heap()
+        assert before - own_bytes() > n * size // 2
+        assert all(ctypes.string_at(block, size) == b"\7" * size for block in kept)
+        blocks = kept
+    finally:
+        for block in blocks:
+            libc.free(block)
+
+
+def own_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
