@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from canister.errors import Conflict
-from canister.store.migrations import HEADS, Schema, upgrade
+from canister.store.migrations import HEADS, Schema, create, upgrade
 
 BUSY_SECONDS = 30
 N_READERS = 8  # connections kept; more are made when needed
@@ -74,7 +74,10 @@ def migrate(path: Path, schema: Schema, readers: Engine, writer: Engine) -> None
                 f"{path} has the tables of revision {revision!r}, which this version does not know: it was "
                 "written by a newer llama-canister, or is not a database of ours; upgrade llama-canister"
             )
-        upgrade(connection, schema)
+        if revision is None and _is_empty(connection):
+            create(connection, schema)
+        else:
+            upgrade(connection, schema)
         connection.commit()
 
 
@@ -87,6 +90,10 @@ def _revision(connection: Connection) -> str | None:
             return None
         raise
     return None if revision is None else str(revision)
+
+
+def _is_empty(connection: Connection) -> bool:
+    return not connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar_one()
 
 
 def _is_known(schema: Schema, revision: str) -> bool:

@@ -7,7 +7,18 @@ server's database holds what all canisters share. Times are nanoseconds since 19
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, CheckConstraint, Column, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 _NAMES = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -43,11 +54,13 @@ files = Table(
     "files",
     canister_metadata,
     Column("id", Integer, primary_key=True),
-    Column("path", Text, nullable=False, unique=True),
-    Column("kind", Text, CheckConstraint("kind IN ('file', 'directory')", name="kind"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("kind", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("created_ns", BigInteger, nullable=False),
     Column("modified_ns", BigInteger, nullable=False),
+    UniqueConstraint("path"),
+    CheckConstraint("kind IN ('file', 'directory')", name="ck_files_kind"),
     sqlite_autoincrement=True,
 )
 
@@ -65,11 +78,12 @@ redo = Table(
     "redo",
     canister_metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", Text, CheckConstraint("kind IN ('put', 'append', 'drop')", name="kind"), nullable=False),
+    Column("kind", Text, nullable=False),
     Column("path", Text, nullable=False),
     Column("source", Text),
     Column("offset", BigInteger, nullable=False),
     Column("data", LargeBinary),
+    CheckConstraint("kind IN ('put', 'append', 'drop')", name="ck_redo_kind"),
     sqlite_autoincrement=True,
 )
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from canister.errors import Busy, Conflict, StorageFull, StoreDamaged
 from canister.store import opening
 from canister.store.db import Database
-from canister.store.migrations import HEADS, Schema, make_config
+from canister.store.migrations import HEADS, Schema, make_config, upgrade
 from canister.store.tables import api_keys, canister_metadata, server_metadata, settings
 
 SCHEMAS: list[Schema] = ["canister", "server"]
@@ -50,19 +50,40 @@ def values(database: Database) -> list[object]:
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_the_migrations_make_the_tables(disk: Path, schema: Schema) -> None:
     metadata = {"canister": canister_metadata, "server": server_metadata}[schema]
+    with connected(disk / "migrated.db") as connection:
+        upgrade(connection, schema)
+        assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
+        made = schema_of(connection)
+    for table in metadata.tables.values():
+        sql = made["table", table.name]
+        assert ("AUTOINCREMENT" in sql) == bool(table.dialect_options["sqlite"]["autoincrement"])
+        assert ("CHECK" in sql) == (table.name in ("files", "redo"))
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_new_database_is_what_the_migrations_make(disk: Path, schema: Schema) -> None:
     database = Database(disk / "some folder % with ? signs" / "x.db", schema)
     database.open()
-    try:
-        with database.read() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
-            assert compare_metadata(context, metadata) == []
-            tables = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-            made = {str(row.name): str(row.sql) for row in tables}
-        for table in metadata.tables.values():
-            assert ("AUTOINCREMENT" in made[table.name]) == bool(table.dialect_options["sqlite"]["autoincrement"])
-            assert ("CHECK" in made[table.name]) == (table.name in ("files", "redo"))
-    finally:
-        database.close()
+    database.close()
+    with connected(disk / "migrated.db") as migrated, connected(database.path) as new:
+        upgrade(migrated, schema)
+        assert schema_of(new) == schema_of(migrated)
+        revisions = [each.exec_driver_sql("SELECT version_num FROM alembic_version").all() for each in (new, migrated)]
+        assert revisions == [[(HEADS[schema],)]] * 2
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[Connection]:
+    engine = opening.make_engine(path, "BEGIN IMMEDIATE")
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def schema_of(connection: Connection) -> dict[tuple[str, str], str]:
+    """What SQLite has noted of each table and index, by kind and name; blanks apart."""
+    rows = connection.execute(text("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+    return {(row.type, row.name): "".join(row.sql.split()) for row in rows}
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -70,21 +91,22 @@ def test_the_newest_revision_is_the_one_that_the_code_knows(schema: Schema) -> N
     assert ScriptDirectory.from_config(make_config(schema)).get_current_head() == HEADS[schema]
 
 
-def test_an_up_to_date_database_opens_without_alembic(database: Database) -> None:
+def test_databases_new_and_up_to_date_open_without_alembic(database: Database) -> None:
     code = (
         "import sys; from pathlib import Path; from canister.store.db import Database\n"
-        "database = Database(Path(sys.argv[1]), 'canister'); database.open(); database.close()\n"
+        "for path in sys.argv[1:]:\n"
+        "    database = Database(Path(path), 'canister'); database.open(); database.close()\n"
         "assert not [name for name in sys.modules if name.startswith('alembic')]"
     )
-    subprocess.run([sys.executable, "-c", code, str(database.path)], check=True, timeout=60)
+    paths = [str(database.path), str(database.path.with_name("new.db"))]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True, timeout=60)
 
 
 def test_migrating_leaves_logging_alone(disk: Path) -> None:
     root = logging.getLogger()
     before = root.level, list(root.handlers), logging.getLogger("alembic").level, logging.getLogger("x").disabled
-    database = Database(disk / "x.db", "server")
-    database.open()
-    database.close()
+    with connected(disk / "x.db") as connection:
+        upgrade(connection, "server")
     after = root.level, list(root.handlers), logging.getLogger("alembic").level, logging.getLogger("x").disabled
     assert after == before
 
