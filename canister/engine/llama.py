@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.args import RopeParams
+from canister.engine.pages import map_large_blocks
 from canister.errors import BadRequest
 
 Logits = NDArray[np.float32]
@@ -87,6 +88,7 @@ def complaint() -> str:
 
 def start_backend() -> None:
     """Idempotent; to be called before anything else here."""
+    map_large_blocks()
     lib.llama_log_set(_on_log, ctypes.c_void_p(0))
     lib.llama_backend_init()
 

@@ -9,6 +9,21 @@ import ctypes
 import mmap
 import sys
 
+LARGE_BYTES = 4 << 20  # what is not smaller is mapped by itself, and unmapped when it is freed
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def map_large_blocks() -> None:
+    """Keep large blocks out of the heap, for the whole process; idempotent.
+
+    glibc raises its limit with each such block that is freed, up to 32 MB: then buffers of contexts and states of
+    chats lie in the heap, share their pages with whatever was there before, and leave holes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BYTES)  # as glibc itself chooses it; a set limit leaves it at 128 KB
+
 
 def trim_heap() -> None:
     """Hand back the pages of freed memory; some milliseconds.

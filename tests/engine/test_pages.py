@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canister.engine.pages import forget, trim_heap
+from canister.engine.pages import LARGE_BYTES, forget, map_large_blocks, trim_heap
 from tests.engine.memory import resident_pages
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep their pages")
@@ -65,6 +65,30 @@ def test_freed_memory_goes_back_also_from_below_what_is_still_in_use() -> None:
     finally:
         for block in blocks:
             libc.free(block)
+
+
+def test_large_blocks_leave_nothing_behind_however_often_they_are_freed() -> None:
+    map_large_blocks()
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    size = 2 * LARGE_BYTES
+    for n in range(8):
+        blocks = [libc.malloc(size) for _ in range(3)]
+        if n == 7:
+            before = own_bytes()
+        for block in blocks:
+            ctypes.memset(block, 7, size)
+        if n == 7:
+            assert own_bytes() - before > 2 * size  # they lie in fresh pages
+        above = libc.malloc(1000)  # what lies above a hole keeps it from going back
+        for block in blocks:
+            libc.free(block)
+        libc.free(above)
+    assert own_bytes() - before < size
 
 
 def own_bytes() -> int:
