@@ -154,22 +154,26 @@ class Model:
         """Bytes of a token, possibly part of a character. special: show special tokens, else empty."""
         known = self._pieces.get((token, special))
         if known is None:
-            if not 0 <= token < self.n_vocab:
-                raise BadRequest(f"There is no token {token}: the vocabulary has {self.n_vocab}")
-            buffer = ctypes.create_string_buffer(64)
-            n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-            if n < 0:
-                buffer = ctypes.create_string_buffer(-n)
-                n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-            known = self._pieces[token, special] = buffer.raw[:n]
+            known = self._pieces[token, special] = self._read_piece(token, special)
         return known
+
+    def _read_piece(self, token: int, special: bool) -> bytes:
+        if not 0 <= token < self.n_vocab:
+            raise BadRequest(f"There is no token {token}: the vocabulary has {self.n_vocab}")
+        buffer = ctypes.create_string_buffer(64)
+        n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
+        if n < 0:
+            buffer = ctypes.create_string_buffer(-n)
+            n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[:n]
 
     def is_eog(self, token: int) -> bool:
         return bool(lib.llama_vocab_is_eog(self.vocab, token))
 
     @cached_property
     def longest_piece_bytes(self) -> int:
-        return max(len(self.piece(token, True)) for token in range(self.n_vocab))
+        # Not through `piece`: a vocabulary of 150 000 tokens kept as Python objects would take 30 MB.
+        return max(len(self._read_piece(token, True)) for token in range(self.n_vocab))
 
     @cached_property
     def eog_tokens(self) -> tuple[int, ...]:

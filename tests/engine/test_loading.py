@@ -14,8 +14,9 @@ from canister.engine import loading
 from canister.engine.args import RopeParams
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams, ModelError
-from canister.engine.llama import log
+from canister.engine.llama import Context, ContextParams, Model, log
 from canister.engine.runner import Traits
+from canister.engine.scheduler import ALONE
 from canister.errors import BadRequest
 from tests.engine.driver import GREEDY, Driver
 from tests.engine.test_exactness import SAMPLED, some_prompt
@@ -168,6 +169,26 @@ def test_a_memory_that_refuses_to_remove(drive: Drive, monkeypatch: pytest.Monke
     driver.run(chat.call(keep=False, n_predict=3))
     assert driver.engine.residents()["k"] == 0
     assert driver.run(chat.call([3], n_predict=0)).redecoded == len(chat.tokens) - 1
+
+
+@pytest.mark.parametrize("n_asked", [32, 100, 512])
+def test_only_the_context_that_serves_is_left(
+    model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, n_asked: int
+) -> None:
+    """Those for measuring are closed before it is made, and it has no more rows than the scheduler ever fills."""
+    opened: list[Context] = []
+
+    def made(model: Model, shape: ContextParams, name: str) -> Context:
+        assert all(context._ctx is None for context in opened)
+        opened.append(Context(model, shape, name))
+        return opened[-1]
+
+    monkeypatch.setattr(loading, "Context", made)
+    loaded = loading.load(LoadParams(model_path("q8_0"), n_slots=3, n_ctx=512, n_ubatch=n_asked))
+    assert len(opened) == 3  # to measure, to look, to serve
+    assert loaded.context is opened[-1]
+    assert loaded.context.params.n_rows == min(max(n_asked // 16 * 16, loading.MIN_ROWS), ALONE)
+    loaded.context.close()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

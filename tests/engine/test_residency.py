@@ -75,6 +75,17 @@ def parked(key: str, n_bytes: int, caller: str = "me", *, fresh: bool = False) -
     return Parked(key, caller, *nothing, None, 0, np.empty(n_bytes, np.uint8), fresh, inf if fresh else 0.0)
 
 
+def test_all_that_is_parked_counts() -> None:
+    """Logits of a large vocabulary weigh as much as a short chat's state."""
+    tokens, generated, logits = np.zeros(10, np.int32), np.zeros(10, np.bool_), np.zeros(100, np.float32)
+    parking = Parking(1000)
+    for n, key in enumerate("ab", 1):
+        parking.put(Parked(key, "me", tokens, generated, logits, 0, np.empty(50, np.uint8)))
+        assert (len(parking), parking.n_bytes) == (n, n * (40 + 10 + 400 + 50))
+    parking.put(Parked("c", "me", tokens[:1], generated[:0], None, 0, np.empty(0, np.uint8)))
+    assert [parked.key for parked in parking.of("me")] == ["b", "c"]
+
+
 def test_a_slot_that_is_taken_is_shown_with_what_it_held() -> None:
     residency = Residency(1)
     use(residency, "a")
