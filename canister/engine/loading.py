@@ -48,6 +48,7 @@ class LoadParams:
     name: what to call the file in messages. model_id: SHA-256 of the file. n_ctx: tokens of a conversation, 0 the
     model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
     findings: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
+    handover: a file in which an engine leaves logits for the next one; None: none are left.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     """
@@ -68,6 +69,7 @@ class LoadParams:
     max_pause_ms: int = 200
     exact: ExactMode = "auto"
     findings: Path | None = None
+    handover: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,10 @@ class Parking:
         with self._lock:
             return [parked for parked in self._states.values() if parked.caller == caller]
 
+    def newest(self) -> list[Parked]:
+        with self._lock:
+            return [*reversed(self._states.values())]
+
     def _remove(self, key: str) -> Parked | None:
         parked = self._states.pop(key, None)
         if parked is not None:
@@ -209,6 +213,11 @@ class Residency:
     def of(self, caller: str) -> Iterator[Slot]:
         """The slots of a caller's conversations."""
         return (slot for slot in self.slots if slot.key is not None and slot.caller == caller)
+
+    def newest(self) -> Iterator[Slot | Parked]:
+        """The conversations that are at hand, the last used first, those in slots before the parked ones."""
+        yield from sorted((slot for slot in self.slots if slot.key is not None), key=lambda slot: -slot.last_used)
+        yield from self.parking.newest()
 
     def slot_of(self, key: str | None) -> Slot | None:
         return self._by_key.get(key) if key is not None else None

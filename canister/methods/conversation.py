@@ -95,7 +95,9 @@ async def fetch(call: Call, engine: Engine, conversation: Conversation, prompt: 
         cache, n_best = conversation.cache, n_near
         if n_cached >= n_near + MIN_SHARED and path is not None and cache is not None and cache.fits(engine.info):
             n_best = n_cached
-            nearby.park(path, call.caller, prompt[:n_cached], flags[:n_cached], cache.segments)
+            goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
+            tokens, marks = prompt[:n_cached], flags[:n_cached]
+            nearby.park(path, call.caller, tokens, marks, cache.segments, with_logits=goes_on)
         if is_new and len(prompt) >= n_best + MIN_SHARED:
             folder = f"{CACHE_FOLDER}/{call.caller}/sessions"
             n_least = n_best + MIN_SHARED
