@@ -312,9 +312,8 @@ class Context:
             self._state = np.empty(size + size // 4, np.uint8)
         return self._state[: self._read_state(stream, self._state)]
 
-    def copy_state(self, stream: int) -> Bytes:
-        """The state blob of a stream, in memory of its own."""
-        blob = np.empty(self.state_bytes(stream), np.uint8)
+    def copy_state(self, stream: int, blob: Bytes) -> Bytes:
+        """The state blob of a stream in memory that is large enough for it."""
         return blob[: self._read_state(stream, blob)]
 
     def state_bytes(self, stream: int) -> int:

@@ -57,7 +57,8 @@ class Nearby:
         """
         if self._layout is None:
             return
-        n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams)
+        take = self._residency.parking.buffers.take
+        n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams, take)
         if n:
             tokens, generated, fresh_until = tokens[:n].copy(), generated[:n].copy(), monotonic() + FRESH_SECONDS
             logits = self.handover.logits(key, caller, tokens, generated) if with_logits else None

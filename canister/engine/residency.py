@@ -16,6 +16,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from canister.engine.buffers import Buffers, resident_bytes
 from canister.engine.sequence import Flags, Tokens
 
 Bytes = NDArray[np.uint8]
@@ -74,7 +75,7 @@ class Parked:
     @property
     def n_bytes(self) -> int:
         arrays = (self.tokens, self.generated, self.state, *(() if self.logits is None else (self.logits,)))
-        return sum(array.nbytes for array in arrays)
+        return sum(resident_bytes(array) for array in arrays)
 
 
 class Parking:
@@ -82,6 +83,7 @@ class Parking:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.buffers = Buffers()  # for states
         self._states: OrderedDict[str, Parked] = OrderedDict()
         self._n_bytes = 0
         self._lock = threading.Lock()

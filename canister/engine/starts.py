@@ -59,8 +59,9 @@ class Starts:
         n = len(slot.tokens)
         if not n or slot.key is None or self._streams.lengths[stream] != n:
             return
-        if self._context.state_bytes(stream) <= parking.max_bytes:
-            state = self._context.copy_state(stream)
+        n_bytes = self._context.state_bytes(stream)
+        if n_bytes <= parking.max_bytes:
+            state = self._context.copy_state(stream, parking.buffers.take(n_bytes))
             tokens, generated = slot.tokens.copy(), slot.generated.copy()
             parking.put(Parked(slot.key, slot.caller, tokens, generated, slot.logits, slot.n_stored, state))
 
@@ -147,7 +148,8 @@ class Starts:
         layout, restore = self._streams.layout, flight.request.restore
         if layout is None or restore is None:
             return n_resident
-        n, state = state_of(layout, restore(flight.n_prefix), flight.n_prefix, self._context.params.n_streams)
+        take, n_streams = self._residency.parking.buffers.take, self._context.params.n_streams
+        n, state = state_of(layout, restore(flight.n_prefix), flight.n_prefix, n_streams, take)
         if n > n_resident:
             self._streams.replace(stream, state, n)
         return self._streams.lengths[stream]

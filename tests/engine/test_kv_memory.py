@@ -78,7 +78,8 @@ class Streams:
 
     def restore(self, stream: int, source: int) -> None:
         if self.lengths[source]:
-            assert self.context.set_state(stream, self.context.copy_state(source))
+            blob = np.empty(self.context.state_bytes(source), np.uint8)
+            assert self.context.set_state(stream, self.context.copy_state(source, blob))
             self.lengths[stream] = self.lengths[source]
 
 

@@ -1,0 +1,52 @@
+"""Large buffers that are used again: the first touch of fresh memory takes longer than all that is done with a state.
+
+No huge pages are asked for, as numpy does for large arrays: they make the first touch several times slower where the
+memory of a virtual machine is itself handed out on first touch, and their last one is resident whether used or not.
+"""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+MOST_SPARE_BYTES = 64 << 20
+_STEP_BYTES = 1 << 20  # sizes are multiples of it, so that a buffer also fits the next, slightly longer chat
+
+
+class Buffers:
+    """Gives out arrays, and keeps the memory of the last large one that nobody refers to any more. From any thread."""
+
+    def __init__(self) -> None:
+        self._spare: deque[mmap.mmap] = deque(maxlen=1)
+
+    @property
+    def spare_bytes(self) -> int:
+        return sum(len(memory) for memory in [*self._spare])
+
+    def take(self, n: int) -> Bytes:
+        """n bytes of any content. The memory comes back when the array and all views of it are gone."""
+        if n < _STEP_BYTES:
+            return np.empty(n, np.uint8)
+        room = -(-(n + n // 16) // _STEP_BYTES) * _STEP_BYTES
+        try:
+            memory = self._spare.pop()
+        except IndexError:
+            memory = None
+        if memory is None or not n <= len(memory) <= 2 * room:
+            memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        whole = np.frombuffer(memory, np.uint8)
+        if len(memory) <= MOST_SPARE_BYTES:
+            weakref.finalize(whole, self._spare.append, memory).atexit = False
+        return whole[:n]
+
+
+def resident_bytes(array: NDArray[np.generic]) -> int:
+    """Bytes of the memory that an array keeps: its own, or all of the buffer that it is a part of."""
+    base = array.base
+    return max(array.nbytes, base.nbytes) if isinstance(base, np.ndarray) else array.nbytes
