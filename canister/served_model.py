@@ -38,7 +38,7 @@ BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides mode
 
 
 class ServedModel:
-    """name: of the canister, for the log. folder: where `engine.json` is, and notes on what was tried.
+    """name: of the canister, for the log. folder: for `engine.json`, `engine.logits` and notes on what was tried.
 
     replaced: called when another model takes the place; what was kept of the one before is of no use from then on.
     decode_thread: shared with others; None: each engine has one of its own.

@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 
-MOST_SPARE_BYTES = 64 << 20
+MOST_SPARES = 2  # a chat is read into one and put together in the other
+MOST_SPARE_BYTES = 32 << 20  # of each
 _STEP_BYTES = 1 << 20  # sizes are multiples of it, so that a buffer also fits the next, slightly longer chat
 
 
 class Buffers:
-    """Gives out arrays, and keeps the memory of the last large one that nobody refers to any more. From any thread."""
+    """Gives out arrays, and keeps the memory of the last large ones that nobody refers to any more. From any thread."""
 
     def __init__(self) -> None:
-        self._spare: deque[mmap.mmap] = deque(maxlen=1)
+        self._spare: deque[mmap.mmap] = deque(maxlen=MOST_SPARES)
 
     @property
     def spare_bytes(self) -> int:
@@ -34,16 +35,21 @@ class Buffers:
         if n < _STEP_BYTES:
             return np.empty(n, np.uint8)
         room = -(-(n + n // 16) // _STEP_BYTES) * _STEP_BYTES
-        try:
-            memory = self._spare.pop()
-        except IndexError:
-            memory = None
-        if memory is None or not n <= len(memory) <= 2 * room:
-            memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = self._spare_of(n, 2 * room) or mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         whole = np.frombuffer(memory, np.uint8)
         if len(memory) <= MOST_SPARE_BYTES:
             weakref.finalize(whole, self._spare.append, memory).atexit = False
         return whole[:n]
+
+    def _spare_of(self, n_least: int, n_most: int) -> mmap.mmap | None:
+        for memory in [*self._spare]:
+            if n_least <= len(memory) <= n_most:
+                try:
+                    self._spare.remove(memory)
+                except ValueError:
+                    continue  # another thread was faster
+                return memory
+        return None
 
 
 def resident_bytes(array: NDArray[np.generic]) -> int:

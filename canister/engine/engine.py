@@ -17,10 +17,9 @@ from time import perf_counter
 from canister.engine.chain import ChainSampler
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.flight import Flight, Limits
-from canister.engine.handover import Handover, Origin, leave
-from canister.engine.llama import VERSION, DecodeAborted, EngineFault, Model, ModelError
+from canister.engine.handover import Handover, leave
+from canister.engine.llama import DecodeAborted, EngineFault, Model, ModelError
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load_model, prepare
-from canister.engine.machine import cpu_name
 from canister.engine.nearby import Nearby
 from canister.engine.residency import Residency
 from canister.engine.runner import Runner
@@ -258,7 +257,7 @@ class Engine:
         n_rows, n_streams = loaded.context.params.n_rows, loaded.context.params.n_streams
         self._residency = Residency(info.n_slots, self._params.ram_bytes)
         self._runner = Runner(loaded.context, loaded.traits, self._residency)
-        self._handover = Handover.take(self._params.handover, self._origin())
+        self._handover = Handover.take(self._params.handover, self.info.origin)
         self.nearby = Nearby(self._residency, loaded.traits.layout, n_streams, self._handover)
         self._scheduler: Scheduler[Ticket] = Scheduler(
             n_rows, info.policy.max_rows, max_pause_seconds=self._params.max_pause_ms / 1000
@@ -271,8 +270,8 @@ class Engine:
         self._thread.detach(self)
         if self._loaded is not None:
             self._handover.close()
-            if self._hands_over and self._fault is None and self.info.kv_layout:
-                leave(self._params.handover, self._origin(), self._residency.newest())
+            if self._hands_over and self._fault is None:
+                leave(self._params.handover, self.info.origin, self._residency.newest())
             self._loaded.context.close()
             self._loaded = None
         settle(self._closed, None)
@@ -285,11 +284,6 @@ class Engine:
         if not drain:
             for call in self._calls():
                 self._cancel(call)
-
-    def _origin(self) -> Origin:
-        """What the logits of this engine depend on beside tokens."""
-        info = self.info
-        return Origin.of(info.n_vocab, info.model_id, info.kv_layout, VERSION, cpu_name())
 
     # -- on the thread: calls
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -134,9 +133,11 @@ def leave(path: Path | None, origin: Origin, places: Iterable[Slot | Parked]) ->
     if path is None or not ends:
         return
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        # Always the same name: what a killed server leaves here is written over by the next.
+        temporary = path.with_name(f".{path.name}.new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
                 file.write(_MAGIC + origin.digest)
                 for key, place, logits in ends:
                     name, state = _digest(key.encode()), _state(place.caller, place.tokens, place.generated)
@@ -144,7 +145,7 @@ def leave(path: Path | None, origin: Origin, places: Iterable[Slot | Parked]) ->
                     file.write(b"".join((name, state, data, _check(origin, name, state, data))))
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         log.info("the next start decodes last tokens again", file=str(path), reason=str(error))

@@ -16,6 +16,7 @@ from canister.engine import measuring
 from canister.engine.args import RopeParams
 from canister.engine.exactness import MAX_SLOTS, ExactMode, Policy, RowClasses, decide, measures
 from canister.engine.findings import Findings
+from canister.engine.handover import Origin
 from canister.engine.kv_rows import KvRowsError, Layout, parse
 from canister.engine.llama import (
     KV_TYPES,
@@ -116,6 +117,11 @@ class EngineInfo:
     row_classes: RowClasses
     attention_classes: RowClasses
     threads: Threads
+
+    @property
+    def origin(self) -> Origin:
+        """What logits depend on beside tokens."""
+        return Origin.of(self.n_vocab, self.model_id, self.kv_layout, VERSION, cpu_name())
 
 
 @dataclass(slots=True)

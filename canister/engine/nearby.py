@@ -25,6 +25,7 @@ class Nearby:
         self._layout = layout
         self._n_streams = n_streams
         self.handover = handover
+        self.take = residency.parking.buffers.take  # memory that was used before, for what is read
 
     def n_own(self, key: str | None, tokens: Tokens, generated: Flags) -> int:
         """How many leading tokens the slot of a conversation holds, or its parked state."""
@@ -57,8 +58,7 @@ class Nearby:
         """
         if self._layout is None:
             return
-        take = self._residency.parking.buffers.take
-        n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams, take)
+        n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams, self.take)
         if n:
             tokens, generated, fresh_until = tokens[:n].copy(), generated[:n].copy(), monotonic() + FRESH_SECONDS
             logits = self.handover.logits(key, caller, tokens, generated) if with_logits else None
