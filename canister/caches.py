@@ -11,16 +11,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from canister.engine.sequence import KvSegment, n_common
 from canister.errors import CanisterError, StoreDamaged
-from canister.store.cache_file import CacheFile, CacheHeader
+from canister.store.cache_file import BlockReader, CacheFile, CacheHeader
 from canister.store.stable import FileInfo, StableMemory
 
 if TYPE_CHECKING:
     from canister.call import Call
     from canister.engine.engine import EngineInfo
+    from canister.engine.kv_rows import Take
     from canister.engine.sequence import Flags, Tokens
 
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
@@ -35,9 +37,10 @@ class OpenCache:
     info: FileInfo
     container: CacheFile
 
-    def segments(self, n_tokens: int) -> list[KvSegment]:
-        """Sound KV rows of the first n_tokens tokens, as far as they go without a gap."""
-        return [KvSegment(segment.first, segment.n_live, segment.kv) for segment in self.container.segments(n_tokens)]
+    def segments(self, n_tokens: int, read: BlockReader | None = None) -> list[KvSegment]:
+        """Sound KV rows of the first n_tokens tokens, as far as they go without a gap. read: as the container's."""
+        found = self.container.segments(n_tokens, read)
+        return [KvSegment(segment.first, segment.n_live, segment.kv) for segment in found]
 
     def fits(self, model: EngineInfo) -> bool:
         """Are the KV rows such as the model's context takes?"""
@@ -144,6 +147,16 @@ class Caches:
             except StoreDamaged:
                 pass  # the tokens are at hand
         return CacheFile.create(header, self._reader(path))
+
+    def segments_into(self, cache: OpenCache, take: Take) -> Callable[[int], list[KvSegment]]:
+        """The same as `cache.segments`, but the rows are read into memory from `take`."""
+
+        def read(offset: int, size: int) -> memoryview:
+            size = max(0, min(size, cache.info.size - offset))
+            memory = take(size).data
+            return memory[: self._stable.read_into(cache.info.path, offset, memory)]
+
+        return partial(cache.segments, read=read)
 
     def drop(self, path: str) -> None:
         with self._lock:

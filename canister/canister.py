@@ -61,9 +61,10 @@ _SET = Prepared(
 
 
 class Canister:
-    """folder: holds `canister.db`, `stable/`, `staging/` and `engine.json`. controllers: principals in text form.
+    """folder: holds `canister.db`, `stable/`, `staging/`, `engine.json` and `engine.logits`.
 
-    cycles, state: what it begins with. decode_thread: shared with others; None: its engines have their own.
+    controllers: principals in text form. cycles, state: what it begins with. decode_thread: shared with others; None:
+    its engines have their own.
     """
 
     def __init__(

@@ -6,7 +6,8 @@ controller.pem     the server's own identity; controls what the settings name
 controller.key     an API key for that identity
 root.key           the key that certifies IC replies
 node.pem           the identity that signs answers to IC queries
-canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed
+canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed;
+                   engine.json and engine.logits, which may be deleted
 quarantine/        what `canister doctor --repair` took out of the way
 """
 

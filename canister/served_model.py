@@ -33,11 +33,12 @@ from canister.telemetry import get_logger
 log = get_logger(__name__)
 
 FINDINGS_NAME = "engine.json"  # what was measured of models; may be deleted at any time
+HANDOVER_NAME = "engine.logits"  # from a server that ended to the next one; may be deleted at any time
 BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
 
 
 class ServedModel:
-    """name: of the canister, for the log. folder: where `engine.json` is, and notes on what was tried.
+    """name: of the canister, for the log. folder: for `engine.json`, `engine.logits` and notes on what was tried.
 
     replaced: called when another model takes the place; what was kept of the one before is of no use from then on.
     decode_thread: shared with others; None: each engine has one of its own.
@@ -128,6 +129,7 @@ class ServedModel:
             max_pause_ms=self._settings.max_pause_ms,
             exact=self._settings.exact,
             findings=self._folder / FINDINGS_NAME,
+            handover=self._folder / HANDOVER_NAME,
         )
         # Held open, so that what was tried is what is loaded, even if another file takes its name meanwhile.
         opened = await asyncio.to_thread(self._stable.open_file, path)

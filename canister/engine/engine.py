@@ -17,6 +17,7 @@ from time import perf_counter
 from canister.engine.chain import ChainSampler
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.flight import Flight, Limits
+from canister.engine.handover import Handover, leave
 from canister.engine.llama import DecodeAborted, EngineFault, Model, ModelError
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load_model, prepare
 from canister.engine.nearby import Nearby
@@ -49,6 +50,7 @@ class Engine:
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_closing = False  # on the loop: no new calls
         self._is_ending = False  # on the thread: end when no call is left
+        self._hands_over = False  # and leave what the next engine can use
         self._fault: EngineFault | None = None  # after a bug: what all calls get until the engine is closed
         self._info: EngineInfo | None = None
         self._model: Model | None = None
@@ -138,7 +140,7 @@ class Engine:
 
     def forget(self, key: str) -> None:
         """Free the KV memory of a conversation, at once or when its call ends."""
-        self._post(lambda: self._residency.forget(key))
+        self._post(lambda: self._forget(key))
 
     def residents(self) -> dict[str, int]:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
@@ -255,7 +257,8 @@ class Engine:
         n_rows, n_streams = loaded.context.params.n_rows, loaded.context.params.n_streams
         self._residency = Residency(info.n_slots, self._params.ram_bytes)
         self._runner = Runner(loaded.context, loaded.traits, self._residency)
-        self.nearby = Nearby(self._residency, loaded.traits.layout, n_streams)
+        self._handover = Handover.take(self._params.handover, self.info.origin)
+        self.nearby = Nearby(self._residency, loaded.traits.layout, n_streams, self._handover)
         self._scheduler: Scheduler[Ticket] = Scheduler(
             n_rows, info.policy.max_rows, max_pause_seconds=self._params.max_pause_ms / 1000
         )
@@ -266,12 +269,15 @@ class Engine:
         """No call is left, and none will come."""
         self._thread.detach(self)
         if self._loaded is not None:
+            self._handover.close()
+            if self._hands_over and self._fault is None:
+                leave(self._params.handover, self.info.origin, self._residency.newest())
             self._loaded.context.close()
             self._loaded = None
         settle(self._closed, None)
 
     def _begin_end(self, drain: bool) -> None:
-        self._is_ending = True
+        self._is_ending, self._hands_over = True, drain
         if self._preparing is not None:  # whoever wanted the model does not wait for it any more
             self._preparing.close()
             self._preparing = None
@@ -280,6 +286,11 @@ class Engine:
                 self._cancel(call)
 
     # -- on the thread: calls
+
+    def _forget(self, key: str) -> None:
+        if self._loaded is not None:
+            self._residency.forget(key)
+            self._handover.forget(key)
 
     def _submit(self, call: Ticket) -> None:
         if self._fault is not None:

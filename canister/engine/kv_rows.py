@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,18 @@ from numpy.typing import NDArray
 from canister.engine.sequence import KvSegment
 
 Bytes = NDArray[np.uint8]
+Take = Callable[[int], Bytes]
+"""n → an array of n bytes of any content."""
 
 STATE_MAGIC = 0xAF143CD8
 ROWS_MAGIC = b"KVR1"
 _HEADER = struct.Struct("<4s16sII")  # magic, digest of the layout, first position, count
 _MAX_LAYERS = 4096
 _RUN_TOKENS = 512  # of segments that are put together at once
+
+
+def _fresh(n: int) -> Bytes:
+    return np.empty(n, np.uint8)
 
 
 class KvRowsError(ValueError):
@@ -183,7 +189,7 @@ def _rows(layout: Layout, first: int, n: int, table: Bytes) -> Rows:
     return Rows(first, m * n, tuple(k), tuple(v))
 
 
-def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int) -> Bytes:
+def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int, take: Take = _fresh) -> Bytes:
     """A state of positions 0 and up for a context with n_streams streams; it may be set into any of them."""
     n = 0
     for piece in pieces:
@@ -193,7 +199,7 @@ def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int) -> Bytes:
     if n == 0:
         raise KvRowsError("no rows")
     n_head_bytes = 12 * len(layout.k) + 12 * len(layout.v)
-    w = _Writer(np.empty(4 * (5 + n_streams) + 12 * n + n_head_bytes + n * layout.bytes_per_token, np.uint8))
+    w = _Writer(take(4 * (5 + n_streams) + 12 * n + n_head_bytes + n * layout.bytes_per_token))
     w.u32(STATE_MAGIC, 0, n_streams, n)
     cells = w.take(12 * n).view("<i4").reshape(n, 3)
     cells[:] = (0, 1, 0)
@@ -218,8 +224,13 @@ def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int) -> Bytes:
     return w.data
 
 
-def state_of(layout: Layout, segments: Iterable[KvSegment], n_max: int, n_streams: int) -> tuple[int, Bytes]:
-    """A state put together from stored rows, of at most n_max tokens, and of how many; none where they are unsound."""
+def state_of(
+    layout: Layout, segments: Iterable[KvSegment], n_max: int, n_streams: int, take: Take = _fresh
+) -> tuple[int, Bytes]:
+    """A state put together from stored rows, of at most n_max tokens, and of how many; none where they are unsound.
+
+    take: where its memory comes from.
+    """
     pieces: list[Rows] = []
     run: list[KvSegment] = []  # whole segments of the same size: put together at once, they take half the time
     n = 0
@@ -247,7 +258,7 @@ def state_of(layout: Layout, segments: Iterable[KvSegment], n_max: int, n_stream
             pieces.append(decode(layout, segment.rows).cut(layout, n, n + used))
         n += used
     flush()
-    return n, merge(layout, pieces, n_streams) if n else np.empty(0, np.uint8)
+    return n, merge(layout, pieces, n_streams, take) if n else np.empty(0, np.uint8)
 
 
 class _Writer:

@@ -312,7 +312,10 @@ class Context:
 
     def state(self, stream: int) -> Bytes:
         """The state blob of a stream, in memory of its own."""
-        blob = np.empty(self.state_bytes(stream), np.uint8)
+        return self.read_state(stream, np.empty(self.state_bytes(stream), np.uint8))
+
+    def read_state(self, stream: int, blob: Bytes) -> Bytes:
+        """The state blob of a stream in memory that is large enough for it."""
         data = ctypes.cast(blob.ctypes.data, _BYTES)
         return blob[: int(lib.llama_state_seq_get_data(self._ctx, data, len(blob), stream))]
 

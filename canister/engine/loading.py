@@ -16,6 +16,7 @@ from canister.engine import measuring
 from canister.engine.args import RopeParams
 from canister.engine.exactness import MAX_SLOTS, ExactMode, Policy, RowClasses, decide, measures
 from canister.engine.findings import Findings
+from canister.engine.handover import Origin
 from canister.engine.kv_rows import KvRowsError, Layout, parse
 from canister.engine.llama import (
     KV_TYPES,
@@ -49,6 +50,7 @@ class LoadParams:
     name: what to call the file in messages. model_id: SHA-256 of the file. n_ctx: tokens of a conversation, 0 the
     model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
     findings: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
+    handover: a file in which an engine leaves logits for the next one; None: none are left.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     """
@@ -69,6 +71,7 @@ class LoadParams:
     max_pause_ms: int = 200
     exact: ExactMode = "auto"
     findings: Path | None = None
+    handover: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,11 @@ class EngineInfo:
     row_classes: RowClasses
     attention_classes: RowClasses
     threads: Threads
+
+    @property
+    def origin(self) -> Origin:
+        """What logits depend on beside tokens."""
+        return Origin.of(self.n_vocab, self.model_id, self.kv_layout, VERSION, cpu_name())
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+from canister.engine.handover import Handover
 from canister.engine.kv_rows import Layout, state_of
 from canister.engine.residency import Parked, Residency, Slot
 from canister.engine.sequence import Flags, KvSegment, Tokens, n_common
@@ -19,10 +20,12 @@ FRESH_SECONDS = 60.0  # a state that was read for a call is kept for it so long,
 class Nearby:
     """From any thread. A look at the slots may be outdated when it is used: nothing depends on its being right."""
 
-    def __init__(self, residency: Residency, layout: Layout | None, n_streams: int) -> None:
+    def __init__(self, residency: Residency, layout: Layout | None, n_streams: int, handover: Handover) -> None:
         self._residency = residency
         self._layout = layout
         self._n_streams = n_streams
+        self.handover = handover
+        self.take = residency.parking.buffers.take  # memory that was used before, for what is read
 
     def n_own(self, key: str | None, tokens: Tokens, generated: Flags) -> int:
         """How many leading tokens the slot of a conversation holds, or its parked state."""
@@ -40,12 +43,23 @@ class Nearby:
         return n_bytes > 0 and self._residency.parking.has_room(n_bytes)
 
     def park(
-        self, key: str, caller: str, tokens: Tokens, generated: Flags, segments: Callable[[int], list[KvSegment]]
+        self,
+        key: str,
+        caller: str,
+        tokens: Tokens,
+        generated: Flags,
+        segments: Callable[[int], list[KvSegment]],
+        *,
+        with_logits: bool = False,
     ) -> None:
-        """Put a conversation's state together from stored rows, and park it. Slow: in a worker thread."""
+        """Put a conversation's state together from stored rows, and park it. Slow: in a worker thread.
+
+        with_logits: those behind its last token too, if the engine before has left them.
+        """
         if self._layout is None:
             return
-        n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams)
+        n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams, self.take)
         if n:
             tokens, generated, fresh_until = tokens[:n].copy(), generated[:n].copy(), monotonic() + FRESH_SECONDS
-            self._residency.parking.put(Parked(key, caller, tokens, generated, None, n, state, True, fresh_until))
+            logits = self.handover.logits(key, caller, tokens, generated) if with_logits else None
+            self._residency.parking.put(Parked(key, caller, tokens, generated, logits, n, state, True, fresh_until))

@@ -16,6 +16,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
+from canister.engine.buffers import Buffers, resident_bytes
 from canister.engine.sequence import Flags, Tokens
 
 Bytes = NDArray[np.uint8]
@@ -74,7 +75,7 @@ class Parked:
     @property
     def n_bytes(self) -> int:
         arrays = (self.tokens, self.generated, self.state, *(() if self.logits is None else (self.logits,)))
-        return sum(array.nbytes for array in arrays)
+        return sum(resident_bytes(array) for array in arrays)
 
 
 class Parking:
@@ -82,6 +83,7 @@ class Parking:
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
+        self.buffers = Buffers()  # for states
         self._states: OrderedDict[str, Parked] = OrderedDict()
         self._n_bytes = 0
         self._lock = threading.Lock()
@@ -135,6 +137,10 @@ class Parking:
         """The states of a caller's conversations."""
         with self._lock:
             return [parked for parked in self._states.values() if parked.caller == caller]
+
+    def newest(self) -> list[Parked]:
+        with self._lock:
+            return [*reversed(self._states.values())]
 
     def _remove(self, key: str) -> Parked | None:
         parked = self._states.pop(key, None)
@@ -209,6 +215,11 @@ class Residency:
     def of(self, caller: str) -> Iterator[Slot]:
         """The slots of a caller's conversations."""
         return (slot for slot in self.slots if slot.key is not None and slot.caller == caller)
+
+    def newest(self) -> Iterator[Slot | Parked]:
+        """The conversations that are at hand, the last used first, those in slots before the parked ones."""
+        yield from sorted((slot for slot in self.slots if slot.key is not None), key=lambda slot: -slot.last_used)
+        yield from self.parking.newest()
 
     def slot_of(self, key: str | None) -> Slot | None:
         return self._by_key.get(key) if key is not None else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from canister.engine.flight import Flight
 from canister.engine.kv_rows import state_of
-from canister.engine.llama import Context, Logits
+from canister.engine.llama import Bytes, Context, Logits
 from canister.engine.residency import MIN_SHARED, Parked, Residency, Slot
 from canister.engine.sequence import Flags, GenerateRequest, Tokens
 from canister.engine.streams import Streams
@@ -60,7 +60,7 @@ class Starts:
         if not n or slot.key is None or self._streams.lengths[stream] != n:
             return
         if self._context.state_bytes(stream) <= parking.max_bytes:
-            state = self._context.state(stream)
+            state = self._state(stream)
             tokens, generated = slot.tokens.copy(), slot.generated.copy()
             parking.put(Parked(slot.key, slot.caller, tokens, generated, slot.logits, slot.n_stored, state))
 
@@ -131,7 +131,7 @@ class Starts:
     def _set(self, slot: Slot, source: _Source) -> bool:
         """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it."""
         n, parked = len(source.tokens), source.parked
-        state = self._context.state(source.stream) if parked is None else parked.state
+        state = self._state(source.stream) if parked is None else parked.state
         if source.n_common < n and not self._streams.is_whole(state, n):
             return False
         if parked is not None:
@@ -142,12 +142,17 @@ class Starts:
         slot.hold(source.tokens, source.generated, source.logits, 0)
         return True
 
+    def _state(self, stream: int) -> Bytes:
+        memory = self._residency.parking.buffers.take(self._context.state_bytes(stream))
+        return self._context.read_state(stream, memory)
+
     def _restore(self, flight: Flight, stream: int, n_resident: int) -> int:
         """Set stored rows of the prefix into the stream if they reach further; how many positions it holds then."""
         layout, restore = self._streams.layout, flight.request.restore
         if layout is None or restore is None:
             return n_resident
-        n, state = state_of(layout, restore(flight.n_prefix), flight.n_prefix, self._context.params.n_streams)
+        take, n_streams = self._residency.parking.buffers.take, self._context.params.n_streams
+        n, state = state_of(layout, restore(flight.n_prefix), flight.n_prefix, n_streams, take)
         if n > n_resident:
             self._streams.replace(stream, state, n)
         return self._streams.lengths[stream]

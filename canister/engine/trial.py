@@ -131,7 +131,7 @@ class _Outcome:
 
 def _parameters(params: LoadParams) -> dict[str, object]:
     """What the child needs of the parameters, and what a result depends on."""
-    left_out = ("path", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms", "exact", "findings")
+    left_out = ("path", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms", "exact", "findings", "handover")
     return {name: value for name, value in asdict(params).items() if name not in left_out}
 
 

@@ -92,17 +92,21 @@ async def fetch(call: Call, engine: Engine, conversation: Conversation, prompt: 
     n_near = nearby.n_at_hand(call.caller, prompt, flags)
 
     def read() -> None:
-        cache, n_best = conversation.cache, n_near
+        cache, n_best, caches = conversation.cache, n_near, call.canister.caches
         if n_cached >= n_near + MIN_SHARED and path is not None and cache is not None and cache.fits(engine.info):
             n_best = n_cached
-            nearby.park(path, call.caller, prompt[:n_cached], flags[:n_cached], cache.segments)
+            goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
+            tokens, marks = prompt[:n_cached], flags[:n_cached]
+            segments = caches.segments_into(cache, nearby.take)
+            nearby.park(path, call.caller, tokens, marks, segments, with_logits=goes_on)
         if is_new and len(prompt) >= n_best + MIN_SHARED:
             folder = f"{CACHE_FOLDER}/{call.caller}/sessions"
             n_least = n_best + MIN_SHARED
-            found = call.canister.caches.closest(folder, engine.info, prompt, flags, n_least=n_least, but=path)
+            found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least, but=path)
             if found is not None:
                 other, n = found
-                nearby.park(other.info.path, call.caller, prompt[:n], flags[:n], other.segments)
+                segments = caches.segments_into(other, nearby.take)
+                nearby.park(other.info.path, call.caller, prompt[:n], flags[:n], segments)
 
     if len(prompt) >= n_near + MIN_SHARED and nearby.has_room(n_near + MIN_SHARED):
         try:

@@ -40,6 +40,8 @@ Tokens = NDArray[np.int32]
 Flags = NDArray[np.bool_]
 Reader = Callable[[int, int], bytes]
 """(offset, size) → that many bytes of the container, or fewer where it ends; may raise StoreDamaged."""
+BlockReader = Callable[[int, int], memoryview]
+"""The same, in memory that stays as it is while the answer is referred to."""
 
 VERSION = 1
 MAX_LAYOUT_BYTES = 1 << 16
@@ -194,10 +196,13 @@ class CacheFile:
             n = min(live.first + live.n_live, n_tokens)
         return n
 
-    def segments(self, n_tokens: int) -> list[Segment]:
-        """Sound KV rows of the first n_tokens tokens, without gaps from 0 on; ends before the first damage."""
+    def segments(self, n_tokens: int, read_block: Reader | BlockReader | None = None) -> list[Segment]:
+        """Sound KV rows of the first n_tokens tokens, without gaps from 0 on; ends before the first damage.
+
+        read_block: reads in place of the container's own reader, into memory of the caller's choice.
+        """
         found: list[Segment] = []
-        read = _in_blocks(self._read)
+        read = _in_blocks(read_block or self._read)
         for live in self._live:
             if live.first >= n_tokens or not live.kv_bytes:
                 break
@@ -350,7 +355,7 @@ def _decode_tokens(data: bytes, count: int) -> tuple[Tokens, Flags]:
     return tokens, np.unpackbits(bits, count=count, bitorder="little").astype(np.bool_)
 
 
-def _kv_of(live: _Live, read: Reader | Callable[[int, int], memoryview]) -> bytes | memoryview:
+def _kv_of(live: _Live, read: Reader | BlockReader) -> bytes | memoryview:
     """The record's KV rows; none when they are damaged or missing."""
     try:
         data = read(live.kv_offset, live.kv_bytes + _KV_CHECK.size)
@@ -360,7 +365,7 @@ def _kv_of(live: _Live, read: Reader | Callable[[int, int], memoryview]) -> byte
     return kv if check == _kv_check(kv, live.check) else b""
 
 
-def _in_blocks(read: Reader) -> Callable[[int, int], memoryview]:
+def _in_blocks(read: Reader | BlockReader) -> BlockReader:
     """A reader for what is read in order: it asks for large blocks, and answers views of them."""
     start, block = 0, memoryview(b"")
 

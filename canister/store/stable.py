@@ -181,6 +181,22 @@ class StableMemory:
         finally:
             os.close(opened.fd)
 
+    def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
+        """Fill a buffer of bytes with committed ones from `offset` on; how many there were. Raises as `read` does."""
+        opened = self.open_file(path)
+        try:
+            n_wanted, n = max(0, min(len(buffer), opened.info.size - offset)), 0
+            while n < n_wanted:
+                n_more = os.preadv(opened.fd, [buffer[n:n_wanted]], offset + n)
+                if not n_more:
+                    raise damaged(opened.info, os.fstat(opened.fd).st_size)
+                n += n_more
+            return n
+        except OSError as error:
+            raise clear_error(error, path) from error
+        finally:
+            os.close(opened.fd)
+
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> OpenFile:
         """Open a file as last committed, wherever its bytes are just now.
 

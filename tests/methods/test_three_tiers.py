@@ -14,6 +14,7 @@ import pytest
 
 from canister.engine.engine import EngineStats
 from canister.records import RunOutputRecord
+from canister.served_model import HANDOVER_NAME
 from tests.harness import CONTROLLER, GREEDY, STORY_MODEL, Harness, canister_in, needs_story_model, someone
 
 pytestmark = [pytest.mark.anyio, needs_story_model]
@@ -66,7 +67,8 @@ async def test_more_chats_than_slots_go_on_by_restoring(tmp_path: Path, ram_cach
     assert seen.n_parked == (len(STORIES) - 1 if ram_cache != "0" else 0)
 
 
-async def test_after_a_restart_a_chat_goes_on_from_its_container(tmp_path: Path) -> None:
+@pytest.mark.parametrize("logits", ["left behind", "damaged", "lost"])
+async def test_after_a_restart_a_chat_goes_on_from_its_container(tmp_path: Path, logits: str) -> None:
     async with story_in(tmp_path / "a") as harness:
         await harness.limit(60)
         first = await harness.run(SYSTEM, *SAMPLED)
@@ -74,12 +76,35 @@ async def test_after_a_restart_a_chat_goes_on_from_its_container(tmp_path: Path)
     async with story_in(tmp_path / "b") as harness:
         await harness.limit(60)
         assert await harness.run(SYSTEM, *SAMPLED) == first
+    (file,) = (tmp_path / "b").rglob(HANDOVER_NAME)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    if logits == "damaged":
+        file.write_bytes(data)
+    elif logits == "lost":
+        file.unlink()
     async with story_in(tmp_path / "b") as harness:
+        assert not file.exists()
         record = await harness.run("", *SAMPLED)
         seen = stats(harness)
     assert record == expected
-    # The last token is decoded again, for its logits.
-    assert (seen.n_prompt_tokens, seen.sources.disk) == (1, record.n_prompt_tokens_cached)
+    # Without its logits the last token is decoded again.
+    n_prompt = 0 if logits == "left behind" else 1
+    assert (seen.n_prompt_tokens, seen.sources.disk) == (n_prompt, record.n_prompt_tokens_cached)
+
+
+async def test_what_a_chat_left_behind_is_forgotten_with_it(tmp_path: Path) -> None:
+    async with story_in(tmp_path) as harness:
+        await harness.limit(60)
+        await harness.run(SYSTEM, *SAMPLED)
+        await harness.run(SYSTEM, *SAMPLED, cache="removed.cache")
+    async with story_in(tmp_path) as harness:
+        engine = harness.canister.model.engine
+        assert engine is not None
+        assert len(engine.nearby.handover) == 2
+        await harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "removed.cache"]})
+        await harness.run("", *SAMPLED)  # behind it on the engine's thread
+        assert len(engine.nearby.handover) == 1
 
 
 async def test_damaged_rows_are_computed_again(tmp_path: Path) -> None:

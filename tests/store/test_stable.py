@@ -45,6 +45,11 @@ def paths(memory: StableMemory, folder: str = "", max_entries: int = 0) -> list[
 # -- reading
 
 
+def filled(memory: StableMemory, path: str, offset: int, size: int) -> bytes:
+    buffer = bytearray(size)
+    return bytes(buffer[: memory.read_into(path, offset, memoryview(buffer))])
+
+
 def test_a_file_is_there_once_it_is_committed(home: Home) -> None:
     memory = home.memory
     with memory.begin() as transaction:
@@ -58,6 +63,8 @@ def test_a_file_is_there_once_it_is_committed(home: Home) -> None:
     assert memory.read("models/m.gguf", 3, 4) == b"3456"
     assert memory.read("models/m.gguf", 8, 100) == b"89"
     assert memory.read("models/m.gguf", 10, 1) == memory.read("models/m.gguf", 1 << 62, 1) == b""
+    for offset, size in ((3, 4), (8, 100), (10, 1), (0, 0)):
+        assert filled(memory, "models/m.gguf", offset, size) == memory.read("models/m.gguf", offset, size)
     assert memory.physical("models/m.gguf").read_bytes() == b"0123456789"
     assert memory.total_bytes() == 10
 
@@ -107,6 +114,8 @@ def test_what_cannot_be_read(home: Home) -> None:
     ):
         with pytest.raises(error, match=message):
             memory.read(path, 0, 1)
+        with pytest.raises(error, match=message):
+            filled(memory, path, 0, 1)
         with pytest.raises(error, match=message):
             memory.physical(path)
     with pytest.raises(BadRequest, match="neither may be negative"):
@@ -260,7 +269,7 @@ def test_a_damaged_file_is_reported_and_the_rest_is_served(home: Home) -> None:
     with Home(home.root) as again:
         memory = again.memory
         assert memory.read("fine", 0, 99) == memory.read("long", 0, 99) == b"0123456789"
-        assert memory.read("short", 0, 4) == b"0123"
+        assert memory.read("short", 0, 4) == filled(memory, "short", 0, 4) == b"0123"
         for path, message in (
             ("short", "should have 10 bytes and has only 4 bytes on the disk; upload it again or remove it"),
             ("gone", "is gone from the disk; upload it again or remove it"),
@@ -268,6 +277,8 @@ def test_a_damaged_file_is_reported_and_the_rest_is_served(home: Home) -> None:
         ):
             with pytest.raises(StoreDamaged, match=f"'{path}'.*{message}"):
                 memory.read(path, 0, 10)
+            with pytest.raises(StoreDamaged, match=f"'{path}'.*{message}"):
+                filled(memory, path, 0, 10)
             with pytest.raises(StoreDamaged, match=message):
                 memory.physical(path)
             with memory.begin() as transaction:
