@@ -31,6 +31,7 @@ from canister.errors import CanisterError, CanisterStopped, CanisterStopping, Ca
 from canister.ingress import Ingress
 from canister.ledger import INITIAL_CYCLES, Ledger
 from canister.locks import NamedLocks
+from canister.pacing import Pacing, unpaced
 from canister.roles import Roles
 from canister.served_model import ServedModel
 from canister.state import State
@@ -65,6 +66,7 @@ class Canister:
 
     controllers: principals in text form. cycles, state: what it begins with. decode_thread: shared with others; None:
     its engines have their own.
+    pacing: of its streams, shared with others; None: they go as fast as they can.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Canister:
         cycles: int = INITIAL_CYCLES,
         state: Mapping[str, object] | None = None,
         decode_thread: DecodeThread | None = None,
+        pacing: Pacing | None = None,
     ) -> None:
         self.id = canister_id
         self.name = name
@@ -95,6 +98,7 @@ class Canister:
         self.caches = Caches(self.stable)
         self.admission = Admission(canister_id, admission.of_calls(self.settings))
         self.streams = Admission(canister_id, admission.of_streams(self.settings))
+        self.pacing = unpaced() if pacing is None else pacing
         self.texts = ChatTexts()
         # Streams keep to a few threads, so that the commits of chats find free ones.
         self.storing = asyncio.Semaphore(STORING_BLOCKS)

@@ -150,6 +150,13 @@ class Settings(BaseSettings):
         16, ge=1, description="Files that a canister sends and receives at once as streams; beyond that: 503."
     )
     max_streams_per_caller: int = Field(4, ge=1, description="Of those, streams of one caller; beyond that: 429.")
+    stream_share: float = Field(
+        0.04,
+        ge=0.001,
+        le=1,
+        description="Share of a core that these streams may take, all together, while a model decodes on every core; "
+        "1: as much as they want.",
+    )
     max_connections: int = Field(
         1024, ge=1, description="Connections at once; then the longest idle one is closed, or a new one gets 503."
     )

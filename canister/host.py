@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -36,11 +37,13 @@ from canister.data_dir import (
     FolderLock,
 )
 from canister.engine.decode_thread import DecodeThread
+from canister.engine.machine import usable_cores
 from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
 from canister.ic.identity import Identity, IdentityError
 from canister.keys import KeyRing
+from canister.pacing import IDLE_SECONDS, Pacing, seconds_per_byte
 from canister.store.db import Database
 from canister.store.tables import canisters as canister_table
 from canister.telemetry import get_logger
@@ -88,6 +91,8 @@ class Host:
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
         self._decode_thread = DecodeThread()  # all engines of the process decode on it
+        self._n_cores = usable_cores()
+        self.pacing = Pacing(settings.stream_share, self.spare_cores, seconds_per_byte())
         self.identity: Identity
         self.node: Identity
         self.root_key: RootKey
@@ -101,6 +106,11 @@ class Host:
     def is_idle(self) -> bool:
         """True while no call runs."""
         return all(canister.is_idle for canister in self.canisters)
+
+    def spare_cores(self) -> float:
+        """That engines leave to others; infinite while they do nothing, and are not about to go on."""
+        n_busy = self._decode_thread.n_busy_threads(IDLE_SECONDS)
+        return max(0, self._n_cores - n_busy) if n_busy else math.inf
 
     def find(self, name_or_id: str) -> Canister:
         """CanisterNotFound names the nearest, or all when there are few."""
@@ -330,9 +340,18 @@ class Host:
                 cycles=birth.cycles,
                 state=birth.state,
                 decode_thread=self._decode_thread,
+                pacing=self.pacing,
             )
         controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
-        return Canister(canister_id, name, folder, controllers, self.settings, decode_thread=self._decode_thread)
+        return Canister(
+            canister_id,
+            name,
+            folder,
+            controllers,
+            self.settings,
+            decode_thread=self._decode_thread,
+            pacing=self.pacing,
+        )
 
     def _folder_of(self, canister_id: str) -> Path:
         return self.data_dir / CANISTERS / canister_id

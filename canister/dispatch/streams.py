@@ -43,7 +43,7 @@ async def _store_stream(
     if reply.error is not None:
         return reply
     try:
-        async with aclosing(files.ahead(files.regrouped(blocks))) as received:  # type: ignore[type-var]  # a generator
+        async with aclosing(files.ahead(files.regrouped(canister.pacing.paced(blocks)))) as received:  # type: ignore[type-var]  # a generator
             return await _store_blocks(canister, guard, caller, path, offset, received, resuming)
     finally:
         for task in resuming:

@@ -7,8 +7,10 @@ fails is told so, and the others go on.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -29,6 +31,10 @@ class Worker(Protocol):
     def mapped_bytes(self) -> int:
         """Of files that it keeps in memory."""
 
+    @property
+    def n_threads(self) -> int:
+        """Of OpenMP, in a turn."""
+
     def take_turn(self) -> None:
         """One step. What it raises is handed to `fail`."""
 
@@ -46,6 +52,7 @@ class DecodeThread:
         self._name = name
         self._inbox: queue.SimpleQueue[tuple[Worker, Command] | None] = queue.SimpleQueue()
         self._workers: list[Worker] = []  # on the thread
+        self._decoded_at: dict[int, float] = {}  # by number of threads, when the last turn was over; inf: it is not
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._starting = threading.Lock()
@@ -74,6 +81,11 @@ class DecodeThread:
         """Of files that all workers keep in memory."""
         return sum(worker.mapped_bytes for worker in self._workers)
 
+    def n_busy_threads(self, within_seconds: float) -> int:
+        """Threads that decode, or did so within these last seconds, at most at a time. To be asked anywhere."""
+        since = time.monotonic() - within_seconds
+        return max((n for n, at in [*self._decoded_at.items()] if at >= since), default=0)
+
     def close(self) -> None:
         """End the thread, after the commands that came before; workers should have detached. Not on the thread."""
         with self._starting:
@@ -89,7 +101,10 @@ class DecodeThread:
         while self._take_commands():
             for worker in [*self._workers]:
                 if worker.has_work:
+                    n_threads = worker.n_threads
+                    self._decoded_at[n_threads] = math.inf
                     self._guarded(worker, worker.take_turn)
+                    self._decoded_at[n_threads] = time.monotonic()
                     if not self._take_commands(may_wait=False):
                         return
 

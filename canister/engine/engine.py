@@ -20,6 +20,7 @@ from canister.engine.flight import Flight, Limits
 from canister.engine.handover import Handover, leave
 from canister.engine.llama import DecodeAborted, EngineFault, Model, ModelError
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load_model, prepare
+from canister.engine.machine import usable_cores
 from canister.engine.nearby import Nearby
 from canister.engine.residency import Residency
 from canister.engine.runner import Runner
@@ -202,6 +203,10 @@ class Engine:
     @property
     def has_work(self) -> bool:
         return self._preparing is not None or self._is_ending or bool(self._over) or self._has_calls
+
+    @property
+    def n_threads(self) -> int:
+        return usable_cores() if self._info is None else self._info.n_threads  # what loading measures needs quiet
 
     def take_turn(self) -> None:
         """Go on with loading by one decode, or do one step of the calls, or end."""

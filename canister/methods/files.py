@@ -181,7 +181,8 @@ class FileStream:
 
     async def blocks(self, first: int, end: int) -> AsyncIterator[bytes]:
         """Bytes first…end (exclusive), as the file was when it was opened; at most 1 MiB at a time."""
-        async for block in self.call.canister.read_blocks(self.path, first, end, READ_BLOCK_BYTES):
+        canister = self.call.canister
+        async for block in canister.pacing.paced(canister.read_blocks(self.path, first, end, READ_BLOCK_BYTES)):
             yield block
 
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import multiprocessing
+import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.bench.http_client import Http
+from tests.bench.http_client import Http, HttpError
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, BenchError, Ours, known, words
 from tests.bench.suite import Bench, Options, alternating, begin, main, tokens_per_second
 
 if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
     from multiprocessing.synchronize import Event
 
 PATH = "/canisters/llama_cpp/files/bench/upload.bin"
 COMMANDS = "cp + sha256sum + sync"
-CHAT_CALLS = 4
+CHAT_CALLS = 10
 NETWORK_BYTES_PER_SECOND = 25e6
 
 
@@ -74,6 +76,7 @@ def _slowed_rows(server: Ours, options: Options) -> list[Row]:
     n_calls = options.scaled(CHAT_CALLS, 2)
     quiet: list[float] = []
     rates: dict[float | None, list[float]] = {None: [], NETWORK_BYTES_PER_SECOND: []}
+    stored: list[float] = []
     for number in range(options.rounds):
         chat = server.chat(f"beside-{number}")
         begin(server, [chat], [words(options.scaled(100, 10), number)])
@@ -82,8 +85,12 @@ def _slowed_rows(server: Ours, options: Options) -> list[Row]:
             if isinstance(side, str):
                 quiet.append(tokens_per_second(server, [chat], n_calls))
             else:
-                with _uploading(server, options.model, side):
+                with _uploading(server, options.model, side) as n_stored:
+                    tokens_per_second(server, [chat], 1)  # the upload has begun while nothing was decoded
+                    n_before, begun = n_stored(), time.perf_counter()
                     rates[side].append(tokens_per_second(server, [chat], n_calls))
+                    if side is None:
+                        stored.append((n_stored() - n_before) / 1e6 / (time.perf_counter() - begun))
         chat.close()
     server.call("filesystem_remove", {"filename": "bench/upload.bin"})
     how = {None: "as fast as they go", NETWORK_BYTES_PER_SECOND: f"at {NETWORK_BYTES_PER_SECOND / 1e6:.0f} MB/s"}
@@ -98,22 +105,39 @@ def _slowed_rows(server: Ours, options: Options) -> list[Row]:
             note="the uploading client runs on the same machine",
         )
         for speed, busy in rates.items()
-    ]
+    ] + [_stored_row(stored)]
+
+
+def _stored_row(megabytes_per_second: list[float]) -> Row:
+    speed = statistics.median(megabytes_per_second)
+    what = "upload as fast as it goes beside a running chat"
+    samples = {"ours": megabytes_per_second}
+    return Row(what, speed, None, "MB/s", speed, None, figure_unit="MB/s", samples=samples)
 
 
 @contextmanager
-def _uploading(server: Ours, file: Path, bytes_per_second: float | None) -> Iterator[None]:
-    """A process of its own uploads the file again and again."""
+def _uploading(server: Ours, file: Path, bytes_per_second: float | None) -> Iterator[Callable[[], int]]:
+    """A process of its own uploads the file again and again; gives how many bytes are stored by now."""
     spawn = multiprocessing.get_context("spawn")
-    has_begun, is_over = spawn.Event(), spawn.Event()
+    has_begun, is_over, n_files = spawn.Event(), spawn.Event(), spawn.Value("i", 0)
+    size = file.stat().st_size
+
+    def n_stored() -> int:
+        try:
+            found = server.call("filesystem_file_size", {"filename": "bench/upload.bin"})
+        except HttpError:  # not there yet
+            return 0
+        return n_files.value * size + int(found["filesize"]) % size
+
     api_key = (server.data_dir / "controller.key").read_text(encoding="ascii").strip()
-    arguments = (server.url, api_key, file, bytes_per_second, has_begun, is_over)
+    arguments = (server.url, api_key, file, bytes_per_second, has_begun, is_over, n_files)
     process = spawn.Process(target=_upload_until, args=arguments, daemon=True)
     process.start()
     try:
         if not has_begun.wait(60):
             raise BenchError("the uploading process did not begin")
-        yield
+        _until_stored(n_stored)
+        yield n_stored
         if not process.is_alive():
             raise BenchError("the uploading process ended early")
     finally:
@@ -124,13 +148,30 @@ def _uploading(server: Ours, file: Path, bytes_per_second: float | None) -> Iter
             process.join()
 
 
+def _until_stored(n_stored: Callable[[], int]) -> None:
+    """Wait for the first block of the first upload."""
+    n_before = n_stored()
+    for _ in range(1000):
+        if n_stored() != n_before:
+            return
+        time.sleep(0.01)
+    raise BenchError("nothing of the upload is stored after ten seconds")
+
+
 def _upload_until(
-    url: str, api_key: str, file: Path, bytes_per_second: float | None, has_begun: Event, is_over: Event
+    url: str,
+    api_key: str,
+    file: Path,
+    bytes_per_second: float | None,
+    has_begun: Event,
+    is_over: Event,
+    n_files: Synchronized[int],
 ) -> None:
     http = Http(url, api_key)
     has_begun.set()
     while not is_over.is_set():
         http.put_file(PATH, file, bytes_per_second)
+        n_files.value += 1
     http.close()
 
 

@@ -26,6 +26,7 @@ class Worker:
     """Has n turns of work; notes each in `log`."""
 
     mapped_bytes = 5
+    n_threads = 2
 
     def __init__(self, name: int, n: int, log: list[int], fails_at: int | None = None) -> None:
         self.name, self.n_left, self.log, self.fails_at = name, n, log, fails_at
@@ -120,10 +121,33 @@ def test_attached_and_detached() -> None:
     assert found == [5, 0]
 
 
+def test_how_many_threads_decode() -> None:
+    """While a turn is taken, for as long afterwards as is asked about, and of several engines the most."""
+
+    class Slow(Worker):
+        def take_turn(self) -> None:
+            in_turn.set()
+            assert go_on.wait(60)
+            super().take_turn()
+
+    in_turn, go_on = threading.Event(), threading.Event()
+    fast, slow = Worker(0, 1, []), Slow(1, 1, [])
+    slow.n_threads = 1
+    thread = run([fast])
+    assert (thread.n_busy_threads(3600), thread.n_busy_threads(-1)) == (2, 0)
+    thread.post(slow, lambda: thread.attach(slow))
+    assert in_turn.wait(60)
+    assert (thread.n_busy_threads(3600), thread.n_busy_threads(-1)) == (2, 1)
+    go_on.set()
+    thread.close()
+    assert (thread.n_busy_threads(3600), thread.n_busy_threads(-1)) == (2, 0)
+
+
 def test_never_begun() -> None:
     thread = DecodeThread()
     thread.close()
     assert thread.mapped_bytes == 0
+    assert thread.n_busy_threads(3600) == 0
 
 
 @pytest.mark.parametrize("model", ["story", "q8_0"])
