@@ -127,7 +127,8 @@ def _uploading(server: Ours, file: Path, bytes_per_second: float | None) -> Iter
             found = server.call("filesystem_file_size", {"filename": "bench/upload.bin"})
         except HttpError:  # not there yet
             return 0
-        return n_files.value * size + int(found["filesize"]) % size
+        n_bytes: int = n_files.value * size + found["filesize"] % size
+        return n_bytes
 
     api_key = (server.data_dir / "controller.key").read_text(encoding="ascii").strip()
     arguments = (server.url, api_key, file, bytes_per_second, has_begun, is_over, n_files)
