@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     )
     max_streams_per_caller: int = Field(4, ge=1, description="Of those, streams of one caller; beyond that: 429.")
     stream_share: float = Field(
-        0.04,
+        0.03,
         ge=0.001,
         le=1,
         description="Share of a core that these streams may take, all together, while a model decodes on every core; "

@@ -78,11 +78,12 @@ def _slowed_rows(server: Ours, options: Options) -> list[Row]:
     rates: dict[float | None, list[float]] = {None: [], NETWORK_BYTES_PER_SECOND: []}
     stored: list[float] = []
     for number in range(options.rounds):
-        chat = server.chat(f"beside-{number}")
-        begin(server, [chat], [words(options.scaled(100, 10), number)])
-        tokens_per_second(server, [chat], 1)
         for side in alternating(("quiet", *rates), number):
+            chat = server.chat(f"beside-{number}-{side}")  # each has as much context as the others
+            begin(server, [chat], [words(options.scaled(100, 10), number)])
+            tokens_per_second(server, [chat], 1)
             if isinstance(side, str):
+                tokens_per_second(server, [chat], 1)
                 quiet.append(tokens_per_second(server, [chat], n_calls))
             else:
                 with _uploading(server, options.model, side) as n_stored:
@@ -91,7 +92,7 @@ def _slowed_rows(server: Ours, options: Options) -> list[Row]:
                     rates[side].append(tokens_per_second(server, [chat], n_calls))
                     if side is None:
                         stored.append((n_stored() - n_before) / 1e6 / (time.perf_counter() - begun))
-        chat.close()
+            chat.close()
     server.call("filesystem_remove", {"filename": "bench/upload.bin"})
     how = {None: "as fast as they go", NETWORK_BYTES_PER_SECOND: f"at {NETWORK_BYTES_PER_SECOND / 1e6:.0f} MB/s"}
     return [

@@ -83,7 +83,7 @@ async def test_beside_a_chat_streams_wait_after_each_piece_and_get_there(
         assert 3 * N_PIECES // 2 <= n_waits <= 3 * N_PIECES  # the door gives a little more than a piece at a time
         n_answered = chat.n_answered
         assert (await client.get(URL + "f0")).content == DATA
-        assert server.host.pacing.n_waits == n_waits + N_PIECES
+        assert n_waits + N_PIECES // 2 <= server.host.pacing.n_waits <= n_waits + N_PIECES
         await until(lambda: chat.n_answered > n_answered)
     monkeypatch.undo()
     await until(lambda: not decodes(server))
