@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple
 
-PIECE_BYTES = 240 * 1024  # a millisecond of work, what an event loop reads at once; shorter than OpenMP threads spin
+PIECE_BYTES = 240 * 1024  # about a millisecond of work, and what the event loop reads at once
 IDLE_SECONDS = 0.25  # a chat in short calls decodes on, though nothing does between two of them
 SHARE_OF_SPARE = 0.3  # of each core that decoding leaves: client, event loop and worker threads run at the same time
 ENOUGH_CORES = 3  # for all of these
