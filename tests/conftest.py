@@ -10,6 +10,10 @@ import pytest
 
 from canister.cli.local import LocalServer
 
+# Several test processes share the cores: decoding threads that wait for each other are not to wait in a busy loop.
+# OpenMP reads it when llama.cpp is loaded, here and in the servers that tests start.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("smoke", "smoke tests against a running server")
