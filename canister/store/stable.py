@@ -391,6 +391,8 @@ class StableMemory:
             if self._is_closing.wait(self._sync_seconds):
                 return
             self._is_dirty.clear()
+            if self._is_closing.is_set():  # since then; what woke this thread for it may just have been cleared
+                return
             try:
                 self.sync()
             except (OSError, CanisterError) as error:

@@ -555,6 +555,38 @@ def test_what_gathers_is_synced_in_the_background(disk: Path) -> None:
         database.close()
 
 
+def test_a_close_is_not_missed_when_it_comes_while_the_sync_thread_wakes_up(disk: Path) -> None:
+    database = Database(disk / "c.db", "canister")
+    database.open()
+    memory = StableMemory(disk / "stable", disk / "staging", database, sync_seconds=0.01)
+    closing = threading.Thread(target=memory.close, daemon=True)
+    told = threading.Semaphore(0)
+    cleared = threading.Event()
+
+    class Dirty(threading.Event):
+        """When it is cleared, `close` has just set it."""
+
+        def set(self) -> None:
+            super().set()
+            if threading.current_thread() is closing:
+                told.release()
+
+        def clear(self) -> None:
+            if closing.ident is None:
+                closing.start()
+                assert told.acquire(timeout=10)
+            super().clear()
+            cleared.set()
+
+    memory._is_dirty = Dirty()
+    memory.recover()
+    write(memory, "a")
+    assert cleared.wait(10)
+    closing.join(10)
+    assert not closing.is_alive()
+    database.close()
+
+
 class FailingSync(FileLayer):
     def fsync(self, fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
