@@ -52,6 +52,7 @@ class Engine:
         self._is_closing = False  # on the loop: no new calls
         self._is_ending = False  # on the thread: end when no call is left
         self._hands_over = False  # and leave what the next engine can use
+        self._n_cores = usable_cores()
         self._fault: EngineFault | None = None  # after a bug: what all calls get until the engine is closed
         self._info: EngineInfo | None = None
         self._model: Model | None = None
@@ -206,7 +207,7 @@ class Engine:
 
     @property
     def n_threads(self) -> int:
-        return usable_cores() if self._info is None else self._info.n_threads  # what loading measures needs quiet
+        return self._n_cores if self._info is None else self._info.n_threads  # what loading measures needs quiet
 
     def take_turn(self) -> None:
         """Go on with loading by one decode, or do one step of the calls, or end."""
