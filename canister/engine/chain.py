@@ -169,10 +169,11 @@ class ChainSampler:
                     self._grammar = Sampler.grammar(self._model, self._grammar_text)
 
     def sample(self, logits: NDArray[np.float32], index: int) -> int:
-        if not math.isfinite(logits.max()):
+        likeliest = int(logits.argmax())  # the first that is no number, if there is one
+        if not math.isfinite(logits[likeliest]):
             raise BadRequest("The model's output is not a number: the model or the prompt cache is damaged")
         if self._is_greedy and not self._stages and self._grammar is None:
-            return int(logits.argmax())
+            return likeliest
         token, logit = self._choose(logits, index, with_grammar=False)
         # As llama.cpp does it: the grammar is asked about the chosen token first, about all only if it refuses.
         if self._grammar is not None and not self._fits_grammar(token):

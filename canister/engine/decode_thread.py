@@ -110,15 +110,14 @@ class DecodeThread:
 
     def _take_commands(self, may_wait: bool = True) -> bool:
         """Run what has come; wait for a command while no worker has work. False: the thread is to end."""
-        try:
-            while True:
-                wait = may_wait and not any(worker.has_work for worker in self._workers)
-                item = self._inbox.get(block=wait)
-                if item is None:
-                    return False
-                self._guarded(*item)
-        except queue.Empty:
-            return True
+        while True:
+            waits = may_wait and not any(worker.has_work for worker in self._workers)
+            if not waits and self._inbox.empty():
+                return True
+            item = self._inbox.get()  # nobody else takes what is in it
+            if item is None:
+                return False
+            self._guarded(*item)
 
     def _guarded(self, worker: Worker, action: Command) -> None:
         try:

@@ -98,6 +98,11 @@ class Flight:
         return self.n_done == self._n_history
 
     @property
+    def is_last(self) -> bool:
+        """Is the token to decode next the last one?"""
+        return self.n_done + 1 == self._n_history
+
+    @property
     def next_token(self) -> int:
         """The token to decode next, if not all are decoded."""
         return int(self._tokens[self.n_done])
@@ -124,7 +129,7 @@ class Flight:
 
     def shift(self) -> tuple[int, int] | None:
         """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""
-        if self._ending or self._stop_reason() or self.position < self.limits.n_ctx:
+        if self.position < self.limits.n_ctx or self._ending or self._stop_reason():
             return None
         start, n = self._shiftable()
         self._n_dropped += n

@@ -274,7 +274,8 @@ class Context:
             raise EngineFault(f"a batch of {n} rows, {len(outputs)} with logits, in {self.params}")
         self._token[:n], self._pos[:n], self._seq[:n] = tokens, positions, streams
         self._output[:n] = 0
-        self._output[list(outputs)] = 1
+        for row in outputs:
+            self._output[row] = 1
         self._batch.n_tokens = n
         self._outputs = frozenset()
         status = lib.llama_decode(self._ctx, self._batch)

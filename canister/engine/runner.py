@@ -155,7 +155,7 @@ class Runner:
             seat = by_stream.get(stream)
             flight = seat.flight if seat is not None else None
             tokens.append(flight.next_token if flight is not None else _DUMMY_TOKEN)
-            if pairs or (flight is not None and flight.n_done + 1 == len(flight.history)):
+            if pairs or (flight is not None and flight.is_last):
                 outputs.append(row)
         try:
             self._decode(streams, tokens, outputs)

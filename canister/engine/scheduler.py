@@ -140,9 +140,11 @@ class Scheduler(Generic[Call]):
     def schedule(self) -> Step[Call]:
         """The next step of the calls that are running."""
         self._started = self._clock()
-        wanting = [call for call in self.running if call.wants_row]
+        wanting: list[Call] = []
+        prompts: list[Call] = []
+        for call in self.running:
+            (wanting if call.wants_row else prompts).append(call)
         rows = self._rows(wanting)
-        prompts = [call for call in self.running if not call.wants_row]
         if not prompts:
             return Step(rows)
         chunk = min(prompts, key=lambda call: (*self._shares.order(call.caller), self._accounts[id(call)].chunk_turn))
