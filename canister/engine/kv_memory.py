@@ -16,7 +16,7 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ctypes import c_uint8
 from dataclasses import dataclass
 from math import prod
@@ -25,7 +25,7 @@ import numpy as np
 
 from canister.engine.kv_rows import Bytes, KvRowsError, Layout, Rows, parse
 from canister.engine.llama import Context, EngineFault, tensor_bytes
-from canister.engine.pages import forget
+from canister.engine.pages import forget, use_huge_pages
 from canister.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -42,6 +42,9 @@ _WORDS_OF_A_LAYER = 16  # at most, up to its tensors
 _NAME_AT = 256
 _NAME = re.compile(rb"cache_([kv])_l\d+\0")
 _PROBE_TOKENS = 3
+# Each token reads all of its stream. In small pages, that many are more than a processor's TLB holds: it then looks up
+# everything else anew as well, which costs a call's Python more than the decode.
+LARGE_STREAM_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +76,26 @@ class KvMemory:
     def forget(self) -> None:
         """Give back the memory of all cells; it is there again, as zeros, where a row is written. Empty streams only.
 
-        llama.cpp writes zeros into all of it, so that even cells that no chat ever reaches would be resident.
+        llama.cpp writes zeros into all of it, so that even cells that no chat ever reaches would be resident. Large
+        streams then lie in huge pages, and take their memory in such pieces.
         """
-        for x in (*self._k, *self._v):
-            forget(x.ctypes.data, x.nbytes)
+        arrays = (*self._k, *self._v)
+        is_large = sum(x[0].nbytes for x in arrays) >= LARGE_STREAM_BYTES
+        for first, stop in _spans(arrays):
+            if is_large:
+                use_huge_pages(first, stop - first)
+            forget(first, stop - first)
+
+
+def _spans(arrays: Iterable[Bytes]) -> list[tuple[int, int]]:
+    """Addresses (first, stop) of arrays; those that follow each other without a gap are one."""
+    spans: list[tuple[int, int]] = []
+    for first, stop in sorted((x.ctypes.data, x.ctypes.data + x.nbytes) for x in arrays):
+        if spans and spans[-1][1] == first:
+            spans[-1] = spans[-1][0], stop
+        else:
+            spans.append((first, stop))
+    return spans
 
 
 def open_kv_memory(context: Context, layout: Layout | None) -> KvMemory | None:

@@ -1,6 +1,6 @@
 """Memory that nobody needs goes back to the system: freed pieces of the heap, and KV cells that were never used.
 
-Both only save memory. Where a system does not offer it, nothing happens.
+And what is read again and again as a whole may lie in huge pages. Where a system does not offer it, nothing happens.
 """
 
 from __future__ import annotations
@@ -39,11 +39,20 @@ def trim_heap() -> None:
 
 def forget(address: int, n_bytes: int) -> None:
     """Make this private, anonymous memory, as far as it is whole pages, zeros that take no room until written."""
-    if sys.platform != "linux":
-        return
+    if sys.platform == "linux":
+        _advise(address, n_bytes, mmap.MADV_DONTNEED)
+
+
+def use_huge_pages(address: int, n_bytes: int) -> None:
+    """Whole pages of this memory that are written for the first time from now on may be huge ones."""
+    if sys.platform == "linux":
+        _advise(address, n_bytes, mmap.MADV_HUGEPAGE)
+
+
+def _advise(address: int, n_bytes: int, advice: int) -> None:
     first = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = (address + n_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if first < stop:
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes, madvise.restype = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int], ctypes.c_int
-        madvise(first, stop - first, mmap.MADV_DONTNEED)
+        madvise(first, stop - first, advice)

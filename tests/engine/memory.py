@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+
+
+def may_be_huge(address: int) -> bool:
+    """Has the system been told that the pages around this address may be huge ones?"""
+    is_there = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):
+            first, _, stop = name.partition("-")
+            is_there = int(first, 16) <= address < int(stop, 16)
+        elif is_there and name == "VmFlags:":
+            return "hg" in rest.split()
+    raise AssertionError(f"there is no memory at {address:#x}")
 
 
 def resident_pages(array: NDArray[Any]) -> int:

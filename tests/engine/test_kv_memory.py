@@ -18,7 +18,7 @@ from canister.engine.kv_memory import KvMemory, open_kv_memory
 from canister.engine.kv_rows import Layout, encode, parse
 from canister.engine.llama import Bytes, Context, ContextParams, Model
 from tests.engine.driver import Driver
-from tests.engine.memory import resident_pages
+from tests.engine.memory import may_be_huge, resident_pages
 from tests.engine.test_exactness import some_prompt
 
 N_STREAMS, N_CELLS = 3, 256
@@ -143,6 +143,27 @@ def test_cells_take_memory_as_they_are_used(model_path: Callable[[str], Path], k
                 assert 0.4 * n_bytes < resident_bytes() < 0.7 * n_bytes
         assert resident_bytes() >= n_bytes
         assert all(x.any(axis=1).all() for x in cells)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="this kernel has no huge pages")
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["transposed", "rows"])
+def test_large_streams_lie_in_huge_pages(
+    model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, kind: tuple[str, str, bool]
+) -> None:
+    n_cells = 2048
+    with context_of(model_path("q8_0"), kind, n_cells=n_cells) as (context, layout):
+        stream_bytes = n_cells * layout.bytes_per_token
+        assert stream_bytes < kv_memory.LARGE_STREAM_BYTES
+        small = open_kv_memory(context, layout)
+        assert small is not None
+        middle = small.rows(1, n_cells // 2, n_cells).k[1].ctypes.data
+        assert not may_be_huge(middle)
+        monkeypatch.setattr(kv_memory, "LARGE_STREAM_BYTES", stream_bytes)
+        memory = open_kv_memory(context, layout)
+        assert memory is not None
+        assert may_be_huge(middle)
+        context.decode([1] * 3, range(3), [300, 301, 302], [])
+        assert encode(layout, memory.rows(1, 0, 3)) == encode(layout, parse(context.state(1))[1])
 
 
 def test_what_does_not_fit_is_not_used(model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
