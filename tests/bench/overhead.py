@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import llama_cpp
-
+from canister.engine.kv_memory import open_kv_memory
+from canister.engine.kv_rows import parse
+from canister.engine.llama import Context, ContextParams, Model, start_backend
 from models.make_bench_model import cached
 from tests.bench.results import Row
 from tests.bench.servers import EXACT, BenchError, Ours, known, words
@@ -24,6 +25,7 @@ from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begi
 from tests.harness import CHAT_MODEL
 
 N_CTX = 4608
+N_ROWS = 256
 SHORT, LONG = 100, 4000
 CALLS = 10  # of a round and a context
 TINY_CALLS = 40  # of a round
@@ -102,46 +104,42 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 class _Decoder:
-    """A bare loop around `llama_decode`: one thread, no flash attention, tokens of no meaning."""
+    """A bare loop around `llama_decode`: one thread, exact, KV memory as the engine has it; tokens of no meaning."""
 
-    def __init__(self, context: llama_cpp.llama_context_p, n_batch: int) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._n_batch = n_batch
-        self._filler = (llama_cpp.llama_token * n_batch)(*([300] * n_batch))
+        self._n = 0
 
     def fill(self, n_tokens: int) -> None:
         """Forget all and take so many tokens in."""
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        for first in range(0, n_tokens, self._n_batch):
-            self._decode(min(self._n_batch, n_tokens - first))
+        self._context.clear(0)
+        self._n = 0
+        while self._n < n_tokens:
+            self._decode(min(self._context.params.n_rows, n_tokens - self._n), [])
 
     def decode(self, n_tokens: int) -> None:
         """So many tokens one by one."""
         for _ in range(n_tokens):
-            self._decode(1)
+            self._decode(1, [0])
 
-    def _decode(self, n_tokens: int) -> None:
-        if llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(self._filler, n_tokens)) != 0:
-            raise BenchError("llama_decode failed")
+    def _decode(self, n_tokens: int, outputs: list[int]) -> None:
+        self._context.decode([0] * n_tokens, range(self._n, self._n + n_tokens), [300] * n_tokens, outputs)
+        self._n += n_tokens
 
 
 @contextmanager
 def _decoder(model_file: Path) -> Iterator[_Decoder]:
-    llama_cpp.llama_log_set(_silent, None)
-    model = llama_cpp.llama_model_load_from_file(str(model_file).encode(), llama_cpp.llama_model_default_params())
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx, params.n_threads, params.n_threads_batch, params.flash_attn_type = N_CTX, 1, 1, 0
-    context = llama_cpp.llama_init_from_model(model, params)
+    start_backend()
+    model = Model(model_file, model_file.name)
+    context = Context(model, ContextParams(n_streams=1, n_cells=N_CTX, n_rows=N_ROWS, n_threads=1), model_file.name)
     try:
-        yield _Decoder(context, params.n_batch)
+        context.decode([0, 0], [0, 1], [300, 300], [])
+        layout = parse(context.state(0))[0]
+        context.clear(0)
+        open_kv_memory(context, layout)
+        yield _Decoder(context)
     finally:
-        llama_cpp.llama_free(context)
-        llama_cpp.llama_model_free(model)
-
-
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-def _silent(level: int, text: bytes, data: object) -> None:
-    """llama.cpp tells more than a table wants."""
+        context.close()
 
 
 BENCH = Bench("overhead", "what a call costs beside its decoding", measure)
