@@ -75,7 +75,7 @@ def test_killed_between_any_two_calls_the_chat_goes_on_as_if_nothing_had_been(tm
 
 
 @needs_story_model
-@pytest.mark.parametrize("n_kills", [20, pytest.param(200, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("n_kills", [20, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
 def test_killed_at_random_moments_under_chats_uploads_and_new_canisters(tmp_path: Path, n_kills: int) -> None:
     """All go on; after each kill what was answered is there, every text is the right one, and nothing leaks."""
     names = [f"chat-{n}" for n in range(3)]
