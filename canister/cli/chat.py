@@ -194,9 +194,6 @@ class Session:
                 else:
                     print(step.text if text else step.text.lstrip(), end="", flush=True)
                 text += step.text
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():  # Ctrl-C, but what was awaited then has swallowed it
-                    raise asyncio.CancelledError
         print(text.strip() if self._how.show_calls else "", flush=True)
 
     async def _begin(self) -> Conversation:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import pty
 import re
@@ -13,18 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 import httpx
 import pytest
 
-from canister.cli.chat import Manner, Session
-from canister.cli.conversation import Conversation, Step
 from canister.cli.local import LocalServer
-from canister.client import Canister
-from canister.records import RunOutputRecord
 from canister.shipped import shipped_model
 from tests.cli.conftest import Command
 
@@ -157,32 +151,6 @@ def test_conversation_on_a_terminal(loaded_server: LocalServer) -> None:
         terminal.type("\x04")
         assert terminal.end() == 0
     assert caches(loaded_server) == []
-
-
-class Deaf(Conversation):
-    """Its second step is interrupted, and does not notice."""
-
-    def __init__(self) -> None:
-        pass
-
-    async def ask(self, question: str) -> AsyncGenerator[Step, None]:
-        for n, text in enumerate("abcd"):
-            if n == 1:
-                signal.raise_signal(signal.SIGINT)
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.sleep(SECONDS)
-            yield Step(RunOutputRecord(status_code=200), text, 1.0, None, None)
-
-
-def test_ctrl_c_stops_an_answer_also_when_somebody_on_the_way_swallows_it(capsys: pytest.CaptureFixture[str]) -> None:
-    with asyncio.Runner() as runner:
-        session = Session(runner, Canister("http://127.0.0.1:1", "llama_cpp"), Manner("", 0.0, 16, False))
-        session._conversation = Deaf()
-        with pytest.raises(KeyboardInterrupt):
-            session.ask("Do you hear me?")
-        session._conversation = None
-        session.close()
-    assert capsys.readouterr().out == "ab"
 
 
 class Terminal:
