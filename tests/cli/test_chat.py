@@ -24,10 +24,12 @@ from tests.cli.conftest import Command
 
 SECONDS = 60.0
 LOAD = ["--model", "models/chat.gguf", "--ctx-size", "2048"]
-# Makes standard input the controlling terminal, so that Ctrl-C reaches the program, and becomes the program.
+# Makes standard input the controlling terminal, so that Ctrl-C reaches the program, and becomes the program. Tests that
+# run in the background of a shell have inherited that it is ignored.
 TAKE_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 CHAT = [sys.executable, "-m", "canister", "chat"]

@@ -43,6 +43,10 @@ class Maker:
                 time.sleep(0.02)
 
     def _round(self) -> None:
+        # What was made without an answer that came through is whole, and nobody's. First of all, so that it does not
+        # gather where a round is seldom finished between two kills.
+        for id in self.listed() - {*self.kept} - {principal.canister_id(0)}:
+            self._delete(id)
         made = self._manage("provisional_create_canister_with_cycles", ProvisionalCreateRecord(amount=10**12))
         id = str(made.canister_id)
         assert id not in self.deleted, "an id was given again"
@@ -51,9 +55,6 @@ class Maker:
         self.check()
         if len(self.kept) > KEPT:
             self._delete(self.kept.pop(0))
-        # What was made without an answer that came through is whole, and nobody's.
-        for id in self.listed() - {*self.kept} - {principal.canister_id(0)}:
-            self._delete(id)
 
     def check(self) -> None:
         """All that was answered is so."""
