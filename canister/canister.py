@@ -65,8 +65,7 @@ class Canister:
     """folder: holds `canister.db`, `stable/`, `staging/`, `engine.json` and `engine.logits`.
 
     controllers: principals in text form. cycles, state: what it begins with. decode_thread: shared with others; None:
-    its engines have their own.
-    pacing: of its streams, shared with others; None: they go as fast as they can.
+    its engines have their own. pacing: of its streams, shared with others; None: they go as fast as they can.
     """
 
     def __init__(

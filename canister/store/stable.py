@@ -15,7 +15,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,8 +167,7 @@ class StableMemory:
         """
         if offset < 0 or size < 0:
             raise BadRequest(f"cannot read {size} bytes at offset {offset} of {path!r}: neither may be negative")
-        opened = self.open_file(path)
-        try:
+        with self._opened(path) as opened:
             n_wanted = max(0, min(size, opened.info.size - offset))
             data = os.pread(opened.fd, n_wanted, offset) if n_wanted else b""
             while len(data) < n_wanted:
@@ -176,15 +176,10 @@ class StableMemory:
                     raise damaged(opened.info, os.fstat(opened.fd).st_size)
                 data += more
             return data
-        except OSError as error:
-            raise clear_error(error, path) from error
-        finally:
-            os.close(opened.fd)
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
         """Fill a buffer of bytes with committed ones from `offset` on; how many there were. Raises as `read` does."""
-        opened = self.open_file(path)
-        try:
+        with self._opened(path) as opened:
             n_wanted, n = max(0, min(len(buffer), opened.info.size - offset)), 0
             while n < n_wanted:
                 n_more = os.preadv(opened.fd, [buffer[n:n_wanted]], offset + n)
@@ -192,6 +187,13 @@ class StableMemory:
                     raise damaged(opened.info, os.fstat(opened.fd).st_size)
                 n += n_more
             return n
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[OpenFile]:
+        """A file as last committed, to read from; what the disk says against that is told clearly."""
+        opened = self.open_file(path)
+        try:
+            yield opened
         except OSError as error:
             raise clear_error(error, path) from error
         finally:
