@@ -43,8 +43,9 @@ class Maker:
                 time.sleep(0.02)
 
     def _round(self) -> None:
-        # What was made without an answer that came through is whole, and nobody's. First of all, so that it does not
-        # gather where a round is seldom finished between two kills.
+        # First of all, so that canisters do not gather where a round is seldom finished between two kills: those that
+        # were kept long enough, and those made without an answer that came through, which are whole and nobody's.
+        del self.kept[:-KEPT]
         for id in self.listed() - {*self.kept} - {principal.canister_id(0)}:
             self._delete(id)
         made = self._manage("provisional_create_canister_with_cycles", ProvisionalCreateRecord(amount=10**12))
@@ -53,8 +54,6 @@ class Maker:
         self._put(id)
         self.kept.append(id)
         self.check()
-        if len(self.kept) > KEPT:
-            self._delete(self.kept.pop(0))
 
     def check(self) -> None:
         """All that was answered is so."""
