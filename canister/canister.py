@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -289,20 +288,8 @@ class Canister:
 
         call.on_commit(forget)
 
-    async def in_file_thread(self, work: Callable[Params, T], *args: Params.args, **named: Params.kwargs) -> T:
+    def in_file_thread(
+        self, work: Callable[Params, T], *args: Params.args, **named: Params.kwargs
+    ) -> asyncio.Future[T]:
         """Do something with a large file, where it is in nobody's way."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._file_threads, partial(work, *args, **named))
-
-    async def read_blocks(self, path: str, first: int, end: int, size: int) -> AsyncIterator[bytes]:
-        """Bytes first…end of a file as it is now, in blocks; removal or replacement meanwhile does not matter."""
-        opened = await self.in_file_thread(self.stable.open_file, path)
-        try:
-            while first < end:
-                block = await self.in_file_thread(os.pread, opened.fd, min(size, end - first), first)
-                if not block:
-                    return
-                first += len(block)
-                yield block
-        finally:
-            os.close(opened.fd)
+        return asyncio.get_running_loop().run_in_executor(self._file_threads, partial(work, *args, **named))

@@ -132,7 +132,7 @@ class ServedModel:
             handover=self._folder / HANDOVER_NAME,
         )
         # Held open, so that what was tried is what is loaded, even if another file takes its name meanwhile.
-        opened = await asyncio.to_thread(self._stable.open_file, path)
+        opened = self._stable.open_file(path)
         try:
             if opened.info != known:
                 raise Conflict(f"cannot load model {path}: it was changed meanwhile; load it again")

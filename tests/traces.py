@@ -11,6 +11,8 @@ from sqlalchemy import select
 from canister.canister import Canister
 from canister.store import tables
 
+SECONDS = 120.0  # for what takes milliseconds, also on a machine that does much else
+
 
 def trace(canister: Canister) -> dict[str, Any]:
     """All files and rows of a canister, and what it remembers of them."""
@@ -29,6 +31,7 @@ def trace(canister: Canister) -> dict[str, Any]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread or the network brings about."""
-    while not condition():  # noqa: ASYNC110  it has no event
-        await asyncio.sleep(0.001)
+    """Wait for something that another thread or the network brings about; TimeoutError if it does not."""
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110  it has no event
+            await asyncio.sleep(0.001)

@@ -28,7 +28,7 @@ from canister.engine.samplers import Candidates
 from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
 from canister.engine.stats import EngineStats
-from canister.engine.ticket import Outcome, Ticket, hand_over, settle
+from canister.engine.ticket import Outcome, Ticket, hand_over, settle, until_done
 from canister.errors import Conflict
 from canister.telemetry import get_logger
 
@@ -72,9 +72,11 @@ class Engine:
         thread: where to decode, beside other engines; without one the engine has its own.
         """
         engine = cls(params, thread)
+        loading = asyncio.get_running_loop().run_in_executor(None, load_model, params)
         try:
-            engine._model = await asyncio.to_thread(load_model, params)
+            engine._model = await asyncio.shield(loading)
         except BaseException:
+            await until_done(loading)  # whoever holds the file open for it may close it then
             engine._end_thread()
             raise
         engine._post(engine._begin)
@@ -132,11 +134,7 @@ class Engine:
                 self._post(lambda: self._cancel(call))
                 if self._decoding is call:
                     self._runner.abort()
-            while not call.done.done():  # one step at most; whoever asks again does not hurry it
-                try:
-                    await asyncio.wait([call.done])
-                except asyncio.CancelledError:
-                    continue
+            await until_done(call.done)  # one step at most
             call.done.exception()
             raise
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from canister.engine.chain import ChainSampler
 from canister.engine.flight import Flight
@@ -18,6 +19,7 @@ from canister.telemetry import get_logger
 log = get_logger(__name__)
 
 Outcome = GenerateResult | Exception
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -106,3 +108,12 @@ def settle(future: asyncio.Future[None], error: Exception | None) -> None:
         future.get_loop().call_soon_threadsafe(end)
     except RuntimeError:
         return  # the loop is closed: nobody waits any more
+
+
+async def until_done(future: asyncio.Future[T]) -> None:
+    """Wait for the end of what goes on anyway; whoever is cancelled again does not hurry it."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue

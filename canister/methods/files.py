@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from canister.cost_model import upload_cost
@@ -32,6 +32,7 @@ from canister.records import (
 
 if TYPE_CHECKING:
     from canister.call import Call
+    from canister.store.stable import OpenFile
 
 MAX_CHUNK_BYTES = 2_097_152
 STREAM_BLOCK_BYTES = 8 * 1024 * 1024  # what an octet-stream upload commits at a time
@@ -165,34 +166,54 @@ def download_chunk(call: Call, path: str, chunksize: int, offset: int) -> FileDo
     )
 
 
-@dataclass(frozen=True, slots=True)
 class FileStream:
-    """A file opened for reading as a stream. sha256: hex, when it was uploaded and not changed since.
+    """A file open for reading as a stream, as it is now: removal or replacement meanwhile does not matter.
 
-    close: to be called at the end, also when nothing was read.
+    size: in bytes. modified_ns: since 1970. sha256: hex, when it was uploaded and not changed since.
     """
 
-    path: str
-    size: int
-    sha256: str | None
-    modified_ns: int
-    call: Call
-    close: Callable[[], None]
+    def __init__(self, call: Call, opened: OpenFile, sha256: str | None, closed: Callable[[], None]) -> None:
+        self.size = opened.info.size
+        self.modified_ns = opened.info.modified_ns
+        self.sha256 = sha256
+        self._canister = call.canister
+        self._fd = opened.fd
+        self._closed = closed
+        self._reading: asyncio.Future[bytes] | None = None
 
     async def blocks(self, first: int, end: int) -> AsyncIterator[bytes]:
-        """Bytes first…end (exclusive), as the file was when it was opened; at most 1 MiB at a time."""
-        canister = self.call.canister
-        async for block in canister.pacing.paced(canister.read_blocks(self.path, first, end, READ_BLOCK_BYTES)):
+        """Bytes first…end (exclusive), at most 1 MiB at a time."""
+        async for block in self._canister.pacing.paced(self._read(first, end)):
             yield block
 
+    async def _read(self, first: int, end: int) -> AsyncIterator[bytes]:
+        while first < end:
+            self._reading = self._canister.in_file_thread(os.pread, self._fd, min(READ_BLOCK_BYTES, end - first), first)
+            block = await asyncio.shield(self._reading)  # a thread goes on, so `close` must know
+            if not block:
+                return
+            first += len(block)
+            yield block
 
-def open_stream(call: Call, path: str, close: Callable[[], None]) -> FileStream:
-    known = call.canister.stable.stat(path)
+    def close(self) -> None:
+        """To be called at the end, once, also when nothing was read."""
+        if self._reading is None or self._reading.done():
+            os.close(self._fd)
+        else:  # the number must not be another file's while a thread still reads from it
+            self._reading.add_done_callback(lambda _: os.close(self._fd))
+        self._closed()
+
+
+def open_stream(call: Call, path: str, closed: Callable[[], None]) -> FileStream:
+    """Opened here and not in a thread: whoever waits for one may go away, and the file would stay open."""
+    stable = call.canister.stable
+    known = stable.stat(path)
     if known is None or known.kind != "file":
         raise NotFound(f"file_download_chunk_: ERROR: failed to open ifstream for file {path}")
-    upload = call.canister.stable.upload(path)
-    sha256 = upload.sha256 if upload is not None and upload.size == known.size else None
-    return FileStream(path, known.size, sha256, known.modified_ns, call, close)
+    opened = stable.open_file(path)
+    upload = stable.upload(path)
+    is_known = upload is not None and upload.size == opened.info.size and stable.stat(path) == opened.info
+    return FileStream(call, opened, upload.sha256 if upload is not None and is_known else None, closed)
 
 
 # -- the file system

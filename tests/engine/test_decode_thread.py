@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
-from canister.engine.llama import EngineFault
+from canister.engine.llama import EngineFault, Model
+from canister.engine.loading import load_model
 from tests.engine.driver import NOTHING, Chat, Driver
 from tests.engine.test_exactness import some_prompt
+from tests.harness import settle
 
 Drive = Callable[..., Driver]
 
@@ -197,6 +199,37 @@ def test_an_engine_that_breaks_leaves_the_other_alone(
                 bad.run(bad.chat().call([1, 2, 3], n_predict=2))
         assert len(good.run(good.chat().call([1, 2, 3], n_predict=2)).sampled) == 2
     thread.close()
+
+
+def test_a_load_that_is_cancelled_is_over_when_it_says_so(
+    model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then a thread may still open the file, by a descriptor that its holder closes next."""
+    began, may_go_on, n_loaded = threading.Event(), threading.Event(), 0
+
+    def slow(params: LoadParams) -> Model:
+        nonlocal n_loaded
+        began.set()
+        assert may_go_on.wait(60)
+        n_loaded += 1
+        return load_model(params)
+
+    monkeypatch.setattr("canister.engine.engine.load_model", slow)
+
+    async def play() -> None:
+        task = asyncio.create_task(Engine.load(LoadParams(model_path("q8_0"))))
+        await asyncio.to_thread(began.wait)
+        task.cancel()
+        await settle()
+        task.cancel()
+        await settle()
+        assert not task.done()
+        may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert n_loaded == 1
+
+    asyncio.run(play())
 
 
 def test_cancelled_while_loading(model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from canister.server.app import create_app, running
 from canister.server.listener import Server, bind
 from tests.harness import CHAT_MODEL, Harness
 from tests.server.ic_door import Door
-from tests.traces import trace, until
+from tests.traces import SECONDS, trace, until
 
 pytestmark = pytest.mark.anyio
 
@@ -278,8 +279,35 @@ async def test_a_download_that_breaks_off_leaves_no_open_file(served: Served, ho
     data = os.urandom(1 << 20) * 40
     client.send("/canisters/llama_cpp/files/big", data, verb="PUT")
     assert (await client.answer())[0] == 200
+    await asyncio.to_thread(served.host.default.stable.sync)  # nobody else opens it from here on
     client.send("/canisters/llama_cpp/files/big", b"", verb="GET")
     await client.reader.readuntil(b"\r\n\r\n")
     await until(lambda: bool(open_files(served.host)))
     client.leave(how)
     await until(lambda: served.is_idle and not open_files(served.host))  # a thread that reads closes the file
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are looked up in /proc")
+async def test_a_file_is_closed_after_the_read_that_a_gone_client_left_behind(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread's read cannot be stopped, and until it is over the number of its file must not become another's."""
+    client = await served.connect()
+    client.send("/canisters/llama_cpp/files/big", os.urandom(1000), verb="PUT")
+    assert (await client.answer())[0] == 200
+    await asyncio.to_thread(served.host.default.stable.sync)  # nobody else opens it from here on
+    begun, may_read, read = threading.Event(), threading.Event(), os.pread
+
+    def slow(fd: int, n_bytes: int, offset: int) -> bytes:
+        begun.set()
+        assert may_read.wait(SECONDS)
+        return read(fd, n_bytes, offset)
+
+    monkeypatch.setattr(os, "pread", slow)
+    client.send("/canisters/llama_cpp/files/big", b"", verb="GET")
+    await until(begun.is_set)
+    client.leave("abort")
+    await until(lambda: served.is_idle)
+    assert len(open_files(served.host)) == 1
+    may_read.set()
+    await until(lambda: not open_files(served.host))
