@@ -4,8 +4,8 @@ A step is at most two decodes: one row of every call that is generating, then on
 and leave between steps.
 
 - Slots and chunks go to the caller that was given least (`shares.py`), a slot among equals to whoever has fewest, then
-  to its calls in turn. A call is charged what is decoded for it, and a little in advance when it gets its slot, so that
-  many calls at once count at once.
+  to its calls in turn. A call is charged what is decoded for it, and a little is set aside for it when it gets its
+  slot, so that many calls at once count at once.
 - Calls on one conversation run one after the other. Among equals, those whose conversation is resident go first.
 - Where rows are capped they take turns: callers get the same number, one more or less; then a caller's calls.
 - A chunk is so small that those who generate wait no longer than the set pause (`pace.py`), and so does the chat whose
@@ -27,7 +27,7 @@ from canister.engine.shares import Shares
 
 ALONE = 256  # tokens of a chunk
 BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates
-ADVANCE = 16  # tokens that a call is charged for its slot; it has them back unless it decodes nothing at all
+ADVANCE = 16  # tokens that are set aside for a call that gets a slot; it is charged them all if it decodes nothing
 MAX_PASSED = 8  # resident calls that may overtake one that is not
 MAX_PAUSE_SECONDS = 0.2
 
@@ -61,7 +61,7 @@ class Step(Generic[Call]):
 
 @dataclass(slots=True)
 class _Account:
-    """Of a running call. in_advance: charged and not used yet. *_turn: when it had its last. row_end: likewise, in
+    """Of a running call. in_advance: set aside and not used yet. *_turn: when it had its last. row_end: likewise, in
     seconds of the clock; None before the first."""
 
     in_advance: int = ADVANCE
@@ -117,7 +117,7 @@ class Scheduler(Generic[Call]):
             self.running.append(call)
             del self._n_passed[id(call)]
             self._accounts[id(call)] = _Account()
-            self._shares.give(call.caller, ADVANCE)
+            self._shares.set_aside(call.caller, ADVANCE)
             admitted.append(call)
         return admitted
 
@@ -129,8 +129,8 @@ class Scheduler(Generic[Call]):
         elif call in self.running:
             self.running.remove(call)
             account = self._accounts.pop(id(call))
-            if account.has_decoded and account.in_advance:
-                self._shares.give(call.caller, -account.in_advance)
+            if account.in_advance:
+                self._charge_advance(call.caller, ADVANCE - account.in_advance if account.has_decoded else ADVANCE)
             if call.key is not None and account.row_end is not None:
                 self._between[call.key] = self._clock()
         else:
@@ -173,9 +173,18 @@ class Scheduler(Generic[Call]):
             self.pace.chunks.measured(n_chunk, step.position, chunk_seconds)
             account = self._accounts.get(id(step.chunk))  # None: it has ended with this step
             from_advance = 0 if account is None else min(account.in_advance, n_chunk)
-            if account is not None:
+            if account is not None and from_advance:
                 account.in_advance -= from_advance
-            self._shares.give(step.chunk.caller, n_chunk - from_advance)
+                if not account.in_advance:
+                    self._charge_advance(step.chunk.caller, ADVANCE)
+            if n_chunk > from_advance:
+                self._shares.give(step.chunk.caller, n_chunk - from_advance)
+
+    def _charge_advance(self, caller: str, n_used: int) -> None:
+        """Of what was set aside for a call, so much is given to the caller; the rest is not needed."""
+        self._shares.set_aside(caller, -ADVANCE)
+        if n_used:
+            self._shares.give(caller, n_used)
 
     # -- turns
 
@@ -219,6 +228,8 @@ class Scheduler(Generic[Call]):
             account.has_decoded = True
             if account.in_advance:
                 account.in_advance -= 1
+                if not account.in_advance:
+                    self._charge_advance(call.caller, ADVANCE)
             else:
                 due[call.caller] = due.get(call.caller, 0) + 1
         for caller, n in due.items():

@@ -1,8 +1,13 @@
 """Fair shares among callers: who has been given how much, against an even share of it.
 
 An even share grows with all that is given, divided by the callers that are there. A caller's lead is what it was given
-beyond that; whoever has the smallest is next. Who comes begins at the even share: having been away earns nothing and
-costs nothing, but a lead is remembered until the even share has caught up, so that going away does not shed it.
+beyond that, and what is set aside for it; whoever has the smallest is next. Who comes begins at the even share: having
+been away earns nothing and costs nothing, but a lead is remembered until the even share has caught up, so that going
+away does not shed it.
+
+What is set aside and not used leaves no trace. In particular the even share never falls: there may be fewer callers
+when something is handed back than when it was set aside, so each time a little more would be taken from the even share
+than was added, and those who wait would seem to have had too much.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ class Shares:
     def __init__(self) -> None:
         self._n_calls: Counter[str] = Counter()
         self._given: dict[str, float] = {}
+        self._set_aside: Counter[str] = Counter()
         self._turns: dict[str, int] = {}
         self._turn = 0
         self._even = 0.0
@@ -42,6 +48,12 @@ class Shares:
                     name: given for name, given in self._given.items() if name in self._n_calls or given > self._even
                 }
 
+    def set_aside(self, caller: str, n: int) -> None:
+        """Count these tokens as the caller's, until they are given to it or not needed: then with a negative number."""
+        self._set_aside[caller] += n
+        if not self._set_aside[caller]:
+            del self._set_aside[caller]
+
     def give(self, caller: str, n: float) -> None:
         """Note what the caller was given; also when it has just left."""
         self._turn += 1
@@ -53,7 +65,7 @@ class Shares:
 
     def lead(self, caller: str) -> float:
         """Tokens beyond the even share; negative: short of it."""
-        lead = self._given.get(caller, self._even) - self._even
+        lead = self._given.get(caller, self._even) - self._even + self._set_aside[caller]
         return max(-MAX_LEAD, min(lead, MAX_LEAD))
 
     def order(self, caller: str) -> tuple[float, int]:

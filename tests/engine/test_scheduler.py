@@ -256,6 +256,29 @@ def test_every_call_ends_in_time(n_slots: int, others: list[tuple[tuple[int, int
         assert world.n_steps - n_before <= bound
 
 
+@pytest.mark.parametrize("n_slots", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_rows", [1, 3, 10])
+def test_a_newcomer_is_served_soon_beside_callers_that_come_and_go(n_slots: int, n_rows: int) -> None:
+    """There are fewer callers when a call ends than when it began; that is nothing that a waiting one must pay for."""
+    world = World(n_slots)
+
+    def others() -> None:
+        for caller, n_calls in (("a", 2), ("b", 4)):
+            there = [*world.scheduler.waiting, *world.scheduler.running]
+            for _ in range(n_calls - sum(call.caller == caller for call in there)):
+                world.add(Call(caller, n_rows=n_rows))
+
+    for _ in range(100):
+        others()
+        world.step()
+    mine = Call("mine", n_rows=1)
+    world.add(mine)
+    for _ in range(2 * n_rows + 2):
+        others()
+        world.step()
+    assert mine.ended_at is not None
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 6), st.lists(st.tuples(sizes, st.integers(2, 12)), min_size=2, max_size=4))
 def test_callers_get_even_shares(n_slots: int, callers: list[tuple[tuple[int, int], int]]) -> None:
