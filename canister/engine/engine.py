@@ -1,43 +1,29 @@
 """The engine: a model's context on the thread that decodes, and the asyncio side of it.
 
-A call's way through here: `generate` posts it to the thread; there its prompt is planned, it waits for a slot, the
-conversation is brought into it, it is decoded step by step, and the result handed to the event loop, once per step for
-all calls. Everything that touches llama.cpp's context runs on the thread, which several engines may share.
+Everything that touches llama.cpp's context runs on the thread, which several engines may share. Here is how an engine
+begins and ends, and what others ask of it; what becomes of a call in between is in `calls.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
-from functools import partial
-from time import perf_counter
+from collections.abc import Callable, Generator
 
-from canister.engine.chain import ChainSampler
+from canister.engine.calls import Calls
 from canister.engine.decode_thread import DecodeThread
-from canister.engine.flight import Flight, Limits
-from canister.engine.handover import Handover, leave
-from canister.engine.llama import DecodeAborted, EngineFault, Model, ModelError
+from canister.engine.llama import EngineFault, Model, ModelError
 from canister.engine.loading import EngineInfo, Loaded, LoadParams, load_model, prepare
 from canister.engine.machine import usable_cores
 from canister.engine.nearby import Nearby
-from canister.engine.residency import Residency
-from canister.engine.runner import Runner
-from canister.engine.samplers import Candidates
-from canister.engine.scheduler import Scheduler
 from canister.engine.sequence import GenerateRequest, GenerateResult
 from canister.engine.stats import EngineStats
-from canister.engine.ticket import Outcome, Ticket, hand_over, settle, until_done
+from canister.engine.ticket import Ticket, settle, until_done
 from canister.errors import Conflict
-from canister.telemetry import get_logger
 
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
 
 
 PIECE_CHARACTERS = 4096  # of a text that is too long anyway
-
-log = get_logger(__name__)
 
 
 class Engine:
@@ -53,15 +39,10 @@ class Engine:
         self._is_ending = False  # on the thread: end when no call is left
         self._hands_over = False  # and leave what the next engine can use
         self._n_cores = usable_cores()
-        self._fault: EngineFault | None = None  # after a bug: what all calls get until the engine is closed
         self._info: EngineInfo | None = None
         self._model: Model | None = None
         self._preparing: Generator[None, None, Loaded] | None = None
-        self._loaded: Loaded | None = None
-        self._decoding: Ticket | None = None  # whose chunk is being decoded
-        self._over: list[Ticket] = []
-        self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
-        self._busy_seconds = 0.0
+        self._calls: Calls | None = None
 
     # -- on the event loop
 
@@ -125,49 +106,36 @@ class Engine:
         request.check(self.info.n_vocab, self.info.n_ctx)
         loop = asyncio.get_running_loop()
         call = Ticket(request, loop, loop.create_future())
-        self._post(lambda: self._submit(call))
+        calls = self._loaded_calls()
+        self._post(lambda: calls.submit(call))
         try:
             return await asyncio.shield(call.done)
         except asyncio.CancelledError:
             if not call.done.done():
                 call.is_cancelled = True
-                self._post(lambda: self._cancel(call))
-                if self._decoding is call:
-                    self._runner.abort()
+                self._post(lambda: calls.cancel(call))
+                calls.abort_chunk(call)
             await until_done(call.done)  # one step at most
             call.done.exception()
             raise
 
     def forget(self, key: str) -> None:
         """Free the KV memory of a conversation, at once or when its call ends."""
-        self._post(lambda: self._forget(key))
+        calls = self._loaded_calls()
+        self._post(lambda: calls.forget(key))
+
+    @property
+    def nearby(self) -> Nearby:
+        """What is known of conversations outside of their containers."""
+        return self._loaded_calls().nearby
 
     def residents(self) -> dict[str, int]:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
-        return {slot.key: len(slot.tokens) for slot in self._residency.slots if slot.key is not None}
+        return self._loaded_calls().residents()
 
     def stats(self) -> EngineStats:
         """A look at the counters, for metrics; each by itself is sound."""
-        waiting = Counter(call.caller for call in [*self._scheduler.waiting])
-        pauses = [*self._scheduler.pace.pauses]
-        return EngineStats(
-            n_slots=self.info.n_slots,
-            n_resident=len(self.residents()),
-            n_running=len(self._scheduler.running),
-            n_waiting=waiting.total(),
-            waiting_of_callers=tuple(sorted(waiting.values(), reverse=True)),
-            n_steps=self._n_steps,
-            n_row_steps=self._n_row_steps,
-            n_prompt_tokens=self._n_prompt_tokens,
-            n_rows=self._n_rows,
-            n_cancelled=self._n_cancelled,
-            pause_max_seconds=max(pauses, default=0.0),
-            pause_mean_seconds=sum(pauses) / max(1, len(pauses)),
-            busy_seconds=self._busy_seconds,
-            sources=replace(self._runner.sources),
-            n_parked=len(self._residency.parking),
-            parked_bytes=self._residency.parking.n_bytes,
-        )
+        return self._loaded_calls().stats()
 
     async def close(self, *, drain: bool = True) -> None:
         """Refuse new calls, finish the running ones, or cancel them, and free the model."""
@@ -193,7 +161,11 @@ class Engine:
             raise Conflict("The model is not loaded any more: call load_model")
         return model
 
-    # -- on the thread: life
+    def _loaded_calls(self) -> Calls:
+        assert self._calls is not None  # `load` gives nobody an engine before
+        return self._calls
+
+    # -- on the thread
 
     @property
     def mapped_bytes(self) -> int:
@@ -201,7 +173,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return self._preparing is not None or self._is_ending or bool(self._over) or self._has_calls
+        return self._preparing is not None or self._is_ending or (self._calls is not None and self._calls.has_work)
 
     @property
     def n_threads(self) -> int:
@@ -211,31 +183,17 @@ class Engine:
         """Go on with loading by one decode, or do one step of the calls, or end."""
         if self._preparing is not None:
             self._prepare()
-        if self._over:
-            self._tell()  # who has gone away does not wait for a step of the others
-        if self._has_calls:
-            started = perf_counter()
-            self._step()
-            self._busy_seconds += perf_counter() - started
-        self._tell()
-        if self._is_ending and not self._has_calls:
+        if self._calls is not None:
+            self._calls.take_turn()
+        if self._is_ending and (self._calls is None or not self._calls.are_left):
             self._leave()
 
     def fail(self, error: Exception) -> None:
         """After a bug no call may wait for ever: until the engine is closed, all get the fault."""
-        self._fault = EngineFault(f"the engine has stopped: {error}")
-        for call in self._calls():
-            self._scheduler.remove(call)
-            self._settle(call, self._fault)
-        self._tell()
-        settle(self._ready, self._fault)
-
-    @property
-    def _has_calls(self) -> bool:
-        return self._loaded is not None and bool(self._scheduler.running or self._scheduler.waiting)
-
-    def _calls(self) -> list[Ticket]:
-        return [*self._scheduler.running, *self._scheduler.waiting] if self._loaded is not None else []
+        fault = EngineFault(f"the engine has stopped: {error}")
+        if self._calls is not None:
+            self._calls.fail(fault)
+        settle(self._ready, fault)
 
     def _begin(self) -> None:
         self._thread.attach(self)
@@ -256,28 +214,14 @@ class Engine:
             settle(self._ready, error)
 
     def _set_up(self, loaded: Loaded) -> None:
-        info = self._info = loaded.info
-        self._loaded = loaded
-        n_rows, n_streams = loaded.context.params.n_rows, loaded.context.params.n_streams
-        self._residency = Residency(info.n_slots, self._params.ram_bytes)
-        self._runner = Runner(loaded.context, loaded.traits, self._residency)
-        self._handover = Handover.take(self._params.handover, self.info.origin)
-        self.nearby = Nearby(self._residency, loaded.traits.layout, n_streams, self._handover)
-        self._scheduler: Scheduler[Ticket] = Scheduler(
-            n_rows, info.policy.max_rows, max_pause_seconds=self._params.max_pause_ms / 1000
-        )
-        self._candidates = Candidates(info.n_vocab)
-        self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
+        self._info = loaded.info
+        self._calls = Calls(self._loaded_model, loaded, self._params)
 
     def _leave(self) -> None:
         """No call is left, and none will come."""
         self._thread.detach(self)
-        if self._loaded is not None:
-            self._handover.close()
-            if self._hands_over and self._fault is None:
-                leave(self._params.handover, self.info.origin, self._residency.newest())
-            self._loaded.context.close()
-            self._loaded = None
+        if self._calls is not None:
+            self._calls.close(hands_over=self._hands_over)
         settle(self._closed, None)
 
     def _begin_end(self, drain: bool) -> None:
@@ -285,128 +229,5 @@ class Engine:
         if self._preparing is not None:  # whoever wanted the model does not wait for it any more
             self._preparing.close()
             self._preparing = None
-        if not drain:
-            for call in self._calls():
-                self._cancel(call)
-
-    # -- on the thread: calls
-
-    def _forget(self, key: str) -> None:
-        if self._loaded is not None:
-            self._residency.forget(key)
-            self._handover.forget(key)
-
-    def _submit(self, call: Ticket) -> None:
-        if self._fault is not None:
-            self._settle(call, self._fault)
-            return
-        try:
-            model = self._loaded_model()
-            call.sampler = ChainSampler(
-                model, self._candidates, call.request.sampling, call.request.seed, self._limits.n_ctx
-            )
-            call.planned = Flight(call.request, self._limits, model, call.sampler)
-        except Exception as error:
-            self._settle(call, error)
-            return
-        reason = call.flight.idle_reason()
-        if reason is None:
-            self._scheduler.add(call)
-        else:
-            call.flight.finish(reason)
-            self._settle(call, call.flight.result)
-
-    def _cancel(self, call: Ticket) -> None:
-        if call.outcome is None and call.planned is not None:
-            self._n_cancelled += 1
-            call.flight.finish("cancelled")
-            self._finish(call)
-
-    def _finish(self, call: Ticket) -> None:
-        """A flight has ended: settle its slot and the call."""
-        self._scheduler.remove(call)
-        outcome: Outcome = call.flight.result
-        if call.placed is not None:
-            try:
-                self._runner.end(call)
-            except Exception as error:
-                outcome = error
-                self._runner.drop(call.slot)
-            self._residency.give_back(call.slot)
-        self._settle(call, outcome)
-
-    def _fail(self, call: Ticket, error: Exception) -> None:
-        if call.outcome is None:
-            call.flight.finish("error")
-            self._finish(call)
-            call.outcome = error
-
-    def _settle(self, call: Ticket, outcome: Outcome) -> None:
-        call.outcome = outcome
-        if call.sampler is not None:
-            call.sampler.close()
-        self._over.append(call)
-
-    def _tell(self) -> None:
-        over, self._over = self._over, []
-        running = self._scheduler.running if self._loaded is not None else []
-        hand_over([*running, *over])
-
-    # -- on the thread: steps
-
-    def _step(self) -> None:
-        """Schedule, run, postprocess."""
-        scheduler = self._scheduler
-        if scheduler.waiting and len(scheduler.running) < self.info.n_slots:
-            for call in scheduler.admit(self._place, self._is_resident):
-                self._advance(call, partial(self._runner.begin, call))
-        step = scheduler.schedule()
-        started = perf_counter()
-        if step.rows:
-            self._n_rows += len(step.rows)
-            self._n_row_steps += 1
-            self._runner.rearm()
-            self._run(step.rows, partial(self._runner.decode_rows, step.rows))
-        rows_end = perf_counter()
-        chunk, n_chunk = step.chunk, 0
-        if chunk is not None:
-            n_before = chunk.flight.n_done
-            self._runner.rearm()
-            self._decoding = chunk  # from here on a cancel aborts the decode; one that came before is seen here
-            if not chunk.is_cancelled:
-                self._run([chunk], partial(self._runner.decode_chunk, chunk, step.n_chunk))
-            self._decoding = None
-            n_chunk = max(0, chunk.flight.n_done - n_before)
-            self._n_prompt_tokens += n_chunk
-        if step.rows or chunk is not None:
-            self._n_steps += 1
-            scheduler.account(step, rows_end - started, n_chunk, perf_counter() - rows_end)
-
-    def _is_resident(self, call: Ticket) -> bool:
-        return call.key is not None and any(slot.key == call.key for slot in self._residency.slots)
-
-    def _place(self, call: Ticket) -> bool:
-        call.placed = self._runner.place(call.request, lambda: [other.key for other in self._scheduler.waiting])
-        return call.placed is not None
-
-    def _run(self, calls: Sequence[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:
-        try:
-            reached = decode()
-        except DecodeAborted:
-            return  # whoever asked for it has sent a command as well; the others go on with the next step
-        except Exception as error:
-            for call in calls:
-                self._fail(call, error)
-            return
-        for call, row in reached:
-            self._advance(call, partial(self._runner.advance, call, row))
-
-    def _advance(self, call: Ticket, next_tokens: Callable[[], list[int]]) -> None:
-        """Sample, or stop. What goes wrong here is this call's affair alone."""
-        try:
-            call.shown += next_tokens()
-        except Exception as error:
-            self._fail(call, error)
-            return
-        if call.flight.finished:
-            self._finish(call)
+        if not drain and self._calls is not None:
+            self._calls.cancel_all()

@@ -116,7 +116,7 @@ def test_rows_are_the_same_bits_however_they_came_about(drive: Drive, model: str
 
 def state_of(driver: Driver, chat: Chat) -> bytes:
     """The KV rows that were handed out for a chat, put together."""
-    layout = driver.engine._runner._traits.layout
+    layout = driver.engine._calls.runner._traits.layout
     assert layout is not None
     pieces = [decode(layout, each.rows).cut(layout, each.first, each.first + each.count) for each in chat.segments]
     return merge(layout, pieces, 1).tobytes()
