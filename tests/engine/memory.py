@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,17 @@ def may_be_huge(address: int) -> bool:
 
 def resident_pages(array: NDArray[Any]) -> int:
     """How many of the pages that a contiguous array touches are in memory."""
-    first = array.ctypes.data // mmap.PAGESIZE * mmap.PAGESIZE
-    n = -(-(array.ctypes.data + array.nbytes - first) // mmap.PAGESIZE)
+    return resident_pages_at(array.ctypes.data, array.nbytes)
+
+
+def resident_pages_at(address: int, n_bytes: int) -> int:
+    """How many pages around these bytes are in memory; none where nothing is mapped (any more)."""
+    first = address // mmap.PAGESIZE * mmap.PAGESIZE
+    n = -(-(address + n_bytes - first) // mmap.PAGESIZE)
     found = (ctypes.c_ubyte * n)()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    assert libc.mincore(first, n * mmap.PAGESIZE, found) == 0, ctypes.get_errno()
-    return sum(each & 1 for each in found)
+    if libc.mincore(first, n * mmap.PAGESIZE, found) == 0:
+        return sum(each & 1 for each in found)
+    assert ctypes.get_errno() == errno.ENOMEM
+    return 0 if n == 1 else sum(resident_pages_at(first + i * mmap.PAGESIZE, 1) for i in range(n))

@@ -17,6 +17,7 @@ from canister.engine import kv_memory
 from canister.engine.kv_memory import KvMemory, open_kv_memory
 from canister.engine.kv_rows import Layout, encode, parse
 from canister.engine.llama import Bytes, Context, ContextParams, Model
+from canister.engine.pages import LARGE_BYTES, map_large_blocks
 from tests.engine.driver import Driver
 from tests.engine.memory import may_be_huge, resident_pages
 from tests.engine.test_exactness import some_prompt
@@ -150,10 +151,11 @@ def test_cells_take_memory_as_they_are_used(model_path: Callable[[str], Path], k
 def test_large_streams_lie_in_huge_pages(
     model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, kind: tuple[str, str, bool]
 ) -> None:
-    n_cells = 2048
+    map_large_blocks()  # as loading does: in the heap lie pages of which the system was told before
+    n_cells = 8192
     with context_of(model_path("q8_0"), kind, n_cells=n_cells) as (context, layout):
         stream_bytes = n_cells * layout.bytes_per_token
-        assert stream_bytes < kv_memory.LARGE_STREAM_BYTES
+        assert LARGE_BYTES < stream_bytes < kv_memory.LARGE_STREAM_BYTES
         small = open_kv_memory(context, layout)
         assert small is not None
         middle = small.rows(1, n_cells // 2, n_cells).k[1].ctypes.data

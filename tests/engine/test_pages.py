@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from canister.engine.pages import LARGE_BYTES, forget, map_large_blocks, trim_heap
-from tests.engine.memory import resident_pages
+from tests.engine.memory import resident_pages, resident_pages_at
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep their pages")
 
@@ -76,19 +76,16 @@ def test_large_blocks_leave_nothing_behind_however_often_they_are_freed() -> Non
         [ctypes.c_void_p],
     )
     size = 2 * LARGE_BYTES
-    for n in range(8):
+    for _ in range(8):
         blocks = [libc.malloc(size) for _ in range(3)]
-        if n == 7:
-            before = own_bytes()
         for block in blocks:
             ctypes.memset(block, 7, size)
-        if n == 7:
-            assert own_bytes() - before > 2 * size  # they lie in fresh pages
+            assert resident_pages_at(block, size) >= size // PAGE
         above = libc.malloc(1000)  # what lies above a hole keeps it from going back
         for block in blocks:
             libc.free(block)
+        assert [resident_pages_at(block, size) for block in blocks] == [0] * 3
         libc.free(above)
-    assert own_bytes() - before < size
 
 
 def own_bytes() -> int:
