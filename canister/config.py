@@ -195,6 +195,11 @@ class Settings(BaseSettings):
         description="Web pages that may use the IC interface (/api) from a browser, such as http://localhost:5173; "
         "* for all. Others are refused with 403.",
     )
+    allowed_hosts: list[str] = Field(
+        default=[],
+        description="Names by which clients call a server that listens on its own machine alone, as behind a proxy: "
+        "example.org; * for all. Others are refused with 403, but for localhost and addresses.",
+    )
     confine: bool = Field(
         True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."
     )

@@ -63,6 +63,7 @@ def serve(
     drain_seconds: Annotated[float | None, _setting("drain_seconds", metavar="SECONDS")] = None,
     metrics: Annotated[str | None, _setting("metrics", metavar="controllers|everybody")] = None,
     browser_origins: Annotated[list[str] | None, _setting("browser_origins", metavar="ORIGIN|*")] = None,
+    allowed_hosts: Annotated[list[str] | None, _setting("allowed_hosts", metavar="NAME|*")] = None,
     confine: Annotated[bool | None, _setting("confine", "--confine/--no-confine")] = None,
 ) -> None:
     """Serve canisters over HTTP until SIGTERM or Ctrl-C.
@@ -114,6 +115,7 @@ def serve(
         drain_seconds=drain_seconds,
         metrics=metrics,
         browser_origins=browser_origins or None,
+        allowed_hosts=allowed_hosts or None,
         confine=confine,
     )
 

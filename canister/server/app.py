@@ -9,7 +9,7 @@ before anything is served, and calls are drained before the canisters stop.
 No CORS headers are sent, but to web pages that the operator names, for the IC interface (`browsers.py`). Elsewhere
 callers are known by their Authorization header alone, which a browser never adds by itself, so a foreign web page
 cannot act for its visitor; and without the headers it cannot even read what an anonymous caller may, from a server on
-the visitor's own machine.
+the visitor's own machine, by whatever name it calls it.
 """
 
 from __future__ import annotations

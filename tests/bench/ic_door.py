@@ -62,7 +62,7 @@ async def through_the_door(canister: bytes) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         async with running(Host(Settings(data_dir=Path(folder), log_level="error"))) as host:
             transport = httpx.ASGITransport(app=create_app(host))
-            async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 path = f"/api/v4/canister/{principal.to_text(canister)}/call"
 
                 async def seconds(bodies: list[bytes]) -> float:

@@ -54,7 +54,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             name: await stack.enter_async_context(
                 httpx.AsyncClient(
                     transport=httpx.ASGITransport(app=app, raise_app_exceptions=True),
-                    base_url="http://server",
+                    base_url="http://localhost",
                     headers={} if key is None else {"Authorization": f"Bearer {key}"},
                     timeout=60,
                 )

@@ -36,7 +36,7 @@ async def connect(host: Host) -> AsyncIterator[Connect]:
                 headers["Authorization"] = f"Bearer {key}"
             # Passed on errors: a fault of the app is answered, never raised at the client.
             transport = httpx.ASGITransport(app=create_app(host), raise_app_exceptions=True)
-            made = httpx.AsyncClient(transport=transport, base_url="http://server", headers=headers)
+            made = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
             clients.push_async_callback(made.aclose)
             return made
 
@@ -58,5 +58,5 @@ def anonymous(connect: Connect) -> httpx.AsyncClient:
 async def door(host: Host) -> AsyncIterator[Door]:
     """The first canister through the IC door."""
     transport = httpx.ASGITransport(app=create_app(host), raise_app_exceptions=True)
-    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield Door(host, http, host.default)

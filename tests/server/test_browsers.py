@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -81,6 +82,55 @@ async def test_other_doors_send_no_cors_headers(tmp_path: Path) -> None:
             response = await door.http.get(path, headers={"Origin": PAGE})
             assert not [name for name in response.headers if name.startswith("access-control")]
             assert (await door.http.options(path, headers={"Origin": PAGE, **PREFLIGHT})).status_code == 405
+
+
+OWN_HOSTS = ["localhost", "LOCALHOST:8000", "qoctq-giaaa-aaaaa-aaaea-cai.localhost:8000", "127.0.0.1", "[::1]:8000"]
+OTHER_HOSTS = [
+    "app.example",
+    "app.example:8000",
+    "localhost.app.example",
+    "xlocalhost",
+    "127.0.0.1.app.example",
+    "[",
+    ":",
+]
+
+
+async def statuses_by(host: Host, names: list[str]) -> dict[str, set[int]]:
+    """Of all doors, by the name that they are called by."""
+    transport = httpx.ASGITransport(app=create_app(host))
+    async with httpx.AsyncClient(transport=transport, base_url=OURS) as http:
+        found = {}
+        for name in names:
+            headers = {"Host": name}
+            answers = [await http.get(path, headers=headers) for path in ("/healthz", "/docs", "/api/v2/status")]
+            answers.append(await http.post("/whoami", headers=headers))
+            found[name] = {answer.status_code for answer in answers}
+            assert all("--allowed-hosts" in answer.text for answer in answers if answer.status_code == 403)
+    return found
+
+
+async def test_a_server_for_its_own_machine_is_not_called_by_names_that_others_own(tmp_path: Path) -> None:
+    """A page whose name was rebound to our address is its own server to the browser, so it sends no Origin."""
+    async with running(Host(Settings(data_dir=tmp_path))) as host:
+        found = await statuses_by(host, [*OWN_HOSTS, *OTHER_HOSTS])
+        assert found == {name: {200} for name in OWN_HOSTS} | {name: {403} for name in OTHER_HOSTS}
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"allowed_hosts": ["App.example"]}, set(OTHER_HOSTS) - {"app.example", "app.example:8000"}),
+        ({"allowed_hosts": ["*"]}, set()),
+        ({"host": "0.0.0.0"}, set()),
+        ({"host": "0.0.0.0", "allowed_hosts": ["app.example"]}, set(OTHER_HOSTS) - {"app.example", "app.example:8000"}),
+    ],
+)
+async def test_which_names_count(tmp_path: Path, settings: dict[str, Any], refused: set[str]) -> None:
+    async with running(Host(Settings(data_dir=tmp_path, **settings))) as host:
+        found = await statuses_by(host, [*OWN_HOSTS, *OTHER_HOSTS])
+        assert {name for name, statuses in found.items() if statuses == {403}} == refused
+        assert all(statuses in ({200}, {403}) for statuses in found.values())
 
 
 async def test_who_is_no_page_needs_no_name(tmp_path: Path) -> None:

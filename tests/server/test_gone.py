@@ -67,7 +67,7 @@ class Client:
     def send(self, path: str, body: bytes, verb: str = "POST", n_bytes: int | None = None) -> None:
         """A request, or the beginning of one that is to have n_bytes."""
         head = (
-            f"{verb} {path} HTTP/1.1\r\nHost: server\r\nAuthorization: Bearer {self.key}\r\n"
+            f"{verb} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.key}\r\n"
             f"Content-Length: {len(body) if n_bytes is None else n_bytes}\r\n\r\n"
         )
         self.writer.write(head.encode() + body)

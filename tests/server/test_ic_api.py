@@ -328,7 +328,7 @@ async def test_a_record_survives_a_restart(tmp_path: Path) -> None:
     async def sent(body: bytes, times: int) -> tuple[list[Any], bytes, int]:
         async with running(Host(Settings(data_dir=tmp_path))) as host:
             transport = httpx.ASGITransport(app=create_app(host))
-            async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 door = Door(host, http, host.default)
                 body = body or envelope.seal(door.message("call", "set_max_tokens", LIMITS), host.identity)[0]
                 trees = [door.checked(cbor.decode((await door.post("call", body)).content)) for _ in range(times)]
@@ -357,7 +357,7 @@ async def test_a_call_goes_on_when_its_client_goes_away(door: Door, monkeypatch:
 async def test_a_message_to_a_stopping_canister_leaves_no_record(tmp_path: Path) -> None:
     async with running(Host(Settings(data_dir=tmp_path))) as host:
         transport = httpx.ASGITransport(app=create_app(host))
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             door = Door(host, http, host.default)
             host.default._stopping = True
             content = door.message("call", "set_max_tokens", LIMITS)

@@ -214,7 +214,7 @@ async def test_a_head_that_does_not_come(tmp_path: Path) -> None:
     ):
 
         async def trickle() -> None:
-            for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: " + b"x" * 10_000:
+            for byte in b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"x" * 10_000:
                 writer.write(bytes([byte]))
                 await asyncio.sleep(0.02)
 
@@ -229,7 +229,7 @@ async def test_a_head_that_does_not_come(tmp_path: Path) -> None:
 
 async def test_a_head_without_end(tmp_path: Path) -> None:
     async with served(tmp_path) as server, connected(server) as (reader, writer):
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
         for n in range(40):
             writer.write(b"X-Field-%d: %b\r\n" % (n, b"y" * 10_000))
         assert b"200" not in await ended(reader)
@@ -241,13 +241,13 @@ async def test_a_body_that_nobody_wants(tmp_path: Path) -> None:
         served(tmp_path, header_seconds=0.4, max_body_bytes=1024) as server,
         connected(server) as (reader, writer),
     ):
-        writer.write(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+        writer.write(b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
         assert b"200 OK" in await reader.readuntil(b"\r\n")
         writer.write(bytes(899_000))
         await writer.drain()
-        writer.write(bytes(1000) + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(bytes(1000) + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP/1.1 200 OK" in await reader.readuntil(b'"status": "ok"}')
-        writer.write(b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n")
+        writer.write(b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
 
         async def trickle() -> None:
             while True:
@@ -264,7 +264,7 @@ async def test_a_body_that_stalls(tmp_path: Path) -> None:
     async with served(tmp_path, stall_seconds=0.4) as server:
         key = server.host.key_path.read_text().strip().encode()
         for path in (b"PUT /canisters/llama_cpp/files/a", b"POST /canisters/llama_cpp/file_upload_chunk"):
-            head = b"%b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % (path, key)
+            head = b"%b HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n" % (path, key)
             async with connected(server) as (reader, writer):
                 writer.write(head + b"Content-Length: 1000000\r\n\r\nsome of it")
                 assert b"200 OK" not in await ended(reader)
@@ -279,7 +279,9 @@ async def test_an_answer_that_is_not_taken(tmp_path: Path) -> None:
         assert (await client.put(url, content=bytes(30_000_000))).status_code == 200
         key = server.host.key_path.read_text().strip().encode()
         async with connected(server) as (_, writer):
-            writer.write(b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n" % (url.encode(), key))
+            writer.write(
+                b"GET %b HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %b\r\n\r\n" % (url.encode(), key)
+            )
             await until(lambda: server.host.default.streams.n_running == 1)
             await until(lambda: server.host.default.streams.n_running == 0)  # it was disconnected
             assert len((await client.get(url)).content) == 30_000_000

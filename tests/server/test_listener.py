@@ -91,7 +91,7 @@ async def test_a_call_ends_when_its_connection_does(host: Host) -> None:
 
     async with serving(app, host, 1) as (_, url):
         _, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
-        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+        writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
         await started.wait()
         writer.close()
         await asyncio.wait_for(cancelled.wait(), 5)

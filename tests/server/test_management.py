@@ -146,7 +146,9 @@ async def test_controllers_are_durable(tmp_path: Path) -> None:
     new = Identity.generate()
 
     async def with_door(host: Host, work: Any) -> None:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=create_app(host)), base_url="http://s") as http:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=create_app(host)), base_url="http://localhost"
+        ) as http:
             await work(Door(host, http, host.default))
 
     async def hand_over(door: Door) -> None:
@@ -188,7 +190,7 @@ CREATE = "provisional_create_canister_with_cycles"
 async def served(data_dir: Path) -> AsyncIterator[Door]:
     async with running(Host(Settings(data_dir=data_dir))) as host:
         transport = httpx.ASGITransport(app=create_app(host))
-        async with httpx.AsyncClient(transport=transport, base_url="http://s") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield Door(host, http, host.default)
 
 
