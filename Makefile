@@ -48,7 +48,7 @@ train: $(INSTALLED) ## Train the shipped model again, up to an hour on two cores
 	$(BIN)/python -m models.train
 
 nightly: $(INSTALLED) ## The long runs
-	$(BIN)/python -m pytest -m nightly
+	$(BIN)/python -m pytest -m nightly -o faulthandler_timeout=0
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
