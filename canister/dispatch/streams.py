@@ -87,18 +87,23 @@ async def read_stream(canister: Canister, caller: str, path: str) -> FileStream 
     The stream is to be closed, whether it was read or not.
     """
     guard = BY_NAME["file_download_chunk"].guard
+    opened: list[FileStream] = []
 
     async def handle(call: Call) -> FileStream:
         guard(call)
-        return files.open_stream(call, path, place.leave)
+        opened.append(files.open_stream(call, path, place.leave))
+        return opened[0]
+
+    def give_up() -> None:
+        opened[0].close() if opened else place.leave()
 
     place = stream_place(canister, guard, caller)
     try:
         reply = await run(canister, "file_download_chunk", caller, handle, is_update=False, err=ApiError)
     except BaseException:
-        place.leave()
+        give_up()
         raise
-    if reply.error is None:
-        return reply.value  # type: ignore[return-value]
-    place.leave()
-    return reply
+    if reply.error is not None:
+        give_up()
+        return reply
+    return opened[0]
