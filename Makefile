@@ -47,8 +47,9 @@ train: $(INSTALLED) ## Train the shipped model again, up to an hour on two cores
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[train]'
 	$(BIN)/python -m models.train
 
-nightly: $(INSTALLED) ## The long runs
-	$(BIN)/python -m pytest -m nightly -o faulthandler_timeout=0
+nightly: $(INSTALLED) ## The long runs, about half an hour on two cores
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[fuzz]' || echo 'without atheris: no fuzzing by coverage' >&2
+	$(BIN)/python -m pytest -m nightly -n auto --dist worksteal -o faulthandler_timeout=0
 
 clean: ## Remove what can be made again
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -105,9 +105,10 @@ async def test_whom_to_believe(running_server: LocalServer, agent: Agent) -> Non
 
 async def test_a_server_elsewhere_needs_its_key(running_server: LocalServer, agent: Agent) -> None:
     async def relay(request: httpx.Request) -> httpx.Response:
+        url = f"{running_server.url}{request.url.path}"
+        headers = {name: value for name, value in request.headers.items() if name != "host"}
         async with httpx.AsyncClient() as http:
-            url = f"{running_server.url}{request.url.path}"
-            answer = await http.request(request.method, url, content=request.content, headers=request.headers)
+            answer = await http.request(request.method, url, content=request.content, headers=headers)
         return httpx.Response(answer.status_code, content=answer.content)
 
     elsewhere, transport = "https://canisters.example.org", httpx.MockTransport(relay)
