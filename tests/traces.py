@@ -11,7 +11,7 @@ from sqlalchemy import select
 from canister.canister import Canister
 from canister.store import tables
 
-SECONDS = 120.0  # for what takes milliseconds, also on a machine that does much else
+SECONDS = 60.0  # for what takes milliseconds, also on a machine that does much else
 
 
 def trace(canister: Canister) -> dict[str, Any]:

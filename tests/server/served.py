@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +17,9 @@ from canister.server import preload
 from canister.server.app import create_app, running
 from canister.server.listener import Server, bind, url_of
 from tests.harness import CHAT_MODEL
+from tests.traces import until
 
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that has no event to tell it."""
-    for _ in range(6000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen within a minute")
 
 
 @dataclass

@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.served import Served, served, until
+from tests.server.served import Served, served
+from tests.traces import until
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,8 @@ from canister.ic import envelope
 from canister.interface import BY_NAME
 from canister.records import CallLogInput
 from tests.server.ic_door import SOMEBODY, Door
-from tests.server.served import CHAT, Served, served, until
+from tests.server.served import CHAT, Served, served
+from tests.traces import until
 
 pytestmark = pytest.mark.anyio
 

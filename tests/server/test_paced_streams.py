@@ -13,7 +13,8 @@ import pytest
 
 from canister import host
 from canister.pacing import PIECE_BYTES
-from tests.server.served import Served, served, until
+from tests.server.served import Served, served
+from tests.traces import until
 
 pytestmark = pytest.mark.anyio
 
