@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from canister.engine.gguf import GgufFile, TensorInfo, TensorType
 from canister.errors import BadRequest
+from canister.model_file.kind import why_no_chat
 
 FITTED = frozenset({"llama", "qwen2", "qwen3", "gemma3", "lfm2"})
 
@@ -39,7 +40,7 @@ _ATTENTION_MARKS = ("attn_k.weight", "attn_qkv.weight", "attn_kv_a_mqa.weight")
 
 
 class ModelShapeError(BadRequest):
-    """The header lacks what every language model has."""
+    """The file is no model that continues texts, or its header lacks what every such model has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,9 @@ class ModelShape:
 
 def read_shape(file: GgufFile) -> ModelShape:
     """The shape of a model. Raises ModelShapeError when the file is no language model."""
+    other_kind = why_no_chat(file)
+    if other_kind is not None:
+        raise ModelShapeError(other_kind)
     arch = file.architecture
     tensors = {tensor.name: tensor for tensor in file.tensors}
     embedding = tensors.get("token_embd.weight")
