@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -104,6 +105,7 @@ class Canister:
         self.locks = NamedLocks()
         self.model = ServedModel(name, folder, self.stable, self.settings, self._forget_texts, decode_thread)
         self.fault: CanisterError | None = None  # why it could not be opened
+        self._made_at = time.monotonic()
         self._calls: dict[Call, asyncio.Task[object] | None] = {}
         self._call_over = asyncio.Event()
         self._idle = asyncio.Event()
@@ -211,6 +213,11 @@ class Canister:
         if self.state.is_stopped:
             return "stopped"
         return "stopping" if self._stopping or self._halting else "running"
+
+    @property
+    def uptime_seconds(self) -> int:
+        """Since this process began to serve it."""
+        return int(time.monotonic() - self._made_at)
 
     @property
     def access_level(self) -> int:

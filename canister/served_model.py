@@ -216,7 +216,9 @@ class ServedModel:
         """How the loaded model is run, and what the engine is doing; without one, why there is none."""
         if self.engine is None:
             return {"model": None, "reason": self.load_error or ("none" if self.is_ready else "it is being loaded")}
-        return report(self.engine.info, self.engine.stats())
+        n_bytes = None if self.cost_model is None else self.cost_model.shape.file_bytes
+        file = {"name": self.engine.info.name, "bytes": n_bytes}
+        return {"file": file, **report(self.engine.info, self.engine.stats())}
 
     def observed(self) -> dict[str, float]:
         """What the metrics say of the engine, if there is one."""

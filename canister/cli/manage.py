@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from canister.cli import amounts
+from canister.cli import amounts, status_view
 from canister.cli.call import Ignored, IgnoredHidden
 from canister.cli.complete import canister_names
 from canister.cli.options import LOCAL, Connection, DataDir, IdentityName, Network, RootKey, agent_for, connection
@@ -63,6 +63,7 @@ def canister_id(
 def status(
     canister: Name,
     id_only: Annotated[bool, typer.Option("--id-only", "-i", help="Print the id and nothing else.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Only the lines that matter first.")] = False,
     as_json: Json = False,
     network: Network = LOCAL,
     identity: IdentityName = None,
@@ -71,7 +72,7 @@ def status(
     environment: Ignored = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
-    """Show status, settings, memory and cycles of a canister, and how its model is run.
+    """Show how a canister and its model do: state, limits, cycles.
 
     Who does not control it is shown what is public: its controllers.
     """
@@ -81,7 +82,10 @@ def status(
     # The engine is told over REST, where a key stands for the caller.
     server = connection(network, None, identity is not None, data_dir)
     report = _run(agent_for(network, identity, data_dir, root_key), lambda agent: _report(agent, canister, server))
-    print(json.dumps(report, indent=2) if as_json else _as_text(report))
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        print(status_view.as_few_lines(report) if short else status_view.as_page(report))
 
 
 @settings_app.command("update")
@@ -344,30 +348,3 @@ async def _public_controllers(agent: Agent, id: bytes) -> list[str]:
     except (cbor.CborError, principal.PrincipalError):
         pass
     raise ProtocolError(f"{agent.url} names no controllers of {_text(id)}")
-
-
-def _as_text(report: dict[str, Any]) -> str:
-    """As icp shows it: a title with its value per line, parts of a part set in."""
-    lines = [f"Canister Id: {report['id']}", f"Canister Name: {report['name']}", "Canister Status Report:"]
-    shown = {name: value for name, value in report.items() if name not in ("id", "name", "settings")}
-    settings = dict(report["settings"])
-    head = {"status": shown.pop("status")} if "status" in shown else {}
-    return "\n".join([*lines, *_lines({**head, **settings, **shown}, "  ")])
-
-
-def _lines(values: dict[str, Any], indent: str) -> list[str]:
-    lines = []
-    for name, value in values.items():
-        title = f"{indent}{name.replace('_', ' ').capitalize()}:"
-        match value:
-            case dict():
-                lines += [title, *_lines(value, indent + "  ")]
-            case list():
-                lines.append(f"{title} {', '.join(map(str, value)) or 'none'}")
-            case int() if not isinstance(value, bool):
-                lines.append(f"{title} {value:_}")
-            case None:
-                lines.append(f"{title} none")
-            case _:
-                lines.append(f"{title} {value}")
-    return lines

@@ -11,10 +11,12 @@ import pytest
 
 from canister.cli import amounts
 from canister.cli.local import LocalServer
+from canister.cli.status_view import duration, size
 from canister.ic import cbor, principal
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity
 from tests.cli.conftest import Command, Done
+from tests.engine import tiny_models
 
 ID = principal.canister_id(0)
 
@@ -76,10 +78,56 @@ def test_status(run: Command, server: LocalServer) -> None:
     ]
     assert f"  Controllers: {controller(server)}" in lines
     assert any(line.startswith("  Cycles: ") for line in lines)
-    assert lines[-3:] == ["  Engine:", "    Model: none", "    Reason: none"]
+    assert lines[4:7] == ["  Engine:", "    Model: none", "    Reason: none"]
+    assert "      Instruction limit: 40_000_000_000" in lines
+    assert "      Who: Only controllers" in lines
+    assert any(line.startswith("    Uptime seconds: ") for line in lines)
     document = json.loads(run("canister status llama_cpp --json").out)
     assert (document["id"], document["name"], document["status"]) == (ID, "llama_cpp", "Running")
     assert document["settings"]["controllers"] == [controller(server)]
+
+
+def test_status_in_a_few_lines(run: Command, server: LocalServer) -> None:
+    lines = run("canister status llama_cpp --short").out.splitlines()
+    assert lines[0].startswith(f"llama_cpp ({ID}): running, up for ")
+    assert lines[1:] == [
+        "model        none is loaded; canister upload FILE puts one in, load_model loads it",
+        "limits       of a call: any number of tokens, any number in queries; "
+        "40,000,000,000 instructions, 5,000,000,000 in queries",
+        "access       0: only controllers may chat",
+    ]
+    stranger = run("canister status llama_cpp --short --identity anonymous").out
+    assert controller(server) in stranger
+    assert "model" not in stranger.splitlines()[0]
+
+
+def test_status_of_a_loaded_model(canister: Command, tmp_path: Path) -> None:
+    model = tiny_models.llama_model(tmp_path / "small.gguf", "q8_0")
+    with LocalServer(tmp_path / "server") as server:
+        where = ("--network", server.url, "--data-dir", server.data_dir)
+        options = ("status", "llama_cpp", *where)
+        assert canister("upload", model, "--canister-filename", "models/small.gguf", *where).code == 0
+        loaded = canister("call", "llama_cpp", "load_model", '{"args": ["--model", "models/small.gguf"]}', *where)
+        assert loaded.code == 0, loaded.err
+        short = canister(*options, "--short").out
+        assert f"model        models/small.gguf, {size(model.stat().st_size)}: llama" in short
+        for title in ("context", "exact", "threads", "limits", "access", "now"):
+            assert f"\n{title} " in short
+        lines = canister(*options).out.splitlines()
+        assert lines[4:7] == ["  Engine:", "    File:", "      Name: models/small.gguf"]
+        assert lines.index("  Engine:") < lines.index("  Memory metrics:")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4, "4 s"), (725, "12 min"), (11_120, "3 h 5 min"), (792_000, "9 d 4 h")]
+)
+def test_durations(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("n_bytes", "text"), [(871, "871 bytes"), (2_400_000, "2.4 MB"), (5_030_000_000, "5.03 GB")])
+def test_sizes(n_bytes: int, text: str) -> None:
+    assert size(n_bytes) == text
 
 
 def test_status_for_who_does_not_control_it(run: Command, server: LocalServer) -> None:
