@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help venv chat serve test check generate bench train nightly clean
@@ -12,18 +14,31 @@ help: ## Show this
 
 venv: $(INSTALLED) ## Set up .venv with the package and all tools; the first time compiles llama.cpp, some minutes
 
-$(INSTALLED): pyproject.toml
+# What a server and a chat need.
+$(RUNTIME): pyproject.toml scripts/llama_wheel.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not that; for instance: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@$(BIN)/python scripts/llama_wheel.py > /dev/null
+	@echo "Installing llama-canister and the packages that it needs into $(VENV)" >&2
+	@$(PIP) install --quiet --editable .
 	@touch $@
 
-chat: $(INSTALLED) ## Hold one chat with the shipped model on a temporary server, showing every call
-	$(BIN)/canister chat --calls "Who are you?"
+# What developers need besides.
+$(INSTALLED): $(RUNTIME)
+	@echo "Installing the developers' tools into $(VENV)" >&2
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $@
 
-serve: $(INSTALLED) ## Keep a server, until Ctrl-C
+chat: $(RUNTIME) ## Hold one chat with the shipped model on a temporary server, showing every call
+	@$(BIN)/canister chat --calls "Who are you?"
+	@printf '%s\n' '' 'That was one answer, cut into bounded calls, each kept on disk. How to go on:' \
+	  '  source $(BIN)/activate     # puts the command canister on the PATH of this shell' \
+	  '  canister chat              # a conversation' \
+	  '  canister serve             # a server that stays; README.md has the tour' >&2
+
+serve: $(RUNTIME) ## Keep a server, until Ctrl-C
 	$(BIN)/canister serve
 
 test: $(INSTALLED) ## Run the tests: no network, no service
@@ -44,11 +59,11 @@ bench: $(INSTALLED) ## Measure; docs/benchmarks.md tells what
 	$(BIN)/python -m tests.bench
 
 train: $(INSTALLED) ## Train the shipped model again, up to an hour on two cores
-	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[train]'
+	$(PIP) install --quiet --editable '.[train]'
 	$(BIN)/python -m models.train
 
 nightly: $(INSTALLED) ## The long runs, about half an hour on two cores
-	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[fuzz]' || echo 'without atheris: no fuzzing by coverage' >&2
+	$(PIP) install --quiet --editable '.[fuzz]' || echo 'without atheris: no fuzzing by coverage' >&2
 	$(BIN)/python -m pytest -m nightly -n auto --dist worksteal -o faulthandler_timeout=0
 
 clean: ## Remove what can be made again
