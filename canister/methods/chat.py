@@ -227,25 +227,33 @@ async def _prompt_tokens(call: Call, engine: Engine, args: RunArgs, chat: Conver
 def _text_of(
     engine: Engine, args: RunArgs, chat: Conversation, prompt: Tokens, n_cached: int, result: GenerateResult
 ) -> str:
-    """`output`: the text of what was sampled, and of each prompt batch that was a single token.
+    """`output`: the prompt tokens that are echoed, then what was sampled.
 
     A token may end within a character. Its first bytes are held back, and lead the output of the call that goes on,
     so that the outputs of a chat's calls put together are the text that one call would have given.
     """
-    pieces: list[bytes] = []
-    position = n_cached
-    for size in result.prompt_chunks:
-        if size == 1:
-            pieces.append(engine.piece(int(prompt[position]), args.special))
-        position += size
-    pieces.extend(engine.piece(token, args.special) for token in result.sampled)
+    n_taken = n_cached + result.n_prompt_decoded
+    first = n_taken - n_echoed(n_taken, engine.info.n_batch)
+    tokens = [*prompt[first:n_taken].tolist(), *result.sampled]
     before = b""
     if not result.prompt_chunks:
-        for token, generated in zip(chat.tokens[:n_cached][::-1], chat.generated[:n_cached][::-1], strict=True):
+        for token, generated in zip(chat.tokens[:first][::-1], chat.generated[:first][::-1], strict=True):
             if not generated or len(before) >= LONGEST_CHARACTER_BYTES:
                 break
             before = engine.piece(int(token), args.special) + before
-    return text_after(before, b"".join(pieces), final=result.finish == "stop")
+    pieces = b"".join(engine.piece(token, args.special) for token in tokens)
+    return text_after(before, pieces, final=result.finish == "stop")
+
+
+def n_echoed(n_taken: int, n_batch: int) -> int:
+    """How many of the last of n_taken prompt tokens `output` echoes: those in batches of exactly one token.
+
+    The original shows them as if they had been generated. It forms its batches over the whole prompt from the first
+    token on, n_batch at a time, before it sees which tokens the cache has; so only the last batch can be that short.
+    """
+    if n_batch == 1:
+        return n_taken
+    return 1 if n_taken % n_batch == 1 else 0
 
 
 def _text(data: bytes) -> str:

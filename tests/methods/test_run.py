@@ -30,14 +30,69 @@ async def test_four_calls_ingest_and_begin_the_story_and_a_fifth_goes_on(story: 
     assert [call.n_prompt_tokens_cached for call in calls] == [0, 5, 10, 15]
     assert [call.n_prompt_tokens_decoded for call in calls] == [5, 5, 5, 1]
     assert [call.n_tokens_generated for call in calls] == [0, 0, 0, 2]
-    # The last prompt token came alone, so it is echoed before the three sampled ones.
-    assert calls[3].output == "es. He li"
+    # The last prompt token came alone, but in the batches of the whole prompt it is one of sixteen: it is not echoed.
+    assert [call.output for call in calls] == ["", "", "", ". He li"]
     assert calls[3].conversation == " Joe loves writing stories. He"
     fifth = await story.run("", *flags)
     assert fifth.output == " liked to"
     assert fifth.conversation == " Joe loves writing stories. He liked"
     assert fifth.n_prompt_tokens == fifth.n_prompt_tokens_cached == 18
     assert fifth.n_tokens_generated == 2
+
+
+SMOKE_OUTPUTS = {  # by max_tokens: one output after the other, until the answer has begun twice with an empty prompt
+    1: [*[""] * 16, ".", " He"],
+    2: [*[""] * 8, ". He", " liked"],
+    3: [*[""] * 5, ". He", " liked to", " to play with"],
+    5: ["", "", "", ". He li", " liked to", " to play with"],
+    16: ["", ". He li", " liked to"],
+}
+
+
+@pytest.mark.parametrize("max_tokens", SMOKE_OUTPUTS)
+async def test_the_smoke_sequence_of_the_original_gives_its_outputs(story: Harness, max_tokens: int) -> None:
+    await story.limit(max_tokens)
+    flags = (*GREEDY, "-n", "3")
+    await story.call("remove_prompt_cache", {"args": ["--prompt-cache", "prompt.cache"]})
+    await story.call("new_chat", {"args": ["--prompt-cache", "prompt.cache"]})
+    outputs, remaining = [], JOE
+    while remaining:
+        record = await story.run(JOE, *flags)
+        outputs.append(record.output)
+        remaining = record.prompt_remaining
+    for _ in range(2):
+        outputs.append((await story.run("", *flags)).output)
+    assert outputs == SMOKE_OUTPUTS[max_tokens]
+    assert (await story.run("", *GREEDY, "-n", "1")).conversation.startswith(" Joe loves writing stories. He")
+
+
+@pytest.mark.parametrize(
+    ("n_batch", "max_tokens", "echoed"),
+    [
+        (2048, 0, [""]),
+        (5, 0, ["es"]),  # batches of 5, 5, 5 and 1
+        (5, 5, ["", "", "", "es"]),
+        (5, 6, [" lo", "", "es"]),  # this far, the second batch has one token: then the third has two
+        (15, 5, ["", "", "", "es"]),
+        (4, 5, ["e", "", "", ""]),
+        (1, 8, ["<s> Joe loves", "<s> Joe loves writing stories"]),  # cached ones too
+        (2048, 1, ["<s>", *[""] * 15]),
+    ],
+)
+async def test_prompt_tokens_are_echoed_whose_batch_of_the_whole_prompt_has_one_token(
+    n_batch: int, max_tokens: int, echoed: list[str], tmp_path: Path
+) -> None:
+    async with canister_in(tmp_path) as harness:
+        await harness.load(STORY_MODEL, "--batch-size", str(n_batch))
+        await harness.limit(max_tokens)
+        outputs, remaining = [], JOE
+        while remaining:
+            record = await harness.run(JOE, *GREEDY, "-n", "0", "-sp")
+            outputs.append(record.output)
+            remaining = record.prompt_remaining
+        assert outputs == echoed
+        again = await harness.run(JOE, *GREEDY, "-n", "0", "-sp")  # of a cached prompt the batches are the same
+        assert again.output == (echoed[-1] if max_tokens != 1 else "")
 
 
 async def test_the_text_is_that_of_one_uninterrupted_call(story: Harness) -> None:
