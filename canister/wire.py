@@ -7,6 +7,7 @@ records themselves; what does not decode is a BadArgument in an argument, and a 
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from canister.ic.candid.types import TEXT, CandidError, Type, Variant, to_text
 from canister.interface import Method
 from canister.records import Candid
 from canister.records import Variant as VariantRecord
+
+SHOWN_CHARACTERS = 80
+SHOWN_PROBLEMS = 3
 
 MARKS = Marks(type_marker=Candid, variant=VariantRecord)
 
@@ -64,10 +68,15 @@ def args_from_text(method: Method, text: str) -> Any:
 
 def args_from_json(method: Method, value: object) -> Any:
     """The argument from a JSON value, in the form of the REST interface. Raises BadArgument."""
+    return None if method.arg is None else args_from_json_text(method, json.dumps(value))
+
+
+def args_from_json_text(method: Method, text: str | bytes) -> Any:
+    """The argument from JSON. BadArgument names the field, shows the value, tells what is wanted."""
     try:
-        return _checked(method.arg, [value])
-    except CandidError as error:
-        raise _bad_argument(method, error) from None
+        return _adapter(method.arg).validate_json(text)
+    except ValidationError as error:
+        raise BadArgument(f"The argument of {method.name} does not decode: {_problems(error)}.") from None
 
 
 def args_to_text(method: Method, value: object = None, *, width: int = pretty.WIDTH) -> str:
@@ -146,7 +155,26 @@ def _checked(of: Any, values: list[Any]) -> Any:
         return _adapter(of).validate_python(values[0])
     except ValidationError as error:
         # Types and ranges were checked before: only a rule of the record itself can be broken.
-        raise CandidError("; ".join(problem["msg"] for problem in error.errors())) from None
+        raise CandidError(_problems(error)) from None
+
+
+def _problems(error: ValidationError) -> str:
+    """What is wrong with which field, and what was given instead; the first few of them."""
+    found = error.errors(include_url=False, include_context=False)
+    problems = []
+    for problem in found[:SHOWN_PROBLEMS]:
+        field = ".".join(str(part) for part in problem["loc"])
+        what = problem["msg"].removeprefix("Value error, ")
+        shown = "" if problem["type"] in ("missing", "json_invalid") else f" (given: {_shorten(problem['input'])})"
+        problems.append(f"{f'field {field}: ' if field else ''}{what}{shown}")
+    if len(found) > len(problems):
+        problems.append(f"and {len(found) - len(problems)} more")
+    return "; ".join(problems)
+
+
+def _shorten(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
 def _answer(method: Method, value: Any) -> Answer:

@@ -132,13 +132,11 @@ async def _call(
 ) -> int:
     from canister import wire
     from canister.client import Refused, Rejected
-    from canister.errors import BadArgument
     from canister.ic_client import IcCanister
 
     is_json = given.is_json and output is None and not as_document
     async with connected() as client:
         try:
-            # Over REST the server reads the JSON, and so it says what is wrong with it.
             signs = given.is_json and isinstance(client, IcCanister)
             result = await client.call(method.name, wire.args_from_json(method, given.value) if signs else given.value)
             reply = Reply(method, result.value, is_err=False)
@@ -148,8 +146,6 @@ async def _call(
             reply = Reply(method, error.record, is_err=True)
         except Rejected as error:
             return print_reject(error, is_json=is_json)
-        except BadArgument as error:
-            return print_reject(Rejected(error.reject_code, error.error_code, str(error), 400), is_json=is_json)
     return print_reply(reply, output, as_document=as_document, is_json=is_json)
 
 

@@ -69,28 +69,35 @@ def read_argument(
     """The argument of a call. Raises typer.BadParameter, which says where the text is wrong."""
     from canister import wire
     from canister.errors import BadArgument
+    from canister.server.examples import EXAMPLES
 
     if given is not None and args_file is not None:
         raise typer.BadParameter("the argument comes either from the command line or from --args-file")
     if given is None and args_file is None:
         return Argument(_no_argument(method))
     source, data = _source(given, args_file)
+    kind = args_format
     if args_format is ArgsFormat.bin and args_file is None:
         raise typer.BadParameter("--args-format bin reads bytes, and those come from --args-file")
     try:
         if args_format is ArgsFormat.bin:
             return Argument(wire.decode_args(method, data))
         text = data.decode("utf-8").strip()
-        kind = args_format or _format_of(text)
+        kind = kind or _format_of(text)
         if kind is ArgsFormat.json:
-            return Argument(json.loads(text), is_json=True)
+            value = json.loads(text)
+            wire.args_from_json(method, value)  # a mistake costs no round trip, and is wrong usage
+            return Argument(value, is_json=True)
         if kind in (ArgsFormat.hex, ArgsFormat.raw):
             return Argument(wire.decode_args(method, bytes.fromhex(text.removeprefix("0x"))))
         return Argument(wire.args_from_text(method, text))
     except UnicodeDecodeError as error:
         raise typer.BadParameter(f"{source} is not text: {error}") from None
     except BadArgument as error:
-        raise typer.BadParameter(f"{source}: {error}") from None
+        example = (
+            f" Such as: {json.dumps(EXAMPLES[method.name], ensure_ascii=False)}" if kind is ArgsFormat.json else ""
+        )
+        raise typer.BadParameter(f"{source}: {error}{example}") from None
     except ValueError as error:
         what = "JSON" if kind is ArgsFormat.json else "hex"
         raise typer.BadParameter(f"{source} is not {what}: {error}") from None

@@ -108,8 +108,8 @@ async def run(
     except Exception as error:
         log.exception("method failed", canister=canister.name, method=name)
         raise CanisterTrapped(
-            f"Error from Canister {canister.id}: Canister trapped: internal error in {name} "
-            f"({type(error).__name__}); the call left no trace, the server's log has the details."
+            f"Error from Canister {canister.id}: Canister trapped: internal error in {name}; "
+            "the call left no trace, the server's log has the details."
         ) from error
     finally:
         call.release()

@@ -14,6 +14,8 @@ from canister.errors import BadRequest
 MAX_GRAMMAR_BYTES = 262_144
 MAX_GRAMMAR_GROUPS = 4096
 MAX_SCHEMA_PARTS = 500_000  # written out, roughly
+SHOWN_CHARACTERS = 80
+_EXAMPLE = '{"type": "object", "properties": {"name": {"type": "string"}}}'
 
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
 _REPETITION = re.compile(r"\{(\d*),?(\d*)\}")
@@ -31,11 +33,16 @@ def check_grammar(text: str) -> None:
 
 
 def check_schema(text: str) -> None:
-    """BadRequest for a JSON schema that does not parse, or whose grammar would be too large."""
+    """BadRequest for what is no JSON schema, refers to what it does not hold, or whose grammar would be too large."""
     try:
-        waiting = [json.loads(text)]
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"The JSON schema cannot be used: {type(error).__name__}: {str(error)[:200]}") from error
+        schema = json.loads(text)
+    except RecursionError:
+        raise unusable("it is nested too deeply") from None
+    except ValueError as error:
+        raise unusable(str(error)[:200]) from None
+    if not isinstance(schema, dict):
+        raise unusable(f"it is {_shown(schema)}, not an object such as {_EXAMPLE}")
+    waiting: list[object] = [schema]
     n_parts = 0
     while waiting:
         value = waiting.pop()
@@ -43,15 +50,51 @@ def check_schema(text: str) -> None:
             waiting += value
         elif isinstance(value, dict):
             waiting += value.values()
+            if "$ref" in value:
+                _check_reference(schema, value["$ref"])
             counts = [value.get(name) for name in _COUNTS]
             n_parts += sum(int(min(count, 1e9)) for count in counts if isinstance(count, int | float) and count > 0)
             if isinstance(value.get("pattern"), str):
                 n_parts += _size_of_pattern(value["pattern"])
         if n_parts > MAX_SCHEMA_PARTS:
-            raise BadRequest(
-                f"The JSON schema cannot be used: its lengths and repetitions come to more than {MAX_SCHEMA_PARTS}; "
+            raise unusable(
+                f"its lengths and repetitions come to more than {MAX_SCHEMA_PARTS}; "
                 "lower minLength, maxLength, minItems, maxItems and {n,m} of patterns"
             )
+
+
+def unusable(why: str) -> BadRequest:
+    """The error for a schema that makes no grammar."""
+    return BadRequest(f"The JSON schema cannot be used: {why}".encode("utf-8", "replace").decode())
+
+
+def _check_reference(schema: dict[str, object], reference: object) -> None:
+    """A reference leads to a part of the same schema; nothing is ever fetched."""
+    told = f"its $ref {_shown(reference)}"
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        raise unusable(
+            f"{told} is no place in the schema itself, such as #/$defs/name; nothing is fetched from elsewhere"
+        )
+    seen = {reference}
+    while True:
+        part: object = schema
+        for name in reference.split("/")[1:]:
+            if not isinstance(part, dict) or name not in part:
+                raise unusable(f"{told} leads nowhere: there is no {_shown(name)}")
+            part = part[name]
+        if not isinstance(part, dict):
+            raise unusable(f"{told} leads to {_shown(part)}, which is no schema")
+        if "$ref" not in part:
+            return
+        reference = part["$ref"]
+        if not isinstance(reference, str) or reference in seen:
+            raise unusable(f"{told} leads to itself")
+        seen.add(reference)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 
 def _size_of_pattern(pattern: str) -> int:

@@ -10,9 +10,11 @@ import llama_cpp as lib
 import llama_cpp.llama_grammar as schema_converter
 import numpy as np
 
-from canister.engine.grammar_limits import check_grammar, check_schema
+from canister.engine.grammar_limits import check_grammar, check_schema, unusable
 from canister.engine.llama import EngineFault, Logits, Model, address_of, complaint, set_fields
 from canister.errors import BadRequest
+
+NOT_UNDERSTOOD = "one of its parts is not what its keyword takes, such as properties that are no object"
 
 
 class Candidates:
@@ -117,5 +119,9 @@ def grammar_of_schema(schema: str) -> str:
     check_schema(schema)
     try:
         return str(schema_converter.json_schema_to_gbnf(schema))
-    except Exception as error:  # the converter raises whatever happens to it
-        raise BadRequest(f"The JSON schema cannot be used: {type(error).__name__}: {error}") from error
+    except RecursionError:
+        raise unusable("it is nested too deeply") from None
+    except AssertionError as error:  # what the converter says itself
+        raise unusable(str(error)[:200] or NOT_UNDERSTOOD) from None
+    except Exception as error:  # the converter raises whatever happens to it where a part is of another kind
+        raise unusable(NOT_UNDERSTOOD) from error

@@ -16,7 +16,6 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
-from pydantic import TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
@@ -108,21 +107,10 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 def decode(method: Method, body: bytes) -> object:
     """The argument of a method from its JSON. BadArgument names the field, shows the value, tells what is wanted."""
     try:
-        return _adapter(method.arg).validate_json(body)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
-    problems = []
-    for problem in found[:3]:
-        field = ".".join(str(part) for part in problem["loc"])
-        what = problem["msg"].removeprefix("Value error, ")
-        shown = "" if problem["type"] in ("missing", "json_invalid") else f" (given: {_shorten(problem['input'])})"
-        problems.append(f"{f'field {field}: ' if field else ''}{what}{shown}")
-    if len(found) > len(problems):
-        problems.append(f"and {len(found) - len(problems)} more")
-    raise BadArgument(
-        f"The argument of {method.name} does not decode: {'; '.join(problems)}. "
-        f"Send JSON such as {json.dumps(EXAMPLES[method.name], ensure_ascii=False)}"
-    )
+        return wire.args_from_json_text(method, body)
+    except BadArgument as error:
+        example = json.dumps(EXAMPLES[method.name], ensure_ascii=False)
+        raise BadArgument(f"{error} Send JSON such as {example}") from None
 
 
 def decode_text(method: Method, body: bytes) -> object:
@@ -145,16 +133,6 @@ def wants_candid(request: Request) -> bool:
 
 def _media_type(header: str) -> str:
     return header.partition(";")[0].strip().lower()
-
-
-def _shorten(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
-
-
-@functools.cache
-def _adapter(of: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(of)
 
 
 # -- clients that go away

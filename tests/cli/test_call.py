@@ -147,11 +147,12 @@ def test_reject_of_a_call_in_candid_goes_to_stderr(canister: Command, running_se
     assert done.err.startswith("canister: rejected (3, IC0301): ")
 
 
-def test_reject_is_printed_and_ends_with_1(call: Command) -> None:
-    done = call("set_max_tokens", '{"max_tokens_update": "many"}')
+def test_reject_is_printed_and_ends_with_1(canister: Command, running_server: LocalServer) -> None:
+    where = ("call", "--rest", "--network", running_server.url)
+    done = canister(*where, "llama_cp", "set_max_tokens", '{"max_tokens_update": 1, "max_tokens_query": 1}')
     assert done.code == 1
     assert "reject_message" in json.loads(done.out)
-    assert done.err.startswith("canister: rejected (5, ")
+    assert done.err.startswith("canister: rejected (3, IC0301)")
 
 
 def test_unknown_canister_is_a_reject(call: Command, canister: Command, running_server: LocalServer) -> None:
@@ -171,6 +172,14 @@ def test_argument_from_stdin_and_from_a_file(call: Command, tmp_path: Path, monk
     ("arguments", "what"),
     [
         (("recursive_dir_content_query", "{dir: 1}"), "the argument is not JSON"),
+        (("run_update", '{"arg": []}'), "field args: Field required"),
+        (("run_update", '{"args": [1]}'), "field args.0: Input should be a valid string (given: 1)"),
+        (("set_access", "1"), "Input should be an object (given: 1)"),
+        (("set_access", "1"), 'Such as: {"level": 1}'),
+        (
+            ("set_max_tokens", '{"max_tokens_update": -1, "max_tokens_query": 0}'),
+            "field max_tokens_update: Input should be greater than or equal to 0 (given: -1)",
+        ),
         (("health", "{}", "--args-file", "arg.json"), "either"),
         (("health", "--args-file", "none.json"), "none.json"),
         (("run_updat",), "Did you mean 'run_update'?"),

@@ -15,6 +15,7 @@ from canister.engine.grammar_limits import MAX_GRAMMAR_BYTES, MAX_GRAMMAR_GROUPS
 from canister.engine.samplers import grammar_of_schema
 from canister.errors import BadRequest
 from tests.engine.tiny_models import llama_model
+from tests.fuzz.targets import NAME_OF_AN_EXCEPTION
 
 # The parser itself, without our check before it.
 PARSE = """
@@ -75,12 +76,58 @@ def test_schemas_that_count_too_far(schema: Any) -> None:
         grammar_of_schema(json.dumps(schema))
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[" * 100_000, '{"a":' * 100_000, "\udcff", '{"type": 5}', "[]", "null", "3"]
+    ("text", "said"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('{"items":' * 400 + '{"type": "string"}' + "}" * 400, "nested too deeply"),
+        ("\udcff", "Expecting value"),
+        ('{"type": 5}', "Unrecognized schema"),
+        ("[]", "it is [], not an object such as"),
+        ("null", "it is null, not an object such as"),
+        ("true", "it is true, not an object such as"),
+        ('"\\ud800"', "it is "),
+        ('{"$ref": "#"}', "nothing is fetched"),
+        ('{"$ref": "http://127.0.0.1/x"}', '"http://127.0.0.1/x" is no place in the schema itself'),
+        ('{"$ref": "https://127.0.0.1/x"}', "nothing is fetched"),
+        ('{"$ref": 5}', "its $ref 5 is no place"),
+        ('{"$ref": "#/a/b", "a": {}}', 'there is no "b"'),
+        ('{"$ref": "#/a", "a": {"$ref": "#/b"}, "b": {"$ref": "#/a"}}', "leads to itself"),
+        ('{"$ref": "#/a", "a": true}', "leads to true, which is no schema"),
+        ('{"properties": []}', "one of its parts is not what its keyword takes"),
+        ('{"properties": {"a": 1}}', "one of its parts"),
+        ('{"enum": 5}', "one of its parts"),
+        ('{"pattern": 5, "type": "string"}', "one of its parts"),
+        ('{"pattern": "a", "type": "string"}', "Pattern must start"),
+        ('{"items": true, "minItems": "x"}', "one of its parts"),
+        ('{"anyOf": 7}', "one of its parts"),
+    ],
 )
-def test_what_is_no_schema(text: str) -> None:
-    with pytest.raises(BadRequest):
+def test_what_is_no_schema(text: str, said: str) -> None:
+    """Told in words for people: no name of an exception, and without asking anybody on the network."""
+    with pytest.raises(BadRequest) as refused:
         grammar_of_schema(text)
+    assert said in str(refused.value)
+    assert not NAME_OF_AN_EXCEPTION.search(str(refused.value))
+    str(refused.value).encode()
+
+
+@pytest.mark.parametrize(
+    "keyword", [*SCHEMA, "items", "enum", "const", "oneOf", "allOf", "pattern", "minItems", "$ref"]
+)
+@pytest.mark.parametrize("value", [None, True, 3, -1.5, "x", [], [1], [[]], {}, {"a": 1}, {"a": {"$ref": "#/type"}}])
+def test_no_part_of_a_schema_makes_it_tell_of_python(keyword: str, value: Any) -> None:
+    for schema in (SCHEMA | {keyword: value}, {keyword: value}, {"properties": {"a": {keyword: value}}}):
+        try:
+            grammar_of_schema(json.dumps(schema))
+        except BadRequest as error:
+            assert not NAME_OF_AN_EXCEPTION.search(str(error))
 
 
 @pytest.mark.parametrize(

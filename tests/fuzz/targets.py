@@ -8,15 +8,32 @@ Atheris is in the extra `fuzz`.
 from __future__ import annotations
 
 import argparse
+import builtins
 import contextlib
 import importlib.util
+import json
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MAX_INPUT_BYTES = 4096
+
+# Names of Python's own exceptions: they tell a user nothing.
+_NAMES = [name for name, of in vars(builtins).items() if isinstance(of, type) and issubclass(of, BaseException)]
+NAME_OF_AN_EXCEPTION = re.compile(rf"\b(?:{'|'.join(_NAMES)}|\w+(?:Decode|Encode|Validation)Error)\b")
+
+
+@contextlib.contextmanager
+def refusing(*kinds: type[Exception]) -> Iterator[None]:
+    """As contextlib.suppress, for refusals that are written for people."""
+    try:
+        yield
+    except kinds as error:
+        found = NAME_OF_AN_EXCEPTION.search(str(error))
+        assert found is None, f"{found} in {error}"
 
 
 def candid(data: bytes) -> None:
@@ -31,14 +48,14 @@ def candid(data: bytes) -> None:
         lambda: wire.decode_reply(method, data[1:]),
         lambda: wire.args_from_text(method, data[1:].decode("utf-8", "replace")),
     ):
-        with contextlib.suppress(CandidError, BadArgument):
+        with refusing(CandidError, BadArgument):
             work()
 
 
 def cbor(data: bytes) -> None:
     from canister.ic import cbor as codec
 
-    with contextlib.suppress(codec.CborError):
+    with refusing(codec.CborError):
         value = codec.decode(data)
         assert codec.decode(codec.encode(value)) == value  # type: ignore[arg-type]
 
@@ -48,7 +65,7 @@ def envelope(data: bytes) -> None:
     from canister.ic.envelope import EnvelopeError
 
     for kind in ("call", "query", "read_state"):
-        with contextlib.suppress(EnvelopeError):
+        with refusing(EnvelopeError):
             request = envelopes.read(data, kind)  # type: ignore[arg-type]
             envelopes.verify(request, 1_700_000_000_000_000_000)
 
@@ -57,7 +74,7 @@ def container(data: bytes) -> None:
     from canister.errors import StoreDamaged
     from canister.store.cache_file import CacheFile
 
-    with contextlib.suppress(StoreDamaged):
+    with refusing(StoreDamaged):
         cache = CacheFile.parse(data)
         list(cache.segments(len(cache.tokens)))
         cache.compacted()
@@ -68,22 +85,30 @@ def gguf(data: bytes) -> None:
     from canister.errors import BadRequest
     from canister.model_shape import read_shape
 
-    with contextlib.suppress(GgufError, BadRequest):
+    with refusing(GgufError, BadRequest):
         read_shape(read_gguf(data))
 
 
 def arguments(data: bytes) -> None:
     from canister.engine.args import ArgsError, parse
 
-    with contextlib.suppress(ArgsError):
+    with refusing(ArgsError):
         parse(data.decode("utf-8", "replace").split("\0"))
+
+
+def schema(data: bytes) -> None:
+    from canister.engine.samplers import grammar_of_schema
+    from canister.errors import BadRequest
+
+    with refusing(BadRequest):
+        grammar_of_schema(data.decode("utf-8", "surrogateescape"))
 
 
 def paths(data: bytes) -> None:
     from canister.errors import BadRequest
     from canister.store.paths import clean_path
 
-    with contextlib.suppress(BadRequest):
+    with refusing(BadRequest):
         clean = clean_path(data.decode("utf-8", "surrogateescape"))
         assert ".." not in clean.split("/")
         assert not clean.startswith("/")
@@ -91,7 +116,7 @@ def paths(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    function.__name__: function for function in (candid, cbor, envelope, container, gguf, arguments, paths)
+    function.__name__: function for function in (candid, cbor, envelope, container, gguf, arguments, schema, paths)
 }
 
 
@@ -133,6 +158,17 @@ def seeds(name: str) -> list[bytes]:
     if name == "arguments":
         flags = [flag.names[0] for flag in FLAGS]
         return ["\0".join([flag, value]).encode() for flag in flags for value in ("1", "0.5", "x", "-1")]
+    if name == "schema":
+        return [
+            json.dumps(part).encode()
+            for part in (
+                {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}},
+                {"type": "array", "items": {"enum": ["x", 1, None]}, "minItems": 1, "maxItems": 4},
+                {"type": "string", "pattern": "^[a-z]{2,5}(-x)?$", "required": ["a"], "additionalProperties": False},
+                {"allOf": [{"anyOf": [{"type": "integer"}]}, {"properties": {"b": {"const": 1}}}], "format": "date"},
+                {"type": ["string", "null"], "minLength": 1, "maxLength": 9, "prefixItems": [{"type": "boolean"}]},
+            )
+        ]
     return [b"models/model.gguf", b"./a//b/", "é/e\u0301/ß".encode(), b"../../etc/passwd", b"con\\nul\0"]
 
 

@@ -15,6 +15,7 @@ from canister.cli.local import LocalServer
 from canister.engine.flags import FLAGS
 from canister.interface import METHODS
 from canister.server.examples import EXAMPLES
+from tests.fuzz.targets import NAME_OF_AN_EXCEPTION
 
 NAMES = [method.name for method in METHODS]
 # Names as an attacker spells them: out of the folder, NUL, both Unicode forms, reserved elsewhere, too long.
@@ -73,6 +74,7 @@ def is_sound(response: httpx.Response) -> None:
     """An answer, or a refusal that is the sender's fault; both in JSON or Candid."""
     assert response.status_code < 500, (response.status_code, response.text)
     assert "Traceback" not in response.text
+    assert not NAME_OF_AN_EXCEPTION.search(response.text), response.text
 
 
 @pytest.mark.parametrize("name", NAMES)
