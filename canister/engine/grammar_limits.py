@@ -14,7 +14,9 @@ from canister.errors import BadRequest
 MAX_GRAMMAR_BYTES = 262_144
 MAX_GRAMMAR_GROUPS = 4096
 MAX_SCHEMA_PARTS = 500_000  # written out, roughly
+MAX_SCHEMA_DEPTH = 200  # lists and objects within each other: the converter calls itself for each
 SHOWN_CHARACTERS = 80
+_TOO_DEEP = f"it is nested too deeply; at most {MAX_SCHEMA_DEPTH} lists and objects may stand within each other"
 _EXAMPLE = '{"type": "object", "properties": {"name": {"type": "string"}}}'
 
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems")
@@ -37,19 +39,21 @@ def check_schema(text: str) -> None:
     try:
         schema = json.loads(text)
     except RecursionError:
-        raise unusable("it is nested too deeply") from None
+        raise unusable(_TOO_DEEP) from None
     except ValueError as error:
         raise unusable(str(error)[:200]) from None
     if not isinstance(schema, dict):
         raise unusable(f"it is {_shown(schema)}, not an object such as {_EXAMPLE}")
-    waiting: list[object] = [schema]
+    waiting: list[tuple[object, int]] = [(schema, 1)]
     n_parts = 0
     while waiting:
-        value = waiting.pop()
+        value, depth = waiting.pop()
+        if depth > MAX_SCHEMA_DEPTH:
+            raise unusable(_TOO_DEEP)
         if isinstance(value, list):
-            waiting += value
+            waiting += ((part, depth + 1) for part in value)
         elif isinstance(value, dict):
-            waiting += value.values()
+            waiting += ((part, depth + 1) for part in value.values())
             if "$ref" in value:
                 _check_reference(schema, value["$ref"])
             counts = [value.get(name) for name in _COUNTS]

@@ -120,7 +120,7 @@ def grammar_of_schema(schema: str) -> str:
     try:
         return str(schema_converter.json_schema_to_gbnf(schema))
     except RecursionError:
-        raise unusable("it is nested too deeply") from None
+        raise unusable("its references lead too deep") from None
     except AssertionError as error:  # what the converter says itself
         raise unusable(str(error)[:200] or NOT_UNDERSTOOD) from None
     except Exception as error:  # the converter raises whatever happens to it where a part is of another kind
