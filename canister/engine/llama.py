@@ -123,7 +123,8 @@ class Model:
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
         self.n_params: int = lib.llama_model_n_params(self._model)
         self.size_bytes: int = lib.llama_model_size(self._model)
-        self.add_bos: bool = lib.llama_vocab_get_add_bos(self.vocab)
+        self._bos: int = lib.llama_vocab_bos(self.vocab)
+        self.add_bos: bool = lib.llama_vocab_get_add_bos(self.vocab) and self._bos >= 0
         file_type = lib.llama_ftype_name(lib.llama_model_ftype(self._model))
         self.file_type: str = (file_type or b"unknown").decode()
         template = lib.llama_model_chat_template(self._model, None)
@@ -138,14 +139,19 @@ class Model:
             lib.llama_model_free(self._model)
 
     def tokenize(self, text: str, add_bos: bool, special: bool) -> list[int]:
-        """Tokens of a text. add_bos: if the vocabulary says so. special: parse the likes of <|im_end|>."""
+        """Tokens of a text. add_bos: if the vocabulary says so. special: parse the likes of <|im_end|>.
+
+        BOS is put before the text here: llama.cpp adds all that the vocabulary asks for, EOS and separators too, or
+        nothing, and some of its tokenizers ignore what the vocabulary says of BOS.
+        """
         data = text.encode("utf-8", "replace")
-        room = len(data) + 2
+        before = [self._bos] if add_bos and self.add_bos else []
+        room = len(data) + 1
         while True:
             tokens = (lib.llama_token * room)()
-            n = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, add_bos, special)
+            n = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, False, special)
             if n >= 0:
-                return tokens[:n]
+                return before + tokens[:n]
             if -n <= room or n == -(2**31):
                 raise EngineFault(f"a text of {len(data)} bytes does not tokenize ({n})")
             room = -n

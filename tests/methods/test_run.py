@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.gguf_writer import Plain
+from tests.engine.tiny_models import llama_model
 from tests.harness import CONTROLLER, GREEDY, STORY_MODEL, Harness, canister_in, needs_story_model, someone
 
 pytestmark = [pytest.mark.anyio, needs_story_model]
@@ -161,6 +163,20 @@ async def test_a_read_only_cache_is_used_and_not_written(story: Harness) -> None
     ro = await story.run("", *GREEDY, "-n", "4", "--prompt-cache-ro")
     assert ro.n_tokens_generated == 3
     assert await _stable_files(story) == before
+
+
+async def test_a_vocabulary_that_asks_for_eos_or_a_separator_changes_no_prompt(tmp_path: Path) -> None:
+    asked: list[dict[str, Plain]] = [{}, {"add_eos_token": True}, {"add_sep_token": True, "seperator_token_id": 2}]
+    records = []
+    for n, flags in enumerate(asked):
+        changes: dict[str, Plain] = {f"tokenizer.ggml.{name}": value for name, value in flags.items()}
+        file = llama_model(tmp_path / f"{n}.gguf", changes=changes)
+        async with canister_in(tmp_path / str(n)) as harness:
+            await harness.load(file)
+            await harness.limit(4)
+            records.append([await harness.run("w1 w2 w3", *GREEDY, "-n", "4", "-sp") for _ in range(4)])
+    assert records[0] == records[1] == records[2]
+    assert records[0][-1].conversation.startswith("<s> w1 w2 w3")
 
 
 async def test_errors_of_a_run(story: Harness) -> None:
