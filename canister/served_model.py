@@ -25,6 +25,7 @@ from canister.engine.trial import Trials, path_of_descriptor
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound
 from canister.estimate import context_of
 from canister.locks import Gate
+from canister.model_file.template_runner import TemplateRunner
 from canister.model_shape import read_shape
 from canister.shipped import shipped_sha256
 from canister.store.stable import FileInfo, StableMemory
@@ -65,6 +66,7 @@ class ServedModel:
         self.load_error: str | None = None
         self.cost_model: CostModel | None = None  # of the loaded model
         self._engine_key: _EngineKey | None = None
+        self.templates = TemplateRunner()  # renders the chat template of the loaded model
         self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines that are not adopted yet
         self._loading: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -95,6 +97,7 @@ class ServedModel:
             await asyncio.gather(self._loading, return_exceptions=True)
         if self._background:
             await asyncio.gather(*self._background, return_exceptions=True)
+        await self.templates.close()
         if self.engine is not None:
             await self.engine.close()
             self.engine = None

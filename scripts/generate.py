@@ -22,7 +22,7 @@ from canister.ic import did
 from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
 from canister.records import Candid
-from canister.server import openapi
+from canister.server import conversations, openapi
 from canister.server.examples import EXAMPLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,17 @@ Who may call: **anyone**; **named**: everybody but the anonymous caller; **contr
 or a holder of AdminQuery or AdminUpdate; **admin update**: a controller, or a holder of AdminUpdate; **inference**: as
 admin query for a query and as admin update for an update, and every named caller while the access level is 1.
 """
+
+
+_REST_HEAD = """\
+## Conversations, over REST alone
+
+For clients that talk in turns, as `canister chat` does. What `apply-template` makes is for `run_update -p`; the form
+of the first two is that of llama.cpp's server, and they answer below `/` too. The prompt cache of a named chat
+is `chat-NAME`. Bodies and answers are in [openapi.json](openapi.json).
+
+| request | who | |
+|---|---|---|"""
 
 
 def render_did() -> str:
@@ -63,7 +74,23 @@ def render_methods() -> str:
             ]
             lines.append("```")
         lines.append("")
+    lines += [_REST_HEAD, *map(_rest_row, _rest_operations()), ""]
     return "\n".join(lines)
+
+
+def _rest_operations() -> list[tuple[str, str, Method]]:
+    """Path, verb and row of what REST offers beside the methods; once, where it is offered at two paths."""
+    return [
+        (path, verb, row)
+        for path, verbs in conversations.PATHS.items()
+        if path.startswith("/canisters/")
+        for verb, row in verbs.items()
+    ]
+
+
+def _rest_row(operation: tuple[str, str, Method]) -> str:
+    path, verb, row = operation
+    return f"| `{verb} {path}` | inference | {row.doc.splitlines()[0]} |"
 
 
 def _row(method: Method) -> str:

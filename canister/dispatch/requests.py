@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from canister.call import Call
 from canister.dispatch.execution import Recorder, Reply, admit, run
 from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
 from canister.interface import BY_NAME, Method, Mode
-from canister.records import Record
 
 if TYPE_CHECKING:
     from canister.canister import Canister
@@ -75,8 +76,10 @@ def argument_bytes(value: object) -> int:
         return len(value.encode(errors="surrogatepass"))
     if isinstance(value, bytes):
         return len(value)
-    if isinstance(value, Record):
-        return sum(argument_bytes(getattr(value, name)) for name in type(value).model_fields)
+    if isinstance(value, BaseModel):
+        return sum(map(argument_bytes, dict(value).values()))
+    if isinstance(value, dict):
+        return sum(map(argument_bytes, [*value, *value.values()]))
     if isinstance(value, list):
         return sum(map(argument_bytes, value))
     return 0 if value is None else 8

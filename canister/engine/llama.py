@@ -129,10 +129,16 @@ class Model:
         self.file_type: str = (file_type or b"unknown").decode()
         template = lib.llama_model_chat_template(self._model, None)
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
+        self.bos_token = self._text_of(lib.llama_vocab_bos(self.vocab))
+        self.eos_token = self._text_of(lib.llama_vocab_eos(self.vocab))
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self._model, buffer, len(buffer))
         self.description: str = buffer.value.decode("utf-8", "replace")
         self._pieces: dict[tuple[int, bool], bytes] = {}
+
+    def _text_of(self, token: int) -> str:
+        """The text of a special token; "" where the vocabulary has none."""
+        return self._read_piece(token, True).decode("utf-8", "replace") if 0 <= token < self.n_vocab else ""
 
     def __del__(self) -> None:
         if self._model:

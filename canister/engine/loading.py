@@ -87,6 +87,7 @@ class Threads:
 class EngineInfo:
     """A loaded model and its context.
 
+    bos_token, eos_token: their texts; "" for none.
     n_ctx: as asked; a conversation is full when it holds so many tokens. kv_layout: what stored KV rows must be of
     to fit; b"" when this model's rows cannot be stored; kv_kind says what they look like. row_classes,
     attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
@@ -98,6 +99,8 @@ class EngineInfo:
     description: str
     file_type: str
     chat_template: str | None
+    bos_token: str
+    eos_token: str
     n_params: int
     n_vocab: int
     n_ctx_train: int
@@ -211,6 +214,8 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         description=model.description,
         file_type=model.file_type,
         chat_template=model.chat_template,
+        bos_token=model.bos_token,
+        eos_token=model.eos_token,
         n_params=model.n_params,
         n_vocab=model.n_vocab,
         n_ctx_train=model.n_ctx_train,

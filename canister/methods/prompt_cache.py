@@ -48,7 +48,7 @@ async def remove_prompt_cache(call: Call, arg: InputRecord) -> RunOutputRecord:
     await call.lock(path)
     if call.canister.stable.stat(path) is None:
         return RunOutputRecord(status_code=200, output=f"Cache file {path} not found. Nothing to delete.")
-    _remove_with_sidecar(call, path)
+    remove_with_sidecar(call, path)
     return RunOutputRecord(status_code=200, output=f"Cache file {path} deleted successfully")
 
 
@@ -87,7 +87,7 @@ async def uploaded_prompt_cache_details(call: Call, arg: PromptCacheDetailsInput
     return upload_details(call, cache_path(call, arg.promptcache))
 
 
-def _remove_with_sidecar(call: Call, path: str) -> None:
+def remove_with_sidecar(call: Call, path: str) -> None:
     known = call.canister.stable.stat(path)
     if known is not None and known.kind == "directory":
         raise Conflict(f"{path} is a folder, not a prompt cache")
@@ -125,7 +125,7 @@ async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
             continue
         await call.lock(path)
         try:
-            _remove_with_sidecar(call, path)
+            remove_with_sidecar(call, path)
             deleted += 1
         except CanisterError:
             failed += 1

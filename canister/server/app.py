@@ -30,7 +30,7 @@ from canister import confine, heartbeat, telemetry
 from canister.config import Settings
 from canister.errors import CanisterStopping, Trap
 from canister.host import Host
-from canister.server import answers, docs_page, files, health, ic_api, openapi, preload, rest
+from canister.server import answers, conversations, docs_page, files, health, ic_api, openapi, preload, rest
 from canister.server.auth import Authentication
 from canister.server.bounds import Bounds
 from canister.server.browsers import Browsers
@@ -101,7 +101,7 @@ def create_app(host: Host) -> FastAPI:
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.host = host
-    doors = (health, openapi, docs_page, files, ic_api, rest)
+    doors = (health, openapi, docs_page, files, conversations, ic_api, rest)
     app.router.routes.extend(route for door in doors for route in door.routes())
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, host=host)

@@ -15,7 +15,7 @@ from canister import wire
 from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
 from canister.records import FileDownloadRecord, FileUploadRecord
-from canister.server import answers
+from canister.server import answers, conversation_docs
 from canister.server.examples import EXAMPLES
 from canister.server.verbs import page
 
@@ -88,14 +88,14 @@ def document() -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "llama-canister", "version": INTERFACE_VERSION, "description": _DESCRIPTION},
-        "paths": paths | _FILES | _PAGES,
+        "paths": paths | conversation_docs.paths(schemas.of) | _FILES | _PAGES,
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
             "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"api_key": []}],
         "tags": [{"name": name} for name in dict.fromkeys(map(group_of, METHODS))]
-        + [{"name": "octet streams"}, {"name": "server"}],
+        + [{"name": conversation_docs.TAG}, {"name": "octet streams"}, {"name": "server"}],
     }
 
 

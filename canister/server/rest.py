@@ -104,13 +104,13 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     )
 
 
-def decode(method: Method, body: bytes) -> object:
+def decode(method: Method, body: bytes, example: object = None) -> object:
     """The argument of a method from its JSON. BadArgument names the field, shows the value, tells what is wanted."""
     try:
         return wire.args_from_json_text(method, body)
     except BadArgument as error:
-        example = json.dumps(EXAMPLES[method.name], ensure_ascii=False)
-        raise BadArgument(f"{error} Send JSON such as {example}") from None
+        shown = json.dumps(example or EXAMPLES[method.name], ensure_ascii=False)
+        raise BadArgument(f"{error} Send JSON such as {shown}") from None
 
 
 def decode_text(method: Method, body: bytes) -> object:

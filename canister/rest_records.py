@@ -1,0 +1,100 @@
+"""Arguments and answers of what only REST offers: texts of a conversation, not calls of the canister's interface.
+
+They are JSON alone, in the forms that clients of chat models know, and no part of `canister.did`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool
+
+
+class Document(BaseModel):
+    """A JSON object; fields beyond the known ones are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ContentPart(Document):
+    """Part of what is said in a message. Models here read text alone."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """What somebody said. Further fields, such as tool_calls, are handed on to the template."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    role: Annotated[str, Field(min_length=1, max_length=64, description="system, user, assistant, tool …")]
+    content: str | list[ContentPart] | None = None
+
+    __pydantic_extra__: dict[str, JsonValue]
+
+
+Messages = Annotated[list[Message], Field(min_length=1)]
+
+
+class ApplyTemplateInput(Document):
+    messages: Messages
+    add_generation_prompt: Annotated[StrictBool, Field(description="End where the model is to go on.")] = True
+    tools: Annotated[list[JsonValue] | None, Field(description="Tools that the model may call.")] = None
+    chat_template_kwargs: Annotated[
+        dict[str, JsonValue], Field(description="Variables of the template, such as enable_thinking.")
+    ] = {}
+
+
+class ApplyTemplateOutput(Document):
+    """n_tokens: what run_update would count for the prompt."""
+
+    prompt: str
+    n_tokens: int
+
+
+class GenerationDefaults(Document):
+    n_ctx: Annotated[int, Field(description="Tokens that a conversation may have.")]
+
+
+TemplateKind = Literal["model", "chatml", "none"]
+
+
+class Props(Document):
+    """What who may chat may know of the loaded model; the first fields are as llama.cpp's server has them."""
+
+    default_generation_settings: GenerationDefaults
+    total_slots: int
+    model_path: str
+    chat_template: Annotated[str, Field(description="Empty for none.")]
+    bos_token: str
+    eos_token: str
+    description: str
+    chat_template_source: Annotated[
+        TemplateKind,
+        Field(description="chatml: the model has none, but the tokens of ChatML."),
+    ]
+
+
+class ChatInput(Document):
+    """A conversation as its client wants to find it again. settings: the client's own."""
+
+    messages: list[Message]
+    settings: dict[str, JsonValue] = {}
+
+
+class Chat(ChatInput):
+    name: str
+    modified_ns: int
+
+
+class ChatEntry(Document):
+    """cache_bytes: what the canister keeps of the model's state for it; 0: nothing, it is computed again."""
+
+    name: str
+    modified_ns: int
+    cache_bytes: int
+
+
+class ChatList(Document):
+    chats: list[ChatEntry]
