@@ -40,6 +40,7 @@ class Call:
         self.request_bytes = 0
         self.is_admitted = False
         self._flat_cost: int | None = None
+        self._is_flat_limited = True
         self._transaction: Transaction | None = None
         self._changes: dict[str, object] = {}
         self._held: list[Callable[[], None]] = []  # what gives back locks and model
@@ -98,9 +99,12 @@ class Call:
         settings = self.canister.settings
         return settings.instruction_limit if self.is_update else settings.query_instruction_limit
 
-    def cost(self, instructions: int) -> None:
-        """What a call that decodes no tokens takes; without this it is what its request's bytes take."""
-        self._flat_cost = instructions
+    def cost(self, instructions: int, *, is_limited: bool = True) -> None:
+        """What a call that decodes no tokens takes; without this it is what its request's bytes take.
+
+        is_limited: False if that is counted, and not held against the limit.
+        """
+        self._flat_cost, self._is_flat_limited = instructions, is_limited
 
     def charge(self) -> Charge:
         """What the call has cost so far."""
@@ -108,10 +112,12 @@ class Call:
         instructions = sum(parts.values())
         nodes = self.canister.settings.subnet_nodes
         cycles = fees.update_cycles(instructions, self.request_bytes, nodes=nodes) if self.is_update else 0
-        return Charge(instructions, cycles, self.limit, parts)
+        limit = self.limit if self._is_flat_limited or self.meter is not None else None
+        return Charge(instructions, cycles, limit, parts)
 
     def is_over_limit(self) -> bool:
-        return self.limit is not None and sum(self._parts().values()) > self.limit
+        free = 0 if self._is_flat_limited else self._flat_cost or 0
+        return self.limit is not None and sum(self._parts().values()) - free > self.limit
 
     def _parts(self) -> dict[str, int]:
         """Instructions so far, by part of the formula."""
@@ -126,12 +132,13 @@ class Call:
         if self.limit is not None and (stopped or self.is_over_limit()):
             raise InstructionLimit(self.canister.id, self.limit)
 
-    def check_balance(self) -> None:
-        """Raises OutOfCycles when the balance does not cover what an update may cost at most."""
+    def check_balance(self, instructions: int | None = None) -> None:
+        """Raises OutOfCycles when the balance does not cover so many instructions of an update; None: the most."""
         settings = self.canister.settings
         if not self.is_update or settings.balance_policy != "enforce":
             return
-        most = fees.update_cycles(self.limit or 0, self.request_bytes, nodes=settings.subnet_nodes)
+        wanted = (self.limit or 0) if instructions is None else instructions
+        most = fees.update_cycles(wanted, self.request_bytes, nodes=settings.subnet_nodes)
         if self.canister.ledger.cycles < most:
             raise OutOfCycles(self.canister.id, most - self.canister.ledger.cycles)
 

@@ -123,10 +123,10 @@ class InstructionLimit(Trap):
     error_code = "IC0522"
     http_status = 429
 
-    def __init__(self, canister_id: str, limit: int) -> None:
+    def __init__(self, canister_id: str, limit: int, more: str = "") -> None:
         super().__init__(
             f"Error from Canister {canister_id}: Canister exceeded the limit of {limit} instructions "
-            "for single message execution."
+            f"for single message execution.{more}"
         )
 
 

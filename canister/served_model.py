@@ -6,10 +6,7 @@ It decides nothing about calls: who may use the model or exchange it, and when, 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import hashlib
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +15,17 @@ from canister.cost_model import CostModel
 from canister.engine.args import RunArgs, parse
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
-from canister.engine.gguf import read_gguf
 from canister.engine.loading import default_ram_bytes
 from canister.engine.report import report
 from canister.engine.trial import Trials, path_of_descriptor
-from canister.errors import BadRequest, CanisterError, Conflict, NotFound
+from canister.errors import BadRequest, CanisterError
 from canister.estimate import context_of
 from canister.locks import Gate
 from canister.model_file.template_runner import TemplateRunner
 from canister.model_shape import read_shape
 from canister.shipped import shipped_sha256
 from canister.store.stable import FileInfo, StableMemory
+from canister.stored_model import StoredModel, files_of, find_model, model_id, opened_model
 from canister.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -104,72 +101,56 @@ class ServedModel:
 
     # -- loading
 
-    async def load(self, args: RunArgs) -> Engine:
+    async def find(self, args: RunArgs) -> StoredModel:
+        """The model of these flags as it lies in stable memory. NotFound, BadRequest: it is none, or not for chats."""
+        stored = await find_model(self._stable, args.model or "")
+        self._cost_model(stored, args)
+        return stored
+
+    async def load(self, args: RunArgs, stored: StoredModel | None = None) -> Engine:
         """A new engine for the model and context of these flags; the one in use stays. NotFound, BadRequest.
 
-        The file is loaded here only after a child process has survived loading the same bytes.
+        The file is loaded here only after a child process has survived loading the same bytes. stored: what `find`
+        told of it.
         """
-        path = args.model or ""
-        known = self._stable.stat(path)
-        if known is None or known.kind != "file":
-            raise NotFound(f"cannot load model {path}: there is no such file in stable memory; upload it first")
-        file = self._stable.physical(path)
-        cost_model = await self._cost_model(file, path, args)
-        params = LoadParams(
-            path=file,
-            name=path,
-            model_id=await self._model_id(path, file),
-            n_ctx=args.ctx_size,
-            n_batch=args.batch_size,
-            n_ubatch=args.ubatch_size,
-            type_k=args.cache_type_k,
-            type_v=args.cache_type_v,
-            flash_attn=args.flash_attn,
-            rope=args.rope,
-            n_slots=self._settings.slots,
-            n_threads=self._settings.threads,
-            ram_bytes=default_ram_bytes() if self._settings.ram_cache is None else self._settings.ram_cache,
-            max_pause_ms=self._settings.max_pause_ms,
-            exact=self._settings.exact,
-            findings=self._folder / FINDINGS_NAME,
-            handover=self._folder / HANDOVER_NAME,
-        )
-        # Held open, so that what was tried is what is loaded, even if another file takes its name meanwhile.
-        opened = self._stable.open_file(path)
-        try:
-            if opened.info != known:
-                raise Conflict(f"cannot load model {path}: it was changed meanwhile; load it again")
-            params = dataclasses.replace(params, path=path_of_descriptor(opened.fd, file))
-            await self.trials.check(params, opened.fd)
+        stored = stored or await self.find(args)
+        cost_model = self._cost_model(stored, args)
+        key = _EngineKey.of(files_of(self._stable, stored.path), args)
+        identity = await model_id(self._stable, stored)
+        with opened_model(self._stable, stored) as parts:
+            paths = [path_of_descriptor(part.fd, part.path) for part in parts]
+            params = LoadParams(
+                path=paths[0],
+                more_paths=tuple(paths[1:]),
+                name=stored.path,
+                model_id=identity,
+                n_ctx=args.ctx_size,
+                n_batch=args.batch_size,
+                n_ubatch=args.ubatch_size,
+                type_k=args.cache_type_k,
+                type_v=args.cache_type_v,
+                flash_attn=args.flash_attn,
+                rope=args.rope,
+                n_slots=self._settings.slots,
+                n_threads=self._settings.threads,
+                ram_bytes=default_ram_bytes() if self._settings.ram_cache is None else self._settings.ram_cache,
+                max_pause_ms=self._settings.max_pause_ms,
+                exact=self._settings.exact,
+                findings=self._folder / FINDINGS_NAME,
+                handover=self._folder / HANDOVER_NAME,
+            )
+            await self.trials.check(params, [part.fd for part in parts])
             engine = await Engine.load(params, self._decode_thread)
-        finally:
-            os.close(opened.fd)
-        self._known[engine] = _EngineKey.of(known, args), cost_model
+        self._known[engine] = key, cost_model
         return engine
 
-    async def _cost_model(self, file: Path, path: str, args: RunArgs) -> CostModel:
-        """What calls on this model cost, from the file's header and tensor list."""
+    def _cost_model(self, stored: StoredModel, args: RunArgs) -> CostModel:
+        """What calls on this model cost, from its header and tensor list."""
         try:
-            header = await asyncio.to_thread(read_gguf, file)
-            shape = read_shape(header)
+            shape = read_shape(stored.header)
+            return CostModel(shape, context_of(args, shape), self._settings.page_cost)
         except BadRequest as error:
-            raise BadRequest(f"cannot load model {path}: {error}") from error
-        if header.metadata.get("split.count", 1) != 1:
-            # llama.cpp would open the others by their names, whatever they hold by then.
-            raise BadRequest(f"cannot load model {path}: it is split; join its parts: llama-gguf-split --merge")
-        return CostModel(shape, context_of(args, shape), self._settings.page_cost)
-
-    async def _model_id(self, path: str, file: Path) -> bytes:
-        """SHA-256 of the model file: known from its upload, else computed."""
-        upload, known = self._stable.upload(path), self._stable.stat(path)
-        if upload is not None and known is not None and upload.size == known.size:
-            return bytes.fromhex(upload.sha256)
-
-        def digest() -> bytes:
-            with file.open("rb") as opened:
-                return hashlib.file_digest(opened, "sha256").digest()
-
-        return await asyncio.to_thread(digest)
+            raise BadRequest(f"cannot load model {stored.path}: {error}") from error
 
     def adopt(self, engine: Engine) -> None:
         """Use this engine from now on, and close the one before."""
@@ -198,12 +179,11 @@ class ServedModel:
     def is_loaded_from(self, path: str) -> bool:
         """Is this file of stable memory the loaded model?"""
         known = self._stable.stat(path)
-        return known is not None and self._engine_key is not None and self._engine_key.file_id == known.id
+        return known is not None and self._engine_key is not None and known.id in dict(self._engine_key.files)
 
     def is_loaded_with(self, args: RunArgs) -> bool:
         """Is the model of these flags loaded already, with the same context?"""
-        known = self._stable.stat(args.model or "")
-        return known is not None and self._engine_key == _EngineKey.of(known, args)
+        return self._engine_key == _EngineKey.of(files_of(self._stable, args.model or ""), args)
 
     def cost_model_of(self, engine: Engine) -> CostModel:
         """What calls on this engine cost: the loaded one, or one that a call is just loading."""
@@ -253,15 +233,13 @@ class ServedModel:
 class _EngineKey(NamedTuple):
     """What a model was loaded from and with; the same key, the same engine."""
 
-    file_id: int
-    modified_ns: int
+    files: tuple[tuple[int, int], ...]  # id, and when it was changed
     context: tuple[object, ...]
 
     @classmethod
-    def of(cls, file: FileInfo, args: RunArgs) -> _EngineKey:
+    def of(cls, files: Sequence[FileInfo], args: RunArgs) -> _EngineKey:
         return cls(
-            file.id,
-            file.modified_ns,
+            tuple((file.id, file.modified_ns) for file in files),
             (
                 args.ctx_size,
                 args.batch_size,

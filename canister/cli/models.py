@@ -55,14 +55,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def read_model(file: Path) -> ModelShape:
     """The shape of a model, from the header of its file. BadRequest, typer.BadParameter."""
-    from canister.engine.gguf import read_gguf
     from canister.errors import BadRequest
+    from canister.model_file import parts
     from canister.model_shape import read_shape
 
     if not file.is_file():
         raise typer.BadParameter(f"{file} is not a file")
     try:
-        return read_shape(read_gguf(file))
+        return read_shape(parts.read_model(file))
     except BadRequest as error:
         raise BadRequest(f"{file}: {error}") from error
 

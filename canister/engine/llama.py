@@ -107,11 +107,16 @@ class Model:
 
     _model = None
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, more_paths: Sequence[Path] = ()) -> None:
+        """more_paths: the other parts of a split model, in order; llama.cpp opens no file but these."""
         params = lib.llama_model_default_params()
         set_fields(params, n_gpu_layers=0)
         complaint()  # what was said before is not about this
-        self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
+        if more_paths:
+            paths = (ctypes.c_char_p * (1 + len(more_paths)))(*map(os.fsencode, (path, *more_paths)))
+            self._model = lib.llama_model_load_from_splits(paths, len(paths), params)
+        else:
+            self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelError(f"Cannot load the model {name}: {complaint() or 'not a model file'}")
         self.vocab: object = lib.llama_model_get_vocab(self._model)

@@ -47,7 +47,8 @@ log = get_logger(__name__)
 class LoadParams:
     """What a model is loaded with; 0 means: choose.
 
-    name: what to call the file in messages. model_id: SHA-256 of the file. n_ctx: tokens of a conversation, 0 the
+    more_paths: the other parts of a split model, in order. name: what to call the file in messages. model_id: SHA-256
+    of the file, or what stands for all parts. n_ctx: tokens of a conversation, 0 the
     model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
     findings: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
     handover: a file in which an engine leaves logits for the next one; None: none are left.
@@ -56,6 +57,7 @@ class LoadParams:
     """
 
     path: Path
+    more_paths: tuple[Path, ...] = ()
     name: str = ""
     model_id: bytes = b""
     n_ctx: int = 0
@@ -72,6 +74,10 @@ class LoadParams:
     exact: ExactMode = "auto"
     findings: Path | None = None
     handover: Path | None = None
+
+    def n_file_bytes(self) -> int:
+        """Of all parts. Raises OSError."""
+        return sum(path.stat().st_size for path in (self.path, *self.more_paths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +162,10 @@ def load_model(params: LoadParams) -> Model:
     v_is_quantized = _v_is_quantized(params)
     measures(params.exact, params.flash_attn, v_is_quantized)
     try:
-        params.path.stat()
+        params.n_file_bytes()
     except OSError as error:
         raise ModelError(f"Cannot load the model {name}: {error.strerror}") from error
-    return Model(params.path, name)
+    return Model(params.path, name, params.more_paths)
 
 
 def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generator[None, None, Loaded]:
@@ -210,7 +216,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
     info = EngineInfo(
         name=name,
         model_id=params.model_id,
-        model_bytes=params.path.stat().st_size,
+        model_bytes=params.n_file_bytes(),
         description=model.description,
         file_type=model.file_type,
         chat_template=model.chat_template,

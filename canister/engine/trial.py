@@ -36,6 +36,9 @@ MAX_OUTPUT_BYTES = 16_384  # of what the child writes, its end
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 _KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
+    *("exact", "findings", "handover")
+}
 _LAST_WORDS = re.compile(r"GGML_ASSERT\(.*|what\(\):.*|terminate called.*|\S+Error:.*")
 
 log = get_logger(__name__)
@@ -59,10 +62,10 @@ class Trials:
         self._limits = limits
         self._running = asyncio.Lock()  # one at a time: each may take all the memory there is
 
-    async def check(self, params: LoadParams, descriptor: int | None = None) -> None:
+    async def check(self, params: LoadParams, descriptors: Sequence[int] = ()) -> None:
         """Return if the file may be loaded with these parameters. ModelError names the file and what happened.
 
-        descriptor: of the open file, if that is what the path means.
+        descriptors: of the open files, if that is what the paths mean.
         """
         if params.model_id in self._trusted:
             return
@@ -71,22 +74,22 @@ class Trials:
             if await asyncio.to_thread(self._is_noted, note):
                 return
             self.n_tried += 1
-            await self._try(params, descriptor)
+            await self._try(params, descriptors)
             await asyncio.to_thread(self._keep, note)
 
-    async def _try(self, params: LoadParams, descriptor: int | None) -> None:
+    async def _try(self, params: LoadParams, descriptors: Sequence[int]) -> None:
         try:
-            n_bytes = params.path.stat().st_size
+            n_bytes = params.n_file_bytes()
         except OSError as error:
             raise _refused(params, str(error.strerror)) from error
         seconds = self._limits.seconds or SECONDS + n_bytes / BYTES_PER_SECOND
         task = {
-            "file": str(params.path),
+            "files": [str(path) for path in (params.path, *params.more_paths)],
             "params": _parameters(params) | {"name": params.name, "n_threads": params.n_threads},
             "memory_bytes": self._limits.memory_bytes or available_bytes() + n_bytes + SPARE_BYTES,
             "seconds": int(seconds * (os.cpu_count() or 1)) + 1,
         }
-        outcome = await _run(json.dumps(task).encode(), seconds, () if descriptor is None else (descriptor,))
+        outcome = await _run(json.dumps(task).encode(), seconds, descriptors)
         log.info("model file tried", model=params.name, exit_code=outcome.exit_code, timed_out=outcome.timed_out)
         reason = _verdict(outcome, seconds)
         if reason is not None:
@@ -131,8 +134,7 @@ class _Outcome:
 
 def _parameters(params: LoadParams) -> dict[str, object]:
     """What the child needs of the parameters, and what a result depends on."""
-    left_out = ("path", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms", "exact", "findings", "handover")
-    return {name: value for name, value in asdict(params).items() if name not in left_out}
+    return {name: value for name, value in asdict(params).items() if name not in _LEFT_OUT}
 
 
 def _note(params: LoadParams) -> bytes:

@@ -1,7 +1,7 @@
-"""The child process of `trial.py`: loads the model file named on stdin, uses it a little, and tells how it was.
+"""The child process of `trial.py`: loads the model files named on stdin, uses it a little, and tells how it was.
 
 It runs what the server would run, `loading.load`, and no more is imported. If the file makes llama.cpp crash, it is
-this process that ends. stdin: {"file", "params", "memory_bytes", "seconds"}; stdout: {"error": text or null}.
+this process that ends. stdin: {"files", "params", "memory_bytes", "seconds"}; stdout: {"error": text or null}.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ TEXT = "".join(map(chr, [*range(1, 0x800), *range(0x800, 0xFFF0, 997), *range(0x
 
 def main() -> None:
     task = json.load(sys.stdin.buffer)
-    _limit(task["memory_bytes"], task["seconds"])
-    file = Path(task["file"])
+    files = [Path(file) for file in task["files"]]
+    _limit(task["memory_bytes"], task["seconds"], MAX_OPEN_FILES + 2 * len(files))
     # ggml asks the system for cores and memory; python may still import a module.
-    confine.confine_trial([file, Path("/proc"), Path("/sys"), *(Path(folder) for folder in sys.path if folder)])
+    confine.confine_trial([*files, Path("/proc"), Path("/sys"), *(Path(folder) for folder in sys.path if folder)])
     rope = RopeParams(**task["params"].pop("rope"))
     try:
-        for params in attempts(LoadParams(path=file, rope=rope, **task["params"])):
+        for params in attempts(LoadParams(path=files[0], more_paths=tuple(files[1:]), rope=rope, **task["params"])):
             use(load(params))
         error = None
     except (CanisterError, MemoryError) as refused:
@@ -69,12 +69,12 @@ def use(loaded: Loaded) -> None:
     _ = model.eog_tokens
 
 
-def _limit(memory_bytes: int, seconds: int) -> None:
+def _limit(memory_bytes: int, seconds: int, n_files: int) -> None:
     limits = [
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+        (resource.RLIMIT_NOFILE, n_files),
         (resource.RLIMIT_CORE, 0),
     ]
     for kind, wanted in limits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from canister.cost_model import load_cost
-from canister.errors import BadRequest
+from canister.errors import BadRequest, InstructionLimit
 from canister.methods.arguments import parse_args
 from canister.records import InputRecord, MaxTokensRecord, RunOutputRecord, StatusCodeRecord
 
@@ -25,13 +25,26 @@ async def load_model(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 
 async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
-    """Load beside the model that is loaded, which stays usable until this call is committed, and if this one fails."""
-    known = call.canister.stable.stat(args.model or "")
-    if known is not None:
-        call.cost(load_cost(known.size))
-        call.check_limit()
+    """Load beside the model that is loaded, which stays usable until this call is committed, and if this one fails.
+
+    On the main network a large model is loaded in several calls; here loading is one, which an operator makes. So what
+    it takes is metered, and is held against the limit only where calls trap at it as they do there.
+    """
+    stored = await call.canister.model.find(args)
+    instructions = load_cost(stored.n_bytes)
+    limit = call.limit if call.canister.settings.budget_policy == "trap" else None
+    call.cost(instructions, is_limited=limit is not None)
+    if limit is not None and instructions > limit:
+        raise InstructionLimit(
+            call.canister.id,
+            limit,
+            f" Loading the {stored.n_bytes} bytes of {stored.path} takes {instructions}; under this limit a model has "
+            f"at most {limit // load_cost(1)} bytes. Raise --instruction-limit (none: counted, not enforced), or serve "
+            "with --budget-policy yield.",
+        )
+    call.check_balance(instructions)
     await call.model_alone()
-    engine = await call.canister.model.load(args)
+    engine = await call.canister.model.load(args, stored)
     call.change(model_args=given)
     call.on_commit(lambda: call.canister.model.adopt(engine))
     call.on_rollback(lambda: call.canister.model.discard(engine))

@@ -11,8 +11,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from canister import dispatch
-from canister.errors import CanisterError, NotFound, Trap
+from canister.errors import BadRequest, CanisterError, NotFound, Trap
 from canister.host import Host
+from canister.model_file.parts import local_parts
 from canister.records import FileDetailsInputRecord, FileDetailsRecord, InputRecord
 from canister.telemetry import get_logger
 
@@ -22,9 +23,13 @@ log = get_logger(__name__)
 
 
 def check(file: Path) -> None:
-    """NotFound unless there is such a file: to be told before anything is started."""
+    """NotFound, BadRequest unless there is such a model, with all its parts: told before anything is started."""
     if not file.is_file():
         raise NotFound(f"--model {file}: there is no such file")
+    try:
+        local_parts(file)
+    except BadRequest as error:
+        raise BadRequest(f"--model {file}: {error}") from error
 
 
 def begin(host: Host, file: Path) -> asyncio.Task[None]:
@@ -37,8 +42,10 @@ def begin(host: Host, file: Path) -> asyncio.Task[None]:
 async def _preload(host: Host, file: Path, target: str) -> None:
     try:
         await host.default.model.loaded()
-        if not await _is_there(host, file, target):
-            _check(await dispatch.store_stream(host.default, host.identity.principal, target, 0, _blocks(file)))
+        for part in local_parts(file):
+            name = f"models/{part.name}"
+            if not await _is_there(host, part, name):
+                _check(await dispatch.store_stream(host.default, host.identity.principal, name, 0, _blocks(part)))
         if not host.default.model.is_loaded_from(target):
             await _call(host, "load_model", InputRecord(args=["--model", target]))
     except (CanisterError, Trap, OSError) as error:

@@ -145,4 +145,4 @@ async def test_what_was_tried_is_what_is_open(good_model: Path, tmp_path: Path) 
         held = LoadParams(
             path=path_of_descriptor(opened.fileno(), path), name="models/some.gguf", model_id=params.model_id
         )
-        await Trials(tmp_path / "tried").check(held, opened.fileno())
+        await Trials(tmp_path / "tried").check(held, [opened.fileno()])

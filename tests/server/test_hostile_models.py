@@ -73,11 +73,15 @@ async def test_a_client_that_goes_away_ends_the_trial(host: Host, tmp_path: Path
     assert not [pid for pid in pids if b"trial_child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-async def test_parts_of_a_split_model_are_refused(controller: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_no_file_is_opened_that_only_the_header_names(controller: httpx.AsyncClient, tmp_path: Path) -> None:
     """llama.cpp would open the other parts by name, and nobody has tried those."""
-    response = await load(controller, Hostile({"split.count": 2, "split.no": 0}).write(tmp_path / "part"), "part.gguf")
+    hostile = Hostile({"split.count": 2, "split.no": 0}).write(tmp_path / "part")
+    response = await load(controller, hostile, "part.gguf")
     assert response.status_code == 400
-    assert "llama-gguf-split --merge" in response.json()["Err"]["error"]
+    assert "it is part 1 of a model in 2 parts" in response.json()["Err"]["error"]
+    response = await load(controller, hostile, "part-00001-of-00002.gguf")
+    assert response.status_code == 400
+    assert "are missing: models/part-00002-of-00002.gguf" in response.json()["Err"]["error"]
 
 
 # A server with a fault planted into it: the health probe writes where it must not, in the loop and in a thread.

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from canister.config import Settings
-from canister.errors import NotFound
+from canister.errors import BadRequest, NotFound
 from canister.host import Host
 from canister.server import preload
 from canister.server.app import running
+from tests.engine.split_models import split
+from tests.engine.tiny_models import llama_model
 from tests.harness import STORY_MODEL, needs_story_model
 
 pytestmark = pytest.mark.anyio
@@ -64,3 +66,21 @@ async def test_a_file_that_is_no_model(tmp_path: Path) -> None:
 def test_a_missing_file_is_told_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"--model .*missing\.gguf: there is no such file"):
         preload.check(tmp_path / "missing.gguf")
+
+
+def test_what_is_no_model_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Not a model")
+    with pytest.raises(BadRequest, match=r"--model .*README\.md: Not a GGUF file"):
+        preload.check(tmp_path / "README.md")
+    parts = split(llama_model(tmp_path / "model.gguf"), 3, tmp_path)
+    preload.check(parts[0])
+    parts[2].unlink()
+    with pytest.raises(BadRequest, match=r"1 are missing: split-00003-of-00003\.gguf"):
+        preload.check(parts[0])
+
+
+async def test_all_parts_of_a_split_model_are_put_in_place(tmp_path: Path) -> None:
+    parts = split(llama_model(tmp_path / "model.gguf"), 3, tmp_path)
+    async with serving(tmp_path / "data", parts[0]) as host:
+        assert host.not_ready() == {}
+        assert host.default.model.is_loaded_from("models/split-00001-of-00003.gguf")
