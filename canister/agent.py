@@ -25,7 +25,17 @@ from typing import Any, Literal, Self
 
 import httpx
 
-from canister.client import CALL_SECONDS, CONNECT_SECONDS, ProtocolError, Rejected, Unreachable, is_loopback
+from canister.client import (
+    CALL_SECONDS,
+    CONNECT_SECONDS,
+    ClientError,
+    ProtocolError,
+    Rejected,
+    Unreachable,
+    is_loopback,
+    no_answer,
+    not_ours,
+)
 from canister.ic import cbor, certificate, envelope, hash_tree, keys, principal
 from canister.ic.cbor import Encodable
 from canister.ic.envelope import Delegated
@@ -131,15 +141,19 @@ class Agent:
 
     async def status(self) -> dict[Any, Any]:
         """What the server tells of itself; nobody vouches for it."""
-        return _document(await self._request("GET", "/api/v2/status"))
+        response = await self._request("GET", "/api/v2/status")
+        try:
+            return _document(response)
+        except ProtocolError:
+            raise not_ours(self.url, response.status_code, response.headers) from None
 
     async def canister_ids(self) -> dict[str, bytes]:
         """Name → id of the canisters, which only a server of ours tells."""
         response = await self._request("GET", "/canisters")
         try:
             return {str(row["name"]): principal.from_text(row["id"]) for row in response.json()["canisters"]}
-        except (ValueError, TypeError, KeyError) as error:
-            raise ProtocolError(f"{self.url} does not tell the ids of its canisters: {error}") from None
+        except (ValueError, TypeError, KeyError):
+            raise not_ours(self.url, response.status_code, response.headers) from None
 
     async def id_of(self, name_or_id: str) -> bytes:
         """The id of a canister. Rejected names those that there are."""
@@ -199,12 +213,10 @@ class Agent:
     async def _request(self, verb: str, path: str, body: bytes | None = None) -> httpx.Response:
         try:
             response = await self._http.request(verb, path, content=body)
-        except httpx.TransportError as error:
-            raise Unreachable(f"No answer from {self.url}: {error or type(error).__name__}") from error
-        except httpx.InvalidURL as error:
-            raise Unreachable(f"{self.url} is not a usable URL: {error}") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise no_answer(self.url, error) from error
         if response.is_error:
-            raise Rejected(4, f"HTTP {response.status_code}", response.text[:1000], response.status_code)
+            raise _refused(self.url, response)
         return response
 
     # -- what to believe
@@ -269,6 +281,28 @@ def _message(door: Door, canister_id: bytes, method: str, arg: bytes) -> dict[st
         "arg": arg,
         "nonce": os.urandom(NONCE_BYTES),
     }
+
+
+def _refused(url: str, response: httpx.Response) -> ClientError:
+    """What an HTTP error means: texts and rejects are those of a replica, all else is of somebody else."""
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    is_asked_first = response.request.method == "GET"  # every server of ours, and every replica, has an answer
+    if kind == "application/json" and not (is_asked_first and response.status_code == httpx.codes.NOT_FOUND):
+        match _json(response):
+            case {"reject_code": int(code), "error_code": str(error_code), "reject_message": str(message)}:
+                return Rejected(code, error_code, message, response.status_code)
+            case {"error": str(message)}:
+                return Rejected(4, f"HTTP {response.status_code}", message, response.status_code)
+    if kind == "text/plain" and not is_asked_first:
+        return Rejected(4, f"HTTP {response.status_code}", response.text[:1000], response.status_code)
+    return not_ours(url, response.status_code, response.headers)
+
+
+def _json(response: httpx.Response) -> object:
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def _effective(canister_id: bytes, effective_id: bytes | None) -> bytes:

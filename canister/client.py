@@ -8,7 +8,8 @@ Arguments and values are the records of `canister.records`, by the interface tab
 
     ClientError
       UnknownMethod      no such method; said before anything is sent
-      Unreachable        no answer: connection refused or broken, or too slow
+      Unreachable        no answer: connection broken, or too slow
+        NotConnected     nobody listens there; nothing was sent
       ProtocolError      an answer that no canister gives
       Refused            the method answered `Err`; holds the record
       Rejected           the call failed as a whole and left no trace
@@ -51,6 +52,10 @@ class UnknownMethod(ClientError):
 
 
 class Unreachable(ClientError):
+    pass
+
+
+class NotConnected(Unreachable):
     pass
 
 
@@ -180,7 +185,7 @@ class Canister(Calls):
         """
         method = find_method(name)
         answer = await self.call_raw(name, to_json(arg), timeout_seconds=timeout_seconds)
-        value = _decode(method, answer)
+        value = _decode(method, answer, self.url)
         return Result(value, _number(answer, "X-IC-Instructions"), _number(answer, "X-IC-Cycles"))
 
     async def call_raw(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> RawAnswer:
@@ -195,14 +200,14 @@ class Canister(Calls):
             if timeout_seconds is None
             else httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
         )
-        return _raw(response)
+        return self._raw(response)
 
     async def engine(self) -> dict[str, Any]:
         """How the server runs the canister's model, and what its engine is doing. Raises Refused, Rejected."""
-        answer = _raw(await self._request("GET", f"{self._path}/engine"))
+        answer = self._raw(await self._request("GET", f"{self._path}/engine"))
         if answer.is_ok and isinstance(answer.document, dict):
             return answer.document
-        _decode(BY_NAME["file_upload_chunk"], answer)  # errors look as those of a method
+        _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
         raise ProtocolError(f"{self.url} told nothing of the engine: {str(answer.document)[:200]}")
 
     async def put_file(self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0) -> Result[FileUploadRecord]:
@@ -214,7 +219,7 @@ class Canister(Calls):
             content=blocks,
             headers={"Content-Type": "application/octet-stream"},
         )
-        return Result(_decode(BY_NAME["file_upload_chunk"], _raw(response)))
+        return Result(_decode(BY_NAME["file_upload_chunk"], self._raw(response), self.url))
 
     @asynccontextmanager
     async def get_file(self, path: str, *, first: int = 0) -> AsyncIterator[Download]:
@@ -224,10 +229,19 @@ class Canister(Calls):
             async with self._http.stream("GET", self._file_path(path), headers=headers) as response:
                 if response.is_error:
                     await response.aread()
-                    _decode(BY_NAME["file_download_chunk"], _raw(response))
+                    _decode(BY_NAME["file_download_chunk"], self._raw(response), self.url)
                 yield _download(response, first)
         except httpx.TransportError as error:
+            if isinstance(error, _NEVER_CONNECTED):
+                raise no_answer(self.url, error) from error
             raise Unreachable(f"{self.url} broke off while '{path}' was fetched: {_reason(error)}") from error
+
+    def _raw(self, response: httpx.Response) -> RawAnswer:
+        try:
+            document = response.json()
+        except ValueError:
+            raise not_ours(self.url, response.status_code, response.headers) from None
+        return RawAnswer(response.status_code, document, response.headers)
 
     @property
     def _path(self) -> str:
@@ -239,14 +253,42 @@ class Canister(Calls):
     async def _request(self, verb: str, path: str, **options: Any) -> httpx.Response:
         try:
             return await self._http.request(verb, path, **options)
-        except httpx.TransportError as error:
-            raise Unreachable(f"No answer from {self.url}: {_reason(error)}") from error
-        except httpx.InvalidURL as error:
-            raise Unreachable(f"{self.url} is not a usable URL: {error}") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise no_answer(self.url, error) from error
+
+
+_NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
+
+
+def no_answer(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Unreachable:
+    """Why a request to this URL came to nothing, and what to do about it."""
+    if isinstance(error, httpx.InvalidURL):
+        return NotConnected(f"{url} is not a usable URL: {error}")
+    if not isinstance(error, _NEVER_CONNECTED):
+        return Unreachable(f"No answer from {url}: {_reason(error)}")
+    if url.startswith("https://") and "WRONG_VERSION_NUMBER" in str(error).upper().replace(" ", "_"):
+        plain = "http://" + url.removeprefix("https://")
+        return NotConnected(f"No answer from {url}: what listens there speaks http, not https. Try --network {plain}")
+    return NotConnected(
+        f"No answer from {url}: {_reason(error)}. Is a server running there? `canister serve` starts one, "
+        "--network URL or CANISTER_URL names another."
+    )
+
+
+def not_ours(url: str, http_status: int, headers: Mapping[str, str]) -> ProtocolError:
+    """An answer that is not one of this server's; its text, perhaps a whole web page, is of no use."""
+    kind = headers.get("content-type", "").partition(";")[0] or "nothing"
+    path = urlsplit(url).path.rstrip("/")
+    way_out = "the first line of `canister serve` tells the URL of a server"
+    if path:
+        way_out = f"a server has no path, such as {path}, in its URL: try {url.removesuffix(path)}"
+    return ProtocolError(f"No llama-canister answers at {url}: HTTP {http_status}, {kind}; {way_out}.")
 
 
 def _reason(error: httpx.TransportError) -> str:
-    return str(error) or type(error).__name__
+    text = str(error) or type(error).__name__
+    is_refused = text == "All connection attempts failed" or "Connection refused" in text
+    return "nobody listens there" if is_refused else text
 
 
 def to_json(value: object) -> object:
@@ -254,17 +296,7 @@ def to_json(value: object) -> object:
     return to_jsonable_python(value, by_alias=True)
 
 
-def _raw(response: httpx.Response) -> RawAnswer:
-    try:
-        document = response.json()
-    except ValueError:
-        raise ProtocolError(
-            f"{response.request.url} answered HTTP {response.status_code}, not JSON: {response.text[:200]!r}"
-        ) from None
-    return RawAnswer(response.status_code, document, response.headers)
-
-
-def _decode(method: Method, answer: RawAnswer) -> Any:
+def _decode(method: Method, answer: RawAnswer, url: str) -> Any:
     """The value inside `Ok`, or the bare one; raises Refused and Rejected."""
     document = answer.document
     pause = _retry_after(answer)
@@ -281,7 +313,7 @@ def _decode(method: Method, answer: RawAnswer) -> Any:
                 return TypeAdapter(method.ok).validate_python(document)
     except ValidationError as error:
         raise ProtocolError(f"{method.name} answered something else than it should: {error}") from None
-    raise ProtocolError(f"{method.name} answered HTTP {answer.http_status}: {str(document)[:200]}")
+    raise not_ours(url, answer.http_status, answer.headers)
 
 
 def _download(response: httpx.Response, first: int) -> Download:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
 from canister.calls import Calls
-from canister.client import ClientError, Refused, Rejected, Unreachable
+from canister.client import ClientError, NotConnected, Refused, Rejected, Unreachable
 from canister.records import (
     DownloadPromptCacheInputRecord,
     FileDetailsInputRecord,
@@ -56,14 +56,17 @@ class Retries:
     longest_pause_seconds: float = 30.0
     on_retry: Callable[[ClientError, float], None] | None = None
 
-    async def run(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Repeat `action` while it fails for a reason that may pass. It must be safe to repeat."""
+    async def run(self, action: Callable[[], Awaitable[T]], *, is_first: bool = False) -> T:
+        """Repeat `action` while it fails for a reason that may pass. It must be safe to repeat.
+
+        is_first: nothing was sent before, so if nobody listens there, nobody is waited for.
+        """
         pause = self.first_pause_seconds
         for attempt in range(1, self.n_attempts + 1):
             try:
                 return await action()
             except (Unreachable, Refused, Rejected) as error:
-                if attempt == self.n_attempts or not _may_pass(error):
+                if attempt == self.n_attempts or not _may_pass(error) or (is_first and isinstance(error, NotConnected)):
                     raise
                 wait = max(pause, getattr(error, "retry_after_seconds", None) or 0.0)
                 if self.on_retry is not None:
@@ -115,7 +118,7 @@ async def upload(
             raise TransferError(
                 f"{source} has the SHA-256 {sha256}, not {expected_sha256}: nothing was uploaded. Fetch the file again."
             )
-        start = await retries.run(partial(_confirmed, canister, file, filesize, name, kind))
+        start = await retries.run(partial(_confirmed, canister, file, filesize, name, kind), is_first=True)
         if progress is not None:
             progress(start, filesize)
         if start == filesize > 0:
@@ -160,7 +163,7 @@ async def download(
     Raises TransferError, ClientError, OSError.
     """
     retries = retries or Retries()
-    expected = await retries.run(partial(_details, canister, name, kind))
+    expected = await retries.run(partial(_details, canister, name, kind), is_first=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     try:

@@ -12,7 +12,7 @@ import httpx
 
 from canister.client import Canister
 
-Fault = Literal["request lost", "reply lost", "busy", "stopping"]
+Fault = Literal["request lost", "reply lost", "busy", "stopping", "away"]
 
 
 @dataclass
@@ -41,6 +41,8 @@ class FakeCanister:
         match fault:
             case "request lost":
                 raise httpx.ReadError("connection reset", request=request)
+            case "away":
+                raise httpx.ConnectError("All connection attempts failed", request=request)
             case "busy":
                 return httpx.Response(429, json={"Err": {"Other": "busy"}}, headers={"Retry-After": "0"})
             case "stopping":

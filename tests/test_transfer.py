@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from canister.client import Refused, Rejected, Result, Unreachable
+from canister.client import Canister, NotConnected, Refused, Rejected, Result, Unreachable
 from canister.transfer import Kind, Retries, TransferError, download, upload
 from tests.fake_canister import FakeCanister, Fault
 
@@ -52,7 +52,21 @@ async def test_there_and_back(kind: Kind, source: Path, tmp_path: Path) -> None:
     assert {name for name, _ in fake.calls} == methods
 
 
-@pytest.mark.parametrize("fault", ["request lost", "reply lost", "busy", "stopping"])
+@pytest.mark.parametrize("direction", ["upload", "download"])
+async def test_nobody_waits_for_a_server_that_was_never_there(direction: str, source: Path, tmp_path: Path) -> None:
+    pauses = list[float]()
+    patient = Retries(on_retry=lambda _error, seconds: pauses.append(seconds))
+    async with Canister("http://127.0.0.1:1", "llama_cpp") as client:
+        if direction == "upload":
+            moving = upload(client, source, "m", retries=patient)
+        else:
+            moving = download(client, "m", tmp_path / "back.gguf", retries=patient)
+        with pytest.raises(NotConnected, match="Is a server running there\\? `canister serve` starts one"):
+            await moving
+    assert pauses == []
+
+
+@pytest.mark.parametrize("fault", ["request lost", "reply lost", "busy", "stopping", "away"])
 @pytest.mark.parametrize("number", range(4))
 async def test_upload_survives_one_fault_at_any_chunk(fault: Fault, number: int, source: Path) -> None:
     fake = FakeCanister(faults={number: fault})

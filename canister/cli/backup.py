@@ -26,9 +26,9 @@ def backup(
     The file has the server's keys in it, and the hashes of its API keys: keep it where nobody else can read it.
     """
     from canister.backup import back_up
-    from canister.cli.options import load_settings
+    from canister.cli.settings import data_folder
 
-    _tell("backed up", back_up(load_settings(data_dir=data_dir).data_dir.expanduser().absolute(), target.absolute()))
+    _tell("backed up", back_up(data_folder(data_dir), target.absolute()))
 
 
 def restore(
@@ -37,9 +37,9 @@ def restore(
 ) -> None:
     """Make a data folder from a backup, which is checked first; a folder that holds something is left alone."""
     from canister.backup import restore as restore_backup
-    from canister.cli.options import load_settings
+    from canister.cli.settings import data_folder
 
-    _tell("restored", restore_backup(source, load_settings(data_dir=data_dir).data_dir.expanduser().absolute()))
+    _tell("restored", restore_backup(source, data_folder(data_dir)))
 
 
 def _tell(done: str, copied: Copied) -> None:

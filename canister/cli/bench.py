@@ -12,8 +12,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.hints import told_who
 from canister.cli.models import Json
-from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, Connection, DataDir, Network, connection
+from canister.cli.options import (
+    LOCAL,
+    Anonymous,
+    ApiKey,
+    CanisterName,
+    Connected,
+    DataDir,
+    IdentityName,
+    Network,
+    RootKey,
+    caller,
+)
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
@@ -45,6 +57,8 @@ def bench(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
+    identity: IdentityName = None,
+    root_key: RootKey = None,
     as_json: Json = False,
 ) -> None:
     """Measure tokens per second, in one call and cut into calls, and what a call costs beside its tokens.
@@ -63,11 +77,13 @@ def bench(
     with ExitStack() as stack:
         server = None
         if file is None:
-            target = connection(network, api_key, anonymous, data_dir)
+            connected = caller(
+                network, canister, api_key, anonymous, data_dir, identity=identity, prefers_rest=True, root_key=root_key
+            )
         else:
             server = stack.enter_context(_own_server(stack, canister, threads))
-            target = Connection(server.url, server.api_key)
-        speed = asyncio.run(_measure(target, canister, work, file, server))
+            connected = _client_of(server, canister)
+        speed = asyncio.run(_measure(connected, canister, work, file, server))
     if as_json:
         print(json.dumps(asdict(speed), indent=2))
     else:
@@ -82,15 +98,20 @@ def _own_server(stack: ExitStack, canister: str, threads: int) -> LocalServer:
     return LocalServer(Path(folder), *flags)
 
 
+def _client_of(server: LocalServer, canister: str) -> Connected:
+    from canister.client import Canister
+
+    return lambda: Canister(server.url, canister, server.api_key)
+
+
 async def _measure(
-    target: Connection, name: str, work: Workload, file: Path | None, server: LocalServer | None
+    connected: Connected, canister: str, work: Workload, file: Path | None, server: LocalServer | None
 ) -> Speed:
     from canister import transfer
     from canister.cli.benching import Bench
-    from canister.client import Canister
     from canister.records import InputRecord
 
-    async with Canister(target.url, name, target.api_key) as client:
+    async with connected() as client, told_who(client, canister):
         if file is None or server is None:
             return await Bench(client, work).measure()
         await transfer.upload(client, file, MODEL_NAME)

@@ -17,7 +17,8 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from canister.client import Canister, ClientError, Refused, Unreachable
+from canister.calls import Calls
+from canister.client import ClientError, Refused, Unreachable
 from canister.records import InputRecord, MaxTokensRecord, RunOutputRecord
 
 FLAGS = ("--temp", "0", "--ignore-eos")
@@ -65,7 +66,7 @@ class TooSmall(ClientError):
 class Bench:
     """Measures one canister whose caller may set_max_tokens."""
 
-    def __init__(self, canister: Canister, workload: Workload) -> None:
+    def __init__(self, canister: Calls, workload: Workload) -> None:
         self._canister = canister
         self._work = workload
         self._name = f"bench-{secrets.token_hex(4)}"

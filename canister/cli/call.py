@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli import hints
 from canister.cli.complete import canister_names
 from canister.cli.message import ArgsFormat, Argument, Output, Reply, print_reject, print_reply, read_argument
-from canister.cli.options import LOCAL, Anonymous, ApiKey, DataDir, IdentityName, Network, Rest, RootKey, caller
+from canister.cli.options import (
+    ANONYMOUS,
+    LOCAL,
+    Anonymous,
+    ApiKey,
+    Connected,
+    DataDir,
+    Environment,
+    IdentityName,
+    Network,
+    Rest,
+    RootKey,
+    caller,
+)
 
 if TYPE_CHECKING:
-    from canister.client import Canister
-    from canister.ic_client import IcCanister
     from canister.interface import Method
 
-ANONYMOUS = "anonymous"
-
 # Options of icp and dfx that have nothing to decide here; lines written for those commands have them.
-Ignored = Annotated[str | None, typer.Option("--environment", "-e", metavar="NAME", help="Of no effect here.")]
 IgnoredHidden = Annotated[str | None, typer.Option(hidden=True)]
 IgnoredFlag = Annotated[bool, typer.Option("--update", "--always-assist", hidden=True)]
 
@@ -93,7 +101,7 @@ def call(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
-    environment: Ignored = None,
+    environment: Environment = None,
     project_root_override: IgnoredHidden = None,
     candid: IgnoredHidden = None,
     update: IgnoredFlag = False,
@@ -116,14 +124,16 @@ def call(
         anonymous or identity == ANONYMOUS,
         data_dir,
         identity=None if identity == ANONYMOUS else identity,
-        rest=rest or cost,  # what a call cost stands in the headers of REST
+        rest=rest,
+        prefers_rest=cost,  # what a call cost stands in the headers of REST
         root_key=root_key,
     )
-    raise typer.Exit(asyncio.run(_call(connected, row, given, output, as_document, cost)))
+    raise typer.Exit(asyncio.run(_call(connected, canister, row, given, output, as_document, cost)))
 
 
 async def _call(
-    connected: Callable[[], Canister | IcCanister],
+    connected: Connected,
+    canister: str,
     method: Method,
     given: Argument,
     output: Output | None,
@@ -135,6 +145,7 @@ async def _call(
     from canister.ic_client import IcCanister
 
     is_json = given.is_json and output is None and not as_document
+    help_text: str | None = None
     async with connected() as client:
         try:
             signs = given.is_json and isinstance(client, IcCanister)
@@ -142,11 +153,17 @@ async def _call(
             reply = Reply(method, result.value, is_err=False)
             if cost and result.instructions is not None and result.cycles is not None:
                 print_cost(result.instructions, result.cycles)
+            elif cost:
+                print("what a call cost is told over REST: give --api-key, or --identity controller", file=sys.stderr)
         except Refused as error:
             reply = Reply(method, error.record, is_err=True)
+            help_text = await hints.hint(client, canister, error.record)
         except Rejected as error:
             return print_reject(error, is_json=is_json)
-    return print_reply(reply, output, as_document=as_document, is_json=is_json)
+    code = print_reply(reply, output, as_document=as_document, is_json=is_json)
+    if help_text is not None:
+        print(f"canister: {help_text}", file=sys.stderr)
+    return code
 
 
 def print_cost(instructions: int, cycles: int) -> None:

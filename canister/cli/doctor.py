@@ -22,11 +22,11 @@ def doctor(
     server may run meanwhile.
     """
     from canister import confine
-    from canister.cli.options import load_settings
+    from canister.cli.settings import data_folder
     from canister.doctor import examine
     from canister.repair import repair as mend
 
-    folder = load_settings(data_dir=data_dir).data_dir.expanduser().absolute()
+    folder = data_folder(data_dir)
     if repair and folder.is_dir():
         done, found = mend(folder)
         for line in done:

@@ -26,7 +26,17 @@ from canister.cli.models import (
     read_limit,
     read_model,
 )
-from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, Network, connection
+from canister.cli.options import (
+    LOCAL,
+    Anonymous,
+    ApiKey,
+    CanisterName,
+    DataDir,
+    IdentityName,
+    Network,
+    RootKey,
+    caller,
+)
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
@@ -155,6 +165,8 @@ def estimate(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
+    identity: IdentityName = None,
+    root_key: RootKey = None,
 ) -> None:
     """Tell what a call would cost on the Internet Computer, or with --answer-tokens a conversation.
 
@@ -169,8 +181,10 @@ def estimate(
         from canister.cli.estimate_loaded import show_loaded
 
         read_flags(args)
-        server = connection(network, api_key, anonymous, data_dir)
-        show_loaded(server, canister, args, prompt, answer_tokens, as_json)
+        connected = caller(
+            network, canister, api_key, anonymous, data_dir, identity=identity, prefers_rest=True, root_key=root_key
+        )
+        show_loaded(connected, canister, args, prompt, answer_tokens, as_json)
         return
     from canister.cli import estimate_view as view
 

@@ -10,17 +10,17 @@ import json
 import shlex
 
 from canister.cli.estimate_view import PARTS
-from canister.cli.options import Connection
-from canister.client import Canister
+from canister.cli.hints import told_who
+from canister.cli.options import Connected
 from canister.records import EstimateInput, EstimateRecord
 
 
 def show_loaded(
-    server: Connection, canister: str, flags: str, prompt: str, answer_tokens: int | None, as_json: bool
+    connected: Connected, canister: str, flags: str, prompt: str, answer_tokens: int | None, as_json: bool
 ) -> None:
     """Ask and print. Raises ClientError."""
     args = [*shlex.split(flags), "-p", prompt]
-    record = asyncio.run(_ask(server, canister, EstimateInput(args=args, answer_tokens=answer_tokens)))
+    record = asyncio.run(_ask(connected, canister, EstimateInput(args=args, answer_tokens=answer_tokens)))
     if as_json:
         document = record.model_dump(mode="json") | {"parts": {part.part: part.instructions for part in record.parts}}
         print(json.dumps(document, indent=2, ensure_ascii=False))
@@ -48,8 +48,8 @@ def show_loaded(
         print(f"estimated: {guess}")
 
 
-async def _ask(server: Connection, canister: str, arg: EstimateInput) -> EstimateRecord:
-    async with Canister(server.url, canister, server.api_key) as client:
+async def _ask(connected: Connected, canister: str, arg: EstimateInput) -> EstimateRecord:
+    async with connected() as client, told_who(client, canister):
         reply = await client.call("estimate_run", arg)
     record = reply.value
     assert isinstance(record, EstimateRecord)

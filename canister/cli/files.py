@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from canister.cli.hints import told_who
 from canister.cli.options import (
     LOCAL,
     Anonymous,
@@ -111,7 +112,7 @@ def upload(
     )
 
     async def run() -> transfer.Transferred:
-        async with connected() as client:
+        async with connected() as client, told_who(client, canister_id or canister):
             with ProgressReport(name) as report:
                 return await transfer.upload(
                     client,
@@ -166,7 +167,7 @@ def download(
     )
 
     async def run() -> transfer.Transferred:
-        async with connected() as client:
+        async with connected() as client, told_who(client, canister_id or canister):
             with ProgressReport(canister_filename) as report:
                 return await transfer.download(
                     client,
@@ -246,7 +247,7 @@ class ProgressReport:
 
     def retry(self, error: ClientError, pause_seconds: float) -> None:
         """Show that a chunk is tried again."""
-        text = f"{error} Trying again in {pause_seconds:g} s."
+        text = f"{str(error).rstrip('.')}. Trying again in {pause_seconds:g} s."
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:

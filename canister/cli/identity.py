@@ -152,10 +152,10 @@ def delete(name: Name) -> None:
 
 
 def _store(data_dir: Path | None = None) -> IdentityStore:
-    from canister.cli.options import load_settings
+    from canister.cli.settings import data_folder
     from canister.identities import IdentityStore
 
-    return IdentityStore(data_dir=load_settings(data_dir=data_dir).data_dir.expanduser().absolute())
+    return IdentityStore(data_dir=data_folder(data_dir))
 
 
 def _check_storage(storage: str) -> None:

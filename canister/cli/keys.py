@@ -72,9 +72,9 @@ def revoke(name: KeyName, data_dir: Folder = None) -> None:
 
 
 def _folder(data_dir: Path | None) -> Path:
-    from canister.cli.options import load_settings
+    from canister.cli.settings import data_folder
 
-    return load_settings(data_dir=data_dir).data_dir.expanduser().absolute()
+    return data_folder(data_dir)
 
 
 def _time(ns: int) -> str:

@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from canister.cli import amounts, status_view
-from canister.cli.call import Ignored, IgnoredHidden
+from canister.cli.call import IgnoredHidden
 from canister.cli.complete import canister_names
-from canister.cli.options import LOCAL, Connection, DataDir, IdentityName, Network, RootKey, agent_for, connection
+from canister.cli.options import (
+    LOCAL,
+    Connection,
+    DataDir,
+    Environment,
+    IdentityName,
+    Network,
+    RootKey,
+    agent_for,
+    connection,
+)
 
 if TYPE_CHECKING:
     from canister.agent import Agent
@@ -49,7 +59,7 @@ class LogVisibility(StrEnum):
 def canister_id(
     canister: Name,
     network: Network = LOCAL,
-    environment: Ignored = None,
+    environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """Print the id of a canister."""
@@ -69,7 +79,7 @@ def status(
     identity: IdentityName = None,
     root_key: RootKey = None,
     data_dir: DataDir = None,
-    environment: Ignored = None,
+    environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """Show how a canister and its model do: state, limits, cycles.
@@ -128,7 +138,7 @@ def update_settings(
     identity: IdentityName = None,
     root_key: RootKey = None,
     data_dir: DataDir = None,
-    environment: Ignored = None,
+    environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """Change settings of a canister; those that are not named stay."""
@@ -183,7 +193,7 @@ def top_up(
     identity: IdentityName = None,
     root_key: RootKey = None,
     data_dir: DataDir = None,
-    environment: Ignored = None,
+    environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """Give a canister cycles, which here come from nowhere."""
@@ -206,7 +216,7 @@ def deposit_cycles(
     identity: IdentityName = None,
     root_key: RootKey = None,
     data_dir: DataDir = None,
-    environment: Ignored = None,
+    environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """What dfx calls `canister top-up`."""
@@ -277,12 +287,12 @@ class _Named:
     @classmethod
     def read(cls, only: Controllers, added: Controllers, removed: Controllers, data_dir: Path | None) -> _Named | None:
         """None if nobody is named. Raises CanisterError."""
-        from canister.cli.options import load_settings
+        from canister.cli.settings import data_folder
         from canister.identities import IdentityStore
 
         if not (only or added or removed):
             return None
-        store = IdentityStore(data_dir=load_settings(data_dir=data_dir).data_dir)
+        store = IdentityStore(data_dir=data_folder(data_dir))
         return cls(*([_principal(store, name) for name in names or []] for names in (only, added, removed)))
 
     def applied_to(self, present: list[str]) -> list[str]:

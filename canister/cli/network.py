@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from canister.cli.call import Ignored, IgnoredHidden
-from canister.cli.options import LOCAL, Network, url_of
+from canister.cli.call import IgnoredHidden
+from canister.cli.options import LOCAL, Environment, Network, url_of
 
 app = typer.Typer(help="The server, as an IC network.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -21,7 +21,7 @@ def status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     network: Network = LOCAL,
-    environment: Ignored = None,
+    environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """Show the URL, the root key and the state of a server. The key is its own word; nobody vouches for it."""

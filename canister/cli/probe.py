@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.hints import told_who
 from canister.cli.models import Flags, Json, read_flags
-from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, Connection, DataDir, Network, connection
+from canister.cli.options import (
+    LOCAL,
+    Anonymous,
+    ApiKey,
+    CanisterName,
+    Connected,
+    DataDir,
+    IdentityName,
+    Network,
+    RootKey,
+    caller,
+)
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
@@ -28,6 +40,8 @@ def probe(
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
+    identity: IdentityName = None,
+    root_key: RootKey = None,
     as_json: Json = False,
 ) -> None:
     """Find by trial how many tokens fit into one run_update, and from which max_tokens on it traps.
@@ -39,19 +53,20 @@ def probe(
     Example: canister probe --prompt "Who are you?" --args '--repeat-penalty 1.1'
     """
     read_flags(args)
-    server = connection(network, api_key, anonymous, data_dir)
-    found = asyncio.run(_probe(server, canister, shlex.split(args), prompt))
+    connected = caller(
+        network, canister, api_key, anonymous, data_dir, identity=identity, prefers_rest=True, root_key=root_key
+    )
+    found = asyncio.run(_probe(connected, canister, shlex.split(args), prompt))
     if as_json:
         print(json.dumps(asdict(found), indent=2))
     else:
         _show(found)
 
 
-async def _probe(server: Connection, canister: str, flags: list[str], prompt: str) -> Probed:
+async def _probe(connected: Connected, canister: str, flags: list[str], prompt: str) -> Probed:
     from canister.cli.probing import Probe
-    from canister.client import Canister
 
-    async with Canister(server.url, canister, server.api_key) as client:
+    async with connected() as client, told_who(client, canister):
         return await Probe(client, flags=flags).find(prompt)
 
 

@@ -16,7 +16,8 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from canister.client import Canister, ClientError, Rejected
+from canister.calls import Calls
+from canister.client import ClientError, Rejected
 from canister.records import (
     CopyPromptCacheInputRecord,
     EstimateInput,
@@ -51,7 +52,7 @@ class DoesNotTrap(ClientError):
 class Probe:
     """Trials on one canister. flags: llama.cpp flags of every call, for instance --repeat-penalty."""
 
-    def __init__(self, canister: Canister, *, flags: Sequence[str] = ()) -> None:
+    def __init__(self, canister: Calls, *, flags: Sequence[str] = ()) -> None:
         self._canister = canister
         self._flags = tuple(flags)
         self._before = MaxTokensRecord(max_tokens_update=0, max_tokens_query=0)

@@ -71,7 +71,7 @@ def serve(
     Every setting can also stand in the environment (CANISTER_PORT=…) or in canister.toml of the working folder.
     A flag wins over the environment, the environment over the file.
     """
-    from canister.cli.options import load_settings
+    from canister.cli.settings import load_settings
 
     settings = load_settings(
         host=host,

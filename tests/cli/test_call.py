@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -201,7 +204,96 @@ def test_wrong_usage_ends_with_2_and_asks_no_server(canister: Command, arguments
 def test_no_server_is_told(canister: Command) -> None:
     done = canister("call", "--network", "http://127.0.0.1:1", "llama_cpp", "health")
     assert (done.code, done.out) == (1, "")
-    assert done.err.startswith("canister: No answer from http://127.0.0.1:1: ")
+    assert done.err == (
+        "canister: No answer from http://127.0.0.1:1: nobody listens there. Is a server running there? "
+        "`canister serve` starts one, --network URL or CANISTER_URL names another.\n"
+    )
+    assert canister("call", "--rest", "--network", "http://127.0.0.1:1", "llama_cpp", "health").err == done.err
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    """URL of something else that speaks HTTP: it knows no path."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if "json" in self.path:
+            self.send_response(404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"detail": "Not Found"}')
+        else:
+            self.send_error(404, "Not a page of mine")
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("path", ["", "/json"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("call", "llama_cpp", "health"),
+        ("call", "--rest", "--anonymous", "llama_cpp", "health"),
+        ("status", "llama_cpp"),
+        ("id", "llama_cpp"),
+        ("network", "status"),
+        ("estimate", "--prompt", "hi", "--anonymous"),
+    ],
+)
+def test_a_server_that_is_another_one_is_told_as_such(
+    canister: Command, web_server: str, line: tuple[str, ...], path: str
+) -> None:
+    done = canister(*line, "--network", web_server + path)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith(f"canister: No llama-canister answers at {web_server}{path}: HTTP 404, ")
+    assert ("/html" in done.err, "/json" in done.err) == (not path, bool(path))
+    assert "<" not in done.err
+    assert "{" not in done.err
+    assert ("try " + web_server in done.err) == bool(path)
+
+
+def test_a_path_behind_the_url_and_https(canister: Command, running_server: LocalServer) -> None:
+    done = canister("call", "llama_cpp", "health", "--network", f"{running_server.url}/docs")
+    assert done.code == 1
+    assert f"No llama-canister answers at {running_server.url}/docs: " in done.err
+    assert f"try {running_server.url}" in done.err
+    for door in ((), ("--rest", "--anonymous")):
+        https = running_server.url.replace("http:", "https:")
+        done = canister("call", *door, "llama_cpp", "health", "--network", https)
+        assert done.code == 1
+        assert f"what listens there speaks http, not https. Try --network {running_server.url}" in done.err
+
+
+def test_who_was_denied_is_told(canister: Command, running_server: LocalServer, tmp_path: Path) -> None:
+    server = ("--network", running_server.url)
+    limits = "(record { max_tokens_update = 0; max_tokens_query = 0 })"
+    done = canister("call", *server, "llama_cpp", "set_max_tokens", limits, "--anonymous")
+    assert (done.code, done.out) == (0, '(variant { Err = variant { Other = "Access Denied" } })\n')
+    assert done.err.startswith("canister: The call was made as 2vxsx-fae, the anonymous caller. Give --identity NAME, ")
+    alice = canister("identity", "new", "alice").out.strip()
+    done = canister("call", *server, "llama_cpp", "run_query", '{"args": ["-p", "hi"]}', "--identity", "alice")
+    assert done.code == 1
+    assert f"canister: The call was made as {alice}. Call as another with --identity NAME" in done.err
+    assert """canister call llama_cpp set_access '{"level": 1}'""" in done.err
+    (tmp_path / "some.gguf").write_bytes(b"GGUF" + bytes(100))
+    for line in (("upload", "some.gguf"), ("download", "models/none.gguf")):
+        done = canister(*line, *server, "--identity", "alice")
+        assert done.code == 1
+        assert f"Access Denied. The call was made as {alice}" in done.err
+
+
+def test_saved_chats_have_to_be_turned_on(call: Command) -> None:
+    done = call("get_chats")
+    assert "DB_CHATS_ACTIVE is false" in done.out
+    assert done.err == "canister: Chats are not saved until that is turned on: canister call llama_cpp chats_resume\n"
 
 
 def test_who_calls(canister: Command, running_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,108 @@
+"""The settings of a command line; when they cannot be read, where the value came from and the way out."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from canister.config import Settings
+
+FILE = Path("canister.toml")
+# Read by the client commands, by dfx and by icp; no settings of a server.
+_OTHERS_ENVIRONMENT = ("URL", "API_KEY", "CONFIG_DIR", "ID_", "CANDID_PATH")
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings, or a usage error that names the flag, the variable or the line of the file, and the value."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    from canister import config
+
+    _tell_misspelt_variables()
+    try:
+        return config.load_settings(**flags)
+    except ValidationError as error:
+        given = {name for name, value in flags.items() if value is not None}
+        raise typer.BadParameter("; ".join(_problem(dict(one), given) for one in error.errors())) from None
+    except tomllib.TOMLDecodeError as error:
+        raise typer.BadParameter(f"{FILE.absolute()} is not TOML: {error}") from None
+    except SettingsError as error:
+        name = re.search(r'field "(\w+)"', str(error))
+        if name is None:
+            raise typer.BadParameter(f"settings: {error}") from None
+        variable = _variable(name[1])
+        raise typer.BadParameter(
+            f"{variable}: a list is written as JSON, such as {variable}='[\"a\"]' (given: {os.environ.get(variable)!r})"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"{FILE.absolute()} is not UTF-8: {error}") from None
+
+
+def data_folder(data_dir: Path | None) -> Path:
+    """The data folder that is meant, whether or not it is there."""
+    return load_settings(data_dir=data_dir).data_dir.expanduser().absolute()
+
+
+def _problem(problem: dict[str, Any], flags: Iterable[str]) -> str:
+    name, *inside = map(str, problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{_line_of(name)}: there is no setting {name!r}; {_nearest(name)}"
+    if name in flags:
+        source = f"--{name.replace('_', '-')}"
+    elif _variable(name) in os.environ:
+        source = _variable(name)
+    else:
+        source = _line_of(name)
+    where = f"{source}: {'.'.join([name, *inside])}" if source == _line_of(name) or inside else source
+    what = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{where}: {what} (given: {problem['input']!r})"
+
+
+def _line_of(name: str) -> str:
+    """The file, and the line that sets this."""
+    try:
+        lines = FILE.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    sets = re.compile(rf"\s*(\[\s*)?[\"']?{re.escape(name)}[\"']?\s*[=.\]]")
+    numbers = [number for number, line in enumerate(lines, 1) if sets.match(line)]
+    return f"{FILE.absolute()}{f', line {numbers[0]}' if numbers else ''}"
+
+
+def _nearest(name: str) -> str:
+    from canister.config import Settings
+
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else "docs/configuration.md lists them"
+
+
+@functools.cache  # said once, however often settings are read
+def _tell_misspelt_variables() -> None:
+    from canister.config import Settings
+
+    known = [_variable(name) for name in Settings.model_fields]
+    prefix = _variable("")
+    for name in sorted(os.environ):
+        if not name.startswith(prefix) or name in known or name.removeprefix(prefix).startswith(_OTHERS_ENVIRONMENT):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if near:
+            print(f"canister: {name} is no setting and has no effect; did you mean {near[0]}?", file=sys.stderr)
+
+
+def _variable(name: str) -> str:
+    from canister.config import Settings
+
+    return f"{Settings.model_config['env_prefix']}{name}".upper()
