@@ -1,12 +1,12 @@
 """The prompt caches of a canister as open containers: read once, then kept in memory, changed by committed calls only.
 
 The container's index is remembered with the file it was read from, so that a call on a long chat reads nothing; a file
-that changed in any other way is read again.
+that changed in any other way is read again. Which of a folder's containers begins most like a prompt is looked up in a
+tree of their tokens (`known_prefixes.py`).
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from canister.cache_paths import SIDECAR
+from canister.engine.kv.prefix_tree import symbols
 from canister.engine.sequence import KvSegment, n_common
 from canister.errors import CanisterError, StoreDamaged
+from canister.known_prefixes import KnownPrefixes
 from canister.store.cache_file import BlockReader, CacheFile, CacheHeader
 from canister.store.stable import FileInfo, StableMemory
 
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
     from canister.engine.sequence import Flags, Tokens
 
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
-MAX_COMPARED = 64  # containers that are looked at for a common beginning
+MAX_READ = 64  # containers of before the start that are read when a prompt is looked up in their folder
+MAX_TRIED = 8  # containers that turn out to be of no use before a look-up ends with nothing
 MIN_WASTE_BYTES = 1 << 20  # below this nothing is gained by writing a container anew
 
 
@@ -59,6 +63,7 @@ class Caches:
     def __init__(self, stable: StableMemory) -> None:
         self._stable = stable
         self._open: OrderedDict[str, OpenCache] = OrderedDict()
+        self._prefixes = KnownPrefixes()
         self._lock = threading.Lock()  # containers are read in worker threads too
 
         self.sidecars: dict[str, tuple[FileInfo, bytes]] = {}
@@ -84,29 +89,50 @@ class Caches:
             return None
         if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.n_vocab:
             return None  # an uploaded container may claim anything
+        if known.info.path not in self._prefixes:
+            self._know(known)
         return known
 
+    def may_have(self, folder: str, tokens: Tokens, generated: Flags, n_least: int) -> bool:
+        """Could `closest` find a container? At once, on any thread; it reads nothing."""
+        if self._prefixes.longest(folder, symbols(tokens, generated))[0] >= n_least:
+            return True
+        return self._prefixes.has_unread(folder) and self._stable.stat(folder) is not None
+
     def closest(
-        self, folder: str, model: EngineInfo, tokens: Tokens, generated: Flags, *, n_least: int, but: str | None
+        self, folder: str, model: EngineInfo, tokens: Tokens, generated: Flags, *, n_least: int
     ) -> tuple[OpenCache, int] | None:
         """The container below `folder` whose rows begin most like these tokens, and how many agree, if n_least do.
 
-        Among the most recently written ones, without the one at the path `but`. In a worker thread: it may read them.
+        Among those that were read or written since the start, and those that were written last before it. In a worker
+        thread: it may read them.
         """
-        entries = self._stable.walk(folder) or []
-        files = [entry for entry in entries if entry.kind == "file" and entry.path != but and entry.size > n_least]
-        best: tuple[OpenCache, int] | None = None
-        for info in heapq.nlargest(MAX_COMPARED, files, key=lambda entry: entry.modified_ns):
-            try:
-                cache = self.open(info, model)
-            except (CanisterError, OSError):
-                continue
-            if cache is None or not cache.fits(model):
-                continue
-            n = n_common(tokens, generated, cache.container.tokens, cache.container.generated)
-            if n >= n_least and (n := cache.container.n_with_rows(n)) >= n_least:
-                best, n_least = (cache, n), n + 1
-        return best
+        self._read_unread(folder, model)
+        wanted = symbols(tokens, generated)
+        for _ in range(MAX_TRIED):
+            n, path = self._prefixes.longest(folder, wanted)
+            if path is None or n < n_least:
+                return None
+            info = self._stable.stat(path)
+            cache = self._open_sound(info, model) if info is not None else None
+            if cache is not None and cache.fits(model):
+                n = n_common(tokens, generated, cache.container.tokens, cache.container.generated)
+                if (n := cache.container.n_with_rows(n)) >= n_least:
+                    return cache, n
+            self._prefixes.discard(path)
+        return None
+
+    def _read_unread(self, folder: str, model: EngineInfo) -> None:
+        for path in self._prefixes.take_unread(folder, lambda: self._stable.newest(folder, MAX_READ, but=SIDECAR)):
+            info = self._stable.stat(path)
+            if info is not None and info.kind == "file":
+                self._open_sound(info, model)
+
+    def _open_sound(self, info: FileInfo, model: EngineInfo) -> OpenCache | None:
+        try:
+            return self.open(info, model)
+        except (CanisterError, OSError):
+            return None
 
     def append(self, call: Call, cache: OpenCache, keep: int, tokens: Tokens, generated: Flags, rows: bytes) -> None:
         """Roll the container back to `keep` tokens and add these; `rows` are their KV rows."""
@@ -159,20 +185,28 @@ class Caches:
         return partial(cache.segments, read=read)
 
     def drop(self, path: str) -> None:
+        """The file at this path has changed otherwise than by `append` and `write`, or is gone."""
         with self._lock:
             self._open.pop(path, None)
+        self._prefixes.changed(path, is_there=self._stable.stat(path) is not None)
 
     def clear(self) -> None:
         with self._lock:
             self._open.clear()
+        self._prefixes.clear()
 
     def _keep_when_committed(self, call: Call, path: str, container: CacheFile) -> None:
         def keep() -> None:
             info = self._stable.stat(path)
             if info is not None and info.size == container.size:
                 self._keep(OpenCache(info, container))
+                self._know(OpenCache(info, container))
 
         call.on_commit(keep)
+
+    def _know(self, cache: OpenCache) -> None:
+        container = cache.container
+        self._prefixes.add(cache.info.path, symbols(container.tokens, container.generated))
 
     def _keep(self, cache: OpenCache) -> None:
         with self._lock:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from canister import state as states
+from canister.cache_paths import sessions_folder
 from canister.data_dir import (
     CANISTER_DATABASE,
     CANISTERS,
@@ -51,7 +52,6 @@ Kind = Literal["problem", "note"]
 Mend = Literal["", "permissions", "quarantine", "recover", "container", "upload note"]
 
 MIN_FREE_BYTES = 1 << 30
-CACHE_FOLDER, SESSIONS, SIDECAR = ".canister_cache", "sessions", ".icppfmt"
 ROLES = ("AdminQuery", "AdminUpdate")
 _BLOCK_BYTES = 1 << 20
 
@@ -290,8 +290,7 @@ def _json(value: object) -> object:
 
 
 def is_cache(path: str) -> bool:
-    parts = path.split("/")
-    return parts[0] == CACHE_FOLDER and parts[2:3] == [SESSIONS] and not path.endswith(SIDECAR)
+    return sessions_folder(path) is not None
 
 
 def container_damage(path: Path, size: int) -> str:

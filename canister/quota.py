@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from canister.cache_paths import CACHE_FOLDER
 from canister.config import Settings
 from canister.errors import StorageFull
 from canister.store.index import Usage
 
 if TYPE_CHECKING:
     from canister.store.stable import StableMemory
-
-CACHE_FOLDER = ".canister_cache"  # below it a folder for each caller
 
 
 def check(stable: StableMemory, growth: Mapping[str, Usage], settings: Settings) -> None:

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens, n_common
+from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens
 
 _REVERSE_WINDOW = 32  # tokens in which a reverse prompt is looked for, as in llama-completion
 _REVERSE_SLACK = 2  # bytes that may follow it: it may be tokenized together with what follows
@@ -70,6 +70,13 @@ class Flight:
         self._tokens: Tokens = np.empty(self.n_prefix + len(request.prompt) + _ROOM, np.int32)
         self._flags: Flags = np.empty(len(self._tokens), np.bool_)
         self._extend(request.prefix, request.prefix_generated)
+        self._wanted: tuple[Tokens, Flags] = request.prefix, request.prefix_generated
+        if len(request.prompt):
+            flags = np.zeros(len(request.prompt), np.bool_)
+            self._wanted = (
+                np.concatenate((request.prefix, request.prompt)),
+                np.concatenate((request.prefix_generated, flags)),
+            )
         self.n_done = 0
         self.logits: NDArray[np.float32] | None = None  # at the end: those after the last token of the history
         self._n_dropped = 0
@@ -123,9 +130,10 @@ class Flight:
         n = int(flags.argmax()) if flags.any() else len(flags)
         return self.history[start : start + (n_max - 1 if n == n_max + 1 else min(n, n_max))]
 
-    def n_common(self, tokens: Tokens, generated: Flags) -> int:
-        """How many leading tokens agree with the history, in themselves and in how they were decoded."""
-        return n_common(self.history, self.generated, tokens, generated)
+    @property
+    def wanted(self) -> tuple[Tokens, Flags]:
+        """Before anything is sampled: the prefix and all of the prompt, granted to this call or not; and the flags."""
+        return self._wanted
 
     def shift(self) -> tuple[int, int] | None:
         """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""
@@ -140,6 +148,10 @@ class Flight:
         """Why this call has nothing to decode and nothing to sample, if so."""
         n_decoded = sum(self.result.prompt_chunks)
         return self._stop_reason(position=self.n_prefix) if n_decoded == 0 else None
+
+    def stop_reason(self) -> FinishReason | None:
+        """Why the call ends without a sample once its history is decoded, if so."""
+        return self._stop_reason(position=self._n_history)
 
     def advance(self, logits: NDArray[np.float32]) -> list[int]:
         """All of the history is decoded: stop, or sample what to decode next. The tokens to show."""

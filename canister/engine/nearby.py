@@ -10,6 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from canister.engine.handover import Handover
+from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv_rows import Layout, state_of
 from canister.engine.residency import Parked, Residency, Slot
 from canister.engine.sequence import Flags, KvSegment, Tokens, n_common
@@ -34,8 +35,9 @@ class Nearby:
 
     def n_at_hand(self, caller: str, tokens: Tokens, generated: Flags) -> int:
         """The same for any conversation of a caller."""
-        places: list[Slot | Parked] = [*self._residency.of(caller), *self._residency.parking.of(caller)]
-        return max((n_common(tokens, generated, each.tokens, each.generated) for each in places), default=0)
+        slots = (n_common(tokens, generated, slot.tokens, slot.generated) for slot in self._residency.of(caller))
+        parked = self._residency.parking.closest(caller, symbols(tokens, generated))
+        return max(*slots, 0, 0 if parked is None else parked[0])
 
     def has_room(self, n_tokens: int) -> bool:
         """Could the state of so many tokens be parked, without driving out one that was not used yet?"""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.buffers import Buffers, resident_bytes
+from canister.engine.kv.prefix_tree import PrefixTree, Symbols, symbols
 from canister.engine.sequence import Flags, Tokens
 
 Bytes = NDArray[np.uint8]
@@ -79,13 +80,22 @@ class Parked:
 
 
 class Parking:
-    """Parked states by conversation, least recently used first; never more than max_bytes. From any thread."""
+    """Parked states by conversation, least recently used first; never more than max_bytes. From any thread.
+
+    Nothing here takes longer for more states: the closest one is found in a tree of tokens for each caller, and states
+    that were just read for a call, which other such states may not drive out, are kept apart from those that may go.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.buffers = Buffers()  # for states
-        self._states: OrderedDict[str, Parked] = OrderedDict()
         self._n_bytes = 0
+        self._trees: dict[str, PrefixTree[str]] = {}  # keys by tokens, for each caller
+        self._used: OrderedDict[str, _Held] = OrderedDict()
+        self._fresh: OrderedDict[str, _Held] = OrderedDict()
+        self._stale: OrderedDict[str, _Held] = OrderedDict()  # were fresh too long
+        self._fresh_bytes = 0
+        self._clock = 0
         self._lock = threading.Lock()
 
     @property
@@ -93,34 +103,43 @@ class Parking:
         return self._n_bytes
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._used) + len(self._fresh) + len(self._stale)
 
     def put(self, parked: Parked) -> None:
         """Keep a state in place of the conversation's former one; one that is too large is not kept.
 
         One from disk does not drive out fresh ones: they are needed before it.
         """
+        n_bytes = parked.n_bytes
         with self._lock:
             self._remove(parked.key)
-            kept = self._fresh() if parked.from_disk else {}
-            if parked.n_bytes > self.max_bytes - sum(kept.values()):
+            self._age()
+            if n_bytes > self.max_bytes - (self._fresh_bytes if parked.from_disk else 0):
                 return
-            self._states[parked.key] = parked
-            self._n_bytes += parked.n_bytes
-            while self._n_bytes > self.max_bytes:
-                self._remove(next(key for key in self._states if key not in kept))
+            while self._n_bytes + n_bytes > self.max_bytes:
+                self._remove(self._least_recent(spare_fresh=parked.from_disk))
+            if parked.caller not in self._trees:
+                self._trees[parked.caller] = PrefixTree()
+            self._trees[parked.caller].add(parked.key, symbols(parked.tokens, parked.generated))
+            self._n_bytes += n_bytes
+            self._clock += 1
+            held = _Held(parked, n_bytes, self._clock)
+            if monotonic() < parked.fresh_until:
+                self._fresh[parked.key] = held
+                self._fresh_bytes += n_bytes
+            else:
+                self._used[parked.key] = held
 
     def has_room(self, n_bytes: int) -> bool:
         """Would a state of this size from disk be kept?"""
         with self._lock:
-            return n_bytes <= self.max_bytes - sum(self._fresh().values())
-
-    def _fresh(self) -> dict[str, int]:
-        now = monotonic()
-        return {key: each.n_bytes for key, each in self._states.items() if now < each.fresh_until}
+            self._age()
+            return n_bytes <= self.max_bytes - self._fresh_bytes
 
     def get(self, key: str | None) -> Parked | None:
-        return self._states.get(key) if key is not None else None
+        with self._lock:
+            held = self._find(key) if key is not None else None
+        return held.parked if held is not None else None
 
     def take(self, key: str) -> Parked | None:
         with self._lock:
@@ -129,24 +148,71 @@ class Parking:
     def use(self, parked: Parked) -> None:
         """A state was used for another conversation, and stays."""
         with self._lock:
-            if self._states.get(parked.key) is parked:
-                self._states[parked.key] = replace(parked, fresh_until=0.0)
-                self._states.move_to_end(parked.key)
+            held = self._find(parked.key)
+            if held is not None and held.parked is parked:
+                self._pop(parked.key)
+                self._clock += 1
+                self._used[parked.key] = _Held(replace(parked, fresh_until=0.0), held.n_bytes, self._clock)
 
-    def of(self, caller: str) -> list[Parked]:
-        """The states of a caller's conversations."""
+    def closest(self, caller: str, wanted: Symbols, *, whole: bool = False) -> tuple[int, Parked] | None:
+        """The state of a caller's conversations that begins most like this, and how many symbols agree.
+
+        whole: only among those that agree from their beginning to their end.
+        """
         with self._lock:
-            return [parked for parked in self._states.values() if parked.caller == caller]
+            tree = self._trees.get(caller)
+            found = tree.longest(wanted, whole=whole) if tree is not None else None
+            held = self._find(found[1]) if found is not None else None
+        return (found[0], held.parked) if found is not None and held is not None else None
 
     def newest(self) -> list[Parked]:
+        """All of them, the last used first. Takes time for each."""
         with self._lock:
-            return [*reversed(self._states.values())]
+            held = [*self._used.values(), *self._fresh.values(), *self._stale.values()]
+        return [each.parked for each in sorted(held, key=lambda each: -each.clock)]
+
+    def _age(self) -> None:
+        """What was fresh too long may be driven out. All stay fresh for the same time, so the first is the oldest."""
+        now = monotonic()
+        while self._fresh:
+            key, held = next(iter(self._fresh.items()))
+            if now < held.parked.fresh_until:
+                return
+            self._pop(key)
+            self._stale[key] = held
+
+    def _least_recent(self, *, spare_fresh: bool) -> str:
+        queues = (self._used, self._stale) if spare_fresh else (self._used, self._stale, self._fresh)
+        return min((next(iter(queue.items())) for queue in queues if queue), key=lambda item: item[1].clock)[0]
+
+    def _find(self, key: str) -> _Held | None:
+        return self._used.get(key) or self._fresh.get(key) or self._stale.get(key)
+
+    def _pop(self, key: str) -> _Held | None:
+        held = self._used.pop(key, None) or self._stale.pop(key, None)
+        if held is None and (held := self._fresh.pop(key, None)) is not None:
+            self._fresh_bytes -= held.n_bytes
+        return held
 
     def _remove(self, key: str) -> Parked | None:
-        parked = self._states.pop(key, None)
-        if parked is not None:
-            self._n_bytes -= parked.n_bytes
-        return parked
+        held = self._pop(key)
+        if held is None:
+            return None
+        self._n_bytes -= held.n_bytes
+        tree = self._trees[held.parked.caller]
+        tree.discard(key)
+        if not len(tree):
+            del self._trees[held.parked.caller]
+        return held.parked
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A parked state, and when it came or was used last, by Parking's clock."""
+
+    parked: Parked
+    n_bytes: int
+    clock: int
 
 
 def _nobody() -> Collection[str]:

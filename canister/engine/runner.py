@@ -96,17 +96,21 @@ class Runner:
     def begin(self, seat: Seated) -> list[int]:
         """Bring the prefix into the slot's stream, as far as it need not be decoded again.
 
-        Returns the tokens to show: if logits are at hand nothing need be decoded before the first sample.
+        Returns the tokens to show: if logits are at hand nothing need be decoded before the first sample. A call that
+        has all of its history and samples nothing ends here, and the stream keeps what it has beyond that.
         """
         flight, slot = seat.flight, seat.slot
         n_stored = self._starts.bring(flight, slot)
-        n = flight.n_done = self._lengths[slot.stream]
+        n = flight.n_done = min(self._lengths[slot.stream], len(flight.history))
         flight.result.redecoded = max(0, flight.n_prefix - n)
         flight.result.rows_first = min(n_stored, flight.n_prefix) if self._traits.layout else flight.n_prefix
         self._starts.flights[slot.stream] = flight
         if n < len(flight.history):
             return []
-        if slot.logits is not None and n == len(slot.tokens):
+        has_logits = slot.logits is not None and n == len(slot.tokens)
+        if not has_logits and (reason := flight.stop_reason()) is not None:
+            return flight.finish(reason)
+        if slot.logits is not None and has_logits:
             return self._advance(seat, slot.logits)
         # The logits of the last token are needed again: it is decoded again, in its own class.
         flight.n_done = self._streams.truncate(slot.stream, n - 1)
@@ -124,11 +128,13 @@ class Runner:
         elif flight.finished == "cancelled" or not request.keep:
             self._roll_back(flight, slot)
         else:
-            tokens, generated = flight.held()
+            tokens, generated, logits = *flight.held(), flight.logits
             if request.want_rows:
                 result.rows = self._streams.rows(slot.stream, result.rows_first, flight.n_done)
             n_stored = flight.n_done if request.want_rows else min(slot.n_stored, result.rows_first)
-            slot.hold(tokens, generated, flight.logits, n_stored)
+            if self._lengths[slot.stream] > flight.n_done:
+                tokens, generated, logits = slot.tokens, slot.generated, slot.logits
+            slot.hold(tokens, generated, logits, n_stored)
 
     def drop(self, slot: Slot) -> None:
         """Nothing of the slot's stream is kept."""
@@ -138,6 +144,9 @@ class Runner:
 
     def _roll_back(self, flight: Flight, slot: Slot) -> None:
         tokens, generated = flight.held()
+        if self._lengths[slot.stream] > len(tokens):  # nothing was decoded: what is there goes on as the call wants it
+            slot.n_stored = flight.result.rows_first
+            return
         n = self._streams.truncate(slot.stream, min(flight.n_prefix, len(tokens)))
         was_whole = slot.logits is not None and n == len(slot.tokens)
         slot.hold(tokens[:n], generated[:n], slot.logits if was_whole else None, min(flight.result.rows_first, n))

@@ -2,6 +2,9 @@
 
 All of it runs on the engine's thread. What a state may be used for is decided by the tokens, and by which of them were
 generated, for those were decoded in another way; whoever is not the caller is never looked at.
+
+A call may be granted a part of its prompt only. A state that has more of the prompt than that stays in the slot as it
+is, so that the calls that go on find it there: its rows are counted, charged and handed out call by call.
 """
 
 from __future__ import annotations
@@ -10,10 +13,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from canister.engine.flight import Flight
+from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv_rows import state_of
 from canister.engine.llama import Bytes, Context, Logits
 from canister.engine.residency import MIN_SHARED, Parked, Residency, Slot
-from canister.engine.sequence import Flags, GenerateRequest, Tokens
+from canister.engine.sequence import Flags, GenerateRequest, Tokens, n_common
 from canister.engine.streams import Streams
 
 
@@ -29,7 +33,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A state whose first n_common tokens agree with the history of a call. parked: None when it is in `stream`."""
+    """A state whose first n_common tokens agree with what a call wants. parked: None when it is in `stream`."""
 
     n_common: int
     tokens: Tokens
@@ -65,33 +69,35 @@ class Starts:
             parking.put(Parked(slot.key, slot.caller, tokens, generated, slot.logits, slot.n_stored, state))
 
     def bring(self, flight: Flight, slot: Slot) -> int:
-        """Set as much of the history into the slot's stream as is known anywhere, and cut off what is not of it.
+        """Set as much of what the call wants into the slot's stream as is known anywhere, and cut off all else.
 
-        Answers how many leading tokens the caller's container has the rows of. From the nearest to the farthest: the
-        slot itself, the conversation's parked state, other conversations of the caller, the container.
+        The stream may hold more than the history then. Answers how many leading tokens the caller's container has the
+        rows of. From the nearest to the farthest: the slot itself, the conversation's parked state, other
+        conversations of the caller, the container.
         """
         sources, request = self.sources, flight.request
-        n = flight.n_common(slot.tokens, slot.generated)
+        n_most = len(flight.history)
+        n = n_common(*flight.wanted, slot.tokens, slot.generated)
         n_stored = min(n, slot.n_stored)
         if n < flight.n_prefix and (own := self._own_parked(flight)) is not None and own.n_common > n:
             assert own.parked is not None
-            if self._set(slot, own):
+            if self._set(slot, own, n_most):
                 n, n_stored = own.n_common, min(own.n_common, own.parked.n_stored)
                 if own.parked.from_disk:
-                    sources.disk += n
+                    sources.disk += min(n, n_most)
                 else:
-                    sources.memory += n
+                    sources.memory += min(n, n_most)
         else:
-            sources.slot += n
+            sources.slot += min(n, n_most)
         other = self._closest(flight, slot, n)
-        if other is not None and self._set(slot, other):
-            sources.shared += other.n_common - n
+        if other is not None and self._set(slot, other, n_most):
+            sources.shared += max(0, min(other.n_common, n_most) - n)
             n = other.n_common
             if n_stored < flight.n_prefix and request.n_stored is not None:
                 n_stored = request.n_stored()
-        if n < len(slot.tokens):
-            slot.logits = None
         n = self._streams.truncate(slot.stream, n)
+        if n < len(slot.tokens):
+            slot.hold(slot.tokens[:n], slot.generated[:n], None, min(slot.n_stored, n))
         if n < flight.n_prefix and (n_restored := self._restore(flight, slot.stream, n)) != n:
             sources.disk += n_restored
             slot.logits = None
@@ -104,11 +110,12 @@ class Starts:
         return self._source(flight, parked) if parked is not None and parked.caller == flight.request.caller else None
 
     def _closest(self, flight: Flight, slot: Slot, n: int) -> _Source | None:
-        """The state of another conversation of the caller that agrees with the history by far more than n tokens."""
-        if len(flight.history) < n + MIN_SHARED:
+        """The state of another conversation of the caller that has far more than n tokens of what the call wants."""
+        if len(flight.wanted[0]) < n + MIN_SHARED:
             return None
         caller = flight.request.caller
-        found = [self._source(flight, parked) for parked in self._residency.parking.of(caller)]
+        parked = self._residency.parking.closest(caller, symbols(*flight.wanted), whole=not self._can_cut)
+        found = [self._source(flight, parked[1])] if parked is not None else []
         found += [self._source(flight, other) for other in self._residency.of(caller) if other is not slot]
         best = max((source for source in found if source is not None), key=lambda each: each.n_common, default=None)
         return best if best is not None and best.n_common >= n + MIN_SHARED else None
@@ -121,18 +128,22 @@ class Starts:
                 (tokens, generated), logits = running.held(), None
             if self._streams.lengths[place.stream] != len(tokens):
                 return None  # after a context shift, positions are not tokens
-        n = flight.n_common(tokens, generated)
+        n = n_common(*flight.wanted, tokens, generated)
         if n < len(tokens) and not self._can_cut:
             return None
         if isinstance(place, Slot):
             return _Source(n, tokens, generated, logits, stream=place.stream)
         return _Source(n, tokens, generated, logits, parked=place)
 
-    def _set(self, slot: Slot, source: _Source) -> bool:
-        """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it."""
+    def _set(self, slot: Slot, source: _Source, n_most: int) -> bool:
+        """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it.
+
+        That is its beginning, where it is to be cut, or its rows are to be handed out before the call gets to its end.
+        """
         n, parked = len(source.tokens), source.parked
         state = self._state(source.stream) if parked is None else parked.state
-        if source.n_common < n and not self._streams.is_whole(state, n):
+        is_cut = source.n_common < n or (n > n_most and self._streams.layout is not None)
+        if is_cut and not self._streams.is_whole(state, n):
             return False
         if parked is not None:
             self._residency.parking.use(parked)

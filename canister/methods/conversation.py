@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from canister.cache_paths import SIDECAR, sessions_of
 from canister.engine.residency import MIN_SHARED
 from canister.errors import CanisterError, Conflict
-from canister.methods.files import SIDECAR
-from canister.quota import CACHE_FOLDER
 from canister.store.cache_file import CacheHeader
 from canister.telemetry import get_logger
 
@@ -81,38 +80,39 @@ def n_stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> 
 async def fetch(call: Call, engine: Engine, conversation: Conversation, prompt: Tokens, n_cached: int) -> None:
     """Read what a run can start from into the engine's memory, if it is not at hand there.
 
-    That is the run's own container, and where it begins anew, the one of the caller's that begins most like the prompt.
+    That is the run's own container, and where its prompt goes beyond it, the one of the caller's that begins most like
+    the prompt.
     """
-    nearby, path = engine.nearby, conversation.path
+    nearby, caches, path = engine.nearby, call.canister.caches, conversation.path
     flags = np.zeros(len(prompt), np.bool_)
     flags[:n_cached] = conversation.generated[:n_cached]
-    is_new = n_cached == 0 or n_cached < len(conversation.tokens)
-    if not is_new and nearby.n_own(path, prompt[:n_cached], flags) == n_cached:
+    n_own = nearby.n_own(path, prompt, flags)
+    if n_own >= n_cached and n_own + MIN_SHARED > len(prompt):
         return
     n_near = nearby.n_at_hand(call.caller, prompt, flags)
+    own, folder = conversation.cache, sessions_of(call.caller)
+    wants_own = own is not None and n_cached >= n_near + MIN_SHARED and own.fits(engine.info)
+    n_least = (n_cached if wants_own else n_near) + MIN_SHARED
+    wants_other = n_cached < len(prompt) >= n_least and caches.may_have(folder, prompt, flags, n_least)
+    if not (wants_own or wants_other) or not nearby.has_room(n_near + MIN_SHARED):
+        return
 
     def read() -> None:
-        cache, n_best, caches = conversation.cache, n_near, call.canister.caches
-        if n_cached >= n_near + MIN_SHARED and path is not None and cache is not None and cache.fits(engine.info):
-            n_best = n_cached
+        if wants_own and path is not None and own is not None:
             goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
             tokens, marks = prompt[:n_cached], flags[:n_cached]
-            segments = caches.segments_into(cache, nearby.take)
-            nearby.park(path, call.caller, tokens, marks, segments, with_logits=goes_on)
-        if is_new and len(prompt) >= n_best + MIN_SHARED:
-            folder = f"{CACHE_FOLDER}/{call.caller}/sessions"
-            n_least = n_best + MIN_SHARED
-            found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least, but=path)
+            nearby.park(path, call.caller, tokens, marks, caches.segments_into(own, nearby.take), with_logits=goes_on)
+        if wants_other:
+            found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least)
             if found is not None:
                 other, n = found
                 segments = caches.segments_into(other, nearby.take)
                 nearby.park(other.info.path, call.caller, prompt[:n], flags[:n], segments)
 
-    if len(prompt) >= n_near + MIN_SHARED and nearby.has_room(n_near + MIN_SHARED):
-        try:
-            await asyncio.to_thread(read)
-        except (CanisterError, OSError) as error:
-            log.info("stored KV rows could not be read", path=path, reason=str(error))
+    try:
+        await asyncio.to_thread(read)
+    except (CanisterError, OSError) as error:
+        log.info("stored KV rows could not be read", path=path, reason=str(error))
 
 
 async def write(

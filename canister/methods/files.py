@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
+from canister.cache_paths import SIDECAR
 from canister.cost_model import upload_cost
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound, TooLarge
 from canister.methods.arguments import parse_args
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 MAX_CHUNK_BYTES = 2_097_152
 STREAM_BLOCK_BYTES = 8 * 1024 * 1024  # what an octet-stream upload commits at a time
 READ_BLOCK_BYTES = 1024 * 1024
-SIDECAR = ".icppfmt"
 
 
 # -- upload

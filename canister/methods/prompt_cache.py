@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from canister.cache_paths import CACHE_FOLDER, SIDECAR, sessions_of
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound
 from canister.methods.arguments import parse_args
-from canister.methods.files import SIDECAR, download_chunk, upload_chunk, upload_details
-from canister.quota import CACHE_FOLDER
+from canister.methods.files import download_chunk, upload_chunk, upload_details
 from canister.records import (
     CopyPromptCacheInputRecord,
     DownloadPromptCacheInputRecord,
@@ -39,7 +39,7 @@ def cache_path(call: Call, name: str) -> str:
     if bare.endswith(SIDECAR):
         raise BadRequest(f"prompt cache name {name!r} ends in {SIDECAR}, which is kept for sidecar files")
     # `clean` refuses "..", so that no name leads out of the caller's folder.
-    return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/sessions/{bare}")
+    return call.canister.clean(f"{sessions_of(call.caller)}/{bare}")
 
 
 async def remove_prompt_cache(call: Call, arg: InputRecord) -> RunOutputRecord:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from canister.access import holds_admin_update
+from canister.cache_paths import CACHE_FOLDER
 from canister.errors import BadRequest, Conflict
-from canister.quota import CACHE_FOLDER
 
 if TYPE_CHECKING:
     from canister.call import Call

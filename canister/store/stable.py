@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import bindparam, select
+
 from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StoreDamaged
 from canister.store.commit import delete_redo
 from canister.store.db import Database
@@ -28,9 +30,22 @@ from canister.store.index import Entry, FileIndex, FileInfo, Overlay, Upload, Us
 from canister.store.paths import clean_folder, clean_path, names_folder
 from canister.store.recovery import Recovery, recover
 from canister.store.redo import Move, perform
+from canister.store.statements import Prepared
+from canister.store.tables import files
 from canister.store.transaction import Transaction
 
 __all__ = ["FileInfo", "Recovery", "StableMemory", "Transaction", "Upload", "clean_path"]
+
+_NEWEST = Prepared(
+    select(files.c.path)
+    .where(
+        files.c.path.between(bindparam("first"), bindparam("end")),
+        files.c.kind == "file",
+        files.c.path.not_like(bindparam("but")),
+    )
+    .order_by(files.c.modified_ns.desc())
+    .limit(bindparam("n_most"))
+)
 
 CLAIM_SECONDS = 30
 SYNC_SECONDS = 0.2  # how long redo rows gather before what they stand for is brought to the disk
@@ -253,6 +268,16 @@ class StableMemory:
         max_entries: 0 for all. folder: '' or '.' for the root.
         """
         return self.index.walk(clean_folder(folder), max_entries)
+
+    def newest(self, folder: str, n_most: int, *, but: str) -> list[str]:
+        """The files below a folder, given by its clean path, that were written last, the newest first.
+
+        but: those whose name ends like this are left out. In a worker thread: SQLite looks at all of the folder.
+        """
+        within = {"first": f"{folder}/", "end": f"{folder}0"}
+        with self.database.read() as connection:
+            found = _NEWEST.run(connection, {**within, "n_most": n_most, "but": f"%{but}"})
+            return [path for (path,) in found.fetchall()]
 
     def usage(self, folder: str) -> Usage:
         """What is below a folder, given by its clean path; '' for all of stable memory."""

@@ -75,6 +75,11 @@ def parked(key: str, n_bytes: int, caller: str = "me", *, fresh: bool = False) -
     return Parked(key, caller, *nothing, None, 0, np.empty(n_bytes, np.uint8), fresh, inf if fresh else 0.0)
 
 
+def of_me(parking: Parking) -> list[Parked]:
+    """Least recently used first."""
+    return [each for each in reversed(parking.newest()) if each.caller == "me"]
+
+
 def test_all_that_is_parked_counts() -> None:
     """Logits of a large vocabulary weigh as much as a short chat's state."""
     tokens, generated, logits = np.zeros(10, np.int32), np.zeros(10, np.bool_), np.zeros(100, np.float32)
@@ -83,7 +88,7 @@ def test_all_that_is_parked_counts() -> None:
         parking.put(Parked(key, "me", tokens, generated, logits, 0, np.empty(50, np.uint8)))
         assert (len(parking), parking.n_bytes) == (n, n * (40 + 10 + 400 + 50))
     parking.put(Parked("c", "me", tokens[:1], generated[:0], None, 0, np.empty(0, np.uint8)))
-    assert [parked.key for parked in parking.of("me")] == ["b", "c"]
+    assert [parked.key for parked in of_me(parking)] == ["b", "c"]
 
 
 def test_a_slot_that_is_taken_is_shown_with_what_it_held() -> None:
@@ -114,10 +119,10 @@ def test_the_parked_states_of_a_caller() -> None:
     parking = Parking(100)
     parking.put(parked("a", 30))
     parking.put(parked("b", 30, "you"))
-    assert [each.key for each in parking.of("me")] == ["a"]
+    assert [each.key for each in of_me(parking)] == ["a"]
     assert parking.take("a") is not None
     assert parking.take("a") is None
-    assert (parking.of("me"), parking.n_bytes, len(parking)) == ([], 30, 1)
+    assert (of_me(parking), parking.n_bytes, len(parking)) == ([], 30, 1)
 
 
 def test_states_that_were_read_for_a_call_do_not_drive_each_other_out() -> None:
@@ -125,13 +130,13 @@ def test_states_that_were_read_for_a_call_do_not_drive_each_other_out() -> None:
     parking.put(parked("old", 50))
     for key in ("a", "b", "c"):
         parking.put(parked(key, 40, fresh=True))
-    assert [each.key for each in parking.of("me")] == ["a", "b"]
+    assert [each.key for each in of_me(parking)] == ["a", "b"]
     assert not parking.has_room(30)
-    for state in parking.of("me"):
+    for state in of_me(parking):
         parking.use(state)
     assert parking.has_room(100)
     parking.put(parked("c", 40, fresh=True))
-    assert [each.key for each in parking.of("me")] == ["b", "c"]
+    assert [each.key for each in of_me(parking)] == ["b", "c"]
 
 
 keys = st.sampled_from("abcdefgh")
@@ -182,7 +187,7 @@ def test_a_conversation_is_in_one_place_and_a_victim_is_never_busy_or_wanted_wit
                 assert (slot.key, len(slot.tokens)) == (None, 0)
         held = [slot.key for slot in residency.slots if slot.key is not None]
         assert len(held) == len(set(held))
-        assert not {parked.key for parked in residency.parking.of("me")} & set(held)
+        assert not {parked.key for parked in of_me(residency.parking)} & set(held)
         assert residency.parking.n_bytes <= 1000
         assert all(residency.slot_of(key) in residency.slots for key in held)
 
@@ -207,5 +212,5 @@ def test_parking_never_exceeds_its_bytes_and_drops_the_least_recent(
             expected[key] = n_bytes
         while sum(expected.values()) > max_bytes:
             del expected[next(iter(expected))]
-        assert {each.key: each.n_bytes for each in parking.of("me")} == expected
+        assert {each.key: each.n_bytes for each in of_me(parking)} == expected
         assert parking.n_bytes == sum(expected.values()) <= max_bytes

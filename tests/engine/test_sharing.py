@@ -103,6 +103,63 @@ def test_what_came_back_without_its_beginning_is_not_cut(drive: Drive) -> None:
     assert anew.sampled == expected.sampled
 
 
+@pytest.mark.parametrize("where", ["slot", "memory"])
+@pytest.mark.parametrize("model", ["f32", "q8_0"])
+@pytest.mark.parametrize("granted", [5, 40])
+def test_a_prompt_in_pieces_goes_on_from_another_chat_call_by_call(
+    drive: Drive, model: str, where: str, granted: int
+) -> None:
+    """Calls that may decode a few tokens each: what the other chat has is decoded in none of them, nor copied anew."""
+    driver = drive(model, n_slots=3 if where == "slot" else 1, n_ctx=300, ram_bytes=1 << 24)
+    ends = [some_prompt(i, 20)[1:] for i in range(2)]
+    expected = alone(driver, SYSTEM + ends[1])
+    first, second = (chat_of(driver, name) for name in "ab")
+    driver.run(first.answer(SYSTEM + ends[0], 10))
+    before, seen = driver.engine.stats(), sources(driver)
+    driver.run(second.answer(SYSTEM + ends[1], 10, cuts=[granted] * 40))
+    after = driver.engine.stats()
+    assert after.n_prompt_tokens - before.n_prompt_tokens == 20
+    assert sources(driver).shared - seen.shared == min(granted, 81)
+    assert second.sampled == expected.sampled
+    assert state_of(driver, second) == state_of(driver, expected)
+    # Each call handed out the rows of the tokens that it was granted, whoever computed them.
+    assert [segment.count for segment in second.segments][:2] == [granted, granted]
+    again = second.copy("again")
+    for key in "ab":
+        driver.engine.forget(key)
+    driver.run(again.answer([], 5))
+    assert driver.engine.stats().n_prompt_tokens == after.n_prompt_tokens
+    assert sources(driver).disk - seen.disk == len(second.tokens)
+
+
+@pytest.mark.parametrize("model", ["gemma", "mamba"])
+def test_a_prompt_in_pieces_goes_on_from_a_state_that_cannot_be_cut(drive: Drive, model: str) -> None:
+    driver = drive(model, n_slots=2, n_ctx=300, ram_bytes=1 << 24)
+    expected = alone(driver, SYSTEM + some_prompt(2))
+    first, second = (chat_of(driver, name) for name in "ab")
+    driver.run(first.call(SYSTEM, n_predict=0))
+    before = driver.engine.stats()
+    driver.run(second.answer(SYSTEM + some_prompt(2), 10, cuts=[30] * 9))
+    after = driver.engine.stats()
+    assert second.sampled == expected.sampled
+    assert after.sources.shared > before.sources.shared
+    assert after.n_prompt_tokens - before.n_prompt_tokens == len(some_prompt(2))
+
+
+def test_a_query_leaves_what_it_found_for_the_calls_that_go_on(drive: Drive) -> None:
+    driver = drive("q8_0", n_slots=2, n_ctx=300)
+    expected = alone(driver, SYSTEM)
+    first, second = (chat_of(driver, name) for name in "ab")
+    driver.run(first.answer(SYSTEM, 10))
+    driver.run(second.call(SYSTEM, max_decode=20))
+    seen = sources(driver).shared
+    driver.run(second.copy("b").call(max_decode=20, keep=False, want_rows=False))
+    driver.run(second.answer([], 10, cuts=[20] * 9))
+    assert second.sampled == expected.sampled
+    assert sources(driver).shared == seen  # it was there from the first call on
+    assert [segment.count for segment in second.segments][:4] == [20, 20, 20, 20]
+
+
 def test_from_a_chat_that_is_running(drive: Drive) -> None:
     driver = drive("q8_0", n_slots=3, n_ctx=500)
     expected = alone(driver, SYSTEM + some_prompt(2))

@@ -172,6 +172,48 @@ async def test_a_chat_starts_from_the_rows_of_another_of_its_caller(
         assert end.sources.disk == again.n_prompt_tokens_cached
 
 
+@pytest.mark.parametrize("flags", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("where", ["slot", "memory", "disk"])
+@pytest.mark.parametrize("granted", [9, 40])
+async def test_every_call_of_a_prompt_in_pieces_starts_from_the_rows_of_another_chat(
+    tmp_path: Path, flags: tuple[str, ...], where: str, granted: int
+) -> None:
+    """Records, counts and cycles are those of a chat that has no other; only the engine has less to do."""
+
+    async def told(harness: Harness, end: str, cache: str) -> list[tuple[RunOutputRecord, Any]]:
+        """All calls until some tokens were generated; with what they cost."""
+        await harness.limit(granted)
+        calls = []
+        while not calls or sum(record.n_tokens_generated or 0 for record, _ in calls) < 2 * granted:
+            prompt = "" if calls and not calls[-1][0].prompt_remaining else SYSTEM + end
+            args = ["-p", prompt, "--prompt-cache", cache, *flags]
+            reply = await harness.reply("run_update", {"args": args})
+            assert isinstance(reply.value, RunOutputRecord)
+            assert reply.charge is not None
+            calls.append((reply.value, (reply.charge.instructions, reply.charge.cycles)))
+        return calls
+
+    async with story_in(tmp_path / "alone") as harness:
+        alone = await told(harness, ENDS[1], "1.cache")
+    async with AsyncStory(tmp_path / "shared", {"slots": 1 if where == "memory" else 4}) as story:
+        await told(story.harness, ENDS[0], "0.cache")
+        if where == "memory":
+            await story.harness.run("A small", *flags, cache="other.cache")
+        if where == "disk":
+            await story.restart()
+        before = stats(story.harness)
+        assert await told(story.harness, ENDS[1], "1.cache") == alone
+        after = stats(story.harness)
+        n_prompt = alone[0][0].n_prompt_tokens or 0
+        assert after.n_prompt_tokens - before.n_prompt_tokens < n_prompt - 60
+        # Its container has the rows of all its tokens.
+        await story.harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "0.cache"]})
+        await story.restart()
+        again = await story.harness.run("", *flags, cache="1.cache")
+        end = stats(story.harness)
+        assert (end.n_prompt_tokens, end.sources.disk) == (0, again.n_prompt_tokens_cached)
+
+
 class AsyncStory:
     """A canister that can be restarted."""
 
@@ -223,6 +265,45 @@ async def test_a_removed_chat_gives_nothing(tmp_path: Path) -> None:
         await harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "prompt.cache"]})
         await harness.run(SYSTEM, *GREEDY, cache="third.cache")
         assert stats(harness).sources.shared == 0
+
+
+async def shared_by_a_new_chat(harness: Harness, cache: str) -> int:
+    """How many tokens a chat that begins with SYSTEM did not have to decode."""
+    before = stats(harness).sources.shared
+    await harness.run(SYSTEM + ENDS[1], *GREEDY, cache=cache)
+    return stats(harness).sources.shared - before
+
+
+async def test_a_container_is_found_among_any_number_of_later_ones(tmp_path: Path) -> None:
+    async with story_in(tmp_path, slots=1, ram_cache=150_000) as harness:
+        await harness.limit(120)
+        await harness.run(SYSTEM + ENDS[0], *GREEDY, cache="0.cache")
+        for n in range(80):
+            await harness.run(f"{STORIES[n % 4]} and number {n}", *GREEDY, "-n", "1", cache=f"other {n}.cache")
+        engine = harness.canister.model.engine
+        assert engine is not None
+        assert stats(harness).n_parked < 20
+        assert await shared_by_a_new_chat(harness, "1.cache") > 60
+
+
+async def test_containers_that_no_run_has_written_are_found_too(tmp_path: Path) -> None:
+    """Copied under another name, or uploaded; the original is gone, and nothing was ever in memory."""
+    async with story_in(tmp_path / "a") as harness:
+        await harness.limit(120)
+        await harness.run(SYSTEM + ENDS[0], *GREEDY, cache="0.cache")
+        data = harness.canister.stable.read(f".canister_cache/{CONTROLLER}/sessions/0.cache", 0, 1 << 30)
+    async with story_in(tmp_path / "a") as harness:
+        await harness.limit(120)
+        await harness.call("copy_prompt_cache", {"from": "0.cache", "to": "copy.cache"})
+        await harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "0.cache"]})
+        await harness.run(STORIES[0], *GREEDY, cache="other.cache")  # behind it on the engine's thread
+        assert await shared_by_a_new_chat(harness, "1.cache") > 60
+    async with story_in(tmp_path / "b") as harness:
+        await harness.limit(120)
+        chunk = {"promptcache": "up.cache", "chunk": data, "chunksize": len(data), "offset": 0}
+        await harness.call("upload_prompt_cache_chunk", chunk)
+        await harness.run(STORIES[0], *GREEDY, cache="other.cache")
+        assert await shared_by_a_new_chat(harness, "1.cache") > 60
 
 
 async def test_memory_stays_below_its_bound(tmp_path: Path) -> None:

@@ -103,6 +103,17 @@ def test_walk_is_depth_first_in_creation_order(home: Home) -> None:
         assert paths(copy.memory) == everything
 
 
+def test_the_newest_are_those_written_last_wherever_they_lie_below_the_folder(home: Home) -> None:
+    memory = home.memory
+    for path in ("a/s/1", "a/s/2.side", "a/s/deep/er/3", "a/s0/4", "b/s/5", "a/s/6", "a/s/7.side"):
+        write(memory, path)
+    write(memory, "a/s/1", b"again")
+    assert memory.newest("a/s", 10, but=".side") == ["a/s/1", "a/s/6", "a/s/deep/er/3"]
+    assert memory.newest("a/s", 2, but=".side") == ["a/s/1", "a/s/6"]
+    assert memory.newest("a/s", 2, but=".none") == ["a/s/1", "a/s/7.side"]
+    assert memory.newest("missing", 2, but="") == []
+
+
 def test_what_cannot_be_read(home: Home) -> None:
     memory = home.memory
     write(memory, "folder/file")
