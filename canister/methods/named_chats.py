@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from canister.cache_paths import CACHE_FOLDER
 from canister.errors import BadRequest, NotFound, StoreDamaged
 from canister.methods.prompt_cache import cache_path, remove_with_sidecar
-from canister.quota import CACHE_FOLDER
 from canister.rest_records import Chat, ChatEntry, ChatInput, ChatList
 
 if TYPE_CHECKING:
