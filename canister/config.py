@@ -192,8 +192,8 @@ class Settings(BaseSettings):
     )
     browser_origins: list[str] = Field(
         default=[],
-        description="Web pages that may use the IC interface (/api) from a browser, such as http://localhost:5173; "
-        "* for all. Others are refused with 403.",
+        description="Web pages that may use this server from a browser, over REST with an API key and over the IC "
+        "interface, such as http://localhost:5173; * for all. Others get 403 at /api, and read nothing else.",
     )
     allowed_hosts: list[str] = Field(
         default=[],

@@ -15,6 +15,8 @@
       CanisterNotFound       IC0301                                          3       404
       MethodNotFound         IC0536                                          5       404
       MessageTooLarge        the message is over the ingress limit           4       413
+      UnsupportedEncoding    a body that is compressed in another way        4       415
+      Forbidden              not for this web page, host name or caller      4       403
       InstructionLimit       IC0522                                          5       429
       OutOfCycles            IC0207                                          2       402
       CallerBusy             IC0201: too much of this caller at once         2       429
@@ -115,6 +117,20 @@ class MessageTooLarge(Trap):
     reject_code = 4
     error_code = "message_too_large"
     http_status = 413
+
+
+class UnsupportedEncoding(Trap):
+    reject_code = 4
+    error_code = "unsupported_encoding"
+    http_status = 415
+
+
+class Forbidden(Trap):
+    """What the operator has not opened: to other web pages, under other names, or metrics."""
+
+    reject_code = 4
+    error_code = "forbidden"
+    http_status = 403
 
 
 class InstructionLimit(Trap):

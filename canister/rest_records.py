@@ -1,4 +1,4 @@
-"""Arguments and answers of what only REST offers: texts of a conversation, not calls of the canister's interface.
+"""Arguments and answers of what only REST offers: conversations, models and folders, beside the canister's interface.
 
 They are JSON alone, in the forms that clients of chat models know, and no part of `canister.did`.
 """
@@ -98,3 +98,59 @@ class ChatEntry(Document):
 
 class ChatList(Document):
     chats: list[ChatEntry]
+
+
+# -- models and folders
+
+
+class ModelEntry(Document):
+    """A GGUF file, or all parts of one, as its header tells. problem: why it cannot be loaded; null: nothing known."""
+
+    path: Annotated[str, Field(description="What load_model takes as --model; of a model in parts, the first.")]
+    bytes: Annotated[int, Field(description="Size of the file, or of all parts.")]
+    n_parts: Annotated[int, Field(description="Files that it has.")]
+    is_loaded: bool
+    problem: str | None
+    architecture: Annotated[str, Field(description="Empty where the header cannot be read.")]
+    title: Annotated[str, Field(description="The name that the file gives itself.")]
+    quantization: Annotated[str, Field(description="How the weights are stored, such as Q4_K_M.")]
+    n_params: Annotated[int, Field(description="Weights.")]
+    n_ctx_train: Annotated[int, Field(description="Tokens of the longest conversation; 0: the file does not say.")]
+
+
+class ModelDetails(ModelEntry):
+    files: Annotated[list[str], Field(description="Its files, in order.")]
+    sha256: Annotated[str | None, Field(description="Of the file; null for a model in parts, or if it is not known.")]
+    n_layers: int
+    width: Annotated[int, Field(description="Length of an embedding.")]
+    n_heads: int
+    n_kv_heads: int
+    n_vocab: int
+    kv_bytes_per_token: Annotated[int, Field(description="Of a conversation, with the KV type f16.")]
+    chat_template: Annotated[str, Field(description="Jinja; empty for none.")]
+
+
+class ModelList(Document):
+    models: list[ModelEntry]
+
+
+class Unloaded(Document):
+    """path: the model that was loaded."""
+
+    path: str
+
+
+class FolderEntry(Document):
+    """A file or folder. sha256: hex, where it is known from an upload."""
+
+    name: str
+    path: Annotated[str, Field(description="From the root of stable memory.")]
+    type: Literal["file", "directory"]
+    bytes: Annotated[int, Field(description="0 for a folder.")]
+    modified_ns: Annotated[int, Field(description="Since 1970.")]
+    sha256: str | None
+
+
+class Folder(Document):
+    path: Annotated[str, Field(description="Empty for the root.")]
+    entries: Annotated[list[FolderEntry], Field(description="In the order in which they were made.")]

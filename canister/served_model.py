@@ -162,6 +162,15 @@ class ServedModel:
             self.discard(before)
         log.info("model loaded", canister=self._name, model=engine.info.description, n_ctx=engine.info.n_ctx)
 
+    def drop(self) -> None:
+        """Close the engine, and be as if none was ever loaded. No call may use it."""
+        before, self.engine = self.engine, None
+        self._engine_key = self.cost_model = self.load_error = None
+        self._replaced()
+        if before is not None:
+            self.discard(before)
+        log.info("model unloaded", canister=self._name)
+
     def discard(self, engine: Engine) -> None:
         """Close an engine that is not in use, in the background."""
         self._known.pop(engine, None)

@@ -4,7 +4,8 @@
 - Err, http_status of the kind of error: `{"Err": …}`, whatever status stands in the record
 - reject, http_status of the trap: `{"reject_code", "error_code", "reject_message"}`
 
-A caller who speaks Candid text gets replies in it, with the same statuses; rejects have no Candid form.
+Each ends in a newline, so that a terminal shows it on lines of its own. A caller who speaks Candid text gets replies in
+it, with the same statuses; rejects have no Candid form.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def answer(method: Method, reply: Reply) -> Response:
     if reply.error is not None:
         return error(reply)
     value = _adapter(method.ok).dump_json(reply.value, by_alias=True)
-    content = value if method.err is None else b'{"Ok":' + value + b"}"
+    content = value + b"\n" if method.err is None else b'{"Ok":' + value + b"}\n"
     return Response(content, headers=cost_headers(reply.charge), media_type=JSON)
 
 
@@ -50,7 +51,7 @@ def uploaded(reply: Reply) -> Response:
     if reply.error is not None:
         return error(reply)
     value = _adapter(FileUploadRecord).dump_json(reply.value)
-    return Response(b'{"Ok":' + value + b"}", headers=cost_headers(reply.charge), media_type=JSON)
+    return Response(b'{"Ok":' + value + b"}\n", headers=cost_headers(reply.charge), media_type=JSON)
 
 
 def error(reply: Reply) -> Response:
@@ -61,7 +62,7 @@ def error(reply: Reply) -> Response:
     # A variant has one tag, so the others are left out; a record has all its fields, absent ones as null.
     content = value.model_dump_json(by_alias=True, exclude_none=isinstance(value, Variant))
     status = reply.error.http_status
-    return Response(f'{{"Err":{content}}}', status, {**_retry(status), **cost_headers(reply.charge)}, JSON)
+    return Response(f'{{"Err":{content}}}\n', status, {**_retry(status), **cost_headers(reply.charge)}, JSON)
 
 
 def cost_headers(charge: object) -> dict[str, str]:
@@ -96,7 +97,11 @@ def internal_error(request_id: str) -> Response:
 
 def document(content: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """JSON that is no canister's reply."""
-    return Response(json.dumps(content, ensure_ascii=False), status, headers, JSON)
+    return Response(json_bytes(content), status, headers, JSON)
+
+
+def json_bytes(content: Mapping[str, object]) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def _retry(status: int) -> dict[str, str]:

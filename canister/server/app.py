@@ -1,12 +1,12 @@
 """The HTTP server: one app made of doors, a host behind it, and the way both start and stop.
 
-    request log → browsers → bounds → authentication → routes (health, docs, files, methods) → dispatch
+    request log → browsers → slashes → encodings → bounds → authentication → routes (health, docs, …) → dispatch
 
 A door decides nothing: it turns bytes into an argument and a caller, hands them to dispatch, and turns what comes back
 into bytes. The host does not live and die with the app (no ASGI lifespan): a start that fails is told in one clear line
 before anything is served, and calls are drained before the canisters stop.
 
-No CORS headers are sent, but to web pages that the operator names, for the IC interface (`browsers.py`). Elsewhere
+No CORS headers are sent, but to web pages that the operator names (`browsers.py`). But for the IC interface
 callers are known by their Authorization header alone, which a browser never adds by itself, so a foreign web page
 cannot act for its visitor; and without the headers it cannot even read what an anonymous caller may, from a server on
 the visitor's own machine, by whatever name it calls it.
@@ -30,11 +30,13 @@ from canister import confine, heartbeat, telemetry
 from canister.config import Settings
 from canister.errors import CanisterStopping, Trap
 from canister.host import Host
-from canister.server import answers, conversations, docs_page, files, health, ic_api, openapi, preload, rest
+from canister.server import answers, conversations, docs_page, files, health, ic_api, models, openapi, preload, rest
 from canister.server.auth import Authentication
 from canister.server.bounds import Bounds
 from canister.server.browsers import Browsers
+from canister.server.encodings import Encodings
 from canister.server.listener import Server, bind
+from canister.server.slashes import Slashes
 
 # Calls that a drain has cut short get this long to roll back.
 ROLLBACK_SECONDS = 5.0
@@ -101,11 +103,13 @@ def create_app(host: Host) -> FastAPI:
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.host = host
-    doors = (health, openapi, docs_page, files, conversations, ic_api, rest)
+    doors = (health, openapi, docs_page, files, conversations, models, ic_api, rest)
     app.router.routes.extend(route for door in doors for route in door.routes())
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, host=host)
     app.add_middleware(Bounds, host=host)
+    app.add_middleware(Encodings)
+    app.add_middleware(Slashes)
     app.add_middleware(Browsers, host=host)
     app.add_middleware(RequestLog)
     return app

@@ -5,6 +5,9 @@ who calls such a server by a name that is not known to be its own: the owner of 
 what is then behind it is, for the browser, the page's own server (DNS rebinding). Without that, a browser shows a page
 nothing of another server that does not allow it, and the doors know callers by a header that it never adds by itself.
 
+Pages that the operator names (`browser_origins`) may use all doors: the browser is told so (CORS), and they call with
+an API key like anybody else.
+
 The IC interface needs more. A signed envelope has all that makes its caller, so the IC answers every page: a page can
 make an identity of its own, which is a named caller, and needs no answer to have its updates run. So pages are refused
 there until they are named, also those that say to be of this server: it has none that use the interface. Agents outside
@@ -20,22 +23,30 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from canister.errors import Forbidden
 from canister.host import Host
 from canister.server import answers
 
 SHOWN_CHARACTERS = 100
 LONGEST_NAME = 300  # of the DNS, with a port
 LOCAL = "localhost"
+VERBS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
+EXPOSED = [
+    *("X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-Request-Id", "Retry-After"),
+    *("Accept-Ranges", "Content-Range", "ETag"),
+]
 
 
 class Browsers:
-    """ASGI middleware: 403 for hosts that are not ours, CORS for `/api` and the pages of `browser_origins`, 403 for
-    those of others."""
+    """ASGI middleware: 403 for hosts that are not ours, CORS for the pages of `browser_origins`; for other pages 403 at
+    `/api`, and elsewhere when they ask whether they may."""
 
     def __init__(self, app: ASGIApp, host: Host) -> None:
         self._app = app
         self._origins = host.settings.browser_origins
-        self._with_cors = CORSMiddleware(app, self._origins, allow_methods=["GET", "POST"], allow_headers=["*"])
+        self._with_cors = CORSMiddleware(
+            app, self._origins, allow_methods=VERBS, allow_headers=["*"], expose_headers=EXPOSED
+        )
         names = frozenset(name.lower() for name in host.settings.allowed_hosts)
         # Elsewhere than on its own machine anybody reaches a server anyway, by names that it does not know.
         self._looks_at_names = "*" not in names and (bool(names) or _is_local(host.settings.host))
@@ -46,13 +57,20 @@ class Browsers:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             name = headers.get("host", "")  # only HTTP/1.0 knows requests without one, and browsers do not
-            origin = headers.get("origin") if scope["path"].startswith("/api/") else None
+            origin = headers.get("origin")
             if self._looks_at_names and name and not self._is_ours(name[:LONGEST_NAME]):
-                app = answers.document({"error": _other_host(name)}, 403)
+                app = answers.reject(Forbidden(_other_host(name)))
             elif origin is not None:
-                is_named = "*" in self._origins or origin in self._origins
-                app = self._with_cors if is_named else answers.document({"error": _other_page(origin)}, 403)
+                if "*" in self._origins or origin in self._origins:
+                    app = self._with_cors
+                elif scope["path"].startswith("/api/") or _asks_first(scope, headers):
+                    app = answers.reject(Forbidden(_other_page(origin)))
         await app(scope, receive, send)
+
+
+def _asks_first(scope: Scope, headers: Headers) -> bool:
+    """Is this a browser that asks whether a page may send what it wants to?"""
+    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
 
 
 def _is_ours(header: str, names: frozenset[str]) -> bool:

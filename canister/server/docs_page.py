@@ -6,13 +6,14 @@ nobody else. Addresses in the page are relative, so that a proxy may put the ser
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import fastapi_offline  # has the files of Swagger UI; nothing else of it is used
 from fastapi import Request, Response
-from fastapi.responses import FileResponse
 from starlette.routing import Route
 
+from canister.server.encodings import compressible
 from canister.server.verbs import page
 
 HEADERS = {
@@ -53,7 +54,7 @@ SwaggerUIBundle({
 
 def routes() -> list[Route]:
     files = [page(f"/docs/{name}", _library_file) for name in _LIBRARY]
-    return [page("/docs", _page), page("/docs/start.js", _script), *files]
+    return [page("/docs", _page), page("/docs/start.js", _script), page("/favicon.ico", _icon), *files]
 
 
 async def _page(_request: Request) -> Response:
@@ -66,4 +67,13 @@ async def _script(_request: Request) -> Response:
 
 async def _library_file(request: Request) -> Response:
     name = request.url.path.rpartition("/")[2]
-    return FileResponse(_FOLDER / name, headers=HEADERS, media_type=_LIBRARY[name])
+    return await compressible(request, _library(name), HEADERS, _LIBRARY[name])
+
+
+async def _icon(request: Request) -> Response:
+    return Response(_library("favicon.png"), headers=HEADERS, media_type="image/png")
+
+
+@cache
+def _library(name: str) -> bytes:
+    return (_FOLDER / name).read_bytes()

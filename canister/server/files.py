@@ -1,6 +1,7 @@
 """Files as plain bytes: `PUT` and `GET /canisters/{name or id}/files/{path}`, for what is too large for base64 chunks.
 
-Same rules, same metadata as `file_upload_chunk` and `file_download_chunk`; a file is never held in memory.
+Same rules, same metadata as `file_upload_chunk` and `file_download_chunk`; a file is never held in memory. `DELETE` is
+`filesystem_remove`, and a path that ends with a slash, or is empty, is a folder: `GET` lists it.
 Ranges follow RFC 9110, section 14: one range is served, several or an unreadable one give the whole file.
 """
 
@@ -20,17 +21,19 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from canister import dispatch, telemetry
+from canister.dispatch import rest_only
 from canister.errors import BadArgument, Cancelled
 from canister.host import Host
-from canister.server import answers
+from canister.server import answers, resources
 from canister.server.auth import caller
-from canister.server.verbs import ANY_VERB
+from canister.server.verbs import ANY_VERB, READ_VERBS
 
 if TYPE_CHECKING:
     from canister.canister import Canister
     from canister.methods.files import FileStream
 
-VERBS = "GET, HEAD, PUT"
+VERBS = "GET, HEAD, PUT, DELETE"
+FOLDER_VERBS = {"GET": rest_only.LIST_FOLDER, "DELETE": rest_only.REMOVE_FILE}
 
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 _RANGE = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})", re.IGNORECASE)
@@ -38,15 +41,23 @@ _OFFSET = re.compile(r"[0-9]{1,19}")
 
 
 def routes() -> list[Route]:
-    return [Route("/canisters/{canister}/files/{path:any}", file, methods=ANY_VERB)]
+    return [
+        Route("/canisters/{canister}/files", file, methods=ANY_VERB),
+        Route("/canisters/{canister}/files/{path:any}", file, methods=ANY_VERB),
+    ]
 
 
 async def file(request: Request) -> Response:
-    """Upload or download one file."""
+    """Upload, download or remove one file, or list a folder."""
     host: Host = request.app.state.host
     canister = host.find(request.path_params["canister"])
     if request.method not in VERBS.split(", "):
         return answers.wrong_verb(f"a file is read with GET and written with PUT, not {request.method}", VERBS)
+    path = path_of(request)
+    is_folder = path == "" or path.endswith("/")
+    if request.method == "DELETE" or (is_folder and request.method in READ_VERBS):
+        request.path_params["path"] = path
+        return await resources.answer(FOLDER_VERBS, {}, request)
     with telemetry.counted(canister.name, f"{'PUT' if request.method == 'PUT' else 'GET'} file") as outcome:
         response = await (upload if request.method == "PUT" else download)(request, canister)
         outcome.is_ok = response.status_code < 400
@@ -203,7 +214,7 @@ class _FileResponse(StreamingResponse):
 def path_of(request: Request) -> str:
     """The path behind `/files/`, percent-decoded once; whether it may be used is for the store to say."""
     raw: bytes = request.scope["raw_path"]
-    encoded = raw.partition(b"?")[0].split(b"/", 4)[4]
+    encoded = b"".join(raw.partition(b"?")[0].split(b"/", 4)[4:])
     try:
         return unquote_to_bytes(encoded).decode()
     except UnicodeDecodeError:

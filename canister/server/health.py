@@ -8,17 +8,20 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister import dispatch, telemetry
+from canister.dispatch import rest_only
+from canister.errors import Forbidden
 from canister.host import Host
-from canister.server import answers
+from canister.server import answers, resources
 from canister.server.auth import caller
-from canister.server.verbs import page
+from canister.server.verbs import ANY_VERB, READ_VERBS, page
 
 WITHHELD = "its model is not loaded; its controllers are told why"
 METRICS_CLOSED = (
     "metrics are for the controllers: send 'Authorization: Bearer <API key>' of one, such as that in the server's "
     "controller.key, or start the server with --metrics everybody"
 )
-QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
+QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
+ROBOTS = "User-agent: *\nDisallow: /\n"
 
 
 def routes() -> list[Route]:
@@ -27,8 +30,10 @@ def routes() -> list[Route]:
         page("/healthz", healthz),
         page("/readyz", readyz),
         page("/metrics", metrics),
+        page("/robots.txt", robots),
         page("/canisters", canisters),
-        page("/canisters/{canister}/engine", engine),
+        page("/canisters/{canister}", canister),
+        Route("/canisters/{canister}/engine", engine, methods=ANY_VERB),
     ]
 
 
@@ -75,9 +80,14 @@ async def metrics(request: Request) -> Response:
     host: Host = request.app.state.host
     asks = caller(request)
     if host.settings.metrics != "everybody" and not all(asks in canister.controllers for canister in host.canisters):
-        return answers.document({"error": METRICS_CLOSED}, 403)
+        raise Forbidden(METRICS_CLOSED)
     observed = dispatch.observe(host)
     return Response(telemetry.metrics_text(observed), media_type=telemetry.METRICS_CONTENT_TYPE)
+
+
+async def robots(request: Request) -> Response:
+    """Nothing here is for search engines."""
+    return Response(ROBOTS, media_type="text/plain")
 
 
 async def canisters(request: Request) -> Response:
@@ -85,8 +95,19 @@ async def canisters(request: Request) -> Response:
     return answers.document({"canisters": dispatch.inspect(request.app.state.host)})
 
 
+async def canister(request: Request) -> Response:
+    """One canister of this server."""
+    host: Host = request.app.state.host
+    return answers.document(host.find(request.path_params["canister"]).summary())
+
+
 async def engine(request: Request) -> Response:
-    """How a canister's model is run, and what its engine is doing. For controllers and admins."""
+    """How a canister's model is run, and what its engine is doing; DELETE unloads it. For controllers and admins."""
+    if request.method == "DELETE":
+        return await resources.answer({"DELETE": rest_only.UNLOAD_MODEL}, {}, request)
+    if request.method not in READ_VERBS:
+        told = f"{request.url.path} is read with GET, and DELETE unloads the model, not {request.method}"
+        return answers.wrong_verb(told, ", ".join((*READ_VERBS, "DELETE")))
     host: Host = request.app.state.host
     reply = await dispatch.inspect_engine(host.find(request.path_params["canister"]), caller(request))
     if reply.error is not None:

@@ -16,6 +16,7 @@ from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
 from canister.records import FileDownloadRecord, FileUploadRecord
 from canister.server import answers, conversation_docs
+from canister.server.encodings import compressible
 from canister.server.examples import EXAMPLES
 from canister.server.verbs import page
 
@@ -67,8 +68,13 @@ def routes() -> list[Route]:
     return [page("/openapi.json", _json)]
 
 
-async def _json(_request: Request) -> Response:
-    return answers.document(document())
+async def _json(request: Request) -> Response:
+    return await compressible(request, _document_bytes(), {}, answers.JSON)
+
+
+@functools.cache
+def _document_bytes() -> bytes:
+    return answers.json_bytes(document())
 
 
 @functools.cache

@@ -13,6 +13,7 @@ import difflib
 import functools
 import json
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -37,6 +38,8 @@ def routes() -> list[Route]:
     """To be put behind all other routes: the last one answers whatever path is left."""
     return [
         Route("/canisters/{canister}/{method}", call_method, methods=ANY_VERB),
+        Route("/v1", no_openai_route, methods=ANY_VERB),
+        Route("/v1/{path:any}", no_openai_route, methods=ANY_VERB),
         Route("/{method}", call_method, methods=ANY_VERB),
         Route("/{path:any}", no_such_path, methods=ANY_VERB),
     ]
@@ -62,6 +65,16 @@ async def call_method(request: Request) -> Response:
         )
         outcome.is_ok = reply.error is None
         return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
+
+
+async def no_openai_route(request: Request) -> Response:
+    """404 for what OpenAI's clients ask for."""
+    host: Host = request.app.state.host
+    example = json.dumps({"args": ["-p", "Hello", "-n", "16"]})
+    raise MethodNotFound(
+        f"There is nothing at {request.url.path[:SHOWN_CHARACTERS]!r}: OpenAI's routes are not part of this version. "
+        f"Call POST /canisters/{host.default.name}/run_update with a body such as {example}; GET /docs lists the rest."
+    )
 
 
 async def no_such_path(request: Request) -> Response:
@@ -170,5 +183,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 async def _until_gone(request: Request) -> None:
     # What is left of a body that nobody wants comes first; it is dropped.
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    while True:
+        with suppress(BadArgument):  # of what does not decode
+            if (await request.receive())["type"] == "http.disconnect":
+                return

@@ -30,6 +30,54 @@ async def test_the_list_of_canisters(anonymous: httpx.AsyncClient, host: Host) -
     assert all(entry["status"] == "running" for entry in listed)
 
 
+async def test_one_canister(anonymous: httpx.AsyncClient, host: Host) -> None:
+    listed = (await anonymous.get("/canisters")).json()["canisters"]
+    for entry in listed:
+        for name in (entry["name"], entry["id"]):
+            assert (await anonymous.get(f"/canisters/{name}")).json() == entry
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/docs/", "/docs"),
+        ("/docs///", "/docs"),
+        ("/canisters/", "/canisters"),
+        ("/canisters/llama_cpp/", "/canisters/llama_cpp"),
+        ("/canisters/llama_cpp/health/", "/canisters/llama_cpp/health"),
+        ("/health/?a=b%20c", "/health?a=b%20c"),
+        ("/a%2Fb/", "/a%2Fb"),
+    ],
+)
+async def test_a_slash_too_many_leads_to_the_page(anonymous: httpx.AsyncClient, path: str, to: str) -> None:
+    response = await anonymous.get(path)
+    assert response.status_code == 308
+    assert not response.headers["location"].startswith(("/", "http")), "it leads out of the prefix of a proxy"
+    assert response.next_request is not None
+    assert response.next_request.url.raw_path.decode() == to
+
+
+async def test_a_slash_too_many_does_not_matter_to_calls(
+    anonymous: httpx.AsyncClient, controller: httpx.AsyncClient
+) -> None:
+    assert (await anonymous.post("/canisters/llama_cpp/health/")).json() == {"Ok": {"status_code": 200}}
+    response = await controller.post("/get_access/", json={})
+    assert response.status_code == 200
+    # Of files it means a folder, and in the path itself it is as it was.
+    assert (await controller.get("/canisters/llama_cpp/files/x/")).status_code == 404
+    assert (await anonymous.get("/")).status_code == 200
+
+
+async def test_what_browsers_and_robots_ask_for_by_themselves(
+    anonymous: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    icon = await anonymous.get("/favicon.ico")
+    assert (icon.status_code, icon.headers["content-type"]) == (200, "image/png")
+    assert icon.content.startswith(b"\x89PNG")
+    assert (await anonymous.get("/robots.txt")).text == "User-agent: *\nDisallow: /\n"
+    assert {"/favicon.ico", "/robots.txt"} <= health.QUIET
+
+
 async def test_the_engine_of_a_canister(anonymous: httpx.AsyncClient, controller: httpx.AsyncClient) -> None:
     told = await controller.get("/canisters/second/engine")
     assert told.status_code == 200
@@ -112,7 +160,8 @@ async def test_metrics_are_for_controllers(
 ) -> None:
     refused = await anonymous.get("/metrics")
     assert refused.status_code == 403
-    assert "--metrics everybody" in refused.json()["error"]
+    assert refused.json()["error_code"] == "forbidden"
+    assert "--metrics everybody" in refused.json()["reject_message"]
     assert "canister_" not in refused.text
     assert (await controller.get("/metrics")).status_code == 200
     monkeypatch.setattr(host, "settings", host.settings.model_copy(update={"metrics": "everybody"}))

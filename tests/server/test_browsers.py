@@ -22,6 +22,7 @@ PAGE = "https://app.example"
 OURS = "http://127.0.0.1:8000"
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
 ALLOWED = "access-control-allow-origin"
+TOKENS = {"max_tokens_update": 0, "max_tokens_query": 0}
 
 
 @asynccontextmanager
@@ -56,7 +57,7 @@ async def test_a_page_that_is_not_named_is_refused(tmp_path: Path, named: tuple[
             for content_type in ("application/cbor", "text/plain"):  # a browser sends the second without a preflight
                 response = await update_from(door, origin, content_type)
                 assert (response.status_code, response.headers.get(ALLOWED)) == (403, None), origin
-                assert "--browser-origins" in response.json()["error"]
+                assert "--browser-origins" in response.json()["reject_message"]
 
 
 @pytest.mark.parametrize(("named", "allowed"), [(PAGE, PAGE), ("*", "*")])
@@ -76,12 +77,55 @@ async def test_a_page_that_is_named_calls_and_reads(tmp_path: Path, named: str, 
         assert (wrong.status_code, wrong.headers[ALLOWED]) == (400, allowed)
 
 
-async def test_other_doors_send_no_cors_headers(tmp_path: Path) -> None:
-    async with door_for(tmp_path, "*") as door:
-        for path in ("/health", "/openapi.json", "/canisters/llama_cpp/files/x"):
-            response = await door.http.get(path, headers={"Origin": PAGE})
-            assert not [name for name in response.headers if name.startswith("access-control")]
-            assert (await door.http.options(path, headers={"Origin": PAGE, **PREFLIGHT})).status_code == 405
+REST_PREFLIGHT = {
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type",
+}
+
+
+async def test_a_page_that_is_named_uses_rest(tmp_path: Path) -> None:
+    """With a key of its own: the browser asks first, may send it, and may read what the call took."""
+    async with door_for(tmp_path, PAGE) as door:
+        key = door.host.key_path.read_text().strip()
+        page = {"Origin": PAGE, "Authorization": f"Bearer {key}"}
+        for path, verb in (
+            ("/canisters/llama_cpp/set_max_tokens", "POST"),
+            ("/canisters/llama_cpp/files/x", "PUT"),
+            ("/canisters/llama_cpp/files/x", "DELETE"),
+            ("/run_query", "POST"),
+        ):
+            asks = {"Origin": PAGE, **REST_PREFLIGHT, "Access-Control-Request-Method": verb}
+            preflight = await door.http.options(path, headers=asks)
+            assert (preflight.status_code, preflight.headers[ALLOWED]) == (200, PAGE)
+            assert verb in preflight.headers["access-control-allow-methods"]
+            assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+        called = await door.http.post("/set_max_tokens", json=TOKENS, headers=page)
+        assert (called.status_code, called.headers[ALLOWED]) == (200, PAGE)
+        assert "X-IC-Instructions" in called.headers["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in called.headers
+        # What is wrong is for the page to read, too.
+        for headers in ({"Origin": PAGE, "Authorization": "Bearer x"}, {"Origin": PAGE}):
+            wrong = await door.http.post("/set_max_tokens", json=TOKENS, headers=headers)
+            assert (wrong.status_code, wrong.headers[ALLOWED]) == (401, PAGE)
+
+
+@pytest.mark.parametrize("named", [(), (PAGE,)])
+async def test_a_page_that_is_not_named_reads_nothing_of_rest(tmp_path: Path, named: tuple[str, ...]) -> None:
+    async with door_for(tmp_path, *named) as door:
+        for origin in ("http://app.example", "null", f"{PAGE}.evil.example"):
+            for path in ("/health", "/openapi.json", "/canisters/llama_cpp/files/x"):
+                response = await door.http.get(path, headers={"Origin": origin})
+                assert not [name for name in response.headers if name.startswith("access-control")]
+                asked = await door.http.options(path, headers={"Origin": origin, **REST_PREFLIGHT})
+                assert asked.status_code == 403
+                assert "--browser-origins" in asked.json()["reject_message"]
+                assert not [name for name in asked.headers if name.startswith("access-control")]
+
+
+async def test_our_own_pages_need_not_be_named(tmp_path: Path) -> None:
+    """As /docs, whose browser sends an Origin with what it posts to its own server."""
+    async with door_for(tmp_path) as door:
+        assert (await door.http.post("/health", headers={"Origin": OURS})).status_code == 200
 
 
 OWN_HOSTS = ["localhost", "LOCALHOST:8000", "qoctq-giaaa-aaaaa-aaaea-cai.localhost:8000", "127.0.0.1", "[::1]:8000"]

@@ -105,10 +105,10 @@ async def test_who_may(anonymous: httpx.AsyncClient, stored: httpx.AsyncClient) 
 
 
 async def test_verbs(controller: httpx.AsyncClient) -> None:
-    for verb in ("POST", "DELETE", "PATCH"):
+    for verb in ("POST", "PATCH"):
         response = await controller.request(verb, URL + "f")
         assert response.status_code == 405
-        assert response.headers["allow"] == "GET, HEAD, PUT"
+        assert response.headers["allow"] == "GET, HEAD, PUT, DELETE"
         assert "reject_message" in response.json()
 
 
@@ -246,8 +246,41 @@ async def test_a_path_that_is_not_utf_8(controller: httpx.AsyncClient) -> None:
     assert "not UTF-8" in response.json()["reject_message"]
 
 
-@pytest.mark.parametrize("path", ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "%2Fetc/passwd", "", "a%00b", "x" * 300, "a%5Cb%0a"])
+@pytest.mark.parametrize("path", ["%2e%2e/x", "a/%2e%2e/%2e%2e/x", "%2Fetc/passwd", "a%00b", "x" * 300, "a%5Cb%0a"])
 async def test_paths_that_lead_outside(controller: httpx.AsyncClient, path: str) -> None:
     for response in (await controller.put(URL + path, content=b"1"), await controller.get(URL + path)):
         assert response.status_code in (400, 404), response.text
         assert response.json()["Err"]["Other"]
+
+
+async def test_a_folder_is_listed(controller: httpx.AsyncClient, anonymous: httpx.AsyncClient) -> None:
+    for path in ("list/a.bin", "list/sub/b.bin"):
+        assert (await controller.put(URL + path, content=DATA)).status_code == 200
+    listed = (await controller.get(URL + "list/")).json()
+    assert listed["path"] == "list"
+    file, folder = listed["entries"]
+    assert (file["name"], file["path"], file["type"], file["bytes"]) == ("a.bin", "list/a.bin", "file", len(DATA))
+    assert file["sha256"] == hashlib.sha256(DATA).hexdigest()
+    assert file["modified_ns"] > 1_700_000_000_000_000_000
+    assert (folder["name"], folder["type"], folder["bytes"], folder["sha256"]) == ("sub", "directory", 0, None)
+    for root in (URL, URL.rstrip("/")):
+        assert "list" in [entry["name"] for entry in (await controller.get(root)).json()["entries"]]
+    assert (await controller.head(URL + "list/")).status_code == 200
+    missing = await controller.get(URL + "nowhere/")
+    assert (missing.status_code, missing.json()) == (404, {"Err": {"Other": "there is no folder 'nowhere/'"}})
+    assert (await controller.get(URL + "list/a.bin/")).status_code == 404
+    assert (await anonymous.get(URL + "list/")).json() == {"Err": {"Other": "Access Denied"}}
+    assert (await controller.put(URL + "list/", content=DATA)).status_code == 409
+
+
+async def test_a_file_is_removed(controller: httpx.AsyncClient, anonymous: httpx.AsyncClient) -> None:
+    assert (await controller.put(URL + "gone/a.bin", content=DATA)).status_code == 200
+    assert (await anonymous.delete(URL + "gone/a.bin")).status_code == 401
+    full = await controller.delete(URL + "gone/")
+    assert (full.status_code, "gone" in full.json()["Err"]["Other"]) == (409, True)
+    removed = await controller.delete(URL + "gone/a.bin")
+    assert (removed.status_code, removed.json()["removed"], removed.json()["filename"]) == (200, True, "gone/a.bin")
+    assert (await controller.get(URL + "gone/a.bin")).status_code == 404
+    assert (await controller.delete(URL + "gone/a.bin")).json() == {"Err": {"Other": "there is no file 'gone/a.bin'"}}
+    assert (await controller.delete(URL + "gone")).status_code == 200
+    assert (await controller.delete(URL + "%2e%2e/x")).status_code == 400

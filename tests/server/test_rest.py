@@ -146,11 +146,35 @@ async def test_unknown_names_are_told_the_nearest(anonymous: httpx.AsyncClient, 
     is_reject(await anonymous.post("/canisters/xyz/health"), 404, "llama_cpp, second")
     is_reject(await anonymous.post("/canisters/llama_cpp/heath"), 404, "health")
     is_reject(await anonymous.post("/llama_cpp/run_update"), 404, "POST /canisters/llama_cpp/run_update")
-    is_reject(await anonymous.get("/canisters/llama_cpp"), 404, "/docs")
+    is_reject(await anonymous.get("/canisters/llama_cp"), 404, "Did you mean 'llama_cpp'?")
     is_reject(await anonymous.get("/a/b/c/d?x=1"), 404, "'/a/b/c/d'", "/docs")
-    is_reject(await anonymous.get("/health/"), 404, "health")
     is_reject(await anonymous.get("/" + "x" * 5000), 404)
     is_reject(await anonymous.get("/a%0Ab/c%0A/d"), 404, "/docs")
+
+
+@pytest.mark.parametrize(("verb", "path"), [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/v1/")])
+async def test_what_openai_clients_ask_for_is_told_to_be_missing(
+    anonymous: httpx.AsyncClient, verb: str, path: str
+) -> None:
+    response = await anonymous.request(verb, path, follow_redirects=True)
+    is_reject(response, 404, "OpenAI's routes are not part of this version", "POST /canisters/llama_cpp/run_update")
+    assert "Did you mean" not in response.text
+
+
+async def test_json_ends_in_a_newline(anonymous: httpx.AsyncClient, controller: httpx.AsyncClient) -> None:
+    """What curl prints does not glue the prompt to it."""
+    for client, path in (
+        (anonymous, "/health"),
+        (anonymous, "/whoami"),
+        (anonymous, "/"),
+        (anonymous, "/openapi.json"),
+        (anonymous, "/get_access"),
+        (anonymous, "/nothing"),
+        (anonymous, "/metrics"),
+        (controller, "/canisters/llama_cpp/engine"),
+        (controller, "/canisters/llama_cpp/files/"),
+    ):
+        assert (await client.get(path)).text.endswith("}\n" if path != "/whoami" else '"\n')
 
 
 async def test_only_queries_without_argument_answer_get(controller: httpx.AsyncClient) -> None:

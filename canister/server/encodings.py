@@ -1,0 +1,103 @@
+"""Bodies that come compressed, and answers that go compressed.
+
+A body with `Content-Encoding: gzip` is decoded before anybody counts or reads it, a piece at a time, so that what is
+held is bounded by what it becomes and not by what was sent. Other encodings are refused, and so are those of files,
+which are stored as they are sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import zlib
+from functools import lru_cache
+
+from fastapi import Request, Response
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from canister.errors import BadArgument, UnsupportedEncoding
+from canister.server.answers import reject
+
+PIECE_BYTES = 65_536
+SMALLEST_BYTES = 1024  # of an answer that is worth it
+_GZIP = zlib.MAX_WBITS + 16
+
+
+class Encodings:
+    """ASGI middleware: bodies are handed on as they were before gzip; 415 for what is not known."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            given = ", ".join(Headers(scope=scope).getlist("content-encoding")).strip().lower()
+            is_stream = scope["method"] == "PUT"
+            if given == "gzip" and not is_stream:
+                receive = _Decoded(receive).receive
+            elif given not in ("", "identity"):
+                response = reject(UnsupportedEncoding(_refusal(given, is_stream)))
+                response.headers["Accept-Encoding"] = "identity" if is_stream else "gzip"
+                await response(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _refusal(given: str, is_stream: bool) -> str:
+    if is_stream:
+        return "what is put is stored as it is sent: leave out Content-Encoding"
+    return f"bodies are taken as they are or in gzip, not in {given[:40]!r}: leave out Content-Encoding"
+
+
+class _Decoded:
+    """`receive` of ASGI, whose bodies are decoded. Raises BadArgument when they are no gzip."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._decoder = zlib.decompressobj(_GZIP)
+        self._waiting = b""  # what came and is not decoded yet
+        self._has_come = self._is_told = False  # all of the body: from the client, to the app
+        self._is_empty = True
+
+    async def receive(self) -> Message:
+        while not (self._waiting or self._has_come):
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            self._waiting, self._has_come = message.get("body", b""), not message.get("more_body", False)
+        if self._is_told:
+            return await self._receive()
+        piece = self._next_piece() if self._waiting else b""
+        self._is_told = self._has_come and not self._waiting
+        if self._is_told and not (self._decoder.eof or self._is_empty):
+            raise BadArgument("the body ends before its gzip stream does")
+        return {"type": "http.request", "body": piece, "more_body": not self._is_told}
+
+    def _next_piece(self) -> bytes:
+        given, self._waiting, self._is_empty = self._waiting, b"", False
+        try:
+            piece = self._decoder.decompress(given, PIECE_BYTES)
+        except zlib.error:
+            raise BadArgument("the body is not gzip, as its Content-Encoding says") from None
+        if self._decoder.unused_data:
+            raise BadArgument("the body goes on after its gzip stream")
+        self._waiting = self._decoder.unconsumed_tail
+        return piece
+
+
+async def compressible(
+    request: Request, content: bytes, headers: dict[str, str], media_type: str, status: int = 200
+) -> Response:
+    """An answer that is always the same, in gzip for whoever takes that."""
+    headers = {**headers, "Vary": "Accept-Encoding"}
+    accepted = {part.strip().lower() for part in request.headers.get("accept-encoding", "").split(",")}
+    if "gzip" in accepted and len(content) >= SMALLEST_BYTES:
+        headers["Content-Encoding"] = "gzip"
+        content = await asyncio.to_thread(_compressed, content)
+    return Response(content, status, headers, media_type)
+
+
+@lru_cache(maxsize=16)
+def _compressed(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)

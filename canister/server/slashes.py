@@ -1,0 +1,39 @@
+"""A slash too many at the end of a path: readers are led to the path without it, for others it is not there.
+
+In paths of files it means a folder, and of the IC interface no path has one.
+"""
+
+from __future__ import annotations
+
+import re
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_KEPT = re.compile(r"/api/|/canisters/[^/]*/files/")
+
+
+class Slashes:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http" and scope["path"].endswith("/"):
+            raw: bytes = scope["raw_path"].partition(b"?")[0]
+            path, shorter = scope["path"].rstrip("/"), raw.rstrip(b"/")
+            if path and shorter and not _KEPT.match(scope["path"]):
+                if scope["method"] in ("GET", "HEAD"):
+                    app = Response(status_code=308, headers={"Location": _relative(scope, raw, shorter)})
+                else:
+                    scope = {**scope, "path": path, "raw_path": shorter}
+        await app(scope, receive, send)
+
+
+def _relative(scope: Scope, raw: bytes, shorter: bytes) -> str:
+    """From the path with slashes to the one without, so that a proxy may put the server under a prefix."""
+    up = "../" * (len(raw) - len(shorter))
+    query: bytes = scope["query_string"]
+    return up + shorter.rpartition(b"/")[2].decode("ascii") + (f"?{query.decode('ascii')}" if query else "")
