@@ -53,6 +53,7 @@ Sender = Identity | Delegated | None
 Door = Literal["call", "query", "read_state"]
 
 _VERSIONS: dict[Door, str] = {"call": "v4", "query": "v3", "read_state": "v3"}
+_POLLED_CALL = "v2"  # answered before the call has ended
 
 
 class CertificateError(ProtocolError):
@@ -130,6 +131,19 @@ class Agent:
         answer = self._query(content, _effective(canister_id, effective_id))
         return await self._in_time(answer, method, timeout_seconds)
 
+    async def submit(self, canister_id: bytes, method: str, arg: bytes) -> bytes:
+        """Send an update without waiting for its end; gives the id of the request. Raises ClientError."""
+        content = _message("call", canister_id, method, arg)
+        document, request_id = await self._send("call", content, canister_id, version=_POLLED_CALL)
+        if document.get("status") == "non_replicated_rejection":
+            raise _rejected(document)
+        return request_id
+
+    async def reply_to(self, request_id: bytes, effective_id: bytes, *, timeout_seconds: float | None = None) -> bytes:
+        """Wait for the reply to an update that was submitted. Raises ClientError."""
+        answer = self._polled({}, request_id, effective_id)
+        return await self._in_time(answer, f"request 0x{request_id.hex()}", timeout_seconds)
+
     async def read_state(self, effective_id: bytes, paths: Sequence[Sequence[bytes]]) -> hash_tree.Tree:
         """What a certificate says of these paths. Raises ClientError."""
         content: dict[str, Encodable] = {"request_type": "read_state", "paths": [list(path) for path in paths]}
@@ -176,6 +190,10 @@ class Agent:
 
     async def _update(self, content: Mapping[str, Encodable], effective_id: bytes) -> bytes:
         document, request_id = await self._send("call", content, effective_id)
+        return await self._polled(document, request_id, effective_id)
+
+    async def _polled(self, document: dict[Any, Any], request_id: bytes, effective_id: bytes) -> bytes:
+        """The reply to an update, first looked for in what is there, then asked for again and again."""
         pause_seconds = FIRST_POLL_SECONDS
         path = [b"request_status", request_id]
         while True:
@@ -201,12 +219,12 @@ class Agent:
         raise ProtocolError(f"{self.url} answered a query with {document!r:.200}")
 
     async def _send(
-        self, door: Door, content: Mapping[str, Encodable], effective_id: bytes
+        self, door: Door, content: Mapping[str, Encodable], effective_id: bytes, *, version: str | None = None
     ) -> tuple[dict[Any, Any], bytes]:
         """What the server answered, {} while it has no answer yet; and the id of the request."""
         expiry_ns = time.time_ns() + EXPIRY_SECONDS * 10**9
         body, request_id = envelope.seal({**content, "ingress_expiry": expiry_ns}, self._sender)
-        path = f"/api/{_VERSIONS[door]}/canister/{principal.to_text(effective_id)}/{door}"
+        path = f"/api/{version or _VERSIONS[door]}/canister/{principal.to_text(effective_id)}/{door}"
         response = await self._request("POST", path, body)
         return ({} if response.status_code == httpx.codes.ACCEPTED else _document(response)), request_id
 

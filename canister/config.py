@@ -18,6 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+INTERFACE_VERSION = "0.16"  # of llama_cpp_canister, whose interface this is
 DEFAULT_CANISTER = "llama_cpp"
 DEFAULT_PORT = 8000
 UPDATE_LIMIT = 40_000_000_000

@@ -55,6 +55,13 @@ class FolderLock:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode("ascii"), 0)
         self._descriptor = descriptor
 
+    def holder(self) -> int | None:
+        """The process that holds it, None if none does."""
+        if not self.is_held():
+            return None
+        text = self._path.read_text(encoding="ascii", errors="replace").strip()
+        return int(text) if text.isdecimal() else None
+
     def is_held(self) -> bool:
         """Does another process hold it?"""
         try:

@@ -185,6 +185,10 @@ def _answer(method: Method, value: Any) -> Answer:
     return Answer(_checked(method.err if is_err else method.ok, [payload]), is_err)
 
 
+def wanted(method: Method) -> str:
+    """The types of a method's argument, as a person writes them."""
+    return f"({', '.join(map(to_text, _arg_types(method)))})"
+
+
 def _bad_argument(method: Method, error: CandidError) -> BadArgument:
-    wanted = ", ".join(map(to_text, _arg_types(method)))
-    return BadArgument(f"failed to decode call arguments: {error}; {method.name} takes ({wanted})")
+    return BadArgument(f"failed to decode call arguments: {error}; {method.name} takes {wanted(method)}")

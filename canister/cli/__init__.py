@@ -1,18 +1,24 @@
 """The `canister` command: the server, calls, files, settings, keys and identities, estimates.
 
 A command imports what it works with when it runs: `canister --help` is quick, and loads no llama.cpp, SQLAlchemy or
-FastAPI. Exit codes: 0 done, 1 refused or failed, 2 wrong usage. Answers go to stdout, all else to stderr.
+FastAPI. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 141 when the reader of the output left. Answers go to
+stdout, all else to stderr.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from canister.cli import (
+    about,
     backup,
     bench,
     call,
@@ -22,6 +28,8 @@ from canister.cli import (
     estimate,
     files,
     fit,
+    foreign,
+    habits,
     identity,
     keys,
     manage,
@@ -30,7 +38,31 @@ from canister.cli import (
     serve,
 )
 
+READER_LEFT = 141  # as a shell tells of a command that SIGPIPE ended
+
+
+class CommandLine(TyperGroup):
+    """Ends as `head` wants it when the reader of the output has left; typer would end with 1 as after an error."""
+
+    def make_context(self, *args: Any, **named: Any) -> Any:
+        with _until_the_reader_leaves():
+            return super().make_context(*args, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _until_the_reader_leaves():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _until_the_reader_leaves() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise SystemExit(READER_LEFT) from None
+
+
 app = typer.Typer(
+    cls=CommandLine,
     help="A server that behaves as an Internet Computer canister running llama.cpp.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -54,6 +86,8 @@ app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
+app.command()(about.key)
+app.command()(about.version)
 app.add_typer(keys.api_key_app, name="api-key")
 app.add_typer(identity.app, name="identity")
 app.add_typer(manage.settings_app, name="settings")
@@ -61,28 +95,51 @@ app.add_typer(manage.ledger_app, name="ledger", hidden=True)
 app.add_typer(network.app, name="network")
 
 
+foreign.add_commands(app)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=about.version_option, is_eager=True, help="Print versions and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    sys.exit(_flushed(_run(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit code."""
+    command = get_command(app)
+    assert isinstance(command, TyperGroup)
     try:
-        app(args=_own(sys.argv[1:] if arguments is None else arguments), prog_name="canister")
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        command.main(args=habits.translated(command, arguments), prog_name="canister")
+    except typer.BadParameter as error:  # of what stands in front of a command
+        print(f"canister: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
     except Exception as error:
         if not isinstance(error, _explained()):
             raise
         print(f"canister: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
 
 
-def _own(arguments: Sequence[str]) -> list[str]:
-    """A command line without what only dfx and icp need: after `alias dfx=canister` their lines work as they stand."""
-    own = list(arguments)
-    while len(own) > 1 and own[0].startswith(("-q", "-v", "--quiet", "--verbose")):
-        own.pop(0)
-    if own[:1] == ["canister"] and len(own) > 1:
-        own.pop(0)
-    return own
+def _flushed(code: int) -> int:
+    """Write what is still to be written; the reader may have left."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = READER_LEFT
+    if code == READER_LEFT:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _explained() -> tuple[type[Exception], ...]:

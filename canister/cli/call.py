@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canister.cli import hints
+from canister.cli import amounts, call_management, hints
 from canister.cli.complete import canister_names
 from canister.cli.message import ArgsFormat, Argument, Output, Reply, print_reject, print_reply, read_argument
 from canister.cli.options import (
@@ -24,10 +24,12 @@ from canister.cli.options import (
     Network,
     Rest,
     RootKey,
+    agent_for,
     caller,
 )
 
 if TYPE_CHECKING:
+    from canister.agent import Agent
     from canister.interface import Method
 
 # Options of icp and dfx that have nothing to decide here; lines written for those commands have them.
@@ -105,8 +107,13 @@ def call(
     project_root_override: IgnoredHidden = None,
     candid: IgnoredHidden = None,
     update: IgnoredFlag = False,
+    is_async: Annotated[bool, typer.Option("--async", hidden=True)] = False,
+    wallet: IgnoredHidden = None,
+    with_cycles: IgnoredHidden = None,
 ) -> None:
-    """Call a method and print its reply. The call is signed; it goes over REST with --rest, --api-key or --cost.
+    """Call a method and print its reply.
+
+    The call is signed; it goes over REST with --rest, --api-key or --cost.
 
     Exit code 0 for a reply, 1 for a reject, 2 for wrong usage; where the reply is printed as JSON because the argument
     was JSON, 1 also for an Err.
@@ -115,8 +122,19 @@ def call(
 
     The same: canister call llama_cpp run_update '{"args": ["-p", "Hello", "-n", "8"]}'
     """
+    _check_cycles(canister, wallet, with_cycles)
+    if canister == call_management.ID:
+        row = call_management.find(method, as_query=query)
+        given = read_argument(row, argument, args_file, args_format)
+        agent = agent_for(network, ANONYMOUS if anonymous else identity, data_dir, root_key)
+        sending = call_management.send(agent, row, given, output, as_document=as_document, as_query=query)
+        raise typer.Exit(asyncio.run(sending))
     row = _method(method, query)
     given = read_argument(row, argument, args_file, args_format)
+    if is_async:
+        agent = agent_for(network, ANONYMOUS if anonymous else identity, data_dir, root_key)
+        print(f"0x{asyncio.run(_submit(agent, canister, row, given)).hex()}")
+        return
     connected = caller(
         network,
         canister,
@@ -129,6 +147,25 @@ def call(
         root_key=root_key,
     )
     raise typer.Exit(asyncio.run(_call(connected, canister, row, given, output, as_document, cost)))
+
+
+def _check_cycles(canister: str, wallet: str | None, with_cycles: str | None) -> None:
+    """Refuse what dfx does through a wallet canister."""
+    if wallet is not None:
+        raise typer.BadParameter("--wallet: there are no wallets here, the identity itself calls; leave it out")
+    if with_cycles is not None and amounts.cycles(with_cycles, "--with-cycles"):
+        raise typer.BadParameter(
+            f"--with-cycles: calls bring no cycles here; canister top-up {canister} --amount {with_cycles} gives some"
+        )
+
+
+async def _submit(agent: Agent, canister: str, method: Method, given: Argument) -> bytes:
+    """Send an update and do not wait for it; gives the id of the request."""
+    from canister import wire
+
+    arg = wire.args_from_json(method, given.value) if given.is_json else given.value
+    async with agent:
+        return await agent.submit(await agent.id_of(canister), method.name, wire.encode_args(method, arg))
 
 
 async def _call(

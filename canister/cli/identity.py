@@ -40,6 +40,18 @@ Storage = Annotated[
 ]
 
 
+IdentityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--identity",
+        metavar="NAME",
+        help="Whose. [default: of the default identity]",
+        show_default=False,
+        autocompletion=identity_names,
+    ),
+]
+
+
 @app.command()
 def new(
     name: NewName,
@@ -88,17 +100,19 @@ def default(
     print(f"{name} is the default identity now", file=sys.stderr)
 
 
+def use(name: Name) -> None:
+    """What dfx calls `canister identity default NAME`."""
+    default(name)
+
+
+def whoami(identity: IdentityOption = None) -> None:
+    """Print the name of the identity that calls when none is named."""
+    print(identity or _store().default())
+
+
 @app.command()
 def principal(
-    identity: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Whose principal. [default: of the default identity]",
-            show_default=False,
-            autocompletion=identity_names,
-        ),
-    ] = None,
+    identity: IdentityOption = None,
     data_dir: Folder = None,
 ) -> None:
     """Print the principal of an identity."""

@@ -5,22 +5,21 @@ The words and options are those of `icp canister`; `deposit-cycles` and `ledger 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from canister.cli import amounts, status_view
 from canister.cli.call import IgnoredHidden
 from canister.cli.complete import canister_names
+from canister.cli.managing import manage, report_of, run, status_of, text_of
 from canister.cli.options import (
     LOCAL,
-    Connection,
     DataDir,
     Environment,
     IdentityName,
@@ -33,15 +32,10 @@ from canister.cli.options import (
 if TYPE_CHECKING:
     from canister.agent import Agent
     from canister.identities import IdentityStore
-    from canister.management import CanisterStatus
-    from canister.records import Record
 
 settings_app = typer.Typer(help="Settings of a canister.", no_args_is_help=True, rich_markup_mode=None)
 ledger_app = typer.Typer(help="Cycles, in the words of dfx.", no_args_is_help=True, rich_markup_mode=None)
 
-T = TypeVar("T")
-
-NOT_CONTROLLER = "IC0512"
 FABRICATED_CYCLES = "10t"
 
 Name = Annotated[
@@ -67,7 +61,7 @@ def canister_id(
     from canister.cli.options import url_of
     from canister.ic import principal
 
-    print(principal.to_text(_run(Agent(url_of(network)), lambda agent: agent.id_of(canister))))
+    print(principal.to_text(run(Agent(url_of(network)), lambda agent: agent.id_of(canister))))
 
 
 def status(
@@ -91,7 +85,7 @@ def status(
         return
     # The engine is told over REST, where a key stands for the caller.
     server = connection(network, None, identity is not None, data_dir)
-    report = _run(agent_for(network, identity, data_dir, root_key), lambda agent: _report(agent, canister, server))
+    report = run(agent_for(network, identity, data_dir, root_key), lambda agent: report_of(agent, canister, server))
     if as_json:
         print(json.dumps(report, indent=2))
     else:
@@ -168,19 +162,19 @@ def update_settings(
     async def change(agent: Agent) -> None:
         id = await agent.id_of(canister)
         if named is not None:
-            before = (await _status(agent, id)).settings.controllers
+            before = (await status_of(agent, id)).settings.controllers
             changes["controllers"] = named.applied_to(before)
             caller = agent.principal
             if caller in before and caller not in changes["controllers"] and not force:
                 raise typer.BadParameter(f"{caller}, who calls, would control it no longer; --force does it")
-        await _manage(
+        await manage(
             agent,
             id,
             "update_settings",
-            UpdateSettingsRecord(canister_id=_text(id), settings=CanisterSettings(**changes)),
+            UpdateSettingsRecord(canister_id=text_of(id), settings=CanisterSettings(**changes)),
         )
 
-    _run(agent_for(network, identity, data_dir, root_key), change)
+    run(agent_for(network, identity, data_dir, root_key), change)
     print(f"changed {', '.join(changes)} of {canister}", file=sys.stderr)
 
 
@@ -203,9 +197,9 @@ def top_up(
 
     async def give(agent: Agent) -> None:
         id = await agent.id_of(canister)
-        await _manage(agent, id, "provisional_top_up_canister", TopUpRecord(canister_id=_text(id), amount=n_cycles))
+        await manage(agent, id, "provisional_top_up_canister", TopUpRecord(canister_id=text_of(id), amount=n_cycles))
 
-    _run(agent_for(network, identity, data_dir, root_key), give)
+    run(agent_for(network, identity, data_dir, root_key), give)
     print(f"gave {canister} {n_cycles:,} cycles", file=sys.stderr)
 
 
@@ -239,40 +233,6 @@ def fabricate_cycles(
 ) -> None:
     """What dfx calls `canister top-up` on a local network."""
     top_up(canister, cycles if trillions is None else f"{trillions}t", network, identity, root_key, data_dir)
-
-
-# -- messages
-
-
-def _run(agent: Agent, work: Callable[[Agent], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with agent:
-            return await work(agent)
-
-    return asyncio.run(run())
-
-
-async def _manage(agent: Agent, id: bytes, name: str, arg: Record) -> Any:
-    """Call a method of the management canister that is about this canister."""
-    from canister import management, wire
-    from canister.agent import MANAGEMENT_ID
-
-    method = management.find_method(name)
-    reply = await agent.update(MANAGEMENT_ID, name, wire.encode_args(method, arg), effective_id=id)
-    return None if method.ok is type(None) else wire.decode_reply(method, reply).value
-
-
-async def _status(agent: Agent, id: bytes) -> CanisterStatus:
-    from canister.management import CanisterIdRecord
-
-    found: CanisterStatus = await _manage(agent, id, "canister_status", CanisterIdRecord(canister_id=_text(id)))
-    return found
-
-
-def _text(id: bytes) -> str:
-    from canister.ic import principal
-
-    return principal.to_text(id)
 
 
 # -- controllers
@@ -310,51 +270,3 @@ def _principal(store: IdentityStore, text: str) -> str:
     except principal.PrincipalError:
         return store.principal(text)
     return text
-
-
-# -- the report
-
-
-async def _report(agent: Agent, canister: str, server: Connection) -> dict[str, Any]:
-    """What is known of a canister; of one that the caller does not control, what is public."""
-    from canister.client import Rejected
-
-    id = await agent.id_of(canister)
-    report: dict[str, Any] = {"id": _text(id), "name": canister}
-    try:
-        found = await _status(agent, id)
-    except Rejected as error:
-        if error.error_code != NOT_CONTROLLER:
-            raise
-        return {**report, "settings": {"controllers": await _public_controllers(agent, id)}}
-    document = found.model_dump(mode="json", exclude={"module_hash"})
-    document["status"] = found.status.value.capitalize()
-    report |= {**document, "module_hash": None if found.module_hash is None else found.module_hash.hex()}
-    engine = await _engine(server, report["id"])
-    return report if engine is None else {**report, "engine": engine}
-
-
-async def _engine(server: Connection, canister_id: str) -> dict[str, Any] | None:
-    """How the model is run; None when the key at hand does not open that, or the server is another one."""
-    from canister.client import Canister, ClientError
-
-    async with Canister(server.url, canister_id, server.api_key) as client:
-        try:
-            return await client.engine()
-        except ClientError:
-            return None
-
-
-async def _public_controllers(agent: Agent, id: bytes) -> list[str]:
-    from canister.client import ProtocolError
-    from canister.ic import cbor, hash_tree, principal
-
-    path = (b"canister", id, b"controllers")
-    value = hash_tree.leaf(await agent.read_state(id, [path]), *path) or b""
-    try:
-        controllers = cbor.decode(value)
-        if isinstance(controllers, list):
-            return sorted(principal.to_text(item) for item in controllers if isinstance(item, bytes))
-    except (cbor.CborError, principal.PrincipalError):
-        pass
-    raise ProtocolError(f"{agent.url} names no controllers of {_text(id)}")

@@ -95,7 +95,9 @@ def read_argument(
         raise typer.BadParameter(f"{source} is not text: {error}") from None
     except BadArgument as error:
         example = (
-            f" Such as: {json.dumps(EXAMPLES[method.name], ensure_ascii=False)}" if kind is ArgsFormat.json else ""
+            f" Such as: {json.dumps(EXAMPLES[method.name], ensure_ascii=False)}"
+            if kind is ArgsFormat.json and method.name in EXAMPLES
+            else ""
         )
         raise typer.BadParameter(f"{source}: {error}{example}") from None
     except ValueError as error:
@@ -141,6 +143,8 @@ def _no_argument(method: Method) -> object:
     try:
         return wire.args_from_text(method, "(record {})")
     except BadArgument:
+        if method.name not in EXAMPLES:  # the management canister's
+            raise typer.BadParameter(f"{method.name} takes an argument: {wire.wanted(method)}") from None
         example = wire.args_to_text(method, wire.args_from_json(method, EXAMPLES[method.name]), width=10_000)
         raise typer.BadParameter(f"{method.name} takes an argument, for instance: {example}") from None
 

@@ -22,6 +22,11 @@ def as_page(report: Report) -> str:
     return "\n".join([*lines, *_lines(parts, "  ")])
 
 
+def settings_page(report: Report) -> str:
+    """The settings alone."""
+    return "\n".join([f"Canister Id: {report['id']}", *_lines(report["settings"], "")])
+
+
 def _lines(values: Mapping[str, Any], indent: str) -> list[str]:
     lines = []
     for name, value in values.items():

@@ -364,6 +364,24 @@ def tensor_bytes() -> int:
     return int(overhead()) - 32
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """Which sources the libraries were compiled from: version of ggml, and commit of llama.cpp."""
+
+    version: str
+    commit: str
+
+
+def build() -> Build:
+    """What the libraries say of themselves."""
+    told = []
+    for name in ("ggml_version", "ggml_commit"):
+        ask = getattr(_ggml.libggml, name)
+        ask.restype = ctypes.c_char_p
+        told.append(ask().decode("ascii", "replace"))
+    return Build(*told)
+
+
 def address_of(pointer: Any) -> int:
     if not pointer:
         raise EngineFault("llama.cpp answered a null pointer")

@@ -12,6 +12,7 @@ from pydantic.json_schema import JsonSchemaMode
 from starlette.routing import Route
 
 from canister import wire
+from canister.config import INTERFACE_VERSION
 from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
 from canister.records import FileDownloadRecord, FileUploadRecord
@@ -19,8 +20,6 @@ from canister.server import answers, conversation_docs
 from canister.server.encodings import compressible
 from canister.server.examples import EXAMPLES
 from canister.server.verbs import page
-
-INTERFACE_VERSION = "0.16"  # of llama_cpp_canister, whose interface this is
 
 Json = dict[str, Any]
 

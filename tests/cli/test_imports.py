@@ -20,6 +20,8 @@ def loaded_after(statement: str) -> set[str]:
     "statement",
     [
         "import canister.cli",
+        "from typer.main import get_command; from canister.cli import app, habits; "
+        "habits.translated(get_command(app), ['--network', 'local', 'canister', 'call', 'x', 'y'])",
         "import canister.client, canister.transfer",
         "import canister.cli.conversation, canister.cli.local",
         "from canister.interface import METHODS",

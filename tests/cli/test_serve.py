@@ -69,3 +69,24 @@ def test_what_stands_in_its_way_is_told(tmp_path: Path, running_server: LocalSer
         LocalServer(tmp_path / "data", "--host", "nowhere.invalid").start()
     with pytest.raises(ServerFailed, match="log_level"):
         LocalServer(tmp_path / "data", "--log-level", "loud").start()
+
+
+def test_the_reader_of_the_output_may_leave(running_server: LocalServer) -> None:
+    """As with `canister … | head -c 1`: the exit code is that of a command that SIGPIPE ended."""
+    long = ["call", "--network", running_server.url, "--anonymous", "llama_cpp", "health"]
+    for arguments in (["candid"], ["--help"], ["serve", "--help"], long, ["identity", "list"]):
+        command = subprocess.Popen(
+            [sys.executable, "-c", READER_THAT_LEFT, sys.executable, *arguments], stderr=subprocess.PIPE
+        )
+        _, err = command.communicate()
+        assert (command.returncode, err) == (141, b""), arguments
+
+
+# Gives the command a standard output whose other end is closed.
+READER_THAT_LEFT = """
+import os, sys
+reader, writer = os.pipe()
+os.close(reader)
+os.dup2(writer, 1)
+os.execv(sys.argv[1], [sys.argv[1], "-m", "canister", *sys.argv[2:]])
+"""
