@@ -27,6 +27,7 @@ from canister.chats import Chats
 from canister.config import Settings
 from canister.controllers import Controllers
 from canister.engine.decode_thread import DecodeThread
+from canister.engine.trial import Trials
 from canister.errors import CanisterError, CanisterStopped, CanisterStopping, CanisterUnavailable
 from canister.ingress import Ingress
 from canister.ledger import INITIAL_CYCLES, Ledger
@@ -66,6 +67,7 @@ class Canister:
 
     controllers: principals in text form. cycles, state: what it begins with. decode_thread: shared with others; None:
     its engines have their own. pacing: of its streams, shared with others; None: they go as fast as they can.
+    trials: of model files, shared with others; None: it has its own.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Canister:
         state: Mapping[str, object] | None = None,
         decode_thread: DecodeThread | None = None,
         pacing: Pacing | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self.id = canister_id
         self.name = name
@@ -103,7 +106,7 @@ class Canister:
         self.storing = asyncio.Semaphore(STORING_BLOCKS)
         self._file_threads = ThreadPoolExecutor(FILE_THREADS, f"files {name}")
         self.locks = NamedLocks()
-        self.model = ServedModel(name, folder, self.stable, self.settings, self._forget_texts, decode_thread)
+        self.model = ServedModel(name, folder, self.stable, self.settings, self._forget_texts, decode_thread, trials)
         self.fault: CanisterError | None = None  # why it could not be opened
         self._made_at = time.monotonic()
         self._calls: dict[Call, asyncio.Task[object] | None] = {}

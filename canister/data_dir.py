@@ -8,6 +8,7 @@ root.key           the key that certifies IC replies
 node.pem           the identity that signs answers to IC queries
 canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed;
                    engine.json and engine.logits, which may be deleted
+tried/             what was found out of llama.cpp and of model files; may be deleted
 quarantine/        what `canister doctor --repair` took out of the way
 """
 
@@ -30,6 +31,7 @@ SECRETS = (CONTROLLER_IDENTITY, CONTROLLER_KEY, ROOT_KEY, NODE_IDENTITY)
 CANISTERS = "canisters"
 STABLE, STAGING = "stable", "staging"
 QUARANTINE = "quarantine"
+TRIED = "tried"
 
 
 class FolderLock:

@@ -5,6 +5,7 @@
     files       every file of the table with its size on the disk, and nothing else there; SHA-256 of uploads
     containers  every prompt cache read to its end, with the checksums of its KV rows
     models      the header of every GGUF file
+    llama.cpp   what a server has found that it cannot do on this processor
     rows        settings, roles, controllers, redo rows, notes of uploads
 
 A finding is a problem, which `repair.py` can mend or not, or a note. While a server runs, what it is just doing is not
@@ -38,8 +39,10 @@ from canister.data_dir import (
     SERVER_DATABASE,
     STABLE,
     STAGING,
+    TRIED,
     FolderLock,
 )
+from canister.engine import library
 from canister.engine.gguf import read_gguf
 from canister.errors import CanisterError
 from canister.ic import principal as principals
@@ -98,6 +101,8 @@ def examine(data_dir: Path, *, is_ours: bool = False) -> Examination:
         found.problem(".", f"{data_dir} is no folder; start a server on it, restore a backup, or name another one")
         return found
     _examine_folder(data_dir, found)
+    for told in library.findings(data_dir / TRIED / library.NOTES):
+        found.note("llama.cpp", told)
     known: dict[str, bool] = {}  # id → deleted
     with _guarded(found, SERVER_DATABASE), _database(data_dir / SERVER_DATABASE) as server:
         if _examine_database(server, SERVER_DATABASE, "server", found):

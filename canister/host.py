@@ -34,10 +34,12 @@ from canister.data_dir import (
     NODE_IDENTITY,
     ROOT_KEY,
     SERVER_DATABASE,
+    TRIED,
     FolderLock,
 )
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.machine import usable_cores
+from canister.engine.trial import Trials
 from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
@@ -91,6 +93,7 @@ class Host:
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
         self._decode_thread = DecodeThread()  # all engines of the process decode on it
+        self._trials = Trials(self.data_dir / TRIED)
         self._n_cores = usable_cores()
         self.pacing = Pacing(settings.stream_share, self.spare_cores, seconds_per_byte())
         self.identity: Identity
@@ -341,6 +344,7 @@ class Host:
                 state=birth.state,
                 decode_thread=self._decode_thread,
                 pacing=self.pacing,
+                trials=self._trials,
             )
         controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
         return Canister(
@@ -351,6 +355,7 @@ class Host:
             self.settings,
             decode_thread=self._decode_thread,
             pacing=self.pacing,
+            trials=self._trials,
         )
 
     def _folder_of(self, canister_id: str) -> Path:

@@ -12,18 +12,19 @@ from typing import NamedTuple
 
 from canister.config import Settings
 from canister.cost_model import CostModel
+from canister.data_dir import TRIED
 from canister.engine.args import RunArgs, parse
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.loading import default_ram_bytes
 from canister.engine.report import report
 from canister.engine.trial import Trials, path_of_descriptor
+from canister.engine.ways import weight_kinds
 from canister.errors import BadRequest, CanisterError
 from canister.estimate import context_of
 from canister.locks import Gate
 from canister.model_file.template_runner import TemplateRunner
 from canister.model_shape import read_shape
-from canister.shipped import shipped_sha256
 from canister.store.stable import FileInfo, StableMemory
 from canister.stored_model import StoredModel, files_of, find_model, model_id, opened_model
 from canister.telemetry import get_logger
@@ -36,10 +37,11 @@ BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides mode
 
 
 class ServedModel:
-    """name: of the canister, for the log. folder: for `engine.json`, `engine.logits` and notes on what was tried.
+    """name: of the canister, for the log. folder: for `engine.json` and `engine.logits`.
 
     replaced: called when another model takes the place; what was kept of the one before is of no use from then on.
-    decode_thread: shared with others; None: each engine has one of its own.
+    decode_thread: shared with others; None: each engine has one of its own. trials: shared with others; None: its notes
+    lie in the folder.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ServedModel:
         settings: Settings,
         replaced: Callable[[], None],
         decode_thread: DecodeThread | None = None,
+        trials: Trials | None = None,
     ) -> None:
         self._name = name
         self._folder = folder
@@ -58,7 +61,7 @@ class ServedModel:
         self._replaced = replaced
         self._decode_thread = decode_thread
         self.gate = Gate()
-        self.trials = Trials(folder / "tried", shipped_sha256())
+        self.trials = trials or Trials(folder / TRIED)
         self.engine: Engine | None = None
         self.load_error: str | None = None
         self.cost_model: CostModel | None = None  # of the loaded model
@@ -139,7 +142,7 @@ class ServedModel:
                 findings=self._folder / FINDINGS_NAME,
                 handover=self._folder / HANDOVER_NAME,
             )
-            await self.trials.check(params, [part.fd for part in parts])
+            params = await self.trials.check(params, [part.fd for part in parts], weight_kinds(stored.header))
             engine = await Engine.load(params, self._decode_thread)
         self._known[engine] = key, cost_model
         return engine

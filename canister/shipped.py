@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from pathlib import Path
 
 SHIPPED_MODEL = "llama-canister-tiny.gguf"
@@ -16,13 +14,3 @@ def shipped_model() -> Path | None:
         if path.is_file():
             return path
     return None
-
-
-@functools.cache
-def shipped_sha256() -> frozenset[bytes]:
-    """Its SHA-256, as a set; empty where it is not."""
-    path = shipped_model()
-    if path is None:
-        return frozenset()
-    with path.open("rb") as file:
-        return frozenset({hashlib.file_digest(file, "sha256").digest()})

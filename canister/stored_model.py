@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from canister.engine.gguf import GgufFile, read_gguf
+from canister.engine.gguf import DEFAULT_ALIGNMENT, GgufFile, read_gguf
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.model_file.parts import PartName, identity, joined, missing_parts, names_of_parts
 from canister.store.stable import FileInfo, StableMemory
@@ -53,7 +53,7 @@ def read_model(stable: StableMemory, path: str) -> StoredModel:
     first = stable.stat(path)
     if first is None or first.kind != "file":
         raise NotFound(f"cannot load model {path}: there is no such file in stable memory; upload it first")
-    header = read_gguf(stable.physical(path))
+    header = _read(stable.physical(path))
     names = names_of_parts(first.path, header)
     if len(names) == 1:
         return StoredModel(path, (first,), header)
@@ -68,9 +68,19 @@ def read_model(stable: StableMemory, path: str) -> StoredModel:
 
 def _read_part(stable: StableMemory, name: str) -> GgufFile:
     try:
-        return read_gguf(stable.physical(name))
+        return _read(stable.physical(name))
     except BadRequest as error:
         raise BadRequest(f"its part {name}: {error}") from error
+
+
+def _read(path: Path) -> GgufFile:
+    header = read_gguf(path)
+    if header.tensors and header.data_offset % DEFAULT_ALIGNMENT:
+        raise BadRequest(
+            f"its weights are aligned to {header.alignment} bytes (general.alignment), and llama.cpp computes "
+            f"only with such as are aligned to {DEFAULT_ALIGNMENT}; convert it again without general.alignment"
+        )
+    return header
 
 
 def files_of(stable: StableMemory, path: str) -> tuple[FileInfo, ...]:

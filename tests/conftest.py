@@ -35,6 +35,20 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Data folders of tests are new each time; what was tried of llama.cpp and of models for one counts for all."""
+    from canister import host, served_model
+    from canister.engine.trial import Trials
+
+    folder = tmp_path_factory.mktemp("tried")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (host, served_model):
+            patch.setattr(module, "Trials", lambda _: Trials(folder))
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test depends on the shell, or on the identities, of who runs it."""

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from canister.cli import known_trials
+
 GREETING = "listening on "
 START_SECONDS = 120.0
 STOP_SECONDS = 60.0
@@ -56,6 +58,7 @@ class LocalServer:
     def start(self) -> None:
         """Start it and wait for the line that tells the URL. Raises ServerFailed."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known_trials.borrow(self.data_dir)
         # Started again, it takes the port that it had, so that clients find it.
         port = self.url.rpartition(":")[2] or "0"
         serve = ["-m", "canister", "serve", "--port", port, "--data-dir", str(self.data_dir), *self._flags]
@@ -104,6 +107,8 @@ class LocalServer:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+        finally:
+            known_trials.lend(self.data_dir)
 
     def _greeting(self, process: subprocess.Popen[bytes]) -> str:
         end = time.monotonic() + START_SECONDS

@@ -107,10 +107,13 @@ class Model:
 
     _model = None
 
-    def __init__(self, path: Path, name: str, more_paths: Sequence[Path] = ()) -> None:
-        """more_paths: the other parts of a split model, in order; llama.cpp opens no file but these."""
+    def __init__(self, path: Path, name: str, more_paths: Sequence[Path] = (), *, extra_buffers: bool = True) -> None:
+        """ModelError. more_paths: the other parts of a split model, in order; llama.cpp opens no file but these.
+
+        extra_buffers: weights may be kept in another form that is faster on this processor.
+        """
         params = lib.llama_model_default_params()
-        set_fields(params, n_gpu_layers=0)
+        set_fields(params, n_gpu_layers=0, use_extra_bufts=extra_buffers)
         complaint()  # what was said before is not about this
         if more_paths:
             paths = (ctypes.c_char_p * (1 + len(more_paths)))(*map(os.fsencode, (path, *more_paths)))
@@ -199,7 +202,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ContextParams:
-    """n_cells: KV cells of each stream. n_rows: the most rows of one decode."""
+    """n_cells: KV cells of each stream. n_rows: the most rows of one decode.
+
+    most_at_once: rows that llama.cpp is given at a time, where it cannot take more; 0: all.
+    """
 
     n_streams: int
     n_cells: int
@@ -209,6 +215,7 @@ class ContextParams:
     type_v: str = "f16"
     flash_attn: bool = False
     rope: RopeParams = field(default_factory=RopeParams)
+    most_at_once: int = 0
 
 
 class Context:
@@ -243,6 +250,7 @@ class Context:
         self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
         self._row_of_logits = ctypes.c_float * model.n_vocab
         self._outputs: frozenset[int] = frozenset()
+        self._pieces: dict[int, Logits] = {}  # by row, where a decode was cut into several of llama.cpp's
         # The batch: arrays that llama.cpp reads, seq_id pointers aimed once at one array.
         n = p.n_rows
         self._token, self._pos = np.zeros(n, np.int32), np.zeros(n, np.int32)
@@ -289,23 +297,45 @@ class Context:
         n = len(tokens)
         if not 0 < n <= self.params.n_rows or len(outputs) > self.params.n_streams:
             raise EngineFault(f"a batch of {n} rows, {len(outputs)} with logits, in {self.params}")
+        self._outputs = frozenset()
+        self._pieces = {}
+        most = self.params.most_at_once or n
+        if n <= most:
+            self._decode(streams, positions, tokens, outputs)
+        else:
+            for start in range(0, n, most):
+                part = slice(start, min(start + most, n))
+                wanted = [row - start for row in outputs if part.start <= row < part.stop]
+                self._decode(streams[part], positions[part], tokens[part], wanted)
+                self._pieces |= {start + row: self._logits(row).copy() for row in wanted}
+        self._outputs = frozenset(outputs)
+
+    def _decode(
+        self,
+        streams: Sequence[int],
+        positions: Sequence[int],
+        tokens: Sequence[int] | NDArray[np.int32],
+        outputs: Sequence[int],
+    ) -> None:
+        n = len(tokens)
         self._token[:n], self._pos[:n], self._seq[:n] = tokens, positions, streams
         self._output[:n] = 0
         for row in outputs:
             self._output[row] = 1
         self._batch.n_tokens = n
-        self._outputs = frozenset()
         status = lib.llama_decode(self._ctx, self._batch)
         if status == 2:
             raise DecodeAborted
         if status != 0:
             raise EngineFault(f"llama_decode answered {status} {complaint()}")
-        self._outputs = frozenset(outputs)
 
     def logits(self, row: int) -> Logits:
         """A view of the logits of a row of the last decode; it dies with the next one."""
         if row not in self._outputs:
             raise EngineFault(f"row {row} has no logits")
+        return self._pieces[row] if self._pieces else self._logits(row)
+
+    def _logits(self, row: int) -> Logits:
         address = address_of(lib.llama_get_logits_ith(self._ctx, row))
         return np.frombuffer(memoryview(self._row_of_logits.from_address(address)), np.float32)
 
@@ -355,6 +385,14 @@ class Context:
     def _check(self, stream: int) -> None:
         if not 0 <= stream < self.params.n_streams:
             raise EngineFault(f"stream {stream} of {self.params.n_streams}")
+
+
+def compiled_features() -> tuple[str, ...]:
+    """What this build of llama.cpp makes use of, such as AVX2 or AMX_INT8."""
+    start_backend()
+    words = lib.llama_print_system_info().decode("ascii", "replace").replace("CPU :", "").split("|")
+    pairs = (word.partition("=") for word in words)
+    return tuple(name.strip() for name, _, value in pairs if value.strip() not in ("", "0"))
 
 
 def tensor_bytes() -> int:

@@ -18,10 +18,10 @@ from canister.engine.exactness import MAX_SLOTS, ExactMode, Policy, RowClasses, 
 from canister.engine.findings import Findings
 from canister.engine.handover import Origin
 from canister.engine.kv_rows import KvRowsError, Layout, parse
+from canister.engine.library import library_id
 from canister.engine.llama import (
     KV_TYPES,
     UNQUANTIZED,
-    VERSION,
     Context,
     ContextParams,
     Model,
@@ -32,6 +32,7 @@ from canister.engine.machine import available_bytes, cpu_name, usable_cores
 from canister.engine.pages import trim_heap
 from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.scheduler import ALONE
+from canister.engine.ways import Restrictions
 from canister.telemetry import get_logger
 
 MAX_CELLS = 2**31 - 1  # llama.cpp counts positions in 32 bits
@@ -54,6 +55,7 @@ class LoadParams:
     handover: a file in which an engine leaves logits for the next one; None: none are left.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
+    restrictions: what llama.cpp must not do on this processor, or with this file.
     """
 
     path: Path
@@ -74,6 +76,12 @@ class LoadParams:
     exact: ExactMode = "auto"
     findings: Path | None = None
     handover: Path | None = None
+    restrictions: Restrictions = field(default_factory=Restrictions)
+
+    @property
+    def allowed_flash_attn(self) -> str:
+        """on, off or auto: what was asked for, within the restrictions."""
+        return self.restrictions.flash_attn(self.flash_attn)
 
     def n_file_bytes(self) -> int:
         """Of all parts. Raises OSError."""
@@ -127,11 +135,13 @@ class EngineInfo:
     row_classes: RowClasses
     attention_classes: RowClasses
     threads: Threads
+    restrictions: Restrictions
 
     @property
     def origin(self) -> Origin:
         """What logits depend on beside tokens."""
-        return Origin.of(self.n_vocab, self.model_id, self.kv_layout, VERSION, cpu_name())
+        build = library_id(), self.restrictions.key
+        return Origin.of(self.n_vocab, self.model_id, self.kv_layout, build, cpu_name())
 
 
 @dataclass(slots=True)
@@ -144,9 +154,9 @@ class Loaded:
     info: EngineInfo
 
 
-def load(params: LoadParams) -> Loaded:
-    """All of it at once, on this thread; ModelError, Conflict."""
-    steps = prepare(params, load_model(params))
+def load(params: LoadParams, model: Model | None = None) -> Loaded:
+    """All of it at once, or what comes after `load_model`, on this thread; ModelError, Conflict."""
+    steps = prepare(params, model or load_model(params))
     while True:
         try:
             next(steps)
@@ -160,12 +170,12 @@ def load_model(params: LoadParams) -> Model:
     start_backend()
     name = _name(params)
     v_is_quantized = _v_is_quantized(params)
-    measures(params.exact, params.flash_attn, v_is_quantized)
+    measures(params.exact, params.allowed_flash_attn, v_is_quantized)
     try:
         params.n_file_bytes()
     except OSError as error:
         raise ModelError(f"Cannot load the model {name}: {error.strerror}") from error
-    return Model(params.path, name, params.more_paths)
+    return Model(params.path, name, params.more_paths, extra_buffers=params.restrictions.extra_buffers)
 
 
 def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generator[None, None, Loaded]:
@@ -188,9 +198,10 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         type_k=params.type_k,
         type_v=params.type_v,
         rope=params.rope,
+        most_at_once=params.restrictions.max_rows,
     )
     found = yield from _findings(params, model, shape, n_cores)
-    policy = decide(params.exact, params.flash_attn, v_is_quantized, params.n_slots, found.kernels)
+    policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.n_slots, found.kernels)
     threads = _threads(params, found, n_cores)
     shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
     traits = _look(model, shape, policy, name)
@@ -242,6 +253,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         row_classes=found.kernels.row_classes if found.kernels is not None else (),
         attention_classes=found.kernels.attention if found.kernels is not None else (),
         threads=threads,
+        restrictions=params.restrictions,
     )
     _tell(info, params.n_threads)
     return Loaded(model, context, traits, info)
@@ -267,14 +279,15 @@ def _v_is_quantized(params: LoadParams) -> bool:
 def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Generator[None, None, Findings]:
     """What has to be known of the model: recalled, or measured in a context of its own and kept."""
     quantized = _v_is_quantized(params)
-    wants_kernels = measures(params.exact, params.flash_attn, quantized)
+    wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
     wants_speeds = params.n_threads == 0 and n_cores > 1
     # A lone row is compared with two, also where there will be one slot.
     n_streams = max(2, params.n_slots or MAX_SLOTS) if wants_kernels else 1
-    flash_attn = quantized or not (wants_kernels or params.flash_attn == "off")
+    flash_attn = quantized or not (wants_kernels or params.allowed_flash_attn == "off")
     shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn)
     where = params.findings if params.model_id else None
-    key = kept.key_of(params.model_id.hex(), VERSION, cpu_name(), n_cores, astuple(shape))
+    build = library_id(), params.restrictions.key
+    key = kept.key_of(params.model_id.hex(), build, cpu_name(), n_cores, astuple(shape))
     found = kept.recall(where, key)
     lacks_kernels = wants_kernels and found.kernels is None
     lacks_speeds = wants_speeds and found.speeds is None

@@ -35,6 +35,15 @@ def cpu_name() -> str:
     return f"{name} {hashlib.sha256(repr(lines).encode()).hexdigest()[:8]}"
 
 
+def cpu_flags() -> frozenset[str]:
+    """Features of the processor, as Linux names them; empty where it does not tell."""
+    for line in _read(_PROC / "cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
 def available_bytes() -> int:
     """Memory that can still be taken: the machine's, or what the limits of control groups leave. File pages count."""
     return max(0, min([_machine_bytes(), *_group_bytes()]))

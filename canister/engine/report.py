@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from canister.engine import library
 from canister.engine.engine import EngineInfo, EngineStats
 
 
@@ -19,6 +20,14 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "max_rows": policy.max_rows,
             "prompt_block": policy.chunk.block,
             "dummy_rows": policy.needs_pairs,
+        },
+        "llama_cpp": {
+            "llama_cpp_python": library.version(),
+            "processor": library.processor(),
+            "extra_buffers": info.restrictions.extra_buffers,
+            "most_rows_at_once": info.restrictions.max_rows or None,
+            "switched_off": list(info.restrictions.reasons),
+            "advice": info.restrictions.advice or None,
         },
         "threads": {
             "count": threads.n,

@@ -1,45 +1,44 @@
 """Model files are hostile input: before the server loads one, a child process has to survive loading it.
 
 llama.cpp answers much of what is wrong in a file by ending the process that it is in. The child (`trial_child.py`) is
-bounded in memory and time, confined by the kernel, and does with the file what the server will do. What survived is
-noted, by the file's SHA-256, llama.cpp's version and the parameters of the context, and not tried again; a note that
-does not say exactly this is no note.
+bounded in memory and time, confined by the kernel, and does with the file what the server will do. Ways of running it
+that the server could do without only narrow the choice: where flash attention ends the process, it is switched off.
+What survived is noted, by the file's SHA-256, llama.cpp's build and the parameters of the context, and not tried again;
+a note that does not say exactly this is no note.
+
+The build itself is tried before any file (`library_trial.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
-import re
-import signal
 import sys
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from canister import durable
-from canister.engine.llama import ModelError
+from canister.engine import child, library
+from canister.engine.library_trial import LibraryTrials
+from canister.engine.llama import UNQUANTIZED, ModelError
 from canister.engine.loading import LoadParams
-from canister.engine.machine import available_bytes
+from canister.engine.machine import available_bytes, cpu_name
+from canister.engine.ways import EXTRA_BUFFERS, FLASH, Flash, Restrictions
 from canister.telemetry import get_logger
 
-VERSION = 1  # raised when a trial asks more of a file than before
+VERSION = 2  # raised when a trial asks more of a file than before
 SECONDS = 60.0  # for any model
 BYTES_PER_SECOND = 20_000_000  # and so much more time for each that is larger
 SPARE_BYTES = 2 * 1024**3  # of addresses: libraries, stacks of threads
 MAX_NOTES = 200
-MAX_OUTPUT_BYTES = 16_384  # of what the child writes, its end
-
-_PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
-_KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "LC_ALL", "PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_MODULE = "canister.engine.trial_child"
 _LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
-    *("exact", "findings", "handover")
+    *("exact", "findings", "handover", "restrictions")
 }
-_LAST_WORDS = re.compile(r"GGML_ASSERT\(.*|what\(\):.*|terminate called.*|\S+Error:.*")
+_KERNEL_SIGNALS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 
 log = get_logger(__name__)
 
@@ -52,67 +51,117 @@ class Limits:
     seconds: float | None = None
 
 
-class Trials:
-    """folder: where notes are kept; made when needed. trusted: SHA-256 of files that need no trial."""
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """Why an attempt failed. may_be_kernels: another way of computing may do."""
 
-    def __init__(self, folder: Path, trusted: Collection[bytes] = (), limits: Limits = Limits()) -> None:
-        self.n_tried = 0  # child processes started
+    text: str
+    may_be_kernels: bool = False
+
+
+class Trials:
+    """folder: where notes are kept, of files and of llama.cpp's build; made when needed."""
+
+    def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
+        self.library = LibraryTrials(folder / library.NOTES)
+        self.n_tried = 0  # child processes started for files
         self._folder = folder
-        self._trusted = frozenset(trusted)
         self._limits = limits
         self._running = asyncio.Lock()  # one at a time: each may take all the memory there is
 
-    async def check(self, params: LoadParams, descriptors: Sequence[int] = ()) -> None:
-        """Return if the file may be loaded with these parameters. ModelError names the file and what happened.
+    async def check(self, params: LoadParams, descriptors: Sequence[int] = (), kinds: Sequence[str] = ()) -> LoadParams:
+        """The parameters with which the file may be loaded. ModelError names the file and what happened.
 
-        descriptors: of the open files, if that is what the paths mean.
+        descriptors: of the open files, if that is what the paths mean. kinds: of its weights (`ways.weight_kinds`), for
+        which llama.cpp's build is tried first.
         """
-        if params.model_id in self._trusted:
-            return
-        note = _note(params)
+        if kinds:
+            params = await self.library.restrict(params, kinds)
+        said = _said(params)
         async with self._running:
-            if await asyncio.to_thread(self._is_noted, note):
-                return
-            self.n_tried += 1
-            await self._try(params, descriptors)
-            await asyncio.to_thread(self._keep, note)
+            found = await asyncio.to_thread(self._recall, said)
+            if found is None:
+                found = await self._try(params, descriptors)
+                await asyncio.to_thread(self._keep, said, found)
+        reasons = params.restrictions.reasons
+        found = replace(found, reasons=(*reasons, *found.reasons), advice=params.restrictions.advice)
+        return replace(params, restrictions=found)
 
-    async def _try(self, params: LoadParams, descriptors: Sequence[int]) -> None:
+    async def _try(self, params: LoadParams, descriptors: Sequence[int]) -> Restrictions:
+        """The first way that survives, as restrictions with the reasons for what is new in them."""
         try:
             n_bytes = params.n_file_bytes()
         except OSError as error:
             raise _refused(params, str(error.strerror)) from error
+        first: _Fault | None = None
+        reasons: tuple[str, ...] = ()
+        for restrictions in _narrower(params.restrictions):
+            narrowed = replace(params, restrictions=restrictions)
+            ways = _flash_ways(narrowed)
+            faults = await self._attempt(narrowed, ways, n_bytes, descriptors)
+            if None in faults.values():
+                return _outcome(restrictions, faults, reasons)
+            fault = next(fault for fault in faults.values() if fault is not None)
+            first = first or fault
+            if not fault.may_be_kernels:
+                break
+            what = f"a decode has at most one row: {fault.text}"
+            reasons = (f"{EXTRA_BUFFERS} are off: {fault.text}",) if restrictions.extra_buffers else (*reasons, what)
+        assert first is not None
+        raise ModelError(first.text) if first.text.startswith("Cannot ") else _refused(params, first.text)
+
+    async def _attempt(
+        self, params: LoadParams, ways: Sequence[str], n_bytes: int, descriptors: Sequence[int]
+    ) -> dict[str, _Fault | None]:
+        """What became of each way of attention; where one ends the child, another child goes on with the next."""
         seconds = self._limits.seconds or SECONDS + n_bytes / BYTES_PER_SECOND
-        task = {
-            "files": [str(path) for path in (params.path, *params.more_paths)],
-            "params": _parameters(params) | {"name": params.name, "n_threads": params.n_threads},
-            "memory_bytes": self._limits.memory_bytes or available_bytes() + n_bytes + SPARE_BYTES,
-            "seconds": int(seconds * (os.cpu_count() or 1)) + 1,
-        }
-        outcome = await _run(json.dumps(task).encode(), seconds, descriptors)
-        log.info("model file tried", model=params.name, exit_code=outcome.exit_code, timed_out=outcome.timed_out)
-        reason = _verdict(outcome, seconds)
-        if reason is not None:
-            raise ModelError(reason) if reason.startswith("Cannot ") else _refused(params, reason)
+        faults: dict[str, _Fault | None] = {}
+        while waiting := [way for way in ways if way not in faults]:
+            self.n_tried += 1
+            task = {
+                "files": [str(path) for path in (params.path, *params.more_paths)],
+                "attempts": [_parameters(replace(params, flash_attn=way)) | {"name": params.name} for way in waiting],
+                "memory_bytes": self._limits.memory_bytes or available_bytes() + n_bytes + SPARE_BYTES,
+                "seconds": int(seconds * (os.cpu_count() or 1)) + 1,
+            }
+            outcome = await child.run(_MODULE, task, seconds, descriptors)
+            log.info("model file tried", model=params.name, exit_code=outcome.exit_code, timed_out=outcome.timed_out)
+            doing = child.LOADING
+            for line in outcome.lines:
+                match line:
+                    case ["end", int(number), said] if number in range(len(waiting)):
+                        faults[waiting[number]] = None if said is None else _Fault(child.printable(str(said), 500))
+                        doing = child.LOADING
+                    case [child.LOADING | child.DECODING as step]:
+                        doing = step
+            left = [way for way in waiting if way not in faults]
+            if left:
+                # What ends a child before it computes ends every other one.
+                n_ended = len(left) if doing == child.LOADING else 1
+                faults |= dict.fromkeys(left[:n_ended], _death(outcome, seconds, doing))
+        return faults
 
-    # -- notes: a file each, named by the hash of what it says
+    # -- notes: a file each, named by the hash of what was tried
 
-    def _path(self, note: bytes) -> Path:
-        return self._folder / hashlib.sha256(note).hexdigest()
+    def _path(self, said: dict[str, object]) -> Path:
+        return self._folder / hashlib.sha256(_json(said)).hexdigest()
 
-    def _is_noted(self, note: bytes) -> bool:
+    def _recall(self, said: dict[str, object]) -> Restrictions | None:
         try:
-            return self._path(note).read_bytes() == note
-        except OSError:
-            return False
+            note = self._path(said).read_bytes()
+            found = Restrictions(**json.loads(note)["found"])
+            found = replace(found, reasons=tuple(found.reasons))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found if note == _note(said, found) else None
 
-    def _keep(self, note: bytes) -> None:
+    def _keep(self, said: dict[str, object], found: Restrictions) -> None:
         """A note that cannot be kept costs the next load another trial, no more."""
-        path = self._path(note)
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            durable.write(path, note)
-            notes = sorted(self._folder.iterdir(), key=lambda kept: kept.stat().st_mtime_ns)
+            durable.write(self._path(said), _note(said, found))
+            kept = (path for path in self._folder.iterdir() if path.name != library.NOTES)
+            notes = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
             for old in notes[:-MAX_NOTES]:
                 old.unlink()
         except OSError as error:
@@ -124,88 +173,67 @@ def path_of_descriptor(descriptor: int, otherwise: Path) -> Path:
     return Path(f"/proc/self/fd/{descriptor}") if sys.platform == "linux" else otherwise
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    exit_code: int
-    timed_out: bool
-    answer: bytes
-    complaints: str
+def _narrower(restrictions: Restrictions) -> Iterator[Restrictions]:
+    """From what llama.cpp's build allows on, each without the next best thing."""
+    yield restrictions
+    if restrictions.extra_buffers:
+        yield (restrictions := replace(restrictions, extra_buffers=False))
+    if restrictions.max_rows != 1:
+        yield replace(restrictions, max_rows=1)
+
+
+def _flash_ways(params: LoadParams) -> list[str]:
+    """How the server may run attention, the way first that exact mode wants."""
+    asked = params.allowed_flash_attn
+    return [asked] if asked != "auto" or params.type_v not in UNQUANTIZED else ["off", "on"]
+
+
+def _outcome(restrictions: Restrictions, faults: dict[str, _Fault | None], reasons: tuple[str, ...]) -> Restrictions:
+    for way, fault in faults.items():
+        if fault is not None:
+            told = FLASH if way == "on" else f"running without {FLASH}"
+            flash: Flash = "off" if way == "on" else "on"
+            return replace(restrictions, flash=flash, reasons=(*reasons, f"{told} is off: {fault.text}"), advice="")
+    return replace(restrictions, reasons=reasons, advice="")
 
 
 def _parameters(params: LoadParams) -> dict[str, object]:
     """What the child needs of the parameters, and what a result depends on."""
-    return {name: value for name, value in asdict(params).items() if name not in _LEFT_OUT}
+    fields = {name: value for name, value in asdict(params).items() if name not in _LEFT_OUT}
+    return {**fields, "restrictions": params.restrictions.key}
 
 
-def _note(params: LoadParams) -> bytes:
-    version = metadata.version("llama-cpp-python")
-    said = {"trial": VERSION, "sha256": params.model_id.hex(), "llama_cpp_python": version, **_parameters(params)}
-    return json.dumps(said, sort_keys=True).encode()
+def _said(params: LoadParams) -> dict[str, object]:
+    build = {"trial": VERSION, "library": library.library_id(), "processor": cpu_name()}
+    return {**build, "sha256": params.model_id.hex(), **_parameters(params)}
 
 
-async def _run(task: bytes, seconds: float, descriptors: Sequence[int]) -> _Outcome:
-    environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-    environment["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_FOLDER), environment.get("PYTHONPATH", "")]).rstrip(":")
-    environment["GGML_NO_BACKTRACE"] = "1"  # else a crash would look for a debugger
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "canister.engine.trial_child"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-        pass_fds=descriptors,
-        cwd="/",
-    )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
-    outputs = asyncio.gather(_end_of(process.stdout), _end_of(process.stderr))
-    timed_out = False
-    try:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(task)
-            process.stdin.close()
-            await process.stdin.wait_closed()
-        try:
-            await asyncio.wait_for(process.wait(), seconds)
-        except TimeoutError:
-            timed_out = True
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await asyncio.shield(process.wait())
-        answer, complaints = await outputs
-    return _Outcome(await process.wait(), timed_out, answer, complaints.decode("utf-8", "replace"))
+def _note(said: dict[str, object], found: Restrictions) -> bytes:
+    return _json({"said": said, "found": asdict(found)})
 
 
-async def _end_of(stream: asyncio.StreamReader) -> bytes:
-    end = b""
-    while block := await stream.read(MAX_OUTPUT_BYTES):
-        end = (end + block)[-MAX_OUTPUT_BYTES:]
-    return end
+def _json(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True).encode()
 
 
-def _verdict(outcome: _Outcome, seconds: float) -> str | None:
-    """What is wrong with the file; None for nothing."""
-    code = outcome.exit_code
-    if outcome.timed_out or code == -signal.SIGXCPU:
-        return f"trying it took more than {seconds:g} s"
-    if code == -signal.SIGKILL:
-        return "trying it was ended by the system, most likely for lack of memory; give a smaller --ctx-size"
-    words = _LAST_WORDS.findall(outcome.complaints)
-    said = f": {_printable(words[-1])}" if words else ""
-    if "bad_alloc" in said or "MemoryError" in said:
-        return f"it takes more memory than there is{said}; give a smaller --ctx-size"
-    if code < 0:
-        return f"llama.cpp crashed on it ({signal.Signals(-code).name}){said}; the file is damaged, or made to do harm"
-    try:
-        answer = json.loads(outcome.answer)
-        error = answer["error"]
-    except (ValueError, TypeError, KeyError):
-        return f"trying it ended with code {code} and no answer{said}"
-    return None if error is None and code == 0 else _printable(str(error), 500)
-
-
-def _printable(text: str, n_characters: int = 160) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)[:n_characters]
+def _death(outcome: child.Outcome, seconds: float, doing: str) -> _Fault:
+    """What is to be said of a child that did not come to its end."""
+    if outcome.timed_out or outcome.signal == "SIGXCPU":
+        return _Fault(f"trying it took more than {seconds:g} s")
+    if outcome.signal == "SIGKILL":
+        return _Fault("trying it was ended by the system, most likely for lack of memory; give a smaller --ctx-size")
+    said = f": {outcome.last_words}" if outcome.last_words else ""
+    if any(word in said for word in child.MEMORY_WORDS):
+        return _Fault(f"it takes more memory than there is{said}; give a smaller --ctx-size")
+    if outcome.signal:
+        text = (
+            f"llama.cpp crashed on it ({outcome.signal}){said}; llama-cpp-python {library.version()} cannot run this "
+            "file, which is damaged, or of a kind that it has a fault with"
+        )
+        # An assertion that fails is about the file; only attention has some that the other kind has not.
+        is_abrupt = outcome.signal in _KERNEL_SIGNALS or (doing == child.DECODING and not outcome.last_words)
+        return _Fault(text, is_abrupt)
+    return _Fault(f"trying it ended with code {outcome.exit_code} and no answer{said}")
 
 
 def _refused(params: LoadParams, reason: str) -> ModelError:

@@ -1,67 +1,75 @@
-"""The child process of `trial.py`: loads the model files named on stdin, uses it a little, and tells how it was.
+"""The child process of `trial.py`: loads the model files named on stdin, uses them a little, and tells how it was.
 
 It runs what the server would run, `loading.load`, and no more is imported. If the file makes llama.cpp crash, it is
-this process that ends. stdin: {"files", "params", "memory_bytes", "seconds"}; stdout: {"error": text or null}.
+this process that ends. stdin: {"files", "attempts", "memory_bytes", "seconds"}; stdout, a line each: ["loading"],
+["decoding"], and at the end of each attempt ["end", its number, what is wrong or null].
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import resource
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from canister import confine
 from canister.engine.args import RopeParams
-from canister.engine.llama import UNQUANTIZED, ModelError
-from canister.engine.loading import Loaded, LoadParams, load
+from canister.engine.child import DECODING, LOADING, limit, say, task
+from canister.engine.llama import EngineFault, Model, ModelError
+from canister.engine.loading import Loaded, LoadParams, load, load_model
+from canister.engine.machine import usable_cores
+from canister.engine.ways import Restrictions
 from canister.errors import CanisterError
 
-MAX_OPEN_FILES = 64
+ROW_COUNTS = (1, 2, 3, 8, 33)  # of a prompt chunk, whatever it costs
+MULTIPLICATIONS = 1e11  # of a larger one, the largest that the server decodes: so many take a second or a few
 # Everything that a text can hold: each byte of UTF-8 appears, also as what has no token of its own.
 TEXT = "".join(map(chr, [*range(1, 0x800), *range(0x800, 0xFFF0, 997), *range(0x10000, 0x110000, 65_521)])) + "😀" * 9
 
 
 def main() -> None:
-    task = json.load(sys.stdin.buffer)
-    files = [Path(file) for file in task["files"]]
-    _limit(task["memory_bytes"], task["seconds"], MAX_OPEN_FILES + 2 * len(files))
+    asked = task()
+    files = [Path(file) for file in asked["files"]]
+    limit(asked["memory_bytes"], asked["seconds"], 2 * len(files))
+    libraries = [Path(folder) for folder in (*sys.path, os.environ.get("LLAMA_CPP_LIB_PATH")) if folder]
     # ggml asks the system for cores and memory; python may still import a module.
-    confine.confine_trial([*files, Path("/proc"), Path("/sys"), *(Path(folder) for folder in sys.path if folder)])
-    rope = RopeParams(**task["params"].pop("rope"))
-    try:
-        for params in attempts(LoadParams(path=files[0], more_paths=tuple(files[1:]), rope=rope, **task["params"])):
-            use(load(params))
-        error = None
-    except (CanisterError, MemoryError) as refused:
-        error = str(refused) or "not enough memory"
-    sys.stdout.write(json.dumps({"error": error}))
-    sys.stdout.flush()
+    confine.confine_trial([*files, Path("/proc"), Path("/sys"), *libraries])
+    for number, fields in enumerate(asked["attempts"]):
+        params = LoadParams(
+            path=files[0],
+            more_paths=tuple(files[1:]),
+            rope=RopeParams(**fields.pop("rope")),
+            restrictions=Restrictions(*fields.pop("restrictions")),
+            # Without the measurements: every way that they may lead to is an attempt of its own.
+            exact="off",
+            n_threads=usable_cores(),
+            **fields,
+        )
+        say("end", number, attempt(params, reads_vocabulary=number == 0))
     os._exit(0)  # what is left to free is the kernel's
 
 
-def attempts(params: LoadParams) -> list[LoadParams]:
-    """The ways in which the server may run the model, each without the measurements that tell which it will be."""
-    params = replace(params, exact="off", n_threads=1)
-    if params.flash_attn != "auto" or params.type_v not in UNQUANTIZED:
-        return [params]
-    return [replace(params, flash_attn=way) for way in ("off", "on")]
+def attempt(params: LoadParams, *, reads_vocabulary: bool) -> str | None:
+    """What is wrong with the file; None for nothing."""
+    try:
+        say(LOADING)
+        model = load_model(params)
+        if reads_vocabulary:
+            read_vocabulary(model, params.name)
+        say(DECODING)
+        loaded = load(params, model)
+        decode(loaded)
+        loaded.context.close()
+    except (CanisterError, EngineFault, MemoryError) as refused:
+        return str(refused) or "not enough memory"
+    return None
 
 
-def use(loaded: Loaded) -> None:
-    """Decode two tokens, and ask for all that the server asks of a vocabulary. ModelError."""
-    model, context = loaded.model, loaded.context
+def read_vocabulary(model: Model, name: str) -> None:
+    """Ask for all that the server asks of a vocabulary. ModelError."""
     if model.n_vocab < 1:
-        raise ModelError(f"Cannot load the model {loaded.info.name}: its vocabulary is empty")
-    for position, token in enumerate((0, model.n_vocab - 1)):
-        context.decode([0], [position], [token], [0])
-        if not np.isfinite(context.logits(0)).any():
-            raise ModelError(f"Cannot load the model {loaded.info.name}: what it computes are no numbers")
+        raise ModelError(f"Cannot load the model {name}: its vocabulary is empty")
     for special in (False, True):
         model.tokenize(TEXT, add_bos=True, special=special)
         for token in range(model.n_vocab):
@@ -69,25 +77,30 @@ def use(loaded: Loaded) -> None:
     _ = model.eog_tokens
 
 
-def _limit(memory_bytes: int, seconds: int, n_files: int) -> None:
-    limits = [
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_NOFILE, n_files),
-        (resource.RLIMIT_CORE, 0),
-    ]
-    for kind, wanted in limits:
-        hard = resource.getrlimit(kind)[1]
-        bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        try:
-            resource.setrlimit(kind, (bound, bound))
-        except (OSError, ValueError):
-            continue  # not every system knows every limit
-    if sys.platform == "linux":
-        # If memory runs out, let it be this process; a confined server's child may not say so.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("1000")
+def decode(loaded: Loaded) -> None:
+    """What a server decodes: chunks of a prompt, rows of several streams, both together. ModelError."""
+    context, n_vocab = loaded.context, loaded.model.n_vocab
+    n_streams, n_cells, n_rows = context.params.n_streams, context.params.n_cells, context.params.n_rows
+    affordable = int(MULTIPLICATIONS // max(1, loaded.model.n_params))
+    counts = sorted({n for n in (*ROW_COUNTS, min(n_rows, affordable)) if 0 < n <= min(n_rows, n_cells)})
+    for n in counts:
+        context.clear(0)
+        _decode(loaded, [0] * n, range(n), [(n_vocab - 1 - row) % n_vocab for row in range(n)])
+    for stream in range(n_streams):
+        context.clear(stream)
+    # All streams, then the first alone, as a chat whose neighbours wait, then all again.
+    for position, n in enumerate((n_streams, 1)):
+        _decode(loaded, range(n), [position] * n, [(position + row) % n_vocab for row in range(n)])
+    if n_streams > 1:
+        streams = range(1, n_streams)
+        _decode(loaded, streams, [1] * len(streams), [row % n_vocab for row in streams])
+
+
+def _decode(loaded: Loaded, streams: range | list[int], positions: range | list[int], tokens: list[int]) -> None:
+    last = {stream: row for row, stream in enumerate(streams)}
+    loaded.context.decode(list(streams), list(positions), tokens, list(last.values()))
+    if not any(np.isfinite(loaded.context.logits(row)).any() for row in last.values()):
+        raise ModelError(f"Cannot load the model {loaded.info.name}: what it computes are no numbers")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from canister.engine.llama import ModelError
 from canister.engine.loading import LoadParams
 from canister.engine.trial import MAX_NOTES, Limits, Trials, path_of_descriptor
+from canister.engine.ways import Restrictions
 from tests.engine.hostile_models import CRASHING, ENDLESS, REFUSED, Hostile
 from tests.engine.tiny_models import llama_model
+from tests.planted import plant
 
 pytestmark = pytest.mark.anyio
 
@@ -44,6 +47,7 @@ async def test_what_crashes_llama_cpp_is_refused(name: str, tmp_path: Path) -> N
     trials = Trials(tmp_path / "tried")
     text = await refusal(trials, params_of(CRASHING[name].write(tmp_path / "model.gguf")))
     assert "llama.cpp crashed on it (SIG" in text
+    assert "cannot run this file" in text
     assert not (tmp_path / "tried").exists()
 
 
@@ -127,11 +131,64 @@ async def test_notes_are_bounded_and_not_needed(good_model: Path, tmp_path: Path
     await Trials(tmp_path / "file" / "tried").check(params_of(good_model))
 
 
-async def test_trusted_files_need_no_trial(good_model: Path, tmp_path: Path) -> None:
-    params = params_of(good_model)
-    trials = Trials(tmp_path / "tried", trusted={params.model_id})
-    await trials.check(params)
-    assert trials.n_tried == 0
+FINDINGS = Path(__file__).resolve().parents[3] / "shared" / "findings" / "inputs"
+
+
+async def test_flash_attention_that_a_model_cannot_have_is_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp ends the process for some architectures with it; the server does without."""
+    path = FINDINGS / "plm-tiny.gguf"
+    if not path.exists():
+        pytest.skip("the model of the report is in ../shared/findings, which is not here")
+    trials = Trials(tmp_path / "tried")
+    found = await trials.check(params_of(path))
+    assert found.allowed_flash_attn == "off"
+    (reason,) = found.restrictions.reasons
+    assert reason.startswith("flash attention is off: llama.cpp crashed on it (SIGABRT): GGML_ASSERT")
+    assert trials.n_tried == 1
+    assert await Trials(tmp_path / "tried").check(params_of(path)) == found
+    # Who asks for it gets the reason, and no accusation.
+    text = await refusal(trials, params_of(path, flash_attn="on"))
+    assert "cannot run this file" in text
+
+
+@pytest.mark.parametrize(
+    ("planted", "restrictions"),
+    [
+        ({"flash": True}, Restrictions(flash="off")),
+        ({"flash": False}, Restrictions(flash="on")),
+        ({"extra": True}, Restrictions(extra_buffers=False)),
+        ({"extra": True, "rows": 33}, Restrictions(extra_buffers=False)),
+        ({"rows": 33}, Restrictions(extra_buffers=False, max_rows=1)),
+        ({"streams": 2}, Restrictions(extra_buffers=False, max_rows=1)),
+    ],
+)
+@pytest.mark.parametrize("how", ["SIGSEGV", "SIGABRT"])
+async def test_ways_that_a_file_does_not_survive_narrow_the_choice(
+    how: str,
+    planted: dict[str, Any],
+    restrictions: Restrictions,
+    good_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch, tmp_path / "plant", how, **planted)
+    found = (await Trials(tmp_path / "tried").check(params_of(good_model, n_slots=3))).restrictions
+    assert found == restrictions
+    assert all(f"llama.cpp crashed on it ({how})" in reason for reason in found.reasons)
+    assert len(found.reasons) == (planted.get("flash") is not None or not restrictions.extra_buffers) + (
+        restrictions.max_rows == 1
+    )
+    # A note brings back the same.
+    again = Trials(tmp_path / "tried")
+    assert (await again.check(params_of(good_model, n_slots=3))).restrictions.reasons == found.reasons
+    assert again.n_tried == 0
+
+
+async def test_no_way_survives(good_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, tmp_path / "plant", "SIGSEGV")
+    assert "llama.cpp crashed on it (SIGSEGV)" in await refusal(Trials(tmp_path / "tried"), params_of(good_model))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names open files")

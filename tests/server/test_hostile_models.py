@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from canister import confine
+from canister.engine.gguf import read_gguf
 from canister.host import Host
+from tests.engine.gguf_writer import write_gguf
 from tests.engine.hostile_models import CRASHING, ENDLESS, Hostile
 from tests.engine.tiny_models import llama_model
 
@@ -82,6 +84,22 @@ async def test_no_file_is_opened_that_only_the_header_names(controller: httpx.As
     response = await load(controller, hostile, "part-00001-of-00002.gguf")
     assert response.status_code == 400
     assert "are missing: models/part-00002-of-00002.gguf" in response.json()["Err"]["error"]
+
+
+async def test_weights_that_llama_cpp_cannot_compute_with_are_told(
+    controller: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """It would end the process: its buffers begin at multiples of 32 bytes. The file is as its format allows."""
+    tensors = [("token_embd.weight", (64, 512), "f32"), ("output_norm.weight", (64,), "f32")]
+    for text in ("", "a" * 8):  # the header of one of them ends at no multiple of 32
+        metadata = {"general.architecture": "llama", "llama.block_count": 1, "general.description": text}
+        path = write_gguf(tmp_path / "aligned.gguf", metadata, tensors, alignment=8)
+        if read_gguf(path).data_offset % 32:
+            break
+    response = await load(controller, path, "aligned.gguf")
+    assert response.status_code == 400
+    error = response.json()["Err"]["error"]
+    assert "aligned to 8 bytes (general.alignment), and llama.cpp computes only with such as are aligned to 32" in error
 
 
 # A server with a fault planted into it: the health probe writes where it must not, in the loop and in a thread.
