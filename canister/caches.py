@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from canister.cache_paths import SIDECAR
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.sequence import KvSegment, n_common
@@ -134,11 +136,20 @@ class Caches:
         except (CanisterError, OSError):
             return None
 
-    def append(self, call: Call, cache: OpenCache, keep: int, tokens: Tokens, generated: Flags, rows: bytes) -> None:
-        """Roll the container back to `keep` tokens and add these; `rows` are their KV rows."""
+    def append(
+        self,
+        call: Call,
+        cache: OpenCache,
+        keep: int,
+        tokens: Tokens,
+        generated: Flags,
+        rows: bytes,
+        starts: Flags | None,
+    ) -> None:
+        """Roll the container back to `keep` tokens and add these; `rows` are their KV rows, `starts` their cut."""
         container, data = cache.container, b""  # written even so: the file's time of writing is the chat's
         if len(tokens) or keep < len(container.tokens):
-            container, data = container.extended(keep, tokens, generated, rows)
+            container, data = container.extended(keep, tokens, generated, rows, starts)
         call.tx.append_file(cache.info.path, data)
         self._keep_when_committed(call, cache.info.path, container)
 
@@ -152,16 +163,22 @@ class Caches:
         generated: Flags,
         rows: bytes,
         rows_first: int,
+        starts: Flags | None,
     ) -> None:
         """Write a container anew: `rows` are the KV rows from token rows_first on, those of the tokens before stand in
-        `before`, as far as they are sound. Slow for a long chat: in a worker thread.
+        `before`, as far as they are sound. starts: the cut of all tokens. Slow for a long chat: in a worker thread.
         """
         container, data = self._sound_part(path, header, before)
         parts = [data]
-        if len(container.tokens) < rows_first:
-            container, data = container.extended(0, tokens[:rows_first], generated[:rows_first])
+        before_rows, behind = slice(rows_first), slice(rows_first, None)
+        cut = None if starts is None else starts[before_rows]
+        if len(container.tokens) < rows_first or not (
+            cut is None or np.array_equal(container.starts[before_rows], cut)
+        ):
+            container, data = container.extended(0, tokens[before_rows], generated[before_rows], b"", cut)
             parts.append(data)
-        container, data = container.extended(rows_first, tokens[rows_first:], generated[rows_first:], rows)
+        cut = None if starts is None else starts[behind]
+        container, data = container.extended(rows_first, tokens[behind], generated[behind], rows, cut)
         parts.append(data)
         call.tx.write_file(path, b"".join(parts))
         self._keep_when_committed(call, path, container)

@@ -47,7 +47,9 @@ class Calls:
             loaded.context.params.n_rows, info.policy.max_rows, max_pause_seconds=params.max_pause_ms / 1000
         )
         self._candidates = Candidates(info.n_vocab)
-        self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos)
+        repeats_cut = info.policy.repeats_cut
+        uses_whole = repeats_cut and loaded.traits.layout is None
+        self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole)
         self._fault: EngineFault | None = None
         self._decoding: Ticket | None = None  # whose chunk is being decoded
         self._over: list[Ticket] = []

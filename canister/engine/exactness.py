@@ -46,7 +46,8 @@ class Kernels:
 
     row_classes: numbers of rows, of different streams, that give the same bits. chunk: a rule that makes prompts the
     same however they are cut; None: none of CHUNK_RULES does. attention: whether one token of a stream gives the same
-    bits as several. rolls_back: the tail of a stream can be removed, which dummy rows need.
+    bits as several. rolls_back: the tail of a stream can be removed, which dummy rows need; without them only PLAIN is
+    a rule, and nothing is known of rows.
     """
 
     row_classes: RowClasses
@@ -60,6 +61,7 @@ class Policy:
     """What a context is made with and what its decodes may be, and why.
 
     max_rows: of one decode of generated tokens; None: any. needs_pairs: no row goes alone. max_slots: None: any.
+    repeats_cut: another cut of a prompt gives other bits, so whoever decodes it again must cut it as before.
     """
 
     is_exact: bool
@@ -69,6 +71,7 @@ class Policy:
     needs_pairs: bool = False
     chunk: ChunkRule = PLAIN
     max_slots: int | None = None
+    repeats_cut: bool = False
 
 
 def rows_of_one_class(classes: RowClasses) -> tuple[int | None, bool]:
@@ -114,17 +117,17 @@ def decide(mode: ExactMode, flash_attn: str, v_is_quantized: bool, n_slots: int,
 
     Conflict when exact mode is on and this model cannot have it here.
     """
-    flash = v_is_quantized or flash_attn != "off"
     if kernels is None:
+        flash = v_is_quantized or flash_attn != "off"
         if mode == "off":
-            return Policy(False, "off: set so", flash)
+            return Policy(False, "off: set so", flash, repeats_cut=True)
         why = "a quantized V cache needs flash attention" if v_is_quantized else "--flash-attn on was asked for"
-        return Policy(False, f"{mode}: {why}", flash)
+        return Policy(False, f"{mode}: {why}", flash, repeats_cut=True)
     fault = _fault(kernels)
     if fault is not None:
         if mode == "on":
             raise Conflict(f"exact mode is on (setting `exact`), but {fault}; set exact to auto")
-        return Policy(False, f"auto: {fault}", flash)
+        return Policy(False, f"auto: {fault}", False, repeats_cut=kernels.chunk is None)
     assert kernels.chunk is not None
     cap, needs_pairs = rows_of_one_class(kernels.row_classes)
     if mode == "on":
@@ -132,13 +135,15 @@ def decide(mode: ExactMode, flash_attn: str, v_is_quantized: bool, n_slots: int,
         why = f"on: at most {cap} rows a decode are of one class" if binds else "on: every number of rows is the same"
         return Policy(True, why, False, cap if binds else None, needs_pairs, kernels.chunk)
     if kernels.chunk.most is not None:
-        return Policy(False, f"auto: prompts would go in chunks of {kernels.chunk.most} tokens", flash)
+        why = f"auto: prompts would go in chunks of {kernels.chunk.most} tokens"
+        return Policy(False, why, False, repeats_cut=True)
     if cap is None or 0 < n_slots <= cap:
         return Policy(True, "auto: every number of rows is the same", False, None, needs_pairs, kernels.chunk)
     if n_slots == 0 and cap >= ENOUGH_ROWS:
         why = f"auto: up to {cap} rows a decode are the same"
         return Policy(True, why, False, None, needs_pairs, kernels.chunk, max_slots=cap)
-    return Policy(False, f"auto: only decodes of at most {cap} rows would be of one class", flash)
+    why = f"auto: only decodes of at most {cap} rows would be of one class; prompts are the same however they are cut"
+    return Policy(False, why, False, chunk=kernels.chunk)
 
 
 def _fault(kernels: Kernels) -> str | None:

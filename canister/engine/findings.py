@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from canister import durable
-from canister.engine.exactness import CHUNK_RULES, ChunkRule, Kernels
+from canister.engine.exactness import CHUNK_RULES, PLAIN, ChunkRule, Kernels
 from canister.telemetry import get_logger
 
-FORMAT = 1
+FORMAT = 2
 MOST_ENTRIES = 32
 
 log = get_logger(__name__)
@@ -82,7 +82,7 @@ def _classes(value: Any) -> tuple[tuple[int, ...], ...]:
 
 
 def _rule(rule: ChunkRule) -> ChunkRule:
-    if rule not in CHUNK_RULES:
+    if rule not in (PLAIN, *CHUNK_RULES):
         raise ValueError(f"{rule} is no rule for chunks")
     return rule
 

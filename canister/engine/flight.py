@@ -6,6 +6,8 @@ Plain Python: tokens and logits come in, tokens go out, so that every rule of a 
     generated   which of them were generated, and so are decoded one by one; the others are prompt
     n_done      how many of them are decoded, that is, in the KV memory
     position    where the next one goes: n_done, less what context shifts have dropped
+    starts      with which prompt tokens a decode began, so that they are decoded so again; unused unless `repeats_cut`
+    n_cut       of how many tokens that is settled; beyond it a prompt is cut as suits the moment
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from canister.engine.sequence import FinishReason, Flags, GenerateRequest, GenerateResult, Tokens
+from canister.engine.sequence import (
+    FinishReason,
+    Flags,
+    GenerateRequest,
+    GenerateResult,
+    Tokens,
+    boundaries,
+    last_boundary,
+    n_common,
+)
 
 _REVERSE_WINDOW = 32  # tokens in which a reverse prompt is looked for, as in llama-completion
 _REVERSE_SLACK = 2  # bytes that may follow it: it may be tokenized together with what follows
@@ -47,12 +58,18 @@ class TokenSampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The context's: tokens of a conversation, of a logical batch; may positions move; is BOS put before prompts."""
+    """The context's: tokens of a conversation, of a logical batch; may positions move; is BOS put before prompts.
+
+    repeats_cut: a prompt that is decoded again must be cut as it was before. uses_whole: and since KV rows are nowhere
+    stored, states are used up to where a decode ended, and no state that has more than the call may decode.
+    """
 
     n_ctx: int
     n_batch: int
     can_shift: bool
     add_bos: bool
+    repeats_cut: bool = False
+    uses_whole: bool = False
 
 
 class Flight:
@@ -69,7 +86,13 @@ class Flight:
         self._n_history = 0
         self._tokens: Tokens = np.empty(self.n_prefix + len(request.prompt) + _ROOM, np.int32)
         self._flags: Flags = np.empty(len(self._tokens), np.bool_)
+        self._starts: Flags = np.zeros(len(self._tokens), np.bool_)
         self._extend(request.prefix, request.prefix_generated)
+        if limits.repeats_cut and request.prefix_starts is not None:
+            self._starts[: self.n_prefix] = request.prefix_starts
+        self.n_cut = self.n_prefix
+        if limits.uses_whole and request.n_whole is not None:
+            self.n_cut = request.n_whole
         self._wanted: tuple[Tokens, Flags] = request.prefix, request.prefix_generated
         if len(request.prompt):
             flags = np.zeros(len(request.prompt), np.bool_)
@@ -119,13 +142,17 @@ class Flight:
         """The next token was generated, and is decoded alone; else it is prompt, and goes in chunks."""
         return bool(self._flags[self.n_done]) if not self.is_decoded else True
 
-    def chunk(self, n_max: int) -> Tokens:
+    def chunk(self, n_max: int, n_most: int) -> Tokens:
         """The next prompt tokens, at most n_max; never such that a lonely one would be left over.
 
         A prompt token that is decoded alone belongs to another class of kernels than its neighbours
-        (spec/engine.md §4), so chunks are of two and more wherever there are two.
+        (spec/engine.md §4), so chunks are of two and more wherever there are two. Where a cut is repeated, it says how
+        many they are, within n_most.
         """
-        start, n_max = self.n_done, max(n_max, 3)
+        start, n_max = self.n_done, max(min(n_max, n_most), 3)
+        if self.limits.repeats_cut and start < self.n_cut:
+            ends = boundaries(self.generated[start : self.n_cut], self._starts[start : self.n_cut])
+            return self.history[start : start + min(1 + int(ends[1:].argmax()), n_most)]
         flags = self.generated[start : start + n_max + 2]
         n = int(flags.argmax()) if flags.any() else len(flags)
         return self.history[start : start + (n_max - 1 if n == n_max + 1 else min(n, n_max))]
@@ -134,6 +161,51 @@ class Flight:
     def wanted(self) -> tuple[Tokens, Flags]:
         """Before anything is sampled: the prefix and all of the prompt, granted to this call or not; and the flags."""
         return self._wanted
+
+    def decoded(self, n: int) -> None:
+        """The next n tokens are, together if they are prompt."""
+        if self.limits.repeats_cut:
+            self._starts[self.n_done] = not self._flags[self.n_done]
+            self.n_cut = max(self.n_cut, self.n_done + n)
+        self.n_done += n
+
+    def n_common(self, tokens: Tokens, generated: Flags, starts: Flags) -> int:
+        """Of how many leading tokens of these the KV rows are as this call wants them.
+
+        They agree in themselves, in which were generated, and, where the cut is repeated, in how the prefix was cut.
+        """
+        n = n_common(*self._wanted, tokens, generated)
+        if not self.limits.repeats_cut:
+            return n
+        theirs = boundaries(generated, starts)
+        mine = boundaries(self.generated[: self.n_cut], self._starts[: self.n_cut])
+        if not self.limits.uses_whole:  # both may end within a decode
+            mine, n_compared = mine[:-1], min(n, len(theirs) - 1)
+        else:
+            n = min(n, self._n_history)
+            n_compared = n + 1
+        differ = mine[:n_compared] != theirs[: len(mine)][:n_compared]
+        if differ.any():
+            return last_boundary(theirs, int(differ.argmax()) - 1)
+        return last_boundary(theirs, n) if self.limits.uses_whole else n
+
+    def use(self, starts: Flags, n: int) -> None:
+        """The first n tokens were decoded by another call, so cut."""
+        n = min(n, self._n_history)
+        if self.limits.repeats_cut and n > self.n_cut:
+            self._starts[self.n_cut : n] = starts[self.n_cut : n]
+            self.n_cut = n
+
+    def begun(self, n: int) -> int:
+        """Where the decode began that gave token n - 1 its logits, where the cut is repeated; else at that token."""
+        return self._last_boundary(n - 1) if self.limits.repeats_cut else n - 1
+
+    def whole(self, n: int) -> int:
+        """As many of the first n tokens as can be kept when the others go."""
+        return self._last_boundary(n) if self.limits.uses_whole else n
+
+    def _last_boundary(self, n: int) -> int:
+        return last_boundary(boundaries(self.generated[: self.n_cut], self._starts[: self.n_cut]), n)
 
     def shift(self) -> tuple[int, int] | None:
         """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""
@@ -182,9 +254,10 @@ class Flight:
         self.result.n_generated = self._n_history - self._n_given
         return []
 
-    def held(self) -> tuple[Tokens, Flags]:
-        """The tokens in the KV memory, unless shifted."""
-        return self._tokens[: self.n_done], self._flags[: self.n_done]
+    def held(self) -> tuple[Tokens, Flags, Flags]:
+        """The tokens in the KV memory, unless shifted, and how they were decoded: generated, starts."""
+        n = self.n_done
+        return self._tokens[:n], self._flags[:n], self._starts[:n]
 
     def _extend(self, tokens: Tokens | list[int], generated: Flags | bool) -> None:
         first, self._n_history = self._n_history, self._n_history + len(tokens)
@@ -192,6 +265,7 @@ class Flight:
             n_more = len(self._tokens) // 2 + len(tokens)
             self._tokens = np.concatenate([self._tokens, np.empty(n_more, np.int32)])
             self._flags = np.concatenate([self._flags, np.empty(n_more, np.bool_)])
+            self._starts = np.concatenate([self._starts, np.zeros(n_more, np.bool_)])
         self._tokens[first : self._n_history] = tokens
         self._flags[first : self._n_history] = generated
 

@@ -6,7 +6,7 @@ it serves one start. What is damaged, or from another model, llama.cpp or proces
 
     header                                     entry, of the same size each
        0  8  magic, "llogits\\n"                    0  32  digest of the conversation's key
-       8 32  digest of what logits depend on      32  32  digest of caller, tokens, and which were generated
+       8 32  digest of what logits depend on      32  32  digest of caller, tokens, and how they were decoded
                                                   64  4v  float32 logits of the v tokens of the vocabulary
                                                  ...  32  digest of the entry so far, begun with the header's
 
@@ -96,7 +96,7 @@ class Handover:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def logits(self, key: str, caller: str, tokens: Tokens, generated: Flags) -> Logits | None:
+    def logits(self, key: str, caller: str, tokens: Tokens, generated: Flags, starts: Flags) -> Logits | None:
         """Those behind the last of exactly these tokens of this caller's conversation; None if they are not known."""
         name, n_data = _digest(key.encode()), 4 * self._origin.n_vocab
         with self._lock:
@@ -108,7 +108,7 @@ class Handover:
             except OSError:
                 return None
         state, data, check = entry[_N_DIGEST : 2 * _N_DIGEST], entry[2 * _N_DIGEST :][:n_data], entry[-_N_DIGEST:]
-        if state != _state(caller, tokens, generated):
+        if state != _state(caller, tokens, generated, starts):
             return None
         if len(entry) != self._origin.entry_bytes or check != _check(self._origin, name, state, data):
             return None
@@ -140,7 +140,10 @@ def leave(path: Path | None, origin: Origin, places: Iterable[Slot | Parked]) ->
             with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
                 file.write(_MAGIC + origin.digest)
                 for key, place, logits in ends:
-                    name, state = _digest(key.encode()), _state(place.caller, place.tokens, place.generated)
+                    name, state = (
+                        _digest(key.encode()),
+                        _state(place.caller, place.tokens, place.generated, place.starts),
+                    )
                     data = logits.astype("<f4", copy=False).tobytes()
                     file.write(b"".join((name, state, data, _check(origin, name, state, data))))
             os.replace(temporary, path)
@@ -151,9 +154,9 @@ def leave(path: Path | None, origin: Origin, places: Iterable[Slot | Parked]) ->
         log.info("the next start decodes last tokens again", file=str(path), reason=str(error))
 
 
-def _state(caller: str, tokens: Tokens, generated: Flags) -> bytes:
-    name = caller.encode()
-    return _digest(len(name).to_bytes(4, "little"), name, tokens.astype("<i4").tobytes(), generated.tobytes())
+def _state(caller: str, tokens: Tokens, generated: Flags, starts: Flags) -> bytes:
+    name, data = caller.encode(), tokens.astype("<i4").tobytes()
+    return _digest(len(name).to_bytes(4, "little"), name, data, generated.tobytes(), starts.tobytes())
 
 
 def _check(origin: Origin, *parts: bytes) -> bytes:

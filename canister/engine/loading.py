@@ -382,5 +382,9 @@ def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy) -> byte
     """
     if layout is None:
         return b""
-    bits = (policy.flash_attn, policy.needs_pairs, astuple(policy.chunk)) if policy.is_exact else policy.flash_attn
+    bits: object = policy.flash_attn
+    if policy.is_exact:
+        bits = policy.flash_attn, policy.needs_pairs, astuple(policy.chunk)
+    elif not policy.repeats_cut:
+        bits = policy.flash_attn, astuple(policy.chunk)
     return hashlib.sha256(layout.digest + repr((astuple(rope), bits)).encode()).digest()

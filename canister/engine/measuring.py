@@ -50,10 +50,10 @@ def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kern
     rolls_back = context.remove(0, 1)
     context.clear(0)
     if not rolls_back:
-        return Kernels((), None, (), False)
+        return Kernels((), (yield from _chunk_rule(context, rounds, [PLAIN])), (), False)
     classes = yield from row_classes(context, rounds)
     attention = yield from _attention_classes(context, rounds[0])
-    rule = yield from _chunk_rule(context, rounds)
+    rule = yield from _chunk_rule(context, rounds, CHUNK_RULES)
     return Kernels(classes, rule, attention, True)
 
 
@@ -104,9 +104,11 @@ def _attention_classes(context: Context, tokens: Sequence[int]) -> Steps[RowClas
     return ((1, 2),) if _equal(several, alone) else ((1,), (2,))
 
 
-def _chunk_rule(context: Context, rounds: Sequence[Sequence[int]]) -> Steps[ChunkRule | None]:
+def _chunk_rule(
+    context: Context, rounds: Sequence[Sequence[int]], rules: Sequence[ChunkRule]
+) -> Steps[ChunkRule | None]:
     """The first rule under which a prompt is the same in one piece and in many, every time."""
-    for rule in CHUNK_RULES:
+    for rule in rules:
         for tokens in rounds:
             whole = yield from _prompt(context, tokens, [rule.most or context.params.n_rows], rule)
             cut = yield from _prompt(context, tokens, CUTS, rule)

@@ -50,6 +50,7 @@ class Nearby:
         caller: str,
         tokens: Tokens,
         generated: Flags,
+        starts: Flags,
         segments: Callable[[int], list[KvSegment]],
         *,
         with_logits: bool = False,
@@ -62,6 +63,9 @@ class Nearby:
             return
         n, state = state_of(self._layout, segments(len(tokens)), len(tokens), self._n_streams, self.take)
         if n:
-            tokens, generated, fresh_until = tokens[:n].copy(), generated[:n].copy(), monotonic() + FRESH_SECONDS
-            logits = self.handover.logits(key, caller, tokens, generated) if with_logits else None
-            self._residency.parking.put(Parked(key, caller, tokens, generated, logits, n, state, True, fresh_until))
+            marks, fresh_until = (
+                (tokens[:n].copy(), generated[:n].copy(), starts[:n].copy()),
+                monotonic() + FRESH_SECONDS,
+            )
+            logits = self.handover.logits(key, caller, *marks) if with_logits else None
+            self._residency.parking.put(Parked(key, caller, *marks, logits, n, state, True, fresh_until))

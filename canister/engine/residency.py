@@ -34,7 +34,8 @@ class Slot:
     """One stream of the KV memory.
 
     key: the conversation it belongs to; None: free, or, while busy, to be freed. caller: whose conversation it is.
-    tokens, generated: what it held when it was given back. logits: those after the last of them, if known.
+    tokens, generated, starts: what it held when it was given back, and how that was decoded.
+    logits: those after the last of them, if known.
     n_stored: of how many leading tokens the KV rows were handed out, or came from outside.
     """
 
@@ -44,15 +45,17 @@ class Slot:
     busy: bool = False
     tokens: Tokens = field(default_factory=lambda: _NO_TOKENS)
     generated: Flags = field(default_factory=lambda: _NO_FLAGS)
+    starts: Flags = field(default_factory=lambda: _NO_FLAGS)
     logits: Logits | None = None
     n_stored: int = 0
     last_used: int = 0
 
-    def hold(self, tokens: Tokens, generated: Flags, logits: Logits | None, n_stored: int) -> None:
-        self.tokens, self.generated, self.logits, self.n_stored = tokens, generated, logits, n_stored
+    def hold(self, tokens: Tokens, generated: Flags, starts: Flags, logits: Logits | None, n_stored: int) -> None:
+        self.tokens, self.generated, self.starts = tokens, generated, starts
+        self.logits, self.n_stored = logits, n_stored
 
     def hold_nothing(self) -> None:
-        self.hold(_NO_TOKENS, _NO_FLAGS, None, 0)
+        self.hold(_NO_TOKENS, _NO_FLAGS, _NO_FLAGS, None, 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +70,7 @@ class Parked:
     caller: str
     tokens: Tokens
     generated: Flags
+    starts: Flags
     logits: Logits | None
     n_stored: int
     state: Bytes
@@ -75,7 +79,13 @@ class Parked:
 
     @property
     def n_bytes(self) -> int:
-        arrays = (self.tokens, self.generated, self.state, *(() if self.logits is None else (self.logits,)))
+        arrays = (
+            self.tokens,
+            self.generated,
+            self.starts,
+            self.state,
+            *(() if self.logits is None else (self.logits,)),
+        )
         return sum(resident_bytes(array) for array in arrays)
 
 

@@ -112,29 +112,35 @@ class Runner:
             return flight.finish(reason)
         if slot.logits is not None and has_logits:
             return self._advance(seat, slot.logits)
-        # The logits of the last token are needed again: it is decoded again, in its own class.
-        flight.n_done = self._streams.truncate(slot.stream, n - 1)
+        # The logits of the last token are needed again: it is decoded again, in its own class, or all of its decode is.
+        flight.n_done = self._streams.truncate(slot.stream, flight.begun(n))
         if flight.n_done < n - 1:
-            flight.result.redecoded = flight.n_prefix
+            flight.result.redecoded = flight.n_prefix - flight.n_done
+        n_whole = flight.request.n_whole
+        if self._traits.layout and n_whole is not None and flight.n_done <= n_whole < flight.n_prefix:
+            flight.result.rows_first = min(flight.result.rows_first, flight.n_done)  # they are of a shorter decode now
         return []
 
     def end(self, seat: Seated) -> None:
         """Hand out rows, roll back what must not stay, and note what the slot holds."""
         flight, slot = seat.flight, seat.slot
         request, result = flight.request, flight.result
+        tokens, generated, starts = flight.held()
+        if flight.limits.repeats_cut:
+            result.starts = starts.copy()
         self._starts.flights.pop(slot.stream, None)
         if flight.finished == "error" or result.shifted:
             self.drop(slot)
         elif flight.finished == "cancelled" or not request.keep:
             self._roll_back(flight, slot)
         else:
-            tokens, generated, logits = *flight.held(), flight.logits
+            logits = flight.logits
             if request.want_rows:
                 result.rows = self._streams.rows(slot.stream, result.rows_first, flight.n_done)
             n_stored = flight.n_done if request.want_rows else min(slot.n_stored, result.rows_first)
             if self._lengths[slot.stream] > flight.n_done:
-                tokens, generated, logits = slot.tokens, slot.generated, slot.logits
-            slot.hold(tokens, generated, logits, n_stored)
+                tokens, generated, starts, logits = slot.tokens, slot.generated, slot.starts, slot.logits
+            slot.hold(tokens, generated, starts, logits, n_stored)
 
     def drop(self, slot: Slot) -> None:
         """Nothing of the slot's stream is kept."""
@@ -143,13 +149,14 @@ class Runner:
         slot.hold_nothing()
 
     def _roll_back(self, flight: Flight, slot: Slot) -> None:
-        tokens, generated = flight.held()
+        tokens, generated, starts = flight.held()
         if self._lengths[slot.stream] > len(tokens):  # nothing was decoded: what is there goes on as the call wants it
             slot.n_stored = flight.result.rows_first
             return
-        n = self._streams.truncate(slot.stream, min(flight.n_prefix, len(tokens)))
+        n = self._streams.truncate(slot.stream, flight.whole(min(flight.n_prefix, len(tokens))))
         was_whole = slot.logits is not None and n == len(slot.tokens)
-        slot.hold(tokens[:n], generated[:n], slot.logits if was_whole else None, min(flight.result.rows_first, n))
+        marks = tokens[:n], generated[:n], starts[:n]
+        slot.hold(*marks, slot.logits if was_whole else None, min(flight.result.rows_first, n))
 
     # -- steps
 
@@ -180,7 +187,7 @@ class Runner:
                 self._context.remove(stream, self._lengths[stream])
                 continue
             self._lengths[stream] += 1
-            seat.flight.n_done += 1
+            seat.flight.decoded(1)
             seat.flight.result.decode_seconds += seconds
             if seat.flight.is_decoded:
                 reached.append((seat, row))
@@ -191,7 +198,8 @@ class Runner:
         started = perf_counter()
         flight, stream = seat.flight, seat.slot.stream
         rule = self._traits.chunk
-        tokens = flight.chunk(min(n_max, self._context.params.n_rows, rule.most or n_max))
+        n_rows = self._context.params.n_rows
+        tokens = flight.chunk(n_max, min(n_rows, rule.most or n_rows))
         n = len(tokens)
         n_dummies = rule.rows(n) - n
         rows = [*tokens.tolist(), *[_DUMMY_TOKEN] * n_dummies] if n_dummies else tokens
@@ -204,7 +212,7 @@ class Runner:
         self._lengths[stream] += n
         if n_dummies:
             self._context.remove(stream, self._lengths[stream])
-        flight.n_done += n
+        flight.decoded(n)
         flight.result.prompt_seconds += perf_counter() - started
         return [(seat, n - 1)] if at_end else []
 

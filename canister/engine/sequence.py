@@ -51,6 +51,8 @@ class GenerateRequest:
     key: the conversation's name for residency; None for one that is forgotten after the call.
     caller: whose it is. The KV rows of a caller's conversations may be used for each other, nobody else's ever.
     prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one), not prompt.
+    prefix_starts: with which of its prompt tokens a decode began; for engines that repeat the cut, None for others.
+    n_whole: of the prefix: what follows is the beginning of a decode that was longer; None: nothing follows.
     prompt: tokens still to be decoded, in logical batches of at most the context's n_batch.
     max_decode: the most tokens, prompt or generated, to decode in this call; None for no limit.
     n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until a full context.
@@ -77,6 +79,8 @@ class GenerateRequest:
     n_keep: int = 0
     restore: Callable[[int], list[KvSegment]] | None = None
     n_stored: Callable[[], int] | None = None
+    prefix_starts: Flags | None = None
+    n_whole: int | None = None
     budget: Budget | None = None
     keep: bool = True
     want_rows: bool = True
@@ -84,8 +88,9 @@ class GenerateRequest:
 
     def check(self, n_vocab: int, n_ctx: int) -> None:
         """Refuse what would be a fault deep inside. BadRequest; ValueError where the caller has a bug."""
-        if len(self.prefix) != len(self.prefix_generated):
-            raise ValueError(f"{len(self.prefix)} tokens, {len(self.prefix_generated)} flags")
+        for flags in (self.prefix_generated, self.prefix_starts):
+            if flags is not None and len(self.prefix) != len(flags):
+                raise ValueError(f"{len(self.prefix)} tokens, {len(flags)} flags")
         if not len(self.prefix) and not len(self.prompt):
             raise BadRequest("input is empty")
         if len(self.prefix) > n_ctx:
@@ -105,6 +110,8 @@ class GenerateResult:
     rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this
         call (prompt, then generated), and before them prefix tokens whose rows the container lacks; b"" if not
         wanted.
+    starts: with which prompt tokens a decode began, of all tokens that were decoded, from the conversation's first on;
+        None where the cut does not matter.
     shifted: a context shift happened: the conversation in the KV memory is no longer that of the tokens.
     redecoded: prefix tokens that had to be decoded again because no KV rows were at hand (not metered).
     *_seconds: wall time of the steps that the call took part in, shared with its neighbours.
@@ -118,6 +125,7 @@ class GenerateResult:
     shifted: bool = False
     rows: bytes = b""
     rows_first: int = 0
+    starts: Flags | None = None
     redecoded: int = 0
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -131,6 +139,18 @@ class GenerateResult:
 def n_common(tokens: Tokens, generated: Flags, others: Tokens, others_generated: Flags) -> int:
     """How many leading tokens agree, in themselves and in whether they were generated."""
     return min(common_prefix(tokens, others), common_prefix(generated, others_generated))
+
+
+def boundaries(generated: Flags, starts: Flags) -> Flags:
+    """Of n tokens, n + 1 flags: does a decode begin here? Before the first and behind the last one does always."""
+    found = np.ones(len(generated) + 1, np.bool_)
+    found[1:-1] = generated[1:] | generated[:-1] | starts[1:]
+    return found
+
+
+def last_boundary(found: Flags, n: int) -> int:
+    """The last one at n or before."""
+    return int(np.flatnonzero(found[: n + 1])[-1])
 
 
 def common_prefix(a: NDArray[Any], b: NDArray[Any]) -> int:

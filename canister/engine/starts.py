@@ -17,7 +17,7 @@ from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv_rows import state_of
 from canister.engine.llama import Bytes, Context, Logits
 from canister.engine.residency import MIN_SHARED, Parked, Residency, Slot
-from canister.engine.sequence import Flags, GenerateRequest, Tokens, n_common
+from canister.engine.sequence import Flags, GenerateRequest, Tokens
 from canister.engine.streams import Streams
 
 
@@ -38,6 +38,7 @@ class _Source:
     n_common: int
     tokens: Tokens
     generated: Flags
+    starts: Flags
     logits: Logits | None
     stream: int = 0
     parked: Parked | None = None
@@ -65,8 +66,8 @@ class Starts:
             return
         if self._context.state_bytes(stream) <= parking.max_bytes:
             state = self._state(stream)
-            tokens, generated = slot.tokens.copy(), slot.generated.copy()
-            parking.put(Parked(slot.key, slot.caller, tokens, generated, slot.logits, slot.n_stored, state))
+            marks = slot.tokens.copy(), slot.generated.copy(), slot.starts.copy()
+            parking.put(Parked(slot.key, slot.caller, *marks, slot.logits, slot.n_stored, state))
 
     def bring(self, flight: Flight, slot: Slot) -> int:
         """Set as much of what the call wants into the slot's stream as is known anywhere, and cut off all else.
@@ -77,7 +78,7 @@ class Starts:
         """
         sources, request = self.sources, flight.request
         n_most = len(flight.history)
-        n = n_common(*flight.wanted, slot.tokens, slot.generated)
+        n = flight.n_common(slot.tokens, slot.generated, slot.starts)
         n_stored = min(n, slot.n_stored)
         if n < flight.n_prefix and (own := self._own_parked(flight)) is not None and own.n_common > n:
             assert own.parked is not None
@@ -95,9 +96,10 @@ class Starts:
             n = other.n_common
             if n_stored < flight.n_prefix and request.n_stored is not None:
                 n_stored = request.n_stored()
+        flight.use(slot.starts, min(n, len(slot.starts)))
         n = self._streams.truncate(slot.stream, n)
         if n < len(slot.tokens):
-            slot.hold(slot.tokens[:n], slot.generated[:n], None, min(slot.n_stored, n))
+            slot.hold(slot.tokens[:n], slot.generated[:n], slot.starts[:n], None, min(slot.n_stored, n))
         if n < flight.n_prefix and (n_restored := self._restore(flight, slot.stream, n)) != n:
             sources.disk += n_restored
             slot.logits = None
@@ -121,19 +123,19 @@ class Starts:
         return best if best is not None and best.n_common >= n + MIN_SHARED else None
 
     def _source(self, flight: Flight, place: Slot | Parked) -> _Source | None:
-        tokens, generated, logits = place.tokens, place.generated, place.logits
+        tokens, generated, starts, logits = place.tokens, place.generated, place.starts, place.logits
         if isinstance(place, Slot):
             running = self.flights.get(place.stream)
             if running is not None:
-                (tokens, generated), logits = running.held(), None
+                (tokens, generated, starts), logits = running.held(), None
             if self._streams.lengths[place.stream] != len(tokens):
                 return None  # after a context shift, positions are not tokens
-        n = n_common(*flight.wanted, tokens, generated)
+        n = flight.n_common(tokens, generated, starts)
         if n < len(tokens) and not self._can_cut:
             return None
         if isinstance(place, Slot):
-            return _Source(n, tokens, generated, logits, stream=place.stream)
-        return _Source(n, tokens, generated, logits, parked=place)
+            return _Source(n, tokens, generated, starts, logits, stream=place.stream)
+        return _Source(n, tokens, generated, starts, logits, parked=place)
 
     def _set(self, slot: Slot, source: _Source, n_most: int) -> bool:
         """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it.
@@ -150,7 +152,7 @@ class Starts:
         if not self._streams.replace(slot.stream, state, n):
             slot.hold_nothing()
             return False
-        slot.hold(source.tokens, source.generated, source.logits, 0)
+        slot.hold(source.tokens, source.generated, source.starts, source.logits, 0)
         return True
 
     def _state(self, stream: int) -> Bytes:

@@ -133,6 +133,8 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
             n_keep=args.keep,
             restore=lambda n_tokens: conversations.stored_rows(chat, engine, n_tokens),
             n_stored=lambda: conversations.n_stored_rows(chat, engine, n_cached),
+            prefix_starts=chat.starts[:n_cached],
+            n_whole=conversations.n_whole(chat, n_cached) if engine.info.policy.repeats_cut else None,
             budget=meter,
             keep=todo.keeps,
             want_rows=todo.keeps,

@@ -16,6 +16,7 @@ import numpy as np
 
 from canister.cache_paths import SIDECAR, sessions_of
 from canister.engine.residency import MIN_SHARED
+from canister.engine.sequence import boundaries, last_boundary
 from canister.errors import CanisterError, Conflict
 from canister.store.cache_file import CacheHeader
 from canister.telemetry import get_logger
@@ -40,12 +41,14 @@ class Conversation:
     """What is known of a chat when a call begins.
 
     tokens: those in the cache, empty for a cold start. generated: which of them were generated, not prompt.
+    starts: with which prompt tokens a decode began, for engines that repeat the cut; else nothing is marked.
     seed: kept with the cache since the chat's first call. cache: the container behind it, None for a cold start.
     """
 
     path: str | None
     tokens: Tokens
     generated: Flags
+    starts: Flags
     seed: int
     cache: OpenCache | None
 
@@ -54,10 +57,20 @@ async def begin(call: Call, engine: Engine, path: str | None, seed: int | None) 
     """The conversation that the cache at `path` holds; a cold start without a path, or when the cache is not usable."""
     cache = await _usable_cache(call, engine, path) if path is not None else None
     if cache is None:
-        return Conversation(path, NO_TOKENS, NO_FLAGS, secrets.randbits(32) if seed is None else seed, None)
+        return Conversation(path, NO_TOKENS, NO_FLAGS, NO_FLAGS, secrets.randbits(32) if seed is None else seed, None)
     container = cache.container
     kept_seed = container.header.seed if seed is None else seed
-    return Conversation(path, container.tokens, container.generated, kept_seed, cache)
+    return Conversation(path, container.tokens, container.generated, _cut(engine, cache), kept_seed, cache)
+
+
+def _cut(engine: Engine, cache: OpenCache) -> Flags:
+    starts = cache.container.starts
+    return starts if engine.info.policy.repeats_cut else np.zeros_like(starts)
+
+
+def n_whole(conversation: Conversation, n_tokens: int) -> int:
+    """As many of the first n tokens as whole decodes gave; what follows was decoded together with what is not kept."""
+    return last_boundary(boundaries(conversation.generated, conversation.starts), n_tokens)
 
 
 def stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> list[KvSegment]:
@@ -100,14 +113,14 @@ async def fetch(call: Call, engine: Engine, conversation: Conversation, prompt: 
     def read() -> None:
         if wants_own and path is not None and own is not None:
             goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
-            tokens, marks = prompt[:n_cached], flags[:n_cached]
-            nearby.park(path, call.caller, tokens, marks, caches.segments_into(own, nearby.take), with_logits=goes_on)
+            marks = prompt[:n_cached], flags[:n_cached], conversation.starts[:n_cached]
+            nearby.park(path, call.caller, *marks, caches.segments_into(own, nearby.take), with_logits=goes_on)
         if wants_other:
             found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least)
             if found is not None:
                 other, n = found
                 segments = caches.segments_into(other, nearby.take)
-                nearby.park(other.info.path, call.caller, prompt[:n], flags[:n], segments)
+                nearby.park(other.info.path, call.caller, prompt[:n], flags[:n], _cut(engine, other)[:n], segments)
 
     try:
         await asyncio.to_thread(read)
@@ -128,8 +141,10 @@ async def write(
     assert conversation.path is not None
     flags = np.arange(len(decoded)) >= n_prompt
     cache, caches = conversation.cache, call.canister.caches
-    if cache is not None and cache.can_grow and result.rows_first >= n_reused:
-        caches.append(call, cache, n_reused, decoded, flags, result.rows)
+    starts = None if result.starts is None else result.starts[: n_reused + len(decoded)]
+    is_cut_so = starts is None or np.array_equal(starts[:n_reused], conversation.starts[:n_reused])
+    if cache is not None and cache.can_grow and result.rows_first >= n_reused and is_cut_so:
+        caches.append(call, cache, n_reused, decoded, flags, result.rows, None if starts is None else starts[n_reused:])
     else:
         await asyncio.to_thread(
             caches.write,
@@ -145,6 +160,7 @@ async def write(
             np.concatenate([conversation.generated[:n_reused], flags]),
             result.rows,
             result.rows_first,
+            starts,
         )
     stamp = sidecar_text(engine).encode()
     sidecar = conversation.path + SIDECAR

@@ -11,9 +11,14 @@ so that the newest record tells the state and an older one is never overwritten.
       48  8  u64 seed of the chat                        20 4n  i32 tokens
       56  l  KV layout, opaque                          ...  g  generated: bit i % 8 of byte i // 8 is token i's, the
     56+l  8  checksum of all before                             rest 0; g = (n + 7) // 8
+                                                         ...  c  cut, in the same way: bit i tells that a decode
+                                                                 of prompt tokens began with token i; c = g, or 0
                                                          ...  8  checksum of the record so far
                                                          ...  k  KV rows of the n tokens, opaque, perhaps none
                                                          ...  4  u32 checksum of the KV rows
+
+A record has a cut, and then the magic "cut\n", where it is another than this: one decode for prompt tokens that follow
+each other. Generated tokens are decoded one by one, and have no bits there.
 
 The tokens are the truth, so their checksum is strong and small: BLAKE2b of 8 bytes, and it covers the checksum before
 it too, so that a record counts only in its place in its own file. The KV rows are large, and can always be computed
@@ -47,6 +52,7 @@ VERSION = 1
 MAX_LAYOUT_BYTES = 1 << 16
 _MAGIC = b"lccache\n"
 _RECORD_MAGIC = b"rec\n"
+_CUT_MAGIC = b"cut\n"
 _HEADER = struct.Struct("<8sII32sQ")
 _RECORD = struct.Struct("<4sIIQ")
 _KV_CHECK = struct.Struct("<I")
@@ -83,22 +89,26 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """A record of which the conversation still has the first n_live of `count` tokens; the next one begins behind."""
+    """A record of which the conversation still has the first n_live of `count` tokens; the next one begins behind.
+
+    has_cut: the cut is written down.
+    """
 
     first: int  # its `keep` too
     count: int
     n_live: int
     offset: int  # of the record in the container
+    has_cut: bool
     kv_bytes: int
     check: bytes  # of the record without its KV rows
 
     @property
     def kv_offset(self) -> int:
-        return self.offset + _token_part_bytes(self.count)
+        return self.offset + _token_part_bytes(self.count, self.has_cut)
 
     @property
     def n_bytes(self) -> int:
-        return _record_bytes(self.count, self.kv_bytes)
+        return _token_part_bytes(self.count, self.has_cut) + self.kv_bytes + _KV_CHECK.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,7 @@ class CacheFile:
     """The conversation that a container holds, without its KV rows; immutable, `extended` makes the next one.
 
     tokens, generated: of the whole conversation; generated tells which were sampled rather than prompt.
+    starts: with which prompt tokens a decode began.
     size: bytes up to the first damage. is_whole: nothing follows them; else the file is to be written anew before
     anything can be appended, best with `compacted`.
     """
@@ -113,6 +124,7 @@ class CacheFile:
     header: CacheHeader
     tokens: Tokens
     generated: Flags
+    starts: Flags
     n_records: int
     size: int
     is_whole: bool
@@ -125,8 +137,8 @@ class CacheFile:
     def create(cls, header: CacheHeader, read: Reader) -> tuple[CacheFile, bytes]:
         """An empty conversation, and the bytes of its container. `read` will read them once they are written."""
         data = encode_header(header)
-        tokens, generated = np.zeros(0, np.int32), np.zeros(0, np.bool_)
-        return cls(header, tokens, generated, 0, len(data), True, (), 0, data[-_N_CHECK:], read), data
+        none = np.zeros(0, np.bool_)
+        return cls(header, np.zeros(0, np.int32), none, none, 0, len(data), True, (), 0, data[-_N_CHECK:], read), data
 
     @classmethod
     def parse(cls, source: bytes | Reader, size: int | None = None) -> CacheFile:
@@ -146,22 +158,25 @@ class CacheFile:
             record = _parse_record(read, offset, size, state.n_tokens, check)
             if record is None:
                 break
-            live, tokens, generated = record
-            state.apply(live, tokens, generated)
+            live, part = record
+            state.apply(live, part)
             n_records += 1
             check = live.check
             if offset + live.n_bytes > size:  # the KV rows are cut off
                 break
             offset += live.n_bytes
-        tokens, generated = state.tokens[: state.n_tokens].copy(), state.generated[: state.n_tokens].copy()
         live_records = tuple(state.live)
         n_live = sum(record.n_bytes for record in live_records)
-        return cls(header, tokens, generated, n_records, offset, offset == size, live_records, n_live, check, read)
+        is_whole = offset == size
+        return cls(header, *state.conversation(), n_records, offset, is_whole, live_records, n_live, check, read)
 
-    def extended(self, keep: int, tokens: ArrayLike, generated: ArrayLike, kv: bytes = b"") -> tuple[CacheFile, bytes]:
+    def extended(
+        self, keep: int, tokens: ArrayLike, generated: ArrayLike, kv: bytes = b"", starts: ArrayLike | None = None
+    ) -> tuple[CacheFile, bytes]:
         """Roll back to `keep` tokens and go on with `tokens`: the new conversation, and the bytes to append.
 
-        kv: the rows of exactly these tokens, or none.
+        kv: the rows of exactly these tokens, or none. starts: with which of the prompt tokens a decode began; None:
+        with each that does not follow another one here.
         """
         if not self.is_whole:
             raise ValueError("a damaged container cannot be extended; write it anew with compacted()")
@@ -169,16 +184,20 @@ class CacheFile:
             raise ValueError(f"keep is {keep}, but there are {len(self.tokens)} tokens")
         added = np.asarray(tokens, np.int32).reshape(-1)
         flags = np.asarray(generated, np.bool_).reshape(-1)
-        data, check = _encode_record(keep, added, flags, kv, self._check)
+        usual = _usual_starts(flags)
+        begun = usual if starts is None else np.asarray(starts, np.bool_).reshape(-1) & ~flags
+        has_cut = not np.array_equal(begun, usual)
+        data, check = _encode_record(keep, _Part(added, flags, begun), has_cut, kv, self._check)
         live = list(self._live)
         n_live = self._live_bytes - _roll_back(live, keep)
         if len(added):
-            live.append(_Live(keep, len(added), len(added), self.size, len(kv), check))
+            live.append(_Live(keep, len(added), len(added), self.size, has_cut, len(kv), check))
             n_live += live[-1].n_bytes
         extended = replace(
             self,
             tokens=np.concatenate((self.tokens[:keep], added)),
             generated=np.concatenate((self.generated[:keep], flags)),
+            starts=np.concatenate((self.starts[:keep], begun)),
             n_records=self.n_records + 1,
             size=self.size + len(data),
             _live=tuple(live),
@@ -232,24 +251,34 @@ class CacheFile:
         cache, data = CacheFile.create(self.header, self._read)
         parts = [data]
         for live in self._live:
-            tokens, generated = self._tokens_of(live)
-            cache, data = cache.extended(live.first, tokens, generated, bytes(_kv_of(live, self._read)))
+            part = self._part_of(live)
+            kv = bytes(_kv_of(live, self._read))
+            cache, data = cache.extended(live.first, part.tokens, part.generated, kv, part.starts)
             parts.append(data)
         if len(cache.tokens) > len(self.tokens):
             cache, data = cache.extended(len(self.tokens), (), ())
             parts.append(data)
         return cache, b"".join(parts)
 
-    def _tokens_of(self, live: _Live) -> tuple[Tokens, Flags]:
+    def _part_of(self, live: _Live) -> _Part:
         """All tokens of a record: those that the conversation has, and for KV rows that cannot be cut, the others."""
-        end = live.first + live.n_live
+        at = slice(live.first, live.first + live.n_live)
         if live.n_live == live.count:
-            return self.tokens[live.first : end], self.generated[live.first : end]
-        data = self._read(live.offset, _token_part_bytes(live.count))
-        tokens, generated = _decode_tokens(data, live.count)
-        if len(tokens) < live.count or not np.array_equal(tokens[: live.n_live], self.tokens[live.first : end]):
+            return _Part(self.tokens[at], self.generated[at], self.starts[at])
+        data = self._read(live.offset, _token_part_bytes(live.count, live.has_cut))
+        part = _decode_part(data, live.count, live.has_cut)
+        if len(part.tokens) < live.count or not np.array_equal(part.tokens[: live.n_live], self.tokens[at]):
             raise CacheDamaged("the container has changed on the disk since it was read; start the chat anew")
-        return tokens, generated
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Tokens of a record, which of them were generated, and with which prompt tokens a decode began."""
+
+    tokens: Tokens
+    generated: Flags
+    starts: Flags
 
 
 def encode_header(header: CacheHeader) -> bytes:
@@ -267,17 +296,25 @@ class _State:
     def __init__(self) -> None:
         self.tokens: Tokens = np.zeros(1024, np.int32)
         self.generated: Flags = np.zeros(1024, np.bool_)
+        self.starts: Flags = np.zeros(1024, np.bool_)
         self.n_tokens = 0
         self.live: list[_Live] = []
 
-    def apply(self, live: _Live, tokens: Tokens, generated: Flags) -> None:
+    def conversation(self) -> tuple[Tokens, Flags, Flags]:
+        """Tokens, generated, starts."""
+        n = self.n_tokens
+        return self.tokens[:n].copy(), self.generated[:n].copy(), self.starts[:n].copy()
+
+    def apply(self, live: _Live, part: _Part) -> None:
         end = live.first + live.count
         if end > len(self.tokens):
             room = max(end, 2 * len(self.tokens))
             self.tokens = np.resize(self.tokens, room)
             self.generated = np.resize(self.generated, room)
-        self.tokens[live.first : end] = tokens
-        self.generated[live.first : end] = generated
+            self.starts = np.resize(self.starts, room)
+        self.tokens[live.first : end] = part.tokens
+        self.generated[live.first : end] = part.generated
+        self.starts[live.first : end] = part.starts
         self.n_tokens = end
         _roll_back(self.live, live.first)
         if live.count:
@@ -294,15 +331,24 @@ def _roll_back(live: list[_Live], keep: int) -> int:
     return n_bytes
 
 
-def _encode_record(keep: int, tokens: Tokens, generated: Flags, kv: bytes, previous: bytes) -> tuple[bytes, bytes]:
+def _usual_starts(generated: Flags) -> Flags:
+    """The cut of a record that has none written down: one decode for prompt tokens that follow each other."""
+    starts: Flags = ~generated
+    starts[1:] &= generated[:-1]
+    return starts
+
+
+def _encode_record(keep: int, part: _Part, has_cut: bool, kv: bytes, previous: bytes) -> tuple[bytes, bytes]:
     """A record's bytes and its checksum; `previous` is the checksum before it."""
-    if len(tokens) != len(generated):
-        raise ValueError(f"{len(tokens)} tokens, but {len(generated)} marks")
+    n = len(part.tokens)
+    if n != len(part.generated) or n != len(part.starts):
+        raise ValueError(f"{n} tokens, but {len(part.generated)} and {len(part.starts)} marks")
     head = b"".join(
         (
-            _RECORD.pack(_RECORD_MAGIC, keep, len(tokens), len(kv)),
-            tokens.astype("<i4", copy=False).tobytes(),
-            np.packbits(generated, bitorder="little").tobytes(),
+            _RECORD.pack(_CUT_MAGIC if has_cut else _RECORD_MAGIC, keep, n, len(kv)),
+            part.tokens.astype("<i4", copy=False).tobytes(),
+            np.packbits(part.generated, bitorder="little").tobytes(),
+            np.packbits(part.starts, bitorder="little").tobytes() if has_cut else b"",
         )
     )
     check = _strong_check(previous, head)
@@ -328,16 +374,15 @@ def _parse_header(read: Reader, size: int) -> tuple[CacheHeader, int, bytes]:
     return CacheHeader(model_sha256, seed, data[_HEADER.size : end]), end + _N_CHECK, check
 
 
-def _parse_record(
-    read: Reader, offset: int, size: int, n_before: int, previous: bytes
-) -> tuple[_Live, Tokens, Flags] | None:
+def _parse_record(read: Reader, offset: int, size: int, n_before: int, previous: bytes) -> tuple[_Live, _Part] | None:
     """The record at `offset`, without its KV rows; None when its token part is damaged or cut off."""
     data = read(offset, min(size - offset, _READ_AHEAD))
     if len(data) < _RECORD.size:
         return None
     magic, keep, count, kv_bytes = _RECORD.unpack_from(data)
-    n_bytes = _token_part_bytes(count)
-    if magic != _RECORD_MAGIC or keep > n_before or offset + n_bytes > size:
+    has_cut = magic == _CUT_MAGIC
+    n_bytes = _token_part_bytes(count, has_cut)
+    if not (has_cut or magic == _RECORD_MAGIC) or keep > n_before or offset + n_bytes > size:
         return None
     if n_bytes > len(data):
         data = read(offset, n_bytes)
@@ -345,14 +390,20 @@ def _parse_record(
     check = data[-_N_CHECK:]
     if len(data) < n_bytes or check != _strong_check(previous, data[:-_N_CHECK]):
         return None
-    return _Live(keep, count, count, offset, kv_bytes, check), *_decode_tokens(data, count)
+    return _Live(keep, count, count, offset, has_cut, kv_bytes, check), _decode_part(data, count, has_cut)
 
 
-def _decode_tokens(data: bytes, count: int) -> tuple[Tokens, Flags]:
+def _decode_part(data: bytes, count: int, has_cut: bool) -> _Part:
     """The tokens and marks in the token part of a record."""
     tokens = np.frombuffer(data[_RECORD.size :][: 4 * count], "<i4").astype(np.int32)
-    bits = np.frombuffer(data[_RECORD.size + 4 * count : -_N_CHECK], np.uint8)
-    return tokens, np.unpackbits(bits, count=count, bitorder="little").astype(np.bool_)
+    marks = data[_RECORD.size + 4 * count : -_N_CHECK]
+    n = _mark_bytes(count)
+    generated = _flags(marks[:n], count)
+    return _Part(tokens, generated, _flags(marks[n:], count) & ~generated if has_cut else _usual_starts(generated))
+
+
+def _flags(data: bytes, count: int) -> Flags:
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=count, bitorder="little").astype(np.bool_)
 
 
 def _kv_of(live: _Live, read: Reader | BlockReader) -> bytes | memoryview:
@@ -386,12 +437,12 @@ def _header_bytes(header: CacheHeader) -> int:
     return _HEADER.size + len(header.kv_layout) + _N_CHECK
 
 
-def _token_part_bytes(count: int) -> int:
-    return _RECORD.size + 4 * count + (count + 7) // 8 + _N_CHECK
+def _mark_bytes(count: int) -> int:
+    return (count + 7) // 8
 
 
-def _record_bytes(count: int, kv_bytes: int) -> int:
-    return _token_part_bytes(count) + kv_bytes + _KV_CHECK.size
+def _token_part_bytes(count: int, has_cut: bool) -> int:
+    return _RECORD.size + 4 * count + _mark_bytes(count) * (1 + has_cut) + _N_CHECK
 
 
 def _strong_check(previous: bytes, data: bytes) -> bytes:

@@ -16,12 +16,18 @@ STORY_MODEL = ROOT.parent / "shared" / "models" / "stories260Ktok512.gguf"
 CHAT_MODEL = ROOT / "models" / "llama-canister-tiny.gguf"
 # A chat is promised to be the same on all of these.
 _MORE = [pytest.param(name, marks=pytest.mark.nightly) for name in ("f16", "f32", "q4_0")]
+MAKERS: dict[str, Callable[[Path, str], Path]] = {
+    "llama": tiny_models.llama_model,
+    "gemma": tiny_models.gemma_model,
+    "mamba": tiny_models.mamba_model,
+    "lfm2": tiny_models.lfm2_model,
+}
 MODELS = ["story", "chat", "q8_0", *_MORE]
 
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The path of a model by its short name; skips the test when it is not there."""
+    """The path of a model by its short name, a kind and a file type; skips the test when it is not there."""
     folder = tmp_path_factory.mktemp("models")
     start_backend()
 
@@ -31,13 +37,13 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
             if not path.exists():
                 pytest.skip(f"there is no {path}")
             return path
-        if name in ("gemma", "mamba"):
-            make = tiny_models.gemma_model if name == "gemma" else tiny_models.mamba_model
-            path = folder / f"{name}.gguf"
-            return path if path.exists() else make(path)
-        path = folder / f"llama.{name}.gguf"
+        kind, _, file_type = name.rpartition(" ")
+        if name in ("gemma", "mamba", "lfm2"):
+            kind, file_type = name, "f32"
+        kind = kind or "llama"
+        path = folder / f"{kind}.{file_type}.gguf"
         if not path.exists():
-            tiny_models.llama_model(folder / "llama.gguf", name).rename(path)
+            MAKERS[kind](folder / f"{kind}.gguf", file_type).rename(path)
         return path
 
     return path_of

@@ -68,6 +68,7 @@ class Chat:
     defaults: GenerateRequest
     tokens: list[int] = field(default_factory=list)
     generated: list[bool] = field(default_factory=list)
+    starts: list[bool] = field(default_factory=list)
     segments: list[KvSegment] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)  # not decoded yet
     sampled: list[int] = field(default_factory=list)
@@ -83,6 +84,7 @@ class Chat:
             prompt=np.array(self.prompt, np.int32),
             restore=self._restore if use_rows else None,
             n_stored=self._n_stored,
+            prefix_starts=np.array(self.starts, np.bool_),
         )
         request = replace(request, **changes)
         result = await self.engine.generate(request)
@@ -106,7 +108,8 @@ class Chat:
 
     def copy(self, key: str | None) -> Chat:
         """The same conversation under another name, as copy_prompt_cache makes it."""
-        copy = Chat(self.engine, key, self.defaults, [*self.tokens], [*self.generated], [*self.segments])
+        marks = [*self.tokens], [*self.generated], [*self.starts]
+        copy = Chat(self.engine, key, self.defaults, *marks, [*self.segments])
         copy.prompt, copy.sampled = [*self.prompt], [*self.sampled]
         return copy
 
@@ -116,6 +119,9 @@ class Chat:
         self.prompt = self.prompt[n:]
         self.tokens += decoded
         self.generated += [False] * n + [True] * result.n_generated
+        if result.starts is not None:
+            self.starts = result.starts[: len(self.tokens)].tolist()
+        self.starts += [False] * (len(self.tokens) - len(self.starts))
         kept, end = [], 0
         for segment in self.segments:
             if segment.first < result.rows_first:

@@ -67,13 +67,14 @@ def test_rows_of_one_class(classes: RowClasses, expected: tuple[int | None, bool
     [
         ("auto", 0, kernels(), (True, False, None, None)),
         ("auto", 0, kernels(SEVEN), (True, False, None, 7)),
-        ("auto", 8, kernels(SEVEN), (False, True, None, None)),
+        ("auto", 8, kernels(SEVEN), (False, False, None, None)),
         ("auto", 7, kernels(SEVEN), (True, False, None, None)),
-        ("auto", 0, kernels(THREE, BLOCKS), (False, True, None, None)),
+        ("auto", 0, kernels(THREE, BLOCKS), (False, False, None, None)),
         ("auto", 2, kernels(THREE, BLOCKS), (True, False, None, None)),
-        ("auto", 0, kernels(chunk=None), (False, True, None, None)),
-        ("auto", 0, kernels(chunk=ChunkRule(1, 3)), (False, True, None, None)),
-        ("auto", 0, Kernels((), None, (), False), (False, True, None, None)),
+        ("auto", 0, kernels(chunk=None), (False, False, None, None)),
+        ("auto", 0, kernels(chunk=ChunkRule(1, 3)), (False, False, None, None)),
+        ("auto", 0, Kernels((), None, (), False), (False, False, None, None)),
+        ("auto", 0, Kernels((), PLAIN, (), False), (False, False, None, None)),
         ("on", 0, kernels(THREE, BLOCKS), (True, False, 3, None)),
         ("on", 64, kernels(SEVEN), (True, False, 7, None)),
         ("on", 3, kernels(THREE, BLOCKS), (True, False, None, None)),
@@ -89,13 +90,16 @@ def test_policies(
     assert policy.why.startswith(f"{mode}: ")
     if policy.is_exact:
         assert measured is not None
-        assert policy.chunk == measured.chunk
+        assert (policy.chunk, policy.repeats_cut) == (measured.chunk, False)
     else:
-        assert (policy.chunk, policy.needs_pairs) == (PLAIN, False)
+        # Whoever cannot have all keeps what prompts can have: one result however they are cut, or else the same cut.
+        assert policy.needs_pairs is False
+        can = measured is not None and measured.chunk is not None and measured.chunk.most is None
+        assert (policy.chunk, policy.repeats_cut) == (measured.chunk if measured and can else PLAIN, not can)
 
 
 def test_flags_about_flash_attention() -> None:
-    assert decide("off", "off", False, 0, None) == Policy(False, "off: set so", False)
+    assert decide("off", "off", False, 0, None) == Policy(False, "off: set so", False, repeats_cut=True)
     assert decide("auto", "off", False, 0, kernels(THREE, BLOCKS)).flash_attn is False
     assert decide("auto", "on", False, 0, None).flash_attn
     assert decide("auto", "auto", True, 0, None).flash_attn
@@ -275,7 +279,7 @@ def test_auto_follows_the_kernels(drive: Drive, model: str) -> None:
         {n for members in info.row_classes for n in members}
     )
     assert info.policy.is_exact == (cap is None or cap >= 6)
-    assert info.flash_attn != info.policy.is_exact
+    assert not info.flash_attn
     assert info.n_slots <= (cap or MAX_SLOTS) or not info.policy.is_exact
 
 

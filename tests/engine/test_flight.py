@@ -82,9 +82,9 @@ def fly(flight: Flight, n_chunk: int = 100) -> GenerateResult:
             flight.shift()
             flight.advance(NO_LOGITS)
         elif flight.wants_row:
-            flight.n_done += 1
+            flight.decoded(1)
         else:
-            flight.n_done += len(flight.chunk(n_chunk))
+            flight.decoded(len(flight.chunk(n_chunk, n_chunk)))
     assert flight.is_decoded or reason
     return flight.result
 
@@ -95,7 +95,7 @@ def test_prompt_then_answer() -> None:
     assert (result.finish, result.prompt_chunks, result.sampled) == ("length", [3], [0, 1, 2, 3, 4])
     assert result.n_generated == 4
     assert flight.history.tolist() == [1, 2, 3, 0, 1, 2, 3]
-    tokens, generated = flight.held()
+    tokens, generated, _ = flight.held()
     assert tokens.tolist() == flight.history.tolist()
     assert generated.tolist() == [False] * 3 + [True] * 4
 
@@ -192,7 +192,7 @@ def test_a_prompt_token_goes_alone_only_if_it_is_alone(flags: list[bool], n_max:
         if flight.wants_row:
             flight.n_done += 1
             continue
-        chunk = flight.chunk(n_max)
+        chunk = flight.chunk(n_max, n_max)
         assert 1 <= len(chunk) <= max(n_max, 3)
         assert chunk.tolist() == flight.history[start : start + len(chunk)].tolist()
         assert not any(flight.generated[start : start + len(chunk)])

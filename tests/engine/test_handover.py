@@ -30,7 +30,7 @@ def ended(key: str | None, tokens: list[int], logits: list[float] | None, caller
 
 def found(handover: Handover, place: Slot, **changes: object) -> list[float] | None:
     asked = replace(place, **changes)
-    logits = handover.logits(asked.key or "", asked.caller, asked.tokens, asked.generated)
+    logits = handover.logits(asked.key or "", asked.caller, asked.tokens, asked.generated, asked.starts)
     return None if logits is None else logits.tolist()
 
 
@@ -145,7 +145,7 @@ def test_a_chat_goes_on_in_the_next_engine_without_a_decode(
             tokens, flags = np.array(chat.tokens, np.int32), np.array(chat.generated)
             assert chat.key is not None
             caller = chat.defaults.caller
-            engine.nearby.park(chat.key, caller, tokens, flags, chat._restore, with_logits=True)
+            engine.nearby.park(chat.key, caller, tokens, flags, np.zeros_like(flags), chat._restore, with_logits=True)
             answer = await chat.call(n_predict=1)
             assert len(answer.sampled) == 1
             after = engine.stats()

@@ -9,12 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canister.engine.residency import Parked, Parking, Residency, Slot
+from canister.engine.sequence import Flags
+
+
+def flags(n: int) -> tuple[Flags, Flags]:
+    """Which of n tokens were generated, and with which a decode began: none."""
+    return np.zeros(n, np.bool_), np.zeros(n, np.bool_)
 
 
 def use(residency: Residency, key: str | None, n_tokens: int = 3) -> Slot:
     slot = residency.take(key)
     assert slot is not None
-    slot.hold(np.arange(n_tokens, dtype=np.int32), np.zeros(n_tokens, np.bool_), None, 0)
+    slot.hold(np.arange(n_tokens, dtype=np.int32), *flags(n_tokens), None, 0)
     residency.give_back(slot)
     return slot
 
@@ -62,7 +68,7 @@ def test_forgetting() -> None:
     assert (slot.key, len(slot.tokens)) == (None, 0)
     busy = residency.take("b")
     assert busy is not None
-    busy.hold(np.arange(3, dtype=np.int32), np.zeros(3, np.bool_), None, 0)
+    busy.hold(np.arange(3, dtype=np.int32), *flags(3), None, 0)
     residency.forget("b")
     assert len(busy.tokens) == 3  # the call that has it goes on
     residency.give_back(busy)
@@ -71,8 +77,17 @@ def test_forgetting() -> None:
 
 def parked(key: str, n_bytes: int, caller: str = "me", *, fresh: bool = False) -> Parked:
     """A state without tokens."""
-    nothing = np.empty(0, np.int32), np.empty(0, np.bool_)
-    return Parked(key, caller, *nothing, None, 0, np.empty(n_bytes, np.uint8), fresh, inf if fresh else 0.0)
+    return Parked(
+        key,
+        caller,
+        np.empty(0, np.int32),
+        *flags(0),
+        None,
+        0,
+        np.empty(n_bytes, np.uint8),
+        fresh,
+        inf if fresh else 0.0,
+    )
 
 
 def of_me(parking: Parking) -> list[Parked]:
@@ -82,12 +97,12 @@ def of_me(parking: Parking) -> list[Parked]:
 
 def test_all_that_is_parked_counts() -> None:
     """Logits of a large vocabulary weigh as much as a short chat's state."""
-    tokens, generated, logits = np.zeros(10, np.int32), np.zeros(10, np.bool_), np.zeros(100, np.float32)
-    parking = Parking(1000)
+    tokens, logits = np.zeros(10, np.int32), np.zeros(100, np.float32)
+    parking = Parking(1020)
     for n, key in enumerate("ab", 1):
-        parking.put(Parked(key, "me", tokens, generated, logits, 0, np.empty(50, np.uint8)))
-        assert (len(parking), parking.n_bytes) == (n, n * (40 + 10 + 400 + 50))
-    parking.put(Parked("c", "me", tokens[:1], generated[:0], None, 0, np.empty(0, np.uint8)))
+        parking.put(Parked(key, "me", tokens, *flags(10), logits, 0, np.empty(50, np.uint8)))
+        assert (len(parking), parking.n_bytes) == (n, n * (40 + 10 + 10 + 400 + 50))
+    parking.put(Parked("c", "me", tokens[:1], *flags(0), None, 0, np.empty(0, np.uint8)))
     assert [parked.key for parked in of_me(parking)] == ["b", "c"]
 
 
@@ -177,7 +192,7 @@ def test_a_conversation_is_in_one_place_and_a_victim_is_never_busy_or_wanted_wit
                 busy[key] = slot
         elif act == "give back" and key in busy:
             slot = busy.pop(key)
-            slot.hold(np.arange(2, dtype=np.int32), np.zeros(2, np.bool_), None, 0)
+            slot.hold(np.arange(2, dtype=np.int32), *flags(2), None, 0)
             residency.give_back(slot)
         elif act == "forget":
             residency.forget(key)

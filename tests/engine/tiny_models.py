@@ -84,9 +84,9 @@ def llama_model(
     return _quantized(_write(path, {**_metadata("llama", attention, shape), **changes}, tensors, seed), file_type)
 
 
-def gemma_model(path: Path, seed: int = 0) -> Path:
+def gemma_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
     """A Gemma 3, whose memory is two caches: full attention and a sliding window of 16 tokens."""
-    d, n_ff, n_head, n_head_kv, d_head = 64, 96, 4, 2, 32
+    d, n_ff, n_head, n_head_kv, d_head = _width(file_type, 64), _width(file_type, 96), 4, 2, 32
     tensors: list[Tensor] = [("token_embd.weight", (d, N_VOCAB), "f32"), ("output_norm.weight", (d,), "f32")]
     for i in range(2 * N_LAYERS):
         tensors += [
@@ -113,12 +113,46 @@ def gemma_model(path: Path, seed: int = 0) -> Path:
         "layer_norm_rms_epsilon": 1e-6,
     }
     shape: dict[str, Plain] = {"embedding_length": d, "feed_forward_length": n_ff, "block_count": 2 * N_LAYERS}
-    return _write(path, _metadata("gemma3", attention, shape), tensors, seed)
+    return _quantized(_write(path, _metadata("gemma3", attention, shape), tensors, seed), file_type)
 
 
-def mamba_model(path: Path, seed: int = 0) -> Path:
+def lfm2_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
+    """An LFM2, whose memory is a hybrid: attention in the first and the last layer, a recurrent state between them."""
+    d, n_ff, n_head, d_head, d_conv = 256, 512, 4, 64, 3
+    tensors: list[Tensor] = [("token_embd.weight", (d, N_VOCAB), "f32"), ("token_embd_norm.weight", (d,), "f32")]
+    for i in range(N_LAYERS):
+        tensors += [
+            (f"blk.{i}.attn_norm.weight", (d,), "f32"),
+            (f"blk.{i}.ffn_norm.weight", (d,), "f32"),
+            (f"blk.{i}.ffn_gate.weight", (d, n_ff), "f32"),
+            (f"blk.{i}.ffn_down.weight", (n_ff, d), "f32"),
+            (f"blk.{i}.ffn_up.weight", (d, n_ff), "f32"),
+        ]
+        if i == 1:
+            tensors += [
+                (f"blk.{i}.shortconv.conv.weight", (d_conv, d), "f32"),
+                (f"blk.{i}.shortconv.in_proj.weight", (d, 3 * d), "f32"),
+                (f"blk.{i}.shortconv.out_proj.weight", (d, d), "f32"),
+            ]
+        else:
+            tensors += [(f"blk.{i}.attn_{name}.weight", (d, d), "f32") for name in ("q", "k", "v", "output")]
+            tensors += [(f"blk.{i}.attn_{name}_norm.weight", (d_head,), "f32") for name in ("q", "k")]
+    heads = [n_head, 0, n_head]
+    attention: dict[str, Plain] = {"head_count": heads, "head_count_kv": heads, "layer_norm_rms_epsilon": 1e-5}
+    shape: dict[str, Plain] = {
+        "embedding_length": d,
+        "feed_forward_length": n_ff,
+        "rope.dimension_count": d_head,
+        "shortconv.l_cache": d_conv,
+        "vocab_size": N_VOCAB,
+    }
+    return _quantized(_write(path, _metadata("lfm2", attention, shape), tensors, seed), file_type)
+
+
+def mamba_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
     """A Mamba, whose memory is one recurrent state: no part of it can be removed."""
-    d, d_inner, d_state, d_conv, dt_rank = 64, 128, 16, 4, 4
+    d, d_state, d_conv, dt_rank = _width(file_type, 64), 16, 4, 4
+    d_inner = 2 * d
     tensors: list[Tensor] = [("token_embd.weight", (d, N_VOCAB), "f32"), ("output_norm.weight", (d,), "f32")]
     for i in range(N_LAYERS):
         tensors += [
@@ -142,7 +176,12 @@ def mamba_model(path: Path, seed: int = 0) -> Path:
         "ssm.state_size": d_state,
         "ssm.time_step_rank": dt_rank,
     }
-    return _write(path, _metadata("mamba", attention, shape), tensors, seed)
+    return _quantized(_write(path, _metadata("mamba", attention, shape), tensors, seed), file_type)
+
+
+def _width(file_type: str, least: int) -> int:
+    """A length that weights of this type can have."""
+    return least if file_type == "f32" else 256
 
 
 def _metadata(architecture: str, attention: dict[str, Plain], shape: dict[str, Plain]) -> dict[str, Plain]:

@@ -23,16 +23,18 @@ class Written:
     data: bytes
     cache: CacheFile
     sizes: list[int]
-    states: list[tuple[list[int], list[bool]]]
+    states: list[State]
 
 
-Record = tuple[float, list[tuple[int, bool]], bytes]
+State = tuple[list[int], list[bool], list[bool]]
+Record = tuple[float, list[tuple[int, bool]], bytes, int]
 
 RECORDS = st.lists(
     st.tuples(
         st.one_of(st.just(1.0), st.floats(0, 1)),  # share of the tokens that stays
         st.lists(st.tuples(st.integers(-(2**31), 2**31 - 1), st.booleans()), max_size=20),
         st.one_of(st.just(b""), st.binary(min_size=1, max_size=40)),
+        st.integers(0, 4),  # a decode begins with every so manieth prompt token; 0: not told
     ),
     max_size=8,
 )
@@ -44,20 +46,26 @@ def write(records: list[Record]) -> Written:
     store += data
     tokens: list[int] = []
     generated: list[bool] = []
-    sizes, states = [len(store)], [(tokens, generated)]
-    for share, added, kv in records:
+    starts: list[bool] = []
+    sizes, states = [len(store)], [(tokens, generated, starts)]
+    for share, added, kv, every in records:
         keep = round(share * len(tokens))
-        cache, data = cache.extended(keep, [token for token, _ in added], [mark for _, mark in added], kv)
+        marks = [mark for _, mark in added]
+        if every:
+            begun = [i % every == 0 and not mark for i, mark in enumerate(marks)]
+        else:
+            begun = [not mark and (i == 0 or marks[i - 1]) for i, mark in enumerate(marks)]
+        cache, data = cache.extended(keep, [token for token, _ in added], marks, kv, begun if every else None)
         store += data
         tokens = tokens[:keep] + [token for token, _ in added]
-        generated = generated[:keep] + [mark for _, mark in added]
+        generated, starts = generated[:keep] + marks, starts[:keep] + begun
         sizes.append(len(store))
-        states.append((tokens, generated))
+        states.append((tokens, generated, starts))
     return Written(bytes(store), cache, sizes, states)
 
 
-def state_of(cache: CacheFile) -> tuple[list[int], list[bool]]:
-    return cache.tokens.tolist(), cache.generated.tolist()
+def state_of(cache: CacheFile) -> State:
+    return cache.tokens.tolist(), cache.generated.tolist(), cache.starts.tolist()
 
 
 def check_segments(cache: CacheFile, sound: CacheFile) -> None:
@@ -94,7 +102,14 @@ def test_cut_off_anywhere_it_is_a_prefix_of_its_records(records: list[Record], d
 
 
 def test_cut_off_everywhere() -> None:
-    written = write([(1, [(7, True)] * 9, b"kv" * 9), (0.5, [(8, False)], b""), (1, [], b""), (1, [(9, True)], b"x")])
+    written = write(
+        [
+            (1, [(7, True)] * 9, b"kv" * 9, 0),
+            (0.5, [(8, False)] * 9, b"", 2),
+            (1, [], b"", 1),
+            (1, [(9, True)], b"x", 0),
+        ]
+    )
     for size in range(len(written.data) + 1):
         check_cut(written, size)
 
@@ -129,7 +144,14 @@ def test_changed_anywhere_it_is_a_prefix_of_its_records(records: list[Record], d
 
 
 def test_changed_everywhere() -> None:
-    written = write([(1, [(7, True)] * 9, b"kv" * 9), (0.5, [(8, False)], b""), (1, [], b""), (1, [(9, True)], b"x")])
+    written = write(
+        [
+            (1, [(7, True)] * 9, b"kv" * 9, 0),
+            (0.5, [(8, False)] * 9, b"", 2),
+            (1, [], b"", 1),
+            (1, [(9, True)], b"x", 0),
+        ]
+    )
     for at in range(len(written.data)):
         for flip in (1, 0x80, 0xFF):
             changed = bytearray(written.data)
@@ -160,6 +182,18 @@ def test_any_bytes(data: bytes) -> None:
         assert len(cache.tokens) == 0
 
 
+def test_a_cut_is_written_down_where_it_is_not_the_usual_one() -> None:
+    cache, head = CacheFile.create(HEADER, lambda offset, size: b"")
+    marks = [False, False, False, True, False, False]
+    plain, usual = cache.extended(0, range(6), marks)
+    assert cache.extended(0, range(6), marks, starts=[True, False, False, False, True, False])[1] == usual
+    assert plain.starts.tolist() == [True, False, False, False, True, False]
+    cut, data = cache.extended(0, range(6), marks, starts=[True, False, True, True, True, False])
+    assert (usual[:4], data[:4], len(data)) == (b"rec\n", b"cut\n", len(usual) + 1)
+    for known in (cut, CacheFile.parse(head + data)):
+        assert known.starts.tolist() == [True, False, True, False, True, False]  # generated tokens have no bits
+
+
 def test_lengths_that_promise_too_much_cost_nothing() -> None:
     header = encode_header(HEADER)
     asked: list[int] = []
@@ -177,7 +211,7 @@ def test_lengths_that_promise_too_much_cost_nothing() -> None:
 
 
 def test_a_reader_that_ends_early_or_fails() -> None:
-    written = write([(1, [(7, True)] * 2000, b"kv" * 900)])
+    written = write([(1, [(7, True)] * 2000, b"kv" * 900, 0)])
     with pytest.raises(CacheDamaged):
         CacheFile.parse(lambda offset, size: b"", len(written.data))
     short = CacheFile.parse(lambda offset, size: written.data[:5000][offset : offset + size], len(written.data))
@@ -191,7 +225,7 @@ def test_a_reader_that_ends_early_or_fails() -> None:
 
 
 def test_records_of_another_container_do_not_count() -> None:
-    one, other = write([(1, [(1, True)], b"")]), write([(1, [(1, True)], b""), (1, [(2, True)], b"")])
+    one, other = write([(1, [(1, True)], b"", 0)]), write([(1, [(1, True)], b"", 0), (1, [(2, True)], b"", 0)])
     moved = one.data + one.data[one.sizes[0] :]
     assert state_of(CacheFile.parse(moved)) == one.states[-1]
     assert state_of(CacheFile.parse(one.data + other.data[other.sizes[1] :])) == other.states[-1]  # it is the same
@@ -201,7 +235,7 @@ def test_what_does_not_fit_is_refused() -> None:
     cache, _ = CacheFile.create(HEADER, lambda offset, size: b"")
     with pytest.raises(ValueError, match="keep is 1, but there are 0 tokens"):
         cache.extended(1, [], [])
-    with pytest.raises(ValueError, match="2 tokens, but 1 marks"):
+    with pytest.raises(ValueError, match="2 tokens, but 1 and 1 marks"):
         cache.extended(0, [1, 2], [True])
     with pytest.raises(ValueError, match="SHA-256"):
         CacheFile.create(CacheHeader(b"", 0, b""), lambda offset, size: b"")
@@ -216,17 +250,19 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_segments_end_before_what_is_missing() -> None:
-    written = write([(1, [(1, True)] * 4, b"aaaa"), (1, [(2, True)] * 4, b"bbbb"), (0.75, [(3, True)] * 2, b"cc")])
+    written = write(
+        [(1, [(1, True)] * 4, b"aaaa", 0), (1, [(2, True)] * 4, b"bbbb", 0), (0.75, [(3, True)] * 2, b"cc", 0)]
+    )
     cache = written.cache
     assert cache.segments(8) == [Segment(0, 4, 4, b"aaaa"), Segment(4, 4, 2, b"bbbb"), Segment(6, 2, 2, b"cc")]
     assert cache.segments(5) == [Segment(0, 4, 4, b"aaaa"), Segment(4, 4, 1, b"bbbb")]
     assert cache.segments(0) == []
-    gap = write([(1, [(1, True)] * 4, b"aaaa"), (1, [(2, True)] * 4, b""), (1, [(3, True)] * 2, b"cc")])
+    gap = write([(1, [(1, True)] * 4, b"aaaa", 0), (1, [(2, True)] * 4, b"", 0), (1, [(3, True)] * 2, b"cc", 0)])
     assert gap.cache.segments(10) == [Segment(0, 4, 4, b"aaaa")]
 
 
 def test_rows_that_cannot_be_read_are_missing() -> None:
-    written = write([(1, [(1, True)] * 4, b"aaaa")])
+    written = write([(1, [(1, True)] * 4, b"aaaa", 0)])
 
     def read(offset: int, size: int) -> bytes:
         if offset > written.data.index(b"aaaa") - 1:
@@ -239,7 +275,9 @@ def test_rows_that_cannot_be_read_are_missing() -> None:
 
 
 def test_damaged_rows_keep_their_tokens_and_the_records_behind_them() -> None:
-    written = write([(1, [(1, True)] * 4, b"aaaa"), (1, [(2, True)] * 4, b"bbbb"), (1, [(3, True)] * 2, b"cc")])
+    written = write(
+        [(1, [(1, True)] * 4, b"aaaa", 0), (1, [(2, True)] * 4, b"bbbb", 0), (1, [(3, True)] * 2, b"cc", 0)]
+    )
     changed = bytearray(written.data)
     changed[changed.index(b"bbbb")] ^= 1
     cache = CacheFile.parse(bytes(changed))
@@ -278,7 +316,7 @@ def test_waste_is_what_the_conversation_has_no_use_for() -> None:
 
 
 def test_a_roll_back_alone_survives_compaction() -> None:
-    written = write([(1, [(1, True)] * 10, b"k" * 10), (0.5, [], b"")])
+    written = write([(1, [(1, True)] * 10, b"k" * 10, 0), (0.5, [], b"", 0)])
     compacted, data = written.cache.compacted()
     assert state_of(CacheFile.parse(data)) == written.states[-1] == state_of(compacted)
     assert CacheFile.parse(data).segments(5) == [Segment(0, 10, 5, b"k" * 10)]
