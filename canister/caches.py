@@ -15,20 +15,39 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sqlalchemy import bindparam, exists, func, not_, or_, select
 
-from canister.cache_paths import SIDECAR
+from canister.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.sequence import KvSegment, n_common
 from canister.errors import CanisterError, StoreDamaged
 from canister.known_prefixes import KnownPrefixes
 from canister.store.cache_file import BlockReader, CacheFile, CacheHeader
 from canister.store.stable import FileInfo, StableMemory
+from canister.store.statements import Prepared
+from canister.store.tables import files
 
 if TYPE_CHECKING:
     from canister.call import Call
     from canister.engine.engine import EngineInfo
     from canister.engine.kv_rows import Take
     from canister.engine.sequence import Flags, Tokens
+
+_path = files.c.path
+_below = func.substr(_path, len(CACHE_FOLDER) + 2)  # of the folder of all callers: <caller>/sessions/…
+_cache = files.alias()
+_has_cache = exists().where(_cache.c.path == func.substr(_path, 1, func.length(_path) - len(SIDECAR)))
+_OLDEST = Prepared(
+    select(_path)
+    .where(
+        _path.between(f"{CACHE_FOLDER}/", f"{CACHE_FOLDER}0"),
+        files.c.kind == "file",
+        func.substr(_below, func.instr(_below, "/"), len(SESSIONS) + 2) == f"/{SESSIONS}/",
+        or_(func.substr(_path, -len(SIDECAR)) != SIDECAR, not_(_has_cache)),
+    )
+    .order_by(files.c.modified_ns)
+    .limit(bindparam("n_most"))
+)
 
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
 MAX_READ = 64  # containers of before the start that are read when a prompt is looked up in their folder
@@ -94,6 +113,14 @@ class Caches:
         if known.info.path not in self._prefixes:
             self._know(known)
         return known
+
+    def oldest(self, n_most: int) -> list[str]:
+        """The paths of all callers' caches that were written longest ago; a sidecar only without its cache.
+
+        In a worker thread: SQLite looks at all caches that there are.
+        """
+        with self._stable.database.read() as connection:
+            return [path for (path,) in _OLDEST.run(connection, {"n_most": n_most}).fetchall()]
 
     def may_have(self, folder: str, tokens: Tokens, generated: Flags, n_least: int) -> bool:
         """Could `closest` find a container? At once, on any thread; it reads nothing."""

@@ -15,6 +15,10 @@ class NamedLocks:
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
+    def __len__(self) -> int:
+        """How many somebody holds or waits for."""
+        return len(self._locks)
+
     def is_held(self, name: str) -> bool:
         """True while somebody holds the lock or waits for it."""
         return name in self._locks

@@ -70,6 +70,8 @@ SHAPES = {
     "smol": Shape("smol", "llama", 30, 576, 9, 3, 1536, 49_152, 49_149, 8192, 1e5, "smollm", False, 1e-5),
     # The KV rows of q05 and hardly any weights: what a call costs beside its decoding can be seen
     "kv05": Shape("kv05", "qwen2", 24, 128, 2, 2, 256, 4096, 4000, 32_768, 1e6, "qwen2", True, 1e-6),
+    # Hardly anything at all: what a call costs beside its decoding, and many chats in little space
+    "thin": Shape("thin", "llama", 2, 64, 2, 1, 128, 4096, 4000, 8192, 1e5, "smollm", False, 1e-5),
 }
 
 FILE_TYPES = {

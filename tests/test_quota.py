@@ -113,3 +113,11 @@ def test_usage_is_what_a_walk_would_count(steps: list[tuple[str, int | None]]) -
             found = index.walk(below, 0) or []
             assert index.usage(below) == (len(found), sum(info.size for info in found))
         assert index.total_bytes == index.usage("").n_bytes
+    # The one that a start makes of all at once is the same.
+    entries = sorted((entry for entry in index._entries.values()), key=lambda entry: entry.info.path.count("/"))
+    filled = FileIndex.filled(entries)
+    for below in ("", *folders, "x/a/d", "x/e"):
+        assert filled.usage(below) == index.usage(below)
+        walked, expected = filled.walk(below, 0), index.walk(below, 0)
+        assert (walked is None) == (expected is None)
+        assert sorted(walked or []) == sorted(expected or [])

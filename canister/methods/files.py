@@ -276,12 +276,12 @@ async def filesystem_remove(call: Call, arg: FilesystemRemoveInputRecord) -> Fil
 
 async def recursive_dir_content_query(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
     """Everything below a folder: depth first, in order of creation, with the folder in front of each path."""
-    return _dir_content(call, arg)
+    return await asyncio.to_thread(_dir_content, call, arg)  # there may be hundreds of thousands of files
 
 
 async def recursive_dir_content_update(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
     """As recursive_dir_content_query, with an update's limits."""
-    return _dir_content(call, arg)
+    return await asyncio.to_thread(_dir_content, call, arg)
 
 
 def _dir_content(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:

@@ -5,10 +5,11 @@ What stands inside a cache is the business of conversation.py.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from canister.cache_paths import CACHE_FOLDER, SIDECAR, sessions_of
+from canister.cache_paths import SIDECAR, sessions_of
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound
 from canister.methods.arguments import parse_args
 from canister.methods.files import download_chunk, upload_chunk, upload_details
@@ -113,7 +114,9 @@ async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
     """Delete the caches that nobody wrote to for `ttl_seconds`, those of running calls excepted."""
     stable = call.canister.stable
     examined = deleted = failed = 0
-    for path in _cache_files(call):
+    # Those that are held are passed over, so that many more are needed.
+    n_most = max_files + len(call.canister.locks)
+    for path in await asyncio.to_thread(call.canister.caches.oldest, n_most):
         if examined == max_files:
             break
         if call.canister.locks.is_held(path):
@@ -130,16 +133,3 @@ async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
         except CanisterError:
             failed += 1
     return Cleanup(examined, deleted, failed)
-
-
-def _cache_files(call: Call) -> list[str]:
-    """Every file below .canister_cache/*/sessions/, least recently written first; a sidecar only without its cache."""
-    entries = call.canister.stable.walk(CACHE_FOLDER, 0) or []
-    paths = {entry.path for entry in entries if entry.kind == "file"}
-    return [
-        entry.path
-        for entry in sorted(entries, key=lambda entry: entry.modified_ns)
-        if entry.path in paths
-        and entry.path.split("/")[2:3] == ["sessions"]
-        and not (entry.path.endswith(SIDECAR) and entry.path.removesuffix(SIDECAR) in paths)
-    ]

@@ -15,6 +15,7 @@ the visitor's own machine, by whatever name it calls it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -75,6 +76,7 @@ def _tell_confinement(settings: Settings) -> None:
 async def _serve(settings: Settings, listener: socket.socket) -> None:
     async with running(Host(settings)) as host:
         _tell_confinement(settings)
+        gc.freeze()  # what was read at the start stays: Python's collector need not look through it again and again
         server = Server(create_app(host), host)
         await server.serve([listener])
         # What was cancelled at the end of the drain still has to roll back.

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -126,6 +126,16 @@ class Folder:
         except FileNotFoundError:
             return None
 
+    def lstat_all(self, folder: str, names: Sequence[str]) -> list[os.stat_result | None]:
+        """What is at each of these names in a folder; None where nothing is, or when there is no such real folder."""
+        try:
+            with self.opened(folder) as fd:
+                return [_lstat(name, fd) for name in names]
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            return [None] * len(names)
+
     def make(self, folder: str) -> set[str]:
         """Make a folder and those above it, where missing; returns the folders whose names changed (not yet synced)."""
         changed: set[str] = set()
@@ -192,6 +202,13 @@ class Folder:
         found = self.lstat(path)
         if found is not None and stat.S_ISDIR(found.st_mode) and kind_of(path) != "directory":
             raise BadRequest(f"{path!r} cannot be written: in {self.path} there is a folder of this name; remove it")
+
+
+def _lstat(name: str, folder_fd: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
 
 
 def clear_error(error: OSError, path: str, n_bytes: int | None = None) -> CanisterError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from canister.errors import StoreDamaged
@@ -17,8 +16,7 @@ from canister.store.paths import ancestors_of, parent_of
 Kind = Literal["file", "directory"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileInfo:
+class FileInfo(NamedTuple):
     """A file or folder as committed. Size in bytes (0 for folders), times in ns since 1970; ids rise with creation."""
 
     id: int
@@ -61,6 +59,25 @@ class FileIndex:
         self._usage: dict[str, Usage] = {}  # by folder
         self._lock = threading.Lock()  # so that nobody sees half of a transaction
 
+    @classmethod
+    def filled(cls, entries: Iterable[Entry]) -> FileIndex:
+        """An index of all of these, folders before what is in them; in a fraction of the time that `publish` takes."""
+        index = cls()
+        known, children = index._entries, index._children
+        for entry in entries:
+            path = entry.info.path
+            known[path] = entry
+            children.setdefault(parent_of(path), {})[path] = None
+            if entry.info.kind == "directory":
+                children.setdefault(path, {})
+        for folder in sorted(children, key=lambda path: -path.count("/") if path else 1):  # what is in it before it
+            used = [index.usage(path) for path in children[folder] if path in children]
+            n_entries = len(children[folder]) + sum(each.n_entries for each in used)
+            n_bytes = sum([known[path].info.size for path in children[folder]]) + sum(each.n_bytes for each in used)
+            if n_entries:
+                index._usage[folder] = Usage(n_entries, n_bytes)
+        return index
+
     @property
     def total_bytes(self) -> int:
         return self.usage("").n_bytes
@@ -99,6 +116,11 @@ class FileIndex:
                 self._usage[folder] = after
             else:
                 self._usage.pop(folder, None)
+
+    def folders(self) -> list[str]:
+        """All of them, the root too, each behind the one that it is in."""
+        with self._lock:
+            return list(self._children)
 
     def children(self, folder: str) -> list[str]:
         """The paths directly in a folder, in creation order; none when there is no such folder."""

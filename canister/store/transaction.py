@@ -263,11 +263,10 @@ class Transaction:
     def _kind(self, path: str) -> Kind | None:
         """What is at this path, seen from within the transaction."""
         change = self._changes.get(path)
-        if change is not None and change.kind is not None:
-            return change.kind
-        if any(other.kind for below, other in self._changes.items() if below.startswith(f"{path}/")):
+        kind = change.kind if change is not None else self._committed_kind(path)
+        if kind is None and any(other.kind for below, other in self._changes.items() if below.startswith(f"{path}/")):
             return "directory"
-        return None if change is not None else self._committed_kind(path)
+        return kind
 
     def _has_children(self, folder: str) -> bool:
         if any(parent_of(path) == folder and change.kind for path, change in self._changes.items()):

@@ -204,6 +204,31 @@ async def test_cleanup_takes_old_caches_with_their_sidecars(story: Harness) -> N
     await story.run("", *GREEDY, "-n", "1", cache="a")
 
 
+async def test_cleanup_looks_at_the_oldest_caches_of_all_callers(story: Harness) -> None:
+    """Wherever they lie below a caller's sessions; a sidecar counts without its cache only, logs and chats never."""
+    someone_else = f".canister_cache/{someone(1)}"
+    for path in (
+        f"{FOLDER}/b",
+        f"{FOLDER}/b.icppfmt",
+        f".canister_cache/{CONTROLLER}/logs/sessions/log",
+        f"{someone_else}/sessions/deep/er/a",
+        f"{someone_else}/chats/sessions/chat",
+        f"{someone_else}/sessions/orphan.icppfmt",
+        f"{FOLDER}/c",
+        "sessions/d",
+    ):
+        with story.canister.stable.begin() as transaction:
+            transaction.write_file(path, b"data")
+            transaction.commit_sync()
+    expected = [f"{FOLDER}/b", f"{someone_else}/sessions/deep/er/a", f"{someone_else}/sessions/orphan.icppfmt"]
+    assert story.canister.caches.oldest(9) == [*expected, f"{FOLDER}/c"]
+    assert story.canister.caches.oldest(2) == expected[:2]
+    await story.call("set_cache_cleanup_config", {"ttl_seconds": 0, "max_files_per_run": 2, "period_seconds": 60})
+    record = await story.call("cache_cleanup_now")
+    assert (record.files_examined, record.files_deleted, record.files_failed) == (2, 2, 0)
+    assert story.canister.caches.oldest(9) == [expected[2], f"{FOLDER}/c"]
+
+
 async def test_cleanup_configuration(story: Harness) -> None:
     start = dict(await story.call("set_cache_cleanup_config", {}))
     assert start == {

@@ -1,0 +1,341 @@
+"""Does a call take longer where there are more chats? By the number of prompt caches: of one caller, and of 10 000.
+
+    python -m tests.bench.growth [--rounds N] [--smoke]
+
+Two canisters stand side by side, one with ten prompt caches, one that grows; their calls alternate, so that a figure is
+a ratio of times of the same minute. Everything of a cache is there, as a call leaves it: container, sidecar, rows in
+SQL, what is remembered of it, and its state parked in memory. They are made by what a call does behind its decoding;
+the KV rows are those of one chat. The model is a thin one (shape `thin`), so that nothing hides behind decoding.
+
+In one process: calls through dispatch, with all states in memory. After a restart of a server on each folder: the time
+until it is ready, and calls through HTTP, of chats that nobody has used since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from canister import dispatch
+from canister.cache_paths import SIDECAR, sessions_of
+from canister.call import Call
+from canister.canister import Canister
+from canister.cli.local import LocalServer
+from canister.config import Settings
+from canister.data_dir import CANISTERS
+from canister.engine.engine import Engine
+from canister.engine.kv_rows import Bytes, state_of
+from canister.engine.residency import Parked
+from canister.engine.sequence import Flags, Tokens
+from canister.ic import principal as principals
+from canister.ic.identity import Identity
+from canister.keys import open_keys
+from canister.methods.conversation import sidecar_text
+from canister.records import InputRecord, RunOutputRecord
+from canister.store.cache_file import CacheHeader
+from models.make_bench_model import cached
+from tests.bench.http_client import Http, HttpError
+from tests.bench.results import Row
+from tests.bench.servers import GREEDY, BenchError, call, words
+from tests.bench.suite import Bench, Options, alternating, main
+from tests.harness import someone
+
+COUNTS = (10, 1000, 10_000, 100_000)
+MANY = 10_000  # callers
+PROMPT_TOKENS = 48
+CALLS = 12  # of a round
+N_WARM = 5
+AT_ONCE = 64  # caches that are made together
+GOAL = 1.2
+GOAL_RESTART_SECONDS = 3.0
+MODEL_NAME = "models/model.gguf"
+LIMITS = {"max_cache_files_per_caller": 1_000_000, "max_files": 2_000_000}
+SHAPE = {"slots": 4, "threads": 1, "ram_cache": "4G"}
+FLAGS = ("--slots", "4", "--threads", "1", "--ram-cache", "4G", "--instruction-limit", "none")
+LIMIT_FLAGS = ("--max-cache-files-per-caller", "1000000", "--max-files", "2000000")
+ARGS = ("--prompt-cache-all", *GREEDY, "-n", "1")
+
+OLD, NEW = (f"through HTTP after a restart: {kind}" for kind in ("an older chat's next call", "a new chat's call"))
+
+Times = dict[str, list[float]]
+
+
+@dataclass
+class Folder:
+    """A data folder of a server, how many caches its canister has, and whose the n-th is."""
+
+    path: Path
+    callers: list[str]
+    n_caches: int = 0
+    keys: dict[str, str] = field(default_factory=dict)  # API key by caller
+    used: Iterator[int] = field(default_factory=itertools.count)  # numbers of chats that were begun for a figure
+
+    def caller(self, n: int) -> str:
+        return self.callers[n % len(self.callers)]
+
+    @property
+    def canister_folder(self) -> Path:
+        return self.path / CANISTERS / principals.canister_id(0)
+
+
+def measure(options: Options) -> list[Row]:
+    counts = [max(10, round(n * (0.01 if options.scale < 1 else 1))) for n in COUNTS]
+    rows: list[Row] = []
+    for title, n_callers in (("of one caller", 1), (f"of {MANY:,} callers".replace(",", " "), MANY)):
+        with tempfile.TemporaryDirectory(prefix="canister-growth-") as folder:
+            rows += _measure_callers(Path(folder), title, min(n_callers, counts[-1]), counts, options.rounds)
+    return rows
+
+
+def _measure_callers(folder: Path, title: str, n_callers: int, counts: list[int], n_rounds: int) -> list[Row]:
+    model = cached("thin")
+    small, large = (_set_up(folder / name, model, n_callers) for name in ("small", "large"))
+    ratios: dict[str, list[float]] = {}
+    last: dict[str, tuple[float, float]] = {}
+    samples: Times = {}
+    restarts: list[float] = []
+    for count in counts:
+        small_times, large_times = asyncio.run(_in_one_process(small, large, count, n_rounds))
+        _after_a_restart(small, large, n_rounds, small_times, large_times, restarts)
+        for kind, times in large_times.items():
+            ours, peer = statistics.median(times), statistics.median(small_times[kind])
+            ratios.setdefault(kind, []).append(ours / peer)
+            last[kind] = ours, peer
+            samples[f"{kind} at {count}"] = times
+            samples[f"{kind} at {counts[0]}, beside {count}"] = small_times[kind]
+            print(f"  {count:>7} caches {title}: {kind:60} {ours * 1000:8.2f} ms {ours / peer:6.2f} ×", flush=True)
+        print(f"  {count:>7} caches {title}: restart to ready {restarts[-1]:.2f} s", flush=True)
+    note = ", ".join(f"{count:,}".replace(",", " ") for count in counts)
+    rows = [
+        Row(
+            f"{kind}: {counts[-1]:,} prompt caches {title} against {counts[0]}".replace(",", " "),
+            last[kind][0] * 1000,
+            last[kind][1] * 1000,
+            "ms",
+            each[-1],
+            GOAL,
+            at_least=False,
+            peer_name=f"{counts[0]} caches",
+            note=f"at {note}: " + ", ".join(f"{ratio:.2f}" for ratio in each) + " ×",
+            samples={name: times for name, times in samples.items() if name.startswith(kind)},
+        )
+        for kind, each in ratios.items()
+    ]
+    rows.append(
+        Row(
+            f"restart to ready with {counts[-1]:,} prompt caches {title}".replace(",", " "),
+            restarts[-1],
+            None,
+            "s",
+            restarts[-1],
+            GOAL_RESTART_SECONDS,
+            at_least=False,
+            figure_unit="s",
+            note=f"at {note}: " + ", ".join(f"{seconds:.2f}" for seconds in restarts) + " s",
+            samples={"ours": restarts},
+        )
+    )
+    return rows
+
+
+# -- folders
+
+
+def _set_up(path: Path, model: Path, n_callers: int) -> Folder:
+    """A data folder with the model loaded, open to all callers, each of whom has a key."""
+    with LocalServer(path, *FLAGS, *LIMIT_FLAGS, "-m", str(model)) as server:
+        _wait_until_ready(server)
+        admin = Http(server.url, server.api_key)
+        call(admin, "set_access", {"level": 1})
+        admin.close()
+    controller = Identity.from_pem((path / "controller.pem").read_bytes()).principal
+    callers = [controller, *(someone(n) for n in range(1, n_callers))]
+    folder = Folder(path, callers, keys={controller: (path / "controller.key").read_text(encoding="ascii").strip()})
+    with open_keys(path) as ring:
+        for n, caller in enumerate(callers[1:]):
+            folder.keys[caller] = ring.create(f"caller-{n}", caller)
+    return folder
+
+
+def _wait_until_ready(server: LocalServer) -> None:
+    while True:
+        http = Http(server.url)
+        try:
+            http.get("/readyz")
+            return
+        except (HttpError, OSError):
+            time.sleep(0.005)
+        finally:
+            http.close()
+
+
+@asynccontextmanager
+async def _opened(folder: Folder) -> AsyncIterator[tuple[Canister, Engine]]:
+    settings = Settings(data_dir=folder.path, instruction_limit=None, **SHAPE, **LIMITS)
+    canister = Canister(principals.canister_id(0), "llama_cpp", folder.canister_folder, folder.callers[:1], settings)
+    await canister.start()
+    try:
+        await canister.model.loaded()
+        engine = canister.model.engine
+        if engine is None:
+            raise BenchError(f"the model could not be loaded: {canister.model.load_error}")
+        yield canister, engine
+    finally:
+        await canister.stop(5)
+
+
+# -- filling
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What all chats that are made have in common: the KV rows of so many tokens, as stored and as parked."""
+
+    n_tokens: int
+    rows: bytes
+    state: Bytes
+
+    @classmethod
+    async def of(cls, canister: Canister, engine: Engine, caller: str) -> Template:
+        """Those of a chat that a call has made, and that is removed again."""
+        await _run(canister, caller, "template", words(PROMPT_TOKENS, "template"), "-n", "0")
+        path = f"{sessions_of(caller)}/template"
+        info = canister.stable.stat(path)
+        known = canister.caches.open(info, engine.info) if info is not None else None
+        layout, nearby = engine.nearby._layout, engine.nearby
+        if known is None or layout is None:
+            raise BenchError("the template was not kept")
+        n = len(known.container.tokens)
+        [segment] = known.segments(n)
+        _, state = state_of(layout, [segment], n, nearby._n_streams)
+        method = dispatch.find_method(canister, "remove_prompt_cache")
+        await dispatch.execute(canister, method, caller, lambda: InputRecord(args=["--prompt-cache", "template"]))
+        return cls(n, bytes(segment.rows), state)
+
+
+async def _fill(canister: Canister, engine: Engine, folder: Folder, template: Template, count: int) -> None:
+    """Make caches until there are so many, and park the states of all of them."""
+    for first in range(0, count, AT_ONCE):
+        await asyncio.gather(
+            *(_make(canister, engine, folder, template, n) for n in range(first, min(first + AT_ONCE, count)))
+        )
+    folder.n_caches = count
+
+
+async def _make(canister: Canister, engine: Engine, folder: Folder, template: Template, n: int) -> None:
+    """What a run_update does behind its decoding; of a cache that is there already only the memory part."""
+    caller = folder.caller(n)
+    path = f"{sessions_of(caller)}/{n}"
+    tokens: Tokens = np.array(engine.tokenize(_text(n), add_bos=True)[: template.n_tokens], np.int32)
+    generated: Flags = np.zeros(len(tokens), np.bool_)
+    if n >= folder.n_caches:
+        work = Call(canister, "run_update", caller, is_update=True)
+        header = CacheHeader(engine.info.model_id, n, engine.info.kv_layout)
+        canister.caches.write(work, path, header, None, tokens, generated, template.rows, 0)
+        work.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
+        await work.commit(work.charge())
+    parked = Parked(path, caller, tokens, generated, None, len(tokens), template.state.copy())
+    engine.nearby._residency.parking.put(parked)
+
+
+def _text(n: int) -> str:
+    """What the n-th chat begins with; a few tokens more than its cache has."""
+    return words(PROMPT_TOKENS + 16, n)
+
+
+# -- calls in this process
+
+
+async def _run(canister: Canister, caller: str, name: str, prompt: str, *flags: str) -> RunOutputRecord:
+    arg = InputRecord(args=["--prompt-cache", name, *(flags or ARGS), "-p", prompt])
+    reply = await dispatch.execute(canister, dispatch.find_method(canister, "run_update"), caller, lambda: arg)
+    if not isinstance(reply.value, RunOutputRecord) or reply.value.status_code != 200:
+        raise BenchError(f"run_update: {reply.value}")
+    return reply.value
+
+
+async def _in_one_process(small: Folder, large: Folder, count: int, n_rounds: int) -> tuple[Times, Times]:
+    """Times of the small canister and of the large one, which has `count` caches then."""
+    both: tuple[Times, Times] = {}, {}
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(_opened(folder)) for folder in (small, large)]
+        for (canister, engine), folder, n in zip(opened, (small, large), (COUNTS[0], count), strict=True):
+            template = await Template.of(canister, engine, folder.callers[0])
+            await _fill(canister, engine, folder, template, n)
+        sides = [*zip(opened, (small, large), both, strict=True)]
+        for number in range(n_rounds * CALLS + N_WARM):
+            for (canister, _), folder, times in alternating(sides, number):
+                seen = await _round(canister, folder)
+                if number >= N_WARM:
+                    for kind, seconds in seen.items():
+                        times.setdefault(kind, []).append(seconds)
+    return both
+
+
+async def _round(canister: Canister, folder: Folder) -> dict[str, float]:
+    """One call of each kind."""
+    number = next(folder.used)
+    rng = random.Random(number)
+    old, like = rng.randrange(folder.n_caches), rng.randrange(folder.n_caches)
+    caller, name = folder.caller(rng.randrange(folder.n_caches)), f"new-{number}"
+    known = words(PROMPT_TOKENS - 8, like) + words(8, f"new-{number}")
+
+    async def seconds(caller: str, name: str, prompt: str) -> float:
+        begun = time.perf_counter()
+        await _run(canister, caller, name, prompt)
+        return time.perf_counter() - begun
+
+    return {
+        "a new chat's call": await seconds(caller, name, words(PROMPT_TOKENS, name)),
+        "its next call": await seconds(caller, name, ""),
+        "a call of a new chat that begins like another": await seconds(folder.caller(like), f"like-{number}", known),
+        "an older chat's next call": await seconds(folder.caller(old), str(old), ""),
+    }
+
+
+# -- calls of servers that were started again
+
+
+def _after_a_restart(
+    small: Folder, large: Folder, n_rounds: int, small_times: Times, large_times: Times, restarts: list[float]
+) -> None:
+    """Adds the times of calls through HTTP, and how long the large one took until it was ready (the median)."""
+    seconds: list[float] = []
+    for number in range(max(1, n_rounds // 3)):
+        with ExitStack() as stack:
+            servers = {}
+            for folder in (small, large):
+                begun = time.perf_counter()
+                server = servers[folder.path] = stack.enter_context(LocalServer(folder.path, *FLAGS, *LIMIT_FLAGS))
+                _wait_until_ready(server)
+            seconds.append(time.perf_counter() - begun)
+            sides = [*zip((small, large), (small_times, large_times), strict=True)]
+            olds = {folder.path: random.Random(number).sample(range(folder.n_caches), COUNTS[0]) for folder, _ in sides}
+            for n in range(COUNTS[0]):
+                for folder, times in alternating(sides, n):
+                    server, old = servers[folder.path], olds[folder.path][n]
+                    http = Http(server.url, folder.keys[folder.caller(old)])
+                    new = f"http-{number}-{n}"
+                    for kind, name, prompt in ((OLD, str(old), ""), (NEW, new, words(PROMPT_TOKENS, new))):
+                        argument = {"args": ["--prompt-cache", name, *ARGS, "-p", prompt]}
+                        begun = time.perf_counter()
+                        call(http, "run_update", argument)
+                        times.setdefault(kind, []).append(time.perf_counter() - begun)
+                    http.close()
+    restarts.append(statistics.median(seconds))
+
+
+BENCH = Bench("growth", "calls and a restart by the number of prompt caches", measure)
+
+if __name__ == "__main__":
+    main(BENCH)
