@@ -62,6 +62,10 @@ class Admission:
     def n_waiting(self) -> int:
         return self._n_waiting
 
+    def waiting(self) -> dict[str, int]:
+        """How many pieces of work wait for their turn, by caller."""
+        return {caller: len(queue) for caller, queue in self._queues.items()}
+
     def has_room(self, caller: str) -> bool:
         """Would this caller's work begin at once?"""
         # While there are free places, everybody who waits is at a limit of its own.

@@ -237,6 +237,10 @@ class Canister:
             "model": engine.info.description if engine is not None else None,
         }
 
+    def running_calls(self) -> list[Call]:
+        """The calls that are being worked on, the oldest first."""
+        return list(self._calls)
+
     def observed(self) -> dict[str, float]:
         """What the metrics say of it: telemetry.OBSERVED."""
         values: dict[str, float] = {

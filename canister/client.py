@@ -204,11 +204,18 @@ class Canister(Calls):
 
     async def engine(self) -> dict[str, Any]:
         """How the server runs the canister's model, and what its engine is doing. Raises Refused, Rejected."""
-        answer = self._raw(await self._request("GET", f"{self._path}/engine"))
+        return await self._page("engine")
+
+    async def running_calls(self) -> dict[str, Any]:
+        """The calls that the canister works on, and how many wait, for its controllers. Raises Refused, Rejected."""
+        return await self._page("calls")
+
+    async def _page(self, name: str) -> dict[str, Any]:
+        answer = self._raw(await self._request("GET", f"{self._path}/{name}"))
         if answer.is_ok and isinstance(answer.document, dict):
             return answer.document
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
-        raise ProtocolError(f"{self.url} told nothing of the engine: {str(answer.document)[:200]}")
+        raise not_ours(self.url, answer.http_status, answer.headers)
 
     async def put_file(self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0) -> Result[FileUploadRecord]:
         """Upload a file of any size as one stream; if it breaks off, the server keeps what it confirmed."""

@@ -13,13 +13,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from canister import telemetry
 from canister.call import Call
 from canister.errors import BadArgument, CanisterTrapped, MethodNotFound, NotController
 from canister.host import Birth, Host
 from canister.ic import principal as principals
 from canister.interface import Method, query, update
 from canister.ledger import INITIAL_CYCLES
-from canister.records import Candid, Record, Tag, blob, nat, nat64, text
+from canister.records import Candid, Record, Tag, Variant, blob, nat, nat64, text
 
 ID = principals.MANAGEMENT
 MAX_CONTROLLERS = 10
@@ -102,6 +103,35 @@ class MemoryMetrics(Record):
     snapshots_size: nat = 0
 
 
+class LogRange(Record):
+    """From start to before end."""
+
+    start: nat64
+    end: nat64
+
+
+class LogFilter(Variant):
+    by_idx: LogRange | None = None
+    by_timestamp_nanos: LogRange | None = None
+
+
+class FetchLogsRecord(Record):
+    canister_id: principal
+    filter: LogFilter | None = None
+
+
+class LogLineRecord(Record):
+    """content: a line of JSON."""
+
+    idx: nat64
+    timestamp_nanos: nat64
+    content: blob
+
+
+class LogsRecord(Record):
+    canister_log_records: list[LogLineRecord]
+
+
 class QueryStats(Record):
     num_calls_total: nat = 0
     num_instructions_total: nat = 0
@@ -138,6 +168,14 @@ def _anyone(call: Call) -> None:
 def _named(call: Call) -> None:
     if call.caller == principals.ANONYMOUS:
         raise NotController(f"The anonymous caller cannot call ic00 method {call.method}")
+
+
+def _may_read_logs(call: Call) -> None:
+    if call.state.log_visibility != LogVisibility.public.value and call.caller not in call.canister.controllers:
+        raise NotController(
+            f"Caller {call.caller} is not allowed to access canister logs: they are for the controllers of "
+            f"{call.canister.id}, until update_settings makes log_visibility public"
+        )
 
 
 # -- methods
@@ -218,6 +256,25 @@ async def provisional_create_canister_with_cycles(
     return CanisterIdRecord(canister_id=canister.id)
 
 
+async def fetch_canister_logs(call: Call, arg: FetchLogsRecord, *, host: Host) -> LogsRecord:
+    """What was logged last about a canister; for who controls all canisters of the server, about that too."""
+    _check_target(call, arg.canister_id)
+    sees_all = all(call.caller in canister.controllers for canister in host.canisters)
+    lines = telemetry.RECENT.lines(None if sees_all else call.canister.name)
+    wanted = arg.filter or LogFilter()
+    return LogsRecord(
+        canister_log_records=[
+            LogLineRecord(idx=line.index, timestamp_nanos=line.time_ns, content=line.text)
+            for line in lines
+            if _is_in(line.index, wanted.by_idx) and _is_in(line.time_ns, wanted.by_timestamp_nanos)
+        ]
+    )
+
+
+def _is_in(number: int, wanted: LogRange | None) -> bool:
+    return wanted is None or wanted.start <= number < wanted.end
+
+
 async def delete_canister(call: Call, arg: CanisterIdRecord, *, host: Host, request_id: bytes) -> None:
     """Delete a stopped canister and all that it holds."""
     await host.delete(arg.canister_id, call.caller)
@@ -270,10 +327,12 @@ _ROWS = (
     update(stop_canister, _controller, err=None),
     update(provisional_create_canister_with_cycles, _named, err=None),
     update(delete_canister, _named, err=None),
+    query(fetch_canister_logs, _may_read_logs, err=None),
 )
 
 METHODS = tuple(dataclasses.replace(row, runs_stopped=True) for row in _ROWS)
 
+KNOWS_SERVER = frozenset({"fetch_canister_logs"})  # run on the canister that they are about, and given the host
 OF_SERVER = frozenset({"provisional_create_canister_with_cycles", "delete_canister"})
 
 _BY_NAME = {method.name: method for method in METHODS}
@@ -300,6 +359,11 @@ def find_method(name: str, mode: str = "update") -> Method:
 def bound(method: Method, host: Host, request_id: bytes) -> Method:
     """A method of OF_SERVER for one message to this host."""
     return dataclasses.replace(method, handler=functools.partial(method.handler, host=host, request_id=request_id))
+
+
+def with_host(method: Method, host: Host) -> Method:
+    """A method of KNOWS_SERVER for this host."""
+    return dataclasses.replace(method, handler=functools.partial(method.handler, host=host))
 
 
 class ManagementMethodNotFound(MethodNotFound):

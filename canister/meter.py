@@ -86,6 +86,11 @@ class CallMeter:
     # -- asked by the canister
 
     @property
+    def n_wanted(self) -> int:
+        """Tokens of the prompt that were to be decoded, those that are by now included."""
+        return self._n_wanted
+
+    @property
     def work(self) -> Work:
         """What was done so far."""
         return Work(

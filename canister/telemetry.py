@@ -25,6 +25,7 @@ from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
 from canister.errors import CallerBusy, Cancelled, CanisterBusy
+from canister.recent_logs import RecentLogs
 
 # -- logs
 
@@ -57,23 +58,34 @@ def get_logger(name: str) -> BoundLogger:
     return logger
 
 
+RECENT = RecentLogs()
+"""What was logged last, since `set_up_logs`."""
+
+_AS_JSON: list[Processor] = [
+    structlog.processors.format_exc_info,
+    _heads_first,
+    structlog.processors.JSONRenderer(),
+]
+
+
+def _formatter(render: list[Processor]) -> ProcessorFormatter:
+    return ProcessorFormatter(
+        foreign_pre_chain=_COMMON, processors=[ProcessorFormatter.remove_processors_meta, *render]
+    )
+
+
 def set_up_logs(level: str, log_format: str) -> None:
     """Send log lines of `level` and above to stderr. log_format: json, console, or auto: console on a terminal."""
     on_terminal = sys.stderr.isatty()
     if log_format == "json" or (log_format == "auto" and not on_terminal):
-        render: list[Processor] = [
-            structlog.processors.format_exc_info,
-            _heads_first,
-            structlog.processors.JSONRenderer(),
-        ]
+        render = _AS_JSON
     else:
         render = [structlog.dev.ConsoleRenderer(colors=on_terminal)]
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        ProcessorFormatter(foreign_pre_chain=_COMMON, processors=[ProcessorFormatter.remove_processors_meta, *render])
-    )
+    handler.setFormatter(_formatter(render))
+    RECENT.setFormatter(_formatter(_AS_JSON))
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [handler, RECENT]
     root.setLevel(level.upper())
     # Their news is told by our own lines: who listens where, which requests came.
     for chatty in ("uvicorn", "alembic"):

@@ -32,9 +32,11 @@ from canister.cli import (
     habits,
     identity,
     keys,
+    logs,
     manage,
     network,
     probe,
+    ps,
     serve,
 )
 
@@ -86,6 +88,8 @@ app.command()(backup.backup)
 app.command()(backup.restore)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
+app.command()(ps.ps)
+app.command()(logs.logs)
 app.command()(about.key)
 app.command()(about.version)
 app.add_typer(keys.api_key_app, name="api-key")

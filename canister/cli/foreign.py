@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from canister.cli import call, habits, identity, lifecycle, local_network, manage, network, request_status
+from canister.cli import call, habits, identity, lifecycle, local_network, logs, manage, network, request_status
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -39,6 +39,7 @@ def add_commands(app: typer.Typer) -> None:
     group.command()(lifecycle.info)
     group.command()(lifecycle.install)
     group.command("list")(lifecycle.list_canisters)
+    group.command()(logs.logs)
     group.command()(lifecycle.metadata)
     group.command()(request_status.request_status)
     group.command("start")(lifecycle.start_canister)

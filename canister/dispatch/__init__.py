@@ -8,7 +8,7 @@ method that is run at once (`requests.py`), a message that may come more than on
 """
 
 from canister.dispatch.execution import Recorder, Reply
-from canister.dispatch.inspection import inspect, inspect_engine, observe
+from canister.dispatch.inspection import inspect, inspect_calls, inspect_engine, observe
 from canister.dispatch.messages import find_message, submit
 from canister.dispatch.requests import argument_bytes, execute, find_method
 from canister.dispatch.streams import read_stream, store_stream
@@ -21,6 +21,7 @@ __all__ = [
     "find_message",
     "find_method",
     "inspect",
+    "inspect_calls",
     "inspect_engine",
     "observe",
     "read_stream",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from canister.access import LEVELS, admin_query
+from canister.access import LEVELS, admin_query, controller
 from canister.call import Call
 from canister.dispatch.execution import Reply, run
 from canister.records import ApiError
@@ -46,3 +47,34 @@ async def inspect_engine(canister: Canister, caller: str) -> Reply:
         }
 
     return await run(canister, "engine", caller, handle, is_update=False, err=ApiError, is_limited=False)
+
+
+async def inspect_calls(canister: Canister, caller: str) -> Reply:
+    """What runs and what waits, and for whom: for the controllers. Nothing is charged for it."""
+
+    async def handle(call: Call) -> dict[str, object]:
+        controller(call)
+        running = [_described(other, time.time_ns()) for other in canister.running_calls() if other is not call]
+        waiting = canister.admission.waiting()
+        return {"running": running, "waiting": [{"caller": who, "calls": n} for who, n in waiting.items()]}
+
+    return await run(canister, "calls", caller, handle, is_update=False, err=ApiError, is_limited=False)
+
+
+def _described(call: Call, now_ns: int) -> dict[str, object]:
+    """A call as it is now. Tokens are those that it has decoded so far; the rate is that of the whole call."""
+    seconds = max(0.0, (now_ns - call.now_ns) / 1e9)
+    told: dict[str, object] = {"caller": call.caller, "method": call.method, "seconds": round(seconds, 3)}
+    if call.meter is None:
+        return {**told, "phase": "at work"}
+    work, n_wanted = call.meter.work, call.meter.n_wanted
+    n_decoded = work.prompt + work.generated
+    phase = "answer" if work.prompt == n_wanted else "prompt"
+    return {
+        **told,
+        "phase": phase if n_decoded or not n_wanted else "waits for a slot",
+        "prompt_tokens": work.prompt,
+        "prompt_tokens_wanted": n_wanted,
+        "generated_tokens": work.generated,
+        "tokens_per_second": round(n_decoded / seconds, 1) if seconds else 0.0,
+    }

@@ -33,6 +33,7 @@ def routes() -> list[Route]:
         page("/robots.txt", robots),
         page("/canisters", canisters),
         page("/canisters/{canister}", canister),
+        page("/canisters/{canister}/calls", calls),
         Route("/canisters/{canister}/engine", engine, methods=ANY_VERB),
     ]
 
@@ -99,6 +100,16 @@ async def canister(request: Request) -> Response:
     """One canister of this server."""
     host: Host = request.app.state.host
     return answers.document(host.find(request.path_params["canister"]).summary())
+
+
+async def calls(request: Request) -> Response:
+    """The calls that a canister works on, and those that wait. For its controllers."""
+    host: Host = request.app.state.host
+    reply = await dispatch.inspect_calls(host.find(request.path_params["canister"]), caller(request))
+    if reply.error is not None:
+        return answers.error(reply)
+    assert isinstance(reply.value, dict)
+    return answers.document(reply.value)
 
 
 async def engine(request: Request) -> Response:

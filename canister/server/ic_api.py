@@ -177,6 +177,8 @@ def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Ca
         method = management.find_method(message.method, mode)
         if method.name in management.OF_SERVER:
             return host.default, management.bound(method, host, message.id)
+        if method.name in management.KNOWS_SERVER:
+            method = management.with_host(method, host)
         return host.with_id(_effective_id(request)), method
     canister = host.with_id(message.canister_id)
     return canister, dispatch.find_method(canister, message.method, mode)

@@ -191,6 +191,7 @@ def _tagged(tag: str, schema: Json) -> Json:
 # -- paths that are no methods
 
 _BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_OBJECTS: Json = {"type": "array", "items": {"type": "object"}}
 _NAMES: Json = {"type": "array", "items": {"type": "string"}}
 
 
@@ -301,6 +302,20 @@ _PAGES: Json = {
         ),
     )
 } | {
+    "/canisters/{canister}/calls": {
+        "get": _page_operation(
+            "server",
+            "The calls that a canister works on, and those that wait; for its controllers.",
+            {
+                "200": (
+                    "Caller, method, phase and tokens so far of each; how many wait, by caller",
+                    _object(running=_OBJECTS, waiting=_OBJECTS),
+                ),
+                "401": ("Err: access denied", _object(Err=_ref("ApiError"))),
+            },
+        )
+        | {"parameters": [_CANISTER]}
+    },
     "/canisters/{canister}/engine": {
         "get": _page_operation(
             "server",
@@ -311,5 +326,5 @@ _PAGES: Json = {
             },
         )
         | {"parameters": [_CANISTER]}
-    }
+    },
 }
