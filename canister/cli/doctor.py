@@ -23,7 +23,9 @@ def doctor(
     """
     from canister import confine
     from canister.cli.settings import data_folder
+    from canister.data_dir import TRIED
     from canister.doctor import examine
+    from canister.engine import library
     from canister.repair import repair as mend
 
     folder = data_folder(data_dir)
@@ -42,6 +44,7 @@ def doctor(
         + ("; a server is running" if found.is_running else ""),
         file=sys.stderr,
     )
+    print(library.summary(folder / TRIED / library.NOTES), file=sys.stderr)
     version = confine.abi()
     words = f"can confine a server (Landlock {version})" if version >= confine.MIN_ABI else "cannot confine a server"
     print(f"this kernel {words}; whether one is, its log and the metric canister_confined tell", file=sys.stderr)

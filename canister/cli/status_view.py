@@ -115,6 +115,12 @@ def _threads(engine: Report) -> str | None:
     return None if threads is None else f"{threads['count']}: {threads['why']}"
 
 
+def _llama_cpp(engine: Report) -> str | None:
+    """What is switched off in llama.cpp here, and what a rebuild would give; nothing where all is well."""
+    found = engine.get("llama_cpp") or {}
+    return "; ".join([*found.get("switched_off", ()), *filter(None, [found.get("advice")])]) or None
+
+
 def _limits(engine: Report) -> str | None:
     limits = engine.get("limits")
     if limits is None:
@@ -147,6 +153,7 @@ def _now(engine: Report) -> str | None:
 
 SHORT: tuple[tuple[str, Callable[[Report], str | None]], ...] = (
     ("model", _model),
+    ("llama.cpp", _llama_cpp),
     ("context", _context),
     ("exact", _exact),
     ("threads", _threads),

@@ -120,7 +120,7 @@ def findings(path: Path) -> list[str]:
     known = recall(path)
     found: list[str] = []
     for kind, outcomes in known.tried.items():
-        restrictions = choose({kind: outcomes}, "any")
+        restrictions = choose({kind: outcomes}, ("off", "on"))
         if restrictions is None:
             found.append(f"nothing that llama.cpp can do with {kind} weights survives on this processor")
         else:
@@ -130,6 +130,13 @@ def findings(path: Path) -> list[str]:
         known.compiled,
     )
     return [*found, told] if told else found
+
+
+def summary(path: Path) -> str:
+    """One line on what is known of this build on this processor."""
+    kinds = dict.fromkeys(name.rsplit(" ", 2)[0] for name in recall(path).tried)
+    told = f"tried on this processor with weights of {', '.join(kinds)}" if kinds else "not tried on this processor yet"
+    return f"llama.cpp (llama-cpp-python {version()}) was {told}"
 
 
 def _is_x86() -> bool:

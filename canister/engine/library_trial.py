@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from canister.engine import child, library
-from canister.engine.llama import UNQUANTIZED, ModelError
+from canister.engine.llama import ModelError
 from canister.engine.loading import LoadParams
 from canister.engine.machine import usable_cores
-from canister.engine.ways import Flash, Way, capped_ways, choose, fault, first_ways
+from canister.engine.ways import Way, capped_ways, choose, fault, first_ways
 from canister.telemetry import get_logger
 
 MEMORY_BYTES = 8 * 1024**3  # of addresses: libraries, stacks of threads, the samples
@@ -53,18 +53,10 @@ class LibraryTrials:
     async def restrict(self, params: LoadParams, kinds: Sequence[str]) -> LoadParams:
         """The parameters, with what must be off for weights of these kinds; ModelError if no way survives."""
         tried, compiled = await self._outcomes(params, kinds)
-        found = choose(tried, _flash(params))
+        found = choose(tried, params.ways_of_attention())
         if found is None:
             raise ModelError(_nothing_survives(params, fault(tried), compiled))
-        found = replace(found, advice=library.advice(found, compiled))
-        if found.reasons:
-            log.warning(
-                "llama.cpp does not work in full on this processor",
-                processor=library.processor(),
-                switched_off="; ".join(found.reasons),
-                advice=found.advice,
-            )
-        return replace(params, restrictions=found)
+        return replace(params, restrictions=replace(found, advice=library.advice(found, compiled)))
 
     async def _outcomes(
         self, params: LoadParams, kinds: Sequence[str]
@@ -89,10 +81,15 @@ class LibraryTrials:
         found = {kind: _Found({}, {}) for kind in kinds}
         compiled: tuple[str, ...] = ()
         waiting = [(kind, way) for kind in kinds for way in first_ways()]
+        was_slow: set[Trial] = set()
         while waiting:
             outcome = await self._run(params, waiting)
             compiled = compiled or _features(outcome)
             n_done = _take(found, waiting, outcome, self._step_seconds)
+            slow = waiting[n_done - 1]
+            if outcome.signal == "SIGALRM" and slow not in was_slow:
+                was_slow.add(slow)  # a machine that is busy beyond measure: once is no verdict
+                n_done -= 1
             waiting = waiting[n_done:]
             if not waiting:
                 waiting = [
@@ -119,13 +116,6 @@ class LibraryTrials:
             "step_seconds": self._step_seconds,
         }
         return await child.run(_MODULE, task, float(self._step_seconds * (2 + len(trials))))
-
-
-def _flash(params: LoadParams) -> Flash:
-    """What may be used: flash attention is a choice only where nobody has made it."""
-    if params.flash_attn == "on" or params.type_v not in UNQUANTIZED:
-        return "on"
-    return "off" if params.flash_attn == "off" else "any"
 
 
 def _features(outcome: child.Outcome) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from canister.engine.machine import available_bytes, cpu_name, usable_cores
 from canister.engine.pages import trim_heap
 from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.scheduler import ALONE
-from canister.engine.ways import Restrictions
+from canister.engine.ways import Attention, Restrictions
 from canister.telemetry import get_logger
 
 MAX_CELLS = 2**31 - 1  # llama.cpp counts positions in 32 bits
@@ -82,6 +82,15 @@ class LoadParams:
     def allowed_flash_attn(self) -> str:
         """on, off or auto: what was asked for, within the restrictions."""
         return self.restrictions.flash_attn(self.flash_attn)
+
+    def ways_of_attention(self) -> tuple[Attention, ...]:
+        """With and without flash attention: what may come of these parameters, what is rather wanted first."""
+        asked = self.allowed_flash_attn
+        if asked == "on" or self.type_v not in UNQUANTIZED:
+            return ("on",)
+        if asked == "off" or self.exact == "on":
+            return ("off",)
+        return ("off", "on") if self.exact == "auto" else ("on", "off")
 
     def n_file_bytes(self) -> int:
         """Of all parts. Raises OSError."""
@@ -202,6 +211,8 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
     )
     found = yield from _findings(params, model, shape, n_cores)
     policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.n_slots, found.kernels)
+    if policy.flash_attn and params.restrictions.flash == "on" and params.flash_attn == "auto":
+        policy = replace(policy, why=f"{params.exact}: llama.cpp works here with flash attention alone")
     threads = _threads(params, found, n_cores)
     shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
     traits = _look(model, shape, policy, name)

@@ -23,7 +23,7 @@ from pathlib import Path
 from canister import durable
 from canister.engine import child, library
 from canister.engine.library_trial import LibraryTrials
-from canister.engine.llama import UNQUANTIZED, ModelError
+from canister.engine.llama import ModelError
 from canister.engine.loading import LoadParams
 from canister.engine.machine import available_bytes, cpu_name
 from canister.engine.ways import EXTRA_BUFFERS, FLASH, Flash, Restrictions
@@ -83,8 +83,16 @@ class Trials:
             if found is None:
                 found = await self._try(params, descriptors)
                 await asyncio.to_thread(self._keep, said, found)
-        reasons = params.restrictions.reasons
-        found = replace(found, reasons=(*reasons, *found.reasons), advice=params.restrictions.advice)
+        known = params.restrictions
+        found = replace(found, reasons=(*known.reasons, *found.reasons), advice=known.advice)
+        if found.reasons or found.advice:
+            log.warning(
+                "llama.cpp does not work in full on this processor",
+                model=params.name,
+                processor=library.processor(),
+                switched_off="; ".join(found.reasons) or None,
+                advice=found.advice or None,
+            )
         return replace(params, restrictions=found)
 
     async def _try(self, params: LoadParams, descriptors: Sequence[int]) -> Restrictions:
@@ -97,7 +105,7 @@ class Trials:
         reasons: tuple[str, ...] = ()
         for restrictions in _narrower(params.restrictions):
             narrowed = replace(params, restrictions=restrictions)
-            ways = _flash_ways(narrowed)
+            ways = narrowed.ways_of_attention()
             faults = await self._attempt(narrowed, ways, n_bytes, descriptors)
             if None in faults.values():
                 return _outcome(restrictions, faults, reasons)
@@ -182,12 +190,6 @@ def _narrower(restrictions: Restrictions) -> Iterator[Restrictions]:
         yield replace(restrictions, max_rows=1)
 
 
-def _flash_ways(params: LoadParams) -> list[str]:
-    """How the server may run attention, the way first that exact mode wants."""
-    asked = params.allowed_flash_attn
-    return [asked] if asked != "auto" or params.type_v not in UNQUANTIZED else ["off", "on"]
-
-
 def _outcome(restrictions: Restrictions, faults: dict[str, _Fault | None], reasons: tuple[str, ...]) -> Restrictions:
     for way, fault in faults.items():
         if fault is not None:
@@ -205,7 +207,8 @@ def _parameters(params: LoadParams) -> dict[str, object]:
 
 def _said(params: LoadParams) -> dict[str, object]:
     build = {"trial": VERSION, "library": library.library_id(), "processor": cpu_name()}
-    return {**build, "sha256": params.model_id.hex(), **_parameters(params)}
+    ways = params.ways_of_attention()
+    return {**build, "sha256": params.model_id.hex(), **_parameters(params), "ways": ways}
 
 
 def _note(said: dict[str, object], found: Restrictions) -> bytes:

@@ -7,12 +7,13 @@ flash attention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from canister.engine.gguf import TENSOR_TYPES, GgufFile
 
+Attention = Literal["off", "on"]  # flash attention
 Flash = Literal["any", "off", "on"]
 
 EXTRA_BUFFERS = "extra buffer types (repacked weights, AMX)"
@@ -90,18 +91,17 @@ def capped_ways(outcomes: Outcomes, rows_survived: Mapping[Way, int]) -> list[Wa
     return more
 
 
-def choose(tried: Mapping[str, Outcomes], flash: Flash) -> Restrictions | None:
-    """The fastest way in which every kind survived; None if there is none. flash: what may be used."""
-    wanted = {"any": (False, True), "off": (False,), "on": (True,)}[flash]
-    for flash_attn in wanted:
+def choose(tried: Mapping[str, Outcomes], ways: Sequence[Attention]) -> Restrictions | None:
+    """The fastest way in which every kind survived; None if there is none. ways: that may be used, the best first."""
+    for way in ways:
+        flash_attn = way == "on"
         found = [(extra, rows) for extra in (True, False) if (rows := _rows(tried, extra, flash_attn)) is not None]
         if not found:
             continue
         extra, rows = min(found, key=lambda one: (one[1] != 0, -one[1]))
         other = _rows(tried, extra, not flash_attn)
-        only: Flash = "any"
-        if flash == "any" and (other is None or (other != 0 and (rows == 0 or other < rows))):
-            only = "on" if flash_attn else "off"
+        is_worse = other is None or (other != 0 and (rows == 0 or other < rows))
+        only: Flash = way if len(ways) > 1 and is_worse else "any"
         return Restrictions(extra, rows, only, tuple(_reasons(tried, extra, rows, only)))
     return None
 

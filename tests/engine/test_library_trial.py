@@ -6,16 +6,19 @@ The faults are planted (`tests/planted.py`); the last tests run what is really t
 from __future__ import annotations
 
 import json
+import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from canister.engine import library
+from canister.engine import child, library
 from canister.engine.library_trial import LibraryTrials
 from canister.engine.llama import ModelError
 from canister.engine.loading import LoadParams
 from canister.engine.machine import cpu_flags
-from canister.engine.ways import WEIGHT_TYPES, Restrictions
+from canister.engine.ways import WEIGHT_TYPES, Restrictions, first_ways
 from tests.planted import plant
 
 pytestmark = pytest.mark.anyio
@@ -110,6 +113,24 @@ async def test_what_was_found_out_is_not_tried_again(tmp_path: Path, monkeypatch
         assert again.n_tried == 3
     await again.restrict(PARAMS, ["q8_0", "f32", "q4_K"])
     assert again.n_tried == 3
+
+
+async def test_what_was_slow_once_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy beyond measure is no reason to do without extra buffers for good."""
+    run = child.run
+    n_runs = 0
+
+    async def slow_once(*asked: Any) -> child.Outcome:
+        nonlocal n_runs
+        n_runs += 1
+        outcome = await run(*asked)
+        lines = outcome.lines[:6]  # in the midst of the first trial
+        return replace(outcome, exit_code=-signal.SIGALRM, lines=lines) if n_runs == 1 else outcome
+
+    monkeypatch.setattr(child, "run", slow_once)
+    assert await restrictions(tmp_path / "notes.json") == Restrictions()
+    assert n_runs == 2
+    assert library.recall(tmp_path / "notes.json").tried["q8_0 f16 f16"] == dict.fromkeys(first_ways(), "")
 
 
 async def test_a_damaged_note_is_no_note(tmp_path: Path) -> None:

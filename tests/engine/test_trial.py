@@ -148,6 +148,9 @@ async def test_flash_attention_that_a_model_cannot_have_is_switched_off(
     assert reason.startswith("flash attention is off: llama.cpp crashed on it (SIGABRT): GGML_ASSERT")
     assert trials.n_tried == 1
     assert await Trials(tmp_path / "tried").check(params_of(path)) == found
+    # Where it would not be used it is not tried.
+    exact = await trials.check(params_of(path, exact="on"))
+    assert (exact.restrictions.reasons, trials.n_tried) == ((), 2)
     # Who asks for it gets the reason, and no accusation.
     text = await refusal(trials, params_of(path, flash_attn="on"))
     assert "cannot run this file" in text
