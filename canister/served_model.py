@@ -17,6 +17,8 @@ from canister.engine.args import RunArgs, parse
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.loading import default_ram_bytes
+from canister.engine.machine import available_bytes
+from canister.engine.memory_budget import CELLS_STEP, Need, check
 from canister.engine.report import report
 from canister.engine.trial import Trials, path_of_descriptor
 from canister.engine.ways import weight_kinds
@@ -24,7 +26,7 @@ from canister.errors import BadRequest, CanisterError
 from canister.estimate import context_of
 from canister.locks import Gate
 from canister.model_file.template_runner import TemplateRunner
-from canister.model_shape import read_shape
+from canister.model_shape import FITTED, read_shape
 from canister.store.stable import FileInfo, StableMemory
 from canister.stored_model import StoredModel, files_of, find_model, model_id, opened_model
 from canister.telemetry import get_logger
@@ -118,6 +120,7 @@ class ServedModel:
         """
         stored = stored or await self.find(args)
         cost_model = self._cost_model(stored, args)
+        self._check_room(stored.path, cost_model)
         key = _EngineKey.of(files_of(self._stable, stored.path), args)
         identity = await model_id(self._stable, stored)
         with opened_model(self._stable, stored) as parts:
@@ -139,6 +142,7 @@ class ServedModel:
                 ram_bytes=default_ram_bytes() if self._settings.ram_cache is None else self._settings.ram_cache,
                 max_pause_ms=self._settings.max_pause_ms,
                 exact=self._settings.exact,
+                kv_bytes=cost_model.kv_bytes,
                 findings=self._folder / FINDINGS_NAME,
                 handover=self._folder / HANDOVER_NAME,
             )
@@ -154,6 +158,16 @@ class ServedModel:
             return CostModel(shape, context_of(args, shape), self._settings.page_cost)
         except BadRequest as error:
             raise BadRequest(f"cannot load model {stored.path}: {error}") from error
+
+    def _check_room(self, name: str, cost_model: CostModel) -> None:
+        """ModelError for a context that cannot fit, as far as the header tells it for sure."""
+        shape, n_ctx = cost_model.shape, cost_model.context.n_ctx
+        if shape.architecture not in FITTED:
+            return  # the trial knows better
+        n_cells = -(-n_ctx // CELLS_STEP) * CELLS_STEP
+        need = Need(n_ctx, n_cells, self._settings.slots or 1, cost_model.kv_bytes_per_token, cost_model.kv_bytes)
+        mapped_bytes = 0 if self._decode_thread is None else self._decode_thread.mapped_bytes
+        check(name, need, available_bytes() - mapped_bytes)
 
     def adopt(self, engine: Engine) -> None:
         """Use this engine from now on, and close the one before."""

@@ -123,11 +123,18 @@ class Calls:
         for call in self._all():
             self.cancel(call)
 
-    def close(self, *, hands_over: bool) -> None:
-        """When none is left: free the context, and leave behind what the next engine can use."""
+    def give_back_cells(self) -> None:
+        """The memory of all cells, before the first call; on any thread."""
+        self.runner.give_back_cells()
+
+    def leave(self, *, hands_over: bool) -> None:
+        """When none is left: leave behind what the next engine can use."""
         self._handover.close()
         if hands_over and self._fault is None:
             leave(self._handover_path, self._info.origin, self._residency.newest())
+
+    def close(self) -> None:
+        """After `leave`: free the context; on any thread."""
         self._context.close()
 
     def _all(self) -> list[Ticket]:

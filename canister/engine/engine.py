@@ -7,8 +7,11 @@ begins and ends, and what others ask of it; what becomes of a call in between is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable
+from typing import Any
 
+from canister.engine.aside import Aside, Steps
 from canister.engine.calls import Calls
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.llama import EngineFault, Model, ModelError
@@ -41,7 +44,8 @@ class Engine:
         self._n_cores = usable_cores()
         self._info: EngineInfo | None = None
         self._model: Model | None = None
-        self._preparing: Generator[None, None, Loaded] | None = None
+        self._preparing: Steps[Loaded] | None = None
+        self._is_waiting = False  # for work that is done aside
         self._calls: Calls | None = None
 
     # -- on the event loop
@@ -142,7 +146,8 @@ class Engine:
         self._end(drain)
         await asyncio.shield(self._closed)
         self._end_thread()
-        self._model = None
+        weights, self._model = [self._model], None
+        await asyncio.to_thread(weights.clear)  # gigabytes take their time to be given back
 
     def _post(self, command: Callable[[], None]) -> None:
         self._thread.post(self, command)
@@ -173,6 +178,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
+        if self._is_waiting:
+            return False
         return self._preparing is not None or self._is_ending or (self._calls is not None and self._calls.has_work)
 
     @property
@@ -203,26 +210,49 @@ class Engine:
         """One step of loading, until the context is there or cannot be made."""
         assert self._preparing is not None
         try:
-            next(self._preparing)
+            step = next(self._preparing)
         except StopIteration as done:
             self._preparing = None
             self._set_up(done.value)
-            settle(self._ready, None)
         except Exception as error:
             self._preparing = None
             self._thread.detach(self)
             settle(self._ready, error)
+        else:
+            if step is not None:
+                self._do_aside(step, lambda: step.drop() if self._preparing is None else None)
 
     def _set_up(self, loaded: Loaded) -> None:
-        self._info = loaded.info
-        self._calls = Calls(self._loaded_model, loaded, self._params)
+        calls = Calls(self._loaded_model, loaded, self._params)
+
+        def ready() -> None:
+            self._info, self._calls = loaded.info, calls
+            settle(self._ready, None)
+
+        self._do_aside(Aside(calls.give_back_cells), ready)
+
+    def _do_aside(self, work: Aside[Any], then: Callable[[], None]) -> None:
+        """Have it done on another thread, take no turns meanwhile, and go on here with `then`."""
+
+        def over() -> None:
+            self._is_waiting = False
+            then()
+
+        def do() -> None:
+            work.run()
+            self._post(over)
+
+        self._is_waiting = True
+        threading.Thread(target=do, name=f"aside {self._params.name}", daemon=True).start()
 
     def _leave(self) -> None:
         """No call is left, and none will come."""
         self._thread.detach(self)
-        if self._calls is not None:
-            self._calls.close(hands_over=self._hands_over)
-        settle(self._closed, None)
+        if self._calls is None:
+            settle(self._closed, None)
+            return
+        self._calls.leave(hands_over=self._hands_over)
+        self._do_aside(Aside(self._calls.close), lambda: settle(self._closed, None))
 
     def _begin_end(self, drain: bool) -> None:
         self._is_ending, self._hands_over = True, drain

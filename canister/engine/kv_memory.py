@@ -99,17 +99,13 @@ def _spans(arrays: Iterable[Bytes]) -> list[tuple[int, int]]:
 
 
 def open_kv_memory(context: Context, layout: Layout | None) -> KvMemory | None:
-    """The KV memory of a context without cells in use, tried out; None where it cannot be read. On its thread.
-
-    Cells take memory from then on as they are used.
-    """
+    """The KV memory of a context without cells in use, tried out; None where it cannot be read. On its thread."""
     if layout is None or sys.platform != "linux" or sys.byteorder != "little" or tensor_bytes() != _TENSOR_BYTES:
         return None
     try:
         with open("/proc/self/mem", "rb", buffering=0) as memory:
             found = _find(context, layout, lambda address, size: os.pread(memory.fileno(), size, address))
         if found is not None and _agrees(context, layout, found):
-            found.forget()
             return found
         reason = "no tensors that fit the layout" if found is None else "rows differ from those of the state"
     except (OSError, OverflowError, KvRowsError, EngineFault) as error:

@@ -7,13 +7,14 @@ prepare         on the thread that decodes, in steps: measure or recall, decide,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator
+import sys
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from canister.engine import findings as kept
 from canister.engine import measuring
 from canister.engine.args import RopeParams
+from canister.engine.aside import Steps, done_aside, run_through
 from canister.engine.exactness import MAX_SLOTS, ExactMode, Policy, RowClasses, decide, measures
 from canister.engine.findings import Findings
 from canister.engine.handover import Origin
@@ -29,14 +30,13 @@ from canister.engine.llama import (
     start_backend,
 )
 from canister.engine.machine import available_bytes, cpu_name, usable_cores
+from canister.engine.memory_budget import CELLS_STEP, Need, check
 from canister.engine.pages import trim_heap
 from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.scheduler import ALONE
 from canister.engine.ways import Attention, Restrictions
 from canister.telemetry import get_logger
 
-MAX_CELLS = 2**31 - 1  # llama.cpp counts positions in 32 bits
-CELLS_STEP = 256  # llama.cpp pads the cells of a stream to a multiple
 MIN_ROWS = 64  # of a physical batch
 SPARE_SHARE = 4  # of the memory that is available, one part in so many is for KV cells
 _PROBE_TOKENS = 3
@@ -52,6 +52,7 @@ class LoadParams:
     of the file, or what stands for all parts. n_ctx: tokens of a conversation, 0 the
     model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
     findings: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
+    kv_bytes: of the KV rows of a full conversation, as the header tells; 0: not known.
     handover: a file in which an engine leaves logits for the next one; None: none are left.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
@@ -74,6 +75,7 @@ class LoadParams:
     ram_bytes: int = 0
     max_pause_ms: int = 200
     exact: ExactMode = "auto"
+    kv_bytes: int = 0
     findings: Path | None = None
     handover: Path | None = None
     restrictions: Restrictions = field(default_factory=Restrictions)
@@ -165,13 +167,7 @@ class Loaded:
 
 def load(params: LoadParams, model: Model | None = None) -> Loaded:
     """All of it at once, or what comes after `load_model`, on this thread; ModelError, Conflict."""
-    steps = prepare(params, model or load_model(params))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            loaded: Loaded = done.value
-            return loaded
+    return run_through(prepare(params, model or load_model(params)))
 
 
 def load_model(params: LoadParams) -> Model:
@@ -187,8 +183,9 @@ def load_model(params: LoadParams) -> Model:
     return Model(params.path, name, params.more_paths, extra_buffers=params.restrictions.extra_buffers)
 
 
-def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generator[None, None, Loaded]:
-    """Make the context; ModelError, Conflict. On the thread that will decode; yields between two decodes.
+def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Loaded]:
+    """Make the context; ModelError, Conflict. On the thread that will decode; yields between two decodes, or what is to
+    be done aside.
 
     mapped_bytes: of the model files of all engines of the process, which stay in memory although they count as
     available.
@@ -215,16 +212,14 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         policy = replace(policy, why=f"{params.exact}: llama.cpp works here with flash attention alone")
     threads = _threads(params, found, n_cores)
     shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
-    traits = _look(model, shape, policy, name)
+    traits = yield from _look(model, shape, policy, name)
     # Where a chunk is filled up with dummy rows they need cells.
     n_cells = -(-(n_ctx + max(DUMMY_CELLS, policy.chunk.block)) // CELLS_STEP) * CELLS_STEP
     n_slots = params.n_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
     n_streams = max(n_slots, 2) if traits.needs_pairs else n_slots
-    if n_streams * n_cells > MAX_CELLS:
-        raise ModelError(
-            f"Cannot make a context for the model {name}: {n_streams} chats of {n_ctx} tokens are more than llama.cpp "
-            "can count; give a smaller --ctx-size"
-        )
+    bytes_per_chat = min(n_cells * traits.kv_bytes_per_token, params.kv_bytes or sys.maxsize)
+    need = Need(n_ctx, n_cells, n_streams, traits.kv_bytes_per_token, bytes_per_chat)
+    check(name, need, available_bytes() - mapped_bytes)
     shape = replace(
         shape,
         # Where a lonely row needs a neighbour, there is one.
@@ -232,9 +227,9 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Generato
         n_cells=n_cells,
         n_rows=max(shape.n_rows, n_slots),
     )
-    yield
+    yield None
     trim_heap()  # so that the context's buffers lie in fresh pages
-    context = Context(model, shape, name)
+    context = yield from _context(model, shape, name)
     info = EngineInfo(
         name=name,
         model_id=params.model_id,
@@ -287,7 +282,12 @@ def _v_is_quantized(params: LoadParams) -> bool:
     return quantized
 
 
-def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Generator[None, None, Findings]:
+def _context(model: Model, shape: ContextParams, name: str) -> Steps[Context]:
+    """A context, made where nobody waits for it."""
+    return (yield from done_aside(lambda: Context(model, shape, name), lambda made: made.close()))
+
+
+def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Steps[Findings]:
     """What has to be known of the model: recalled, or measured in a context of its own and kept."""
     quantized = _v_is_quantized(params)
     wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
@@ -304,7 +304,7 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
     lacks_speeds = wants_speeds and found.speeds is None
     if not (lacks_kernels or lacks_speeds):
         return found
-    context = Context(model, shape, _name(params))
+    context = yield from _context(model, shape, _name(params))
     try:
         if lacks_speeds:
             counts = measuring.thread_counts(n_cores)
@@ -330,9 +330,9 @@ def _threads(params: LoadParams, found: Findings, n_cores: int) -> Threads:
     return Threads(measuring.best_threads(found.speeds), "measured: the fastest for one chat", found.speeds)
 
 
-def _look(model: Model, shape: ContextParams, policy: Policy, name: str) -> Traits:
+def _look(model: Model, shape: ContextParams, policy: Policy, name: str) -> Steps[Traits]:
     """Find out, in a small context of the same kind, what the model's memory is like."""
-    context = Context(model, shape, name)
+    context = yield from _context(model, shape, name)
     try:
         context.decode([0] * _PROBE_TOKENS, range(_PROBE_TOKENS), [1 % model.n_vocab] * _PROBE_TOKENS, [])
         blob = context.state(0)

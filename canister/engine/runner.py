@@ -75,6 +75,10 @@ class Runner:
         """Are KV rows read where they lie, rather than cut out of copies of whole states?"""
         return self._streams.reads_rows
 
+    def give_back_cells(self) -> None:
+        """The memory of all cells, before the first call; on any thread."""
+        self._streams.give_back_cells()
+
     @property
     def sources(self) -> Sources:
         """What calls have started from since the context was made."""

@@ -22,6 +22,11 @@ class Streams:
         """Are KV rows read where they lie, rather than cut out of copies of whole states?"""
         return self._memory is not None
 
+    def give_back_cells(self) -> None:
+        """The memory of all cells, as long as no stream has any; on any thread."""
+        if self._memory is not None:
+            self._memory.forget()
+
     def truncate(self, stream: int, n: int) -> int:
         """Keep the first n positions; fewer, namely none, if this kind of memory keeps all or nothing."""
         if n < self.lengths[stream]:

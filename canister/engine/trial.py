@@ -36,7 +36,7 @@ SPARE_BYTES = 2 * 1024**3  # of addresses: libraries, stacks of threads
 MAX_NOTES = 200
 _MODULE = "canister.engine.trial_child"
 _LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
-    *("exact", "findings", "handover", "restrictions")
+    *("exact", "kv_bytes", "findings", "handover", "restrictions")
 }
 _KERNEL_SIGNALS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 
@@ -123,12 +123,13 @@ class Trials:
     ) -> dict[str, _Fault | None]:
         """What became of each way of attention; where one ends the child, another child goes on with the next."""
         seconds = self._limits.seconds or SECONDS + n_bytes / BYTES_PER_SECOND
+        named = {"name": params.name, "kv_bytes": params.kv_bytes}
         faults: dict[str, _Fault | None] = {}
         while waiting := [way for way in ways if way not in faults]:
             self.n_tried += 1
             task = {
                 "files": [str(path) for path in (params.path, *params.more_paths)],
-                "attempts": [_parameters(replace(params, flash_attn=way)) | {"name": params.name} for way in waiting],
+                "attempts": [_parameters(replace(params, flash_attn=way)) | named for way in waiting],
                 "memory_bytes": self._limits.memory_bytes or available_bytes() + n_bytes + SPARE_BYTES,
                 "seconds": int(seconds * (os.cpu_count() or 1)) + 1,
             }

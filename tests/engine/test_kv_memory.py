@@ -131,6 +131,7 @@ def test_cells_take_memory_as_they_are_used(model_path: Callable[[str], Path], k
     with context_of(model_path("q8_0"), kind, n_cells=n_cells) as (context, layout):
         memory = open_kv_memory(context, layout)
         assert memory is not None
+        memory.forget()
         cells = memory.rows(1, 0, n_cells).k
 
         def resident_bytes() -> int:
@@ -158,11 +159,13 @@ def test_large_streams_lie_in_huge_pages(
         assert LARGE_BYTES < stream_bytes < kv_memory.LARGE_STREAM_BYTES
         small = open_kv_memory(context, layout)
         assert small is not None
+        small.forget()
         middle = small.rows(1, n_cells // 2, n_cells).k[1].ctypes.data
         assert not may_be_huge(middle)
         monkeypatch.setattr(kv_memory, "LARGE_STREAM_BYTES", stream_bytes)
         memory = open_kv_memory(context, layout)
         assert memory is not None
+        memory.forget()
         assert may_be_huge(middle)
         context.decode([1] * 3, range(3), [300, 301, 302], [])
         assert encode(layout, memory.rows(1, 0, 3)) == encode(layout, parse(context.state(1))[1])

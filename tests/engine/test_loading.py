@@ -46,7 +46,11 @@ def test_info(drive: Drive, model_path: Callable[[str], Path]) -> None:
 def test_defaults_come_from_model_and_machine(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = drive("q8_0").engine
     assert engine.info.n_ctx == 512
-    for available, n_slots in ((10**12, 8), (4 * 3 * 768 * 1536 + engine.mapped_bytes, 3), (0, 1)):
+    for available, n_slots in (
+        (10**12, 8),
+        (4 * 3 * 768 * 1536 + engine.mapped_bytes, 3),
+        (3 * 768 * 1536 + engine.mapped_bytes, 1),
+    ):
         monkeypatch.setattr(loading, "available_bytes", lambda available=available: available)
         assert drive("q8_0").engine.info.n_slots == n_slots
 

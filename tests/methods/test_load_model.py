@@ -12,7 +12,7 @@ import pytest
 from canister.errors import InstructionLimit, OutOfCycles
 from canister.records import RunOutputRecord
 from tests.engine.split_models import split
-from tests.engine.tiny_models import llama_model
+from tests.engine.tiny_models import llama_model, mamba_model
 from tests.harness import GREEDY, ROOT, Harness, canister_in
 
 pytestmark = pytest.mark.anyio
@@ -212,3 +212,34 @@ async def test_a_load_is_paid_where_balances_are_enforced(harness: Harness, mode
     with pytest.raises(OutOfCycles):
         await harness.reply("load_model", {"args": ["--model", "models/model.gguf", *FLAGS]})
     assert canister.model.engine is None
+
+
+# -- contexts that do not fit
+
+
+async def test_a_context_that_cannot_fit_is_refused_before_anything_is_tried(harness: Harness, model: Path) -> None:
+    await harness.upload(model, "models/model.gguf")
+    reply = await harness.reply("load_model", {"args": ["--model", "models/model.gguf", "-c", "200000000"]})
+    assert isinstance(reply.value, RunOutputRecord)
+    assert reply.value.status_code == 500
+    for word in ("models/model.gguf", "200000000 tokens", "--ctx-size, at most "):
+        assert word in reply.value.error
+    assert harness.canister.model.trials.n_tried == 0
+    assert await load(harness, "models/model.gguf") == ""
+
+
+async def test_what_only_the_trial_can_tell_is_told_by_the_trial(
+    harness: Harness, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of architectures whose header was never fitted, rows are measured; the child refuses in the same words."""
+    monkeypatch.setattr("canister.served_model.FITTED", frozenset())
+    await harness.upload(model, "models/model.gguf")
+    reply = await harness.reply("load_model", {"args": ["--model", "models/model.gguf", "-c", "200000000"]})
+    assert isinstance(reply.value, RunOutputRecord)
+    assert reply.value.error.startswith(
+        "Cannot make a context of 200000000 tokens for the model models/model.gguf, for"
+    )
+    assert "--ctx-size, at most " in reply.value.error
+    assert harness.canister.model.trials.n_tried == 1
+    await harness.upload(mamba_model(tmp_path / "mamba.gguf"), "models/mamba.gguf")
+    assert await load(harness, "models/mamba.gguf") == ""

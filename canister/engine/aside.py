@@ -1,0 +1,62 @@
+"""Work on memory that would hold up whoever decodes: it is done on a thread of its own, while others take their turns.
+
+Contexts are made here, since llama.cpp writes zeros into all of their memory, and given back. Nothing is decoded here:
+OpenMP would keep workers for this thread as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Aside(Generic[T]):
+    """One piece of work. undo: what becomes of its result when nobody wants it any more."""
+
+    def __init__(self, work: Callable[[], T], undo: Callable[[T], None] = lambda _: None) -> None:
+        self._work, self._undo = work, undo
+        self._results: list[T] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """On any thread, once; does not raise."""
+        try:
+            self._results.append(self._work())
+        except BaseException as error:  # for whoever asks for the result
+            self._error = error
+
+    def result(self) -> T:
+        """After `run`; raises what the work raised."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+    def drop(self) -> None:
+        """After `run`, in place of `result`."""
+        for result in self._results:
+            self._undo(result)
+
+
+Steps = Generator[Aside[Any] | None, None, T]
+"""Work in steps for the thread that decodes. What it yields is to be done aside before the next step; None: nothing."""
+
+
+def done_aside(work: Callable[[], T], undo: Callable[[T], None]) -> Generator[Aside[T] | None, None, T]:
+    """In a generator of steps: have it done, and give its result."""
+    step = Aside(work, undo)
+    yield step
+    return step.result()
+
+
+def run_through(steps: Steps[T]) -> T:
+    """All steps at once, on this thread."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        if step is not None:
+            step.run()
