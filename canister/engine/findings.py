@@ -20,10 +20,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """kernels: None if nobody needed them. speeds: tokens per second by number of threads; empty: not measured."""
+    """kernels: None if nobody needed them. speeds: tokens per second by number of threads; empty: not measured.
+
+    are_quiet: the speeds were measured without other work beside; others are not kept.
+    """
 
     kernels: Kernels | None = None
     speeds: dict[int, float] | None = None
+    are_quiet: bool = True
 
 
 def key_of(*facts: object) -> str:
@@ -47,7 +51,10 @@ def keep(path: Path | None, key: str, findings: Findings) -> None:
     if path is None:
         return
     entries = {name: entry for name, entry in _read(path).items() if name != key}
-    entries = dict([*entries.items()][1 - MOST_ENTRIES :]) | {key: asdict(findings)}
+    entry = asdict(findings)
+    if not entry.pop("are_quiet"):
+        entry["speeds"] = None
+    entries = dict([*entries.items()][1 - MOST_ENTRIES :]) | {key: entry}
     try:
         durable.write(path, json.dumps(entries, indent=1).encode())
     except OSError as error:

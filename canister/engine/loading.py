@@ -39,6 +39,7 @@ from canister.telemetry import get_logger
 
 MIN_ROWS = 64  # of a physical batch
 SPARE_SHARE = 4  # of the memory that is available, one part in so many is for KV cells
+BUSY = "measured while other work kept the cores busy; measured again at the next load, or set --threads"
 _PROBE_TOKENS = 3
 
 log = get_logger(__name__)
@@ -301,14 +302,15 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
     key = kept.key_of(params.model_id.hex(), build, cpu_name(), n_cores, astuple(shape))
     found = kept.recall(where, key)
     lacks_kernels = wants_kernels and found.kernels is None
-    lacks_speeds = wants_speeds and found.speeds is None
+    lacks_speeds = wants_speeds and (found.speeds is None or measuring.are_absurd(found.speeds))
     if not (lacks_kernels or lacks_speeds):
         return found
     context = yield from _context(model, shape, _name(params))
     try:
         if lacks_speeds:
             counts = measuring.thread_counts(n_cores)
-            found = replace(found, speeds=(yield from measuring.measure_threads(context, counts)))
+            speeds = yield from measuring.measure_threads(context, counts)
+            found = replace(found, speeds=speeds.by_count, are_quiet=speeds.are_quiet)
         if lacks_kernels:
             context.set_threads(_threads(params, found, n_cores).n)
             found = replace(
@@ -327,7 +329,8 @@ def _threads(params: LoadParams, found: Findings, n_cores: int) -> Threads:
         return Threads(params.n_threads, "asked for", {})
     if not found.speeds:
         return Threads(1, "there is one core", {})
-    return Threads(measuring.best_threads(found.speeds), "measured: the fastest for one chat", found.speeds)
+    why = "measured: the fastest for one chat" if found.are_quiet else BUSY
+    return Threads(measuring.best_threads(found.speeds), why, found.speeds)
 
 
 def _look(model: Model, shape: ContextParams, policy: Policy, name: str) -> Steps[Traits]:

@@ -8,8 +8,9 @@ a small context of its own; streams are left empty where this memory can be empt
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from random import Random
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TypeVar
 
 import numpy as np
@@ -30,6 +31,8 @@ CUTS = (1, 2, 3, 5, 7, 13, 17)  # of PROBE_ROWS
 MAX_ROUNDS = 8  # of comparing, each with other tokens
 ROUNDS_PARAMS = 300_000_000  # parameters of all rounds together, roughly: so much takes a second
 TIE = 0.03  # fewer threads are taken when they are this near
+QUIET_SHARE = 0.75  # of the processor time that its threads could have had, if a measurement is to count
+ABSURD = 50  # more threads than are worth it cost a small model a good part of its speed, not all of it
 _DUMMY_TOKEN = 0
 _TIMED_STEPS = 16  # at most, for one number of threads
 _TIMED_SECONDS = 0.15  # enough for one
@@ -156,19 +159,33 @@ def _equal(a: Bits, b: Bits) -> bool:
     return np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
 
 
+@dataclass(frozen=True, slots=True)
+class ThreadSpeeds:
+    """by_count: tokens per second of single rows by number of threads. are_quiet: no other work held the threads up."""
+
+    by_count: dict[int, float]
+    are_quiet: bool
+
+
 def measure_threads(
-    context: Context, counts: Sequence[int], clock: Callable[[], float] = perf_counter
-) -> Steps[dict[int, float]]:
-    """Tokens per second of single rows by number of threads."""
+    context: Context,
+    counts: Sequence[int],
+    clock: Callable[[], float] = perf_counter,
+    cpu_clock: Callable[[], float] = process_time,
+) -> Steps[ThreadSpeeds]:
+    """How fast single rows are decoded with each number of threads; clocks are in seconds."""
     speeds: dict[int, float] = {}
     position = 0
+    are_quiet = True
     for n in counts:
         context.set_threads(n)
         seconds: list[float] = []
+        cpu_seconds = 0.0
         while len(seconds) < 2 or (len(seconds) <= _TIMED_STEPS and sum(seconds) < _TIMED_SECONDS):
-            started = clock()
+            started, cpu_started = clock(), cpu_clock()
             context.decode([0], [position], [_DUMMY_TOKEN], [])
             seconds.append(clock() - started)
+            cpu_seconds += cpu_clock() - cpu_started
             position += 1
             if position == context.params.n_cells:
                 context.clear(0)
@@ -176,8 +193,15 @@ def measure_threads(
             yield
         # The first one wakes the threads; the best one was least disturbed by whatever else runs here.
         speeds[n] = 1 / max(min(seconds[1:]), 1e-9)
+        # Threads of a decode wait for each other without sleeping: what they did not get, somebody else got.
+        are_quiet = are_quiet and cpu_seconds >= QUIET_SHARE * n * sum(seconds)
     context.clear(0)
-    return speeds
+    return ThreadSpeeds(speeds, are_quiet and not are_absurd(speeds))
+
+
+def are_absurd(speeds: dict[int, float]) -> bool:
+    """Is one so far below the others that it tells of something else than the number of threads?"""
+    return min(speeds.values()) * ABSURD < max(speeds.values())
 
 
 def thread_counts(n_cores: int) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canister.engine import findings, machine, measuring
+from canister.engine.aside import run_through
 from canister.engine.engine import Engine
 from canister.engine.exactness import (
     CHUNK_RULES,
@@ -27,6 +29,7 @@ from canister.engine.exactness import (
     rows_of_one_class,
 )
 from canister.engine.findings import MOST_ENTRIES, Findings
+from canister.engine.llama import Context, ContextParams, Model, start_backend
 from canister.engine.loading import LoadParams
 from canister.errors import Conflict
 from tests.engine.driver import Driver
@@ -302,3 +305,30 @@ def test_memories_that_take_nothing_back(drive: Drive, model_path: Callable[[str
 def test_defaults() -> None:
     params = LoadParams(Path("x"))
     assert (params.exact, params.flash_attn, params.findings) == ("auto", "auto", None)
+
+
+def test_speeds_that_were_measured_beside_other_work_are_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "engine.json"
+    findings.keep(path, "k", Findings(kernels(SEVEN), {1: 2.0}, are_quiet=False))
+    assert findings.recall(path, "k") == Findings(kernels(SEVEN), None)
+
+
+def test_which_speeds_count(model_path: Callable[[str], Path]) -> None:
+    """By two clocks: threads that have their cores to themselves use all of the time."""
+    start_backend()
+    model = Model(model_path("q8_0"), "m")
+    context = Context(model, ContextParams(1, 256, 64, 2), "m")
+    for cpu_per_second, is_quiet in ((2.0, True), (1.6, True), (1.2, False), (0.1, False)):
+        now, times = count(), count()
+
+        def clock(now: Iterator[int] = now) -> float:
+            return next(now) / 100
+
+        def cpu_clock(share: float = cpu_per_second, times: Iterator[int] = times) -> float:
+            return next(times) * share / 100
+
+        found = run_through(measuring.measure_threads(context, [2], clock, cpu_clock))
+        assert found.are_quiet == is_quiet
+    context.close()
+    assert not measuring.are_absurd({1: 100.0, 2: 3.0})
+    assert measuring.are_absurd({1: 1602.9, 2: 0.8})

@@ -12,6 +12,7 @@ import pytest
 from canister import dispatch
 from canister.config import QUERY_LIMIT, UPDATE_LIMIT
 from canister.engine import measuring
+from canister.engine.machine import usable_cores
 from tests.engine import tiny_models
 from tests.harness import CONTROLLER, GREEDY, canister_in, someone
 
@@ -64,6 +65,7 @@ async def test_who_may_see_it(tmp_path: Path) -> None:
 
 
 async def test_a_restart_measures_nothing(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "QUIET_SHARE", 0.0)  # whatever else runs here
     async with canister_in(tmp_path) as canister:
         await canister.load(model)
         first: Any = canister.canister.model.report()
@@ -106,3 +108,36 @@ async def test_asking_for_flash_attention_wins_over_auto(tmp_path: Path, model: 
         told: Any = canister.canister.model.report()
         assert (told["exact"]["is_exact"], told["exact"]["flash_attention"]) == (False, True)
         assert "--flash-attn on" in told["exact"]["why"]
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="with one core there is nothing to choose")
+async def test_threads_that_were_measured_beside_other_work_are_measured_again(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "ABSURD", 1e9)
+    for share, why in ((1e9, "measured again at the next load, or set --threads"), (0.0, "the fastest for one chat")):
+        monkeypatch.setattr(measuring, "QUIET_SHARE", share)
+        async with canister_in(tmp_path) as canister:
+            await canister.load(model)
+            told: Any = canister.canister.model.report()
+            assert why in told["threads"]["why"]
+            assert told["threads"]["tokens_per_second"]
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="with one core there is nothing to choose")
+async def test_absurd_speeds_of_an_older_server_are_measured_again(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they were found: `1: 1602.9, 2: 0.8`, kept over five restarts."""
+    monkeypatch.setattr(measuring, "QUIET_SHARE", 0.0)
+    async with canister_in(tmp_path) as canister:
+        await canister.load(model)
+    kept = json.loads((tmp_path / "engine.json").read_text())
+    for entry in kept.values():
+        entry["speeds"] = {"1": 1602.9, "2": 0.8}
+    (tmp_path / "engine.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(measuring, "ABSURD", 500)
+    async with canister_in(tmp_path) as canister:
+        await canister.canister.model.loaded()
+        told: Any = canister.canister.model.report()
+        assert told["threads"]["tokens_per_second"].get("2") != 0.8
