@@ -30,35 +30,40 @@ parsing does work bounded by their number, returns states that were once written
 
 from __future__ import annotations
 
-import hashlib
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from canister.errors import StoreDamaged
+from canister.store.cache_records import (
+    KV_CHECK,
+    N_CHECK,
+    READ_AHEAD,
+    Flags,
+    Part,
+    Reader,
+    Record,
+    Tokens,
+    decode_part,
+    encode_record,
+    kv_check,
+    parse_record,
+    strong_check,
+    token_part_bytes,
+    usual_starts,
+)
 
-Tokens = NDArray[np.int32]
-Flags = NDArray[np.bool_]
-Reader = Callable[[int, int], bytes]
-"""(offset, size) → that many bytes of the container, or fewer where it ends; may raise StoreDamaged."""
 BlockReader = Callable[[int, int], memoryview]
-"""The same, in memory that stays as it is while the answer is referred to."""
+"""As a Reader, but the memory of the answer stays as it is while that is referred to."""
 
 VERSION = 1
 MAX_LAYOUT_BYTES = 1 << 16
 _MAGIC = b"lccache\n"
-_RECORD_MAGIC = b"rec\n"
-_CUT_MAGIC = b"cut\n"
 _HEADER = struct.Struct("<8sII32sQ")
-_RECORD = struct.Struct("<4sIIQ")
-_KV_CHECK = struct.Struct("<I")
-_N_CHECK = 8
 _BLOCK_BYTES = 4 << 20  # of KV rows that are read at once
-_READ_AHEAD = 4096  # bytes; so that a record's head and, mostly, its tokens come in one read
 
 
 class CacheDamaged(StoreDamaged):
@@ -88,30 +93,6 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class _Live:
-    """A record of which the conversation still has the first n_live of `count` tokens; the next one begins behind.
-
-    has_cut: the cut is written down.
-    """
-
-    first: int  # its `keep` too
-    count: int
-    n_live: int
-    offset: int  # of the record in the container
-    has_cut: bool
-    kv_bytes: int
-    check: bytes  # of the record without its KV rows
-
-    @property
-    def kv_offset(self) -> int:
-        return self.offset + _token_part_bytes(self.count, self.has_cut)
-
-    @property
-    def n_bytes(self) -> int:
-        return _token_part_bytes(self.count, self.has_cut) + self.kv_bytes + _KV_CHECK.size
-
-
-@dataclass(frozen=True, slots=True)
 class CacheFile:
     """The conversation that a container holds, without its KV rows; immutable, `extended` makes the next one.
 
@@ -128,7 +109,7 @@ class CacheFile:
     n_records: int
     size: int
     is_whole: bool
-    _live: tuple[_Live, ...]
+    _live: tuple[Record, ...]
     _live_bytes: int  # of those records; not summed up again for each call of a long chat
     _check: bytes
     _read: Reader
@@ -138,7 +119,7 @@ class CacheFile:
         """An empty conversation, and the bytes of its container. `read` will read them once they are written."""
         data = encode_header(header)
         none = np.zeros(0, np.bool_)
-        return cls(header, np.zeros(0, np.int32), none, none, 0, len(data), True, (), 0, data[-_N_CHECK:], read), data
+        return cls(header, np.zeros(0, np.int32), none, none, 0, len(data), True, (), 0, data[-N_CHECK:], read), data
 
     @classmethod
     def parse(cls, source: bytes | Reader, size: int | None = None) -> CacheFile:
@@ -155,7 +136,7 @@ class CacheFile:
         state = _State()
         n_records = 0
         while offset < size:
-            record = _parse_record(read, offset, size, state.n_tokens, check)
+            record = parse_record(read, offset, size, state.n_tokens, check)
             if record is None:
                 break
             live, part = record
@@ -184,14 +165,14 @@ class CacheFile:
             raise ValueError(f"keep is {keep}, but there are {len(self.tokens)} tokens")
         added = np.asarray(tokens, np.int32).reshape(-1)
         flags = np.asarray(generated, np.bool_).reshape(-1)
-        usual = _usual_starts(flags)
+        usual = usual_starts(flags)
         begun = usual if starts is None else np.asarray(starts, np.bool_).reshape(-1) & ~flags
         has_cut = not np.array_equal(begun, usual)
-        data, check = _encode_record(keep, _Part(added, flags, begun), has_cut, kv, self._check)
+        data, check = encode_record(keep, Part(added, flags, begun), has_cut, kv, self._check)
         live = list(self._live)
         n_live = self._live_bytes - _roll_back(live, keep)
         if len(added):
-            live.append(_Live(keep, len(added), len(added), self.size, has_cut, len(kv), check))
+            live.append(Record(keep, len(added), len(added), self.size, has_cut, len(kv), check))
             n_live += live[-1].n_bytes
         extended = replace(
             self,
@@ -260,25 +241,16 @@ class CacheFile:
             parts.append(data)
         return cache, b"".join(parts)
 
-    def _part_of(self, live: _Live) -> _Part:
+    def _part_of(self, live: Record) -> Part:
         """All tokens of a record: those that the conversation has, and for KV rows that cannot be cut, the others."""
         at = slice(live.first, live.first + live.n_live)
         if live.n_live == live.count:
-            return _Part(self.tokens[at], self.generated[at], self.starts[at])
-        data = self._read(live.offset, _token_part_bytes(live.count, live.has_cut))
-        part = _decode_part(data, live.count, live.has_cut)
+            return Part(self.tokens[at], self.generated[at], self.starts[at])
+        data = self._read(live.offset, token_part_bytes(live.count, live.has_cut))
+        part = decode_part(data, live.count, live.has_cut)
         if len(part.tokens) < live.count or not np.array_equal(part.tokens[: live.n_live], self.tokens[at]):
             raise CacheDamaged("the container has changed on the disk since it was read; start the chat anew")
         return part
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Tokens of a record, which of them were generated, and with which prompt tokens a decode began."""
-
-    tokens: Tokens
-    generated: Flags
-    starts: Flags
 
 
 def encode_header(header: CacheHeader) -> bytes:
@@ -287,7 +259,7 @@ def encode_header(header: CacheHeader) -> bytes:
         raise ValueError("a header needs a SHA-256 of 32 bytes and a KV layout of at most 65536")
     head = _HEADER.pack(_MAGIC, VERSION, len(header.kv_layout), header.model_sha256, header.seed)
     head += header.kv_layout
-    return head + _strong_check(b"", head)
+    return head + strong_check(b"", head)
 
 
 class _State:
@@ -298,14 +270,14 @@ class _State:
         self.generated: Flags = np.zeros(1024, np.bool_)
         self.starts: Flags = np.zeros(1024, np.bool_)
         self.n_tokens = 0
-        self.live: list[_Live] = []
+        self.live: list[Record] = []
 
     def conversation(self) -> tuple[Tokens, Flags, Flags]:
         """Tokens, generated, starts."""
         n = self.n_tokens
         return self.tokens[:n].copy(), self.generated[:n].copy(), self.starts[:n].copy()
 
-    def apply(self, live: _Live, part: _Part) -> None:
+    def apply(self, live: Record, part: Part) -> None:
         end = live.first + live.count
         if end > len(self.tokens):
             room = max(end, 2 * len(self.tokens))
@@ -321,7 +293,7 @@ class _State:
             self.live.append(live)
 
 
-def _roll_back(live: list[_Live], keep: int) -> int:
+def _roll_back(live: list[Record], keep: int) -> int:
     """Leave the records of the first `keep` tokens; returns the bytes of those that go."""
     n_bytes = 0
     while live and live[-1].first >= keep:
@@ -331,89 +303,33 @@ def _roll_back(live: list[_Live], keep: int) -> int:
     return n_bytes
 
 
-def _usual_starts(generated: Flags) -> Flags:
-    """The cut of a record that has none written down: one decode for prompt tokens that follow each other."""
-    starts: Flags = ~generated
-    starts[1:] &= generated[:-1]
-    return starts
-
-
-def _encode_record(keep: int, part: _Part, has_cut: bool, kv: bytes, previous: bytes) -> tuple[bytes, bytes]:
-    """A record's bytes and its checksum; `previous` is the checksum before it."""
-    n = len(part.tokens)
-    if n != len(part.generated) or n != len(part.starts):
-        raise ValueError(f"{n} tokens, but {len(part.generated)} and {len(part.starts)} marks")
-    head = b"".join(
-        (
-            _RECORD.pack(_CUT_MAGIC if has_cut else _RECORD_MAGIC, keep, n, len(kv)),
-            part.tokens.astype("<i4", copy=False).tobytes(),
-            np.packbits(part.generated, bitorder="little").tobytes(),
-            np.packbits(part.starts, bitorder="little").tobytes() if has_cut else b"",
-        )
-    )
-    check = _strong_check(previous, head)
-    return b"".join((head, check, kv, _kv_check(kv, check))), check
-
-
 def _parse_header(read: Reader, size: int) -> tuple[CacheHeader, int, bytes]:
     """The header, the offset behind it, and its checksum. Raises CacheDamaged."""
-    data = read(0, min(size, _READ_AHEAD))
+    data = read(0, min(size, READ_AHEAD))
     if len(data) < _HEADER.size or data[: len(_MAGIC)] != _MAGIC:
         raise CacheDamaged("this is not a prompt cache of llama-canister; start the chat anew")
     _, version, n_layout, model_sha256, seed = _HEADER.unpack_from(data)
     if version != VERSION:
         raise CacheDamaged(f"the prompt cache has format {version}, known is {VERSION}; start the chat anew")
     end = _HEADER.size + n_layout
-    if n_layout > MAX_LAYOUT_BYTES or end + _N_CHECK > size:
+    if n_layout > MAX_LAYOUT_BYTES or end + N_CHECK > size:
         raise CacheDamaged("the header of the prompt cache is cut off; start the chat anew")
-    if end + _N_CHECK > len(data):
-        data = read(0, end + _N_CHECK)
-    check = data[end : end + _N_CHECK]
-    if check != _strong_check(b"", data[:end]):
+    if end + N_CHECK > len(data):
+        data = read(0, end + N_CHECK)
+    check = data[end : end + N_CHECK]
+    if check != strong_check(b"", data[:end]):
         raise CacheDamaged("the header of the prompt cache fails its checksum; start the chat anew")
-    return CacheHeader(model_sha256, seed, data[_HEADER.size : end]), end + _N_CHECK, check
+    return CacheHeader(model_sha256, seed, data[_HEADER.size : end]), end + N_CHECK, check
 
 
-def _parse_record(read: Reader, offset: int, size: int, n_before: int, previous: bytes) -> tuple[_Live, _Part] | None:
-    """The record at `offset`, without its KV rows; None when its token part is damaged or cut off."""
-    data = read(offset, min(size - offset, _READ_AHEAD))
-    if len(data) < _RECORD.size:
-        return None
-    magic, keep, count, kv_bytes = _RECORD.unpack_from(data)
-    has_cut = magic == _CUT_MAGIC
-    n_bytes = _token_part_bytes(count, has_cut)
-    if not (has_cut or magic == _RECORD_MAGIC) or keep > n_before or offset + n_bytes > size:
-        return None
-    if n_bytes > len(data):
-        data = read(offset, n_bytes)
-    data = data[:n_bytes]
-    check = data[-_N_CHECK:]
-    if len(data) < n_bytes or check != _strong_check(previous, data[:-_N_CHECK]):
-        return None
-    return _Live(keep, count, count, offset, has_cut, kv_bytes, check), _decode_part(data, count, has_cut)
-
-
-def _decode_part(data: bytes, count: int, has_cut: bool) -> _Part:
-    """The tokens and marks in the token part of a record."""
-    tokens = np.frombuffer(data[_RECORD.size :][: 4 * count], "<i4").astype(np.int32)
-    marks = data[_RECORD.size + 4 * count : -_N_CHECK]
-    n = _mark_bytes(count)
-    generated = _flags(marks[:n], count)
-    return _Part(tokens, generated, _flags(marks[n:], count) & ~generated if has_cut else _usual_starts(generated))
-
-
-def _flags(data: bytes, count: int) -> Flags:
-    return np.unpackbits(np.frombuffer(data, np.uint8), count=count, bitorder="little").astype(np.bool_)
-
-
-def _kv_of(live: _Live, read: Reader | BlockReader) -> bytes | memoryview:
+def _kv_of(live: Record, read: Reader | BlockReader) -> bytes | memoryview:
     """The record's KV rows; none when they are damaged or missing."""
     try:
-        data = read(live.kv_offset, live.kv_bytes + _KV_CHECK.size)
+        data = read(live.kv_offset, live.kv_bytes + KV_CHECK.size)
     except StoreDamaged:
         return b""
     kv, check = data[: live.kv_bytes], data[live.kv_bytes :]
-    return kv if check == _kv_check(kv, live.check) else b""
+    return kv if check == kv_check(kv, live.check) else b""
 
 
 def _in_blocks(read: Reader | BlockReader) -> BlockReader:
@@ -434,20 +350,4 @@ def _reader_of(data: bytes) -> Reader:
 
 
 def _header_bytes(header: CacheHeader) -> int:
-    return _HEADER.size + len(header.kv_layout) + _N_CHECK
-
-
-def _mark_bytes(count: int) -> int:
-    return (count + 7) // 8
-
-
-def _token_part_bytes(count: int, has_cut: bool) -> int:
-    return _RECORD.size + 4 * count + _mark_bytes(count) * (1 + has_cut) + _N_CHECK
-
-
-def _strong_check(previous: bytes, data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=_N_CHECK, key=previous).digest()
-
-
-def _kv_check(kv: bytes | memoryview, check: bytes) -> bytes:
-    return _KV_CHECK.pack(zlib.crc32(kv, zlib.crc32(check)))
+    return _HEADER.size + len(header.kv_layout) + N_CHECK

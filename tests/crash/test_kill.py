@@ -17,7 +17,9 @@ import pytest
 
 from canister.cli.local import LocalServer
 from canister.doctor import examine
+from canister.engine.llama import start_backend
 from tests.crash.makers import Maker, folders
+from tests.engine.conftest import MAKERS
 from tests.harness import STORY_MODEL, needs_story_model
 from tests.smoke.conftest import Json, Wire
 
@@ -43,35 +45,52 @@ def wait_until_ready(server: LocalServer) -> None:
     raise AssertionError("the server did not become ready")
 
 
-def begin(wire: Wire) -> None:
-    wire.upload("models/tiny.gguf", STORY_MODEL.read_bytes())
+def begin(wire: Wire, model: Path = STORY_MODEL) -> None:
+    wire.upload("models/tiny.gguf", model.read_bytes())
     wire.ok("load_model", {"args": ["--model", "models/tiny.gguf"]})
     wire.ok("set_max_tokens", {"max_tokens_update": 3, "max_tokens_query": 0})
 
 
-def chat(wire: Wire, before_each: Callable[[], None], n_calls: int) -> list[Json]:
+def chat(wire: Wire, before_each: Callable[[], None], prompt: str) -> list[Json]:
+    """What nine calls answer."""
     records: list[Json] = []
-    for _ in range(n_calls):
+    for _ in range(9):
         before_each()
         unfinished = not records or records[-1]["n_prompt_tokens_remaining"]
-        records.append(wire.run(*FLAGS, "-p", PROMPT if unfinished else ""))
+        records.append(wire.run(*FLAGS, "-p", prompt if unfinished else ""))
     return records
 
 
-@needs_story_model
-def test_killed_between_any_two_calls_the_chat_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+def often(name: str) -> object:
+    return name if name == "lfm2 q4_k_m" else pytest.param(name, marks=pytest.mark.nightly)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param("story", marks=needs_story_model),
+        *(often(f"{kind} {name}") for kind in MAKERS for name in ("q8_0", "q4_k_m", "f16")),
+    ],
+)
+def test_killed_between_any_two_calls_the_chat_goes_on_as_if_nothing_had_been(model: str, tmp_path: Path) -> None:
+    file, prompt = STORY_MODEL, PROMPT
+    if model != "story":
+        kind, file_type = model.split()
+        start_backend()
+        file, prompt = MAKERS[kind](tmp_path / f"{kind}.gguf", file_type), "w1 w2 w3 w4"
     with LocalServer(tmp_path / "calm") as server, wire_to(server) as wire:
-        begin(wire)
-        expected = chat(wire, lambda: None, 9)
+        begin(wire, file)
+        expected = chat(wire, lambda: None, prompt)
 
     with LocalServer(tmp_path / "killed") as server, wire_to(server) as wire:
-        begin(wire)
+        begin(wire, file)
 
         def kill() -> None:
             server.kill()
             server.start()
 
-        assert chat(wire, kill, 9) == expected
+        assert chat(wire, kill, prompt) == expected
+    assert expected[-1]["n_tokens_generated"] > 0
 
 
 @needs_story_model

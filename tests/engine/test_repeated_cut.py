@@ -11,19 +11,12 @@ from random import Random
 import pytest
 
 from canister.engine.sampling import SamplingParams
+from tests.engine.conftest import MAKERS
 from tests.engine.driver import Chat, Driver
 
 Drive = Callable[..., Driver]
 
-KINDS = ("llama", "gemma", "mamba", "lfm2")
-FILE_TYPES = ("q8_0", "q4_k_m", "f16")
 N_CALLS = 14
-
-
-def of_all(*often: str) -> list[object]:
-    """Every kind of memory in every type of weights; those that are not `often` tried in nightly runs."""
-    names = [f"{kind} {file_type}" for kind in KINDS for file_type in FILE_TYPES]
-    return [name if name in often else pytest.param(name, marks=pytest.mark.nightly) for name in names]
 
 
 async def talk(chat: Chat, between: Callable[[], None] = lambda: None, **changes: object) -> list[object]:
@@ -39,9 +32,7 @@ async def talk(chat: Chat, between: Callable[[], None] = lambda: None, **changes
     return given
 
 
-@pytest.mark.parametrize(
-    "model", of_all("lfm2 q4_k_m", "lfm2 q8_0", "lfm2 f16", "mamba f16", "gemma q4_k_m", "llama q4_k_m")
-)
+@pytest.mark.parametrize("model", [f"{kind} {file_type}" for kind in MAKERS for file_type in ("q8_0", "q4_k_m", "f16")])
 @pytest.mark.parametrize("exact", ["auto", "off"])
 def test_a_chat_that_lost_its_memory_between_any_two_calls_goes_on_the_same(
     drive: Drive, model: str, exact: str
