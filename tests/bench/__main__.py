@@ -14,6 +14,7 @@ from tests.bench import (
     cancel,
     candid,
     eight_chats,
+    growth,
     ic_door,
     many_chats,
     memory,
@@ -40,6 +41,7 @@ BENCHES = (
     uploads.BENCH,
     cancel.BENCH,
     memory.BENCH,
+    growth.BENCH,
 )
 BESIDE_LLAMA_SERVER = ("one_chat", "eight_chats", "many_chats", "restart")  # the others need not wait for its build
 PARTS = (("calls", calls), ("candid", candid), ("ic_door", ic_door), ("meter", meter))
@@ -50,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="All benchmarks, or some.")
     suite.add_options(parser)
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--minutes", type=float, default=35.0, help="begin no other benchmark after that; default 35")
+    parser.add_argument("--minutes", type=float, default=45.0, help="begin no other benchmark after that; default 45")
     parser.add_argument("--all", action="store_true", help=f"also {', '.join(name for name, _ in PARTS)}")
     given = parser.parse_args()
     options = suite.read_options(given)

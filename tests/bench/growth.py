@@ -241,10 +241,10 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
     if n >= folder.n_caches:
         work = Call(canister, "run_update", caller, is_update=True)
         header = CacheHeader(engine.info.model_id, n, engine.info.kv_layout)
-        canister.caches.write(work, path, header, None, tokens, generated, template.rows, 0)
+        canister.caches.write(work, path, header, None, tokens, generated, template.rows, 0, None)
         work.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
         await work.commit(work.charge())
-    parked = Parked(path, caller, tokens, generated, None, len(tokens), template.state.copy())
+    parked = Parked(path, caller, tokens, generated, generated.copy(), None, len(tokens), template.state.copy())
     engine.nearby._residency.parking.put(parked)
 
 
@@ -289,6 +289,11 @@ async def _round(canister: Canister, folder: Folder) -> dict[str, float]:
     old, like = rng.randrange(folder.n_caches), rng.randrange(folder.n_caches)
     caller, name = folder.caller(rng.randrange(folder.n_caches)), f"new-{number}"
     known = words(PROMPT_TOKENS - 8, like) + words(8, f"new-{number}")
+
+    # It was not used for so long that of all that is remembered only its state is left, in both canisters.
+    path = f"{sessions_of(folder.caller(old))}/{old}"
+    canister.caches._open.pop(path, None)
+    canister.caches.sidecars.pop(path + SIDECAR, None)
 
     async def seconds(caller: str, name: str, prompt: str) -> float:
         begun = time.perf_counter()
