@@ -105,6 +105,10 @@ def _context(engine: Report) -> str | None:
     return f"{memory['context']:,} tokens a chat, KV {'/'.join(memory['kv_types'])}; {memory['slots']} slots"
 
 
+def _memory(engine: Report) -> str | None:
+    return "; ".join((engine.get("memory") or {}).get("notes") or ()) or None
+
+
 def _exact(engine: Report) -> str | None:
     exact = engine.get("exact")
     return None if exact is None else f"{'yes' if exact['is_exact'] else 'no'}: {exact['why']}"
@@ -155,6 +159,7 @@ SHORT: tuple[tuple[str, Callable[[Report], str | None]], ...] = (
     ("model", _model),
     ("llama.cpp", _llama_cpp),
     ("context", _context),
+    ("memory", _memory),
     ("exact", _exact),
     ("threads", _threads),
     ("limits", _limits),

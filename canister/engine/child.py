@@ -22,7 +22,7 @@ from typing import Any
 
 MAX_OUTPUT_BYTES = 262_144  # of what the child writes, its end
 MAX_OPEN_FILES = 64
-LOADING, DECODING = "loading", "decoding"  # what a trial of a file is doing
+LOADING, DECODING, MEMORY = "loading", "decoding", "memory"  # what a trial of a file is doing
 MEMORY_WORDS = ("bad_alloc", "MemoryError", "not enough memory")
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
@@ -48,6 +48,11 @@ class Outcome:
     def signal(self) -> str:
         """The name of the signal that ended it; empty if none did."""
         return signal.Signals(-self.exit_code).name if self.exit_code < 0 else ""
+
+    @property
+    def was_slow(self) -> bool:
+        """Was it ended because its time was over?"""
+        return self.timed_out or self.signal == "SIGXCPU"
 
     @property
     def last_words(self) -> str:

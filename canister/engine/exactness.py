@@ -36,6 +36,7 @@ class ChunkRule:
 
 
 PLAIN = ChunkRule(0)
+TOKEN_BY_TOKEN = ChunkRule(0, 1)
 # From the cheapest on. Repacked K-quants compute blocks of four rows, and the rest in another way.
 CHUNK_RULES = (ChunkRule(1), ChunkRule(4), ChunkRule(8), ChunkRule(16), ChunkRule(1, 3), ChunkRule(1, 2))
 

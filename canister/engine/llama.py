@@ -204,7 +204,8 @@ class Model:
 class ContextParams:
     """n_cells: KV cells of each stream. n_rows: the most rows of one decode.
 
-    most_at_once: rows that llama.cpp is given at a time, where it cannot take more; 0: all.
+    most_at_once: rows that llama.cpp is given at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
+    that may have logits; 0: one of each stream.
     """
 
     n_streams: int
@@ -216,6 +217,11 @@ class ContextParams:
     flash_attn: bool = False
     rope: RopeParams = field(default_factory=RopeParams)
     most_at_once: int = 0
+    n_outputs: int = 0
+
+    @property
+    def max_outputs(self) -> int:
+        return self.n_outputs or self.n_streams
 
 
 class Context:
@@ -229,7 +235,7 @@ class Context:
             n_batch=p.n_rows,
             n_ubatch=p.n_rows,
             n_seq_max=p.n_streams,
-            n_outputs_max=p.n_streams,
+            n_outputs_max=p.max_outputs,
             n_threads=p.n_threads,
             n_threads_batch=p.n_threads,
             flash_attn_type=1 if p.flash_attn else 0,
@@ -295,7 +301,7 @@ class Context:
     ) -> None:
         """Decode one row per token; `outputs`: rows whose logits are wanted. DecodeAborted, EngineFault."""
         n = len(tokens)
-        if not 0 < n <= self.params.n_rows or len(outputs) > self.params.n_streams:
+        if not 0 < n <= self.params.n_rows or len(outputs) > self.params.max_outputs:
             raise EngineFault(f"a batch of {n} rows, {len(outputs)} with logits, in {self.params}")
         self._outputs = frozenset()
         self._pieces = {}

@@ -15,7 +15,7 @@ from canister.engine import findings as kept
 from canister.engine import measuring
 from canister.engine.args import RopeParams
 from canister.engine.aside import Steps, done_aside, run_through
-from canister.engine.exactness import MAX_SLOTS, ExactMode, Policy, RowClasses, decide, measures
+from canister.engine.exactness import MAX_SLOTS, TOKEN_BY_TOKEN, ExactMode, Policy, RowClasses, decide, measures
 from canister.engine.findings import Findings
 from canister.engine.handover import Origin
 from canister.engine.kv_rows import KvRowsError, Layout, parse
@@ -31,6 +31,7 @@ from canister.engine.llama import (
 )
 from canister.engine.machine import available_bytes, cpu_name, usable_cores
 from canister.engine.memory_budget import CELLS_STEP, Need, check
+from canister.engine.memory_trial import N_OUTPUTS, MemoryFindings
 from canister.engine.pages import trim_heap
 from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.scheduler import ALONE
@@ -58,6 +59,7 @@ class LoadParams:
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     restrictions: what llama.cpp must not do on this processor, or with this file.
+    memory: what a trial has found out about the model's memory.
     """
 
     path: Path
@@ -80,11 +82,17 @@ class LoadParams:
     findings: Path | None = None
     handover: Path | None = None
     restrictions: Restrictions = field(default_factory=Restrictions)
+    memory: MemoryFindings = field(default_factory=MemoryFindings)
 
     @property
     def allowed_flash_attn(self) -> str:
         """on, off or auto: what was asked for, within the restrictions."""
         return self.restrictions.flash_attn(self.flash_attn)
+
+    @property
+    def allowed_slots(self) -> int:
+        """As asked, 0 to choose; one where the model's memory takes no more."""
+        return 1 if self.memory.one_stream else self.n_slots
 
     def ways_of_attention(self) -> tuple[Attention, ...]:
         """With and without flash attention: what may come of these parameters, what is rather wanted first."""
@@ -148,6 +156,7 @@ class EngineInfo:
     attention_classes: RowClasses
     threads: Threads
     restrictions: Restrictions
+    memory: MemoryFindings
 
     @property
     def origin(self) -> Origin:
@@ -208,15 +217,17 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         most_at_once=params.restrictions.max_rows,
     )
     found = yield from _findings(params, model, shape, n_cores)
-    policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.n_slots, found.kernels)
+    policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.allowed_slots, found.kernels)
     if policy.flash_attn and params.restrictions.flash == "on" and params.flash_attn == "auto":
         policy = replace(policy, why=f"{params.exact}: llama.cpp works here with flash attention alone")
+    if params.memory.single_rows:
+        policy = replace(policy, chunk=TOKEN_BY_TOKEN)
     threads = _threads(params, found, n_cores)
     shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
-    traits = yield from _look(model, shape, policy, name)
+    traits = yield from _look(model, shape, policy, params)
     # Where a chunk is filled up with dummy rows they need cells.
     n_cells = -(-(n_ctx + max(DUMMY_CELLS, policy.chunk.block)) // CELLS_STEP) * CELLS_STEP
-    n_slots = params.n_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
+    n_slots = params.allowed_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
     n_streams = max(n_slots, 2) if traits.needs_pairs else n_slots
     bytes_per_chat = min(n_cells * traits.kv_bytes_per_token, params.kv_bytes or sys.maxsize)
     need = Need(n_ctx, n_cells, n_streams, traits.kv_bytes_per_token, bytes_per_chat)
@@ -227,6 +238,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         n_streams=n_streams,
         n_cells=n_cells,
         n_rows=max(shape.n_rows, n_slots),
+        n_outputs=max(n_streams, N_OUTPUTS) if traits.all_outputs else 0,
     )
     yield None
     trim_heap()  # so that the context's buffers lie in fresh pages
@@ -261,8 +273,9 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         attention_classes=found.kernels.attention if found.kernels is not None else (),
         threads=threads,
         restrictions=params.restrictions,
+        memory=params.memory,
     )
-    _tell(info, params.n_threads)
+    _tell(info, params)
     return Loaded(model, context, traits, info)
 
 
@@ -294,9 +307,10 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
     wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
     wants_speeds = params.n_threads == 0 and n_cores > 1
     # A lone row is compared with two, also where there will be one slot.
-    n_streams = max(2, params.n_slots or MAX_SLOTS) if wants_kernels else 1
+    n_streams = max(2, params.n_slots or MAX_SLOTS) if wants_kernels and not params.memory.one_stream else 1
     flash_attn = quantized or not (wants_kernels or params.allowed_flash_attn == "off")
-    shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn)
+    n_outputs = max(n_streams, shape.n_rows) if params.memory.all_outputs else 0
+    shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn, n_outputs=n_outputs)
     where = params.findings if params.model_id else None
     build = library_id(), params.restrictions.key
     key = kept.key_of(params.model_id.hex(), build, cpu_name(), n_cores, astuple(shape))
@@ -333,9 +347,10 @@ def _threads(params: LoadParams, found: Findings, n_cores: int) -> Threads:
     return Threads(measuring.best_threads(found.speeds), why, found.speeds)
 
 
-def _look(model: Model, shape: ContextParams, policy: Policy, name: str) -> Steps[Traits]:
+def _look(model: Model, shape: ContextParams, policy: Policy, params: LoadParams) -> Steps[Traits]:
     """Find out, in a small context of the same kind, what the model's memory is like."""
-    context = yield from _context(model, shape, name)
+    context = yield from _context(model, shape, _name(params))
+    memory = params.memory
     try:
         context.decode([0] * _PROBE_TOKENS, range(_PROBE_TOKENS), [1 % model.n_vocab] * _PROBE_TOKENS, [])
         blob = context.state(0)
@@ -348,7 +363,15 @@ def _look(model: Model, shape: ContextParams, policy: Policy, name: str) -> Step
         grown = len(context.state(0)) - n_bytes
         rolls_back = context.remove(0, _PROBE_TOKENS)
         n_bytes = layout.bytes_per_token if layout else max(grown, 0)
-        return Traits(layout, rolls_back, policy.needs_pairs, n_bytes, policy.chunk)
+        return Traits(
+            layout=layout if memory.no_states is None else None,
+            rolls_back=rolls_back,
+            needs_pairs=policy.needs_pairs,
+            kv_bytes_per_token=n_bytes,
+            chunk=policy.chunk,
+            all_outputs=memory.all_outputs,
+            keeps_states=memory.no_states is None,
+        )
     finally:
         context.close()
 
@@ -370,10 +393,12 @@ def _kind(layout: Layout | None) -> str:
     return "rows, V transposed" if layout.v_transposed else "rows"
 
 
-def _tell(info: EngineInfo, n_asked: int) -> None:
+def _tell(info: EngineInfo, params: LoadParams) -> None:
     policy, threads = info.policy, info.threads
-    if n_asked > threads.n:
-        log.warning("more threads than cores would slow everything down", asked=n_asked, threads=threads.n)
+    if params.n_threads > threads.n:
+        log.warning("more threads than cores would slow everything down", asked=params.n_threads, threads=threads.n)
+    for note in info.memory.notes:
+        log.warning("the model's memory is not used as usual", model=info.name, why=note)
     log.info(
         "engine ready",
         model=info.description,

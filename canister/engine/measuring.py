@@ -41,7 +41,10 @@ Bits = tuple[NDArray[np.uint8], Logits]
 
 
 def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kernels]:
-    """All that exact mode needs to know. The context: flash attention off, two streams or more, PROBE_ROWS rows.
+    """All that exact mode needs to know. The context: flash attention off, PROBE_ROWS rows, two streams or more.
+
+    With one stream there are no decodes of several. Where a context has room for as many outputs as rows, all rows of a
+    chunk ask for logits.
 
     Two ways of computing differ in the last bits of some values only, so small models, which have few values, are asked
     several times.
@@ -131,7 +134,8 @@ def _prompt(context: Context, tokens: Sequence[int], cuts: Sequence[int], rule: 
         n_rows = n + n_dummies
         at_end = n_done + n == len(tokens)
         chunk += [_DUMMY_TOKEN] * n_dummies
-        context.decode([0] * n_rows, range(n_done, n_done + n_rows), chunk, [n - 1] if at_end else [])
+        outputs = range(n_rows) if context.params.max_outputs >= context.params.n_rows else [n - 1]
+        context.decode([0] * n_rows, range(n_done, n_done + n_rows), chunk, outputs if at_end else [])
         n_done += n
         if n_dummies:
             context.remove(0, n_done)

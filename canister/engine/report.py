@@ -40,6 +40,7 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "kv_bytes_per_token": info.kv_bytes_per_token,
             "kv_types": [info.type_k, info.type_v],
             "kv_layout": info.kv_kind,
+            "notes": list(info.memory.notes),
         },
         "now": {
             "resident": stats.n_resident,

@@ -39,6 +39,8 @@ class Traits:
     layout: of KV rows; None for memories whose states are not cut into rows.
     rolls_back: the tail of a stream can be removed. needs_pairs: one row alone differs from the same beside others.
     chunk: what decodes of prompt tokens are filled up to.
+    all_outputs: logits are right only where every row of a decode asks for them.
+    keeps_states: a state that was taken out of a stream may be put back.
     """
 
     layout: Layout | None
@@ -46,6 +48,8 @@ class Traits:
     needs_pairs: bool
     kv_bytes_per_token: int
     chunk: ChunkRule = PLAIN
+    all_outputs: bool = False
+    keeps_states: bool = True
 
 
 class Seated(Protocol):
@@ -67,7 +71,7 @@ class Runner:
         self._context = context
         self._traits = traits
         self._streams = Streams(context, traits.layout)
-        self._starts = Starts(context, self._streams, residency, traits.rolls_back)
+        self._starts = Starts(context, self._streams, residency, traits.rolls_back, traits.keeps_states)
         self._lengths = self._streams.lengths
 
     @property
@@ -168,14 +172,14 @@ class Runner:
         """One token of each call. The calls whose history is decoded to its end, and where their logits are."""
         started = perf_counter()
         by_stream = {seat.slot.stream: seat for seat in seats}
-        pairs = self._traits.needs_pairs
+        pairs, all_outputs = self._traits.needs_pairs, self._traits.all_outputs
         streams = sorted([*by_stream, *(self._lonely_neighbours(sorted(by_stream)) if pairs else [])])
         tokens, outputs = [], []
         for row, stream in enumerate(streams):
             seat = by_stream.get(stream)
             flight = seat.flight if seat is not None else None
             tokens.append(flight.next_token if flight is not None else _DUMMY_TOKEN)
-            if pairs or (flight is not None and flight.is_last):
+            if pairs or all_outputs or (flight is not None and flight.is_last):
                 outputs.append(row)
         try:
             self._decode(streams, tokens, outputs)
@@ -202,14 +206,17 @@ class Runner:
         started = perf_counter()
         flight, stream = seat.flight, seat.slot.stream
         rule = self._traits.chunk
-        n_rows = self._context.params.n_rows
-        tokens = flight.chunk(n_max, min(n_rows, rule.most or n_rows))
+        n_rows, max_outputs = self._context.params.n_rows, self._context.params.max_outputs
+        tokens = flight.chunk(n_max, min(n_rows, rule.most or n_rows))[: rule.most]
+        if self._traits.all_outputs and rule.rows(len(tokens)) > max_outputs:
+            tokens = tokens[: -max_outputs // 2]  # so that the end of the prompt comes in a chunk that may have them
         n = len(tokens)
         n_dummies = rule.rows(n) - n
         rows = [*tokens.tolist(), *[_DUMMY_TOKEN] * n_dummies] if n_dummies else tokens
         at_end = flight.n_done + n == len(flight.history)
+        outputs = range(len(rows)) if self._traits.all_outputs else [n - 1]
         try:
-            self._decode([stream] * len(rows), rows, [n - 1] if at_end else [])
+            self._decode([stream] * len(rows), rows, outputs if at_end else [])
         except DecodeAborted:
             self._rewind(seat)
             raise

@@ -45,14 +45,20 @@ class _Source:
 
 
 class Starts:
-    """flights: of the calls that have begun, by stream. rolls_back: the tail of a stream can be removed."""
+    """flights: of the calls that have begun, by stream. rolls_back: the tail of a stream can be removed.
 
-    def __init__(self, context: Context, streams: Streams, residency: Residency, rolls_back: bool) -> None:
+    keeps_states: a state may be put into a stream; else calls start from what is in their slot, or from nothing.
+    """
+
+    def __init__(
+        self, context: Context, streams: Streams, residency: Residency, rolls_back: bool, keeps_states: bool = True
+    ) -> None:
         self.sources = Sources()
         self.flights: dict[int, Flight] = {}
         self._context = context
         self._streams = streams
         self._residency = residency
+        self._keeps_states = keeps_states
         self._can_cut = rolls_back and streams.layout is not None  # states, in the middle
 
     def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
@@ -62,7 +68,7 @@ class Starts:
     def _park(self, slot: Slot) -> None:
         parking, stream = self._residency.parking, slot.stream
         n = len(slot.tokens)
-        if not n or slot.key is None or self._streams.lengths[stream] != n:
+        if not n or slot.key is None or not self._keeps_states or self._streams.lengths[stream] != n:
             return
         if self._context.state_bytes(stream) <= parking.max_bytes:
             state = self._state(stream)
@@ -142,6 +148,8 @@ class Starts:
 
         That is its beginning, where it is to be cut, or its rows are to be handed out before the call gets to its end.
         """
+        if not self._keeps_states:
+            return False
         n, parked = len(source.tokens), source.parked
         state = self._state(source.stream) if parked is None else parked.state
         is_cut = source.n_common < n or (n > n_most and self._streams.layout is not None)

@@ -26,17 +26,18 @@ from canister.engine.library_trial import LibraryTrials
 from canister.engine.llama import ModelError
 from canister.engine.loading import LoadParams
 from canister.engine.machine import available_bytes, cpu_name
+from canister.engine.memory_trial import MemoryFindings, from_json, to_json
 from canister.engine.ways import EXTRA_BUFFERS, FLASH, Flash, Restrictions
 from canister.telemetry import get_logger
 
-VERSION = 2  # raised when a trial asks more of a file than before
+VERSION = 3  # raised when a trial asks more of a file than before
 SECONDS = 60.0  # for any model
 BYTES_PER_SECOND = 20_000_000  # and so much more time for each that is larger
 SPARE_BYTES = 2 * 1024**3  # of addresses: libraries, stacks of threads
 MAX_NOTES = 200
 _MODULE = "canister.engine.trial_child"
 _LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
-    *("exact", "kv_bytes", "findings", "handover", "restrictions")
+    *("exact", "kv_bytes", "findings", "handover", "restrictions", "memory")
 }
 _KERNEL_SIGNALS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 
@@ -57,6 +58,27 @@ class _Fault:
 
     text: str
     may_be_kernels: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a trial has found out: what is switched off, and what the model's memory does.
+
+    is_sure: it may be noted; what only took too long may be quicker on another day.
+    """
+
+    restrictions: Restrictions
+    memory: MemoryFindings
+    is_sure: bool = True
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What became of each way of attention, and what was found out about the memory in all of them."""
+
+    faults: dict[str, _Fault | None]
+    memory: MemoryFindings
+    is_sure: bool = True
 
 
 class Trials:
@@ -82,20 +104,22 @@ class Trials:
             found = await asyncio.to_thread(self._recall, said)
             if found is None:
                 found = await self._try(params, descriptors)
-                await asyncio.to_thread(self._keep, said, found)
-        known = params.restrictions
-        found = replace(found, reasons=(*known.reasons, *found.reasons), advice=known.advice)
-        if found.reasons or found.advice:
+                if found.is_sure:
+                    await asyncio.to_thread(self._keep, said, found)
+        before = params.restrictions
+        reasons = (*before.reasons, *found.restrictions.reasons)
+        restrictions = replace(found.restrictions, reasons=reasons, advice=before.advice)
+        if reasons or before.advice:
             log.warning(
                 "llama.cpp does not work in full on this processor",
                 model=params.name,
                 processor=library.processor(),
-                switched_off="; ".join(found.reasons) or None,
-                advice=found.advice or None,
+                switched_off="; ".join(reasons) or None,
+                advice=before.advice or None,
             )
-        return replace(params, restrictions=found)
+        return replace(params, restrictions=restrictions, memory=found.memory)
 
-    async def _try(self, params: LoadParams, descriptors: Sequence[int]) -> Restrictions:
+    async def _try(self, params: LoadParams, descriptors: Sequence[int]) -> _Found:
         """The first way that survives, as restrictions with the reasons for what is new in them."""
         try:
             n_bytes = params.n_file_bytes()
@@ -106,10 +130,10 @@ class Trials:
         for restrictions in _narrower(params.restrictions):
             narrowed = replace(params, restrictions=restrictions)
             ways = narrowed.ways_of_attention()
-            faults = await self._attempt(narrowed, ways, n_bytes, descriptors)
-            if None in faults.values():
-                return _outcome(restrictions, faults, reasons)
-            fault = next(fault for fault in faults.values() if fault is not None)
+            attempt = await self._attempt(narrowed, ways, n_bytes, descriptors)
+            if None in attempt.faults.values():
+                return _Found(_outcome(restrictions, attempt.faults, reasons), attempt.memory, attempt.is_sure)
+            fault = next(fault for fault in attempt.faults.values() if fault is not None)
             first = first or fault
             if not fault.may_be_kernels:
                 break
@@ -120,11 +144,12 @@ class Trials:
 
     async def _attempt(
         self, params: LoadParams, ways: Sequence[str], n_bytes: int, descriptors: Sequence[int]
-    ) -> dict[str, _Fault | None]:
-        """What became of each way of attention; where one ends the child, another child goes on with the next."""
+    ) -> _Attempt:
+        """Try each way of attention; where one ends the child, another child goes on with the next."""
         seconds = self._limits.seconds or SECONDS + n_bytes / BYTES_PER_SECOND
         named = {"name": params.name, "kv_bytes": params.kv_bytes}
-        faults: dict[str, _Fault | None] = {}
+        attempt = _Attempt({}, MemoryFindings())
+        faults = attempt.faults
         while waiting := [way for way in ways if way not in faults]:
             self.n_tried += 1
             task = {
@@ -136,35 +161,46 @@ class Trials:
             outcome = await child.run(_MODULE, task, seconds, descriptors)
             log.info("model file tried", model=params.name, exit_code=outcome.exit_code, timed_out=outcome.timed_out)
             doing = child.LOADING
+            stage, known = "", MemoryFindings()
             for line in outcome.lines:
                 match line:
-                    case ["end", int(number), said] if number in range(len(waiting)):
+                    case ["end", int(number), said, found] if number in range(len(waiting)):
                         faults[waiting[number]] = None if said is None else _Fault(child.printable(str(said), 500))
+                        attempt.memory = attempt.memory.and_also(_memory(params, found))
                         doing = child.LOADING
+                    case [child.MEMORY, "chunks" | "states" | "streams" as stage, found]:
+                        doing, known = child.MEMORY, _memory(params, found)
                     case [child.LOADING | child.DECODING as step]:
                         doing = step
             left = [way for way in waiting if way not in faults]
-            if left:
+            if left and doing == child.MEMORY and stage != "chunks":
+                # It does what it must for one chat, and the server does no more with it then.
+                faults[left[0]] = None
+                attempt.memory = attempt.memory.and_also(known.after_end(stage, _end(outcome, seconds)))
+                attempt.is_sure = attempt.is_sure and not outcome.was_slow
+            elif left:
                 # What ends a child before it computes ends every other one.
                 n_ended = len(left) if doing == child.LOADING else 1
                 faults |= dict.fromkeys(left[:n_ended], _death(outcome, seconds, doing))
-        return faults
+        return attempt
 
     # -- notes: a file each, named by the hash of what was tried
 
     def _path(self, said: dict[str, object]) -> Path:
         return self._folder / hashlib.sha256(_json(said)).hexdigest()
 
-    def _recall(self, said: dict[str, object]) -> Restrictions | None:
+    def _recall(self, said: dict[str, object]) -> _Found | None:
         try:
             note = self._path(said).read_bytes()
-            found = Restrictions(**json.loads(note)["found"])
-            found = replace(found, reasons=tuple(found.reasons))
+            content = json.loads(note)
+            restrictions = Restrictions(**content["found"])
+            restrictions = replace(restrictions, reasons=tuple(restrictions.reasons))
+            found = _Found(restrictions, from_json(content["memory"]))
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return found if note == _note(said, found) else None
 
-    def _keep(self, said: dict[str, object], found: Restrictions) -> None:
+    def _keep(self, said: dict[str, object], found: _Found) -> None:
         """A note that cannot be kept costs the next load another trial, no more."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -212,8 +248,8 @@ def _said(params: LoadParams) -> dict[str, object]:
     return {**build, "sha256": params.model_id.hex(), **_parameters(params), "ways": ways}
 
 
-def _note(said: dict[str, object], found: Restrictions) -> bytes:
-    return _json({"said": said, "found": asdict(found)})
+def _note(said: dict[str, object], found: _Found) -> bytes:
+    return _json({"said": said, "found": asdict(found.restrictions), "memory": to_json(found.memory)})
 
 
 def _json(content: object) -> bytes:
@@ -222,7 +258,7 @@ def _json(content: object) -> bytes:
 
 def _death(outcome: child.Outcome, seconds: float, doing: str) -> _Fault:
     """What is to be said of a child that did not come to its end."""
-    if outcome.timed_out or outcome.signal == "SIGXCPU":
+    if outcome.was_slow:
         return _Fault(f"trying it took more than {seconds:g} s")
     if outcome.signal == "SIGKILL":
         return _Fault("trying it was ended by the system, most likely for lack of memory; give a smaller --ctx-size")
@@ -238,6 +274,29 @@ def _death(outcome: child.Outcome, seconds: float, doing: str) -> _Fault:
         is_abrupt = outcome.signal in _KERNEL_SIGNALS or (doing == child.DECODING and not outcome.last_words)
         return _Fault(text, is_abrupt)
     return _Fault(f"trying it ended with code {outcome.exit_code} and no answer{said}")
+
+
+def _end(outcome: child.Outcome, seconds: float) -> str:
+    """How a child ended while it tried something that the server can do without."""
+    if outcome.was_slow:
+        return f"llama.cpp had not come to an end after {seconds:g} s"
+    said = f": {outcome.last_words}" if outcome.last_words else ""
+    return f"llama.cpp crashed ({outcome.signal or outcome.exit_code}{said})"
+
+
+def _memory(params: LoadParams, said: object) -> MemoryFindings:
+    """What a child says of the model's memory, in words that may be shown. ModelError: the child is not itself."""
+    try:
+        found = from_json(said)
+    except ValueError as error:
+        raise _refused(params, "trying it ended without an answer") from error
+    return MemoryFindings(
+        _shown(found.one_stream), _shown(found.no_states), _shown(found.single_rows), found.all_outputs
+    )
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else child.printable(text, 300)
 
 
 def _refused(params: LoadParams, reason: str) -> ModelError:

@@ -2,23 +2,26 @@
 
 It runs what the server would run, `loading.load`, and no more is imported. If the file makes llama.cpp crash, it is
 this process that ends. stdin: {"files", "attempts", "memory_bytes", "seconds"}; stdout, a line each: ["loading"],
-["decoding"], and at the end of each attempt ["end", its number, what is wrong or null].
+["decoding"], ["memory", its stage, what is known by then], and at the end of each attempt ["end", its number, what is
+wrong or null, what was found out about its memory].
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from canister import confine
 from canister.engine.args import RopeParams
-from canister.engine.child import DECODING, LOADING, limit, say, task
-from canister.engine.llama import EngineFault, Model, ModelError
+from canister.engine.child import DECODING, LOADING, MEMORY, limit, say, task
+from canister.engine.llama import Context, EngineFault, Model, ModelError
 from canister.engine.loading import Loaded, LoadParams, load, load_model
 from canister.engine.machine import usable_cores
+from canister.engine.memory_trial import N_CELLS, N_OUTPUTS, N_ROWS, MemoryFindings, to_json, try_memory
 from canister.engine.ways import Restrictions
 from canister.errors import CanisterError
 
@@ -46,12 +49,13 @@ def main() -> None:
             n_threads=usable_cores(),
             **fields,
         )
-        say("end", number, attempt(params, reads_vocabulary=number == 0))
+        fault, memory = attempt(params, reads_vocabulary=number == 0)
+        say("end", number, fault, to_json(memory))
     os._exit(0)  # what is left to free is the kernel's
 
 
-def attempt(params: LoadParams, *, reads_vocabulary: bool) -> str | None:
-    """What is wrong with the file; None for nothing."""
+def attempt(params: LoadParams, *, reads_vocabulary: bool) -> tuple[str | None, MemoryFindings]:
+    """What is wrong with the file, None for nothing, and what its memory does."""
     try:
         say(LOADING)
         model = load_model(params)
@@ -61,9 +65,9 @@ def attempt(params: LoadParams, *, reads_vocabulary: bool) -> str | None:
         loaded = load(params, model)
         decode(loaded)
         loaded.context.close()
+        return None, look_at_memory(loaded)
     except (CanisterError, EngineFault, MemoryError) as refused:
-        return str(refused) or "not enough memory"
-    return None
+        return str(refused) or "not enough memory", MemoryFindings()
 
 
 def read_vocabulary(model: Model, name: str) -> None:
@@ -78,22 +82,24 @@ def read_vocabulary(model: Model, name: str) -> None:
 
 
 def decode(loaded: Loaded) -> None:
-    """What a server decodes: chunks of a prompt, rows of several streams, both together. ModelError."""
+    """Chunks of a prompt as a server decodes them. ModelError."""
     context, n_vocab = loaded.context, loaded.model.n_vocab
-    n_streams, n_cells, n_rows = context.params.n_streams, context.params.n_cells, context.params.n_rows
+    n_cells, n_rows = context.params.n_cells, context.params.n_rows
     affordable = int(MULTIPLICATIONS // max(1, loaded.model.n_params))
     counts = sorted({n for n in (*ROW_COUNTS, min(n_rows, affordable)) if 0 < n <= min(n_rows, n_cells)})
     for n in counts:
         context.clear(0)
         _decode(loaded, [0] * n, range(n), [(n_vocab - 1 - row) % n_vocab for row in range(n)])
-    for stream in range(n_streams):
-        context.clear(stream)
-    # All streams, then the first alone, as a chat whose neighbours wait, then all again.
-    for position, n in enumerate((n_streams, 1)):
-        _decode(loaded, range(n), [position] * n, [(position + row) % n_vocab for row in range(n)])
-    if n_streams > 1:
-        streams = range(1, n_streams)
-        _decode(loaded, streams, [1] * len(streams), [row % n_vocab for row in streams])
+
+
+def look_at_memory(loaded: Loaded) -> MemoryFindings:
+    """What the model's memory does with several chats, in contexts like the server's."""
+    shape = replace(loaded.context.params, n_cells=N_CELLS, n_rows=N_ROWS, n_outputs=N_OUTPUTS)
+
+    def make(n_streams: int) -> Context:
+        return Context(loaded.model, replace(shape, n_streams=n_streams), loaded.info.name)
+
+    return try_memory(make, loaded.model.n_vocab, lambda stage, found: say(MEMORY, stage, to_json(found)))
 
 
 def _decode(loaded: Loaded, streams: range | list[int], positions: range | list[int], tokens: list[int]) -> None:

@@ -14,6 +14,7 @@ _DIFFUSION = "a diffusion model", "it fills in all words of an answer together i
 _TRANSLATOR = "an encoder-decoder model", "it rewrites a whole text that it has read before, and cannot continue one"
 _DRAFT = "a draft model", "it only guesses what another model will say next, and reads that model's states for it"
 _IMAGES = "an image encoder", "it turns pictures into the input of another model"
+_SPEECH = "a speech model", "what it writes are codes of sounds"
 _AUDIO = "an audio decoder", "it turns codes into sound"
 
 ARCHITECTURES = {
@@ -28,6 +29,7 @@ ARCHITECTURES = {
     "t5": _TRANSLATOR,
     **dict.fromkeys(("eagle3", "dflash", "gemma4-assistant"), _DRAFT),
     "clip": _IMAGES,
+    **dict.fromkeys(("qwen3tts", "pockettts"), _SPEECH),
     "wavtokenizer-dec": _AUDIO,
 }
 """Architectures that never continue a text, whatever else the header says: what each is, and what it does instead."""

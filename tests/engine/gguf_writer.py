@@ -66,8 +66,8 @@ def string(text: str) -> bytes:
 def _value(value: Plain) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", 8) + string(value)
-    if isinstance(value, array):  # of C ints: stays i32, whatever the values
-        return struct.pack("<IIQ", 9, 5, len(value)) + value.tobytes()
+    if isinstance(value, array):  # keeps its type, whatever the values
+        return struct.pack("<IIQ", 9, _ARRAYS[value.typecode], len(value)) + value.tobytes()
     if isinstance(value, Sequence):
         if value and isinstance(value[0], str):
             return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(string(str(item)) for item in value)
@@ -75,6 +75,9 @@ def _value(value: Plain) -> bytes:
         return struct.pack(f"<IIQ{len(value)}{code}", 9, kind, len(value), *value)
     kind, code = _number_type(value)
     return struct.pack(f"<I{code}", kind, value)
+
+
+_ARRAYS = {"i": 5, "Q": 10}
 
 
 def _common_type(items: Sequence[bool | int | float]) -> tuple[int, str]:

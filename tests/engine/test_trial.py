@@ -156,6 +156,42 @@ async def test_flash_attention_that_a_model_cannot_have_is_switched_off(
     assert "cannot run this file" in text
 
 
+@pytest.mark.parametrize("how", ["SIGSEGV", "SIGABRT"])
+async def test_what_ends_the_child_with_several_streams_leaves_one(
+    how: str, good_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, tmp_path / "plant", how, streams=2)
+    trials = Trials(tmp_path / "tried")
+    found = await trials.check(params_of(good_model, n_slots=3))
+    assert found.restrictions == Restrictions()
+    assert str(found.memory.one_stream).startswith(f"llama.cpp crashed ({how}")
+    assert found.allowed_slots == 1
+    again = Trials(tmp_path / "tried")
+    assert (await again.check(params_of(good_model, n_slots=3))).memory == found.memory
+    assert again.n_tried == 0
+
+
+async def test_several_streams_that_give_no_numbers_leave_one(
+    good_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, tmp_path / "plant", "nan", streams=2)
+    found = await Trials(tmp_path / "tried").check(params_of(good_model, n_slots=3))
+    assert "gets other logits than alone" in str(found.memory.one_stream)
+
+
+@pytest.mark.nightly  # it waits for the time to be over
+async def test_several_streams_that_hang_leave_one_until_the_next_load(
+    good_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch, tmp_path / "plant", "hang", streams=2)
+    trials = Trials(tmp_path / "tried", limits=Limits(seconds=20))
+    found = await trials.check(params_of(good_model, n_slots=3, flash_attn="off"))
+    assert "had not come to an end after 20 s" in str(found.memory.one_stream)
+    monkeypatch.undo()
+    again = await Trials(tmp_path / "tried").check(params_of(good_model, n_slots=3, flash_attn="off"))
+    assert again.memory.one_stream is None
+
+
 @pytest.mark.parametrize(
     ("planted", "restrictions"),
     [
@@ -164,7 +200,6 @@ async def test_flash_attention_that_a_model_cannot_have_is_switched_off(
         ({"extra": True}, Restrictions(extra_buffers=False)),
         ({"extra": True, "rows": 33}, Restrictions(extra_buffers=False)),
         ({"rows": 33}, Restrictions(extra_buffers=False, max_rows=1)),
-        ({"streams": 2}, Restrictions(extra_buffers=False, max_rows=1)),
     ],
 )
 @pytest.mark.parametrize("how", ["SIGSEGV", "SIGABRT"])

@@ -22,25 +22,29 @@ N_LAYERS = 3
 FILE_TYPES = {"f16": 1, "q4_0": 2, "q8_0": 7, "q4_k_m": 15}
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
 
-VOCABULARY: dict[str, Plain] = {
-    "tokenizer.ggml.model": "llama",
-    "tokenizer.ggml.tokens": [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *(f"<0x{byte:02X}>" for byte in range(256)),
-        "▁",
-        *(f"▁w{i}" for i in range(N_VOCAB - 260)),
-    ],
-    "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(N_VOCAB - 259)],
-    "tokenizer.ggml.token_type": array(
-        "i", [_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * 256, *[_NORMAL] * (N_VOCAB - 259)]
-    ),
-    "tokenizer.ggml.bos_token_id": 1,
-    "tokenizer.ggml.eos_token_id": EOS,
-    "tokenizer.ggml.unknown_token_id": 0,
-    "tokenizer.ggml.add_bos_token": True,
-}
+
+def vocabulary(n: int) -> dict[str, Plain]:
+    """n tokens: three special ones, the bytes, and words."""
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [
+            "<unk>",
+            "<s>",
+            "</s>",
+            *(f"<0x{byte:02X}>" for byte in range(256)),
+            "▁",
+            *(f"▁w{i}" for i in range(n - 260)),
+        ],
+        "tokenizer.ggml.scores": [0.0] * 259 + [-float(i) for i in range(n - 259)],
+        "tokenizer.ggml.token_type": array("i", [_UNKNOWN, _CONTROL, _CONTROL, *[_BYTE] * 256, *[_NORMAL] * (n - 259)]),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": EOS,
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+
+
+VOCABULARY = vocabulary(N_VOCAB)
 
 
 def llama_model(
@@ -81,7 +85,7 @@ def llama_model(
     shape: dict[str, Plain] = {"embedding_length": d, "feed_forward_length": n_ff, "rope.dimension_count": d_head}
     for part, type_name in types.items():
         tensors = [(name, dims, type_name if part in name else kind) for name, dims, kind in tensors]
-    return _quantized(_write(path, {**_metadata("llama", attention, shape), **changes}, tensors, seed), file_type)
+    return _quantized(write_random(path, {**_metadata("llama", attention, shape), **changes}, tensors, seed), file_type)
 
 
 def gemma_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
@@ -113,7 +117,7 @@ def gemma_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
         "layer_norm_rms_epsilon": 1e-6,
     }
     shape: dict[str, Plain] = {"embedding_length": d, "feed_forward_length": n_ff, "block_count": 2 * N_LAYERS}
-    return _quantized(_write(path, _metadata("gemma3", attention, shape), tensors, seed), file_type)
+    return _quantized(write_random(path, _metadata("gemma3", attention, shape), tensors, seed), file_type)
 
 
 def lfm2_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
@@ -146,7 +150,7 @@ def lfm2_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
         "shortconv.l_cache": d_conv,
         "vocab_size": N_VOCAB,
     }
-    return _quantized(_write(path, _metadata("lfm2", attention, shape), tensors, seed), file_type)
+    return _quantized(write_random(path, _metadata("lfm2", attention, shape), tensors, seed), file_type)
 
 
 def mamba_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
@@ -176,7 +180,7 @@ def mamba_model(path: Path, file_type: str = "f32", seed: int = 0) -> Path:
         "ssm.state_size": d_state,
         "ssm.time_step_rank": dt_rank,
     }
-    return _quantized(_write(path, _metadata("mamba", attention, shape), tensors, seed), file_type)
+    return _quantized(write_random(path, _metadata("mamba", attention, shape), tensors, seed), file_type)
 
 
 def _width(file_type: str, least: int) -> int:
@@ -194,7 +198,7 @@ def _metadata(architecture: str, attention: dict[str, Plain], shape: dict[str, P
     }
 
 
-def _write(path: Path, metadata: dict[str, Plain], tensors: list[Tensor], seed: int) -> Path:
+def write_random(path: Path, metadata: Mapping[str, Plain], tensors: list[Tensor], seed: int) -> Path:
     """All weights f32: random, norms near one, what must decay negative."""
     rng = np.random.default_rng(seed)
     with path.open("wb") as file:
