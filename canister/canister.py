@@ -63,7 +63,7 @@ _SET = Prepared(
 
 
 class Canister:
-    """folder: holds `canister.db`, `stable/`, `staging/`, `engine.json` and `engine.logits`.
+    """folder: holds `canister.db`, `stable/`, `staging/`, and the notes of the engine: `engine.json` and others.
 
     controllers: principals in text form. cycles, state: what it begins with. decode_thread: shared with others; None:
     its engines have their own. pacing: of its streams, shared with others; None: they go as fast as they can.
@@ -118,13 +118,14 @@ class Canister:
 
     # -- life
 
-    async def start(self) -> None:
+    async def start(self, crash: str | None = None) -> None:
         """Open the store, finish or undo what a crash left half done, and begin to load the model again.
 
-        A canister that cannot be opened raises why, and answers every call with it from then on, until it is stopped.
+        crash: how the server before this one crashed, if it did. A canister that cannot be opened raises why, and
+        answers every call with it from then on, until it is stopped.
         """
         try:
-            await asyncio.to_thread(self._open)
+            await asyncio.to_thread(self._open, crash)
         except CanisterError as error:
             self.fault, self.model.load_error = error, str(error)
             await asyncio.to_thread(self._close)
@@ -132,8 +133,9 @@ class Canister:
         if self.state.model_args is not None:
             self.model.begin_loading(self.state.model_args)
 
-    def _open(self) -> None:
+    def _open(self, crash: str | None) -> None:
         self.database.open()
+        self.model.crashes.open(crash)
         recovery = self.stable.recover()
         for damage in recovery.damaged:
             log.error("a file is damaged", canister=self.name, path=damage.path, n_bytes=damage.n_found)

@@ -158,6 +158,14 @@ class Settings(BaseSettings):
         description="Share of a core that these streams may take, all together, while a model decodes on every core; "
         "1: as much as they want.",
     )
+    supervise: bool = Field(
+        True,
+        description="Serve from a child process, which is started again when it crashes. Off for systemd and "
+        "containers, which start a server again by themselves and go by its exit code.",
+    )
+    max_crashes: int = Field(
+        5, ge=0, description="Crashes within a minute after which it is not started again; 0: it always is."
+    )
     max_connections: int = Field(
         1024, ge=1, description="Connections at once; then the longest idle one is closed, or a new one gets 503."
     )
@@ -268,3 +276,25 @@ def load_settings(**flags: Any) -> Settings:
     Raises pydantic's ValidationError, which names the setting and the value.
     """
     return Settings(**{name: value for name, value in flags.items() if value is not None})
+
+
+class _Given(Settings):
+    """Settings that somebody else has read, whatever the environment and canister.toml say by now."""
+
+    model_config = SettingsConfigDict(toml_file=None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def settings_from_json(values: dict[str, Any]) -> Settings:
+    """All settings, as `Settings.model_dump_json` wrote them."""
+    return _Given(**values)

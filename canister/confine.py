@@ -96,6 +96,17 @@ def confine_server(folders: Sequence[Path]) -> State:
     return _state
 
 
+def end_with_parent(parent: int | None = None) -> None:
+    """Be killed by the kernel when the thread that started this process ends. Only Linux can.
+
+    parent: its process id, to end now if it is gone already.
+    """
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), _SIGKILL)
+
+
 def confine_trial(readable: Iterable[Path]) -> None:
     """From now on read only `readable` files and folders, write nothing, open no socket, start no program.
 
@@ -103,7 +114,7 @@ def confine_trial(readable: Iterable[Path]) -> None:
     """
     if sys.platform != "linux":
         return
-    _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    end_with_parent()
     version = abi()
     if version:
         reading = _READ_FILE | _READ_DIR

@@ -6,8 +6,9 @@ controller.pem     the server's own identity; controls what the settings name
 controller.key     an API key for that identity
 root.key           the key that certifies IC replies
 node.pem           the identity that signs answers to IC queries
+crash.txt          the Python stacks of all threads, if the server crashes; crash-last.txt: of an earlier crash
 canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed;
-                   engine.json and engine.logits, which may be deleted
+                   engine.json, engine.logits, engine.busy and engine.crashes, which may be deleted
 tried/             what was found out of llama.cpp and of model files; may be deleted
 quarantine/        what `canister doctor --repair` took out of the way
 """
@@ -16,9 +17,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
-from canister.errors import Conflict
+from canister.errors import BadRequest, Conflict
 
 LOCK = "lock"
 SERVER_DATABASE = "server.db"
@@ -32,14 +34,28 @@ CANISTERS = "canisters"
 STABLE, STAGING = "stable", "staging"
 QUARANTINE = "quarantine"
 TRIED = "tried"
+CRASH, LAST_CRASH = "crash.txt", "crash-last.txt"
+
+ORPHAN_SECONDS = 20.0  # for the kernel to take down a process with gigabytes of memory
+_POLL_SECONDS = 0.02
 
 
 class FolderLock:
-    """An advisory lock that the kernel drops when its holder dies, however it dies."""
+    """An advisory lock that the kernel drops when its last holder dies, however it dies.
 
-    def __init__(self, path: Path) -> None:
+    A process and its child hold it together when the child inherits the descriptor.
+    """
+
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
+        """descriptor: of the lock that was taken already, by a parent."""
         self._path = path
-        self._descriptor: int | None = None
+        self._descriptor = descriptor
+
+    @property
+    def descriptor(self) -> int:
+        """For a child to inherit, while it is taken."""
+        assert self._descriptor is not None
+        return self._descriptor
 
     def take(self) -> None:
         """Conflict when another process holds it; OSError when the file cannot be made."""
@@ -78,7 +94,36 @@ class FolderLock:
             os.close(descriptor)
         return False
 
+    def wait_for_orphan(self) -> None:
+        """Wait while a server holds it whose supervisor was killed: the kernel is just ending it."""
+        end = time.monotonic() + ORPHAN_SECONDS
+        while self.is_held() and self._holder_is_gone() and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+
+    def _holder_is_gone(self) -> bool:
+        try:
+            os.kill(int(self._path.read_text(encoding="ascii")), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, ValueError):
+            pass
+        return False
+
     def release(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def take(data_dir: Path) -> FolderLock:
+    """A data folder, made if need be, for this process alone. Conflict and BadRequest tell the way out."""
+    lock = FolderLock(data_dir / LOCK)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold keys
+        lock.take()
+    except OSError as error:
+        raise BadRequest(
+            f"the data folder {data_dir} cannot be used: {error.strerror}; "
+            "choose another one with --data-dir or CANISTER_DATA_DIR"
+        ) from error
+    return lock

@@ -30,12 +30,12 @@ from canister.data_dir import (
     CANISTERS,
     CONTROLLER_IDENTITY,
     CONTROLLER_KEY,
-    LOCK,
     NODE_IDENTITY,
     ROOT_KEY,
     SERVER_DATABASE,
     TRIED,
     FolderLock,
+    take,
 )
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.machine import usable_cores
@@ -79,7 +79,8 @@ class CanisterNotStopped(Trap):
 class Host:
     """Made, then started, then stopped once. Between start and stop `canisters` are served and `keys` count."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lock: FolderLock | None = None, crash: str | None = None) -> None:
+        """lock: of the data folder, if it is taken already. crash: how the server before this one crashed, if so."""
         self.settings = settings
         self.data_dir = settings.data_dir.expanduser().absolute()
         self.identity_path = self.data_dir / CONTROLLER_IDENTITY
@@ -89,7 +90,8 @@ class Host:
         self.is_draining = False  # the server is to end: no new calls, the running ones are finished
         self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
         self._changing = asyncio.Lock()  # held while a canister is made or deleted
-        self._lock = FolderLock(self.data_dir / LOCK)
+        self._lock = lock
+        self.crash = crash
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
         self._decode_thread = DecodeThread()  # all engines of the process decode on it
@@ -164,7 +166,7 @@ class Host:
             for canister in await asyncio.to_thread(self._make_canisters):
                 started.append(canister)
                 try:
-                    await canister.start()
+                    await canister.start(self.crash)
                 except CanisterError as error:
                     log.error("a canister cannot be served", canister=canister.name, reason=str(error))
             faults = [canister.fault for canister in started]
@@ -253,14 +255,8 @@ class Host:
     # -- the data folder
 
     def _open(self) -> None:
-        try:
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock.take()
-        except OSError as error:
-            raise BadRequest(
-                f"the data folder {self.data_dir} cannot be used: {error.strerror}; "
-                "choose another one with --data-dir or CANISTER_DATA_DIR"
-            ) from error
+        if self._lock is None:
+            self._lock = take(self.data_dir)
         try:
             self._database.open()
             self.identity = self._own_identity(self.identity_path)
@@ -274,7 +270,8 @@ class Host:
     def _close(self) -> None:
         self._decode_thread.close()
         self._database.close()
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _own_identity(self, path: Path) -> Identity:
         if not path.exists():

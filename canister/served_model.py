@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from canister.config import Settings
 from canister.cost_model import CostModel
+from canister.crash_notes import CrashNotes
 from canister.data_dir import TRIED
 from canister.engine.args import RunArgs, parse
 from canister.engine.decode_thread import DecodeThread
@@ -64,6 +65,7 @@ class ServedModel:
         self._decode_thread = decode_thread
         self.gate = Gate()
         self.trials = trials or Trials(folder / TRIED)
+        self.crashes = CrashNotes(folder)
         self.engine: Engine | None = None
         self.load_error: str | None = None
         self.cost_model: CostModel | None = None  # of the loaded model
@@ -82,6 +84,7 @@ class ServedModel:
     async def _load_again(self, model_args: tuple[str, ...]) -> None:
         try:
             args = parse(model_args)
+            await self.check_crashes(args.model or "")
             self.adopt(await self.load(args))
         except CanisterError as error:
             self.load_error = str(error)
@@ -103,6 +106,12 @@ class ServedModel:
         if self.engine is not None:
             await self.engine.close()
             self.engine = None
+        self.crashes.close()
+
+    async def check_crashes(self, path: str) -> None:
+        """Conflict for a model of stable memory that should not be loaded unless somebody asks for it again."""
+        stored = await find_model(self._stable, path)
+        self.crashes.check(await model_id(self._stable, stored), path)
 
     # -- loading
 
@@ -147,7 +156,9 @@ class ServedModel:
                 handover=self._folder / HANDOVER_NAME,
             )
             params = await self.trials.check(params, [part.fd for part in parts], weight_kinds(stored.header))
-            engine = await Engine.load(params, self._decode_thread)
+            watch = self.crashes.of_model(identity)
+            with watch.loading:
+                engine = await Engine.load(params, self._decode_thread, watch)
         self._known[engine] = key, cost_model
         return engine
 

@@ -305,6 +305,16 @@ class _Observed(Collector):
             yield family
 
 
+_RESTARTS = Gauge(
+    "canister_restarts", "How often the supervisor has started the server again after a crash.", registry=REGISTRY
+)
+
+
+def note_restarts(n_restarts: int) -> None:
+    """Note how many crashes came before this process."""
+    _RESTARTS.set(n_restarts)
+
+
 _CONFINED = Gauge("canister_confined", "1 if the kernel refuses writes outside the data folder.", registry=REGISTRY)
 
 

@@ -33,7 +33,8 @@ class ServerFailed(Exception):
 class LocalServer:
     """Started on entering, stopped (SIGTERM) on leaving; can be killed and started again on its data folder.
 
-    The child has a session of its own, so that Ctrl-C at the terminal reaches only us. Its settings come from
+    It is the server itself, not a supervisor of one, unless a flag says otherwise: who started it watches it. The child
+    has a session of its own, so that Ctrl-C at the terminal reaches only us. Its settings come from
     `flags` alone, not from the environment or a canister.toml. What it prints is in serve.out and serve.err.
     On Linux it does not outlive the thread that started it, even if that is killed.
     """
@@ -61,7 +62,8 @@ class LocalServer:
         known_trials.borrow(self.data_dir)
         # Started again, it takes the port that it had, so that clients find it.
         port = self.url.rpartition(":")[2] or "0"
-        serve = ["-m", "canister", "serve", "--port", port, "--data-dir", str(self.data_dir), *self._flags]
+        own = ["--port", port, "--data-dir", str(self.data_dir), "--no-supervise"]
+        serve = ["-m", "canister", "serve", *own, *self._flags]
         leash = [sys.executable, "-c", _LEASH] if sys.platform == "linux" else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CANISTER_")}
         with (self.data_dir / "serve.out").open("wb") as out, (self.data_dir / "serve.err").open("ab") as err:
@@ -82,11 +84,15 @@ class LocalServer:
 
     def stop(self) -> int:
         """Ask it to finish what it is doing and wait; gives its exit code."""
-        return self._end(signal.SIGTERM)
+        return self.end(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it as a power cut would."""
-        self._end(signal.SIGKILL)
+        self.end(signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Until it ends by itself; gives its exit code."""
+        return self.end(None)
 
     def __enter__(self) -> Self:
         self.start()
@@ -97,11 +103,13 @@ class LocalServer:
     ) -> None:
         self.stop()
 
-    def _end(self, how: signal.Signals) -> int:
+    def end(self, how: signal.Signals | None) -> int:
+        """Send it a signal and wait; gives its exit code, as subprocess does."""
         process, self._process = self._process, None
         if process is None:
             return 0
-        process.send_signal(how)
+        if how is not None:
+            process.send_signal(how)
         try:
             return process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

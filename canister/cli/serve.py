@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,6 +64,8 @@ def serve(
     browser_origins: Annotated[list[str] | None, _setting("browser_origins", metavar="ORIGIN|*")] = None,
     allowed_hosts: Annotated[list[str] | None, _setting("allowed_hosts", metavar="NAME|*")] = None,
     confine: Annotated[bool | None, _setting("confine", "--confine/--no-confine")] = None,
+    supervise: Annotated[bool | None, _setting("supervise", "--supervise/--no-supervise")] = None,
+    max_crashes: Annotated[int | None, _setting("max_crashes", metavar="N")] = None,
 ) -> None:
     """Serve canisters over HTTP until SIGTERM or Ctrl-C.
 
@@ -117,26 +118,10 @@ def serve(
         browser_origins=browser_origins or None,
         allowed_hosts=allowed_hosts or None,
         confine=confine,
+        supervise=supervise,
+        max_crashes=max_crashes,
     )
 
-    if settings.confine:
-        _confine(settings.data_dir.expanduser().absolute())
+    from canister.server.process import start
 
-    from canister.server.app import run
-
-    run(settings)
-
-
-def _confine(data_dir: Path) -> None:
-    """Let the kernel refuse all writes outside the data folder; before anything starts a thread, such as numpy."""
-    from canister.confine import confine_server
-
-    temporary = data_dir / "tmp"
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold keys
-        temporary.mkdir(mode=0o700, exist_ok=True)
-    except OSError:
-        return  # the start fails at once, and says why
-    for name in ("TMPDIR", "SQLITE_TMPDIR"):
-        os.environ[name] = str(temporary)
-    confine_server([data_dir])
+    start(settings)

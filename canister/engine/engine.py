@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from canister.crash_notes import CrashNotes, ModelWatch
 from canister.engine.aside import Aside, Steps
 from canister.engine.calls import Calls
 from canister.engine.decode_thread import DecodeThread
@@ -32,8 +34,9 @@ PIECE_CHARACTERS = 4096  # of a text that is too long anyway
 class Engine:
     """A loaded model. Made by `load`, ended by `close`; everything but those two may be called at any time between."""
 
-    def __init__(self, params: LoadParams, thread: DecodeThread | None = None) -> None:
+    def __init__(self, params: LoadParams, thread: DecodeThread | None = None, watch: ModelWatch | None = None) -> None:
         self._params = params
+        self._watch = watch or CrashNotes(Path()).of_model(params.model_id)  # which notes nothing
         self._owns_thread = thread is None
         self._thread = DecodeThread(f"engine {params.name}") if thread is None else thread
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -51,12 +54,15 @@ class Engine:
     # -- on the event loop
 
     @classmethod
-    async def load(cls, params: LoadParams, thread: DecodeThread | None = None) -> Engine:
+    async def load(
+        cls, params: LoadParams, thread: DecodeThread | None = None, watch: ModelWatch | None = None
+    ) -> Engine:
         """Load a model file. ModelError, Conflict name the file or the settings and what is wrong with them.
 
         thread: where to decode, beside other engines; without one the engine has its own.
+        watch: told of each decode, in case it ends the process.
         """
-        engine = cls(params, thread)
+        engine = cls(params, thread, watch)
         loading = asyncio.get_running_loop().run_in_executor(None, load_model, params)
         try:
             engine._model = await asyncio.shield(loading)
@@ -113,7 +119,7 @@ class Engine:
         calls = self._loaded_calls()
         self._post(lambda: calls.submit(call))
         try:
-            return await asyncio.shield(call.done)
+            result = await asyncio.shield(call.done)
         except asyncio.CancelledError:
             if not call.done.done():
                 call.is_cancelled = True
@@ -122,6 +128,9 @@ class Engine:
             await until_done(call.done)  # one step at most
             call.done.exception()
             raise
+        if result.n_prompt_decoded or result.n_generated:
+            self._watch.went_well()
+        return result
 
     def forget(self, key: str) -> None:
         """Free the KV memory of a conversation, at once or when its call ends."""
@@ -188,10 +197,11 @@ class Engine:
 
     def take_turn(self) -> None:
         """Go on with loading by one decode, or do one step of the calls, or end."""
-        if self._preparing is not None:
-            self._prepare()
-        if self._calls is not None:
-            self._calls.take_turn()
+        with self._watch.decoding:
+            if self._preparing is not None:
+                self._prepare()
+            if self._calls is not None:
+                self._calls.take_turn()
         if self._is_ending and (self._calls is None or not self._calls.are_left):
             self._leave()
 

@@ -47,6 +47,7 @@ async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
     engine = await call.canister.model.load(args, stored)
     call.change(model_args=given)
     call.on_commit(lambda: call.canister.model.adopt(engine))
+    call.on_commit(call.canister.model.crashes.forget)  # whoever asks for a model wants it to be tried again
     call.on_rollback(lambda: call.canister.model.discard(engine))
     return engine
 

@@ -19,16 +19,17 @@ import gc
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import ExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from canister import confine, heartbeat, telemetry
+from canister import confine, crash_notes, data_dir, heartbeat, telemetry
 from canister.config import Settings
+from canister.data_dir import LAST_CRASH, LOCK, FolderLock
 from canister.errors import CanisterStopping, Trap
 from canister.host import Host
 from canister.server import answers, conversations, docs_page, files, health, ic_api, models, openapi, preload, rest
@@ -36,8 +37,12 @@ from canister.server.auth import Authentication
 from canister.server.bounds import Bounds
 from canister.server.browsers import Browsers
 from canister.server.encodings import Encodings
-from canister.server.listener import Server, bind
+from canister.server.listener import Server
 from canister.server.slashes import Slashes
+from canister.server.sockets import bind
+
+if TYPE_CHECKING:
+    from canister.server.process import Supervised
 
 # Calls that a drain has cut short get this long to roll back.
 ROLLBACK_SECONDS = 5.0
@@ -45,13 +50,30 @@ ROLLBACK_SECONDS = 5.0
 log = telemetry.get_logger(__name__)
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises a CanisterError whose message tells what to do when the start fails."""
+def run(settings: Settings, supervised: Supervised | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises a CanisterError whose message tells what to do when the start fails.
+
+    supervised: what a supervisor holds for this process.
+    """
     telemetry.set_up_logs(settings.log_level, settings.log_format)
-    if settings.model is not None:
+    if settings.model is not None and (supervised is None or supervised.greets):  # after a crash it is there already
         preload.check(settings.model)
-    with bind(settings.host, settings.port) as listener, asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(_serve(settings, listener))
+    folder = settings.data_dir.expanduser().absolute()
+    with ExitStack() as stack:
+        if supervised is None:
+            FolderLock(folder / LOCK).wait_for_orphan()
+            listener = stack.enter_context(bind(settings.host, settings.port))
+            lock = data_dir.take(folder)
+        else:
+            supervised.end_with_parent()
+            listener = stack.enter_context(supervised.listener)
+            lock = supervised.lock
+        stack.callback(lock.release)
+        crash = stack.enter_context(crash_notes.faults_written(folder))
+        if supervised is not None and supervised.crash is not None:
+            crash = supervised.crash
+        runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
+        runner.run(_serve(Host(settings, lock, crash), listener, supervised))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -73,11 +95,18 @@ def _tell_confinement(settings: Settings) -> None:
         log.warning("not confined: a fault could write outside the data folder", reason=state.reason)
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
-    async with running(Host(settings)) as host:
-        _tell_confinement(settings)
+def _tell_crash(host: Host, supervised: Supervised | None) -> None:
+    telemetry.note_restarts(0 if supervised is None else supervised.n_crashes)
+    if host.crash is not None:
+        log.error("the server before this one crashed", crash=host.crash, stacks=str(host.data_dir / LAST_CRASH))
+
+
+async def _serve(host: Host, listener: socket.socket, supervised: Supervised | None) -> None:
+    _tell_crash(host, supervised)
+    async with running(host):
+        _tell_confinement(host.settings)
         gc.freeze()  # what was read at the start stays: Python's collector need not look through it again and again
-        server = Server(create_app(host), host)
+        server = Server(create_app(host), host, supervised)
         await server.serve([listener])
         # What was cancelled at the end of the drain still has to roll back.
         if server.server_state.tasks:

@@ -2,58 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import shlex
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from canister.config import DEFAULT_PORT, Settings, default_data_dir
-from canister.errors import BadRequest, Conflict
 from canister.host import Host
 from canister.server.connection import Connection
+from canister.server.sockets import url_of
 
-BACKLOG = 1024
+if TYPE_CHECKING:
+    from canister.server.process import Supervised
+
 KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is closed just when it is used again
 CLOSING_SECONDS = 1  # for connections to end by themselves
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Conflict when the port is taken, BadRequest when the address cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise BadRequest(f"--host {host!r} is no address to listen on: {error.strerror}") from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        # A restarted server takes its port back while connections of the one before are still being forgotten.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise Conflict(
-                f"port {port} of {host} is in use: stop what listens there, or choose another port with --port "
-                "(0 picks a free one)"
-            ) from error
-        raise BadRequest(f"cannot listen on {host} port {port}: {error.strerror}; see --host and --port") from error
-    return listener
-
-
-def url_of(listener: socket.socket, *, for_clients: bool = False) -> str:
-    """`http://HOST:PORT` with the real port. for_clients: an address to call, where all of them are listened on."""
-    host, port = listener.getsockname()[:2]
-    if for_clients:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
@@ -63,7 +32,7 @@ class Server(uvicorn.Server):
     the time for it is over, it stops listening.
     """
 
-    def __init__(self, app: ASGIApp, host: Host) -> None:
+    def __init__(self, app: ASGIApp, host: Host, supervised: Supervised | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -79,12 +48,16 @@ class Server(uvicorn.Server):
             )
         )
         self._host = host
+        self._supervised = supervised
         self._drained_at: float | None = None  # monotonic; when the time to drain is over
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for listener in sockets or []:
-            print(greeting(listener, self._host), flush=True)
+        if self._supervised is None or self._supervised.greets:
+            for listener in sockets or []:
+                print(greeting(listener, self._host), flush=True)
+        if self._supervised is not None:
+            self._supervised.serving()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -47,6 +47,7 @@ async def _preload(host: Host, file: Path, target: str) -> None:
             if not await _is_there(host, part, name):
                 _check(await dispatch.store_stream(host.default, host.identity.principal, name, 0, _blocks(part)))
         if not host.default.model.is_loaded_from(target):
+            await host.default.model.check_crashes(target)
             await _call(host, "load_model", InputRecord(args=["--model", target]))
     except (CanisterError, Trap, OSError) as error:
         host.pending[host.default.name] = f"{file} could not be loaded: {error}"

@@ -24,7 +24,8 @@ from canister.ic import envelope
 from canister.methods.files import STREAM_BLOCK_BYTES
 from canister.records import InputRecord
 from canister.server.app import create_app, running
-from canister.server.listener import Server, bind
+from canister.server.listener import Server
+from canister.server.sockets import bind
 from tests.harness import CHAT_MODEL, Harness
 from tests.server.ic_door import Door
 from tests.traces import SECONDS, trace, until

@@ -21,8 +21,9 @@ from canister.config import Settings
 from canister.errors import BadRequest, Cancelled, Conflict
 from canister.host import Host
 from canister.server.bounds import Bounds
-from canister.server.listener import Server, bind, greeting, url_of
+from canister.server.listener import Server, greeting
 from canister.server.rest import while_connected
+from canister.server.sockets import bind, url_of
 
 pytestmark = pytest.mark.anyio
 

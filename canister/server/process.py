@@ -1,0 +1,133 @@
+"""A server process, from its start to the event loop: checked, confined, then served.
+
+`canister serve` is one itself with --no-supervise. Else it becomes a supervisor, which starts this module as its child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from canister import confine
+from canister.config import Settings, settings_from_json
+from canister.data_dir import LOCK, FolderLock
+from canister.errors import CanisterError, Trap
+from canister.server.supervisor import SERVING
+
+_PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """What a server is given by its supervisor.
+
+    greets: nobody was told yet where it listens. crash: how the server before this one crashed. n_crashes: so far.
+    """
+
+    link: socket.socket
+    listener: socket.socket
+    lock: FolderLock
+    greets: bool
+    crash: str | None
+    n_crashes: int
+
+    def serving(self) -> None:
+        """Tell the supervisor that the start is over."""
+        with contextlib.suppress(OSError):
+            self.link.sendall(SERVING)
+
+    def end_with_parent(self) -> None:
+        """End when the supervisor does, however it does: nobody would hold this server any more.
+
+        Linux ends us by itself (`confine.end_with_parent`), even where no thread of Python can run.
+        """
+        threading.Thread(target=self._wait_for_its_end, name="supervisor", daemon=True).start()
+
+    def _wait_for_its_end(self) -> None:
+        with contextlib.suppress(OSError):
+            while self.link.recv(64):
+                pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def start(settings: Settings) -> None:
+    """Serve until the end, supervised or not. CanisterErrors say why the start fails."""
+    if settings.supervise:
+        _supervise(settings)
+    _serve(settings, None)
+
+
+def _supervise(settings: Settings) -> NoReturn:
+    """Become a supervisor: another program, which has nothing in memory of what the command line needed."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    path = [str(_PACKAGE_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    command = [sys.executable, "-P", "-m", "canister.server.supervisor", settings.model_dump_json()]
+    os.execve(sys.executable, command, environment)
+
+
+def _serve(settings: Settings, supervised: Supervised | None) -> None:
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else a crash would look for a debugger before it ends
+    if settings.confine:
+        _confine(settings.data_dir.expanduser().absolute())
+
+    from canister.server.app import run
+
+    run(settings, supervised)
+
+
+def _confine(data_dir: Path) -> None:
+    """Let the kernel refuse all writes outside the data folder; before anything starts a thread, such as numpy."""
+    temporary = data_dir / "tmp"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold keys
+        temporary.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return  # the start fails at once, and says why
+    for name in ("TMPDIR", "SQLITE_TMPDIR"):
+        os.environ[name] = str(temporary)
+    confine.confine_server([data_dir])
+
+
+def _child(descriptor: int) -> None:
+    link = socket.socket(fileno=descriptor)
+    with link.makefile("rb") as lines:
+        task = json.loads(lines.readline() or b"null")
+    if task is None:
+        return  # the supervisor ended before it could say what to do
+    confine.end_with_parent(task["parent"])
+    for inherited in (descriptor, task["listener"], task["lock"]):
+        os.set_inheritable(inherited, False)
+    # We are not the terminal's foreground: under `stty tostop` a log line would stop us.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    settings = settings_from_json(task["settings"])
+    supervised = Supervised(
+        link,
+        socket.socket(fileno=task["listener"]),
+        FolderLock(settings.data_dir.expanduser().absolute() / LOCK, task["lock"]),
+        task["greets"],
+        task["crash"],
+        task["n_crashes"],
+    )
+    _serve(settings, supervised)
+
+
+def main() -> None:
+    try:
+        _child(int(sys.argv[1]))
+    except (CanisterError, Trap, OSError) as error:
+        print(f"canister: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
