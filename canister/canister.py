@@ -182,7 +182,12 @@ class Canister:
     @property
     def is_idle(self) -> bool:
         """True while no call runs, nor waits for its turn."""
-        return not (self._calls or self.admission.n_running or self.admission.n_waiting)
+        return self.n_calls == 0
+
+    @property
+    def n_calls(self) -> int:
+        """That run or wait for their turn."""
+        return max(len(self._calls), self.admission.n_running + self.admission.n_waiting)
 
     def check_available(self) -> None:
         """Raises CanisterUnavailable: its files could not be opened."""

@@ -112,6 +112,11 @@ class Host:
         """True while no call runs."""
         return all(canister.is_idle for canister in self.canisters)
 
+    @property
+    def n_calls(self) -> int:
+        """That run or wait for their turn."""
+        return sum(canister.n_calls for canister in self.canisters)
+
     def spare_cores(self) -> float:
         """That engines leave to others; infinite while they do nothing, and are not about to go on."""
         n_busy = self._decode_thread.n_busy_threads(IDLE_SECONDS)

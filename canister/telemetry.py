@@ -8,11 +8,13 @@ as in a library or a test, only warnings are shown.
 from __future__ import annotations
 
 import logging
+import logging.handlers
+import os
 import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +26,7 @@ from prometheus_client.registry import Collector
 from structlog.stdlib import BoundLogger, ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
+from canister.console_log import ConsoleRenderer, colors_wanted
 from canister.errors import CallerBusy, Cancelled, CanisterBusy
 from canister.recent_logs import RecentLogs
 
@@ -80,7 +83,8 @@ def set_up_logs(level: str, log_format: str) -> None:
     if log_format == "json" or (log_format == "auto" and not on_terminal):
         render = _AS_JSON
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=on_terminal)]
+        colors = colors_wanted(os.environ, on_terminal=on_terminal)
+        render = [structlog.processors.format_exc_info, ConsoleRenderer(colors=colors)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(render))
     RECENT.setFormatter(_formatter(_AS_JSON))
@@ -90,6 +94,27 @@ def set_up_logs(level: str, log_format: str) -> None:
     # Their news is told by our own lines: who listens where, which requests came.
     for chatty in ("uvicorn", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+
+
+@contextmanager
+def logs_held_back() -> Iterator[Callable[[], None]]:
+    """Keep log lines until what is given is called, or until the end: something else is to be read first."""
+    root = logging.getLogger()
+    handlers = root.handlers
+    held = logging.handlers.MemoryHandler(10_000, logging.CRITICAL + 1)
+    root.handlers = [held]
+
+    def release() -> None:
+        if root.handlers == [held]:
+            root.handlers = handlers
+            for record in held.buffer:
+                root.handle(record)
+            held.buffer.clear()
+
+    try:
+        yield release
+    finally:
+        release()
 
 
 # -- request ids

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import socket
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,19 @@ from canister.config import Settings
 from canister.data_dir import LAST_CRASH, LOCK, FolderLock
 from canister.errors import CanisterStopping, Trap
 from canister.host import Host
-from canister.server import answers, conversations, docs_page, files, health, ic_api, models, openapi, preload, rest
+from canister.server import (
+    answers,
+    conversations,
+    docs_page,
+    files,
+    health,
+    ic_api,
+    models,
+    notices,
+    openapi,
+    preload,
+    rest,
+)
 from canister.server.auth import Authentication
 from canister.server.bounds import Bounds
 from canister.server.browsers import Browsers
@@ -46,6 +60,12 @@ if TYPE_CHECKING:
 
 # Calls that a drain has cut short get this long to roll back.
 ROLLBACK_SECONDS = 5.0
+
+# What clients ask around a call: which canisters there are, who signs, what has become of a message.
+_LOOKS = re.compile(
+    r"/canisters|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
+    r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
+)
 
 log = telemetry.get_logger(__name__)
 
@@ -72,8 +92,11 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
         crash = stack.enter_context(crash_notes.faults_written(folder))
         if supervised is not None and supervised.crash is not None:
             crash = supervised.crash
+        # A person is told first where it listens, whatever is logged meanwhile.
+        for_person = notices.is_for_person(settings)
+        release = stack.enter_context(telemetry.logs_held_back()) if for_person else lambda: None
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
-        runner.run(_serve(Host(settings, lock, crash), listener, supervised))
+        runner.run(_serve(Host(settings, lock, crash), listener, supervised, release))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -101,16 +124,28 @@ def _tell_crash(host: Host, supervised: Supervised | None) -> None:
         log.error("the server before this one crashed", crash=host.crash, stacks=str(host.data_dir / LAST_CRASH))
 
 
-async def _serve(host: Host, listener: socket.socket, supervised: Supervised | None) -> None:
+async def _serve(
+    host: Host, listener: socket.socket, supervised: Supervised | None, release_logs: Callable[[], None]
+) -> None:
+    def begun() -> None:
+        if supervised is None or supervised.greets:
+            print(notices.greeting(listener, host), flush=True)
+            if sys.stdout.isatty():
+                print(notices.next_steps(listener, host), flush=True)
+        release_logs()
+        if supervised is not None:
+            supervised.serving()
+
     _tell_crash(host, supervised)
     async with running(host):
         _tell_confinement(host.settings)
         gc.freeze()  # what was read at the start stays: Python's collector need not look through it again and again
-        server = Server(create_app(host), host, supervised)
+        server = Server(create_app(host), host, begun)
         await server.serve([listener])
         # What was cancelled at the end of the drain still has to roll back.
         if server.server_state.tasks:
             await asyncio.wait(server.server_state.tasks, timeout=ROLLBACK_SECONDS)
+    server.stopped()
 
 
 @asynccontextmanager
@@ -193,8 +228,9 @@ class RequestLog:
                     await answers.internal_error(request_id)(scope, receive, send_noting)
             finally:
                 path: str = scope["path"]
-                # Probes come every few seconds and tell nothing.
-                write = log.debug if path in health.QUIET else log.info
+                # Probes come every few seconds and tell nothing; nor do looks at the server around a call.
+                is_look = status < 400 and _LOOKS.fullmatch(path) is not None
+                write = log.debug if path in health.QUIET or is_look else log.info
                 write(
                     "request",
                     verb=scope["method"],

@@ -1,38 +1,34 @@
-"""Where the server listens: the socket, uvicorn on it, and what is printed once it serves."""
+"""uvicorn on the listening socket, and its end: drained on a signal."""
 
 from __future__ import annotations
 
-import shlex
+import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from canister.config import DEFAULT_PORT, Settings, default_data_dir
 from canister.host import Host
 from canister.server.connection import Connection
-from canister.server.sockets import url_of
-
-if TYPE_CHECKING:
-    from canister.server.process import Supervised
+from canister.server.notices import Farewell
 
 KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is closed just when it is used again
 CLOSING_SECONDS = 1  # for connections to end by themselves
 
 
 class Server(uvicorn.Server):
-    """uvicorn that prints where it listens, and ends well on SIGTERM and SIGINT.
+    """uvicorn that says when it listens, and ends well on SIGTERM, SIGINT and SIGHUP.
 
     From then on new calls are refused while the running ones are finished (`Host.is_draining`); when they are, or
     the time for it is over, it stops listening.
     """
 
-    def __init__(self, app: ASGIApp, host: Host, supervised: Supervised | None = None) -> None:
+    def __init__(self, app: ASGIApp, host: Host, begun: Callable[[], None] = lambda: None) -> None:
+        """begun: called once it listens."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -48,25 +44,27 @@ class Server(uvicorn.Server):
             )
         )
         self._host = host
-        self._supervised = supervised
+        self._begun = begun
+        self._farewell = Farewell(host.settings)
+        self._signals: list[int] = []  # that are not told yet
         self._drained_at: float | None = None  # monotonic; when the time to drain is over
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self._supervised is None or self._supervised.greets:
-            for listener in sockets or []:
-                print(greeting(listener, self._host), flush=True)
-        if self._supervised is not None:
-            self._supervised.serving()
+        self._begun()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
+            # The terminal was closed; unless we are to outlive that, as under nohup.
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                signal.signal(signal.SIGHUP, self.handle_exit)
             yield
             # uvicorn would raise the signal once more, and the process would end as if it had been killed.
             self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: object) -> None:
+        self._signals.append(sig)  # told from the loop: a signal may come in the middle of another line
         if self._drained_at is None:
             self._drained_at = time.monotonic() + self._host.settings.drain_seconds
             self._host.is_draining = True
@@ -76,32 +74,20 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
+        while self._signals:
+            self._tell(self._signals.pop(0))
         if self._drained_at is not None:
             is_idle = not self.server_state.tasks and self._host.is_idle
             self.should_exit |= is_idle or time.monotonic() > self._drained_at
         return await super().on_tick(counter)
 
+    def _tell(self, number: int) -> None:
+        n_running = max(self._host.n_calls, len(self.server_state.tasks))
+        if self.force_exit:
+            self._farewell.cancelling(n_running)
+        else:
+            self._farewell.stopping(n_running, by_ctrl_c=number == signal.SIGINT)
 
-def greeting(listener: socket.socket, host: Host) -> str:
-    """What a person, or a script that reads the first line, is told once the server serves."""
-    url = url_of(listener, for_clients=True)
-    settings: Settings = host.settings
-    is_default = settings.port == DEFAULT_PORT and url == f"http://127.0.0.1:{DEFAULT_PORT}"
-    options = "" if is_default else f" --network {url}"
-    if host.data_dir != default_data_dir():
-        options += f" --data-dir {shlex.quote(str(host.data_dir))}"
-    name = host.default.name
-    return "\n".join(
-        [
-            f"listening on {url_of(listener)}",
-            f"  canisters       {', '.join(f'{canister.name} ({canister.id})' for canister in host.canisters)}",
-            f"  data folder     {host.data_dir}",
-            f"  controller      {host.identity.principal}, API key in {host.key_path}",
-            f"  documentation   {url}/docs",
-            "first calls:",
-            f"  curl {url}/canisters/{name}/health",
-            f'  curl -H "Authorization: Bearer $(cat {shlex.quote(str(host.key_path))})" '
-            f'-d \'{{"dir": ".", "max_entries": 0}}\' {url}/canisters/{name}/recursive_dir_content_query',
-            f"  canister call{options} {name} whoami",
-        ]
-    )
+    def stopped(self) -> None:
+        """Everything has ended in order; tell it."""
+        self._farewell.stopped()

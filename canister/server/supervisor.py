@@ -108,6 +108,8 @@ class Supervisor:
                 print(f"canister: {self._farewell()}", file=sys.stderr, flush=True)
                 return exit_code(returncode)
             if not self._rest(wakeup, pause_seconds(len(self._crashes))):
+                if sys.stderr.isatty():
+                    print("\rstopped", file=sys.stderr, flush=True)
                 return 0
 
     def _note(self, last: str) -> None:

@@ -21,7 +21,8 @@ from canister.config import Settings
 from canister.errors import BadRequest, Cancelled, Conflict
 from canister.host import Host
 from canister.server.bounds import Bounds
-from canister.server.listener import Server, greeting
+from canister.server.listener import Server
+from canister.server.notices import greeting
 from canister.server.rest import while_connected
 from canister.server.sockets import bind, url_of
 
@@ -124,7 +125,7 @@ class App:
 async def serving(app: ASGIApp, host: Host, drain_seconds: float) -> AsyncIterator[tuple[asyncio.Task[None], str]]:
     settings = Settings(data_dir=host.data_dir, drain_seconds=drain_seconds)
     like_host = cast(Any, SimpleNamespace(**vars(host)))
-    like_host.settings, like_host.default, like_host.is_idle = settings, host.default, True
+    like_host.settings, like_host.default, like_host.is_idle, like_host.n_calls = settings, host.default, True, 0
     with bind("127.0.0.1", 0) as listener:
         url = url_of(listener)
         server = Server(Bounds(app, like_host), like_host)
