@@ -67,7 +67,7 @@ def test_what_stands_in_its_way_is_told(tmp_path: Path, running_server: LocalSer
             LocalServer(tmp_path / "data", "--port", port).start()
     with pytest.raises(ServerFailed, match="is no address"):
         LocalServer(tmp_path / "data", "--host", "nowhere.invalid").start()
-    with pytest.raises(ServerFailed, match="log_level"):
+    with pytest.raises(ServerFailed, match="--log-level"):
         LocalServer(tmp_path / "data", "--log-level", "loud").start()
 
 

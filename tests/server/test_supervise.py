@@ -344,7 +344,7 @@ def test_signals_reach_the_child(tmp_path: Path) -> None:
             # What runs is finished when the terminal is closed.
             call = pool.submit(wire.run, "-p", PROMPT.format(""), "-n", "200", "--ignore-eos")
             engine = wire.http.build_request("GET", "/engine")
-            wait_for(lambda: wire.http.send(engine).json()["doing"]["running"] > 0, "no call runs")
+            wait_for(lambda: wire.http.send(engine).json()["now"]["running"] > 0, "no call runs")
             assert server.end(signal.SIGHUP) == 0
             assert call.result(SECONDS)["n_tokens_generated"] == 199
     assert not is_there(child)
