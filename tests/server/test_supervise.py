@@ -115,7 +115,11 @@ class Chats:
         self.answered = threading.Condition()
         self.last_at = 0.0
 
-    def talk(self, wire: Wire, name: str) -> None:
+    def talk(self, server: LocalServer, name: str) -> None:
+        with wire_to(server) as wire:
+            self._talk(wire, name)
+
+    def _talk(self, wire: Wire, name: str) -> None:
         cache = ("--prompt-cache", name, "--prompt-cache-all", "-sp", "--ignore-eos")
         sampling = ("--temp", "0.9", "--seed", name.rpartition("-")[2])
         known = 0  # tokens that the chat has for certain
@@ -181,7 +185,7 @@ def test_crashes_under_chats(
             work = []
             try:
                 for name in names:
-                    work.append(pool.submit(chats.talk, Wire(server.url, "llama_cpp", server.api_key), name))
+                    work.append(pool.submit(chats.talk, server, name))
                 child = first
                 for number in itertools.islice(itertools.cycle(signals), n_kills):
                     chats.wait_for_all()
