@@ -217,6 +217,16 @@ class Canister(Calls):
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
         raise not_ours(self.url, answer.http_status, answer.headers)
 
+    async def document(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+        """What REST answers below the canister's path, beside its methods, such as `props`. Raises ClientError."""
+        content = None if body is None else json.dumps(to_json(body)).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = self._raw(await self._request(verb, f"{self._path}/{quote(path)}", content=content, headers=headers))
+        if answer.is_ok and isinstance(answer.document, dict):
+            return answer.document
+        _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
+        raise ProtocolError(f"{self.url} answered something else than it should: {str(answer.document)[:200]}")
+
     async def put_file(self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0) -> Result[FileUploadRecord]:
         """Upload a file of any size as one stream; if it breaks off, the server keeps what it confirmed."""
         response = await self._request(

@@ -24,6 +24,7 @@ from canister.cli import (
     call,
     candid,
     chat,
+    chats,
     doctor,
     estimate,
     files,
@@ -78,7 +79,7 @@ app.command("id")(manage.canister_id)
 app.command()(manage.status)
 app.command()(manage.top_up)
 app.command(hidden=True)(manage.deposit_cycles)
-app.command()(chat.chat)
+app.command(cls=chat.ChatCommand)(chat.chat)
 app.command()(files.upload)
 app.command()(files.download)
 app.command()(estimate.estimate)
@@ -92,6 +93,7 @@ app.command()(ps.ps)
 app.command()(logs.logs)
 app.command()(about.key)
 app.command()(about.version)
+app.add_typer(chats.app, name="chats")
 app.add_typer(keys.api_key_app, name="api-key")
 app.add_typer(identity.app, name="identity")
 app.add_typer(manage.settings_app, name="settings")

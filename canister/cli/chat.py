@@ -1,4 +1,4 @@
-"""`canister chat`: hold a conversation with a canister, by default with one that lives only as long.
+"""`canister chat`: hold a conversation with a canister: of the server that runs, or of one that lives only as long.
 
 The answer goes to stdout, everything else to stderr, so that `canister chat "…"` can stand in a pipe.
 """
@@ -6,29 +6,39 @@ The answer goes to stdout, everything else to stderr, so that `canister chat "�
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import secrets
+import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, Connection, DataDir, connection
+from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, IdentityName, caller, url_of
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
-    from canister.cli.conversation import Conversation, Step
+    from canister.cli.talk.servers import OwnModel
+    from canister.cli.talk.session import Place, Session, Wishes
     from canister.client import Canister
+    from canister.ic_client import IcCanister
 
-MODEL_NAME = "models/model.gguf"
 TOKENS_PER_CALL = 16  # on our own server; few, so that one sees an answer come out of several calls
-LARGE_MODEL_CONTEXT_TOKENS = 4096  # a model of the user's may have room for more than this machine has memory
+NEWEST = ""  # of --resume without a name
+
+
+class ChatCommand(TyperCommand):
+    """The name after --resume may be left out, which Typer has no word for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = []
+        for i, argument in enumerate(args):
+            is_bare = argument == "--resume" and (i + 1 == len(args) or args[i + 1].startswith("-"))
+            named.append(f"--resume={NEWEST}" if is_bare else argument)
+        return super().parse_args(ctx, named)
 
 
 def chat(
@@ -42,8 +52,8 @@ def chat(
             "--network",
             "-n",
             metavar="local|URL",
-            help="A running server, whose canister has a model with ChatML turns loaded. "
-            "Without it a server is started for this conversation.",
+            help="The server to talk to. Without it: the one at `local` if it runs and has a model loaded, else one "
+            "that is started for this chat alone.",
             show_default=False,
         ),
     ] = None,
@@ -54,228 +64,241 @@ def chat(
             "-m",
             "--model",
             metavar="FILE",
-            help="GGUF for the server that is started. [default: the shipped model]",
+            help="Start a server for this chat alone, with this GGUF.",
             show_default=False,
         ),
     ] = None,
+    temporary: Annotated[
+        bool, typer.Option("--temporary", help="Start a server for this chat alone, with the shipped model.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="[NAME]",
+            help="Go on with a chat that the server keeps; without a name the last one. `canister chats list`.",
+            show_default=False,
+        ),
+    ] = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Remove the conversation from the server at its end.")
+    ] = False,
     system: Annotated[str, typer.Option(metavar="TEXT", help="System prompt.", show_default=False)] = "",
+    keep_system: Annotated[
+        bool,
+        typer.Option(
+            "--keep-system",
+            help="When the context is full, leave the oldest turns out, but for the system prompt, and go on.",
+        ),
+    ] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Send texts as they are, without a chat template: for base models.")
+    ] = False,
     temp: Annotated[
-        float, typer.Option(min=0.0, metavar="T", help="Temperature; 0 always takes the likeliest token.")
-    ] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=2, metavar="N", help="Longest answer.")] = 512,
+        float | None,
+        typer.Option(min=0.0, metavar="T", help="Temperature; 0, the default, always takes the likeliest token."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, metavar="N", help="Seed of the draws.", show_default=False)] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Longest answer. [default: 512]", show_default=False)
+    ] = None,
     calls: Annotated[bool, typer.Option("--calls", help="Show every call.")] = False,
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
+    identity: IdentityName = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Chat with a model, through run_update calls that each do a bounded piece of work.
+    """Chat with a model, on the running server or a new one.
 
-    In a conversation /new begins another one, /calls shows or hides the calls, /quit or Ctrl-D leaves, and
-    Ctrl-C stops an answer.
+    Each answer comes out of run_update calls that do a bounded piece of work. In a conversation /help lists what can
+    be typed, Ctrl-C stops an answer, and /quit or Ctrl-D leaves. A server that stays keeps the conversation under a
+    name, for --resume; a single question is kept nowhere, unless it goes on with a kept chat.
     """
-    from canister.client import Canister
+    from canister.cli.talk.choices import Choices
+    from canister.cli.talk.lines import Lines, default_history
+    from canister.cli.talk.session import Wishes
 
-    if url is not None and model is not None:
-        raise typer.BadParameter("-m is for a server that is started here; a running one has load_model")
+    is_own = model is not None or temporary
+    if is_own and (url is not None or resume is not None):
+        raise typer.BadParameter("-m and --temporary start a server; --url and --resume are for one that runs")
+    if forget and resume is not None and question is not None:
+        raise typer.BadParameter("either --forget or --resume: `canister chats rm NAME` removes a kept chat")
     if question is None and not sys.stdin.isatty():
         question = sys.stdin.read()
     if question is not None and not question.strip():
         raise typer.BadParameter("the question is empty")
+    given = {"temp": temp, "seed": seed, "max-tokens": max_tokens}
+    choices = Choices({name: value for name, value in given.items() if value is not None})
+    wishes = Wishes(system, choices, shows_calls=calls, drops_oldest=keep_system, is_raw=raw)
+    target = Target(url, canister, api_key, anonymous, identity, data_dir)
 
     _leave_in_order_when_told_to()
-    how = Manner(system, temp, max_tokens, calls)
     with asyncio.Runner() as runner, ExitStack() as stack:
-        if url is None:
-            file = _model_file(model)
-            server = stack.enter_context(_own_server(canister, how))
-            session = Session(runner, Canister(server.url, canister, server.api_key), how)
-            stack.callback(session.close)
-            session.load(file, 0 if model is None else LARGE_MODEL_CONTEXT_TOKENS)
+        opening = Opening(
+            runner,
+            stack,
+            wishes,
+            keeps=not forget and (question is None or resume is not None),
+            is_once=question is not None,
+        )
+        if is_own:
+            session = opening.own(model, canister)
         else:
-            server = connection(url or LOCAL, api_key, anonymous, data_dir)
-            session = Session(runner, Canister(server.url, canister, server.api_key), how)
-            stack.callback(session.close)
+            session = opening.running(target, must_run=resume is not None or target.is_named)
+        if resume is not None:
+            session.resume(resume)
         if question is None:
-            session.talk()
+            session.talk(Lines(default_history()))
         else:
-            session.ask(question.strip())
+            session.ask(question if raw else question.strip())
 
 
-@dataclass(slots=True)
-class Manner:
-    """How a person wants the conversation."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The server and the caller that the options name."""
 
-    system: str
-    temperature: float
-    answer_tokens: int
-    show_calls: bool
+    url: str | None
+    canister: str
+    api_key: str | None
+    anonymous: bool
+    identity: str | None
+    data_dir: Path | None
+
+    @property
+    def is_named(self) -> bool:
+        """Does anything say that a server is meant that runs already?"""
+        said = (self.url, self.api_key, self.identity, self.data_dir, os.environ.get("CANISTER_URL"))
+        return self.anonymous or any(said)
+
+    @property
+    def network(self) -> str:
+        return self.url or LOCAL
+
+    def client(self) -> Canister | IcCanister:
+        return caller(
+            self.network,
+            self.canister,
+            self.api_key,
+            self.anonymous,
+            self.data_dir,
+            identity=self.identity,
+            prefers_rest=True,
+        )()
 
 
-class Session:
-    """A person at a terminal, or a pipe, and the conversation that they are in."""
+class Opening:
+    """Finds or starts the server and opens a session there, which `stack` closes. keeps: under a name, if possible."""
 
-    def __init__(self, runner: asyncio.Runner, client: Canister, how: Manner) -> None:
+    def __init__(self, runner: asyncio.Runner, stack: ExitStack, wishes: Wishes, *, keeps: bool, is_once: bool) -> None:
         self._runner = runner
-        self._client = client
-        self._how = how
-        self._conversation: Conversation | None = None
+        self._stack = stack
+        self._wishes = wishes
+        self._keeps = keeps
+        self._is_once = is_once
 
-    def load(self, model: Path, context_tokens: int) -> None:
-        """Put a model into an empty canister, as anybody would."""
-        self._runner.run(self._load(model, context_tokens))
-
-    def ask(self, question: str) -> None:
-        """One question, one answer."""
-        self._runner.run(self._ask(question))
-
-    def talk(self) -> None:
-        """Question and answer, until the person leaves."""
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  gives input() line editing and a history
-        print("/new, /calls, /quit; Ctrl-C stops an answer", file=sys.stderr)
-        while True:
-            try:
-                line = input("> ").strip()
-            except EOFError:
-                print()
-                return
-            except KeyboardInterrupt:
-                print("\n/quit or Ctrl-D leaves", file=sys.stderr)
-                continue
-            if line == "/quit":
-                return
-            if line == "/calls":
-                self._how.show_calls = not self._how.show_calls
-            elif line == "/new":
-                self._runner.run(self._forget())
-            elif line.startswith("/"):
-                print(f"{line.split()[0]} is not known: /new, /calls, /quit", file=sys.stderr)
-            elif line:
-                self._answer(line)
-
-    def close(self) -> None:
-        """Leave nothing behind on the server."""
-        self._runner.run(self._close())
-
-    def _answer(self, question: str) -> None:
+    def running(self, target: Target, *, must_run: bool) -> Session:
+        """A session on the server that runs; unless it must run, on one of our own where none can be used."""
+        from canister.cli.talk.servers import look
         from canister.client import ClientError
+
+        url = url_of(target.network)
+        if must_run:
+            return self._session(target.client(), url, says=not (self._is_once and target.url))
+        found = look(url, target.canister)
+        if found is None:
+            return self.own(None, target.canister)
+        if found.model is None:
+            missing = "has no model loaded" if found.has_canister else f"has no canister {target.canister}"
+            return self.own(None, target.canister, f"the server at {url} {missing}; ")
+        try:
+            return self._session(target.client(), url, says=True)
+        except ClientError as error:
+            return self.own(None, target.canister, f"the server at {url} cannot be used: {error}; ")
+
+    def own(self, file: Path | None, canister: str, why: str = "") -> Session:
+        """A session on a server of its own, which goes with it."""
+        from canister.cli.talk.servers import own_model, own_server
+        from canister.client import Canister
+
+        model = own_model(file)
+        server = self._stack.enter_context(own_server(canister, model, why))
+        client = Canister(server.url, canister, server.api_key)
+        self._keeps = False
+        if self._wishes.shows_calls:
+            from canister.cli.talk import view
+
+            view.note(f"listening on {server.url}, all is gone at the end")
+        try:
+            self._runner.run(_load(client, model, shows_calls=self._wishes.shows_calls))
+        except BaseException:
+            self._runner.run(client.close())
+            raise
+        return self._session(client, server.url, says=False)
+
+    def _session(self, client: Canister | IcCanister, url: str, *, says: bool) -> Session:
+        from canister.cli.talk.session import Session
 
         try:
-            self.ask(question)
-        except KeyboardInterrupt:
-            print("\n(stopped)", file=sys.stderr)
-        except ClientError as error:
-            print(f"\ncanister: {error}", file=sys.stderr)
+            place = self._runner.run(_meet(client, url, self._wishes, keeps=self._keeps, says=says))
+        except BaseException:
+            self._runner.run(client.close())
+            raise
+        session = Session(self._runner, place, self._wishes)
+        self._stack.callback(lambda: self._runner.run(client.close()))
+        self._stack.callback(session.close)
+        return session
 
-    async def _load(self, model: Path, context_tokens: int) -> None:
-        from canister import transfer
-        from canister.records import InputRecord, MaxTokensRecord
 
-        done = await transfer.upload(self._client, model, MODEL_NAME)
-        self._note("file_upload_chunk", f"{MODEL_NAME}: {done.filesize} bytes, sha256 {done.sha256}")
-        args = ["--model", MODEL_NAME, "--ctx-size", str(context_tokens)]
-        loaded = await self._client.call("load_model", InputRecord(args=args))
-        self._note("load_model", loaded.value.output)
-        limit = MaxTokensRecord(max_tokens_update=TOKENS_PER_CALL, max_tokens_query=TOKENS_PER_CALL)
-        await self._client.call("set_max_tokens", limit)
-        self._note("set_max_tokens", f"{TOKENS_PER_CALL} tokens a call")
+async def _meet(client: Canister | IcCanister, url: str, wishes: Wishes, *, keeps: bool, says: bool) -> Place:
+    """What is to be known of the model before the first question, told to the person as far as it matters to them."""
+    from canister.cli.hints import told_who
+    from canister.cli.talk import view
+    from canister.cli.talk.named import NamedChats
+    from canister.cli.talk.prompts import ChatMl, Raw, Templated
+    from canister.cli.talk.session import Place
+    from canister.client import Canister
+    from canister.rest_records import Props
 
-    async def _ask(self, question: str) -> None:
-        conversation = self._conversation or await self._begin()
-        text = ""
-        if self._how.show_calls:
-            print(TABLE_HEAD, file=sys.stderr)
-        async with contextlib.aclosing(conversation.ask(question)) as steps:
-            number = 0
-            async for step in steps:
-                number += 1
-                if self._how.show_calls:
-                    print(_table_row(number, step), file=sys.stderr, flush=True)
-                else:
-                    print(step.text if text else step.text.lstrip(), end="", flush=True)
-                text += step.text
-        print(text.strip() if self._how.show_calls else "", flush=True)
-
-    async def _begin(self) -> Conversation:
-        from canister.cli.conversation import Conversation
-
-        conversation = Conversation(
-            self._client,
-            f"chat-{secrets.token_hex(8)}",
-            system=self._how.system,
-            flags=("--temp", f"{self._how.temperature:g}"),
-            answer_tokens=self._how.answer_tokens,
+    if not isinstance(client, Canister):
+        if says:
+            view.say(f"talking to canister {client.name} at {url}")
+        if not wishes.is_raw:
+            view.say("who signs cannot ask for the model's chat template: ChatML is used (--raw: plain text)")
+        return Place(client, Raw() if wishes.is_raw else ChatMl())
+    async with told_who(client, client.name):
+        props = Props.model_validate(await client.document("GET", "props"))
+    n_ctx = props.default_generation_settings.n_ctx
+    if says:
+        view.say(
+            f"talking to {props.model_path} ({props.description}, {n_ctx:,} tokens of context) in canister "
+            f"{client.name} at {url}"
         )
-        self._note("new_chat", (await conversation.open()).output)
-        self._conversation = conversation
-        return conversation
-
-    async def _forget(self) -> None:
-        if self._conversation is not None:
-            conversation, self._conversation = self._conversation, None
-            await conversation.close()
-
-    async def _close(self) -> None:
-        from canister.client import ClientError
-
-        # The cleanup timer of the canister removes what cannot be removed now.
-        with contextlib.suppress(ClientError):
-            await self._forget()
-        await self._client.close()
-
-    def _note(self, method: str, text: str) -> None:
-        if self._how.show_calls:
-            print(f"{method:<18} {text}", file=sys.stderr, flush=True)
+    if not wishes.is_raw and props.chat_template_source == "chatml":
+        view.say("the model has no chat template, but the tokens of ChatML: these are used (--raw: plain text)")
+    if not wishes.is_raw and props.chat_template_source == "none":
+        view.say("the model has no chat template: texts go to it as they are, as with --raw")
+        wishes.is_raw = True
+    prompts = Raw() if wishes.is_raw else Templated(client)
+    return Place(client, prompts, n_ctx, NamedChats(client) if keeps else None)
 
 
-TABLE_HEAD = "run_update  cached  ingested  remaining  generated        ms  instructions  text"
+async def _load(client: Canister, model: OwnModel, *, shows_calls: bool) -> None:
+    """Put a model into an empty canister, as anybody would."""
+    from canister import transfer
+    from canister.cli.talk import view
+    from canister.records import InputRecord, MaxTokensRecord
 
+    def note(method: str, text: str) -> None:
+        if shows_calls:
+            view.note(f"{method:<18} {text}")
 
-def _table_row(number: int, step: Step) -> str:
-    """A call as a line; – for what the server does not tell."""
-    counts = step.record
-    cells = (
-        f"call {number:<5}",
-        f"{_known(counts.n_prompt_tokens_cached):>6}",
-        f"{_known(counts.n_prompt_tokens_decoded):>8}",
-        f"{_known(counts.n_prompt_tokens_remaining):>9}",
-        f"{_known(counts.n_tokens_generated):>9}",
-        f"{step.milliseconds:>8.1f}",
-        f"{_known(step.instructions):>12}",
-        repr(step.text) if step.text else "",
-    )
-    return "  ".join(cells).rstrip()
-
-
-def _known(count: int | None) -> str:
-    return "–" if count is None else f"{count:,}"
-
-
-def _model_file(model: Path | None) -> Path:
-    from canister.shipped import SHIPPED_MODEL, shipped_model
-
-    if model is not None:
-        if not model.is_file():
-            raise typer.BadParameter(f"-m {model} is not a file")
-        return model
-    shipped = shipped_model()
-    if shipped is None:
-        raise typer.BadParameter(f"{SHIPPED_MODEL} is not in this installation; give a GGUF with -m FILE")
-    return shipped
-
-
-@contextmanager
-def _own_server(canister: str, how: Manner) -> Iterator[Connection]:
-    """A server on a temporary data folder, both gone at the end."""
-    from canister.cli.local import LocalServer
-
-    with (
-        tempfile.TemporaryDirectory(prefix="canister-chat-") as folder,
-        LocalServer(Path(folder), "--canister", canister, "--slots", "1") as server,
-    ):
-        if how.show_calls:
-            print(f"listening on {server.url}, data in {folder} until the end", file=sys.stderr, flush=True)
-        yield Connection(server.url, server.api_key)
+    name = f"models/{model.file.name}"
+    done = await transfer.upload(client, model.file, name)
+    note("file_upload_chunk", f"{name}: {done.filesize} bytes, sha256 {done.sha256}")
+    loaded = await client.load_model(InputRecord(args=["--model", name, "--ctx-size", str(model.n_ctx)]))
+    note("load_model", loaded.value.output)
+    await client.set_max_tokens(MaxTokensRecord(max_tokens_update=TOKENS_PER_CALL, max_tokens_query=TOKENS_PER_CALL))
+    note("set_max_tokens", f"{TOKENS_PER_CALL} tokens a call")
 
 
 def _leave_in_order_when_told_to() -> None:

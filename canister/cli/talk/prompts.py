@@ -1,0 +1,36 @@
+"""How what was said becomes the text that a model goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from canister.cli.conversation import Message, Prompt
+from canister.client import Canister
+from canister.rest_records import ApplyTemplateOutput
+
+
+class Templated:
+    """The server applies the model's own chat template."""
+
+    def __init__(self, canister: Canister) -> None:
+        self._canister = canister
+
+    async def of(self, messages: Sequence[Message]) -> Prompt:
+        answer = await self._canister.document("POST", "apply-template", {"messages": [*map(dict, messages)]})
+        made = ApplyTemplateOutput.model_validate(answer)
+        return Prompt(made.prompt, made.n_tokens)
+
+
+class ChatMl:
+    """Turns as the shipped model and Qwen know them, where nobody can be asked for the template."""
+
+    async def of(self, messages: Sequence[Message]) -> Prompt:
+        turns = (f"<|im_start|>{said['role']}\n{said['content']}<|im_end|>\n" for said in messages)
+        return Prompt(f"{''.join(turns)}<|im_start|>assistant\n")
+
+
+class Raw:
+    """One text after the other, as they are: for models that only continue texts."""
+
+    async def of(self, messages: Sequence[Message]) -> Prompt:
+        return Prompt("".join(str(said["content"]) for said in messages))

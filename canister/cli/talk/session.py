@@ -1,0 +1,290 @@
+"""A person at a terminal, or a pipe, and the conversation that they are in.
+
+The answer goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from canister.cli.conversation import ASSISTANT, SYSTEM, USER, Conversation, Manner
+from canister.cli.talk import view
+from canister.cli.talk.choices import Choices, NoChoice
+from canister.cli.talk.commands import Kind, help_text, meant
+from canister.cli.talk.named import NamedChats, cache_of
+from canister.client import ClientError
+
+if TYPE_CHECKING:
+    from canister.calls import Calls
+    from canister.cli.conversation import Message, Prompts
+    from canister.cli.talk.lines import Lines
+
+SHOWN_AGAIN_CHARACTERS = 500  # of each message, of a conversation that is taken up
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a conversation is held. n_ctx: tokens of the context, if known. named: where it is kept, if it is."""
+
+    canister: Calls
+    prompts: Prompts
+    n_ctx: int | None = None
+    named: NamedChats | None = None
+
+
+@dataclass(slots=True)
+class Wishes:
+    """How a person wants the conversation. is_raw: texts go to the model as they are."""
+
+    system: str = ""
+    choices: Choices = field(default_factory=Choices)
+    shows_calls: bool = False
+    drops_oldest: bool = False
+    is_raw: bool = False
+
+
+class Session:
+    """Whoever has one closes it."""
+
+    def __init__(self, runner: asyncio.Runner, place: Place, wishes: Wishes) -> None:
+        self._runner = runner
+        self._place = place
+        self._wishes = wishes
+        self._conversation: Conversation | None = None
+        self._name: str | None = None  # of the conversation, where it is kept
+
+    def resume(self, name: str) -> None:
+        """Take up a kept chat; "" for the one written last. Raises ClientError."""
+        self._runner.run(self._resume(name))
+
+    def ask(self, question: str) -> None:
+        """One question, one answer."""
+        self._runner.run(self._ask(question))
+
+    def talk(self, lines: Lines) -> None:
+        """Question and answer, until the person leaves."""
+        view.say("/help lists what can be typed; Ctrl-C stops an answer, Ctrl-D leaves")
+        if self._conversation is not None:
+            self._show_last_turn(self._conversation)
+        while True:
+            try:
+                typed = meant(lines.next())
+            except EOFError:
+                print()
+                return
+            except KeyboardInterrupt:
+                view.say("\n/quit or Ctrl-D leaves")
+                continue
+            if typed.problem:
+                view.say(typed.problem)
+            elif typed.command is None:
+                if typed.text:
+                    self._guarded(partial(self._ask_and_count, typed.text))
+            elif typed.command.kind == "quit":
+                return
+            else:
+                self._guarded(partial(self._do, typed.command.kind, typed.text))
+
+    def close(self) -> None:
+        """Leave nothing behind on the server but what is kept."""
+        self._runner.run(self._close())
+
+    # -- what can be typed
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except KeyboardInterrupt:
+            view.say("\n(stopped)")
+        except ClientError as error:
+            way_out = "; /new begins another conversation, --keep-system leaves the oldest turns out"
+            view.say(f"canister: {error}{way_out if getattr(error, 'has_past', False) else ''}")
+
+    def _ask_and_count(self, question: str) -> None:
+        left_out = 0 if self._conversation is None else self._conversation.n_left_out
+        self.ask(question)
+        if self._conversation is None:
+            return
+        more = self._conversation.n_left_out - left_out
+        if more:
+            view.say(f"(the {more} oldest messages were left out to make room)")
+        view.say(view.context_line(self._conversation))
+
+    def _do(self, kind: Kind, text: str) -> None:
+        match kind:
+            case "help":
+                view.say(help_text())
+            case "new":
+                self._runner.run(self._leave())
+                view.say("a new conversation begins")
+            case "forget":
+                self._runner.run(self._forget())
+                view.say("forgotten; a new conversation begins")
+            case "calls":
+                self._wishes.shows_calls = not self._wishes.shows_calls
+                view.say(f"calls are {'shown' if self._wishes.shows_calls else 'hidden'}")
+            case "context":
+                conversation = self._conversation
+                view.say("(nothing was said yet)" if conversation is None else view.context_line(conversation))
+            case "system":
+                self._set_system(text)
+            case "set":
+                self._set(text)
+            case _:
+                raise AssertionError(kind)
+
+    def _set_system(self, text: str) -> None:
+        if not text:
+            view.say(self._wishes.system or "(no system prompt)")
+            return
+        self._wishes.system = text
+        if self._conversation is not None:
+            said = [message for message in self._conversation.messages if message["role"] != SYSTEM]
+            self._conversation.messages = [{"role": SYSTEM, "content": text}, *said]
+        view.say("the system prompt is set")
+
+    def _set(self, text: str) -> None:
+        name, _, value = text.partition(" ")
+        if not name:
+            view.say(self._wishes.choices.told())
+            return
+        try:
+            self._wishes.choices.set(name, value.strip())
+        except NoChoice as error:
+            view.say(str(error))
+            return
+        if self._conversation is not None:
+            self._conversation.manner = self._manner()
+        view.say(f"{name} is {value.strip()}")
+
+    # -- the conversation
+
+    async def _ask(self, question: str) -> None:
+        conversation = self._conversation or await self._begin(question)
+        text = ""
+        shows_calls = self._wishes.shows_calls
+        if shows_calls:
+            view.note(view.TABLE_HEAD)
+        try:
+            async with contextlib.aclosing(conversation.ask(question)) as steps:
+                number = 0
+                async for step in steps:
+                    number += 1
+                    if shows_calls:
+                        view.note(view.table_row(number, step))
+                    else:
+                        print(step.text if text or self._wishes.is_raw else step.text.lstrip(), end="", flush=True)
+                    text += step.text
+            print(text.strip() if shows_calls else "", flush=True)
+        except ClientError:
+            if text and not shows_calls:
+                print(flush=True)
+            raise
+        finally:
+            if _is_spoken(conversation):
+                await self._keep(conversation)
+            else:  # the next question begins, and names, the conversation
+                with contextlib.suppress(ClientError):
+                    await self._leave()
+
+    async def _begin(self, question: str) -> Conversation:
+        named = self._place.named
+        self._name = None if named is None else await named.new_name(question)
+        cache = f"chat-{secrets.token_hex(8)}" if self._name is None else cache_of(self._name)
+        conversation = self._new_conversation(cache)
+        if self._wishes.system:
+            conversation.messages = [{"role": SYSTEM, "content": self._wishes.system}]
+        opened = await conversation.open()
+        if self._wishes.shows_calls:
+            view.note(f"{'new_chat':<18} {opened.output}")
+        self._conversation = conversation
+        return conversation
+
+    def _new_conversation(self, cache: str) -> Conversation:
+        place = self._place
+        return Conversation(place.canister, cache, place.prompts, self._manner(), place.n_ctx)
+
+    def _manner(self) -> Manner:
+        choices = self._wishes.choices
+        return Manner(choices.flags(), choices.answer_tokens, self._wishes.drops_oldest)
+
+    async def _resume(self, name: str) -> None:
+        named = self._place.named
+        assert named is not None
+        if not name:
+            chats = await named.list()
+            if not chats:
+                raise ClientError("no chat is kept here yet")
+            name = chats[0].name
+        kept = await named.get(name)
+        self._name = name
+        self._wishes.choices.take(kept.settings)
+        conversation = self._conversation = self._new_conversation(cache_of(name))
+        conversation.messages = [message.model_dump(exclude_unset=True) for message in kept.messages]
+        left_out = kept.settings.get("left-out")
+        conversation.n_left_out = left_out if isinstance(left_out, int) else 0
+        if self._wishes.system:
+            self._set_system(self._wishes.system)
+        else:
+            said = (str(said["content"]) for said in conversation.messages if said["role"] == SYSTEM)
+            self._wishes.system = next(said, "")
+        view.say(f"going on with {name}, {len(conversation.messages)} messages")
+
+    def _show_last_turn(self, conversation: Conversation) -> None:
+        for message in conversation.messages[-2:]:
+            if message["role"] in (USER, ASSISTANT):
+                view.say(f"{'> ' if message['role'] == USER else ''}{_shortened(message)}")
+
+    async def _keep(self, conversation: Conversation) -> None:
+        """After a question, whatever became of it; a server that is away now is told after the next one."""
+        named, name = self._place.named, self._name
+        if named is None or name is None:
+            return
+        settings: dict[str, object] = {**self._wishes.choices.chosen}
+        if conversation.n_left_out:
+            settings["left-out"] = conversation.n_left_out
+        try:
+            await named.put(name, conversation.messages, settings)
+        except ClientError as error:
+            view.say(f"canister: this turn could not be kept: {error}")
+
+    async def _leave(self) -> None:
+        """End the conversation; it stays where it is kept."""
+        conversation, self._conversation = self._conversation, None
+        name, self._name = self._name, None
+        if conversation is None:
+            return
+        if name is not None and _is_spoken(conversation):
+            view.say(f"kept as {name}: canister chat --resume {name}")
+        else:
+            await conversation.close()
+
+    async def _forget(self) -> None:
+        conversation, self._conversation = self._conversation, None
+        name, self._name = self._name, None
+        if conversation is None:
+            return
+        if name is not None and self._place.named is not None and _is_spoken(conversation):
+            await self._place.named.remove(name)
+        else:
+            await conversation.close()
+
+    async def _close(self) -> None:
+        # The cleanup timer of the canister removes what cannot be removed now.
+        with contextlib.suppress(ClientError):
+            await self._leave()
+
+
+def _is_spoken(conversation: Conversation) -> bool:
+    return any(message["role"] != SYSTEM for message in conversation.messages)
+
+
+def _shortened(message: Message) -> str:
+    text = str(message["content"]).strip()
+    return text if len(text) <= SHOWN_AGAIN_CHARACTERS else f"{text[:SHOWN_AGAIN_CHARACTERS]} …"
