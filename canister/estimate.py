@@ -117,8 +117,9 @@ def estimate_call(
     room = model.context.n_ctx - prompt_tokens
     if not 0 <= cached_tokens <= prompt_tokens or generate < 0 or (saves or 0) < 0:
         raise BadRequest(
-            f"{cached_tokens} cached of {prompt_tokens} prompt tokens, {generate} generated and {saves} saves make "
-            "no sense: cached tokens are part of the prompt, and no count is negative."
+            f"{cached_tokens} cached of {prompt_tokens} prompt tokens, {generate} generated"
+            f"{'' if saves is None else f', {saves} saves'} make no "
+            "sense: cached tokens are part of the prompt, and no count is negative."
         )
     if generate > room:
         raise BadRequest(

@@ -104,10 +104,12 @@ async def upload(
     expected_sha256: str | None = None,
     progress: Progress | None = None,
     retries: Retries | None = None,
+    replaces: Callable[[FileDetailsRecord], Awaitable[None]] | None = None,
 ) -> Transferred:
     """Put a local file into the canister's stable memory.
 
-    expected_sha256: checked against the local file before anything is sent.
+    expected_sha256: checked against the local file before anything is sent. replaces: told of another file of this
+    name, before its first byte goes.
     Raises TransferError, ClientError, OSError.
     """
     retries = retries or Retries()
@@ -118,7 +120,10 @@ async def upload(
             raise TransferError(
                 f"{source} has the SHA-256 {sha256}, not {expected_sha256}: nothing was uploaded. Fetch the file again."
             )
-        start = await retries.run(partial(_confirmed, canister, file, filesize, name, kind), is_first=True)
+        before = await retries.run(partial(_details, canister, name, kind), is_first=True)
+        start = await _n_confirmed(before, file, filesize)
+        if replaces is not None and before is not None and before.filesize and start == 0:
+            await replaces(before)
         if progress is not None:
             progress(start, filesize)
         if start == filesize > 0:
@@ -233,9 +238,8 @@ async def _fetch(
             raise TransferError(f"The canister sent nothing at {offset} of {size} bytes of '{name}'.")
 
 
-async def _confirmed(canister: Calls, file: BinaryIO, filesize: int, name: str, kind: Kind) -> int:
-    """How many bytes of the local file the canister has already, from its beginning."""
-    details = await _details(canister, name, kind)
+async def _n_confirmed(details: FileDetailsRecord | None, file: BinaryIO, filesize: int) -> int:
+    """How many bytes of the local file the canister has already, from its beginning. details: of what it has."""
     if details is None or details.filesize > filesize:
         return 0
     prefix = await asyncio.to_thread(_sha256, file, details.filesize)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -40,35 +39,11 @@ from canister.cli import (
     ps,
     serve,
 )
+from canister.cli.app import READER_LEFT, App, Group
 
-READER_LEFT = 141  # as a shell tells of a command that SIGPIPE ended
-
-
-class CommandLine(TyperGroup):
-    """Ends as `head` wants it when the reader of the output has left; typer would end with 1 as after an error."""
-
-    def make_context(self, *args: Any, **named: Any) -> Any:
-        with _until_the_reader_leaves():
-            return super().make_context(*args, **named)
-
-    def invoke(self, ctx: Any) -> Any:
-        with _until_the_reader_leaves():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _until_the_reader_leaves() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise SystemExit(READER_LEFT) from None
-
-
-app = typer.Typer(
-    cls=CommandLine,
+app = App(
+    cls=Group,
     help="A server that behaves as an Internet Computer canister running llama.cpp.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

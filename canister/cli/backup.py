@@ -21,9 +21,10 @@ def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="The tar file to write.", show_default=False)],
     data_dir: Folder = None,
 ) -> None:
-    """Copy all that a server holds into one file, also while it runs.
+    """Copy all that a server holds into one file.
 
-    The file has the server's keys in it, and the hashes of its API keys: keep it where nobody else can read it.
+    Also while it runs. The file has the server's keys in it, and the hashes of its API keys: keep it where nobody else
+    can read it.
     """
     from canister.backup import back_up
     from canister.cli.settings import data_folder
@@ -35,7 +36,10 @@ def restore(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A file of canister backup.", show_default=False)],
     data_dir: Folder = None,
 ) -> None:
-    """Make a data folder from a backup, which is checked first; a folder that holds something is left alone."""
+    """Make a data folder from a backup.
+
+    The backup is checked first; a folder that holds something is left alone.
+    """
     from canister.backup import restore as restore_backup
     from canister.cli.settings import data_folder
 

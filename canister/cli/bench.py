@@ -41,7 +41,7 @@ def bench(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="GGUF for a server that is started here, which also shows what a restart costs. "
             "Without it, the model loaded in --canister.",
             show_default=False,
@@ -61,9 +61,10 @@ def bench(
     root_key: RootKey = None,
     as_json: Json = False,
 ) -> None:
-    """Measure tokens per second, in one call and cut into calls, and what a call costs beside its tokens.
+    """Measure tokens per second, in one call and cut into calls.
 
-    As one client over HTTP sees it; so other callers should be quiet meanwhile. The caller may set_max_tokens.
+    And what a call costs beside its tokens. As one client over HTTP sees it; so other callers should be quiet
+    meanwhile. The caller may set_max_tokens.
 
     Example: canister bench model.gguf
     """
@@ -130,11 +131,14 @@ def _show(speed: Speed, work: Workload) -> None:
         (f"prompt of {speed.n_prompt} tokens", f"{speed.ingested:,.1f} tok/s"),
         (f"{work.answer} tokens in one call", f"{speed.uninterrupted:,.1f} tok/s"),
         (f"{work.answer} tokens, {work.per_call} per call", f"{speed.in_calls:,.1f} tok/s"),
-        ("  the second as part of the first", f"{speed.ratio:.3f}"),
+        ("  speed in calls / speed in one call", f"{speed.ratio:.3f} *"),
         (f"a call of {work.per_call} tokens", f"{speed.call_ms:,.1f} ms"),
-        ("  of that, for being a call", f"{speed.overhead_ms:,.1f} ms"),
+        ("  what each further call adds", f"{speed.overhead_ms:,.1f} ms *"),
     ]
     if speed.restore_ms is not None:
         lines.append(("taking the chat up after a restart", f"{speed.restore_ms:,.1f} ms"))
     for what, figure in lines:
-        print(f"{what:<40}{figure:>16}")
+        number, star, _ = figure.partition(" *")
+        print(f"{what:<40}{number:>16}{star}".rstrip())
+    print(f"\nAll are medians of {work.rounds}. *: of what the two ways took one after the other, round by round;")
+    print("it need not be the quotient or the difference of the two medians above.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def candid() -> None:
-    """Print the interface of the canisters as a Candid file (.did)."""
+    """Print the interface as a Candid file (.did)."""
     from canister import wire
     from canister.ic.did import render
     from canister.interface import METHODS

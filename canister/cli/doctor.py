@@ -16,10 +16,10 @@ def doctor(
     ] = None,
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")] = False,
 ) -> None:
-    """Check a data folder, also while its server runs: databases, files, prompt caches, models, keys.
+    """Check a data folder, also while its server runs.
 
-    Exit code 0: no problem is left. What --repair takes out of the way is moved to quarantine/, never deleted; no
-    server may run meanwhile.
+    Databases, files, prompt caches, models, keys. Exit code 0: no problem is left. What --repair takes out of the way
+    is moved to quarantine/, never deleted; no server may run meanwhile.
     """
     from canister import confine
     from canister.cli.settings import data_folder

@@ -102,7 +102,7 @@ def estimate(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...",
+            metavar="FILE",
             help="One GGUF or more; their weights are not read. Without any, the model loaded in --canister.",
             show_default=False,
         ),
@@ -168,10 +168,11 @@ def estimate(
     identity: IdentityName = None,
     root_key: RootKey = None,
 ) -> None:
-    """Tell what a call would cost on the Internet Computer, or with --answer-tokens a conversation.
+    """Tell what a call or a conversation would cost on the IC.
 
-    Several files, or --ctx-sizes, give a table. With files nothing is run and no server is needed; without, a canister
-    tells what its next call and the conversation from there on will cost.
+    A call, or with --answer-tokens a conversation, on the Internet Computer. Several files, or --ctx-sizes, give a
+    table. With files nothing is run and no server is needed; without, a canister tells what its next call and the
+    conversation from there on will cost.
 
     Example: canister estimate model.gguf --args '-c 4096 -ctk q8_0' --prompt-tokens 100 --answer-tokens 400
 
@@ -180,7 +181,9 @@ def estimate(
     if not files:
         from canister.cli.estimate_loaded import show_loaded
 
-        read_flags(args)
+        given = read_flags(args)
+        if not (prompt or given.prompt or given.prompt_cache):
+            raise typer.BadParameter("give --prompt TEXT for the model loaded in --canister, or a FILE")
         connected = caller(
             network, canister, api_key, anonymous, data_dir, identity=identity, prefers_rest=True, root_key=root_key
         )
@@ -188,6 +191,10 @@ def estimate(
         return
     from canister.cli import estimate_view as view
 
+    if prompt:
+        raise typer.BadParameter(
+            "--prompt is for the model loaded in --canister; with a FILE give the length of the prompt: --prompt-tokens"
+        )
     flags = read_flags(args)
     terms = Terms(read_limit(instruction_limit), nodes, request_bytes, flags.sampling.repeat_penalty != 1.0)
     question: Question

@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from canister import fees
+from canister.cli import tables
 from canister.cli.estimate import Found, OneCall, Question, Terms
 from canister.estimate import CallEstimate, ConversationEstimate
 
@@ -87,14 +87,17 @@ def show(found: Found, question: Question, terms: Terms) -> None:
 def show_table(found: Sequence[Found]) -> None:
     """A row for each answer."""
     talks = [one for one in found if isinstance(one.estimate, ConversationEstimate)]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model")
-    heads = ("tokens/call", "at the end", "calls") if talks else ("most tokens", "fits")
-    for head in ("context", *heads, "10⁹ instructions", "10⁹ cycles", "XDR", "USD", "seconds"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for one in found:
-        table.add_row(Text(one.model), f"{one.context.n_ctx:,}", *_cells(one.estimate))
-    _print(table)
+    counts = ("tokens/call", "at the end", "calls") if talks else ("most tokens", "fits")
+    head = ("model", "context", *counts, "10⁹ instructions", "10⁹ cycles", "XDR", "USD", "seconds")
+    rows = [(one.model, f"{one.context.n_ctx:,}", *_cells(one.estimate)) for one in found]
+    n_columns = len(head)
+    tables.show(
+        head,
+        [(*row, *[""] * (n_columns - len(row))) for row in rows],
+        shorten=0,
+        right=range(1, n_columns),
+        leave_out=[head.index(name) for name in ("seconds", "XDR", "10⁹ instructions")],
+    )
     problems = [f"{one.model}, context {one.context.n_ctx:,}: {one.problem}" for one in found if one.problem]
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -24,6 +24,7 @@ from canister.cli.options import (
     Rest,
     RootKey,
     caller,
+    connection,
 )
 from canister.config import DEFAULT_CANISTER
 
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from canister.client import ClientError
+    from canister.records import FileDetailsRecord
     from canister.transfer import Kind, Transferred
 
 DEFAULT_MODEL_NAME = "models/model.gguf"
+GGUF = b"GGUF"
+LOADED = ". It is the loaded model: chats go on with what is loaded until load_model, or a restart, takes the new file"
 N_PLAIN_LINES = 10  # progress of a whole file, where no bar can be drawn
 
 
@@ -100,6 +104,8 @@ def upload(
     if not local_filename.is_file():
         raise typer.BadParameter(f"{local_filename} is not a file")
     name = canister_filename or (DEFAULT_MODEL_NAME if filetype is FileType.gguf else local_filename.name)
+    if filetype is FileType.gguf and (canister_filename is None or name.endswith(".gguf")):
+        _check_gguf(local_filename, name)
     connected = caller(
         network,
         canister_id or canister,
@@ -123,7 +129,17 @@ def upload(
                     expected_sha256=hf_sha256,
                     progress=report.advance,
                     retries=transfer.Retries(on_retry=report.retry),
+                    replaces=replaced,
                 )
+
+    async def replaced(before: FileDetailsRecord) -> None:
+        target = canister_id or canister
+        is_loaded = await _loaded_file(network, api_key, anonymous, data_dir, target) == name
+        print(
+            f"{name} is in the canister already, another file of {before.filesize} bytes, sha256 {before.filesha256}; "
+            f"it is replaced{LOADED if is_loaded else ''}",
+            file=sys.stderr,
+        )
 
     done = asyncio.run(run())
     print(f"uploaded {name}: {done.filesize} bytes{_resumed(done)}, sha256 {done.sha256}")
@@ -181,6 +197,33 @@ def download(
 
     done = asyncio.run(run())
     print(f"downloaded {target}: {done.filesize} bytes{_resumed(done)}, sha256 {done.sha256}")
+
+
+def _check_gguf(file: Path, name: str) -> None:
+    """Refuse what is no model in the place of one."""
+    with file.open("rb") as opened:
+        head = opened.read(len(GGUF))
+    if head != GGUF:
+        raise typer.BadParameter(
+            f"{file} is not a GGUF file (it begins with {head!r}) and would be {name} in the canister. "
+            "--filetype other uploads it under its own name, --canister-filename under another"
+        )
+
+
+async def _loaded_file(
+    network: str, api_key: str | None, anonymous: bool, data_dir: Path | None, canister: str
+) -> str | None:
+    """The file of the loaded model; None also for who is not told."""
+    from canister.client import Canister, ClientError
+
+    try:
+        server = connection(network, api_key, anonymous, data_dir)
+        async with Canister(server.url, canister, server.api_key) as client:
+            file = (await client.engine()).get("file") or {}
+    except ClientError:
+        return None
+    name: str | None = file.get("name")
+    return name
 
 
 def _local_name(canister_filename: str) -> Path:

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import typer
+
 from canister.cli.models import (
     DEFAULT_LIMIT,
     Flags,
@@ -33,10 +35,11 @@ def fit(
     instruction_limit: Limit = DEFAULT_LIMIT,
     as_json: Json = False,
 ) -> None:
-    """Tell whether a model loads on the Internet Computer, and how large a context fits.
+    """Tell whether a model fits the Internet Computer.
 
-    Loading may touch 2 GiB of stable memory, the wasm heap may have 3.75 GiB, and a call on a full context must
-    still decode a token. --args gives context, batch sizes and KV types; the weights are not read.
+    Exit code 1 when it does not. Loading may touch 2 GiB of stable memory, the wasm heap may have 3.75 GiB, and a call
+    on a full context must still decode a token; the largest context that fits is told. --args gives context, batch
+    sizes and KV types; the weights are not read.
 
     Example: canister fit model.gguf --args '--ctx-size 8192 -ctk q8_0 -ctv q8_0'
     """
@@ -50,15 +53,34 @@ def fit(
     model = CostModel(shape, context, page_cost.value)
     last = context.n_ctx - 1
     has_room = estimate_call(model, prompt_tokens=last, cached_tokens=last, generate=1, limit=limit).fits
+    reasons = _against(found, has_room)
     if as_json:
         document = _document(file.name, model, found, has_room)
         print(json.dumps(document, indent=2, ensure_ascii=False))
-        return
+        raise typer.Exit(1 if reasons else 0)
     print(f"{file.name}, context {context.n_ctx:,} tokens, KV {context.type_k}/{context.type_v}\n")
     for name, value in _lines(model, found, has_room):
         print(f"{name:<22} {value}")
     for guess in model.estimates:
         print(f"estimated: {guess}")
+    verdict = f"no: {'; '.join(reasons)}" if reasons else found.loads
+    print(f"\n{'fits':<22} {verdict}")
+    if reasons:
+        raise typer.Exit(1)
+
+
+def _against(found: Fit, has_room: bool) -> list[str]:
+    """Why it does not fit."""
+    largest = f"--ctx-size {found.n_ctx} does" if found.n_ctx else "no context does"
+    return [
+        reason
+        for reason, is_so in (
+            ("the file is too large to load", found.loads == "no"),
+            (f"the heap is too small for this context; {largest}", not found.heap_fits),
+            (f"at the end of this context no token fits a call; {largest}", found.heap_fits and not has_room),
+        )
+        if is_so
+    ]
 
 
 def _document(name: str, model: CostModel, found: Fit, has_room: bool) -> dict[str, object]:

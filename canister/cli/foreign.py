@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from canister.cli import call, habits, identity, lifecycle, local_network, logs, manage, network, request_status
+from canister.cli.app import App
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -25,11 +26,11 @@ def add_commands(app: typer.Typer) -> None:
 
     manage.settings_app.command("show", hidden=True)(lifecycle.show_settings)
     manage.ledger_app.command("balance", hidden=True)(lifecycle.icp_balance)
-    cycles = typer.Typer(help="Cycles, in the words of dfx.", no_args_is_help=True, rich_markup_mode=None)
+    cycles = App("Cycles, in the words of dfx.")
     cycles.command("balance")(lifecycle.balance)
     app.add_typer(cycles, name="cycles", hidden=True)
 
-    group = typer.Typer(help="In the words of dfx and icp.", no_args_is_help=True, rich_markup_mode=None)
+    group = App("In the words of dfx and icp.")
     group.command()(lifecycle.build)
     group.command()(call.call)
     group.command()(lifecycle.create)

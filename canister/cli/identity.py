@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.app import App
 from canister.cli.complete import identity_names
 
 if TYPE_CHECKING:
     from canister.identities import IdentityStore
 
-app = typer.Typer(
-    help="Identities: who signs the calls. Made here, or taken over from icp and dfx.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+app = App("Identities: who signs the calls. Made here, or taken over from icp and dfx.")
 
 
 class KeyKind(StrEnum):
@@ -73,7 +70,10 @@ def list_identities(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the names only.")] = False,
     data_dir: Folder = None,
 ) -> None:
-    """List identities with their principals; an asterisk marks the default one."""
+    """List identities with their principals.
+
+    An asterisk marks the default one.
+    """
     rows = _store(data_dir).rows()
     if as_json:
         document = [{"name": row.name, "principal": row.principal, "is_default": row.is_default} for row in rows]
@@ -91,7 +91,10 @@ def default(
         str | None, typer.Argument(metavar="NAME", show_default=False, autocompletion=identity_names)
     ] = None,
 ) -> None:
-    """Print the name of the identity that calls when none is named; with a name, choose it."""
+    """Print the default identity; with a name, choose it.
+
+    That is who calls when none is named.
+    """
     store = _store()
     if name is None:
         print(store.default())
@@ -142,7 +145,10 @@ def import_identity(
     ],
     storage: Storage = "plaintext",
 ) -> None:
-    """Take over an identity from a PEM file and print its principal."""
+    """Take over an identity from a PEM file.
+
+    Its principal is printed.
+    """
     _check_storage(storage)
     pem = sys.stdin.buffer.read() if from_pem == Path("-") else from_pem.read_bytes()
     print(_store().add(name, pem).principal)

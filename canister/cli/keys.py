@@ -9,9 +9,13 @@ from typing import Annotated
 
 import typer
 
-api_key_app = typer.Typer(
-    help="API keys of REST callers: make, list, revoke.", no_args_is_help=True, rich_markup_mode=None
-)
+from canister.cli import tables
+from canister.cli.app import App
+
+api_key_app = App("API keys of REST callers: make, list, revoke.")
+
+HEAD = ("NAME", "EXPIRES", "CREATED", "PRINCIPAL")
+CREATED_COLUMN, PRINCIPAL_COLUMN = 2, 3
 
 Folder = Annotated[
     Path | None,
@@ -47,18 +51,19 @@ def create(
 
 @api_key_app.command("list")
 def list_keys(data_dir: Folder = None) -> None:
-    """List names, principals and times; the keys themselves are not kept."""
+    """List names, times (UTC) and principals.
+
+    The keys themselves are not kept. A terminal that is too narrow for a principal is shown its two ends.
+    """
     from canister.keys import open_keys
 
     with open_keys(_folder(data_dir)) as keys:
         found = keys.list()
-    rows = [("NAME", "PRINCIPAL", "CREATED", "EXPIRES")]
+    rows = []
     for key in found:
         expires = "never" if key.expires_ns is None else _time(key.expires_ns)
-        rows.append((key.name, key.principal, _time(key.created_ns), "expired" if key.is_expired() else expires))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        rows.append((key.name, "expired" if key.is_expired() else expires, _time(key.created_ns), key.principal))
+    tables.show(HEAD, rows, shorten=PRINCIPAL_COLUMN, leave_out=[CREATED_COLUMN])
 
 
 @api_key_app.command()
@@ -73,9 +78,14 @@ def revoke(name: KeyName, data_dir: Folder = None) -> None:
 
 def _folder(data_dir: Path | None) -> Path:
     from canister.cli.settings import data_folder
+    from canister.data_dir import SERVER_DATABASE
+    from canister.errors import NotFound
 
-    return data_folder(data_dir)
+    folder = data_folder(data_dir)
+    if not (folder / SERVER_DATABASE).is_file():
+        raise NotFound(f"{folder} holds no server's data; name the folder with --data-dir")
+    return folder
 
 
 def _time(ns: int) -> str:
-    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")

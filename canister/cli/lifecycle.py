@@ -33,7 +33,7 @@ SAME_PROGRAM = "every canister of a server runs the same program"
 Name = Annotated[
     str, typer.Argument(metavar="CANISTER", help="Name or id of the canister.", autocompletion=canister_names)
 ]
-Names = Annotated[list[str] | None, typer.Argument(metavar="[CANISTER]...", show_default=False)]
+Names = Annotated[list[str] | None, typer.Argument(metavar="CANISTER", show_default=False)]
 All = Annotated[bool, typer.Option("--all", help="All canisters of the server.")]
 OfNoUse = Annotated[str | None, typer.Option(hidden=True)]
 NoFlag = Annotated[bool, typer.Option("--yes", "-y", "--force", "--no-wallet", hidden=True)]
@@ -215,7 +215,7 @@ def delete_canister(
 
 
 def balance(
-    who: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", show_default=False)] = None,
+    who: Annotated[str | None, typer.Argument(metavar="ACCOUNT", show_default=False)] = None,
     network: Network = LOCAL,
     environment: Environment = None,
     identity: IdentityName = None,
@@ -229,7 +229,7 @@ def balance(
 
 
 def icp_balance(
-    account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", show_default=False)] = None,
+    account: Annotated[str | None, typer.Argument(metavar="ACCOUNT", show_default=False)] = None,
     network: Network = LOCAL,
     environment: Environment = None,
     identity: IdentityName = None,

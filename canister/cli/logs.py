@@ -28,7 +28,7 @@ LARGEST_INDEX = 2**64 - 1
 def logs(
     canister: Annotated[
         str,
-        typer.Argument(metavar="[CANISTER]", help="Name or id of the canister.", autocompletion=canister_names),
+        typer.Argument(metavar="CANISTER", help="Name or id of the canister.", autocompletion=canister_names),
     ] = DEFAULT_CANISTER,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the last N lines.")] = None,

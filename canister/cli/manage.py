@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from canister.cli import amounts, status_view
+from canister.cli.app import App
 from canister.cli.call import IgnoredHidden
 from canister.cli.complete import canister_names
 from canister.cli.managing import manage, report_of, run, status_of, text_of
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from canister.agent import Agent
     from canister.identities import IdentityStore
 
-settings_app = typer.Typer(help="Settings of a canister.", no_args_is_help=True, rich_markup_mode=None)
-ledger_app = typer.Typer(help="Cycles, in the words of dfx.", no_args_is_help=True, rich_markup_mode=None)
+settings_app = App("Settings of a canister.")
+ledger_app = App("Cycles, in the words of dfx.")
 
 FABRICATED_CYCLES = "10t"
 
@@ -135,7 +136,10 @@ def update_settings(
     environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
-    """Change settings of a canister; those that are not named stay."""
+    """Change settings of a canister.
+
+    Those that are not named stay.
+    """
     from canister.management import CanisterSettings, UpdateSettingsRecord
     from canister.management import LogVisibility as LogVisibilityTag
 

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from canister.cli.app import App
 from canister.cli.call import IgnoredHidden
 from canister.cli.options import LOCAL, Environment, Network, url_of
 
-app = typer.Typer(help="The server, as an IC network.", no_args_is_help=True, rich_markup_mode=None)
+app = App("The server, as an IC network.")
 
 
 @app.command()

@@ -44,15 +44,18 @@ def probe(
     root_key: RootKey = None,
     as_json: Json = False,
 ) -> None:
-    """Find by trial how many tokens fit into one run_update, and from which max_tokens on it traps.
+    """Find by trial how many tokens fit into one call.
 
-    The canister has a model loaded and traps at its limit (canister serve --budget-policy trap); the caller may
-    set_max_tokens. Beside what was found stands what estimate_run predicts. max_tokens and prompt caches are
-    afterwards as they were before, but other callers should be quiet meanwhile.
+    That is the run_update with the largest max_tokens that does not trap. The canister has a model loaded and traps at
+    its limit (canister serve --budget-policy trap); the caller may set_max_tokens. Beside what was found stands what
+    estimate_run predicts. max_tokens and prompt caches are afterwards as they were before, but other callers should be
+    quiet meanwhile.
 
     Example: canister probe --prompt "Who are you?" --args '--repeat-penalty 1.1'
     """
     read_flags(args)
+    if not prompt:
+        raise typer.BadParameter("--prompt is empty; the call that is tried goes on from some text")
     connected = caller(
         network, canister, api_key, anonymous, data_dir, identity=identity, prefers_rest=True, root_key=root_key
     )

@@ -22,7 +22,7 @@ def ps(
     canister: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CANISTER]",
+            metavar="CANISTER",
             help="Name or id of the canister. [default: all of the server]",
             show_default=False,
             autocompletion=canister_names,

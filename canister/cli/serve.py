@@ -10,6 +10,44 @@ import typer
 from canister.cli.help import default_text
 from canister.config import Settings
 
+# Where each setting stands in the help; what is in no list is of use to few.
+PANELS = {
+    "Basics": ("host", "port", "data_dir", "model", "canister"),
+    "Model and speed": ("slots", "threads", "exact", "ram_cache", "max_pause_ms", "call_timeout"),
+    "As on the Internet Computer": (
+        "instruction_limit",
+        "query_instruction_limit",
+        "budget_policy",
+        "page_cost",
+        "subnet_nodes",
+        "balance_policy",
+    ),
+    "Access": ("controller", "metrics", "browser_origins", "allowed_hosts", "confine"),
+    "Limits of callers": (
+        "max_calls",
+        "max_calls_per_caller",
+        "max_queue",
+        "max_queue_per_caller",
+        "max_streams",
+        "max_streams_per_caller",
+        "stream_share",
+        "max_stable_bytes",
+        "max_files",
+        "max_cache_bytes_per_caller",
+        "max_cache_files_per_caller",
+        "max_log_bytes",
+    ),
+    "Requests": (
+        "max_body_bytes",
+        "max_held_bytes",
+        "max_connections",
+        "header_seconds",
+        "stall_seconds",
+        "sync_call_seconds",
+    ),
+}
+OTHERS = "Process and log"
+
 
 def _setting(name: str, *flags: str, metavar: str | None = None) -> Any:
     """The option of a setting; its text and default come from the row."""
@@ -17,7 +55,8 @@ def _setting(name: str, *flags: str, metavar: str | None = None) -> Any:
     if default_text(name):
         text += f" [default: {default_text(name)}]"
     flags = flags or (f"--{name.replace('_', '-')}",)
-    return typer.Option(*flags, metavar=metavar, help=text, show_default=False)
+    panel = next((panel for panel, names in PANELS.items() if name in names), OTHERS)
+    return typer.Option(*flags, metavar=metavar, help=text, show_default=False, rich_help_panel=panel)
 
 
 def serve(
@@ -26,7 +65,6 @@ def serve(
     data_dir: Annotated[Path | None, _setting("data_dir", metavar="DIR")] = None,
     model: Annotated[Path | None, _setting("model", "-m", "--model", metavar="FILE")] = None,
     canister: Annotated[list[str] | None, _setting("canister", metavar="NAME")] = None,
-    controller: Annotated[list[str] | None, _setting("controller", metavar="PRINCIPAL")] = None,
     slots: Annotated[int | None, _setting("slots", metavar="N")] = None,
     threads: Annotated[int | None, _setting("threads", metavar="N")] = None,
     ram_cache: Annotated[str | None, _setting("ram_cache", metavar="SIZE|auto")] = None,
@@ -60,6 +98,7 @@ def serve(
     log_level: Annotated[str | None, _setting("log_level", metavar="LEVEL")] = None,
     log_format: Annotated[str | None, _setting("log_format", metavar="FORMAT")] = None,
     drain_seconds: Annotated[float | None, _setting("drain_seconds", metavar="SECONDS")] = None,
+    controller: Annotated[list[str] | None, _setting("controller", metavar="PRINCIPAL")] = None,
     metrics: Annotated[str | None, _setting("metrics", metavar="controllers|everybody")] = None,
     browser_origins: Annotated[list[str] | None, _setting("browser_origins", metavar="ORIGIN|*")] = None,
     allowed_hosts: Annotated[list[str] | None, _setting("allowed_hosts", metavar="NAME|*")] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 GAP = "  "
 SHORTEST = 11  # of a text whose middle is left out
@@ -17,35 +17,51 @@ def render(
     *,
     shorten: int | None = None,
     right: Sequence[int] = (),
+    leave_out: Sequence[int] = (),
     width: int | None = None,
 ) -> list[str]:
     """The lines of a table.
 
+    leave_out: columns that go when there is no room, the first of them first; then
     shorten: the column whose texts lose their middle when there is no room. right: columns that stand at the right.
     width: columns of the page; None: no line is shortened.
     """
     lines = [list(head), *(list(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    room = None if width is None else width - sum(widths) - len(GAP) * (len(head) - 1)
-    if shorten is not None and room is not None and room < 0:
-        widths[shorten] = max(min(SHORTEST, widths[shorten]), widths[shorten] + room)
-        for line in lines:
-            line[shorten] = without_middle(line[shorten], widths[shorten])
+    widths = {column: max(len(line[column]) for line in lines) for column in range(len(head))}
+    if width is not None:
+        for column in leave_out:
+            if _room(widths, width) < 0:
+                del widths[column]
+        missing = -_room(widths, width)
+        if shorten is not None and missing > 0:
+            widths[shorten] = max(min(SHORTEST, widths[shorten]), widths[shorten] - missing)
+            for line in lines:
+                line[shorten] = without_middle(line[shorten], widths[shorten])
     return [
         GAP.join(
-            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
-            for column, cell in enumerate(line)
+            line[column].rjust(widths[column]) if column in right else line[column].ljust(widths[column])
+            for column in widths
         ).rstrip()
         for line in lines
     ]
 
 
+def _room(widths: Mapping[int, int], width: int) -> int:
+    """Columns of the page that are free; negative: that are missing."""
+    return width - sum(widths.values()) - len(GAP) * (len(widths) - 1)
+
+
 def show(
-    head: Sequence[str], rows: Sequence[Sequence[str]], *, shorten: int | None = None, right: Sequence[int] = ()
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    shorten: int | None = None,
+    right: Sequence[int] = (),
+    leave_out: Sequence[int] = (),
 ) -> None:
     """Print a table."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print("\n".join(render(head, rows, shorten=shorten, right=right, width=width)))
+    print("\n".join(render(head, rows, shorten=shorten, right=right, leave_out=leave_out, width=width)))
 
 
 def without_middle(text: str, width: int) -> str:

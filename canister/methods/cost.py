@@ -50,6 +50,12 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
     settings, model = call.canister.settings, call.canister.model.cost_model_of(plan.engine)
     answer_tokens = DEFAULT_ANSWER_TOKENS if arg.answer_tokens is None else arg.answer_tokens
     n_prompt, n_ctx = len(plan.prompt), plan.engine.info.n_ctx
+    guesses: list[str] = []
+    if arg.answer_tokens is not None and answer_tokens > n_ctx - n_prompt:
+        guesses.append(
+            f"The answer is counted as {n_ctx - n_prompt} tokens, not {answer_tokens}: the context of {n_ctx} has no "
+            f"room for more behind a prompt of {n_prompt}."
+        )
     answer_tokens = min(answer_tokens, n_ctx - n_prompt)
     max_tokens = call.state.max_tokens_update
     n_predict = plan.args.n_predict if plan.args.n_predict >= 0 else -1
@@ -94,7 +100,7 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
         xdr=whole.xdr,
         usd=whole.usd,
         seconds=whole.seconds,
-        estimated=list(model.estimates),
+        estimated=[*model.estimates, *guesses],
     )
 
 

@@ -44,6 +44,10 @@ def test_a_running_server_is_left_as_it_was(canister: Command, server: LocalServ
     done = canister("bench", "-n", server.url, "--data-dir", server.data_dir, *SMALL)
     assert done.code == 0, done.err
     assert "4 tokens, 2 per call" in done.out
+    ratio, added = (line for line in done.out.splitlines() if line.endswith("*"))
+    assert ratio.startswith("  speed in calls / speed in one call ")
+    assert added.startswith("  what each further call adds ")
+    assert "All are medians of 2. *: of what the two ways took" in done.out
     assert "after a restart" not in done.out
     assert asyncio.run(limits()) == LIMITS
     assert asyncio.run(files_of_chats()) == []

@@ -136,6 +136,42 @@ def test_what_cannot_be_asked(
     assert says in " ".join(done.err.replace("│", " ").split())
 
 
+def test_the_error_names_only_what_was_given(canister: Command, model: Path) -> None:
+    counts = ("--prompt-tokens", 4, "--cached-tokens", 5, "--generate", 1)
+    assert "1 generated make no sense" in canister("estimate", model, *counts).err
+    assert "1 generated, 3 saves make no sense" in canister("estimate", model, *counts, "--saves", 3).err
+
+
+def test_a_prompt_is_for_a_loaded_model(canister: Command, model: Path) -> None:
+    for line, told in (
+        (
+            (model, "--prompt", "hi", "--answer-tokens", 10),
+            "with a FILE give the length of the prompt: --prompt-tokens",
+        ),
+        ((), "give --prompt TEXT for the model loaded in --canister, or a FILE"),
+        (("--answer-tokens", 5), "or a FILE"),
+    ):
+        done = canister("estimate", *line)
+        assert (done.code, done.out) == (2, "")
+        assert told in " ".join(done.err.split())
+    assert canister("estimate", "--args", "--prompt-cache chat.cache", "-n", "http://127.0.0.1:1").code == 1
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_a_table_is_no_wider_than_the_terminal(
+    canister: Command, model: Path, other: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    head, *lines = canister("estimate", model, other, *TALK).out.splitlines()
+    assert [line.split()[0] for line in lines] == ["smol.gguf", "gemma.gguf"]
+    if width == 200:
+        assert "seconds" in head
+    if width >= 80:
+        assert max(map(len, (head, *lines))) <= width
+    assert "USD" in head
+
+
 def test_files_that_are_no_models(canister: Command, tmp_path: Path) -> None:
     assert canister("estimate", tmp_path / "none.gguf").code == 2
     (tmp_path / "text.gguf").write_text("no model")

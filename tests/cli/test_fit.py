@@ -15,8 +15,18 @@ SMALL_CACHE = "-b 8 -ctk q8_0 -ctv q8_0"
 
 def fit(canister: Command, *arguments: object) -> Any:
     done = canister("fit", *arguments, "--json")
-    assert (done.code, done.err) == (0, "")
-    return json.loads(done.out)
+    document = json.loads(done.out)
+    assert (done.code, done.err) == (0 if document["fits"] else 1, "")
+    return document
+
+
+def verdict(canister: Command, *arguments: object) -> str:
+    """The last line, whose exit code says the same."""
+    done = canister("fit", *arguments)
+    line = done.out.splitlines()[-1]
+    assert line.startswith("fits ")
+    assert done.code == (1 if line.split()[1] == "no:" else 0)
+    return line.removeprefix("fits").strip()
 
 
 def test_a_small_model_fits(canister: Command, tmp_path: Path) -> None:
@@ -25,6 +35,10 @@ def test_a_small_model_fits(canister: Command, tmp_path: Path) -> None:
     assert (found["loads"], found["fits"], found["heap_fits"]) == ("yes", True, True)
     assert found["n_ctx"] == found["n_ctx_asked"] == SMOLLM2_135M.n_ctx_train
     assert found["file_bytes"] == file.stat().st_size
+    assert verdict(canister, file, "--args", SMALL_CACHE) == "yes"
+    told = verdict(canister, file, "--args", "-c 999999999")
+    assert told == "no: the heap is too small for this context; --ctx-size 8192 does"
+    assert "no token fits a call" in verdict(canister, file, "--args", SMALL_CACHE, "--instruction-limit", 5)
     shown = canister("fit", file, "--args", SMALL_CACHE).out
     assert "largest context        8,192 tokens" in shown
     assert "a token fits even at the end" in shown
@@ -50,6 +64,7 @@ def test_a_file_that_is_too_large(canister: Command, tmp_path: Path) -> None:
     file = write_model(tmp_path / "qwen.gguf", QWEN3_17B, Q8_0)
     found = fit(canister, file, "--args", "-c 2048")
     assert (found["loads"], found["fits"]) == ("no", False)
+    assert verdict(canister, file, "--args", "-c 2048").startswith("no: the file is too large to load")
     shown = canister("fit", file).out
     assert "more than 2 GiB of stable memory" in shown
     assert "too much" in shown  # the heap, with the model's own context

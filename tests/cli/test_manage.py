@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,37 @@ def test_durations(seconds: int, text: str) -> None:
 @pytest.mark.parametrize(("n_bytes", "text"), [(871, "871 bytes"), (2_400_000, "2.4 MB"), (5_030_000_000, "5.03 GB")])
 def test_sizes(n_bytes: int, text: str) -> None:
     assert size(n_bytes) == text
+
+
+def test_what_is_no_model_does_not_take_the_place_of_one(run: Command, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A text\n")
+    for line in ("upload README.md", "upload README.md --canister-filename models/other.gguf"):
+        done = run(line)
+        assert (done.code, done.out) == (2, "")
+        told = " ".join(done.err.split())
+        assert "README.md is not a GGUF file (it begins with b'# A ')" in told
+        assert "--filetype other uploads it under its own name" in told
+    (tmp_path / "empty.gguf").touch()
+    assert "begins with b''" in run("upload empty.gguf").err
+    assert run("upload README.md --filetype other").out.startswith("uploaded README.md: 9 bytes")
+    assert run("upload README.md --canister-filename notes.txt").out.startswith("uploaded notes.txt: 9 bytes")
+
+
+def test_a_file_that_is_replaced_is_told(run: Command, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        tiny_models.llama_model(tmp_path / f"{name}.gguf", "q8_0")
+    with (tmp_path / "two.gguf").open("r+b") as two:
+        two.seek(-32, os.SEEK_END)
+        two.write(bytes(32))
+    assert run("upload one.gguf --canister-filename models/m.gguf").err.count("it is replaced") == 0
+    assert run("upload one.gguf --canister-filename models/m.gguf").err.count("it is replaced") == 0  # the same file
+    told = run("upload two.gguf --canister-filename models/m.gguf").err
+    size = (tmp_path / "one.gguf").stat().st_size
+    assert f"models/m.gguf is in the canister already, another file of {size} bytes, sha256 " in told
+    assert "It is the loaded model" not in told
+    assert run('call llama_cpp load_model (record{args=vec{"--model";"models/m.gguf"}})').code == 0
+    told = run("upload one.gguf --canister-filename models/m.gguf").err
+    assert "It is the loaded model: chats go on with what is loaded until load_model, or a restart" in told
 
 
 def test_status_for_who_does_not_control_it(run: Command, server: LocalServer) -> None:

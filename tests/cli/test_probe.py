@@ -186,6 +186,12 @@ def test_who_may_not_set_the_limits_may_not_probe(canister: Command, server: Loc
     assert "Access Denied" in done.err
 
 
+def test_an_empty_prompt_is_wrong_usage(canister: Command) -> None:
+    done = canister("probe", "--url", "http://127.0.0.1:1", "--prompt", "")
+    assert (done.code, done.out) == (2, "")
+    assert "--prompt is empty" in done.err
+
+
 def estimate(canister: Command, n_tokens: int, flags: str) -> Any:
     tokens = ("--prompt-tokens", n_tokens, "--cached-tokens", n_tokens)
     done = canister("estimate", STORY_MODEL, *tokens, "--args", flags, "--instruction-limit", 150_000_000, "--json")

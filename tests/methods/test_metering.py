@@ -267,6 +267,19 @@ async def test_an_estimate_is_what_the_run_then_takes(story: Harness, n_predict:
         assert {part.part: part.instructions for part in estimate.parts} == dict(reply.charge.parts)
 
 
+async def test_an_answer_that_has_no_room_is_told(story: Harness) -> None:
+    asked = {"args": ["-p", "Once upon a time"], "answer_tokens": 999_999}
+    estimate = await story.call("estimate_run", asked)
+    (told,) = [guess for guess in estimate.estimated if "999999" in guess]
+    n_room = 128 - estimate.n_prompt_tokens
+    assert told == (
+        f"The answer is counted as {n_room} tokens, not 999999: the context of 128 has no room for more behind a "
+        f"prompt of {estimate.n_prompt_tokens}."
+    )
+    without = await story.call("estimate_run", {**asked, "answer_tokens": None})
+    assert not [guess for guess in without.estimated if "no room" in guess]
+
+
 async def test_an_estimated_conversation_is_what_its_calls_take_together(story: Harness) -> None:
     fixed, token = await fixed_and_token(story)
     limited(story, fixed + 6 * token)

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "model.gguf"
-    path.write_bytes(os.urandom(N_BYTES))
+    path.write_bytes(b"GGUF" + os.urandom(N_BYTES - 4))
     return path
 
 

@@ -1,0 +1,67 @@
+"""How commands of this project show their help, and how they end when the reader of their output leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+READER_LEFT = 141  # as a shell tells of a command that SIGPIPE ended
+OPTIONS = "Options"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(TyperCommand):
+    """Its options stand in groups, by the `rich_help_panel` of each; a usage line names an argument as it is."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        # Typer writes {NAME} for one that must be given, which reads like a choice.
+        return [piece.removeprefix("{").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                is_argument = parameter.param_type_name == "argument"
+                panel = getattr(parameter, "rich_help_panel", None) or OPTIONS
+                groups.setdefault("Arguments" if is_argument else panel, []).append(row)
+        last = groups.pop(OPTIONS, []) if len(groups.keys() - {"Arguments"}) > 1 else []
+        for title, rows in [*groups.items(), *([(OPTIONS, last)] if last else [])]:
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+class Group(TyperGroup):
+    """Ends as `head` wants it when the reader of the output has left; typer would end with 1 as after an error."""
+
+    def make_context(self, *args: Any, **named: Any) -> Any:
+        with _until_the_reader_leaves():
+            return super().make_context(*args, **named)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _until_the_reader_leaves():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _until_the_reader_leaves() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise SystemExit(READER_LEFT) from None
+
+
+class App(typer.Typer):
+    """A group of commands that show their help in this way."""
+
+    def __init__(self, help: str, **options: Any) -> None:
+        super().__init__(help=help, no_args_is_help=True, rich_markup_mode=None, **options)
+
+    def command(self, name: str | None = None, **options: Any) -> Callable[[F], F]:
+        options.setdefault("cls", Command)
+        return super().command(name, **options)
