@@ -155,6 +155,7 @@ class Trials:
             task = {
                 "files": [str(path) for path in (params.path, *params.more_paths)],
                 "attempts": [_parameters(replace(params, flash_attn=way)) | named for way in waiting],
+                "looks_at_memory": None not in faults.values(),
                 "memory_bytes": self._limits.memory_bytes or available_bytes() + n_bytes + SPARE_BYTES,
                 "seconds": int(seconds * (os.cpu_count() or 1)) + 1,
             }
@@ -172,12 +173,12 @@ class Trials:
                         doing, known = child.MEMORY, _memory(params, found)
                     case [child.LOADING | child.DECODING as step]:
                         doing = step
+            attempt.is_sure = attempt.is_sure and not outcome.was_slow
             left = [way for way in waiting if way not in faults]
             if left and doing == child.MEMORY and stage != "chunks":
                 # It does what it must for one chat, and the server does no more with it then.
                 faults[left[0]] = None
                 attempt.memory = attempt.memory.and_also(known.after_end(stage, _end(outcome, seconds)))
-                attempt.is_sure = attempt.is_sure and not outcome.was_slow
             elif left:
                 # What ends a child before it computes ends every other one.
                 n_ended = len(left) if doing == child.LOADING else 1

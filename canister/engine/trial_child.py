@@ -1,9 +1,9 @@
 """The child process of `trial.py`: loads the model files named on stdin, uses them a little, and tells how it was.
 
 It runs what the server would run, `loading.load`, and no more is imported. If the file makes llama.cpp crash, it is
-this process that ends. stdin: {"files", "attempts", "memory_bytes", "seconds"}; stdout, a line each: ["loading"],
-["decoding"], ["memory", its stage, what is known by then], and at the end of each attempt ["end", its number, what is
-wrong or null, what was found out about its memory].
+this process that ends. stdin: {"files", "attempts", "looks_at_memory", "memory_bytes", "seconds"}; stdout, a line each:
+["loading"], ["decoding"], ["memory", its stage, what is known by then], and at the end of each attempt ["end", its
+number, what is wrong or null, what was found out about its memory].
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ def main() -> None:
             n_threads=usable_cores(),
             **fields,
         )
-        fault, memory = attempt(params, reads_vocabulary=number == 0)
+        fault, memory = attempt(params, reads_vocabulary=number == 0, looks_at_memory=asked["looks_at_memory"])
+        asked["looks_at_memory"] &= fault is not None  # the first way that survives is the one that is used
         say("end", number, fault, to_json(memory))
     os._exit(0)  # what is left to free is the kernel's
 
 
-def attempt(params: LoadParams, *, reads_vocabulary: bool) -> tuple[str | None, MemoryFindings]:
+def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool) -> tuple[str | None, MemoryFindings]:
     """What is wrong with the file, None for nothing, and what its memory does."""
     try:
         say(LOADING)
@@ -65,7 +66,7 @@ def attempt(params: LoadParams, *, reads_vocabulary: bool) -> tuple[str | None, 
         loaded = load(params, model)
         decode(loaded)
         loaded.context.close()
-        return None, look_at_memory(loaded)
+        return None, look_at_memory(loaded) if looks_at_memory else MemoryFindings()
     except (CanisterError, EngineFault, MemoryError) as refused:
         return str(refused) or "not enough memory", MemoryFindings()
 

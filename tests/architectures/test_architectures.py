@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 KNOWN = known_architectures()
 # One of each kind of memory, and those in which llama.cpp mixes up chats or rows.
 SHORT = ("llama", "gemma3", "mamba", "lfm2", "deepseek2", "plamo2", "kimi-linear", "cogvlm")
-ONE_CHAT = ("plamo2", "kimi-linear")
+ONE_CHAT = ("plamo2", "kimi-linear", "minimax-01")
 
 
 def in_nightly(name: str) -> object:

@@ -8,6 +8,7 @@ from typing import Any
 
 from canister.estimate import HEAP_LIMIT_BYTES
 from tests.cli.conftest import Command
+from tests.engine.gguf_writer import write_gguf
 from tests.shapes import Q8_0, QWEN3_17B, SMOLLM2_135M, q4_k_m, write_model
 
 SMALL_CACHE = "-b 8 -ctk q8_0 -ctv q8_0"
@@ -68,6 +69,14 @@ def test_a_file_that_is_too_large(canister: Command, tmp_path: Path) -> None:
     shown = canister("fit", file).out
     assert "more than 2 GiB of stable memory" in shown
     assert "too much" in shown  # the heap, with the model's own context
+
+
+def test_a_model_that_does_not_continue_texts(canister: Command, tmp_path: Path) -> None:
+    file = write_gguf(tmp_path / "bert.gguf", {"general.architecture": "nomic-bert"})
+    for verb in ("fit", "estimate"):
+        done = canister(verb, file)
+        assert done.code != 0
+        assert "it is an embedding model (architecture 'nomic-bert')" in done.err
 
 
 def test_wrong_usage(canister: Command, tmp_path: Path) -> None:
