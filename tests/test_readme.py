@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from canister.cli.local import LocalServer
@@ -28,11 +29,10 @@ def tour() -> list[str]:
     return [block for block in blocks if not block.startswith("canister serve")]
 
 
-def python_of_the_tour(server: LocalServer) -> str:
-    """The Python snippet as a program."""
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    body = textwrap.indent(snippet.replace(URL, server.url), "    ")
-    return f"import asyncio\nasync def main(key):\n{body}\nasyncio.run(main({server.api_key!r}))\n"
+def program(language: str, server: LocalServer) -> str:
+    """The snippet in that language, as it stands, for this server."""
+    (snippet,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return str(snippet).replace(URL, server.url)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +63,38 @@ def test_tour(server: LocalServer, tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
         assert '"Err"' not in done.stdout, f"{block}\n{done.stdout}"
-    done = subprocess.run(
-        [sys.executable, "-c", python_of_the_tour(server)], env=environment, capture_output=True, text=True
-    )
+
+
+def test_python_of_the_tour(server: LocalServer) -> None:
+    load(server)
+    assert said_by([sys.executable, "-c", program("python", server)], server).strip()
+
+
+def test_javascript_of_the_tour(server: LocalServer, tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not installed here")
+    load(server)
+    script = tmp_path / "call.mjs"
+    script.write_text(program("js", server), encoding="utf-8")
+    assert said_by([node, str(script)], server).strip()
+
+
+def load(server: LocalServer) -> None:
+    """Have the shipped model loaded, as the tour has by then."""
+    model = shipped_model()
+    assert model is not None
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    with httpx.Client(base_url=f"{server.url}/canisters/llama_cpp", headers=headers, timeout=60) as http:
+        http.put("/files/models/model.gguf", content=model.read_bytes()).raise_for_status()
+        http.post("/load_model", json={"args": ["--model", "models/model.gguf"]}).raise_for_status()
+
+
+def said_by(command: list[str], server: LocalServer) -> str:
+    """What a program prints that has the key."""
+    done = subprocess.run(command, env={**os.environ, "KEY": server.api_key}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    return done.stdout
 
 
 def test_links_lead_somewhere() -> None:
