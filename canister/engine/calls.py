@@ -21,7 +21,7 @@ from canister.engine.nearby import Nearby
 from canister.engine.residency import Residency
 from canister.engine.runner import Runner
 from canister.engine.samplers import Candidates
-from canister.engine.scheduler import Scheduler
+from canister.engine.scheduler import ALONE, Scheduler
 from canister.engine.stats import EngineStats
 from canister.engine.ticket import Outcome, Ticket, hand_over
 
@@ -48,8 +48,11 @@ class Calls:
         )
         self._candidates = Candidates(info.n_vocab)
         repeats_cut = info.policy.repeats_cut
+        n_rows = loaded.context.params.n_rows
         uses_whole = repeats_cut and loaded.traits.layout is None
-        self._limits = Limits(info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole)
+        self._limits = Limits(
+            info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole, min(ALONE, n_rows)
+        )
         self._fault: EngineFault | None = None
         self._decoding: Ticket | None = None  # whose chunk is being decoded
         self._over: list[Ticket] = []

@@ -61,7 +61,8 @@ class Limits:
     """The context's: tokens of a conversation, of a logical batch; may positions move; is BOS put before prompts.
 
     repeats_cut: a prompt that is decoded again must be cut as it was before. uses_whole: and since KV rows are nowhere
-    stored, states are used up to where a decode ended, and no state that has more than the call may decode.
+    stored, states are used up to where a decode ended, and none that has more than the call may decode, or that is cut
+    otherwise than the call would cut it. n_chunk: the most prompt tokens that a call decodes at once when it is alone.
     """
 
     n_ctx: int
@@ -70,6 +71,7 @@ class Limits:
     add_bos: bool
     repeats_cut: bool = False
     uses_whole: bool = False
+    n_chunk: int = 0
 
 
 class Flight:
@@ -149,13 +151,17 @@ class Flight:
         (spec/engine.md §4), so chunks are of two and more wherever there are two. Where a cut is repeated, it says how
         many they are, within n_most.
         """
-        start, n_max = self.n_done, max(min(n_max, n_most), 3)
+        start = self.n_done
         if self.limits.repeats_cut and start < self.n_cut:
             ends = boundaries(self.generated[start : self.n_cut], self._starts[start : self.n_cut])
             return self.history[start : start + min(1 + int(ends[1:].argmax()), n_most)]
+        return self.history[start : start + self._n_chunk(start, min(n_max, n_most))]
+
+    def _n_chunk(self, start: int, n_max: int) -> int:
+        n_max = max(n_max, 3)
         flags = self.generated[start : start + n_max + 2]
         n = int(flags.argmax()) if flags.any() else len(flags)
-        return self.history[start : start + (n_max - 1 if n == n_max + 1 else min(n, n_max))]
+        return n_max - 1 if n == n_max + 1 else min(n, n_max)
 
     @property
     def wanted(self) -> tuple[Tokens, Flags]:
@@ -178,16 +184,27 @@ class Flight:
         if not self.limits.repeats_cut:
             return n
         theirs = boundaries(generated, starts)
-        mine = boundaries(self.generated[: self.n_cut], self._starts[: self.n_cut])
-        if not self.limits.uses_whole:  # both may end within a decode
-            mine, n_compared = mine[:-1], min(n, len(theirs) - 1)
-        else:
+        if self.limits.uses_whole:
             n = min(n, self._n_history)
-            n_compared = n + 1
-        differ = mine[:n_compared] != theirs[: len(mine)][:n_compared]
+            mine, n_compared = self._cut_alone(), n + 1
+        else:  # both may end within a decode
+            mine = boundaries(self.generated[: self.n_cut], self._starts[: self.n_cut])[:-1]
+            n_compared = min(n, len(mine))
+        differ = mine[:n_compared] != theirs[:n_compared]
         if differ.any():
             return last_boundary(theirs, int(differ.argmax()) - 1)
         return last_boundary(theirs, n) if self.limits.uses_whole else n
+
+    def _cut_alone(self) -> Flags:
+        """The boundaries of all decodes: those that are settled, and those of a prompt that nobody disturbs.
+
+        Where states are gone after a restart, one that is cut otherwise would make a difference as long as it is there.
+        """
+        starts, at = self._starts[: self._n_history].copy(), self.n_cut
+        while at < self._n_history:
+            starts[at] = True
+            at += self._n_chunk(at, self.limits.n_chunk)
+        return boundaries(self.generated, starts)
 
     def use(self, starts: Flags, n: int) -> None:
         """The first n tokens were decoded by another call, so cut."""

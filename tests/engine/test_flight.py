@@ -56,6 +56,7 @@ def flight_of(
     n_ctx: int = 1000,
     n_batch: int = 8,
     can_shift: bool = True,
+    cut: Limits | None = None,
     **changes: Any,
 ) -> Flight:
     """A call; the last n_generated tokens of the prefix were generated."""
@@ -69,7 +70,8 @@ def flight_of(
         **changes,
     )
     says = Says(answer, n_before + len(prompt))
-    return Flight(request, Limits(n_ctx, n_batch, can_shift, add_bos=True), Letters(), says)
+    limits = Limits(n_ctx, n_batch, can_shift, add_bos=True) if cut is None else cut
+    return Flight(request, limits, Letters(), says)
 
 
 def fly(flight: Flight, n_chunk: int = 100) -> GenerateResult:
@@ -227,3 +229,77 @@ def test_cut_calls_add_up(n_prompt: int, n_predict: int, limits: list[int], n_ba
         held, left = flight.history.tolist(), left[result.n_prompt_decoded :]
         n_generated += result.n_generated
     assert held == whole.history.tolist()
+
+
+# -- a cut that is repeated
+
+REPEATS = Limits(1000, 100, True, True, repeats_cut=True, n_chunk=4)
+WHOLE = replace(REPEATS, uses_whole=True)
+
+
+def starts_at(*positions: int, of: int) -> np.ndarray:
+    return np.isin(np.arange(of), positions)
+
+
+def chunks_of(flight: Flight, n_max: int, n_most: int = 100) -> list[int]:
+    """What is decoded until the history is, by sizes."""
+    sizes = []
+    while not flight.is_decoded:
+        sizes.append(1 if flight.wants_row else len(flight.chunk(n_max, n_most)))
+        flight.decoded(sizes[-1])
+    return sizes
+
+
+@pytest.mark.parametrize("n_max", [1, 4, 100])
+def test_a_prefix_is_decoded_again_as_it_was_cut(n_max: int) -> None:
+    starts = starts_at(0, 3, 4, of=12)
+    flight = flight_of([7] * 6, [1] * 12, 2, cut=REPEATS, prefix_starts=starts)
+    sizes = chunks_of(flight, n_max)
+    assert sizes[:5] == [3, 1, 6, 1, 1]  # the last two were generated
+    assert sum(sizes[5:]) == 6  # what is new is cut as suits
+    held = flight.held()[2]
+    assert held[:12].tolist() == starts.tolist()
+    again = flight_of([], [1] * 12 + [7] * 6, cut=REPEATS, prefix_starts=held)
+    again.generated[10:12] = True
+    assert chunks_of(again, 50) == sizes
+    assert chunks_of(flight_of([7] * 6, [1] * 12, 2, prefix_starts=starts), 100) == [10, 1, 1, 6]  # does not matter
+
+
+def test_a_decode_that_is_too_large_here_is_cut_and_that_is_noted() -> None:
+    flight = flight_of([], [1] * 10, cut=REPEATS, prefix_starts=starts_at(0, of=10))
+    assert chunks_of(flight, 100, n_most=4) == [4, 4, 2]
+    assert np.flatnonzero(flight.held()[2]).tolist() == [0, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("limits", "n_tokens", "starts", "n_common"),
+    [
+        (REPEATS, 6, (0, 3), 6),
+        (REPEATS, 20, (0, 3, 6), 16),
+        (REPEATS, 20, (0, 3), 16),  # it may end within a decode: its rows are stored as they are
+        (REPEATS, 20, (0, 4, 6), 0),
+        (REPEATS, 20, (0, 3, 5, 6), 3),
+        (WHOLE, 6, (0, 3), 6),
+        (WHOLE, 20, (0, 3), 3),  # the prefix ended at 6
+        (WHOLE, 16, (0, 3, 6, 10, 14), 16),  # as this call would cut the rest
+        (WHOLE, 16, (0, 3, 6, 12), 6),
+        (WHOLE, 20, (0, 3, 6, 10, 14), 14),
+    ],
+)
+def test_what_was_cut_otherwise_is_used_up_to_there(
+    limits: Limits, n_tokens: int, starts: tuple[int, ...], n_common: int
+) -> None:
+    """A prefix of six tokens, decoded by threes, and a prompt of ten, which one call alone decodes by fours."""
+    flight = flight_of([1] * 10, [1] * 6, cut=limits, prefix_starts=starts_at(0, 3, of=6), n_whole=6)
+    tokens, generated = np.ones(n_tokens, np.int32), np.zeros(n_tokens, np.bool_)
+    assert flight.n_common(tokens, generated, starts_at(*starts, of=n_tokens)) == n_common
+
+
+def test_what_another_call_has_decoded_is_noted_as_it_was_cut() -> None:
+    flight = flight_of([1] * 10, [1] * 6, cut=REPEATS, prefix_starts=starts_at(0, 3, of=6))
+    flight.use(starts_at(0, 3, 6, 11, of=13), 13)
+    flight.n_done = 13
+    assert chunks_of(flight, 100) == [3]
+    assert np.flatnonzero(flight.held()[2]).tolist() == [0, 3, 6, 11, 13]
+    assert flight.begun(13) == 11
+    assert flight.whole(12) == 12

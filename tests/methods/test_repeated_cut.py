@@ -70,3 +70,32 @@ async def test_copies_and_uploads_of_a_chat_know_its_cut(model: Path, tmp_path: 
         for cache in ("copy", "upload"):
             forget_all(harness)
             assert [await harness.run("", *FLAGS, cache=cache) for _ in range(4)] == expected
+
+
+async def test_what_another_chat_has_decoded_is_used_as_it_was_cut(model: Path, tmp_path: Path) -> None:
+    async with canister_in(tmp_path / "canister", exact="off") as harness:
+        await harness.load(model, "--ctx-size", "256")
+        engine = harness.canister.model.engine
+        assert engine is not None
+        await harness.run(LONG, *FLAGS, "-n", "0", cache="other")
+
+        async def answer(cache: str, between: Callable[[Harness], None]) -> list[RunOutputRecord]:
+            record = await harness.run(LONG, *FLAGS, "-n", "4", cache=cache)
+            records = [record]
+            while record.n_prompt_tokens_remaining:
+                between(harness)
+                record = await harness.run(LONG, *FLAGS, "-n", "4", cache=cache)
+                records.append(record)
+            for _ in range(3):
+                between(harness)
+                records.append(await harness.run("", *FLAGS, "-n", "4", cache=cache))
+            return records
+
+        expected = await answer("calm", lambda _: None)
+        assert engine.stats().sources.shared > 100
+        await harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "calm"]})
+        assert await answer("killed", forget_all) == expected
+        if not engine.info.kv_layout:  # else rows are stored, and a piece may find more there than the next one
+            await harness.limit(40)
+            expected = await answer("calm", lambda _: None)
+            assert await answer("killed in pieces", forget_all) == expected
