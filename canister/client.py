@@ -210,8 +210,20 @@ class Canister(Calls):
         """The calls that the canister works on, and how many wait, for its controllers. Raises Refused, Rejected."""
         return await self._page("calls")
 
-    async def _page(self, name: str) -> dict[str, Any]:
-        answer = self._raw(await self._request("GET", f"{self._path}/{name}"))
+    async def models(self) -> dict[str, Any]:
+        """The models in stable memory, as their headers tell. Raises Refused, Rejected."""
+        return await self._page("models")
+
+    async def model(self, path: str) -> dict[str, Any]:
+        """A model of stable memory in detail. Raises Refused, Rejected."""
+        return await self._page(f"models/{quote(path)}")
+
+    async def unload_model(self) -> dict[str, Any]:
+        """Unload the model that is loaded; its path. Raises Refused, Rejected."""
+        return await self._page("engine", "DELETE")
+
+    async def _page(self, name: str, verb: str = "GET") -> dict[str, Any]:
+        answer = self._raw(await self._request(verb, f"{self._path}/{name}"))
         if answer.is_ok and isinstance(answer.document, dict):
             return answer.document
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method

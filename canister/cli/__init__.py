@@ -34,6 +34,7 @@ from canister.cli import (
     keys,
     logs,
     manage,
+    model_commands,
     network,
     probe,
     ps,
@@ -71,6 +72,7 @@ app.command()(about.version)
 app.add_typer(chats.app, name="chats")
 app.add_typer(keys.api_key_app, name="api-key")
 app.add_typer(identity.app, name="identity")
+app.add_typer(model_commands.models_app, name="models")
 app.add_typer(manage.settings_app, name="settings")
 app.add_typer(manage.ledger_app, name="ledger", hidden=True)
 app.add_typer(network.app, name="network")

@@ -70,7 +70,7 @@ def upload(
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"Name in the canister. [default: for gguf {DEFAULT_MODEL_NAME}, else the local name]",
+            help=f"Name in the canister. [default: for gguf {DEFAULT_MODEL_NAME}, or models/PART; else the local name]",
             show_default=False,
         ),
     ] = None,
@@ -103,7 +103,7 @@ def upload(
 
     if not local_filename.is_file():
         raise typer.BadParameter(f"{local_filename} is not a file")
-    name = canister_filename or (DEFAULT_MODEL_NAME if filetype is FileType.gguf else local_filename.name)
+    name = canister_filename or _default_name(local_filename.name, filetype)
     if filetype is FileType.gguf and (canister_filename is None or name.endswith(".gguf")):
         _check_gguf(local_filename, name)
     connected = caller(
@@ -224,6 +224,14 @@ async def _loaded_file(
         return None
     name: str | None = file.get("name")
     return name
+
+
+def _default_name(local_name: str, filetype: FileType) -> str:
+    from canister.model_file.parts import PartName
+
+    if filetype is not FileType.gguf:
+        return local_name
+    return DEFAULT_MODEL_NAME if PartName.read(local_name) is None else f"models/{local_name}"
 
 
 def _local_name(canister_filename: str) -> Path:
