@@ -47,7 +47,10 @@ def list_models(
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the models in the canister, as their headers tell; a model in several files is one."""
+    """List the models in the canister.
+
+    Their headers tell what they are; a model in several files is one.
+    """
 
     async def ask(client: Canister) -> list[dict[str, Any]]:
         return await _models(client)
@@ -100,9 +103,9 @@ def load_model(
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Load a model in place of the one that is loaded; it is loaded again after a restart.
+    """Load a model in place of the one that is loaded.
 
-    Options stand before the name; what follows it are flags of llama.cpp.
+    It is loaded again after a restart. Options stand before the name; what follows it are flags of llama.cpp.
 
     Example: canister models load qwen.gguf -c 8192
     """
@@ -123,7 +126,10 @@ def unload_model(
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Unload the model that is loaded, once its calls are over; the next start does not load it again."""
+    """Unload the model that is loaded, once its calls are over.
+
+    The next start does not load it again.
+    """
 
     async def unload(client: Canister) -> dict[str, Any]:
         return await client.unload_model()
@@ -186,9 +192,9 @@ def pull_model(
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Download a model from elsewhere and put it into the canister, as models/NAME.
+    """Download a model and put it into the canister.
 
-    Both ways are gone on with where they were interrupted, and checked by SHA-256. The hub is HF_ENDPOINT, else
+    There it is models/NAME. Both ways are gone on with where they were interrupted, and checked by SHA-256. The hub is HF_ENDPOINT, else
     huggingface.co; HF_TOKEN opens private repositories.
     """
     from canister.cli import pulling
