@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from canister.cli import tables
+from canister.cli.app import App
 from canister.cli.files import ProgressReport
 from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, Network, connection
 from canister.config import DEFAULT_CANISTER
@@ -33,9 +34,7 @@ Name = Annotated[
     str, typer.Argument(metavar="NAME", help="A model of the canister: its path, or the file name.", show_default=False)
 ]
 
-models_app = typer.Typer(
-    help="List, show, load, unload, remove and pull models.", no_args_is_help=True, rich_markup_mode=None
-)
+models_app = App("Models in a canister: list, load, unload, pull.")
 
 
 @models_app.command("list")
@@ -75,7 +74,10 @@ def show_model(
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Show a model in detail: shape, context, quantization, chat template."""
+    """Show a model in detail.
+
+    Its shape, context, quantization and chat template.
+    """
 
     async def ask(client: Canister) -> dict[str, Any]:
         return await client.model((await _named(client, name))["path"])
@@ -95,7 +97,7 @@ def load_model(
     name: Name,
     flags: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FLAGS]", help="Flags of llama.cpp, such as -c 4096 -ctk q8_0.", show_default=False),
+        typer.Argument(metavar="FLAGS", help="Flags of llama.cpp, such as -c 4096 -ctk q8_0.", show_default=False),
     ] = None,
     network: Network = LOCAL,
     canister: CanisterName = DEFAULT_CANISTER,
@@ -194,8 +196,8 @@ def pull_model(
 ) -> None:
     """Download a model and put it into the canister.
 
-    There it is models/NAME. Both ways are gone on with where they were interrupted, and checked by SHA-256. The hub is HF_ENDPOINT, else
-    huggingface.co; HF_TOKEN opens private repositories.
+    There it is models/NAME. A download and an upload that were interrupted go on where they stopped, and both are
+    checked by SHA-256. The hub is HF_ENDPOINT, else huggingface.co; HF_TOKEN opens private repositories.
     """
     from canister.cli import pulling
 
