@@ -19,6 +19,7 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "attention_classes": [list(members) for members in info.attention_classes],
             "max_rows": policy.max_rows,
             "prompt_block": policy.chunk.block,
+            "repeats_cut": policy.repeats_cut,
             "dummy_rows": policy.needs_pairs,
         },
         "llama_cpp": {

@@ -46,3 +46,20 @@ def test_a_chat_that_lost_its_memory_between_any_two_calls_goes_on_the_same(
     assert driver.run(talk(damaged, lambda: driver.engine.forget("c"), use_rows=False)) == expected
     for other in (killed, damaged):
         assert (other.tokens, other.generated, other.starts) == (calm.tokens, calm.generated, calm.starts)
+
+
+@pytest.mark.parametrize("n_slots", [2, 8])
+def test_k_quants_keep_what_prompts_can_have(drive: Drive, n_slots: int) -> None:
+    """Where so many chats at once cannot be exact, each alone still is the same however its prompt is cut."""
+    driver = drive("q4_k_m", n_ctx=256, n_slots=n_slots)
+    policy = driver.engine.info.policy
+    assert not policy.flash_attn
+    if policy.repeats_cut:
+        pytest.skip(f"this processor has no rule for prompts: {policy.why}")
+    prompt = [Random(3).randrange(3, 500) for _ in range(150)]
+    for seed in range(4):
+        answers = []
+        for cuts in ((), (1, 2, 3, 5, 7, 13, 17) * 3, (64,), (100, 1)):
+            chat = driver.chat(None, sampling=SamplingParams(temperature=1.5), seed=seed)
+            answers.append(driver.run(chat.answer(prompt, 12, cuts=cuts, use_rows=False)))
+        assert all(answer == answers[0] for answer in answers)

@@ -44,6 +44,7 @@ async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
         assert told["access"] == {"level": 1, "who": "All except anonymous"}
         assert told["uptime_seconds"] >= 0
         assert told["exact"]["is_exact"]
+        assert told["exact"]["repeats_cut"] is False
         assert told["exact"]["row_classes"]
         assert told["threads"]["count"] >= 1
         assert (told["memory"]["slots"], told["memory"]["context"]) == (2, 300)
