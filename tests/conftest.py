@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,7 @@ def anyio_backend() -> str:
 def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Data folders of tests are new each time; what was tried of llama.cpp and of models for one counts for all."""
     from canister import host, served_model
+    from canister.engine.machine import cpu_flags
     from canister.engine.trial import Trials
 
     folder = tmp_path_factory.mktemp("tried")
@@ -46,7 +48,28 @@ def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for module in (host, served_model):
             patch.setattr(module, "Trials", lambda _: Trials(folder))
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        if cpu_flags() >= {"amx_tile", "amx_int8"}:
+            without_what_crashes(folder, patch)
         yield
+
+
+def without_what_crashes(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Tests that load a model into their own process, without a trial, do without extra buffers where these crash."""
+    import llama_cpp
+
+    from canister.engine.loading import LoadParams
+    from canister.engine.trial import Trials
+
+    tried = Trials(folder).library.restrict(LoadParams(Path("tests")), ["f16", "q4_0", "q4_K", "q6_K", "q8_0"])
+    if asyncio.run(tried).restrictions.extra_buffers:
+        return
+    load = llama_cpp.llama_model_load_from_file
+
+    def plain(path: bytes, params: llama_cpp.llama_model_params) -> object:
+        params.use_extra_bufts = False
+        return load(path, params)
+
+    patch.setattr(llama_cpp, "llama_model_load_from_file", plain)
 
 
 @pytest.fixture(autouse=True)

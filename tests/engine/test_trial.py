@@ -25,7 +25,8 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(scope="module")
 def good_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return llama_model(tmp_path_factory.mktemp("trial") / "good.gguf", "q8_0")
+    # Of weights that no kernel of AMX is for: what is planted is all there is, also where AMX crashes.
+    return llama_model(tmp_path_factory.mktemp("trial") / "good.gguf", "f32")
 
 
 def params_of(path: Path, **other: object) -> LoadParams:

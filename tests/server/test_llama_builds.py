@@ -34,6 +34,11 @@ def chat_twice(http: httpx.Client) -> None:
         assert record["n_tokens_generated"] > 0
 
 
+def has_amx() -> bool:
+    """Where it is, the real thing may fail beside what is planted."""
+    return cpu_flags() >= {"amx_tile", "amx_int8"}
+
+
 def run_cli(*args: str) -> str:
     done = subprocess.run([sys.executable, "-m", "canister", *args], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -63,7 +68,7 @@ def test_it_falls_back_and_says_so(name: str, tmp_path: Path, monkeypatch: pytes
             told = http.get("/canisters/llama_cpp/engine").json()["llama_cpp"]
             assert any(reason.startswith(expected) for reason in told["switched_off"])
             assert "pip install --no-binary llama-cpp-python" in told["advice"]
-            assert told["extra_buffers"] == ("extra" not in planted)
+            assert told["extra_buffers"] in ({False} if "extra" in planted else {True, not has_amx()})
         status = ("status", "llama_cpp", "--network", server.url, "--data-dir", str(server.data_dir))
         assert expected in run_cli(*status)
         assert expected in run_cli("doctor", "--data-dir", str(server.data_dir))
@@ -100,8 +105,7 @@ def test_a_good_build_is_used_in_full_and_tried_once(tmp_path: Path, monkeypatch
             wait_for_status(http, "/readyz", 200)
             chat_twice(http)
             told = http.get("/canisters/llama_cpp/engine").json()["llama_cpp"]
-            has_amx = cpu_flags() >= {"amx_tile", "amx_int8"}
-            if not has_amx:
+            if not has_amx():
                 assert (told["switched_off"], told["advice"], told["extra_buffers"]) == ([], None, True)
             elif told["switched_off"]:
                 assert "-fno-tree-dse -fno-dse" in told["advice"]
