@@ -68,6 +68,7 @@ class ServedModel:
         self.crashes = CrashNotes(folder)
         self.engine: Engine | None = None
         self.load_error: str | None = None
+        self._refusal: str | None = None  # why the last one that was to be loaded is not
         self.cost_model: CostModel | None = None  # of the loaded model
         self._engine_key: _EngineKey | None = None
         self.templates = TemplateRunner()  # renders the chat template of the loaded model
@@ -155,10 +156,14 @@ class ServedModel:
                 findings=self._folder / FINDINGS_NAME,
                 handover=self._folder / HANDOVER_NAME,
             )
-            params = await self.trials.check(params, [part.fd for part in parts], weight_kinds(stored.header))
             watch = self.crashes.of_model(identity)
-            with watch.loading:
-                engine = await Engine.load(params, self._decode_thread, watch)
+            try:
+                params = await self.trials.check(params, [part.fd for part in parts], weight_kinds(stored.header))
+                with watch.loading:
+                    engine = await Engine.load(params, self._decode_thread, watch)
+            except CanisterError as error:
+                self._refusal = str(error)
+                raise
         self._known[engine] = key, cost_model
         return engine
 
@@ -184,7 +189,7 @@ class ServedModel:
         """Use this engine from now on, and close the one before."""
         before, self.engine = self.engine, engine
         self._engine_key, self.cost_model = self._known.pop(engine)
-        self.load_error = None
+        self.load_error = self._refusal = None
         self._replaced()
         if before is not None:
             self.discard(before)
@@ -235,7 +240,8 @@ class ServedModel:
     def report(self) -> dict[str, object]:
         """How the loaded model is run, and what the engine is doing; without one, why there is none."""
         if self.engine is None:
-            return {"model": None, "reason": self.load_error or ("none" if self.is_ready else "it is being loaded")}
+            reason = self.load_error or self._refusal or "none"
+            return {"model": None, "reason": reason if self.is_ready else "it is being loaded"}
         n_bytes = None if self.cost_model is None else self.cost_model.shape.file_bytes
         file = {"name": self.engine.info.name, "bytes": n_bytes}
         return {"file": file, **report(self.engine.info, self.engine.stats())}

@@ -104,9 +104,9 @@ def advice(restrictions: Restrictions, compiled: Collection[str]) -> str:
             "this build of llama-cpp-python makes no use of the processor's AMX; one that is made here does (where "
             f"that was measured, prompts went at 790 instead of 160 tokens/s): {rebuild_command()}"
         )
-    return (
-        f"a build that is made for this processor may do without: {rebuild_command()}" if restrictions.reasons else ""
-    )
+    if not restrictions.reasons:
+        return ""
+    return f"a build that is made for this processor may need nothing switched off: {rebuild_command()}"
 
 
 def rebuild_command() -> str:
@@ -119,24 +119,29 @@ def findings(path: Path) -> list[str]:
     """Sentences for an operator: what is switched off in llama.cpp on this processor, and what to do about it."""
     known = recall(path)
     found: list[str] = []
-    for kind, outcomes in known.tried.items():
+    uses_extra = True
+    for name, outcomes in known.tried.items():
+        kind = _kind(name)
         restrictions = choose({kind: outcomes}, ("off", "on"))
         if restrictions is None:
             found.append(f"nothing that llama.cpp can do with {kind} weights survives on this processor")
-        else:
-            found += [reason for reason in restrictions.reasons if reason not in found]
-    told = advice(
-        Restrictions(extra_buffers=not any("extra buffer" in line for line in found), reasons=tuple(found)),
-        known.compiled,
-    )
+            continue
+        uses_extra = uses_extra and restrictions.extra_buffers
+        found += [reason for reason in restrictions.reasons if reason not in found]
+    told = advice(Restrictions(extra_buffers=uses_extra, reasons=tuple(found)), known.compiled)
     return [*found, told] if told else found
 
 
 def summary(path: Path) -> str:
     """One line on what is known of this build on this processor."""
-    kinds = dict.fromkeys(name.rsplit(" ", 2)[0] for name in recall(path).tried)
+    kinds = dict.fromkeys(map(_kind, recall(path).tried))
     told = f"tried on this processor with weights of {', '.join(kinds)}" if kinds else "not tried on this processor yet"
     return f"llama.cpp (llama-cpp-python {version()}) was {told}"
+
+
+def _kind(name: str) -> str:
+    """Of what was tried; behind it are the types of the KV cache."""
+    return name.rsplit(" ", 2)[0]
 
 
 def _is_x86() -> bool:

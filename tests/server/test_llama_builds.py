@@ -91,7 +91,11 @@ def test_when_nothing_survives_the_server_stays(tmp_path: Path, monkeypatch: pyt
         assert http.get("/healthz").status_code == 200
         refused = http.post("/load_model", json={"args": ["--model", f"models/{CHAT_MODEL.name}"]})
         assert (refused.status_code, text in refused.text or "does not work" in refused.text) == (400, True)
-    assert "nothing that llama.cpp can do with" in run_cli("doctor", "--data-dir", str(server.data_dir))
+    status = ("status", "llama_cpp", "--short", "--network", server.url, "--data-dir", str(server.data_dir))
+    assert "none is loaded: Cannot load the model" in run_cli(*status)
+    assert "nothing that llama.cpp can do with q8_0 weights survives" in run_cli(
+        "doctor", "--data-dir", str(server.data_dir)
+    )
     assert server.stop() == 0
 
 
