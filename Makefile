@@ -32,7 +32,7 @@ $(INSTALLED): $(RUNTIME)
 	@touch $@
 
 chat: $(RUNTIME) ## Hold one chat with the shipped model on a temporary server, showing every call
-	@$(BIN)/canister chat --calls "Who are you?"
+	@$(BIN)/canister chat --temporary --calls "Who are you?"
 	@printf '%s\n' '' 'That was one answer, cut into bounded calls, each kept on disk. How to go on:' \
 	  '  source $(BIN)/activate     # puts the command canister on the PATH of this shell' \
 	  '  canister chat              # a conversation' \

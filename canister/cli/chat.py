@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from canister.cli.app import Command
 from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, IdentityName, caller, url_of
 from canister.config import DEFAULT_CANISTER
 
@@ -30,7 +30,7 @@ TOKENS_PER_CALL = 16  # on our own server; few, so that one sees an answer come 
 NEWEST = ""  # of --resume without a name
 
 
-class ChatCommand(TyperCommand):
+class ChatCommand(Command):
     """The name after --resume may be left out, which Typer has no word for."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -94,6 +94,9 @@ def chat(
     raw: Annotated[
         bool, typer.Option("--raw", help="Send texts as they are, without a chat template: for base models.")
     ] = False,
+    think: Annotated[
+        bool, typer.Option("--think/--no-think", help="Whether a model that can think first does, by its template.")
+    ] = True,
     temp: Annotated[
         float | None,
         typer.Option(min=0.0, metavar="T", help="Temperature; 0, the default, always takes the likeliest token."),
@@ -129,7 +132,7 @@ def chat(
         raise typer.BadParameter("the question is empty")
     given = {"temp": temp, "seed": seed, "max-tokens": max_tokens}
     choices = Choices({name: value for name, value in given.items() if value is not None})
-    wishes = Wishes(system, choices, shows_calls=calls, drops_oldest=keep_system, is_raw=raw)
+    wishes = Wishes(system, choices, shows_calls=calls, drops_oldest=keep_system, is_raw=raw, thinks=think)
     target = Target(url, canister, api_key, anonymous, identity, data_dir)
 
     _leave_in_order_when_told_to()
@@ -278,7 +281,7 @@ async def _meet(client: Canister | IcCanister, url: str, wishes: Wishes, *, keep
     if not wishes.is_raw and props.chat_template_source == "none":
         view.say("the model has no chat template: texts go to it as they are, as with --raw")
         wishes.is_raw = True
-    prompts = Raw() if wishes.is_raw else Templated(client)
+    prompts = Raw() if wishes.is_raw else Templated(client, thinks=wishes.thinks)
     return Place(client, prompts, n_ctx, NamedChats(client) if keeps else None)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.app import App
 from canister.cli.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, Network, connection
 from canister.config import DEFAULT_CANISTER
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from canister.cli.talk.named import NamedChats
     from canister.rest_records import Chat
 
-app = typer.Typer(help="Chats that a server keeps for you: list, show, remove.", no_args_is_help=True)
+app = App("Chats that a server keeps for you: list, show, remove.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `canister chats list` shows it.", show_default=False)]
 
@@ -65,14 +66,14 @@ def show(
 
 @app.command("rm")
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Chats to remove.", show_default=False)],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Chats to remove.", show_default=False)],
     network: Network = LOCAL,
     canister: CanisterName = DEFAULT_CANISTER,
     api_key: ApiKey = None,
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Remove chats, with what the server keeps of the model's state for them."""
+    """Remove chats, with their prompt caches."""
 
     async def forget(chats: NamedChats) -> None:
         for name in names:

@@ -77,7 +77,8 @@ class ContextFull(ClientError):
 
     def __init__(self, n_tokens: int, n_most: int, *, has_past: bool) -> None:
         what = "the conversation is full: with this question it has" if has_past else "this is too long: it has"
-        super().__init__(f"{what} {n_tokens:,} tokens, and there is room for {n_most:,}")
+        way_out = "" if has_past else "; shorten it, or load the model with a larger --ctx-size"
+        super().__init__(f"{what} {n_tokens:,} tokens, and there is room for {n_most:,}{way_out}")
         self.has_past = has_past
 
 

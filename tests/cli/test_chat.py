@@ -245,7 +245,8 @@ def test_draws_follow_the_seed(canister: Command, loaded_server: LocalServer) ->
 
 def test_the_models_own_template_is_used(canister: Command, tmp_path: Path, scratch: Path) -> None:
     template = (
-        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}[a]{% endif %}"
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[a]{% endif %}{% if not enable_thinking %}[n]{% endif %}"
     )
     own = tiny_models.llama_model(tmp_path / "own.gguf", changes={"tokenizer.chat_template": template})
     bare = tiny_models.llama_model(tmp_path / "bare.gguf")
@@ -257,13 +258,14 @@ def test_the_models_own_template_is_used(canister: Command, tmp_path: Path, scra
         return sum(int(call[3]) for call in calls), done.err
 
     # The vocabulary has a token for each byte, and one for BOS.
-    n_templated, told = ingested("-m", own, "--system", "be", "xyz")
-    assert n_templated - ingested("-m", own, "--raw", "--system", "be", "xyz")[0] == len("[system][user][a]")
+    n_templated, told = ingested("-m", own, "--no-think", "--system", "be", "xyz")
     assert "template" not in told
+    n_raw, told = ingested("-m", own, "--raw", "--system", "be", "xyz")
+    assert "template" not in told
+    assert n_templated - n_raw == len("[system][user][a][n]")
     n_bare, told = ingested("-m", bare, "xyz")
     assert "the model has no chat template: texts go to it as they are, as with --raw\n" in told
-    assert (n_bare, "template" in told) == (ingested("-m", bare, "--raw", "xyz")[0], True)
-    assert "no chat template" not in ingested("-m", bare, "--raw", "xyz")[1]
+    assert n_bare == n_raw - len("be")
 
 
 # -- a conversation
@@ -358,11 +360,11 @@ def test_a_refused_question_is_not_part_of_the_conversation(loaded_server: Local
         terminal.wait_for("> ")
         typed = "What is a canister and why would anybody want it? " * 40
         shown = terminal.ask(typed)
-        assert re.search(r"this is too long: it has [\d,]+ tokens, and there is room for 252\n> ", shown)
+        assert re.search(r"this is too long: it has [\d,]+ tokens, and there is room for 252; shorten it.*\n> ", shown)
         assert re.search(r"\(\d+ of 256 tokens\)\n> ", terminal.ask("Who are you?"))
         shown = terminal.ask(typed)
         assert "the conversation is full: with this question it has " in shown
-        assert "/new begins another conversation, --keep-system leaves the oldest turns out" in shown
+        assert "/new begins another conversation, /keep-system leaves the oldest turns out" in shown
         terminal.ask("Are you sure?")
         terminal.type("quit\n")
         terminal.wait_for("kept as")
@@ -395,6 +397,11 @@ def test_a_full_context(loaded_server: LocalServer, model: Path) -> None:
         else:
             raise AssertionError(shown)
         assert "/new begins another" in shown
+        for _ in range(2):  # the conversation is where it was
+            assert "the conversation is full: with this question it has " in terminal.ask("Tell me about canisters.")
+        assert "when the context is full, the oldest turns are left out" in terminal.ask("/keep-system")
+        assert re.search(r"oldest messages were left out to make room\)\n\(\d+ of 96", terminal.ask("Who are you?"))
+        assert "when the context is full, it ends there" in terminal.ask("/keep-system")
         assert "a new conversation begins" in terminal.ask("/new")
         assert re.search(r"\(\d+ of 96 tokens", terminal.ask("Who are you?"))
         terminal.type("\x04")

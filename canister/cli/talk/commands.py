@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["help", "new", "forget", "system", "set", "calls", "context", "quit"]
+Kind = Literal["help", "new", "forget", "system", "keep-system", "set", "calls", "context", "quit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ COMMANDS = (
     Command("new", ("/new", "/clear"), "", "begin another conversation; a kept one stays where it is"),
     Command("forget", ("/forget",), "", "remove this conversation from the server and begin another"),
     Command("system", ("/system",), "[TEXT]", "show or set the system prompt, from the next question on"),
+    Command("keep-system", ("/keep-system",), "", "when the context is full, leave the oldest turns out, or no longer"),
     Command("set", ("/set",), "[NAME VALUE]", "show or set how answers are drawn, such as /set temp 0.7"),
     Command("context", ("/context",), "", "tokens used, of how many"),
     Command("calls", ("/calls",), "", "show or hide every call"),

@@ -10,13 +10,15 @@ from canister.rest_records import ApplyTemplateOutput
 
 
 class Templated:
-    """The server applies the model's own chat template."""
+    """The server applies the model's own chat template. thinks: told to templates of models that may."""
 
-    def __init__(self, canister: Canister) -> None:
+    def __init__(self, canister: Canister, *, thinks: bool = True) -> None:
         self._canister = canister
+        self._variables = {"enable_thinking": thinks}
 
     async def of(self, messages: Sequence[Message]) -> Prompt:
-        answer = await self._canister.document("POST", "apply-template", {"messages": [*map(dict, messages)]})
+        body = {"messages": [*map(dict, messages)], "chat_template_kwargs": self._variables}
+        answer = await self._canister.document("POST", "apply-template", body)
         made = ApplyTemplateOutput.model_validate(answer)
         return Prompt(made.prompt, made.n_tokens)
 

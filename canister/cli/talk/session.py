@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from canister.cli.conversation import ASSISTANT, SYSTEM, USER, Conversation, Manner
+from canister.cli.conversation import ASSISTANT, SYSTEM, USER, ContextFull, Conversation, Manner
 from canister.cli.talk import view
 from canister.cli.talk.choices import Choices, NoChoice
 from canister.cli.talk.commands import Kind, help_text, meant
@@ -40,13 +40,14 @@ class Place:
 
 @dataclass(slots=True)
 class Wishes:
-    """How a person wants the conversation. is_raw: texts go to the model as they are."""
+    """How a person wants the conversation. is_raw: texts go to the model as they are. thinks: if it can."""
 
     system: str = ""
     choices: Choices = field(default_factory=Choices)
     shows_calls: bool = False
     drops_oldest: bool = False
     is_raw: bool = False
+    thinks: bool = True
 
 
 class Session:
@@ -64,8 +65,13 @@ class Session:
         self._runner.run(self._resume(name))
 
     def ask(self, question: str) -> None:
-        """One question, one answer."""
-        self._runner.run(self._ask(question))
+        """One question, one answer. Raises ClientError."""
+        try:
+            self._runner.run(self._ask(question))
+        except ContextFull as error:
+            if not error.has_past:
+                raise
+            raise ClientError(f"{error}; --keep-system leaves the oldest turns out") from error
 
     def talk(self, lines: Lines) -> None:
         """Question and answer, until the person leaves."""
@@ -102,13 +108,15 @@ class Session:
             action()
         except KeyboardInterrupt:
             view.say("\n(stopped)")
+        except ContextFull as error:
+            way_out = "; /new begins another conversation, /keep-system leaves the oldest turns out"
+            view.say(f"canister: {error}{way_out if error.has_past else ''}")
         except ClientError as error:
-            way_out = "; /new begins another conversation, --keep-system leaves the oldest turns out"
-            view.say(f"canister: {error}{way_out if getattr(error, 'has_past', False) else ''}")
+            view.say(f"canister: {error}")
 
     def _ask_and_count(self, question: str) -> None:
         left_out = 0 if self._conversation is None else self._conversation.n_left_out
-        self.ask(question)
+        self._runner.run(self._ask(question))
         if self._conversation is None:
             return
         more = self._conversation.n_left_out - left_out
@@ -134,6 +142,12 @@ class Session:
                 view.say("(nothing was said yet)" if conversation is None else view.context_line(conversation))
             case "system":
                 self._set_system(text)
+            case "keep-system":
+                self._wishes.drops_oldest = not self._wishes.drops_oldest
+                if self._conversation is not None:
+                    self._conversation.manner = self._manner()
+                how = "the oldest turns are left out" if self._wishes.drops_oldest else "it ends there"
+                view.say(f"when the context is full, {how}")
             case "set":
                 self._set(text)
             case _:
