@@ -44,7 +44,10 @@ class Calls:
         self.runner = Runner(loaded.context, loaded.traits, self._residency)
         self.nearby = Nearby(self._residency, loaded.traits.layout, loaded.context.params.n_streams, self._handover)
         self.scheduler: Scheduler[Ticket] = Scheduler(
-            loaded.context.params.n_rows, info.policy.max_rows, max_pause_seconds=params.max_pause_ms / 1000
+            loaded.context.params.n_rows,
+            info.policy.max_rows,
+            max_pause_seconds=params.max_pause_ms / 1000,
+            cut_matters=info.policy.repeats_cut,
         )
         self._candidates = Candidates(info.n_vocab)
         repeats_cut = info.policy.repeats_cut

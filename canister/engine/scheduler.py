@@ -11,7 +11,8 @@ and leave between steps.
 - A chunk is so small that those who generate wait no longer than the set pause (`pace.py`), and so does the chat whose
   client is about to send its next call. A call that is alone takes the largest.
 
-The size of a chunk is a matter of time only: it does not change a chat's logits.
+The size of a chunk is a matter of time only: it does not change a chat's logits. Of models where it does, a chunk is
+never smaller for a chat that may come or not: one after the other, chats are cut in the same way every time.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class _Account:
 class Scheduler(Generic[Call]):
     """Calls that wait for a slot, calls that have one, and whose turn it is.
 
-    max_rows: of a step; None: all. clock: seconds, for the pauses alone.
+    max_rows: of a step; None: all. clock: seconds, for the pauses alone. cut_matters: to a chat's logits.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Scheduler(Generic[Call]):
         max_rows: int | None = None,
         *,
         max_pause_seconds: float = MAX_PAUSE_SECONDS,
+        cut_matters: bool = False,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.waiting: list[Call] = []  # in order of arrival
@@ -90,6 +92,7 @@ class Scheduler(Generic[Call]):
         self.pace = Pace(max_pause_seconds)
         self._max_chunk = max_chunk
         self._max_rows = max_rows
+        self._cut_matters = cut_matters
         self._clock = clock
         self._shares = Shares()
         self._accounts: dict[int, _Account] = {}  # by id() of a running call
@@ -148,7 +151,7 @@ class Scheduler(Generic[Call]):
         if not prompts:
             return Step(rows)
         chunk = min(prompts, key=lambda call: (*self._shares.order(call.caller), self._accounts[id(call)].chunk_turn))
-        if rows or self._is_expecting(chunk):
+        if rows or (not self._cut_matters and self._is_expecting(chunk)):
             n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
             n_chunk = self.pace.chunk(len(rows), n_next, self._round(wanting), chunk.position, self._max_chunk)
         else:

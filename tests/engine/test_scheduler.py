@@ -110,6 +110,15 @@ def test_the_next_call_of_a_chat_is_waited_for_with_small_chunks() -> None:
     assert world.chunks[-1][1] == ALONE  # it does not seem to come
 
 
+def test_where_the_cut_matters_it_does_not_depend_on_who_was_there_before() -> None:
+    chat, prompt = Call("a", "chat", n_rows=30), Call("b", "other", n_prompt=5000)
+    world = World(2, chat, cut_matters=True)
+    world.run_until_ended(chat, within=30)
+    world.add(prompt)
+    world.step()
+    assert world.chunks == [(prompt, ALONE)]
+
+
 def test_ones_own_last_call_is_not_waited_for() -> None:
     first, second = Call("a", "chat", n_rows=5), Call("a", "chat", n_prompt=1000)
     world = World(2, first, second)

@@ -57,13 +57,18 @@ class World:
         max_chunk: int = 256,
         max_rows: int | None = None,
         max_pause_seconds: float = 0.2,
+        cut_matters: bool = False,
     ) -> None:
         self.now = 0.0
         self.n_steps = 0
         self.costs = costs or Costs()
         self.n_slots = n_slots
         self.scheduler: Scheduler[Call] = Scheduler(
-            max_chunk, max_rows=max_rows, max_pause_seconds=max_pause_seconds, clock=lambda: self.now
+            max_chunk,
+            max_rows=max_rows,
+            max_pause_seconds=max_pause_seconds,
+            cut_matters=cut_matters,
+            clock=lambda: self.now,
         )
         self.given: Counter[str] = Counter()
         self.chunks: list[tuple[Call, int]] = []
