@@ -141,7 +141,8 @@ def test_a_planted_fault_does_no_harm(tmp_path: Path) -> None:
     decoys = tmp_path / "decoys"
     decoys.mkdir()
     (decoys / "precious").write_bytes(b"precious")
-    command = [sys.executable, "-c", PLANTED, str(decoys), "serve", "--port", "0", "--data-dir", str(tmp_path / "data")]
+    command = [sys.executable, "-c", PLANTED, str(decoys), "serve", "--no-supervise"]
+    command += ["--port", "0", "--data-dir", str(tmp_path / "data")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None
