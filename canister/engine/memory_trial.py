@@ -244,7 +244,7 @@ def _states(context: Context, n_vocab: int, how: MemoryFindings, alone: Sequence
 
 
 def _is_wrong(alone: Logits, logits: Logits, noise: float) -> bool:
-    return _distance(alone, logits) > max(TOLERANCE, 10 * noise)
+    return _distance(alone, logits) > max(TOLERANCE, 4 * noise)
 
 
 def _together(

@@ -298,6 +298,12 @@ ROWS: dict[str, Row] = {
 }
 """Of every architecture that continues texts, a tiny model."""
 
+REFUSED = {
+    # Its graph blanks the tokens of pictures in the first row of logits, and ends the process where there is none.
+    "chameleon": "GGML_ASSERT(ggml_nelements(a) >= ggml_nelements(b)) failed",
+}
+"""Those of ROWS that llama.cpp cannot run, and its last words, which the refusal has."""
+
 NOT_WRITTEN = {
     "gptj": "llama.cpp has its name alone: it loads no file of this architecture",
 }

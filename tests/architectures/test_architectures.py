@@ -12,7 +12,7 @@ from canister.engine.gguf import read_gguf
 from canister.model_file.kind import ARCHITECTURES as OTHER_KINDS
 from canister.model_file.kind import why_no_chat
 from tests.architectures.conversation import OTHER_PROMPT, PROMPT, SETTINGS, Chat, killed, same, whole
-from tests.architectures.table import NOT_WRITTEN, ROWS
+from tests.architectures.table import NOT_WRITTEN, REFUSED, ROWS
 from tests.architectures.writer import NotWritableError, diffusion_architectures, known_architectures, write_model
 from tests.engine.gguf_writer import write_gguf
 from tests.harness import canister_in, someone
@@ -56,7 +56,17 @@ def test_all_that_llama_cpp_calls_diffusion_models_are_refused() -> None:
     assert not [name for name in found if "diffusion" not in OTHER_KINDS.get(name, ("",))[0]]
 
 
-@pytest.mark.parametrize("name", [in_nightly(name) for name in ROWS])
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_llama_cpp_cannot_run_is_refused(name: str, tmp_path: Path) -> None:
+    async with canister_in(tmp_path / "canister", **SETTINGS) as harness:
+        await harness.upload(write_model(tmp_path / "model.gguf", name), "model.gguf")
+        error = await harness.fails("load_model", {"args": ["--model", "model.gguf", "--ctx-size", "256"]})
+        assert "cannot run this file" in error
+        assert REFUSED[name] in error
+        assert await harness.call("health")
+
+
+@pytest.mark.parametrize("name", [in_nightly(name) for name in ROWS if name not in REFUSED])
 async def test_a_chat_is_the_same_in_every_way(name: str, tmp_path: Path) -> None:
     """Cut into calls, beside another chat, and after a kill: what one uninterrupted call says."""
     model = write_model(tmp_path / "model.gguf", name)
