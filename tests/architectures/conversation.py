@@ -52,7 +52,8 @@ async def whole(harness: Harness, prompt: str) -> str:
 
 
 def same(text: str, expected: str) -> bool:
-    """Calls of a fixed size may end a few tokens later."""
+    """Calls of a fixed size may end a few tokens later, or within a character."""
+    text, expected = text.rstrip("\ufffd"), expected.rstrip("\ufffd")
     n = min(len(text), len(expected))
     return n > 0 and text[:n] == expected[:n]
 
