@@ -29,8 +29,9 @@ from canister.controllers import Controllers
 from canister.engine.decode_thread import DecodeThread
 from canister.engine.trial import Trials
 from canister.errors import CanisterError, CanisterStopped, CanisterStopping, CanisterUnavailable
+from canister.fees import INITIAL_CYCLES
 from canister.ingress import Ingress
-from canister.ledger import INITIAL_CYCLES, Ledger
+from canister.ledger import Ledger
 from canister.locks import NamedLocks
 from canister.pacing import Pacing, unpaced
 from canister.roles import Roles

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 NODES = 13
+INITIAL_CYCLES = 20_000_000_000_000  # of a new canister
 CYCLES_PER_UPDATE = 5_000_000
 CYCLES_PER_INSTRUCTION = 1
 CYCLES_PER_INGRESS = 1_200_000

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from canister.fees import Charge, Outcome
+from canister.fees import INITIAL_CYCLES, Charge, Outcome
 from canister.store import tables
 from canister.store.db import Database
 from canister.store.statements import Prepared
@@ -18,7 +18,6 @@ from canister.store.statements import Prepared
 if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
-INITIAL_CYCLES = 20_000_000_000_000
 KEPT_CALLS = 10_000
 _CYCLES = "cycles"
 

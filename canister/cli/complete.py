@@ -1,4 +1,4 @@
-"""What the shell may offer after Tab: canisters and identities. Whatever goes wrong, there is just no offer.
+"""What the shell may offer after Tab: names of what there is. Whatever goes wrong, there is just no offer.
 
 Typer picks those that begin with what was typed.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 SECONDS = 0.5  # a person waits for this
+MOST_FILES = 1_000
 
 
 def _quietly(offer: Callable[[typer.Context], list[str]]) -> Callable[[typer.Context], list[str]]:
@@ -40,3 +41,39 @@ def canister_names(ctx: typer.Context) -> list[str]:
     url = url_of(ctx.params.get("network") or LOCAL)
     response = httpx.get(f"{url}/canisters", timeout=SECONDS, trust_env=not is_loopback(url))
     return [str(row["name"]) for row in response.json()["canisters"]]
+
+
+@_quietly
+def api_key_names(ctx: typer.Context) -> list[str]:
+    """Of the data folder that the command line names so far."""
+    from canister.cli.settings import data_folder
+    from canister.data_dir import SERVER_DATABASE
+    from canister.keys import open_keys
+
+    folder = data_folder(ctx.params.get("data_dir"))
+    if not (folder / SERVER_DATABASE).is_file():
+        return []
+    with open_keys(folder) as keys:
+        return [key.name for key in keys.list()]
+
+
+@_quietly
+def canister_files(ctx: typer.Context) -> list[str]:
+    """In the canister that the command line names so far, for whoever may list them."""
+    import asyncio
+
+    from canister.cli.options import LOCAL, connection
+    from canister.client import Canister
+    from canister.config import DEFAULT_CANISTER
+    from canister.records import DirContentInputRecord
+
+    given = ctx.params
+    server = connection(given.get("network") or LOCAL, given.get("api_key"), False, given.get("data_dir"))
+    name = given.get("canister_id") or given.get("canister") or DEFAULT_CANISTER
+
+    async def ask() -> list[str]:
+        async with Canister(server.url, name, server.api_key, timeout_seconds=SECONDS) as client:
+            found = await client.recursive_dir_content_query(DirContentInputRecord(dir=".", max_entries=MOST_FILES))
+        return [entry.filename.removeprefix("./") for entry in found.value if entry.filetype == "file"]
+
+    return asyncio.run(ask())

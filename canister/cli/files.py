@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import typer
 
+from canister.cli.complete import canister_files
 from canister.cli.hints import told_who
 from canister.cli.options import (
     LOCAL,
@@ -146,7 +147,9 @@ def upload(
 
 
 def download(
-    canister_filename: Annotated[str, typer.Argument(metavar="NAME", help="Name in the canister.")],
+    canister_filename: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name in the canister.", autocompletion=canister_files)
+    ],
     local_filename: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Local file. [default: as in the canister]", show_default=False),

@@ -11,6 +11,7 @@ import typer
 
 from canister.cli import tables
 from canister.cli.app import App
+from canister.cli.complete import api_key_names
 
 api_key_app = App("API keys of REST callers: make, list, revoke.")
 
@@ -22,6 +23,7 @@ Folder = Annotated[
     typer.Option("--data-dir", metavar="DIR", help="Data folder of the server.", show_default=False),
 ]
 KeyName = Annotated[str, typer.Argument(metavar="NAME", show_default=False)]
+KnownKey = Annotated[str, typer.Argument(metavar="NAME", show_default=False, autocompletion=api_key_names)]
 
 
 @api_key_app.command()
@@ -67,7 +69,7 @@ def list_keys(data_dir: Folder = None) -> None:
 
 
 @api_key_app.command()
-def revoke(name: KeyName, data_dir: Folder = None) -> None:
+def revoke(name: KnownKey, data_dir: Folder = None) -> None:
     """Make a key worthless, from the next request on."""
     from canister.keys import open_keys
 

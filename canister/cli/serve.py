@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -56,7 +56,21 @@ def _setting(name: str, *flags: str, metavar: str | None = None) -> Any:
         text += f" [default: {default_text(name)}]"
     flags = flags or (f"--{name.replace('_', '-')}",)
     panel = next((panel for panel, names in PANELS.items() if name in names), OTHERS)
-    return typer.Option(*flags, metavar=metavar, help=text, show_default=False, rich_help_panel=panel)
+    values = _values(name)
+    return typer.Option(
+        *flags,
+        metavar=metavar,
+        help=text,
+        show_default=False,
+        rich_help_panel=panel,
+        autocompletion=(lambda: values) if values else None,
+    )
+
+
+def _values(name: str) -> list[str]:
+    """Those that a setting can have, where they are few."""
+    annotation = Settings.model_fields[name].annotation
+    return list(map(str, get_args(annotation))) if get_origin(annotation) is Literal else []
 
 
 def serve(

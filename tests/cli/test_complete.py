@@ -12,6 +12,7 @@ import pytest
 from canister.cli.local import LocalServer
 from canister.ic.identity import Identity
 from canister.identities import IdentityStore
+from tests.cli.conftest import Command
 
 PROGRAM = "import sys; sys.argv[0] = 'canister'; from canister.cli import main; main([])"
 
@@ -78,3 +79,40 @@ def test_without_a_server_nothing_is_offered(tmp_path: Path) -> None:
 
 def test_the_server_that_the_line_names(running_server: LocalServer) -> None:
     assert offered(f"canister status --network {running_server.url} ") == ["llama_cpp"]
+
+
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("call x health --output ", "auto candid text hex json idl raw pp"),
+        ("call x health --args-format h", "hex"),
+        ("upload x --filetype pro", "promptcache"),
+        ("serve --exact ", "auto on off"),
+        ("serve --budget-policy ", "yield trap"),
+        ("identity new --key ed", "ed25519"),
+    ],
+)
+def test_values(line: str, values: str) -> None:
+    assert offered(f"canister {line}") == values.split()
+
+
+def test_names_of_api_keys(running_server: LocalServer, tmp_path: Path) -> None:
+    folder = str(running_server.data_dir)
+    assert offered("canister api-key revoke contr", CANISTER_DATA_DIR=folder) == ["controller"]
+    assert offered("canister api-key revoke ", CANISTER_DATA_DIR=str(tmp_path / "none")) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_files_of_a_canister(running_server: LocalServer, canister: Command, tmp_path: Path) -> None:
+    where = {"CANISTER_URL": running_server.url, "CANISTER_DATA_DIR": str(running_server.data_dir)}
+    (tmp_path / "notes.txt").write_text("x")
+    options = ("--network", running_server.url, "--data-dir", running_server.data_dir)
+    name = "folder-for-completion/notes.txt"
+    assert canister("upload", tmp_path / "notes.txt", "--canister-filename", name, *options).code == 0
+    assert offered("canister download folder-for-c", **where) == [name]
+    assert offered("canister download folder-for-c", CANISTER_URL="http://127.0.0.1:1") == []
+
+
+def test_words_of_dfx_and_icp(running_server: LocalServer) -> None:
+    assert offered("canister canister met") == ["metadata"]
+    assert offered("canister canister info ", CANISTER_URL=running_server.url) == ["llama_cpp"]

@@ -25,6 +25,7 @@ def loaded_after(statement: str) -> set[str]:
         "import canister.client, canister.transfer",
         "import canister.cli.conversation, canister.cli.local",
         "from canister.interface import METHODS",
+        "import canister.management, canister.ic_client, canister.cli.managing",
     ],
 )
 def test_nothing_heavy_is_imported(statement: str) -> None:
