@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import inspect
 from typing import Any
 
 from fastapi import Request, Response
@@ -15,10 +15,11 @@ from canister import wire
 from canister.config import INTERFACE_VERSION
 from canister.ic.annotations import result_name
 from canister.interface import METHODS, Method
-from canister.records import FileDownloadRecord, FileUploadRecord
-from canister.server import answers, conversation_docs
+from canister.server import answers, resource_docs
 from canister.server.encodings import compressible
 from canister.server.examples import EXAMPLES
+from canister.server.openapi_pages import CANISTER, FILES, PAGES, REJECTED, ref
+from canister.server.property_texts import describe
 from canister.server.verbs import page
 
 Json = dict[str, Any]
@@ -35,7 +36,42 @@ The answer is `{"Ok": …}` with status 200, `{"Err": …}` with the status of t
 `status_code` inside the record), the bare value for the few methods without errors, or a reject: the call failed as a \
 whole and changed nothing.
 
-`Authorization: Bearer <API key>` says who calls; without it the caller is anonymous (`2vxsx-fae`)."""
+`Authorization: Bearer <API key>` says who calls; without it the caller is anonymous (`2vxsx-fae`), who may do little.
+
+Bodies may be sent with `Content-Encoding: gzip`. Web pages of other origins are let in by `canister serve \
+--browser-origins`. The version is that of the interface, llama_cpp_canister's; `/` tells that of the server."""
+
+_API_KEY = """\
+An API key, without `Bearer`. On the machine of the server `canister key` prints the one of its controller, which also \
+stands in `controller.key` of its data folder; `canister api-key create NAME` makes one for somebody else."""
+
+TAGS = {
+    "chat": "Chats: a prompt is ingested and an answer generated, call by call, each within its limits.",
+    "conversations": "For clients that talk in turns: the chat template applied, and chats kept under names.",
+    "models": "Models: what is there, what is loaded, and what a call may do with it.",
+    "prompt caches": "What is kept of a caller's chats between calls.",
+    "files": "Files in the canister's stable memory: as streams of bytes, or in chunks.",
+    "cost": "What calls take on the Internet Computer.",
+    "access": "Who may call what.",
+    "canister": "Health, housekeeping and the cycle balance.",
+    "server": "The server itself: its canisters, probes and metrics.",
+}
+TAG_OF_GROUP = {
+    **{name: name for name in ("chat", "cost", "access", "files")},
+    "model": "models",
+    "prompt cache": "prompt caches",
+    "status": "canister",
+}
+_HEADERS: Json = {
+    "X-IC-Instructions": {"description": "Instructions that the call took.", "schema": {"type": "integer"}},
+    "X-IC-Cycles": {"description": "Cycles that it was charged.", "schema": {"type": "integer"}},
+    "X-IC-Limit": {
+        "description": "Instructions that it might have taken, or none: counted, not enforced.",
+        "schema": {"type": "string"},
+    },
+    "X-Request-Id": {"description": "As sent, or made; the server's log has it.", "schema": {"type": "string"}},
+}
+_HEADER_REFS: Json = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
 
 _REJECT: Json = {
     "type": "object",
@@ -46,20 +82,6 @@ _REJECT: Json = {
         "error_code": {"type": "string", "examples": ["IC0503"]},
         "reject_message": {"type": "string"},
     },
-}
-_CANISTER: Json = {
-    "name": "canister",
-    "in": "path",
-    "required": True,
-    "description": "Name or id of the canister.",
-    "schema": {"type": "string", "default": "llama_cpp"},
-}
-_FILE_PATH: Json = {
-    "name": "path",
-    "in": "path",
-    "required": True,
-    "description": "Path in the canister's stable memory; may have slashes.",
-    "schema": {"type": "string"},
 }
 
 
@@ -78,29 +100,41 @@ def _document_bytes() -> bytes:
 
 @functools.cache
 def document() -> Json:
-    """The whole OpenAPI 3.1 document."""
+    """The whole OpenAPI 3.1 document; each method is in it once, and what is used most comes first."""
     schemas = _Schemas()
     # All answers first, since their records keep their names where arguments have the same ones.
     responses = {method.name: schemas.responses(method) for method in METHODS}
-    paths: Json = {}
+    by_tag: dict[str, Json] = {tag: {} for tag in TAGS}
     for method in METHODS:
-        for prefix, parameters in (("/canisters/{canister}/", [_CANISTER]), ("/", [])):
-            verbs = ("post", "get") if method.mode == "query" and method.arg is None else ("post",)
-            paths[f"{prefix}{method.name}"] = {
-                verb: _operation(method, schemas, verb, parameters) | {"responses": responses[method.name]}
-                for verb in verbs
-            }
+        operation = _operation(method, schemas) | {"responses": responses[method.name]}
+        by_tag[TAG_OF_GROUP[group_of(method)]][f"/canisters/{{canister}}/{method.name}"] = {"post": operation}
+    for tag, resources in resource_docs.paths(schemas.of, _who).items():
+        by_tag[tag] |= resources
+    paths: Json = {}
+    for told in (*by_tag.values(), FILES, PAGES):
+        for path, operations in told.items():
+            paths[path] = paths.get(path, {}) | operations
+    components = dict(sorted(schemas.components.items()))
+    for name, schema in components.items():
+        describe(schema, name)
+    describe(paths)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "llama-canister", "version": INTERFACE_VERSION, "description": _DESCRIPTION},
-        "paths": paths | conversation_docs.paths(schemas.of) | _FILES | _PAGES,
+        "info": {
+            "title": "llama-canister",
+            "version": INTERFACE_VERSION,
+            "description": _DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": ".", "description": "The server that this document comes from."}],
+        "paths": paths,
         "components": {
-            "schemas": dict(sorted(schemas.components.items())),
-            "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer"}},
+            "schemas": components,
+            "headers": _HEADERS,
+            "securitySchemes": {"api_key": {"type": "http", "scheme": "bearer", "description": _API_KEY}},
         },
         "security": [{}, {"api_key": []}],
-        "tags": [{"name": name} for name in dict.fromkeys(map(group_of, METHODS))]
-        + [{"name": conversation_docs.TAG}, {"name": "octet streams"}, {"name": "server"}],
+        "tags": [{"name": tag, "description": text} for tag, text in TAGS.items()],
     }
 
 
@@ -109,17 +143,21 @@ def group_of(method: Method) -> str:
     return method.handler.__module__.rpartition(".")[2].replace("_", " ")
 
 
-def _operation(method: Method, schemas: _Schemas, verb: str, parameters: list[Json]) -> Json:
-    role = method.guard.__name__.replace("_", " ")
-    where = "canister" if parameters else "first_canister"
+def _who(method: Method) -> str:
+    """Who may call it, and what becomes of it, for somebody who knows neither guards nor the IC."""
+    kept = "What it changes is kept." if method.mode == "update" else "It changes nothing."
+    return f"Who may call it: {inspect.getdoc(method.guard)} {kept}"
+
+
+def _operation(method: Method, schemas: _Schemas) -> Json:
+    also = " It also answers GET." if method.mode == "query" and method.arg is None else ""
     operation: Json = {
-        "operationId": f"{verb}_{method.name}_of_{where}",
-        "tags": [group_of(method)],
+        "operationId": method.name,
+        "tags": [TAG_OF_GROUP[group_of(method)]],
         "summary": method.doc.splitlines()[0] if method.doc else method.name,
-        "description": f"{method.doc}\n\nA {method.mode}. Who may call it: {role}.",
+        "description": f"{method.doc}\n\n{_who(method)}{also}",
+        "parameters": [CANISTER],
     }
-    if parameters:
-        operation["parameters"] = parameters
     if method.arg is not None:
         content = {"schema": schemas.of(method.arg, "validation"), "example": EXAMPLES[method.name]}
         value = TypeAdapter(method.arg).validate_python(EXAMPLES[method.name])
@@ -152,23 +190,20 @@ class _Schemas:
     def responses(self, method: Method) -> Json:
         ok = self.of(method.ok, "serialization")
         if method.err is None:
-            return {"200": {"description": "The value", "content": _content(ok)}, "default": _REJECTED}
+            value = {"description": "The value", "content": _content(ok), "headers": _HEADER_REFS}
+            return {"200": value, "default": REJECTED}
         name = result_name(method.ok) or f"{method.name}Result"
         good = self._add(f"{name}Ok", _tagged("Ok", ok))
         bad = self._add(f"{name}Err", _tagged("Err", self.of(method.err, "serialization")))
         return {
-            "200": {"description": "Ok", "content": _content(good)},
-            "default": {"description": "Err, or a reject", "content": _content({"anyOf": [bad, _ref("Reject")]})},
+            "200": {"description": "Ok", "content": _content(good), "headers": _HEADER_REFS},
+            "default": {"description": "Err, or a reject", "content": _content({"anyOf": [bad, ref("Reject")]})},
         }
 
     def _add(self, name: str, component: Json) -> Json:
         if self.components.setdefault(name, component) != component:
             raise TypeError(f"two different schemas are named {name}")
-        return _ref(name)
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
+        return ref(name)
 
 
 def _content(schema: Json) -> Json:
@@ -176,155 +211,5 @@ def _content(schema: Json) -> Json:
     return {answers.JSON: {"schema": schema}, answers.CANDID_TEXT: {"schema": {"type": "string"}}}
 
 
-def _json_content(schema: Json) -> Json:
-    return {answers.JSON: {"schema": schema}}
-
-
-# A reject has no Candid form.
-_REJECTED: Json = {"description": "Reject", "content": _json_content(_ref("Reject"))}
-
-
 def _tagged(tag: str, schema: Json) -> Json:
     return {"type": "object", "required": [tag], "properties": {tag: schema}}
-
-
-# -- paths that are no methods
-
-_BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_OBJECTS: Json = {"type": "array", "items": {"type": "object"}}
-_NAMES: Json = {"type": "array", "items": {"type": "string"}}
-
-
-def _page_operation(tag: str, summary: str, responses: Mapping[str, tuple[str, Json]]) -> Json:
-    """responses: what it is and its content, by status; any other is a reject."""
-    described = {
-        status: {"description": text} | ({"content": content} if content else {})
-        for status, (text, content) in responses.items()
-    }
-    return {"tags": [tag], "summary": summary, "responses": {"default": _REJECTED} | described}
-
-
-def _object(**properties: Json) -> Json:
-    return _json_content({"type": "object", "required": list(properties), "properties": properties})
-
-
-def _text(*values: str) -> Json:
-    return {"type": "string", "enum": list(values)} if values else {"type": "string"}
-
-
-def _err_or_reject(record: str) -> tuple[str, Json]:
-    return "Err, or a reject", _json_content({"anyOf": [_ref(f"{record}ResultErr"), _ref("Reject")]})
-
-
-_FILES: Json = {
-    "/canisters/{canister}/files/{path}": {
-        "parameters": [_CANISTER, _FILE_PATH],
-        "get": _page_operation(
-            "octet streams",
-            "Read a file, or one range of it.",
-            {
-                "200": ("The file", _BYTES),
-                "206": ("The range", _BYTES),
-                "304": ("Not changed", {}),
-                "default": _err_or_reject(FileDownloadRecord.__name__),
-            },
-        )
-        | {"parameters": [{"name": "Range", "in": "header", "schema": {"type": "string"}}]},
-        "put": _page_operation(
-            "octet streams",
-            "Write a file, at the offset where it ends.",
-            {
-                "200": (
-                    "Ok: name, size and SHA-256 so far",
-                    _json_content(_ref(f"{FileUploadRecord.__name__}ResultOk")),
-                ),
-                "default": _err_or_reject(FileUploadRecord.__name__),
-            },
-        )
-        | {
-            "parameters": [
-                {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}},
-                {"name": "Content-Range", "in": "header", "schema": {"type": "string"}},
-            ],
-            "requestBody": {"required": True, "content": _BYTES},
-        },
-    }
-}
-
-_PAGES: Json = {
-    path: {"get": _page_operation("server", summary, responses)}
-    for path, summary, responses in (
-        (
-            "/",
-            "Where to go from here.",
-            {
-                "200": (
-                    "Names of the canisters, and of this document",
-                    _object(name=_text(), version=_text(), canisters=_NAMES, docs=_text(), openapi=_text()),
-                )
-            },
-        ),
-        (
-            "/canisters",
-            "The canisters of this server.",
-            {
-                "200": (
-                    "Id, name and state of each",
-                    _object(
-                        canisters={
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "required": ["id", "name"],
-                                "properties": {"id": _text(), "name": _text()},
-                            },
-                        }
-                    ),
-                )
-            },
-        ),
-        ("/healthz", "Does the process serve?", {"200": ("Yes", _object(status=_text("ok")))}),
-        (
-            "/readyz",
-            "Are the models that should be loaded loaded?",
-            {
-                "200": ("Yes", _object(status=_text("ready"))),
-                "503": ("Not yet, with reasons", _object(status=_text("not ready", "draining"))),
-            },
-        ),
-        (
-            "/metrics",
-            "Metrics for Prometheus.",
-            {
-                "200": ("Text format", {"text/plain": {"schema": _text()}}),
-                "403": ("Not a controller", _object(error=_text())),
-            },
-        ),
-    )
-} | {
-    "/canisters/{canister}/calls": {
-        "get": _page_operation(
-            "server",
-            "The calls that a canister works on, and those that wait; for its controllers.",
-            {
-                "200": (
-                    "Caller, method, phase and tokens so far of each; how many wait, by caller",
-                    _object(running=_OBJECTS, waiting=_OBJECTS),
-                ),
-                "401": ("Err: access denied", _object(Err=_ref("ApiError"))),
-            },
-        )
-        | {"parameters": [_CANISTER]}
-    },
-    "/canisters/{canister}/engine": {
-        "get": _page_operation(
-            "server",
-            "How a canister's model is run, and what its engine is doing; for controllers and admins.",
-            {
-                "200": ("Exact mode, threads, memory, counters", _object()),
-                "401": ("Err: access denied", _object(Err=_ref("ApiError"))),
-            },
-        )
-        | {"parameters": [_CANISTER]}
-    },
-}

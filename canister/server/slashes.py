@@ -10,7 +10,7 @@ import re
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_KEPT = re.compile(r"/api/|/canisters/[^/]*/files/")
+_KEPT = re.compile(r"/api/|/canisters/[^/]*/(files|models)/")
 
 
 class Slashes:
@@ -21,8 +21,8 @@ class Slashes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
-        if scope["type"] == "http" and scope["path"].endswith("/"):
-            raw: bytes = scope["raw_path"].partition(b"?")[0]
+        raw: bytes = scope.get("raw_path", b"").partition(b"?")[0]
+        if raw.endswith(b"/"):  # not one that is written %2F, which is part of a name
             path, shorter = scope["path"].rstrip("/"), raw.rstrip(b"/")
             if path and shorter and not _KEPT.match(scope["path"]):
                 if scope["method"] in ("GET", "HEAD"):

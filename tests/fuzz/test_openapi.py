@@ -94,13 +94,16 @@ def test_the_examples_of_the_document(tmp_path: Path) -> None:
     statuses: dict[tuple[str, str | None], int] = {}
     with LocalServer(tmp_path / "data", "--canister", CANISTER) as server:
         file = OPERATIONS["PUT /canisters/{canister}/files/{path}"]
-        path = {"canister": CANISTER, "path": "models/model.gguf"}
+        path = {"canister": CANISTER, "path": "models/model.gguf", "name": "who-are-you"}
         upload = file.Case(path_parameters=path, body=CHAT_MODEL.read_bytes(), media_type="application/octet-stream")
         assert answered(server, upload) == 200
-        for label, operation in OPERATIONS.items():
+        load = "POST /canisters/{canister}/load_model"
+        # First what the others need, last what takes it away.
+        ordered = sorted(OPERATIONS.items(), key=lambda item: (item[0].startswith("DELETE"), item[0] != load))
+        for label, operation in ordered:
             if operation is file:
                 continue
-            parameters = path if "{path}" in operation.path else {"canister": CANISTER}
+            parameters = {name: value for name, value in path.items() if f"{{{name}}}" in operation.path}
             contents = operation.definition.raw.get("requestBody", {}).get("content", {})
             for media_type, content in contents.items() or [(None, {})]:
                 body = {} if media_type is None else {"body": content["example"]}

@@ -204,39 +204,93 @@ def references(value: Any) -> set[str]:
     return set().union(*map(references, value)) if isinstance(value, list) else set()
 
 
-def test_every_method_is_documented_at_both_paths() -> None:
+VERBS = {"get", "post", "put", "delete"}
+
+
+def operations() -> list[tuple[str, str, dict[str, Any]]]:
+    """Path, verb and operation of all that is documented."""
+    paths = openapi.document()["paths"]
+    return [(path, verb, told) for path, verbs in paths.items() for verb, told in verbs.items() if verb in VERBS]
+
+
+def test_every_method_is_documented_once() -> None:
     paths = openapi.document()["paths"]
     for method in METHODS:
-        for path in (f"/{method.name}", f"/canisters/{{canister}}/{method.name}"):
-            assert ("get" in paths[path]) == (method.mode == "query" and method.arg is None)
-            operation = paths[path]["post"]
-            assert ("requestBody" in operation) == (method.arg is not None)
-            assert {"200", "default"} == set(operation["responses"])
+        assert f"/{method.name}" not in paths
+        ((verb, told),) = paths[f"/canisters/{{canister}}/{method.name}"].items()
+        assert verb == "post"
+        assert ("requestBody" in told) == (method.arg is not None)
+        assert {"200", "default"} == set(told["responses"])
+        assert ("also answers GET" in told["description"]) == (method.mode == "query" and method.arg is None)
+
+
+def test_the_document_begins_with_chat_and_has_its_groups_explained() -> None:
+    tags = openapi.document()["tags"]
+    assert tags[0]["name"] == "chat"
+    assert all(tag["description"].endswith(".") for tag in tags)
+    used = {tag for _, _, told in operations() for tag in told["tags"]}
+    assert used == {tag["name"] for tag in tags}
+    assert operations()[0][2]["tags"] == ["chat"]
+
+
+def test_every_property_says_what_it_is() -> None:
+    missing: list[tuple[str, str]] = []
+
+    def look(schema: Any, where: str) -> None:
+        if isinstance(schema, list):
+            for part in schema:
+                look(part, where)
+        elif isinstance(schema, dict):
+            properties = schema.get("properties")
+            for name, of in (properties if isinstance(properties, dict) else {}).items():
+                if not of.get("description"):
+                    missing.append((where, name))
+            for part in schema.values():
+                look(part, where)
+
+    document = openapi.document()
+    for name, schema in document["components"]["schemas"].items():
+        look(schema, name)
+    look(document["paths"], "paths")
+    assert missing == []
+
+
+def test_a_stranger_is_told_who_may_call_and_where_the_key_is() -> None:
+    document = openapi.document()
+    key = document["components"]["securitySchemes"]["api_key"]["description"]
+    for word in ("canister key", "controller.key", "canister api-key create"):
+        assert word in key
+    assert document["info"]["license"]["name"] == "MIT"
+    assert "`/` tells that of the server" in document["info"]["description"]
+    run = document["paths"]["/canisters/{canister}/run_update"]["post"]
+    assert "at access level 1 every named caller" in run["description"]
+    names = set(document["components"]["headers"])
+    assert names == {"X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-Request-Id"}
+    assert set(run["responses"]["200"]["headers"]) == names
 
 
 def test_every_reference_leads_somewhere() -> None:
     document = openapi.document()
-    schemas = document["components"]["schemas"]
-    assert references(document) == {f"#/components/schemas/{name}" for name in schemas}
+    components = document["components"]
+    known = {f"#/components/{kind}/{name}" for kind in ("schemas", "headers") for name in components[kind]}
+    assert references(document) == known
 
 
 def test_operation_ids_are_unique() -> None:
-    operations = [
-        operation["operationId"]
-        for path in openapi.document()["paths"].values()
-        for operation in path.values()
-        if "operationId" in operation
-    ]
-    assert len(operations) == len(set(operations)) > 2 * len(METHODS)
+    names = [told["operationId"] for _, _, told in operations()]
+    assert len(names) == len(set(names))
+    assert set(names) > {method.name for method in METHODS}
 
 
 def test_answers_have_their_variants() -> None:
     document = openapi.document()
     schemas = document["components"]["schemas"]
-    responses = document["paths"]["/run_update"]["post"]["responses"]
+    responses = document["paths"]["/canisters/{canister}/run_update"]["post"]["responses"]
     ok = responses["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-    assert schemas[ok]["properties"] == {"Ok": {"$ref": "#/components/schemas/RunOutputRecord"}}
+    assert schemas[ok]["properties"]["Ok"]["$ref"] == "#/components/schemas/RunOutputRecord"
     other = responses["default"]["content"]["application/json"]["schema"]["anyOf"]
     assert {"$ref": "#/components/schemas/Reject"} in other
-    bare = document["paths"]["/whoami"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    bare = document["paths"]["/canisters/{canister}/whoami"]["post"]["responses"]["200"]["content"]["application/json"][
+        "schema"
+    ]
     assert bare["type"] == "string"
