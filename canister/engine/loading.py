@@ -266,7 +266,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         flash_attn=policy.flash_attn,
         can_shift=context.can_shift and traits.rolls_back,
         kv_bytes_per_token=traits.kv_bytes_per_token,
-        kv_layout=_descriptor(traits.layout, params.rope, policy),
+        kv_layout=_descriptor(traits.layout, params.rope, policy, params.restrictions),
         kv_kind=_kind(traits.layout),
         policy=policy,
         row_classes=found.kernels.row_classes if found.kernels is not None else (),
@@ -414,7 +414,7 @@ def _tell(info: EngineInfo, params: LoadParams) -> None:
     )
 
 
-def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy) -> bytes:
+def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy, restrictions: Restrictions) -> bytes:
     """Names what rows depend on beside model and tokens. Same descriptor: they fit.
 
     Rows that were computed in exact mode are worth more than others, so they are told apart.
@@ -426,4 +426,6 @@ def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy) -> byte
         bits = policy.flash_attn, policy.needs_pairs, astuple(policy.chunk)
     elif not policy.repeats_cut:
         bits = policy.flash_attn, astuple(policy.chunk)
+    if not restrictions.extra_buffers:
+        bits = bits, "no extra buffers"  # other kernels, other last bits
     return hashlib.sha256(layout.digest + repr((astuple(rope), bits)).encode()).digest()

@@ -17,6 +17,7 @@ from canister.engine.engine import Engine, LoadParams, ModelError
 from canister.engine.llama import Context, ContextParams, Model, log
 from canister.engine.runner import Traits
 from canister.engine.scheduler import ALONE
+from canister.engine.ways import Restrictions
 from canister.errors import BadRequest
 from tests.engine.driver import GREEDY, Driver
 from tests.engine.test_exactness import SAMPLED, some_prompt
@@ -73,6 +74,8 @@ def test_layouts_tell_contexts_apart(drive: Drive) -> None:
     assert len({info.kv_layout for info in infos}) == len(contexts)
     assert [info.flash_attn for info in infos] == [False, False, True, True, False]
     assert drive("q8_0", n_slots=2, n_ctx=99).engine.info.kv_layout == infos[0].kv_layout
+    other_kernels = drive("q8_0", restrictions=Restrictions(extra_buffers=False)).engine.info.kv_layout
+    assert other_kernels not in {info.kv_layout for info in infos}
 
 
 @pytest.mark.parametrize(
