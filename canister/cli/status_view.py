@@ -92,7 +92,7 @@ def _model(engine: Report) -> str:
         reason = engine.get("reason") or "none"
         if reason != "none":
             return f"none is loaded: {reason}"
-        return "none is loaded; canister upload FILE puts one in, load_model loads it"
+        return "none is loaded; canister upload FILE puts one in, canister models load NAME loads it"
     file = engine.get("file") or {}
     n_bytes = file.get("bytes")
     return f"{file.get('name')}{'' if n_bytes is None else f', {size(n_bytes)}'}: {engine['model']}"

@@ -92,7 +92,7 @@ def test_status_in_a_few_lines(run: Command, server: LocalServer) -> None:
     lines = run("canister status llama_cpp --short").out.splitlines()
     assert lines[0].startswith(f"llama_cpp ({ID}): running, up for ")
     assert lines[1:] == [
-        "model        none is loaded; canister upload FILE puts one in, load_model loads it",
+        "model        none is loaded; canister upload FILE puts one in, canister models load NAME loads it",
         "limits       of a call: any number of tokens, any number in queries; "
         "40,000,000,000 instructions, 5,000,000,000 in queries",
         "access       0: only controllers may chat",
