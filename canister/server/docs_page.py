@@ -57,6 +57,7 @@ SwaggerUIBundle({
   url: "openapi.json", dom_id: "#page", deepLinking: true, layout: "BaseLayout",
   presets: [SwaggerUIBundle.presets.apis], plugins: [filter], validatorUrl: null,
   filter: true, defaultModelsExpandDepth: 0, displayRequestDuration: true,
+  onComplete: () => document.querySelector(".operation-filter-input").placeholder = "Filter by path or summary",
 });
 """
 

@@ -30,6 +30,7 @@ async def test_the_script_shows_our_document(anonymous: httpx.AsyncClient) -> No
     assert (await anonymous.get(urljoin("/docs", url[1]))).json()["openapi"] == "3.1.0"
     assert "validatorUrl: null" in script
     assert "filter: true" in script
+    assert "Filter by path or summary" in script
     # OpenAPI 3.1 needs version 5 of Swagger UI.
     assert re.search(r'PACKAGE_VERSION:"5\.', (await anonymous.get("/docs/swagger-ui-bundle.js")).text)
 
