@@ -114,8 +114,8 @@ class Host:
 
     @property
     def n_calls(self) -> int:
-        """That run or wait for their turn."""
-        return sum(canister.n_calls for canister in self.canisters)
+        """That run or wait for their turn, streams of files too."""
+        return sum(canister.n_calls + canister.streams.n_running for canister in self.canisters)
 
     def spare_cores(self) -> float:
         """That engines leave to others; infinite while they do nothing, and are not about to go on."""

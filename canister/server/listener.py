@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _tell(self, number: int) -> None:
-        n_running = max(self._host.n_calls, len(self.server_state.tasks))
+        n_running = self._host.n_calls
         if self.force_exit:
             self._farewell.cancelling(n_running)
         else:

@@ -47,7 +47,7 @@ def next_steps(listener: socket.socket, host: Host) -> str:
         [
             "no model is loaded; in another terminal:",
             f"  canister upload{options} FILE.gguf",
-            f'  canister call{options} {name} load_model \'{{"args": ["--model", "models/model.gguf"]}}\'',
+            f"  canister models load{options} model.gguf",
             f"  canister chat{options}",
         ]
     )

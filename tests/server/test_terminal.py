@@ -40,7 +40,11 @@ def test_a_person_is_told_where_what_next_and_that_it_stops(tmp_path: Path, supe
         told = terminal.wait_for(r"confined: [^\n]*\n")
         assert "no model is loaded" in told
         options = f"--network {url} --data-dir {tmp_path}"
-        for line in (f"canister upload {options} FILE.gguf", "load_model", f"canister chat {options}"):
+        for line in (
+            f"canister upload {options} FILE.gguf",
+            f"canister models load {options} model.gguf",
+            f"canister chat {options}",
+        ):
             assert line in told
         with client(tmp_path, url) as http, ThreadPoolExecutor() as pool:
             try:
@@ -50,6 +54,8 @@ def test_a_person_is_told_where_what_next_and_that_it_stops(tmp_path: Path, supe
                 request = terminal.wait_for(r"POST /whoami 200 [\d.]+ ms  caller=\w{5}-…-\w+\n")
                 assert "/canisters" not in request  # who looks around is not worth a line
                 assert max(len(line) for line in request.splitlines()) <= 100
+                while 'canister_streams_running{canister="llama_cpp"} 1.0' not in http.get("/metrics").text:
+                    pass
                 terminal.type("\x03")
                 terminal.wait_for(r"\^Cstopping: 1 call is running; Ctrl-C again cancels it\n")
                 terminal.type("\x03")
