@@ -229,7 +229,7 @@ class RequestLog:
             finally:
                 path: str = scope["path"]
                 # Probes come every few seconds and tell nothing; nor do looks at the server around a call.
-                is_look = status < 400 and _LOOKS.fullmatch(path) is not None
+                is_look = status < 400 and (state.get("is_look", False) or _LOOKS.fullmatch(path) is not None)
                 write = log.debug if path in health.QUIET or is_look else log.info
                 write(
                     "request",

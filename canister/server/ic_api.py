@@ -179,6 +179,7 @@ def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Ca
             return host.default, management.bound(method, host, message.id)
         if method.name in management.KNOWS_SERVER:
             method = management.with_host(method, host)
+            request.state.is_look = True  # or who follows the log would be told of that alone
         return host.with_id(_effective_id(request)), method
     canister = host.with_id(message.canister_id)
     return canister, dispatch.find_method(canister, message.method, mode)

@@ -45,6 +45,11 @@ def test_the_log_of_a_server(run: Command) -> None:
         assert {"timestamp", "level", "event"} <= json.loads(line).keys()
 
 
+def test_looking_at_the_log_leaves_no_line_in_it(run: Command) -> None:
+    before = run("logs", "first", "--json").out.count("/query")
+    assert run("logs", "first", "--json").out.count("/query") == before
+
+
 def test_who_may_read_it(run: Command) -> None:
     alice = run("identity", "new", "alice").out.strip()
     denied = run("logs", "first", "--identity", "alice")
