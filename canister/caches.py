@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sqlalchemy import bindparam, exists, func, not_, or_, select
 
-from canister.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR
+from canister.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR, sessions_folder
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.sequence import KvSegment, n_common
 from canister.errors import CanisterError, StoreDamaged
@@ -240,7 +240,12 @@ class Caches:
         self._prefixes.clear()
 
     def _keep_when_committed(self, call: Call, path: str, container: CacheFile) -> None:
+        folder = sessions_folder(path)
+        is_first = folder is not None and self._stable.stat(folder) is None
+
         def keep() -> None:
+            if folder is not None and is_first:
+                self._prefixes.take_unread(folder, tuple)  # there is nothing that was not written since the start
             info = self._stable.stat(path)
             if info is not None and info.size == container.size:
                 self._keep(OpenCache(info, container))

@@ -286,6 +286,22 @@ async def test_a_container_is_found_among_any_number_of_later_ones(tmp_path: Pat
         assert await shared_by_a_new_chat(harness, "1.cache") > 60
 
 
+async def test_the_caches_of_a_caller_that_is_new_are_not_listed(tmp_path: Path) -> None:
+    """There are none of before the start, so a look-up need not leave the event loop; after a restart there are."""
+    prefixes = f".canister_cache/{CONTROLLER}/sessions"
+    async with story_in(tmp_path) as harness:
+        known = harness.canister.caches._prefixes
+        await harness.limit(40)
+        await harness.run(SYSTEM, *GREEDY)
+        assert not known.has_unread(prefixes)
+    async with story_in(tmp_path) as harness:
+        known = harness.canister.caches._prefixes
+        await harness.run("", *GREEDY)
+        assert known.has_unread(prefixes)
+        await harness.run(SYSTEM, *GREEDY, cache="second.cache")
+        assert not known.has_unread(prefixes)
+
+
 async def test_containers_that_no_run_has_written_are_found_too(tmp_path: Path) -> None:
     """Copied under another name, or uploaded; the original is gone, and nothing was ever in memory."""
     async with story_in(tmp_path / "a") as harness:
