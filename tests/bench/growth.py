@@ -36,7 +36,7 @@ from canister.config import Settings
 from canister.data_dir import CANISTERS
 from canister.engine.engine import Engine
 from canister.engine.kv_rows import Bytes, state_of
-from canister.engine.residency import Parked
+from canister.engine.residency import Logits, Parked
 from canister.engine.sequence import Flags, Tokens
 from canister.ic import principal as principals
 from canister.ic.identity import Identity
@@ -210,6 +210,7 @@ class Template:
     n_tokens: int
     rows: bytes
     state: Bytes
+    logits: Logits
 
     @classmethod
     async def of(cls, canister: Canister, engine: Engine, caller: str) -> Template:
@@ -226,7 +227,7 @@ class Template:
         _, state = state_of(layout, [segment], n, nearby._n_streams)
         method = dispatch.find_method(canister, "remove_prompt_cache")
         await dispatch.execute(canister, method, caller, lambda: InputRecord(args=["--prompt-cache", "template"]))
-        return cls(n, bytes(segment.rows), state)
+        return cls(n, bytes(segment.rows), state, np.zeros(engine.info.n_vocab, np.float32))
 
 
 async def _fill(canister: Canister, engine: Engine, folder: Folder, template: Template, count: int) -> None:
@@ -250,7 +251,8 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
         canister.caches.write(work, path, header, None, tokens, generated, template.rows, 0, None)
         work.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
         await work.commit(work.charge())
-    parked = Parked(path, caller, tokens, generated, generated.copy(), None, len(tokens), template.state.copy())
+    marks, logits = (tokens, generated, generated.copy()), template.logits
+    parked = Parked(path, caller, *marks, logits, len(tokens), template.state.copy())
     engine.nearby._residency.parking.put(parked)
 
 
