@@ -64,18 +64,23 @@ class FileIndex:
         """An index of all of these, folders before what is in them; in a fraction of the time that `publish` takes."""
         index = cls()
         known, children = index._entries, index._children
+        n_bytes: dict[str, int] = {"": 0}  # of the files directly in a folder
         for entry in entries:
-            path = entry.info.path
+            _, path, kind, size, _, _ = entry.info
+            parent = path.rpartition("/")[0]
             known[path] = entry
-            children.setdefault(parent_of(path), {})[path] = None
-            if entry.info.kind == "directory":
-                children.setdefault(path, {})
-        for folder in sorted(children, key=lambda path: -path.count("/") if path else 1):  # what is in it before it
-            used = [index.usage(path) for path in children[folder] if path in children]
-            n_entries = len(children[folder]) + sum(each.n_entries for each in used)
-            n_bytes = sum([known[path].info.size for path in children[folder]]) + sum(each.n_bytes for each in used)
-            if n_entries:
-                index._usage[folder] = Usage(n_entries, n_bytes)
+            if parent not in children:
+                children[parent] = {}
+            children[parent][path] = None
+            n_bytes[parent] = n_bytes.get(parent, 0) + size
+            if kind == "directory" and path not in children:
+                children[path] = {}
+        used = {folder: [len(inside), n_bytes.get(folder, 0)] for folder, inside in children.items()}
+        for folder in sorted(used, key=lambda path: -path.count("/")):  # what is in it before it
+            if folder:
+                above, own = used[parent_of(folder)], used[folder]
+                above[0], above[1] = above[0] + own[0], above[1] + own[1]
+        index._usage = {folder: Usage(*own) for folder, own in used.items() if own[0]}
         return index
 
     @property

@@ -22,7 +22,7 @@ from canister.store.commit import delete_redo
 from canister.store.db import Database
 from canister.store.files import Folder
 from canister.store.index import Entry, FileIndex, FileInfo, Upload
-from canister.store.paths import ancestors_of, name_of
+from canister.store.paths import ancestors_of, name_of, parent_of
 from canister.store.redo import Move, perform
 from canister.store.statements import Prepared
 from canister.store.tables import files, redo, uploads
@@ -71,7 +71,7 @@ def _without_collector() -> Iterator[None]:
 
 def _recover(folder: Folder, staging: Folder, database: Database) -> tuple[Recovery, FileIndex, deque[Move]]:
     with database.read() as connection:
-        known = {row[1]: FileInfo._make(row) for row in _FILES.run(connection).fetchall()}
+        known = {info.path: info for info in map(FileInfo._make, _FILES.run(connection).fetchall())}
         noted = {row.path: Upload(*row[1:]) for row in connection.execute(select(uploads))}
         rows = [
             Move(row.kind, row.path, row.id, row.source, row.offset, row.data)
@@ -179,8 +179,10 @@ class _Repair:
         return n_written
 
     def make_folders(self, index: FileIndex) -> None:
-        for folder in index.folders():
-            folders = [path for path in index.children(folder) if self.known[path].kind == "directory"]
+        inside: dict[str, list[str]] = {}
+        for path in index.folders()[1:]:
+            inside.setdefault(parent_of(path), []).append(path)
+        for folder, folders in inside.items():
             for path, found in self._looked_at(folder, folders):
                 if found is None:
                     try:
