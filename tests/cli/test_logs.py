@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,14 +88,20 @@ def test_following(server: LocalServer) -> None:
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
-    try:
-        # Polling is logged as well, so there is always a next line; ours comes among them.
-        httpx.get(f"{server.url}/openapi.json", headers={"X-Request-Id": "the-one-looked-for"})
-        for line in process.stdout:
-            if "the-one-looked-for" in line:
-                break
+    is_seen = threading.Event()
+
+    def ask() -> None:
+        # Whoever follows begins at some moment, so there are requests until one of them was told.
+        while not is_seen.wait(0.05):
             httpx.get(f"{server.url}/openapi.json", headers={"X-Request-Id": "the-one-looked-for"})
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        assert any("the-one-looked-for" in line for line in process.stdout)
     finally:
+        is_seen.set()
+        asking.join()
         process.terminate()
         process.communicate()
 
