@@ -52,7 +52,7 @@ def _prefix_row(options: Options, limit: str = "none") -> Row:
 
 def _first_token(chat: OurChat, prompt: str) -> float:
     begun = time.perf_counter()
-    while not chat.run(prompt, "-n", "1")["n_tokens_generated"]:
+    while chat.run(prompt, "-n", "1")["n_prompt_tokens_remaining"]:
         pass
     return time.perf_counter() - begun
 
