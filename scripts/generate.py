@@ -15,22 +15,23 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from canister import wire
-from canister.cli.help import render_cli_help, render_configuration
-from canister.engine.args import render_flags
+from canister.api import codec
+from canister.api.examples import EXAMPLES
+from canister.api.methods import METHODS, Method
+from canister.api.records import Candid
+from canister.cli.shared.help import render_cli_help, render_configuration
+from canister.flags.parse import render_flags
 from canister.ic import did
 from canister.ic.annotations import result_name
-from canister.interface import METHODS, Method
-from canister.records import Candid
-from canister.server import conversations, openapi
-from canister.server.examples import EXAMPLES
+from canister.server.doors import conversations
+from canister.server.pages import openapi
 
 ROOT = Path(__file__).resolve().parent.parent
 
 _METHODS_HEAD = """\
 # Methods
 
-Made from `canister/interface.py` by `python -m scripts.generate`; do not edit. Types are those of
+Made from `canister/api/methods.py` by `python -m scripts.generate`; do not edit. Types are those of
 [`canister.did`](../canister.did); `GET /docs` of a running server shows them as JSON.
 
 Who may call: **anyone**; **named**: everybody but the anonymous caller; **controller**; **admin query**: a controller,
@@ -52,9 +53,10 @@ is `chat-NAME`. Bodies and answers are in [openapi.json](openapi.json).
 
 def render_did() -> str:
     head = (
-        "// The canister's interface, made from canister/interface.py by `python -m scripts.generate`; do not edit.\n\n"
+        "// The canister's interface, made from canister/api/methods.py by `python -m scripts.generate`; do not edit.\n"
+        "\n"
     )
-    return head + did.render(METHODS, wire.MARKS)
+    return head + did.render(METHODS, codec.MARKS)
 
 
 def render_methods() -> str:
@@ -125,7 +127,7 @@ def generated() -> dict[str, str]:
         "canister.did": render_did(),
         "docs/methods.md": render_methods(),
         "docs/flags.md": render_flags(),
-        "canister/calls.py": render_calls(),
+        "canister/client/methods.py": render_calls(),
         "docs/cli.md": render_cli_help(),
         "docs/configuration.md": render_configuration(),
         "docs/openapi.json": json.dumps(openapi.document(), indent=1, ensure_ascii=False) + "\n",
@@ -144,8 +146,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from canister.client import Result
-    from canister.records import (
+    from canister.client.rest import Result
+    from canister.api.records import (
         %s,
     )
 
@@ -160,7 +162,7 @@ _INSIDE = " " * 8
 
 
 def render_calls() -> str:
-    """canister/calls.py: what type checkers and editors know of the methods."""
+    """canister/client/methods.py: what type checkers and editors know of the methods."""
     lines, records = [], set[str]()
     for method in METHODS:
         taken = "" if method.arg is None else f", arg: {_python_type(method.arg, records)}"

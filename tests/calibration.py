@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from canister import fees
-from canister.cost_model import Work
+from canister.metering import fees
+from canister.metering.cost_model import Work
 from tests.shapes import Q8_0, QWEN3_06B, QWEN3_17B, QWEN25_05B, SMOLLM2_135M, Published, model_of, q4_k_m
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from canister.cli.local import LocalServer
+from canister.client.local_server import LocalServer
 
 # Several test processes share the cores: decoding threads that wait for each other are not to wait in a busy loop.
 # OpenMP reads it when llama.cpp is loaded, here and in the servers that tests start.
@@ -39,13 +39,13 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Data folders of tests are new each time; what was tried of llama.cpp and of models for one counts for all."""
-    from canister import host, served_model
-    from canister.engine.machine import cpu_flags
-    from canister.engine.trial import Trials
+    from canister.engine.load.trial import Trials
+    from canister.runtime import host, loaded_model
+    from canister.system.machine import cpu_flags
 
     folder = tmp_path_factory.mktemp("tried")
     with pytest.MonkeyPatch.context() as patch:
-        for module in (host, served_model):
+        for module in (host, loaded_model):
             patch.setattr(module, "Trials", lambda _: Trials(folder))
         patch.setenv("XDG_CACHE_HOME", str(folder))
         if cpu_flags() >= {"amx_tile", "amx_int8"}:
@@ -57,8 +57,8 @@ def without_what_crashes(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Tests that load a model into their own process, without a trial, do without extra buffers where these crash."""
     import llama_cpp
 
-    from canister.engine.loading import LoadParams
-    from canister.engine.trial import Trials
+    from canister.engine.load.loader import LoadParams
+    from canister.engine.load.trial import Trials
 
     tried = Trials(folder).library.restrict(LoadParams(Path("tests")), ["f16", "q4_0", "q4_K", "q6_K", "q8_0"])
     if asyncio.run(tried).restrictions.extra_buffers:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import httpx
 
-from canister.client import Canister
+from canister.client.rest import Canister
 
 Fault = Literal["request lost", "reply lost", "busy", "stopping", "away"]
 

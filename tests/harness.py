@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from canister import dispatch
-from canister.canister import Canister
+from canister.api.records import RunOutputRecord
 from canister.config import Settings
 from canister.ic import principal as principals
-from canister.records import RunOutputRecord
+from canister.runtime.canister import Canister
 
 ROOT = Path(__file__).resolve().parent.parent
 STORY_MODEL = ROOT.parent / "shared" / "models" / "stories260Ktok512.gguf"

@@ -11,9 +11,9 @@ from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from canister.cost_model import Context, CostModel, PageCosts
-from canister.engine.gguf import read_gguf
-from canister.model_shape import ModelShape, read_shape
+from canister.metering.cost_model import Context, CostModel, PageCosts
+from canister.model_file.gguf import read_gguf
+from canister.model_file.shape import ModelShape, read_shape
 from tests.engine.gguf_writer import Plain, Tensor, write_gguf
 
 

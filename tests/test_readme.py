@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer
-from canister.shipped import shipped_model
+from canister.client.local_server import LocalServer
+from canister.model_file.shipped import shipped_model
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from canister.canister import Canister
+from canister.runtime.canister import Canister
 from canister.store import tables
 
 SECONDS = 60.0  # for what takes milliseconds, also on a machine that does much else

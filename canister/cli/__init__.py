@@ -16,8 +16,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from canister.cli import (
-    about,
+from canister.cli.commands import (
     backup,
     bench,
     call,
@@ -29,18 +28,18 @@ from canister.cli import (
     files,
     fit,
     foreign,
-    habits,
     identity,
     keys,
     logs,
     manage,
-    model_commands,
+    models,
     network,
     probe,
     ps,
     serve,
 )
-from canister.cli.app import READER_LEFT, App, Group
+from canister.cli.shared import about, habits
+from canister.cli.shared.app import READER_LEFT, App, Group
 
 app = App(
     cls=Group,
@@ -72,7 +71,7 @@ app.command()(about.version)
 app.add_typer(chats.app, name="chats")
 app.add_typer(keys.api_key_app, name="api-key")
 app.add_typer(identity.app, name="identity")
-app.add_typer(model_commands.models_app, name="models")
+app.add_typer(models.models_app, name="models")
 app.add_typer(manage.settings_app, name="settings")
 app.add_typer(manage.ledger_app, name="ledger", hidden=True)
 app.add_typer(network.app, name="network")
@@ -127,9 +126,9 @@ def _flushed(code: int) -> int:
 
 def _explained() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a person needs; any other one is a bug and shows its stack."""
-    from canister.cli.local import ServerFailed
-    from canister.client import ClientError
+    from canister.client.local_server import ServerFailed
+    from canister.client.rest import ClientError
+    from canister.client.transfer import TransferError
     from canister.errors import CanisterError, Trap
-    from canister.transfer import TransferError
 
     return (ServerFailed, ClientError, TransferError, CanisterError, Trap, OSError)

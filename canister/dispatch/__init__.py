@@ -7,7 +7,7 @@ method that is run at once (`requests.py`), a message that may come more than on
 (`streams.py`), a look at the server (`inspection.py`).
 """
 
-from canister.dispatch.execution import Recorder, Reply
+from canister.dispatch.execute import Recorder, Reply
 from canister.dispatch.inspection import inspect, inspect_calls, inspect_engine, observe
 from canister.dispatch.messages import find_message, submit
 from canister.dispatch.requests import argument_bytes, execute, find_method

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from canister.access import LEVELS, admin_query, controller
-from canister.call import Call
-from canister.dispatch.execution import Reply, run
-from canister.records import ApiError
+from canister.api.records import ApiError
+from canister.dispatch.execute import Reply, run
+from canister.runtime.access import LEVELS, admin_query, controller
+from canister.runtime.call import Call
 
 if TYPE_CHECKING:
-    from canister.canister import Canister
-    from canister.host import Host
+    from canister.runtime.canister import Canister
+    from canister.runtime.host import Host
 
 
 def inspect(host: Host) -> list[dict[str, object]]:

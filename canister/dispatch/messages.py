@@ -7,17 +7,17 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from canister import telemetry
-from canister.dispatch.execution import Reply
+from canister.dispatch.execute import Reply
 from canister.dispatch.requests import execute_in_turn
 from canister.dispatch.turns import NoPlace, place_for, turn
 from canister.errors import CanisterStopping, Trap
-from canister.ingress import Answer, Known, Message
+from canister.runtime.ingress import Answer, Known, Message
+from canister.telemetry import logs
 
 if TYPE_CHECKING:
-    from canister.admission import Place
-    from canister.canister import Canister
-    from canister.interface import Method
+    from canister.api.methods import Method
+    from canister.runtime.admission import Place
+    from canister.runtime.canister import Canister
     from canister.store.transaction import Transaction
 
 
@@ -53,7 +53,7 @@ def submit(
             transaction.on_commit(lambda: committed.append(answer))
 
         outcome: Reply | Trap
-        with telemetry.counted(canister.name, method.name) as counted:
+        with logs.counted(canister.name, method.name) as counted:
             try:
                 async with turn(canister, method, place) as due:
                     outcome = await execute_in_turn(canister, method, message.caller, decode, record, due)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from canister.call import Call
-from canister.dispatch.execution import Recorder, Reply, admit, run
+from canister.api.methods import BY_NAME, Method, Mode
+from canister.dispatch.execute import Recorder, Reply, admit, run
 from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
-from canister.interface import BY_NAME, Method, Mode
+from canister.runtime.call import Call
 
 if TYPE_CHECKING:
-    from canister.canister import Canister
+    from canister.runtime.canister import Canister
 
 
 def find_method(canister: Canister, name: str, mode: Mode = "update") -> Method:

@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from canister.call import Call
-from canister.dispatch.execution import Reply, admit, run
+from canister.api.methods import BY_NAME, Guard
+from canister.api.records import ApiError, FileUploadRecord
+from canister.dispatch.execute import Reply, admit, run
 from canister.dispatch.turns import stream_place
-from canister.interface import BY_NAME, Guard
-from canister.methods import files
-from canister.records import ApiError, FileUploadRecord
+from canister.handlers import files
+from canister.runtime.call import Call
 
 if TYPE_CHECKING:
-    from canister.canister import Canister
-    from canister.methods.files import FileStream
+    from canister.handlers.files import FileStream
+    from canister.runtime.canister import Canister
 
 
 async def store_stream(canister: Canister, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:

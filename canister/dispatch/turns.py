@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from canister import telemetry
-from canister.call import Call
 from canister.errors import CallTimeout, CanisterError, Trap
+from canister.runtime.call import Call
+from canister.telemetry import logs
 
 if TYPE_CHECKING:
-    from canister.admission import Place
-    from canister.canister import Canister
-    from canister.interface import Guard, Method
+    from canister.api.methods import Guard, Method
+    from canister.runtime.admission import Place
+    from canister.runtime.canister import Canister
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def place_for(canister: Canister, guard: Guard, caller: str, counted_as: str | N
     calls = canister.admission
     if not calls.has_room(caller) and (caller == canister.id or not _lets_in(canister, guard, caller)):
         return NoPlace()
-    with telemetry.refusals(canister.name, counted_as):
+    with logs.refusals(canister.name, counted_as):
         return calls.enter(caller)
 
 
@@ -38,7 +38,7 @@ def stream_place(canister: Canister, guard: Guard, caller: str) -> Place | NoPla
     """A place for an upload or a download, at once; none for who is about to be refused. CallerBusy, CanisterBusy."""
     if not _lets_in(canister, guard, caller):
         return NoPlace()
-    with telemetry.refusals(canister.name):
+    with logs.refusals(canister.name):
         return canister.streams.enter(caller)
 
 

@@ -12,18 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from canister.crash_notes import CrashNotes, ModelWatch
 from canister.engine.aside import Aside, Steps
-from canister.engine.calls import Calls
-from canister.engine.decode_thread import DecodeThread
+from canister.engine.core import Calls
+from canister.engine.kv.prefetch import Nearby
 from canister.engine.llama import EngineFault, Model, ModelError
-from canister.engine.loading import EngineInfo, Loaded, LoadParams, load_model, prepare
-from canister.engine.machine import usable_cores
-from canister.engine.nearby import Nearby
-from canister.engine.sequence import GenerateRequest, GenerateResult
+from canister.engine.load.loader import EngineInfo, Loaded, LoadParams, load_model, prepare
+from canister.engine.request import GenerateRequest, GenerateResult
 from canister.engine.stats import EngineStats
-from canister.engine.ticket import Ticket, settle, until_done
+from canister.engine.task import Ticket, settle, until_done
+from canister.engine.thread import DecodeThread
 from canister.errors import Conflict
+from canister.system.crash_notes import CrashNotes, ModelWatch
+from canister.system.machine import usable_cores
 
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
 

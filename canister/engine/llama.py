@@ -21,9 +21,9 @@ import llama_cpp._ggml as _ggml
 import numpy as np
 from numpy.typing import NDArray
 
-from canister.engine.args import RopeParams
 from canister.engine.pages import map_large_blocks
 from canister.errors import BadRequest
+from canister.flags.parse import RopeParams
 
 Logits = NDArray[np.float32]
 Bytes = NDArray[np.uint8]

@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-from canister.engine.exactness import PLAIN, ChunkRule
-from canister.engine.flight import Flight
-from canister.engine.kv_rows import Layout
+from canister.engine.batch_invariance import PLAIN, ChunkRule
+from canister.engine.kv.reuse import Sources, Starts
+from canister.engine.kv.rows import Layout
+from canister.engine.kv.slots import Residency, Slot
+from canister.engine.kv.streams import Streams
 from canister.engine.llama import Context, DecodeAborted, EngineFault, Logits
-from canister.engine.residency import Residency, Slot
-from canister.engine.sequence import GenerateRequest, Tokens
-from canister.engine.starts import Sources, Starts
-from canister.engine.streams import Streams
+from canister.engine.request import GenerateRequest, Tokens
+from canister.engine.sequence import Flight
 
 DUMMY_CELLS = 4
 _DUMMY_TOKEN = 0

@@ -1,161 +1,361 @@
-"""One conversation in flight: what a call asks of the engine, and what it gets back.
+"""One call in flight: which tokens it needs decoded next, when it samples, and why it stops.
 
-Plain values without llama.cpp, so that scheduler, handlers and tests can speak in them.
+Plain Python: tokens and logits come in, tokens go out, so that every rule of a call is tested without a model.
+
+    history     prefix, then the prompt tokens granted to this call, then what was sampled and is to be decoded
+    generated   which of them were generated, and so are decoded one by one; the others are prompt
+    n_done      how many of them are decoded, that is, in the KV memory
+    position    where the next one goes: n_done, less what context shifts have dropped
+    starts      with which prompt tokens a decode began, so that they are decoded so again; unused unless `repeats_cut`
+    n_cut       of how many tokens that is settled; beyond it a prompt is cut as suits the moment
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canister.engine.sampling import SamplingParams
-from canister.errors import BadRequest
+from canister.engine.request import (
+    FinishReason,
+    Flags,
+    GenerateRequest,
+    GenerateResult,
+    Tokens,
+    boundaries,
+    last_boundary,
+    n_common,
+)
 
-FinishReason = Literal["stop", "length", "instructions", "cancelled", "error"]
-"""stop: end of generation or reverse prompt. length: token limit or context. instructions: the budget."""
+_REVERSE_WINDOW = 32  # tokens in which a reverse prompt is looked for, as in llama-completion
+_REVERSE_SLACK = 2  # bytes that may follow it: it may be tokenized together with what follows
 
-Tokens = NDArray[np.int32]
-Flags = NDArray[np.bool_]
+_ROOM = 64  # tokens that may be sampled before the history is copied to a larger place
 
 
-class Budget(Protocol):
-    """What the engine asks the meter before each step; implemented above the engine."""
+class Vocabulary(Protocol):
+    """What a call must know of tokens."""
 
-    def admit_prompt(self, position: int, n_wanted: int) -> int:
-        """How many of the next n_wanted prompt tokens, the first at `position`, may still be decoded."""
+    def is_eog(self, token: int) -> bool: ...
+    def piece(self, token: int, special: bool) -> bytes: ...
 
-    def admit_sample(self, position: int) -> bool:
-        """May the token at `position` be sampled? Called before sampling it."""
 
-    def admit_decode(self, position: int) -> bool:
-        """May the token just sampled for `position` be decoded?"""
+class TokenSampler(Protocol):
+    """Chooses tokens for one call."""
+
+    def begin(self, history: Tokens, n_continued: int) -> None:
+        """Before the first sample: the chat's tokens so far; the last n_continued go on an earlier generation."""
+
+    def sample(self, logits: NDArray[np.float32], index: int) -> int:
+        """The token number `index` of the chat. Same logits, index, seed and history: same token."""
+
+    def accept(self, token: int) -> None:
+        """The token becomes part of the chat."""
 
 
 @dataclass(frozen=True, slots=True)
-class KvSegment:
-    """KV rows as stored, in kv_rows' encoding: of consecutive tokens from position `first` on; `count` are in use."""
+class Limits:
+    """The context's: tokens of a conversation, of a logical batch; may positions move; is BOS put before prompts.
 
-    first: int
-    count: int
-    rows: bytes | memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    """One bounded call. The conversation is `prefix` (already decoded once, reusable) followed by `prompt`.
-
-    key: the conversation's name for residency; None for one that is forgotten after the call.
-    caller: whose it is. The KV rows of a caller's conversations may be used for each other, nobody else's ever.
-    prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one), not prompt.
-    prefix_starts: with which of its prompt tokens a decode began; for engines that repeat the cut, None for others.
-    n_whole: of the prefix: what follows is the beginning of a decode that was longer; None: nothing follows.
-    prompt: tokens still to be decoded, in logical batches of at most the context's n_batch.
-    max_decode: the most tokens, prompt or generated, to decode in this call; None for no limit.
-    n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until a full context.
-    seed: of the chat; the draw at position p depends on (seed, p) only.
-    restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
-        segments as are sound, possibly none; the engine decodes again what is missing.
-    n_stored: of how many leading prefix tokens the container has KV rows.
-    keep: False for queries: whatever is decoded is rolled back at the end.
-    want_rows: hand out the KV rows at the end.
-    on_tokens: called on the event loop with tokens just sampled, at most once a step.
+    repeats_cut: a prompt that is decoded again must be cut as it was before. uses_whole: and since KV rows are nowhere
+    stored, states are used up to where a decode ended, and none that has more than the call may decode, or that is cut
+    otherwise than the call would cut it. n_chunk: the most prompt tokens that a call decodes at once when it is alone.
     """
 
-    key: str | None
-    caller: str
-    prefix: Tokens
-    prefix_generated: Flags
-    prompt: Tokens
-    sampling: SamplingParams
-    seed: int
-    max_decode: int | None = None
-    n_predict: int = -1
-    reverse_prompts: tuple[str, ...] = ()
-    context_shift: bool = False
-    n_keep: int = 0
-    restore: Callable[[int], list[KvSegment]] | None = None
-    n_stored: Callable[[], int] | None = None
-    prefix_starts: Flags | None = None
-    n_whole: int | None = None
-    budget: Budget | None = None
-    keep: bool = True
-    want_rows: bool = True
-    on_tokens: Callable[[list[int]], None] | None = None
-
-    def check(self, n_vocab: int, n_ctx: int) -> None:
-        """Refuse what would be a fault deep inside. BadRequest; ValueError where the caller has a bug."""
-        for flags in (self.prefix_generated, self.prefix_starts):
-            if flags is not None and len(self.prefix) != len(flags):
-                raise ValueError(f"{len(self.prefix)} tokens, {len(flags)} flags")
-        if not len(self.prefix) and not len(self.prompt):
-            raise BadRequest("input is empty")
-        if len(self.prefix) > n_ctx:
-            raise BadRequest(f"The conversation has {len(self.prefix)} tokens, the context {n_ctx}")
-        for tokens in (self.prefix, self.prompt):
-            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
-                raise BadRequest(f"A token beyond the {n_vocab} of the vocabulary")
+    n_ctx: int
+    n_batch: int
+    can_shift: bool
+    add_bos: bool
+    repeats_cut: bool = False
+    uses_whole: bool = False
+    n_chunk: int = 0
 
 
-@dataclass(slots=True)
-class GenerateResult:
-    """What one call did.
+class Flight:
+    """A call from its admission to its end. `finished` is None until then."""
 
-    prompt_chunks: sizes of the logical prompt batches that were decoded, in order.
-    sampled: every token sampled in this call; all but possibly the last were decoded.
-    n_generated: how many of `sampled` were decoded.
-    rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this
-        call (prompt, then generated), and before them prefix tokens whose rows the container lacks; b"" if not
-        wanted.
-    starts: with which prompt tokens a decode began, of all tokens that were decoded, from the conversation's first on;
-        None where the cut does not matter.
-    shifted: a context shift happened: the conversation in the KV memory is no longer that of the tokens.
-    redecoded: prefix tokens that had to be decoded again because no KV rows were at hand (not metered).
-    *_seconds: wall time of the steps that the call took part in, shared with its neighbours.
-    """
+    def __init__(self, request: GenerateRequest, limits: Limits, vocabulary: Vocabulary, sampler: TokenSampler) -> None:
+        self.request = request
+        self.limits = limits
+        self.vocabulary = vocabulary
+        self.sampler = sampler
+        self.result = GenerateResult("error")
+        self.finished: FinishReason | None = None
+        self.n_prefix = len(request.prefix)
+        self._n_history = 0
+        self._tokens: Tokens = np.empty(self.n_prefix + len(request.prompt) + _ROOM, np.int32)
+        self._flags: Flags = np.empty(len(self._tokens), np.bool_)
+        self._starts: Flags = np.zeros(len(self._tokens), np.bool_)
+        self._extend(request.prefix, request.prefix_generated)
+        if limits.repeats_cut and request.prefix_starts is not None:
+            self._starts[: self.n_prefix] = request.prefix_starts
+        self.n_cut = self.n_prefix
+        if limits.uses_whole and request.n_whole is not None:
+            self.n_cut = request.n_whole
+        self._wanted: tuple[Tokens, Flags] = request.prefix, request.prefix_generated
+        if len(request.prompt):
+            flags = np.zeros(len(request.prompt), np.bool_)
+            self._wanted = (
+                np.concatenate((request.prefix, request.prompt)),
+                np.concatenate((request.prefix_generated, flags)),
+            )
+        self.n_done = 0
+        self.logits: NDArray[np.float32] | None = None  # at the end: those after the last token of the history
+        self._n_dropped = 0
+        self._ending: FinishReason | None = None  # the reason, once the token that ends the call is sampled
+        self._prompt_cut: FinishReason | None = None
+        self._has_begun = False
+        self._plan_prompt()
+        self._n_given = self._n_history
 
-    finish: FinishReason
-    prompt_chunks: list[int] = field(default_factory=list)
-    sampled: list[int] = field(default_factory=list)
-    n_generated: int = 0
-    eog: bool = False
-    shifted: bool = False
-    rows: bytes = b""
-    rows_first: int = 0
-    starts: Flags | None = None
-    redecoded: int = 0
-    prompt_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    sample_seconds: float = 0.0
+    # -- what comes next
 
     @property
-    def n_prompt_decoded(self) -> int:
-        return sum(self.prompt_chunks)
+    def history(self) -> Tokens:
+        return self._tokens[: self._n_history]
 
+    @property
+    def generated(self) -> Flags:
+        return self._flags[: self._n_history]
 
-def n_common(tokens: Tokens, generated: Flags, others: Tokens, others_generated: Flags) -> int:
-    """How many leading tokens agree, in themselves and in whether they were generated."""
-    return min(common_prefix(tokens, others), common_prefix(generated, others_generated))
+    @property
+    def position(self) -> int:
+        return self.n_done - self._n_dropped
 
+    @property
+    def is_decoded(self) -> bool:
+        return self.n_done == self._n_history
 
-def boundaries(generated: Flags, starts: Flags) -> Flags:
-    """Of n tokens, n + 1 flags: does a decode begin here? Before the first and behind the last one does always."""
-    found = np.ones(len(generated) + 1, np.bool_)
-    found[1:-1] = generated[1:] | generated[:-1] | starts[1:]
-    return found
+    @property
+    def is_last(self) -> bool:
+        """Is the token to decode next the last one?"""
+        return self.n_done + 1 == self._n_history
 
+    @property
+    def next_token(self) -> int:
+        """The token to decode next, if not all are decoded."""
+        return int(self._tokens[self.n_done])
 
-def last_boundary(found: Flags, n: int) -> int:
-    """The last one at n or before."""
-    return int(np.flatnonzero(found[: n + 1])[-1])
+    @property
+    def wants_row(self) -> bool:
+        """The next token was generated, and is decoded alone; else it is prompt, and goes in chunks."""
+        return bool(self._flags[self.n_done]) if not self.is_decoded else True
 
+    def chunk(self, n_max: int, n_most: int) -> Tokens:
+        """The next prompt tokens, at most n_max; never such that a lonely one would be left over.
 
-def common_prefix(a: NDArray[Any], b: NDArray[Any]) -> int:
-    """Length of the longest common prefix."""
-    n = min(len(a), len(b))
-    differ = a[:n] != b[:n]
-    at = int(differ.argmax()) if n else 0
-    return at if n and differ[at] else n
+        A prompt token that is decoded alone belongs to another class of kernels than its neighbours
+        (spec/engine.md §4), so chunks are of two and more wherever there are two. Where a cut is repeated, it says how
+        many they are, within n_most.
+        """
+        start = self.n_done
+        if self.limits.repeats_cut and start < self.n_cut:
+            ends = boundaries(self.generated[start : self.n_cut], self._starts[start : self.n_cut])
+            return self.history[start : start + min(1 + int(ends[1:].argmax()), n_most)]
+        return self.history[start : start + self._n_chunk(start, min(n_max, n_most))]
+
+    def _n_chunk(self, start: int, n_max: int) -> int:
+        n_max = max(n_max, 3)
+        flags = self.generated[start : start + n_max + 2]
+        n = int(flags.argmax()) if flags.any() else len(flags)
+        return n_max - 1 if n == n_max + 1 else min(n, n_max)
+
+    @property
+    def wanted(self) -> tuple[Tokens, Flags]:
+        """Before anything is sampled: the prefix and all of the prompt, granted to this call or not; and the flags."""
+        return self._wanted
+
+    def decoded(self, n: int) -> None:
+        """The next n tokens are, together if they are prompt."""
+        if self.limits.repeats_cut:
+            self._starts[self.n_done] = not self._flags[self.n_done]
+            self.n_cut = max(self.n_cut, self.n_done + n)
+        self.n_done += n
+
+    def n_common(self, tokens: Tokens, generated: Flags, starts: Flags) -> int:
+        """Of how many leading tokens of these the KV rows are as this call wants them.
+
+        They agree in themselves, in which were generated, and, where the cut is repeated, in how the prefix was cut.
+        """
+        n = n_common(*self._wanted, tokens, generated)
+        if not self.limits.repeats_cut:
+            return n
+        theirs = boundaries(generated, starts)
+        if self.limits.uses_whole:
+            n = min(n, self._n_history)
+            mine, n_compared = self._cut_alone(), n + 1
+        else:  # both may end within a decode
+            mine = boundaries(self.generated[: self.n_cut], self._starts[: self.n_cut])[:-1]
+            n_compared = min(n, len(mine))
+        differ = mine[:n_compared] != theirs[:n_compared]
+        if differ.any():
+            return last_boundary(theirs, int(differ.argmax()) - 1)
+        return last_boundary(theirs, n) if self.limits.uses_whole else n
+
+    def _cut_alone(self) -> Flags:
+        """The boundaries of all decodes: those that are settled, and those of a prompt that nobody disturbs.
+
+        Where states are gone after a restart, one that is cut otherwise would make a difference as long as it is there.
+        """
+        starts, at = self._starts[: self._n_history].copy(), self.n_cut
+        while at < self._n_history:
+            starts[at] = True
+            at += self._n_chunk(at, self.limits.n_chunk)
+        return boundaries(self.generated, starts)
+
+    def use(self, starts: Flags, n: int) -> None:
+        """The first n tokens were decoded by another call, so cut."""
+        n = min(n, self._n_history)
+        if self.limits.repeats_cut and n > self.n_cut:
+            self._starts[self.n_cut : n] = starts[self.n_cut : n]
+            self.n_cut = n
+
+    def begun(self, n: int) -> int:
+        """Where the decode began that gave token n - 1 its logits, where the cut is repeated; else at that token."""
+        return self._last_boundary(n - 1) if self.limits.repeats_cut else n - 1
+
+    def whole(self, n: int) -> int:
+        """As many of the first n tokens as can be kept when the others go."""
+        return self._last_boundary(n) if self.limits.uses_whole else n
+
+    def _last_boundary(self, n: int) -> int:
+        return last_boundary(boundaries(self.generated[: self.n_cut], self._starts[: self.n_cut]), n)
+
+    def shift(self) -> tuple[int, int] | None:
+        """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""
+        if self.position < self.limits.n_ctx or self._ending or self._stop_reason():
+            return None
+        start, n = self._shiftable()
+        self._n_dropped += n
+        self.result.shifted = True
+        return start, n
+
+    def idle_reason(self) -> FinishReason | None:
+        """Why this call has nothing to decode and nothing to sample, if so."""
+        n_decoded = sum(self.result.prompt_chunks)
+        return self._stop_reason(position=self.n_prefix) if n_decoded == 0 else None
+
+    def stop_reason(self) -> FinishReason | None:
+        """Why the call ends without a sample once its history is decoded, if so."""
+        return self._stop_reason(position=self._n_history)
+
+    def advance(self, logits: NDArray[np.float32]) -> list[int]:
+        """All of the history is decoded: stop, or sample what to decode next. The tokens to show."""
+        reason = self._ending or self._stop_reason()
+        if reason is not None:
+            return self.finish(reason)
+        budget = self.request.budget
+        if budget is not None and not budget.admit_sample(self.position):
+            return self.finish("instructions")
+        token = self._sample(logits)
+        n_sampled = len(self.result.sampled) + 1
+        eog = self.vocabulary.is_eog(token)
+        ending: FinishReason | None = "stop" if eog or self._is_reverse_prompt(token) else None
+        if n_sampled == self.request.n_predict:
+            self.finish(ending or "length")
+        elif budget is not None and not budget.admit_decode(self.position):
+            # Not decoded and not shown: the next call draws the very same token again.
+            return self.finish("instructions")
+        else:
+            self._extend([token], True)
+            self._ending = ending
+        self.result.eog = eog
+        self.result.sampled.append(token)
+        return [token]
+
+    def finish(self, reason: FinishReason) -> list[int]:
+        self.finished = self.result.finish = reason
+        self.result.n_generated = self._n_history - self._n_given
+        return []
+
+    def held(self) -> tuple[Tokens, Flags, Flags]:
+        """The tokens in the KV memory, unless shifted, and how they were decoded: generated, starts."""
+        n = self.n_done
+        return self._tokens[:n], self._flags[:n], self._starts[:n]
+
+    def _extend(self, tokens: Tokens | list[int], generated: Flags | bool) -> None:
+        first, self._n_history = self._n_history, self._n_history + len(tokens)
+        if self._n_history > len(self._tokens):
+            n_more = len(self._tokens) // 2 + len(tokens)
+            self._tokens = np.concatenate([self._tokens, np.empty(n_more, np.int32)])
+            self._flags = np.concatenate([self._flags, np.empty(n_more, np.bool_)])
+            self._starts = np.concatenate([self._starts, np.zeros(n_more, np.bool_)])
+        self._tokens[first : self._n_history] = tokens
+        self._flags[first : self._n_history] = generated
+
+    # -- rules
+
+    def _plan_prompt(self) -> None:
+        """Grant prompt tokens, in logical batches, as far as token limit, context and budget allow."""
+        request, limits = self.request, self.limits
+        n, n_all = 0, len(request.prompt)
+        allowed = min(n_all, limits.n_ctx - self.n_prefix)
+        if request.max_decode is not None:
+            allowed = min(allowed, request.max_decode)
+        if n_all > allowed:
+            self._prompt_cut = "length"
+        while n < allowed:
+            granted = wanted = min(limits.n_batch, allowed - n)
+            if request.budget is not None:
+                granted = max(0, min(wanted, request.budget.admit_prompt(self.n_prefix + n, wanted)))
+            if granted:
+                self.result.prompt_chunks.append(granted)
+                n += granted
+            if granted < wanted:
+                self._prompt_cut = "instructions"
+                break
+        self._extend(request.prompt[:n], False)
+
+    def _stop_reason(self, position: int | None = None) -> FinishReason | None:
+        """Why nothing may be sampled now, the budget aside."""
+        request = self.request
+        if self._prompt_cut is not None:
+            return self._prompt_cut
+        n_decoded = sum(self.result.prompt_chunks) + self._n_history - self._n_given
+        if request.max_decode is not None and n_decoded >= request.max_decode:
+            return "length"
+        if 0 <= request.n_predict <= len(self.result.sampled):
+            return "length"
+        position = self.position if position is None else position
+        if position >= self.limits.n_ctx and self._shiftable()[1] <= 0:
+            return "length"
+        return None
+
+    def _shiftable(self) -> tuple[int, int]:
+        """Positions that a shift would drop: half of what follows the kept ones; n 0 if it may not."""
+        request, limits = self.request, self.limits
+        if not (request.context_shift and limits.can_shift) or request.n_predict == -2:
+            return 0, 0
+        n_prompt = self.n_prefix + len(request.prompt)
+        keep = request.n_keep
+        keep = n_prompt if not 0 <= keep <= n_prompt else keep + limits.add_bos
+        return keep, (limits.n_ctx - keep) // 2
+
+    def _sample(self, logits: NDArray[np.float32]) -> int:
+        started = perf_counter()
+        if not self._has_begun:
+            self._has_begun = True
+            self.sampler.begin(self.history, self._n_continued())
+        token = self.sampler.sample(logits, self._n_history)
+        self.sampler.accept(token)
+        self.result.sample_seconds += perf_counter() - started
+        return token
+
+    def _n_continued(self) -> int:
+        """Generated tokens at the end of the prefix, if this call goes on where they end."""
+        if len(self.request.prompt):
+            return 0
+        prompt = np.flatnonzero(~self.request.prefix_generated)
+        return self.n_prefix - (int(prompt[-1]) + 1 if len(prompt) else 0)
+
+    def _is_reverse_prompt(self, token: int) -> bool:
+        """Does the text of the chat now end with a reverse prompt, or nearly so?"""
+        reverse = [text.encode("utf-8", "replace") for text in self.request.reverse_prompts if text]
+        if not reverse:
+            return False
+        recent = [*self.history[1 - _REVERSE_WINDOW :].tolist(), token]
+        text = b"".join(self.vocabulary.piece(token, True) for token in recent)
+        return any(stop in text[-len(stop) - _REVERSE_SLACK :] for stop in reverse)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from canister.engine.starts import Sources
+from canister.engine.kv.reuse import Sources
 
 
 @dataclass(frozen=True, slots=True)

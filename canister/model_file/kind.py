@@ -5,7 +5,7 @@ llama.cpp opens files of all these kinds, and some of them end its process when 
 
 from __future__ import annotations
 
-from canister.engine.gguf import GgufFile
+from canister.model_file.gguf import GgufFile
 
 POOLINGS = {1: "mean", 2: "CLS", 3: "last token", 4: "rank"}
 

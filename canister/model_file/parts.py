@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from canister.engine.gguf import GgufError, GgufFile, read_gguf
 from canister.errors import BadRequest
+from canister.model_file.gguf import GgufError, GgufFile, read_gguf
 
 MAX_PARTS = 256
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from canister.engine.gguf import GgufFile
+from canister.model_file.gguf import GgufFile
 
 FILE_TYPES = {
     0: "F32",

@@ -17,8 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from canister import confine
 from canister.model_file.chat_template import ChatTemplate, TemplateError
+from canister.system import sandbox
 
 MEMORY_BYTES = 1 << 30  # of addresses
 CPU_SECONDS = 3  # for one task
@@ -41,7 +41,7 @@ def main() -> None:
     tasks, replies = sys.stdin.buffer, sys.stdout.buffer
     _limit()
     datetime.now().astimezone().strftime("%c %Z")  # reads the time zone while it may
-    confine.confine_trial([Path(folder) for folder in sys.path if folder])
+    sandbox.confine_trial([Path(folder) for folder in sys.path if folder])
     _send(replies, {"ready": True})
     while (task := _receive(tasks)) is not None:
         _allow(CPU_SECONDS)

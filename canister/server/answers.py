@@ -18,12 +18,12 @@ from typing import Any
 from fastapi import Response
 from pydantic import TypeAdapter
 
-from canister import wire
+from canister.api import codec
+from canister.api.methods import Method
+from canister.api.records import FileUploadRecord, Record, Variant
 from canister.dispatch import Reply
 from canister.errors import Cancelled, Trap, Unauthenticated
-from canister.fees import Charge
-from canister.interface import Method
-from canister.records import FileUploadRecord, Record, Variant
+from canister.metering.fees import Charge
 
 JSON = "application/json"
 CANDID_TEXT = "text/candid"
@@ -42,7 +42,7 @@ def answer(method: Method, reply: Reply) -> Response:
 def candid(method: Method, reply: Reply) -> Response:
     """The answer of a method as Candid text."""
     status = 200 if reply.error is None else reply.error.http_status
-    text = wire.reply_to_text(method, reply.value, is_err=reply.error is not None)
+    text = codec.reply_to_text(method, reply.value, is_err=reply.error is not None)
     return Response(f"{text}\n", status, {**_retry(status), **cost_headers(reply.charge)}, CANDID_TEXT)
 
 

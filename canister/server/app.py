@@ -29,31 +29,23 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from canister import confine, crash_notes, data_dir, heartbeat, telemetry
 from canister.config import Settings
-from canister.data_dir import LAST_CRASH, LOCK, FolderLock
+from canister.dispatch import timers
 from canister.errors import CanisterStopping, Trap
-from canister.host import Host
-from canister.server import (
-    answers,
-    conversations,
-    docs_page,
-    files,
-    health,
-    ic_api,
-    models,
-    notices,
-    openapi,
-    preload,
-    rest,
-)
-from canister.server.auth import Authentication
-from canister.server.bounds import Bounds
-from canister.server.browsers import Browsers
-from canister.server.encodings import Encodings
-from canister.server.listener import Server
-from canister.server.slashes import Slashes
-from canister.server.sockets import bind
+from canister.runtime.host import Host
+from canister.server import answers, preload
+from canister.server.doors import conversations, files, ic, models, rest
+from canister.server.http.listener import Server
+from canister.server.http.sockets import bind
+from canister.server.middleware.auth import Authentication
+from canister.server.middleware.bounds import Bounds
+from canister.server.middleware.browsers import Browsers
+from canister.server.middleware.encodings import Encodings
+from canister.server.middleware.slashes import Slashes
+from canister.server.pages import docs, health, notices, openapi
+from canister.system import crash_notes, data_dir, sandbox
+from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
+from canister.telemetry import logs
 
 if TYPE_CHECKING:
     from canister.server.process import Supervised
@@ -67,7 +59,7 @@ _LOOKS = re.compile(
     r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
 )
 
-log = telemetry.get_logger(__name__)
+log = logs.get_logger(__name__)
 
 
 def run(settings: Settings, supervised: Supervised | None = None) -> None:
@@ -75,7 +67,7 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
 
     supervised: what a supervisor holds for this process.
     """
-    telemetry.set_up_logs(settings.log_level, settings.log_format)
+    logs.set_up_logs(settings.log_level, settings.log_format)
     if settings.model is not None and (supervised is None or supervised.greets):  # after a crash it is there already
         preload.check(settings.model)
     folder = settings.data_dir.expanduser().absolute()
@@ -94,7 +86,7 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
             crash = supervised.crash
         # A person is told first where it listens, whatever is logged meanwhile.
         for_person = notices.is_for_person(settings)
-        release = stack.enter_context(telemetry.logs_held_back()) if for_person else lambda: None
+        release = stack.enter_context(logs.logs_held_back()) if for_person else lambda: None
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
         runner.run(_serve(Host(settings, lock, crash), listener, supervised, release))
 
@@ -110,8 +102,8 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def _tell_confinement(settings: Settings) -> None:
-    state = confine.state()
-    telemetry.note_confined(state.is_on)
+    state = sandbox.state()
+    logs.note_confined(state.is_on)
     if state.is_on:
         log.info("confined: the kernel refuses writes elsewhere", folders=list(state.folders), landlock=state.abi)
     elif settings.confine:
@@ -119,7 +111,7 @@ def _tell_confinement(settings: Settings) -> None:
 
 
 def _tell_crash(host: Host, supervised: Supervised | None) -> None:
-    telemetry.note_restarts(0 if supervised is None else supervised.n_crashes)
+    logs.note_restarts(0 if supervised is None else supervised.n_crashes)
     if host.crash is not None:
         log.error("the server before this one crashed", crash=host.crash, stacks=str(host.data_dir / LAST_CRASH))
 
@@ -152,7 +144,7 @@ async def _serve(
 async def running(host: Host) -> AsyncIterator[Host]:
     """The host started, its timers ticking, the model of the settings on its way; stopped again at the end."""
     await host.start()
-    background = [asyncio.create_task(heartbeat.beat(host), name="heartbeat")]
+    background = [asyncio.create_task(timers.beat(host), name="heartbeat")]
     if host.settings.model is not None:
         background.append(preload.begin(host, host.settings.model))
     try:
@@ -169,7 +161,7 @@ def create_app(host: Host) -> FastAPI:
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.host = host
-    doors = (health, openapi, docs_page, files, conversations, models, ic_api, rest)
+    doors = (health, openapi, docs, files, conversations, models, ic, rest)
     app.router.routes.extend(route for door in doors for route in door.routes())
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, host=host)
@@ -202,7 +194,7 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         state: dict[str, Any] = scope.setdefault("state", {})
-        request_id = telemetry.request_id(Headers(scope=scope).get("x-request-id"))
+        request_id = logs.request_id(Headers(scope=scope).get("x-request-id"))
         started = time.perf_counter()
         status = 0
 
@@ -213,7 +205,7 @@ class RequestLog:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        with telemetry.log_fields(request_id=request_id), telemetry.request_running():
+        with logs.log_fields(request_id=request_id), logs.request_running():
             try:
                 await self._app(scope, receive, send_noting)
             except ClientDisconnect:

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from canister import dispatch
+from canister.api.records import FileDetailsInputRecord, FileDetailsRecord, InputRecord
 from canister.errors import BadRequest, CanisterError, NotFound, Trap
-from canister.host import Host
 from canister.model_file.parts import local_parts
-from canister.records import FileDetailsInputRecord, FileDetailsRecord, InputRecord
-from canister.telemetry import get_logger
+from canister.runtime.host import Host
+from canister.telemetry.logs import get_logger
 
 BLOCK_BYTES = 1024 * 1024
 

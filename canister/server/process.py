@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from canister import confine
 from canister.config import Settings, settings_from_json
-from canister.data_dir import LOCK, FolderLock
 from canister.errors import CanisterError, Trap
 from canister.server.supervisor import SERVING
+from canister.system import sandbox
+from canister.system.data_dir import LOCK, FolderLock
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -95,7 +95,7 @@ def _confine(data_dir: Path) -> None:
         return  # the start fails at once, and says why
     for name in ("TMPDIR", "SQLITE_TMPDIR"):
         os.environ[name] = str(temporary)
-    confine.confine_server([data_dir])
+    sandbox.confine_server([data_dir])
 
 
 def _child(descriptor: int) -> None:
@@ -104,7 +104,7 @@ def _child(descriptor: int) -> None:
         task = json.loads(lines.readline() or b"null")
     if task is None:
         return  # the supervisor ended before it could say what to do
-    confine.end_with_parent(task["parent"])
+    sandbox.end_with_parent(task["parent"])
     for inherited in (descriptor, task["listener"], task["lock"]):
         os.set_inheritable(inherited, False)
     # We are not the terminal's foreground: under `stty tostop` a log line would stop us.

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canister import data_dir
-from canister.data_dir import CRASH, LOCK, FolderLock
 from canister.errors import CanisterError
-from canister.server.sockets import bind
+from canister.server.http.sockets import bind
+from canister.system import data_dir
+from canister.system.data_dir import CRASH, LOCK, FolderLock
 
 SERVING = b"S"  # what the child says when it serves
 

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, bindparam, delete, insert, update
 from canister.errors import Conflict
 from canister.store.changes import Change
 from canister.store.index import Entry, FileInfo, Kind, Overlay, Upload
+from canister.store.journal import Move
 from canister.store.paths import ancestors_of
-from canister.store.redo import Move
 from canister.store.statements import Prepared
 from canister.store.tables import files, redo, uploads
 

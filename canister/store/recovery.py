@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from sqlalchemy import select
 
 from canister.store.commit import delete_redo
-from canister.store.db import Database
-from canister.store.files import Folder
+from canister.store.database import Database
+from canister.store.filesystem import Folder
 from canister.store.index import Entry, FileIndex, FileInfo, Upload
+from canister.store.journal import Move, perform
 from canister.store.paths import ancestors_of, name_of, parent_of
-from canister.store.redo import Move, perform
 from canister.store.statements import Prepared
 from canister.store.tables import files, redo, uploads
 

@@ -24,12 +24,12 @@ from sqlalchemy import bindparam, select
 
 from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StoreDamaged
 from canister.store.commit import delete_redo
-from canister.store.db import Database
-from canister.store.files import FileLayer, Folder, clear_error
+from canister.store.database import Database
+from canister.store.filesystem import FileLayer, Folder, clear_error
 from canister.store.index import Entry, FileIndex, FileInfo, Overlay, Upload, Usage, damaged
+from canister.store.journal import Move, perform
 from canister.store.paths import clean_folder, clean_path, names_folder
 from canister.store.recovery import Recovery, recover
-from canister.store.redo import Move, perform
 from canister.store.statements import Prepared
 from canister.store.tables import files
 from canister.store.transaction import Transaction

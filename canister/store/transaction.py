@@ -27,10 +27,10 @@ from sqlalchemy import Connection, Executable
 from canister.errors import CanisterError, Conflict, NotFound
 from canister.store.changes import Change, Committed, Piece, take_back, write_bytes
 from canister.store.commit import FileCommit, delete_redo
-from canister.store.files import clear_error
+from canister.store.filesystem import clear_error
 from canister.store.index import Kind, Upload, Usage
+from canister.store.journal import MAX_REDO_BYTES
 from canister.store.paths import ancestors_of, clean_file_path, clean_path, names_folder, parent_of
-from canister.store.redo import MAX_REDO_BYTES
 from canister.store.statements import Prepared
 
 if TYPE_CHECKING:

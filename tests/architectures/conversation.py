@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canister.records import RunOutputRecord
+from canister.api.records import RunOutputRecord
 from tests.harness import Harness, canister_in, someone
 
 N_ANSWER = 16  # tokens

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from canister.cli.status_view import as_few_lines
-from canister.engine.gguf import read_gguf
+from canister.cli.shared.status_view import as_few_lines
+from canister.model_file.gguf import read_gguf
 from canister.model_file.kind import ARCHITECTURES as OTHER_KINDS
 from canister.model_file.kind import why_no_chat
 from tests.architectures.conversation import OTHER_PROMPT, PROMPT, SETTINGS, Chat, killed, same, whole

@@ -26,8 +26,8 @@ import httpx
 import llama_cpp
 import numpy as np
 
-from canister.cli.local import LocalServer
-from canister.engine.sequence import GenerateRequest, SamplingParams
+from canister.client.local_server import LocalServer
+from canister.engine.request import GenerateRequest, SamplingParams
 from tests.harness import CHAT_MODEL, canister_in
 
 TOKENS_PER_CALL = 10

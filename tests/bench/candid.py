@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from canister import wire
+from canister.api import codec
+from canister.api.methods import BY_NAME
+from canister.api.records import FileUploadInputRecord, InputRecord, RunOutputRecord
 from canister.ic.candid.decode import decode
 from canister.ic.candid.parse import parse_args
 from canister.ic.candid.pretty import pretty
 from canister.ic.candid.types import BLOB, RESERVED, CandidError
-from canister.interface import BY_NAME
-from canister.records import FileUploadInputRecord, InputRecord, RunOutputRecord
 from tests.ic.candid.test_binary import HOSTILE
 
 CHUNK_BYTES = 2_000_000
@@ -26,23 +26,23 @@ def main() -> None:
     )
     args = InputRecord(args=["--prompt-cache", "p.cache", "--prompt-cache-all", "-p", "x" * 500, "-n", "512"])
     output = RunOutputRecord(status_code=200, output="x" * 100, conversation="y" * 2000, n_prompt_tokens=100)
-    upload_message, run_message = wire.encode_args(upload, chunk), wire.encode_args(run, args)
-    reply_message, reply_text = wire.encode_reply(run, output), wire.reply_to_text(run, output)
+    upload_message, run_message = codec.encode_args(upload, chunk), codec.encode_args(run, args)
+    reply_message, reply_text = codec.encode_reply(run, output), codec.reply_to_text(run, output)
     blob_text = pretty((BLOB,), (chunk.chunk,))
 
     print(f"{'2 MB chunk':40}")
-    both = show("  encode argument", lambda: wire.encode_args(upload, chunk))
-    both += show("  decode argument", lambda: wire.decode_args(upload, upload_message))
+    both = show("  encode argument", lambda: codec.encode_args(upload, chunk))
+    both += show("  decode argument", lambda: codec.decode_args(upload, upload_message))
     print(f"{'  both':40}{CHUNK_BYTES / both / 1e6:10.0f} MB/s")
     show("  blob to text", lambda: pretty((BLOB,), (chunk.chunk,)))
     show("  blob from text", lambda: parse_args(blob_text, (BLOB,)))
     print("run_update")
-    show("  encode argument", lambda: wire.encode_args(run, args))
-    show("  decode argument", lambda: wire.decode_args(run, run_message))
-    show("  encode reply", lambda: wire.encode_reply(run, output))
-    show("  decode reply", lambda: wire.decode_reply(run, reply_message))
-    show("  reply to text", lambda: wire.reply_to_text(run, output))
-    show("  reply from text", lambda: wire.reply_from_text(run, reply_text))
+    show("  encode argument", lambda: codec.encode_args(run, args))
+    show("  decode argument", lambda: codec.decode_args(run, run_message))
+    show("  encode reply", lambda: codec.encode_reply(run, output))
+    show("  decode reply", lambda: codec.decode_reply(run, reply_message))
+    show("  reply to text", lambda: codec.reply_to_text(run, output))
+    show("  reply from text", lambda: codec.reply_from_text(run, reply_text))
     print("hostile messages, refused")
     for name, message in HOSTILE.items():
         show(f"  {name}, {len(message)} bytes", lambda message=message: refused(message))  # type: ignore[misc]

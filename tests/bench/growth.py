@@ -28,22 +28,22 @@ from pathlib import Path
 import numpy as np
 
 from canister import dispatch
-from canister.cache_paths import SIDECAR, sessions_of
-from canister.call import Call
-from canister.canister import Canister
-from canister.cli.local import LocalServer
+from canister.api.records import InputRecord, RunOutputRecord
+from canister.client.local_server import LocalServer
 from canister.config import Settings
-from canister.data_dir import CANISTERS
 from canister.engine.engine import Engine
-from canister.engine.kv_rows import Bytes, state_of
-from canister.engine.residency import Logits, Parked
-from canister.engine.sequence import Flags, Tokens
+from canister.engine.kv.rows import Bytes, state_of
+from canister.engine.kv.slots import Logits, Parked
+from canister.engine.request import Flags, Tokens
+from canister.handlers.conversation import sidecar_text
 from canister.ic import principal as principals
 from canister.ic.identity import Identity
-from canister.keys import open_keys
-from canister.methods.conversation import sidecar_text
-from canister.records import InputRecord, RunOutputRecord
-from canister.store.cache_file import CacheHeader
+from canister.runtime.call import Call
+from canister.runtime.canister import Canister
+from canister.state.api_keys import open_keys
+from canister.store.cache_paths import SIDECAR, sessions_of
+from canister.store.container import CacheHeader
+from canister.system.data_dir import CANISTERS
 from models.make_bench_model import cached
 from tests.bench.http_client import Http, HttpError
 from tests.bench.results import Row

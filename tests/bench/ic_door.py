@@ -15,14 +15,14 @@ from pathlib import Path
 
 import httpx
 
-from canister import wire
+from canister.api import codec
+from canister.api.methods import BY_NAME
+from canister.api.records import FileUploadInputRecord, MaxTokensRecord
 from canister.config import Settings
-from canister.host import Host
 from canister.ic import certificate, envelope, principal
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity, KeyKind
-from canister.interface import BY_NAME
-from canister.records import FileUploadInputRecord, MaxTokensRecord
+from canister.runtime.host import Host
 from canister.server.app import create_app, running
 
 CHUNK_BYTES = 2_000_000
@@ -94,7 +94,7 @@ def message(canister: bytes, sender: Identity, method: str, value: object) -> by
         "request_type": "call",
         "canister_id": canister,
         "method_name": method,
-        "arg": wire.encode_args(BY_NAME[method], value),
+        "arg": codec.encode_args(BY_NAME[method], value),
         "ingress_expiry": time.time_ns() + 240 * 10**9,
         "nonce": os.urandom(16),
     }

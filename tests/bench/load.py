@@ -28,8 +28,8 @@ from typing import Any
 
 import httpx
 
-from canister.cli.local import LocalServer
-from canister.keys import open_keys
+from canister.client.local_server import LocalServer
+from canister.state.api_keys import open_keys
 from tests.harness import CHAT_MODEL
 
 CALLS_PER_CHAT = 6

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from canister.engine.gguf import read_gguf
+from canister.model_file.gguf import read_gguf
 from tests.bench.results import Row
 from tests.bench.servers import EXACT, Ours, known, words
 from tests.bench.suite import Bench, Options, begin, main, together

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from canister.cost_model import Context, CostModel
-from canister.engine.gguf import read_gguf
-from canister.meter import CallMeter
-from canister.model_shape import read_shape
+from canister.metering.cost_model import Context, CostModel
+from canister.metering.meter import CallMeter
+from canister.model_file.gguf import read_gguf
+from canister.model_file.shape import read_shape
 from tests.harness import CHAT_MODEL
 from tests.shapes import Q8_0, QWEN3_06B, shape_of
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from canister.engine.kv_memory import open_kv_memory
-from canister.engine.kv_rows import parse
+from canister.engine.kv.in_place import open_kv_memory
+from canister.engine.kv.rows import parse
 from canister.engine.llama import Context, ContextParams, Model, start_backend
 from models.make_bench_model import cached
 from tests.bench.results import Row

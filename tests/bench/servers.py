@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from canister.cli.local import LocalServer
-from canister.engine.gguf import read_gguf
+from canister.client.local_server import LocalServer
+from canister.model_file.gguf import read_gguf
 from models.make_bench_model import TITLE
 from tests.bench.http_client import Http, HttpError
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from canister.cache_paths import SIDECAR, sessions_of
+from canister.store.cache_paths import SIDECAR, sessions_of
 from models.make_bench_model import SHAPES, write
 from tests.bench import growth
 from tests.bench.servers import words

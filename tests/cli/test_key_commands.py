@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from canister.ic.identity import Identity
-from canister.keys import open_keys
+from canister.state.api_keys import open_keys
 from tests.cli.conftest import Command
 
 PRINCIPAL = "2chl6-4hpzw-vqaaa-aaaaa-c"

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from canister.cli.local import LocalServer
+from canister.client.local_server import LocalServer
 from canister.ic import cbor, principal
 from tests.conformance.clients import AGENTS, Agent, Client, NotInstalled, install
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer
+from canister.client.local_server import LocalServer
 from canister.ic.principal import ANONYMOUS
 from tests.conformance.clients import Agent, Client, Failed
 from tests.conformance.conftest import Connect

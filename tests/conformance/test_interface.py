@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canister import wire
+from canister.api import codec
+from canister.api.methods import BY_NAME, METHODS, Method
 from canister.ic.candid.decode import decode
 from canister.ic.candid.encode import encode
-from canister.interface import BY_NAME, METHODS, Method
 from tests.conformance.did_reader import read_did
 from tests.ic.candid.strategies import values
 
@@ -41,13 +41,13 @@ def test_messages_mean_the_same_by_both_interfaces(method: Method) -> None:
     def check(data: st.DataObject) -> None:
         (result,) = original.results
         sent: Any = data.draw(values(result))
-        answer = wire.decode_reply(method, encode((result,), (sent,)))
-        reply = wire.encode_reply(method, answer.value, answer.is_err)
+        answer = codec.decode_reply(method, encode((result,), (sent,)))
+        reply = codec.encode_reply(method, answer.value, answer.is_err)
         assert decode(reply, (result,)) == [sent]
         assert reply == encode((result,), (sent,))
         for of in original.args:
             sent = data.draw(values(of))
-            arg = wire.decode_args(method, encode((of,), (sent,)))
-            assert wire.encode_args(method, arg) == encode((of,), (sent,))
+            arg = codec.decode_args(method, encode((of,), (sent,)))
+            assert codec.encode_args(method, arg) == encode((of,), (sent,))
 
     check()

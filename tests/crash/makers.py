@@ -10,13 +10,13 @@ from typing import Any
 
 import httpx
 
-from canister import wire
-from canister.agent import MANAGEMENT_ID, Agent
-from canister.cli.local import LocalServer
-from canister.client import ClientError, Rejected, Unreachable
+from canister.api import codec
+from canister.api.management import CanisterIdRecord, ProvisionalCreateRecord, find_method
+from canister.client.agent import MANAGEMENT_ID, Agent
+from canister.client.local_server import LocalServer
+from canister.client.rest import ClientError, Rejected, Unreachable
 from canister.ic import principal
 from canister.ic.identity import Identity
-from canister.management import CanisterIdRecord, ProvisionalCreateRecord, find_method
 
 KEPT = 3  # canisters that stay for a while
 FILE = b"in a canister that a message made " * 3000
@@ -95,7 +95,7 @@ class Maker:
 
         async def send() -> bytes:
             async with Agent(self.server.url, sender) as agent:
-                return await agent.update(MANAGEMENT_ID, name, wire.encode_args(method, record), effective)
+                return await agent.update(MANAGEMENT_ID, name, codec.encode_args(method, record), effective)
 
         try:
             reply = asyncio.run(send())
@@ -106,7 +106,7 @@ class Maker:
         except ClientError as error:
             raise Lost from error
         self.n_acked += 1
-        return wire.decode_reply(method, reply).value if method.ok is CanisterIdRecord else None
+        return codec.decode_reply(method, reply).value if method.ok is CanisterIdRecord else None
 
 
 def folders(data_dir: Path) -> set[str]:

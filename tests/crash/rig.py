@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from canister import dispatch, management
-from canister.canister import Canister
+from canister import dispatch
+from canister.api import management
+from canister.api.methods import BY_NAME
 from canister.config import Settings
-from canister.host import Host
-from canister.ingress import Answer, Message
-from canister.interface import BY_NAME
+from canister.runtime.canister import Canister
+from canister.runtime.host import Host
+from canister.runtime.ingress import Answer, Message
 
 State = dict[str, Any]
 

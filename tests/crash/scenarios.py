@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from canister.api.management import METHODS as MANAGEMENT_METHODS
+from canister.api.methods import METHODS
 from canister.dispatch import Reply
-from canister.interface import METHODS
-from canister.management import METHODS as MANAGEMENT_METHODS
 from tests.crash.rig import Rig, running
 from tests.harness import STORY_MODEL, someone
 

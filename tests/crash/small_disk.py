@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from canister.backup import back_up
-from canister.doctor import examine
 from canister.errors import CanisterError, StorageFull, Trap
+from canister.ops.backup import back_up
+from canister.ops.doctor import examine
 from tests.crash.rig import Rig, reopened, running
 
 DISK_BYTES = 8 * 1024 * 1024

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer
-from canister.doctor import examine
+from canister.client.local_server import LocalServer
 from canister.engine.llama import start_backend
+from canister.ops.doctor import examine
 from tests.crash.makers import Maker, folders
 from tests.engine.conftest import MAKERS
 from tests.harness import STORY_MODEL, needs_story_model

@@ -19,9 +19,9 @@ from typing import Any, get_args
 
 import pytest
 
+from canister.api.management import OF_SERVER
 from canister.errors import CanisterError, Trap
 from canister.ic import principal as principals
-from canister.management import OF_SERVER
 from tests.crash.disk import Disk, Fault
 from tests.crash.images import Log, Policy
 from tests.crash.rig import State, read, reopened, running, steady

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 
-from canister import wire
-from canister.cli.local import LocalServer
+from canister.api import codec
+from canister.api.methods import BY_NAME
+from canister.api.records import CallLogInput, FileUploadInputRecord
+from canister.client.local_server import LocalServer
 from canister.ic import cbor, certificate, envelope, hash_tree, principal
 from canister.ic.identity import Identity
-from canister.interface import BY_NAME
-from canister.records import CallLogInput, FileUploadInputRecord
 
 CANISTER = principal.from_text(principal.canister_id(0))
 CHUNK = bytes(100_000)
@@ -28,7 +28,7 @@ def seal(server: LocalServer, number: int) -> tuple[bytes, bytes]:
         "request_type": "call",
         "canister_id": CANISTER,
         "method_name": "file_upload_chunk",
-        "arg": wire.encode_args(BY_NAME["file_upload_chunk"], arg),
+        "arg": codec.encode_args(BY_NAME["file_upload_chunk"], arg),
         "ingress_expiry": time.time_ns() + 240 * 10**9,
     }
     return envelope.seal(content, identity(server))
@@ -43,10 +43,11 @@ def post(server: LocalServer, body: bytes, action: str = "call", version: str = 
     return cbor.decode(httpx.post(url, content=body, trust_env=False, timeout=30).content)
 
 
-def reply(server: LocalServer, body: bytes, id: bytes) -> wire.Answer:
+def reply(server: LocalServer, body: bytes, id: bytes) -> codec.Answer:
     status: Any = cbor.decode(httpx.get(f"{server.url}/api/v2/status", trust_env=False).content)
     tree = certificate.verify(post(server, body)["certificate"], status["root_key"], CANISTER, time.time_ns())
-    return wire.decode_reply(BY_NAME["file_upload_chunk"], hash_tree.leaf(tree, b"request_status", id, b"reply") or b"")
+    reply = hash_tree.leaf(tree, b"request_status", id, b"reply") or b""
+    return codec.decode_reply(BY_NAME["file_upload_chunk"], reply)
 
 
 def logged(server: LocalServer) -> int:
@@ -56,11 +57,11 @@ def logged(server: LocalServer) -> int:
         "request_type": "query",
         "canister_id": CANISTER,
         "method_name": row.name,
-        "arg": wire.encode_args(row, CallLogInput(max_entries=1000)),
+        "arg": codec.encode_args(row, CallLogInput(max_entries=1000)),
         "ingress_expiry": time.time_ns() + 240 * 10**9,
     }
     document = post(server, envelope.seal(content, identity(server))[0], "query", "v3")
-    entries = wire.decode_reply(row, document["reply"]["arg"]).value
+    entries = codec.decode_reply(row, document["reply"]["arg"]).value
     return sum(entry.method == "file_upload_chunk" for entry in entries)
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.canister import Canister
-from canister.cli.local import LocalServer, ServerFailed
+from canister.client.local_server import LocalServer, ServerFailed
 from canister.errors import CanisterUnavailable, StoreDamaged
+from canister.runtime.canister import Canister
 from tests.crash.rig import Rig, running
 from tests.crash.scenarios import CHAT, MODEL, furnish
 from tests.harness import ROOT, needs_story_model

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams
-from canister.engine.sampling import SamplingParams
-from canister.engine.sequence import GenerateRequest, GenerateResult, KvSegment
+from canister.engine.request import GenerateRequest, GenerateResult, KvSegment
+from canister.engine.thread import DecodeThread
+from canister.flags.params import SamplingParams
 
 T = TypeVar("T")
 

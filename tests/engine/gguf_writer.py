@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from canister.engine.gguf import TYPE_BY_NAME
+from canister.model_file.gguf import TYPE_BY_NAME
 
 Scalar = bool | int | float | str
 Plain: TypeAlias = "Scalar | Sequence[Scalar] | array[int]"

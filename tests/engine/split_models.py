@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from canister.engine.gguf import TensorInfo, _Header, _value, _version, read_gguf
+from canister.model_file.gguf import TensorInfo, _Header, _value, _version, read_gguf
 from tests.engine.gguf_writer import string
 
 _U16, _I32 = 2, 5

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from canister.engine import loading
 from canister.engine.aside import Aside, done_aside, run_through
-from canister.engine.decode_thread import DecodeThread
 from canister.engine.engine import Engine, LoadParams, ModelError
-from canister.engine.kv_memory import KvMemory
+from canister.engine.kv.in_place import KvMemory
 from canister.engine.llama import Context, ContextParams, Model
+from canister.engine.load import loader
+from canister.engine.thread import DecodeThread
 from tests.engine.driver import Driver
-from tests.engine.test_exactness import some_prompt
+from tests.engine.test_batch_invariance import some_prompt
 
 PATIENCE_SECONDS = 60  # for what comes at once, or never
 
@@ -35,7 +35,7 @@ class Held:
             held.made.append(Context(model, shape, name))
             return held.made[-1]
 
-        monkeypatch.setattr(loading, "Context", making)
+        monkeypatch.setattr(loader, "Context", making)
 
     def wait(self) -> None:
         self.threads.add(threading.current_thread().name)
@@ -122,7 +122,7 @@ def test_an_error_aside_is_the_error_of_the_load(
     def failing(*_: object) -> Context:
         raise ModelError("there is no room")
 
-    monkeypatch.setattr(loading, "Context", failing)
+    monkeypatch.setattr(loader, "Context", failing)
     with pytest.raises(ModelError, match="there is no room"):
         asyncio.run(Engine.load(LoadParams(model_path("q8_0"), n_ctx=128)))
 

@@ -12,10 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canister.engine import findings, machine, measuring
 from canister.engine.aside import run_through
-from canister.engine.engine import Engine
-from canister.engine.exactness import (
+from canister.engine.batch_invariance import (
     CHUNK_RULES,
     MAX_SLOTS,
     PLAIN,
@@ -28,10 +26,13 @@ from canister.engine.exactness import (
     measures,
     rows_of_one_class,
 )
-from canister.engine.findings import MOST_ENTRIES, Findings
+from canister.engine.engine import Engine
 from canister.engine.llama import Context, ContextParams, Model, start_backend
-from canister.engine.loading import LoadParams
+from canister.engine.load import calibration, calibration_file
+from canister.engine.load.calibration_file import MOST_ENTRIES, Findings
+from canister.engine.load.loader import LoadParams
 from canister.errors import Conflict
+from canister.system import machine
 from tests.engine.driver import Driver
 
 Drive = Callable[..., Driver]
@@ -147,19 +148,19 @@ anything = st.builds(
 def test_findings_are_kept(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Findings]) -> None:
     path = tmp_path_factory.mktemp("findings") / "engine.json"
     for key, entry in entries.items():
-        findings.keep(path, key, entry)
-    assert {key: findings.recall(path, key) for key in entries} == entries
-    assert findings.recall(path, "another key") == Findings()
+        calibration_file.keep(path, key, entry)
+    assert {key: calibration_file.recall(path, key) for key in entries} == entries
+    assert calibration_file.recall(path, "another key") == Findings()
 
 
 @given(data=st.binary(max_size=40) | st.sampled_from([b"[]", b'{"k": 1}', b'{"k": {}}', b'{"k": null}', b"1" * 5000]))
 def test_a_damaged_file_is_no_file(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("findings") / "engine.json"
     path.write_bytes(data)
-    assert findings.recall(path, "k") == Findings()
+    assert calibration_file.recall(path, "k") == Findings()
     known = Findings(kernels(SEVEN), {1: 2.0})
-    findings.keep(path, "k", known)
-    assert findings.recall(path, "k") == known
+    calibration_file.keep(path, "k", known)
+    assert calibration_file.recall(path, "k") == known
 
 
 @pytest.mark.parametrize(
@@ -178,34 +179,35 @@ def test_values_that_cannot_be_are_measured_again(tmp_path: Path, part: str, val
     path = tmp_path / "engine.json"
     entry = {"kernels": None, "speeds": None, part: value}
     path.write_text(json.dumps({"k": entry}))
-    assert findings.recall(path, "k") == Findings()
+    assert calibration_file.recall(path, "k") == Findings()
 
 
 def test_old_findings_make_room(tmp_path: Path) -> None:
     path = tmp_path / "engine.json"
     for number in range(MOST_ENTRIES + 3):
-        findings.keep(path, str(number), Findings(speeds={1: 1.0}))
+        calibration_file.keep(path, str(number), Findings(speeds={1: 1.0}))
     assert len(json.loads(path.read_text())) == MOST_ENTRIES
-    assert findings.recall(path, "2") == Findings()
-    assert findings.recall(path, "3") != Findings()
+    assert calibration_file.recall(path, "2") == Findings()
+    assert calibration_file.recall(path, "3") != Findings()
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    findings.keep(tmp_path / "missing" / "engine.json", "k", Findings(speeds={1: 1.0}))
-    findings.keep(None, "k", Findings(speeds={1: 1.0}))
-    assert findings.recall(tmp_path / "missing" / "engine.json", "k") == findings.recall(None, "k") == Findings()
+    missing = tmp_path / "missing" / "engine.json"
+    calibration_file.keep(missing, "k", Findings(speeds={1: 1.0}))
+    calibration_file.keep(None, "k", Findings(speeds={1: 1.0}))
+    assert calibration_file.recall(missing, "k") == calibration_file.recall(None, "k") == Findings()
 
 
 # -- threads
 
 
 def test_numbers_of_threads() -> None:
-    assert [measuring.thread_counts(n) for n in (1, 2, 8)] == [[1], [1, 2], [*range(1, 9)]]
-    assert measuring.thread_counts(64) == [*range(1, 9), 10, 12, 15, 18, 22, 27, 33, 41, 51, 63, 64]
-    assert measuring.best_threads({1: 97.1, 2: 99.0, 3: 100.0}) == 1
-    assert measuring.best_threads({1: 96.9, 2: 99.0, 3: 100.0}) == 2
-    assert measuring.best_threads({1: 50.0, 2: 90.0, 4: 60.0}) == 2
+    assert [calibration.thread_counts(n) for n in (1, 2, 8)] == [[1], [1, 2], [*range(1, 9)]]
+    assert calibration.thread_counts(64) == [*range(1, 9), 10, 12, 15, 18, 22, 27, 33, 41, 51, 63, 64]
+    assert calibration.best_threads({1: 97.1, 2: 99.0, 3: 100.0}) == 1
+    assert calibration.best_threads({1: 96.9, 2: 99.0, 3: 100.0}) == 2
+    assert calibration.best_threads({1: 50.0, 2: 90.0, 4: 60.0}) == 2
 
 
 def test_more_threads_than_cores_are_told(drive: Drive) -> None:
@@ -309,8 +311,8 @@ def test_defaults() -> None:
 
 def test_speeds_that_were_measured_beside_other_work_are_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "engine.json"
-    findings.keep(path, "k", Findings(kernels(SEVEN), {1: 2.0}, are_quiet=False))
-    assert findings.recall(path, "k") == Findings(kernels(SEVEN), None)
+    calibration_file.keep(path, "k", Findings(kernels(SEVEN), {1: 2.0}, are_quiet=False))
+    assert calibration_file.recall(path, "k") == Findings(kernels(SEVEN), None)
 
 
 def test_which_speeds_count(model_path: Callable[[str], Path]) -> None:
@@ -327,8 +329,8 @@ def test_which_speeds_count(model_path: Callable[[str], Path]) -> None:
         def cpu_clock(share: float = cpu_per_second, times: Iterator[int] = times) -> float:
             return next(times) * share / 100
 
-        found = run_through(measuring.measure_threads(context, [2], clock, cpu_clock))
+        found = run_through(calibration.measure_threads(context, [2], clock, cpu_clock))
         assert found.are_quiet == is_quiet
     context.close()
-    assert not measuring.are_absurd({1: 100.0, 2: 3.0})
-    assert measuring.are_absurd({1: 1602.9, 2: 0.8})
+    assert not calibration.are_absurd({1: 100.0, 2: 3.0})
+    assert calibration.are_absurd({1: 1602.9, 2: 0.8})

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from canister.engine.llama import EngineFault
-from canister.engine.sampling import SamplingParams
-from canister.engine.sequence import GenerateRequest, GenerateResult
+from canister.engine.request import GenerateRequest, GenerateResult
 from canister.errors import BadRequest, Conflict
+from canister.flags.params import SamplingParams
 from tests.engine.driver import GREEDY, NOTHING, Chat, Driver
-from tests.engine.test_exactness import SAMPLED, some_prompt
+from tests.engine.test_batch_invariance import SAMPLED, some_prompt
 
 Drive = Callable[..., Driver]
 

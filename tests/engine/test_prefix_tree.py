@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from canister.engine.kv import prefix_tree
 from canister.engine.kv.prefix_tree import PrefixTree, Symbols, _Node, symbols
-from canister.engine.sequence import common_prefix, n_common
+from canister.engine.request import common_prefix, n_common
 
 Sequence = tuple[list[int], list[bool]]
 

@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 
-from canister.engine.kv_rows import state_of
-from canister.engine.sampling import SamplingParams
+from canister.engine.kv.rows import state_of
+from canister.flags.params import SamplingParams
 from tests.engine.conftest import MAKERS
 from tests.engine.driver import Chat, Driver
 

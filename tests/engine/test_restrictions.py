@@ -11,9 +11,9 @@ import pytest
 
 from canister.engine.engine import LoadParams
 from canister.engine.llama import Context, ContextParams, Model
-from canister.engine.ways import Attention, Restrictions, Way, choose
+from canister.engine.load.ways import Attention, Restrictions, Way, choose
 from tests.engine.driver import GREEDY, Driver
-from tests.engine.test_exactness import some_prompt
+from tests.engine.test_batch_invariance import some_prompt
 
 Drive = Callable[..., Driver]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canister.engine.residency import MIN_SHARED
-from canister.engine.starts import Sources
+from canister.engine.kv.reuse import Sources
+from canister.engine.kv.slots import MIN_SHARED
 from tests.engine.driver import GREEDY, Chat, Driver
-from tests.engine.test_exactness import SAMPLED, some_prompt, state_of
+from tests.engine.test_batch_invariance import SAMPLED, some_prompt, state_of
 
 Drive = Callable[..., Driver]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from canister.engine.scheduler import Scheduler
+from canister.engine.schedule.scheduler import Scheduler
 
 
 @dataclass(eq=False)

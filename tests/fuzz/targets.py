@@ -38,10 +38,10 @@ def refusing(*kinds: type[Exception]) -> Iterator[None]:
 
 
 def candid(data: bytes) -> None:
-    from canister import wire
+    from canister.api import codec as wire
+    from canister.api.methods import METHODS
     from canister.errors import BadArgument
     from canister.ic.candid.types import CandidError
-    from canister.interface import METHODS
 
     method = METHODS[data[0] % len(METHODS)] if data else METHODS[0]
     for work in (
@@ -73,7 +73,7 @@ def envelope(data: bytes) -> None:
 
 def container(data: bytes) -> None:
     from canister.errors import StoreDamaged
-    from canister.store.cache_file import CacheFile
+    from canister.store.container import CacheFile
 
     with refusing(StoreDamaged):
         cache = CacheFile.parse(data)
@@ -82,23 +82,23 @@ def container(data: bytes) -> None:
 
 
 def gguf(data: bytes) -> None:
-    from canister.engine.gguf import GgufError, read_gguf
     from canister.errors import BadRequest
-    from canister.model_shape import read_shape
+    from canister.model_file.gguf import GgufError, read_gguf
+    from canister.model_file.shape import read_shape
 
     with refusing(GgufError, BadRequest):
         read_shape(read_gguf(data))
 
 
 def arguments(data: bytes) -> None:
-    from canister.engine.args import ArgsError, parse
+    from canister.flags.parse import ArgsError, parse
 
     with refusing(ArgsError):
         parse(data.decode("utf-8", "replace").split("\0"))
 
 
 def schema(data: bytes) -> None:
-    from canister.engine.samplers import grammar_of_schema
+    from canister.engine.sampling.samplers import grammar_of_schema
     from canister.errors import BadRequest
 
     with refusing(BadRequest):
@@ -123,13 +123,13 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 def seeds(name: str) -> list[bytes]:
     """Sound inputs, which mutations lead away from."""
-    from canister.engine.flags import FLAGS
+    from canister.api.codec import args_from_json, encode_args
+    from canister.api.examples import EXAMPLES
+    from canister.api.methods import METHODS
+    from canister.flags.table import FLAGS
     from canister.ic import cbor as codec
     from canister.ic.envelope import seal
     from canister.ic.identity import Identity
-    from canister.interface import METHODS
-    from canister.server.examples import EXAMPLES
-    from canister.wire import args_from_json, encode_args
     from tests.engine.gguf_writer import header_bytes
     from tests.engine.tiny_models import VOCABULARY
 
@@ -150,7 +150,7 @@ def seeds(name: str) -> list[bytes]:
     if name == "cbor":
         return [codec.encode({"a": [1, -1, 2**63, "text", b"bytes", None, True, {"b": []}]}), codec.encode(content)]
     if name == "container":
-        from tests.store.test_cache_file import HEADER, encode_header
+        from tests.store.test_container import HEADER, encode_header
 
         return [encode_header(HEADER), encode_header(HEADER) + bytes(200)]
     if name == "gguf":

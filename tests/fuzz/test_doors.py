@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canister.cli.local import LocalServer
-from canister.engine.flags import FLAGS
-from canister.interface import METHODS
-from canister.server.examples import EXAMPLES
+from canister.api.examples import EXAMPLES
+from canister.api.methods import METHODS
+from canister.client.local_server import LocalServer
+from canister.flags.table import FLAGS
 from tests.fuzz.targets import NAME_OF_AN_EXCEPTION
 
 NAMES = [method.name for method in METHODS]

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from schemathesis import APIOperation, Case, GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from canister.cli.local import LocalServer
-from canister.server.openapi import document
+from canister.client.local_server import LocalServer
+from canister.server.pages.openapi import document
 from tests.harness import CHAT_MODEL
 
 N_EXAMPLES = 8  # an operation and kind of request, in every run

@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from canister.ic.annotations import Marks, result_name
-from canister.ic.candid.types import label_text
-from canister.ic.did import render
-from canister.interface import METHODS
-from canister.records import (
+from canister.api.methods import METHODS
+from canister.api.records import (
     ApiError,
     Candid,
     FileEntry,
@@ -25,6 +22,9 @@ from canister.records import (
     nat64,
     text,
 )
+from canister.ic.annotations import Marks, result_name
+from canister.ic.candid.types import label_text
+from canister.ic.did import render
 
 MARKS = Marks(type_marker=Candid, variant=Variant)
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from canister.config import Settings
-from canister.host import Host
+from canister.model_file.shipped import shipped_model
+from canister.runtime.host import Host
 from canister.server.app import create_app, running
-from canister.shipped import shipped_model
 
 # Strings that Bob must never see; what he sends himself may come back to him.
 PROMPT = "canaryprompt of alice"

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from canister.interface import METHODS
-from canister.server.examples import EXAMPLES
+from canister.api.examples import EXAMPLES
+from canister.api.methods import METHODS
 from tests.isolation.conftest import CACHE, FILE, LOG, MODEL, PROMPT, World
 
 pytestmark = pytest.mark.anyio

@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister import keys
-from canister.cli.local import LocalServer
+from canister.client.local_server import LocalServer
 from canister.config import Settings
-from canister.host import Host
-from canister.keys import open_keys
+from canister.model_file.shipped import shipped_model
+from canister.runtime.host import Host
 from canister.server.app import running
-from canister.shipped import shipped_model
+from canister.state import api_keys
+from canister.state.api_keys import open_keys
 
 PROMPT = "canaryprompt whom nobody else may read"
 BAD_KEY = "lc_00000000_" + "canarykey" + "A" * 34
@@ -95,7 +95,7 @@ async def test_every_key_is_compared_in_constant_time(tmp_path: Path, monkeypatc
         return hmac_compare(a, b)
 
     hmac_compare = hmac.compare_digest
-    monkeypatch.setattr(keys.hmac, "compare_digest", compare)
+    monkeypatch.setattr(api_keys.hmac, "compare_digest", compare)
     async with running(Host(Settings(data_dir=tmp_path / "data"))) as host:
         compared.clear()
         known, expired = host.keys.create("known"), host.keys.create("expired", lifetime_seconds=-1)

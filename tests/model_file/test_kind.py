@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from canister.engine.gguf import GgufFile
+from canister.model_file.gguf import GgufFile
 from canister.model_file.kind import ARCHITECTURES, why_no_chat
 from tests.engine.gguf_writer import Plain
 

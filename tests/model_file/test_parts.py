@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from canister.engine.gguf import GgufFile, read_gguf
 from canister.errors import BadRequest
+from canister.model_file.gguf import GgufFile, read_gguf
 from canister.model_file.parts import MAX_PARTS, PartName, identity, joined, local_parts, names_of_parts, read_model
-from canister.model_shape import read_shape
+from canister.model_file.shape import read_shape
 from tests.engine.split_models import split
 from tests.engine.tiny_models import llama_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from canister.interface import METHODS
+from canister.api.methods import METHODS
 from scripts import generate
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer
+from canister.client.local_server import LocalServer
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 N_BYTES = 2_000_000

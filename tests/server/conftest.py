@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from canister.config import Settings
-from canister.host import Host
+from canister.runtime.host import Host
 from canister.server.app import create_app, running
 from tests.server.ic_door import Door
 

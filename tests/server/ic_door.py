@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 
-from canister import wire
-from canister.canister import Canister
-from canister.host import Host
+from canister.api import codec
+from canister.api.methods import BY_NAME
 from canister.ic import cbor, certificate, envelope, hash_tree, principal
 from canister.ic.envelope import Delegated
 from canister.ic.identity import Identity
-from canister.interface import BY_NAME
+from canister.runtime.canister import Canister
+from canister.runtime.host import Host
 
 SOMEBODY = Identity.generate("secp256k1")
 Sender = Identity | Delegated | None
@@ -37,7 +37,7 @@ class Door:
 
     def message(self, kind: str, method: str, value: object = None, **fields: Any) -> dict[str, Any]:
         row = BY_NAME.get(method)
-        arg = b"DIDL\0\0" if row is None else wire.encode_args(row, value)
+        arg = b"DIDL\0\0" if row is None else codec.encode_args(row, value)
         return self.content(kind, canister_id=self.id, method_name=method, arg=arg) | fields
 
     async def post(self, path: str, body: bytes, version: str = "v3", id: bytes | None = None) -> httpx.Response:
@@ -58,11 +58,11 @@ class Door:
         data = document["certificate"]
         return certificate.verify(data, self.host.root_key.public_key_der, self.id, time.time_ns())
 
-    async def update(self, method: str, value: object, sender: Sender, **fields: Any) -> wire.Answer:
+    async def update(self, method: str, value: object, sender: Sender, **fields: Any) -> codec.Answer:
         content = self.message("call", method, value, **fields)
         document = await self.send("call", content, sender)
         assert document["status"] == "replied", document
         _, id = envelope.seal(content, sender)
         reply = hash_tree.leaf(self.checked(document), b"request_status", id, b"reply")
         assert reply is not None
-        return wire.decode_reply(BY_NAME[method], reply)
+        return codec.decode_reply(BY_NAME[method], reply)

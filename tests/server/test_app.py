@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from canister import dispatch
-from canister.host import Host
-from canister.interface import METHODS
-from canister.server import health, openapi
+from canister.api.methods import METHODS
+from canister.runtime.host import Host
+from canister.server.pages import health, openapi
 
 pytestmark = pytest.mark.anyio
 

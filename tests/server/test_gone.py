@@ -17,15 +17,15 @@ from typing import Any
 import pytest
 
 from canister import dispatch
+from canister.api.records import InputRecord
 from canister.config import Settings
 from canister.engine.engine import EngineStats
-from canister.host import Host
+from canister.handlers.files import STREAM_BLOCK_BYTES
 from canister.ic import envelope
-from canister.methods.files import STREAM_BLOCK_BYTES
-from canister.records import InputRecord
+from canister.runtime.host import Host
 from canister.server.app import create_app, running
-from canister.server.listener import Server
-from canister.server.sockets import bind
+from canister.server.http.listener import Server
+from canister.server.http.sockets import bind
 from tests.harness import CHAT_MODEL, Harness
 from tests.server.ic_door import Door
 from tests.traces import SECONDS, trace, until

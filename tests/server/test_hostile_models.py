@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister import confine
-from canister.engine.gguf import read_gguf
-from canister.host import Host
+from canister.model_file.gguf import read_gguf
+from canister.runtime.host import Host
+from canister.system import sandbox
 from tests.engine.gguf_writer import write_gguf
 from tests.engine.hostile_models import CRASHING, ENDLESS, Hostile
 from tests.engine.tiny_models import llama_model
@@ -52,7 +52,7 @@ async def test_the_model_that_is_loaded_stays(host: Host, controller: httpx.Asyn
 async def test_a_client_that_goes_away_ends_the_trial(host: Host, tmp_path: Path) -> None:
     """The child that would go on for a minute is gone, and the next one is tried at once."""
     from canister import dispatch
-    from canister.records import InputRecord
+    from canister.api.records import InputRecord
 
     controller = host.identity.principal
 
@@ -135,7 +135,7 @@ cli.main()
 """
 
 
-@pytest.mark.skipif(confine.abi() < confine.MIN_ABI, reason="this kernel has no Landlock, or one that is too old")
+@pytest.mark.skipif(sandbox.abi() < sandbox.MIN_ABI, reason="this kernel has no Landlock, or one that is too old")
 def test_a_planted_fault_does_no_harm(tmp_path: Path) -> None:
     """Aimed at decoys in a folder of the test; whatever the server's rights are, the kernel refuses."""
     decoys = tmp_path / "decoys"

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister import wire
+from canister.api import codec
+from canister.api.methods import BY_NAME
+from canister.api.records import CallLogInput
 from canister.ic import envelope
-from canister.interface import BY_NAME
-from canister.records import CallLogInput
 from tests.server.ic_door import SOMEBODY, Door
 from tests.server.served import CHAT, Served, served
 from tests.traces import until
@@ -118,7 +118,7 @@ async def test_the_ic_door_rejects_as_the_ic_does(tmp_path: Path) -> None:
     limits = {"max_calls": 1, "max_calls_per_caller": 1, "max_queue_per_caller": 1, "max_queue": 1}
     async with served(tmp_path, with_model=True, slots=1, **limits) as server, server.client() as http:
         door = Door(server.host, http, server.host.default)
-        arg = wire.encode_args(
+        arg = codec.encode_args(
             BY_NAME["run_update"],
             BY_NAME["run_update"].arg.model_validate({"args": [*FLAGS, "-p", QUESTION]}),  # type: ignore[union-attr]
         )

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer
-from canister.engine.machine import cpu_flags
+from canister.client.local_server import LocalServer
+from canister.system.machine import cpu_flags
 from tests.engine.tiny_models import llama_model
 from tests.harness import CHAT_MODEL
 from tests.planted import plant

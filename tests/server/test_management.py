@@ -11,20 +11,20 @@ from typing import Any
 import httpx
 import pytest
 
-from canister import management, wire
-from canister.call import Call
-from canister.config import Settings
-from canister.host import Birth, Host
-from canister.ic import cbor, envelope, hash_tree, principal
-from canister.ic.identity import Identity
-from canister.interface import Method
-from canister.management import (
+from canister.api import codec, management
+from canister.api.management import (
     CanisterIdRecord,
     CanisterSettings,
     ProvisionalCreateRecord,
     TopUpRecord,
     UpdateSettingsRecord,
 )
+from canister.api.methods import Method
+from canister.config import Settings
+from canister.ic import cbor, envelope, hash_tree, principal
+from canister.ic.identity import Identity
+from canister.runtime.call import Call
+from canister.runtime.host import Birth, Host
 from canister.server.app import create_app, running
 from tests.server.ic_door import SOMEBODY, Door, Sender
 
@@ -40,12 +40,12 @@ class Rejected(Exception):
 async def manage(door: Door, name: str, value: Any, sender: Sender, kind: str = "call") -> Any:
     """What a method of the management canister replied. Raises Rejected with code and text."""
     row: Method | None = ROWS.get(name)
-    arg = b"DIDL\0\0" if row is None else wire.encode_args(row, value)
+    arg = b"DIDL\0\0" if row is None else codec.encode_args(row, value)
     content = door.content(kind, canister_id=b"", method_name=name, arg=arg, nonce=f"{id(value)}".encode())
     document = await door.send(kind, content, sender)
     if kind == "query":
         assert document["status"] == "replied"
-        return wire.decode_reply(row, document["reply"]["arg"]).value  # type: ignore[arg-type]
+        return codec.decode_reply(row, document["reply"]["arg"]).value  # type: ignore[arg-type]
     if document["status"] == "non_replicated_rejection":
         raise Rejected(f"{document['error_code']} {document['reject_message']}")
     _, request_id = envelope.seal(content, sender)
@@ -56,7 +56,7 @@ async def manage(door: Door, name: str, value: Any, sender: Sender, kind: str = 
 
     if field(b"status") == b"rejected":
         raise Rejected(f"{field(b'error_code').decode()} {field(b'reject_message').decode()}")
-    return None if field(b"reply") == b"DIDL\0\0" else wire.decode_reply(row, field(b"reply")).value  # type: ignore[arg-type]
+    return None if field(b"reply") == b"DIDL\0\0" else codec.decode_reply(row, field(b"reply")).value  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["call", "query"])
@@ -265,7 +265,7 @@ async def test_who_may_not_make_a_canister(tmp_path: Path, monkeypatch: pytest.M
     async with served(tmp_path) as door:
         with pytest.raises(Rejected, match="anonymous"):
             await create(door, None)
-        monkeypatch.setattr("canister.host.MAX_CANISTERS", 1)
+        monkeypatch.setattr("canister.runtime.host.MAX_CANISTERS", 1)
         with pytest.raises(Rejected, match="IC0102"):
             await create(door)
         assert len(door.host.canisters) == 1
@@ -273,7 +273,7 @@ async def test_who_may_not_make_a_canister(tmp_path: Path, monkeypatch: pytest.M
 
 async def test_a_message_makes_one_canister(tmp_path: Path) -> None:
     async with served(tmp_path) as door:
-        arg = wire.encode_args(ROWS[CREATE], ProvisionalCreateRecord())
+        arg = codec.encode_args(ROWS[CREATE], ProvisionalCreateRecord())
         body, request_id = envelope.seal(door.content("call", canister_id=b"", method_name=CREATE, arg=arg), SOMEBODY)
         for where in (door.id, door.id, b""):  # a call and its repetitions, by any effective canister id
             assert (await door.post("call", body, id=where)).status_code == 200

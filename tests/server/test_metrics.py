@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from canister import telemetry
+from canister.telemetry import logs
 from tests.server.served import CHAT, served
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     monkeypatch.setattr(sys, "stderr", stream)
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    telemetry.set_up_logs("info", "json")
+    logs.set_up_logs("info", "json")
     yield stream
     root.handlers, root.level = handlers, level
 
@@ -118,4 +118,4 @@ async def test_every_observation_is_documented(tmp_path: Path) -> None:
         and f"`{name}`" not in text
     ]
     assert not missing
-    assert set(telemetry.OBSERVED) <= found
+    assert set(logs.OBSERVED) <= found

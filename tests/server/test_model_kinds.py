@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.host import Host
+from canister.runtime.host import Host
 from tests.engine.gguf_writer import Plain
 from tests.engine.tiny_models import llama_model
 

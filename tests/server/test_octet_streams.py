@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from canister.errors import BadArgument
-from canister.server.files import byte_range, upload_position
+from canister.server.doors.files import byte_range, upload_position
 
 pytestmark = pytest.mark.anyio
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister import host
-from canister.pacing import PIECE_BYTES
+from canister.runtime import host
+from canister.runtime.stream_pacing import PIECE_BYTES
 from tests.server.served import Served, served
 from tests.traces import until
 

@@ -10,7 +10,7 @@ import pytest
 
 from canister.config import Settings
 from canister.errors import BadRequest, NotFound
-from canister.host import Host
+from canister.runtime.host import Host
 from canister.server import preload
 from canister.server.app import running
 from tests.engine.split_models import split

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer
+from canister.client.local_server import LocalServer
 from canister.config import Settings
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.server.app import run

@@ -21,12 +21,12 @@ import httpx
 import pytest
 
 from canister.cli import main
-from canister.cli.local import LocalServer, ServerFailed
+from canister.client.local_server import LocalServer, ServerFailed
 from canister.config import Settings, settings_from_json
-from canister.crash_notes import BUSY_NAME, MAX_IN_A_ROW
-from canister.data_dir import CRASH, LAST_CRASH
-from canister.doctor import examine
+from canister.ops.doctor import examine
 from canister.server.supervisor import exit_code, how, pause_seconds
+from canister.system.crash_notes import BUSY_NAME, MAX_IN_A_ROW
+from canister.system.data_dir import CRASH, LAST_CRASH
 from tests.harness import CHAT_MODEL
 from tests.smoke.conftest import Wire
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from canister.cli import main
-from canister.cli.local import LocalServer
+from canister.client.local_server import LocalServer
 from tests.cli.terminal import Terminal
 from tests.harness import CHAT_MODEL
 

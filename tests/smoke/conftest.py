@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
-from canister.cli.local import LocalServer
-from canister.cli.options import connection
-from canister.shipped import SHIPPED_MODEL, shipped_model
+from canister.cli.shared.options import connection
+from canister.client.local_server import LocalServer
+from canister.model_file.shipped import SHIPPED_MODEL, shipped_model
 
 MODEL_NAME = "models/smoke-test.gguf"
 CHUNK_BYTES = 1_000_000

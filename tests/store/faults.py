@@ -24,8 +24,8 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from canister.store.db import Database
-from canister.store.files import FileLayer
+from canister.store.database import Database
+from canister.store.filesystem import FileLayer
 
 Mode = Literal["fail", "full", "torn", "crash", "tear"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from canister.store.db import Database
-from canister.store.files import FileLayer
+from canister.store.database import Database
+from canister.store.filesystem import FileLayer
 from canister.store.stable import Recovery, StableMemory
 from tests.store.faults import Faults, FaultyDatabase, FaultyLayer, Unsynced
 

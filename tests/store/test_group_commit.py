@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from canister import telemetry
 from canister.errors import CanisterError, Conflict, StorageFull, StoreDamaged
-from canister.store.db import MAX_GROUP, Database
-from canister.store.files import FileLayer
-from canister.store.redo import MAX_REDO_BYTES
+from canister.store.database import MAX_GROUP, Database
+from canister.store.filesystem import FileLayer
+from canister.store.journal import MAX_REDO_BYTES
 from canister.store.statements import driver_of
 from canister.store.tables import settings as settings_table
 from canister.store.transaction import Transaction
+from canister.telemetry import logs
 from tests.store.faults import Crash, Faults
 from tests.store.home import Home
 
@@ -100,7 +100,7 @@ def test_a_group_does_not_grow_without_end(home: Home, monkeypatch: pytest.Monke
 
 def test_the_size_of_groups_is_measured(home: Home) -> None:
     def counted() -> tuple[float, float]:
-        found = (telemetry.REGISTRY.get_sample_value(f"canister_group_calls_{name}") for name in ("count", "sum"))
+        found = (logs.REGISTRY.get_sample_value(f"canister_group_calls_{name}") for name in ("count", "sum"))
         commits, calls = found
         return commits or 0.0, calls or 0.0
 

@@ -10,12 +10,16 @@ from pathlib import Path
 import pytest
 
 import canister
-from canister.store.db import Database
+from canister.store.database import Database
 from canister.store.migrations import Schema
 from canister.store.statements import Prepared, driver_of
 
 # They look at all rows, in a worker thread: once a start, once a start and caller, once a clean-up.
-WHOLE_TABLE = {"canister.store.recovery._FILES", "canister.store.stable._NEWEST", "canister.caches._OLDEST"}
+WHOLE_TABLE = {
+    "canister.store.recovery._FILES",
+    "canister.store.stable._NEWEST",
+    "canister.state.prompt_caches._OLDEST",
+}
 
 
 def statements() -> Iterator[tuple[str, Prepared]]:

@@ -16,8 +16,8 @@ from sqlalchemy import insert
 
 from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StorageFull, StoreDamaged
 from canister.store import stable
-from canister.store.db import Database
-from canister.store.files import FileLayer
+from canister.store.database import Database
+from canister.store.filesystem import FileLayer
 from canister.store.recovery import Damage, Recovery
 from canister.store.stable import StableMemory, Upload
 from canister.store.tables import settings

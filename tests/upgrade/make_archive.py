@@ -19,9 +19,9 @@ from typing import Any
 
 import httpx
 
-from canister.cli.local import LocalServer
-from canister.keys import open_keys
-from canister.server.health import version
+from canister.client.local_server import LocalServer
+from canister.server.pages.health import version
+from canister.state.api_keys import open_keys
 from tests.harness import CHAT_MODEL
 
 ARCHIVES = Path(__file__).parent

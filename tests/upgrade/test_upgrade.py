@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from canister.cli.local import LocalServer
-from canister.keys import open_keys
+from canister.client.local_server import LocalServer
+from canister.state.api_keys import open_keys
 from tests.harness import CHAT_MODEL
 from tests.upgrade.make_archive import (
     ARCHIVES,

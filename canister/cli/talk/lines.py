@@ -99,7 +99,7 @@ def _append(path: Path, text: str) -> None:
 
 
 def _write(path: Path, entries: list[str]) -> None:
-    from canister import durable
+    from canister.system import atomic_file
 
     with contextlib.suppress(OSError):
-        durable.write(path, "".join(f"{entry}\n" for entry in entries).encode())
+        atomic_file.write(path, "".join(f"{entry}\n" for entry in entries).encode())

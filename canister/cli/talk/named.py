@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from canister.cli.conversation import Message
-from canister.client import Canister
-from canister.rest_records import Chat, ChatEntry, ChatList
+from canister.api.rest_records import Chat, ChatEntry, ChatList
+from canister.client.conversation import Message
+from canister.client.rest import Canister
 
 MAX_NAME_WORDS = 6
 MAX_NAME_CHARACTERS = 40

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from canister.cli.conversation import Message, Prompt
-from canister.client import Canister
-from canister.rest_records import ApplyTemplateOutput
+from canister.api.rest_records import ApplyTemplateOutput
+from canister.client.conversation import Message, Prompt
+from canister.client.rest import Canister
 
 
 class Templated:

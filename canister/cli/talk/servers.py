@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from canister.cli.options import Connection
+from canister.cli.shared.options import Connection
 
 if TYPE_CHECKING:
-    from canister.engine.gguf import GgufFile
+    from canister.model_file.gguf import GgufFile
 
 LOOK_SECONDS = 2.0  # for a server that runs here
 LARGE_MODEL_CONTEXT_TOKENS = 4096  # a model of the user's may have room for more than this machine has memory
@@ -33,7 +33,7 @@ def look(url: str, canister: str) -> Running | None:
     """What runs at a URL; None when no server of ours answers there."""
     import httpx
 
-    from canister.client import is_loopback
+    from canister.client.rest import is_loopback
 
     try:
         answer = httpx.get(f"{url}/canisters", timeout=LOOK_SECONDS, trust_env=not is_loopback(url))
@@ -56,7 +56,7 @@ class OwnModel:
 
 def own_model(model: Path | None) -> OwnModel:
     """The file of a server of one's own; its header is looked at first. Raises typer.BadParameter, BadRequest."""
-    from canister.shipped import SHIPPED_MODEL, shipped_model
+    from canister.model_file.shipped import SHIPPED_MODEL, shipped_model
 
     if model is None:
         shipped = shipped_model()
@@ -72,8 +72,8 @@ def own_model(model: Path | None) -> OwnModel:
 
 
 def _header(model: Path) -> GgufFile:
-    from canister.engine.gguf import read_gguf
     from canister.errors import BadRequest
+    from canister.model_file.gguf import read_gguf
     from canister.model_file.kind import why_no_chat
 
     try:
@@ -89,7 +89,7 @@ def _header(model: Path) -> GgufFile:
 @contextmanager
 def own_server(canister: str, model: OwnModel, why: str) -> Iterator[Connection]:
     """A server on a temporary data folder, both gone at the end. why: there is none to talk to, for the person."""
-    from canister.cli.local import LocalServer
+    from canister.client.local_server import LocalServer
 
     print(f"{why}starting a server with {model.file.name}, for this chat alone …", file=sys.stderr, flush=True)
     with (

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from canister.cli.conversation import ASSISTANT, SYSTEM, USER, ContextFull, Conversation, Manner
 from canister.cli.talk import view
 from canister.cli.talk.choices import Choices, NoChoice
 from canister.cli.talk.commands import Kind, help_text, meant
 from canister.cli.talk.named import NamedChats, cache_of
-from canister.client import ClientError
+from canister.client.conversation import ASSISTANT, SYSTEM, USER, ContextFull, Conversation, Manner
+from canister.client.rest import ClientError
 
 if TYPE_CHECKING:
-    from canister.calls import Calls
-    from canister.cli.conversation import Message, Prompts
     from canister.cli.talk.lines import Lines
+    from canister.client.conversation import Message, Prompts
+    from canister.client.methods import Calls
 
 SHOWN_AGAIN_CHARACTERS = 500  # of each message, of a conversation that is taken up
 

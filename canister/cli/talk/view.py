@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canister.cli.conversation import Conversation, Step
+    from canister.client.conversation import Conversation, Step
 
 TABLE_HEAD = "run_update  cached  ingested  remaining  generated        ms  instructions  text"
 NEARLY_FULL = 0.8

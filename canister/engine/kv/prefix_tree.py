@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from canister.engine.sequence import Flags, Tokens, common_prefix
+from canister.engine.request import Flags, Tokens, common_prefix
 
 Symbols = NDArray[np.int32]
 

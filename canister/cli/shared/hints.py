@@ -1,0 +1,61 @@
+"""What helps after an error whose text is fixed by the interface: who was refused and why, what to call first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from canister.api.records import Record
+    from canister.client.methods import Calls
+
+ACCESS_DENIED = "Access Denied"
+_CHATS_ARE_OFF = "DB_CHATS_ACTIVE is false"
+
+
+@asynccontextmanager
+async def told_who(client: Calls, canister: str) -> AsyncIterator[None]:
+    """Adds to a refusal inside who was refused, and the ways out. Raises ClientError."""
+    from canister.client.rest import ClientError, Refused
+
+    try:
+        yield
+    except Refused as error:
+        if not is_denial(error.record):
+            raise
+        raise ClientError(f"{ACCESS_DENIED}. {await who_was_denied(client, canister)}") from error
+
+
+def is_denial(record: Record) -> bool:
+    return ACCESS_DENIED in (getattr(record, "error", None), getattr(record, "Other", None))
+
+
+async def who_was_denied(client: Calls, canister: str) -> str:
+    """As whom the calls of this client are made, and how another caller is chosen or this one let in."""
+    from canister.client.rest import ClientError
+    from canister.ic.principal import ANONYMOUS
+
+    try:
+        caller = (await client.whoami()).value
+    except ClientError:
+        caller = "somebody unknown"
+    if caller == ANONYMOUS:
+        return (
+            f"The call was made as {caller}, the anonymous caller. Give --identity NAME, --api-key KEY, or --data-dir "
+            "DIR of a server on this machine."
+        )
+    return (
+        f"The call was made as {caller}. Call as another with --identity NAME, --api-key KEY, or --data-dir DIR of a "
+        f"server on this machine; or let a controller give it a role (assignAdminRole), or open the chat methods to "
+        f"everybody with a name: canister call {canister} set_access '{{\"level\": 1}}'"
+    )
+
+
+async def hint(client: Calls, canister: str, record: Record) -> str | None:
+    """What to say after this error, if there is something."""
+    if is_denial(record):
+        return await who_was_denied(client, canister)
+    if _CHATS_ARE_OFF in (getattr(record, "Other", None) or ""):
+        return f"Chats are not saved until that is turned on: canister call {canister} chats_resume"
+    return None

@@ -1,0 +1,227 @@
+"""Models from elsewhere, fetched into a folder: from a web address, or from a repository of Hugging Face.
+
+A download that was interrupted goes on where it stopped; what arrives is held against the SHA-256 that its place tells.
+The hub is HF_ENDPOINT, else huggingface.co; a private repository needs HF_TOKEN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from canister.client.rest import is_loopback
+from canister.client.transfer import TransferError
+from canister.model_file.parts import PartName
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+HUB = "hf:"
+SUFFIX = ".gguf"
+FAVOURITES = ("Q4_K_M", "Q8_0")  # without a quantization in the source, as llama.cpp chooses
+PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts that got nothing
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """name: without folders. place: a URL, or the path inside a repository. sha256: hex; None: not told."""
+
+    name: str
+    place: str
+    n_bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A model elsewhere, all of its parts. repository, revision: of the hub; empty for a web address."""
+
+    files: tuple[RemoteFile, ...]
+    repository: str = ""
+    revision: str = ""
+
+
+def find(source: str, sha256: str | None = None) -> Remote:
+    """What `https://…` or `hf:user/repo[:quantization]` means. sha256: to hold a file against. Raises TransferError."""
+    if source.startswith(HUB):
+        return _find_in_hub(source.removeprefix(HUB), sha256)
+    parts = urlsplit(source)
+    name = PurePosixPath(unquote(parts.path)).name
+    if not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(source))) or not parts.hostname:
+        raise TransferError(f"{source!r} is no place of models: give https://… or {HUB}user/repo[:quantization]")
+    if not name.lower().endswith(SUFFIX):
+        raise TransferError(f"{source} does not end in a file name such as model{SUFFIX}")
+    return Remote((RemoteFile(name, source, sha256=sha256),))
+
+
+def fetch(remote: Remote, folder: Path, progress: Progress) -> list[Path]:
+    """The files, in their order, in this folder, which is made. Raises TransferError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = sum(file.n_bytes or 0 for file in remote.files)
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise TransferError(f"the model has {wanted} bytes, and {folder} has room for {free}; free some, or --folder")
+    return [_fetch(remote, file, folder, progress) for file in remote.files]
+
+
+def _fetch(remote: Remote, file: RemoteFile, folder: Path, progress: Progress) -> Path:
+    if remote.repository:
+        path, sha256 = _fetch_from_hub(remote, file, folder), file.sha256
+    else:
+        path, told = _fetch_url(file, folder, progress)
+        sha256 = file.sha256 or told
+    if sha256 is not None and (found := _sha256_of(path)) != sha256.lower():
+        path.unlink()
+        raise TransferError(f"{file.name} arrived with SHA-256 {found}, not {sha256}: thrown away; pull it again")
+    return path
+
+
+# -- Hugging Face
+
+
+def _find_in_hub(text: str, sha256: str | None) -> Remote:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    match = _REPOSITORY.fullmatch(text)
+    if match is None:
+        raise TransferError(f"'{HUB}{text}' is no repository: it looks like {HUB}user/repo or {HUB}user/repo:Q4_K_M")
+    repository, quantization = match[1], match[2]
+    try:
+        info = HfApi().model_info(repository, files_metadata=True)
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+        raise TransferError(f"{HUB}{repository}: {_reason(error)}") from error
+    found = [
+        RemoteFile(
+            PurePosixPath(sibling.rfilename).name,
+            sibling.rfilename,
+            sibling.size,
+            sibling.lfs.sha256 if sibling.lfs is not None else None,
+        )
+        for sibling in info.siblings or []
+        if sibling.rfilename.lower().endswith(SUFFIX)
+    ]
+    files = choose(found, quantization, f"{HUB}{repository}")
+    if sha256 is not None and len(files) == 1:
+        files = (RemoteFile(files[0].name, files[0].place, files[0].n_bytes, sha256),)
+    return Remote(files, repository, info.sha or "main")
+
+
+def choose(files: Sequence[RemoteFile], quantization: str | None, source: str) -> tuple[RemoteFile, ...]:
+    """The file of a repository that is meant, or all parts of it. Raises TransferError, which names what there is."""
+    models: dict[str, list[RemoteFile]] = {}
+    for file in sorted(files, key=lambda file: file.place):
+        if "mmproj" not in file.name.lower() and "imatrix" not in file.name.lower():
+            part = PartName.read(file.place)
+            models.setdefault(file.place if part is None else part.siblings()[0], []).append(file)
+    if not models:
+        raise TransferError(f"{source} has no {SUFFIX} file")
+    wanted = (quantization,) if quantization is not None else FAVOURITES
+    for name in wanted:
+        mark = re.compile(rf"(?<![a-z0-9]){re.escape(name.lower())}(?![a-z0-9_])")
+        fitting = [parts for place, parts in models.items() if mark.search(PurePosixPath(place).stem.lower())]
+        if len(fitting) == 1:
+            return _whole(fitting[0], source)
+    if quantization is None and len(models) == 1:
+        return _whole(next(iter(models.values())), source)
+    names = ", ".join(PurePosixPath(place).name for place in models)
+    raise TransferError(f"{source}: which of {names}? Name the quantization: {source}:Q4_K_M")
+
+
+def _whole(parts: list[RemoteFile], source: str) -> tuple[RemoteFile, ...]:
+    name = PartName.read(parts[0].place)
+    if name is not None and len(parts) != name.count:
+        raise TransferError(f"{source} has {len(parts)} of the {name.count} parts of {parts[0].name}")
+    return tuple(parts)
+
+
+def _fetch_from_hub(remote: Remote, file: RemoteFile, folder: Path) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        found = hf_hub_download(remote.repository, file.place, revision=remote.revision, local_dir=folder)
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise TransferError(f"{file.place} of {remote.repository}: {_reason(error)}; pull again to go on") from error
+    return Path(found)
+
+
+# -- web addresses
+
+
+def _fetch_url(file: RemoteFile, folder: Path, progress: Progress) -> tuple[Path, str | None]:
+    """The file, and the SHA-256 that its server tells."""
+    path, part = folder / file.name, folder / f"{file.name}.part"
+    mark = folder / f"{file.name}.part.etag"  # of what the part is the beginning
+    pauses = list(PAUSES_SECONDS)
+    while True:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            sha256 = _fetch_rest(file, part, mark, progress)
+            break
+        except httpx.TransportError as error:
+            n_bytes = part.stat().st_size if part.exists() else 0
+            if n_bytes > before:
+                pauses = list(PAUSES_SECONDS)
+            if not pauses:
+                why = f"{file.place} broke off after {n_bytes} bytes: {_reason(error)}"
+                raise TransferError(f"{why}; pull again to go on") from error
+            time.sleep(pauses.pop(0))
+    mark.unlink(missing_ok=True)
+    os.replace(part, path)
+    return path, sha256
+
+
+def _fetch_rest(file: RemoteFile, part: Path, mark: Path, progress: Progress) -> str | None:
+    first = part.stat().st_size if part.exists() and mark.exists() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if first:
+        headers |= {"Range": f"bytes={first}-", "If-Range": mark.read_text(encoding="utf-8")}
+    request = httpx.stream("GET", file.place, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+    with request as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()
+            raise httpx.ReadError("what is here is longer than the file", request=response.request)
+        if response.is_error:
+            raise TransferError(f"{file.place}: HTTP {response.status_code} {response.reason_phrase}".rstrip())
+        if response.status_code != httpx.codes.PARTIAL_CONTENT:
+            first = 0
+        told = [*(past.headers for past in response.history), response.headers]
+        etag = response.headers.get("etag", "")
+        validator = etag if not etag.startswith("W/") else ""
+        if validator := validator or response.headers.get("last-modified", ""):
+            mark.write_text(validator, encoding="utf-8")
+        else:
+            mark.unlink(missing_ok=True)
+        length = response.headers.get("content-length", "")
+        total = first + int(length) if length.isdecimal() else 0
+        with part.open("ab" if first else "wb") as out:
+            n_bytes = first
+            for block in response.iter_raw():
+                out.write(block)
+                n_bytes += len(block)
+                progress(n_bytes, total or n_bytes)
+        if total and n_bytes != total:
+            raise httpx.ReadError(f"{n_bytes} of {total} bytes came", request=response.request)
+    hashes = (header.get(name, "").strip('"') for header in told for name in ("x-linked-etag", "etag"))
+    return next((text for text in hashes if _SHA256.fullmatch(text)), None)
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else "no answer"

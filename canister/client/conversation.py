@@ -1,0 +1,217 @@
+"""A conversation over bounded update calls, as a client of the Internet Computer has to hold it.
+
+    new_chat                                   once
+    run_update -p <all that was said> -n 1     until nothing of the prompt remains: it goes in, part by part
+    run_update -p "" -n <what is left>         until generated_eog: the answer comes out, part by part
+
+Each turn sends the whole text so far; the prompt cache makes that cost only what is new. No printing here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from canister.api.records import InputRecord, RunOutputRecord
+from canister.client.rest import ClientError, Refused, Result
+
+if TYPE_CHECKING:
+    from canister.client.methods import Calls
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
+_TOO_LONG = re.compile(r"prompt is too long \((\d+) tokens, max (\d+)\)")
+
+Message = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The text that a model is to go on with. n_tokens: None where only the server knows."""
+
+    text: str
+    n_tokens: int | None = None
+
+
+class Prompts(Protocol):
+    """How what was said becomes one text."""
+
+    async def of(self, messages: Sequence[Message]) -> Prompt:
+        """Raises ClientError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run_update call. text: the piece of the answer that it gave; empty while the prompt goes in."""
+
+    record: RunOutputRecord
+    text: str
+    milliseconds: float
+    instructions: int | None
+    cycles: int | None
+
+
+@dataclass(slots=True)
+class Manner:
+    """How a conversation is held; may be changed between two questions.
+
+    flags: llama.cpp flags of every call, for instance sampling. answer_tokens: longest answer. drops_oldest: of a
+    conversation that fills the context the oldest turns are left out, instead of ContextFull.
+    """
+
+    flags: Sequence[str] = ()
+    answer_tokens: int = 512
+    drops_oldest: bool = False
+
+
+class Stuck(ClientError):
+    """A call brought the conversation no further."""
+
+
+class ContextFull(ClientError):
+    """The conversation and the question have more tokens than the context has room for; nothing was sent."""
+
+    def __init__(self, n_tokens: int, n_most: int, *, has_past: bool) -> None:
+        what = "the conversation is full: with this question it has" if has_past else "this is too long: it has"
+        way_out = "" if has_past else "; shorten it, or load the model with a larger --ctx-size"
+        super().__init__(f"{what} {n_tokens:,} tokens, and there is room for {n_most:,}{way_out}")
+        self.has_past = has_past
+
+
+@dataclass(slots=True)
+class Conversation:
+    """One chat: what was said so far, and the prompt cache that holds it on the server.
+
+    messages: all of it. n_left_out: how many of the oldest, the system prompt aside, the model no longer sees.
+    n_ctx: tokens that it may have, if known. n_tokens: how many it had after the last call.
+    """
+
+    canister: Calls
+    cache: str
+    prompts: Prompts
+    manner: Manner
+    n_ctx: int | None = None
+    messages: list[Message] = field(default_factory=list)
+    n_tokens: int = 0
+    n_left_out: int = 0
+    is_full: bool = False
+
+    async def open(self) -> RunOutputRecord:
+        """Tell the canister that a chat begins."""
+        result: Result[RunOutputRecord] = await self.canister.call("new_chat", self._input())
+        return result.value
+
+    async def close(self) -> None:
+        """Remove what the canister keeps of the conversation."""
+        await self.canister.call("remove_prompt_cache", self._input())
+
+    async def ask(self, question: str) -> AsyncGenerator[Step]:
+        """Say something and get the answer, call by call. Left early, what was answered until then counts.
+
+        A question without any answer, since it was refused or the server went away, is as if it was never asked.
+        """
+        asked: list[Message] = [*self.messages, {"role": USER, "content": question}]
+        answer, is_answered = "", False
+        self.is_full = False
+        try:
+            async for step in self._ingest_what_fits(asked):
+                yield step
+            async for step in self._generate():
+                answer += step.text
+                yield step
+            is_answered = True
+        finally:
+            if is_answered or answer:
+                self.messages = [*asked, {"role": ASSISTANT, "content": answer}]
+
+    async def _ingest_what_fits(self, asked: Sequence[Message]) -> AsyncGenerator[Step]:
+        """The prompt goes in; without the oldest turns, if that is how room is made."""
+        n_left_out = self.n_left_out
+        while True:
+            seen = _without_oldest(asked, n_left_out)
+            try:
+                prompt = await self._prompt(seen)
+                async for step in self._ingest(prompt):
+                    self.n_left_out = n_left_out
+                    yield step
+                return
+            except Refused as error:
+                found = _TOO_LONG.search(str(error))
+                if found is None:
+                    raise
+                full = ContextFull(int(found[1]), int(found[2]), has_past=_has_past(seen))
+            except ContextFull as error:
+                full = error
+            if not (self.manner.drops_oldest and full.has_past):
+                raise full
+            n_left_out += _n_in_oldest_turn(seen)
+
+    async def _prompt(self, asked: Sequence[Message]) -> str:
+        prompt = await self.prompts.of(asked)
+        if prompt.n_tokens is not None and self.n_ctx is not None:
+            n_most = self.n_ctx - PROMPT_MARGIN_TOKENS
+            # Who drops turns wants an answer of some length, not one of four tokens.
+            n_wanted = min(self.manner.answer_tokens, self.n_ctx // 4) if self.manner.drops_oldest else 0
+            has_past = _has_past(asked)
+            if prompt.n_tokens > n_most or (has_past and prompt.n_tokens + n_wanted > self.n_ctx):
+                raise ContextFull(prompt.n_tokens, n_most, has_past=has_past)
+        return prompt.text
+
+    async def _ingest(self, prompt: str) -> AsyncGenerator[Step]:
+        remaining: int | None = None
+        while remaining != 0:
+            step = await self._run(prompt, 1)
+            now_remaining = step.record.n_prompt_tokens_remaining or 0
+            if now_remaining == remaining:
+                raise Stuck(f"The canister takes no more of the prompt; {remaining} of its tokens remain.")
+            remaining = now_remaining
+            # The token that is sampled once the prompt is in is not kept: the next call gives it again.
+            yield Step(step.record, "", step.milliseconds, step.instructions, step.cycles)
+
+    async def _generate(self) -> AsyncGenerator[Step]:
+        left = self.manner.answer_tokens
+        while left > 1:  # a call that ends at -n has sampled one token more than it counts
+            step = await self._run("", left)
+            yield step
+            n_generated = step.record.n_tokens_generated or 0
+            if step.record.generated_eog:
+                return
+            if n_generated == 0:
+                self.is_full = True
+                return
+            left -= n_generated
+
+    async def _run(self, prompt: str, n_predict: int) -> Step:
+        # --no-escape: what a person types is meant as it is, a backslash too.
+        arg = self._input("--no-escape", "-p", prompt, "-n", str(n_predict), *self.manner.flags)
+        start = time.perf_counter()
+        result: Result[RunOutputRecord] = await self.canister.call("run_update", arg)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        record = result.value
+        self.n_tokens = (record.n_prompt_tokens or 0) - (record.n_prompt_tokens_remaining or 0)
+        self.n_tokens += record.n_tokens_generated or 0
+        return Step(record, record.output, milliseconds, result.instructions, result.cycles)
+
+    def _input(self, *args: str) -> InputRecord:
+        return InputRecord(args=["--prompt-cache", self.cache, "--prompt-cache-all", *args])
+
+
+def _has_past(messages: Sequence[Message]) -> bool:
+    """Is anything said before the question at the end, but for the system prompt?"""
+    return any(message["role"] != SYSTEM for message in messages[:-1])
+
+
+def _without_oldest(messages: Sequence[Message], n: int) -> list[Message]:
+    """All but the oldest n, of which the system prompt is none."""
+    system = [message for message in messages if message["role"] == SYSTEM]
+    return system + [message for message in messages if message["role"] != SYSTEM][n:]
+
+
+def _n_in_oldest_turn(messages: Sequence[Message]) -> int:
+    """How many messages the first question and its answer are."""
+    roles = [message["role"] for message in messages if message["role"] != SYSTEM]
+    return next((i for i in range(1, len(roles)) if roles[i] == USER), 1)

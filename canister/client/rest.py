@@ -1,0 +1,369 @@
+"""Talk to a canister from Python, over REST.
+
+    async with Canister("http://127.0.0.1:8000", "llama_cpp", api_key=key) as canister:
+        reply = await canister.run_update(InputRecord(args=["-p", "Hello"]))
+        print(reply.value.output, reply.instructions)
+
+Arguments and values are the records of `canister.records`, by the interface table. What can go wrong:
+
+    ClientError
+      UnknownMethod      no such method; said before anything is sent
+      Unreachable        no answer: connection broken, or too slow
+        NotConnected     nobody listens there; nothing was sent
+      ProtocolError      an answer that no canister gives
+      Refused            the method answered `Err`; holds the record
+      Rejected           the call failed as a whole and left no trace
+
+Nothing is retried here: see `canister.transfer`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+from urllib.parse import quote, urlsplit
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+
+from canister.api.methods import BY_NAME, Method
+from canister.api.records import ApiError, FileUploadRecord, RunOutputRecord
+from canister.client.methods import Calls
+
+CONNECT_SECONDS = 10.0
+CALL_SECONDS = 600.0  # a call may wait for others and decode for minutes
+
+T = TypeVar("T")
+
+
+class ClientError(Exception):
+    """Why there is no value; the message is for a person."""
+
+
+class UnknownMethod(ClientError):
+    pass
+
+
+class Unreachable(ClientError):
+    pass
+
+
+class NotConnected(Unreachable):
+    pass
+
+
+class ProtocolError(ClientError):
+    pass
+
+
+class Refused(ClientError):
+    """record: what stood inside `Err`. retry_after_seconds: when the server asked for a pause."""
+
+    def __init__(
+        self, record: ApiError | RunOutputRecord, http_status: int, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(_err_text(record))
+        self.record = record
+        self.http_status = http_status
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Rejected(ClientError):
+    def __init__(
+        self,
+        reject_code: int,
+        error_code: str,
+        message: str,
+        http_status: int,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reject_code = reject_code
+        self.error_code = error_code
+        self.message = message
+        self.http_status = http_status
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[T]):
+    """What a method answered. instructions, cycles: None where the server does not tell."""
+
+    value: T
+    instructions: int | None = None
+    cycles: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """An answer as it came: the JSON document, and what HTTP said about it."""
+
+    http_status: int
+    document: object
+    headers: Mapping[str, str]
+
+    @property
+    def is_ok(self) -> bool:
+        return self.http_status < 400
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that is being fetched. first: position of the first byte of `blocks`; sha256: if known."""
+
+    filesize: int
+    first: int
+    sha256: str | None
+    blocks: AsyncIterator[bytes]
+
+
+def find_method(name: str) -> Method:
+    """The row of the interface table; UnknownMethod names the nearest."""
+    method = BY_NAME.get(name)
+    if method is None:
+        near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
+        hint = f"Did you mean '{near[0]}'?" if near else f"The methods are {', '.join(BY_NAME)}."
+        raise UnknownMethod(f"There is no method '{name}'. {hint}")
+    return method
+
+
+def is_loopback(url: str) -> bool:
+    """True when nothing sent to this URL leaves the machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Canister(Calls):
+    """One canister of a server, by name or id; without api_key the caller is anonymous."""
+
+    def __init__(
+        self,
+        url: str,
+        canister: str,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = CALL_SECONDS,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.name = canister
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            trust_env=not is_loopback(url),  # a proxy has no business between a machine and itself
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def call(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]:
+        """Call a method and decode its answer to the types of the interface table.
+
+        arg: a record, or what its type is made of (`revokeAdminRole` takes a str). Raises ClientError.
+        """
+        method = find_method(name)
+        answer = await self.call_raw(name, to_json(arg), timeout_seconds=timeout_seconds)
+        value = _decode(method, answer, self.url)
+        return Result(value, _number(answer, "X-IC-Instructions"), _number(answer, "X-IC-Cycles"))
+
+    async def call_raw(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> RawAnswer:
+        """Call a method with a JSON value and give the answer as it came, whatever it says."""
+        find_method(name)
+        response = await self._request(
+            "POST",
+            f"{self._path}/{quote(name, safe='')}",
+            content=None if arg is None else json.dumps(arg).encode(),
+            headers={"Content-Type": "application/json"},
+            timeout=httpx.USE_CLIENT_DEFAULT
+            if timeout_seconds is None
+            else httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+        )
+        return self._raw(response)
+
+    async def engine(self) -> dict[str, Any]:
+        """How the server runs the canister's model, and what its engine is doing. Raises Refused, Rejected."""
+        return await self._page("engine")
+
+    async def running_calls(self) -> dict[str, Any]:
+        """The calls that the canister works on, and how many wait, for its controllers. Raises Refused, Rejected."""
+        return await self._page("calls")
+
+    async def models(self) -> dict[str, Any]:
+        """The models in stable memory, as their headers tell. Raises Refused, Rejected."""
+        return await self._page("models")
+
+    async def model(self, path: str) -> dict[str, Any]:
+        """A model of stable memory in detail. Raises Refused, Rejected."""
+        return await self._page(f"models/{quote(path)}")
+
+    async def unload_model(self) -> dict[str, Any]:
+        """Unload the model that is loaded; its path. Raises Refused, Rejected."""
+        return await self._page("engine", "DELETE")
+
+    async def _page(self, name: str, verb: str = "GET") -> dict[str, Any]:
+        answer = self._raw(await self._request(verb, f"{self._path}/{name}"))
+        if answer.is_ok and isinstance(answer.document, dict):
+            return answer.document
+        _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
+        raise not_ours(self.url, answer.http_status, answer.headers)
+
+    async def document(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+        """What REST answers below the canister's path, beside its methods, such as `props`. Raises ClientError."""
+        content = None if body is None else json.dumps(to_json(body)).encode()
+        headers = {"Content-Type": "application/json"}
+        answer = self._raw(await self._request(verb, f"{self._path}/{quote(path)}", content=content, headers=headers))
+        if answer.is_ok and isinstance(answer.document, dict):
+            return answer.document
+        _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
+        raise ProtocolError(f"{self.url} answered something else than it should: {str(answer.document)[:200]}")
+
+    async def put_file(self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0) -> Result[FileUploadRecord]:
+        """Upload a file of any size as one stream; if it breaks off, the server keeps what it confirmed."""
+        response = await self._request(
+            "PUT",
+            self._file_path(path),
+            params={"offset": offset},
+            content=blocks,
+            headers={"Content-Type": "application/octet-stream"},
+        )
+        return Result(_decode(BY_NAME["file_upload_chunk"], self._raw(response), self.url))
+
+    @asynccontextmanager
+    async def get_file(self, path: str, *, first: int = 0) -> AsyncIterator[Download]:
+        """Fetch a file as one stream, from byte `first` on."""
+        headers = {"Range": f"bytes={first}-"} if first else {}
+        try:
+            async with self._http.stream("GET", self._file_path(path), headers=headers) as response:
+                if response.is_error:
+                    await response.aread()
+                    _decode(BY_NAME["file_download_chunk"], self._raw(response), self.url)
+                yield _download(response, first)
+        except httpx.TransportError as error:
+            if isinstance(error, _NEVER_CONNECTED):
+                raise no_answer(self.url, error) from error
+            raise Unreachable(f"{self.url} broke off while '{path}' was fetched: {_reason(error)}") from error
+
+    def _raw(self, response: httpx.Response) -> RawAnswer:
+        try:
+            document = response.json()
+        except ValueError:
+            raise not_ours(self.url, response.status_code, response.headers) from None
+        return RawAnswer(response.status_code, document, response.headers)
+
+    @property
+    def _path(self) -> str:
+        return f"/canisters/{quote(self.name, safe='')}"
+
+    def _file_path(self, path: str) -> str:
+        return f"{self._path}/files/{quote(path.lstrip('/'))}"
+
+    async def _request(self, verb: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return await self._http.request(verb, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise no_answer(self.url, error) from error
+
+
+_NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
+
+
+def no_answer(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Unreachable:
+    """Why a request to this URL came to nothing, and what to do about it."""
+    if isinstance(error, httpx.InvalidURL):
+        return NotConnected(f"{url} is not a usable URL: {error}")
+    if not isinstance(error, _NEVER_CONNECTED):
+        return Unreachable(f"No answer from {url}: {_reason(error)}")
+    if url.startswith("https://") and "WRONG_VERSION_NUMBER" in str(error).upper().replace(" ", "_"):
+        plain = "http://" + url.removeprefix("https://")
+        return NotConnected(f"No answer from {url}: what listens there speaks http, not https. Try --network {plain}")
+    return NotConnected(
+        f"No answer from {url}: {_reason(error)}. Is a server running there? `canister serve` starts one, "
+        "--network URL or CANISTER_URL names another."
+    )
+
+
+def not_ours(url: str, http_status: int, headers: Mapping[str, str]) -> ProtocolError:
+    """An answer that is not one of this server's; its text, perhaps a whole web page, is of no use."""
+    kind = headers.get("content-type", "").partition(";")[0] or "nothing"
+    path = urlsplit(url).path.rstrip("/")
+    way_out = "the first line of `canister serve` tells the URL of a server"
+    if path:
+        way_out = f"a server has no path, such as {path}, in its URL: try {url.removesuffix(path)}"
+    return ProtocolError(f"No llama-canister answers at {url}: HTTP {http_status}, {kind}; {way_out}.")
+
+
+def _reason(error: httpx.TransportError) -> str:
+    text = str(error) or type(error).__name__
+    is_refused = text == "All connection attempts failed" or "Connection refused" in text
+    return "nobody listens there" if is_refused else text
+
+
+def to_json(value: object) -> object:
+    """Records as JSON; what is JSON already stays."""
+    return to_jsonable_python(value, by_alias=True)
+
+
+def _decode(method: Method, answer: RawAnswer, url: str) -> Any:
+    """The value inside `Ok`, or the bare one; raises Refused and Rejected."""
+    document = answer.document
+    pause = _retry_after(answer)
+    try:
+        match document:
+            case {"reject_code": code, "error_code": error_code, "reject_message": message}:
+                raise Rejected(int(cast(int, code)), str(error_code), str(message), answer.http_status, pause)
+            case {"Err": record} if method.err is not None:
+                err = method.err.model_validate(record)
+                raise Refused(cast("ApiError | RunOutputRecord", err), answer.http_status, pause)
+            case {"Ok": value} if method.err is not None:
+                return TypeAdapter(method.ok).validate_python(value)
+            case _ if method.err is None and answer.is_ok:
+                return TypeAdapter(method.ok).validate_python(document)
+    except ValidationError as error:
+        raise ProtocolError(f"{method.name} answered something else than it should: {error}") from None
+    raise not_ours(url, answer.http_status, answer.headers)
+
+
+def _download(response: httpx.Response, first: int) -> Download:
+    etag = response.headers.get("ETag", "").strip('"')
+    length = int(response.headers.get("Content-Length", 0))
+    if first and response.status_code != httpx.codes.PARTIAL_CONTENT:
+        raise ProtocolError(f"{response.request.url} ignored the Range that was asked for")
+    return Download(first + length, first, etag if len(etag) == 64 else None, response.aiter_bytes())
+
+
+def _err_text(record: ApiError | RunOutputRecord) -> str:
+    if isinstance(record, RunOutputRecord):
+        return record.error
+    return record.Other if record.Other is not None else f"StatusCode {record.StatusCode}"
+
+
+def _number(answer: RawAnswer, header: str) -> int | None:
+    value = answer.headers.get(header, "")
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+def _retry_after(answer: RawAnswer) -> float | None:
+    seconds = _number(answer, "Retry-After")
+    return None if seconds is None else float(seconds)

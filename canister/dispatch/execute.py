@@ -1,0 +1,174 @@
+"""One call, run and ended: its handler in time, then everything committed, or nothing. Only this module commits.
+
+A CanisterError is a reply (`Err`), a Trap a reject; both leave no trace but what they cost. Anything else that escapes
+a handler is a bug: rolled back, logged with its stack, rejected. A call that is cancelled before its commit began, or
+whose time was over by then, leaves no trace at all; one whose commit has begun is finished first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from canister.api.records import ApiError, RunOutputRecord
+from canister.dispatch.turns import due_of, in_time
+from canister.errors import CanisterError, CanisterTrapped, InstructionLimit, Trap
+from canister.metering.fees import Charge
+from canister.runtime.call import Call
+from canister.telemetry import logs
+from canister.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from canister.api.methods import Guard
+    from canister.runtime.canister import Canister
+    from canister.store.transaction import Transaction
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a method answered. error: set when `value` stands inside `Err`; its http_status is for REST.
+
+    charge: what the call cost. A Trap that is raised instead of a reply carries it too.
+    """
+
+    value: object
+    error: CanisterError | None = None
+    charge: Charge | None = None
+
+
+Recorder = Callable[["Transaction", "Reply | Trap"], None]
+"""Adds what is answered to the transaction that commits the call."""
+
+
+def admit(call: Call, guard: Guard, *, runs_stopped: bool = False) -> None:
+    """Let a call in that may be run and can be paid; raises why not."""
+    if not runs_stopped:
+        call.canister.check_started()
+    guard(call)
+    call.is_admitted = True
+    call.check_balance()
+
+
+async def run(
+    canister: Canister,
+    name: str,
+    caller: str,
+    handle: Callable[[Call], Awaitable[object]],
+    *,
+    is_update: bool,
+    err: type | None,
+    is_limited: bool = True,
+    record: Recorder | None = None,
+    due: float | None = None,
+) -> Reply:
+    """Run a handler and commit what it did, or nothing; Trap for a reject.
+
+    is_limited: by instructions. due: when its time is over, of the event loop's clock; None: it begins now.
+    """
+    call = Call(canister, name, caller, is_update=is_update)
+    try:
+        with canister.running(call):
+            try:
+                value = await in_time(canister, name, due or due_of(canister), handle(call))
+                if is_limited:
+                    call.check_limit()
+            except BaseException as error:
+                await _rollback(call)
+                if isinstance(error, CanisterError | InstructionLimit):
+                    await _finish(_charge_failed(call, error, err, record))
+                raise
+            charge = call.charge()
+            if is_update:
+                await _finish(_commit(call, charge))
+            else:
+                await _rollback(call)
+            logs.count_cost(canister.name, name, charge.instructions, charge.cycles)
+            if isinstance(value, RunOutputRecord) and value.n_prompt_tokens is not None:
+                logs.count_tokens(
+                    canister.name,
+                    prompt=value.n_prompt_tokens_decoded or 0,
+                    generated=value.n_tokens_generated or 0,
+                    cached=value.n_prompt_tokens_cached or 0,
+                )
+            return Reply(value, charge=charge)
+    except CanisterError as error:
+        outcome = _outcome(call, error, err)
+        if isinstance(outcome, Trap):
+            raise outcome from error
+        return outcome
+    except Trap as trap:
+        trap.charge = call.charge() if call.is_admitted else None
+        raise
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        log.exception("method failed", canister=canister.name, method=name)
+        raise CanisterTrapped(
+            f"Error from Canister {canister.id}: Canister trapped: internal error in {name}; "
+            "the call left no trace, the server's log has the details."
+        ) from error
+    finally:
+        call.release()
+
+
+async def _rollback(call: Call) -> None:
+    if call.has_transaction:
+        await _finish(call.rollback())
+    else:
+        call.forget_changes()
+
+
+async def _commit(call: Call, charge: Charge) -> None:
+    try:
+        await call.commit(charge)
+    except BaseException:
+        await call.rollback()
+        raise
+
+
+async def _charge_failed(call: Call, error: CanisterError | Trap, err: type | None, record: Recorder | None) -> None:
+    """An update that failed is paid and logged as well, unless its caller was not let in."""
+    if call.is_update and call.is_admitted:
+        charge = call.charge()
+        outcome = _outcome(call, error, err)
+
+        def note(transaction: Transaction) -> None:
+            if record is not None:
+                record(transaction, outcome)
+
+        await call.commit_charge(charge, "trap" if isinstance(error, Trap) else "err", note)
+        logs.count_cost(call.canister.name, call.method, charge.instructions, charge.cycles)
+
+
+def _outcome(call: Call, error: CanisterError | Trap, err: type | None) -> Reply | Trap:
+    """What is answered to a call that failed."""
+    paid = call.charge() if call.is_admitted else None
+    if isinstance(error, Trap):
+        return error
+    if err is RunOutputRecord:
+        return Reply(RunOutputRecord(status_code=error.record_status, error=str(error)), error, paid)
+    if err is None:
+        return CanisterTrapped(f"Error from Canister {call.canister.id}: {error}")
+    return Reply(ApiError(Other=str(error)), error, paid)
+
+
+async def _finish(work: Awaitable[None]) -> None:
+    """Await something that must not be left half done, also when this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:
+            break
+    task.result()
+    if cancelled is not None:
+        raise cancelled

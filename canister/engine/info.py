@@ -1,0 +1,61 @@
+"""What an engine tells of itself: how it decodes and why, and what it is doing. Names no caller, chat or file."""
+
+from __future__ import annotations
+
+from canister.engine.engine import EngineInfo, EngineStats
+from canister.engine.load import library
+
+
+def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
+    """Plain values for JSON. Row classes: numbers of rows whose decodes give the same bits."""
+    policy, threads = info.policy, info.threads
+    return {
+        "model": info.description,
+        "exact": {
+            "is_exact": policy.is_exact,
+            "why": policy.why,
+            "flash_attention": policy.flash_attn,
+            "row_classes": [list(members) for members in info.row_classes],
+            "attention_classes": [list(members) for members in info.attention_classes],
+            "max_rows": policy.max_rows,
+            "prompt_block": policy.chunk.block,
+            "repeats_cut": policy.repeats_cut,
+            "dummy_rows": policy.needs_pairs,
+        },
+        "llama_cpp": {
+            "llama_cpp_python": library.version(),
+            "processor": library.processor(),
+            "extra_buffers": info.restrictions.extra_buffers,
+            "most_rows_at_once": info.restrictions.max_rows or None,
+            "switched_off": list(info.restrictions.reasons),
+            "advice": info.restrictions.advice or None,
+        },
+        "threads": {
+            "count": threads.n,
+            "why": threads.why,
+            "tokens_per_second": {str(n): round(speed, 1) for n, speed in threads.speeds.items()},
+        },
+        "memory": {
+            "slots": info.n_slots,
+            "context": info.n_ctx,
+            "kv_bytes_per_token": info.kv_bytes_per_token,
+            "kv_types": [info.type_k, info.type_v],
+            "kv_layout": info.kv_kind,
+            "notes": list(info.memory.notes),
+        },
+        "now": {
+            "resident": stats.n_resident,
+            "running": stats.n_running,
+            "waiting": stats.n_waiting,
+            "parked": stats.n_parked,
+            "parked_bytes": stats.parked_bytes,
+        },
+        "total": {
+            "steps": stats.n_steps,
+            "row_steps": stats.n_row_steps,
+            "cancelled": stats.n_cancelled,
+            "prompt_tokens": stats.n_prompt_tokens,
+            "rows": stats.n_rows,
+            "busy_seconds": round(stats.busy_seconds, 3),
+        },
+    }

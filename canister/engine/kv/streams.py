@@ -1,0 +1,66 @@
+"""The streams of a context: how many positions each holds, cutting them, replacing them, and reading their rows."""
+
+from __future__ import annotations
+
+from canister.engine.kv.in_place import open_kv_memory
+from canister.engine.kv.rows import KvRowsError, Layout, encode, parse
+from canister.engine.llama import Bytes, Context
+
+
+class Streams:
+    """layout: of KV rows; None for memories whose states are not cut into rows. lengths: positions of each stream."""
+
+    def __init__(self, context: Context, layout: Layout | None) -> None:
+        self.layout = layout
+        self.lengths = [0] * context.params.n_streams
+        self._floors = [0] * context.params.n_streams  # below it a stream cannot be cut: rows may be missing there
+        self._context = context
+        self._memory = open_kv_memory(context, layout)
+
+    @property
+    def reads_rows(self) -> bool:
+        """Are KV rows read where they lie, rather than cut out of copies of whole states?"""
+        return self._memory is not None
+
+    def give_back_cells(self) -> None:
+        """The memory of all cells, as long as no stream has any; on any thread."""
+        if self._memory is not None:
+            self._memory.forget()
+
+    def truncate(self, stream: int, n: int) -> int:
+        """Keep the first n positions; fewer, namely none, if this kind of memory keeps all or nothing."""
+        if n < self.lengths[stream]:
+            if n < max(self._floors[stream], 1) or not self._context.remove(stream, n):
+                self.clear(stream)
+            else:
+                self.lengths[stream] = n
+        return self.lengths[stream]
+
+    def clear(self, stream: int) -> None:
+        """Keep nothing."""
+        self._context.clear(stream)
+        self.lengths[stream] = self._floors[stream] = 0
+
+    def rows(self, stream: int, first: int, stop: int) -> bytes:
+        """The rows of positions first…stop as they are stored; b"" when there are none. Not after a context shift."""
+        layout = self.layout
+        if layout is None or first >= stop:
+            return b""
+        if self._memory is not None:
+            return encode(layout, self._memory.rows(stream, first, stop))
+        try:
+            found, rows = parse(self._context.state(stream))
+            return encode(layout, rows.cut(layout, first, stop)) if found == layout else b""
+        except KvRowsError:
+            return b""
+
+    def replace(self, stream: int, state: Bytes, n: int) -> bool:
+        """Set a state of n positions; False, and an empty stream, when it is not taken."""
+        is_set = self._context.set_state(stream, state)
+        self.lengths[stream] = n if is_set else 0
+        self._floors[stream] = 0 if self.is_whole(state, n) else self.lengths[stream]
+        return is_set
+
+    def is_whole(self, state: Bytes, n: int) -> bool:
+        """Has it the rows of n tokens? llama.cpp leaves out what a sliding window does not reach from the end."""
+        return self.layout is not None and len(state) >= n * self.layout.bytes_per_token

@@ -1,0 +1,151 @@
+"""A confined child process that does what might crash: how it is run, and what it says.
+
+The child reads one JSON document on stdin and writes a line of JSON for everything that it begins and ends, so that
+whoever reads them knows where it died. It lives in a module of its own (`trial_child.py`, `library_child.py`) and calls
+`task`, `limit` and `say`; the rest is the parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_OUTPUT_BYTES = 262_144  # of what the child writes, its end
+MAX_OPEN_FILES = 64
+LOADING, DECODING, MEMORY = "loading", "decoding", "memory"  # what a trial of a file is doing
+MEMORY_WORDS = ("bad_alloc", "MemoryError", "not enough memory")
+
+_PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
+_KEPT_VARIABLES = (
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH"),  # the same llama.cpp as here
+    *("LANG", "LC_ALL", "PATH", "PYTHONPATH", "VIRTUAL_ENV"),
+)
+# A crash must not look for a debugger. Threads that wait do not spin: a trial is short, and others want the cores.
+_SET_VARIABLES = {"GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
+_LAST_WORDS = re.compile(r"GGML_ASSERT\(.*|what\(\):.*|terminate called.*|\S+Error:.*")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a child ended. lines: what it said. complaints: the end of its stderr."""
+
+    exit_code: int
+    timed_out: bool
+    lines: tuple[Any, ...]
+    complaints: str
+
+    @property
+    def signal(self) -> str:
+        """The name of the signal that ended it; empty if none did."""
+        return signal.Signals(-self.exit_code).name if self.exit_code < 0 else ""
+
+    @property
+    def was_slow(self) -> bool:
+        """Was it ended because its time was over?"""
+        return self.timed_out or self.signal == "SIGXCPU"
+
+    @property
+    def last_words(self) -> str:
+        """What llama.cpp said when it gave up, if it did; one line."""
+        words = _LAST_WORDS.findall(self.complaints)
+        return printable(words[-1]) if words else ""
+
+
+async def run(module: str, task: object, seconds: float, descriptors: Sequence[int] = ()) -> Outcome:
+    """Run a module as a child process, for so long at most. descriptors: of open files that it inherits."""
+    environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | _SET_VARIABLES
+    environment["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_FOLDER), environment.get("PYTHONPATH", "")]).rstrip(":")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", module),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+        pass_fds=descriptors,
+        cwd="/",
+    )
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
+    outputs = asyncio.gather(_end_of(process.stdout), _end_of(process.stderr))
+    timed_out = False
+    try:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            process.stdin.write(json.dumps(task).encode())
+            process.stdin.close()
+            await process.stdin.wait_closed()
+        try:
+            await asyncio.wait_for(process.wait(), seconds)
+        except TimeoutError:
+            timed_out = True
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await asyncio.shield(process.wait())
+        answer, complaints = await outputs
+    return Outcome(await process.wait(), timed_out, _lines(answer), complaints.decode("utf-8", "replace"))
+
+
+def printable(text: str, n_characters: int = 160) -> str:
+    """One line of text that a terminal can be shown."""
+    return "".join(character if character.isprintable() else "?" for character in text)[:n_characters]
+
+
+async def _end_of(stream: asyncio.StreamReader) -> bytes:
+    end = b""
+    while block := await stream.read(MAX_OUTPUT_BYTES):
+        end = (end + block)[-MAX_OUTPUT_BYTES:]
+    return end
+
+
+def _lines(answer: bytes) -> tuple[Any, ...]:
+    """What was said, as far as it is whole: a child that is ended may stop within a line."""
+    lines = []
+    for line in answer.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return tuple(lines)
+
+
+# -- in the child
+
+
+def task() -> Any:
+    """What the parent asks for."""
+    return json.load(sys.stdin.buffer)
+
+
+def say(*words: object) -> None:
+    """Tell the parent, at once: the next moment may be the last."""
+    sys.stdout.write(json.dumps(words) + "\n")
+    sys.stdout.flush()
+
+
+def limit(memory_bytes: int, cpu_seconds: int, n_files: int = 0) -> None:
+    """Bound what this process may take, as far as the system knows such bounds. n_files: open ones beside the usual."""
+    limits = [
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_CPU, cpu_seconds),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES + n_files),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    for kind, wanted in limits:
+        hard = resource.getrlimit(kind)[1]
+        bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        try:
+            resource.setrlimit(kind, (bound, bound))
+        except (OSError, ValueError):
+            continue  # not every system knows every limit
+    if sys.platform == "linux":
+        # If memory runs out, let it be this process; a confined server's child may not say so.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("1000")

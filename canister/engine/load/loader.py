@@ -1,0 +1,431 @@
+"""From a model file and settings to a context that is ready: what is asked, what is chosen, what was found out.
+
+load_model      on any thread: weights and vocabulary
+prepare         on the thread that decodes, in steps: measure or recall, decide, make the context
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
+
+from canister.engine.aside import Steps, done_aside, run_through
+from canister.engine.batch_invariance import MAX_SLOTS, TOKEN_BY_TOKEN, ExactMode, Policy, RowClasses, decide, measures
+from canister.engine.kv.logits_file import Origin
+from canister.engine.kv.rows import KvRowsError, Layout, parse
+from canister.engine.llama import (
+    KV_TYPES,
+    UNQUANTIZED,
+    Context,
+    ContextParams,
+    Model,
+    ModelError,
+    start_backend,
+)
+from canister.engine.load import calibration
+from canister.engine.load import calibration_file as kept
+from canister.engine.load.calibration_file import Findings
+from canister.engine.load.library import library_id
+from canister.engine.load.memory_budget import CELLS_STEP, Need, check
+from canister.engine.load.memory_trial import N_OUTPUTS, MemoryFindings
+from canister.engine.load.ways import Attention, Restrictions
+from canister.engine.pages import trim_heap
+from canister.engine.runner import DUMMY_CELLS, Traits
+from canister.engine.schedule.scheduler import ALONE
+from canister.flags.parse import RopeParams
+from canister.system.machine import available_bytes, cpu_name, usable_cores
+from canister.telemetry.logs import get_logger
+
+MIN_ROWS = 64  # of a physical batch
+SPARE_SHARE = 4  # of the memory that is available, one part in so many is for KV cells
+BUSY = "measured while other work kept the cores busy; measured again at the next load, or set --threads"
+_PROBE_TOKENS = 3
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadParams:
+    """What a model is loaded with; 0 means: choose.
+
+    more_paths: the other parts of a split model, in order. name: what to call the file in messages. model_id: SHA-256
+    of the file, or what stands for all parts. n_ctx: tokens of a conversation, 0 the
+    model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
+    findings: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
+    kv_bytes: of the KV rows of a full conversation, as the header tells; 0: not known.
+    handover: a file in which an engine leaves logits for the next one; None: none are left.
+    ram_bytes: memory for the states of conversations that lost their slot.
+    max_pause_ms: between two tokens of a call while the prompts of others are decoded.
+    restrictions: what llama.cpp must not do on this processor, or with this file.
+    memory: what a trial has found out about the model's memory.
+    """
+
+    path: Path
+    more_paths: tuple[Path, ...] = ()
+    name: str = ""
+    model_id: bytes = b""
+    n_ctx: int = 0
+    n_batch: int = 2048
+    n_ubatch: int = 512
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attn: str = "auto"  # on, off, auto: as exact mode wants it
+    rope: RopeParams = field(default_factory=RopeParams)
+    n_slots: int = 0
+    n_threads: int = 0
+    ram_bytes: int = 0
+    max_pause_ms: int = 200
+    exact: ExactMode = "auto"
+    kv_bytes: int = 0
+    findings: Path | None = None
+    handover: Path | None = None
+    restrictions: Restrictions = field(default_factory=Restrictions)
+    memory: MemoryFindings = field(default_factory=MemoryFindings)
+
+    @property
+    def allowed_flash_attn(self) -> str:
+        """on, off or auto: what was asked for, within the restrictions."""
+        return self.restrictions.flash_attn(self.flash_attn)
+
+    @property
+    def allowed_slots(self) -> int:
+        """As asked, 0 to choose; one where the model's memory takes no more."""
+        return 1 if self.memory.one_stream else self.n_slots
+
+    def ways_of_attention(self) -> tuple[Attention, ...]:
+        """With and without flash attention: what may come of these parameters, what is rather wanted first."""
+        asked = self.allowed_flash_attn
+        if asked == "on" or self.type_v not in UNQUANTIZED:
+            return ("on",)
+        if asked == "off" or self.exact == "on":
+            return ("off",)
+        return ("off", "on") if self.exact == "auto" else ("on", "off")
+
+    def n_file_bytes(self) -> int:
+        """Of all parts. Raises OSError."""
+        return sum(path.stat().st_size for path in (self.path, *self.more_paths))
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """n: that decode. why: told in one line. speeds: tokens per second of single rows by number, if measured."""
+
+    n: int
+    why: str
+    speeds: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """A loaded model and its context.
+
+    bos_token, eos_token: their texts; "" for none.
+    n_ctx: as asked; a conversation is full when it holds so many tokens. kv_layout: what stored KV rows must be of
+    to fit; b"" when this model's rows cannot be stored; kv_kind says what they look like. row_classes,
+    attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
+    """
+
+    name: str
+    model_id: bytes
+    model_bytes: int
+    description: str
+    file_type: str
+    chat_template: str | None
+    bos_token: str
+    eos_token: str
+    n_params: int
+    n_vocab: int
+    n_ctx_train: int
+    add_bos: bool
+    n_ctx: int
+    n_batch: int
+    n_ubatch: int
+    n_slots: int
+    n_threads: int
+    type_k: str
+    type_v: str
+    flash_attn: bool
+    can_shift: bool
+    kv_bytes_per_token: int
+    kv_layout: bytes
+    kv_kind: str
+    policy: Policy
+    row_classes: RowClasses
+    attention_classes: RowClasses
+    threads: Threads
+    restrictions: Restrictions
+    memory: MemoryFindings
+
+    @property
+    def origin(self) -> Origin:
+        """What logits depend on beside tokens."""
+        build = library_id(), self.restrictions.key
+        return Origin.of(self.n_vocab, self.model_id, self.kv_layout, build, cpu_name())
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A model and a context of it, for the engine's thread."""
+
+    model: Model
+    context: Context
+    traits: Traits
+    info: EngineInfo
+
+
+def load(params: LoadParams, model: Model | None = None) -> Loaded:
+    """All of it at once, or what comes after `load_model`, on this thread; ModelError, Conflict."""
+    return run_through(prepare(params, model or load_model(params)))
+
+
+def load_model(params: LoadParams) -> Model:
+    """Weights and vocabulary; ModelError. Refuses settings that do not go together before it reads anything."""
+    start_backend()
+    name = _name(params)
+    v_is_quantized = _v_is_quantized(params)
+    measures(params.exact, params.allowed_flash_attn, v_is_quantized)
+    try:
+        params.n_file_bytes()
+    except OSError as error:
+        raise ModelError(f"Cannot load the model {name}: {error.strerror}") from error
+    return Model(params.path, name, params.more_paths, extra_buffers=params.restrictions.extra_buffers)
+
+
+def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Loaded]:
+    """Make the context; ModelError, Conflict. On the thread that will decode; yields between two decodes, or what is to
+    be done aside.
+
+    mapped_bytes: of the model files of all engines of the process, which stay in memory although they count as
+    available.
+    """
+    name = _name(params)
+    v_is_quantized = _v_is_quantized(params)
+    n_ctx = params.n_ctx or model.n_ctx_train
+    if n_ctx < 1:
+        raise ModelError(f"Cannot load the model {name}: its context length is {n_ctx} tokens; give --ctx-size")
+    n_cores = usable_cores()
+    shape = ContextParams(
+        n_streams=1,
+        n_cells=CELLS_STEP,
+        n_rows=max(MIN_ROWS, min(params.n_ubatch, params.n_batch, n_ctx, ALONE) // 16 * 16),
+        n_threads=n_cores,
+        type_k=params.type_k,
+        type_v=params.type_v,
+        rope=params.rope,
+        most_at_once=params.restrictions.max_rows,
+    )
+    found = yield from _findings(params, model, shape, n_cores)
+    policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.allowed_slots, found.kernels)
+    if policy.flash_attn and params.restrictions.flash == "on" and params.flash_attn == "auto":
+        policy = replace(policy, why=f"{params.exact}: llama.cpp works here with flash attention alone")
+    if params.memory.single_rows:
+        policy = replace(policy, chunk=TOKEN_BY_TOKEN)
+    threads = _threads(params, found, n_cores)
+    shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
+    traits = yield from _look(model, shape, policy, params)
+    # Where a chunk is filled up with dummy rows they need cells.
+    n_cells = -(-(n_ctx + max(DUMMY_CELLS, policy.chunk.block)) // CELLS_STEP) * CELLS_STEP
+    n_slots = params.allowed_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
+    n_streams = max(n_slots, 2) if traits.needs_pairs else n_slots
+    bytes_per_chat = min(n_cells * traits.kv_bytes_per_token, params.kv_bytes or sys.maxsize)
+    need = Need(n_ctx, n_cells, n_streams, traits.kv_bytes_per_token, bytes_per_chat)
+    check(name, need, available_bytes() - mapped_bytes)
+    shape = replace(
+        shape,
+        # Where a lonely row needs a neighbour, there is one.
+        n_streams=n_streams,
+        n_cells=n_cells,
+        n_rows=max(shape.n_rows, n_slots),
+        n_outputs=max(n_streams, N_OUTPUTS) if traits.all_outputs else 0,
+    )
+    yield None
+    trim_heap()  # so that the context's buffers lie in fresh pages
+    context = yield from _context(model, shape, name)
+    info = EngineInfo(
+        name=name,
+        model_id=params.model_id,
+        model_bytes=params.n_file_bytes(),
+        description=model.description,
+        file_type=model.file_type,
+        chat_template=model.chat_template,
+        bos_token=model.bos_token,
+        eos_token=model.eos_token,
+        n_params=model.n_params,
+        n_vocab=model.n_vocab,
+        n_ctx_train=model.n_ctx_train,
+        add_bos=model.add_bos,
+        n_ctx=n_ctx,
+        n_batch=params.n_batch,
+        n_ubatch=params.n_ubatch,
+        n_slots=n_slots,
+        n_threads=threads.n,
+        type_k=params.type_k,
+        type_v=params.type_v,
+        flash_attn=policy.flash_attn,
+        can_shift=context.can_shift and traits.rolls_back,
+        kv_bytes_per_token=traits.kv_bytes_per_token,
+        kv_layout=_descriptor(traits.layout, params.rope, policy, params.restrictions),
+        kv_kind=_kind(traits.layout),
+        policy=policy,
+        row_classes=found.kernels.row_classes if found.kernels is not None else (),
+        attention_classes=found.kernels.attention if found.kernels is not None else (),
+        threads=threads,
+        restrictions=params.restrictions,
+        memory=params.memory,
+    )
+    _tell(info, params)
+    return Loaded(model, context, traits, info)
+
+
+def _name(params: LoadParams) -> str:
+    return params.name or params.path.name
+
+
+def _v_is_quantized(params: LoadParams) -> bool:
+    name = _name(params)
+    for kind in (params.type_k, params.type_v):
+        if kind not in KV_TYPES:
+            raise ModelError(f"Cannot load the model {name}: no KV cache type {kind}; there are {', '.join(KV_TYPES)}")
+    quantized = params.type_v not in UNQUANTIZED
+    if quantized and params.flash_attn == "off":
+        raise ModelError(
+            f"Cannot load the model {name}: a V cache of type {params.type_v} needs flash attention, which is off"
+        )
+    return quantized
+
+
+def _context(model: Model, shape: ContextParams, name: str) -> Steps[Context]:
+    """A context, made where nobody waits for it."""
+    return (yield from done_aside(lambda: Context(model, shape, name), lambda made: made.close()))
+
+
+def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Steps[Findings]:
+    """What has to be known of the model: recalled, or measured in a context of its own and kept."""
+    quantized = _v_is_quantized(params)
+    wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
+    wants_speeds = params.n_threads == 0 and n_cores > 1
+    # A lone row is compared with two, also where there will be one slot.
+    n_streams = max(2, params.n_slots or MAX_SLOTS) if wants_kernels and not params.memory.one_stream else 1
+    flash_attn = quantized or not (wants_kernels or params.allowed_flash_attn == "off")
+    n_outputs = max(n_streams, shape.n_rows) if params.memory.all_outputs else 0
+    shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn, n_outputs=n_outputs)
+    where = params.findings if params.model_id else None
+    build = library_id(), params.restrictions.key
+    key = kept.key_of(params.model_id.hex(), build, cpu_name(), n_cores, astuple(shape))
+    found = kept.recall(where, key)
+    lacks_kernels = wants_kernels and found.kernels is None
+    lacks_speeds = wants_speeds and (found.speeds is None or calibration.are_absurd(found.speeds))
+    if not (lacks_kernels or lacks_speeds):
+        return found
+    context = yield from _context(model, shape, _name(params))
+    try:
+        if lacks_speeds:
+            counts = calibration.thread_counts(n_cores)
+            speeds = yield from calibration.measure_threads(context, counts)
+            found = replace(found, speeds=speeds.by_count, are_quiet=speeds.are_quiet)
+        if lacks_kernels:
+            context.set_threads(_threads(params, found, n_cores).n)
+            found = replace(
+                found, kernels=(yield from calibration.measure_kernels(context, model.n_vocab, model.n_params))
+            )
+    finally:
+        context.close()
+    kept.keep(where, key, found)
+    return found
+
+
+def _threads(params: LoadParams, found: Findings, n_cores: int) -> Threads:
+    if params.n_threads > n_cores:
+        return Threads(n_cores, f"{params.n_threads} were asked for, there are {n_cores} cores", {})
+    if params.n_threads:
+        return Threads(params.n_threads, "asked for", {})
+    if not found.speeds:
+        return Threads(1, "there is one core", {})
+    why = "measured: the fastest for one chat" if found.are_quiet else BUSY
+    return Threads(calibration.best_threads(found.speeds), why, found.speeds)
+
+
+def _look(model: Model, shape: ContextParams, policy: Policy, params: LoadParams) -> Steps[Traits]:
+    """Find out, in a small context of the same kind, what the model's memory is like."""
+    context = yield from _context(model, shape, _name(params))
+    memory = params.memory
+    try:
+        context.decode([0] * _PROBE_TOKENS, range(_PROBE_TOKENS), [1 % model.n_vocab] * _PROBE_TOKENS, [])
+        blob = context.state(0)
+        n_bytes = len(blob)
+        try:
+            layout: Layout | None = parse(blob)[0]
+        except KvRowsError:
+            layout = None
+        context.decode([0], [_PROBE_TOKENS], [0], [])
+        grown = len(context.state(0)) - n_bytes
+        rolls_back = context.remove(0, _PROBE_TOKENS)
+        n_bytes = layout.bytes_per_token if layout else max(grown, 0)
+        return Traits(
+            layout=layout if memory.no_states is None else None,
+            rolls_back=rolls_back,
+            needs_pairs=policy.needs_pairs,
+            kv_bytes_per_token=n_bytes,
+            chunk=policy.chunk,
+            all_outputs=memory.all_outputs,
+            keeps_states=memory.no_states is None,
+        )
+    finally:
+        context.close()
+
+
+def default_ram_bytes() -> int:
+    """An eighth of the memory that is available now, at most 1 GiB."""
+    return min(available_bytes() // 8, 1 << 30)
+
+
+def _slots_by_memory(bytes_per_slot: int, mapped_bytes: int, policy: Policy) -> int:
+    """As many as a part of the memory that is available now has room for, within 1 and MAX_SLOTS."""
+    n_bytes = max(0, available_bytes() - mapped_bytes) // SPARE_SHARE
+    return max(1, min(policy.max_slots or MAX_SLOTS, MAX_SLOTS, n_bytes // max(bytes_per_slot, 1)))
+
+
+def _kind(layout: Layout | None) -> str:
+    if layout is None:
+        return "whole: rows of single tokens cannot be stored, chats go on from their tokens"
+    return "rows, V transposed" if layout.v_transposed else "rows"
+
+
+def _tell(info: EngineInfo, params: LoadParams) -> None:
+    policy, threads = info.policy, info.threads
+    if params.n_threads > threads.n:
+        log.warning("more threads than cores would slow everything down", asked=params.n_threads, threads=threads.n)
+    for note in info.memory.notes:
+        log.warning("the model's memory is not used as usual", model=info.name, why=note)
+    log.info(
+        "engine ready",
+        model=info.description,
+        exact=policy.is_exact,
+        why=policy.why,
+        row_classes=" ".join("-".join(map(str, members)) for members in info.row_classes) or None,
+        max_rows=policy.max_rows,
+        flash_attn=policy.flash_attn,
+        threads=threads.n,
+        tokens_per_second={n: round(speed, 1) for n, speed in threads.speeds.items()} or None,
+        slots=info.n_slots,
+        n_ctx=info.n_ctx,
+    )
+
+
+def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy, restrictions: Restrictions) -> bytes:
+    """Names what rows depend on beside model and tokens. Same descriptor: they fit.
+
+    Rows that were computed in exact mode are worth more than others, so they are told apart.
+    """
+    if layout is None:
+        return b""
+    bits: object = policy.flash_attn
+    if policy.is_exact:
+        bits = policy.flash_attn, policy.needs_pairs, astuple(policy.chunk)
+    elif not policy.repeats_cut:
+        bits = policy.flash_attn, astuple(policy.chunk)
+    if not restrictions.extra_buffers:
+        bits = bits, "no extra buffers"  # other kernels, other last bits
+    return hashlib.sha256(layout.digest + repr((astuple(rope), bits)).encode()).digest()

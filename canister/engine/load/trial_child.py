@@ -1,0 +1,114 @@
+"""The child process of `trial.py`: loads the model files named on stdin, uses them a little, and tells how it was.
+
+It runs what the server would run, `loading.load`, and no more is imported. If the file makes llama.cpp crash, it is
+this process that ends. stdin: {"files", "attempts", "looks_at_memory", "memory_bytes", "seconds"}; stdout, a line each:
+["loading"], ["decoding"], ["memory", its stage, what is known by then], and at the end of each attempt ["end", its
+number, what is wrong or null, what was found out about its memory].
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from canister.engine.llama import Context, EngineFault, Model, ModelError
+from canister.engine.load.child import DECODING, LOADING, MEMORY, limit, say, task
+from canister.engine.load.loader import Loaded, LoadParams, load, load_model
+from canister.engine.load.memory_trial import N_CELLS, N_OUTPUTS, N_ROWS, MemoryFindings, to_json, try_memory
+from canister.engine.load.ways import Restrictions
+from canister.errors import CanisterError
+from canister.flags.parse import RopeParams
+from canister.system import sandbox
+from canister.system.machine import usable_cores
+
+ROW_COUNTS = (1, 2, 3, 8, 33)  # of a prompt chunk, whatever it costs
+MULTIPLICATIONS = 1e11  # of a larger one, the largest that the server decodes: so many take a second or a few
+# Everything that a text can hold: each byte of UTF-8 appears, also as what has no token of its own.
+TEXT = "".join(map(chr, [*range(1, 0x800), *range(0x800, 0xFFF0, 997), *range(0x10000, 0x110000, 65_521)])) + "😀" * 9
+
+
+def main() -> None:
+    asked = task()
+    files = [Path(file) for file in asked["files"]]
+    limit(asked["memory_bytes"], asked["seconds"], 2 * len(files))
+    libraries = [Path(folder) for folder in (*sys.path, os.environ.get("LLAMA_CPP_LIB_PATH")) if folder]
+    # ggml asks the system for cores and memory; python may still import a module.
+    sandbox.confine_trial([*files, Path("/proc"), Path("/sys"), *libraries])
+    for number, fields in enumerate(asked["attempts"]):
+        params = LoadParams(
+            path=files[0],
+            more_paths=tuple(files[1:]),
+            rope=RopeParams(**fields.pop("rope")),
+            restrictions=Restrictions(*fields.pop("restrictions")),
+            # Without the measurements: every way that they may lead to is an attempt of its own.
+            exact="off",
+            n_threads=usable_cores(),
+            **fields,
+        )
+        fault, memory = attempt(params, reads_vocabulary=number == 0, looks_at_memory=asked["looks_at_memory"])
+        asked["looks_at_memory"] &= fault is not None  # the first way that survives is the one that is used
+        say("end", number, fault, to_json(memory))
+    os._exit(0)  # what is left to free is the kernel's
+
+
+def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool) -> tuple[str | None, MemoryFindings]:
+    """What is wrong with the file, None for nothing, and what its memory does."""
+    try:
+        say(LOADING)
+        model = load_model(params)
+        if reads_vocabulary:
+            read_vocabulary(model, params.name)
+        say(DECODING)
+        loaded = load(params, model)
+        decode(loaded)
+        loaded.context.close()
+        return None, look_at_memory(loaded) if looks_at_memory else MemoryFindings()
+    except (CanisterError, EngineFault, MemoryError) as refused:
+        return str(refused) or "not enough memory", MemoryFindings()
+
+
+def read_vocabulary(model: Model, name: str) -> None:
+    """Ask for all that the server asks of a vocabulary. ModelError."""
+    if model.n_vocab < 1:
+        raise ModelError(f"Cannot load the model {name}: its vocabulary is empty")
+    for special in (False, True):
+        model.tokenize(TEXT, add_bos=True, special=special)
+        for token in range(model.n_vocab):
+            model.piece(token, special)
+    _ = model.eog_tokens
+
+
+def decode(loaded: Loaded) -> None:
+    """Chunks of a prompt as a server decodes them. ModelError."""
+    context, n_vocab = loaded.context, loaded.model.n_vocab
+    n_cells, n_rows = context.params.n_cells, context.params.n_rows
+    affordable = int(MULTIPLICATIONS // max(1, loaded.model.n_params))
+    counts = sorted({n for n in (*ROW_COUNTS, min(n_rows, affordable)) if 0 < n <= min(n_rows, n_cells)})
+    for n in counts:
+        context.clear(0)
+        _decode(loaded, [0] * n, range(n), [(n_vocab - 1 - row) % n_vocab for row in range(n)])
+
+
+def look_at_memory(loaded: Loaded) -> MemoryFindings:
+    """What the model's memory does with several chats, in contexts like the server's."""
+    shape = replace(loaded.context.params, n_cells=N_CELLS, n_rows=N_ROWS, n_outputs=N_OUTPUTS)
+
+    def make(n_streams: int) -> Context:
+        return Context(loaded.model, replace(shape, n_streams=n_streams), loaded.info.name)
+
+    return try_memory(make, loaded.model.n_vocab, lambda stage, found: say(MEMORY, stage, to_json(found)))
+
+
+def _decode(loaded: Loaded, streams: range | list[int], positions: range | list[int], tokens: list[int]) -> None:
+    last = {stream: row for row, stream in enumerate(streams)}
+    loaded.context.decode(list(streams), list(positions), tokens, list(last.values()))
+    if not any(np.isfinite(loaded.context.logits(row)).any() for row in last.values()):
+        raise ModelError(f"Cannot load the model {loaded.info.name}: what it computes are no numbers")
+
+
+if __name__ == "__main__":
+    main()

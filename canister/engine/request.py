@@ -1,0 +1,161 @@
+"""One conversation in flight: what a call asks of the engine, and what it gets back.
+
+Plain values without llama.cpp, so that scheduler, handlers and tests can speak in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canister.errors import BadRequest
+from canister.flags.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "instructions", "cancelled", "error"]
+"""stop: end of generation or reverse prompt. length: token limit or context. instructions: the budget."""
+
+Tokens = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+
+class Budget(Protocol):
+    """What the engine asks the meter before each step; implemented above the engine."""
+
+    def admit_prompt(self, position: int, n_wanted: int) -> int:
+        """How many of the next n_wanted prompt tokens, the first at `position`, may still be decoded."""
+
+    def admit_sample(self, position: int) -> bool:
+        """May the token at `position` be sampled? Called before sampling it."""
+
+    def admit_decode(self, position: int) -> bool:
+        """May the token just sampled for `position` be decoded?"""
+
+
+@dataclass(frozen=True, slots=True)
+class KvSegment:
+    """KV rows as stored, in kv_rows' encoding: of consecutive tokens from position `first` on; `count` are in use."""
+
+    first: int
+    count: int
+    rows: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One bounded call. The conversation is `prefix` (already decoded once, reusable) followed by `prompt`.
+
+    key: the conversation's name for residency; None for one that is forgotten after the call.
+    caller: whose it is. The KV rows of a caller's conversations may be used for each other, nobody else's ever.
+    prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one), not prompt.
+    prefix_starts: with which of its prompt tokens a decode began; for engines that repeat the cut, None for others.
+    n_whole: of the prefix: what follows is the beginning of a decode that was longer; None: nothing follows.
+    prompt: tokens still to be decoded, in logical batches of at most the context's n_batch.
+    max_decode: the most tokens, prompt or generated, to decode in this call; None for no limit.
+    n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until a full context.
+    seed: of the chat; the draw at position p depends on (seed, p) only.
+    restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
+        segments as are sound, possibly none; the engine decodes again what is missing.
+    n_stored: of how many leading prefix tokens the container has KV rows.
+    keep: False for queries: whatever is decoded is rolled back at the end.
+    want_rows: hand out the KV rows at the end.
+    on_tokens: called on the event loop with tokens just sampled, at most once a step.
+    """
+
+    key: str | None
+    caller: str
+    prefix: Tokens
+    prefix_generated: Flags
+    prompt: Tokens
+    sampling: SamplingParams
+    seed: int
+    max_decode: int | None = None
+    n_predict: int = -1
+    reverse_prompts: tuple[str, ...] = ()
+    context_shift: bool = False
+    n_keep: int = 0
+    restore: Callable[[int], list[KvSegment]] | None = None
+    n_stored: Callable[[], int] | None = None
+    prefix_starts: Flags | None = None
+    n_whole: int | None = None
+    budget: Budget | None = None
+    keep: bool = True
+    want_rows: bool = True
+    on_tokens: Callable[[list[int]], None] | None = None
+
+    def check(self, n_vocab: int, n_ctx: int) -> None:
+        """Refuse what would be a fault deep inside. BadRequest; ValueError where the caller has a bug."""
+        for flags in (self.prefix_generated, self.prefix_starts):
+            if flags is not None and len(self.prefix) != len(flags):
+                raise ValueError(f"{len(self.prefix)} tokens, {len(flags)} flags")
+        if not len(self.prefix) and not len(self.prompt):
+            raise BadRequest("input is empty")
+        if len(self.prefix) > n_ctx:
+            raise BadRequest(f"The conversation has {len(self.prefix)} tokens, the context {n_ctx}")
+        for tokens in (self.prefix, self.prompt):
+            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
+                raise BadRequest(f"A token beyond the {n_vocab} of the vocabulary")
+
+
+@dataclass(slots=True)
+class GenerateResult:
+    """What one call did.
+
+    prompt_chunks: sizes of the logical prompt batches that were decoded, in order.
+    sampled: every token sampled in this call; all but possibly the last were decoded.
+    n_generated: how many of `sampled` were decoded.
+    rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this
+        call (prompt, then generated), and before them prefix tokens whose rows the container lacks; b"" if not
+        wanted.
+    starts: with which prompt tokens a decode began, of all tokens that were decoded, from the conversation's first on;
+        None where the cut does not matter.
+    shifted: a context shift happened: the conversation in the KV memory is no longer that of the tokens.
+    redecoded: prefix tokens that had to be decoded again because no KV rows were at hand (not metered).
+    *_seconds: wall time of the steps that the call took part in, shared with its neighbours.
+    """
+
+    finish: FinishReason
+    prompt_chunks: list[int] = field(default_factory=list)
+    sampled: list[int] = field(default_factory=list)
+    n_generated: int = 0
+    eog: bool = False
+    shifted: bool = False
+    rows: bytes = b""
+    rows_first: int = 0
+    starts: Flags | None = None
+    redecoded: int = 0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    sample_seconds: float = 0.0
+
+    @property
+    def n_prompt_decoded(self) -> int:
+        return sum(self.prompt_chunks)
+
+
+def n_common(tokens: Tokens, generated: Flags, others: Tokens, others_generated: Flags) -> int:
+    """How many leading tokens agree, in themselves and in whether they were generated."""
+    return min(common_prefix(tokens, others), common_prefix(generated, others_generated))
+
+
+def boundaries(generated: Flags, starts: Flags) -> Flags:
+    """Of n tokens, n + 1 flags: does a decode begin here? Before the first and behind the last one does always."""
+    found = np.ones(len(generated) + 1, np.bool_)
+    found[1:-1] = generated[1:] | generated[:-1] | starts[1:]
+    return found
+
+
+def last_boundary(found: Flags, n: int) -> int:
+    """The last one at n or before."""
+    return int(np.flatnonzero(found[: n + 1])[-1])
+
+
+def common_prefix(a: NDArray[Any], b: NDArray[Any]) -> int:
+    """Length of the longest common prefix."""
+    n = min(len(a), len(b))
+    differ = a[:n] != b[:n]
+    at = int(differ.argmax()) if n else 0
+    return at if n and differ[at] else n

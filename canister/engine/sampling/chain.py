@@ -1,0 +1,236 @@
+"""The sampler chain of one call: which of llama.cpp's samplers, in which order, as llama-completion has them.
+
+The draw of a token depends on the chat's seed and the token's number in the chat only: `dist` and `xtc` are made anew
+for every token, with a seed mixed from the two. So a chat comes out the same however it is cut into calls. Mirostat
+and adaptive-p carry a state that is not in the tokens; they begin anew with each call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canister.engine.llama import Model
+from canister.engine.request import Tokens
+from canister.engine.sampling.samplers import Candidates, Sampler, grammar_of_schema
+from canister.errors import BadRequest
+from canister.flags.params import SamplingParams
+
+MAX_GRAMMAR_BYTES = 256 * 1024
+MAX_GRAMMAR_DEPTH = 128  # llama.cpp's parser recurses: too deep a nesting would end the process
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_XTC = 0x787463  # keeps its draws apart from those of the token itself
+_RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one yourself"
+
+
+def mix(seed: int, number: int) -> int:
+    """A sampler seed for token `number` of a chat: splitmix64 of (splitmix64(seed) xor number), its upper 32 bits."""
+    mixed = _splitmix(_splitmix(seed & _MASK) ^ number) >> 32
+    return mixed if mixed != _RANDOM_SEED else 0
+
+
+def _splitmix(x: int) -> int:
+    x = (x + _GOLDEN) & _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+_KEEP_THE_LIKELIEST = frozenset({"top_k", "top_p", "min_p", "top_n_sigma"})
+
+# A stage is a sampler that lasts for the call, or makes one for the token with this number.
+Stage = Sampler | Callable[[int], Sampler]
+
+
+class ChainSampler:
+    """Samples for one call; `flight.TokenSampler` says what it must hold. To be closed."""
+
+    def __init__(self, model: Model, candidates: Candidates, params: SamplingParams, seed: int, n_ctx: int) -> None:
+        self._model, self._candidates, self._params = model, candidates, params
+        self._seed, self._n_ctx = seed, n_ctx
+        self._grammar_text = _grammar_text(params)
+        self._grammar = Sampler.grammar(model, self._grammar_text) if self._grammar_text else None
+        self._members: list[Sampler] = []
+        self._stages: list[Stage] = []
+        # With temperature 0 the likeliest token wins where the temperature stands, whatever follows.
+        self._is_greedy = (
+            not params.mirostat
+            and "temperature" in params.samplers
+            and params.temperature <= 0.0
+            and params.dynatemp_range <= 0.0
+        )
+        self._selects = False  # the last stage selects the token itself
+        self._n_window = 0  # tokens before the call that the stages must have seen
+        self._sees_tokens = False
+
+    def close(self) -> None:
+        for stage in self._stages:
+            if isinstance(stage, Sampler):
+                stage.close()
+        if self._grammar is not None:
+            self._grammar.close()
+        self._stages, self._grammar = [], None
+
+    # -- building
+
+    def _build(self, first: int) -> None:
+        """Make the stages of a call whose first token is number `first` of the chat."""
+        p, model = self._params, self._model
+        biases = list(p.logit_bias)
+        if p.ignore_eos:
+            biases += [(token, -math.inf) for token in model.eog_tokens]
+        biases = [(token, bias) for token, bias in biases if 0 <= token < model.n_vocab]
+        if biases:
+            self._add(Sampler.logit_bias(model, biases))
+        if p.mirostat:
+            self._add(Sampler.make("temp", p.temperature))
+            seed = mix(self._seed, first)
+            if p.mirostat == 1:
+                self._add(Sampler.make("mirostat", model.n_vocab, seed, p.mirostat_tau, p.mirostat_eta, 100))
+            else:
+                self._add(Sampler.make("mirostat_v2", seed, p.mirostat_tau, p.mirostat_eta))
+            self._selects = True
+        else:
+            names = p.samplers
+            if self._is_greedy:
+                names = tuple(n for n in names[: names.index("temperature")] if n not in _KEEP_THE_LIKELIEST)
+            for name in names:
+                self._add_by_name(name)
+        if "adaptive_p" in p.samplers and not (p.mirostat or self._is_greedy):
+            self._add(Sampler.make("adaptive_p", p.adaptive_target, p.adaptive_decay, mix(self._seed, first)))
+            self._selects = self._sees_tokens = True
+        self._flush()
+
+    def _add_by_name(self, name: str) -> None:
+        """Add what a name in --samplers stands for, if its settings make it do anything."""
+        p, model, make = self._params, self._model, Sampler.make
+        keep = max(p.min_keep, 0)
+        if name == "penalties":
+            n = self._n_ctx if p.repeat_last_n < 0 else p.repeat_last_n
+            neutral = p.repeat_penalty == 1.0 and p.frequency_penalty == 0.0 and p.presence_penalty == 0.0
+            if n and not neutral:
+                weights = (p.repeat_penalty, p.frequency_penalty, p.presence_penalty)
+                self._add(make("penalties", model.n_vocab, n, *weights))
+                self._n_window, self._sees_tokens = max(self._n_window, n), True
+        elif name == "dry":
+            n = self._n_ctx if p.dry_penalty_last_n < 0 else p.dry_penalty_last_n
+            if n and p.dry_multiplier != 0.0 and p.dry_base >= 1.0:
+                strength = (p.dry_multiplier, p.dry_base, p.dry_allowed_length)
+                self._add(Sampler.dry(model, *strength, n, p.dry_sequence_breakers))
+                self._n_window, self._sees_tokens = max(self._n_window, n), True
+        elif name == "top_n_sigma" and p.top_n_sigma > 0:
+            self._add(make("top_n_sigma", p.top_n_sigma))
+        elif name == "top_k" and p.top_k > 0:
+            self._add(make("top_k", p.top_k))
+        elif name == "typ_p" and p.typical_p < 1.0:
+            self._add(make("typical", p.typical_p, keep))
+        elif name == "top_p" and p.top_p < 1.0:
+            self._add(make("top_p", p.top_p, keep))
+        elif name == "min_p" and p.min_p > 0.0:
+            self._add(make("min_p", p.min_p, keep))
+        elif name == "xtc" and p.xtc_probability > 0.0 and p.xtc_threshold <= 0.5:
+            self._flush()
+            weights = (p.xtc_probability, p.xtc_threshold, keep)
+            self._stages.append(lambda number: make("xtc", *weights, mix(self._seed ^ _XTC, number)))
+        elif name == "temperature":
+            if p.dynatemp_range > 0.0:
+                self._add(make("temp_ext", p.temperature, p.dynatemp_range, p.dynatemp_exponent))
+            elif p.temperature != 1.0:
+                self._add(make("temp", p.temperature))
+        elif name == "infill":
+            self._add(Sampler.infill(model))
+
+    def _add(self, sampler: Sampler) -> None:
+        self._members.append(sampler)
+
+    def _flush(self) -> None:
+        """Make one stage of the samplers added since the last."""
+        if self._members:
+            self._stages.append(Sampler.chain(self._members))
+            self._members = []
+
+    # -- sampling
+
+    def begin(self, history: Tokens, n_continued: int) -> None:
+        self._build(len(history))
+        if self._sees_tokens:
+            for token in map(int, history[len(history) - min(self._n_window, len(history)) :]):
+                self._accept_stages(token)
+        if self._grammar is not None and n_continued:
+            for token in map(int, history[-n_continued:]):
+                if self._fits_grammar(token):
+                    self._grammar.accept(token)
+                else:  # what came before was not of this grammar, or its end: it begins anew
+                    self._grammar.close()
+                    self._grammar = Sampler.grammar(self._model, self._grammar_text)
+
+    def sample(self, logits: NDArray[np.float32], index: int) -> int:
+        likeliest = int(logits.argmax())  # the first that is no number, if there is one
+        if not math.isfinite(logits[likeliest]):
+            raise BadRequest("The model's output is not a number: the model or the prompt cache is damaged")
+        if self._is_greedy and not self._stages and self._grammar is None:
+            return likeliest
+        token, logit = self._choose(logits, index, with_grammar=False)
+        # As llama.cpp does it: the grammar is asked about the chosen token first, about all only if it refuses.
+        if self._grammar is not None and not self._fits_grammar(token):
+            token, logit = self._choose(logits, index, with_grammar=True)
+        if logit == -math.inf:
+            raise BadRequest("No token may follow: grammar and logit biases leave none")
+        return token
+
+    def accept(self, token: int) -> None:
+        if self._sees_tokens:
+            self._accept_stages(token)
+        if self._grammar is not None:
+            self._grammar.accept(token)
+
+    def _choose(self, logits: NDArray[np.float32], number: int, with_grammar: bool) -> tuple[int, float]:
+        candidates = self._candidates
+        candidates.fill(logits)
+        if with_grammar and self._grammar is not None:
+            self._grammar.apply(candidates)
+        for stage in self._stages:
+            if isinstance(stage, Sampler):
+                stage.apply(candidates)
+            else:
+                _apply_once(stage(number), candidates)
+        if self._is_greedy:
+            return candidates.best()
+        if not self._selects:
+            _apply_once(Sampler.make("dist", mix(self._seed, number)), candidates)
+        return candidates.selected()
+
+    def _fits_grammar(self, token: int) -> bool:
+        assert self._grammar is not None
+        self._candidates.only(token)
+        self._grammar.apply(self._candidates)
+        return self._candidates.best()[1] != -math.inf
+
+    def _accept_stages(self, token: int) -> None:
+        for stage in self._stages:
+            if isinstance(stage, Sampler):
+                stage.accept(token)
+
+
+def _apply_once(sampler: Sampler, candidates: Candidates) -> None:
+    try:
+        sampler.apply(candidates)
+    finally:
+        sampler.close()
+
+
+def _grammar_text(params: SamplingParams) -> str:
+    text = params.grammar or (grammar_of_schema(params.json_schema) if params.json_schema else "")
+    depth = deepest = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    if deepest > MAX_GRAMMAR_DEPTH or len(text) > MAX_GRAMMAR_BYTES:
+        raise BadRequest(
+            f"The grammar cannot be used: at most {MAX_GRAMMAR_BYTES} bytes and {MAX_GRAMMAR_DEPTH} nested parentheses"
+        )
+    return text

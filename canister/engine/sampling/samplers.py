@@ -1,0 +1,127 @@
+"""llama.cpp's samplers: one, a chain of them, and the candidates that they choose from."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import llama_cpp as lib
+import llama_cpp.llama_grammar as schema_converter
+import numpy as np
+
+from canister.engine.llama import EngineFault, Logits, Model, address_of, complaint, set_fields
+from canister.engine.sampling.grammar import check_grammar, check_schema, unusable
+from canister.errors import BadRequest
+
+NOT_UNDERSTOOD = "one of its parts is not what its keyword takes, such as properties that are no object"
+
+
+class Candidates:
+    """The tokens still to choose from, as samplers see them."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self._data = np.zeros(n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._pointer: Any = ctypes.cast(self._data.ctypes.data, lib.llama_token_data_p)
+        self._array = lib.llama_token_data_array()
+        self._ref = ctypes.byref(self._array)
+
+    def _reset(self, size: int) -> None:
+        self._array.data = self._pointer  # samplers may aim it elsewhere
+        self._array.size = size
+        self._array.selected, self._array.sorted = -1, False
+
+    def fill(self, logits: Logits) -> None:
+        self._data["id"], self._data["logit"] = self._ids, logits
+        self._reset(len(self._ids))
+
+    def only(self, token: int) -> None:
+        self._data[0] = (token, 1.0, 0.0)
+        self._reset(1)
+
+    def best(self) -> tuple[int, float]:
+        """Token and logit of the highest logit, the first of equals."""
+        left = (lib.llama_token_data * self._array.size).from_address(address_of(self._array.data))
+        items = np.frombuffer(memoryview(left), self._data.dtype)
+        at = int(items["logit"].argmax())
+        return int(items["id"][at]), float(items["logit"][at])
+
+    def selected(self) -> tuple[int, float]:
+        """Token and logit that the last sampler selected."""
+        if not 0 <= self._array.selected < self._array.size:
+            raise EngineFault("no sampler selected a token")
+        item = self._array.data[self._array.selected]
+        return int(item.id), float(item.logit)
+
+
+class Sampler:
+    """One of llama.cpp's samplers, or a chain of them."""
+
+    def __init__(self, pointer: object) -> None:
+        self._pointer = pointer
+
+    @classmethod
+    def make(cls, kind: str, *args: float) -> Sampler:
+        """By the name of llama.cpp's constructor, for those that take numbers only."""
+        return cls(getattr(lib, f"llama_sampler_init_{kind}")(*args))
+
+    @classmethod
+    def chain(cls, members: Sequence[Sampler]) -> Sampler:
+        """The members become the chain's, and are freed with it."""
+        params = lib.llama_sampler_chain_default_params()
+        set_fields(params, no_perf=True)
+        chain = cls(lib.llama_sampler_chain_init(params))
+        for member in members:
+            lib.llama_sampler_chain_add(chain._pointer, member._pointer)
+        return chain
+
+    @classmethod
+    def logit_bias(cls, model: Model, biases: Sequence[tuple[int, float]]) -> Sampler:
+        entries = (lib.llama_logit_bias * len(biases))(*(lib.llama_logit_bias(*bias) for bias in biases))
+        return cls(lib.llama_sampler_init_logit_bias(model.n_vocab, len(biases), entries))
+
+    @classmethod
+    def dry(
+        cls, model: Model, multiplier: float, base: float, allowed: int, last_n: int, breakers: Sequence[str]
+    ) -> Sampler:
+        words = (ctypes.c_char_p * len(breakers))(*(word.encode("utf-8", "replace") for word in breakers))
+        return cls(lib.llama_sampler_init_dry(model.vocab, multiplier, base, allowed, last_n, words, len(breakers)))
+
+    @classmethod
+    def infill(cls, model: Model) -> Sampler:
+        return cls(lib.llama_sampler_init_infill(model.vocab))
+
+    @classmethod
+    def grammar(cls, model: Model, text: str) -> Sampler:
+        """A GBNF grammar; BadRequest when it does not parse."""
+        check_grammar(text)
+        complaint()
+        pointer = lib.llama_sampler_init_grammar(model.vocab, text.encode("utf-8", "replace"), b"root")
+        if not pointer:
+            raise BadRequest(f"The grammar cannot be used: {complaint() or 'it does not parse'}")
+        return cls(pointer)
+
+    def apply(self, candidates: Candidates) -> None:
+        lib.llama_sampler_apply(self._pointer, candidates._ref)
+
+    def accept(self, token: int) -> None:
+        lib.llama_sampler_accept(self._pointer, token)
+
+    def close(self) -> None:
+        if self._pointer is not None:
+            lib.llama_sampler_free(self._pointer)
+            self._pointer = None
+
+
+def grammar_of_schema(schema: str) -> str:
+    """GBNF of a JSON schema. BadRequest when it is none that llama.cpp's converter understands."""
+    check_schema(schema)
+    try:
+        return str(schema_converter.json_schema_to_gbnf(schema))
+    except RecursionError:
+        raise unusable("its references lead too deep") from None
+    except AssertionError as error:  # what the converter says itself
+        raise unusable(str(error)[:200] or NOT_UNDERSTOOD) from None
+    except Exception as error:  # the converter raises whatever happens to it where a part is of another kind
+        raise unusable(NOT_UNDERSTOOD) from error

@@ -1,0 +1,274 @@
+"""Who is in the next step. Pure Python: policy is tested without a model and without a clock.
+
+A step is at most two decodes: one row of every call that is generating, then one prompt chunk of one call. Calls join
+and leave between steps.
+
+- Slots and chunks go to the caller that was given least (`shares.py`), a slot among equals to whoever has fewest, then
+  to its calls in turn. A call is charged what is decoded for it, and a little is set aside for it when it gets its
+  slot, so that many calls at once count at once.
+- Calls on one conversation run one after the other. Among equals, those whose conversation is resident go first.
+- Where rows are capped they take turns: callers get the same number, one more or less; then a caller's calls.
+- A chunk is so small that those who generate wait no longer than the set pause (`pace.py`), and so does the chat whose
+  client is about to send its next call. A call that is alone takes the largest.
+
+The size of a chunk is a matter of time only: it does not change a chat's logits. Of models where it does, a chunk is
+never smaller for a chat that may come or not: one after the other, chats are cut in the same way every time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Generic, Protocol, TypeVar
+
+from canister.engine.schedule.chunk_size import Pace
+from canister.engine.schedule.fair_share import Shares
+
+ALONE = 256  # tokens of a chunk
+BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates
+ADVANCE = 16  # tokens that are set aside for a call that gets a slot; it is charged them all if it decodes nothing
+MAX_PASSED = 8  # resident calls that may overtake one that is not
+MAX_PAUSE_SECONDS = 0.2
+
+
+class Schedulable(Protocol):
+    """What the scheduler looks at. A running call wants either a row or a chunk, which begins at `position`."""
+
+    @property
+    def caller(self) -> str: ...
+    @property
+    def key(self) -> str | None: ...
+    @property
+    def wants_row(self) -> bool: ...
+    @property
+    def position(self) -> int: ...
+
+
+Call = TypeVar("Call", bound=Schedulable)
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[Call]):
+    """rows: calls that decode one token each, together. chunk: the call whose prompt goes on, at `position`, by up to
+    n_chunk tokens."""
+
+    rows: list[Call]
+    chunk: Call | None = None
+    n_chunk: int = 0
+    position: int = 0
+
+
+@dataclass(slots=True)
+class _Account:
+    """Of a running call. in_advance: set aside and not used yet. *_turn: when it had its last. row_end: likewise, in
+    seconds of the clock; None before the first."""
+
+    in_advance: int = ADVANCE
+    row_turn: int = 0
+    chunk_turn: int = 0
+    row_end: float | None = None
+    has_decoded: bool = False
+
+
+class Scheduler(Generic[Call]):
+    """Calls that wait for a slot, calls that have one, and whose turn it is.
+
+    max_rows: of a step; None: all. clock: seconds, for the pauses alone. cut_matters: to a chat's logits.
+    """
+
+    def __init__(
+        self,
+        max_chunk: int,
+        max_rows: int | None = None,
+        *,
+        max_pause_seconds: float = MAX_PAUSE_SECONDS,
+        cut_matters: bool = False,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self.waiting: list[Call] = []  # in order of arrival
+        self.running: list[Call] = []
+        self.pace = Pace(max_pause_seconds)
+        self._max_chunk = max_chunk
+        self._max_rows = max_rows
+        self._cut_matters = cut_matters
+        self._clock = clock
+        self._shares = Shares()
+        self._accounts: dict[int, _Account] = {}  # by id() of a running call
+        self._n_passed: Counter[int] = Counter()  # by id() of a waiting call
+        self._turn = 0
+        self._row_turns: dict[str, int] = {}  # of callers: their last row
+        self._between: dict[str, float] = {}  # conversations between two calls: when the last one ended
+        self._started = 0.0
+        self._waited_since: float | None = None  # of the calls in this step: the longest ago that one had a row
+
+    def add(self, call: Call) -> None:
+        self._shares.join(call.caller)
+        self.waiting.append(call)
+        if call.key is not None:
+            self._between.pop(call.key, None)
+
+    def admit(self, place: Callable[[Call], bool], is_resident: Callable[[Call], bool] = lambda _: False) -> list[Call]:
+        """Move calls from waiting to running while `place` finds a slot for them; those that moved, in order.
+
+        Takes time for each waiting call: not to be called while no slot is free.
+        """
+        admitted: list[Call] = []
+        while (call := self._first(is_resident)) is not None and place(call):
+            self.waiting.remove(call)
+            self.running.append(call)
+            del self._n_passed[id(call)]
+            self._accounts[id(call)] = _Account()
+            self._shares.set_aside(call.caller, ADVANCE)
+            admitted.append(call)
+        return admitted
+
+    def remove(self, call: Call) -> None:
+        """A call that ended or was cancelled, wherever it is."""
+        if call in self.waiting:
+            self.waiting.remove(call)
+            del self._n_passed[id(call)]
+        elif call in self.running:
+            self.running.remove(call)
+            account = self._accounts.pop(id(call))
+            if account.in_advance:
+                self._charge_advance(call.caller, ADVANCE - account.in_advance if account.has_decoded else ADVANCE)
+            if call.key is not None and account.row_end is not None:
+                self._between[call.key] = self._clock()
+        else:
+            return
+        self._shares.leave(call.caller)
+
+    def schedule(self) -> Step[Call]:
+        """The next step of the calls that are running."""
+        self._started = self._clock()
+        wanting: list[Call] = []
+        prompts: list[Call] = []
+        for call in self.running:
+            (wanting if call.wants_row else prompts).append(call)
+        rows = self._rows(wanting)
+        if not prompts:
+            return Step(rows)
+        chunk = min(prompts, key=lambda call: (*self._shares.order(call.caller), self._accounts[id(call)].chunk_turn))
+        if rows or (not self._cut_matters and self._is_expecting(chunk)):
+            n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
+            n_chunk = self.pace.chunk(len(rows), n_next, self._round(wanting), chunk.position, self._max_chunk)
+        else:
+            n_chunk = min(BESIDE_PROMPTS if len(prompts) > 1 else ALONE, self._max_chunk)
+        self._turn += 1
+        account = self._accounts[id(chunk)]
+        account.chunk_turn, account.has_decoded = self._turn, True
+        return Step(rows, chunk, n_chunk, chunk.position)
+
+    def account(self, step: Step[Call], rows_seconds: float, n_chunk: int, chunk_seconds: float) -> None:
+        """What became of a step: n_chunk tokens of the chunk were decoded, 0 if it was aborted."""
+        if step.rows:
+            rows_end = self._started + rows_seconds
+            if self._waited_since is not None:
+                self.pace.pauses.append(rows_end - self._waited_since)
+            for call in step.rows:
+                account = self._accounts.get(id(call))
+                if account is not None:
+                    account.row_end = rows_end
+            self.pace.rows.measured(len(step.rows), rows_seconds)
+        if step.chunk is not None and n_chunk:
+            self.pace.chunks.measured(n_chunk, step.position, chunk_seconds)
+            account = self._accounts.get(id(step.chunk))  # None: it has ended with this step
+            from_advance = 0 if account is None else min(account.in_advance, n_chunk)
+            if account is not None and from_advance:
+                account.in_advance -= from_advance
+                if not account.in_advance:
+                    self._charge_advance(step.chunk.caller, ADVANCE)
+            if n_chunk > from_advance:
+                self._shares.give(step.chunk.caller, n_chunk - from_advance)
+
+    def _charge_advance(self, caller: str, n_used: int) -> None:
+        """Of what was set aside for a call, so much is given to the caller; the rest is not needed."""
+        self._shares.set_aside(caller, -ADVANCE)
+        if n_used:
+            self._shares.give(caller, n_used)
+
+    # -- turns
+
+    def _first(self, is_resident: Callable[[Call], bool]) -> Call | None:
+        """The waiting call whose turn it is."""
+        keys = {call.key for call in self.running} - {None}
+        n_running = Counter(call.caller for call in self.running)
+        ranks: dict[str, tuple[float, int]] = {}  # of callers
+        best = (float("inf"), 0)
+        equals: list[Call] = []  # of the callers with the best rank, in order of arrival
+        for call in self.waiting:
+            if call.key is not None:
+                if call.key in keys:
+                    continue
+                keys.add(call.key)
+            rank = ranks.get(call.caller)
+            if rank is None:
+                rank = ranks[call.caller] = self._shares.lead(call.caller) // ADVANCE, n_running[call.caller]
+            if rank < best:
+                best, equals = rank, []
+            if rank == best:
+                equals.append(call)
+        for i, call in enumerate(equals):
+            if self._n_passed[id(call)] >= MAX_PASSED or is_resident(call):
+                self._n_passed.update(map(id, equals[:i]))
+                return call
+        return equals[0] if equals else None
+
+    def _rows(self, wanting: list[Call]) -> list[Call]:
+        """All of them, or as many as may be."""
+        rows = wanting
+        if self._max_rows is not None and len(wanting) > self._max_rows:
+            rows = self._capped(wanting, self._max_rows)
+        waited_since: float | None = None
+        due: dict[str, int] = {}
+        for call in rows:
+            account = self._accounts[id(call)]
+            end = account.row_end
+            if end is not None and (waited_since is None or end < waited_since):
+                waited_since = end
+            account.has_decoded = True
+            if account.in_advance:
+                account.in_advance -= 1
+                if not account.in_advance:
+                    self._charge_advance(call.caller, ADVANCE)
+            else:
+                due[call.caller] = due.get(call.caller, 0) + 1
+        for caller, n in due.items():
+            self._shares.give(caller, n)
+        self._waited_since = waited_since
+        return rows
+
+    def _round(self, wanting: list[Call]) -> int:
+        """Steps in which every call has had a row."""
+        if self._max_rows is None or len(wanting) <= self._max_rows:
+            return 1
+        n_calls = Counter(call.caller for call in wanting)
+        n_turns = -(-len(n_calls) // self._max_rows)
+        n_each = max(1, self._max_rows // len(n_calls))
+        return n_turns * -(-max(n_calls.values()) // n_each)
+
+    def _capped(self, wanting: list[Call], max_rows: int) -> list[Call]:
+        n_given: Counter[str] = Counter()
+        left = {id(call): call for call in wanting}
+
+        def order(call: Call) -> tuple[int, int, int]:
+            return n_given[call.caller], self._row_turns.get(call.caller, 0), self._accounts[id(call)].row_turn
+
+        for _ in range(max_rows):
+            call = min(left.values(), key=order)
+            del left[id(call)]
+            self._turn += 1
+            n_given[call.caller] += 1
+            self._accounts[id(call)].row_turn = self._turn
+            self._row_turns[call.caller] = self._turn
+        callers = {call.caller for call in wanting}
+        self._row_turns = {caller: turn for caller, turn in self._row_turns.items() if caller in callers}
+        return [call for call in wanting if id(call) not in left]
+
+    def _is_expecting(self, chunk: Call) -> bool:
+        """Is another chat between two calls, so recently that its next one may come while the chunk is decoded?"""
+        since = self._clock() - self.pace.max_pause_seconds
+        self._between = {key: ended for key, ended in self._between.items() if ended > since}
+        return bool(self._between.keys() - {chunk.key})

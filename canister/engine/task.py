@@ -1,0 +1,119 @@
+"""A request on its way between an event loop and the engine's thread.
+
+The thread fills in what has become of it; the loop is told once per step, for all requests together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from canister.engine.kv.slots import Slot
+from canister.engine.request import GenerateRequest, GenerateResult
+from canister.engine.sampling.chain import ChainSampler
+from canister.engine.sequence import Flight
+from canister.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+Outcome = GenerateResult | Exception
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """`outcome` is set when the call is over, and handed over at the end of the step; `done` is the loop's.
+
+    is_cancelled: set by the loop, looked at by the thread before it decodes for this call alone.
+    """
+
+    request: GenerateRequest
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[GenerateResult]
+    sampler: ChainSampler | None = None
+    planned: Flight | None = None
+    placed: Slot | None = None
+    shown: list[int] = field(default_factory=list)  # tokens sampled in this step
+    outcome: Outcome | None = None
+    is_cancelled: bool = False
+
+    @property
+    def caller(self) -> str:
+        return self.request.caller
+
+    @property
+    def key(self) -> str | None:
+        return self.request.key
+
+    @property
+    def wants_row(self) -> bool:
+        return self.flight.wants_row
+
+    @property
+    def position(self) -> int:
+        return self.flight.position
+
+    @property
+    def flight(self) -> Flight:
+        assert self.planned is not None
+        return self.planned
+
+    @property
+    def slot(self) -> Slot:
+        assert self.placed is not None
+        return self.placed
+
+
+News = tuple[Ticket, list[int], Outcome | None]
+
+
+def hand_over(tickets: Iterable[Ticket]) -> None:
+    """On the engine's thread: tell the event loops what is new, each once."""
+    news: dict[asyncio.AbstractEventLoop, list[News]] = {}
+    for ticket in tickets:
+        shown = ticket.shown if ticket.request.on_tokens is not None else []
+        if shown or ticket.outcome is not None:
+            news.setdefault(ticket.loop, []).append((ticket, shown, ticket.outcome))
+        ticket.shown = []
+    for loop, batch in news.items():
+        try:
+            loop.call_soon_threadsafe(_deliver, batch)
+        except RuntimeError:
+            continue  # the loop is closed: nobody waits any more
+
+
+def _deliver(batch: list[News]) -> None:
+    for ticket, shown, outcome in batch:
+        if shown and ticket.request.on_tokens is not None:
+            try:
+                ticket.request.on_tokens(shown)
+            except Exception:  # no reason to leave the others waiting
+                log.exception("a listener failed", caller=ticket.caller)
+        if isinstance(outcome, Exception):
+            ticket.done.set_exception(outcome)
+        elif outcome is not None:
+            ticket.done.set_result(outcome)
+
+
+def settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    """On the engine's thread: give a future of an event loop its end, unless it has one."""
+
+    def end() -> None:
+        if not future.done():
+            future.set_result(None) if error is None else future.set_exception(error)
+
+    try:
+        future.get_loop().call_soon_threadsafe(end)
+    except RuntimeError:
+        return  # the loop is closed: nobody waits any more
+
+
+async def until_done(future: asyncio.Future[T]) -> None:
+    """Wait for the end of what goes on anyway; whoever is cancelled again does not hurry it."""
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            continue

@@ -1,0 +1,69 @@
+"""Who may call what: access level and admin roles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from canister.api.records import (
+    AccessInputRecord,
+    AccessRecord,
+    AdminRole,
+    AdminRoleAssignment,
+    AssignAdminRoleInputRecord,
+    StatusCodeRecord,
+    text,
+)
+from canister.errors import BadRequest, NotFound
+from canister.runtime.access import LEVELS
+
+if TYPE_CHECKING:
+    from canister.runtime.call import Call
+
+
+async def set_access(call: Call, arg: AccessInputRecord) -> AccessRecord:
+    """Open the inference methods to all named callers (level 1), or keep them for controllers and admins (0)."""
+    if arg.level not in LEVELS:
+        raise BadRequest("Invalid access level")
+    call.change(access_level=arg.level)
+    return AccessRecord(level=arg.level, explanation=LEVELS[arg.level])
+
+
+async def get_access(call: Call) -> AccessRecord:
+    """The access level, and what it means."""
+    level = call.state.access_level
+    return AccessRecord(level=level, explanation=LEVELS[level])
+
+
+async def check_access(call: Call) -> StatusCodeRecord:
+    """Ok if the caller may use the inference queries."""
+    return StatusCodeRecord()
+
+
+async def assignAdminRole(call: Call, arg: AssignAdminRoleInputRecord) -> AdminRoleAssignment:
+    """Give a principal an admin role; assigning again replaces role and note."""
+    call.canister.roles.assign(call, arg.principal, arg.role.value, arg.note)
+    return AdminRoleAssignment(
+        principal=arg.principal, role=arg.role, note=arg.note, assignedBy=call.caller, assignedAt=call.now_ns
+    )
+
+
+async def revokeAdminRole(call: Call, arg: text) -> text:
+    """Take a principal's admin role away."""
+    if arg not in call.canister.roles:
+        raise NotFound("Principal not found")
+    call.canister.roles.revoke(call, arg)
+    return f"Admin role revoked for {arg}"
+
+
+async def getAdminRoles(call: Call) -> list[AdminRoleAssignment]:
+    """All admin roles, in the order in which they were first assigned."""
+    return [
+        AdminRoleAssignment(
+            principal=row.principal,
+            role=AdminRole(row.role),
+            note=row.note,
+            assignedBy=row.assigned_by,
+            assignedAt=row.assigned_at,
+        )
+        for row in call.canister.roles.all()
+    ]

@@ -1,0 +1,68 @@
+"""What a client needs to talk to the loaded model in turns: its properties, and its chat template applied.
+
+Only REST offers these. A model without a template whose vocabulary has the tokens of ChatML is taken to speak that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput, GenerationDefaults, Props
+from canister.errors import NotFound
+from canister.model_file.chat_template import CHATML
+from canister.model_file.template_runner import TemplateSource
+
+if TYPE_CHECKING:
+    from canister.api.rest_records import TemplateKind
+    from canister.engine.engine import Engine
+    from canister.runtime.call import Call
+
+CHATML_TOKEN = "<|im_start|>"
+
+
+async def props(call: Call) -> Props:
+    """What the loaded model is: its name, its context, its chat template."""
+    engine = await call.engine()
+    info = engine.info
+    template, kind = template_of(engine)
+    return Props(
+        default_generation_settings=GenerationDefaults(n_ctx=info.n_ctx),
+        total_slots=info.n_slots,
+        model_path=info.name,
+        chat_template=template,
+        bos_token=info.bos_token,
+        eos_token=info.eos_token,
+        description=info.description,
+        chat_template_source=kind,
+    )
+
+
+async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOutput:
+    """The prompt that the loaded model's chat template makes of messages, for `run_update -p`. Nothing is decoded."""
+    engine = await call.engine()
+    template, kind = template_of(engine)
+    if kind == "none":
+        raise NotFound(
+            f"the model {engine.info.name} has no chat template, nor the tokens of ChatML: "
+            "send it a text to go on with, as it is"
+        )
+    source = TemplateSource(template, engine.info.bos_token, engine.info.eos_token, engine.info.add_bos)
+    prompt = await call.canister.model.templates.render(
+        source,
+        [message.model_dump(exclude_unset=True) for message in arg.messages],
+        add_generation_prompt=arg.add_generation_prompt,
+        tools=arg.tools,
+        options=arg.chat_template_kwargs,
+    )
+    tokens = await asyncio.to_thread(engine.tokenize, prompt, add_bos=True)
+    return ApplyTemplateOutput(prompt=prompt, n_tokens=len(tokens))
+
+
+def template_of(engine: Engine) -> tuple[str, TemplateKind]:
+    """The template that fits the model, "" for none, and where it is from."""
+    if engine.info.chat_template:
+        return engine.info.chat_template, "model"
+    if len(engine.tokenize(CHATML_TOKEN, add_bos=False)) == 1:
+        return CHATML, "chatml"
+    return "", "none"

@@ -1,0 +1,326 @@
+"""Files of stable memory: upload, download, look, remove; and the log files that runs write."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
+
+from canister.api.records import (
+    DirContentInputRecord,
+    FileDetailsInputRecord,
+    FileDetailsRecord,
+    FileDownloadInputRecord,
+    FileDownloadRecord,
+    FileEntry,
+    FilesystemFileSizeInputRecord,
+    FilesystemFileSizeRecord,
+    FilesystemRemoveInputRecord,
+    FilesystemRemoveRecord,
+    FilesystemTimestampInputRecord,
+    FilesystemTimestampRecord,
+    FileUploadInputRecord,
+    FileUploadRecord,
+    InputRecord,
+    RunOutputRecord,
+    StatusCodeRecord,
+)
+from canister.errors import BadRequest, CanisterError, Conflict, NotFound, TooLarge
+from canister.handlers.arguments import parse_args
+from canister.metering.cost_model import upload_cost
+from canister.store.cache_paths import SIDECAR
+
+if TYPE_CHECKING:
+    from canister.runtime.call import Call
+    from canister.store.stable import OpenFile
+
+MAX_CHUNK_BYTES = 2_097_152
+STREAM_BLOCK_BYTES = 8 * 1024 * 1024  # what an octet-stream upload commits at a time
+READ_BLOCK_BYTES = 1024 * 1024
+
+
+# -- upload
+
+
+async def file_upload_chunk(call: Call, arg: FileUploadInputRecord) -> FileUploadRecord:
+    """Write the next chunk of a file: offset 0 starts it anew, the offset of the last chunk again is a retry."""
+    return await upload_chunk(call, arg.filename, arg.chunk, arg.chunksize, arg.offset)
+
+
+async def upload_chunk(call: Call, path: str, chunk: bytes, chunksize: int, offset: int) -> FileUploadRecord:
+    """`store_block` under the interface's limit on the size of a chunk."""
+    # The original's script always sends the nominal size, so the bytes count; the limit holds for both.
+    size = max(chunksize, len(chunk))
+    if size > MAX_CHUNK_BYTES:
+        raise TooLarge(f"file_upload_chunk_: chunksize {size} exceeds limit {MAX_CHUNK_BYTES}")
+    return await store_block(call, path, chunk, offset)
+
+
+async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileUploadRecord:
+    """Add a block to a file, which must end at `offset`; the answer has size and SHA-256 of all so far."""
+    canister = call.canister
+    call.cost(upload_cost(len(block)))
+    await call.lock(canister.clean(path))
+    known = canister.stable.stat(path)
+    if known is not None and known.kind == "directory":
+        raise Conflict(f"file_upload_chunk_: {path} is a folder; choose another filename")
+    if offset == 0:
+        size, last_offset = len(block), 0
+        call.tx.write_file(path, block)
+        sha256 = await asyncio.to_thread(canister.uploads.start, call.tx, path, block)
+    else:
+        n_before = known.size if known is not None else 0
+        last = canister.stable.upload(path)
+        if offset != n_before and last is not None and offset == last.last_offset:
+            return FileUploadRecord(filename=path, filesize=last.size, filesha256=last.sha256)
+        if offset != n_before:
+            where = "leaves a hole after" if offset > n_before else "lies before"
+            raise BadRequest(
+                f"file_upload_chunk_: offset {offset} {where} the end of {path}, which has {n_before} bytes: "
+                f"go on at offset {n_before}, or start anew at 0"
+            )
+        size = n_before + len(block)
+        # An empty chunk is no chunk that a retry could mean: the next one with bytes has the same offset.
+        last_offset = offset if block or last is None else last.last_offset
+        call.tx.append_file(path, block)
+        sha256 = await asyncio.to_thread(canister.uploads.extend, call.tx, path, block)
+    call.tx.set_upload(path, size, sha256, last_offset)
+    # The bytes are no longer those that a prompt cache's sidecar vouches for.
+    if canister.stable.stat(path + SIDECAR) is not None:
+        call.tx.remove(path + SIDECAR)
+    canister.forget_when_committed(call, path)
+    return FileUploadRecord(filename=path, filesize=size, filesha256=sha256)
+
+
+async def regrouped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in blocks of about STREAM_BLOCK_BYTES; at least one block, the last one may be short or empty."""
+    gathered: list[bytes] = []
+    n_gathered = 0
+    gave = False
+    async for block in blocks:
+        gathered.append(block)
+        n_gathered += len(block)
+        if n_gathered >= STREAM_BLOCK_BYTES:
+            yield b"".join(gathered)
+            gathered, n_gathered, gave = [], 0, True
+    if n_gathered or not gave:
+        yield b"".join(gathered)
+
+
+async def ahead(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same blocks; the next one is received while one is worked on. An error comes after the blocks before it."""
+
+    async def following() -> bytes | None:
+        return await anext(blocks, None)
+
+    coming = asyncio.create_task(following())
+    try:
+        while (block := await coming) is not None:
+            coming = asyncio.create_task(following())
+            yield block
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+async def know_hash(call: Call, path: str) -> None:
+    """Hash what is stored of a file already, unless that is known, so that an upload can go on from there."""
+    if call.canister.stable.stat(path) is not None:
+        await call.canister.in_file_thread(call.canister.uploads.digest, path)
+
+
+async def uploaded_file_details(call: Call, arg: FileDetailsInputRecord) -> FileDetailsRecord:
+    """Size and SHA-256 of an uploaded file."""
+    return upload_details(call, arg.filename)
+
+
+def upload_details(call: Call, path: str) -> FileDetailsRecord:
+    upload = call.canister.stable.upload(path)
+    if upload is None:
+        raise NotFound(f"uploaded_file_details_: Metadata for this file are not found: {path}")
+    return FileDetailsRecord(filename=path, filesize=upload.size, filesha256=upload.sha256)
+
+
+# -- download
+
+
+async def file_download_chunk(call: Call, arg: FileDownloadInputRecord) -> FileDownloadRecord:
+    """Read a chunk of a file."""
+    return download_chunk(call, arg.filename, arg.chunksize, arg.offset)
+
+
+def download_chunk(call: Call, path: str, chunksize: int, offset: int) -> FileDownloadRecord:
+    if chunksize > MAX_CHUNK_BYTES:
+        raise TooLarge(f"file_download_chunk_: chunksize {chunksize} exceeds limit {MAX_CHUNK_BYTES}")
+    known = call.canister.stable.stat(path)
+    if known is None or known.kind != "file":
+        raise NotFound(f"file_download_chunk_: ERROR: failed to open ifstream for file {path}")
+    chunk = call.canister.stable.read(path, offset, chunksize) if offset < known.size else b""
+    return FileDownloadRecord(
+        chunk=chunk,
+        chunksize=len(chunk),
+        filesize=known.size,
+        offset=offset,
+        done=offset + chunksize >= known.size,
+    )
+
+
+class FileStream:
+    """A file open for reading as a stream, as it is now: removal or replacement meanwhile does not matter.
+
+    size: in bytes. modified_ns: since 1970. sha256: hex, when it was uploaded and not changed since.
+    """
+
+    def __init__(self, call: Call, opened: OpenFile, sha256: str | None, closed: Callable[[], None]) -> None:
+        self.size = opened.info.size
+        self.modified_ns = opened.info.modified_ns
+        self.sha256 = sha256
+        self._canister = call.canister
+        self._fd = opened.fd
+        self._closed = closed
+        self._reading: asyncio.Future[bytes] | None = None
+
+    async def blocks(self, first: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes first…end (exclusive), at most 1 MiB at a time."""
+        async for block in self._canister.pacing.paced(self._read(first, end)):
+            yield block
+
+    async def _read(self, first: int, end: int) -> AsyncIterator[bytes]:
+        while first < end:
+            self._reading = self._canister.in_file_thread(os.pread, self._fd, min(READ_BLOCK_BYTES, end - first), first)
+            block = await asyncio.shield(self._reading)  # a thread goes on, so `close` must know
+            if not block:
+                return
+            first += len(block)
+            yield block
+
+    def close(self) -> None:
+        """To be called at the end, once, also when nothing was read."""
+        if self._reading is None or self._reading.done():
+            os.close(self._fd)
+        else:  # the number must not be another file's while a thread still reads from it
+            self._reading.add_done_callback(lambda _: os.close(self._fd))
+        self._closed()
+
+
+def open_stream(call: Call, path: str, closed: Callable[[], None]) -> FileStream:
+    """Opened here and not in a thread: whoever waits for one may go away, and the file would stay open."""
+    stable = call.canister.stable
+    known = stable.stat(path)
+    if known is None or known.kind != "file":
+        raise NotFound(f"file_download_chunk_: ERROR: failed to open ifstream for file {path}")
+    opened = stable.open_file(path)
+    upload = stable.upload(path)
+    is_known = upload is not None and upload.size == opened.info.size and stable.stat(path) == opened.info
+    return FileStream(call, opened, upload.sha256 if upload is not None and is_known else None, closed)
+
+
+# -- the file system
+
+
+async def filesystem_file_size(call: Call, arg: FilesystemFileSizeInputRecord) -> FilesystemFileSizeRecord:
+    """Size of a file."""
+    known = call.canister.stable.stat(arg.filename)
+    if known is None:
+        raise NotFound(f"File does not exist: {arg.filename}")
+    return FilesystemFileSizeRecord(
+        exists=True,
+        filename=arg.filename,
+        filesize=known.size,
+        msg=f"File exists: {arg.filename}\nFile size: {known.size} bytes\n",
+    )
+
+
+async def get_creation_timestamp_ns(call: Call, arg: FilesystemTimestampInputRecord) -> FilesystemTimestampRecord:
+    """When a file was created, and how long ago that is."""
+    known = call.canister.stable.stat(arg.filename)
+    if known is None:
+        raise NotFound(f"File does not exist: {arg.filename}")
+    age_seconds = max(0, call.now_ns - known.created_ns) // 1_000_000_000
+    return FilesystemTimestampRecord(
+        exists=True,
+        filename=arg.filename,
+        timestamp_ns=known.created_ns,
+        age_seconds=age_seconds,
+        msg=(
+            f"File exists: {arg.filename}\n"
+            f"File creation timestamp_ns: {known.created_ns} ns\n"
+            f"File creation age: {age_seconds} seconds\n"
+        ),
+    )
+
+
+async def filesystem_remove(call: Call, arg: FilesystemRemoveInputRecord) -> FilesystemRemoveRecord:
+    """Remove a file or an empty folder."""
+    await call.lock(call.canister.clean(arg.filename))
+    if call.canister.stable.stat(arg.filename) is None:
+        return FilesystemRemoveRecord(
+            exists=False,
+            removed=False,
+            filename=arg.filename,
+            msg=f"Path does not exist: {arg.filename}\n",
+        )
+    try:
+        call.tx.remove(arg.filename)
+    except CanisterError as error:
+        raise Conflict(f"filesystem_remove_: Failed to remove: {arg.filename}: {error}") from error
+    call.canister.forget_when_committed(call, arg.filename)
+    return FilesystemRemoveRecord(
+        exists=True,
+        removed=True,
+        filename=arg.filename,
+        msg=f"Path removed successfully: {arg.filename}",
+    )
+
+
+async def recursive_dir_content_query(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
+    """Everything below a folder: depth first, in order of creation, with the folder in front of each path."""
+    return await asyncio.to_thread(_dir_content, call, arg)  # there may be hundreds of thousands of files
+
+
+async def recursive_dir_content_update(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
+    """As recursive_dir_content_query, with an update's limits."""
+    return await asyncio.to_thread(_dir_content, call, arg)
+
+
+def _dir_content(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
+    found = call.canister.stable.walk(arg.dir, arg.max_entries)
+    if found is None:
+        raise NotFound(f"recursive_dir_content_: Directory does not exist: {arg.dir}\n")
+    folder = call.canister.clean_folder(arg.dir)
+    given = arg.dir.rstrip("/") or arg.dir
+    return [
+        FileEntry(filename=given + entry.path[len(folder) :] if folder else entry.path, filetype=entry.kind)
+        for entry in found
+    ]
+
+
+# -- logs
+
+
+async def remove_log_file(call: Call, arg: InputRecord) -> RunOutputRecord:
+    """Remove the log file that `--log-file` names."""
+    args = parse_args(arg)
+    if not args.log_file:
+        raise BadRequest("ERROR: no --log-file given: name the log file to remove with --log-file NAME")
+    await call.lock(call.canister.clean(args.log_file))
+    known = call.canister.stable.stat(args.log_file)
+    if known is not None:
+        if known.kind == "directory":
+            raise Conflict(f"{args.log_file} is a folder, not a log file")
+        call.tx.remove(args.log_file)
+        call.canister.forget_when_committed(call, args.log_file)
+    return RunOutputRecord(status_code=200, output=f"Successfully removed log file: {args.log_file}")
+
+
+async def log_pause(call: Call) -> StatusCodeRecord:
+    """Turn console logging of the model's work off."""
+    call.change(log_on=False)
+    return StatusCodeRecord()
+
+
+async def log_resume(call: Call) -> StatusCodeRecord:
+    """Turn console logging of the model's work on."""
+    call.change(log_on=True)
+    return StatusCodeRecord()

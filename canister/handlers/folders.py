@@ -1,0 +1,51 @@
+"""Folders of stable memory as REST shows them, and files as it removes them.
+
+The interface's own ways are `recursive_dir_content_query` and `filesystem_remove`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from canister.api.records import FilesystemRemoveInputRecord, FilesystemRemoveRecord
+from canister.api.rest_records import Folder, FolderEntry
+from canister.errors import NotFound
+from canister.handlers import files
+
+if TYPE_CHECKING:
+    from canister.runtime.call import Call
+
+
+async def list_folder(call: Call, *, path: str = "") -> Folder:
+    """What lies directly in a folder, given by its path with a slash at the end; empty for all of stable memory."""
+    stable = call.canister.stable
+    folder = call.canister.clean_folder(path)
+    known = stable.stat(folder) if folder else None
+    if folder and (known is None or known.kind != "directory"):
+        raise NotFound(f"there is no folder {path!r}")
+    found = (stable.stat(child) for child in stable.index.children(folder))
+    entries = []
+    for info in found:
+        if info is None:  # removed meanwhile
+            continue
+        upload = stable.upload(info.path)
+        is_known = upload is not None and upload.size == info.size
+        entries.append(
+            FolderEntry(
+                name=info.path.rpartition("/")[2],
+                path=info.path,
+                type=info.kind,
+                bytes=info.size,
+                modified_ns=info.modified_ns,
+                sha256=upload.sha256 if upload is not None and is_known else None,
+            )
+        )
+    return Folder(path=folder, entries=entries)
+
+
+async def remove_file(call: Call, *, path: str) -> FilesystemRemoveRecord:
+    """Remove a file or an empty folder."""
+    done = await files.filesystem_remove(call, FilesystemRemoveInputRecord(filename=path))
+    if not done.exists:
+        raise NotFound(f"there is no file {path!r}")
+    return done

@@ -1,0 +1,127 @@
+"""The models of a canister: what lies in its stable memory, one of them in detail, and unloading. For REST alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from canister.api.records import InputRecord
+from canister.api.rest_records import ModelDetails, ModelEntry, ModelList, Unloaded
+from canister.errors import BadRequest, NotFound
+from canister.handlers.arguments import parse_args
+from canister.metering.cost_model import Context, CostModel
+from canister.model_file.parts import PartName
+from canister.model_file.shape import ModelShape, read_shape
+from canister.model_file.summary import summary
+from canister.runtime.stored_model import StoredModel, read_model
+from canister.store.cache_paths import CACHE_FOLDER
+
+if TYPE_CHECKING:
+    from canister.runtime.call import Call
+    from canister.store.stable import FileInfo
+
+SUFFIX = ".gguf"
+
+
+async def list_models(call: Call) -> ModelList:
+    """All GGUF files of stable memory, a model in parts as one; headers are read, weights are not."""
+    files = {file.path: file for file in call.canister.stable.walk("", 0) or [] if _is_model(file)}
+    seen: set[str] = set()
+    models = []
+    for path in files:
+        name = PartName.read(path)
+        together = {path} if name is None else files.keys() & set(name.siblings())
+        if path in seen:
+            continue
+        seen |= together
+        first = path if name is None else min(together)
+        n_bytes = sum(files[part].size for part in together)
+        models.append(await asyncio.to_thread(_entry, call, first, n_bytes, len(together)))
+    return ModelList(models=models)
+
+
+async def show_model(call: Call, *, path: str) -> ModelDetails:
+    """A model of stable memory in detail: shape, context, quantization, chat template."""
+    return await asyncio.to_thread(_details, call, path)
+
+
+async def unload_model(call: Call) -> Unloaded:
+    """Unload the model, once the calls that use it are over; the next start does not load it again."""
+    await call.model_alone()
+    model = call.canister.model
+    if call.state.model_args is None:
+        raise NotFound("no model is loaded")
+    call.change(model_args=None)
+    call.on_commit(model.drop)
+    return Unloaded(path=parse_args(InputRecord(args=[*call.state.model_args])).model or "")
+
+
+def _is_model(file: FileInfo) -> bool:
+    is_named_so = file.path.lower().endswith(SUFFIX)
+    return file.kind == "file" and is_named_so and not file.path.startswith(f"{CACHE_FOLDER}/")
+
+
+def _entry(call: Call, path: str, n_bytes: int, n_parts: int) -> ModelEntry:
+    """n_bytes, n_parts: of the files that there are, for a model whose header cannot be read."""
+    is_loaded = call.canister.model.is_loaded_from(path)
+    try:
+        stored = read_model(call.canister.stable, path)
+    except BadRequest as error:
+        return ModelEntry(
+            path=path,
+            bytes=n_bytes,
+            n_parts=n_parts,
+            is_loaded=is_loaded,
+            problem=str(error),
+            architecture="",
+            title="",
+            quantization="",
+            n_params=0,
+            n_ctx_train=0,
+        )
+    return _told(stored, *_shape(stored), is_loaded=is_loaded)
+
+
+def _shape(stored: StoredModel) -> tuple[ModelShape | None, str | None]:
+    """The shape, or why it has none."""
+    try:
+        return read_shape(stored.header), None
+    except BadRequest as error:
+        return None, str(error)
+
+
+def _told(stored: StoredModel, shape: ModelShape | None, problem: str | None, *, is_loaded: bool) -> ModelEntry:
+    found = summary(stored.header)
+    return ModelEntry(
+        path=stored.files[0].path,
+        bytes=stored.n_bytes,
+        n_parts=len(stored.files),
+        is_loaded=is_loaded,
+        problem=problem,
+        architecture=found.architecture,
+        title=found.title,
+        quantization=found.quantization,
+        n_params=found.n_params,
+        n_ctx_train=0 if shape is None else shape.n_ctx_train,
+    )
+
+
+def _details(call: Call, path: str) -> ModelDetails:
+    stable = call.canister.stable
+    stored = read_model(stable, path)
+    shape, problem = _shape(stored)
+    layers = () if shape is None else shape.attention_layers
+    upload = stable.upload(stored.files[0].path) if len(stored.files) == 1 else None
+    told = _told(stored, shape, problem, is_loaded=call.canister.model.is_loaded_from(path))
+    return ModelDetails(
+        **dict(told),
+        files=[file.path for file in stored.files],
+        sha256=upload.sha256 if upload is not None and upload.size == stored.n_bytes else None,
+        n_layers=0 if shape is None else len(shape.layers),
+        width=0 if shape is None else shape.width,
+        n_heads=max((layer.heads for layer in layers), default=0),
+        n_kv_heads=max((layer.kv_heads for layer in layers), default=0),
+        n_vocab=0 if shape is None else shape.vocabulary,
+        kv_bytes_per_token=0 if shape is None else CostModel(shape, Context(shape.n_ctx_train or 1)).kv_bytes_per_token,
+        chat_template=summary(stored.header).chat_template,
+    )

@@ -1,0 +1,96 @@
+"""The conversations that a caller keeps here under names: what was said, as messages, beside the prompt cache.
+
+    .canister_cache/<caller>/chats/<name>.json       messages and settings, written by the client after every turn
+    .canister_cache/<caller>/sessions/chat-<name>    the prompt cache that its run_update calls use
+
+The messages alone are enough to go on: a prompt cache that was cleaned up is computed again. Only REST offers these.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from canister.api.rest_records import Chat, ChatEntry, ChatInput, ChatList
+from canister.errors import BadRequest, NotFound, StoreDamaged
+from canister.handlers.prompt_cache import cache_path, remove_with_sidecar
+from canister.store.cache_paths import CACHE_FOLDER
+
+if TYPE_CHECKING:
+    from canister.runtime.call import Call
+
+SUFFIX = ".json"
+_NAME = re.compile(r"[^\W_][\w.-]{0,59}")
+
+
+async def list_chats(call: Call) -> ChatList:
+    """The caller's named chats, the one written last first."""
+    entries = call.canister.stable.walk(_folder(call), 0) or []
+    found = [
+        ChatEntry(
+            name=entry.path.rpartition("/")[2].removesuffix(SUFFIX),
+            modified_ns=entry.modified_ns,
+            cache_bytes=_cache_bytes(call, entry.path.rpartition("/")[2].removesuffix(SUFFIX)),
+        )
+        for entry in entries
+        if entry.kind == "file"
+    ]
+    return ChatList(chats=sorted(found, key=lambda chat: chat.modified_ns, reverse=True))
+
+
+async def get_chat(call: Call, *, name: str) -> Chat:
+    """What was said in one of the caller's named chats."""
+    path = _path(call, name)
+    known = call.canister.stable.stat(path)
+    if known is None or known.kind != "file":
+        raise _no_such(name)
+    data = call.canister.stable.read(path, 0, known.size)
+    try:
+        kept = ChatInput.model_validate_json(data)
+    except ValueError:
+        raise StoreDamaged(f"chat {name!r} cannot be read; remove it") from None
+    return Chat(name=name, modified_ns=known.modified_ns, **dict(kept))
+
+
+async def put_chat(call: Call, arg: ChatInput, *, name: str) -> Chat:
+    """Keep what was said under a name of the caller's; it takes the place of what stood there."""
+    path = _path(call, name)
+    await call.lock(path)
+    call.tx.write_file(path, arg.model_dump_json(exclude_unset=True).encode())
+    return Chat(name=name, modified_ns=call.now_ns, **dict(arg))
+
+
+async def remove_chat(call: Call, *, name: str) -> None:
+    """Forget one of the caller's named chats, and its prompt cache."""
+    path, cache = _path(call, name), cache_path(call, cache_name(name))
+    await call.lock(path, cache)
+    stable = call.canister.stable
+    if stable.stat(path) is None:
+        raise _no_such(name)
+    call.tx.remove(path)
+    if stable.stat(cache) is not None:
+        remove_with_sidecar(call, cache)
+
+
+def cache_name(name: str) -> str:
+    """What a client names `--prompt-cache` for the chat of this name."""
+    return f"chat-{name}"
+
+
+def _folder(call: Call) -> str:
+    return call.canister.clean_folder(f"{CACHE_FOLDER}/{call.caller}/chats")
+
+
+def _path(call: Call, name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise BadRequest(f"{name[:80]!r} is no name of a chat: letters, digits and _ . - inside, at most 60")
+    return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/chats/{name}{SUFFIX}")
+
+
+def _cache_bytes(call: Call, name: str) -> int:
+    known = call.canister.stable.stat(cache_path(call, cache_name(name)))
+    return 0 if known is None else known.size
+
+
+def _no_such(name: str) -> NotFound:
+    return NotFound(f"there is no chat {name!r}")

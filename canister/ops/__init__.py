@@ -1,0 +1,1 @@
+"""A data folder from outside: backed up, examined, mended."""

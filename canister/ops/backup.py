@@ -1,0 +1,327 @@
+"""A copy of a data folder in one tar file, made while its server runs; and the folder made again from it.
+
+Every canister is copied as it is at one moment. For that moment its database is held, so that nothing can be committed,
+while all its files are opened and a reader of the database begins; that takes no longer than opening them. Afterwards
+calls go on, and the copy is taken from what was opened: a file is only ever appended to, or replaced by another one,
+so its committed bytes stay what they were. The server's database is held until every canister was; what was made or
+deleted is so in all of the copy.
+
+    server.db, controller.pem, controller.key, root.key, node.pem          secrets: the file is for its owner alone
+    canisters/<id>/canister.db, canisters/<id>/stable/…
+    manifest.json                                                          the last one: sizes and SHA-256 of the others
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import resource
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StoreDamaged
+from canister.store.filesystem import FileLayer, Folder, clear_error
+from canister.store.paths import clean_path
+from canister.system import atomic_file
+from canister.system.data_dir import CANISTER_DATABASE, CANISTERS, SECRETS, SERVER_DATABASE, STABLE, STAGING
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_BLOCK_BYTES = 1024 * 1024
+_BUSY_SECONDS = 30
+_MAX_MANIFEST_BYTES = 1 << 30
+
+
+@dataclass
+class Copied:
+    """What a backup or a restore has done. damaged: files that were not whole already, by their name in the tar."""
+
+    n_canisters: int = 0
+    n_files: int = 0
+    n_bytes: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+
+# -- backup
+
+
+def back_up(data_dir: Path, target: Path) -> Copied:
+    """Write the backup, whole or not at all. Raises Conflict (target is there), NotFound (nothing to back up)."""
+    if not (data_dir / SERVER_DATABASE).is_file():
+        raise NotFound(f"{data_dir} holds no server's data; name the folder with --data-dir")
+    if target.exists():
+        raise Conflict(f"{target} is there already; remove it, or choose another name")
+    _allow_many_files()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder, ExitStack() as held:
+            scratch = Path(folder)
+            server, canisters = _hold(data_dir, held)
+            copied = Copied(n_canisters=len(canisters))
+            descriptor = os.open(scratch / "tar", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as out:
+                with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    _write(_Writer(tar, copied), data_dir, scratch, server, canisters)
+                out.flush()
+                os.fsync(out.fileno())
+            (scratch / "tar").rename(target)
+            atomic_file.sync_folder(target.parent)
+    except OSError as error:
+        raise clear_error(error, str(target)) from error
+    return copied
+
+
+@dataclass
+class _Held:
+    """A canister at one moment. files: (path, descriptor, committed size); None for one that is gone."""
+
+    id: str
+    reader: sqlite3.Connection
+    files: list[tuple[str, int | None, int]]
+
+
+def _hold(data_dir: Path, held: ExitStack) -> tuple[sqlite3.Connection, list[_Held]]:
+    """Fix the moment; `held` lets go of all that was opened."""
+    with _stopped(data_dir / SERVER_DATABASE):
+        server = held.enter_context(_reading(data_dir / SERVER_DATABASE))
+        ids = [row[0] for row in server.execute("SELECT id FROM canisters WHERE deleted_ns IS NULL ORDER BY id")]
+        folders = [data_dir / CANISTERS / id for id in ids]  # one that was just made may have none yet
+        return server, [_hold_canister(folder, held) for folder in folders if (folder / CANISTER_DATABASE).is_file()]
+
+
+def _hold_canister(folder: Path, held: ExitStack) -> _Held:
+    stable = Folder(folder / STABLE, FileLayer())
+    held.callback(stable.close)
+    staging = Folder(folder / STAGING, FileLayer())
+    held.callback(staging.close)
+    with _stopped(folder / CANISTER_DATABASE):
+        reader = held.enter_context(_reading(folder / CANISTER_DATABASE))
+        rows = reader.execute("SELECT path, size FROM files WHERE kind = 'file' ORDER BY path").fetchall()
+        puts = dict(reader.execute("SELECT path, source FROM redo WHERE kind = 'put' ORDER BY id").fetchall())
+        files: list[tuple[str, int | None, int]] = []
+        for path, size in rows:
+            descriptor = _open(stable, staging, path, puts.get(path))
+            if descriptor is not None:
+                held.callback(os.close, descriptor)
+            files.append((path, descriptor, size))
+    return _Held(folder.name, reader, files)
+
+
+def _open(stable: Folder, staging: Folder, path: str, source: str | None) -> int | None:
+    """The committed file. A new one is where it was staged until it is moved, so it is looked for there first."""
+    if source is not None:
+        with suppress(FileNotFoundError):
+            return staging.open_file(source, os.O_RDONLY)
+    try:
+        return stable.open_file(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        return None
+
+
+@dataclass
+class _Writer:
+    """Adds files to the tar and notes what they were."""
+
+    tar: tarfile.TarFile
+    copied: Copied
+    manifest: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, name: str, source: BinaryIO, size: int) -> None:
+        reader = _Hashing(source)
+        header = tarfile.TarInfo(name)
+        header.size, header.mode, header.mtime = size, 0o600, int(time.time())
+        self.tar.addfile(header, reader)  # type: ignore[arg-type]  # only read is called
+        self.manifest.append({"name": name, "size": size, "sha256": reader.digest()})
+        self.copied.n_files += 1
+        self.copied.n_bytes += size
+
+    def add_database(self, name: str, reader: sqlite3.Connection, scratch: Path) -> None:
+        """The database as its reader sees it, in one piece."""
+        copy = scratch / "database"
+        with closing(sqlite3.connect(copy)) as target:
+            try:
+                reader.backup(target)
+            except sqlite3.Error as error:
+                if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                raise
+            faults = [row[0] for row in target.execute("PRAGMA quick_check(1)")]
+        if faults != ["ok"]:
+            raise StoreDamaged(f"{name} is not sound: {faults[0]}; `canister doctor` tells more")
+        with copy.open("rb") as file:
+            self.add(name, file, copy.stat().st_size)
+        copy.unlink()
+
+    def add_manifest(self) -> None:
+        content = {"format": FORMAT, "made_ns": time.time_ns(), "damaged": self.copied.damaged, "files": self.manifest}
+        data = json.dumps(content, indent=1).encode()
+        header = tarfile.TarInfo(MANIFEST)
+        header.size, header.mode, header.mtime = len(data), 0o600, int(time.time())
+        self.tar.addfile(header, io.BytesIO(data))
+
+
+def _write(writer: _Writer, data_dir: Path, scratch: Path, server: sqlite3.Connection, canisters: list[_Held]) -> None:
+    writer.add_database(SERVER_DATABASE, server, scratch)
+    for name in SECRETS:
+        if (data_dir / name).is_file():
+            data = (data_dir / name).read_bytes()
+            writer.add(name, io.BytesIO(data), len(data))
+    for canister in canisters:
+        writer.add_database(f"{CANISTERS}/{canister.id}/{CANISTER_DATABASE}", canister.reader, scratch)
+        for path, descriptor, size in canister.files:
+            name = f"{CANISTERS}/{canister.id}/{STABLE}/{path}"
+            n_found = 0 if descriptor is None else os.fstat(descriptor).st_size
+            if descriptor is None or n_found < size:
+                writer.copied.damaged.append(name)
+            if descriptor is not None:
+                with os.fdopen(os.dup(descriptor), "rb") as file:
+                    writer.add(name, file, min(size, n_found))
+    writer.add_manifest()
+
+
+class _Hashing:
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self._hash = hashlib.sha256()
+
+    def read(self, n_bytes: int) -> bytes:
+        data = self._source.read(n_bytes)
+        self._hash.update(data)
+        return data
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+@contextmanager
+def _stopped(database: Path) -> Iterator[None]:
+    """Nothing is committed meanwhile; who wants to waits."""
+    with _clear_errors(database), closing(_connect(database)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield
+        writer.execute("ROLLBACK")
+
+
+@contextmanager
+def _reading(database: Path) -> Iterator[sqlite3.Connection]:
+    """A reader that from now on sees this moment."""
+    with _clear_errors(database), closing(_connect(database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield reader
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{database.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY_SECONDS
+    )
+
+
+@contextmanager
+def _clear_errors(database: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+            raise Busy(f"{database} was in use for {_BUSY_SECONDS} s without a pause; try again") from error
+        raise StoreDamaged(f"{database} cannot be read ({error}); `canister doctor` tells more") from error
+
+
+def _allow_many_files() -> None:
+    """A backup holds every file open at one moment."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+# -- restore
+
+
+def restore(source: Path, data_dir: Path) -> Copied:
+    """Make the data folder from a backup: checked first, then put in its place as a whole.
+
+    Raises Conflict (the folder holds something), NotFound, StoreDamaged (not a whole backup).
+    """
+    if not source.is_file():
+        raise NotFound(f"there is no backup {source}")
+    if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
+        raise Conflict(f"{data_dir} is not empty; a backup is restored into a new folder: name one with --data-dir")
+    try:
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{data_dir.name}.restoring.", dir=data_dir.parent))
+        try:
+            copied = _extract(source, folder)
+            folder.rename(data_dir)  # over an empty folder, too
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        atomic_file.sync_folder(data_dir.parent)
+    except OSError as error:
+        raise clear_error(error, str(data_dir)) from error
+    return copied
+
+
+def _extract(source: Path, folder: Path) -> Copied:
+    """Write every file and check it against the manifest, which comes last."""
+    found: dict[str, tuple[int, str]] = {}
+    manifest: bytes | None = None
+    try:
+        with tarfile.open(source, "r:") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None or manifest is not None or member.name in found:
+                    raise _not_whole(source, f"{member.name!r} has no business there")
+                if member.name == MANIFEST and member.size <= _MAX_MANIFEST_BYTES:
+                    manifest = content.read()
+                else:
+                    found[member.name] = _write_file(folder, member.name, content)  # type: ignore[arg-type]
+        if manifest is None:
+            raise _not_whole(source, f"{MANIFEST} is missing")
+        listed = json.loads(manifest)
+        if listed["format"] != FORMAT:
+            raise Conflict(f"{source} has format {listed['format']!r}, known is {FORMAT}; upgrade llama-canister")
+        expected = {file["name"]: (file["size"], file["sha256"]) for file in listed["files"]}
+        damaged = [str(name) for name in listed["damaged"]]
+    except (tarfile.TarError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise _not_whole(source, str(error)) from error
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise _not_whole(source, f"{name} is not what was backed up")
+    databases = [name for name in found if name.rpartition("/")[2] in (SERVER_DATABASE, CANISTER_DATABASE)]
+    n_bytes = sum(size for size, _ in found.values())
+    return Copied(len([name for name in databases if "/" in name]), len(found), n_bytes, damaged)
+
+
+def _write_file(folder: Path, name: str, content: BinaryIO) -> tuple[int, str]:
+    """Write one file; the name can only lead below the folder. Returns size and SHA-256."""
+    try:
+        path = folder / clean_path(name)
+    except CanisterError as error:
+        raise BadRequest(f"the backup names a file that cannot be: {error}") from None
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    size, digest = 0, hashlib.sha256()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
+        while block := content.read(_BLOCK_BYTES):
+            out.write(block)
+            digest.update(block)
+            size += len(block)
+        out.flush()
+        os.fsync(out.fileno())
+    atomic_file.sync_folder(path.parent)
+    return size, digest.hexdigest()
+
+
+def _not_whole(source: Path, what: str) -> StoreDamaged:
+    return StoreDamaged(f"{source} is not a whole backup of llama-canister: {what}; use another one")

@@ -1,0 +1,1 @@
+"""What lives while a server runs: canisters, calls, turns, locks, the loaded model."""

@@ -1,0 +1,190 @@
+"""Call: one message while it is being executed, and all that a handler is given of the world.
+
+A handler reads the canister's committed state, adds its changes to the call (`change`, `tx`), and asks for locks, the
+engine and a meter; it never commits. `dispatch` commits everything at once, or nothing, and releases what it holds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from canister.errors import InstructionLimit, NotFound, OutOfCycles
+from canister.metering import fees
+from canister.metering.cost_model import other_cost
+from canister.metering.fees import Charge
+
+if TYPE_CHECKING:
+    from canister.engine.engine import Engine
+    from canister.metering.fees import Outcome
+    from canister.metering.meter import CallMeter
+    from canister.runtime.canister import Canister
+    from canister.state.settings import State
+    from canister.store.transaction import Transaction
+
+
+class Call:
+    """caller: principal in text form. is_update: False for queries, whose changes are discarded.
+
+    meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
+    """
+
+    def __init__(self, canister: Canister, method: str, caller: str, *, is_update: bool) -> None:
+        self.canister = canister
+        self.method = method
+        self.caller = caller
+        self.is_update = is_update
+        self.now_ns = time.time_ns()
+        self.meter: CallMeter | None = None
+        self.request_bytes = 0
+        self.is_admitted = False
+        self._flat_cost: int | None = None
+        self._is_flat_limited = True
+        self._transaction: Transaction | None = None
+        self._changes: dict[str, object] = {}
+        self._held: list[Callable[[], None]] = []  # what gives back locks and model
+        self._on_commit: list[Callable[[], None]] = []
+        self._on_rollback: list[Callable[[], None]] = []
+
+    @property
+    def state(self) -> State:
+        """The committed small state, without this call's own changes."""
+        return self.canister.state
+
+    @property
+    def tx(self) -> Transaction:
+        """What this call changes in SQL and files; made when first asked for."""
+        if self._transaction is None:
+            self._transaction = self.canister.stable.begin()
+        return self._transaction
+
+    def change(self, **fields: object) -> None:
+        """Set fields of the canister's State when the call commits."""
+        self._changes.update(fields)
+
+    def on_commit(self, action: Callable[[], None]) -> None:
+        """Do something in memory, on the event loop, after the call was committed. It must not fail."""
+        self._on_commit.append(action)
+
+    def on_rollback(self, action: Callable[[], None]) -> None:
+        """Do something in memory, on the event loop, if the call leaves no trace. It must not fail."""
+        self._on_rollback.append(action)
+
+    async def lock(self, *names: str) -> None:
+        """Hold these locks until the call is over. To be asked for at once: a second request could dead-lock."""
+        for name in sorted(set(names)):
+            self._held.append(await self.canister.locks.acquire(name))
+
+    async def engine(self) -> Engine:
+        """The loaded model, kept in place until the call is over. NotFound while none is loaded."""
+        await self.canister.model.loaded()
+        self._held.append(await self.canister.model.gate.enter())
+        if self.canister.model.engine is None:
+            raise NotFound(
+                'No model is loaded. Call load_model first, for instance with args ["--model", "models/model.gguf"].'
+            )
+        return self.canister.model.engine
+
+    async def model_alone(self) -> None:
+        """Wait until no call uses the model, and hold new ones back until this call is over."""
+        await self.canister.model.loaded()
+        self._held.append(await self.canister.model.gate.enter(alone=True))
+
+    # -- instructions and cycles
+
+    @property
+    def limit(self) -> int | None:
+        """Instructions that this call may take; None when that is not enforced."""
+        settings = self.canister.settings
+        return settings.instruction_limit if self.is_update else settings.query_instruction_limit
+
+    def cost(self, instructions: int, *, is_limited: bool = True) -> None:
+        """What a call that decodes no tokens takes; without this it is what its request's bytes take.
+
+        is_limited: False if that is counted, and not held against the limit.
+        """
+        self._flat_cost, self._is_flat_limited = instructions, is_limited
+
+    def charge(self) -> Charge:
+        """What the call has cost so far."""
+        parts = self._parts()
+        instructions = sum(parts.values())
+        nodes = self.canister.settings.subnet_nodes
+        cycles = fees.update_cycles(instructions, self.request_bytes, nodes=nodes) if self.is_update else 0
+        limit = self.limit if self._is_flat_limited or self.meter is not None else None
+        return Charge(instructions, cycles, limit, parts)
+
+    def is_over_limit(self) -> bool:
+        free = 0 if self._is_flat_limited else self._flat_cost or 0
+        return self.limit is not None and sum(self._parts().values()) - free > self.limit
+
+    def _parts(self) -> dict[str, int]:
+        """Instructions so far, by part of the formula."""
+        parts: dict[str, int] = {} if self.meter is None else self.meter.cost.parts()
+        if self._flat_cost is not None:
+            parts["load" if parts else "base"] = self._flat_cost
+        return parts or {"base": other_cost(self.request_bytes)}
+
+    def check_limit(self) -> None:
+        """Raises InstructionLimit for a call that took more than it may, or that its meter stopped to trap it."""
+        stopped = self.meter is not None and self.meter.policy == "trap" and self.meter.exceeded
+        if self.limit is not None and (stopped or self.is_over_limit()):
+            raise InstructionLimit(self.canister.id, self.limit)
+
+    def check_balance(self, instructions: int | None = None) -> None:
+        """Raises OutOfCycles when the balance does not cover so many instructions of an update; None: the most."""
+        settings = self.canister.settings
+        if not self.is_update or settings.balance_policy != "enforce":
+            return
+        wanted = (self.limit or 0) if instructions is None else instructions
+        most = fees.update_cycles(wanted, self.request_bytes, nodes=settings.subnet_nodes)
+        if self.canister.ledger.cycles < most:
+            raise OutOfCycles(self.canister.id, most - self.canister.ledger.cycles)
+
+    # -- for dispatch only
+
+    async def commit(self, charge: Charge) -> None:
+        """Make all changes durable, then visible. Raises what the store raises; then nothing has changed."""
+        self.canister.record(self.tx, self._changes)
+        await self._commit_charged(self.tx, charge, "ok")
+        self.canister.apply(self._changes)
+        for action in self._on_commit:
+            action()
+
+    async def commit_charge(self, charge: Charge, outcome: Outcome, note: Callable[[Transaction], None]) -> None:
+        """After a roll-back: the call is paid and logged all the same. note: adds to the transaction."""
+        transaction = self.canister.stable.begin()
+        try:
+            note(transaction)
+            await self._commit_charged(transaction, charge, outcome)
+        except BaseException:
+            await self.canister.rollback(transaction)
+            raise
+
+    async def _commit_charged(self, transaction: Transaction, charge: Charge, outcome: Outcome) -> None:
+        ledger = self.canister.ledger
+        ledger.charge(transaction, self.caller, self.method, self.now_ns, outcome, charge)
+        await self.canister.commit(transaction)
+        ledger.committed(-charge.cycles)
+
+    @property
+    def has_transaction(self) -> bool:
+        """Is there anything that a roll-back must wait for?"""
+        return self._transaction is not None
+
+    async def rollback(self) -> None:
+        """Undo whatever was prepared."""
+        if self._transaction is not None:
+            await self.canister.rollback(self._transaction)
+        self.forget_changes()
+
+    def forget_changes(self) -> None:
+        """The roll-back of a call that has no transaction."""
+        for action in self._on_rollback:
+            action()
+
+    def release(self) -> None:
+        """Give back locks and model, in whatever way the call ended."""
+        while self._held:
+            self._held.pop()()

@@ -1,0 +1,319 @@
+"""One canister: its identity, committed state, stable memory and model; how it starts and how it stops.
+
+It offers what handlers need through their Call and holds everything that lives longer than one call. It decides
+nothing about methods or callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from canister.config import Settings
+from canister.engine.load.trial import Trials
+from canister.engine.thread import DecodeThread
+from canister.errors import CanisterError, CanisterStopped, CanisterStopping, CanisterUnavailable
+from canister.metering.fees import INITIAL_CYCLES
+from canister.runtime import admission
+from canister.runtime.admission import Admission
+from canister.runtime.ingress import Ingress
+from canister.runtime.loaded_model import ServedModel
+from canister.runtime.locks import NamedLocks
+from canister.runtime.stream_pacing import Pacing, unpaced
+from canister.runtime.token_text import ChatTexts
+from canister.state import quota
+from canister.state import settings as states
+from canister.state.controllers import Controllers
+from canister.state.cycles import Ledger
+from canister.state.prompt_caches import Caches
+from canister.state.roles import Roles
+from canister.state.saved_chats import Chats
+from canister.state.settings import State
+from canister.store import tables
+from canister.store.database import Database
+from canister.store.paths import clean_folder, clean_path
+from canister.store.stable import StableMemory
+from canister.store.statements import Prepared
+from canister.store.transaction import Transaction
+from canister.store.uploads import UploadHasher
+from canister.telemetry import logs
+from canister.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from canister.runtime.call import Call
+
+log = get_logger(__name__)
+
+Params = ParamSpec("Params")
+T = TypeVar("T")
+
+STORING_BLOCKS = 2  # of uploads as streams, at once
+FILE_THREADS = 2  # that read for downloads, and for hashes of uploads that go on
+
+_SETTING = insert(tables.settings)
+_SET = Prepared(
+    _SETTING.on_conflict_do_update(index_elements=["key"], set_={"value": _SETTING.excluded.value}), "key", "value"
+)
+
+
+class Canister:
+    """folder: holds `canister.db`, `stable/`, `staging/`, and the notes of the engine: `engine.json` and others.
+
+    controllers: principals in text form. cycles, state: what it begins with. decode_thread: shared with others; None:
+    its engines have their own. pacing: of its streams, shared with others; None: they go as fast as they can.
+    trials: of model files, shared with others; None: it has its own.
+    """
+
+    def __init__(
+        self,
+        canister_id: str,
+        name: str,
+        folder: Path,
+        controllers: Iterable[str],
+        settings: Settings,
+        *,
+        cycles: int = INITIAL_CYCLES,
+        state: Mapping[str, object] | None = None,
+        decode_thread: DecodeThread | None = None,
+        pacing: Pacing | None = None,
+        trials: Trials | None = None,
+    ) -> None:
+        self.id = canister_id
+        self.name = name
+        self.folder = folder
+        self.settings = settings.of(name)
+        self.database = Database(folder / "canister.db", "canister")
+        self.controllers = Controllers(self.database, controllers)
+        self.stable = StableMemory(folder / "stable", folder / "staging", self.database)
+        self.state = states.changed(State(), state or {})
+        self.roles = Roles(self.database)
+        self.ledger = Ledger(self.database, cycles)
+        self.ingress = Ingress(self.database)
+        self.chats = Chats(self.database)
+        self.uploads = UploadHasher(self.stable)
+        self.caches = Caches(self.stable)
+        self.admission = Admission(canister_id, admission.of_calls(self.settings))
+        self.streams = Admission(canister_id, admission.of_streams(self.settings))
+        self.pacing = unpaced() if pacing is None else pacing
+        self.texts = ChatTexts()
+        # Streams keep to a few threads, so that the commits of chats find free ones.
+        self.storing = asyncio.Semaphore(STORING_BLOCKS)
+        self._file_threads = ThreadPoolExecutor(FILE_THREADS, f"files {name}")
+        self.locks = NamedLocks()
+        self.model = ServedModel(name, folder, self.stable, self.settings, self._forget_texts, decode_thread, trials)
+        self.fault: CanisterError | None = None  # why it could not be opened
+        self._made_at = time.monotonic()
+        self._calls: dict[Call, asyncio.Task[object] | None] = {}
+        self._call_over = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
+        self._halting = False  # `stop_canister` waits for the calls that run
+
+    # -- life
+
+    async def start(self, crash: str | None = None) -> None:
+        """Open the store, finish or undo what a crash left half done, and begin to load the model again.
+
+        crash: how the server before this one crashed, if it did. A canister that cannot be opened raises why, and
+        answers every call with it from then on, until it is stopped.
+        """
+        try:
+            await asyncio.to_thread(self._open, crash)
+        except CanisterError as error:
+            self.fault, self.model.load_error = error, str(error)
+            await asyncio.to_thread(self._close)
+            raise
+        if self.state.model_args is not None:
+            self.model.begin_loading(self.state.model_args)
+
+    def _open(self, crash: str | None) -> None:
+        self.database.open()
+        self.model.crashes.open(crash)
+        recovery = self.stable.recover()
+        for damage in recovery.damaged:
+            log.error("a file is damaged", canister=self.name, path=damage.path, n_bytes=damage.n_found)
+        with self.database.read() as connection:
+            rows = connection.execute(select(tables.settings.c.key, tables.settings.c.value)).all()
+        self.state = states.from_rows(((row.key, row.value) for row in rows), self.state)
+        self.controllers.load()
+        self.roles.load()
+        self.ledger.load()
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Refuse new calls, give running ones some time, cancel what is left, and close."""
+        self._stopping = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), drain_seconds)
+        for task in [task for task in self._calls.values() if task is not None]:
+            task.cancel()
+        await self._idle.wait()
+        await self.ingress.finished()
+        await self.model.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._file_threads.shutdown()
+        self.stable.close()
+        self.database.close()
+
+    @contextlib.contextmanager
+    def running(self, call: Call) -> Iterator[None]:
+        """Counts a call among the running ones, for draining."""
+        self.check_available()
+        if self._stopping:
+            raise CanisterStopping(f"Error from Canister {self.id}: Canister {self.id} is stopping; try again later")
+        self._calls[call] = asyncio.current_task()
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            del self._calls[call]
+            self._call_over.set()
+            if not self._calls:
+                self._idle.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """True while no call runs, nor waits for its turn."""
+        return self.n_calls == 0
+
+    @property
+    def n_calls(self) -> int:
+        """That run or wait for their turn."""
+        return max(len(self._calls), self.admission.n_running + self.admission.n_waiting)
+
+    def check_available(self) -> None:
+        """Raises CanisterUnavailable: its files could not be opened."""
+        if self.fault is not None:
+            raise CanisterUnavailable(f"Canister {self.id} is not available: {self.fault}") from self.fault
+
+    def check_started(self) -> None:
+        """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""
+        if self.state.is_stopped:
+            raise CanisterStopped(f"Canister {self.id} is stopped")
+        if self._halting or self._stopping:
+            raise CanisterStopping(f"Canister {self.id} is stopping")
+
+    async def others_done(self, call: Call) -> None:
+        """Let no other calls begin until this one is over, and wait for those that run."""
+
+        def over() -> None:
+            self._halting = False
+
+        self._halting = True
+        call.on_commit(over)
+        call.on_rollback(over)
+        others = [other for other in self._calls if other is not call]
+        while any(other in self._calls for other in others):
+            self._call_over.clear()
+            await self._call_over.wait()
+
+    # -- what is known
+
+    @property
+    def status(self) -> str:
+        """running, stopping or stopped."""
+        if self.state.is_stopped:
+            return "stopped"
+        return "stopping" if self._stopping or self._halting else "running"
+
+    @property
+    def uptime_seconds(self) -> int:
+        """Since this process began to serve it."""
+        return int(time.monotonic() - self._made_at)
+
+    @property
+    def access_level(self) -> int:
+        return self.state.access_level
+
+    def summary(self) -> dict[str, object]:
+        """What anybody may know."""
+        engine = self.model.engine
+        return {
+            "id": self.id,
+            "name": self.name,
+            "status": self.status,
+            "ready": engine is not None,
+            "model": engine.info.description if engine is not None else None,
+        }
+
+    def running_calls(self) -> list[Call]:
+        """The calls that are being worked on, the oldest first."""
+        return list(self._calls)
+
+    def observed(self) -> dict[str, float]:
+        """What the metrics say of it: telemetry.OBSERVED."""
+        values: dict[str, float] = {
+            "canister_ready": self.model.is_ready and self.model.load_error is None,
+            "canister_calls_running": self.admission.n_running,
+            "canister_calls_waiting": self.admission.n_waiting,
+            "canister_streams_running": self.streams.n_running,
+            "canister_cycle_balance": self.ledger.cycles,
+            "canister_stable_bytes": self.stable.total_bytes(),
+        }
+        return values | self.model.observed()
+
+    # -- committing
+
+    def record(self, transaction: Transaction, changes: Mapping[str, object]) -> None:
+        """Make changes of the State durable when this transaction commits."""
+        for row in states.to_rows(changes):
+            transaction.execute(_SET, row)
+
+    def apply(self, changes: Mapping[str, object]) -> None:
+        """Make committed changes of the State visible."""
+        self.state = states.changed(self.state, changes)
+
+    async def commit(self, transaction: Transaction) -> None:
+        """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
+        with logs.committing(self.name):
+            future = None
+            if transaction.is_small:
+                quota.check(self.stable, transaction.growth(), self.settings)
+                future = transaction.commit_small()
+            if future is None:
+                await asyncio.to_thread(transaction.prepare)
+                quota.check(self.stable, transaction.growth(), self.settings)
+                future = transaction.commit()
+            await asyncio.wrap_future(future)
+
+    async def rollback(self, transaction: Transaction) -> None:
+        """Take away what was prepared; nothing happens after a commit."""
+        await asyncio.to_thread(transaction.rollback)
+
+    # -- files
+
+    def _forget_texts(self) -> None:
+        """Another model is loaded: drop what is remembered of prompt caches and texts in tokens of the one before."""
+        self.caches.clear()
+        self.texts.clear()
+
+    clean = staticmethod(clean_path)
+    clean_folder = staticmethod(clean_folder)
+
+    def forget_when_committed(self, call: Call, path: str) -> None:
+        """The file at `path` changes otherwise than by a run: drop what is remembered of it."""
+        clean = self.clean(path)
+
+        def forget() -> None:
+            self.caches.drop(clean)
+            if self.model.engine is not None:
+                self.model.engine.forget(clean)
+
+        call.on_commit(forget)
+
+    def in_file_thread(
+        self, work: Callable[Params, T], *args: Params.args, **named: Params.kwargs
+    ) -> asyncio.Future[T]:
+        """Do something with a large file, where it is in nobody's way."""
+        return asyncio.get_running_loop().run_in_executor(self._file_threads, partial(work, *args, **named))

@@ -1,0 +1,407 @@
+"""Host: the canisters that one server holds, by name and by id, and who its callers are.
+
+It owns the data folder (`data_dir.py`), which no second server may use at the same time, and makes at the first start
+what is in it: an Ed25519 identity with an API key for it, a root key (64 hex digits), whose public half clients
+remember, and the identity that signs answers to IC queries.
+
+A canister is named in the settings or was made by a message. What made it is one row, written in one transaction, and
+so is its end: the row is marked, and its folder is removed then or, after a crash, at the next start.
+
+Which methods run, and whether they may, is decided in dispatch, above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import math
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from canister.config import Settings
+from canister.engine.load.trial import Trials
+from canister.engine.thread import DecodeThread
+from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
+from canister.ic import principal as principals
+from canister.ic.certificate import CertificateError, RootKey
+from canister.ic.identity import Identity, IdentityError
+from canister.runtime.canister import Canister
+from canister.runtime.stream_pacing import IDLE_SECONDS, Pacing, seconds_per_byte
+from canister.state.api_keys import KeyRing
+from canister.store.database import Database
+from canister.store.tables import canisters as canister_table
+from canister.system import atomic_file
+from canister.system.data_dir import (
+    CANISTERS,
+    CONTROLLER_IDENTITY,
+    CONTROLLER_KEY,
+    NODE_IDENTITY,
+    ROOT_KEY,
+    SERVER_DATABASE,
+    TRIED,
+    FolderLock,
+    take,
+)
+from canister.system.machine import usable_cores
+from canister.telemetry.logs import get_logger
+
+CONTROLLER_KEY_NAME = "controller"
+MAX_CANISTERS = 100
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a canister begins with that a message makes. state: fields of the State."""
+
+    controllers: Sequence[str]
+    cycles: int
+    state: Mapping[str, object]
+
+
+class TooManyCanisters(Trap):
+    reject_code = 1
+    error_code = "IC0102"
+    http_status = 429
+
+
+class CanisterNotStopped(Trap):
+    error_code = "IC0510"
+    http_status = 409
+
+
+class Host:
+    """Made, then started, then stopped once. Between start and stop `canisters` are served and `keys` count."""
+
+    def __init__(self, settings: Settings, lock: FolderLock | None = None, crash: str | None = None) -> None:
+        """lock: of the data folder, if it is taken already. crash: how the server before this one crashed, if so."""
+        self.settings = settings
+        self.data_dir = settings.data_dir.expanduser().absolute()
+        self.identity_path = self.data_dir / CONTROLLER_IDENTITY
+        self.key_path = self.data_dir / CONTROLLER_KEY
+        self.root_key_path = self.data_dir / ROOT_KEY
+        self.canisters: Sequence[Canister] = ()
+        self.is_draining = False  # the server is to end: no new calls, the running ones are finished
+        self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
+        self._changing = asyncio.Lock()  # held while a canister is made or deleted
+        self._lock = lock
+        self.crash = crash
+        self._database = Database(self.data_dir / SERVER_DATABASE, "server")
+        self.keys = KeyRing(self._database)
+        self._decode_thread = DecodeThread()  # all engines of the process decode on it
+        self._trials = Trials(self.data_dir / TRIED)
+        self._n_cores = usable_cores()
+        self.pacing = Pacing(settings.stream_share, self.spare_cores, seconds_per_byte())
+        self.identity: Identity
+        self.node: Identity
+        self.root_key: RootKey
+
+    @property
+    def default(self) -> Canister:
+        """The canister that a request means which names none: the first in the settings."""
+        return self.canisters[0]
+
+    @property
+    def is_idle(self) -> bool:
+        """True while no call runs."""
+        return all(canister.is_idle for canister in self.canisters)
+
+    @property
+    def n_calls(self) -> int:
+        """That run or wait for their turn, streams of files too."""
+        return sum(canister.n_calls + canister.streams.n_running for canister in self.canisters)
+
+    def spare_cores(self) -> float:
+        """That engines leave to others; infinite while they do nothing, and are not about to go on."""
+        n_busy = self._decode_thread.n_busy_threads(IDLE_SECONDS)
+        return max(0, self._n_cores - n_busy) if n_busy else math.inf
+
+    def find(self, name_or_id: str) -> Canister:
+        """CanisterNotFound names the nearest, or all when there are few."""
+        for canister in self.canisters:
+            if name_or_id in (canister.name, canister.id):
+                return canister
+        names = [canister.name for canister in self.canisters]
+        near = difflib.get_close_matches(
+            name_or_id, names + [canister.id for canister in self.canisters], n=1, cutoff=0.5
+        )
+        hint = f"Did you mean '{near[0]}'?" if near else f"This server has: {', '.join(names[:20])}."
+        raise CanisterNotFound(f"Canister {name_or_id[:80]!r} not found. {hint}")
+
+    def with_id(self, canister_id: bytes) -> Canister:
+        """The canister of an IC message. CanisterNotFound in the IC's words."""
+        text = principals.to_text(canister_id)
+        for canister in self.canisters:
+            if canister.id == text:
+                return canister
+        raise CanisterNotFound(f"Canister {text} not found")
+
+    def principal_of(self, key: str) -> str | None:
+        """Whom an API key stands for; None for a key that does not count."""
+        found = self.keys.find(key)
+        return None if found is None else found.principal
+
+    def not_ready(self) -> dict[str, str]:
+        """Why a canister is not ready, for each by name that should have a model and has it not (yet)."""
+        own = {
+            canister.name: canister.model.load_error or "its model is being loaded"
+            for canister in self.canisters
+            if canister.model.load_error is not None or not canister.model.is_ready
+        }
+        return own | self.pending
+
+    async def start(self) -> None:
+        """Take the data folder and start every canister; their models load in the background.
+
+        A canister that cannot be opened does not keep the others from being served, and answers why. Raises a
+        CanisterError whose message tells the operator what to do, also if there is no other; then nothing is left
+        running.
+        """
+        for text in self.settings.controller:
+            _check_controller(text)
+        await asyncio.to_thread(self._open)
+        started: list[Canister] = []
+        try:
+            for canister in await asyncio.to_thread(self._make_canisters):
+                started.append(canister)
+                try:
+                    await canister.start(self.crash)
+                except CanisterError as error:
+                    log.error("a canister cannot be served", canister=canister.name, reason=str(error))
+            faults = [canister.fault for canister in started]
+            if faults[0] is not None and None not in faults:
+                raise faults[0]
+        except BaseException:
+            await asyncio.gather(*(canister.stop(0) for canister in started), return_exceptions=True)
+            self._close()
+            raise
+        self.canisters = tuple(started)
+
+    async def stop(self, drain_seconds: float | None = None) -> None:
+        """Stop all canisters, next to each other, and let the data folder go, whatever happens to one of them."""
+        seconds = self.settings.drain_seconds if drain_seconds is None else drain_seconds
+        while self.canisters:  # a call that runs out may still have made one
+            stopped, self.canisters = self.canisters, ()
+            outcomes = await asyncio.gather(*(canister.stop(seconds) for canister in stopped), return_exceptions=True)
+            for canister, outcome in zip(stopped, outcomes, strict=True):
+                if isinstance(outcome, BaseException):
+                    log.error("canister did not stop well", canister=canister.name, exc_info=outcome)
+        await asyncio.to_thread(self._close)
+
+    # -- making and deleting
+
+    async def create(self, request_id: bytes, birth: Birth) -> Canister | None:
+        """The canister that a message makes, also when it comes again; None: deleted since. TooManyCanisters."""
+        async with self._changing:
+            row = self._row_of(request_id)
+            if row is None:
+                if len(self.canisters) >= MAX_CANISTERS:
+                    raise TooManyCanisters(f"this server holds {MAX_CANISTERS} canisters, its limit; delete one first")
+                work = self._database.submit(lambda connection: _add_row(connection, request_id, birth))
+                await asyncio.wrap_future(work)
+                row = self._row_of(request_id)
+            assert row is not None
+            canister_id, is_deleted = row
+            if is_deleted:
+                return None
+            for canister in self.canisters:
+                if canister.id == canister_id:
+                    return canister
+            canister = self._make_canister(canister_id, canister_id, birth)
+            try:
+                await canister.start()
+            except BaseException:
+                await canister.stop(0)
+                raise
+            self.canisters = (*self.canisters, canister)
+        log.info("canister created", canister=canister.name)
+        return canister
+
+    async def delete(self, canister_id: str, caller: str) -> None:
+        """Delete a canister that a message made, and all that it holds.
+
+        CanisterNotFound, NotController, CanisterNotStopped; BadArgument for one that the settings name.
+        """
+        async with self._changing:
+            canister = next((one for one in self.canisters if one.id == canister_id), None)
+            if canister is None:
+                raise CanisterNotFound(f"Canister {canister_id} not found")
+            if caller not in canister.controllers:
+                raise NotController(f"Only controllers of canister {canister_id} can call ic00 method delete_canister")
+            if canister.status != "stopped":
+                raise CanisterNotStopped(f"Canister {canister_id} must be stopped before it is deleted.")
+            if canister.name in self.settings.canister:
+                raise BadArgument(
+                    f"canister {canister_id} is named in the server's settings ({canister.name}) and cannot be deleted"
+                )
+            before, self.canisters = self.canisters, tuple(one for one in self.canisters if one is not canister)
+            mark = update(canister_table).where(canister_table.c.id == canister_id).values(deleted_ns=time.time_ns())
+            try:
+                await asyncio.wrap_future(self._database.submit(lambda connection: connection.execute(mark).rowcount))
+            except BaseException:
+                self.canisters = before
+                raise
+            await canister.stop(0)
+            await asyncio.to_thread(_remove_folder, canister.folder)
+        log.info("canister deleted", canister=canister.name)
+
+    def _row_of(self, request_id: bytes) -> tuple[str, bool] | None:
+        table = canister_table.c
+        with self._database.read() as connection:
+            row = connection.execute(select(table.id, table.deleted_ns).where(table.request_id == request_id)).first()
+        return None if row is None else (row.id, row.deleted_ns is not None)
+
+    # -- the data folder
+
+    def _open(self) -> None:
+        if self._lock is None:
+            self._lock = take(self.data_dir)
+        try:
+            self._database.open()
+            self.identity = self._own_identity(self.identity_path)
+            self.node = self._own_identity(self.data_dir / NODE_IDENTITY)
+            self.root_key = self._own_root_key()
+            self._own_key()
+        except BaseException:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        self._decode_thread.close()
+        self._database.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def _own_identity(self, path: Path) -> Identity:
+        if not path.exists():
+            identity = Identity.generate()
+            atomic_file.write(path, identity.to_pem())
+            return identity
+        try:
+            return Identity.from_pem(path.read_bytes())
+        except IdentityError as error:
+            raise BadRequest(
+                f"{path}: {error}; restore the file, or move it away to get a new identity (the canisters' controllers "
+                "follow)"
+            ) from error
+
+    def _own_root_key(self) -> RootKey:
+        if not self.root_key_path.exists():
+            root_key = RootKey.generate()
+            atomic_file.write(self.root_key_path, f"{root_key.to_bytes().hex()}\n".encode("ascii"))
+            return root_key
+        try:
+            return RootKey.from_bytes(bytes.fromhex(self.root_key_path.read_text(encoding="ascii", errors="replace")))
+        except (CertificateError, ValueError) as error:
+            raise BadRequest(
+                f"{self.root_key_path}: {error}; restore the file, or move it away to get a new root key "
+                "(clients that have remembered the old one have to fetch it)"
+            ) from error
+
+    def _own_key(self) -> None:
+        """See to it that controller.key holds a key of our own identity, unless the operator has revoked it."""
+        known = self.keys.get(CONTROLLER_KEY_NAME)
+        is_ours = known is None or known.principal == self.identity.principal
+        if self.key_path.exists() and is_ours:
+            if self.principal_of(self.key_path.read_text(encoding="ascii", errors="replace").strip()) is None:
+                log.warning(
+                    "the controller's API key does not count any more; delete the file to get a new one at a start",
+                    file=str(self.key_path),
+                )
+            return
+        key = self.keys.create(CONTROLLER_KEY_NAME, self.identity.principal, replace=True)
+        atomic_file.write(self.key_path, f"{key}\n".encode("ascii"))
+
+    def _make_canisters(self) -> list[Canister]:
+        names = self.settings.canister
+        ids = self._database.submit(lambda connection: _ids_of(connection, names)).result()
+        with self._database.read() as connection:
+            rows = connection.execute(select(canister_table).order_by(canister_table.c.created_ns)).all()
+        for row in rows:
+            if row.deleted_ns is not None:
+                if row.name in names:
+                    raise BadRequest(f"--canister: {row.name} is the id of a canister that was deleted; choose a name")
+                _remove_folder(self._folder_of(row.id))
+        made = [row for row in rows if row.birth is not None and row.deleted_ns is None and row.name not in names]
+        return [self._make_canister(ids[name], name) for name in names] + [
+            self._make_canister(row.id, row.name, Birth(**row.birth)) for row in made
+        ]
+
+    def _make_canister(self, canister_id: str, name: str, birth: Birth | None = None) -> Canister:
+        folder = self._folder_of(canister_id)
+        if birth is not None:
+            return Canister(
+                canister_id,
+                name,
+                folder,
+                birth.controllers,
+                self.settings,
+                cycles=birth.cycles,
+                state=birth.state,
+                decode_thread=self._decode_thread,
+                pacing=self.pacing,
+                trials=self._trials,
+            )
+        controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
+        return Canister(
+            canister_id,
+            name,
+            folder,
+            controllers,
+            self.settings,
+            decode_thread=self._decode_thread,
+            pacing=self.pacing,
+            trials=self._trials,
+        )
+
+    def _folder_of(self, canister_id: str) -> Path:
+        return self.data_dir / CANISTERS / canister_id
+
+
+def _ids_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:
+    """The id of each name: as it was, or the next free one. A name keeps its id also while it is not served."""
+    known = {row.name: row.id for row in connection.execute(select(canister_table.c.name, canister_table.c.id))}
+    for name in names:
+        if name not in known:
+            known[name] = _free_id(connection)
+            connection.execute(insert(canister_table).values(name=name, id=known[name], created_ns=time.time_ns()))
+    return known
+
+
+def _add_row(connection: Connection, request_id: bytes, birth: Birth) -> None:
+    """A canister that a message makes; its name is its id."""
+    canister_id = _free_id(connection)
+    row = {"name": canister_id, "id": canister_id, "created_ns": time.time_ns()}
+    connection.execute(insert(canister_table).values(**row, request_id=request_id, birth=asdict(birth)))
+
+
+def _free_id(connection: Connection) -> str:
+    taken = set(connection.execute(select(canister_table.c.id)).scalars())
+    index = connection.execute(select(func.count()).select_from(canister_table)).scalar_one()
+    while principals.canister_id(index) in taken:
+        index += 1
+    return principals.canister_id(index)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove what a deleted canister held; what cannot be removed is tried again at the next start."""
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        log.error("the folder of a deleted canister could not be removed", folder=str(folder), reason=str(error))
+
+
+def _check_controller(text: str) -> None:
+    try:
+        principals.from_text(text)
+    except principals.PrincipalError as error:
+        raise BadRequest(f"--controller: {error}") from None
+    if text == principals.ANONYMOUS:
+        raise BadRequest(f"--controller: {text} is the anonymous caller; everybody would control the canisters")

@@ -1,0 +1,1 @@
+"""Ways in: each turns requests into calls for dispatch, and replies into answers."""

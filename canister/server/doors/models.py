@@ -1,0 +1,24 @@
+"""The models of a canister over REST: what lies in its stable memory, and what is loaded.
+
+    GET    /canisters/{canister}/models             all GGUF files, those in parts as one
+    GET    /canisters/{canister}/models/{path}      one of them in detail
+    DELETE /canisters/{canister}/engine             unload the one that is loaded: see health.py
+
+Loading is a method (`load_model`), and so is removing (`filesystem_remove`).
+"""
+
+from __future__ import annotations
+
+from starlette.routing import Route
+
+from canister.api import rest_only
+from canister.server.doors import resources
+
+PATHS: dict[str, resources.Verbs] = {
+    "/canisters/{canister}/models": {"GET": rest_only.LIST_MODELS},
+    "/canisters/{canister}/models/{path}": {"GET": rest_only.SHOW_MODEL},
+}
+
+
+def routes() -> list[Route]:
+    return [resources.route(path.replace("{path}", "{path:any}"), verbs) for path, verbs in PATHS.items()]

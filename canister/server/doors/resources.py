@@ -1,0 +1,54 @@
+"""What REST offers beside the methods: a path takes verbs, and each verb is a row like those of the interface table.
+
+Answers are plain documents; errors look as those of methods. What is in the path is handed to the handler by name.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+from starlette.routing import Route
+
+from canister import dispatch
+from canister.api import rest_only
+from canister.api.methods import Method
+from canister.runtime.host import Host
+from canister.server import answers
+from canister.server.doors import rest
+from canister.server.middleware.auth import caller
+from canister.server.verbs import ANY_VERB
+from canister.telemetry import logs
+
+Verbs = Mapping[str, Method]
+
+
+def route(path: str, verbs: Verbs, examples: Mapping[str, Any] = {}) -> Route:
+    """examples: arguments that decode, by name of the row, for the message of one that does not."""
+    return Route(path, functools.partial(answer, verbs, examples), methods=ANY_VERB)
+
+
+async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) -> Response:
+    """Find canister and row, read the body, execute, answer."""
+    host: Host = request.app.state.host
+    names: dict[str, str] = dict(request.path_params)
+    named = names.pop("canister", None)
+    canister = host.default if named is None else host.find(named)
+    verb = "GET" if request.method == "HEAD" else request.method
+    if verb not in verbs:
+        allowed = [*verbs, *(["HEAD"] if "GET" in verbs else [])]
+        told = " or ".join(verbs)
+        return answers.wrong_verb(f"{request.url.path} takes {told}, not {request.method}", ", ".join(allowed))
+    row = rest_only.bound(verbs[verb], names)
+    with logs.counted(canister.name, row.name) as outcome:
+        body = b"" if row.arg is None else await rest.read_body(request, host.settings.max_body_bytes)
+        decode = functools.partial(rest.decode, row, body, examples.get(row.name))
+        reply = await rest.while_connected(request, dispatch.execute(canister, row, caller(request), decode))
+        outcome.is_ok = reply.error is None
+    if reply.error is not None:
+        return answers.error(reply)
+    content = reply.value.model_dump(exclude_unset=True) if isinstance(reply.value, BaseModel) else {}
+    return answers.document(content, headers=answers.cost_headers(reply.charge))

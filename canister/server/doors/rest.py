@@ -1,0 +1,191 @@
+"""Methods over REST: `POST /canisters/{name or id}/{method}`, and `POST /{method}` for the server's first canister.
+
+The body is the argument as JSON, or as Candid text if its type is `text/candid`; the answer comes in the form that
+`Accept` names, else in that of the argument. A query without an argument also answers GET. What a path means is looked
+up in the interface table when it is called, so an unknown one can name the nearest; the role is checked before the
+argument is looked at. When the client goes away, its call is cancelled and leaves no trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import json
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+
+from canister import dispatch
+from canister.api import codec
+from canister.api.examples import EXAMPLES
+from canister.api.methods import BY_NAME, Method
+from canister.errors import BadArgument, Cancelled, MessageTooLarge, MethodNotFound
+from canister.runtime.host import Host
+from canister.server import answers
+from canister.server.middleware.auth import caller
+from canister.server.verbs import ANY_VERB
+from canister.telemetry import logs
+
+T = TypeVar("T")
+
+SHOWN_CHARACTERS = 80
+
+
+def routes() -> list[Route]:
+    """To be put behind all other routes: the last one answers whatever path is left."""
+    return [
+        Route("/canisters/{canister}/{method}", call_method, methods=ANY_VERB),
+        Route("/v1", no_openai_route, methods=ANY_VERB),
+        Route("/v1/{path:any}", no_openai_route, methods=ANY_VERB),
+        Route("/{method}", call_method, methods=ANY_VERB),
+        Route("/{path:any}", no_such_path, methods=ANY_VERB),
+    ]
+
+
+async def call_method(request: Request) -> Response:
+    """Find canister and method, read the body, execute, answer."""
+    host: Host = request.app.state.host
+    named = request.path_params.get("canister")
+    canister = host.default if named is None else host.find(named)
+    method = dispatch.find_method(canister, request.path_params["method"])
+    if request.method not in verbs(method):
+        verbs_text = " or ".join(verb for verb in verbs(method) if verb != "HEAD")
+        return answers.wrong_verb(
+            f"{method.name} is called with {verbs_text}, not {request.method}", ", ".join(verbs(method))
+        )
+    with logs.counted(canister.name, method.name) as outcome:
+        # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
+        body = b"" if method.arg is None else await read_body(request, host.settings.max_body_bytes)
+        read = decode_text if is_candid(request) else decode
+        reply = await while_connected(
+            request, dispatch.execute(canister, method, caller(request), functools.partial(read, method, body))
+        )
+        outcome.is_ok = reply.error is None
+        return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
+
+
+async def no_openai_route(request: Request) -> Response:
+    """404 for what OpenAI's clients ask for."""
+    host: Host = request.app.state.host
+    example = json.dumps({"args": ["-p", "Hello", "-n", "16"]})
+    raise MethodNotFound(
+        f"There is nothing at {request.url.path[:SHOWN_CHARACTERS]!r}: OpenAI's routes are not part of this version. "
+        f"Call POST /canisters/{host.default.name}/run_update with a body such as {example}; GET /docs lists the rest."
+    )
+
+
+async def no_such_path(request: Request) -> Response:
+    """404 for a path that is no method's; its last part may be meant as one."""
+    host: Host = request.app.state.host
+    path = request.url.path
+    near = difflib.get_close_matches(path.rstrip("/").rpartition("/")[2], BY_NAME, n=1)
+    if near:
+        hint = f"Did you mean 'POST /canisters/{host.default.name}/{near[0]}'?"
+    else:
+        hint = "Call POST /{method} or /canisters/{name or id}/{method}; GET /docs lists the methods."
+    raise MethodNotFound(f"There is nothing at {path[:SHOWN_CHARACTERS]!r}. {hint}")
+
+
+def verbs(method: Method) -> list[str]:
+    """HTTP methods by which a canister method can be called."""
+    return ["GET", "HEAD", "POST"] if method.mode == "query" and method.arg is None else ["POST"]
+
+
+# -- arguments
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body. MessageTooLarge as soon as it is known to be over the limit; the rest is then dropped unread."""
+    declared = request.headers.get("content-length", "")
+    body = bytearray()
+    try:
+        if not declared.isdecimal() or int(declared) <= limit_bytes:
+            async for block in request.stream():
+                body += block
+                if len(body) > limit_bytes:
+                    break
+            else:
+                return bytes(body)
+    except ClientDisconnect:
+        raise Cancelled("the client went away before its request was complete") from None
+    raise MessageTooLarge(
+        f"the body has {declared or f'more than {limit_bytes}'} bytes, at most {limit_bytes} are taken: "
+        "send less at once, or upload files with PUT /canisters/{canister}/files/{path}"
+    )
+
+
+def decode(method: Method, body: bytes, example: object = None) -> object:
+    """The argument of a method from its JSON. BadArgument names the field, shows the value, tells what is wanted."""
+    try:
+        return codec.args_from_json_text(method, body)
+    except BadArgument as error:
+        shown = json.dumps(example or EXAMPLES[method.name], ensure_ascii=False)
+        raise BadArgument(f"{error} Send JSON such as {shown}") from None
+
+
+def decode_text(method: Method, body: bytes) -> object:
+    """The argument of a method from its Candid text. BadArgument names the place, and what is wanted there."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadArgument(f"the argument of {method.name} is not UTF-8: {error.reason} at byte {error.start}") from None
+    return codec.args_from_text(method, text)
+
+
+def is_candid(request: Request) -> bool:
+    return _media_type(request.headers.get("content-type", "")) == answers.CANDID_TEXT
+
+
+def wants_candid(request: Request) -> bool:
+    accepted = {_media_type(part) for part in request.headers.get("accept", "").split(",")}
+    return answers.CANDID_TEXT in accepted or (is_candid(request) and answers.JSON not in accepted)
+
+
+def _media_type(header: str) -> str:
+    return header.partition(";")[0].strip().lower()
+
+
+# -- clients that go away
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; if the client goes away first, cancel it, wait until it has cleaned up, and raise Cancelled."""
+    own = asyncio.current_task()
+    assert own is not None
+    is_over = is_gone = False
+
+    def on_gone(done: asyncio.Task[None]) -> None:
+        nonlocal is_gone
+        if done.cancelled() or is_over:
+            return
+        is_gone = True
+        done.exception()  # whatever it was, nobody is there any more
+        own.cancel()
+
+    gone = asyncio.create_task(_until_gone(request))
+    gone.add_done_callback(on_gone)
+    try:
+        result = await work
+        if is_gone:  # too late to matter
+            own.uncancel()
+        return result
+    except asyncio.CancelledError:
+        if is_gone and own.uncancel() == 0:
+            raise Cancelled("the client went away; the call was cancelled and left no trace") from None
+        raise
+    finally:
+        is_over = True
+        gone.cancel()
+
+
+async def _until_gone(request: Request) -> None:
+    # What is left of a body that nobody wants comes first; it is dropped.
+    while True:
+        with suppress(BadArgument):  # of what does not decode
+            if (await request.receive())["type"] == "http.disconnect":
+                return

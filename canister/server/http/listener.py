@@ -1,0 +1,93 @@
+"""uvicorn on the listening socket, and its end: drained on a signal."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from canister.runtime.host import Host
+from canister.server.http.connection import Connection
+from canister.server.pages.notices import Farewell
+
+KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is closed just when it is used again
+CLOSING_SECONDS = 1  # for connections to end by themselves
+
+
+class Server(uvicorn.Server):
+    """uvicorn that says when it listens, and ends well on SIGTERM, SIGINT and SIGHUP.
+
+    From then on new calls are refused while the running ones are finished (`Host.is_draining`); when they are, or
+    the time for it is over, it stops listening.
+    """
+
+    def __init__(self, app: ASGIApp, host: Host, begun: Callable[[], None] = lambda: None) -> None:
+        """begun: called once it listens."""
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",  # the host outlives the app: see app.py
+                log_config=None,
+                access_log=False,  # app.py logs requests, with their ids
+                server_header=False,
+                ws="none",
+                http=partial(Connection, host.settings),  # type: ignore[arg-type]  # called, and nothing else
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                proxy_headers=False,  # nobody asks for the peer's address
+                timeout_graceful_shutdown=CLOSING_SECONDS,  # when it begins to shut down, the time to drain is over
+            )
+        )
+        self._host = host
+        self._begun = begun
+        self._farewell = Farewell(host.settings)
+        self._signals: list[int] = []  # that are not told yet
+        self._drained_at: float | None = None  # monotonic; when the time to drain is over
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._begun()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            # The terminal was closed; unless we are to outlive that, as under nohup.
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                signal.signal(signal.SIGHUP, self.handle_exit)
+            yield
+            # uvicorn would raise the signal once more, and the process would end as if it had been killed.
+            self._captured_signals.clear()
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        self._signals.append(sig)  # told from the loop: a signal may come in the middle of another line
+        if self._drained_at is None:
+            self._drained_at = time.monotonic() + self._host.settings.drain_seconds
+            self._host.is_draining = True
+            self._captured_signals.append(sig)
+        else:
+            # A second Ctrl-C, or SIGTERM, does not wait for running calls: they are cancelled and leave no trace.
+            self.should_exit = self.force_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        while self._signals:
+            self._tell(self._signals.pop(0))
+        if self._drained_at is not None:
+            is_idle = not self.server_state.tasks and self._host.is_idle
+            self.should_exit |= is_idle or time.monotonic() > self._drained_at
+        return await super().on_tick(counter)
+
+    def _tell(self, number: int) -> None:
+        n_running = self._host.n_calls
+        if self.force_exit:
+            self._farewell.cancelling(n_running)
+        else:
+            self._farewell.stopping(n_running, by_ctrl_c=number == signal.SIGINT)
+
+    def stopped(self) -> None:
+        """Everything has ended in order; tell it."""
+        self._farewell.stopped()

@@ -1,0 +1,59 @@
+"""Credentials → caller principal, for every path alike: no route can forget to ask.
+
+`Authorization: Bearer <API key>` makes the caller the key's principal; without the header the caller is anonymous.
+A header that is there but does not count is refused with 401: a mistyped key must never act as somebody else.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from canister.errors import Unauthenticated
+from canister.ic.principal import ANONYMOUS
+from canister.runtime.host import Host
+from canister.server.answers import reject
+
+
+class Authentication:
+    """ASGI middleware that leaves the caller's principal in the request's state."""
+
+    def __init__(self, app: ASGIApp, host: Host) -> None:
+        self._app = app
+        self._host = host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                scope["state"]["caller"] = caller_of(Headers(scope=scope), self._host)
+            except Unauthenticated as error:
+                await reject(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def caller_of(headers: Headers, host: Host) -> str:
+    """The caller's principal; Unauthenticated tells what is wrong with the header, without repeating it."""
+    given = headers.getlist("authorization")
+    if not given:
+        return ANONYMOUS
+    scheme, _, key = given[0].strip().partition(" ")
+    if len(given) > 1 or scheme.lower() != "bearer" or not key.strip():
+        raise Unauthenticated(
+            "the Authorization header is not understood: send one, 'Authorization: Bearer <API key>', "
+            "or none to call as anonymous"
+        )
+    principal = host.principal_of(key.strip())
+    if principal is None:
+        raise Unauthenticated(
+            "the API key is unknown, revoked or expired: make one with 'canister api-key create NAME' on the server, "
+            "or send no Authorization header to call as anonymous"
+        )
+    return principal
+
+
+def caller(request: Request) -> str:
+    """Who sent this request, as Authentication found out."""
+    principal: str = request.state.caller
+    return principal

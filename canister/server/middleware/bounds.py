@@ -1,0 +1,64 @@
+"""What the server as a whole takes at once: bodies held in memory, and nothing new while it drains."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from canister.errors import CanisterBusy, CanisterStopping
+from canister.runtime.host import Host
+from canister.server import answers
+from canister.server.pages import health
+from canister.telemetry import logs
+
+
+class Bounds:
+    """ASGI middleware before all doors."""
+
+    def __init__(self, app: ASGIApp, host: Host) -> None:
+        self._app = app
+        self._host = host
+        self._n_held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if self._host.is_draining and not _is_told_while_draining(scope["path"]):
+            trap = CanisterStopping("the server is stopping and takes no new calls; try again later")
+            response = answers.reject(trap)
+            response.headers["Connection"] = "close"
+            await response(scope, receive, send)
+            return
+        if scope["method"] == "PUT":  # a stream, which is not held: see server/doors/files.py
+            await self._app(scope, receive, send)
+            return
+        n_own = 0
+
+        async def receive_counted() -> Message:
+            nonlocal n_own
+            message = await receive()
+            n_bytes = len(message.get("body", b""))
+            if n_bytes:
+                self._check(n_bytes)
+                n_own += n_bytes
+                self._n_held += n_bytes
+            return message
+
+        try:
+            await self._app(scope, receive_counted, send)
+        finally:
+            self._n_held -= n_own
+
+    def _check(self, n_bytes: int) -> None:
+        limit = self._host.settings.max_held_bytes
+        if self._n_held + n_bytes > limit:
+            logs.refused("server")
+            raise CanisterBusy(
+                f"the server holds {self._n_held} bytes of requests, near its limit (max_held_bytes = {limit}); "
+                "try again later"
+            )
+
+
+def _is_told_while_draining(path: str) -> bool:
+    """Probes, and what became of calls that were sent before."""
+    return path in health.QUIET or path.endswith("/read_state") or path == "/api/v2/status"

@@ -1,0 +1,111 @@
+"""Which web pages may use this server from inside a browser.
+
+It may be one that only its own machine reaches, and a browser there would carry any page to it. So nobody is answered
+who calls such a server by a name that is not known to be its own: the owner of a name can point it to any address, and
+what is then behind it is, for the browser, the page's own server (DNS rebinding). Without that, a browser shows a page
+nothing of another server that does not allow it, and the doors know callers by a header that it never adds by itself.
+
+Pages that the operator names (`browser_origins`) may use all doors: the browser is told so (CORS), and they call with
+an API key like anybody else.
+
+The IC interface needs more. A signed envelope has all that makes its caller, so the IC answers every page: a page can
+make an identity of its own, which is a named caller, and needs no answer to have its updates run. So pages are refused
+there until they are named, also those that say to be of this server: it has none that use the interface. Agents outside
+of browsers send no Origin.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from canister.errors import Forbidden
+from canister.runtime.host import Host
+from canister.server import answers
+
+SHOWN_CHARACTERS = 100
+LONGEST_NAME = 300  # of the DNS, with a port
+LOCAL = "localhost"
+VERBS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
+EXPOSED = [
+    *("X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-Request-Id", "Retry-After"),
+    *("Accept-Ranges", "Content-Range", "ETag"),
+]
+
+
+class Browsers:
+    """ASGI middleware: 403 for hosts that are not ours, CORS for the pages of `browser_origins`; for other pages 403 at
+    `/api`, and elsewhere when they ask whether they may."""
+
+    def __init__(self, app: ASGIApp, host: Host) -> None:
+        self._app = app
+        self._origins = host.settings.browser_origins
+        self._with_cors = CORSMiddleware(
+            app, self._origins, allow_methods=VERBS, allow_headers=["*"], expose_headers=EXPOSED
+        )
+        names = frozenset(name.lower() for name in host.settings.allowed_hosts)
+        # Elsewhere than on its own machine anybody reaches a server anyway, by names that it does not know.
+        self._looks_at_names = "*" not in names and (bool(names) or _is_local(host.settings.host))
+        self._is_ours = lru_cache(maxsize=256)(lambda header: _is_ours(header, names))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            name = headers.get("host", "")  # only HTTP/1.0 knows requests without one, and browsers do not
+            origin = headers.get("origin")
+            if self._looks_at_names and name and not self._is_ours(name[:LONGEST_NAME]):
+                app = answers.reject(Forbidden(_other_host(name)))
+            elif origin is not None:
+                if "*" in self._origins or origin in self._origins:
+                    app = self._with_cors
+                elif scope["path"].startswith("/api/") or _asks_first(scope, headers):
+                    app = answers.reject(Forbidden(_other_page(origin)))
+        await app(scope, receive, send)
+
+
+def _asks_first(scope: Scope, headers: Headers) -> bool:
+    """Is this a browser that asks whether a page may send what it wants to?"""
+    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+
+
+def _is_ours(header: str, names: frozenset[str]) -> bool:
+    """Is this Host header one that only our clients send? No page can be behind an address but what listens there."""
+    name = header.lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].removesuffix(".")
+    return name in names or _is_local_name(name) or _is_address(name)
+
+
+def _is_local(host: str) -> bool:
+    """Is this, of the settings, an address that only this machine reaches?"""
+    return ipaddress.ip_address(host).is_loopback if _is_address(host) else _is_local_name(host)
+
+
+def _is_local_name(name: str) -> bool:
+    return name == LOCAL or name.endswith(f".{LOCAL}")  # browsers look up neither (RFC 6761)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _other_host(name: str) -> str:
+    return (
+        f"this server is not known as {name[:SHOWN_CHARACTERS]!r}: call it as {LOCAL} or by its address, or let its "
+        "operator name it with --allowed-hosts (* for all names)"
+    )
+
+
+def _other_page(origin: str) -> str:
+    return (
+        f"the web page {origin[:SHOWN_CHARACTERS]!r} may not use this server: its operator can allow it with "
+        f"--browser-origins, for this page or * for all"
+    )

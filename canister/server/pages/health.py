@@ -1,0 +1,137 @@
+"""What is not a canister's method: the start page, probes, metrics and the list of canisters."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from fastapi import Request, Response
+from starlette.routing import Route
+
+from canister import dispatch
+from canister.api import rest_only
+from canister.errors import Forbidden
+from canister.runtime.host import Host
+from canister.server import answers
+from canister.server.doors import resources
+from canister.server.middleware.auth import caller
+from canister.server.verbs import ANY_VERB, READ_VERBS, page
+from canister.telemetry import logs
+
+WITHHELD = "its model is not loaded; its controllers are told why"
+METRICS_CLOSED = (
+    "metrics are for the controllers: send 'Authorization: Bearer <API key>' of one, such as that in the server's "
+    "controller.key, or start the server with --metrics everybody"
+)
+QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
+ROBOTS = "User-agent: *\nDisallow: /\n"
+
+
+def routes() -> list[Route]:
+    return [
+        page("/", root),
+        page("/healthz", healthz),
+        page("/readyz", readyz),
+        page("/metrics", metrics),
+        page("/robots.txt", robots),
+        page("/canisters", canisters),
+        page("/canisters/{canister}", canister),
+        page("/canisters/{canister}/calls", calls),
+        Route("/canisters/{canister}/engine", engine, methods=ANY_VERB),
+    ]
+
+
+async def root(request: Request) -> Response:
+    """Where to go from here."""
+    host: Host = request.app.state.host
+    return answers.document(
+        {
+            "name": "llama-canister",
+            "version": version(),
+            "canisters": [canister.name for canister in host.canisters],
+            "docs": "/docs",
+            "openapi": "/openapi.json",
+        }
+    )
+
+
+async def healthz(request: Request) -> Response:
+    """200 as soon as the process serves."""
+    return answers.document({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """200 once every model that should be loaded is loaded; until then 503, and who controls a canister is told why.
+
+    503 also from SIGTERM on: what still runs is finished, but nothing new should come here.
+    """
+    host: Host = request.app.state.host
+    if host.is_draining:
+        return answers.document({"status": "draining"}, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
+    waiting = {
+        # The reason names files, which are not everybody's business.
+        name: reason if caller(request) in host.find(name).controllers else WITHHELD
+        for name, reason in host.not_ready().items()
+    }
+    if waiting:
+        content = {"status": "not ready", "canisters": waiting}
+        return answers.document(content, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
+    return answers.document({"status": "ready"})
+
+
+async def metrics(request: Request) -> Response:
+    """Metrics in Prometheus' text format; for who controls every canister of the server, unless set otherwise."""
+    host: Host = request.app.state.host
+    asks = caller(request)
+    if host.settings.metrics != "everybody" and not all(asks in canister.controllers for canister in host.canisters):
+        raise Forbidden(METRICS_CLOSED)
+    observed = dispatch.observe(host)
+    return Response(logs.metrics_text(observed), media_type=logs.METRICS_CONTENT_TYPE)
+
+
+async def robots(request: Request) -> Response:
+    """Nothing here is for search engines."""
+    return Response(ROBOTS, media_type="text/plain")
+
+
+async def canisters(request: Request) -> Response:
+    """The canisters of this server."""
+    return answers.document({"canisters": dispatch.inspect(request.app.state.host)})
+
+
+async def canister(request: Request) -> Response:
+    """One canister of this server."""
+    host: Host = request.app.state.host
+    return answers.document(host.find(request.path_params["canister"]).summary())
+
+
+async def calls(request: Request) -> Response:
+    """The calls that a canister works on, and those that wait. For its controllers."""
+    host: Host = request.app.state.host
+    reply = await dispatch.inspect_calls(host.find(request.path_params["canister"]), caller(request))
+    if reply.error is not None:
+        return answers.error(reply)
+    assert isinstance(reply.value, dict)
+    return answers.document(reply.value)
+
+
+async def engine(request: Request) -> Response:
+    """How a canister's model is run, and what its engine is doing; DELETE unloads it. For controllers and admins."""
+    if request.method == "DELETE":
+        return await resources.answer({"DELETE": rest_only.UNLOAD_MODEL}, {}, request)
+    if request.method not in READ_VERBS:
+        told = f"{request.url.path} is read with GET, and DELETE unloads the model, not {request.method}"
+        return answers.wrong_verb(told, ", ".join((*READ_VERBS, "DELETE")))
+    host: Host = request.app.state.host
+    reply = await dispatch.inspect_engine(host.find(request.path_params["canister"]), caller(request))
+    if reply.error is not None:
+        return answers.error(reply)
+    assert isinstance(reply.value, dict)
+    return answers.document(reply.value)
+
+
+def version() -> str:
+    """Of the installed distribution."""
+    try:
+        return metadata.version("llama-canister")
+    except metadata.PackageNotFoundError:
+        return "not installed"

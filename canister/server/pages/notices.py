@@ -1,0 +1,109 @@
+"""What `canister serve` tells a person, beside its log: where it listens, what to do next, that it is stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import socket
+import sys
+
+from canister.config import DEFAULT_PORT, Settings, default_data_dir
+from canister.runtime.host import Host
+from canister.server.http.sockets import url_of
+from canister.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+def greeting(listener: socket.socket, host: Host) -> str:
+    """What a person, or a script that reads the first line, is told once the server serves."""
+    url = url_of(listener, for_clients=True)
+    options = _options(url, host)
+    name = host.default.name
+    return "\n".join(
+        [
+            f"listening on {url_of(listener)}",
+            f"  canisters       {', '.join(f'{canister.name} ({canister.id})' for canister in host.canisters)}",
+            f"  data folder     {host.data_dir}",
+            f"  controller      {host.identity.principal}, API key in {host.key_path}",
+            f"  documentation   {url}/docs",
+            "first calls:",
+            f"  curl {url}/canisters/{name}/health",
+            f'  curl -H "Authorization: Bearer $(cat {shlex.quote(str(host.key_path))})" '
+            f'-d \'{{"dir": ".", "max_entries": 0}}\' {url}/canisters/{name}/recursive_dir_content_query',
+            f"  canister call{options} {name} whoami",
+        ]
+    )
+
+
+def next_steps(listener: socket.socket, host: Host) -> str:
+    """For somebody who has just started it at a terminal: how to get to a chat from here."""
+    options = _options(url_of(listener, for_clients=True), host)
+    name = host.default.name
+    model = host.default.model
+    if name in host.pending or not model.is_ready or model.engine is not None:
+        return f"talk to it, in another terminal:\n  canister chat{options}"
+    return "\n".join(
+        [
+            "no model is loaded; in another terminal:",
+            f"  canister upload{options} FILE.gguf",
+            f"  canister models load{options} model.gguf",
+            f"  canister chat{options}",
+        ]
+    )
+
+
+def _options(url: str, host: Host) -> str:
+    """What the client commands need to find this server."""
+    settings: Settings = host.settings
+    is_default = settings.port == DEFAULT_PORT and url == f"http://127.0.0.1:{DEFAULT_PORT}"
+    options = "" if is_default else f" --network {url}"
+    if host.data_dir != default_data_dir():
+        options += f" --data-dir {shlex.quote(str(host.data_dir))}"
+    return options
+
+
+class Farewell:
+    """The end, told to a person at the terminal as a line, else to the log."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._for_person = is_for_person(settings)
+        self._has_begun = False
+
+    def stopping(self, n_running: int, *, by_ctrl_c: bool) -> None:
+        """n_running: calls that are waited for."""
+        self._has_begun = True
+        if not self._for_person:
+            log.info("stopping", running=n_running)
+        elif n_running:
+            again = "Ctrl-C again" if by_ctrl_c else "a second signal"
+            are, them = ("call is", "it") if n_running == 1 else ("calls are", "them")
+            _say(f"stopping: {n_running} {are} running; {again} cancels {them}")
+        else:
+            _say("stopping")
+
+    def cancelling(self, n_running: int) -> None:
+        """A second signal has come."""
+        if self._for_person:
+            _say(f"cancelling {n_running} {'call' if n_running == 1 else 'calls'}")
+        else:
+            log.info("cancelling", running=n_running)
+
+    def stopped(self) -> None:
+        if not self._has_begun:
+            return
+        if self._for_person:
+            _say("stopped")
+        else:
+            log.info("stopped")
+
+
+def is_for_person(settings: Settings) -> bool:
+    """Does somebody read at a terminal, rather than a program?"""
+    return sys.stderr.isatty() and settings.log_format != "json"
+
+
+def _say(text: str) -> None:
+    """Over the ^C with which a terminal echoes Ctrl-C. The terminal may be gone by now."""
+    with contextlib.suppress(OSError):
+        print(f"\r{text}", file=sys.stderr, flush=True)

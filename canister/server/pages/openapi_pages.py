@@ -1,0 +1,207 @@
+"""The part of the OpenAPI document that tells of paths that are no methods: files as streams, and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from canister.api.records import FileDownloadRecord, FilesystemRemoveRecord, FileUploadRecord
+from canister.server import answers
+
+Json = dict[str, Any]
+
+CANISTER: Json = {
+    "name": "canister",
+    "in": "path",
+    "required": True,
+    "description": "Name or id of the canister.",
+    "schema": {"type": "string", "default": "llama_cpp"},
+}
+_FILE_PATH: Json = {
+    "name": "path",
+    "in": "path",
+    "required": True,
+    "description": "Path in the canister's stable memory; may have slashes. With one at its end it is a folder.",
+    "schema": {"type": "string", "examples": ["models/model.gguf"]},
+}
+
+
+def ref(name: str) -> Json:
+    """A reference to a component."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def json_content(schema: Json) -> Json:
+    return {answers.JSON: {"schema": schema}}
+
+
+# A reject has no Candid form.
+REJECTED: Json = {"description": "Reject", "content": json_content(ref("Reject"))}
+
+_BYTES: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_OBJECTS: Json = {"type": "array", "items": {"type": "object"}}
+_NAMES: Json = {"type": "array", "items": {"type": "string"}}
+
+
+def _page_operation(name: str, tag: str, summary: str, responses: Mapping[str, tuple[str, Json]]) -> Json:
+    """responses: what it is and its content, by status; any other is a reject."""
+    described = {
+        status: {"description": text} | ({"content": content} if content else {})
+        for status, (text, content) in responses.items()
+    }
+    return {"operationId": name, "tags": [tag], "summary": summary, "responses": {"default": REJECTED} | described}
+
+
+def _header(name: str, text: str) -> Json:
+    return {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
+
+
+def _object(**properties: Json) -> Json:
+    return json_content({"type": "object", "required": list(properties), "properties": properties})
+
+
+def _text(*values: str) -> Json:
+    return {"type": "string", "enum": list(values)} if values else {"type": "string"}
+
+
+def _err_or_reject(record: str) -> tuple[str, Json]:
+    return "Err, or a reject", json_content({"anyOf": [ref(f"{record}ResultErr"), ref("Reject")]})
+
+
+FILES: Json = {
+    "/canisters/{canister}/files/{path}": {
+        "parameters": [CANISTER, _FILE_PATH],
+        "get": _page_operation(
+            "read_file",
+            "files",
+            "Read a file as bytes, or one range of it; list a folder.",
+            {
+                "200": ("The file, or what is in the folder", _BYTES | json_content(ref("Folder"))),
+                "206": ("The range", _BYTES),
+                "304": ("Not changed", {}),
+                "default": _err_or_reject(FileDownloadRecord.__name__),
+            },
+        )
+        | {"parameters": [_header("Range", "bytes=FIRST-LAST")]},
+        "put": _page_operation(
+            "write_file",
+            "files",
+            "Write a file as bytes, at the offset where it ends.",
+            {
+                "200": (
+                    "Ok: name, size and SHA-256 so far",
+                    json_content(ref(f"{FileUploadRecord.__name__}ResultOk")),
+                ),
+                "default": _err_or_reject(FileUploadRecord.__name__),
+            },
+        )
+        | {
+            "parameters": [
+                {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}},
+                _header("Content-Range", "In place of offset."),
+            ],
+            "requestBody": {"required": True, "content": _BYTES},
+        },
+        "delete": _page_operation(
+            "remove_file",
+            "files",
+            "Remove a file or an empty folder.",
+            {
+                "200": ("What was removed", json_content(ref(FilesystemRemoveRecord.__name__))),
+                "default": _err_or_reject(FileUploadRecord.__name__),
+            },
+        ),
+    }
+}
+
+PAGES: Json = {
+    path: {"get": _page_operation(name, "server", summary, responses)}
+    for name, path, summary, responses in (
+        (
+            "start",
+            "/",
+            "Where to go from here.",
+            {
+                "200": (
+                    "Names of the canisters, and of this document",
+                    _object(name=_text(), version=_text(), canisters=_NAMES, docs=_text(), openapi=_text()),
+                )
+            },
+        ),
+        (
+            "list_canisters",
+            "/canisters",
+            "The canisters of this server.",
+            {
+                "200": (
+                    "Id, name and state of each",
+                    _object(
+                        canisters={
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "required": ["id", "name"],
+                                "properties": {"id": _text(), "name": _text()},
+                            },
+                        }
+                    ),
+                )
+            },
+        ),
+        ("healthz", "/healthz", "Does the process serve?", {"200": ("Yes", _object(status=_text("ok")))}),
+        (
+            "readyz",
+            "/readyz",
+            "Are the models that should be loaded loaded?",
+            {
+                "200": ("Yes", _object(status=_text("ready"))),
+                "503": ("Not yet, with reasons", _object(status=_text("not ready", "draining"))),
+            },
+        ),
+        (
+            "metrics",
+            "/metrics",
+            "Metrics for Prometheus.",
+            {
+                "200": ("Text format", {"text/plain": {"schema": _text()}}),
+            },
+        ),
+    )
+} | {
+    "/canisters/{canister}": {
+        "get": _page_operation(
+            "show_canister",
+            "server",
+            "One canister of this server.",
+            {"200": ("Id, name and state", _object(id=_text(), name=_text(), status=_text()))},
+        )
+        | {"parameters": [CANISTER]}
+    },
+    "/canisters/{canister}/calls": {
+        "get": _page_operation(
+            "running_calls",
+            "server",
+            "The calls that a canister works on, and those that wait; for its controllers.",
+            {
+                "200": (
+                    "Caller, method, phase and tokens so far of each; how many wait, by caller",
+                    _object(running=_OBJECTS, waiting=_OBJECTS),
+                ),
+                "401": ("Err: access denied", _object(Err=ref("ApiError"))),
+            },
+        )
+        | {"parameters": [CANISTER]}
+    },
+    "/canisters/{canister}/engine": {
+        "get": _page_operation(
+            "show_engine",
+            "models",
+            "How a canister's model is run, and what its engine is doing; for controllers and admins.",
+            {
+                "200": ("Exact mode, threads, memory, counters", _object()),
+                "401": ("Err: access denied", _object(Err=ref("ApiError"))),
+            },
+        )
+        | {"parameters": [CANISTER]}
+    },
+}

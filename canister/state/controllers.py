@@ -1,0 +1,49 @@
+"""Who controls a canister: the principals that the operator configured, until `update_settings` names others.
+
+From then on the rows of the `controllers` table count alone; an empty list gives control back to the configured ones,
+so that no canister is ever without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, insert, select
+
+from canister.store import tables
+from canister.store.database import Database
+
+if TYPE_CHECKING:
+    from canister.runtime.call import Call
+
+
+class Controllers:
+    """`principal in controllers`, and iteration in sorted order, tell what is committed."""
+
+    def __init__(self, database: Database, configured: Iterable[str]) -> None:
+        self._database = database
+        self._configured = frozenset(configured)
+        self._named: frozenset[str] = frozenset()
+
+    def load(self) -> None:
+        with self._database.read() as connection:
+            self._named = frozenset(connection.execute(select(tables.controllers.c.principal)).scalars())
+
+    def __contains__(self, principal: object) -> bool:
+        return principal in (self._named or self._configured)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._named or self._configured))
+
+    def replace(self, call: Call, principals: Iterable[str]) -> None:
+        """Give control to these and to nobody else, when the call commits."""
+        named = frozenset(principals)
+        call.tx.execute(delete(tables.controllers))
+        for principal in sorted(named):
+            call.tx.execute(insert(tables.controllers).values(principal=principal))
+
+        def apply() -> None:
+            self._named = named
+
+        call.on_commit(apply)

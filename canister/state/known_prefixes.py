@@ -1,0 +1,126 @@
+"""Which prompt caches of a caller are known to begin with which tokens: what a prompt is looked up in.
+
+Memory only, and bounded: the caches that were read or written last, of all callers together. Nothing is believed:
+whoever is told of a cache looks at it. The caches of before the start are read when one is asked for the first time,
+and so is a file that changed otherwise than by a run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from canister.engine.kv.prefix_tree import PrefixTree, Symbols
+from canister.store.cache_paths import sessions_folder
+
+MAX_BYTES = 64 << 20
+MAX_UNREAD = 64  # of a folder: those that changed last
+_BYTES_EACH = 1024  # of a cache, beside its symbols
+
+
+@dataclass(slots=True)
+class _Folder:
+    """unread: paths of caches to be read. is_listed: those of before the start are among them, or were read."""
+
+    tree: PrefixTree[str] = field(default_factory=PrefixTree)
+    unread: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    is_listed: bool = False
+
+
+class KnownPrefixes:
+    """By folder. From any thread."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._n_bytes = 0
+        self._folders: dict[str, _Folder] = {}
+        self._sizes: OrderedDict[str, int] = OrderedDict()  # by path, least recently added first
+        self._lock = threading.Lock()
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._sizes
+
+    @property
+    def n_bytes(self) -> int:
+        """About so many."""
+        return self._n_bytes
+
+    def has_unread(self, folder: str) -> bool:
+        """Would `take_unread` have something to list, or to give?"""
+        known = self._folders.get(folder)
+        return known is None or not known.is_listed or bool(known.unread)
+
+    def take_unread(self, folder: str, list_newest: Callable[[], Iterable[str]]) -> list[str]:
+        """The caches that nobody has read yet; whoever takes them reads them, and adds what they hold.
+
+        list_newest: the paths of those that were written last, for the first time that somebody asks.
+        """
+        known = self._folders.get(folder)
+        newest = [] if known is not None and known.is_listed else [*list_newest()]
+        with self._lock:
+            known = self._folders.setdefault(folder, _Folder())
+            known.is_listed = True
+            unread = [path for path in dict.fromkeys([*newest, *known.unread]) if path not in self._sizes]
+            known.unread.clear()
+        return unread
+
+    def longest(self, folder: str, wanted: Symbols) -> tuple[int, str | None]:
+        """How many leading symbols agree with a cache of this folder at most, and the path of such a one."""
+        with self._lock:
+            known = self._folders.get(folder)
+            return (known.tree.longest(wanted) if known is not None else None) or (0, None)
+
+    def add(self, path: str, symbols: Symbols) -> None:
+        """A cache was read or written, and begins like this; in place of what was known of it."""
+        folder = sessions_folder(path)
+        if folder is None:
+            return
+        n_bytes = symbols.nbytes + _BYTES_EACH
+        with self._lock:
+            self._forget(path)
+            known = self._folders.setdefault(folder, _Folder())
+            known.unread.pop(path, None)
+            known.tree.add(path, symbols)
+            self._sizes[path] = n_bytes
+            self._n_bytes += n_bytes
+            while self._n_bytes > self._max_bytes:
+                folder = self._forget(next(iter(self._sizes)))
+                if folder is not None and not len(self._folders[folder].tree):
+                    del self._folders[folder]  # to be listed again when somebody asks
+
+    def discard(self, path: str) -> None:
+        """This cache is of no use."""
+        with self._lock:
+            self._forget(path)
+
+    def changed(self, path: str, *, is_there: bool) -> None:
+        """A file changed in a way that is not known, or is gone."""
+        folder = sessions_folder(path)
+        if folder is None:
+            return
+        with self._lock:
+            self._forget(path)
+            known = self._folders.setdefault(folder, _Folder())
+            known.unread.pop(path, None)
+            if is_there:
+                known.unread[path] = None
+                if len(known.unread) > MAX_UNREAD:
+                    known.unread.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._folders.clear()
+            self._sizes.clear()
+            self._n_bytes = 0
+
+    def _forget(self, path: str) -> str | None:
+        """The folder of the cache that is known no more; None when it was not known."""
+        n_bytes = self._sizes.pop(path, None)
+        folder = sessions_folder(path)
+        if n_bytes is None or folder is None:
+            return None
+        self._n_bytes -= n_bytes
+        self._folders[folder].tree.discard(path)
+        return folder

@@ -1,0 +1,268 @@
+"""The prompt caches of a canister as open containers: read once, then kept in memory, changed by committed calls only.
+
+The container's index is remembered with the file it was read from, so that a call on a long chat reads nothing; a file
+that changed in any other way is read again. Which of a folder's containers begins most like a prompt is looked up in a
+tree of their tokens (`known_prefixes.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sqlalchemy import bindparam, exists, func, not_, or_, select
+
+from canister.engine.kv.prefix_tree import symbols
+from canister.engine.request import KvSegment, n_common
+from canister.errors import CanisterError, StoreDamaged
+from canister.state.known_prefixes import KnownPrefixes
+from canister.store.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR, sessions_folder
+from canister.store.container import BlockReader, CacheFile, CacheHeader
+from canister.store.stable import FileInfo, StableMemory
+from canister.store.statements import Prepared
+from canister.store.tables import files
+
+if TYPE_CHECKING:
+    from canister.engine.engine import EngineInfo
+    from canister.engine.kv.rows import Take
+    from canister.engine.request import Flags, Tokens
+    from canister.runtime.call import Call
+
+_path = files.c.path
+_below = func.substr(_path, len(CACHE_FOLDER) + 2)  # of the folder of all callers: <caller>/sessions/…
+_cache = files.alias()
+_has_cache = exists().where(_cache.c.path == func.substr(_path, 1, func.length(_path) - len(SIDECAR)))
+_OLDEST = Prepared(
+    select(_path)
+    .where(
+        _path.between(f"{CACHE_FOLDER}/", f"{CACHE_FOLDER}0"),
+        files.c.kind == "file",
+        func.substr(_below, func.instr(_below, "/"), len(SESSIONS) + 2) == f"/{SESSIONS}/",
+        or_(func.substr(_path, -len(SIDECAR)) != SIDECAR, not_(_has_cache)),
+    )
+    .order_by(files.c.modified_ns)
+    .limit(bindparam("n_most"))
+)
+
+MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
+MAX_READ = 64  # containers of before the start that are read when a prompt is looked up in their folder
+MAX_TRIED = 8  # containers that turn out to be of no use before a look-up ends with nothing
+MIN_WASTE_BYTES = 1 << 20  # below this nothing is gained by writing a container anew
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCache:
+    """A container and the committed file that it was read from."""
+
+    info: FileInfo
+    container: CacheFile
+
+    def segments(self, n_tokens: int, read: BlockReader | None = None) -> list[KvSegment]:
+        """Sound KV rows of the first n_tokens tokens, as far as they go without a gap. read: as the container's."""
+        found = self.container.segments(n_tokens, read)
+        return [KvSegment(segment.first, segment.n_live, segment.kv) for segment in found]
+
+    def fits(self, model: EngineInfo) -> bool:
+        """Are the KV rows such as the model's context takes?"""
+        return bool(model.kv_layout) and self.container.header.kv_layout == model.kv_layout
+
+    @property
+    def can_grow(self) -> bool:
+        """May a record be appended, or is it time to write the container anew?"""
+        container = self.container
+        return container.is_whole and not (container.wants_compaction and container.waste_bytes > MIN_WASTE_BYTES)
+
+
+class Caches:
+    """Containers by path."""
+
+    def __init__(self, stable: StableMemory) -> None:
+        self._stable = stable
+        self._open: OrderedDict[str, OpenCache] = OrderedDict()
+        self._prefixes = KnownPrefixes()
+        self._lock = threading.Lock()  # containers are read in worker threads too
+
+        self.sidecars: dict[str, tuple[FileInfo, bytes]] = {}
+        """Contents of sidecar files as last read; for the event loop's thread."""
+
+    def is_open(self, info: FileInfo) -> bool:
+        """Is the container in this file at hand, so that `open` reads nothing?"""
+        known = self._open.get(info.path)
+        return known is not None and known.info == info
+
+    def open(self, info: FileInfo, model: EngineInfo) -> OpenCache | None:
+        """The container in this file; None when it is not sound, or was not written with this very model."""
+        known = self._open.get(info.path)
+        if known is None or known.info != info:
+            try:
+                container = CacheFile.parse(self._reader(info.path), info.size)
+            except StoreDamaged:
+                return None
+            known = OpenCache(info, container)
+        self._keep(known)
+        tokens = known.container.tokens
+        if known.container.header.model_sha256 != model.model_id:
+            return None
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.n_vocab:
+            return None  # an uploaded container may claim anything
+        if known.info.path not in self._prefixes:
+            self._know(known)
+        return known
+
+    def oldest(self, n_most: int) -> list[str]:
+        """The paths of all callers' caches that were written longest ago; a sidecar only without its cache.
+
+        In a worker thread: SQLite looks at all caches that there are.
+        """
+        with self._stable.database.read() as connection:
+            return [path for (path,) in _OLDEST.run(connection, {"n_most": n_most}).fetchall()]
+
+    def may_have(self, folder: str, tokens: Tokens, generated: Flags, n_least: int) -> bool:
+        """Could `closest` find a container? At once, on any thread; it reads nothing."""
+        if self._prefixes.longest(folder, symbols(tokens, generated))[0] >= n_least:
+            return True
+        return self._prefixes.has_unread(folder) and self._stable.stat(folder) is not None
+
+    def closest(
+        self, folder: str, model: EngineInfo, tokens: Tokens, generated: Flags, *, n_least: int
+    ) -> tuple[OpenCache, int] | None:
+        """The container below `folder` whose rows begin most like these tokens, and how many agree, if n_least do.
+
+        Among those that were read or written since the start, and those that were written last before it. In a worker
+        thread: it may read them.
+        """
+        self._read_unread(folder, model)
+        wanted = symbols(tokens, generated)
+        for _ in range(MAX_TRIED):
+            n, path = self._prefixes.longest(folder, wanted)
+            if path is None or n < n_least:
+                return None
+            info = self._stable.stat(path)
+            cache = self._open_sound(info, model) if info is not None else None
+            if cache is not None and cache.fits(model):
+                n = n_common(tokens, generated, cache.container.tokens, cache.container.generated)
+                if (n := cache.container.n_with_rows(n)) >= n_least:
+                    return cache, n
+            self._prefixes.discard(path)
+        return None
+
+    def _read_unread(self, folder: str, model: EngineInfo) -> None:
+        for path in self._prefixes.take_unread(folder, lambda: self._stable.newest(folder, MAX_READ, but=SIDECAR)):
+            info = self._stable.stat(path)
+            if info is not None and info.kind == "file":
+                self._open_sound(info, model)
+
+    def _open_sound(self, info: FileInfo, model: EngineInfo) -> OpenCache | None:
+        try:
+            return self.open(info, model)
+        except (CanisterError, OSError):
+            return None
+
+    def append(
+        self,
+        call: Call,
+        cache: OpenCache,
+        keep: int,
+        tokens: Tokens,
+        generated: Flags,
+        rows: bytes,
+        starts: Flags | None,
+    ) -> None:
+        """Roll the container back to `keep` tokens and add these; `rows` are their KV rows, `starts` their cut."""
+        container, data = cache.container, b""  # written even so: the file's time of writing is the chat's
+        if len(tokens) or keep < len(container.tokens):
+            container, data = container.extended(keep, tokens, generated, rows, starts)
+        call.tx.append_file(cache.info.path, data)
+        self._keep_when_committed(call, cache.info.path, container)
+
+    def write(
+        self,
+        call: Call,
+        path: str,
+        header: CacheHeader,
+        before: OpenCache | None,
+        tokens: Tokens,
+        generated: Flags,
+        rows: bytes,
+        rows_first: int,
+        starts: Flags | None,
+    ) -> None:
+        """Write a container anew: `rows` are the KV rows from token rows_first on, those of the tokens before stand in
+        `before`, as far as they are sound. starts: the cut of all tokens. Slow for a long chat: in a worker thread.
+        """
+        container, data = self._sound_part(path, header, before)
+        parts = [data]
+        before_rows, behind = slice(rows_first), slice(rows_first, None)
+        cut = None if starts is None else starts[before_rows]
+        if len(container.tokens) < rows_first or not (
+            cut is None or np.array_equal(container.starts[before_rows], cut)
+        ):
+            container, data = container.extended(0, tokens[before_rows], generated[before_rows], b"", cut)
+            parts.append(data)
+        cut = None if starts is None else starts[behind]
+        container, data = container.extended(rows_first, tokens[behind], generated[behind], rows, cut)
+        parts.append(data)
+        call.tx.write_file(path, b"".join(parts))
+        self._keep_when_committed(call, path, container)
+
+    def _sound_part(self, path: str, header: CacheHeader, before: OpenCache | None) -> tuple[CacheFile, bytes]:
+        if before is not None and before.container.header == header:
+            try:
+                return before.container.compacted()
+            except StoreDamaged:
+                pass  # the tokens are at hand
+        return CacheFile.create(header, self._reader(path))
+
+    def segments_into(self, cache: OpenCache, take: Take) -> Callable[[int], list[KvSegment]]:
+        """The same as `cache.segments`, but the rows are read into memory from `take`."""
+
+        def read(offset: int, size: int) -> memoryview:
+            size = max(0, min(size, cache.info.size - offset))
+            memory = take(size).data
+            return memory[: self._stable.read_into(cache.info.path, offset, memory)]
+
+        return partial(cache.segments, read=read)
+
+    def drop(self, path: str) -> None:
+        """The file at this path has changed otherwise than by `append` and `write`, or is gone."""
+        with self._lock:
+            self._open.pop(path, None)
+        self._prefixes.changed(path, is_there=self._stable.stat(path) is not None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._open.clear()
+        self._prefixes.clear()
+
+    def _keep_when_committed(self, call: Call, path: str, container: CacheFile) -> None:
+        folder = sessions_folder(path)
+        is_first = folder is not None and self._stable.stat(folder) is None
+
+        def keep() -> None:
+            if folder is not None and is_first:
+                self._prefixes.take_unread(folder, tuple)  # there is nothing that was not written since the start
+            info = self._stable.stat(path)
+            if info is not None and info.size == container.size:
+                self._keep(OpenCache(info, container))
+                self._know(OpenCache(info, container))
+
+        call.on_commit(keep)
+
+    def _know(self, cache: OpenCache) -> None:
+        container = cache.container
+        self._prefixes.add(cache.info.path, symbols(container.tokens, container.generated))
+
+    def _keep(self, cache: OpenCache) -> None:
+        with self._lock:
+            self._open[cache.info.path] = cache
+            self._open.move_to_end(cache.info.path)
+            while len(self._open) > MAX_OPEN:
+                self._open.popitem(last=False)
+
+    def _reader(self, path: str) -> Callable[[int, int], bytes]:
+        return lambda offset, size: self._stable.read(path, offset, size)

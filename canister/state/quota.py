@@ -1,0 +1,50 @@
+"""How much of stable memory there is for all, and for the prompt caches of one caller. Checked before each commit.
+
+Calls that commit at the same moment are checked against the same state, so a limit may be passed by what they add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from canister.config import Settings
+from canister.errors import StorageFull
+from canister.store.cache_paths import CACHE_FOLDER
+from canister.store.index import Usage
+
+if TYPE_CHECKING:
+    from canister.store.stable import StableMemory
+
+
+def check(stable: StableMemory, growth: Mapping[str, Usage], settings: Settings) -> None:
+    """Raises StorageFull when a transaction would pass a limit. growth: what it adds, by path; may be negative."""
+    if not growth:
+        return
+    used = stable.usage("")
+    whole = _sum(list(growth.values()))
+    _check_one("stable memory has", used.n_bytes, whole.n_bytes, "bytes", "max_stable_bytes", settings)
+    _check_one("stable memory has", used.n_entries, whole.n_entries, "files", "max_files", settings)
+    owners: dict[str, list[Usage]] = {}
+    for path, one in growth.items():
+        parts = path.split("/", 2)
+        if parts[0] == CACHE_FOLDER and len(parts) == 3:
+            owners.setdefault(f"{CACHE_FOLDER}/{parts[1]}", []).append(one)
+    for folder, parts_of_owner in owners.items():
+        used, more = stable.usage(folder), _sum(parts_of_owner)
+        what = "the prompt caches of this caller have"
+        _check_one(what, used.n_bytes, more.n_bytes, "bytes", "max_cache_bytes_per_caller", settings)
+        _check_one(what, used.n_entries, more.n_entries, "files", "max_cache_files_per_caller", settings)
+
+
+def _sum(parts: list[Usage]) -> Usage:
+    return Usage(sum(part.n_entries for part in parts), sum(part.n_bytes for part in parts))
+
+
+def _check_one(what: str, n_used: int, n_more: int, unit: str, setting: str, settings: Settings) -> None:
+    limit: int = getattr(settings, setting)
+    if n_more > 0 and n_used + n_more > limit:
+        raise StorageFull(
+            f"{what} {n_used} {unit} and the call would add {n_more}, over the limit ({setting} = {limit}); "
+            "remove some files or caches, then try again"
+        )

@@ -1,0 +1,348 @@
+"""One SQLite database: many short readers, one writer thread. Knows tables and transactions, not what they mean.
+
+Group commit: whatever waits while the disk is being waited for is committed together afterwards, each job in a
+savepoint of its own, with one COMMIT and one wait for all. One that fails takes nobody along; if the COMMIT fails, none
+has happened. Nobody is told before the COMMIT has returned.
+
+Write-ahead logging, so that readers see the last commit and never wait for the writer; `synchronous=FULL`, so that what
+was committed survives a power cut. Other processes may open the same file: they take turns for up to 30 seconds.
+
+When a COMMIT itself fails, the log may or may not hold it already, and a crash could bring it back. The writer then
+commits a harmless change over it; if that fails too, `failed` is set, and nothing is written before such a change was
+committed, which every further job tries first. If that never works, the next start finds out which state holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from canister.errors import Busy, StorageFull, StoreDamaged
+from canister.store.connections import BUSY_SECONDS, make_engine, migrate, use_write_ahead_log
+from canister.store.migrations import Schema
+from canister.store.statements import Prepared, driver_of
+from canister.telemetry import logs
+
+MAX_GROUP = 64  # jobs that are committed together; so nobody waits for too many others
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Job(Generic[T]):
+    work: Callable[[Connection], T]
+    before: Callable[[], None] | None
+    committed: Callable[[], None] | None
+    future: Future[T]
+    result: T | None = None
+
+    def publish(self, path: Path) -> None:
+        """The commit holds: make it visible."""
+        if self.committed is None:
+            return
+        try:
+            self.committed()
+        except Exception:
+            _log.exception("after a commit to %s", path)
+        except BaseException as error:
+            self.future.set_exception(error)
+
+    def tell(self) -> None:
+        if not self.future.done():
+            self.future.set_result(self.result)  # type: ignore[arg-type]  # set by now
+
+
+class _Lost(Exception):
+    """SQLite has undone the transaction of several jobs because of one."""
+
+
+class Database:
+    """One SQLite file, opened by `open`, with one writer thread; every method may be called from any thread."""
+
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self.failed: StoreDamaged | None = None
+        """Set while it is not known whether the last commit holds; then nothing is written."""
+        self._readers: Engine | None = None
+        self._writer: Engine | None = None
+        self._connection: Connection | None = None  # the writer's own, kept
+        self._looker: Connection | None = None  # kept for `first`; it never begins a transaction
+        self._looking = threading.Lock()
+        self.n_transactions = 0
+        """Begun so far; on the writer thread it tells jobs that are committed together from later ones."""
+        self._thread: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._closing = threading.Lock()  # held while a job is queued, so that none comes after the end
+
+    def open(self) -> None:
+        """Create or migrate the file and start the writer.
+
+        Raises StoreDamaged (not a database, or a broken one), Conflict (written by a newer version), StorageFull, Busy.
+        """
+        with self._clear_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            use_write_ahead_log(self.path)
+            self._writer = make_engine(self.path, "BEGIN IMMEDIATE")
+            self._readers = make_engine(self.path, "BEGIN")
+            try:
+                migrate(self.path, self.schema, self._readers, self._writer)
+                self._connection = self._writer.connect()
+                self._looker = self._readers.connect()
+            except BaseException:
+                self._dispose()
+                raise
+        self._thread = threading.Thread(target=self._write, name=f"writer {self.path.name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what is queued and let go of the file. May be called twice."""
+        with self._closing:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                self._jobs.put(None)
+        if thread is not None:
+            thread.join()
+        self._dispose()
+
+    @property
+    def is_open(self) -> bool:
+        return self._thread is not None
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees the last commit and nothing later; for short reading."""
+        if self._readers is None:
+            raise RuntimeError(f"{self.path} is not open")
+        with self._clear_errors(), self._readers.connect() as connection:
+            yield connection
+
+    def first(self, statement: Prepared, values: Mapping[str, object]) -> tuple[Any, ...] | None:
+        """The first row of a query as last committed, by the shortest way: for what every message asks for."""
+        if self._looker is None:
+            raise RuntimeError(f"{self.path} is not open")
+        with self._clear_errors(), self._looking:
+            rows = statement.run(self._looker, values).fetchall()  # to its end, or it would go on reading this state
+        return rows[0] if rows else None
+
+    def submit(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        before: Callable[[], None] | None = None,
+        committed: Callable[[], None] | None = None,
+    ) -> Future[T]:
+        """Run `work` in a transaction on the writer thread, after everything submitted before.
+
+        The future is done after the commit. An error in `work`, or of the commit, rolls back and is the future's.
+        `before` runs on the writer thread, outside of the transaction; an error there is the future's too.
+        `committed` runs on the writer thread between the commit and the future; it must not fail.
+
+        What is queued at the same time is committed together: `work` sees what those before it have done, and is
+        begun anew if SQLite lost the transaction because of a neighbour. So it changes nothing but the database.
+        """
+        job: _Job[T] = _Job(work, before, committed, Future())
+        with self._closing:
+            if self._thread is None:
+                raise RuntimeError(f"{self.path} is not open")
+            self._jobs.put(job)
+        return job.future
+
+    # -- on the writer thread
+
+    def _write(self) -> None:
+        is_last = False
+        while not is_last:
+            group, is_last = self._next_group()
+            self._commit_group([job for job in group if self._is_begun(job)])
+            del group  # or the last results live until the next job comes
+
+    def _next_group(self) -> tuple[list[_Job[Any]], bool]:
+        """What is queued, at least one job, unless it was cancelled; and whether nothing comes after it."""
+        group: list[_Job[Any]] = []
+        job = self._jobs.get()
+        while job is not None:
+            if job.future.set_running_or_notify_cancel():
+                group.append(job)
+            if len(group) == MAX_GROUP:
+                return group, False
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _is_begun(self, job: _Job[Any]) -> bool:
+        try:
+            if job.before is not None:
+                self._recover_from_failure()  # else its bytes might go over some that count after all
+                job.before()
+        except BaseException as error:
+            job.future.set_exception(error)
+            return False
+        return True
+
+    def _commit_group(self, jobs: list[_Job[Any]]) -> None:
+        """One transaction, one COMMIT, one wait for the disk; only then anybody is told."""
+        if not jobs:
+            return
+        started = time.perf_counter()
+        try:
+            done = self._transact(jobs)
+        except _Lost:
+            for job in jobs:
+                self._commit_group([job])
+            return
+        except BaseException as error:
+            for job in jobs:
+                if not job.future.done():
+                    job.future.set_exception(self._cleared(error))
+            return
+        if done:
+            logs.count_group(len(done), time.perf_counter() - started)
+        for job in done:
+            job.publish(self.path)
+        for job in done:
+            job.tell()
+
+    def _transact(self, jobs: list[_Job[Any]]) -> list[_Job[Any]]:
+        """The jobs that are committed; those that failed by themselves have been told so."""
+        self._recover_from_failure()
+        assert self._connection is not None
+        connection = self._connection
+        self.n_transactions += 1
+        connection.begin()
+        try:
+            done = [job for job in jobs if self._run(job, connection, is_alone=len(jobs) == 1)]
+        except BaseException:
+            _roll_back(connection)
+            raise
+        if not done:
+            _roll_back(connection)
+            return []
+        try:
+            self._commit(connection)
+        except BaseException:
+            _roll_back(connection)
+            self._bury_failed_commit()
+            raise
+        return done
+
+    def _run(self, job: _Job[Any], connection: Connection, *, is_alone: bool) -> bool:
+        """Do what a job does; if it fails, undo it and tell it. Raises _Lost if its neighbours were undone as well."""
+        driver = driver_of(connection)
+        if not is_alone:
+            driver.execute("SAVEPOINT job")
+        try:
+            job.result = job.work(connection)
+        except BaseException as error:
+            if not is_alone:
+                if not driver.in_transaction:  # a full disk, for instance, may end the whole transaction
+                    raise _Lost from error
+                driver.execute("ROLLBACK TO job")
+                driver.execute("RELEASE job")
+            job.future.set_exception(self._cleared(error))
+            return False
+        if not is_alone:
+            driver.execute("RELEASE job")
+        return True
+
+    def _commit(self, connection: Connection) -> None:
+        connection.commit()
+
+    def _recover_from_failure(self) -> None:
+        """After a commit that failed: perhaps there is room on the disk again. Raises StoreDamaged."""
+        if self.failed is not None:
+            self._bury_failed_commit()
+        if self.failed is not None:
+            raise StoreDamaged(str(self.failed))
+
+    def _bury_failed_commit(self) -> None:
+        """Commit something over a commit that failed, so that it cannot come back; else set `failed`."""
+        assert self._connection is not None
+        connection = self._connection
+        try:
+            connection.begin()
+            n_buried = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+            connection.exec_driver_sql(f"PRAGMA user_version = {(n_buried + 1) % 2**31}")
+            self._commit(connection)
+        except BaseException as error:
+            with contextlib.suppress(DBAPIError, sqlite3.Error):
+                _roll_back(connection)
+            self.failed = StoreDamaged(
+                f"{self.path} does not accept writes ({getattr(error, 'orig', error)}); make room on the disk or mend "
+                "it: every call tries again, and so does a restart"
+            )
+        else:
+            self.failed = None
+
+    def _dispose(self) -> None:
+        for connection in (self._connection, self._looker):
+            if connection is not None:
+                connection.close()
+        self._connection = self._looker = None
+        for engine in (self._readers, self._writer):
+            if engine is not None:
+                engine.dispose()
+        self._readers = self._writer = None
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Turn what SQLite says about the file or the disk into an error of ours; the rest are bugs and pass."""
+        try:
+            yield
+        except (DBAPIError, sqlite3.Error, OSError) as error:
+            clear = self._cleared(error)
+            if clear is error:
+                raise
+            raise clear from error
+
+    def _cleared(self, error: BaseException) -> BaseException:
+        """The error of ours for one of SQLite or the system, which is its cause; else the error itself."""
+        clear: Exception | None = None
+        if isinstance(error, OSError):
+            clear = StoreDamaged(f"{self.path} cannot be opened: {error.strerror}; check its folder")
+        elif isinstance(error, DBAPIError | sqlite3.Error):
+            clear = _clear_error(self.path, error.orig if isinstance(error, DBAPIError) else error)
+        if clear is None:
+            return error
+        clear.__cause__ = error
+        return clear
+
+
+def _roll_back(connection: Connection) -> None:
+    connection.rollback()
+    driver = driver_of(connection)
+    if driver.in_transaction:  # a COMMIT that failed ends the transaction for SQLAlchemy, not always for SQLite
+        driver.execute("ROLLBACK")
+
+
+def _clear_error(path: Path, error: BaseException | None) -> Exception | None:
+    """The error of ours for one of sqlite3's; None for those that mean a wrong statement, so a bug."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_FULL"):
+        return StorageFull(f"no room on the disk for {path}; make room and try again")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Busy(f"{path} is in use by another process for more than {BUSY_SECONDS} s; try again")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return StoreDamaged(
+            f"{path} is not a sound SQLite database ({error}); stop the server and put a backup in its place, "
+            "or move it away to start empty"
+        )
+    if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+        return StoreDamaged(f"{path} cannot be read or written ({error}); check the disk and the file's permissions")
+    return None

@@ -1,0 +1,200 @@
+"""Which model was being decoded when the server crashed, and how often in a row.
+
+While a model is decoded or loaded, its SHA-256 stands in a small file that is mapped into memory (`engine.busy`), as
+SQLite's index of its journal is: a crash of the process leaves it as it is, and a decode does not wait for the disk.
+The next start counts (`engine.crashes`). Only crashes count, not a power cut or a `kill -9` from outside: the
+supervisor tells of them, or what Python's fault handler has left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import mmap
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from canister.errors import Conflict
+from canister.system import atomic_file
+from canister.system.data_dir import CRASH, LAST_CRASH
+from canister.telemetry.logs import get_logger
+
+BUSY_NAME, COUNT_NAME = "engine.busy", "engine.crashes"
+MAX_IN_A_ROW = 3  # a model that was being decoded at so many is not loaded again by itself
+
+_ID_BYTES = 32
+_RECORD_BYTES = 1 + _ID_BYTES
+_DECODING, _LOADING = 0, _RECORD_BYTES  # where the two records lie
+_FATAL = "Fatal Python error: "
+_SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Illegal instruction": "SIGILL",
+    "Bus error": "SIGBUS",
+    "Floating-point exception": "SIGFPE",
+    "Floating point exception": "SIGFPE",
+}
+
+log = get_logger(__name__)
+
+
+@contextmanager
+def faults_written(data_dir: Path) -> Iterator[str | None]:
+    """Let Python write the stacks of all threads to `crash.txt` if this process crashes. The folder is ours already.
+
+    Gives the signal by which the server before this one crashed, if it left its stacks.
+    """
+    path = data_dir / CRASH
+    before = _fault_in(path)
+    with _fresh(path, keeps=before is not None) as file:
+        if file is not None:
+            faulthandler.enable(file)
+        try:
+            yield before
+        finally:
+            if file is not None:
+                faulthandler.disable()
+
+
+def _fault_in(path: Path) -> str | None:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    words = text.partition("\n")[0].removeprefix(_FATAL).strip()
+    return _SIGNALS.get(words, words) or None
+
+
+def _fresh(path: Path, *, keeps: bool) -> AbstractContextManager[IO[bytes] | None]:
+    """An empty file; what it held is kept beside it. None where there can be none."""
+    try:
+        if keeps:
+            path.replace(path.parent / LAST_CRASH)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("the stacks of a crash could not be kept", file=str(path), reason=str(error))
+        return nullcontext()
+    return os.fdopen(descriptor, "w+b")
+
+
+@dataclass(frozen=True, slots=True)
+class Crashes:
+    """In a row, while one model was decoded or loaded. model: its SHA-256, in hex. last: the signal."""
+
+    model: str
+    n_in_a_row: int
+    last: str
+
+
+class CrashNotes:
+    """Of one canister, in its folder. Opened at the start, closed at the end; without either it notes nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._busy_path = folder / BUSY_NAME
+        self._count_path = folder / COUNT_NAME
+        self._map: mmap.mmap | None = None
+        self._crashes: Crashes | None = None
+
+    def open(self, crash: str | None) -> None:
+        """crash: the signal by which the server before this one crashed. The notes are a help: they never fail."""
+        self._crashes = self._counted()
+        try:
+            if crash is not None:
+                self._count(crash)
+            descriptor = os.open(self._busy_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # Written, not only made longer: a mapped page that the disk has no room for would end the process.
+                os.pwrite(descriptor, bytes(2 * _RECORD_BYTES), 0)
+                self._map = mmap.mmap(descriptor, 2 * _RECORD_BYTES)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            log.warning("crashes while decoding are not noted", file=str(self._busy_path), reason=str(error))
+
+    def close(self) -> None:
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
+    def check(self, model_id: bytes, name: str) -> None:
+        """Conflict for a model that should not be loaded by itself. name: what to call it."""
+        crashes = self._crashes
+        if crashes is not None and crashes.model == model_id.hex() and crashes.n_in_a_row >= MAX_IN_A_ROW:
+            raise Conflict(
+                f"{name} is not loaded again by itself: it was being decoded when the server crashed "
+                f"{crashes.n_in_a_row} times in a row (the last time by {crashes.last}). "
+                "Call load_model to load it all the same, or load another one"
+            )
+
+    def of_model(self, model_id: bytes) -> ModelWatch:
+        """To be told when this model is decoded."""
+        return ModelWatch(self, model_id)
+
+    def forget(self) -> None:
+        """Begin anew: a call went well, or a controller has asked for a model."""
+        if self._crashes is not None:
+            self._crashes = None
+            with contextlib.suppress(OSError):
+                self._count_path.unlink(missing_ok=True)
+
+    def mark(self, at: int, record: bytes) -> None:
+        if self._map is not None:
+            self._map[at : at + len(record)] = record
+
+    def is_about(self, model_id: bytes) -> bool:
+        return self._crashes is not None and self._crashes.model == model_id.hex()
+
+    def _count(self, crash: str) -> None:
+        """Of the model that was at work at the crash; it is written down before anything is loaded."""
+        try:
+            left = self._busy_path.read_bytes()
+        except OSError:
+            return
+        records = [left[at : at + _RECORD_BYTES] for at in (_DECODING, _LOADING)]
+        models = [record[1:].hex() for record in records if record[:1] == b"\1"]
+        if not models:
+            return
+        before = self._crashes
+        n_before = before.n_in_a_row if before is not None and before.model == models[0] else 0
+        self._crashes = Crashes(models[0], n_before + 1, crash)
+        atomic_file.write(self._count_path, json.dumps(asdict(self._crashes)).encode())
+        log.error("the server crashed while it decoded", crash=crash, in_a_row=n_before + 1, sha256=models[0])
+
+    def _counted(self) -> Crashes | None:
+        try:
+            return Crashes(**json.loads(self._count_path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+class ModelWatch:
+    """What an engine tells of its model. Entering and leaving `decoding` costs less than a microsecond."""
+
+    def __init__(self, notes: CrashNotes, model_id: bytes) -> None:
+        self._notes = notes
+        self._model_id = model_id
+        self.decoding: AbstractContextManager[object] = _Mark(notes, _DECODING, model_id)
+        self.loading: AbstractContextManager[object] = _Mark(notes, _LOADING, model_id)
+
+    def went_well(self) -> None:
+        """A call has decoded, and is done."""
+        if self._notes.is_about(self._model_id):
+            self._notes.forget()
+
+
+class _Mark:
+    def __init__(self, notes: CrashNotes, at: int, model_id: bytes) -> None:
+        self._notes = notes
+        self._at = at
+        self._record = b"\1" + model_id.ljust(_ID_BYTES, b"\0")[:_ID_BYTES]
+
+    def __enter__(self) -> None:
+        self._notes.mark(self._at, self._record)
+
+    def __exit__(self, *_: object) -> None:
+        self._notes.mark(self._at, b"\0")

@@ -1,0 +1,348 @@
+"""Logs, metrics and request ids. Logs go to stderr, never to stdout, which belongs to the command's own answer.
+
+A log line is an event and its fields: `get_logger(__name__).info("model loaded", canister=name, seconds=1.2)`.
+What the standard library's `logging` is given (uvicorn, alembic) takes the same way out. Until `set_up_logs` is called,
+as in a library or a test, only warnings are shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from structlog.stdlib import BoundLogger, ProcessorFormatter
+from structlog.typing import EventDict, Processor
+
+from canister.errors import CallerBusy, Cancelled, CanisterBusy
+from canister.telemetry.console import ConsoleRenderer, colors_wanted
+from canister.telemetry.recent import RecentLogs
+
+# -- logs
+
+# What is done to every event, whoever logged it.
+_COMMON: list[Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def _heads_first(_logger: object, _method: str, event: EventDict) -> EventDict:
+    # What a person looks for first in a line of JSON stands first.
+    heads = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
+    return {**heads, **event}
+
+
+structlog.configure(
+    processors=[structlog.stdlib.filter_by_level, *_COMMON, ProcessorFormatter.wrap_for_formatter],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=BoundLogger,
+    cache_logger_on_first_use=True,
+)
+
+
+def get_logger(name: str) -> BoundLogger:
+    """The logger of a module; `name` is its `__name__`."""
+    logger: BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+RECENT = RecentLogs()
+"""What was logged last, since `set_up_logs`."""
+
+_AS_JSON: list[Processor] = [
+    structlog.processors.format_exc_info,
+    _heads_first,
+    structlog.processors.JSONRenderer(),
+]
+
+
+def _formatter(render: list[Processor]) -> ProcessorFormatter:
+    return ProcessorFormatter(
+        foreign_pre_chain=_COMMON, processors=[ProcessorFormatter.remove_processors_meta, *render]
+    )
+
+
+def set_up_logs(level: str, log_format: str) -> None:
+    """Send log lines of `level` and above to stderr. log_format: json, console, or auto: console on a terminal."""
+    on_terminal = sys.stderr.isatty()
+    if log_format == "json" or (log_format == "auto" and not on_terminal):
+        render = _AS_JSON
+    else:
+        colors = colors_wanted(os.environ, on_terminal=on_terminal)
+        render = [structlog.processors.format_exc_info, ConsoleRenderer(colors=colors)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(render))
+    RECENT.setFormatter(_formatter(_AS_JSON))
+    root = logging.getLogger()
+    root.handlers = [handler, RECENT]
+    root.setLevel(level.upper())
+    # Their news is told by our own lines: who listens where, which requests came.
+    for chatty in ("uvicorn", "alembic"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+
+
+@contextmanager
+def logs_held_back() -> Iterator[Callable[[], None]]:
+    """Keep log lines until what is given is called, or until the end: something else is to be read first."""
+    root = logging.getLogger()
+    handlers = root.handlers
+    held = logging.handlers.MemoryHandler(10_000, logging.CRITICAL + 1)
+    root.handlers = [held]
+
+    def release() -> None:
+        if root.handlers == [held]:
+            root.handlers = handlers
+            for record in held.buffer:
+                root.handle(record)
+            held.buffer.clear()
+
+    try:
+        yield release
+    finally:
+        release()
+
+
+# -- request ids
+
+_SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
+
+
+def request_id(given: str | None) -> str:
+    """The id that a client gave its request, or a new one if it gave none that is fit for a log line."""
+    if given is not None and _SANE_REQUEST_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(8)
+
+
+@contextmanager
+def log_fields(**fields: object) -> Iterator[None]:
+    """Add these fields to every line that is logged inside, by this task and those that it starts."""
+    with structlog.contextvars.bound_contextvars(**fields):
+        yield
+
+
+# -- metrics; names of methods come from the interface table, so the number of series is bounded
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+_REQUESTS = Counter(
+    "canister_requests",
+    "Requests answered, by canister, method and outcome: ok, err, reject or cancelled.",
+    ("canister", "method", "outcome"),
+    registry=REGISTRY,
+)
+_REQUEST_SECONDS = Histogram(
+    "canister_request_seconds",
+    "Seconds from a request's arrival to its answer.",
+    ("method",),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+    registry=REGISTRY,
+)
+_REQUESTS_RUNNING = Gauge("canister_requests_running", "Requests that are being worked on.", registry=REGISTRY)
+
+CONNECTIONS = Gauge("canister_connections", "Connections that are open.", registry=REGISTRY)
+
+METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+@contextmanager
+def request_running() -> Iterator[None]:
+    """Count a request as running while inside."""
+    with _REQUESTS_RUNNING.track_inprogress():
+        yield
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a request; to be set by who answers it."""
+
+    is_ok: bool = False
+
+
+@contextmanager
+def counted(canister: str, method: str) -> Iterator[Outcome]:
+    """Count the request that is answered inside, and the time that it takes; an exception is a reject."""
+    started = time.perf_counter()
+    outcome = Outcome()
+    label = "cancelled"
+    try:
+        yield outcome
+        label = "ok" if outcome.is_ok else "err"
+    except Exception as error:
+        label = "cancelled" if isinstance(error, Cancelled) else "reject"
+        raise
+    finally:
+        _REQUESTS.labels(canister, method, label).inc()
+        _REQUEST_SECONDS.labels(method).observe(time.perf_counter() - started)
+
+
+_REFUSED = Counter(
+    "canister_refused",
+    "Requests sent away because of a limit, by its scope: caller, canister or server.",
+    ("canister", "scope"),
+    registry=REGISTRY,
+)
+
+
+def refused(scope: str, canister: str = "") -> None:
+    """Count a request that is sent away. scope: caller, canister or server."""
+    _REFUSED.labels(canister, scope).inc()
+
+
+@contextmanager
+def refusals(canister: str, counted_as: str | None = None) -> Iterator[None]:
+    """Count a request that is sent away inside. counted_as: its method, if nobody else counts it as a request."""
+    try:
+        yield
+    except (CallerBusy, CanisterBusy) as error:
+        refused("caller" if isinstance(error, CallerBusy) else "canister", canister)
+        if counted_as is not None:
+            _REQUESTS.labels(canister, counted_as, "reject").inc()
+        raise
+
+
+_INSTRUCTIONS = Counter(
+    "canister_instructions",
+    "Instructions that calls would have taken on the Internet Computer.",
+    ("canister", "method"),
+    registry=REGISTRY,
+)
+_CYCLES = Counter("canister_cycles", "Cycles charged for calls.", ("canister", "method"), registry=REGISTRY)
+
+
+def count_cost(canister: str, method: str, instructions: int, cycles: int) -> None:
+    """Note what a call cost."""
+    _INSTRUCTIONS.labels(canister, method).inc(instructions)
+    _CYCLES.labels(canister, method).inc(cycles)
+
+
+_TOKENS = Counter(
+    "canister_tokens",
+    "Tokens of runs: prompt (decoded), generated, and cached (found in the prompt cache, not decoded again).",
+    ("canister", "kind"),
+    registry=REGISTRY,
+)
+
+
+def count_tokens(canister: str, *, prompt: int, generated: int, cached: int) -> None:
+    """Note what a run has decoded, or did not have to."""
+    for kind, n_tokens in (("prompt", prompt), ("generated", generated), ("cached", cached)):
+        _TOKENS.labels(canister, kind).inc(n_tokens)
+
+
+_COMMIT_SECONDS = Histogram(
+    "canister_commit_seconds",
+    "Seconds that commits took, from prepared bytes to the disk.",
+    ("canister",),
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    registry=REGISTRY,
+)
+
+
+@contextmanager
+def committing(canister: str) -> Iterator[None]:
+    """Measure the commit that is done inside; one that fails does not count."""
+    started = time.perf_counter()
+    yield
+    _COMMIT_SECONDS.labels(canister).observe(time.perf_counter() - started)
+
+
+_GROUP_CALLS = Histogram(
+    "canister_group_calls",
+    "Transactions that were committed together, with one wait for the disk.",
+    buckets=(1, 2, 4, 8, 16, 32, 64),
+    registry=REGISTRY,
+)
+_GROUP_SECONDS = Histogram(
+    "canister_group_seconds",
+    "Seconds that committing them together took on the writer's thread, the wait for the disk included.",
+    buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5),
+    registry=REGISTRY,
+)
+
+
+def count_group(n_calls: int, seconds: float) -> None:
+    """Note so many transactions that were committed together."""
+    _GROUP_CALLS.observe(n_calls)
+    _GROUP_SECONDS.observe(seconds)
+
+
+# What is looked at when somebody asks: name, help. A name that ends in `_total` only grows, until a model is loaded.
+OBSERVED = {
+    "canister_ready": "1 when the model that should be loaded is loaded, or none should be.",
+    "canister_calls_running": "Calls that are being worked on.",
+    "canister_calls_waiting": "Calls that wait for their turn.",
+    "canister_streams_running": "Uploads and downloads of whole files.",
+    "canister_cycle_balance": "Cycles that are left.",
+    "canister_stable_bytes": "Bytes of all files in stable memory.",
+    "canister_engine_slots": "Conversations that fit into the KV memory.",
+    "canister_engine_resident": "Conversations that are in the KV memory.",
+    "canister_engine_kv_tokens": "Tokens of the conversations in the KV memory, as their last calls left them.",
+    "canister_engine_kv_capacity_tokens": "Tokens that fit into the KV memory.",
+    "canister_engine_running": "Calls whose tokens are being decoded.",
+    "canister_engine_waiting": "Calls that wait for a slot.",
+    "canister_engine_steps_total": "Steps of the engine.",
+    "canister_engine_row_steps_total": "Steps that decoded generated tokens, and not prompts alone.",
+    "canister_engine_rows_total": "Generated tokens decoded; divided by the steps with such tokens: the batch size.",
+    "canister_engine_prompt_tokens_total": "Prompt tokens decoded.",
+    "canister_engine_slot_tokens_total": "Tokens not decoded: they were in the slot.",
+    "canister_engine_memory_tokens_total": "Tokens not decoded: their state came back from memory.",
+    "canister_engine_disk_tokens_total": "Tokens not decoded: their KV rows came from the container.",
+    "canister_engine_shared_tokens_total": "Tokens not decoded: another conversation of the caller had them.",
+    "canister_engine_parked": "Conversations whose state is kept in memory beside the slots.",
+    "canister_engine_parked_bytes": "Bytes of these states; bounded by --ram-cache.",
+    "canister_engine_busy_seconds_total": "Seconds in which the engine had something to do.",
+}
+
+
+def metrics_text(observed: Mapping[str, Mapping[str, float]]) -> bytes:
+    """All metrics in Prometheus' text format. observed: by canister, values by the names of OBSERVED."""
+    return generate_latest(REGISTRY) + generate_latest(_Observed(observed))
+
+
+class _Observed(Collector):
+    def __init__(self, observed: Mapping[str, Mapping[str, float]]) -> None:
+        self._observed = observed
+
+    def collect(self) -> Iterator[Metric]:
+        for name, text in OBSERVED.items():
+            make = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = make(name, text, labels=("canister",))
+            for canister, values in self._observed.items():
+                if name in values:
+                    family.add_metric((canister,), values[name])
+            yield family
+
+
+_RESTARTS = Gauge(
+    "canister_restarts", "How often the supervisor has started the server again after a crash.", registry=REGISTRY
+)
+
+
+def note_restarts(n_restarts: int) -> None:
+    """Note how many crashes came before this process."""
+    _RESTARTS.set(n_restarts)
+
+
+_CONFINED = Gauge("canister_confined", "1 if the kernel refuses writes outside the data folder.", registry=REGISTRY)
+
+
+def note_confined(is_on: bool) -> None:
+    """Note whether this process is confined."""
+    _CONFINED.set(is_on)
