@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from canister.client.rest import Result
     from canister.api.records import (
         AccessInputRecord,
         AccessRecord,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
         StatusCodeRecord,
         UploadPromptCacheInputRecord,
     )
+    from canister.client.rest import Result
 
 
 class Calls(ABC):

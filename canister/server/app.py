@@ -16,48 +16,35 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from canister.config import Settings
 from canister.dispatch import timers
-from canister.errors import CanisterStopping, Trap
+from canister.errors import Trap
 from canister.runtime.host import Host
-from canister.server import answers, preload
+from canister.server import answers, notices, preload
 from canister.server.doors import conversations, files, ic, models, rest
 from canister.server.http.listener import Server
-from canister.server.http.sockets import bind
 from canister.server.middleware.auth import Authentication
 from canister.server.middleware.bounds import Bounds
 from canister.server.middleware.browsers import Browsers
 from canister.server.middleware.encodings import Encodings
+from canister.server.middleware.request_log import RequestLog
 from canister.server.middleware.slashes import Slashes
-from canister.server.pages import docs, health, notices, openapi
+from canister.server.pages import docs, health, openapi
+from canister.server.sockets import bind
+from canister.server.supervised import Supervised
 from canister.system import crash_notes, data_dir, sandbox
 from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
 from canister.telemetry import logs
 
-if TYPE_CHECKING:
-    from canister.server.process import Supervised
-
 # Calls that a drain has cut short get this long to roll back.
 ROLLBACK_SECONDS = 5.0
-
-# What clients ask around a call: which canisters there are, who signs, what has become of a message.
-_LOOKS = re.compile(
-    r"/canisters|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
-    r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
-)
 
 log = logs.get_logger(__name__)
 
@@ -173,61 +160,6 @@ def create_app(host: Host) -> FastAPI:
     return app
 
 
-def stopped() -> CanisterStopping:
-    """What a caller is told whose call the end of the server has cut short."""
-    return CanisterStopping("the server is stopping and did not wait for this call, which left no trace; call again")
-
-
 async def _reject(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Trap)
     return answers.reject(error)
-
-
-class RequestLog:
-    """Gives every request its id, logs it when it is over, and answers 500 for what a door did not foresee."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        state: dict[str, Any] = scope.setdefault("state", {})
-        request_id = logs.request_id(Headers(scope=scope).get("x-request-id"))
-        started = time.perf_counter()
-        status = 0
-
-        async def send_noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
-            await send(message)
-
-        with logs.log_fields(request_id=request_id), logs.request_running():
-            try:
-                await self._app(scope, receive, send_noting)
-            except ClientDisconnect:
-                pass  # while a file was being sent
-            except asyncio.CancelledError:
-                # uvicorn cancels a request only when the time to drain is over; nothing comes after it.
-                if status == 0:
-                    await answers.reject(stopped())(scope, receive, send_noting)
-            except Exception:
-                log.exception("request failed")
-                if status == 0:
-                    await answers.internal_error(request_id)(scope, receive, send_noting)
-            finally:
-                path: str = scope["path"]
-                # Probes come every few seconds and tell nothing; nor do looks at the server around a call.
-                is_look = status < 400 and (state.get("is_look", False) or _LOOKS.fullmatch(path) is not None)
-                write = log.debug if path in health.QUIET or is_look else log.info
-                write(
-                    "request",
-                    verb=scope["method"],
-                    path=scope["raw_path"].decode("ascii", "replace"),
-                    status=status,
-                    caller=state.get("caller"),
-                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
-                )

@@ -5,57 +5,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
 import sys
-import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from canister.config import Settings, settings_from_json
 from canister.errors import CanisterError, Trap
-from canister.server.supervisor import SERVING
+from canister.server.supervised import Supervised
 from canister.system import sandbox
 from canister.system.data_dir import LOCK, FolderLock
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
-
-
-@dataclass(frozen=True, slots=True)
-class Supervised:
-    """What a server is given by its supervisor.
-
-    greets: nobody was told yet where it listens. crash: how the server before this one crashed. n_crashes: so far.
-    """
-
-    link: socket.socket
-    listener: socket.socket
-    lock: FolderLock
-    greets: bool
-    crash: str | None
-    n_crashes: int
-
-    def serving(self) -> None:
-        """Tell the supervisor that the start is over."""
-        with contextlib.suppress(OSError):
-            self.link.sendall(SERVING)
-
-    def end_with_parent(self) -> None:
-        """End when the supervisor does, however it does: nobody would hold this server any more.
-
-        Linux ends us by itself (`confine.end_with_parent`), even where no thread of Python can run.
-        """
-        threading.Thread(target=self._wait_for_its_end, name="supervisor", daemon=True).start()
-
-    def _wait_for_its_end(self) -> None:
-        with contextlib.suppress(OSError):
-            while self.link.recv(64):
-                pass
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def start(settings: Settings) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from canister.errors import CanisterError
-from canister.server.http.sockets import bind
+from canister.server.sockets import bind
 from canister.system import data_dir
 from canister.system.data_dir import CRASH, LOCK, FolderLock
 

@@ -16,7 +16,7 @@ from canister.runtime.host import Host
 from canister.server import preload
 from canister.server.app import create_app, running
 from canister.server.http.listener import Server
-from canister.server.http.sockets import bind, url_of
+from canister.server.sockets import bind, url_of
 from tests.harness import CHAT_MODEL
 from tests.traces import until
 

@@ -13,6 +13,7 @@ from canister import dispatch
 from canister.api.methods import METHODS
 from canister.runtime.host import Host
 from canister.server.pages import health, openapi
+from canister.server.requests import PROBES
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +76,7 @@ async def test_what_browsers_and_robots_ask_for_by_themselves(
     assert (icon.status_code, icon.headers["content-type"]) == (200, "image/png")
     assert icon.content.startswith(b"\x89PNG")
     assert (await anonymous.get("/robots.txt")).text == "User-agent: *\nDisallow: /\n"
-    assert {"/favicon.ico", "/robots.txt"} <= health.QUIET
+    assert {"/favicon.ico", "/robots.txt"} <= PROBES
 
 
 async def test_the_engine_of_a_canister(anonymous: httpx.AsyncClient, controller: httpx.AsyncClient) -> None:

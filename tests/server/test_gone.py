@@ -25,7 +25,7 @@ from canister.ic import envelope
 from canister.runtime.host import Host
 from canister.server.app import create_app, running
 from canister.server.http.listener import Server
-from canister.server.http.sockets import bind
+from canister.server.sockets import bind
 from tests.harness import CHAT_MODEL, Harness
 from tests.server.ic_door import Door
 from tests.traces import SECONDS, trace, until

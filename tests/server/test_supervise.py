@@ -433,7 +433,7 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
 def test_where_the_kernel_does_not_do_it_the_child_notices_that_its_parent_is_gone() -> None:
     code = """
 import socket, sys, threading
-from canister.server.process import Supervised
+from canister.server.supervised import Supervised
 link = socket.socket(fileno=int(sys.argv[1]))
 Supervised(link, link, None, True, None, 0).end_with_parent()
 print("waits", flush=True)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from typing import Annotated
 
 import typer
 
 from canister.cli.shared.options import DataDir
 from canister.config import INTERFACE_VERSION
-
-PACKAGE = "llama-canister"
+from canister.system import distribution
 
 
 def version(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
@@ -21,7 +19,7 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     ggml = build()
     if as_json:
         document = {
-            "package": _own_version(),
+            "package": distribution.version(),
             "interface": INTERFACE_VERSION,
             "llama_cpp_python": VERSION,
             "ggml": ggml.version,
@@ -29,7 +27,7 @@ def version(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
         }
         print(json.dumps(document, indent=2))
         return
-    print(f"{PACKAGE} {_own_version()}")
+    print(f"{distribution.NAME} {distribution.version()}")
     print(f"interface {INTERFACE_VERSION}, of llama_cpp_canister")
     print(f"llama.cpp of llama-cpp-python {VERSION}: ggml {ggml.version}, commit {ggml.commit}")
 
@@ -54,10 +52,3 @@ def key(data_dir: DataDir = None) -> None:
     if not path.is_file():
         raise NotFound(f"{path} does not exist: the first start of `canister serve` makes it; see --data-dir")
     print(path.read_text(encoding="ascii").strip())
-
-
-def _own_version() -> str:
-    try:
-        return metadata.version(PACKAGE)
-    except metadata.PackageNotFoundError:
-        return "not installed"

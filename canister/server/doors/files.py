@@ -26,7 +26,7 @@ from canister.errors import BadArgument, Cancelled
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import resources
-from canister.server.middleware.auth import caller
+from canister.server.requests import caller
 from canister.server.verbs import ANY_VERB, READ_VERBS
 from canister.telemetry import logs
 

@@ -34,9 +34,9 @@ from canister.runtime.ingress import Answer, Known, Message
 from canister.server import answers
 from canister.server.doors import ic_state
 from canister.server.doors.ic_state import PathError
-from canister.server.doors.rest import read_body, while_connected
-from canister.server.pages import health
+from canister.server.requests import read_body, while_connected
 from canister.server.verbs import ANY_VERB, page
+from canister.system import distribution
 from canister.telemetry import logs
 
 CBOR = "application/cbor"
@@ -66,7 +66,7 @@ async def status(request: Request) -> Response:
     return _cbor(
         {
             "ic_api_version": API_VERSION,
-            "impl_version": f"llama-canister {health.version()}",
+            "impl_version": f"llama-canister {distribution.version()}",
             "root_key": host.root_key.public_key_der,
             "replica_health_status": "healthy",
             "certified_height": time.time_ns() // 10**9,

@@ -19,7 +19,7 @@ from canister.api.methods import Method
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import rest
-from canister.server.middleware.auth import caller
+from canister.server.requests import caller, read_body, while_connected
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
 
@@ -44,9 +44,9 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
         return answers.wrong_verb(f"{request.url.path} takes {told}, not {request.method}", ", ".join(allowed))
     row = rest_only.bound(verbs[verb], names)
     with logs.counted(canister.name, row.name) as outcome:
-        body = b"" if row.arg is None else await rest.read_body(request, host.settings.max_body_bytes)
+        body = b"" if row.arg is None else await read_body(request, host.settings.max_body_bytes)
         decode = functools.partial(rest.decode, row, body, examples.get(row.name))
-        reply = await rest.while_connected(request, dispatch.execute(canister, row, caller(request), decode))
+        reply = await while_connected(request, dispatch.execute(canister, row, caller(request), decode))
         outcome.is_ok = reply.error is None
     if reply.error is not None:
         return answers.error(reply)

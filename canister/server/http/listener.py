@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from canister.runtime.host import Host
 from canister.server.http.connection import Connection
-from canister.server.pages.notices import Farewell
+from canister.server.notices import Farewell
 
 KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is closed just when it is used again
 CLOSING_SECONDS = 1  # for connections to end by themselves
@@ -34,7 +34,7 @@ class Server(uvicorn.Server):
                 app,
                 lifespan="off",  # the host outlives the app: see app.py
                 log_config=None,
-                access_log=False,  # app.py logs requests, with their ids
+                access_log=False,  # middleware/request_log.py logs requests, with their ids
                 server_header=False,
                 ws="none",
                 http=partial(Connection, host.settings),  # type: ignore[arg-type]  # called, and nothing else

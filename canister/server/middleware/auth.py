@@ -6,7 +6,6 @@ A header that is there but does not count is refused with 401: a mistyped key mu
 
 from __future__ import annotations
 
-from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -50,10 +49,4 @@ def caller_of(headers: Headers, host: Host) -> str:
             "the API key is unknown, revoked or expired: make one with 'canister api-key create NAME' on the server, "
             "or send no Authorization header to call as anonymous"
         )
-    return principal
-
-
-def caller(request: Request) -> str:
-    """Who sent this request, as Authentication found out."""
-    principal: str = request.state.caller
     return principal

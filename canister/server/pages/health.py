@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
 from fastapi import Request, Response
 from starlette.routing import Route
 
@@ -13,8 +11,9 @@ from canister.errors import Forbidden
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import resources
-from canister.server.middleware.auth import caller
+from canister.server.requests import caller
 from canister.server.verbs import ANY_VERB, READ_VERBS, page
+from canister.system import distribution
 from canister.telemetry import logs
 
 WITHHELD = "its model is not loaded; its controllers are told why"
@@ -22,7 +21,6 @@ METRICS_CLOSED = (
     "metrics are for the controllers: send 'Authorization: Bearer <API key>' of one, such as that in the server's "
     "controller.key, or start the server with --metrics everybody"
 )
-QUIET = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
 ROBOTS = "User-agent: *\nDisallow: /\n"
 
 
@@ -46,7 +44,7 @@ async def root(request: Request) -> Response:
     return answers.document(
         {
             "name": "llama-canister",
-            "version": version(),
+            "version": distribution.version(),
             "canisters": [canister.name for canister in host.canisters],
             "docs": "/docs",
             "openapi": "/openapi.json",
@@ -127,11 +125,3 @@ async def engine(request: Request) -> Response:
         return answers.error(reply)
     assert isinstance(reply.value, dict)
     return answers.document(reply.value)
-
-
-def version() -> str:
-    """Of the installed distribution."""
-    try:
-        return metadata.version("llama-canister")
-    except metadata.PackageNotFoundError:
-        return "not installed"

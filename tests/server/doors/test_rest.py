@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from typing import Any
 
 import httpx
 import pytest
-from starlette.requests import Request
 
 from canister import dispatch
 from canister.api.methods import BY_NAME, METHODS
-from canister.errors import BadArgument, Cancelled, Trap
+from canister.errors import BadArgument, Trap
 from canister.ic.principal import ANONYMOUS
 from canister.runtime.host import Host
-from canister.server.doors.rest import decode, while_connected
+from canister.server.doors.rest import decode
 
 pytestmark = pytest.mark.anyio
 
@@ -287,63 +285,3 @@ async def test_a_trap_is_a_reject(anonymous: httpx.AsyncClient, monkeypatch: pyt
     response = await anonymous.post("/health")
     assert response.status_code == 500
     assert response.json() == {"reject_code": 5, "error_code": "IC0502", "reject_message": "it went wrong"}
-
-
-# -- clients that go away
-
-
-class Peer:
-    """A client's side of a request: what it sends, and when it goes away."""
-
-    def __init__(self, *messages: dict[str, Any]) -> None:
-        self._messages = list(messages)
-        self.gone = asyncio.Event()
-
-    async def receive(self) -> dict[str, Any]:
-        if self._messages:
-            return self._messages.pop(0)
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-
-async def test_a_call_whose_client_goes_away_is_cancelled() -> None:
-    peer = Peer({"type": "http.request", "body": b"", "more_body": False})
-    events = []
-
-    async def work() -> None:
-        try:
-            peer.gone.set()
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            await asyncio.sleep(0.01)  # rolling back
-            events.append("rolled back")
-            raise
-
-    with pytest.raises(Cancelled):
-        await while_connected(Request({"type": "http"}, peer.receive), work())
-    assert events == ["rolled back"]
-
-
-async def test_a_call_that_ends_in_time_is_answered() -> None:
-    async def work() -> int:
-        await asyncio.sleep(0)
-        return 7
-
-    assert await while_connected(Request({"type": "http"}, Peer().receive), work()) == 7
-
-
-async def test_a_call_is_cancelled_with_its_request() -> None:
-    cancelled = asyncio.Event()
-
-    async def work() -> None:
-        try:
-            await asyncio.sleep(60)
-        finally:
-            cancelled.set()
-
-    task = asyncio.create_task(while_connected(Request({"type": "http"}, Peer().receive), work()))
-    await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert cancelled.is_set()

@@ -1,4 +1,4 @@
-"""Listening: sockets, the greeting, and the end of a server that still has work."""
+"""Listening, and the end of a server that still has work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -18,63 +17,14 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from canister.config import Settings
-from canister.errors import BadRequest, Cancelled, Conflict
+from canister.errors import Cancelled
 from canister.runtime.host import Host
-from canister.server.doors.rest import while_connected
 from canister.server.http.listener import Server
-from canister.server.http.sockets import bind, url_of
 from canister.server.middleware.bounds import Bounds
-from canister.server.pages.notices import greeting
+from canister.server.requests import while_connected
+from canister.server.sockets import bind, url_of
 
 pytestmark = pytest.mark.anyio
-
-
-def test_a_free_port_is_picked() -> None:
-    with bind("127.0.0.1", 0) as listener:
-        assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def test_a_taken_port() -> None:
-    with bind("127.0.0.1", 0) as listener:
-        port = listener.getsockname()[1]
-        with pytest.raises(Conflict, match=f"port {port} of 127.0.0.1 is in use.*--port"):
-            bind("127.0.0.1", port)
-
-
-@pytest.mark.parametrize("host", ["host.invalid", "192.0.2.1", "::g"])
-def test_addresses_that_cannot_be_had(host: str) -> None:
-    with pytest.raises(BadRequest, match="--host"):
-        bind(host, 0)
-
-
-@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
-def test_ipv6_stands_in_brackets() -> None:
-    try:
-        listener = bind("::1", 0)
-    except BadRequest:
-        pytest.skip("no IPv6 loopback here")
-    with listener:
-        assert url_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
-
-
-def test_all_addresses_are_called_at_the_loopback() -> None:
-    with bind("0.0.0.0", 0) as listener:
-        port = listener.getsockname()[1]
-        assert url_of(listener) == f"http://0.0.0.0:{port}"
-        assert url_of(listener, for_clients=True) == f"http://127.0.0.1:{port}"
-
-
-async def test_the_greeting(host: Host) -> None:
-    with bind("127.0.0.1", 0) as listener:
-        lines = greeting(listener, host).splitlines()
-    assert lines[0].startswith("listening on http://127.0.0.1:")
-    text = "\n".join(lines)
-    for part in (str(host.data_dir), str(host.key_path), host.default.id, host.identity.principal, "canister call"):
-        assert part in text
-    assert host.key_path.read_text().strip() not in text
-
-
-# -- clients that go away
 
 
 async def test_a_call_ends_when_its_connection_does(host: Host) -> None:

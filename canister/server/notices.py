@@ -9,7 +9,7 @@ import sys
 
 from canister.config import DEFAULT_PORT, Settings, default_data_dir
 from canister.runtime.host import Host
-from canister.server.http.sockets import url_of
+from canister.server.sockets import url_of
 from canister.telemetry.logs import get_logger
 
 log = get_logger(__name__)

@@ -1,0 +1,76 @@
+"""One line of log for each request, under its id; and an answer where no door gave one."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from canister.errors import CanisterStopping
+from canister.server import answers
+from canister.server.requests import PROBES
+from canister.telemetry import logs
+
+# What clients ask around a call: which canisters there are, who signs, what has become of a message.
+_LOOKS = re.compile(
+    r"/canisters|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
+    r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
+)
+_STOPPED = "the server is stopping and did not wait for this call, which left no trace; call again"
+
+log = logs.get_logger(__name__)
+
+
+class RequestLog:
+    """Gives every request its id, logs it when it is over, and answers 500 for what a door did not foresee."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state: dict[str, Any] = scope.setdefault("state", {})
+        request_id = logs.request_id(Headers(scope=scope).get("x-request-id"))
+        started = time.perf_counter()
+        status = 0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        with logs.log_fields(request_id=request_id), logs.request_running():
+            try:
+                await self._app(scope, receive, send_noting)
+            except ClientDisconnect:
+                pass  # while a file was being sent
+            except asyncio.CancelledError:
+                # uvicorn cancels a request only when the time to drain is over; nothing comes after it.
+                if status == 0:
+                    await answers.reject(CanisterStopping(_STOPPED))(scope, receive, send_noting)
+            except Exception:
+                log.exception("request failed")
+                if status == 0:
+                    await answers.internal_error(request_id)(scope, receive, send_noting)
+            finally:
+                path: str = scope["path"]
+                # Probes come every few seconds and tell nothing; nor do looks at the server around a call.
+                is_look = status < 400 and (state.get("is_look", False) or _LOOKS.fullmatch(path) is not None)
+                write = log.debug if path in PROBES or is_look else log.info
+                write(
+                    "request",
+                    verb=scope["method"],
+                    path=scope["raw_path"].decode("ascii", "replace"),
+                    status=status,
+                    caller=state.get("caller"),
+                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                )

@@ -1,0 +1,85 @@
+"""What every door needs of a request: who calls, the whole body, and an end to the call when the client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from canister.errors import BadArgument, Cancelled, MessageTooLarge
+
+T = TypeVar("T")
+
+PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
+"""Paths that monitors and browsers ask for by themselves: answered while the server drains, and not logged."""
+
+
+def caller(request: Request) -> str:
+    """Who sent this request, as Authentication found out."""
+    principal: str = request.state.caller
+    return principal
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The whole body. MessageTooLarge as soon as it is known to be over the limit; the rest is then dropped unread."""
+    declared = request.headers.get("content-length", "")
+    body = bytearray()
+    try:
+        if not declared.isdecimal() or int(declared) <= limit_bytes:
+            async for block in request.stream():
+                body += block
+                if len(body) > limit_bytes:
+                    break
+            else:
+                return bytes(body)
+    except ClientDisconnect:
+        raise Cancelled("the client went away before its request was complete") from None
+    raise MessageTooLarge(
+        f"the body has {declared or f'more than {limit_bytes}'} bytes, at most {limit_bytes} are taken: "
+        "send less at once, or upload files with PUT /canisters/{canister}/files/{path}"
+    )
+
+
+# -- clients that go away
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; if the client goes away first, cancel it, wait until it has cleaned up, and raise Cancelled."""
+    own = asyncio.current_task()
+    assert own is not None
+    is_over = is_gone = False
+
+    def on_gone(done: asyncio.Task[None]) -> None:
+        nonlocal is_gone
+        if done.cancelled() or is_over:
+            return
+        is_gone = True
+        done.exception()  # whatever it was, nobody is there any more
+        own.cancel()
+
+    gone = asyncio.create_task(_until_gone(request))
+    gone.add_done_callback(on_gone)
+    try:
+        result = await work
+        if is_gone:  # too late to matter
+            own.uncancel()
+        return result
+    except asyncio.CancelledError:
+        if is_gone and own.uncancel() == 0:
+            raise Cancelled("the client went away; the call was cancelled and left no trace") from None
+        raise
+    finally:
+        is_over = True
+        gone.cancel()
+
+
+async def _until_gone(request: Request) -> None:
+    # What is left of a body that nobody wants comes first; it is dropped.
+    while True:
+        with suppress(BadArgument):  # of what does not decode
+            if (await request.receive())["type"] == "http.disconnect":
+                return
