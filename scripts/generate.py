@@ -146,10 +146,10 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from canister.client.rest import Result
     from canister.api.records import (
         %s,
     )
+    from canister.client.rest import Result
 
 
 class Calls(ABC):
