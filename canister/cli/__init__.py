@@ -39,7 +39,7 @@ from canister.cli.commands import (
     serve,
 )
 from canister.cli.shared import about, habits
-from canister.cli.shared.app import READER_LEFT, App, Group
+from canister.cli.shared.app import INTERRUPTED, READER_LEFT, App, Group
 
 app = App(
     cls=Group,
@@ -105,6 +105,8 @@ def _run(arguments: Sequence[str]) -> int:
         return 2
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
+    except KeyboardInterrupt:  # before a command was there to take it
+        return INTERRUPTED
     except Exception as error:
         if not isinstance(error, _explained()):
             raise

@@ -270,6 +270,15 @@ def _read(file: BinaryIO | io.RawIOBase, size: int, keep: Collection[str]) -> Gg
     return GgufFile(version, metadata, tuple(tensors.values()), alignment, data_offset, size)
 
 
+def _beginning(magic: bytes) -> str:
+    """What a file begins with that is no GGUF: as text where it is one."""
+    if not magic:
+        return "it has less than 4 bytes"
+    text = magic.decode("ascii", "replace")
+    shown = f"'{text}'" if text.isascii() and text.isprintable() else f"the bytes {magic.hex(' ')}"
+    return f"it begins with {shown}, not with 'GGUF'"
+
+
 def _version(header: _Header) -> int:
     magic = b""
     if header.size >= 4:
@@ -277,7 +286,7 @@ def _version(header: _Header) -> int:
         magic = bytes(header.data[:4])
         header.at = 4
     if magic != b"GGUF":
-        raise GgufError(f"Not a GGUF file: it begins with {magic!r}, not b'GGUF'.")
+        raise GgufError(f"Not a GGUF file: {_beginning(magic)}.")
     version = header.u32()
     if version and version & 0xFFFF == 0:
         raise GgufError("The GGUF file is big-endian; convert it to little-endian.")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+INTERRUPTED = 130  # as a shell tells of a command that Ctrl-C ended
 READER_LEFT = 141  # as a shell tells of a command that SIGPIPE ended
 OPTIONS = "Options"
 
