@@ -217,7 +217,7 @@ async def update_settings(call: Call, arg: UpdateSettingsRecord) -> None:
     if changes:
         call.change(**changes)
     if arg.settings.controllers is not None:
-        call.canister.controllers.replace(call, _checked_controllers(arg.settings.controllers))
+        call.canister.controllers.replace(call.work, _checked_controllers(arg.settings.controllers))
 
 
 async def provisional_top_up_canister(call: Call, arg: TopUpRecord) -> None:

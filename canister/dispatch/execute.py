@@ -116,10 +116,10 @@ async def run(
 
 
 async def _rollback(call: Call) -> None:
-    if call.has_transaction:
+    if call.work.has_transaction:
         await _finish(call.rollback())
-    else:
-        call.forget_changes()
+    else:  # no task is needed: nothing is awaited
+        call.work.undone()
 
 
 async def _commit(call: Call, charge: Charge) -> None:

@@ -13,6 +13,7 @@ from canister.runtime.call import Call
 if TYPE_CHECKING:
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
+    from canister.runtime.running_calls import RunningCall
 
 
 def inspect(host: Host) -> list[dict[str, object]]:
@@ -54,17 +55,17 @@ async def inspect_calls(canister: Canister, caller: str) -> Reply:
 
     async def handle(call: Call) -> dict[str, object]:
         controller(call)
-        running = [_described(other, time.time_ns()) for other in canister.running_calls() if other is not call]
+        running = [_described(other, time.time_ns()) for other in canister.running_calls if other is not call]
         waiting = canister.admission.waiting()
         return {"running": running, "waiting": [{"caller": who, "calls": n} for who, n in waiting.items()]}
 
     return await run(canister, "calls", caller, handle, is_update=False, err=ApiError, is_limited=False)
 
 
-def _described(call: Call, now_ns: int) -> dict[str, object]:
+def _described(call: RunningCall, now_ns: int) -> dict[str, object]:
     """A call as it is now. Tokens are those that it has decoded so far; the rate is that of the whole call."""
-    seconds = max(0.0, (now_ns - call.now_ns) / 1e9)
-    told: dict[str, object] = {"caller": call.caller, "method": call.method, "seconds": round(seconds, 3)}
+    seconds = max(0.0, (now_ns - call.work.now_ns) / 1e9)
+    told: dict[str, object] = {"caller": call.work.caller, "method": call.method, "seconds": round(seconds, 3)}
     if call.meter is None:
         return {**told, "phase": "at work"}
     work, n_wanted = call.meter.work, call.meter.n_wanted

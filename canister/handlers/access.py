@@ -41,7 +41,7 @@ async def check_access(call: Call) -> StatusCodeRecord:
 
 async def assignAdminRole(call: Call, arg: AssignAdminRoleInputRecord) -> AdminRoleAssignment:
     """Give a principal an admin role; assigning again replaces role and note."""
-    call.canister.roles.assign(call, arg.principal, arg.role.value, arg.note)
+    call.canister.roles.assign(call.work, arg.principal, arg.role.value, arg.note)
     return AdminRoleAssignment(
         principal=arg.principal, role=arg.role, note=arg.note, assignedBy=call.caller, assignedAt=call.now_ns
     )
@@ -51,7 +51,7 @@ async def revokeAdminRole(call: Call, arg: text) -> text:
     """Take a principal's admin role away."""
     if arg not in call.canister.roles:
         raise NotFound("Principal not found")
-    call.canister.roles.revoke(call, arg)
+    call.canister.roles.revoke(call.work, arg)
     return f"Admin role revoked for {arg}"
 
 

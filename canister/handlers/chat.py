@@ -45,7 +45,7 @@ async def new_chat(call: Call, arg: InputRecord) -> RunOutputRecord:
     """Make ready for a chat in the cache that `--prompt-cache` names. An existing cache stays and may be reused."""
     path = cache_path(call, parse_args(arg).prompt_cache)
     if call.state.chats_on:
-        call.canister.chats.start(call)
+        call.canister.chats.start(call.work)
     return RunOutputRecord(status_code=200, output=f"Ready to start a new chat for cache file {path}")
 
 
@@ -180,7 +180,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
             kept = new_tokens[:n_decoded] if result.shifted else new_tokens
             await conversations.write(call, engine, chat, n_cached, kept, n_decoded, result)
         if call.state.chats_on:
-            call.canister.chats.save(call, record.conversation)
+            call.canister.chats.save(call.work, record.conversation)
         if args.log_file:
             await write_log(call, engine, args, prompt, record, result, chat.seed)
     return record

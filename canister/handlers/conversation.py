@@ -144,11 +144,13 @@ async def write(
     starts = None if result.starts is None else result.starts[: n_reused + len(decoded)]
     is_cut_so = starts is None or np.array_equal(starts[:n_reused], conversation.starts[:n_reused])
     if cache is not None and cache.can_grow and result.rows_first >= n_reused and is_cut_so:
-        caches.append(call, cache, n_reused, decoded, flags, result.rows, None if starts is None else starts[n_reused:])
+        caches.append(
+            call.work, cache, n_reused, decoded, flags, result.rows, None if starts is None else starts[n_reused:]
+        )
     else:
         await asyncio.to_thread(
             caches.write,
-            call,
+            call.work,
             conversation.path,
             CacheHeader(
                 engine.info.model_id,

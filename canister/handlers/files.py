@@ -89,7 +89,7 @@ async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileU
     # The bytes are no longer those that a prompt cache's sidecar vouches for.
     if canister.stable.stat(path + SIDECAR) is not None:
         call.tx.remove(path + SIDECAR)
-    canister.forget_when_committed(call, path)
+    canister.forget_when_committed(call.work, path)
     return FileUploadRecord(filename=path, filesize=size, filesha256=sha256)
 
 
@@ -265,7 +265,7 @@ async def filesystem_remove(call: Call, arg: FilesystemRemoveInputRecord) -> Fil
         call.tx.remove(arg.filename)
     except CanisterError as error:
         raise Conflict(f"filesystem_remove_: Failed to remove: {arg.filename}: {error}") from error
-    call.canister.forget_when_committed(call, arg.filename)
+    call.canister.forget_when_committed(call.work, arg.filename)
     return FilesystemRemoveRecord(
         exists=True,
         removed=True,
@@ -310,7 +310,7 @@ async def remove_log_file(call: Call, arg: InputRecord) -> RunOutputRecord:
         if known.kind == "directory":
             raise Conflict(f"{args.log_file} is a folder, not a log file")
         call.tx.remove(args.log_file)
-        call.canister.forget_when_committed(call, args.log_file)
+        call.canister.forget_when_committed(call.work, args.log_file)
     return RunOutputRecord(status_code=200, output=f"Successfully removed log file: {args.log_file}")
 
 

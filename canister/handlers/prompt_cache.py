@@ -68,7 +68,7 @@ async def copy_prompt_cache(call: Call, arg: CopyPromptCacheInputRecord) -> Stat
         call.tx.copy_file(source + SIDECAR, target + SIDECAR)
     elif stable.stat(target + SIDECAR) is not None:
         call.tx.remove(target + SIDECAR)
-    call.canister.forget_when_committed(call, target)
+    call.canister.forget_when_committed(call.work, target)
     return StatusCodeRecord()
 
 
@@ -95,7 +95,7 @@ def remove_with_sidecar(call: Call, path: str) -> None:
     call.tx.remove(path)
     if call.canister.stable.stat(path + SIDECAR) is not None:
         call.tx.remove(path + SIDECAR)
-    call.canister.forget_when_committed(call, path)
+    call.canister.forget_when_committed(call.work, path)
 
 
 # -- cleaning up

@@ -1,12 +1,11 @@
 """Call: one message while it is being executed, and all that a handler is given of the world.
 
-A handler reads the canister's committed state, adds its changes to the call (`change`, `tx`), and asks for locks, the
+A handler reads the canister's committed state, adds its changes to the call's unit of work, and asks for locks, the
 engine and a meter; it never commits. `dispatch` commits everything at once, or nothing, and releases what it holds.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from canister.errors import InstructionLimit, NotFound, OutOfCycles
 from canister.metering import fees
 from canister.metering.cost_model import other_cost
 from canister.metering.fees import Charge
+from canister.state.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Call:
     """caller: principal in text form. is_update: False for queries, whose changes are discarded.
 
-    meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
+    work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`. meter: of a call that
+    decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
     """
 
     def __init__(self, canister: Canister, method: str, caller: str, *, is_update: bool) -> None:
@@ -35,17 +36,17 @@ class Call:
         self.method = method
         self.caller = caller
         self.is_update = is_update
-        self.now_ns = time.time_ns()
+        self.work = UnitOfWork(canister.stable, caller)
+        self.now_ns = self.work.now_ns
+        self.change = self.work.change
+        self.on_commit = self.work.on_commit
+        self.on_rollback = self.work.on_rollback
         self.meter: CallMeter | None = None
         self.request_bytes = 0
         self.is_admitted = False
         self._flat_cost: int | None = None
         self._is_flat_limited = True
-        self._transaction: Transaction | None = None
-        self._changes: dict[str, object] = {}
         self._held: list[Callable[[], None]] = []  # what gives back locks and model
-        self._on_commit: list[Callable[[], None]] = []
-        self._on_rollback: list[Callable[[], None]] = []
 
     @property
     def state(self) -> State:
@@ -54,22 +55,8 @@ class Call:
 
     @property
     def tx(self) -> Transaction:
-        """What this call changes in SQL and files; made when first asked for."""
-        if self._transaction is None:
-            self._transaction = self.canister.stable.begin()
-        return self._transaction
-
-    def change(self, **fields: object) -> None:
-        """Set fields of the canister's State when the call commits."""
-        self._changes.update(fields)
-
-    def on_commit(self, action: Callable[[], None]) -> None:
-        """Do something in memory, on the event loop, after the call was committed. It must not fail."""
-        self._on_commit.append(action)
-
-    def on_rollback(self, action: Callable[[], None]) -> None:
-        """Do something in memory, on the event loop, if the call leaves no trace. It must not fail."""
-        self._on_rollback.append(action)
+        """What this call changes in SQL and files; begun when first asked for."""
+        return self.work.tx
 
     async def lock(self, *names: str) -> None:
         """Hold these locks until the call is over. To be asked for at once: a second request could dead-lock."""
@@ -146,11 +133,10 @@ class Call:
 
     async def commit(self, charge: Charge) -> None:
         """Make all changes durable, then visible. Raises what the store raises; then nothing has changed."""
-        self.canister.record(self.tx, self._changes)
+        self.canister.record(self.work)
         await self._commit_charged(self.tx, charge, "ok")
-        self.canister.apply(self._changes)
-        for action in self._on_commit:
-            action()
+        self.canister.apply(self.work)
+        self.work.committed()
 
     async def commit_charge(self, charge: Charge, outcome: Outcome, note: Callable[[Transaction], None]) -> None:
         """After a roll-back: the call is paid and logged all the same. note: adds to the transaction."""
@@ -168,21 +154,11 @@ class Call:
         await self.canister.commit(transaction)
         ledger.committed(-charge.cycles)
 
-    @property
-    def has_transaction(self) -> bool:
-        """Is there anything that a roll-back must wait for?"""
-        return self._transaction is not None
-
     async def rollback(self) -> None:
         """Undo whatever was prepared."""
-        if self._transaction is not None:
-            await self.canister.rollback(self._transaction)
-        self.forget_changes()
-
-    def forget_changes(self) -> None:
-        """The roll-back of a call that has no transaction."""
-        for action in self._on_rollback:
-            action()
+        if self.work.has_transaction:
+            await self.canister.rollback(self.work.tx)
+        self.work.undone()
 
     def release(self) -> None:
         """Give back locks and model, in whatever way the call ended."""

@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
-
-from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert
+from typing import ParamSpec, TypeVar
 
 from canister.config import Settings
 from canister.engine.load.trial import Trials
@@ -28,6 +25,7 @@ from canister.runtime.admission import Admission
 from canister.runtime.ingress import Ingress
 from canister.runtime.loaded_model import ServedModel
 from canister.runtime.locks import NamedLocks
+from canister.runtime.running_calls import RunningCall, RunningCalls
 from canister.runtime.stream_pacing import Pacing, unpaced
 from canister.runtime.token_text import ChatTexts
 from canister.state import quota
@@ -38,18 +36,14 @@ from canister.state.prompt_caches import Caches
 from canister.state.roles import Roles
 from canister.state.saved_chats import Chats
 from canister.state.settings import State
-from canister.store import tables
+from canister.state.unit_of_work import UnitOfWork
 from canister.store.database import Database
 from canister.store.paths import clean_folder, clean_path
 from canister.store.stable import StableMemory
-from canister.store.statements import Prepared
 from canister.store.transaction import Transaction
 from canister.store.uploads import UploadHasher
 from canister.telemetry import logs
 from canister.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    from canister.runtime.call import Call
 
 log = get_logger(__name__)
 
@@ -58,11 +52,6 @@ T = TypeVar("T")
 
 STORING_BLOCKS = 2  # of uploads as streams, at once
 FILE_THREADS = 2  # that read for downloads, and for hashes of uploads that go on
-
-_SETTING = insert(tables.settings)
-_SET = Prepared(
-    _SETTING.on_conflict_do_update(index_elements=["key"], set_={"value": _SETTING.excluded.value}), "key", "value"
-)
 
 
 class Canister:
@@ -112,10 +101,7 @@ class Canister:
         self.model = ServedModel(name, folder, self.stable, self.settings, self._forget_texts, decode_thread, trials)
         self.fault: CanisterError | None = None  # why it could not be opened
         self._made_at = time.monotonic()
-        self._calls: dict[Call, asyncio.Task[object] | None] = {}
-        self._call_over = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.running_calls = RunningCalls()
         self._stopping = False
         self._halting = False  # `stop_canister` waits for the calls that run
 
@@ -142,9 +128,7 @@ class Canister:
         recovery = self.stable.recover()
         for damage in recovery.damaged:
             log.error("a file is damaged", canister=self.name, path=damage.path, n_bytes=damage.n_found)
-        with self.database.read() as connection:
-            rows = connection.execute(select(tables.settings.c.key, tables.settings.c.value)).all()
-        self.state = states.from_rows(((row.key, row.value) for row in rows), self.state)
+        self.state = states.load(self.database, self.state)
         self.controllers.load()
         self.roles.load()
         self.ledger.load()
@@ -153,10 +137,9 @@ class Canister:
         """Refuse new calls, give running ones some time, cancel what is left, and close."""
         self._stopping = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), drain_seconds)
-        for task in [task for task in self._calls.values() if task is not None]:
-            task.cancel()
-        await self._idle.wait()
+            await asyncio.wait_for(self.running_calls.over(), drain_seconds)
+        self.running_calls.cancel()
+        await self.running_calls.over()
         await self.ingress.finished()
         await self.model.close()
         await asyncio.to_thread(self._close)
@@ -167,20 +150,13 @@ class Canister:
         self.database.close()
 
     @contextlib.contextmanager
-    def running(self, call: Call) -> Iterator[None]:
+    def running(self, call: RunningCall) -> Iterator[None]:
         """Counts a call among the running ones, for draining."""
         self.check_available()
         if self._stopping:
             raise CanisterStopping(f"Error from Canister {self.id}: Canister {self.id} is stopping; try again later")
-        self._calls[call] = asyncio.current_task()
-        self._idle.clear()
-        try:
+        with self.running_calls.counted(call):
             yield
-        finally:
-            del self._calls[call]
-            self._call_over.set()
-            if not self._calls:
-                self._idle.set()
 
     @property
     def is_idle(self) -> bool:
@@ -190,7 +166,7 @@ class Canister:
     @property
     def n_calls(self) -> int:
         """That run or wait for their turn."""
-        return max(len(self._calls), self.admission.n_running + self.admission.n_waiting)
+        return max(len(self.running_calls), self.admission.n_running + self.admission.n_waiting)
 
     def check_available(self) -> None:
         """Raises CanisterUnavailable: its files could not be opened."""
@@ -204,19 +180,16 @@ class Canister:
         if self._halting or self._stopping:
             raise CanisterStopping(f"Canister {self.id} is stopping")
 
-    async def others_done(self, call: Call) -> None:
+    async def others_done(self, call: RunningCall) -> None:
         """Let no other calls begin until this one is over, and wait for those that run."""
 
         def over() -> None:
             self._halting = False
 
         self._halting = True
-        call.on_commit(over)
-        call.on_rollback(over)
-        others = [other for other in self._calls if other is not call]
-        while any(other in self._calls for other in others):
-            self._call_over.clear()
-            await self._call_over.wait()
+        call.work.on_commit(over)
+        call.work.on_rollback(over)
+        await self.running_calls.over(but=call)
 
     # -- what is known
 
@@ -247,10 +220,6 @@ class Canister:
             "model": engine.info.description if engine is not None else None,
         }
 
-    def running_calls(self) -> list[Call]:
-        """The calls that are being worked on, the oldest first."""
-        return list(self._calls)
-
     def observed(self) -> dict[str, float]:
         """What the metrics say of it: telemetry.OBSERVED."""
         values: dict[str, float] = {
@@ -265,14 +234,13 @@ class Canister:
 
     # -- committing
 
-    def record(self, transaction: Transaction, changes: Mapping[str, object]) -> None:
-        """Make changes of the State durable when this transaction commits."""
-        for row in states.to_rows(changes):
-            transaction.execute(_SET, row)
+    def record(self, work: UnitOfWork) -> None:
+        """Make changes of the State durable when its transaction commits."""
+        states.record(work.tx, work.changes)
 
-    def apply(self, changes: Mapping[str, object]) -> None:
+    def apply(self, work: UnitOfWork) -> None:
         """Make committed changes of the State visible."""
-        self.state = states.changed(self.state, changes)
+        self.state = states.changed(self.state, work.changes)
 
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
@@ -301,7 +269,7 @@ class Canister:
     clean = staticmethod(clean_path)
     clean_folder = staticmethod(clean_folder)
 
-    def forget_when_committed(self, call: Call, path: str) -> None:
+    def forget_when_committed(self, work: UnitOfWork, path: str) -> None:
         """The file at `path` changes otherwise than by a run: drop what is remembered of it."""
         clean = self.clean(path)
 
@@ -310,7 +278,7 @@ class Canister:
             if self.model.engine is not None:
                 self.model.engine.forget(clean)
 
-        call.on_commit(forget)
+        work.on_commit(forget)
 
     def in_file_thread(
         self, work: Callable[Params, T], *args: Params.args, **named: Params.kwargs

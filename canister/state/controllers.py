@@ -7,15 +7,12 @@ so that no canister is ever without.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select
 
+from canister.state.unit_of_work import UnitOfWork
 from canister.store import tables
 from canister.store.database import Database
-
-if TYPE_CHECKING:
-    from canister.runtime.call import Call
 
 
 class Controllers:
@@ -36,14 +33,14 @@ class Controllers:
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._named or self._configured))
 
-    def replace(self, call: Call, principals: Iterable[str]) -> None:
+    def replace(self, work: UnitOfWork, principals: Iterable[str]) -> None:
         """Give control to these and to nobody else, when the call commits."""
         named = frozenset(principals)
-        call.tx.execute(delete(tables.controllers))
+        work.tx.execute(delete(tables.controllers))
         for principal in sorted(named):
-            call.tx.execute(insert(tables.controllers).values(principal=principal))
+            work.tx.execute(insert(tables.controllers).values(principal=principal))
 
         def apply() -> None:
             self._named = named
 
-        call.on_commit(apply)
+        work.on_commit(apply)

@@ -21,6 +21,7 @@ from canister.engine.kv.prefix_tree import symbols
 from canister.engine.request import KvSegment, n_common
 from canister.errors import CanisterError, StoreDamaged
 from canister.state.known_prefixes import KnownPrefixes
+from canister.state.unit_of_work import UnitOfWork
 from canister.store.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR, sessions_folder
 from canister.store.container import BlockReader, CacheFile, CacheHeader
 from canister.store.stable import FileInfo, StableMemory
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from canister.engine.engine import EngineInfo
     from canister.engine.kv.rows import Take
     from canister.engine.request import Flags, Tokens
-    from canister.runtime.call import Call
 
 _path = files.c.path
 _below = func.substr(_path, len(CACHE_FOLDER) + 2)  # of the folder of all callers: <caller>/sessions/…
@@ -165,7 +165,7 @@ class Caches:
 
     def append(
         self,
-        call: Call,
+        work: UnitOfWork,
         cache: OpenCache,
         keep: int,
         tokens: Tokens,
@@ -177,12 +177,12 @@ class Caches:
         container, data = cache.container, b""  # written even so: the file's time of writing is the chat's
         if len(tokens) or keep < len(container.tokens):
             container, data = container.extended(keep, tokens, generated, rows, starts)
-        call.tx.append_file(cache.info.path, data)
-        self._keep_when_committed(call, cache.info.path, container)
+        work.tx.append_file(cache.info.path, data)
+        self._keep_when_committed(work, cache.info.path, container)
 
     def write(
         self,
-        call: Call,
+        work: UnitOfWork,
         path: str,
         header: CacheHeader,
         before: OpenCache | None,
@@ -207,8 +207,8 @@ class Caches:
         cut = None if starts is None else starts[behind]
         container, data = container.extended(rows_first, tokens[behind], generated[behind], rows, cut)
         parts.append(data)
-        call.tx.write_file(path, b"".join(parts))
-        self._keep_when_committed(call, path, container)
+        work.tx.write_file(path, b"".join(parts))
+        self._keep_when_committed(work, path, container)
 
     def _sound_part(self, path: str, header: CacheHeader, before: OpenCache | None) -> tuple[CacheFile, bytes]:
         if before is not None and before.container.header == header:
@@ -239,7 +239,7 @@ class Caches:
             self._open.clear()
         self._prefixes.clear()
 
-    def _keep_when_committed(self, call: Call, path: str, container: CacheFile) -> None:
+    def _keep_when_committed(self, work: UnitOfWork, path: str, container: CacheFile) -> None:
         folder = sessions_folder(path)
         is_first = folder is not None and self._stable.stat(folder) is None
 
@@ -251,7 +251,7 @@ class Caches:
                 self._keep(OpenCache(info, container))
                 self._know(OpenCache(info, container))
 
-        call.on_commit(keep)
+        work.on_commit(keep)
 
     def _know(self, cache: OpenCache) -> None:
         container = cache.container

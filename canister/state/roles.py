@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
+from canister.state.unit_of_work import UnitOfWork
 from canister.store import tables
 from canister.store.database import Database
-
-if TYPE_CHECKING:
-    from canister.runtime.call import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +49,18 @@ class Roles:
         """In the order in which they were first assigned."""
         return list(self._rows.values())
 
-    def assign(self, call: Call, principal: str, role: str, note: str) -> None:
+    def assign(self, work: UnitOfWork, principal: str, role: str, note: str) -> None:
         """Give the role, replacing the principal's present one; its place in the order stays."""
-        assignment = Assignment(principal, role, note, assigned_by=call.caller, assigned_at=call.now_ns)
+        assignment = Assignment(principal, role, note, assigned_by=work.caller, assigned_at=work.now_ns)
         values = asdict(assignment)
         statement = insert(tables.admin_roles).values(**values)
-        call.tx.execute(statement.on_conflict_do_update(index_elements=["principal"], set_=values))
-        call.on_commit(lambda: self._rows.update({principal: assignment}))
+        work.tx.execute(statement.on_conflict_do_update(index_elements=["principal"], set_=values))
+        work.on_commit(lambda: self._rows.update({principal: assignment}))
 
-    def revoke(self, call: Call, principal: str) -> None:
-        call.tx.execute(delete(tables.admin_roles).where(tables.admin_roles.c.principal == principal))
+    def revoke(self, work: UnitOfWork, principal: str) -> None:
+        work.tx.execute(delete(tables.admin_roles).where(tables.admin_roles.c.principal == principal))
 
         def forget() -> None:
             self._rows.pop(principal, None)
 
-        call.on_commit(forget)
+        work.on_commit(forget)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, delete, exists, insert, select, update
 
+from canister.state.unit_of_work import UnitOfWork
 from canister.store import tables
 from canister.store.database import Database
 from canister.store.statements import Prepared
-
-if TYPE_CHECKING:
-    from canister.runtime.call import Call
 
 KEPT_PER_CALLER = 3
 
@@ -58,22 +55,22 @@ class Chats:
             ).all()
         return [SavedChat(*row) for row in rows]
 
-    def start(self, call: Call) -> None:
+    def start(self, work: UnitOfWork) -> None:
         """A new, empty chat; the caller's oldest beyond KEPT_PER_CALLER go."""
-        call.tx.execute(_START, _first_row(call))
-        call.tx.execute(_PRUNE, {"of_caller": call.caller})
+        work.tx.execute(_START, _first_row(work))
+        work.tx.execute(_PRUNE, {"of_caller": work.caller})
 
-    def save(self, call: Call, conversation: str) -> None:
+    def save(self, work: UnitOfWork, conversation: str) -> None:
         """The conversation becomes the text of the caller's newest chat, which is started if there is none."""
-        call.tx.execute(_START_FIRST, _first_row(call))
-        call.tx.execute(_SAVE, {"of_caller": call.caller, "conversation": conversation})
+        work.tx.execute(_START_FIRST, _first_row(work))
+        work.tx.execute(_SAVE, {"of_caller": work.caller, "conversation": conversation})
 
 
-def _first_row(call: Call) -> dict[str, object]:
-    started = dt.datetime.fromtimestamp(call.now_ns / 1e9, dt.UTC)
+def _first_row(work: UnitOfWork) -> dict[str, object]:
+    started = dt.datetime.fromtimestamp(work.now_ns / 1e9, dt.UTC)
     return {
-        "caller": call.caller,
+        "caller": work.caller,
         "timestamp": f"{started:%Y-%m-%d_%H-%M-%S}",
-        "created_ns": call.now_ns,
+        "created_ns": work.now_ns,
         "chat": "",
     }

@@ -6,6 +6,20 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from canister.store import tables
+from canister.store.database import Database
+from canister.store.statements import Prepared
+from canister.store.transaction import Transaction
+
+_table = tables.settings
+_SETTING = insert(_table)
+_SET = Prepared(
+    _SETTING.on_conflict_do_update(index_elements=["key"], set_={"value": _SETTING.excluded.value}), "key", "value"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class State:
@@ -68,3 +82,16 @@ def from_rows(rows: Iterable[tuple[str, object]], first: State = State()) -> Sta
         if name in FIELDS:
             values[name] = tuple(value) if isinstance(value, list) else value
     return changed(first, values)
+
+
+def load(database: Database, first: State) -> State:
+    """`first` with what the table tells."""
+    with database.read() as connection:
+        rows = connection.execute(select(_table.c.key, _table.c.value)).all()
+    return from_rows(((row.key, row.value) for row in rows), first)
+
+
+def record(transaction: Transaction, changes: Mapping[str, object]) -> None:
+    """Make changes of the State durable when this transaction commits."""
+    for row in to_rows(changes):
+        transaction.execute(_SET, row)

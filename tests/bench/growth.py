@@ -248,7 +248,7 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
     if n >= folder.n_caches:
         work = Call(canister, "run_update", caller, is_update=True)
         header = CacheHeader(engine.info.model_id, n, engine.info.kv_layout)
-        canister.caches.write(work, path, header, None, tokens, generated, template.rows, 0, None)
+        canister.caches.write(work.work, path, header, None, tokens, generated, template.rows, 0, None)
         work.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
         await work.commit(work.charge())
     marks, logits = (tokens, generated, generated.copy()), template.logits

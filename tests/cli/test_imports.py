@@ -22,10 +22,10 @@ def loaded_after(statement: str) -> set[str]:
         "import canister.cli",
         "from typer.main import get_command; from canister.cli import app, habits; "
         "habits.translated(get_command(app), ['--network', 'local', 'canister', 'call', 'x', 'y'])",
-        "import canister.client.rest, canister.transfer",
+        "import canister.client.rest, canister.client.transfer",
         "import canister.client.conversation, canister.client.local_server",
         "from canister.api.methods import METHODS",
-        "import canister.api.management, canister.ic_client, canister.cli.shared.managing",
+        "import canister.api.management, canister.client.ic, canister.cli.shared.managing",
     ],
 )
 def test_nothing_heavy_is_imported(statement: str) -> None:

@@ -1,0 +1,56 @@
+"""The calls that a canister runs at this moment: who they are, and waiting until they are over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from canister.metering.meter import CallMeter
+from canister.state.unit_of_work import UnitOfWork
+
+
+class RunningCall(Protocol):
+    """What is known of a call that runs. meter: of one that decodes tokens."""
+
+    work: UnitOfWork
+    method: str
+    meter: CallMeter | None
+
+
+class RunningCalls:
+    """Calls with the tasks that run them. On the event loop."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[RunningCall, asyncio.Task[object] | None] = {}
+        self._one_over = asyncio.Event()
+
+    @contextlib.contextmanager
+    def counted(self, call: RunningCall) -> Iterator[None]:
+        """Counts a call among the running ones."""
+        self._tasks[call] = asyncio.current_task()
+        try:
+            yield
+        finally:
+            del self._tasks[call]
+            self._one_over.set()
+
+    def __iter__(self) -> Iterator[RunningCall]:
+        """The oldest first."""
+        return iter(list(self._tasks))
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def cancel(self) -> None:
+        """Cancel the tasks of all."""
+        for task in [task for task in self._tasks.values() if task is not None]:
+            task.cancel()
+
+    async def over(self, *, but: RunningCall | None = None) -> None:
+        """Wait until the calls that run now are over, this one excepted."""
+        waited_for = [call for call in self._tasks if call is not but]
+        while any(call in self._tasks for call in waited_for):
+            self._one_over.clear()
+            await self._one_over.wait()

@@ -1,0 +1,68 @@
+"""UnitOfWork: what one call changes, as far as it is committed as a whole or not at all.
+
+A transaction of SQL and files, fields of the State, and what is done in memory once the outcome is known. Whoever runs
+the call commits the transaction (`dispatch`) and then says `committed` or `undone`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from canister.store.stable import StableMemory
+    from canister.store.transaction import Transaction
+
+
+class UnitOfWork:
+    """caller: principal in text form, for whom it is done. now_ns: when it began, in ns since 1970."""
+
+    def __init__(self, stable: StableMemory, caller: str) -> None:
+        self.caller = caller
+        self.now_ns = time.time_ns()
+        self._stable = stable
+        self._transaction: Transaction | None = None
+        self._changes: dict[str, object] = {}
+        self._on_commit: list[Callable[[], None]] = []
+        self._on_rollback: list[Callable[[], None]] = []
+
+    @property
+    def tx(self) -> Transaction:
+        """The changes in SQL and files; begun when first asked for."""
+        if self._transaction is None:
+            self._transaction = self._stable.begin()
+        return self._transaction
+
+    @property
+    def has_transaction(self) -> bool:
+        """Was a transaction begun, for which a roll-back must wait?"""
+        return self._transaction is not None
+
+    @property
+    def changes(self) -> Mapping[str, object]:
+        """The fields of the State that were set, by name."""
+        return MappingProxyType(self._changes)
+
+    def change(self, **fields: object) -> None:
+        """Set fields of the canister's State at the commit."""
+        self._changes.update(fields)
+
+    def on_commit(self, action: Callable[[], None]) -> None:
+        """Do something in memory, on the event loop, after the commit. It must not fail."""
+        self._on_commit.append(action)
+
+    def on_rollback(self, action: Callable[[], None]) -> None:
+        """Do something in memory, on the event loop, if nothing is committed. It must not fail."""
+        self._on_rollback.append(action)
+
+    def committed(self) -> None:
+        """The transaction was committed and the State changed: do what waited for it."""
+        for action in self._on_commit:
+            action()
+
+    def undone(self) -> None:
+        """Nothing of it was committed: do what waited for that."""
+        for action in self._on_rollback:
+            action()
