@@ -23,7 +23,7 @@ async def list_folder(call: Call, *, path: str = "") -> Folder:
     known = stable.stat(folder) if folder else None
     if folder and (known is None or known.kind != "directory"):
         raise NotFound(f"there is no folder {path!r}")
-    found = (stable.stat(child) for child in stable.index.children(folder))
+    found = (stable.stat(child) for child in stable.children(folder))
     entries = []
     for info in found:
         if info is None:  # removed meanwhile

@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from canister.store.index import FileInfo, Kind, damaged
-
-if TYPE_CHECKING:
-    from canister.store.stable import StableMemory
+from canister.store.volume import Volume
 
 
 class Committed(NamedTuple):
@@ -49,7 +47,7 @@ class Change:
         return sum(len(piece) for piece in self.pieces if isinstance(piece, bytes))
 
 
-def write_bytes(memory: StableMemory, path: str, change: Change, n_redo_bytes: int) -> None:
+def write_bytes(volume: Volume, path: str, change: Change, n_redo_bytes: int) -> None:
     """Write the new bytes of a file where they do not count yet; at most n_redo_bytes of them may go into redo rows.
 
     Raises OSError, StoreDamaged.
@@ -57,67 +55,67 @@ def write_bytes(memory: StableMemory, path: str, change: Change, n_redo_bytes: i
     if change.kind == "file" and change.n_bytes_at_hand() <= n_redo_bytes:
         change.redo = change.small()
     if change.in_place:
-        _append(memory, path, change)
+        _append(volume, path, change)
     else:
-        _stage(memory, change)
+        _stage(volume, change)
 
 
-def take_back(memory: StableMemory, path: str, change: Change) -> None:
+def take_back(volume: Volume, path: str, change: Change) -> None:
     """Remove what write_bytes wrote, if the transaction comes to nothing. Raises OSError, StoreDamaged."""
     if change.staged is not None:
-        memory.layer.unlink(change.staged, memory.staging.fd)
+        volume.layer.unlink(change.staged, volume.staging.fd)
     elif change.base is not None:
-        opened = memory.open_file(path, os.O_WRONLY)
+        opened = volume.open_file(path, os.O_WRONLY)
         try:
-            memory.layer.truncate(opened.fd, change.base.size)
+            volume.layer.truncate(opened.fd, change.base.size)
         finally:
             os.close(opened.fd)
 
 
-def _stage(memory: StableMemory, change: Change) -> None:
+def _stage(volume: Volume, change: Change) -> None:
     name = secrets.token_hex(8)
-    fd = memory.layer.create(name, memory.staging.fd)
+    fd = volume.layer.create(name, volume.staging.fd)
     change.staged = name
     try:
-        change.size = _write_pieces(memory, fd, 0, change.pieces)
+        change.size = _write_pieces(volume, fd, 0, change.pieces)
         if change.redo is None:
-            memory.layer.fsync(fd)
+            volume.layer.fsync(fd)
     finally:
         os.close(fd)
 
 
-def _append(memory: StableMemory, path: str, change: Change) -> None:
-    if change.redo is None and memory.is_unsynced(path):
-        memory.sync()  # else a redo row of before could, after a crash, be done over what is written here
-    opened = memory.open_file(path, os.O_WRONLY)
+def _append(volume: Volume, path: str, change: Change) -> None:
+    if change.redo is None and volume.is_unsynced(path):
+        volume.sync()  # else a redo row of before could, after a crash, be done over what is written here
+    opened = volume.open_file(path, os.O_WRONLY)
     try:
         n_found = os.fstat(opened.fd).st_size
         if n_found < opened.info.size:
             raise damaged(opened.info, n_found)
         change.base = opened.info
-        change.size = _write_pieces(memory, opened.fd, opened.info.size, change.pieces)
+        change.size = _write_pieces(volume, opened.fd, opened.info.size, change.pieces)
         if change.redo is None:
-            memory.layer.fsync(opened.fd)
+            volume.layer.fsync(opened.fd)
     finally:
         os.close(opened.fd)
 
 
-def _write_pieces(memory: StableMemory, fd: int, offset: int, pieces: list[Piece]) -> int:
+def _write_pieces(volume: Volume, fd: int, offset: int, pieces: list[Piece]) -> int:
     """Write the pieces one after the other; returns the offset after the last."""
     for piece in pieces:
         if isinstance(piece, bytes):
             if piece:
-                memory.layer.write(fd, piece, offset)
+                volume.layer.write(fd, piece, offset)
             offset += len(piece)
         else:
-            offset += _copy(memory, piece.path, fd, offset)
+            offset += _copy(volume, piece.path, fd, offset)
     return offset
 
 
-def _copy(memory: StableMemory, path: str, fd: int, offset: int) -> int:
-    opened = memory.open_file(path)
+def _copy(volume: Volume, path: str, fd: int, offset: int) -> int:
+    opened = volume.open_file(path)
     try:
-        n_bytes = memory.layer.copy(opened.fd, fd, opened.info.size, offset)
+        n_bytes = volume.layer.copy(opened.fd, fd, opened.info.size, offset)
     finally:
         os.close(opened.fd)
     if n_bytes < opened.info.size:

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, bindparam, delete, insert, update
 from canister.errors import Conflict
 from canister.store.changes import Change
 from canister.store.index import Entry, FileInfo, Kind, Overlay, Upload
-from canister.store.journal import Move
+from canister.store.journal import Move, insert_redo
 from canister.store.paths import ancestors_of
 from canister.store.statements import Prepared
-from canister.store.tables import files, redo, uploads
+from canister.store.tables import files, uploads
 
 _INSERT_FILE = Prepared(insert(files), "path", "kind", "size", "created_ns", "modified_ns")
 _UPDATE_FILE = Prepared(
@@ -27,13 +27,6 @@ _UPDATE_FILE = Prepared(
 _DELETE_FILE = Prepared(delete(files).where(files.c.id == bindparam("file_id")))
 _INSERT_UPLOAD = Prepared(insert(uploads), "path", "size", "sha256", "last_offset")
 _DELETE_UPLOAD = Prepared(delete(uploads).where(uploads.c.path == bindparam("of_path")))
-_INSERT_REDO = Prepared(insert(redo), "kind", "path", "source", "offset", "data")
-_DELETE_REDO = Prepared(delete(redo).where(redo.c.id <= bindparam("last_row")))
-
-
-def delete_redo(connection: Connection, last_row: int) -> None:
-    """Delete every redo row up to this one: it is done."""
-    _DELETE_REDO.run(connection, {"last_row": last_row})
 
 
 class FileCommit:
@@ -84,10 +77,7 @@ class FileCommit:
         self.published.append((path, entry))
 
     def _move(self, move: Move) -> None:
-        row = {"kind": move.kind, "path": move.path, "source": move.source, "offset": move.offset, "data": move.data}
-        key = _INSERT_REDO.run(self._connection, row).lastrowid
-        assert key is not None
-        self.moves.append(move._replace(row=key))
+        self.moves.append(insert_redo(self._connection, move))
 
     def _remove(self, path: str, old: Entry) -> None:
         if old.info.kind == "directory" and self.view.has_children(path):

@@ -13,7 +13,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sqlalchemy import Connection, bindparam, delete, insert, select
+
 from canister.store.filesystem import Folder
+from canister.store.statements import Prepared
+from canister.store.tables import redo
 
 MAX_REDO_BYTES = 64 * 1024
 """How many bytes a transaction may put into its redo rows. It saves an fsync or two, and costs writing them twice."""
@@ -28,6 +32,30 @@ class Move(NamedTuple):
     source: str | None = None
     offset: int = 0
     data: bytes | None = None
+
+
+_SELECT_REDO = select(redo).order_by(redo.c.id)
+_INSERT_REDO = Prepared(insert(redo), "kind", "path", "source", "offset", "data")
+_DELETE_REDO = Prepared(delete(redo).where(redo.c.id <= bindparam("last_row")))
+
+
+def read_redo(connection: Connection) -> list[Move]:
+    """All redo rows, in their order."""
+    rows = connection.execute(_SELECT_REDO)
+    return [Move(row.kind, row.path, row.id, row.source, row.offset, row.data) for row in rows]
+
+
+def insert_redo(connection: Connection, move: Move) -> Move:
+    """Make a row of this move; returns the move with the row's id."""
+    row = {"kind": move.kind, "path": move.path, "source": move.source, "offset": move.offset, "data": move.data}
+    key = _INSERT_REDO.run(connection, row).lastrowid
+    assert key is not None
+    return move._replace(row=key)
+
+
+def delete_redo(connection: Connection, last_row: int) -> None:
+    """Delete every redo row up to this one: it is done."""
+    _DELETE_REDO.run(connection, {"last_row": last_row})
 
 
 def perform(move: Move, folder: Folder, staging: Folder) -> set[str]:

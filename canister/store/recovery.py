@@ -18,14 +18,13 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from canister.store.commit import delete_redo
-from canister.store.database import Database
 from canister.store.filesystem import Folder
 from canister.store.index import Entry, FileIndex, FileInfo, Upload
-from canister.store.journal import Move, perform
+from canister.store.journal import Move, delete_redo, perform, read_redo
 from canister.store.paths import ancestors_of, name_of, parent_of
 from canister.store.statements import Prepared
-from canister.store.tables import files, redo, uploads
+from canister.store.tables import files, uploads
+from canister.store.volume import Volume
 
 _FILES = Prepared(select(files).order_by(files.c.id))
 
@@ -51,10 +50,10 @@ class Recovery:
     damaged: tuple[Damage, ...] = ()
 
 
-def recover(folder: Folder, staging: Folder, database: Database) -> tuple[Recovery, FileIndex, deque[Move]]:
-    """Bring the folders to the committed state; returns also the index, and the moves that could not be performed."""
+def recover(volume: Volume) -> Recovery:
+    """Bring the folders of an open volume to the committed state, and start it with that. Raises OSError."""
     with _without_collector():
-        return _recover(folder, staging, database)
+        return _recover(volume)
 
 
 @contextmanager
@@ -69,14 +68,12 @@ def _without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _recover(folder: Folder, staging: Folder, database: Database) -> tuple[Recovery, FileIndex, deque[Move]]:
+def _recover(volume: Volume) -> Recovery:
+    folder, staging, database = volume.folder, volume.staging, volume.database
     with database.read() as connection:
         known = {info.path: info for info in map(FileInfo._make, _FILES.run(connection).fetchall())}
         noted = {row.path: Upload(*row[1:]) for row in connection.execute(select(uploads))}
-        rows = [
-            Move(row.kind, row.path, row.id, row.source, row.offset, row.data)
-            for row in connection.execute(select(redo).order_by(redo.c.id))
-        ]
+        rows = read_redo(connection)
     repair = _Repair(folder, staging, known)
     repair.redo(rows)
     index = FileIndex.filled(
@@ -93,8 +90,8 @@ def _recover(folder: Folder, staging: Folder, database: Database) -> tuple[Recov
 
     for damage in repair.damages:
         _log.error("%s: %s", folder.path, damage)
-    recovery = Recovery(repair.n_redone, n_leftovers, tuple(repair.truncated), tuple(repair.damages))
-    return recovery, index, repair.failed
+    volume.start(index, repair.failed)
+    return Recovery(repair.n_redone, n_leftovers, tuple(repair.truncated), tuple(repair.damages))
 
 
 class _Repair:

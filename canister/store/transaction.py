@@ -3,7 +3,7 @@
     prepare    bytes go where they do not count yet (`changes.py`). In any worker thread, several transactions at once;
                a few bytes on the writer thread
     commit     on the writer thread, in one SQL transaction with those that are ready at the same time: the statements,
-               the sizes, and redo rows (`redo.py`) for renames, removals, and bytes that are not surely on the disk.
+               the sizes, and redo rows (`journal.py`) for renames, removals, and bytes that are not surely on the disk.
                From here on it has happened
     settle     on the writer thread: it is seen, then renames and removals are done
     sync       a little later, for many transactions together: fsync of what changed; the redo rows are done with
@@ -20,21 +20,19 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from sqlalchemy import Connection, Executable
 
 from canister.errors import CanisterError, Conflict, NotFound
 from canister.store.changes import Change, Committed, Piece, take_back, write_bytes
-from canister.store.commit import FileCommit, delete_redo
+from canister.store.commit import FileCommit
 from canister.store.filesystem import clear_error
 from canister.store.index import Kind, Upload, Usage
-from canister.store.journal import MAX_REDO_BYTES
+from canister.store.journal import MAX_REDO_BYTES, delete_redo
 from canister.store.paths import ancestors_of, clean_file_path, clean_path, names_folder, parent_of
 from canister.store.statements import Prepared
-
-if TYPE_CHECKING:
-    from canister.store.stable import StableMemory
+from canister.store.volume import Volume
 
 _log = logging.getLogger(__name__)
 
@@ -44,8 +42,8 @@ _Stage = Literal["open", "prepared", "committed", "rolled back"]
 class Transaction:
     """Made by `StableMemory.begin`. A handler adds changes, dispatch prepares and commits; then it is used up."""
 
-    def __init__(self, memory: StableMemory) -> None:
-        self._memory = memory
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
         self._changes: dict[str, Change] = {}
         self._statements: list[tuple[Executable | Prepared, Mapping[str, object] | None]] = []
         self._uploads: dict[str, Upload] = {}
@@ -142,10 +140,10 @@ class Transaction:
         """
         with self._busy:
             self._check("open")
-            if self._memory.database.failed is not None:  # else these bytes might go over some that count after all
-                self._memory.database.submit(lambda _: None).result()
+            if self._volume.database.failed is not None:  # else these bytes might go over some that count after all
+                self._volume.database.submit(lambda _: None).result()
             paths = set(self._changes)
-            self._memory.claim(paths)
+            self._volume.claim(paths)
             self._claims = paths
             self._write_contents()
             self._stage = "prepared"
@@ -154,7 +152,7 @@ class Transaction:
         """By how much each path makes stable memory larger, or smaller; to be asked when small, or prepared."""
         grown = {}
         for path, change in self._changes.items():
-            old = self._memory.index.get(path)
+            old = self._volume.index.get(path)
             n_before = 0 if old is None else old.info.size
             n_after = change.size if change.kind == "file" else 0
             if self._stage == "open" and change.kind == "file":
@@ -178,7 +176,7 @@ class Transaction:
         """
         self._check("open")
         paths = set(self._changes)
-        if not self.is_small or not self._memory.try_claim(paths):
+        if not self.is_small or not self._volume.try_claim(paths):
             return None
         self._claims = paths
         self._stage = "prepared"
@@ -190,7 +188,7 @@ class Transaction:
             self._finish()
             self._future.set_result(None)
         else:
-            self._future = self._memory.database.submit(self._apply, before=before, committed=self._finish)
+            self._future = self._volume.database.submit(self._apply, before=before, committed=self._finish)
         return self._future
 
     @property
@@ -209,14 +207,14 @@ class Transaction:
         for path, change in contents.items():
             try:
                 if not change.in_place:
-                    self._memory.folder.check_way(path, self._committed_kind)
-                write_bytes(self._memory, path, change, n_redo_bytes)
+                    self._volume.folder.check_way(path, self._committed_kind)
+                write_bytes(self._volume, path, change, n_redo_bytes)
             except OSError as error:
                 raise clear_error(error, path, change.n_bytes_at_hand()) from error
             n_redo_bytes -= len(change.redo or b"")
         if any(change.staged and change.redo is None for change in contents.values()):
             try:
-                self._memory.layer.fsync(self._memory.staging.fd)
+                self._volume.layer.fsync(self._volume.staging.fd)
             except OSError as error:
                 raise clear_error(error, "the staging folder") from error
 
@@ -237,7 +235,7 @@ class Transaction:
             if self._stage in ("committed", "rolled back"):
                 return
             self._stage = "rolled back"
-            if self._memory.database.failed is None:  # else the next start knows whether the bytes count
+            if self._volume.database.failed is None:  # else the next start knows whether the bytes count
                 self._undo()
             self._release()
         self._call(self._on_rollback)
@@ -257,7 +255,7 @@ class Transaction:
             raise RuntimeError(f"the transaction is {self._stage}, not {stage}")
 
     def _committed_kind(self, path: str) -> Kind | None:
-        entry = self._memory.index.get(path)
+        entry = self._volume.index.get(path)
         return None if entry is None else entry.info.kind
 
     def _kind(self, path: str) -> Kind | None:
@@ -271,7 +269,7 @@ class Transaction:
     def _has_children(self, folder: str) -> bool:
         if any(parent_of(path) == folder and change.kind for path, change in self._changes.items()):
             return True
-        return any(path not in self._changes for path in self._memory.index.children(folder))
+        return any(path not in self._changes for path in self._volume.index.children(folder))
 
     def _check_ancestors(self, path: str) -> None:
         for folder in ancestors_of(path):
@@ -290,12 +288,12 @@ class Transaction:
     # Committing, on the writer thread
 
     def _apply(self, connection: Connection) -> None:
-        memory = self._memory
-        if memory.done_row > memory.deleted_row:
-            self._deletes_row = memory.done_row
+        volume = self._volume
+        if volume.done_row > volume.deleted_row:
+            self._deletes_row = volume.done_row
             delete_redo(connection, self._deletes_row)
-        view = memory.pending_view()
-        commit = FileCommit(connection, view, memory.clock())
+        view = volume.pending_view()
+        commit = FileCommit(connection, view, volume.clock())
         commit.apply(self._changes)
         commit.note_uploads(self._uploads.items())
         for statement, parameters in self._statements:
@@ -309,9 +307,9 @@ class Transaction:
     def _finish(self) -> None:
         self._stage = "committed"
         try:
-            self._memory.deleted_row = max(self._memory.deleted_row, self._deletes_row)
+            self._volume.deleted_row = max(self._volume.deleted_row, self._deletes_row)
             if self._files is not None:
-                self._memory.committed(self._files.published, self._files.moves)
+                self._volume.committed(self._files.published, self._files.moves)
         finally:
             self._release()
         self._call(self._on_commit)
@@ -322,13 +320,13 @@ class Transaction:
         """Take prepared bytes away. What cannot be taken away now does not count either, and goes at the next start."""
         for path, change in self._changes.items():
             try:
-                take_back(self._memory, path, change)
+                take_back(self._volume, path, change)
             except (OSError, CanisterError) as error:
                 _log.warning("%r could not be rolled back yet: %s", path, error)
 
     def _release(self) -> None:
         if self._claims:
-            self._memory.release(self._claims)
+            self._volume.release(self._claims)
             self._claims = set()
 
     def _call(self, calls: list[Callable[[], None]]) -> None:

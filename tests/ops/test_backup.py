@@ -15,7 +15,7 @@ import pytest
 
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound, StoreDamaged
 from canister.ops.backup import MANIFEST, back_up, restore
-from canister.store.stable import StableMemory
+from canister.store.volume import Volume
 from tests.crash.rig import Rig, read, reopened, running
 from tests.crash.scenarios import furnish
 from tests.harness import needs_story_model
@@ -102,11 +102,11 @@ async def test_a_backup_under_load_holds_one_moment_of_every_canister(tmp_path: 
 async def test_a_file_that_could_not_be_moved_to_its_place_yet_is_in_the_backup(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(memory: StableMemory) -> None:
+    def failing(volume: Volume) -> None:
         raise OSError(5, "Input/output error")
 
     async with running(tmp_path / "data") as rig:
-        monkeypatch.setattr(StableMemory, "_perform_moves", failing)
+        monkeypatch.setattr(Volume, "_perform_moves", failing)
         await write(rig, "models/new", b"n" * LARGE)
         await asyncio.to_thread(back_up, tmp_path / "data", tmp_path / "backup.tar")
         monkeypatch.undo()

@@ -58,7 +58,7 @@ class Home:
 
     def close(self) -> None:
         if self.faults is not None and self.faults.is_dead:
-            self.memory._close_folders()
+            self.memory.volume.close()
         self.memory.close()
         self.database.close()
         if isinstance(self.layer, FaultyLayer):

@@ -179,7 +179,7 @@ def remove_new(transaction: Transaction) -> None:
 
 def sync(transaction: Transaction) -> None:
     """No transaction, but the time between two: everything is brought to the disk."""
-    transaction._memory.sync()
+    transaction._volume.sync()
 
 
 ALONE: tuple[Step, ...] = (
@@ -329,7 +329,7 @@ def test_a_failing_disk_leaves_the_running_instance_in_the_old_or_the_new_state(
         state = home.state()
         assert state == bench.possible[0]
         bench.check_reopened(home.crashed(bench.disk / "image"), [state])
-        if home.memory._sync_error is not None:
+        if home.memory.volume.sync_error is not None:
             with pytest.raises(OSError, match="restart the server"):  # an fsync that failed stays failed
                 home.memory.sync()
             continue
@@ -376,7 +376,7 @@ def test_a_power_cut_after_a_crash_and_a_start_does_no_harm(disk: Path) -> None:
     bench = Bench(disk, SCENARIOS["redo rows of several transactions"] + SCENARIOS["write_new_deep"])
     for home, _ in bench.broken("crash"):
         assert isinstance(home.layer, FaultyLayer)
-        home.memory._close_folders()
+        home.memory.volume.close()
         home.database.close()
         faults = Faults()
         again = Home(home.root, faults, unsynced=home.layer.unsynced)

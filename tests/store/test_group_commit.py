@@ -433,7 +433,7 @@ def test_nobody_is_told_before_the_commit_with_his_changes_has_ended(disk: Path)
     recorder = Recorder()
     home.database = RecordingDatabase(disk / "home" / "canister.db", "canister")
     home.database.recorder = recorder
-    home.memory.database, home.memory.layer = home.database, recorder
+    home.memory.volume.database, home.memory.volume.layer = home.database, recorder
 
     async def caller(n: int) -> None:
         for k in range(N_EACH):
