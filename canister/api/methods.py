@@ -115,3 +115,6 @@ METHODS: tuple[Method, ...] = (
 )
 
 BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
+
+STREAMED = frozenset({"run_query", "run_update"})
+"""Over REST these hand out their text while they run, to who asks for it."""

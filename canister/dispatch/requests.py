@@ -15,6 +15,7 @@ from canister.errors import MethodNotFound
 from canister.runtime.call import Call
 
 if TYPE_CHECKING:
+    from canister.runtime.call import OnText
     from canister.runtime.canister import Canister
 
 
@@ -34,14 +35,16 @@ async def execute(
     caller: str,
     decode: Callable[[], object],
     record: Recorder | None = None,
+    on_text: OnText | None = None,
 ) -> Reply:
     """Run one method, when it is its caller's turn.
 
     decode: makes the argument from what the door received; called after the guard, and only if the method takes one.
-    record: for updates; not called when nothing is committed. Raises Trap for a reject.
+    record: for updates; not called when nothing is committed. on_text: is given what a run says while it runs;
+    provisional until the reply is there. Raises Trap for a reject.
     """
     async with turn(canister, method, place_for(canister, method.guard, caller)) as due:
-        return await execute_in_turn(canister, method, caller, decode, record, due)
+        return await execute_in_turn(canister, method, caller, decode, record, due, on_text)
 
 
 async def execute_in_turn(
@@ -51,11 +54,13 @@ async def execute_in_turn(
     decode: Callable[[], object],
     record: Recorder | None,
     due: float | None,
+    on_text: OnText | None = None,
 ) -> Reply:
     """As `execute`, for who has had to wait for its turn already; due: when its time is over."""
 
     async def handle(call: Call) -> object:
         admit(call, method.guard, runs_stopped=method.runs_stopped)
+        call.on_text = on_text
         if method.arg is None:
             value = await method.handler(call)
         else:

@@ -26,9 +26,3 @@ class TextStream:
     def end(self) -> str:
         """U+FFFD if a character was begun and nothing more will come."""
         return self._decoder.decode(b"", final=True)
-
-
-def text_after(before: bytes, pieces: bytes, *, final: bool = False) -> str:
-    """Text of `pieces`, which follow `before`. final: nothing will follow; show an incomplete character too."""
-    stream = TextStream(before)
-    return stream.feed(pieces) + (stream.end() if final else "")

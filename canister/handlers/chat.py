@@ -15,11 +15,11 @@ import numpy as np
 
 from canister.api.records import ChatRecord, GetChatsRecord, InputRecord, RunOutputRecord, StatusCodeRecord
 from canister.engine.request import GenerateRequest, common_prefix
-from canister.engine.text import text_after
 from canister.errors import BadRequest, Conflict
 from canister.handlers import conversation as conversations
 from canister.handlers.arguments import parse_args
 from canister.handlers.model import load
+from canister.handlers.output import Output
 from canister.handlers.prompt_cache import cache_path
 from canister.handlers.run_log import write_log
 from canister.metering.meter import CallMeter
@@ -28,7 +28,7 @@ from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
-    from canister.engine.request import GenerateResult, Tokens
+    from canister.engine.request import Tokens
     from canister.flags.parse import RunArgs
     from canister.handlers.conversation import Conversation
     from canister.runtime.call import Call
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
-LONGEST_CHARACTER_BYTES = 4
 LONG_PROMPT_CHARACTERS = 4096
 CHATS_OFF = "get_chats: DB_CHATS_ACTIVE is false"
 
@@ -117,6 +116,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     if meter.policy == "yield" and (todo.decodes or call.is_over_limit()):
         meter.check_first_step()
     await conversations.fetch(call, engine, chat, prompt, n_cached)
+    output = Output(engine, chat, prompt, n_cached, special=args.special, on_text=call.on_text)
     result = await engine.generate(
         GenerateRequest(
             key=chat.path,
@@ -138,6 +138,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
             budget=meter,
             keep=todo.keeps,
             want_rows=todo.keeps,
+            on_tokens=None if call.on_text is None else output.sampled,
         )
     )
     call.check_limit()
@@ -164,7 +165,7 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
     texts = call.canister.texts
     record = RunOutputRecord(
         status_code=200,
-        output=_text_of(engine, args, chat, prompt, n_cached, result),
+        output=output.end(result),
         conversation=_text(texts.bytes_of(engine, everything, args.special, chat.path)),
         prompt_remaining=_text(texts.bytes_of(engine, remaining, True)),
         generated_eog=result.eog,
@@ -224,38 +225,6 @@ async def _prompt_tokens(call: Call, engine: Engine, args: RunArgs, chat: Conver
         )
     texts.keep_prompt(engine, chat.path, args.prompt, tokens)
     return tokens
-
-
-def _text_of(
-    engine: Engine, args: RunArgs, chat: Conversation, prompt: Tokens, n_cached: int, result: GenerateResult
-) -> str:
-    """`output`: the prompt tokens that are echoed, then what was sampled.
-
-    A token may end within a character. Its first bytes are held back, and lead the output of the call that goes on,
-    so that the outputs of a chat's calls put together are the text that one call would have given.
-    """
-    n_taken = n_cached + result.n_prompt_decoded
-    first = n_taken - n_echoed(n_taken, engine.info.n_batch)
-    tokens = [*prompt[first:n_taken].tolist(), *result.sampled]
-    before = b""
-    if not result.prompt_chunks:
-        for token, generated in zip(chat.tokens[:first][::-1], chat.generated[:first][::-1], strict=True):
-            if not generated or len(before) >= LONGEST_CHARACTER_BYTES:
-                break
-            before = engine.piece(int(token), args.special) + before
-    pieces = b"".join(engine.piece(token, args.special) for token in tokens)
-    return text_after(before, pieces, final=result.finish == "stop")
-
-
-def n_echoed(n_taken: int, n_batch: int) -> int:
-    """How many of the last of n_taken prompt tokens `output` echoes: those in batches of exactly one token.
-
-    The original shows them as if they had been generated. It forms its batches over the whole prompt from the first
-    token on, n_batch at a time, before it sees which tokens the cache has; so only the last batch can be that short.
-    """
-    if n_batch == 1:
-        return n_taken
-    return 1 if n_taken % n_batch == 1 else 0
 
 
 def _text(data: bytes) -> str:

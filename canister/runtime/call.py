@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from canister.state.settings import State
     from canister.store.transaction import Transaction
 
+OnText = Callable[[str, bool], None]
+"""Is given a piece of a run's `output` as soon as it is known, and whether it is echoed prompt. On the event loop."""
+
 
 class Call:
     """caller: principal in text form. is_update: False for queries, whose changes are discarded.
 
     work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`. meter: of a call that
     decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
+    on_text: listens to what a run gives, before it is committed; None: nobody does.
     """
 
     def __init__(self, canister: Canister, method: str, caller: str, *, is_update: bool) -> None:
@@ -44,6 +48,7 @@ class Call:
         self.meter: CallMeter | None = None
         self.request_bytes = 0
         self.is_admitted = False
+        self.on_text: OnText | None = None
         self._flat_cost: int | None = None
         self._is_flat_limited = True
         self._held: list[Callable[[], None]] = []  # what gives back locks and model

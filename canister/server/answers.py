@@ -22,11 +22,12 @@ from canister.api import codec
 from canister.api.methods import Method
 from canister.api.records import FileUploadRecord, Record, Variant
 from canister.dispatch import Reply
-from canister.errors import Cancelled, Trap, Unauthenticated
+from canister.errors import Cancelled, CanisterStopping, Trap, Unauthenticated
 from canister.metering.fees import Charge
 
 JSON = "application/json"
 CANDID_TEXT = "text/candid"
+LINES = "application/x-ndjson"
 RETRY_SECONDS = 2  # what a client is asked to wait when it should come again
 
 
@@ -82,6 +83,11 @@ def reject(trap: Trap) -> Response:
     if isinstance(trap, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     return _reject(trap.http_status, trap.reject_code, trap.error_code, str(trap), headers)
+
+
+def stopped() -> CanisterStopping:
+    """What a caller is told whose call the end of the server has cut short."""
+    return CanisterStopping("the server is stopping and did not wait for this call, which left no trace; call again")
 
 
 def wrong_verb(message: str, allowed: str) -> Response:

@@ -7,7 +7,13 @@ import itertools
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from canister.engine.text import TextStream, text_after
+from canister.engine.text import TextStream
+
+
+def text_after(before: bytes, pieces: bytes, *, final: bool = False) -> str:
+    """The text of a call whose tokens follow those before."""
+    stream = TextStream(before)
+    return stream.feed(pieces) + (stream.end() if final else "")
 
 
 @given(st.lists(st.binary(max_size=5), max_size=20), st.lists(st.integers(0, 20), max_size=5))

@@ -3,7 +3,8 @@
 The body is the argument as JSON, or as Candid text if its type is `text/candid`; the answer comes in the form that
 `Accept` names, else in that of the argument. A query without an argument also answers GET. What a path means is looked
 up in the interface table when it is called, so an unknown one can name the nearest; the role is checked before the
-argument is looked at. When the client goes away, its call is cancelled and leaves no trace.
+argument is looked at. When the client goes away, its call is cancelled and leaves no trace. A run can be had as a
+stream of lines.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
 from starlette.routing import Route
@@ -18,13 +20,19 @@ from starlette.routing import Route
 from canister import dispatch
 from canister.api import codec
 from canister.api.examples import EXAMPLES
-from canister.api.methods import BY_NAME, Method
+from canister.api.methods import BY_NAME, STREAMED, Method
 from canister.errors import BadArgument, MethodNotFound
 from canister.runtime.host import Host
 from canister.server import answers
+from canister.server.doors.lines import Lines
 from canister.server.requests import caller, read_body, while_connected
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
+
+if TYPE_CHECKING:
+    from canister.dispatch import Reply
+    from canister.runtime.call import OnText
+    from canister.runtime.canister import Canister
 
 SHOWN_CHARACTERS = 80
 
@@ -51,15 +59,24 @@ async def call_method(request: Request) -> Response:
         return answers.wrong_verb(
             f"{method.name} is called with {verbs_text}, not {request.method}", ", ".join(verbs(method))
         )
+    run = functools.partial(_run, request, canister, method)
+    if method.name in STREAMED and answers.LINES in accepted(request):
+        return Lines(method, run)
+    reply = await run()
+    return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
+
+
+async def _run(request: Request, canister: Canister, method: Method, on_text: OnText | None = None) -> Reply:
+    """Read the body and execute. on_text: is given what a run says while it runs."""
+    host: Host = request.app.state.host
     with logs.counted(canister.name, method.name) as outcome:
         # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
         body = b"" if method.arg is None else await read_body(request, host.settings.max_body_bytes)
-        read = decode_text if is_candid(request) else decode
-        reply = await while_connected(
-            request, dispatch.execute(canister, method, caller(request), functools.partial(read, method, body))
-        )
+        arg = functools.partial(decode_text if is_candid(request) else decode, method, body)
+        call = dispatch.execute(canister, method, caller(request), arg, on_text=on_text)
+        reply = await while_connected(request, call)
         outcome.is_ok = reply.error is None
-        return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
+        return reply
 
 
 async def no_openai_route(request: Request) -> Response:
@@ -115,8 +132,13 @@ def is_candid(request: Request) -> bool:
 
 
 def wants_candid(request: Request) -> bool:
-    accepted = {_media_type(part) for part in request.headers.get("accept", "").split(",")}
-    return answers.CANDID_TEXT in accepted or (is_candid(request) and answers.JSON not in accepted)
+    wanted = accepted(request)
+    return answers.CANDID_TEXT in wanted or (is_candid(request) and answers.JSON not in wanted)
+
+
+def accepted(request: Request) -> set[str]:
+    """The media types that the client names."""
+    return {_media_type(part) for part in request.headers.get("accept", "").split(",")}
 
 
 def _media_type(header: str) -> str:

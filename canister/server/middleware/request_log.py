@@ -11,7 +11,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from canister.errors import CanisterStopping
 from canister.server import answers
 from canister.server.requests import PROBES
 from canister.telemetry import logs
@@ -21,7 +20,6 @@ _LOOKS = re.compile(
     r"/canisters|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
     r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
 )
-_STOPPED = "the server is stopping and did not wait for this call, which left no trace; call again"
 
 log = logs.get_logger(__name__)
 
@@ -56,7 +54,7 @@ class RequestLog:
             except asyncio.CancelledError:
                 # uvicorn cancels a request only when the time to drain is over; nothing comes after it.
                 if status == 0:
-                    await answers.reject(CanisterStopping(_STOPPED))(scope, receive, send_noting)
+                    await answers.reject(answers.stopped())(scope, receive, send_noting)
             except Exception:
                 log.exception("request failed")
                 if status == 0:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from canister.api import codec
 from canister.api.examples import EXAMPLES
-from canister.api.methods import METHODS, Method
+from canister.api.methods import METHODS, STREAMED, Method
 from canister.config import INTERFACE_VERSION
 from canister.ic.annotations import result_name
 from canister.server import answers
@@ -30,7 +30,8 @@ The methods of a canister that runs llama.cpp.
 
 A method is called with `POST /canisters/{canister}/{method}`, or `POST /{method}` for the server's first canister; \
 its argument is the body. With `Content-Type: text/candid` that is Candid text, and so is the answer; `Accept` can ask \
-for either. A query without an argument also answers GET. Blobs are base64; 64-bit numbers may be sent \
+for either. With `Accept: application/x-ndjson` a run is answered line by line: its text while it goes on, and at last \
+its answer. A query without an argument also answers GET. Blobs are base64; 64-bit numbers may be sent \
 as strings; an absent optional field is null.
 
 The answer is `{"Ok": …}` with status 200, `{"Err": …}` with the status of the kind of error (independent of a \
@@ -82,6 +83,16 @@ _REJECT: Json = {
         "reject_code": {"type": "integer", "description": "Of the IC: 3 destination, 4 refused, 5 canister error."},
         "error_code": {"type": "string", "examples": ["IC0503"]},
         "reject_message": {"type": "string"},
+    },
+}
+
+_TEXT: Json = {
+    "type": "object",
+    "description": "A line of a stream: a piece of the output, provisional until the last line, which is the answer.",
+    "required": ["text"],
+    "properties": {
+        "text": {"type": "string", "description": "What goes on where the line before ended."},
+        "echo": {"const": True, "description": "The piece is of the prompt; only ever the first one."},
     },
 }
 
@@ -174,7 +185,7 @@ class _Schemas:
     """JSON schemas of the types that it is asked for; the named ones are collected as components."""
 
     def __init__(self) -> None:
-        self.components: Json = {"Reject": _REJECT}
+        self.components: Json = {"Reject": _REJECT, "RunText": _TEXT}
 
     def of(self, annotation: Any, mode: JsonSchemaMode) -> Json:
         schema = TypeAdapter(annotation).json_schema(mode=mode, ref_template="#/components/schemas/{model}")
@@ -196,8 +207,10 @@ class _Schemas:
         name = result_name(method.ok) or f"{method.name}Result"
         good = self._add(f"{name}Ok", _tagged("Ok", ok))
         bad = self._add(f"{name}Err", _tagged("Err", self.of(method.err, "serialization")))
+        lines = {answers.LINES: {"schema": {"anyOf": [ref("RunText"), good, bad, ref("Reject")]}}}
+        answered = _content(good) | (lines if method.name in STREAMED else {})
         return {
-            "200": {"description": "Ok", "content": _content(good), "headers": _HEADER_REFS},
+            "200": {"description": "Ok", "content": answered, "headers": _HEADER_REFS},
             "default": {"description": "Err, or a reject", "content": _content({"anyOf": [bad, ref("Reject")]})},
         }
 

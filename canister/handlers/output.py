@@ -1,0 +1,97 @@
+"""`output` of a run, as it grows: the prompt tokens that are echoed, then what is sampled.
+
+A token may end within a character. Its first bytes are held back, and lead the output of the call that goes on, so that
+the outputs of a chat's calls put together are the text that one call would have given. Who listens is given the pieces
+of text one by one; put together they are `output`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from canister.engine.text import TextStream
+
+if TYPE_CHECKING:
+    from canister.engine.engine import Engine
+    from canister.engine.request import GenerateResult, Tokens
+    from canister.handlers.conversation import Conversation
+    from canister.runtime.call import OnText
+
+LONGEST_CHARACTER_BYTES = 4
+
+
+class Output:
+    """For the event loop's thread. prompt: of the whole prompt; n_cached: how many of its tokens the cache had."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        chat: Conversation,
+        prompt: Tokens,
+        n_cached: int,
+        *,
+        special: bool,
+        on_text: OnText | None = None,
+    ) -> None:
+        self._engine = engine
+        self._chat = chat
+        self._prompt = prompt
+        self._n_cached = n_cached
+        self._special = special
+        self._on_text = on_text
+        self._stream: TextStream | None = None
+        self._n_sampled = 0
+        self._texts: list[str] = []
+
+    def sampled(self, tokens: list[int]) -> None:
+        """Tokens that were just sampled, so that all of the prompt is in."""
+        stream = self._begun(len(self._prompt))
+        self._n_sampled += len(tokens)
+        self._add(stream.feed(self._bytes(tokens)))
+
+    def end(self, result: GenerateResult) -> str:
+        """All of `output`, once the call is over."""
+        stream = self._begun(self._n_cached + result.n_prompt_decoded)
+        self._add(stream.feed(self._bytes(result.sampled[self._n_sampled :])))
+        if result.finish == "stop":  # nothing will follow: a character that is not complete is shown too
+            self._add(stream.end())
+        return "".join(self._texts)
+
+    def _begun(self, n_taken: int) -> TextStream:
+        """The first time, echo what is echoed of the n_taken prompt tokens that are in."""
+        if self._stream is None:
+            first = n_taken - n_echoed(n_taken, self._engine.info.n_batch)
+            self._stream = TextStream(self._before(first) if n_taken == self._n_cached else b"")
+            self._add(self._stream.feed(self._bytes(self._prompt[first:n_taken].tolist())), is_echo=True)
+        return self._stream
+
+    def _before(self, first: int) -> bytes:
+        """The bytes of the generated tokens before the first that is shown, as many as a character may have."""
+        before = b""
+        tokens, generated = self._chat.tokens[:first][::-1], self._chat.generated[:first][::-1]
+        for token, is_generated in zip(tokens, generated, strict=True):
+            if not is_generated or len(before) >= LONGEST_CHARACTER_BYTES:
+                break
+            before = self._engine.piece(int(token), self._special) + before
+        return before
+
+    def _bytes(self, tokens: list[int]) -> bytes:
+        return b"".join(self._engine.piece(token, self._special) for token in tokens)
+
+    def _add(self, text: str, *, is_echo: bool = False) -> None:
+        if not text:
+            return
+        self._texts.append(text)
+        if self._on_text is not None:
+            self._on_text(text, is_echo)
+
+
+def n_echoed(n_taken: int, n_batch: int) -> int:
+    """How many of the last of n_taken prompt tokens `output` echoes: those in batches of exactly one token.
+
+    The original shows them as if they had been generated. It forms its batches over the whole prompt from the first
+    token on, n_batch at a time, before it sees which tokens the cache has; so only the last batch can be that short.
+    """
+    if n_batch == 1:
+        return n_taken
+    return 1 if n_taken % n_batch == 1 else 0

@@ -1,0 +1,93 @@
+"""A run as a stream of lines (`application/x-ndjson`): its text while it goes on, then what it is answered with.
+
+    {"text": "…"}                 provisional; put together they are `output`
+    {"text": "…", "echo": true}   of the prompt: the run's first piece, where the last batch was one token long
+    {"Ok": …}                     the last line: the answer as it is without a stream; or {"Err": …}, or a reject
+
+What ends before its first text has the HTTP status that it has without a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+
+from canister.api.methods import Method
+from canister.dispatch import Reply
+from canister.errors import Cancelled, Trap
+from canister.server import answers
+
+# Proxies must hand on each line as it comes.
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+Run = Callable[[Callable[[str, bool], None]], Coroutine[Any, Any, Reply]]
+
+
+class Lines(Response):
+    """run: executes the method, and tells of its text and whether it is echoed; it is cancelled with the response."""
+
+    media_type = answers.LINES
+
+    def __init__(self, method: Method, run: Run) -> None:
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self._method = method
+        self._run = run
+        self._has_begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+        call = asyncio.create_task(self._run(lambda text, is_echo: lines.put_nowait(_line(text, is_echo))))
+        call.add_done_callback(lambda _: lines.put_nowait(None))
+        try:
+            while (line := await lines.get()) is not None:
+                await self._begin(send)
+                await send({"type": "http.response.body", "body": line, "more_body": True})
+        except asyncio.CancelledError:
+            await _cancelled(call)
+            if call.cancelled() and not self._has_begun:
+                raise
+        except BaseException:
+            await _cancelled(call)
+            raise
+        await self._end(call, scope, receive, send)
+
+    async def _begin(self, send: Send) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+
+    async def _end(self, call: asyncio.Task[Reply], scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            reply = Reply(None) if call.cancelled() else call.result()
+            last = answers.reject(answers.stopped()) if call.cancelled() else answers.answer(self._method, reply)
+        except Trap as trap:
+            if not self._has_begun:
+                raise
+            if isinstance(trap, Cancelled):
+                return  # nobody is there any more
+            last = answers.reject(trap)
+        if self._has_begun:
+            await send({"type": "http.response.body", "body": last.body})
+            return
+        if last.status_code == 200:
+            last.headers.update({"content-type": answers.LINES, **_HEADERS})
+        await last(scope, receive, send)
+
+
+def _line(text: str, is_echo: bool) -> bytes:
+    content: dict[str, object] = {"text": text}
+    if is_echo:
+        content["echo"] = True
+    return json.dumps(content, ensure_ascii=False).encode() + b"\n"
+
+
+async def _cancelled(call: asyncio.Task[Reply]) -> None:
+    """Cancel a call and wait until it has cleaned up."""
+    call.cancel()
+    await asyncio.wait([call])
