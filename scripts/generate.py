@@ -19,6 +19,7 @@ from canister.api import codec
 from canister.api.examples import EXAMPLES
 from canister.api.methods import METHODS, Method
 from canister.api.records import Candid
+from canister.cli import app
 from canister.cli.shared.help import render_cli_help, render_configuration
 from canister.flags.parse import render_flags
 from canister.ic import did
@@ -128,7 +129,7 @@ def generated() -> dict[str, str]:
         "docs/methods.md": render_methods(),
         "docs/flags.md": render_flags(),
         "canister/client/methods.py": render_calls(),
-        "docs/cli.md": render_cli_help(),
+        "docs/cli.md": render_cli_help(app),
         "docs/configuration.md": render_configuration(),
         "docs/openapi.json": json.dumps(openapi.document(), indent=1, ensure_ascii=False) + "\n",
     }

@@ -24,7 +24,6 @@ from canister.cli.commands import (
     chat,
     chats,
     doctor,
-    estimate,
     files,
     fit,
     foreign,
@@ -38,6 +37,7 @@ from canister.cli.commands import (
     ps,
     serve,
 )
+from canister.cli.estimate import command as estimate_command
 from canister.cli.shared import about, habits
 from canister.cli.shared.app import INTERRUPTED, READER_LEFT, App, Group
 
@@ -57,7 +57,7 @@ app.command(hidden=True)(manage.deposit_cycles)
 app.command(cls=chat.ChatCommand)(chat.chat)
 app.command()(files.upload)
 app.command()(files.download)
-app.command()(estimate.estimate)
+app.command()(estimate_command.estimate)
 app.command()(fit.fit)
 app.command()(probe.probe)
 app.command()(backup.backup)

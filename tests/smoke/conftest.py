@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from canister.cli.shared.options import connection
+from canister.cli.shared.connection import connection
 from canister.client.local_server import LocalServer
 from canister.model_file.shipped import SHIPPED_MODEL, shipped_model
 

@@ -11,22 +11,9 @@ import typer
 
 from canister.cli.shared import amounts, call_management, hints
 from canister.cli.shared.complete import canister_names
+from canister.cli.shared.connection import ANONYMOUS, LOCAL, Connected, agent_for, caller
 from canister.cli.shared.message import ArgsFormat, Argument, Output, Reply, print_reject, print_reply, read_argument
-from canister.cli.shared.options import (
-    ANONYMOUS,
-    LOCAL,
-    Anonymous,
-    ApiKey,
-    Connected,
-    DataDir,
-    Environment,
-    IdentityName,
-    Network,
-    Rest,
-    RootKey,
-    agent_for,
-    caller,
-)
+from canister.cli.shared.options import Anonymous, ApiKey, DataDir, Environment, IdentityName, Network, Rest, RootKey
 
 if TYPE_CHECKING:
     from canister.api.methods import Method

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from canister.cli.shared.app import Command
-from canister.cli.shared.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, IdentityName, caller, url_of
+from canister.cli.shared.connection import LOCAL, caller, url_of
+from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, IdentityName
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:

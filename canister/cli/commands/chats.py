@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from canister.cli.shared.app import App
-from canister.cli.shared.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, Network, connection
+from canister.cli.shared.connection import LOCAL, connection
+from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from canister.cli.shared.complete import canister_files
+from canister.cli.shared.connection import LOCAL, caller, connection
 from canister.cli.shared.hints import told_who
 from canister.cli.shared.options import (
-    LOCAL,
     Anonymous,
     ApiKey,
     CanisterId,
@@ -24,8 +24,6 @@ from canister.cli.shared.options import (
     Network,
     Rest,
     RootKey,
-    caller,
-    connection,
 )
 from canister.config import DEFAULT_CANISTER
 

@@ -14,18 +14,9 @@ import typer
 
 from canister.cli.shared import status_view
 from canister.cli.shared.complete import canister_names
+from canister.cli.shared.connection import LOCAL, agent_for, connection, url_of
 from canister.cli.shared.managing import manage, public_controllers, report_of, run, text_of
-from canister.cli.shared.options import (
-    LOCAL,
-    DataDir,
-    Environment,
-    IdentityName,
-    Network,
-    RootKey,
-    agent_for,
-    connection,
-    url_of,
-)
+from canister.cli.shared.options import DataDir, Environment, IdentityName, Network, RootKey
 
 CANDID_SERVICE = "candid:service"
 SAME_PROGRAM = "every canister of a server runs the same program"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from canister.cli.shared.options import LOCAL, DataDir, Environment, Network, url_of
+from canister.cli.shared.connection import LOCAL, url_of
+from canister.cli.shared.options import DataDir, Environment, Network
 from canister.cli.shared.settings import data_folder, load_settings
 from canister.client.local_server import GREETING, START_SECONDS
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from canister.cli.shared.complete import canister_names
-from canister.cli.shared.options import LOCAL, DataDir, Environment, IdentityName, Network, RootKey, agent_for
+from canister.cli.shared.connection import LOCAL, agent_for
+from canister.cli.shared.options import DataDir, Environment, IdentityName, Network, RootKey
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:

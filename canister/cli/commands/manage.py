@@ -18,17 +18,9 @@ from canister.cli.commands.call import IgnoredHidden
 from canister.cli.shared import amounts, status_view
 from canister.cli.shared.app import App
 from canister.cli.shared.complete import canister_names
+from canister.cli.shared.connection import LOCAL, agent_for, connection
 from canister.cli.shared.managing import manage, report_of, run, status_of, text_of
-from canister.cli.shared.options import (
-    LOCAL,
-    DataDir,
-    Environment,
-    IdentityName,
-    Network,
-    RootKey,
-    agent_for,
-    connection,
-)
+from canister.cli.shared.options import DataDir, Environment, IdentityName, Network, RootKey
 
 if TYPE_CHECKING:
     from canister.client.agent import Agent
@@ -58,7 +50,7 @@ def canister_id(
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """Print the id of a canister."""
-    from canister.cli.shared.options import url_of
+    from canister.cli.shared.connection import url_of
     from canister.client.agent import Agent
     from canister.ic import principal
 

@@ -15,7 +15,8 @@ import typer
 from canister.cli.commands.files import ProgressReport
 from canister.cli.shared import tables
 from canister.cli.shared.app import App
-from canister.cli.shared.options import LOCAL, Anonymous, ApiKey, CanisterName, DataDir, Network, connection
+from canister.cli.shared.connection import LOCAL, connection
+from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import typer
 
 from canister.cli.commands.call import IgnoredHidden
 from canister.cli.shared.app import App
-from canister.cli.shared.options import LOCAL, Environment, Network, url_of
+from canister.cli.shared.connection import LOCAL, url_of
+from canister.cli.shared.options import Environment, Network
 
 app = App("The server, as an IC network.")
 

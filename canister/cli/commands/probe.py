@@ -10,20 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.shared.connection import LOCAL, Connected, caller
 from canister.cli.shared.hints import told_who
 from canister.cli.shared.models import Flags, Json, read_flags
-from canister.cli.shared.options import (
-    LOCAL,
-    Anonymous,
-    ApiKey,
-    CanisterName,
-    Connected,
-    DataDir,
-    IdentityName,
-    Network,
-    RootKey,
-    caller,
-)
+from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, IdentityName, Network, RootKey
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:

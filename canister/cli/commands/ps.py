@@ -10,7 +10,8 @@ import typer
 
 from canister.cli.shared import tables
 from canister.cli.shared.complete import canister_names
-from canister.cli.shared.options import LOCAL, ApiKey, Connection, DataDir, Network, connection
+from canister.cli.shared.connection import LOCAL, Connection, connection
+from canister.cli.shared.options import ApiKey, DataDir, Network
 
 HEAD = ("CANISTER", "CALLER", "METHOD", "SECONDS", "PHASE", "PROMPT", "ANSWER", "TOK/S")
 CALLER_COLUMN = 1

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from canister.cli.shared.complete import canister_names
-from canister.cli.shared.options import LOCAL, DataDir, Environment, IdentityName, Network, RootKey, agent_for
+from canister.cli.shared.connection import LOCAL, agent_for
+from canister.cli.shared.options import DataDir, Environment, IdentityName, Network, RootKey
 
 _REQUEST_ID_BYTES = 32
 

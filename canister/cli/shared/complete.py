@@ -35,7 +35,7 @@ def canister_names(ctx: typer.Context) -> list[str]:
     """Of the server that the command line names so far."""
     import httpx
 
-    from canister.cli.shared.options import LOCAL, url_of
+    from canister.cli.shared.connection import LOCAL, url_of
     from canister.client.rest import is_loopback
 
     url = url_of(ctx.params.get("network") or LOCAL)
@@ -63,7 +63,7 @@ def canister_files(ctx: typer.Context) -> list[str]:
     import asyncio
 
     from canister.api.records import DirContentInputRecord
-    from canister.cli.shared.options import LOCAL, connection
+    from canister.cli.shared.connection import LOCAL, connection
     from canister.client.rest import Canister
     from canister.config import DEFAULT_CANISTER
 

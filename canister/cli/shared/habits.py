@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from typer.core import TyperGroup, TyperOption
 
-from canister.cli.shared.options import LOCAL, only_local, url_of
+from canister.cli.shared.connection import LOCAL, only_local, url_of
 
 GROUP = "canister"  # the group of icp and dfx whose commands stand at the top here
 

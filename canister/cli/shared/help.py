@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 
+from typer import Typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
@@ -77,10 +78,8 @@ def render_configuration() -> str:
     )
 
 
-def render_cli_help() -> str:
+def render_cli_help(app: Typer) -> str:
     """docs/cli.md"""
-    from canister.cli import app
-
     lines = [
         "# The command line",
         "",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from canister.api.management import CanisterStatus
     from canister.api.records import Record
-    from canister.cli.shared.options import Connection
+    from canister.cli.shared.connection import Connection
     from canister.client.agent import Agent
 
 T = TypeVar("T")

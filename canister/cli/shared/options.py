@@ -1,27 +1,15 @@
-"""Options that several commands share, and what they stand for: which server, and who calls."""
+"""Options that several commands share. What they stand for is found out in `connection.py`."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
-from urllib.parse import urlsplit
+from typing import Annotated
 
 import typer
 
 from canister.cli.shared.complete import canister_names, identity_names
-from canister.cli.shared.settings import data_folder, load_settings
-from canister.config import DEFAULT_PORT, LOCAL_URL
-from canister.system.data_dir import CONTROLLER_KEY, ROOT_KEY
-
-if TYPE_CHECKING:
-    from canister.client.agent import Agent
-    from canister.client.ic import IcCanister
-    from canister.client.rest import Canister
-    from canister.ic.identity import Identity
+from canister.cli.shared.connection import only_local
+from canister.config import LOCAL_URL
 
 Network = Annotated[
     str,
@@ -76,9 +64,6 @@ RootKey = Annotated[
 ]
 Rest = Annotated[bool, typer.Option("--rest", help="Call over REST, with an API key, instead of signing.")]
 
-LOCAL = "local"
-ANONYMOUS = "anonymous"
-
 # Of icp and dfx: which network of a project. Here there is one.
 Environment = Annotated[
     str | None,
@@ -87,175 +72,7 @@ Environment = Annotated[
         "-e",
         metavar="local",
         help="As icp names the network: local.",
-        callback=lambda value: only_local(value),
+        callback=only_local,
         show_default=False,
     ),
 ]
-
-
-Connected: TypeAlias = "Callable[[], Canister | IcCanister]"
-"""Makes the client of a command, to be used once: `async with connected() as client`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """url: without a path. api_key None: anonymous."""
-
-    url: str
-    api_key: str | None
-
-
-def connection(network: str, api_key: str | None, anonymous: bool, data_dir: Path | None) -> Connection:
-    """Which server and which caller the options mean. Raises typer.BadParameter."""
-    url = url_of(network)
-    if anonymous:
-        if api_key:
-            raise typer.BadParameter("either --anonymous or --api-key")
-        return Connection(url, None)
-    key = api_key or os.environ.get("CANISTER_API_KEY") or _controller_key(url, data_dir)
-    if key and not (key.isascii() and key.isprintable()):
-        raise typer.BadParameter("the API key has characters that no key has; was it copied whole?")
-    return Connection(url, key or None)
-
-
-def caller(
-    network: str,
-    canister: str,
-    api_key: str | None,
-    anonymous: bool,
-    data_dir: Path | None,
-    *,
-    identity: str | None,
-    rest: bool = False,
-    prefers_rest: bool = False,
-    root_key: str | None = None,
-) -> Connected:
-    """Makes the client that the options mean: one that signs, or one over REST when they speak of that or of a key.
-
-    prefers_rest: what is asked is measured, or only told over REST. Then the server's own identity, and nobody, call
-    by key; other identities sign all the same.
-    """
-    from canister.client.ic import IcCanister
-    from canister.client.rest import Canister
-
-    if identity is not None and (rest or anonymous or api_key):
-        raise typer.BadParameter("--identity goes with none of --rest, --anonymous and --api-key")
-    if anonymous and api_key:
-        raise typer.BadParameter("either --anonymous or --api-key")
-    url = url_of(network)
-    api_key = api_key or os.environ.get("CANISTER_API_KEY")
-    has_key = api_key is not None and identity is None and not anonymous
-    if rest or has_key or (prefers_rest and (anonymous or _may_call_by_key(identity))):
-        server = connection(network, api_key, anonymous or identity == ANONYMOUS, data_dir)
-        return lambda: Canister(server.url, canister, server.api_key)
-    sender = None if anonymous else signer(url, data_dir, identity)
-    key = _root_key(root_key)
-    return lambda: IcCanister(url, canister, sender, root_key=key)
-
-
-def _may_call_by_key(identity: str | None) -> bool:
-    from canister.client.identities import BUILT_IN, IdentityStore
-
-    return (identity or IdentityStore().default()) in BUILT_IN
-
-
-def agent_for(network: str, identity: str | None, data_dir: Path | None, root_key: str | None) -> Agent:
-    """The agent that the options mean. Raises typer.BadParameter, CanisterError."""
-    from canister.client.agent import Agent
-
-    url = url_of(network)
-    return Agent(url, signer(url, data_dir, identity), _root_key(root_key))
-
-
-def _root_key(text: str | None) -> bytes | None:
-    try:
-        return None if text is None else bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        raise typer.BadParameter("--root-key is not hex; was it copied whole?") from None
-
-
-def url_of(network: str) -> str:
-    """`local` or a URL, as the URL of a server. Raises typer.BadParameter."""
-    url = os.environ.get("CANISTER_URL") or _served_url() if network == LOCAL else network
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise typer.BadParameter(f"a network is 'local' or a URL like {LOCAL_URL}, not {url!r}{_elsewhere(url)}")
-    return url.rstrip("/")
-
-
-def _served_url() -> str:
-    """Where `canister serve` listens with the settings of this shell and folder."""
-    settings = load_settings()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    port = settings.port or DEFAULT_PORT
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _elsewhere(network: str) -> str:
-    return "; the Internet Computer itself is reached with icp or dfx" if network in ("ic", "mainnet") else ""
-
-
-def only_local(environment: str | None) -> str | None:
-    """Checks `--environment`, which names networks in projects of icp."""
-    if environment not in (None, LOCAL):
-        raise typer.BadParameter(
-            f"an environment is 'local' here, not {environment!r}; --network URL names another server"
-            f"{_elsewhere(environment)}"
-        )
-    return environment
-
-
-def signer(url: str, data_dir: Path | None, name: str | None) -> Identity | None:
-    """Who signs, None for nobody; the server's own identity only where its folder is at hand. Raises CanisterError."""
-    from canister.client.identities import load_identity
-    from canister.client.rest import is_loopback
-
-    is_ours = data_dir is not None or is_loopback(url)
-    return load_identity(name, load_settings(data_dir=data_dir).data_dir if is_ours else None)
-
-
-def _controller_key(url: str, data_dir: Path | None) -> str | None:
-    """The key of the server's own identity, if this is the server of its folder.
-
-    It leaves this machine only if the folder was named. Raises ClientError.
-    """
-    from canister.client.rest import ClientError, is_loopback
-
-    if data_dir is None and not is_loopback(url):
-        return None
-    folder = data_folder(data_dir)
-    path = folder / CONTROLLER_KEY
-    if not path.exists():
-        return None
-    if _is_server_of(url, folder):
-        return path.read_text(encoding="utf-8").strip()
-    if data_dir is not None:
-        raise ClientError(f"{url} is not the server of {folder}, so it is not sent the key in {path}; see --data-dir")
-    print(
-        f"canister: calling as anonymous: the key in {path} is of another server than {url}; give --data-dir or "
-        "--api-key",
-        file=sys.stderr,
-    )
-    return None
-
-
-def _is_server_of(url: str, folder: Path) -> bool:
-    """Does this server answer with the root key that lies in the folder? Raises ClientError."""
-    import httpx
-
-    from canister.client.rest import CONNECT_SECONDS, is_loopback, no_answer, not_ours
-    from canister.ic import cbor
-    from canister.ic.certificate import CertificateError, RootKey
-
-    try:
-        response = httpx.get(f"{url}/api/v2/status", timeout=CONNECT_SECONDS, trust_env=not is_loopback(url))
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise no_answer(url, error) from error
-    try:
-        told = cbor.decode(response.content)
-        own = RootKey.from_bytes(bytes.fromhex((folder / ROOT_KEY).read_text(encoding="ascii")))
-    except cbor.CborError:
-        raise not_ours(url, response.status_code, response.headers) from None
-    except (OSError, ValueError, CertificateError):
-        return False
-    return isinstance(told, Mapping) and told.get("root_key") == own.public_key_der

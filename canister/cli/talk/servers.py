@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from canister.cli.shared.options import Connection
+from canister.cli.shared.connection import Connection
 
 if TYPE_CHECKING:
     from canister.model_file.gguf import GgufFile

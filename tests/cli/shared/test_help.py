@@ -36,7 +36,7 @@ def test_configuration_lists_every_setting() -> None:
 
 
 def test_cli_page_lists_every_command(canister: Command) -> None:
-    page = texts.render_cli_help()
+    page = texts.render_cli_help(app)
     for name in (
         "serve",
         "call",

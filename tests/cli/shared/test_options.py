@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from canister.cli.shared import settings
-from canister.cli.shared.options import caller, connection, url_of
+from canister.cli.shared.connection import caller, connection, url_of
 from canister.cli.shared.settings import load_settings
 from canister.client.ic import IcCanister
 from canister.client.identities import IdentityStore

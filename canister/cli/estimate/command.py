@@ -1,7 +1,6 @@
 """`canister estimate`: what a call or a whole conversation will cost, before it is run.
 
-What is asked (OneCall, WholeConversation) is put to each model and context; each gives a Found, with an estimate or
-with the reason why there is none. Where the numbers come from does not matter to what is shown of them.
+The question is put to each model and context; each gives a Found, which `view.py` shows.
 """
 
 from __future__ import annotations
@@ -9,12 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.estimate.question import Found, OneCall, Question, Terms, WholeConversation
+from canister.cli.shared.connection import LOCAL, caller
 from canister.cli.shared.models import (
     DEFAULT_LIMIT,
     Flags,
@@ -26,76 +27,11 @@ from canister.cli.shared.models import (
     read_limit,
     read_model,
 )
-from canister.cli.shared.options import (
-    LOCAL,
-    Anonymous,
-    ApiKey,
-    CanisterName,
-    DataDir,
-    IdentityName,
-    Network,
-    RootKey,
-    caller,
-)
+from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, IdentityName, Network, RootKey
 from canister.config import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.flags.parse import RunArgs
-    from canister.metering.cost_model import Context, CostModel
-    from canister.metering.estimate import CallEstimate, ConversationEstimate
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """limit: instructions of a call; None: not limited. penalized: with a repeat penalty."""
-
-    limit: int | None
-    nodes: int
-    request_bytes: int
-    penalized: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OneCall:
-    """Counts are tokens. saves None: as many as such a call makes."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    generate: int
-    saves: int | None
-
-    def ask(self, model: CostModel, terms: Terms) -> CallEstimate:
-        from canister.metering.estimate import estimate_call
-
-        return estimate_call(model, **asdict(self), **asdict(terms))
-
-
-@dataclass(frozen=True, slots=True)
-class WholeConversation:
-    """Counts are tokens. max_tokens: decoded in each call; 0: as many as fit."""
-
-    prompt_tokens: int
-    answer_tokens: int
-    max_tokens: int
-
-    def ask(self, model: CostModel, terms: Terms) -> ConversationEstimate:
-        from canister.metering.estimate import estimate_conversation
-
-        return estimate_conversation(model, **asdict(self), **asdict(terms))
-
-
-Question: TypeAlias = OneCall | WholeConversation
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The answer for one model and context. problem: why there is no estimate. guesses: what it rests on."""
-
-    model: str
-    context: Context
-    estimate: CallEstimate | ConversationEstimate | None
-    guesses: tuple[str, ...] = ()
-    problem: str = ""
 
 
 def estimate(
@@ -179,7 +115,7 @@ def estimate(
     Example: canister estimate --prompt "Who are you?" --args '--prompt-cache chat.cache'
     """
     if not files:
-        from canister.cli.commands.estimate_loaded import show_loaded
+        from canister.cli.estimate.loaded import show_loaded
 
         given = read_flags(args)
         if not (prompt or given.prompt or given.prompt_cache):
@@ -189,7 +125,7 @@ def estimate(
         )
         show_loaded(connected, canister, args, prompt, answer_tokens, as_json)
         return
-    from canister.cli.commands import estimate_view as view
+    from canister.cli.estimate import view
 
     if prompt:
         raise typer.BadParameter(
@@ -265,7 +201,7 @@ def _ctx_sizes(text: str | None) -> tuple[int, ...]:
 
 
 def _check_plot(file: Path, question: Question) -> None:
-    from canister.cli.commands.plot import FORMATS
+    from canister.cli.estimate.plot import FORMATS
 
     if not isinstance(question, WholeConversation):
         raise typer.BadParameter("--plot draws a conversation: give --answer-tokens")
@@ -274,7 +210,7 @@ def _check_plot(file: Path, question: Question) -> None:
 
 
 def _draw(file: Path, found: list[Found], prompt_tokens: int) -> None:
-    from canister.cli.commands.plot import PlotMissing, draw_conversations
+    from canister.cli.estimate.plot import PlotMissing, draw_conversations
     from canister.metering.estimate import ConversationEstimate
 
     lines = {

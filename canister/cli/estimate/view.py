@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from canister.cli.commands.estimate import Found, OneCall, Question, Terms
+from canister.cli.estimate.question import Found, OneCall, Question, Terms
 from canister.cli.shared import tables
 from canister.metering import fees
 from canister.metering.estimate import CallEstimate, ConversationEstimate

@@ -10,9 +10,9 @@ import json
 import shlex
 
 from canister.api.records import EstimateInput, EstimateRecord
-from canister.cli.commands.estimate_view import PARTS
+from canister.cli.estimate.view import PARTS
+from canister.cli.shared.connection import Connected
 from canister.cli.shared.hints import told_who
-from canister.cli.shared.options import Connected
 
 
 def show_loaded(
