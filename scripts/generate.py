@@ -63,9 +63,9 @@ def render_did() -> str:
 def render_methods() -> str:
     """docs/methods.md: one table per group, then one example of a call for each method with an argument."""
     lines = [_METHODS_HEAD]
-    groups = dict.fromkeys(map(openapi.group_of, METHODS))
+    groups = dict.fromkeys(method.group for method in METHODS)
     for group in groups:
-        methods = [method for method in METHODS if openapi.group_of(method) == group]
+        methods = [method for method in METHODS if method.group == group]
         lines += [f"## {group.capitalize()}", "", "| method | kind | who | takes → gives | |", "|---|---|---|---|---|"]
         lines += [_row(method) for method in methods]
         with_argument = [method for method in methods if method.arg is not None]
@@ -103,8 +103,7 @@ def _row(method: Method) -> str:
     else:
         gives = result_name(method.ok) or f"Ok: {type_name(method.ok)}; Err: {type_name(method.err)}"
     summary = method.doc.splitlines()[0].replace("|", "\\|")
-    guard = method.guard.__name__
-    role = "inference" if guard.startswith("inference_") else guard.replace("_", " ")
+    role = "inference" if method.access.startswith("inference_") else method.access.replace("_", " ")
     return f"| `{method.name}` | {method.mode} | {role} | {takes} → {gives} | {summary} |"
 
 
@@ -150,7 +149,7 @@ if TYPE_CHECKING:
     from canister.api.records import (
         %s,
     )
-    from canister.client.rest import Result
+    from canister.client.result import Result
 
 
 class Calls(ABC):

@@ -1,118 +1,213 @@
-"""The canister's interface: every public method, once.
+"""The canister's interface: every public method, once, as data.
 
-This table is the only list of methods. The REST routes, OpenAPI, `canister.did`, the command line's completion and
-docs/methods.md are made from it; a method that is not here does not exist. A row says what the handler's signature
-cannot: query or update, who may call, and how errors look. Names, types and texts come from the handler.
+This table is the only list of methods. The REST routes, OpenAPI, `canister.did`, the clients' typed methods, the
+command line's completion and docs/methods.md are made from it; a method that is not here does not exist.
+`handlers/bindings.py` says which function runs a row.
 """
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from canister.api.records import ApiError, Record, RunOutputRecord
-from canister.handlers import access, chat, cost, files, model, prompt_cache, status
-from canister.runtime import access as guards
-from canister.runtime.call import Call
+from canister.api.records import (
+    AccessInputRecord,
+    AccessRecord,
+    AdminRoleAssignment,
+    ApiError,
+    AssignAdminRoleInputRecord,
+    CacheCleanupActionRecord,
+    CacheCleanupConfigInput,
+    CacheCleanupConfigRecord,
+    CacheCleanupStatsRecord,
+    CallLogEntry,
+    CallLogInput,
+    CopyPromptCacheInputRecord,
+    CycleBalanceRecord,
+    DirContentInputRecord,
+    DownloadPromptCacheInputRecord,
+    EstimateInput,
+    EstimateRecord,
+    FileDetailsInputRecord,
+    FileDetailsRecord,
+    FileDownloadInputRecord,
+    FileDownloadRecord,
+    FileEntry,
+    FilesystemFileSizeInputRecord,
+    FilesystemFileSizeRecord,
+    FilesystemRemoveInputRecord,
+    FilesystemRemoveRecord,
+    FilesystemTimestampInputRecord,
+    FilesystemTimestampRecord,
+    FileUploadInputRecord,
+    FileUploadRecord,
+    GetChatsRecord,
+    InputRecord,
+    MaxTokensRecord,
+    MemoryStatusRecord,
+    PromptCacheDetailsInputRecord,
+    Record,
+    RunOutputRecord,
+    StatusCodeRecord,
+    UploadPromptCacheInputRecord,
+    text,
+)
 
 Mode = Literal["query", "update"]
-Guard = Callable[[Call], None]
+Access = Literal[
+    "anyone",
+    "named",
+    "controller",
+    "admin_query",
+    "admin_update",
+    "inference_query",
+    "inference_update",
+    "log_reader",
+]
+"""Who may call a method; `runtime/access.py` checks it."""
+
+WHO: dict[Access, str] = {
+    "anyone": "Everybody, the anonymous caller too.",
+    "named": "Every caller that is not anonymous.",
+    "controller": "A controller of the canister, or the canister itself (its timers).",
+    "admin_query": "A controller, or a holder of AdminQuery or AdminUpdate.",
+    "admin_update": "A controller, or a holder of AdminUpdate.",
+    "inference_query": "As admin_query; at access level 1 every named caller.",
+    "inference_update": "As admin_update; at access level 1 every named caller.",
+    "log_reader": "A controller; everybody while the canister's log is public.",
+}
+"""Each access level in words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
     """One row. arg: type of the one argument, or None. err: the type inside `Err`; None for a bare result.
 
+    doc: a line on what the method does; more may follow an empty line. group: what the method is about.
     runs_stopped: also while the canister is stopped, as the methods of the management canister do.
+    refusal: text of the reject that a caller without access gets, with {canister}, {caller} and {method};
+    None: Access Denied.
     """
 
     name: str
     mode: Mode
-    guard: Guard
-    handler: Callable[..., Awaitable[object]]
+    access: Access
     arg: Any
     ok: Any
     err: type[Record] | None
+    doc: str
+    group: str
     runs_stopped: bool = False
-
-    @property
-    def doc(self) -> str:
-        return inspect.getdoc(self.handler) or ""
+    refusal: str | None = None
 
 
-def _method(mode: Mode, handler: Callable[..., Awaitable[object]], guard: Guard, err: type[Record] | None) -> Method:
-    hints = typing.get_type_hints(handler, include_extras=True, localns={"Call": Call})
-    return Method(handler.__name__, mode, guard, handler, hints.get("arg"), hints["return"], err)
+def query(name: str, group: str, access: Access, arg: Any, ok: Any, doc: str, *, bare: bool = False) -> Method:
+    return Method(name, "query", access, arg, ok, _err_of(ok, bare), doc, group)
 
 
-def query(handler: Callable[..., Awaitable[object]], guard: Guard, err: type[Record] | None = ApiError) -> Method:
-    return _method("query", handler, guard, err)
+def update(name: str, group: str, access: Access, arg: Any, ok: Any, doc: str, *, bare: bool = False) -> Method:
+    return Method(name, "update", access, arg, ok, _err_of(ok, bare), doc, group)
 
 
-def update(handler: Callable[..., Awaitable[object]], guard: Guard, err: type[Record] | None = ApiError) -> Method:
-    return _method("update", handler, guard, err)
+def _err_of(ok: Any, bare: bool) -> type[Record] | None:
+    """The inference methods report their errors in the record that they answer with."""
+    if bare:
+        return None
+    return RunOutputRecord if ok is RunOutputRecord else ApiError
 
 
-Run = RunOutputRecord  # the inference methods report their errors in the record that they answer with
-
+# A row is a line, and its text another where they do not fit in one.
+# fmt: off
 METHODS: tuple[Method, ...] = (
-    # canister
-    query(status.health, guards.anyone),
-    query(status.ready, guards.anyone),
-    query(status.whoami, guards.anyone, err=None),
-    query(status.get_memory_status, guards.named),
-    # model
-    update(model.load_model, guards.admin_update, err=Run),
-    update(model.set_max_tokens, guards.admin_update),
-    query(model.get_max_tokens, guards.anyone, err=None),
-    # inference
-    update(chat.new_chat, guards.inference_update, err=Run),
-    query(chat.run_query, guards.inference_query, err=Run),
-    update(chat.run_update, guards.inference_update, err=Run),
-    update(chat.chats_pause, guards.inference_update),
-    update(chat.chats_resume, guards.inference_update),
-    query(chat.get_chats, guards.inference_query),
-    # what calls cost
-    query(cost.get_call_log, guards.named),
-    query(cost.estimate_run, guards.inference_query),
-    # prompt caches
-    update(prompt_cache.remove_prompt_cache, guards.inference_update, err=Run),
-    update(prompt_cache.copy_prompt_cache, guards.inference_update),
-    query(prompt_cache.download_prompt_cache_chunk, guards.admin_query),
-    update(prompt_cache.upload_prompt_cache_chunk, guards.admin_update),
-    query(prompt_cache.uploaded_prompt_cache_details, guards.admin_query),
-    # files
-    query(files.file_download_chunk, guards.admin_query),
-    update(files.file_upload_chunk, guards.admin_update),
-    query(files.uploaded_file_details, guards.admin_query),
-    update(files.filesystem_remove, guards.admin_update),
-    query(files.filesystem_file_size, guards.admin_query),
-    query(files.get_creation_timestamp_ns, guards.admin_query),
-    query(files.recursive_dir_content_query, guards.admin_query),
-    update(files.recursive_dir_content_update, guards.admin_update),
-    update(files.remove_log_file, guards.admin_update, err=Run),
-    update(files.log_pause, guards.admin_update),
-    update(files.log_resume, guards.admin_update),
-    # housekeeping
-    update(status.cache_cleanup_start_timer, guards.admin_update),
-    update(status.cache_cleanup_stop_timer, guards.admin_update),
-    update(status.cache_cleanup_now, guards.admin_update),
-    query(status.get_cache_cleanup_stats, guards.admin_query),
-    update(status.set_cache_cleanup_config, guards.admin_update),
-    update(status.cycle_balance_start_timer, guards.admin_update),
-    update(status.cycle_balance_stop_timer, guards.admin_update),
-    query(status.get_cycle_balance, guards.admin_query),
-    # access
-    update(access.set_access, guards.controller),
-    query(access.get_access, guards.admin_query),
-    query(access.check_access, guards.inference_query),
-    update(access.assignAdminRole, guards.controller),
-    update(access.revokeAdminRole, guards.controller),
-    query(access.getAdminRoles, guards.controller),
+    query("health", "status", "anyone", None, StatusCodeRecord, "Is the canister alive."),
+    query("ready", "status", "anyone", None, StatusCodeRecord, "Is a model loaded, so that inference can begin."),
+    query("whoami", "status", "anyone", None, text, "The caller's principal.", bare=True),
+    query("get_memory_status", "status", "named", None, MemoryStatusRecord,
+        "Bytes of wasm heap that the loaded model would take on the IC, and of stable memory; whole 64 KiB pages."),
+    update("load_model", "model", "admin_update", InputRecord, RunOutputRecord,
+        "Load the GGUF file `--model` from stable memory and make its context; it is loaded again after a restart."),
+    update("set_max_tokens", "model", "admin_update", MaxTokensRecord, StatusCodeRecord,
+        "Limit how many tokens one call may decode, prompt and answer together; 0: no limit."),
+    query("get_max_tokens", "model", "anyone", None, MaxTokensRecord, "The limits as they were set.", bare=True),
+    update("new_chat", "chat", "inference_update", InputRecord, RunOutputRecord,
+        "Make ready for a chat in the cache that `--prompt-cache` names. An existing cache stays and may be reused."),
+    query("run_query", "chat", "inference_query", InputRecord, RunOutputRecord, "As run_update, but nothing is kept."),
+    update("run_update", "chat", "inference_update", InputRecord, RunOutputRecord,
+        "Ingest the prompt and generate, as far as the limits of one call allow; the cache keeps what was decoded."),
+    update("chats_pause", "chat", "inference_update", None, StatusCodeRecord, "Stop saving chats."),
+    update("chats_resume", "chat", "inference_update", None, StatusCodeRecord,
+        "Save each caller's newest chats from now on."),
+    query("get_chats", "chat", "inference_query", None, GetChatsRecord, "The caller's saved chats, newest first."),
+    query("get_call_log", "cost", "named", CallLogInput, list[CallLogEntry],
+        "Update calls and what each cost, newest first: the caller's own, for admins those of all."),
+    query("estimate_run", "cost", "inference_query", EstimateInput, EstimateRecord,
+        "What the run_update with these args would cost now, and the whole conversation until its answer is complete."
+        "\n\nExact as long as the answer does not end earlier; the prompt cache is looked at as it is now."),
+    update("remove_prompt_cache", "prompt cache", "inference_update", InputRecord, RunOutputRecord,
+        "Remove the caller's prompt cache that `--prompt-cache` names."),
+    update("copy_prompt_cache", "prompt cache", "inference_update", CopyPromptCacheInputRecord, StatusCodeRecord,
+        "Copy one of the caller's prompt caches, with its sidecar, over another."),
+    query("download_prompt_cache_chunk", "prompt cache", "admin_query",
+        DownloadPromptCacheInputRecord, FileDownloadRecord,
+        "Read a chunk of one of the caller's prompt caches."),
+    update("upload_prompt_cache_chunk", "prompt cache", "admin_update",
+        UploadPromptCacheInputRecord, FileUploadRecord,
+        "Write the next chunk of one of the caller's prompt caches, as file_upload_chunk does."),
+    query("uploaded_prompt_cache_details", "prompt cache", "admin_query",
+        PromptCacheDetailsInputRecord, FileDetailsRecord,
+        "Size and SHA-256 of an uploaded prompt cache."),
+    query("file_download_chunk", "files", "admin_query", FileDownloadInputRecord, FileDownloadRecord,
+        "Read a chunk of a file."),
+    update("file_upload_chunk", "files", "admin_update", FileUploadInputRecord, FileUploadRecord,
+        "Write the next chunk of a file: offset 0 starts it anew, the offset of the last chunk again is a retry."),
+    query("uploaded_file_details", "files", "admin_query", FileDetailsInputRecord, FileDetailsRecord,
+        "Size and SHA-256 of an uploaded file."),
+    update("filesystem_remove", "files", "admin_update", FilesystemRemoveInputRecord, FilesystemRemoveRecord,
+        "Remove a file or an empty folder."),
+    query("filesystem_file_size", "files", "admin_query", FilesystemFileSizeInputRecord, FilesystemFileSizeRecord,
+        "Size of a file."),
+    query("get_creation_timestamp_ns", "files", "admin_query",
+        FilesystemTimestampInputRecord, FilesystemTimestampRecord,
+        "When a file was created, and how long ago that is."),
+    query("recursive_dir_content_query", "files", "admin_query", DirContentInputRecord, list[FileEntry],
+        "Everything below a folder: depth first, in order of creation, with the folder in front of each path."),
+    update("recursive_dir_content_update", "files", "admin_update", DirContentInputRecord, list[FileEntry],
+        "As recursive_dir_content_query, with an update's limits."),
+    update("remove_log_file", "files", "admin_update", InputRecord, RunOutputRecord,
+        "Remove the log file that `--log-file` names."),
+    update("log_pause", "files", "admin_update", None, StatusCodeRecord,
+        "Turn console logging of the model's work off."),
+    update("log_resume", "files", "admin_update", None, StatusCodeRecord,
+        "Turn console logging of the model's work on."),
+    update("cache_cleanup_start_timer", "status", "admin_update", None, CacheCleanupActionRecord,
+        "Delete old prompt caches every `period_seconds` from now on."),
+    update("cache_cleanup_stop_timer", "status", "admin_update", None, CacheCleanupActionRecord,
+        "Stop deleting old prompt caches."),
+    update("cache_cleanup_now", "status", "admin_update", None, CacheCleanupStatsRecord,
+        "Delete prompt caches that were not written for `ttl_seconds`, at once; timer or not."),
+    query("get_cache_cleanup_stats", "status", "admin_query", None, CacheCleanupStatsRecord,
+        "Runs so far and the time of the last one; the files of the last run; the configuration."),
+    update("set_cache_cleanup_config", "status", "admin_update", CacheCleanupConfigInput, CacheCleanupConfigRecord,
+        "Change what is given: period (0 is ignored), time to live (0: everything is old), "
+        "files per run (1 to 10000)."),
+    update("cycle_balance_start_timer", "status", "admin_update", None, StatusCodeRecord,
+        "Read the cycle balance now and every hour from now on."),
+    update("cycle_balance_stop_timer", "status", "admin_update", None, StatusCodeRecord,
+        "Stop reading the cycle balance."),
+    query("get_cycle_balance", "status", "admin_query", None, CycleBalanceRecord,
+        "The last reading of the cycle balance."),
+    update("set_access", "access", "controller", AccessInputRecord, AccessRecord,
+        "Open the inference methods to all named callers (level 1), or keep them for controllers and admins (0)."),
+    query("get_access", "access", "admin_query", None, AccessRecord, "The access level, and what it means."),
+    query("check_access", "access", "inference_query", None, StatusCodeRecord,
+        "Ok if the caller may use the inference queries."),
+    update("assignAdminRole", "access", "controller", AssignAdminRoleInputRecord, AdminRoleAssignment,
+        "Give a principal an admin role; assigning again replaces role and note."),
+    update("revokeAdminRole", "access", "controller", text, text, "Take a principal's admin role away."),
+    query("getAdminRoles", "access", "controller", None, list[AdminRoleAssignment],
+        "All admin roles, in the order in which they were first assigned."),
 )
+# fmt: on
 
 BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
 

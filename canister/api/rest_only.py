@@ -1,32 +1,65 @@
 """What REST offers beside the interface, for clients that hold conversations and for who tends a canister's models and
 files, as rows like the interface table's.
 
-They are run, admitted, metered and committed like its methods, but no IC client knows them.
+They are run, admitted, metered and committed like its methods, but no IC client knows them. Handlers are given the
+names in the path, such as that of a chat, by their names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
+from types import NoneType
 
 from canister.api.methods import Method, query, update
-from canister.handlers import chat_template, folders, models, named_chats
-from canister.runtime import access as guards
+from canister.api.records import FilesystemRemoveRecord
+from canister.api.rest_records import (
+    ApplyTemplateInput,
+    ApplyTemplateOutput,
+    Chat,
+    ChatInput,
+    ChatList,
+    Folder,
+    ModelDetails,
+    ModelList,
+    Props,
+    Unloaded,
+)
 
-PROPS = query(chat_template.props, guards.inference_query)
-APPLY_TEMPLATE = query(chat_template.apply_template, guards.inference_query)
-LIST_CHATS = query(named_chats.list_chats, guards.inference_query)
-GET_CHAT = query(named_chats.get_chat, guards.inference_query)
-PUT_CHAT = update(named_chats.put_chat, guards.inference_update)
-REMOVE_CHAT = update(named_chats.remove_chat, guards.inference_update)
-LIST_FOLDER = query(folders.list_folder, guards.admin_query)
-REMOVE_FILE = update(folders.remove_file, guards.admin_update)
-LIST_MODELS = query(models.list_models, guards.admin_query)
-SHOW_MODEL = query(models.show_model, guards.admin_query)
-UNLOAD_MODEL = update(models.unload_model, guards.admin_update)
+# A row is a line, and its text another where they do not fit in one.
+# fmt: off
+PROPS = query("props", "conversations", "inference_query", None, Props,
+        "What the loaded model is: its name, its context, its chat template.")
+APPLY_TEMPLATE = query("apply_template", "conversations", "inference_query", ApplyTemplateInput, ApplyTemplateOutput,
+        "The prompt that the loaded model's chat template makes of messages, for `run_update -p`. Nothing is decoded.")
+LIST_CHATS = query("list_chats", "conversations", "inference_query", None, ChatList,
+        "The caller's named chats, the one written last first.")
+GET_CHAT = query("get_chat", "conversations", "inference_query", None, Chat,
+        "What was said in one of the caller's named chats.")
+PUT_CHAT = update("put_chat", "conversations", "inference_update", ChatInput, Chat,
+        "Keep what was said under a name of the caller's; it takes the place of what stood there.")
+REMOVE_CHAT = update("remove_chat", "conversations", "inference_update", None, NoneType,
+        "Forget one of the caller's named chats, and its prompt cache.")
+LIST_FOLDER = query("list_folder", "files", "admin_query", None, Folder,
+        "What lies directly in a folder, given by its path with a slash at the end; empty for all of stable memory.")
+REMOVE_FILE = update("remove_file", "files", "admin_update", None, FilesystemRemoveRecord,
+        "Remove a file or an empty folder.")
+LIST_MODELS = query("list_models", "models", "admin_query", None, ModelList,
+        "All GGUF files of stable memory, a model in parts as one; headers are read, weights are not.")
+SHOW_MODEL = query("show_model", "models", "admin_query", None, ModelDetails,
+        "A model of stable memory in detail: shape, context, quantization, chat template.")
+UNLOAD_MODEL = update("unload_model", "models", "admin_update", None, Unloaded,
+        "Unload the model, once the calls that use it are over; the next start does not load it again.")
+# fmt: on
 
-
-def bound(row: Method, names: Mapping[str, str]) -> Method:
-    """The row for what is named in a path, such as a chat; its handler is given the names."""
-    return replace(row, handler=partial(row.handler, **names)) if names else row
+ROWS: tuple[Method, ...] = (
+    PROPS,
+    APPLY_TEMPLATE,
+    LIST_CHATS,
+    GET_CHAT,
+    PUT_CHAT,
+    REMOVE_CHAT,
+    LIST_FOLDER,
+    REMOVE_FILE,
+    LIST_MODELS,
+    SHOW_MODEL,
+    UNLOAD_MODEL,
+)

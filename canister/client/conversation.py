@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from canister.api.records import InputRecord, RunOutputRecord
-from canister.client.rest import ClientError, Refused, Result
+from canister.client.rest import ClientError, Refused
+from canister.client.result import Result
 
 if TYPE_CHECKING:
     from canister.client.methods import Calls

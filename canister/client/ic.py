@@ -18,7 +18,8 @@ from canister.api import codec
 from canister.api.methods import Method
 from canister.client.agent import Agent, Sender
 from canister.client.methods import Calls
-from canister.client.rest import CALL_SECONDS, ProtocolError, Refused, Result, find_method
+from canister.client.rest import CALL_SECONDS, ProtocolError, Refused, find_method
+from canister.client.result import Result
 from canister.ic.candid.types import CandidError
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         StatusCodeRecord,
         UploadPromptCacheInputRecord,
     )
-    from canister.client.rest import Result
+    from canister.client.result import Result
 
 
 class Calls(ABC):

@@ -26,7 +26,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Self, cast
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -36,11 +36,10 @@ from pydantic_core import to_jsonable_python
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import ApiError, FileUploadRecord, RunOutputRecord
 from canister.client.methods import Calls
+from canister.client.result import Result
 
 CONNECT_SECONDS = 10.0
 CALL_SECONDS = 600.0  # a call may wait for others and decode for minutes
-
-T = TypeVar("T")
 
 
 class ClientError(Exception):
@@ -90,15 +89,6 @@ class Rejected(ClientError):
         self.message = message
         self.http_status = http_status
         self.retry_after_seconds = retry_after_seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Result(Generic[T]):
-    """What a method answered. instructions, cycles: None where the server does not tell."""
-
-    value: T
-    instructions: int | None = None
-    cycles: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

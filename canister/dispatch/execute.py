@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from canister.api.records import ApiError, RunOutputRecord
 from canister.dispatch.turns import due_of, in_time
-from canister.errors import CanisterError, CanisterTrapped, InstructionLimit, Trap
+from canister.errors import AccessDenied, CanisterError, CanisterTrapped, InstructionLimit, NotController, Trap
 from canister.metering.fees import Charge
+from canister.runtime import access
 from canister.runtime.call import Call
 from canister.telemetry import logs
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from canister.api.methods import Guard
+    from canister.api.methods import Method
     from canister.runtime.canister import Canister
     from canister.store.transaction import Transaction
 
@@ -44,11 +45,18 @@ Recorder = Callable[["Transaction", "Reply | Trap"], None]
 """Adds what is answered to the transaction that commits the call."""
 
 
-def admit(call: Call, guard: Guard, *, runs_stopped: bool = False) -> None:
+def admit(call: Call, method: Method) -> None:
     """Let a call in that may be run and can be paid; raises why not."""
-    if not runs_stopped:
-        call.canister.check_started()
-    guard(call)
+    canister = call.canister
+    if not method.runs_stopped:
+        canister.check_started()
+    try:
+        access.check(canister, call.caller, method.access)
+    except AccessDenied as denied:
+        if method.refusal is None:
+            raise
+        told = method.refusal.format(canister=canister.id, caller=call.caller, method=method.name)
+        raise NotController(told) from denied
     call.is_admitted = True
     call.check_balance()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from canister.api.records import ApiError
 from canister.dispatch.execute import Reply, run
-from canister.runtime.access import LEVELS, admin_query, controller
+from canister.runtime import access
 from canister.runtime.call import Call
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def inspect_engine(canister: Canister, caller: str) -> Reply:
     """
 
     async def handle(call: Call) -> dict[str, object]:
-        admin_query(call)
+        access.check(canister, caller, "admin_query")
         state, settings = call.state, canister.settings
         return {
             **canister.model.report(),
@@ -43,7 +43,7 @@ async def inspect_engine(canister: Canister, caller: str) -> Reply:
                 "instruction_limit": settings.instruction_limit,
                 "query_instruction_limit": settings.query_instruction_limit,
             },
-            "access": {"level": state.access_level, "who": LEVELS[state.access_level]},
+            "access": {"level": state.access_level, "who": access.LEVELS[state.access_level]},
             "uptime_seconds": canister.uptime_seconds,
         }
 
@@ -54,7 +54,7 @@ async def inspect_calls(canister: Canister, caller: str) -> Reply:
     """What runs and what waits, and for whom: for the controllers. Nothing is charged for it."""
 
     async def handle(call: Call) -> dict[str, object]:
-        controller(call)
+        access.check(canister, caller, "controller")
         running = [_described(other, time.time_ns()) for other in canister.running_calls if other is not call]
         waiting = canister.admission.waiting()
         return {"running": running, "waiting": [{"caller": who, "calls": n} for who, n in waiting.items()]}

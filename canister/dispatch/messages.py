@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from canister.dispatch.execute import Reply
-from canister.dispatch.requests import execute_in_turn
+from canister.dispatch.requests import NOTHING, execute_in_turn
 from canister.dispatch.turns import NoPlace, place_for, turn
 from canister.errors import CanisterStopping, Trap
 from canister.runtime.ingress import Answer, Known, Message
@@ -27,11 +27,12 @@ def submit(
     message: Message,
     decode: Callable[[], object],
     encode: Callable[[Reply], bytes],
+    named: Mapping[str, object] = NOTHING,
 ) -> asyncio.Future[Answer]:
     """Run one method for a message that may come more than once: the second time, its answer is given again.
 
-    The call goes on when nobody waits for it. Raises CanisterStopping, which the future may have too,
-    CanisterUnavailable, and for a new message CallerBusy or CanisterBusy.
+    named: as of `execute`. The call goes on when nobody waits for it. Raises CanisterStopping, which the future may
+    have too, CanisterUnavailable, and for a new message CallerBusy or CanisterBusy.
     """
     canister.check_available()
     if not method.runs_stopped:
@@ -40,7 +41,7 @@ def submit(
     places: list[Place | NoPlace] = []
 
     def begin() -> Callable[[], Awaitable[Answer]]:
-        place = place_for(canister, method.guard, message.caller, counted_as=method.name)
+        place = place_for(canister, method.access, message.caller, counted_as=method.name)
         places.append(place)
         return functools.partial(run, place)
 
@@ -56,7 +57,7 @@ def submit(
         with logs.counted(canister.name, method.name) as counted:
             try:
                 async with turn(canister, method, place) as due:
-                    outcome = await execute_in_turn(canister, method, message.caller, decode, record, due)
+                    outcome = await execute_in_turn(canister, method, message.caller, decode, record, due, named=named)
                 counted.is_ok = outcome.error is None
             except CanisterStopping:
                 raise

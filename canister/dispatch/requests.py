@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -12,11 +13,14 @@ from canister.api.methods import BY_NAME, Method, Mode
 from canister.dispatch.execute import Recorder, Reply, admit, run
 from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
+from canister.handlers.bindings import HANDLERS
 from canister.runtime.call import Call
 
 if TYPE_CHECKING:
     from canister.runtime.call import OnText
     from canister.runtime.canister import Canister
+
+NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 def find_method(canister: Canister, name: str, mode: Mode = "update") -> Method:
@@ -36,15 +40,17 @@ async def execute(
     decode: Callable[[], object],
     record: Recorder | None = None,
     on_text: OnText | None = None,
+    named: Mapping[str, object] = NOTHING,
 ) -> Reply:
     """Run one method, when it is its caller's turn.
 
     decode: makes the argument from what the door received; called after the guard, and only if the method takes one.
     record: for updates; not called when nothing is committed. on_text: is given what a run says while it runs;
-    provisional until the reply is there. Raises Trap for a reject.
+    provisional until the reply is there. named: what the handler takes beside the argument, such as the name of a chat
+    in a path, or the host. Raises Trap for a reject.
     """
-    async with turn(canister, method, place_for(canister, method.guard, caller)) as due:
-        return await execute_in_turn(canister, method, caller, decode, record, due, on_text)
+    async with turn(canister, method, place_for(canister, method.access, caller)) as due:
+        return await execute_in_turn(canister, method, caller, decode, record, due, on_text, named)
 
 
 async def execute_in_turn(
@@ -55,18 +61,20 @@ async def execute_in_turn(
     record: Recorder | None,
     due: float | None,
     on_text: OnText | None = None,
+    named: Mapping[str, object] = NOTHING,
 ) -> Reply:
     """As `execute`, for who has had to wait for its turn already; due: when its time is over."""
+    handler = HANDLERS[method.name]
 
     async def handle(call: Call) -> object:
-        admit(call, method.guard, runs_stopped=method.runs_stopped)
+        admit(call, method)
         call.on_text = on_text
         if method.arg is None:
-            value = await method.handler(call)
+            value = await handler(call, **named)
         else:
             arg = decode()
             call.request_bytes = argument_bytes(arg)
-            value = await method.handler(call, arg)
+            value = await handler(call, arg, **named)
         if record is not None and call.is_update:
             record(call.tx, Reply(value))
         return value

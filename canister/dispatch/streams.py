@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from canister.api.methods import BY_NAME, Guard
+from canister.api.methods import BY_NAME, Method
 from canister.api.records import ApiError, FileUploadRecord
 from canister.dispatch.execute import Reply, admit, run
 from canister.dispatch.turns import stream_place
 from canister.handlers import files
+from canister.runtime import access
 from canister.runtime.call import Call
 
 if TYPE_CHECKING:
@@ -24,16 +25,16 @@ async def store_stream(canister: Canister, caller: str, path: str, offset: int, 
 
     An upload that breaks off can go on at the size that was confirmed last.
     """
-    guard = BY_NAME["file_upload_chunk"].guard
-    async with stream_place(canister, guard, caller):
-        return await _store_stream(canister, guard, caller, path, offset, blocks)
+    method = BY_NAME["file_upload_chunk"]
+    async with stream_place(canister, method.access, caller):
+        return await _store_stream(canister, method, caller, path, offset, blocks)
 
 
 async def _store_stream(
-    canister: Canister, guard: Guard, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]
+    canister: Canister, method: Method, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]
 ) -> Reply:
     async def check(call: Call) -> None:
-        guard(call)
+        access.check(canister, caller, method.access)
         if offset:
             resuming.append(asyncio.create_task(files.know_hash(call, path)))
 
@@ -44,7 +45,7 @@ async def _store_stream(
         return reply
     try:
         async with aclosing(files.ahead(files.regrouped(canister.pacing.paced(blocks)))) as received:  # type: ignore[type-var]  # a generator
-            return await _store_blocks(canister, guard, caller, path, offset, received, resuming)
+            return await _store_blocks(canister, method, caller, path, offset, received, resuming)
     finally:
         for task in resuming:
             task.cancel()
@@ -53,7 +54,7 @@ async def _store_stream(
 
 async def _store_blocks(
     canister: Canister,
-    guard: Guard,
+    method: Method,
     caller: str,
     path: str,
     position: int,
@@ -66,7 +67,7 @@ async def _store_blocks(
         await asyncio.gather(*resuming, return_exceptions=True)
 
         async def handle(call: Call, block: bytes = block, position: int = position) -> FileUploadRecord:
-            admit(call, guard)
+            admit(call, method)
             call.request_bytes = len(block)
             return await files.store_block(call, path, block, position)
 
@@ -86,18 +87,18 @@ async def read_stream(canister: Canister, caller: str, path: str) -> FileStream 
 
     The stream is to be closed, whether it was read or not.
     """
-    guard = BY_NAME["file_download_chunk"].guard
+    method = BY_NAME["file_download_chunk"]
     opened: list[FileStream] = []
 
     async def handle(call: Call) -> FileStream:
-        guard(call)
+        access.check(canister, caller, method.access)
         opened.append(files.open_stream(call, path, place.leave))
         return opened[0]
 
     def give_up() -> None:
         opened[0].close() if opened else place.leave()
 
-    place = stream_place(canister, guard, caller)
+    place = stream_place(canister, method.access, caller)
     try:
         reply = await run(canister, "file_download_chunk", caller, handle, is_update=False, err=ApiError)
     except BaseException:

@@ -10,44 +10,36 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from canister.errors import CallTimeout, CanisterError, Trap
-from canister.runtime.call import Call
+from canister.errors import CallTimeout
+from canister.runtime.access import allows
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
-    from canister.api.methods import Guard, Method
+    from canister.api.methods import Access, Method
     from canister.runtime.admission import Place
     from canister.runtime.canister import Canister
 
 T = TypeVar("T")
 
 
-def place_for(canister: Canister, guard: Guard, caller: str, counted_as: str | None = None) -> Place | NoPlace:
+def place_for(canister: Canister, access: Access, caller: str, counted_as: str | None = None) -> Place | NoPlace:
     """The caller's turn. A timer needs none, nor does who is about to be refused: that takes no time.
 
     counted_as: method of a request that would not be counted otherwise, should it be refused.
     """
     calls = canister.admission
-    if not calls.has_room(caller) and (caller == canister.id or not _lets_in(canister, guard, caller)):
+    if not calls.has_room(caller) and (caller == canister.id or not allows(canister, caller, access)):
         return NoPlace()
     with logs.refusals(canister.name, counted_as):
         return calls.enter(caller)
 
 
-def stream_place(canister: Canister, guard: Guard, caller: str) -> Place | NoPlace:
+def stream_place(canister: Canister, access: Access, caller: str) -> Place | NoPlace:
     """A place for an upload or a download, at once; none for who is about to be refused. CallerBusy, CanisterBusy."""
-    if not _lets_in(canister, guard, caller):
+    if not allows(canister, caller, access):
         return NoPlace()
     with logs.refusals(canister.name):
         return canister.streams.enter(caller)
-
-
-def _lets_in(canister: Canister, guard: Guard, caller: str) -> bool:
-    try:
-        guard(Call(canister, "", caller, is_update=False))
-    except (CanisterError, Trap):
-        return False
-    return True
 
 
 class NoPlace(AbstractAsyncContextManager[None]):

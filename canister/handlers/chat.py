@@ -23,7 +23,7 @@ from canister.handlers.output import Output
 from canister.handlers.prompt_cache import cache_path
 from canister.handlers.run_log import write_log
 from canister.metering.meter import CallMeter
-from canister.runtime import access as guards
+from canister.runtime import access
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ async def _engine_for(call: Call, args: RunArgs, arg: InputRecord) -> Engine:
                 f"a query cannot load a model: --model {args.model} is not the loaded one; call load_model first"
             )
         return engine
-    guards.admin_update(call)
+    access.check(call.canister, call.caller, "admin_update")
     if call.canister.model.is_loaded_with(args):
         return await call.engine()
     return await load(call, args, tuple(arg.args))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from canister.api.records import CallLogEntry, CallLogInput, CostPart, EstimateInput, EstimateRecord, InputRecord
 from canister.handlers import chat
 from canister.metering import estimate, fees
-from canister.runtime.access import holds_admin_query
+from canister.runtime import access
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
@@ -21,7 +21,7 @@ DEFAULT_ANSWER_TOKENS = 128
 async def get_call_log(call: Call, arg: CallLogInput) -> list[CallLogEntry]:
     """Update calls and what each cost, newest first: the caller's own, for admins those of all."""
     entries = call.canister.ledger.calls(
-        None if holds_admin_query(call) else call.caller,
+        None if access.allows(call.canister, call.caller, "admin_query") else call.caller,
         arg.before_id,
         min(DEFAULT_ENTRIES if arg.max_entries is None else arg.max_entries, MAX_ENTRIES),
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from canister.errors import BadRequest, Conflict
-from canister.runtime.access import holds_admin_update
+from canister.runtime import access
 from canister.store.cache_paths import CACHE_FOLDER
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _check_is_log(call: Call, path: str) -> None:
 
 def log_path(call: Call, name: str) -> str:
     """Where a log of this name goes: for who is no admin, into a folder of its own, where it meets nobody's files."""
-    if not holds_admin_update(call):
+    if not access.allows(call.canister, call.caller, "admin_update"):
         return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/logs/{name.lstrip('/')}")
     path = call.canister.clean(name)
     if path.startswith(CACHE_FOLDER + "/"):

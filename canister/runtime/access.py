@@ -1,81 +1,62 @@
-"""Who may call what: the guards that interface.py names. A guard raises AccessDenied, or returns.
+"""Who may call what: whether a caller has the access level that a row of the interface table asks for.
 
 Roles: controllers of the canister; admins that hold AdminQuery or AdminUpdate; and, while the access level is 1,
-every caller that is not anonymous for the inference methods. A guard runs before the arguments are looked at.
+every caller that is not anonymous for the inference methods. Access is checked before the arguments are looked at.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from canister.errors import AccessDenied
 from canister.ic.principal import ANONYMOUS
 
 if TYPE_CHECKING:
-    from canister.runtime.call import Call
+    from canister.api.methods import Access
+    from canister.runtime.canister import Canister
 
 ONLY_CONTROLLERS = 0
 ALL_EXCEPT_ANONYMOUS = 1
 LEVELS = {ONLY_CONTROLLERS: "Only controllers", ALL_EXCEPT_ANONYMOUS: "All except anonymous"}
+PUBLIC_LOG = "public"  # of State.log_visibility
 
 
-def anyone(call: Call) -> None:
-    """Everybody, the anonymous caller too."""
-
-
-def named(call: Call) -> None:
-    """Every caller that is not anonymous."""
-    if call.caller == ANONYMOUS:
+def check(canister: Canister, caller: str, access: Access) -> None:
+    """Raises AccessDenied for a caller without this access."""
+    if not allows(canister, caller, access):
         raise AccessDenied
 
 
-def controller(call: Call) -> None:
-    """A controller of the canister, or the canister itself (its timers)."""
-    if not _is_controller(call):
-        raise AccessDenied
+def allows(canister: Canister, caller: str, access: Access) -> bool:
+    """Has the caller this access? `api.methods.WHO` says each level in words."""
+    match access:
+        case "anyone":
+            return True
+        case "named":
+            return caller != ANONYMOUS
+        case "controller":
+            return _is_controller(canister, caller)
+        case "admin_query":
+            return _has_role(canister, caller, "AdminQuery", "AdminUpdate")
+        case "admin_update":
+            return _has_role(canister, caller, "AdminUpdate")
+        case "inference_query":
+            return _is_open_to(canister, caller) or _has_role(canister, caller, "AdminQuery", "AdminUpdate")
+        case "inference_update":
+            return _is_open_to(canister, caller) or _has_role(canister, caller, "AdminUpdate")
+        case "log_reader":
+            return canister.state.log_visibility == PUBLIC_LOG or _is_controller(canister, caller)
+        case _:
+            assert_never(access)
 
 
-def admin_query(call: Call) -> None:
-    """A controller, or a holder of AdminQuery or AdminUpdate."""
-    if not holds_admin_query(call):
-        raise AccessDenied
+def _is_controller(canister: Canister, caller: str) -> bool:
+    return caller == canister.id or caller in canister.controllers
 
 
-def admin_update(call: Call) -> None:
-    """A controller, or a holder of AdminUpdate."""
-    if not _has_role(call, "AdminUpdate"):
-        raise AccessDenied
+def _has_role(canister: Canister, caller: str, *roles: str) -> bool:
+    return _is_controller(canister, caller) or canister.roles.get(caller) in roles
 
 
-def inference_query(call: Call) -> None:
-    """As admin_query; at access level 1 every named caller."""
-    if not (_is_open_to(call) or holds_admin_query(call)):
-        raise AccessDenied
-
-
-def inference_update(call: Call) -> None:
-    """As admin_update; at access level 1 every named caller."""
-    if not (_is_open_to(call) or _has_role(call, "AdminUpdate")):
-        raise AccessDenied
-
-
-def holds_admin_query(call: Call) -> bool:
-    """May the caller look at what is not its own?"""
-    return _has_role(call, "AdminQuery", "AdminUpdate")
-
-
-def holds_admin_update(call: Call) -> bool:
-    """May the caller change what is not its own?"""
-    return _has_role(call, "AdminUpdate")
-
-
-def _is_controller(call: Call) -> bool:
-    return call.caller == call.canister.id or call.caller in call.canister.controllers
-
-
-def _has_role(call: Call, *roles: str) -> bool:
-    return _is_controller(call) or call.canister.roles.get(call.caller) in roles
-
-
-def _is_open_to(call: Call) -> bool:
-    return call.caller != ANONYMOUS and call.canister.access_level == ALL_EXCEPT_ANONYMOUS
+def _is_open_to(canister: Canister, caller: str) -> bool:
+    return caller != ANONYMOUS and canister.access_level == ALL_EXCEPT_ANONYMOUS

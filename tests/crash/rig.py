@@ -39,11 +39,12 @@ class Rig:
         canister = canister or self.canister
         caller = caller or self.host.identity.principal
         id = os.urandom(32)
+        named: dict[str, object] = {}
         method = BY_NAME.get(name)
         if method is None:
             method = management.find_method(name)
             if name in management.OF_SERVER:
-                method = management.bound(method, self.host, id)
+                named = {"host": self.host, "request_id": id}
         message = Message(id, caller, 0)
 
         def record(transaction: Any, outcome: Any) -> None:
@@ -52,7 +53,7 @@ class Rig:
         def decode() -> object:
             return method.arg.model_validate(arg) if isinstance(arg, dict) else arg
 
-        return await dispatch.execute(canister, method, caller, decode, record)
+        return await dispatch.execute(canister, method, caller, decode, record, named=named)
 
     async def ok(self, name: str, arg: Any = None, **named: Any) -> Any:
         reply = await self.call(name, arg, **named)

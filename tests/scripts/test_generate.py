@@ -17,7 +17,7 @@ def test_generated_files_are_current() -> None:
 def test_what_is_missing_or_changed_is_stale(tmp_path: Path) -> None:
     assert set(generate.stale(tmp_path)) == set(generate.generated())
     for name, content in generate.generated().items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, encoding="utf-8")
     assert generate.stale(tmp_path) == []
     (tmp_path / "canister.did").write_text("", encoding="utf-8")

@@ -79,13 +79,14 @@ async def call(request: Request) -> Response:
     host: Host = request.app.state.host
     message, _ = await _received(request, "call")
     try:
-        canister, method = _target(request, message, "update")
+        canister, method, named = _target(request, message, "update")
         future = dispatch.submit(
             canister,
             method,
             Message(message.id, principal.to_text(message.sender), message.expiry_ns),
             functools.partial(_decoded, canister, method, message.arg),
             functools.partial(_encoded, method),
+            named,
         )
         is_polled = request.url.path.startswith("/api/v2/")
         await asyncio.wait({future}, timeout=0 if is_polled else host.settings.sync_call_seconds)
@@ -105,11 +106,12 @@ async def query(request: Request) -> Response:
     message, _ = await _received(request, "query")
     response: dict[str, Encodable]
     try:
-        canister, method = _target(request, message, "query")
+        canister, method, named = _target(request, message, "query")
         decode = functools.partial(_decoded, canister, method, message.arg)
         with logs.counted(canister.name, method.name) as outcome:
             caller = principal.to_text(message.sender)
-            reply = await while_connected(request, dispatch.execute(canister, method, caller, decode))
+            work = dispatch.execute(canister, method, caller, decode, named=named)
+            reply = await while_connected(request, work)
             outcome.is_ok = reply.error is None
         response = {"status": "replied", "reply": {"arg": _encoded(method, reply)}}
     except Trap as trap:
@@ -171,22 +173,24 @@ async def _received(request: Request, kind: Kind) -> tuple[envelope.Request, fro
     return message, targets
 
 
-def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Canister, Method]:
-    """The method, and the canister that it is run on: a call to the management canister is about another one.
+def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Canister, Method, Mapping[str, object]]:
+    """The canister that a message is run on, the method, and what its handler takes beside the argument.
 
+    A call to the management canister is about another canister.
     What makes or deletes a canister runs on the default one: there its answer is found also when the other is gone.
     """
     host: Host = request.app.state.host
     if message.canister_id == b"":
         method = management.find_method(message.method, mode)
         if method.name in management.OF_SERVER:
-            return host.default, management.bound(method, host, message.id)
+            return host.default, method, {"host": host, "request_id": message.id}
+        canister = host.with_id(_effective_id(request))
         if method.name in management.KNOWS_SERVER:
-            method = management.with_host(method, host)
             request.state.is_look = True  # or who follows the log would be told of that alone
-        return host.with_id(_effective_id(request)), method
+            return canister, method, {"host": host}
+        return canister, method, {}
     canister = host.with_id(message.canister_id)
-    return canister, dispatch.find_method(canister, message.method, mode)
+    return canister, dispatch.find_method(canister, message.method, mode), {}
 
 
 def _effective_id(request: Request) -> bytes:

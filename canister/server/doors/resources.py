@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from starlette.routing import Route
 
 from canister import dispatch
-from canister.api import rest_only
 from canister.api.methods import Method
 from canister.runtime.host import Host
 from canister.server import answers
@@ -42,11 +41,12 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
         allowed = [*verbs, *(["HEAD"] if "GET" in verbs else [])]
         told = " or ".join(verbs)
         return answers.wrong_verb(f"{request.url.path} takes {told}, not {request.method}", ", ".join(allowed))
-    row = rest_only.bound(verbs[verb], names)
+    row = verbs[verb]
     with logs.counted(canister.name, row.name) as outcome:
         body = b"" if row.arg is None else await read_body(request, host.settings.max_body_bytes)
         decode = functools.partial(rest.decode, row, body, examples.get(row.name))
-        reply = await while_connected(request, dispatch.execute(canister, row, caller(request), decode))
+        work = dispatch.execute(canister, row, caller(request), decode, named=names)
+        reply = await while_connected(request, work)
         outcome.is_ok = reply.error is None
     if reply.error is not None:
         return answers.error(reply)

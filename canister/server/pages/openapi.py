@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import Any
 
 from fastapi import Request, Response
@@ -13,7 +12,7 @@ from starlette.routing import Route
 
 from canister.api import codec
 from canister.api.examples import EXAMPLES
-from canister.api.methods import METHODS, STREAMED, Method
+from canister.api.methods import METHODS, STREAMED, WHO, Method
 from canister.config import INTERFACE_VERSION
 from canister.ic.annotations import result_name
 from canister.server import answers
@@ -119,7 +118,7 @@ def document() -> Json:
     by_tag: dict[str, Json] = {tag: {} for tag in TAGS}
     for method in METHODS:
         operation = _operation(method, schemas) | {"responses": responses[method.name]}
-        by_tag[TAG_OF_GROUP[group_of(method)]][f"/canisters/{{canister}}/{method.name}"] = {"post": operation}
+        by_tag[TAG_OF_GROUP[method.group]][f"/canisters/{{canister}}/{method.name}"] = {"post": operation}
     for tag, resources in resource_docs.paths(schemas.of, _who).items():
         by_tag[tag] |= resources
     paths: Json = {}
@@ -150,22 +149,17 @@ def document() -> Json:
     }
 
 
-def group_of(method: Method) -> str:
-    """What the method is about: the module of its handler."""
-    return method.handler.__module__.rpartition(".")[2].replace("_", " ")
-
-
 def _who(method: Method) -> str:
-    """Who may call it, and what becomes of it, for somebody who knows neither guards nor the IC."""
+    """Who may call it, and what becomes of it, for somebody who knows neither access levels nor the IC."""
     kept = "What it changes is kept." if method.mode == "update" else "It changes nothing."
-    return f"Who may call it: {inspect.getdoc(method.guard)} {kept}"
+    return f"Who may call it: {WHO[method.access]} {kept}"
 
 
 def _operation(method: Method, schemas: _Schemas) -> Json:
     also = " It also answers GET." if method.mode == "query" and method.arg is None else ""
     operation: Json = {
         "operationId": method.name,
-        "tags": [TAG_OF_GROUP[group_of(method)]],
+        "tags": [TAG_OF_GROUP[method.group]],
         "summary": method.doc.splitlines()[0] if method.doc else method.name,
         "description": f"{method.doc}\n\n{_who(method)}{also}",
         "parameters": [CANISTER],

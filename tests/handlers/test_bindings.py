@@ -1,0 +1,54 @@
+"""Each row has one handler, whose signature is what the row says."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+
+import pytest
+
+from canister.api import management, methods, rest_only
+from canister.api.methods import Method
+from canister.handlers.bindings import HANDLERS
+from canister.runtime.call import Call
+from canister.runtime.host import Host
+
+ROWS = (*methods.METHODS, *rest_only.ROWS, *management.METHODS)
+IN_PATH = {  # what a door hands to a handler beside the argument
+    **{key: {"name": str} for key in ("get_chat", "put_chat", "remove_chat")},
+    **{key: {"path": str} for key in ("list_folder", "remove_file", "show_model")},
+}
+OF_SERVER = {
+    **{key: {"host": Host} for key in management.KNOWS_SERVER},
+    **{key: {"host": Host, "request_id": bytes} for key in management.OF_SERVER},
+}
+
+
+def test_each_row_has_one_handler_and_each_handler_a_row() -> None:
+    names = [row.name for row in ROWS]
+    assert len(names) == len(set(names))
+    assert set(names) == set(HANDLERS)
+
+
+def test_all_rows_that_only_rest_offers_are_in_the_list() -> None:
+    assert set(rest_only.ROWS) == {row for row in vars(rest_only).values() if isinstance(row, Method)}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_handler_takes_and_gives_what_its_row_says(row: Method) -> None:
+    handler = HANDLERS[row.name]
+    assert inspect.iscoroutinefunction(handler)
+    hints = typing.get_type_hints(handler, include_extras=True, localns={"Call": Call, "Host": Host})
+    named = {**IN_PATH, **OF_SERVER}.get(row.name, {})
+    wanted = {"call": Call, **({} if row.arg is None else {"arg": row.arg}), **named, "return": row.ok}
+    assert hints == wanted
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(handler).parameters.items()}
+    assert {name for name, kind in kinds.items() if kind is inspect.Parameter.KEYWORD_ONLY} == set(named)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_text_of_a_method_stands_in_its_row(row: Method) -> None:
+    first, _, more = row.doc.partition("\n\n")
+    assert first.endswith(".")
+    assert "\n" not in first
+    assert more == more.strip()
