@@ -133,7 +133,6 @@ async def test_a_waiting_call_is_cancelled_beside_a_running_one(story: Harness) 
     others = [endless(story, PROMPT, cache=f"other {i}") for i in range(3)]
     await until(lambda: waiting(story) == 3)
     assert story.canister.model.engine is not None
-    assert story.canister.model.engine.stats().waiting_of_callers == (3,)
     n_before = story.canister.model.engine.stats().n_cancelled
     for call in others:
         call.cancel()

@@ -96,11 +96,6 @@ def decode_reply(method: Method, data: bytes | memoryview) -> Answer:
     return _answer(method, decode(data, (_result_type(method),))[0])
 
 
-def reply_from_text(method: Method, text: str) -> Answer:
-    """The record in a reply that was written as Candid text. Raises CandidError."""
-    return _answer(method, parse.parse_args(text, (_result_type(method),))[0])
-
-
 def reply_to_text(method: Method, value: object, is_err: bool = False, *, width: int | None = pretty.WIDTH) -> str:
     """A reply as icp and dfx print it, broken into lines at `width`; None: the one line of dfx's `--output idl`."""
     types, values = (_result_type(method),), (_plain_result(method, value, is_err),)

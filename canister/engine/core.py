@@ -6,7 +6,6 @@ its result handed to the event loop, once per step for all calls.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -75,21 +74,16 @@ class Calls:
 
     def stats(self) -> EngineStats:
         """A look at the counters, for metrics; each by itself is sound."""
-        waiting = Counter(call.caller for call in [*self.scheduler.waiting])
-        pauses = [*self.scheduler.pace.pauses]
         return EngineStats(
             n_slots=self._info.n_slots,
             n_resident=len(self.residents()),
             n_running=len(self.scheduler.running),
-            n_waiting=waiting.total(),
-            waiting_of_callers=tuple(sorted(waiting.values(), reverse=True)),
+            n_waiting=len(self.scheduler.waiting),
             n_steps=self._n_steps,
             n_row_steps=self._n_row_steps,
             n_prompt_tokens=self._n_prompt_tokens,
             n_rows=self._n_rows,
             n_cancelled=self._n_cancelled,
-            pause_max_seconds=max(pauses, default=0.0),
-            pause_mean_seconds=sum(pauses) / max(1, len(pauses)),
             busy_seconds=self._busy_seconds,
             sources=replace(self.runner.sources),
             n_parked=len(self._residency.parking),

@@ -16,7 +16,7 @@ CYCLES_PER_UPDATE = 5_000_000
 CYCLES_PER_INSTRUCTION = 1
 CYCLES_PER_INGRESS = 1_200_000
 CYCLES_PER_REQUEST_BYTE = 2000
-CYCLES_PER_GIB_SECOND = 127_000
+
 CYCLES_PER_XDR = 10**12
 USD_PER_XDR = Fraction("1.366")
 SECONDS_PER_INSTRUCTION = Fraction("0.43") / 2_000_000_000  # measured on the main network, within 20 %
@@ -39,11 +39,6 @@ def update_cycles(instructions: int, request_bytes: int = 0, *, nodes: int = NOD
     cycles = CYCLES_PER_UPDATE + CYCLES_PER_INSTRUCTION * instructions
     cycles += CYCLES_PER_INGRESS + CYCLES_PER_REQUEST_BYTE * request_bytes
     return _on_subnet(cycles, 1, nodes)
-
-
-def storage_cycles(n_bytes: int, seconds: int, *, nodes: int = NODES) -> int:
-    """Cycles for keeping so many bytes of heap and stable memory for so long."""
-    return _on_subnet(CYCLES_PER_GIB_SECOND * n_bytes * seconds, 2**30, nodes)
 
 
 def xdr(cycles: int) -> float:

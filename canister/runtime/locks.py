@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 
 
@@ -22,14 +21,6 @@ class NamedLocks:
     def is_held(self, name: str) -> bool:
         """True while somebody holds the lock or waits for it."""
         return name in self._locks
-
-    @asynccontextmanager
-    async def hold(self, name: str) -> AsyncIterator[None]:
-        release = await self.acquire(name)
-        try:
-            yield
-        finally:
-            release()
 
     async def acquire(self, name: str) -> Callable[[], None]:
         """Hold a lock until what this returns is called."""
@@ -61,22 +52,6 @@ class Gate:
         self._sharers = 0
         self._alone = False
         self._waiting: deque[tuple[bool, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def shared(self) -> AsyncIterator[None]:
-        leave = await self.enter()
-        try:
-            yield
-        finally:
-            leave()
-
-    @asynccontextmanager
-    async def exclusive(self) -> AsyncIterator[None]:
-        leave = await self.enter(alone=True)
-        try:
-            yield
-        finally:
-            leave()
 
     async def enter(self, *, alone: bool = False) -> Callable[[], None]:
         """Share it, or have it alone, until what this returns is called."""

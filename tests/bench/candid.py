@@ -27,7 +27,7 @@ def main() -> None:
     args = InputRecord(args=["--prompt-cache", "p.cache", "--prompt-cache-all", "-p", "x" * 500, "-n", "512"])
     output = RunOutputRecord(status_code=200, output="x" * 100, conversation="y" * 2000, n_prompt_tokens=100)
     upload_message, run_message = codec.encode_args(upload, chunk), codec.encode_args(run, args)
-    reply_message, reply_text = codec.encode_reply(run, output), codec.reply_to_text(run, output)
+    reply_message = codec.encode_reply(run, output)
     blob_text = pretty((BLOB,), (chunk.chunk,))
 
     print(f"{'2 MB chunk':40}")
@@ -42,7 +42,6 @@ def main() -> None:
     show("  encode reply", lambda: codec.encode_reply(run, output))
     show("  decode reply", lambda: codec.decode_reply(run, reply_message))
     show("  reply to text", lambda: codec.reply_to_text(run, output))
-    show("  reply from text", lambda: codec.reply_from_text(run, reply_text))
     print("hostile messages, refused")
     for name, message in HOSTILE.items():
         show(f"  {name}, {len(message)} bytes", lambda message=message: refused(message))  # type: ignore[misc]

@@ -282,6 +282,5 @@ def test_fees() -> None:
     assert fees.update_cycles(0) == 6_200_000
     assert fees.update_cycles(10, 5, nodes=26) == 2 * 6_210_010
     assert fees.update_cycles(1, nodes=34) == round(6_200_001 * 34 / 13)
-    assert fees.storage_cycles(2**30, 10) == 1_270_000
     assert (fees.xdr(10**12), fees.usd(10**12)) == (1.0, 1.366)
     assert fees.seconds(40_000_000_000) == pytest.approx(8.6)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from canister.runtime.locks import Gate, NamedLocks
+from tests.runtime.held import held
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +17,7 @@ async def test_a_named_lock_excludes_and_is_gone_when_free() -> None:
     order: list[str] = []
 
     async def work(name: str, label: str) -> None:
-        async with locks.hold(name):
+        async with held(locks.acquire(name)):
             order.append(f"{label}+")
             await asyncio.sleep(0)
             order.append(f"{label}-")
@@ -30,7 +31,7 @@ async def test_a_named_lock_excludes_and_is_gone_when_free() -> None:
 
 async def test_a_cancelled_waiter_leaves_the_lock_usable() -> None:
     locks = NamedLocks()
-    async with locks.hold("a"):
+    async with held(locks.acquire("a")):
         waiter = asyncio.create_task(_hold_once(locks))
         await asyncio.sleep(0)
         waiter.cancel()
@@ -40,7 +41,7 @@ async def test_a_cancelled_waiter_leaves_the_lock_usable() -> None:
 
 
 async def _hold_once(locks: NamedLocks) -> None:
-    async with locks.hold("a"):
+    async with held(locks.acquire("a")):
         pass
 
 
@@ -50,13 +51,13 @@ async def test_sharers_run_together_and_who_wants_it_alone_holds_later_ones_back
     seen: dict[str, set[str]] = {}
 
     async def shared(label: str, gone: asyncio.Event) -> None:
-        async with gate.shared():
+        async with held(gate.enter()):
             inside.add(label)
             await gone.wait()
             inside.discard(label)
 
     async def alone() -> None:
-        async with gate.exclusive():
+        async with held(gate.enter(alone=True)):
             seen["alone"] = set(inside)
 
     first_gone, later_gone = asyncio.Event(), asyncio.Event()
@@ -83,10 +84,10 @@ async def test_a_cancelled_waiter_lets_the_next_one_in(victim: str) -> None:
     entered = asyncio.Event()
 
     async def enter(alone: bool) -> None:
-        async with gate.exclusive() if alone else gate.shared():
+        async with held(gate.enter(alone=alone)):
             entered.set()
 
-    async with gate.exclusive():
+    async with held(gate.enter(alone=True)):
         waiting = asyncio.create_task(enter(victim == "alone"))
         await asyncio.sleep(0)
         behind = asyncio.create_task(enter(True))
@@ -103,11 +104,11 @@ async def test_a_waiter_cancelled_in_the_moment_it_is_let_in_gives_its_place_bac
     leave = asyncio.Event()
 
     async def hold() -> None:
-        async with gate.exclusive():
+        async with held(gate.enter(alone=True)):
             await leave.wait()
 
     async def enter() -> None:
-        async with gate.exclusive():
+        async with held(gate.enter(alone=True)):
             pass
 
     holder = asyncio.create_task(hold())
@@ -118,5 +119,5 @@ async def test_a_waiter_cancelled_in_the_moment_it_is_let_in_gives_its_place_bac
     await holder  # the place is given to `waiting`, which has not run yet
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    async with asyncio.timeout(5), gate.shared():
+    async with asyncio.timeout(5), held(gate.enter()):
         pass

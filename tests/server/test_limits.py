@@ -17,6 +17,7 @@ from canister.api import codec
 from canister.api.methods import BY_NAME
 from canister.api.records import CallLogInput
 from canister.ic import envelope
+from tests.runtime.held import held
 from tests.server.ic_door import SOMEBODY, Door
 from tests.server.served import CHAT, Served, served
 from tests.traces import until
@@ -291,7 +292,7 @@ async def test_an_answer_that_is_not_taken(tmp_path: Path) -> None:
 async def test_who_waits_for_our_work_is_not_slow(tmp_path: Path) -> None:
     async with served(tmp_path, header_seconds=0.2, stall_seconds=0.2) as server, server.client() as client:
         release = asyncio.Event()
-        async with server.host.default.locks.hold("slow"):
+        async with held(server.host.default.locks.acquire("slow")):
             arg = {"filename": "slow", "chunk": "AAA=", "chunksize": 2, "offset": 0}
             waiting = asyncio.create_task(client.post("/file_upload_chunk", json=arg))
             asyncio.get_running_loop().call_later(1.0, release.set)
@@ -317,7 +318,7 @@ async def test_an_idle_connection_makes_room(tmp_path: Path) -> None:
 
 async def test_when_all_connections_work(tmp_path: Path) -> None:
     async with served(tmp_path, max_connections=2) as server, server.client() as client:
-        async with server.host.default.locks.hold("slow"):
+        async with held(server.host.default.locks.acquire("slow")):
             arg = {"filename": "slow", "chunk": "AAA=", "chunksize": 2, "offset": 0}
             working = [asyncio.create_task(client.post("/file_upload_chunk", json=arg)) for _ in range(2)]
             await until(lambda: server.host.default.admission.n_running == 2)

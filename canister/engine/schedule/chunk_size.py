@@ -10,7 +10,6 @@ that is: a pass over the weights, work per token, and attention to what is befor
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,7 +18,6 @@ import numpy as np
 MIN_CHUNK = 2
 HEADROOM = 0.9  # of the pause is planned with: no two steps take the same
 UNKEPT = 0.25  # of the time of rows that alone take longer than the pause: prompts have to go on somehow
-N_PAUSES = 128  # that statistics are made of
 _WEIGHT = 0.3  # of a new measurement against all before
 _OUTLIER = 4.0  # times what was expected: more is the machine's hiccup, and is taken for so much
 _NEAR = 0.02  # an estimate so close to what was measured is left alone
@@ -99,13 +97,12 @@ class ChunkCost:
 
 
 class Pace:
-    """The costs of a model, the pause that is allowed, and the pauses that there were."""
+    """The costs of a model, and the pause that is allowed."""
 
     def __init__(self, max_pause_seconds: float) -> None:
         self.max_pause_seconds = max_pause_seconds
         self.rows = RowCost()
         self.chunks = ChunkCost()
-        self.pauses: deque[float] = deque(maxlen=N_PAUSES)
 
     def chunk(self, n_rows: int, n_next: int, n_steps: int, position: int, n_max: int) -> int:
         """Tokens of a chunk after n_rows and before n_next at most, when a call has a row in one of n_steps."""

@@ -62,20 +62,21 @@ class Step(Generic[Call]):
 
 @dataclass(slots=True)
 class _Account:
-    """Of a running call. in_advance: set aside and not used yet. *_turn: when it had its last. row_end: likewise, in
-    seconds of the clock; None before the first."""
+    """Of a running call. in_advance: set aside and not used yet. *_turn: when it had its last. has_had_row: in a step
+    that was decoded."""
 
     in_advance: int = ADVANCE
     row_turn: int = 0
     chunk_turn: int = 0
-    row_end: float | None = None
+    has_had_row: bool = False
     has_decoded: bool = False
 
 
 class Scheduler(Generic[Call]):
     """Calls that wait for a slot, calls that have one, and whose turn it is.
 
-    max_rows: of a step; None: all. clock: seconds, for the pauses alone. cut_matters: to a chat's logits.
+    max_rows: of a step; None: all. clock: seconds, for the time between two calls of a chat. cut_matters: to a chat's
+    logits.
     """
 
     def __init__(
@@ -100,8 +101,6 @@ class Scheduler(Generic[Call]):
         self._turn = 0
         self._row_turns: dict[str, int] = {}  # of callers: their last row
         self._between: dict[str, float] = {}  # conversations between two calls: when the last one ended
-        self._started = 0.0
-        self._waited_since: float | None = None  # of the calls in this step: the longest ago that one had a row
 
     def add(self, call: Call) -> None:
         self._shares.join(call.caller)
@@ -134,7 +133,7 @@ class Scheduler(Generic[Call]):
             account = self._accounts.pop(id(call))
             if account.in_advance:
                 self._charge_advance(call.caller, ADVANCE - account.in_advance if account.has_decoded else ADVANCE)
-            if call.key is not None and account.row_end is not None:
+            if call.key is not None and account.has_had_row:
                 self._between[call.key] = self._clock()
         else:
             return
@@ -142,7 +141,6 @@ class Scheduler(Generic[Call]):
 
     def schedule(self) -> Step[Call]:
         """The next step of the calls that are running."""
-        self._started = self._clock()
         wanting: list[Call] = []
         prompts: list[Call] = []
         for call in self.running:
@@ -164,13 +162,10 @@ class Scheduler(Generic[Call]):
     def account(self, step: Step[Call], rows_seconds: float, n_chunk: int, chunk_seconds: float) -> None:
         """What became of a step: n_chunk tokens of the chunk were decoded, 0 if it was aborted."""
         if step.rows:
-            rows_end = self._started + rows_seconds
-            if self._waited_since is not None:
-                self.pace.pauses.append(rows_end - self._waited_since)
             for call in step.rows:
                 account = self._accounts.get(id(call))
                 if account is not None:
-                    account.row_end = rows_end
+                    account.has_had_row = True
             self.pace.rows.measured(len(step.rows), rows_seconds)
         if step.chunk is not None and n_chunk:
             self.pace.chunks.measured(n_chunk, step.position, chunk_seconds)
@@ -221,13 +216,9 @@ class Scheduler(Generic[Call]):
         rows = wanting
         if self._max_rows is not None and len(wanting) > self._max_rows:
             rows = self._capped(wanting, self._max_rows)
-        waited_since: float | None = None
         due: dict[str, int] = {}
         for call in rows:
             account = self._accounts[id(call)]
-            end = account.row_end
-            if end is not None and (waited_since is None or end < waited_since):
-                waited_since = end
             account.has_decoded = True
             if account.in_advance:
                 account.in_advance -= 1
@@ -237,7 +228,6 @@ class Scheduler(Generic[Call]):
                 due[call.caller] = due.get(call.caller, 0) + 1
         for caller, n in due.items():
             self._shares.give(caller, n)
-        self._waited_since = waited_since
         return rows
 
     def _round(self, wanting: list[Call]) -> int:

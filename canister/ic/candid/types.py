@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -143,10 +143,6 @@ def label_hash(label: str | int) -> int:
     for byte in label.encode("utf-8"):
         number = (number * 223 + byte) & 0xFFFFFFFF
     return number
-
-
-def tuple_of(types: Iterable[Type]) -> Record:
-    return Record(tuple(Field(index, item) for index, item in enumerate(types)))
 
 
 def may_be_absent(of: Type) -> bool:

@@ -53,24 +53,26 @@ def test_chunks_that_hold_nobody_up() -> None:
 
 def test_chunks_beside_rows_grow_from_the_smallest_to_what_the_pause_allows() -> None:
     costs = Costs(rows=0.0, row=0.020, chunk=0.0, token=0.005)
-    world = World(2, Call("a", n_rows=1000), Call("b", n_prompt=5000), costs=costs, max_pause_seconds=0.2)
+    chat = Call("a", n_rows=1000)
+    world = World(2, chat, Call("b", n_prompt=5000), costs=costs, max_pause_seconds=0.2)
     world.run(40)
     sizes = [n for _, n in world.chunks]
     assert sizes[0] == 2
     assert all(n <= 2 * before for before, n in pairwise(sizes))
     # 0.2 s, less a tenth in hand and a step of both: 28 tokens of 5 ms
     assert sizes[-1] == 28
-    assert world.scheduler.pace.pauses[-1] == pytest.approx(0.020 + 28 * 0.005)
+    assert pauses([chat])[-1] == pytest.approx(0.020 + 28 * 0.005)
 
 
 def test_chunks_become_smaller_when_the_machine_becomes_slower() -> None:
-    world = World(2, Call("a", n_rows=1000), Call("b", n_prompt=50_000), costs=Costs(attention=0.0))
+    chat = Call("a", n_rows=1000)
+    world = World(2, chat, Call("b", n_prompt=50_000), costs=Costs(attention=0.0))
     world.run(60)
     before = world.chunks[-1][1]
     world.costs = Costs(rows=0.080, row=0.010, chunk=0.060, token=0.008)
     world.run(60)
     assert world.chunks[-1][1] < before / 2
-    assert world.scheduler.pace.pauses[-1] <= 0.2
+    assert pauses([chat])[-1] <= 0.2
 
 
 def test_a_pause_that_is_nearly_used_up_by_rows_gives_the_smallest_chunks() -> None:
@@ -351,7 +353,6 @@ def test_pauses_stay_below_the_limit(costs: Costs, n_rows: int, n_prompt: int, m
     for call in [*world.scheduler.running]:
         world.scheduler.remove(call)
     since = world.now
-    world.scheduler.pace.pauses.clear()
 
     chats = [Call(str(i), str(i), n_rows=10**6) for i in range(n_rows)]
     prompts = [Call(name, n_prompt=n_prompt, n_rows=5) for name in "xyx"]
@@ -360,7 +361,6 @@ def test_pauses_stay_below_the_limit(costs: Costs, n_rows: int, n_prompt: int, m
     largest_step = costs.of_rows(n_rows + 2)
     limit = max(max_pause_seconds, (1 + UNKEPT) * largest_step) + costs.of_chunk(2, n_prompt)
     assert max(pauses([*chats, *prompts], since)) <= limit
-    assert max(world.scheduler.pace.pauses) <= limit
 
 
 @settings(max_examples=30, deadline=None)

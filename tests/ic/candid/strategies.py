@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -29,6 +30,11 @@ from canister.ic.candid.types import (
     label_hash,
     may_be_absent,
 )
+
+
+def tuple_of(types: Iterable[Type]) -> Record:
+    return Record(tuple(Field(index, item) for index, item in enumerate(types)))
+
 
 LABELS: st.SearchStrategy[str | int] = (
     st.sampled_from(["Ok", "Err", "from", "principal", "query", "status_code", "", "it's", "ü", "a\nb", '"'])

@@ -34,9 +34,8 @@ from canister.ic.candid.types import (
     Type,
     Variant,
     Vec,
-    tuple_of,
 )
-from tests.ic.candid.strategies import TYPED, TYPES
+from tests.ic.candid.strategies import TYPED, TYPES, tuple_of
 
 HEAD = b"DIDL"
 RESULT = Variant((Field("Ok", Record((Field("status_code", NAT16),))), Field("Err", TEXT)))

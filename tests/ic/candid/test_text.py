@@ -33,9 +33,8 @@ from canister.ic.candid.types import (
     Type,
     Variant,
     Vec,
-    tuple_of,
 )
-from tests.ic.candid.strategies import TYPED, TYPES
+from tests.ic.candid.strategies import TYPED, TYPES, tuple_of
 
 RESULT = Variant((Field("Ok", Record((Field("status_code", NAT16),))), Field("Err", TEXT)))
 ARGS = Record((Field("args", Vec(TEXT)),))

@@ -27,9 +27,8 @@ from canister.ic.candid.types import (
     label_hash,
     tag_of,
     to_text,
-    tuple_of,
 )
-from tests.ic.candid.strategies import TYPES
+from tests.ic.candid.strategies import TYPES, tuple_of
 
 
 @pytest.mark.parametrize(
