@@ -14,6 +14,7 @@ from typing import Any
 
 from canister.engine.aside import Aside, Steps
 from canister.engine.core import Calls
+from canister.engine.crash_notes import CrashNotes, ModelWatch
 from canister.engine.kv.prefetch import Nearby
 from canister.engine.llama import EngineFault, Model, ModelError
 from canister.engine.load.loader import EngineInfo, Loaded, LoadParams, load_model, prepare
@@ -22,7 +23,6 @@ from canister.engine.stats import EngineStats
 from canister.engine.task import Ticket, settle, until_done
 from canister.engine.thread import DecodeThread
 from canister.errors import Conflict
-from canister.system.crash_notes import CrashNotes, ModelWatch
 from canister.system.machine import usable_cores
 
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput, GenerationDefaults, Props
 from canister.errors import NotFound
 from canister.model_file.chat_template import CHATML
-from canister.model_file.template_runner import TemplateSource
+from canister.runtime.template_runner import TemplateSource
 
 if TYPE_CHECKING:
     from canister.api.rest_records import TemplateKind

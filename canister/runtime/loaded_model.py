@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from canister.config import Settings
+from canister.engine.crash_notes import CrashNotes
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.info import report
 from canister.engine.load.loader import default_ram_bytes
@@ -23,11 +24,10 @@ from canister.flags.parse import RunArgs, parse
 from canister.metering.cost_model import CostModel
 from canister.metering.estimate import context_of
 from canister.model_file.shape import FITTED, read_shape
-from canister.model_file.template_runner import TemplateRunner
 from canister.runtime.locks import Gate
 from canister.runtime.stored_model import StoredModel, files_of, find_model, model_id, opened_model
+from canister.runtime.template_runner import TemplateRunner
 from canister.store.stable import FileInfo, StableMemory
-from canister.system.crash_notes import CrashNotes
 from canister.system.data_dir import TRIED
 from canister.system.machine import available_bytes
 from canister.telemetry.logs import get_logger

@@ -27,7 +27,7 @@ from canister.config import Settings
 from canister.dispatch import timers
 from canister.errors import Trap
 from canister.runtime.host import Host
-from canister.server import answers, notices, preload
+from canister.server import answers, crash_stacks, notices, preload
 from canister.server.doors import conversations, files, ic, models, rest
 from canister.server.http.listener import Server
 from canister.server.middleware.auth import Authentication
@@ -39,7 +39,7 @@ from canister.server.middleware.slashes import Slashes
 from canister.server.pages import docs, health, openapi
 from canister.server.sockets import bind
 from canister.server.supervised import Supervised
-from canister.system import crash_notes, data_dir, sandbox
+from canister.system import data_dir, sandbox
 from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
 from canister.telemetry import logs
 
@@ -68,7 +68,7 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
             listener = stack.enter_context(supervised.listener)
             lock = supervised.lock
         stack.callback(lock.release)
-        crash = stack.enter_context(crash_notes.faults_written(folder))
+        crash = stack.enter_context(crash_stacks.faults_written(folder))
         if supervised is not None and supervised.crash is not None:
             crash = supervised.crash
         # A person is told first where it listens, whatever is logged meanwhile.

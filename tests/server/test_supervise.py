@@ -23,9 +23,9 @@ import pytest
 from canister.cli import main
 from canister.client.local_server import LocalServer, ServerFailed
 from canister.config import Settings, settings_from_json
+from canister.engine.crash_notes import BUSY_NAME, MAX_IN_A_ROW
 from canister.ops.doctor import examine
 from canister.server.supervisor import exit_code, how, pause_seconds
-from canister.system.crash_notes import BUSY_NAME, MAX_IN_A_ROW
 from canister.system.data_dir import CRASH, LAST_CRASH
 from tests.harness import CHAT_MODEL
 from tests.smoke.conftest import Wire

@@ -9,19 +9,15 @@ supervisor tells of them, or what Python's fault handler has left behind.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import json
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from canister.errors import Conflict
 from canister.system import atomic_file
-from canister.system.data_dir import CRASH, LAST_CRASH
 from canister.telemetry.logs import get_logger
 
 BUSY_NAME, COUNT_NAME = "engine.busy", "engine.crashes"
@@ -30,56 +26,8 @@ MAX_IN_A_ROW = 3  # a model that was being decoded at so many is not loaded agai
 _ID_BYTES = 32
 _RECORD_BYTES = 1 + _ID_BYTES
 _DECODING, _LOADING = 0, _RECORD_BYTES  # where the two records lie
-_FATAL = "Fatal Python error: "
-_SIGNALS = {
-    "Segmentation fault": "SIGSEGV",
-    "Aborted": "SIGABRT",
-    "Illegal instruction": "SIGILL",
-    "Bus error": "SIGBUS",
-    "Floating-point exception": "SIGFPE",
-    "Floating point exception": "SIGFPE",
-}
 
 log = get_logger(__name__)
-
-
-@contextmanager
-def faults_written(data_dir: Path) -> Iterator[str | None]:
-    """Let Python write the stacks of all threads to `crash.txt` if this process crashes. The folder is ours already.
-
-    Gives the signal by which the server before this one crashed, if it left its stacks.
-    """
-    path = data_dir / CRASH
-    before = _fault_in(path)
-    with _fresh(path, keeps=before is not None) as file:
-        if file is not None:
-            faulthandler.enable(file)
-        try:
-            yield before
-        finally:
-            if file is not None:
-                faulthandler.disable()
-
-
-def _fault_in(path: Path) -> str | None:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    words = text.partition("\n")[0].removeprefix(_FATAL).strip()
-    return _SIGNALS.get(words, words) or None
-
-
-def _fresh(path: Path, *, keeps: bool) -> AbstractContextManager[IO[bytes] | None]:
-    """An empty file; what it held is kept beside it. None where there can be none."""
-    try:
-        if keeps:
-            path.replace(path.parent / LAST_CRASH)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        log.warning("the stacks of a crash could not be kept", file=str(path), reason=str(error))
-        return nullcontext()
-    return os.fdopen(descriptor, "w+b")
 
 
 @dataclass(frozen=True, slots=True)

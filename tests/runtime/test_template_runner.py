@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from canister.model_file.chat_template import CHATML, TemplateError
-from canister.model_file.template_runner import TemplateRunner, TemplateSource
+from canister.runtime.template_runner import TemplateRunner, TemplateSource
 from tests.traces import until
 
 pytestmark = pytest.mark.anyio

@@ -94,7 +94,7 @@ class TemplateRunner:
         search = os.pathsep.join([str(_PACKAGE_FOLDER), environment.get("PYTHONPATH", "")])
         environment["PYTHONPATH"] = search.rstrip(os.pathsep)
         process = self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "canister.model_file.template_child"),
+            *(sys.executable, "-P", "-m", "canister.runtime.template_child"),
             stdin=PIPE,
             stdout=PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from canister.engine.crash_notes import BUSY_NAME, COUNT_NAME, MAX_IN_A_ROW, CrashNotes
 from canister.errors import Conflict
-from canister.system.crash_notes import BUSY_NAME, COUNT_NAME, MAX_IN_A_ROW, CrashNotes
-from canister.system.data_dir import CRASH, LAST_CRASH
 
 ONE, OTHER = b"\x01" * 32, b"\x02" * 32
 
@@ -88,26 +85,3 @@ def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     with notes.of_model(ONE).decoding:
         pass
     notes.forget()
-
-
-@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGILL", "SIGBUS", "SIGFPE"])
-def test_a_fault_leaves_the_stacks_of_all_threads(tmp_path: Path, name: str) -> None:
-    code = (
-        "import os, pathlib, signal, sys; from canister.system.crash_notes import faults_written\n"
-        "def was_at_work():\n"
-        "    with faults_written(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), signal.Signals[sys.argv[2]])\n"
-        "was_at_work()"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), name], capture_output=True, check=False)
-    assert done.returncode < 0
-    assert "in was_at_work" in (tmp_path / CRASH).read_text()
-    assert (tmp_path / CRASH).stat().st_mode & 0o077 == 0
-    code = (
-        "import pathlib, sys; from canister.system.crash_notes import faults_written\n"
-        "with faults_written(pathlib.Path(sys.argv[1])) as before: print(before)"
-    )
-    for told in (name, "None"):  # the next start, and the one after it
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=True)
-        assert done.stdout.decode().strip() == told
-        assert (tmp_path / CRASH).read_bytes() == b""
-        assert "in was_at_work" in (tmp_path / LAST_CRASH).read_text()
