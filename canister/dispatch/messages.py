@@ -11,7 +11,7 @@ from canister.dispatch.execute import Reply
 from canister.dispatch.requests import NOTHING, execute_in_turn
 from canister.dispatch.turns import NoPlace, place_for, turn
 from canister.errors import CanisterStopping, Trap
-from canister.runtime.ingress import Answer, Known, Message
+from canister.state.ingress_history import Answer, Known, Message
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def submit(
 
         def record(transaction: Transaction, outcome: Reply | Trap) -> None:
             answer = _answer(outcome, encode)
-            canister.ingress.record(transaction, message, answer)
+            canister.ingress.history.record(transaction, message, answer)
             transaction.on_commit(lambda: committed.append(answer))
 
         outcome: Reply | Trap
@@ -65,7 +65,7 @@ def submit(
                 outcome = trap
         if not committed:
             committed.append(_answer(outcome, encode))
-            await canister.ingress.record_alone(message, committed[0])
+            await canister.ingress.history.record_alone(message, committed[0])
         return committed[0]
 
     future = canister.ingress.submit(message, begin)

@@ -20,7 +20,7 @@ DEFAULT_ANSWER_TOKENS = 128
 
 async def get_call_log(call: Call, arg: CallLogInput) -> list[CallLogEntry]:
     """Update calls and what each cost, newest first: the caller's own, for admins those of all."""
-    entries = call.canister.ledger.calls(
+    entries = call.canister.call_log.newest(
         None if access.allows(call.canister, call.caller, "admin_query") else call.caller,
         arg.before_id,
         min(DEFAULT_ENTRIES if arg.max_entries is None else arg.max_entries, MAX_ENTRIES),

@@ -24,7 +24,7 @@ from canister.api.management import (
 from canister.errors import BadArgument, CanisterTrapped
 from canister.ic import principal as principals
 from canister.metering.fees import INITIAL_CYCLES
-from canister.runtime.host import Birth
+from canister.state.canisters import Birth
 from canister.telemetry import logs
 
 if TYPE_CHECKING:

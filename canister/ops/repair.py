@@ -14,14 +14,12 @@ import shutil
 import time
 from pathlib import Path
 
-from sqlalchemy import delete
-
 from canister.errors import CanisterError, StoreDamaged
 from canister.ops.doctor import Examination, Finding, examine
-from canister.store import tables
 from canister.store.container import CacheFile
 from canister.store.database import Database
 from canister.store.stable import StableMemory
+from canister.store.uploads import forget_upload
 from canister.system.data_dir import CANISTER_DATABASE, CANISTERS, LOCK, QUARANTINE, STABLE, STAGING, FolderLock
 
 
@@ -75,8 +73,7 @@ class _Repair:
             case "upload note":
                 id, name = _split(finding.place)
                 with _Store(self.data_dir / CANISTERS / id) as store:
-                    forget = delete(tables.uploads).where(tables.uploads.c.path == name)
-                    store.database.submit(lambda connection: connection.execute(forget).rowcount).result()
+                    forget_upload(store.database, name)
                 self.done.append(f"{finding.place}: the note of its upload removed")
             case _:
                 pass

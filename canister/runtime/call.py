@@ -155,7 +155,8 @@ class Call:
 
     async def _commit_charged(self, transaction: Transaction, charge: Charge, outcome: Outcome) -> None:
         ledger = self.canister.ledger
-        ledger.charge(transaction, self.caller, self.method, self.now_ns, outcome, charge)
+        ledger.add(transaction, -charge.cycles)
+        self.canister.call_log.add(transaction, self.caller, self.method, self.now_ns, outcome, charge)
         await self.canister.commit(transaction)
         ledger.committed(-charge.cycles)
 

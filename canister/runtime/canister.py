@@ -30,8 +30,10 @@ from canister.runtime.stream_pacing import Pacing, unpaced
 from canister.runtime.token_text import ChatTexts
 from canister.state import quota
 from canister.state import settings as states
+from canister.state.call_log import CallLog
 from canister.state.controllers import Controllers
 from canister.state.cycles import Ledger
+from canister.state.ingress_history import IngressHistory
 from canister.state.prompt_caches import Caches
 from canister.state.roles import Roles
 from canister.state.saved_chats import Chats
@@ -86,7 +88,8 @@ class Canister:
         self.state = states.changed(State(), state or {})
         self.roles = Roles(self.database)
         self.ledger = Ledger(self.database, cycles)
-        self.ingress = Ingress(self.database)
+        self.ingress = Ingress(IngressHistory(self.database))
+        self.call_log = CallLog(self.database)
         self.chats = Chats(self.database)
         self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)

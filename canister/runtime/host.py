@@ -16,12 +16,8 @@ import asyncio
 import difflib
 import math
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
-
-from sqlalchemy import Connection, func, insert, select, update
 
 from canister.config import Settings
 from canister.engine.load.trial import Trials
@@ -33,8 +29,8 @@ from canister.ic.identity import Identity, IdentityError
 from canister.runtime.canister import Canister
 from canister.runtime.stream_pacing import IDLE_SECONDS, Pacing, seconds_per_byte
 from canister.state.api_keys import KeyRing
+from canister.state.canisters import Birth, Canisters, KnownCanister
 from canister.store.database import Database
-from canister.store.tables import canisters as canister_table
 from canister.system import atomic_file
 from canister.system.data_dir import (
     CANISTERS,
@@ -54,15 +50,6 @@ CONTROLLER_KEY_NAME = "controller"
 MAX_CANISTERS = 100
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Birth:
-    """What a canister begins with that a message makes. state: fields of the State."""
-
-    controllers: Sequence[str]
-    cycles: int
-    state: Mapping[str, object]
 
 
 class TooManyCanisters(Trap):
@@ -94,6 +81,7 @@ class Host:
         self.crash = crash
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
+        self._known = Canisters(self._database)
         self._decode_thread = DecodeThread()  # all engines of the process decode on it
         self._trials = Trials(self.data_dir / TRIED)
         self._n_cores = usable_cores()
@@ -199,21 +187,17 @@ class Host:
     async def create(self, request_id: bytes, birth: Birth) -> Canister | None:
         """The canister that a message makes, also when it comes again; None: deleted since. TooManyCanisters."""
         async with self._changing:
-            row = self._row_of(request_id)
-            if row is None:
+            known = self._known.made_by(request_id)
+            if known is None:
                 if len(self.canisters) >= MAX_CANISTERS:
                     raise TooManyCanisters(f"this server holds {MAX_CANISTERS} canisters, its limit; delete one first")
-                work = self._database.submit(lambda connection: _add_row(connection, request_id, birth))
-                await asyncio.wrap_future(work)
-                row = self._row_of(request_id)
-            assert row is not None
-            canister_id, is_deleted = row
-            if is_deleted:
+                known = await self._known.add(request_id, birth)
+            if known.is_deleted:
                 return None
             for canister in self.canisters:
-                if canister.id == canister_id:
+                if canister.id == known.id:
                     return canister
-            canister = self._make_canister(canister_id, canister_id, birth)
+            canister = self._make_canister(known.id, known.name, birth)
             try:
                 await canister.start()
             except BaseException:
@@ -241,21 +225,14 @@ class Host:
                     f"canister {canister_id} is named in the server's settings ({canister.name}) and cannot be deleted"
                 )
             before, self.canisters = self.canisters, tuple(one for one in self.canisters if one is not canister)
-            mark = update(canister_table).where(canister_table.c.id == canister_id).values(deleted_ns=time.time_ns())
             try:
-                await asyncio.wrap_future(self._database.submit(lambda connection: connection.execute(mark).rowcount))
+                await self._known.mark_deleted(canister_id)
             except BaseException:
                 self.canisters = before
                 raise
             await canister.stop(0)
             await asyncio.to_thread(_remove_folder, canister.folder)
         log.info("canister deleted", canister=canister.name)
-
-    def _row_of(self, request_id: bytes) -> tuple[str, bool] | None:
-        table = canister_table.c
-        with self._database.read() as connection:
-            row = connection.execute(select(table.id, table.deleted_ns).where(table.request_id == request_id)).first()
-        return None if row is None else (row.id, row.deleted_ns is not None)
 
     # -- the data folder
 
@@ -320,17 +297,19 @@ class Host:
 
     def _make_canisters(self) -> list[Canister]:
         names = self.settings.canister
-        ids = self._database.submit(lambda connection: _ids_of(connection, names)).result()
-        with self._database.read() as connection:
-            rows = connection.execute(select(canister_table).order_by(canister_table.c.created_ns)).all()
-        for row in rows:
-            if row.deleted_ns is not None:
-                if row.name in names:
-                    raise BadRequest(f"--canister: {row.name} is the id of a canister that was deleted; choose a name")
-                _remove_folder(self._folder_of(row.id))
-        made = [row for row in rows if row.birth is not None and row.deleted_ns is None and row.name not in names]
+        ids = self._known.ids_of(names)
+        made: list[tuple[KnownCanister, Birth]] = []
+        for known in self._known.all():
+            if known.is_deleted:
+                if known.name in names:
+                    raise BadRequest(
+                        f"--canister: {known.name} is the id of a canister that was deleted; choose a name"
+                    )
+                _remove_folder(self._folder_of(known.id))
+            elif known.birth is not None and known.name not in names:
+                made.append((known, known.birth))
         return [self._make_canister(ids[name], name) for name in names] + [
-            self._make_canister(row.id, row.name, Birth(**row.birth)) for row in made
+            self._make_canister(known.id, known.name, birth) for known, birth in made
         ]
 
     def _make_canister(self, canister_id: str, name: str, birth: Birth | None = None) -> Canister:
@@ -362,31 +341,6 @@ class Host:
 
     def _folder_of(self, canister_id: str) -> Path:
         return self.data_dir / CANISTERS / canister_id
-
-
-def _ids_of(connection: Connection, names: Sequence[str]) -> dict[str, str]:
-    """The id of each name: as it was, or the next free one. A name keeps its id also while it is not served."""
-    known = {row.name: row.id for row in connection.execute(select(canister_table.c.name, canister_table.c.id))}
-    for name in names:
-        if name not in known:
-            known[name] = _free_id(connection)
-            connection.execute(insert(canister_table).values(name=name, id=known[name], created_ns=time.time_ns()))
-    return known
-
-
-def _add_row(connection: Connection, request_id: bytes, birth: Birth) -> None:
-    """A canister that a message makes; its name is its id."""
-    canister_id = _free_id(connection)
-    row = {"name": canister_id, "id": canister_id, "created_ns": time.time_ns()}
-    connection.execute(insert(canister_table).values(**row, request_id=request_id, birth=asdict(birth)))
-
-
-def _free_id(connection: Connection) -> str:
-    taken = set(connection.execute(select(canister_table.c.id)).scalars())
-    index = connection.execute(select(func.count()).select_from(canister_table)).scalar_one()
-    while principals.canister_id(index) in taken:
-        index += 1
-    return principals.canister_id(index)
 
 
 def _remove_folder(folder: Path) -> None:

@@ -1,16 +1,15 @@
-"""What calls cost: the canister's cycles, and the log of its calls. Charged in the transaction of the call itself.
+"""The cycles of a canister: the committed balance in memory, and its row.
 
-The balance is changed by differences, so that calls may commit in any order; the log keeps the newest KEPT_CALLS.
+The balance is changed by differences, so that calls may commit in any order.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
-from canister.metering.fees import INITIAL_CYCLES, Charge, Outcome
+from canister.metering.fees import INITIAL_CYCLES
 from canister.store import tables
 from canister.store.database import Database
 from canister.store.statements import Prepared
@@ -18,7 +17,6 @@ from canister.store.statements import Prepared
 if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
-KEPT_CALLS = 10_000
 _CYCLES = "cycles"
 
 _ADD = Prepared(
@@ -26,27 +24,6 @@ _ADD = Prepared(
     .where(tables.ledger.c.name == _CYCLES)
     .values(amount=tables.ledger.c.amount + bindparam("difference"))
 )
-_LOG = Prepared(
-    insert(tables.call_log),
-    *("caller", "method", "timestamp_ns", "outcome", "instructions", "cycles", "limit", "parts"),
-)
-_PRUNE = Prepared(
-    delete(tables.call_log).where(
-        tables.call_log.c.id <= select(func.max(tables.call_log.c.id)).scalar_subquery() - KEPT_CALLS
-    )
-)
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedCall:
-    """A row of the call log; ids rise with time."""
-
-    id: int
-    caller: str
-    method: str
-    timestamp_ns: int
-    outcome: Outcome
-    charge: Charge
 
 
 class Ledger:
@@ -74,24 +51,6 @@ class Ledger:
 
         self._balance = self._database.submit(first_or_known).result()
 
-    def charge(
-        self, transaction: Transaction, caller: str, method: str, now_ns: int, outcome: Outcome, charge: Charge
-    ) -> None:
-        """Draw the cycles and log the call, when this transaction commits; `committed` is to be called then."""
-        self.add(transaction, -charge.cycles)
-        row = {
-            "caller": caller,
-            "method": method,
-            "timestamp_ns": now_ns,
-            "outcome": outcome,
-            "instructions": charge.instructions,
-            "cycles": charge.cycles,
-            "limit": charge.limit,
-            "parts": dict(charge.parts),
-        }
-        transaction.execute(_LOG, row)
-        transaction.execute(_PRUNE)
-
     def add(self, transaction: Transaction, cycles: int) -> None:
         """Change the balance by so many cycles, when this transaction commits."""
         if cycles:
@@ -100,25 +59,3 @@ class Ledger:
     def committed(self, cycles: int) -> None:
         """The balance has changed by so much."""
         self._balance += cycles
-
-    def calls(self, caller: str | None, before_id: int | None, max_entries: int) -> list[LoggedCall]:
-        """The newest calls first. caller: None for those of all. before_id: only calls with a smaller id."""
-        table = tables.call_log
-        query = select(table).order_by(table.c.id.desc()).limit(max_entries)
-        if caller is not None:
-            query = query.where(table.c.caller == caller)
-        if before_id is not None:
-            query = query.where(table.c.id < before_id)
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        return [
-            LoggedCall(
-                row.id,
-                row.caller,
-                row.method,
-                row.timestamp_ns,
-                row.outcome,
-                Charge(row.instructions, row.cycles, row.limit, row.parts),
-            )
-            for row in rows
-        ]

@@ -141,7 +141,7 @@ canisters = Table(
     Column("id", Text, nullable=False, unique=True),
     Column("created_ns", BigInteger, nullable=False),
     Column("request_id", LargeBinary, unique=True),  # of the message that made it; NULL: named in the settings
-    Column("birth", JSON(none_as_null=True)),  # what that message gave it: host.Birth
+    Column("birth", JSON(none_as_null=True)),  # what that message gave it: state.canisters.Birth
     Column("deleted_ns", BigInteger),  # its row stays, so that its id is never given again
 )
 

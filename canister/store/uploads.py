@@ -12,7 +12,11 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from sqlalchemy import delete
+
 from canister.errors import NotFound
+from canister.store import tables
+from canister.store.database import Database
 from canister.store.index import FileInfo
 from canister.store.paths import clean_path
 from canister.store.stable import StableMemory
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
 
 N_RUNNING = 64  # uploads whose state is kept; the least recently used one is forgotten first
 _READ_BYTES = 4 * 1024 * 1024
+
+
+def forget_upload(database: Database, path: str) -> None:
+    """Remove the note of an upload, whose file is gone."""
+    forget = delete(tables.uploads).where(tables.uploads.c.path == path)
+    database.submit(lambda connection: connection.execute(forget).rowcount).result()
 
 
 class UploadHasher:

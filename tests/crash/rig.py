@@ -17,7 +17,7 @@ from canister.api.methods import BY_NAME
 from canister.config import Settings
 from canister.runtime.canister import Canister
 from canister.runtime.host import Host
-from canister.runtime.ingress import Answer, Message
+from canister.state.ingress_history import Answer, Message
 
 State = dict[str, Any]
 
@@ -48,7 +48,7 @@ class Rig:
         message = Message(id, caller, 0)
 
         def record(transaction: Any, outcome: Any) -> None:
-            canister.ingress.record(transaction, message, Answer(b"answer"))
+            canister.ingress.history.record(transaction, message, Answer(b"answer"))
 
         def decode() -> object:
             return method.arg.model_validate(arg) if isinstance(arg, dict) else arg

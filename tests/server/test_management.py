@@ -24,8 +24,9 @@ from canister.config import Settings
 from canister.ic import cbor, envelope, hash_tree, principal
 from canister.ic.identity import Identity
 from canister.runtime.call import Call
-from canister.runtime.host import Birth, Host
+from canister.runtime.host import Host
 from canister.server.app import create_app, running
+from canister.state.canisters import Birth
 from tests.server.ic_door import SOMEBODY, Door, Sender
 
 pytestmark = pytest.mark.anyio

@@ -30,12 +30,12 @@ from canister.ic.cbor import Encodable
 from canister.ic.envelope import EnvelopeError, Kind
 from canister.runtime.canister import Canister
 from canister.runtime.host import Host
-from canister.runtime.ingress import Answer, Known, Message
 from canister.server import answers
 from canister.server.doors import ic_state
 from canister.server.doors.ic_state import PathError
 from canister.server.requests import read_body, while_connected
 from canister.server.verbs import ANY_VERB, page
+from canister.state.ingress_history import Answer, Known, Message
 from canister.system import distribution
 from canister.telemetry import logs
 

@@ -20,7 +20,7 @@ from canister.ic.hash_tree import Content
 from canister.ic.request_id import leb128
 from canister.runtime.canister import Canister
 from canister.runtime.host import Host
-from canister.runtime.ingress import Known
+from canister.state.ingress_history import Known
 
 Tree = dict[bytes, Content]
 

@@ -23,9 +23,9 @@ from canister.ic import cbor, envelope, hash_tree, principal
 from canister.ic.certificate import query_response_message
 from canister.ic.identity import Identity
 from canister.ic.keys import verify
-from canister.runtime import ingress
 from canister.runtime.host import Host
 from canister.server.app import create_app, running
+from canister.state import ingress_history
 from tests.server.ic_door import SOMEBODY, Door
 
 pytestmark = pytest.mark.anyio
@@ -304,7 +304,7 @@ async def test_a_message_that_comes_again_is_answered_from_the_record(door: Door
         for response in (first, *others, later)
     }
     assert len(replies) == 1
-    logged = [call for call in door.canister.ledger.calls(None, None, 100) if call.method == "file_upload_chunk"]
+    logged = [call for call in door.canister.call_log.newest(None, None, 100) if call.method == "file_upload_chunk"]
     assert len(logged) == 1
 
 
@@ -322,7 +322,7 @@ async def test_old_records_are_purged(door: Door, monkeypatch: pytest.MonkeyPatc
     await door.send("call", content, door.host.identity)
     assert dispatch.find_message(door.canister, id) is not None
     later = time.time_ns() + 10 * 60 * 10**9
-    monkeypatch.setattr(ingress.time, "time_ns", lambda: later)
+    monkeypatch.setattr(ingress_history.time, "time_ns", lambda: later)
     assert dispatch.find_message(door.canister, id) is None
 
 
@@ -335,7 +335,7 @@ async def test_a_record_survives_a_restart(tmp_path: Path) -> None:
                 body = body or envelope.seal(door.message("call", "set_max_tokens", LIMITS), host.identity)[0]
                 trees = [door.checked(cbor.decode((await door.post("call", body)).content)) for _ in range(times)]
                 replies = [hash_tree.find(tree, [b"request_status"]) for tree in trees]
-                return replies, body, len(host.default.ledger.calls(None, None, 100))
+                return replies, body, len(host.default.call_log.newest(None, None, 100))
 
     before, body, n_before = await sent(b"", 2)
     after, _, n_after = await sent(body, 1)

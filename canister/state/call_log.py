@@ -1,0 +1,84 @@
+"""The log of a canister's calls: what each has cost. A call is logged in its own transaction; the newest are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, func, insert, select
+
+from canister.metering.fees import Charge, Outcome
+from canister.store import tables
+from canister.store.database import Database
+from canister.store.statements import Prepared
+
+if TYPE_CHECKING:
+    from canister.store.transaction import Transaction
+
+KEPT_CALLS = 10_000
+
+_LOG = Prepared(
+    insert(tables.call_log),
+    *("caller", "method", "timestamp_ns", "outcome", "instructions", "cycles", "limit", "parts"),
+)
+_PRUNE = Prepared(
+    delete(tables.call_log).where(
+        tables.call_log.c.id <= select(func.max(tables.call_log.c.id)).scalar_subquery() - KEPT_CALLS
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedCall:
+    """A row of the call log; ids rise with time."""
+
+    id: int
+    caller: str
+    method: str
+    timestamp_ns: int
+    outcome: Outcome
+    charge: Charge
+
+
+class CallLog:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(
+        self, transaction: Transaction, caller: str, method: str, now_ns: int, outcome: Outcome, charge: Charge
+    ) -> None:
+        """Log a call when this transaction commits; the oldest beyond KEPT_CALLS are forgotten then."""
+        row = {
+            "caller": caller,
+            "method": method,
+            "timestamp_ns": now_ns,
+            "outcome": outcome,
+            "instructions": charge.instructions,
+            "cycles": charge.cycles,
+            "limit": charge.limit,
+            "parts": dict(charge.parts),
+        }
+        transaction.execute(_LOG, row)
+        transaction.execute(_PRUNE)
+
+    def newest(self, caller: str | None, before_id: int | None, max_entries: int) -> list[LoggedCall]:
+        """The newest calls first. caller: None for those of all. before_id: only calls with a smaller id."""
+        table = tables.call_log
+        query = select(table).order_by(table.c.id.desc()).limit(max_entries)
+        if caller is not None:
+            query = query.where(table.c.caller == caller)
+        if before_id is not None:
+            query = query.where(table.c.id < before_id)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [
+            LoggedCall(
+                row.id,
+                row.caller,
+                row.method,
+                row.timestamp_ns,
+                row.outcome,
+                Charge(row.instructions, row.cycles, row.limit, row.parts),
+            )
+            for row in rows
+        ]

@@ -1,0 +1,108 @@
+"""The answers to messages that were run, for whoever comes with the same message again; kept until they are purged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy.engine import Connection
+
+from canister.errors import Trap
+from canister.store.database import Database
+from canister.store.statements import Prepared
+from canister.store.tables import requests
+from canister.store.transaction import Transaction
+
+KEPT_NS = 60 * 10**9  # after the request's expiry: clocks differ
+POLLED_NS = 6 * 60 * 10**9  # after the answer: a call may take longer than its request is good for
+
+Status = Literal["processing", "replied", "rejected"]
+
+_BY_ID = select(requests).where(requests.c.id == bindparam("of_id"))
+_INSERT = Prepared(
+    insert(requests), *("id", "caller", "kept_until_ns", "reply", "reject_code", "reject_message", "error_code")
+)
+_PURGE = Prepared(delete(requests).where(requests.c.kept_until_ns < bindparam("now_ns")))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """id: the hash of its content. caller: principal in text form."""
+
+    id: bytes
+    caller: str
+    expires_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """reply: Candid; None: rejected, for the reason in the other fields."""
+
+    reply: bytes | None
+    reject_code: int | None = None
+    reject_message: str | None = None
+    error_code: str | None = None
+
+    @classmethod
+    def rejected(cls, trap: Trap) -> Answer:
+        return cls(None, trap.reject_code, str(trap), trap.error_code)
+
+    @property
+    def status(self) -> Status:
+        return "rejected" if self.reply is None else "replied"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a message. answer None: not yet."""
+
+    caller: str
+    status: Status
+    answer: Answer | None
+
+
+class IngressHistory:
+    """The rows of one canister."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, id: bytes) -> Known | None:
+        """None for a message that never came, was purged, or left no trace."""
+        with self._database.read() as connection:
+            row = connection.execute(_BY_ID, {"of_id": id}).first()
+        if row is None or row.kept_until_ns < time.time_ns():
+            return None
+        answer = Answer(row.reply, row.reject_code, row.reject_message, row.error_code)
+        return Known(row.caller, answer.status, answer)
+
+    def record(self, transaction: Transaction, message: Message, answer: Answer) -> None:
+        """Make the answer durable when this transaction commits; old ones are forgotten then."""
+        now_ns = time.time_ns()
+        transaction.execute(_PURGE, {"now_ns": now_ns})
+        transaction.execute(_INSERT, _row(message, answer, now_ns))
+
+    async def record_alone(self, message: Message, answer: Answer) -> None:
+        """Make the answer to a call durable that has changed nothing."""
+        now_ns = time.time_ns()
+
+        def write(connection: Connection) -> None:
+            _PURGE.run(connection, {"now_ns": now_ns})
+            _INSERT.run(connection, _row(message, answer, now_ns))
+
+        await asyncio.wrap_future(self._database.submit(write))
+
+
+def _row(message: Message, answer: Answer, now_ns: int) -> dict[str, object]:
+    return {
+        "id": message.id,
+        "caller": message.caller,
+        "kept_until_ns": max(message.expires_ns + KEPT_NS, now_ns + POLLED_NS),
+        "reply": answer.reply,
+        "reject_code": answer.reject_code,
+        "reject_message": answer.reject_message,
+        "error_code": answer.error_code,
+    }
