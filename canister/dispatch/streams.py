@@ -14,9 +14,9 @@ from canister.dispatch.turns import stream_place
 from canister.handlers import files
 from canister.runtime import access
 from canister.runtime.call import Call
+from canister.runtime.file_streams import FileStream, ahead, regrouped
 
 if TYPE_CHECKING:
-    from canister.handlers.files import FileStream
     from canister.runtime.canister import Canister
 
 
@@ -44,7 +44,7 @@ async def _store_stream(
     if reply.error is not None:
         return reply
     try:
-        async with aclosing(files.ahead(files.regrouped(canister.pacing.paced(blocks)))) as received:  # type: ignore[type-var]  # a generator
+        async with aclosing(ahead(regrouped(canister.pacing.paced(blocks)))) as received:  # type: ignore[type-var]  # a generator
             return await _store_blocks(canister, method, caller, path, offset, received, resuming)
     finally:
         for task in resuming:

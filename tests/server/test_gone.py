@@ -20,8 +20,8 @@ from canister import dispatch
 from canister.api.records import InputRecord
 from canister.config import Settings
 from canister.engine.engine import EngineStats
-from canister.handlers.files import STREAM_BLOCK_BYTES
 from canister.ic import envelope
+from canister.runtime.file_streams import STREAM_BLOCK_BYTES
 from canister.runtime.host import Host
 from canister.server.app import create_app, running
 from canister.server.http.listener import Server

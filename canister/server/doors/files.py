@@ -31,8 +31,8 @@ from canister.server.verbs import ANY_VERB, READ_VERBS
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
-    from canister.handlers.files import FileStream
     from canister.runtime.canister import Canister
+    from canister.runtime.file_streams import FileStream
 
 VERBS = "GET, HEAD, PUT, DELETE"
 FOLDER_VERBS = {"GET": rest_only.LIST_FOLDER, "DELETE": rest_only.REMOVE_FILE}
