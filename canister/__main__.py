@@ -1,7 +1,21 @@
-"""`python -m canister`: the command, where its script is not on the path."""
+"""The command: `canister`, and `python -m canister` where that is not on the path."""
 
 from __future__ import annotations
 
-from canister.cli import main
+import sys
 
-main()
+INTERRUPTED = 130  # as a shell tells of a command that Ctrl-C ended; canister.cli is not imported yet
+
+
+def main() -> None:
+    """Run the command line and exit; Ctrl-C shows no stack, also while the command is imported."""
+    try:
+        from canister.cli import main as command
+
+        command()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

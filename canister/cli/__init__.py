@@ -116,12 +116,17 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _flushed(code: int) -> int:
-    """Write what is still to be written; the reader may have left."""
+    """Write what is still to be written; the reader may have left, the disk be full."""
+    is_lost = code == READER_LEFT
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        code = READER_LEFT
-    if code == READER_LEFT:
+        is_lost, code = True, READER_LEFT
+    except OSError as error:
+        if code == 0:  # else it was told already
+            print(f"canister: {error}", file=sys.stderr)
+        is_lost, code = True, code or 1
+    if is_lost:  # Python would try to write it once more at its end, and show a stack
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 

@@ -64,6 +64,9 @@ log.addHandler(logging.NullHandler())
 _ERROR, _CONTINUED = 4, 5
 # One level lower than llama.cpp thinks: a hundred lines a model are for whoever looks for a fault.
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, _ERROR: logging.ERROR}
+# It compares the cells of a stream with the training context. A stream has some more of them than a conversation may
+# have tokens, so it would warn of every model that is loaded with its own context.
+_UNTRUE = "possible training context overflow"
 _said = threading.local()  # per thread: the line being continued, its level, the first complaint
 
 
@@ -76,7 +79,8 @@ def _on_log(level: int, text: bytes, _: object) -> None:
         _said.line = ""
         if level == _ERROR and not getattr(_said, "complaint", ""):
             _said.complaint = line.strip().split(": ", 1)[-1]  # without the C function's name
-        log.log(_LEVELS.get(level, logging.DEBUG), "%s", line.rstrip())
+        is_told = _UNTRUE not in line
+        log.log(_LEVELS.get(level, logging.DEBUG) if is_told else logging.DEBUG, "%s", line.rstrip())
 
 
 def complaint() -> str:

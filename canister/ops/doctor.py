@@ -97,8 +97,12 @@ def examine(data_dir: Path, *, is_ours: bool = False) -> Examination:
     is_ours: it is the caller who holds the folder's lock, and no server.
     """
     found = Examination(not is_ours and FolderLock(data_dir / LOCK).is_held(), [])
-    if not data_dir.is_dir():
-        found.problem(".", f"{data_dir} is no folder; start a server on it, restore a backup, or name another one")
+    if not data_dir.is_dir() or not any(data_dir.iterdir()):
+        found.problem(
+            ".",
+            f"no server has run with {data_dir}; `canister serve` makes it, `canister restore` fills it, --data-dir "
+            "names another one",
+        )
         return found
     _examine_folder(data_dir, found)
     for told in library.findings(data_dir / TRIED / library.NOTES):

@@ -300,3 +300,13 @@ def test_the_command(canister: Command, data: Data, tmp_path: Path) -> None:
     assert canister("restore", tmp_path / "backup.tar", "--data-dir", data.folder).code == 1
     assert canister("restore", tmp_path / "backup.tar", "--data-dir", tmp_path / "restored").code == 0
     assert canister("doctor", "--data-dir", tmp_path / "restored").code == 0
+
+
+def test_a_folder_that_no_server_has_run_with(canister: Command, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for folder in (tmp_path / "nowhere", empty):
+        done = canister("doctor", "--data-dir", folder)
+        assert done.code == 1
+        assert done.out.startswith(f"problem  no server has run with {folder}; ")
+        assert re.search(r"; 1 problem\n", done.err)

@@ -125,7 +125,7 @@ def chat(
     is_own = model is not None or temporary
     if is_own and (url is not None or resume is not None):
         raise typer.BadParameter("-m and --temporary start a server; --url and --resume are for one that runs")
-    if forget and resume is not None and question is not None:
+    if forget and resume is not None:
         raise typer.BadParameter("either --forget or --resume: `canister chats rm NAME` removes a kept chat")
     if question is None and not sys.stdin.isatty():
         question = sys.stdin.read()

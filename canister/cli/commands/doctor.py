@@ -37,10 +37,12 @@ def doctor(
         found = examine(folder)
     for finding in found.findings:
         how = " [--repair mends it]" if finding.mend else ""
-        print(f"{finding.kind.ljust(7)}  {finding.place}: {finding.what}{how}")
+        place = "" if finding.place == "." else f"{finding.place}: "
+        print(f"{finding.kind.ljust(7)}  {place}{finding.what}{how}")
+    n_problems = len(found.problems)
     print(
         f"{folder}: {found.n_canisters} canisters, {found.n_files} files, of these {found.n_containers} prompt caches "
-        f"and {found.n_models} models; {len(found.problems)} problems"
+        f"and {found.n_models} models; {n_problems} problem{'' if n_problems == 1 else 's'}"
         + ("; a server is running" if found.is_running else ""),
         file=sys.stderr,
     )

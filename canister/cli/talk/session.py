@@ -230,7 +230,11 @@ class Session:
 
     async def _resume(self, name: str) -> None:
         named = self._place.named
-        assert named is not None
+        if named is None:
+            raise ClientError(
+                "there is no chat to go on with: chats of identities that sign are not kept; --api-key KEY goes on "
+                "with those of a key"
+            )
         if not name:
             chats = await named.list()
             if not chats:

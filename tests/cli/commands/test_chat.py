@@ -179,6 +179,7 @@ def test_wrong_usage(canister: Command, tmp_path: Path) -> None:
     assert canister("chat", "--temporary", "--resume", "x", "Hi").code == 2
     assert canister("chat", "-m", tmp_path / "none.gguf", "Hi").code == 2
     assert canister("chat", "  ").code == 2
+    assert canister("chat", "--forget", "--resume", "x").code == 2
 
 
 def test_told_to_end_it_leaves_nothing_behind(model: Path, scratch: Path) -> None:
@@ -225,6 +226,14 @@ def test_who_signs_chats_too(canister: Command, loaded_server: LocalServer) -> N
             assert "ChatML is used" in signed.err
         finally:
             http.post("/set_access", json={"level": 0, "explanation": ""}).raise_for_status()
+
+
+def test_chats_of_who_signs_cannot_be_taken_up(canister: Command, loaded_server: LocalServer) -> None:
+    canister("identity", "new", "carol")
+    for name in (("--resume", "something"), ("--system", "Be kind.", "--resume=")):
+        done = canister("chat", "--url", loaded_server.url, "--identity", "carol", *name, "Hi")
+        assert (done.code, done.out) == (1, "")
+        assert "chats of identities that sign are not kept" in done.err
 
 
 def test_who_may_not_chat_is_told_who_called(canister: Command, loaded_server: LocalServer) -> None:
