@@ -19,9 +19,11 @@ STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
 # Linux sends the child SIGTERM when the thread that started it is gone, also if we were killed. It stays so after exec.
+# What runs in the background of a shell ignores SIGINT and hands that on; a server of one's own heeds it all the same.
 _LEASH = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
