@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from canister.store.index import FileInfo, Kind, damaged
+from canister.store.index import FileInfo, damaged
 from canister.store.volume import Volume
 
 
@@ -28,7 +28,7 @@ Piece = bytes | Committed
 class Change:
     """What becomes of one path. kind None: it goes away. removed: what was there goes away first, with its id."""
 
-    kind: Kind | None
+    kind: Literal["file"] | None
     removed: bool
     pieces: list[Piece] = field(default_factory=list)
     in_place: bool = False  # the pieces go behind the committed end

@@ -57,10 +57,7 @@ class FileCommit:
             old = self.view.get(path)
             if old is not None and old.info.kind != change.kind:
                 raise Conflict(f"{path!r} is a {old.info.kind} by now, and was to be a {change.kind}; try again")
-            if change.kind == "directory":
-                self._make_folders([path])
-            else:
-                self._write(path, change, old)
+            self._write(path, change, old)
 
     def note_uploads(self, notes: Iterable[tuple[str, Upload]]) -> None:
         for path, upload in notes:

@@ -94,16 +94,6 @@ class Transaction:
         pieces: list[Piece] = [Committed(clean)] if change is None or change.in_place else []
         self._new_content(target, pieces + (change.pieces if change is not None else []))
 
-    def make_folder(self, path: str) -> None:
-        """Make a folder and those above it; nothing happens when it is there."""
-        self._check("open")
-        clean = clean_path(path)
-        self._check_ancestors(clean)
-        if self._kind(clean) == "file":
-            raise Conflict(f"{path!r} is a file; remove it first, or use another name for the folder")
-        removed = self._changes[clean].removed if clean in self._changes else False
-        self._changes[clean] = Change("directory", removed)
-
     def remove(self, path: str) -> None:
         """Remove a file, with what is noted of its upload, or an empty folder. Raises NotFound, Conflict."""
         self._check("open")

@@ -65,6 +65,15 @@ class Home:
             self.layer.close()
             shutil.rmtree(self.layer.graveyard, ignore_errors=True)
 
+    def make_folder(self, path: str) -> None:
+        """An empty folder, which is what remains when the last file in it is removed."""
+        with self.memory.begin() as transaction:
+            transaction.write_file(f"{path}/last", b"")
+            transaction.commit_sync()
+        with self.memory.begin() as transaction:
+            transaction.remove(f"{path}/last")
+            transaction.commit_sync()
+
     def crashed(self, image: Path, forgotten: float = 0) -> Path:
         """A copy of what is on the disk at this moment, less the given share of what was never synced."""
         if forgotten:

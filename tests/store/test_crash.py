@@ -40,9 +40,9 @@ def write_first_state(home: Home) -> None:
         transaction.write_file("models/big.gguf", BIG)
         transaction.write_file("cache/user/chat", b"chat" * 5)
         transaction.write_file("cache/user/chat.icppfmt", b"format\nmodel\n")
-        transaction.make_folder("empty/deep")
         transaction.execute(insert(settings_table), {"key": "level", "value": 0})
         transaction.commit_sync()
+    home.make_folder("empty/deep")
     with home.memory.begin() as transaction:
         transaction.append_file("cache/user/chat", b" and more")
         transaction.commit_sync()
@@ -99,11 +99,6 @@ def copy_what_changes(transaction: Transaction) -> None:
     transaction.remove("cache/user/chat")
 
 
-def make_folders(transaction: Transaction) -> None:
-    transaction.make_folder("a/b/c")
-    transaction.make_folder("empty/deep/er")
-
-
 def remove_file(transaction: Transaction) -> None:
     transaction.remove("models/a.gguf")
 
@@ -114,12 +109,6 @@ def remove_folders(transaction: Transaction) -> None:
     transaction.remove("cache/user/chat")
     transaction.remove("cache/user/chat.icppfmt")
     transaction.remove("cache/user/")
-
-
-def folder_named_before_what_is_in_it(transaction: Transaction) -> None:
-    transaction.make_folder("empty")
-    transaction.remove("empty/deep")
-    transaction.remove("empty")
 
 
 def file_becomes_folder(transaction: Transaction) -> None:
@@ -193,10 +182,8 @@ ALONE: tuple[Step, ...] = (
     append_twice,
     copy,
     copy_what_changes,
-    make_folders,
     remove_file,
     remove_folders,
-    folder_named_before_what_is_in_it,
     file_becomes_folder,
     folder_becomes_file,
     removed_and_written_again,
@@ -395,7 +382,6 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("append_file"), st.sampled_from(PATHS), CONTENTS),
     st.tuples(st.just("copy_file"), st.sampled_from(PATHS), st.sampled_from(PATHS)),
     st.tuples(st.just("remove"), st.sampled_from(PATHS)),
-    st.tuples(st.just("make_folder"), st.sampled_from(PATHS)),
 )
 
 

@@ -152,8 +152,6 @@ def test_what_a_transaction_refuses(home: Home) -> None:
             (lambda: transaction.copy_file("missing", "x"), NotFound, "no file 'missing' to copy"),
             (lambda: transaction.copy_file("folder", "x"), Conflict, "'folder' is a folder"),
             (lambda: transaction.copy_file("folder/file", "folder"), Conflict, "'folder' is a folder"),
-            (lambda: transaction.make_folder("folder/file"), Conflict, "'folder/file' is a file"),
-            (lambda: transaction.make_folder("folder/file/x"), Conflict, "'folder/file' is a file"),
             (lambda: transaction.remove("missing"), NotFound, "no file or folder 'missing'"),
             (lambda: transaction.remove("folder"), Conflict, "'folder' is not empty"),
             (lambda: transaction.remove("folder/file/"), NotFound, "'folder/file/'"),
@@ -366,7 +364,7 @@ def test_pipes_and_foreign_folders_are_refused(home: Home) -> None:
 
 
 def test_a_removed_folder_that_holds_foreign_files_goes_from_the_tables_only(home: Home) -> None:
-    change(home.memory, lambda transaction: transaction.make_folder("f"))
+    home.make_folder("f")
     (home.root / "stable/f/mine").write_bytes(b"by hand")
     change(home.memory, lambda transaction: transaction.remove("f"))
     assert home.memory.stat("f") is None
@@ -469,7 +467,7 @@ def test_transactions_that_make_the_same_folder_at_once(home: Home) -> None:
 
 def test_a_folder_that_is_filled_meanwhile_is_not_removed_and_one_removed_is_made_again(home: Home) -> None:
     memory = home.memory
-    change(memory, lambda transaction: transaction.make_folder("f/g"))
+    home.make_folder("f/g")
     with memory.begin() as remover, memory.begin() as writer:
         remover.remove("f/g")
         remover.prepare()
