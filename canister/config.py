@@ -18,13 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-INTERFACE_VERSION = "0.16"  # of llama_cpp_canister, whose interface this is
-DEFAULT_CANISTER = "llama_cpp"
-DEFAULT_PORT = 8000
-UPDATE_LIMIT = 40_000_000_000
-QUERY_LIMIT = 5_000_000_000
-LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
-
+from canister.defaults import DEFAULT_CANISTER, DEFAULT_PORT, QUERY_LIMIT, UPDATE_LIMIT
 
 PER_CANISTER = (
     "instruction_limit",

@@ -71,7 +71,8 @@ text = Annotated[str, Candid("text")]
 class Record(BaseModel):
     """A Candid record. Fields that a client sends beyond the known ones are ignored, as Candid subtyping does."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
+    # Clients read all records and use few, so each is built when it is first used.
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore", defer_build=True)
 
     candid_result: ClassVar[str | None] = None  # name of `variant {Ok: this; Err}`, if not <name>Result
 

@@ -23,8 +23,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import httpx
-
+from canister.client.http_library import httpx
 from canister.client.rest import (
     CALL_SECONDS,
     CONNECT_SECONDS,

@@ -12,11 +12,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-import httpx
-
 from canister.api import codec
 from canister.api.methods import Method
 from canister.client.agent import Agent, Sender
+from canister.client.http_library import httpx
 from canister.client.methods import Calls
 from canister.client.rest import CALL_SECONDS, ProtocolError, Refused, find_method
 from canister.client.result import Result

@@ -29,12 +29,12 @@ from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import quote, urlsplit
 
-import httpx
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import ApiError, FileUploadRecord, RunOutputRecord
+from canister.client.http_library import httpx
 from canister.client.methods import Calls
 from canister.client.result import Result
 

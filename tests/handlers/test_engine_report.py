@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from canister import dispatch
-from canister.config import QUERY_LIMIT, UPDATE_LIMIT
+from canister.defaults import QUERY_LIMIT, UPDATE_LIMIT
 from canister.engine.load import calibration
 from canister.system.machine import usable_cores
 from tests.engine import tiny_models

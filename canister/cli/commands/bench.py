@@ -16,7 +16,7 @@ from canister.cli.shared.connection import LOCAL, Connected, caller
 from canister.cli.shared.hints import told_who
 from canister.cli.shared.models import Json
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, IdentityName, Network, RootKey
-from canister.config import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.client.bench import Speed, Workload

@@ -19,7 +19,7 @@ import typer
 from canister.cli.shared.app import Command
 from canister.cli.shared.connection import LOCAL, caller, url_of
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, IdentityName
-from canister.config import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.cli.talk.servers import OwnModel

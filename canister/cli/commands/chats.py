@@ -13,7 +13,7 @@ import typer
 from canister.cli.shared.app import App
 from canister.cli.shared.connection import LOCAL, connection
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
-from canister.config import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.api.rest_records import Chat

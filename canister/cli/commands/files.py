@@ -25,7 +25,7 @@ from canister.cli.shared.options import (
     Rest,
     RootKey,
 )
-from canister.config import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -16,7 +16,7 @@ import typer
 from canister.cli.shared.complete import canister_names
 from canister.cli.shared.connection import LOCAL, agent_for
 from canister.cli.shared.options import DataDir, Environment, IdentityName, Network, RootKey
-from canister.config import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.api.management import LogLineRecord

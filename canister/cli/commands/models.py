@@ -17,7 +17,7 @@ from canister.cli.shared import tables
 from canister.cli.shared.app import App
 from canister.cli.shared.connection import LOCAL, connection
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
-from canister.config import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.cli.shared.pulling import Remote

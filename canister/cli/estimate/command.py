@@ -28,7 +28,7 @@ from canister.cli.shared.models import (
     read_model,
 )
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, IdentityName, Network, RootKey
-from canister.config import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.flags.parse import RunArgs

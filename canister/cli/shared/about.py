@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from canister.cli.shared.options import DataDir
-from canister.config import INTERFACE_VERSION
+from canister.defaults import INTERFACE_VERSION
 from canister.system import distribution
 
 

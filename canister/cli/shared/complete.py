@@ -33,9 +33,8 @@ def identity_names(ctx: typer.Context) -> list[str]:
 @_quietly
 def canister_names(ctx: typer.Context) -> list[str]:
     """Of the server that the command line names so far."""
-    import httpx
-
     from canister.cli.shared.connection import LOCAL, url_of
+    from canister.client.http_library import httpx
     from canister.client.rest import is_loopback
 
     url = url_of(ctx.params.get("network") or LOCAL)
@@ -65,7 +64,7 @@ def canister_files(ctx: typer.Context) -> list[str]:
     from canister.api.records import DirContentInputRecord
     from canister.cli.shared.connection import LOCAL, connection
     from canister.client.rest import Canister
-    from canister.config import DEFAULT_CANISTER
+    from canister.defaults import DEFAULT_CANISTER
 
     given = ctx.params
     server = connection(given.get("network") or LOCAL, given.get("api_key"), False, given.get("data_dir"))

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import typer
 
 from canister.cli.shared.settings import data_folder, load_settings
-from canister.config import DEFAULT_PORT, LOCAL_URL
+from canister.defaults import DEFAULT_PORT, LOCAL_URL
 from canister.system.data_dir import CONTROLLER_KEY, ROOT_KEY
 
 if TYPE_CHECKING:
@@ -173,8 +173,7 @@ def _controller_key(url: str, data_dir: Path | None) -> str | None:
 
 def _is_server_of(url: str, folder: Path) -> bool:
     """Does this server answer with the root key that lies in the folder? Raises ClientError."""
-    import httpx
-
+    from canister.client.http_library import httpx
     from canister.client.rest import CONNECT_SECONDS, is_loopback, no_answer, not_ours
     from canister.ic import cbor
     from canister.ic.certificate import CertificateError, RootKey

@@ -9,7 +9,8 @@ from typer import Typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
-from canister.config import DEFAULT_CANISTER, LOCAL_URL, Settings
+from canister.config import Settings
+from canister.defaults import DEFAULT_CANISTER, LOCAL_URL
 
 # Environment of the client commands; servers do not read it.
 CLIENT_ENVIRONMENT = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canister.config import UPDATE_LIMIT
+from canister.defaults import UPDATE_LIMIT
 
 if TYPE_CHECKING:
     from canister.flags.parse import RunArgs

@@ -9,7 +9,7 @@ import typer
 
 from canister.cli.shared.complete import canister_names, identity_names
 from canister.cli.shared.connection import only_local
-from canister.config import LOCAL_URL
+from canister.defaults import LOCAL_URL
 
 Network = Annotated[
     str,

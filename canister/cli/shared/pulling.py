@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-import httpx
-
+from canister.client.http_library import httpx
 from canister.client.rest import is_loopback
 from canister.client.transfer import TransferError
 from canister.model_file.parts import PartName

@@ -31,8 +31,7 @@ class Running:
 
 def look(url: str, canister: str) -> Running | None:
     """What runs at a URL; None when no server of ours answers there."""
-    import httpx
-
+    from canister.client.http_library import httpx
     from canister.client.rest import is_loopback
 
     try:

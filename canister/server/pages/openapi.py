@@ -13,7 +13,7 @@ from starlette.routing import Route
 from canister.api import codec
 from canister.api.examples import EXAMPLES
 from canister.api.methods import METHODS, STREAMED, WHO, Method
-from canister.config import INTERFACE_VERSION
+from canister.defaults import INTERFACE_VERSION
 from canister.ic.annotations import result_name
 from canister.server import answers
 from canister.server.middleware.encodings import compressible

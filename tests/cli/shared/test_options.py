@@ -15,7 +15,7 @@ from canister.client.ic import IcCanister
 from canister.client.identities import IdentityStore
 from canister.client.local_server import LocalServer
 from canister.client.rest import Canister, ClientError, NotConnected
-from canister.config import LOCAL_URL
+from canister.defaults import LOCAL_URL
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity
 from tests.cli.conftest import Command

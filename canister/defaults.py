@@ -1,0 +1,10 @@
+"""What holds where nothing is set, for who need not load the settings to know it."""
+
+from __future__ import annotations
+
+INTERFACE_VERSION = "0.16"  # of llama_cpp_canister, whose interface this is
+DEFAULT_CANISTER = "llama_cpp"
+DEFAULT_PORT = 8000
+UPDATE_LIMIT = 40_000_000_000
+QUERY_LIMIT = 5_000_000_000
+LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
