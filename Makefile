@@ -49,6 +49,7 @@ check: $(INSTALLED) ## Style, types, layers, generated files, dependencies
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.house
 	$(BIN)/python -m scripts.generate --check
 	$(BIN)/python -m scripts.audit
 
