@@ -8,7 +8,6 @@ Any client will do, over REST or signed. Nothing is printed here: progress goes 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from canister.api.records import (
 )
 from canister.client.methods import Calls
 from canister.client.rest import ClientError, NotConnected, Refused, Rejected, Unreachable
+from canister.system.hashing import sha256_of_start
 
 Kind = Literal["file", "promptcache"]
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -115,7 +115,7 @@ async def upload(
     retries = retries or Retries()
     with source.open("rb", buffering=0) as file:
         filesize = os.fstat(file.fileno()).st_size
-        sha256 = await asyncio.to_thread(_sha256, file, filesize)
+        sha256 = await asyncio.to_thread(sha256_of_start, file, filesize)
         if expected_sha256 is not None and expected_sha256.lower() != sha256:
             raise TransferError(
                 f"{source} has the SHA-256 {sha256}, not {expected_sha256}: nothing was uploaded. Fetch the file again."
@@ -205,7 +205,7 @@ async def _complete(
         filesize = await _fetch(canister, name, kind, file, chunk_bytes, progress, retries)
         file.flush()
         os.fsync(file.fileno())
-        return filesize, await asyncio.to_thread(_sha256, file, filesize)
+        return filesize, await asyncio.to_thread(sha256_of_start, file, filesize)
 
 
 async def _fetch(
@@ -242,7 +242,7 @@ async def _n_confirmed(details: FileDetailsRecord | None, file: BinaryIO, filesi
     """How many bytes of the local file the canister has already, from its beginning. details: of what it has."""
     if details is None or details.filesize > filesize:
         return 0
-    prefix = await asyncio.to_thread(_sha256, file, details.filesize)
+    prefix = await asyncio.to_thread(sha256_of_start, file, details.filesize)
     return details.filesize if prefix == details.filesha256 else 0
 
 
@@ -284,13 +284,3 @@ async def _receive(canister: Calls, name: str, kind: Kind, chunk_bytes: int, off
         arg = FileDownloadInputRecord(filename=name, chunksize=chunk_bytes, offset=offset)
     piece: FileDownloadRecord = (await canister.call(method, arg, timeout_seconds=CHUNK_SECONDS)).value
     return piece
-
-
-def _sha256(file: BinaryIO, n_bytes: int) -> str:
-    """Hash of the first n_bytes, in hex."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while n_bytes > 0 and (block := file.read(min(n_bytes, 1 << 20))):
-        digest.update(block)
-        n_bytes -= len(block)
-    return digest.hexdigest()

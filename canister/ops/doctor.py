@@ -14,7 +14,6 @@ looked at: files that are being written, staged ones, redo rows.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -50,13 +49,13 @@ from canister.system.data_dir import (
     TRIED,
     FolderLock,
 )
+from canister.system.hashing import sha256_of_start
 
 Kind = Literal["problem", "note"]
 Mend = Literal["", "permissions", "quarantine", "recover", "container", "upload note"]
 
 MIN_FREE_BYTES = 1 << 30
 ROLES = ("AdminQuery", "AdminUpdate")
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +261,7 @@ class _Canister:
 
     def _contents(self, path: str, place: str, on_disk: Path, size: int, upload: sqlite3.Row | None) -> None:
         is_upload = upload is not None and upload["size"] == size
-        if upload is not None and is_upload and sha256(on_disk, size) != upload["sha256"]:
+        if upload is not None and is_upload and _sha256(on_disk, size) != upload["sha256"]:
             self.found.problem(place, f"is not what was uploaded (SHA-256 {upload['sha256']}); upload it again")
             return
         if is_cache(path):
@@ -328,10 +327,6 @@ def orphans(stable: Path, is_known: Callable[[str], bool]) -> list[str]:
     return sorted(found)
 
 
-def sha256(path: Path, size: int) -> str:
-    digest = hashlib.sha256()
+def _sha256(path: Path, size: int) -> str:
     with path.open("rb") as file:
-        while size and (block := file.read(min(size, _BLOCK_BYTES))):
-            digest.update(block)
-            size -= len(block)
-    return digest.hexdigest()
+        return sha256_of_start(file, size)

@@ -6,7 +6,6 @@ Nothing of it is loaded here, and nothing is decided but whether the files make 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from canister.errors import BadRequest, Conflict, NotFound
 from canister.model_file.gguf import DEFAULT_ALIGNMENT, GgufFile, read_gguf
 from canister.model_file.parts import PartName, identity, joined, missing_parts, names_of_parts
 from canister.store.stable import FileInfo, StableMemory
+from canister.system.hashing import sha256_of_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,7 @@ async def _sha256(stable: StableMemory, file: FileInfo) -> bytes:
     upload, path = stable.upload(file.path), stable.physical(file.path)
     if upload is not None and upload.size == file.size:
         return bytes.fromhex(upload.sha256)
-
-    def digest() -> bytes:
-        with path.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()
-
-    return await asyncio.to_thread(digest)
+    return bytes.fromhex(await asyncio.to_thread(sha256_of_file, path))
 
 
 @contextmanager

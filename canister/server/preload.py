@@ -6,7 +6,6 @@ It goes through dispatch like any other message. Until it is done, or if it fail
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from canister.api.records import FileDetailsInputRecord, FileDetailsRecord, Inpu
 from canister.errors import BadRequest, CanisterError, NotFound, Trap
 from canister.model_file.parts import local_parts
 from canister.runtime.host import Host
+from canister.system.hashing import sha256_of_file
 from canister.telemetry.logs import get_logger
 
 BLOCK_BYTES = 1024 * 1024
@@ -62,7 +62,7 @@ async def _is_there(host: Host, file: Path, target: str) -> bool:
     except NotFound:
         return False
     assert isinstance(details, FileDetailsRecord)
-    return details.filesha256 == await asyncio.to_thread(_sha256, file)
+    return details.filesha256 == await asyncio.to_thread(sha256_of_file, file)
 
 
 async def _call(host: Host, name: str, argument: object) -> object:
@@ -80,8 +80,3 @@ async def _blocks(file: Path) -> AsyncIterator[bytes]:
     with file.open("rb") as opened:
         while block := await asyncio.to_thread(opened.read, BLOCK_BYTES):
             yield block
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

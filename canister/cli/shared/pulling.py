@@ -6,7 +6,6 @@ The hub is HF_ENDPOINT, else huggingface.co; a private repository needs HF_TOKEN
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from canister.client.http_library import httpx
 from canister.client.rest import is_loopback
 from canister.client.transfer import TransferError
 from canister.model_file.parts import PartName
+from canister.system.hashing import sha256_of_file
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -80,7 +80,7 @@ def _fetch(remote: Remote, file: RemoteFile, folder: Path, progress: Progress) -
     else:
         path, told = _fetch_url(file, folder, progress)
         sha256 = file.sha256 or told
-    if sha256 is not None and (found := _sha256_of(path)) != sha256.lower():
+    if sha256 is not None and (found := sha256_of_file(path)) != sha256.lower():
         path.unlink()
         raise TransferError(f"{file.name} arrived with SHA-256 {found}, not {sha256}: thrown away; pull it again")
     return path
@@ -215,11 +215,6 @@ def _fetch_rest(file: RemoteFile, part: Path, mark: Path, progress: Progress) ->
             raise httpx.ReadError(f"{n_bytes} of {total} bytes came", request=response.request)
     hashes = (header.get(name, "").strip('"') for header in told for name in ("x-linked-etag", "etag"))
     return next((text for text in hashes if _SHA256.fullmatch(text)), None)
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from canister.engine.load.ways import Restrictions, Way, choose
 from canister.system import atomic_file
+from canister.system.hashing import sha256_of_file
 from canister.system.machine import cpu_flags, cpu_name
 
 NOTES = "llama_cpp.json"  # in the data folder; a cache that may be deleted
@@ -161,8 +162,7 @@ def _folder() -> Path:
 def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for path, _, _ in files:
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.name.encode() + bytes.fromhex(sha256_of_file(path)))
     return digest.hexdigest()
 
 
