@@ -20,6 +20,7 @@ from canister.errors import BadRequest, Conflict, NotFound
 from canister.ic.identity import Identity, IdentityError, KeyKind
 from canister.ic.principal import ANONYMOUS as ANONYMOUS_PRINCIPAL
 from canister.system import atomic_file
+from canister.system.data_dir import CONTROLLER_IDENTITY
 
 ANONYMOUS = "anonymous"
 CONTROLLER = "controller"
@@ -65,7 +66,7 @@ class IdentityStore:
 
     def __init__(self, folder: Path | None = None, data_dir: Path | None = None) -> None:
         self._folder = folder or default_folder()
-        self._controller = None if data_dir is None else data_dir.expanduser() / "controller.pem"
+        self._controller = None if data_dir is None else data_dir.expanduser() / CONTROLLER_IDENTITY
 
     # -- looking
 

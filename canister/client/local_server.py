@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from canister.client import known_trials
+from canister.system.data_dir import CONTROLLER_KEY
 
 GREETING = "listening on "
 START_SECONDS = 120.0
@@ -50,7 +51,7 @@ class LocalServer:
     @property
     def api_key(self) -> str:
         """The key of the server's own identity."""
-        return (self.data_dir / "controller.key").read_text(encoding="ascii").strip()
+        return (self.data_dir / CONTROLLER_KEY).read_text(encoding="ascii").strip()
 
     @property
     def pid(self) -> int:

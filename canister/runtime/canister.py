@@ -44,6 +44,7 @@ from canister.store.paths import clean_folder, clean_path
 from canister.store.stable import StableMemory
 from canister.store.transaction import Transaction
 from canister.store.uploads import UploadHasher
+from canister.system.data_dir import CANISTER_DATABASE, STABLE, STAGING
 from canister.telemetry import logs
 from canister.telemetry.logs import get_logger
 
@@ -82,9 +83,9 @@ class Canister:
         self.name = name
         self.folder = folder
         self.settings = settings.of(name)
-        self.database = Database(folder / "canister.db", "canister")
+        self.database = Database(folder / CANISTER_DATABASE, "canister")
         self.controllers = Controllers(self.database, controllers)
-        self.stable = StableMemory(folder / "stable", folder / "staging", self.database)
+        self.stable = StableMemory(folder / STABLE, folder / STAGING, self.database)
         self.state = states.changed(State(), state or {})
         self.roles = Roles(self.database)
         self.ledger = Ledger(self.database, cycles)
