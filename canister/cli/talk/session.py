@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from canister.cli.talk import view
+from canister.cli.talk.again import Shown, when_back
 from canister.cli.talk.choices import Choices, NoChoice
 from canister.cli.talk.commands import Kind, help_text, meant
 from canister.cli.talk.named import NamedChats, cache_of
 from canister.client.conversation import ASSISTANT, SYSTEM, USER, ContextFull, Conversation, Manner
-from canister.client.rest import ClientError
+from canister.client.rest import ClientError, Unreachable
 
 if TYPE_CHECKING:
     from canister.cli.talk.lines import Lines
@@ -59,6 +60,7 @@ class Session:
         self._wishes = wishes
         self._conversation: Conversation | None = None
         self._name: str | None = None  # of the conversation, where it is kept
+        self._is_kept = True  # all that was said so far
 
     def resume(self, name: str) -> None:
         """Take up a kept chat; "" for the one written last. Raises ClientError."""
@@ -180,32 +182,47 @@ class Session:
     # -- the conversation
 
     async def _ask(self, question: str) -> None:
-        conversation = self._conversation or await self._begin(question)
-        text = ""
         shows_calls = self._wishes.shows_calls
-        if shows_calls:
-            view.note(view.TABLE_HEAD)
+        shown = Shown(is_raw=self._wishes.is_raw, is_silent=shows_calls)
+        is_away = False
         try:
+            await when_back(self._place.canister, self._turn(question, shown))
+            print(shown.text.strip() if shows_calls else "", flush=True)
+        except ClientError as error:
+            is_away = isinstance(error, Unreachable)
+            if shown.text and not shows_calls:
+                print(flush=True)
+            raise
+        finally:
+            conversation = self._conversation
+            if conversation is not None and _is_spoken(conversation):
+                await self._keep(conversation, is_away=is_away)
+            else:  # the next question begins, and names, the conversation
+                with contextlib.suppress(ClientError):
+                    await self._leave()
+
+    def _turn(self, question: str, shown: Shown) -> Callable[[], Coroutine[None, None, None]]:
+        """Asks the question and shows the answer; done again, from what was said before it on."""
+        before: list[Message] | None = None
+
+        async def turn() -> None:
+            nonlocal before
+            conversation = self._conversation or await self._begin(question)
+            if before is None:
+                before = conversation.messages
+            conversation.messages = before
+            shown.begin()
+            if self._wishes.shows_calls:
+                view.note(view.TABLE_HEAD)
             async with contextlib.aclosing(conversation.ask(question)) as steps:
                 number = 0
                 async for step in steps:
                     number += 1
-                    if shows_calls:
+                    if self._wishes.shows_calls:
                         view.note(view.table_row(number, step))
-                    else:
-                        print(step.text if text or self._wishes.is_raw else step.text.lstrip(), end="", flush=True)
-                    text += step.text
-            print(text.strip() if shows_calls else "", flush=True)
-        except ClientError:
-            if text and not shows_calls:
-                print(flush=True)
-            raise
-        finally:
-            if _is_spoken(conversation):
-                await self._keep(conversation)
-            else:  # the next question begins, and names, the conversation
-                with contextlib.suppress(ClientError):
-                    await self._leave()
+                    shown.add(step.text)
+
+        return turn
 
     async def _begin(self, question: str) -> Conversation:
         named = self._place.named
@@ -259,27 +276,38 @@ class Session:
             if message["role"] in (USER, ASSISTANT):
                 view.say(f"{'> ' if message['role'] == USER else ''}{_shortened(message)}")
 
-    async def _keep(self, conversation: Conversation) -> None:
-        """After a question, whatever became of it; a server that is away now is told after the next one."""
+    async def _keep(self, conversation: Conversation, *, is_away: bool = False) -> None:
+        """After a question, whatever became of it; what cannot be kept now is kept with the next one, or at the end.
+
+        is_away: that the server does not answer was told already.
+        """
         named, name = self._place.named, self._name
         if named is None or name is None:
             return
         settings: dict[str, object] = {**self._wishes.choices.chosen}
         if conversation.n_left_out:
             settings["left-out"] = conversation.n_left_out
+        put = partial(named.put, name, conversation.messages, settings)
+        self._is_kept = False
         try:
-            await named.put(name, conversation.messages, settings)
+            await (put() if is_away else when_back(self._place.canister, put))
+            self._is_kept = True
         except ClientError as error:
-            view.say(f"canister: this turn could not be kept: {error}")
+            if not is_away:
+                view.say(f"canister: this turn could not be kept: {error}")
 
     async def _leave(self) -> None:
         """End the conversation; it stays where it is kept."""
+        if self._conversation is not None and not self._is_kept:
+            await self._keep(self._conversation)
+        is_kept, self._is_kept = self._is_kept, True
         conversation, self._conversation = self._conversation, None
         name, self._name = self._name, None
         if conversation is None:
             return
         if name is not None and _is_spoken(conversation):
-            view.say(f"kept as {name}: canister chat --resume {name}")
+            if is_kept:
+                view.say(f"kept as {name}: canister chat --resume {name}")
         else:
             await conversation.close()
 

@@ -380,19 +380,40 @@ def test_a_refused_question_is_not_part_of_the_conversation(loaded_server: Local
     assert questions(loaded_server, "who-are-you") == ["Who are you?", "Are you sure?"]
 
 
-def test_a_question_that_nobody_answered_is_not_part_of_the_conversation(tmp_path: Path, model: Path) -> None:
+def test_a_server_that_goes_away_is_waited_for(tmp_path: Path, model: Path) -> None:
     with LocalServer(tmp_path / "server") as server:
         load(server, model)
         with Terminal(on(server)) as terminal:
             terminal.wait_for("> ")
             terminal.ask("Who are you?")
             server.kill()
-            assert "No answer from" in terminal.ask("Are you there?")
+            terminal.type("Are you there?\n")
+            terminal.wait_for("the server went away; waiting for it …")
             server.start()
-            assert re.search(r"\(\d+ of 1,024 tokens\)\n> ", terminal.ask("Are you there?"))
+            shown = terminal.wait_for(r"\(\d+ of 1,024 tokens\)\n> ")
+            assert "No answer from" not in shown
+            assert "could not be kept" not in shown
             terminal.type("\x04")
             terminal.wait_for("kept as")
         assert questions(server, "who-are-you") == ["Who are you?", "Are you there?"]
+
+
+def test_an_answer_that_breaks_off_goes_on_when_the_server_is_back(tmp_path: Path, model: Path) -> None:
+    with LocalServer(tmp_path / "server") as server:
+        load(server, model)
+        with client(server) as http:
+            http.post("/set_max_tokens", json={"max_tokens_update": 2, "max_tokens_query": 2}).raise_for_status()
+        line = on(server, "--max-tokens", "200", "--system", "You tell long stories.", "Tell me a story about the sea.")
+        whole = subprocess.run(line, capture_output=True, text=True, timeout=SECONDS)
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+            assert asked.stdout is not None
+            begun = os.read(asked.stdout.fileno(), 8)
+            server.kill()
+            server.start()
+            rest, told = asked.communicate(timeout=SECONDS)
+        assert asked.returncode == 0, told
+        assert (begun + rest).decode() == whole.stdout
+        assert told.decode().count("the server went away") == 1
 
 
 def test_a_full_context(loaded_server: LocalServer, model: Path) -> None:
