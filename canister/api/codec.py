@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from canister.api import strict_json
 from canister.api.methods import Method
 from canister.api.records import Candid
 from canister.api.records import Variant as VariantRecord
@@ -74,9 +75,11 @@ def args_from_json(method: Method, value: object) -> Any:
 def args_from_json_text(method: Method, text: str | bytes) -> Any:
     """The argument from JSON. BadArgument names the field, shows the value, tells what is wanted."""
     try:
-        return _adapter(method.arg).validate_json(text)
-    except ValidationError as error:
-        raise BadArgument(f"The argument of {method.name} does not decode: {_problems(error)}.") from None
+        strict_json.read(text)
+        return _adapter(method.arg).validate_json(text)  # again from the text, so that it tells of objects and arrays
+    except (strict_json.NotJson, ValidationError) as error:
+        told = _problems(error) if isinstance(error, ValidationError) else str(error)
+        raise BadArgument(f"The argument of {method.name} does not decode: {told}.") from None
 
 
 def args_to_text(method: Method, value: object = None, *, width: int = pretty.WIDTH) -> str:
@@ -154,13 +157,16 @@ def _checked(of: Any, values: list[Any]) -> Any:
 
 
 def _problems(error: ValidationError) -> str:
-    """What is wrong with which field, and what was given instead; the first few of them."""
+    """What is wrong with which field, and what was given instead; the first few of them.
+
+    There are no more than a record has fields: lists end at their first (`records.vec`).
+    """
     found = error.errors(include_url=False, include_context=False)
     problems = []
     for problem in found[:SHOWN_PROBLEMS]:
         field = ".".join(str(part) for part in problem["loc"])
         what = problem["msg"].removeprefix("Value error, ")
-        shown = "" if problem["type"] in ("missing", "json_invalid") else f" (given: {_shorten(problem['input'])})"
+        shown = "" if problem["type"] in ("missing", "too_long") else f" (given: {_shorten(problem['input'])})"
         problems.append(f"{f'field {field}: ' if field else ''}{what}{shown}")
     if len(found) > len(problems):
         problems.append(f"and {len(found) - len(problems)} more")
@@ -168,7 +174,11 @@ def _problems(error: ValidationError) -> str:
 
 
 def _shorten(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr)
+    text = ""
+    for piece in json.JSONEncoder(ensure_ascii=False, default=repr).iterencode(value):
+        text += piece
+        if len(text) > SHOWN_CHARACTERS:
+            break
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "…"
 
 

@@ -14,13 +14,15 @@ from typing import Annotated
 from pydantic import Field
 
 from canister.api.methods import Access, Method, query, update
-from canister.api.records import Candid, Record, Tag, Variant, blob, nat, nat64, text
+from canister.api.records import Candid, Record, Tag, Variant, blob, nat, nat64, text, vec
 from canister.errors import MethodNotFound
 from canister.ic import principal as principals
 
 ID = principals.MANAGEMENT
 
 principal = Annotated[str, Candid("principal")]
+
+MAX_CONTROLLERS_READ = 1_000  # how many there may be is for who changes them to say
 
 
 class CanisterRunningStatus(Tag):
@@ -51,7 +53,7 @@ class EnvironmentVariable(Record):
 class CanisterSettings(Record):
     """What is absent stays as it is."""
 
-    controllers: list[principal] | None = None
+    controllers: Annotated[vec[principal], Field(max_length=MAX_CONTROLLERS_READ)] | None = None
     compute_allocation: nat | None = None
     memory_allocation: nat | None = None
     freezing_threshold: nat | None = None
@@ -75,7 +77,7 @@ class UpdateSettingsRecord(Record):
 
 
 class DefiniteCanisterSettings(Record):
-    controllers: list[principal]
+    controllers: vec[principal]
     compute_allocation: nat
     memory_allocation: nat
     freezing_threshold: nat
@@ -84,7 +86,7 @@ class DefiniteCanisterSettings(Record):
     log_memory_limit: nat
     wasm_memory_limit: nat
     wasm_memory_threshold: nat
-    environment_variables: list[EnvironmentVariable]
+    environment_variables: vec[EnvironmentVariable]
 
 
 class MemoryMetrics(Record):
@@ -124,7 +126,7 @@ class LogLineRecord(Record):
 
 
 class LogsRecord(Record):
-    canister_log_records: list[LogLineRecord]
+    canister_log_records: vec[LogLineRecord]
 
 
 class QueryStats(Record):

@@ -13,7 +13,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -67,6 +67,14 @@ blob = Annotated[
 ]
 text = Annotated[str, Candid("text")]
 
+T = TypeVar("T")
+
+# What is wrong with the first wrong element is all that is told: a message for each costs more than the body itself.
+vec = Annotated[list[T], Field(fail_fast=True)]
+
+MAX_FLAGS = 10_000
+Flags = Annotated[vec[text], Field(max_length=MAX_FLAGS)]  # llama.cpp command-line flags
+
 
 class Record(BaseModel):
     """A Candid record. Fields that a client sends beyond the known ones are ignored, as Candid subtyping does."""
@@ -113,7 +121,7 @@ class StatusCodeRecord(Record):
 
 
 class InputRecord(Record):
-    args: list[text]  # llama.cpp command-line flags
+    args: Flags
 
 
 class RunOutputRecord(Record):
@@ -144,7 +152,7 @@ class ChatRecord(Record):
 
 
 class GetChatsRecord(Record):
-    chats: list[ChatRecord]
+    chats: vec[ChatRecord]
 
 
 # -- files and prompt caches; sizes and offsets in bytes
@@ -363,13 +371,13 @@ class CallLogEntry(Record):
     instructions: nat64
     cycles: nat
     limit: nat64 | None  # null: not enforced
-    parts: list[CostPart]
+    parts: vec[CostPart]
 
 
 class EstimateInput(Record):
     """args: as of the run_update to come. answer_tokens: expected length of the whole answer; null: 128."""
 
-    args: list[text]
+    args: Flags
     answer_tokens: nat64 | None = None
 
 
@@ -381,7 +389,7 @@ class EstimateRecord(Record):
     cycles: nat
     limit: nat64 | None
     fits: bool
-    parts: list[CostPart]
+    parts: vec[CostPart]
     max_generate: nat64
     n_prompt_tokens: nat64
     n_prompt_tokens_cached: nat64
@@ -393,4 +401,4 @@ class EstimateRecord(Record):
     xdr: float
     usd: float
     seconds: float
-    estimated: list[text]  # what the cost model had to guess
+    estimated: vec[text]  # what the cost model had to guess

@@ -9,6 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool
 
+from canister.api.records import vec
+
+MAX_MESSAGES = 10_000
+MAX_PARTS = 1_000  # of a message
+MAX_TOOLS = 1_000
+
 
 class Document(BaseModel):
     """A JSON object; fields beyond the known ones are ignored."""
@@ -29,18 +35,21 @@ class Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     role: Annotated[str, Field(min_length=1, max_length=64, description="system, user, assistant, tool …")]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[vec[ContentPart], Field(max_length=MAX_PARTS)] | None = None
 
     __pydantic_extra__: dict[str, JsonValue]
 
 
-Messages = Annotated[list[Message], Field(min_length=1)]
+Messages = Annotated[vec[Message], Field(max_length=MAX_MESSAGES)]
 
 
 class ApplyTemplateInput(Document):
-    messages: Messages
+    messages: Annotated[Messages, Field(min_length=1)]
     add_generation_prompt: Annotated[StrictBool, Field(description="End where the model is to go on.")] = True
-    tools: Annotated[list[JsonValue] | None, Field(description="Tools that the model may call.")] = None
+    tools: Annotated[
+        Annotated[vec[JsonValue], Field(max_length=MAX_TOOLS)] | None,
+        Field(description="Tools that the model may call."),
+    ] = None
     chat_template_kwargs: Annotated[
         dict[str, JsonValue], Field(description="Variables of the template, such as enable_thinking.")
     ] = {}
@@ -79,7 +88,7 @@ class Props(Document):
 class ChatInput(Document):
     """A conversation as its client wants to find it again. settings: the client's own."""
 
-    messages: list[Message]
+    messages: Messages
     settings: dict[str, JsonValue] = {}
 
 
@@ -97,7 +106,7 @@ class ChatEntry(Document):
 
 
 class ChatList(Document):
-    chats: list[ChatEntry]
+    chats: vec[ChatEntry]
 
 
 # -- models and folders
@@ -119,7 +128,7 @@ class ModelEntry(Document):
 
 
 class ModelDetails(ModelEntry):
-    files: Annotated[list[str], Field(description="Its files, in order.")]
+    files: Annotated[vec[str], Field(description="Its files, in order.")]
     sha256: Annotated[str | None, Field(description="Of the file; null for a model in parts, or if it is not known.")]
     n_layers: int
     width: Annotated[int, Field(description="Length of an embedding.")]
@@ -131,7 +140,7 @@ class ModelDetails(ModelEntry):
 
 
 class ModelList(Document):
-    models: list[ModelEntry]
+    models: vec[ModelEntry]
 
 
 class Unloaded(Document):
@@ -153,4 +162,4 @@ class FolderEntry(Document):
 
 class Folder(Document):
     path: Annotated[str, Field(description="Empty for the root.")]
-    entries: Annotated[list[FolderEntry], Field(description="In the order in which they were made.")]
+    entries: Annotated[vec[FolderEntry], Field(description="In the order in which they were made.")]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from pydantic import TypeAdapter
 
-from canister.api import codec
+from canister.api import codec, management
 from canister.api.examples import EXAMPLES
 from canister.api.methods import BY_NAME, METHODS, Method
 from canister.api.records import (
+    MAX_FLAGS,
     AccessInputRecord,
     AdminRole,
     AdminRoleAssignment,
@@ -20,6 +24,7 @@ from canister.api.records import (
     RunOutputRecord,
     StatusCodeRecord,
 )
+from canister.api.rest_only import ROWS
 from canister.errors import BadArgument
 from canister.ic.annotations import result_type
 from canister.ic.candid import pretty
@@ -145,3 +150,48 @@ def test_wrong_arguments_are_told() -> None:
 def test_wrong_replies_are_told() -> None:
     with pytest.raises(CandidError):
         codec.decode_reply(HEALTH, b"DIDL\0\0")
+
+
+def lists_of(schema: Any) -> Iterator[dict[str, Any]]:
+    """The list schemas within a core schema of pydantic, but those of any JSON at all, in which nothing is wrong."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "tagged-union" and "list" in schema.get("choices", {}):
+            return
+        if schema.get("type") == "list":
+            yield schema
+        schema = list(schema.values())
+    if isinstance(schema, list | tuple):
+        for inner in schema:
+            yield from lists_of(inner)
+
+
+TAKING = [row for row in (*METHODS, *ROWS, *management.METHODS) if row.arg is not None]
+
+
+def test_lists_from_strangers_are_bounded_and_end_at_their_first_mistake() -> None:
+    found = {row.name: list(lists_of(TypeAdapter(row.arg).core_schema)) for row in TAKING}
+    for name, lists in found.items():
+        for one in lists:
+            assert one.get("fail_fast") is True, name
+            assert one.get("max_length") is not None, name
+    some = {"run_update", "load_model", "estimate_run", "apply_template", "put_chat", "update_settings"}
+    assert some <= {name for name, lists in found.items() if lists}
+
+
+def test_a_list_that_is_too_long_is_told_with_its_bound_through_both_doors() -> None:
+    args = InputRecord.model_construct(args=["x"] * (MAX_FLAGS + 1))
+    for decode in (
+        lambda: codec.decode_args(RUN, codec.encode_args(RUN, args)),
+        lambda: codec.args_from_json(RUN, {"args": args.args}),
+    ):
+        with pytest.raises(BadArgument, match=r"field args: List should have at most 10000 items.*, not 10001"):
+            decode()
+    assert len(codec.args_from_json(RUN, {"args": args.args[1:]}).args) == MAX_FLAGS
+
+
+def test_one_mistake_of_a_list_is_told() -> None:
+    with pytest.raises(BadArgument) as caught:
+        codec.args_from_json(RUN, {"args": [1] * 9000})
+    assert str(caught.value) == (
+        "The argument of run_update does not decode: field args.0: Input should be a valid string (given: 1)."
+    )

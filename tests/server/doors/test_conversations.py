@@ -96,6 +96,38 @@ async def test_a_wrong_body_is_told(alice: httpx.AsyncClient, body: dict[str, ob
     assert '"Who are you?"' in answer.json()["reject_message"]  # an example
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"messages":[' + b",".join([b"{}"] * 9_000) + b"]}", "field messages.0.role: Field required."),
+        (b'{"messages":[' + b",".join([b"{}"] * 300_000) + b"]}", "more than 100000 values"),
+        (
+            b'{"messages":[' + b",".join([b'{"role":"u"}'] * 10_001) + b"]}",
+            "most 10000 items after validation, not 10001",
+        ),
+        (b'{"messages":[{"role":"u"}],"tools":[' + b",".join([b"1"] * 1_001) + b"]}", "at most 1000 items"),
+        (b'{"messages":[{"role":"u","content":"x"}],"chat_template_kwargs":{"a":NaN}}', "Invalid JSON"),
+    ],
+)
+async def test_a_body_that_is_too_much_is_told_in_one_sentence(
+    alice: httpx.AsyncClient, body: bytes, told: str
+) -> None:
+    answer = await alice.post("/apply-template", content=body)
+    assert answer.status_code == 400
+    assert told in answer.json()["reject_message"]
+    assert len(answer.content) < 1000
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "-1e999"])
+async def test_numbers_that_are_not_in_json_are_refused(alice: httpx.AsyncClient, number: str) -> None:
+    path = "/canisters/llama_cpp/chats/numbers"
+    body = f'{{"messages":[],"settings":{{"temp":[{number}]}}}}'
+    answer = await alice.put(path, content=body)
+    assert answer.status_code == 400
+    assert "Invalid JSON" in answer.json()["reject_message"]
+    assert (await alice.get(path)).status_code == 404
+
+
 async def test_a_wrong_verb_is_told(alice: httpx.AsyncClient) -> None:
     answer = await alice.get("/apply-template")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

@@ -1,0 +1,52 @@
+"""JSON from strangers, read in one place: RFC 8259 and nothing beyond it, and no more values than are worth reading.
+
+What a body costs to read and to check is by its values rather than by its bytes, so that they are counted first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from typing import Any
+
+from pydantic_core import from_json
+
+MAX_VALUES = 100_000
+
+# Up to the next bracket or comma that stands in no text. It always matches, so that no text is looked at twice.
+_NEXT = re.compile(rb'(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+"?)*+(?:[\[{,]|\Z)', re.DOTALL)
+
+
+class NotJson(ValueError):
+    """Not JSON, or too much of it; the message says which and where."""
+
+
+def read(text: str | bytes) -> Any:
+    """The value of a JSON text. Raises NotJson, also for NaN and for numbers that no float can hold."""
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if not _is_bounded(data):
+        raise NotJson(f"the JSON has more than {MAX_VALUES} values; send less at once")
+    try:
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise NotJson(f"Invalid JSON: {error}") from None
+    if not _is_finite(value):
+        raise NotJson("Invalid JSON: a number is larger than a 64-bit float can hold")
+    return value
+
+
+def _is_bounded(data: bytes) -> bool:
+    """At most MAX_VALUES: each value but the first comes after a comma or a bracket."""
+    if sum(map(data.count, (b",", b"[", b"{"))) < MAX_VALUES:
+        return True
+    found = itertools.islice(_NEXT.finditer(data), MAX_VALUES)
+    return sum(match[0][-1:] in (b",", b"[", b"{") for match in found) < MAX_VALUES
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return all(map(_is_finite, value)) if isinstance(value, list) else True
