@@ -1,10 +1,9 @@
 """One message, from the door to the commit. Every transport ends here.
 
-    place → guard → arguments → handler → instruction limit → commit everything, or nothing → reply | reject
+    place → access → argument → handler → instruction limit → commit everything, or nothing → reply | reject
 
-`turns.py` says whose turn it is, `execution.py` runs a handler and commits; above them is what a door asks for: a
-method that is run at once (`requests.py`), a message that may come more than once (`messages.py`), a file of any size
-(`streams.py`), a look at the server (`inspection.py`).
+`turns.py` says whose turn it is, `execute.py` runs a handler and commits. Doors ask for more: a method that is run once
+(`requests.py`), a message that may come twice (`messages.py`), a file (`streams.py`), a look (`inspection.py`).
 """
 
 from canister.dispatch.execute import Recorder, Reply

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from canister import dispatch
+from canister.dispatch.requests import execute, find_method
 from canister.errors import Trap
 from canister.telemetry.logs import get_logger
 
@@ -74,9 +74,9 @@ class _Clock:
 
     async def tick(self) -> None:
         self._since = time.monotonic()
-        method = dispatch.find_method(self._canister, self._timer.method)
+        method = find_method(self._canister, self._timer.method)
         try:
-            reply = await dispatch.execute(self._canister, method, self._canister.id, lambda: None)
+            reply = await execute(self._canister, method, self._canister.id, lambda: None)
         except Trap as trap:
             log.warning("timer failed", canister=self._canister.name, method=method.name, reason=str(trap))
             return

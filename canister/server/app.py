@@ -2,14 +2,8 @@
 
     request log → browsers → slashes → encodings → bounds → authentication → routes (health, docs, …) → dispatch
 
-A door decides nothing: it turns bytes into an argument and a caller, hands them to dispatch, and turns what comes back
-into bytes. The host does not live and die with the app (no ASGI lifespan): a start that fails is told in one clear line
-before anything is served, and calls are drained before the canisters stop.
-
-No CORS headers are sent, but to web pages that the operator names (`browsers.py`). But for the IC interface
-callers are known by their Authorization header alone, which a browser never adds by itself, so a foreign web page
-cannot act for its visitor; and without the headers it cannot even read what an anonymous caller may, from a server on
-the visitor's own machine, by whatever name it calls it.
+A start that fails is told before anything is served, and calls are drained before the canisters stop; so the host does
+not live and die with the app (no ASGI lifespan).
 """
 
 from __future__ import annotations

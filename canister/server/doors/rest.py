@@ -1,10 +1,8 @@
 """Methods over REST: `POST /canisters/{name or id}/{method}`, and `POST /{method}` for the server's first canister.
 
-The body is the argument as JSON, or as Candid text if its type is `text/candid`; the answer comes in the form that
-`Accept` names, else in that of the argument. A query without an argument also answers GET. What a path means is looked
-up in the interface table when it is called, so an unknown one can name the nearest; the role is checked before the
-argument is looked at. When the client goes away, its call is cancelled and leaves no trace. A run can be had as a
-stream of lines.
+    path → row of the interface table → body → dispatch (which checks access, then decodes) → JSON or Candid text
+
+The call of a client that goes away is cancelled and leaves no trace. A run can be had as a stream of lines.
 """
 
 from __future__ import annotations

@@ -1,17 +1,8 @@
-"""Which web pages may use this server from inside a browser.
+"""Which web pages may use this server from inside a browser. It refuses three things with 403:
 
-It may be one that only its own machine reaches, and a browser there would carry any page to it. So nobody is answered
-who calls such a server by a name that is not known to be its own: the owner of a name can point it to any address, and
-what is then behind it is, for the browser, the page's own server (DNS rebinding). Without that, a browser shows a page
-nothing of another server that does not allow it, and the doors know callers by a header that it never adds by itself.
-
-Pages that the operator names (`browser_origins`) may use all doors: the browser is told so (CORS), and they call with
-an API key like anybody else.
-
-The IC interface needs more. A signed envelope has all that makes its caller, so the IC answers every page: a page can
-make an identity of its own, which is a named caller, and needs no answer to have its updates run. So pages are refused
-there until they are named, also those that say to be of this server: it has none that use the interface. Agents outside
-of browsers send no Origin.
+a Host header that is not ours         the owner of a name can point it at any machine (DNS rebinding)
+/api, for pages that are not named     there a page makes a caller of its own, and needs no answer to have it run
+preflights of pages that are not named the pages of `browser_origins` get CORS headers and call with an API key
 """
 
 from __future__ import annotations
@@ -39,7 +30,15 @@ EXPOSED = [
 
 class Browsers:
     """ASGI middleware: 403 for hosts that are not ours, CORS for the pages of `browser_origins`; for other pages 403 at
-    `/api`, and elsewhere when they ask whether they may."""
+    `/api`, and elsewhere when they ask whether they may.
+
+    A server that only its own machine reaches is reached by every page that a browser there shows. For the browser, what
+    answers under a page's own name is the page's own server, so calls under names that are not ours are refused. Other
+    pages see nothing of what a server answers without CORS, and REST knows callers by a header that no browser adds.
+
+    The IC interface needs more: a signed envelope has all that makes its caller. So pages are refused there until they
+    are named, also those that say to be of this server, which has none that use it. Other agents send no Origin.
+    """
 
     def __init__(self, app: ASGIApp, host: Host) -> None:
         self._app = app
