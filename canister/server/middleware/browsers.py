@@ -32,7 +32,7 @@ class Browsers:
     """ASGI middleware: 403 for hosts that are not ours, CORS for the pages of `browser_origins`; for other pages 403 at
     `/api`, and elsewhere when they ask whether they may.
 
-    A server that only its own machine reaches is reached by every page that a browser there shows. For the browser, what
+    A server that only its own machine reaches is reached by every page in a browser there. For the browser, what
     answers under a page's own name is the page's own server, so calls under names that are not ours are refused. Other
     pages see nothing of what a server answers without CORS, and REST knows callers by a header that no browser adds.
 

@@ -278,7 +278,7 @@ async def test_a_bug_is_a_reject_and_names_no_internals(
 
 
 async def test_a_trap_is_a_reject(anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def trapped(*_: object) -> dispatch.Reply:
+    async def trapped(*_: object, **_named: object) -> dispatch.Reply:
         raise Trap("it went wrong")
 
     monkeypatch.setattr(dispatch, "execute", trapped)
