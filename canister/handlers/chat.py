@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canister.api.records import ChatRecord, GetChatsRecord, InputRecord, RunOutputRecord, StatusCodeRecord
-from canister.engine.request import GenerateRequest, common_prefix
 from canister.errors import BadRequest, Conflict
-from canister.handlers import conversation as conversations
 from canister.handlers.arguments import parse_args
+from canister.handlers.conversation import Conversation
 from canister.handlers.model import load
 from canister.handlers.output import Output
 from canister.handlers.prompt_cache import cache_path
@@ -28,15 +27,12 @@ from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
-    from canister.engine.request import Tokens
+    from canister.engine.request import GenerateResult
     from canister.flags.parse import RunArgs
-    from canister.handlers.conversation import Conversation
     from canister.runtime.call import Call
 
 log = get_logger(__name__)
 
-PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
-LONG_PROMPT_CHARACTERS = 4096
 CHATS_OFF = "get_chats: DB_CHATS_ACTIVE is false"
 
 
@@ -50,26 +46,26 @@ async def new_chat(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 async def run_update(call: Call, arg: InputRecord) -> RunOutputRecord:
     """Ingest the prompt and generate, as far as the limits of one call allow; the cache keeps what was decoded."""
-    return await _run(call, arg, call.state.max_tokens_update)
+    run = await plan(call, arg, as_update=True)
+    result, output = await _decode(call, run, call.state.max_tokens_update)
+    record = _record(run, result, output)
+    await _keep(call, run, result, record)
+    return record
 
 
 async def run_query(call: Call, arg: InputRecord) -> RunOutputRecord:
     """As run_update, but nothing is kept."""
-    return await _run(call, arg, call.state.max_tokens_query)
+    run = await plan(call, arg, as_update=False)
+    result, output = await _decode(call, run, call.state.max_tokens_query)
+    return _record(run, result, output)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run before it begins: what it starts from, and what it is to do.
+    """A run before it begins: what it starts from, and what it is to do. keeps: the cache is written."""
 
-    prompt: P, the tokens of the whole prompt. n_cached: how many of them the cache has. keeps: the cache is written.
-    """
-
-    engine: Engine
     args: RunArgs
     chat: Conversation
-    prompt: Tokens
-    n_cached: int
     keeps: bool
 
     @property
@@ -79,18 +75,19 @@ class Plan:
     @property
     def decodes(self) -> bool:
         """Is there anything to decode?"""
-        is_full = len(self.prompt) >= self.engine.info.n_ctx
-        return self.n_cached < len(self.prompt) or (self.args.n_predict != 0 and not is_full)
+        chat = self.chat
+        is_full = len(chat.prompt) >= chat.engine.info.n_ctx
+        return chat.n_cached < len(chat.prompt) or (self.args.n_predict != 0 and not is_full)
 
     def meter(self, call: Call, limit: int | None) -> CallMeter:
         """Counts what the run takes."""
         return CallMeter(
-            call.canister.model.cost_model_of(self.engine),
+            call.canister.model.cost_model_of(self.chat.engine),
             limit=limit,
             policy=call.canister.settings.budget_policy,
             loaded=len(self.chat.tokens),
-            reused=self.n_cached,
-            prompt=len(self.prompt) - self.n_cached,
+            reused=self.chat.n_cached,
+            prompt=len(self.chat.prompt) - self.chat.n_cached,
             writes=self.keeps,
             penalized=self.is_penalized,
         )
@@ -103,43 +100,21 @@ async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
     engine = await _engine_for(call, args, arg)
     if path is not None:
         await call.lock(path)
-    chat = await conversations.begin(call, engine, path, args.seed)
-    prompt = await _prompt_tokens(call, engine, args, chat)
-    n_cached = common_prefix(prompt, chat.tokens)
-    return Plan(engine, args, chat, prompt, n_cached, as_update and path is not None and not args.prompt_cache_ro)
+    chat = await Conversation.open(call, engine, path, args)
+    return Plan(args, chat, as_update and path is not None and not args.prompt_cache_ro)
 
 
-async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord:
-    todo = await plan(call, arg, as_update=call.is_update)
-    engine, args, chat, prompt, n_cached = todo.engine, todo.args, todo.chat, todo.prompt, todo.n_cached
-    meter = call.meter = todo.meter(call, call.limit)
-    if meter.policy == "yield" and (todo.decodes or call.is_over_limit()):
+async def _decode(call: Call, run: Plan, max_tokens: int) -> tuple[GenerateResult, str]:
+    """Let the engine work, as far as the limits allow: what it did, and `output`. max_tokens: 0 for no limit."""
+    chat = run.chat
+    meter = call.meter = run.meter(call, call.limit)
+    if meter.policy == "yield" and (run.decodes or call.is_over_limit()):
         meter.check_first_step()
-    await conversations.fetch(call, engine, chat, prompt, n_cached)
-    output = Output(engine, chat, prompt, n_cached, special=args.special, on_text=call.on_text)
-    result = await engine.generate(
-        GenerateRequest(
-            key=chat.path,
-            caller=call.caller,
-            prefix=chat.tokens[:n_cached],
-            prefix_generated=chat.generated[:n_cached],
-            prompt=prompt[n_cached:],
-            sampling=args.sampling,
-            seed=chat.seed,
-            max_decode=max_tokens or None,
-            n_predict=args.n_predict,
-            reverse_prompts=args.reverse_prompts,
-            context_shift=args.context_shift,
-            n_keep=args.keep,
-            restore=lambda n_tokens: conversations.stored_rows(chat, engine, n_tokens),
-            n_stored=lambda: conversations.n_stored_rows(chat, engine, n_cached),
-            prefix_starts=chat.starts[:n_cached],
-            n_whole=conversations.n_whole(chat, n_cached) if engine.info.policy.repeats_cut else None,
-            budget=meter,
-            keep=todo.keeps,
-            want_rows=todo.keeps,
-            on_tokens=None if call.on_text is None else output.sampled,
-        )
+    await chat.prefetch()
+    output = Output(chat, special=run.args.special, on_text=call.on_text)
+    on_tokens = None if call.on_text is None else output.sampled
+    result = await chat.engine.generate(
+        chat.request(run.args, max_decode=max_tokens or None, budget=meter, keep=run.keeps, on_tokens=on_tokens)
     )
     call.check_limit()
     if call.state.log_on:
@@ -150,41 +125,43 @@ async def _run(call: Call, arg: InputRecord, max_tokens: int) -> RunOutputRecord
                 "run",
                 canister=call.canister.name,
                 method=call.method,
-                cached=n_cached,
+                cached=chat.n_cached,
                 ingested=result.n_prompt_decoded,
                 generated=result.n_generated,
                 finish=result.finish,
                 instructions=meter.cost.total,
             )
         )
+    return result, output.end(result)
 
-    n_decoded = result.n_prompt_decoded
-    remaining = prompt[n_cached + n_decoded :]
-    new_tokens = np.array([*prompt[n_cached : n_cached + n_decoded], *result.sampled[: result.n_generated]], np.int32)
-    everything = np.concatenate([chat.tokens[:n_cached], new_tokens])
-    texts = call.canister.texts
-    record = RunOutputRecord(
+
+def _record(run: Plan, result: GenerateResult, output: str) -> RunOutputRecord:
+    """What the caller is told."""
+    chat, texts = run.chat, run.chat.call.canister.texts
+    remaining = chat.prompt[chat.n_cached + result.n_prompt_decoded :]
+    everything = np.concatenate([chat.tokens[: chat.n_cached], chat.decoded(result)])
+    return RunOutputRecord(
         status_code=200,
-        output=output.end(result),
-        conversation=_text(texts.bytes_of(engine, everything, args.special, chat.path)),
-        prompt_remaining=_text(texts.bytes_of(engine, remaining, True)),
+        output=output,
+        conversation=_text(texts.bytes_of(chat.engine, everything, run.args.special, chat.path)),
+        prompt_remaining=_text(texts.bytes_of(chat.engine, remaining, True)),
         generated_eog=result.eog,
-        n_prompt_tokens=len(prompt),
-        n_prompt_tokens_cached=n_cached,
-        n_prompt_tokens_decoded=n_decoded,
+        n_prompt_tokens=len(chat.prompt),
+        n_prompt_tokens_cached=chat.n_cached,
+        n_prompt_tokens_decoded=result.n_prompt_decoded,
         n_tokens_generated=result.n_generated,
         n_prompt_tokens_remaining=len(remaining),
     )
-    if call.is_update:
-        if todo.keeps:
-            # After a context shift the KV memory is no longer that of the tokens: the cache keeps the prompt alone.
-            kept = new_tokens[:n_decoded] if result.shifted else new_tokens
-            await conversations.write(call, engine, chat, n_cached, kept, n_decoded, result)
-        if call.state.chats_on:
-            call.canister.chats.save(call.work, record.conversation)
-        if args.log_file:
-            await write_log(call, engine, args, prompt, record, result, chat.seed)
-    return record
+
+
+async def _keep(call: Call, run: Plan, result: GenerateResult, record: RunOutputRecord) -> None:
+    """Prompt cache, saved chat and log file, when the call commits."""
+    if run.keeps:
+        await run.chat.commit(result)
+    if call.state.chats_on:
+        call.canister.chats.save(call.work, record.conversation)
+    if run.args.log_file:
+        await write_log(call, run.chat.engine, run.args, run.chat.prompt, record, result, run.chat.seed)
 
 
 async def _engine_for(call: Call, args: RunArgs, arg: InputRecord) -> Engine:
@@ -201,30 +178,6 @@ async def _engine_for(call: Call, args: RunArgs, arg: InputRecord) -> Engine:
     if call.canister.model.is_loaded_with(args):
         return await call.engine()
     return await load(call, args, tuple(arg.args))
-
-
-async def _prompt_tokens(call: Call, engine: Engine, args: RunArgs, chat: Conversation) -> Tokens:
-    """P: the tokens of `-p`, or those of the cache when it is empty: go on where the cache ends."""
-    if not args.prompt and len(chat.tokens):
-        return chat.tokens
-    texts = call.canister.texts
-    tokens = texts.prompt_tokens(engine, chat.path, args.prompt)
-    if tokens is not None:
-        return tokens
-    if len(args.prompt) < LONG_PROMPT_CHARACTERS:
-        tokens = np.asarray(engine.tokenize(args.prompt, add_bos=True), np.int32)
-    else:  # some vocabularies take their time
-        tokens = np.asarray(await asyncio.to_thread(engine.tokenize, args.prompt, add_bos=True), np.int32)
-    if not len(tokens):
-        raise BadRequest("input is empty")
-    limit = engine.info.n_ctx - PROMPT_MARGIN_TOKENS
-    if len(tokens) > limit:
-        raise BadRequest(
-            f"prompt is too long ({len(tokens)} tokens, max {limit}): shorten it, or load the model with a larger "
-            f"--ctx-size than {engine.info.n_ctx}"
-        )
-    texts.keep_prompt(engine, chat.path, args.prompt, tokens)
-    return tokens
 
 
 def _text(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""A conversation between two calls: the prompt cache as the engine wants it, and what a call adds to it.
+"""A conversation, as one call goes on with it: open → prefetch → request → (the engine decodes) → commit.
 
 The tokens of a cache are the truth; its KV rows are a cache of their own, used as far as they are sound and fit, and
 computed again otherwise. Beside each cache stands a sidecar that names format and model; a cache without a valid
@@ -9,27 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from canister.engine.kv.slots import MIN_SHARED
-from canister.engine.request import boundaries, last_boundary
-from canister.errors import CanisterError, Conflict
+from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary
+from canister.errors import BadRequest, CanisterError, Conflict
+from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
 from canister.store.container import CacheHeader
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
-    from canister.engine.request import Flags, GenerateResult, KvSegment, Tokens
+    from canister.engine.request import Budget, Flags, GenerateResult, KvSegment, Tokens
+    from canister.flags.parse import RunArgs
     from canister.runtime.call import Call
     from canister.state.prompt_caches import OpenCache
 
 log = get_logger(__name__)
 
 FORMAT_ID = "llama-canister-prompt-cache-v1"
+PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
+LONG_PROMPT_CHARACTERS = 4096
 MAX_SIDECARS = 1024  # that are remembered; some hundred bytes each
 
 NO_TOKENS: Tokens = np.empty(0, np.int32)
@@ -38,29 +43,163 @@ NO_FLAGS: Flags = np.empty(0, np.bool_)
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What is known of a chat when a call begins.
+    """What is known of a chat when a call begins, and what the call goes on with.
 
     tokens: those in the cache, empty for a cold start. generated: which of them were generated, not prompt.
     starts: with which prompt tokens a decode began, for engines that repeat the cut; else nothing is marked.
     seed: kept with the cache since the chat's first call. cache: the container behind it, None for a cold start.
+    prompt: P, the tokens of the whole prompt. n_cached: how many of them the cache has.
     """
 
+    call: Call
+    engine: Engine
     path: str | None
     tokens: Tokens
     generated: Flags
     starts: Flags
     seed: int
     cache: OpenCache | None
+    prompt: Tokens
+    n_cached: int
 
+    @classmethod
+    async def open(cls, call: Call, engine: Engine, path: str | None, args: RunArgs) -> Self:
+        """The chat in the cache at `path`; a cold start without a path, or when the cache is not usable."""
+        cache = await _usable_cache(call, engine, path) if path is not None else None
+        if cache is None:
+            tokens, generated, starts = NO_TOKENS, NO_FLAGS, NO_FLAGS
+            seed = secrets.randbits(32) if args.seed is None else args.seed
+        else:
+            container = cache.container
+            tokens, generated, starts = container.tokens, container.generated, _cut(engine, cache)
+            seed = container.header.seed if args.seed is None else args.seed
+        # Without a prompt, go on where the cache ends.
+        prompt = tokens if not args.prompt and len(tokens) else await _prompt_tokens(call, engine, path, args.prompt)
+        n_cached = common_prefix(prompt, tokens)
+        return cls(call, engine, path, tokens, generated, starts, seed, cache, prompt, n_cached)
 
-async def begin(call: Call, engine: Engine, path: str | None, seed: int | None) -> Conversation:
-    """The conversation that the cache at `path` holds; a cold start without a path, or when the cache is not usable."""
-    cache = await _usable_cache(call, engine, path) if path is not None else None
-    if cache is None:
-        return Conversation(path, NO_TOKENS, NO_FLAGS, NO_FLAGS, secrets.randbits(32) if seed is None else seed, None)
-    container = cache.container
-    kept_seed = container.header.seed if seed is None else seed
-    return Conversation(path, container.tokens, container.generated, _cut(engine, cache), kept_seed, cache)
+    async def prefetch(self) -> None:
+        """Read what a run can start from into the engine's memory, if it is not at hand there.
+
+        That is the run's own container, and where its prompt goes beyond it, the one of the caller's that begins most
+        like the prompt.
+        """
+        engine, caches, prompt, n_cached = self.engine, self.call.canister.caches, self.prompt, self.n_cached
+        nearby, caller, path = engine.nearby, self.call.caller, self.path
+        flags = np.zeros(len(prompt), np.bool_)
+        flags[:n_cached] = self.generated[:n_cached]
+        n_own = nearby.n_own(path, prompt, flags)
+        if n_own >= n_cached and n_own + MIN_SHARED > len(prompt):
+            return
+        n_near = nearby.n_at_hand(caller, prompt, flags)
+        own, folder = self.cache, sessions_of(caller)
+        wants_own = own is not None and n_cached >= n_near + MIN_SHARED and own.fits(engine.info)
+        n_least = (n_cached if wants_own else n_near) + MIN_SHARED
+        wants_other = n_cached < len(prompt) >= n_least and caches.may_have(folder, prompt, flags, n_least)
+        if not (wants_own or wants_other) or not nearby.has_room(n_near + MIN_SHARED):
+            return
+
+        def read() -> None:
+            if wants_own and path is not None and own is not None:
+                goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
+                marks = prompt[:n_cached], flags[:n_cached], self.starts[:n_cached]
+                nearby.park(path, caller, *marks, caches.segments_into(own, nearby.take), with_logits=goes_on)
+            if wants_other:
+                found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least)
+                if found is not None:
+                    other, n = found
+                    segments = caches.segments_into(other, nearby.take)
+                    nearby.park(other.info.path, caller, prompt[:n], flags[:n], _cut(engine, other)[:n], segments)
+
+        try:
+            await asyncio.to_thread(read)
+        except (CanisterError, OSError) as error:
+            log.info("stored KV rows could not be read", path=path, reason=str(error))
+
+    def request(
+        self,
+        args: RunArgs,
+        *,
+        max_decode: int | None,
+        budget: Budget,
+        keep: bool,
+        on_tokens: Callable[[list[int]], None] | None,
+    ) -> GenerateRequest:
+        """What the engine is asked for; the arguments are those of GenerateRequest. keep: KV rows are wanted too."""
+        n_cached = self.n_cached
+        return GenerateRequest(
+            key=self.path,
+            caller=self.call.caller,
+            prefix=self.tokens[:n_cached],
+            prefix_generated=self.generated[:n_cached],
+            prompt=self.prompt[n_cached:],
+            sampling=args.sampling,
+            seed=self.seed,
+            max_decode=max_decode,
+            n_predict=args.n_predict,
+            reverse_prompts=args.reverse_prompts,
+            context_shift=args.context_shift,
+            n_keep=args.keep,
+            restore=self._stored_rows,
+            n_stored=self._n_stored_rows,
+            prefix_starts=self.starts[:n_cached],
+            n_whole=self._n_whole() if self.engine.info.policy.repeats_cut else None,
+            budget=budget,
+            keep=keep,
+            want_rows=keep,
+            on_tokens=on_tokens,
+        )
+
+    def decoded(self, result: GenerateResult) -> Tokens:
+        """The tokens that the call has decoded, prompt and answer."""
+        of_prompt = self.prompt[self.n_cached : self.n_cached + result.n_prompt_decoded]
+        return np.concatenate([of_prompt, np.array(result.sampled[: result.n_generated], np.int32)])
+
+    async def commit(self, result: GenerateResult) -> None:
+        """Add what was decoded to the cache, in the call's unit of work, which dispatch commits."""
+        assert self.path is not None
+        work, engine, cache, n_cached = self.call.work, self.engine, self.cache, self.n_cached
+        caches, n_prompt = self.call.canister.caches, result.n_prompt_decoded
+        decoded = self.decoded(result)
+        if result.shifted:  # the KV memory is no longer that of the tokens: the cache keeps the prompt alone
+            decoded = decoded[:n_prompt]
+        flags = np.arange(len(decoded)) >= n_prompt
+        starts = None if result.starts is None else result.starts[: n_cached + len(decoded)]
+        contents = Contents(
+            np.concatenate([self.tokens[:n_cached], decoded]),
+            np.concatenate([self.generated[:n_cached], flags]),
+            starts,
+            result.rows,
+            result.rows_first,
+        )
+        is_cut_so = starts is None or np.array_equal(starts[:n_cached], self.starts[:n_cached])
+        if cache is not None and cache.can_grow and result.rows_first >= n_cached and is_cut_so:
+            caches.append(work, cache, n_cached, contents)
+        else:
+            seed = self.seed if cache is None else cache.container.header.seed
+            header = CacheHeader(engine.info.model_id, seed, engine.info.kv_layout)
+            await asyncio.to_thread(caches.write, work, self.path, header, cache, contents)
+        stamp, sidecar = sidecar_text(engine).encode(), self.path + SIDECAR
+        if not _has_content(self.call, sidecar, stamp):
+            work.tx.write_file(sidecar, stamp)
+
+    def _n_whole(self) -> int:
+        """As many of the reused tokens as whole decodes gave; what follows was decoded with what is not kept."""
+        return last_boundary(boundaries(self.generated, self.starts), self.n_cached)
+
+    def _stored_rows(self, n_tokens: int) -> list[KvSegment]:
+        """KV rows of the first n tokens, as far as they are sound and fit the engine's context. Runs on its thread."""
+        if self.cache is None or not self.cache.fits(self.engine.info):
+            return []
+        try:
+            return self.cache.segments(n_tokens)
+        except (CanisterError, OSError):
+            return []  # the tokens are at hand: what cannot be read is computed again
+
+    def _n_stored_rows(self) -> int:
+        """Of how many of the reused tokens the container should have usable rows."""
+        cache = self.cache
+        return cache.container.n_with_rows(self.n_cached) if cache is not None and cache.fits(self.engine.info) else 0
 
 
 def _cut(engine: Engine, cache: OpenCache) -> Flags:
@@ -68,106 +207,26 @@ def _cut(engine: Engine, cache: OpenCache) -> Flags:
     return starts if engine.info.policy.repeats_cut else np.zeros_like(starts)
 
 
-def n_whole(conversation: Conversation, n_tokens: int) -> int:
-    """As many of the first n tokens as whole decodes gave; what follows was decoded together with what is not kept."""
-    return last_boundary(boundaries(conversation.generated, conversation.starts), n_tokens)
-
-
-def stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> list[KvSegment]:
-    """KV rows of the first n tokens, as far as they are sound and fit the engine's context. Runs on its thread."""
-    cache = conversation.cache
-    if cache is None or not cache.fits(engine.info):
-        return []
-    try:
-        return cache.segments(n_tokens)
-    except (CanisterError, OSError):
-        return []  # the tokens are at hand: what cannot be read is computed again
-
-
-def n_stored_rows(conversation: Conversation, engine: Engine, n_tokens: int) -> int:
-    """Of how many of the first n tokens the container should have usable rows."""
-    cache = conversation.cache
-    return cache.container.n_with_rows(n_tokens) if cache is not None and cache.fits(engine.info) else 0
-
-
-async def fetch(call: Call, engine: Engine, conversation: Conversation, prompt: Tokens, n_cached: int) -> None:
-    """Read what a run can start from into the engine's memory, if it is not at hand there.
-
-    That is the run's own container, and where its prompt goes beyond it, the one of the caller's that begins most like
-    the prompt.
-    """
-    nearby, caches, path = engine.nearby, call.canister.caches, conversation.path
-    flags = np.zeros(len(prompt), np.bool_)
-    flags[:n_cached] = conversation.generated[:n_cached]
-    n_own = nearby.n_own(path, prompt, flags)
-    if n_own >= n_cached and n_own + MIN_SHARED > len(prompt):
-        return
-    n_near = nearby.n_at_hand(call.caller, prompt, flags)
-    own, folder = conversation.cache, sessions_of(call.caller)
-    wants_own = own is not None and n_cached >= n_near + MIN_SHARED and own.fits(engine.info)
-    n_least = (n_cached if wants_own else n_near) + MIN_SHARED
-    wants_other = n_cached < len(prompt) >= n_least and caches.may_have(folder, prompt, flags, n_least)
-    if not (wants_own or wants_other) or not nearby.has_room(n_near + MIN_SHARED):
-        return
-
-    def read() -> None:
-        if wants_own and path is not None and own is not None:
-            goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
-            marks = prompt[:n_cached], flags[:n_cached], conversation.starts[:n_cached]
-            nearby.park(path, call.caller, *marks, caches.segments_into(own, nearby.take), with_logits=goes_on)
-        if wants_other:
-            found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least)
-            if found is not None:
-                other, n = found
-                segments = caches.segments_into(other, nearby.take)
-                nearby.park(other.info.path, call.caller, prompt[:n], flags[:n], _cut(engine, other)[:n], segments)
-
-    try:
-        await asyncio.to_thread(read)
-    except (CanisterError, OSError) as error:
-        log.info("stored KV rows could not be read", path=path, reason=str(error))
-
-
-async def write(
-    call: Call,
-    engine: Engine,
-    conversation: Conversation,
-    n_reused: int,
-    decoded: Tokens,
-    n_prompt: int,
-    result: GenerateResult,
-) -> None:
-    """Add to the call's transaction what it did: `decoded` tokens after the first n_reused, n_prompt of them prompt."""
-    assert conversation.path is not None
-    flags = np.arange(len(decoded)) >= n_prompt
-    cache, caches = conversation.cache, call.canister.caches
-    starts = None if result.starts is None else result.starts[: n_reused + len(decoded)]
-    is_cut_so = starts is None or np.array_equal(starts[:n_reused], conversation.starts[:n_reused])
-    if cache is not None and cache.can_grow and result.rows_first >= n_reused and is_cut_so:
-        caches.append(
-            call.work, cache, n_reused, decoded, flags, result.rows, None if starts is None else starts[n_reused:]
+async def _prompt_tokens(call: Call, engine: Engine, path: str | None, prompt: str) -> Tokens:
+    """The tokens of `-p`; those of the chat's last prompt are remembered."""
+    texts = call.canister.texts
+    tokens = texts.prompt_tokens(engine, path, prompt)
+    if tokens is not None:
+        return tokens
+    if len(prompt) < LONG_PROMPT_CHARACTERS:
+        tokens = np.asarray(engine.tokenize(prompt, add_bos=True), np.int32)
+    else:  # some vocabularies take their time
+        tokens = np.asarray(await asyncio.to_thread(engine.tokenize, prompt, add_bos=True), np.int32)
+    if not len(tokens):
+        raise BadRequest("input is empty")
+    limit = engine.info.n_ctx - PROMPT_MARGIN_TOKENS
+    if len(tokens) > limit:
+        raise BadRequest(
+            f"prompt is too long ({len(tokens)} tokens, max {limit}): shorten it, or load the model with a larger "
+            f"--ctx-size than {engine.info.n_ctx}"
         )
-    else:
-        await asyncio.to_thread(
-            caches.write,
-            call.work,
-            conversation.path,
-            CacheHeader(
-                engine.info.model_id,
-                conversation.seed if cache is None else cache.container.header.seed,
-                engine.info.kv_layout,
-            ),
-            cache,
-            np.concatenate([conversation.tokens[:n_reused], decoded]),
-            np.concatenate([conversation.generated[:n_reused], flags]),
-            result.rows,
-            result.rows_first,
-            starts,
-        )
-    stamp = sidecar_text(engine).encode()
-    sidecar = conversation.path + SIDECAR
-    if not _has_content(call, sidecar, stamp):
-        call.tx.write_file(sidecar, stamp)
+    texts.keep_prompt(engine, path, prompt, tokens)
+    return tokens
 
 
 def _has_content(call: Call, path: str, content: bytes) -> bool:

@@ -47,9 +47,10 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
     Exact as long as the answer does not end earlier; the prompt cache is looked at as it is now.
     """
     plan = await chat.plan(call, InputRecord(args=arg.args), as_update=True)
-    settings, model = call.canister.settings, call.canister.model.cost_model_of(plan.engine)
+    engine, n_cached = plan.chat.engine, plan.chat.n_cached
+    settings, model = call.canister.settings, call.canister.model.cost_model_of(engine)
     answer_tokens = DEFAULT_ANSWER_TOKENS if arg.answer_tokens is None else arg.answer_tokens
-    n_prompt, n_ctx = len(plan.prompt), plan.engine.info.n_ctx
+    n_prompt, n_ctx = len(plan.chat.prompt), engine.info.n_ctx
     guesses: list[str] = []
     if arg.answer_tokens is not None and answer_tokens > n_ctx - n_prompt:
         guesses.append(
@@ -61,14 +62,14 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
     n_predict = plan.args.n_predict if plan.args.n_predict >= 0 else -1
 
     meter = plan.meter(call, settings.instruction_limit)
-    most = min(max_tokens or n_ctx, n_prompt - plan.n_cached + answer_tokens)
-    estimate.rehearse(meter, model.context.n_batch, plan.n_cached, n_prompt - plan.n_cached, most, n_predict)
+    most = min(max_tokens or n_ctx, n_prompt - n_cached + answer_tokens)
+    estimate.rehearse(meter, model.context.n_batch, n_cached, n_prompt - n_cached, most, n_predict)
     cost = meter.cost
     request_bytes = sum(len(text.encode()) for text in arg.args)
     room = estimate.estimate_call(
         model,
         prompt_tokens=n_prompt,
-        cached_tokens=plan.n_cached,
+        cached_tokens=n_cached,
         penalized=plan.is_penalized,
         limit=settings.instruction_limit,
     )
@@ -76,7 +77,7 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
         model,
         prompt_tokens=n_prompt,
         answer_tokens=answer_tokens,
-        cached_tokens=plan.n_cached,
+        cached_tokens=n_cached,
         max_tokens=max_tokens,
         penalized=plan.is_penalized,
         limit=settings.instruction_limit,
@@ -91,7 +92,7 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
         parts=_parts(cost.parts()),
         max_generate=room.max_generate,
         n_prompt_tokens=n_prompt,
-        n_prompt_tokens_cached=plan.n_cached,
+        n_prompt_tokens_cached=n_cached,
         tokens_per_call_first=whole.tokens_per_call_first,
         tokens_per_call_last=whole.tokens_per_call_last,
         calls=whole.n_calls,

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from canister.engine.text import TextStream
 
 if TYPE_CHECKING:
-    from canister.engine.engine import Engine
-    from canister.engine.request import GenerateResult, Tokens
+    from canister.engine.request import GenerateResult
     from canister.handlers.conversation import Conversation
     from canister.runtime.call import OnText
 
@@ -21,22 +20,11 @@ LONGEST_CHARACTER_BYTES = 4
 
 
 class Output:
-    """For the event loop's thread. prompt: of the whole prompt; n_cached: how many of its tokens the cache had."""
+    """For the event loop's thread."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        chat: Conversation,
-        prompt: Tokens,
-        n_cached: int,
-        *,
-        special: bool,
-        on_text: OnText | None = None,
-    ) -> None:
-        self._engine = engine
+    def __init__(self, chat: Conversation, *, special: bool, on_text: OnText | None = None) -> None:
+        self._engine = chat.engine
         self._chat = chat
-        self._prompt = prompt
-        self._n_cached = n_cached
         self._special = special
         self._on_text = on_text
         self._stream: TextStream | None = None
@@ -45,13 +33,13 @@ class Output:
 
     def sampled(self, tokens: list[int]) -> None:
         """Tokens that were just sampled, so that all of the prompt is in."""
-        stream = self._begun(len(self._prompt))
+        stream = self._begun(len(self._chat.prompt))
         self._n_sampled += len(tokens)
         self._add(stream.feed(self._bytes(tokens)))
 
     def end(self, result: GenerateResult) -> str:
         """All of `output`, once the call is over."""
-        stream = self._begun(self._n_cached + result.n_prompt_decoded)
+        stream = self._begun(self._chat.n_cached + result.n_prompt_decoded)
         self._add(stream.feed(self._bytes(result.sampled[self._n_sampled :])))
         if result.finish == "stop":  # nothing will follow: a character that is not complete is shown too
             self._add(stream.end())
@@ -61,8 +49,8 @@ class Output:
         """The first time, echo what is echoed of the n_taken prompt tokens that are in."""
         if self._stream is None:
             first = n_taken - n_echoed(n_taken, self._engine.info.n_batch)
-            self._stream = TextStream(self._before(first) if n_taken == self._n_cached else b"")
-            self._add(self._stream.feed(self._bytes(self._prompt[first:n_taken].tolist())), is_echo=True)
+            self._stream = TextStream(self._before(first) if n_taken == self._chat.n_cached else b"")
+            self._add(self._stream.feed(self._bytes(self._chat.prompt[first:n_taken].tolist())), is_echo=True)
         return self._stream
 
     def _before(self, first: int) -> bytes:

@@ -78,6 +78,24 @@ class OpenCache:
         return container.is_whole and not (container.wants_compaction and container.waste_bytes > MIN_WASTE_BYTES)
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a container is to hold: all tokens, which of them were generated, and with which a decode began.
+
+    starts: None: that is not marked. rows: the KV rows of the tokens from rows_first on.
+    """
+
+    tokens: Tokens
+    generated: Flags
+    starts: Flags | None
+    rows: bytes
+    rows_first: int
+
+    def part(self, tokens: slice) -> tuple[Tokens, Flags, Flags | None]:
+        """Tokens, and what is marked of them."""
+        return self.tokens[tokens], self.generated[tokens], None if self.starts is None else self.starts[tokens]
+
+
 class Caches:
     """Containers by path."""
 
@@ -163,49 +181,29 @@ class Caches:
         except (CanisterError, OSError):
             return None
 
-    def append(
-        self,
-        work: UnitOfWork,
-        cache: OpenCache,
-        keep: int,
-        tokens: Tokens,
-        generated: Flags,
-        rows: bytes,
-        starts: Flags | None,
-    ) -> None:
-        """Roll the container back to `keep` tokens and add these; `rows` are their KV rows, `starts` their cut."""
+    def append(self, work: UnitOfWork, cache: OpenCache, keep: int, contents: Contents) -> None:
+        """Roll the container back to `keep` tokens and add what `contents` has behind them."""
         container, data = cache.container, b""  # written even so: the file's time of writing is the chat's
+        tokens, generated, cut = contents.part(slice(keep, None))
         if len(tokens) or keep < len(container.tokens):
-            container, data = container.extended(keep, tokens, generated, rows, starts)
+            container, data = container.extended(keep, tokens, generated, contents.rows, cut)
         work.tx.append_file(cache.info.path, data)
         self._keep_when_committed(work, cache.info.path, container)
 
     def write(
-        self,
-        work: UnitOfWork,
-        path: str,
-        header: CacheHeader,
-        before: OpenCache | None,
-        tokens: Tokens,
-        generated: Flags,
-        rows: bytes,
-        rows_first: int,
-        starts: Flags | None,
+        self, work: UnitOfWork, path: str, header: CacheHeader, before: OpenCache | None, contents: Contents
     ) -> None:
-        """Write a container anew: `rows` are the KV rows from token rows_first on, those of the tokens before stand in
-        `before`, as far as they are sound. starts: the cut of all tokens. Slow for a long chat: in a worker thread.
+        """Write a container anew; KV rows of the tokens before `rows_first` are taken from `before`, as far as they are
+        sound. Slow for a long chat: in a worker thread.
         """
         container, data = self._sound_part(path, header, before)
-        parts = [data]
-        before_rows, behind = slice(rows_first), slice(rows_first, None)
-        cut = None if starts is None else starts[before_rows]
-        if len(container.tokens) < rows_first or not (
-            cut is None or np.array_equal(container.starts[before_rows], cut)
-        ):
-            container, data = container.extended(0, tokens[before_rows], generated[before_rows], b"", cut)
+        parts, first = [data], contents.rows_first
+        tokens, generated, cut = contents.part(slice(first))
+        if len(container.tokens) < first or not (cut is None or np.array_equal(container.starts[:first], cut)):
+            container, data = container.extended(0, tokens, generated, b"", cut)
             parts.append(data)
-        cut = None if starts is None else starts[behind]
-        container, data = container.extended(rows_first, tokens[behind], generated[behind], rows, cut)
+        tokens, generated, cut = contents.part(slice(first, None))
+        container, data = container.extended(first, tokens, generated, contents.rows, cut)
         parts.append(data)
         work.tx.write_file(path, b"".join(parts))
         self._keep_when_committed(work, path, container)

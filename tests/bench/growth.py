@@ -41,6 +41,7 @@ from canister.ic.identity import Identity
 from canister.runtime.call import Call
 from canister.runtime.canister import Canister
 from canister.state.api_keys import open_keys
+from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
 from canister.store.container import CacheHeader
 from canister.system.data_dir import CANISTERS
@@ -246,11 +247,11 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
     tokens: Tokens = np.array(engine.tokenize(_text(n), add_bos=True)[: template.n_tokens], np.int32)
     generated: Flags = np.zeros(len(tokens), np.bool_)
     if n >= folder.n_caches:
-        work = Call(canister, "run_update", caller, is_update=True)
+        call = Call(canister, "run_update", caller, is_update=True)
         header = CacheHeader(engine.info.model_id, n, engine.info.kv_layout)
-        canister.caches.write(work.work, path, header, None, tokens, generated, template.rows, 0, None)
-        work.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
-        await work.commit(work.charge())
+        canister.caches.write(call.work, path, header, None, Contents(tokens, generated, None, template.rows, 0))
+        call.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
+        await call.commit(call.charge())
     marks, logits = (tokens, generated, generated.copy()), template.logits
     parked = Parked(path, caller, *marks, logits, len(tokens), template.state.copy())
     engine.nearby._residency.parking.put(parked)
