@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,9 +16,12 @@ import typer
 
 from canister.cli.shared.settings import data_folder, load_settings
 from canister.defaults import DEFAULT_PORT, LOCAL_URL
+from canister.system import server_proof
 from canister.system.data_dir import CONTROLLER_KEY, ROOT_KEY
 
 if TYPE_CHECKING:
+    import httpcore
+
     from canister.client.agent import Agent
     from canister.client.ic import IcCanister
     from canister.client.rest import Canister
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 ANONYMOUS = "anonymous"
+MAX_PROOF_BYTES = 10_000  # of an answer that has 70
 
 Connected: TypeAlias = "Callable[[], Canister | IcCanister]"
 """Makes the client of a command, to be used once: `async with connected() as client`."""
@@ -162,7 +168,10 @@ def _controller_key(url: str, data_dir: Path | None) -> str | None:
     if _is_server_of(url, folder):
         return path.read_text(encoding="utf-8").strip()
     if data_dir is not None:
-        raise ClientError(f"{url} is not the server of {folder}, so it is not sent the key in {path}; see --data-dir")
+        raise ClientError(
+            f"{url} does not prove that it is the server of {folder}, so it is not sent the key in {path}; see "
+            "--data-dir. Through a proxy or a mapped port no server can: give the key itself, with --api-key"
+        )
     print(
         f"canister: calling as anonymous: the key in {path} is of another server than {url}; give --data-dir or "
         "--api-key",
@@ -171,22 +180,58 @@ def _controller_key(url: str, data_dir: Path | None) -> str | None:
     return None
 
 
+_proved: set[tuple[str, Path]] = set()  # servers that need not be asked again by this process
+
+
 def _is_server_of(url: str, folder: Path) -> bool:
-    """Does this server answer with the root key that lies in the folder? Raises ClientError."""
+    """Does this server prove that it holds the secrets of the folder? Raises ClientError."""
+    secret = server_proof.secret_of(folder / ROOT_KEY)
+    if secret is None:
+        return False
+    if (url, folder) not in _proved:
+        nonce = secrets.token_hex(32)
+        given, (host, port) = _ask_for_proof(url, nonce)
+        if not server_proof.is_proof(given, secret, nonce, host, port):
+            return False
+        _proved.add((url, folder))
+    return True
+
+
+def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]]:
+    """What the server answers, and the address that we are really connected to. Raises ClientError."""
     from canister.client.http_library import httpx
     from canister.client.rest import CONNECT_SECONDS, is_loopback, no_answer, not_ours
-    from canister.ic import cbor
-    from canister.ic.certificate import CertificateError, RootKey
 
+    request = httpx.stream(
+        "GET",
+        f"{url}{server_proof.PATH}",
+        params={"nonce": nonce},
+        headers={"Accept-Encoding": "identity"},
+        timeout=CONNECT_SECONDS,
+        trust_env=not is_loopback(url),
+    )
+    body = bytearray()
     try:
-        response = httpx.get(f"{url}/api/v2/status", timeout=CONNECT_SECONDS, trust_env=not is_loopback(url))
+        with request as response:
+            address = _address_of(response.extensions["network_stream"])
+            for block in response.iter_raw():
+                body += block
+                if len(body) > MAX_PROOF_BYTES:
+                    raise not_ours(url, response.status_code, response.headers)
     except (httpx.TransportError, httpx.InvalidURL) as error:
         raise no_answer(url, error) from error
     try:
-        told = cbor.decode(response.content)
-        own = RootKey.from_bytes(bytes.fromhex((folder / ROOT_KEY).read_text(encoding="ascii")))
-    except cbor.CborError:
-        raise not_ours(url, response.status_code, response.headers) from None
-    except (OSError, ValueError, CertificateError):
-        return False
-    return isinstance(told, Mapping) and told.get("root_key") == own.public_key_der
+        told = json.loads(body)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise not_ours(url, response.status_code, response.headers)
+    return told.get("proof"), address
+
+
+def _address_of(stream: httpcore.NetworkStream) -> tuple[str, int | None]:
+    try:
+        host, port = stream.get_extra_info("server_addr")[:2]
+    except OSError:  # it hung up
+        return "", None
+    return str(host), int(port)

@@ -8,6 +8,7 @@ from canister.errors import CanisterBusy, CanisterStopping
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.requests import PROBES
+from canister.system import server_proof
 from canister.telemetry import logs
 
 
@@ -61,4 +62,4 @@ class Bounds:
 
 def _is_told_while_draining(path: str) -> bool:
     """Probes, and what became of calls that were sent before."""
-    return path in PROBES or path.endswith("/read_state") or path == "/api/v2/status"
+    return path in PROBES or path.endswith("/read_state") or path in ("/api/v2/status", server_proof.PATH)

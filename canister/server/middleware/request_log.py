@@ -17,7 +17,7 @@ from canister.telemetry import logs
 
 # What clients ask around a call: which canisters there are, who signs, what has become of a message.
 _LOOKS = re.compile(
-    r"/canisters|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
+    r"/canisters|/proof|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
     r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
 )
 

@@ -1,4 +1,4 @@
-"""What is not a canister's method: the start page, probes, metrics and the list of canisters."""
+"""What is not a canister's method: the start page, probes, metrics, a proof of who serves, the list of canisters."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from starlette.routing import Route
 
 from canister import dispatch
 from canister.api import rest_only
-from canister.errors import Forbidden
+from canister.errors import BadArgument, Forbidden
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import resources
 from canister.server.requests import caller
 from canister.server.verbs import ANY_VERB, READ_VERBS, page
-from canister.system import distribution
+from canister.system import distribution, server_proof
 from canister.telemetry import logs
 
 WITHHELD = "its model is not loaded; its controllers are told why"
@@ -30,6 +30,7 @@ def routes() -> list[Route]:
         page("/healthz", healthz),
         page("/readyz", readyz),
         page("/metrics", metrics),
+        page(server_proof.PATH, proof),
         page("/robots.txt", robots),
         page("/canisters", canisters),
         page("/canisters/{canister}", canister),
@@ -74,6 +75,16 @@ async def readyz(request: Request) -> Response:
         content = {"status": "not ready", "canisters": waiting}
         return answers.document(content, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
     return answers.document({"status": "ready"})
+
+
+async def proof(request: Request) -> Response:
+    """Proves to who can read the data folder that this is its server, before a key is sent here."""
+    host: Host = request.app.state.host
+    nonce = request.query_params.get("nonce", "")
+    if server_proof.NONCE.fullmatch(nonce) is None:
+        raise BadArgument("?nonce= takes 64 hex digits in lower case, new ones each time")
+    address, port = request.scope["server"]
+    return answers.document({"proof": server_proof.prove(host.root_key.to_bytes(), nonce, address, port)})
 
 
 async def metrics(request: Request) -> Response:

@@ -114,6 +114,14 @@ FILES: Json = {
     }
 }
 
+_NONCE: Json = {
+    "name": "nonce",
+    "in": "query",
+    "required": True,
+    "description": "64 hex digits in lower case, new ones each time.",
+    "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+}
+
 PAGES: Json = {
     path: {"get": _page_operation(name, "server", summary, responses)}
     for name, path, summary, responses in (
@@ -168,6 +176,15 @@ PAGES: Json = {
         ),
     )
 } | {
+    "/proof": {
+        "get": _page_operation(
+            "prove_server",
+            "server",
+            "A proof for who can read the data folder: this is its server, and the connection leads straight to it.",
+            {"200": ("HMAC-SHA256 of the nonce and the server's address, in hex", _object(proof=_text()))},
+        )
+        | {"parameters": [_NONCE]}
+    },
     "/canisters/{canister}": {
         "get": _page_operation(
             "show_canister",

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import typer
 
@@ -14,7 +20,7 @@ from canister.cli.shared.settings import load_settings
 from canister.client.ic import IcCanister
 from canister.client.identities import IdentityStore
 from canister.client.local_server import LocalServer
-from canister.client.rest import Canister, ClientError, NotConnected
+from canister.client.rest import Canister, ClientError, NotConnected, ProtocolError
 from canister.defaults import LOCAL_URL
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity
@@ -120,7 +126,7 @@ def test_the_controllers_key_is_not_sent_to_other_machines(
 def test_the_controllers_key_is_sent_to_the_server_of_its_folder_alone(
     at_hand: LocalServer, another_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ClientError, match="is not the server of"):
+    with pytest.raises(ClientError, match="does not prove that it is the server of"):
         key_for(data_dir=another_folder)
     monkeypatch.setenv("CANISTER_DATA_DIR", str(another_folder))
     assert key_for() is None
@@ -129,6 +135,99 @@ def test_the_controllers_key_is_sent_to_the_server_of_its_folder_alone(
     assert "is of another server" in told
     (another_folder / "root.key").unlink()
     assert key_for() is None
+
+
+class Foreign:
+    """A server that logs what it is sent. It gives the real server's public answers, and its proofs if it relays."""
+
+    def __init__(self, real: LocalServer, relays: bool) -> None:
+        proof = httpx.get(f"{real.url}/proof", params={"nonce": "a" * 64}).content
+        status = httpx.get(f"{real.url}/api/v2/status").content
+        self.asked: list[tuple[str, str | None]] = []
+        foreign = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: object) -> None: ...
+
+            def do_GET(self) -> None:
+                foreign.asked.append((self.path.partition("?")[0], self.headers.get("Authorization")))
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = b'{"Ok": [1]}'
+                if self.path.startswith("/proof"):
+                    body = httpx.get(f"{real.url}{self.path}").content if relays else proof
+                elif self.path == "/api/v2/status":
+                    body = status
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@contextmanager
+def foreign_server(real: LocalServer, *, relays: bool) -> Iterator[Foreign]:
+    foreign = Foreign(real, relays)
+    thread = threading.Thread(target=foreign.server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield foreign
+    finally:
+        foreign.server.shutdown()
+        thread.join()
+        foreign.server.server_close()
+
+
+@pytest.mark.parametrize("relays", [False, True], ids=["repeats", "relays"])
+def test_the_controllers_key_is_not_sent_to_a_server_that_repeats_or_relays_the_right_ones_answers(
+    at_hand: LocalServer, canister: Command, capsys: pytest.CaptureFixture[str], relays: bool
+) -> None:
+    with foreign_server(at_hand, relays=relays) as foreign:
+        assert key_for(foreign.url) is None
+        assert "calling as anonymous" in capsys.readouterr().err
+        with pytest.raises(ClientError, match="does not prove"):
+            key_for(foreign.url, data_dir=at_hand.data_dir)
+        done = canister("call", "--rest", "--network", foreign.url, "llama_cpp", "health")
+        assert (done.code, done.out) == (1, "")
+        assert f"No llama-canister answers at {foreign.url}" in done.err
+        assert "pydantic" not in done.err
+        assert "validation error" not in done.err
+        assert len(foreign.asked) == 4
+        assert {key for _, key in foreign.asked} == {None}
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_the_right_server_proves_itself_under_each_of_its_names_with_one_request(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalServer(tmp_path / "data", "--host", "127.0.0.1") as server:
+        url = server.url.replace("127.0.0.1", name)
+        assert key_for(url, data_dir=server.data_dir) == server.api_key
+        monkeypatch.setattr(httpx, "stream", None)  # nothing is asked again
+        assert key_for(url, data_dir=server.data_dir) == server.api_key
+
+
+def test_a_server_for_both_families_of_addresses_proves_itself(tmp_path: Path) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("the machine has no IPv6")
+    with LocalServer(tmp_path / "data", "--host", "::") as server:
+        port = server.url.rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            assert key_for(f"http://{host}:{port}", data_dir=server.data_dir) == server.api_key
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"\xff\xfe", b"{" * 20_000])
+def test_a_proof_that_is_nonsense_is_told(
+    another_folder: Path, body: bytes, at_hand: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with foreign_server(at_hand, relays=True) as foreign:
+        monkeypatch.setattr(httpx, "get", lambda _: httpx.Response(200, content=body))
+        with pytest.raises(ProtocolError, match="No llama-canister answers"):
+            key_for(foreign.url, data_dir=another_folder)
 
 
 def test_without_a_server_the_key_goes_nowhere(another_folder: Path) -> None:
