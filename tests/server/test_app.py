@@ -119,6 +119,14 @@ async def test_ready(
     assert (await anonymous.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize("query", ["", "?nonce=", "?nonce=aa", f"?nonce={'A' * 64}", f"?nonce={'g' * 64}"])
+async def test_a_proof_takes_a_nonce_of_its_length(anonymous: httpx.AsyncClient, query: str) -> None:
+    response = await anonymous.get(f"/proof{query}")
+    assert response.status_code == 400
+    assert "64 hex digits" in response.json()["reject_message"]
+    assert (await anonymous.get(f"/proof?nonce={'a' * 64}")).json().keys() == {"proof"}
+
+
 async def test_a_model_that_could_not_be_loaded_again(
     anonymous: httpx.AsyncClient, controller: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
