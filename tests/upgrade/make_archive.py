@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 
 from canister.client.local_server import LocalServer
-from canister.server.pages.health import version
 from canister.state.api_keys import open_keys
+from canister.system.distribution import version
 from tests.harness import CHAT_MODEL
 
 ARCHIVES = Path(__file__).parent
