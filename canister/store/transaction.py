@@ -1,16 +1,9 @@
 """What one message changes: nothing of it can be seen before the commit, and all of it afterwards, crash or not.
 
-    prepare    bytes go where they do not count yet (`changes.py`). In any worker thread, several transactions at once;
-               a few bytes on the writer thread
-    commit     on the writer thread, in one SQL transaction with those that are ready at the same time: the statements,
-               the sizes, and redo rows (`journal.py`) for renames, removals, and bytes that are not surely on the disk.
-               From here on it has happened
-    settle     on the writer thread: it is seen, then renames and removals are done
-    sync       a little later, for many transactions together: fsync of what changed; the redo rows are done with
-
-A small transaction so waits for the disk once, in its COMMIT. A crash before the commit leaves staged files and bytes
-behind the committed ends, which `recovery.py` takes away; one after it leaves redo rows, which it carries out. Old
-contents are never overwritten: a replaced file that is mapped by somebody keeps its bytes.
+prepare    in any worker thread, many at once: new bytes are written where they do not count yet (`changes.py`)
+commit     on the writer thread, one SQL transaction for all that are ready: rows, sizes, redo rows (`commit.py`)
+settle     on the writer thread: the changes are seen, then files are renamed and removed (`volume.py`)
+sync       a little later, for many transactions together: fsync of what changed; the redo rows are done with
 """
 
 from __future__ import annotations
@@ -40,7 +33,13 @@ _Stage = Literal["open", "prepared", "committed", "rolled back"]
 
 
 class Transaction:
-    """Made by `StableMemory.begin`. A handler adds changes, dispatch prepares and commits; then it is used up."""
+    """Made by `StableMemory.begin`. A handler adds changes, dispatch prepares and commits; then it is used up.
+
+    A small transaction waits for the disk once, in its COMMIT: redo rows stand for renames, for removals, and for bytes
+    that are perhaps not on the disk yet. A crash before the commit leaves staged files and bytes behind the committed
+    ends, which `recovery.py` removes. A crash after it leaves redo rows, which `recovery.py` carries out. Old contents
+    are never overwritten: somebody who has mapped a replaced file keeps its bytes.
+    """
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume

@@ -1,11 +1,9 @@
-"""What the parts of stable memory share: its two folders, the index of what is committed, and what is under way.
+"""What transactions and the start share: two folders, the index of what is committed, and what is under way.
 
-    staging --move--> folder     a new file, at the commit that makes it count
-    index                        where the bytes of a path are just now: in its place, or still in staging
-    claims                       paths that a prepared transaction is changing; others wait
-    done_row                     redo rows up to here stand for nothing any more: what they tell is on the disk
-
-Transactions (`transaction.py`) and the start (`recovery.py`) work on it; `stable.py` is what everybody else sees.
+staging --move--> folder     a new file, once the commit that makes it count has happened
+index                        what is committed, and where its bytes are: in their place, or still in staging
+claims                       paths that a prepared transaction is changing; others wait
+moves, then sync             committed changes are carried out, then brought to the disk; redo rows stand until then
 """
 
 from __future__ import annotations
