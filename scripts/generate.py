@@ -143,18 +143,23 @@ Each is `call` with a name that is checked; what may be raised and how long is w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from canister.api.records import (
         %s,
     )
-    from canister.client.result import Result
+    from canister.client.result import Piece, Result
 
 
 class Calls(ABC):
     @abstractmethod
     async def call(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]: ...
+
+    async def stream(self, name: str, arg: object = None) -> AsyncGenerator[Piece | Result[Any]]:
+        """Call a run: its text while it goes on, where the way to the server has that; at last its result."""
+        yield await self.call(name, arg)
 '''
 
 

@@ -10,12 +10,14 @@ Each turn sends the whole text so far; the prompt cache makes that cost only wha
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from canister.api.chain import Chain
 from canister.api.records import InputRecord, RunOutputRecord
+from canister.client.answer import Message, Step, run
 from canister.client.rest import ClientError, Refused
 from canister.client.result import Result
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
 _TOO_LONG = re.compile(r"prompt is too long \((\d+) tokens, max (\d+)\)")
-
-Message = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +45,19 @@ class Prompts(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One run_update call. text: the piece of the answer that it gave; empty while the prompt goes in."""
-
-    record: RunOutputRecord
-    text: str
-    milliseconds: float
-    instructions: int | None
-    cycles: int | None
-
-
 @dataclass(slots=True)
 class Manner:
     """How a conversation is held; may be changed between two questions.
 
     flags: llama.cpp flags of every call, for instance sampling. answer_tokens: longest answer. drops_oldest: of a
-    conversation that fills the context the oldest turns are left out, instead of ContextFull.
+    conversation that fills the context the oldest turns are left out, instead of ContextFull. streams: texts come while
+    a call runs, which then does not tell its costs.
     """
 
     flags: Sequence[str] = ()
     answer_tokens: int = 512
     drops_oldest: bool = False
-
-
-class Stuck(ClientError):
-    """A call brought the conversation no further."""
+    streams: bool = True
 
 
 class ContextFull(ClientError):
@@ -110,35 +97,40 @@ class Conversation:
         """Remove what the canister keeps of the conversation."""
         await self.canister.call("remove_prompt_cache", self._input())
 
-    async def ask(self, question: str) -> AsyncGenerator[Step]:
-        """Say something and get the answer, call by call. Left early, what was answered until then counts.
+    async def ask(self, question: str) -> AsyncGenerator[str | Step]:
+        """Say something and get the answer: its text as it comes, and a Step behind each call.
 
-        A question without any answer, since it was refused or the server went away, is as if it was never asked.
+        Left early, what was answered until then counts. A question without any answer, since it was refused or the
+        server went away, is as if it was never asked.
         """
         asked: list[Message] = [*self.messages, {"role": USER, "content": question}]
         answer, is_answered = "", False
         self.is_full = False
         try:
-            async for step in self._ingest_what_fits(asked):
-                yield step
-            async for step in self._generate():
-                answer += step.text
-                yield step
+            async with aclosing(self._answer(asked)) as parts:
+                async for part in parts:
+                    if isinstance(part, str):
+                        answer += part
+                    yield part
             is_answered = True
         finally:
             if is_answered or answer:
                 self.messages = [*asked, {"role": ASSISTANT, "content": answer}]
 
-    async def _ingest_what_fits(self, asked: Sequence[Message]) -> AsyncGenerator[Step]:
-        """The prompt goes in; without the oldest turns, if that is how room is made."""
+    async def _answer(self, asked: Sequence[Message]) -> AsyncGenerator[str | Step]:
+        """The calls of one answer; without the oldest turns, if that is how room is made."""
         n_left_out = self.n_left_out
         while True:
             seen = _without_oldest(asked, n_left_out)
             try:
-                prompt = await self._prompt(seen)
-                async for step in self._ingest(prompt):
-                    self.n_left_out = n_left_out
-                    yield step
+                chain = Chain(await self._prompt(seen), self.cache, self.manner.answer_tokens, self.manner.flags)
+                async with aclosing(run(self.canister, chain, streams=self.manner.streams)) as parts:
+                    async for part in parts:
+                        if not isinstance(part, str):
+                            self.n_left_out = n_left_out
+                            self._count(part.record)
+                        yield part
+                self.is_full = chain.finish == "full"
                 return
             except Refused as error:
                 found = _TOO_LONG.search(str(error))
@@ -162,40 +154,9 @@ class Conversation:
                 raise ContextFull(prompt.n_tokens, n_most, has_past=has_past)
         return prompt.text
 
-    async def _ingest(self, prompt: str) -> AsyncGenerator[Step]:
-        remaining: int | None = None
-        while remaining != 0:
-            step = await self._run(prompt, 1)
-            now_remaining = step.record.n_prompt_tokens_remaining or 0
-            if now_remaining == remaining:
-                raise Stuck(f"The canister takes no more of the prompt; {remaining} of its tokens remain.")
-            remaining = now_remaining
-            # The token that is sampled once the prompt is in is not kept: the next call gives it again.
-            yield Step(step.record, "", step.milliseconds, step.instructions, step.cycles)
-
-    async def _generate(self) -> AsyncGenerator[Step]:
-        left = self.manner.answer_tokens
-        while left > 1:  # a call that ends at -n has sampled one token more than it counts
-            step = await self._run("", left)
-            yield step
-            n_generated = step.record.n_tokens_generated or 0
-            if step.record.generated_eog:
-                return
-            if n_generated == 0:
-                self.is_full = True
-                return
-            left -= n_generated
-
-    async def _run(self, prompt: str, n_predict: int) -> Step:
-        # --no-escape: what a person types is meant as it is, a backslash too.
-        arg = self._input("--no-escape", "-p", prompt, "-n", str(n_predict), *self.manner.flags)
-        start = time.perf_counter()
-        result: Result[RunOutputRecord] = await self.canister.call("run_update", arg)
-        milliseconds = 1000 * (time.perf_counter() - start)
-        record = result.value
+    def _count(self, record: RunOutputRecord) -> None:
         self.n_tokens = (record.n_prompt_tokens or 0) - (record.n_prompt_tokens_remaining or 0)
         self.n_tokens += record.n_tokens_generated or 0
-        return Step(record, record.output, milliseconds, result.instructions, result.cycles)
 
     def _input(self, *args: str) -> InputRecord:
         return InputRecord(args=["--prompt-cache", self.cache, "--prompt-cache-all", *args])

@@ -22,7 +22,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,16 +34,15 @@ from pydantic_core import to_jsonable_python
 
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import ApiError, FileUploadRecord, RunOutputRecord
+from canister.client import answer
 from canister.client.http_library import httpx
 from canister.client.methods import Calls
-from canister.client.result import Result
+from canister.client.result import ClientError as ClientError
+from canister.client.result import Piece, Result
 
 CONNECT_SECONDS = 10.0
+LINES = "application/x-ndjson"
 CALL_SECONDS = 600.0  # a call may wait for others and decode for minutes
-
-
-class ClientError(Exception):
-    """Why there is no value; the message is for a person."""
 
 
 class UnknownMethod(ClientError):
@@ -174,9 +173,8 @@ class Canister(Calls):
         arg: a record, or what its type is made of (`revokeAdminRole` takes a str). Raises ClientError.
         """
         method = find_method(name)
-        answer = await self.call_raw(name, to_json(arg), timeout_seconds=timeout_seconds)
-        value = _decode(method, answer, self.url)
-        return Result(value, _number(answer, "X-IC-Instructions"), _number(answer, "X-IC-Cycles"))
+        raw = await self.call_raw(name, to_json(arg), timeout_seconds=timeout_seconds)
+        return Result(_decode(method, raw, self.url), _number(raw, "X-IC-Instructions"), _number(raw, "X-IC-Cycles"))
 
     async def call_raw(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> RawAnswer:
         """Call a method with a JSON value and give the answer as it came, whatever it says."""
@@ -191,6 +189,53 @@ class Canister(Calls):
             else httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
         )
         return self._raw(response)
+
+    async def stream(self, name: str, arg: object = None) -> AsyncGenerator[Piece | Result[Any]]:
+        """Call run_update or run_query: the text while it runs, and at last the result. Raises ClientError.
+
+        Left early, the call is cancelled. The result tells no costs if there was any text.
+        """
+        method = find_method(name)
+        path, content = f"{self._path}/{quote(name, safe='')}", json.dumps(to_json(arg)).encode()
+        headers = {"Content-Type": "application/json", "Accept": LINES}
+        try:
+            async with self._http.stream("POST", path, content=content, headers=headers) as response:
+                async for line in response.aiter_lines():
+                    try:
+                        document = json.loads(line)
+                    except ValueError:
+                        raise not_ours(self.url, response.status_code, response.headers) from None
+                    if isinstance(document, dict) and "text" in document:
+                        yield Piece(str(document["text"]), is_echo=bool(document.get("echo")))
+                        continue
+                    raw = RawAnswer(response.status_code, document, response.headers)
+                    value = _decode(method, raw, self.url)
+                    yield Result(value, _number(raw, "X-IC-Instructions"), _number(raw, "X-IC-Cycles"))
+                    return
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise no_answer(self.url, error) from error
+        raise Unreachable(f"{self.url} broke off while {name} ran")
+
+    def ask(
+        self,
+        messages: str | Sequence[Mapping[str, object]],
+        *,
+        cache: str | None = None,
+        flags: Sequence[str] = (),
+        answer_tokens: int = 512,
+        stops: Sequence[str] = (),
+    ) -> AsyncGenerator[str]:
+        """The answer to a question, or to a conversation so far, piece by piece as it is decoded.
+
+            async for text in canister.ask([{"role": "user", "content": "Who are you?"}]):
+                print(text, end="", flush=True)
+
+        messages: role and content of each; the model's chat template makes the prompt. It takes as many calls as their
+        limits ask for. cache: of a conversation that goes on, so that only what is new in it is decoded; without one
+        nothing stays. flags: llama.cpp's, for instance for sampling. stops: strings that end the answer. Raises
+        ClientError.
+        """
+        return answer.ask(self, messages, cache=cache, flags=flags, answer_tokens=answer_tokens, stops=stops)
 
     async def engine(self) -> dict[str, Any]:
         """How the server runs the canister's model, and what its engine is doing. Raises Refused, Rejected."""

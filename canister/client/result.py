@@ -1,4 +1,4 @@
-"""What a method answered to a client."""
+"""What a call gives a client: a value, text while it runs, or why there is neither."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+class ClientError(Exception):
+    """Why there is no value; the message is for a person."""
+
+
+class Stuck(ClientError):
+    """A call brought the conversation no further."""
+
+
 @dataclass(frozen=True, slots=True)
 class Result(Generic[T]):
     """value: of the method's type. instructions, cycles: what the call cost; None where the server does not tell."""
@@ -15,3 +23,11 @@ class Result(Generic[T]):
     value: T
     instructions: int | None = None
     cycles: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text of a run that goes on; provisional until its result. is_echo: it is of the prompt."""
+
+    text: str
+    is_echo: bool = False

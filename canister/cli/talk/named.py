@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from canister.api.rest_records import Chat, ChatEntry, ChatList
-from canister.client.conversation import Message
+from canister.client.answer import Message
 from canister.client.rest import Canister
 
 MAX_NAME_WORDS = 6

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from canister.api.rest_records import ApplyTemplateOutput
-from canister.client.conversation import Message, Prompt
+from canister.client.answer import Message
+from canister.client.conversation import Prompt
 from canister.client.rest import Canister
 
 

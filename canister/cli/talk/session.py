@@ -23,7 +23,8 @@ from canister.client.rest import ClientError, Unreachable
 
 if TYPE_CHECKING:
     from canister.cli.talk.lines import Lines
-    from canister.client.conversation import Message, Prompts
+    from canister.client.answer import Message
+    from canister.client.conversation import Prompts
     from canister.client.methods import Calls
 
 SHOWN_AGAIN_CHARACTERS = 500  # of each message, of a conversation that is taken up
@@ -138,6 +139,8 @@ class Session:
                 view.say("forgotten; a new conversation begins")
             case "calls":
                 self._wishes.shows_calls = not self._wishes.shows_calls
+                if self._conversation is not None:
+                    self._conversation.manner = self._manner()
                 view.say(f"calls are {'shown' if self._wishes.shows_calls else 'hidden'}")
             case "context":
                 conversation = self._conversation
@@ -214,13 +217,15 @@ class Session:
             shown.begin()
             if self._wishes.shows_calls:
                 view.note(view.TABLE_HEAD)
-            async with contextlib.aclosing(conversation.ask(question)) as steps:
+            async with contextlib.aclosing(conversation.ask(question)) as parts:
                 number = 0
-                async for step in steps:
+                async for part in parts:
+                    if isinstance(part, str):
+                        shown.add(part)
+                        continue
                     number += 1
                     if self._wishes.shows_calls:
-                        view.note(view.table_row(number, step))
-                    shown.add(step.text)
+                        view.note(view.table_row(number, part))
 
         return turn
 
@@ -243,7 +248,10 @@ class Session:
 
     def _manner(self) -> Manner:
         choices = self._wishes.choices
-        return Manner(choices.flags(), choices.answer_tokens, self._wishes.drops_oldest)
+        # Of a call that is shown its costs are told as well, and its text at its end.
+        return Manner(
+            choices.flags(), choices.answer_tokens, self._wishes.drops_oldest, streams=not self._wishes.shows_calls
+        )
 
     async def _resume(self, name: str) -> None:
         named = self._place.named

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canister.client.conversation import Conversation, Step
+    from canister.client.answer import Step
+    from canister.client.conversation import Conversation
 
 TABLE_HEAD = "run_update  cached  ingested  remaining  generated        ms  instructions  text"
 NEARLY_FULL = 0.8
