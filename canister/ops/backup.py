@@ -24,13 +24,13 @@ import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StoreDamaged
+from canister.errors import BadRequest, CanisterError, Conflict, NotFound, StoreDamaged
+from canister.store import outside
 from canister.store.filesystem import FileLayer, Folder, clear_error
 from canister.store.paths import clean_path
 from canister.system import atomic_file
@@ -39,7 +39,6 @@ from canister.system.data_dir import CANISTER_DATABASE, CANISTERS, SECRETS, SERV
 FORMAT = 1
 MANIFEST = "manifest.json"
 _BLOCK_BYTES = 1024 * 1024
-_BUSY_SECONDS = 30
 _MAX_MANIFEST_BYTES = 1 << 30
 
 
@@ -92,10 +91,11 @@ class _Held:
 
 def _hold(data_dir: Path, held: ExitStack) -> tuple[sqlite3.Connection, list[_Held]]:
     """Fix the moment; `held` lets go of all that was opened."""
-    with _stopped(data_dir / SERVER_DATABASE):
-        server = held.enter_context(_reading(data_dir / SERVER_DATABASE))
-        ids = [row[0] for row in server.execute("SELECT id FROM canisters WHERE deleted_ns IS NULL ORDER BY id")]
-        folders = [data_dir / CANISTERS / id for id in ids]  # one that was just made may have none yet
+    with outside.stopped(data_dir / SERVER_DATABASE):
+        server = held.enter_context(outside.reading(data_dir / SERVER_DATABASE))
+        folders = [
+            data_dir / CANISTERS / id for id in outside.canister_ids(server)
+        ]  # one that was just made may have none yet
         return server, [_hold_canister(folder, held) for folder in folders if (folder / CANISTER_DATABASE).is_file()]
 
 
@@ -104,13 +104,12 @@ def _hold_canister(folder: Path, held: ExitStack) -> _Held:
     held.callback(stable.close)
     staging = Folder(folder / STAGING, FileLayer())
     held.callback(staging.close)
-    with _stopped(folder / CANISTER_DATABASE):
-        reader = held.enter_context(_reading(folder / CANISTER_DATABASE))
-        rows = reader.execute("SELECT path, size FROM files WHERE kind = 'file' ORDER BY path").fetchall()
-        puts = dict(reader.execute("SELECT path, source FROM redo WHERE kind = 'put' ORDER BY id").fetchall())
+    with outside.stopped(folder / CANISTER_DATABASE):
+        reader = held.enter_context(outside.reading(folder / CANISTER_DATABASE))
+        staged = outside.staged(reader)
         files: list[tuple[str, int | None, int]] = []
-        for path, size in rows:
-            descriptor = _open(stable, staging, path, puts.get(path))
+        for path, size in outside.files(reader):
+            descriptor = _open(stable, staging, path, staged.get(path))
             if descriptor is not None:
                 held.callback(os.close, descriptor)
             files.append((path, descriptor, size))
@@ -150,15 +149,8 @@ class _Writer:
     def add_database(self, name: str, reader: sqlite3.Connection, scratch: Path) -> None:
         """The database as its reader sees it, in one piece."""
         copy = scratch / "database"
-        with closing(sqlite3.connect(copy)) as target:
-            try:
-                reader.backup(target)
-            except sqlite3.Error as error:
-                if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-                raise
-            faults = [row[0] for row in target.execute("PRAGMA quick_check(1)")]
-        if faults != ["ok"]:
+        faults = outside.copy(reader, copy)
+        if faults:
             raise StoreDamaged(f"{name} is not sound: {faults[0]}; `canister doctor` tells more")
         with copy.open("rb") as file:
             self.add(name, file, copy.stat().st_size)
@@ -203,40 +195,6 @@ class _Hashing:
 
     def digest(self) -> str:
         return self._hash.hexdigest()
-
-
-@contextmanager
-def _stopped(database: Path) -> Iterator[None]:
-    """Nothing is committed meanwhile; who wants to waits."""
-    with _clear_errors(database), closing(_connect(database)) as writer:
-        writer.execute("BEGIN IMMEDIATE")
-        yield
-        writer.execute("ROLLBACK")
-
-
-@contextmanager
-def _reading(database: Path) -> Iterator[sqlite3.Connection]:
-    """A reader that from now on sees this moment."""
-    with _clear_errors(database), closing(_connect(database)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        yield reader
-
-
-def _connect(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(
-        f"{database.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY_SECONDS
-    )
-
-
-@contextmanager
-def _clear_errors(database: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
-            raise Busy(f"{database} was in use for {_BUSY_SECONDS} s without a pause; try again") from error
-        raise StoreDamaged(f"{database} cannot be read ({error}); `canister doctor` tells more") from error
 
 
 def _allow_many_files() -> None:

@@ -20,7 +20,7 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity
 from canister.model_file.gguf import read_gguf
 from canister.state import settings as states
+from canister.store import outside
 from canister.store.cache_paths import sessions_folder
 from canister.store.container import CacheFile
 from canister.store.migrations import HEADS, Schema
@@ -107,9 +108,10 @@ def examine(data_dir: Path, *, is_ours: bool = False) -> Examination:
     for told in library.findings(data_dir / TRIED / library.NOTES):
         found.note("llama.cpp", told)
     known: dict[str, bool] = {}  # id → deleted
-    with _guarded(found, SERVER_DATABASE), _database(data_dir / SERVER_DATABASE) as server:
+    with _guarded(found, SERVER_DATABASE), outside.examining(data_dir / SERVER_DATABASE) as server:
         if _examine_database(server, SERVER_DATABASE, "server", found):
-            known = {row["id"]: row["deleted_ns"] is not None for row in server.execute("SELECT * FROM canisters")}
+            rows = outside.tables(server, ["canisters"])["canisters"]
+            known = {row["id"]: row["deleted_ns"] is not None for row in rows}
     folders = {path.name: path for path in sorted((data_dir / CANISTERS).glob("*"))}
     for id, folder in folders.items():
         place = f"{CANISTERS}/{id}"
@@ -119,7 +121,10 @@ def examine(data_dir: Path, *, is_ours: bool = False) -> Examination:
             found.problem(place, "no canister has this id", "quarantine")
         else:
             found.n_canisters += 1
-            with _guarded(found, f"{place}/{CANISTER_DATABASE}"), _database(folder / CANISTER_DATABASE) as database:
+            with (
+                _guarded(found, f"{place}/{CANISTER_DATABASE}"),
+                outside.examining(folder / CANISTER_DATABASE) as database,
+            ):
                 if _examine_database(database, f"{place}/{CANISTER_DATABASE}", "canister", found):
                     _Canister(folder, place, database, found).examine()
     return found
@@ -154,29 +159,17 @@ def _read_key(path: Path) -> object:
 # -- databases
 
 
-@contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database, for reading. One that may not be written to at all is read as it stands in its file."""
-    if not path.is_file():
-        raise FileNotFoundError(2, "there is no such file", str(path))
-    uri = path.absolute().as_uri() + ("?mode=rw" if os.access(path, os.W_OK) else "?immutable=1")
-    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA query_only = ON")
-        yield connection
-
-
 def _examine_database(connection: sqlite3.Connection, place: str, schema: Schema, found: Examination) -> bool:
     """Is it sound, so that its rows can be read?"""
-    faults = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
-    if faults != ["ok"]:
+    faults = outside.faults(connection)
+    if faults:
         found.problem(place, f"not sound: {'; '.join(faults)}; put a backup in its place: canister restore")
         return False
-    for row in connection.execute("PRAGMA foreign_key_check").fetchmany(10):
-        found.problem(place, f"a row of {row[0]} names one of {row[2]} that is not there")
-    revision = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-    if revision is None or revision[0] != HEADS[schema]:
-        told = "none" if revision is None else revision[0]
+    for table, other in outside.dangling(connection):
+        found.problem(place, f"a row of {table} names one of {other} that is not there")
+    revision = outside.revision(connection)
+    if revision != HEADS[schema]:
+        told = "none" if revision is None else revision
         found.note(place, f"tables of revision {told}; this version's is {HEADS[schema]}, the next start migrates them")
     return True
 
@@ -198,11 +191,7 @@ class _Canister:
         self.folder = folder
         self.place = place
         self.found = found
-        database.execute("BEGIN")  # all tables at one moment
-        self.tables = {
-            table: database.execute(f"SELECT * FROM {table}").fetchall()
-            for table in ("settings", "admin_roles", "controllers", "files", "uploads", "redo")
-        }
+        self.tables = outside.tables(database, ("settings", "admin_roles", "controllers", "files", "uploads", "redo"))
 
     def examine(self) -> None:
         self._rows()

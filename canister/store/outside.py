@@ -1,0 +1,116 @@
+"""The databases of a data folder for who is not their server: held for a moment, copied, examined.
+
+All of it works beside a server that runs on them, and on a database whose tables are not those of this version.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from canister.errors import Busy, StoreDamaged
+
+BUSY_SECONDS = 30
+
+
+@contextmanager
+def stopped(database: Path) -> Iterator[None]:
+    """Nothing is committed meanwhile; who wants to waits. Busy, StoreDamaged."""
+    with _clear_errors(database), closing(_connect(database)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield
+        writer.execute("ROLLBACK")
+
+
+@contextmanager
+def reading(database: Path) -> Iterator[sqlite3.Connection]:
+    """A reader that from now on sees this moment. Busy, StoreDamaged."""
+    with _clear_errors(database), closing(_connect(database)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield reader
+
+
+def canister_ids(server: sqlite3.Connection) -> list[str]:
+    """Of the canisters that were not deleted."""
+    return [row[0] for row in server.execute("SELECT id FROM canisters WHERE deleted_ns IS NULL ORDER BY id")]
+
+
+def files(canister: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Path and committed size of each file."""
+    return canister.execute("SELECT path, size FROM files WHERE kind = 'file' ORDER BY path").fetchall()
+
+
+def staged(canister: sqlite3.Connection) -> dict[str, str]:
+    """By path, where a committed file lies until it is moved there."""
+    return dict(canister.execute("SELECT path, source FROM redo WHERE kind = 'put' ORDER BY id").fetchall())
+
+
+def copy(reader: sqlite3.Connection, target: Path) -> list[str]:
+    """Write the database as its reader sees it, in one piece; tells what is not sound in it. OSError: a full disk."""
+    with closing(sqlite3.connect(target)) as copied:
+        try:
+            reader.backup(copied)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorname", "").startswith("SQLITE_FULL"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
+        faults = [row[0] for row in copied.execute("PRAGMA quick_check(1)")]
+    return [] if faults == ["ok"] else faults
+
+
+@contextmanager
+def examining(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database, for reading. One that may not be written to at all is read as it stands in its file."""
+    if not path.is_file():
+        raise FileNotFoundError(2, "there is no such file", str(path))
+    uri = path.absolute().as_uri() + ("?mode=rw" if os.access(path, os.W_OK) else "?immutable=1")
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA query_only = ON")
+        yield connection
+
+
+def faults(connection: sqlite3.Connection) -> list[str]:
+    """What is not sound in the file, at most ten things; its rows can be read if there is nothing."""
+    found = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
+    return [] if found == ["ok"] else found
+
+
+def dangling(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Rows that name another which is not there, at most ten: its table, and that of the other."""
+    return [(row[0], row[2]) for row in connection.execute("PRAGMA foreign_key_check").fetchmany(10)]
+
+
+def revision(connection: sqlite3.Connection) -> str | None:
+    """Of the tables."""
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else row[0]
+
+
+def tables(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, list[sqlite3.Row]]:
+    """All rows of these tables, at one moment. names: never from outside."""
+    connection.execute("BEGIN")
+    found = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+    connection.execute("ROLLBACK")
+    return found
+
+
+def _connect(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{database.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_SECONDS
+    )
+
+
+@contextmanager
+def _clear_errors(database: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+            raise Busy(f"{database} was in use for {BUSY_SECONDS} s without a pause; try again") from error
+        raise StoreDamaged(f"{database} cannot be read ({error}); `canister doctor` tells more") from error
