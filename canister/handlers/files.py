@@ -83,11 +83,15 @@ async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileU
         call.tx.append_file(path, block)
         sha256 = await asyncio.to_thread(canister.uploads.extend, call.tx, path, block)
     call.tx.set_upload(path, size, sha256, last_offset)
-    # The bytes are no longer those that a prompt cache's sidecar vouches for.
-    if canister.stable.stat(path + SIDECAR) is not None:
-        call.tx.remove(path + SIDECAR)
+    remove_sidecar(call, path)
     canister.forget_when_committed(call.work, path)
     return FileUploadRecord(filename=path, filesize=size, filesha256=sha256)
+
+
+def remove_sidecar(call: Call, path: str) -> None:
+    """Remove the sidecar of a prompt cache, if it has one: it vouches for bytes that are no longer there."""
+    if call.canister.stable.stat(path + SIDECAR) is not None:
+        call.tx.remove(path + SIDECAR)
 
 
 async def know_hash(call: Call, path: str) -> None:

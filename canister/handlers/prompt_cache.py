@@ -23,7 +23,7 @@ from canister.api.records import (
 )
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound
 from canister.handlers.arguments import parse_args
-from canister.handlers.files import download_chunk, upload_chunk, upload_details
+from canister.handlers.files import download_chunk, remove_sidecar, upload_chunk, upload_details
 from canister.store.cache_paths import SIDECAR, sessions_of
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ async def copy_prompt_cache(call: Call, arg: CopyPromptCacheInputRecord) -> Stat
     call.tx.copy_file(source, target)
     if stable.stat(source + SIDECAR) is not None:
         call.tx.copy_file(source + SIDECAR, target + SIDECAR)
-    elif stable.stat(target + SIDECAR) is not None:
-        call.tx.remove(target + SIDECAR)
+    else:
+        remove_sidecar(call, target)
     call.canister.forget_when_committed(call.work, target)
     return StatusCodeRecord()
 
@@ -93,8 +93,7 @@ def remove_with_sidecar(call: Call, path: str) -> None:
     if known is not None and known.kind == "directory":
         raise Conflict(f"{path} is a folder, not a prompt cache")
     call.tx.remove(path)
-    if call.canister.stable.stat(path + SIDECAR) is not None:
-        call.tx.remove(path + SIDECAR)
+    remove_sidecar(call, path)
     call.canister.forget_when_committed(call.work, path)
 
 
