@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -154,7 +154,7 @@ def test_wrong_replies_are_told() -> None:
 
 def lists_of(schema: Any) -> Iterator[dict[str, Any]]:
     """The list schemas within a core schema of pydantic, but those of any JSON at all, in which nothing is wrong."""
-    if isinstance(schema, dict):
+    if isinstance(schema, Mapping):
         if schema.get("type") == "tagged-union" and "list" in schema.get("choices", {}):
             return
         if schema.get("type") == "list":
