@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from canister.api.rest_records import Chat, ChatEntry, ChatInput, ChatList
 from canister.errors import BadRequest, NotFound, StoreDamaged
 from canister.handlers.prompt_cache import cache_path, remove_with_sidecar
-from canister.store.cache_paths import CACHE_FOLDER
+from canister.store.cache_paths import CACHE_FOLDER, SIDECAR
+from canister.store.paths import name_of
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
@@ -25,16 +26,12 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,59}")
 
 async def list_chats(call: Call) -> ChatList:
     """The caller's named chats, the one written last first."""
-    entries = call.canister.stable.walk(_folder(call), 0) or []
-    found = [
-        ChatEntry(
-            name=entry.path.rpartition("/")[2].removesuffix(SUFFIX),
-            modified_ns=entry.modified_ns,
-            cache_bytes=_cache_bytes(call, entry.path.rpartition("/")[2].removesuffix(SUFFIX)),
-        )
-        for entry in entries
-        if entry.kind == "file"
-    ]
+    stable = call.canister.stable
+    found = []
+    for path in stable.children(_folder(call)):
+        name, known = _name_of(path), stable.stat(path)
+        if name is not None and known is not None and known.kind == "file":
+            found.append(ChatEntry(name=name, modified_ns=known.modified_ns, cache_bytes=_cache_bytes(call, name)))
     return ChatList(chats=sorted(found, key=lambda chat: chat.modified_ns, reverse=True))
 
 
@@ -55,6 +52,8 @@ async def get_chat(call: Call, *, name: str) -> Chat:
 async def put_chat(call: Call, arg: ChatInput, *, name: str) -> Chat:
     """Keep what was said under a name of the caller's; it takes the place of what stood there."""
     path = _path(call, name)
+    if name.endswith(SIDECAR):
+        raise BadRequest(f"{name!r} is no name of a chat: {SIDECAR} is kept for files beside prompt caches")
     await call.lock(path)
     call.tx.write_file(path, arg.model_dump_json(exclude_unset=True).encode())
     return Chat(name=name, modified_ns=call.now_ns, **dict(arg))
@@ -62,13 +61,13 @@ async def put_chat(call: Call, arg: ChatInput, *, name: str) -> Chat:
 
 async def remove_chat(call: Call, *, name: str) -> None:
     """Forget one of the caller's named chats, and its prompt cache."""
-    path, cache = _path(call, name), cache_path(call, cache_name(name))
-    await call.lock(path, cache)
-    stable = call.canister.stable
-    if stable.stat(path) is None:
+    path, cache = _path(call, name), _cache_path(call, name)
+    await call.lock(path, *([] if cache is None else [cache]))
+    known = call.canister.stable.stat(path)
+    if known is None or known.kind != "file":
         raise _no_such(name)
     call.tx.remove(path)
-    if stable.stat(cache) is not None:
+    if cache is not None and _cache_bytes(call, name):
         remove_with_sidecar(call, cache)
 
 
@@ -87,9 +86,22 @@ def _path(call: Call, name: str) -> str:
     return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/chats/{name}{SUFFIX}")
 
 
+def _name_of(path: str) -> str | None:
+    """The chat that a file in the folder keeps; None for what somebody else has put there."""
+    name = name_of(path)
+    bare = name.removesuffix(SUFFIX)
+    return bare if bare != name and _NAME.fullmatch(bare) else None
+
+
+def _cache_path(call: Call, name: str) -> str | None:
+    """None for a chat of an earlier version whose name no prompt cache can have."""
+    return None if name.endswith(SIDECAR) else cache_path(call, cache_name(name))
+
+
 def _cache_bytes(call: Call, name: str) -> int:
-    known = call.canister.stable.stat(cache_path(call, cache_name(name)))
-    return 0 if known is None else known.size
+    path = _cache_path(call, name)
+    known = None if path is None else call.canister.stable.stat(path)
+    return 0 if known is None or known.kind != "file" else known.size
 
 
 def _no_such(name: str) -> NotFound:

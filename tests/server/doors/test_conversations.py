@@ -224,6 +224,47 @@ async def test_what_is_no_name_of_a_chat(alice: httpx.AsyncClient, name: str) ->
     assert (await alice.get("/canisters/llama_cpp/chats")).json() == {"chats": []}
 
 
+async def test_a_chat_that_no_prompt_cache_can_have_the_name_of(server: Served, alice: httpx.AsyncClient) -> None:
+    path = "/canisters/llama_cpp/chats"
+    refused = await alice.put(f"{path}/x.icppfmt", json={"messages": []})
+    assert refused.status_code == 400
+    assert ".icppfmt is kept for files beside prompt caches" in refused.json()["Err"]["Other"]
+    # Earlier versions took it; and who may write files may have put anything into the folder.
+    key = server.host.keys.get("alice")
+    assert key is not None
+    folder = f".canister_cache/{key.principal}/chats"
+    async with server.client() as controller:
+        for name in ("x.icppfmt.json", "y" * 247, "folder.json/z.json", "notes.txt"):
+            stored = await controller.put(f"/canisters/llama_cpp/files/{folder}/{name}", content=b'{"messages":[]}')
+            assert stored.status_code == 200, stored.text
+    (await alice.put(f"{path}/x", json={"messages": []})).raise_for_status()
+    args = ["--prompt-cache", "chat-x", "--prompt-cache-all", "-p", "Hello", "-n", "1"]
+    (await alice.post("/run_update", json={"args": args})).raise_for_status()
+    listed = (await alice.get(path)).raise_for_status().json()["chats"]
+    assert sorted(chat["name"] for chat in listed) == ["x", "x.icppfmt"]
+    assert (await alice.delete(f"{path}/folder")).status_code == 404
+    assert (await alice.delete(f"{path}/x.icppfmt")).json() == {}
+    # The file beside the prompt cache of x has the name that a cache of x.icppfmt would have: it stays.
+    kept = (await alice.post("/run_query", json={"args": args})).json()["Ok"]
+    assert kept["n_prompt_tokens_cached"] > 0
+    assert server.host.default.stable.stat(f".canister_cache/{key.principal}/sessions/chat-x.icppfmt") is not None
+    assert (await alice.delete(f"{path}/x")).json() == {}
+    assert (await alice.get(path)).json() == {"chats": []}
+
+
+async def test_arguments_of_tools_that_are_nested_too_deeply(server: Served, alice: httpx.AsyncClient) -> None:
+    (await alice.post("/apply-template", json=ASK)).raise_for_status()
+    runner = server.host.default.model.templates
+    pid = runner.pid
+    calls = [{"function": {"name": "f", "arguments": "[" * 100_000}}]
+    body = {"messages": [*ASK["messages"], {"role": "assistant", "content": "", "tool_calls": calls}]}
+    answer = await alice.post("/apply-template", json=body)
+    assert answer.status_code == 400
+    assert answer.json() == {"Err": {"Other": "the arguments of a tool call in message 1 are nested too deeply"}}
+    assert (await alice.post("/apply-template", json=ASK)).status_code == 200
+    assert runner.pid == pid
+
+
 async def test_kept_chats_count_against_the_callers_quota(tmp_path: Path) -> None:
     async with served(tmp_path, with_model=True, max_cache_bytes_per_caller=1000) as server, server.client("c") as c:
         talk = {"messages": [{"role": "user", "content": "x" * 2000}]}
