@@ -82,7 +82,7 @@ class ChatTemplate:
         messages: {"role", "content", …} as the OpenAI API has them. options: further variables of the template, such
         as enable_thinking. A system message that the template has no place for leads the next user message instead.
         """
-        said = [_normal(message) for message in messages]
+        said = [_normal(message, f"message {index}") for index, message in enumerate(messages)]
         if not self._takes_system:
             said = _without_system(said)
         if self._wants_parts:
@@ -145,12 +145,15 @@ class ChatTemplate:
 # -- messages
 
 
-def _normal(message: Message) -> dict[str, object]:
-    """Content as one text, and arguments of tool calls as objects: the form that most templates are written for."""
+def _normal(message: Message, name: str) -> dict[str, object]:
+    """Content as one text, and arguments of tool calls as objects: the form that most templates are written for.
+
+    name: of the message, for who is told what is wrong with it. Raises TemplateError.
+    """
     calls = message.get("tool_calls")
     normal = {**message, "content": _text(message.get("content"))}
     if isinstance(calls, list):
-        normal["tool_calls"] = [_with_object_arguments(call) for call in calls]
+        normal["tool_calls"] = [_with_object_arguments(call, name) for call in calls]
     return normal
 
 
@@ -160,7 +163,7 @@ def _text(content: object) -> str:
     return "" if content is None else str(content)
 
 
-def _with_object_arguments(call: object) -> object:
+def _with_object_arguments(call: object, name: str) -> object:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return call
@@ -168,6 +171,8 @@ def _with_object_arguments(call: object) -> object:
         arguments = json.loads(function["arguments"])
     except ValueError:
         return call
+    except RecursionError:
+        raise TemplateError(f"the arguments of a tool call in {name} are nested too deeply") from None
     return {**call, "function": {**function, "arguments": arguments}}
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from canister.errors import BadArgument, Cancelled, MessageTooLarge
 
@@ -16,6 +18,15 @@ T = TypeVar("T")
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
 """Paths that monitors and browsers ask for by themselves: answered while the server drains, and not logged."""
+
+
+# The path as the router matches it: the name of a canister has no slash.
+_STREAM_PATH = re.compile(r"/canisters/[^/]+/files(/.*)?", re.DOTALL)
+
+
+def is_stream(scope: Scope) -> bool:
+    """Is this the upload of a file, whose body is stored as it comes? All other bodies are held as a whole."""
+    return scope["method"] == "PUT" and _STREAM_PATH.fullmatch(scope["path"]) is not None
 
 
 def caller(request: Request) -> str:

@@ -159,6 +159,18 @@ async def test_bodies_that_are_held(tmp_path: Path) -> None:
             assert response.json()["Ok"]["filesize"] == 300_000
 
 
+async def test_chats_that_are_put_are_held_as_other_bodies_are(tmp_path: Path) -> None:
+    async with served(tmp_path, with_model=True, max_held_bytes=100_000) as server, server.client() as client:
+        path = "/canisters/llama_cpp/chats/long"
+        for _ in range(2):
+            large = {"messages": [{"role": "user", "content": "x" * 100_000}]}
+            response = await client.put(path, json=large)
+            assert response.status_code == 503
+            assert "max_held_bytes = 100000" in response.json()["reject_message"]
+            small = {"messages": [{"role": "user", "content": "x" * 60_000}]}
+            assert (await client.put(path, json=small)).status_code == 200
+
+
 async def test_streams(tmp_path: Path) -> None:
     async with served(tmp_path, max_streams=3, max_streams_per_caller=2) as server, server.client() as client:
         may_end = asyncio.Event()

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from canister.errors import CanisterBusy, CanisterStopping
 from canister.runtime.host import Host
 from canister.server import answers
-from canister.server.requests import PROBES
+from canister.server.requests import PROBES, is_stream
 from canister.system import server_proof
 from canister.telemetry import logs
 
@@ -30,7 +30,7 @@ class Bounds:
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
             return
-        if scope["method"] == "PUT":  # a stream, which is not held: see server/doors/files.py
+        if is_stream(scope):  # it is not held: see server/doors/files.py
             await self._app(scope, receive, send)
             return
         n_own = 0

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from canister.errors import BadArgument, UnsupportedEncoding
 from canister.server.answers import reject
+from canister.server.requests import is_stream
 
 PIECE_BYTES = 65_536
 SMALLEST_BYTES = 1024  # of an answer that is worth it
@@ -33,19 +34,19 @@ class Encodings:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             given = ", ".join(Headers(scope=scope).getlist("content-encoding")).strip().lower()
-            is_stream = scope["method"] == "PUT"
-            if given == "gzip" and not is_stream:
+            is_file = is_stream(scope)
+            if given == "gzip" and not is_file:
                 receive = _Decoded(receive).receive
             elif given not in ("", "identity"):
-                response = reject(UnsupportedEncoding(_refusal(given, is_stream)))
-                response.headers["Accept-Encoding"] = "identity" if is_stream else "gzip"
+                response = reject(UnsupportedEncoding(_refusal(given, is_file)))
+                response.headers["Accept-Encoding"] = "identity" if is_file else "gzip"
                 await response(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def _refusal(given: str, is_stream: bool) -> str:
-    if is_stream:
+def _refusal(given: str, is_file: bool) -> str:
+    if is_file:
         return "what is put is stored as it is sent: leave out Content-Encoding"
     return f"bodies are taken as they are or in gzip, not in {given[:40]!r}: leave out Content-Encoding"
 

@@ -48,6 +48,16 @@ async def test_what_it_becomes_is_bounded(controller: httpx.AsyncClient) -> None
     is_reject(response, 413, "at most 1000000 are taken")
 
 
+async def test_a_chat_is_put_in_gzip_and_a_file_is_not(tmp_path: Path) -> None:
+    async with served(tmp_path, with_model=True) as server, server.client() as client:
+        talk = gzip.compress(b'{"messages":[{"role":"user","content":"Hi"}]}')
+        put = await client.put("/canisters/llama_cpp/chats/a", content=talk, headers=GZIP)
+        assert put.status_code == 200, put.text
+        assert (await client.get("/canisters/llama_cpp/chats/a")).json()["messages"][0]["content"] == "Hi"
+        put = await client.put("/canisters/llama_cpp/files/chats/a", content=talk, headers=GZIP)
+        assert (put.status_code, put.headers["accept-encoding"]) == (415, "identity")
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
