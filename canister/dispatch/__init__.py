@@ -6,6 +6,7 @@
 (`requests.py`), a message that may come twice (`messages.py`), a file (`streams.py`), a look (`inspection.py`).
 """
 
+from canister.dispatch.answers import Answered, Wanted, answer
 from canister.dispatch.execute import Recorder, Reply
 from canister.dispatch.inspection import inspect, inspect_calls, inspect_engine, observe
 from canister.dispatch.messages import find_message, submit
@@ -13,8 +14,11 @@ from canister.dispatch.requests import argument_bytes, execute, find_method
 from canister.dispatch.streams import read_stream, store_stream
 
 __all__ = [
+    "Answered",
     "Recorder",
     "Reply",
+    "Wanted",
+    "answer",
     "argument_bytes",
     "execute",
     "find_message",
