@@ -82,7 +82,7 @@ class StoreDamaged(CanisterError):
 class Trap(Exception):
     """A reject: the call failed as a whole and every change of it is rolled back.
 
-    charge: what it cost all the same (ledger.Charge), set where that is known.
+    charge: what it cost all the same (fees.Charge), set where that is known.
     """
 
     reject_code = 5

@@ -27,7 +27,7 @@ _ADD = Prepared(
 
 
 class Ledger:
-    """The committed balance in memory, and the rows behind it."""
+    """The committed balance in memory, and the row behind it."""
 
     def __init__(self, database: Database, initial_cycles: int = INITIAL_CYCLES) -> None:
         self._database = database
