@@ -16,68 +16,59 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from canister.cli.commands import (
-    backup,
-    bench,
-    call,
-    candid,
-    chat,
-    chats,
-    doctor,
-    files,
-    fit,
-    foreign,
-    identity,
-    keys,
-    logs,
-    manage,
-    models,
-    network,
-    probe,
-    ps,
-    serve,
-)
-from canister.cli.estimate import command as estimate_command
 from canister.cli.shared import about, habits
-from canister.cli.shared.app import INTERRUPTED, READER_LEFT, App, Group
+from canister.cli.shared.app import INTERRUPTED, READER_LEFT, App
+from canister.cli.shared.lazy import Entry, LazyGroup
+
+
+class Root(LazyGroup):
+    """All commands. Those without a summary are words of dfx and icp, which no help lists."""
+
+    entries = {  # noqa: RUF012  # nobody changes it
+        "serve": Entry("commands.serve:serve", "Serve canisters over HTTP until SIGTERM or Ctrl-C."),
+        "call": Entry("commands.call:call", "Call a method and print its reply."),
+        "candid": Entry("commands.candid:candid", "Print the interface as a Candid file (.did)."),
+        "id": Entry("commands.manage:canister_id", "Print the id of a canister."),
+        "status": Entry("commands.manage:status", "Show how a canister and its model do: state, limits, cycles."),
+        "top-up": Entry("commands.manage:top_up", "Give a canister cycles, which here come from nowhere."),
+        "deposit-cycles": Entry("commands.manage:deposit_cycles"),
+        "chat": Entry("commands.chat:chat", "Chat with a model, on the running server or a new one.", "ChatCommand"),
+        "upload": Entry("commands.files:upload", "Upload a file to a canister, in chunks."),
+        "download": Entry("commands.files:download", "Download a file from a canister, in chunks."),
+        "estimate": Entry("estimate.command:estimate", "Tell what a call or a conversation would cost on the IC."),
+        "fit": Entry("commands.fit:fit", "Tell whether a model fits the Internet Computer."),
+        "probe": Entry("commands.probe:probe", "Find by trial how many tokens fit into one call."),
+        "backup": Entry("commands.backup:backup", "Copy all that a server holds into one file."),
+        "restore": Entry("commands.backup:restore", "Make a data folder from a backup."),
+        "doctor": Entry("commands.doctor:doctor", "Check a data folder, also while its server runs."),
+        "bench": Entry("commands.bench:bench", "Measure tokens per second, in one call and cut into calls."),
+        "ps": Entry("commands.ps:ps", "Show who runs what: calls, phase, tokens per second."),
+        "logs": Entry("commands.logs:logs", "Show the last lines of the log, and with -f the next ones."),
+        "key": Entry("shared.about:key", "Print the API key of a server's controller."),
+        "version": Entry("shared.about:version", "Print versions: package, interface, llama.cpp."),
+        "start": Entry("commands.local_network:start"),
+        "stop": Entry("commands.local_network:stop"),
+        "ping": Entry("commands.local_network:ping"),
+        "deploy": Entry("commands.lifecycle:deploy"),
+        "build": Entry("commands.lifecycle:build"),
+        "chats": Entry("commands.chats:app", "Chats that a server keeps for you: list, show, remove."),
+        "api-key": Entry("commands.keys:api_key_app", "API keys of REST callers: make, list, revoke."),
+        "identity": Entry("commands.foreign:identity_app", "Identities: who signs the calls."),
+        "models": Entry("commands.models:models_app", "Models in a canister: list, load, unload, pull."),
+        "settings": Entry("commands.foreign:settings_app", "Settings of a canister."),
+        "ledger": Entry("commands.foreign:ledger_app"),
+        "network": Entry("commands.foreign:network_app", "The server, as an IC network."),
+        "cycles": Entry("commands.foreign:cycles_app"),
+        "canister": Entry("commands.foreign:canister_app"),
+    }
+
 
 app = App(
-    cls=Group,
+    cls=Root,
     help="A server that behaves as an Internet Computer canister running llama.cpp.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(serve.serve)
-app.command()(call.call)
-app.command()(candid.candid)
-app.command("id")(manage.canister_id)
-app.command()(manage.status)
-app.command()(manage.top_up)
-app.command(hidden=True)(manage.deposit_cycles)
-app.command(cls=chat.ChatCommand)(chat.chat)
-app.command()(files.upload)
-app.command()(files.download)
-app.command()(estimate_command.estimate)
-app.command()(fit.fit)
-app.command()(probe.probe)
-app.command()(backup.backup)
-app.command()(backup.restore)
-app.command()(doctor.doctor)
-app.command()(bench.bench)
-app.command()(ps.ps)
-app.command()(logs.logs)
-app.command()(about.key)
-app.command()(about.version)
-app.add_typer(chats.app, name="chats")
-app.add_typer(keys.api_key_app, name="api-key")
-app.add_typer(identity.app, name="identity")
-app.add_typer(models.models_app, name="models")
-app.add_typer(manage.settings_app, name="settings")
-app.add_typer(manage.ledger_app, name="ledger", hidden=True)
-app.add_typer(network.app, name="network")
-
-
-foreign.add_commands(app)
 
 
 @app.callback()

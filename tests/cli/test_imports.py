@@ -8,10 +8,11 @@ import sys
 import pytest
 
 HEAVY = ("llama_cpp", "sqlalchemy", "fastapi", "uvicorn", "ray", "matplotlib")
+ALSO_HEAVY = ("pydantic", "pydantic_settings", "httpx", "rich", "pygments", "asyncio")
 
 
-def loaded_after(statement: str) -> set[str]:
-    code = f"{statement}; import sys; print(*(name for name in {HEAVY} if name in sys.modules))"
+def loaded_after(statement: str, wanted: tuple[str, ...] = HEAVY) -> set[str]:
+    code = f"{statement}; import sys; print(*(name for name in {wanted} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -30,3 +31,13 @@ def loaded_after(statement: str) -> set[str]:
 )
 def test_nothing_heavy_is_imported(statement: str) -> None:
     assert loaded_after(statement) == set()
+
+
+def test_the_help_of_all_commands_imports_none_of_them() -> None:
+    code = "import atexit, sys; atexit.register(lambda: print('loaded', *sys.modules)); "
+    code += "from canister.cli import main; main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.partition("\nloaded ")[2].split())
+    assert "canister.cli.shared.lazy" in loaded
+    assert not {*HEAVY, *ALSO_HEAVY} & loaded
+    assert not [name for name in loaded if name.startswith("canister.cli.commands.")]

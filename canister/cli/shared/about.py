@@ -9,12 +9,12 @@ import typer
 
 from canister.cli.shared.options import DataDir
 from canister.defaults import INTERFACE_VERSION
-from canister.system import distribution
 
 
 def version(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print versions: package, interface, llama.cpp."""
     from canister.engine.llama import VERSION, build
+    from canister.system import distribution
 
     ggml = build()
     if as_json:

@@ -46,6 +46,8 @@ def translated(root: TyperGroup, arguments: Sequence[str]) -> list[str]:
         word = words[0]
         if word not in group.commands and path == [GROUP] and word in root.commands:
             path, group = [], root  # a command of ours behind their word
+        if word.startswith("-"):
+            break
         if word not in group.commands and group is root and word in _commands_of(root, GROUP):
             path, group = [GROUP], root.commands[GROUP]
         if not isinstance(group, TyperGroup) or word not in group.commands:

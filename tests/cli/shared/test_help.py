@@ -9,7 +9,7 @@ import pytest
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from canister.cli import app
+from canister.cli import Root, app
 from canister.cli.shared import help as texts
 from canister.config import Flag, Settings
 from tests.cli.conftest import Command
@@ -82,6 +82,17 @@ def test_a_list_of_commands_shows_whole_sentences(name: str) -> None:
     first = help_text.strip().splitlines()[0]
     assert first.endswith(".")
     assert len(first.partition(". ")[0]) <= MOST_CHARACTERS, first
+
+
+def first_sentence(text: str) -> str:
+    return text.strip().splitlines()[0].partition(". ")[0].rstrip(".") + "."
+
+
+def test_the_help_of_all_commands_tells_of_each_what_its_own_does() -> None:
+    shown = {name: entry.summary for name, entry in Root.entries.items() if entry.summary is not None}
+    own = {name: command for name, command in everything().items() if " " not in name}
+    assert shown == {name: first_sentence(command.help or "") for name, command in own.items()}
+    assert {command.name for command in own.values()} == set(shown)
 
 
 @pytest.mark.parametrize(
