@@ -33,6 +33,8 @@ from canister.system.data_dir import CRASH, LOCK, FolderLock
 SERVING = b"S"  # what the child says when it serves
 
 WINDOW_SECONDS = 60.0  # in which crashes are counted
+END_SECONDS = 20.0  # for a server to end, after its calls had drain_seconds; then it hangs, and is killed
+HASTY_END_SECONDS = 12.0  # after a second signal, which waits for no calls; they need some of it to roll back
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 30.0
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -80,6 +82,7 @@ class _Child:
     link: socket.socket
     serves: bool = False
     hung_up: bool = False
+    kill_at: float | None = None  # monotonic; None: it is not told to end, or is killed
 
 
 class Supervisor:
@@ -91,6 +94,7 @@ class Supervisor:
         self._lock = lock
         self._folder = Path(settings["data_dir"]).expanduser().absolute()
         self._max_crashes: int = settings["max_crashes"]
+        self._drain_seconds: float = settings["drain_seconds"]
         self._crashes: deque[float] = deque()  # when, within the last minute
         self._n_crashes = 0
         self._last: str | None = None  # how the last one crashed
@@ -135,7 +139,7 @@ class Supervisor:
         with child.link:
             while True:
                 readable = [wakeup] if child.hung_up else [wakeup, child.link.fileno()]
-                ready, _, _ = select.select(readable, [], [])
+                ready, _, _ = select.select(readable, [], [], self._patience(child))
                 if child.link.fileno() in ready:
                     self._hear(child)
                 if wakeup in ready:
@@ -145,6 +149,14 @@ class Supervisor:
                 if returncode is not None:
                     self._hear(child)
                     return returncode
+                if self._patience(child) == 0.0:
+                    child.kill_at = None
+                    child.process.kill()
+                    print("canister: the server did not end and was killed", file=sys.stderr, flush=True)
+
+    def _patience(self, child: _Child) -> float | None:
+        """Seconds until a server that should have ended is killed; None: it is not waited for."""
+        return None if child.kill_at is None else max(0.0, child.kill_at - time.monotonic())
 
     def _start(self) -> _Child:
         ours, theirs = socket.socketpair()
@@ -188,10 +200,14 @@ class Supervisor:
             os.kill(os.getpid(), signal.SIGSTOP)
             child.process.send_signal(signal.SIGCONT)
         elif number in _ENDING:
+            seconds = HASTY_END_SECONDS if self._is_ending else self._drain_seconds + END_SECONDS
+            kill_at = time.monotonic() + seconds
+            child.kill_at = kill_at if child.kill_at is None else min(kill_at, child.kill_at)
             self._end()
             # A server that is still being started has no ear for Ctrl-C yet, and would show a stack.
             is_early = number == signal.SIGINT and not child.serves
             child.process.send_signal(signal.SIGTERM if is_early else number)
+            child.process.send_signal(signal.SIGCONT)  # somebody may have stopped it, and then it hears nothing
 
     def _end(self) -> None:
         self._is_ending = True

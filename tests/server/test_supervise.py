@@ -25,7 +25,10 @@ from canister.client.local_server import LocalServer, ServerFailed
 from canister.config import Settings, settings_from_json
 from canister.engine.crash_notes import BUSY_NAME, MAX_IN_A_ROW
 from canister.ops.doctor import examine
+from canister.server import supervisor
+from canister.server.sockets import bind
 from canister.server.supervisor import exit_code, how, pause_seconds
+from canister.system import data_dir
 from canister.system.data_dir import CRASH, LAST_CRASH
 from tests.harness import CHAT_MODEL
 from tests.smoke.conftest import Wire
@@ -355,37 +358,98 @@ def test_signals_reach_the_child(tmp_path: Path) -> None:
     assert not is_there(child)
 
 
-def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+@contextmanager
+def an_upload_without_end(server: LocalServer) -> Iterator[Wire]:
+    """A call that runs until its server is gone; then it has failed."""
     never = threading.Event()
 
     def body() -> Iterator[bytes]:
         yield b"begin"
         never.wait(SECONDS)
 
-    server = supervised(tmp_path / "data", "--drain-seconds", "1000")
-    server.start()
     with wire_to(server) as wire, ThreadPoolExecutor() as pool:
         try:
             upload = pool.submit(wire.http.put, "/files/lost", content=body())
             metrics = str(wire.http.base_url.join("/metrics"))
             running = 'canister_streams_running{canister="llama_cpp"} 1.0'
             wait_for(lambda: running in wire.http.get(metrics).text, "no upload runs")
-            os.kill(server.pid, signal.SIGINT)
-            wait_for(lambda: readiness(wire)[0] == 503, "it does not drain")
-            assert server.end(signal.SIGINT) == 0
+            yield wire
         finally:
             never.set()
         assert upload.exception(SECONDS) is not None or upload.result().status_code == 503
 
 
+def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    server = supervised(tmp_path / "data", "--drain-seconds", "1000")
+    server.start()
+    with an_upload_without_end(server) as wire:
+        os.kill(server.pid, signal.SIGINT)
+        wait_for(lambda: readiness(wire)[0] == 503, "it does not drain")
+        assert server.end(signal.SIGINT) == 0
+
+
 def test_a_child_that_crashes_while_it_stops_is_told_by_the_exit_code(tmp_path: Path) -> None:
+    server = supervised(tmp_path / "data", "--drain-seconds", "1000")
+    server.start()
+    with an_upload_without_end(server) as wire:
+        os.kill(server.pid, signal.SIGTERM)
+        wait_for(lambda: readiness(wire)[0] == 503, "it does not drain")
+        os.kill(child_of(server), signal.SIGKILL)
+        assert server.wait() == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_child_that_was_stopped_hears_that_it_should_end(tmp_path: Path, number: signal.Signals) -> None:
     server = supervised(tmp_path / "data")
     server.start()
     child = child_of(server)
     os.kill(child, signal.SIGSTOP)
-    os.kill(server.pid, signal.SIGTERM)
-    os.kill(child, signal.SIGKILL)
-    assert server.wait() == 128 + signal.SIGKILL
+    wait_for(lambda: "(T" in state_of(child), "it does not stop")
+    assert server.end(number) == 0
+    assert not is_there(child)
+
+
+DEAF = """
+import signal, time
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+print("deaf", flush=True)
+while True:
+    time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("n_signals", [1, 2])
+def test_a_child_that_does_not_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], n_signals: int
+) -> None:
+    """The bound that does not count here lies far ahead: of one signal, or of two."""
+    monkeypatch.setattr(supervisor, "END_SECONDS", 0.1 if n_signals == 1 else 2 * SECONDS)
+    monkeypatch.setattr(supervisor, "HASTY_END_SECONDS", 0.1 if n_signals == 2 else 2 * SECONDS)
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    popen = subprocess.Popen
+
+    def start(*_: object, **__: object) -> subprocess.Popen[bytes]:
+        child = popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        with child.stdout as told:
+            assert told.readline() == b"deaf\n"
+        os.write(writer, bytes([signal.SIGTERM] * n_signals))
+        threading.Thread(target=lambda: child.wait() and os.write(writer, bytes([signal.SIGCHLD]))).start()
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    lock = data_dir.take(tmp_path)
+    try:
+        with bind("127.0.0.1", 0) as listener:
+            settings = {"data_dir": str(tmp_path), "max_crashes": 1, "drain_seconds": 0.1}
+            assert supervisor.Supervisor(settings, listener, lock).run(reader) == 128 + signal.SIGKILL
+    finally:
+        lock.release()
+        os.close(reader)
+        os.close(writer)
+    assert "the server did not end and was killed" in capfd.readouterr().err
 
 
 def test_a_child_that_is_stopped_by_itself_ends_the_parent(tmp_path: Path) -> None:
