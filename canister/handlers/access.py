@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 
 async def set_access(call: Call, arg: AccessInputRecord) -> AccessRecord:
-    """Open the inference methods to all named callers (level 1), or keep them for controllers and admins (0)."""
     if arg.level not in LEVELS:
         raise BadRequest("Invalid access level")
     call.change(access_level=arg.level)
@@ -29,18 +28,15 @@ async def set_access(call: Call, arg: AccessInputRecord) -> AccessRecord:
 
 
 async def get_access(call: Call) -> AccessRecord:
-    """The access level, and what it means."""
     level = call.state.access_level
     return AccessRecord(level=level, explanation=LEVELS[level])
 
 
 async def check_access(call: Call) -> StatusCodeRecord:
-    """Ok if the caller may use the inference queries."""
     return StatusCodeRecord()
 
 
 async def assignAdminRole(call: Call, arg: AssignAdminRoleInputRecord) -> AdminRoleAssignment:
-    """Give a principal an admin role; assigning again replaces role and note."""
     call.canister.roles.assign(call.work, arg.principal, arg.role.value, arg.note)
     return AdminRoleAssignment(
         principal=arg.principal, role=arg.role, note=arg.note, assignedBy=call.caller, assignedAt=call.now_ns
@@ -48,7 +44,6 @@ async def assignAdminRole(call: Call, arg: AssignAdminRoleInputRecord) -> AdminR
 
 
 async def revokeAdminRole(call: Call, arg: text) -> text:
-    """Take a principal's admin role away."""
     if arg not in call.canister.roles:
         raise NotFound("Principal not found")
     call.canister.roles.revoke(call.work, arg)
@@ -56,7 +51,6 @@ async def revokeAdminRole(call: Call, arg: text) -> text:
 
 
 async def getAdminRoles(call: Call) -> list[AdminRoleAssignment]:
-    """All admin roles, in the order in which they were first assigned."""
     return [
         AdminRoleAssignment(
             principal=row.principal,

@@ -1,7 +1,7 @@
 """Which function runs which row: those of the interface, of REST alone, and of the management canister.
 
 A handler has the name of its row. It takes the call, the argument if the row has one, and by their names what a door
-adds: names in a path, the host. A test holds its signature against the row.
+adds: names in a path, the host. Its text stands in the row; a test holds its signature against it.
 """
 
 from __future__ import annotations

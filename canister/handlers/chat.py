@@ -37,7 +37,6 @@ CHATS_OFF = "get_chats: DB_CHATS_ACTIVE is false"
 
 
 async def new_chat(call: Call, arg: InputRecord) -> RunOutputRecord:
-    """Make ready for a chat in the cache that `--prompt-cache` names. An existing cache stays and may be reused."""
     path = cache_path(call, parse_args(arg).prompt_cache)
     if call.state.chats_on:
         call.canister.chats.start(call.work)
@@ -45,7 +44,6 @@ async def new_chat(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 
 async def run_update(call: Call, arg: InputRecord) -> RunOutputRecord:
-    """Ingest the prompt and generate, as far as the limits of one call allow; the cache keeps what was decoded."""
     run = await plan(call, arg, as_update=True)
     result, output = await _decode(call, run, call.state.max_tokens_update)
     record = _record(run, result, output)
@@ -54,7 +52,6 @@ async def run_update(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 
 async def run_query(call: Call, arg: InputRecord) -> RunOutputRecord:
-    """As run_update, but nothing is kept."""
     run = await plan(call, arg, as_update=False)
     result, output = await _decode(call, run, call.state.max_tokens_query)
     return _record(run, result, output)
@@ -189,19 +186,16 @@ def _text(data: bytes) -> str:
 
 
 async def chats_pause(call: Call) -> StatusCodeRecord:
-    """Stop saving chats."""
     call.change(chats_on=False)
     return StatusCodeRecord()
 
 
 async def chats_resume(call: Call) -> StatusCodeRecord:
-    """Save each caller's newest chats from now on."""
     call.change(chats_on=True)
     return StatusCodeRecord()
 
 
 async def get_chats(call: Call) -> GetChatsRecord:
-    """The caller's saved chats, newest first."""
     if not call.state.chats_on:
         raise Conflict(CHATS_OFF)
     return GetChatsRecord(

@@ -22,7 +22,6 @@ CHATML_TOKEN = "<|im_start|>"
 
 
 async def props(call: Call) -> Props:
-    """What the loaded model is: its name, its context, its chat template."""
     engine = await call.engine()
     info = engine.info
     template, kind = template_of(engine)
@@ -39,7 +38,6 @@ async def props(call: Call) -> Props:
 
 
 async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOutput:
-    """The prompt that the loaded model's chat template makes of messages, for `run_update -p`. Nothing is decoded."""
     engine = await call.engine()
     template, kind = template_of(engine)
     if kind == "none":

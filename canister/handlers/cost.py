@@ -19,7 +19,6 @@ DEFAULT_ANSWER_TOKENS = 128
 
 
 async def get_call_log(call: Call, arg: CallLogInput) -> list[CallLogEntry]:
-    """Update calls and what each cost, newest first: the caller's own, for admins those of all."""
     entries = call.canister.call_log.newest(
         None if access.allows(call.canister, call.caller, "admin_query") else call.caller,
         arg.before_id,
@@ -42,10 +41,6 @@ async def get_call_log(call: Call, arg: CallLogInput) -> list[CallLogEntry]:
 
 
 async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
-    """What the run_update with these args would cost now, and the whole conversation until its answer is complete.
-
-    Exact as long as the answer does not end earlier; the prompt cache is looked at as it is now.
-    """
     plan = await chat.plan(call, InputRecord(args=arg.args), as_update=True)
     engine, n_cached = plan.chat.engine, plan.chat.n_cached
     settings, model = call.canister.settings, call.canister.model.cost_model_of(engine)

@@ -41,7 +41,6 @@ MAX_CHUNK_BYTES = 2_097_152
 
 
 async def file_upload_chunk(call: Call, arg: FileUploadInputRecord) -> FileUploadRecord:
-    """Write the next chunk of a file: offset 0 starts it anew, the offset of the last chunk again is a retry."""
     return await upload_chunk(call, arg.filename, arg.chunk, arg.chunksize, arg.offset)
 
 
@@ -101,7 +100,6 @@ async def know_hash(call: Call, path: str) -> None:
 
 
 async def uploaded_file_details(call: Call, arg: FileDetailsInputRecord) -> FileDetailsRecord:
-    """Size and SHA-256 of an uploaded file."""
     return upload_details(call, arg.filename)
 
 
@@ -116,7 +114,6 @@ def upload_details(call: Call, path: str) -> FileDetailsRecord:
 
 
 async def file_download_chunk(call: Call, arg: FileDownloadInputRecord) -> FileDownloadRecord:
-    """Read a chunk of a file."""
     return download_chunk(call, arg.filename, arg.chunksize, arg.offset)
 
 
@@ -152,7 +149,6 @@ def open_stream(call: Call, path: str, closed: Callable[[], None]) -> FileStream
 
 
 async def filesystem_file_size(call: Call, arg: FilesystemFileSizeInputRecord) -> FilesystemFileSizeRecord:
-    """Size of a file."""
     known = call.canister.stable.stat(arg.filename)
     if known is None:
         raise NotFound(f"File does not exist: {arg.filename}")
@@ -165,7 +161,6 @@ async def filesystem_file_size(call: Call, arg: FilesystemFileSizeInputRecord) -
 
 
 async def get_creation_timestamp_ns(call: Call, arg: FilesystemTimestampInputRecord) -> FilesystemTimestampRecord:
-    """When a file was created, and how long ago that is."""
     known = call.canister.stable.stat(arg.filename)
     if known is None:
         raise NotFound(f"File does not exist: {arg.filename}")
@@ -184,7 +179,6 @@ async def get_creation_timestamp_ns(call: Call, arg: FilesystemTimestampInputRec
 
 
 async def filesystem_remove(call: Call, arg: FilesystemRemoveInputRecord) -> FilesystemRemoveRecord:
-    """Remove a file or an empty folder."""
     await call.lock(call.canister.clean(arg.filename))
     if call.canister.stable.stat(arg.filename) is None:
         return FilesystemRemoveRecord(
@@ -207,12 +201,10 @@ async def filesystem_remove(call: Call, arg: FilesystemRemoveInputRecord) -> Fil
 
 
 async def recursive_dir_content_query(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
-    """Everything below a folder: depth first, in order of creation, with the folder in front of each path."""
     return await asyncio.to_thread(_dir_content, call, arg)  # there may be hundreds of thousands of files
 
 
 async def recursive_dir_content_update(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
-    """As recursive_dir_content_query, with an update's limits."""
     return await asyncio.to_thread(_dir_content, call, arg)
 
 
@@ -232,7 +224,6 @@ def _dir_content(call: Call, arg: DirContentInputRecord) -> list[FileEntry]:
 
 
 async def remove_log_file(call: Call, arg: InputRecord) -> RunOutputRecord:
-    """Remove the log file that `--log-file` names."""
     args = parse_args(arg)
     if not args.log_file:
         raise BadRequest("ERROR: no --log-file given: name the log file to remove with --log-file NAME")
@@ -247,12 +238,10 @@ async def remove_log_file(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 
 async def log_pause(call: Call) -> StatusCodeRecord:
-    """Turn console logging of the model's work off."""
     call.change(log_on=False)
     return StatusCodeRecord()
 
 
 async def log_resume(call: Call) -> StatusCodeRecord:
-    """Turn console logging of the model's work on."""
     call.change(log_on=True)
     return StatusCodeRecord()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 async def list_folder(call: Call, *, path: str = "") -> Folder:
-    """What lies directly in a folder, given by its path with a slash at the end; empty for all of stable memory."""
     stable = call.canister.stable
     folder = call.canister.clean_folder(path)
     known = stable.stat(folder) if folder else None
@@ -44,7 +43,6 @@ async def list_folder(call: Call, *, path: str = "") -> Folder:
 
 
 async def remove_file(call: Call, *, path: str) -> FilesystemRemoveRecord:
-    """Remove a file or an empty folder."""
     done = await files.filesystem_remove(call, FilesystemRemoveInputRecord(filename=path))
     if not done.exists:
         raise NotFound(f"there is no file {path!r}")

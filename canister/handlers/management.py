@@ -35,7 +35,6 @@ MAX_CONTROLLERS = 10
 
 
 async def canister_status(call: Call, arg: CanisterIdRecord) -> CanisterStatus:
-    """Status, settings, memory and cycles of a canister."""
     _check_target(call, arg.canister_id)
     canister, state = call.canister, call.canister.state
     stable_bytes = canister.stable.total_bytes()
@@ -60,7 +59,6 @@ async def canister_status(call: Call, arg: CanisterIdRecord) -> CanisterStatus:
 
 
 async def update_settings(call: Call, arg: UpdateSettingsRecord) -> None:
-    """Change controllers and other settings."""
     _check_target(call, arg.canister_id)
     changes = _changes(arg.settings)
     if changes:
@@ -70,24 +68,20 @@ async def update_settings(call: Call, arg: UpdateSettingsRecord) -> None:
 
 
 async def provisional_top_up_canister(call: Call, arg: TopUpRecord) -> None:
-    """Give a canister cycles that come from nowhere."""
     _check_target(call, arg.canister_id)
     _add_cycles(call, arg.amount)
 
 
 async def deposit_cycles(call: Call, arg: CanisterIdRecord) -> None:
-    """Give a canister the cycles that came with the call; a message from outside brings none."""
     _check_target(call, arg.canister_id)
 
 
 async def start_canister(call: Call, arg: CanisterIdRecord) -> None:
-    """Let calls in again."""
     _check_target(call, arg.canister_id)
     call.change(is_stopped=False)
 
 
 async def stop_canister(call: Call, arg: CanisterIdRecord) -> None:
-    """Let no calls in any more, and wait for those that run."""
     _check_target(call, arg.canister_id)
     call.change(is_stopped=True)
     await call.canister.others_done(call)
@@ -96,7 +90,6 @@ async def stop_canister(call: Call, arg: CanisterIdRecord) -> None:
 async def provisional_create_canister_with_cycles(
     call: Call, arg: ProvisionalCreateRecord, *, host: Host, request_id: bytes
 ) -> CanisterIdRecord:
-    """Make a canister with cycles that come from nowhere."""
     if arg.specified_id is not None:
         raise BadArgument("specified_id: this server gives the ids itself; leave it out")
     settings = arg.settings or CanisterSettings()
@@ -110,7 +103,6 @@ async def provisional_create_canister_with_cycles(
 
 
 async def fetch_canister_logs(call: Call, arg: FetchLogsRecord, *, host: Host) -> LogsRecord:
-    """What was logged last about a canister; for who controls all canisters of the server, about that too."""
     _check_target(call, arg.canister_id)
     sees_all = all(call.caller in canister.controllers for canister in host.canisters)
     lines = logs.RECENT.lines(None if sees_all else call.canister.name)
@@ -129,7 +121,6 @@ def _is_in(number: int, wanted: LogRange | None) -> bool:
 
 
 async def delete_canister(call: Call, arg: CanisterIdRecord, *, host: Host, request_id: bytes) -> None:
-    """Delete a stopped canister and all that it holds."""
     await host.delete(arg.canister_id, call.caller)
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 async def load_model(call: Call, arg: InputRecord) -> RunOutputRecord:
-    """Load the GGUF file `--model` from stable memory and make its context; it is loaded again after a restart."""
     args = parse_args(arg)
     if not args.model:
         raise BadRequest("--model not provided in args. Do not know what model to load.")
@@ -53,11 +52,9 @@ async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
 
 
 async def set_max_tokens(call: Call, arg: MaxTokensRecord) -> StatusCodeRecord:
-    """Limit how many tokens one call may decode, prompt and answer together; 0: no limit."""
     call.change(max_tokens_update=arg.max_tokens_update, max_tokens_query=arg.max_tokens_query)
     return StatusCodeRecord()
 
 
 async def get_max_tokens(call: Call) -> MaxTokensRecord:
-    """The limits as they were set."""
     return MaxTokensRecord(max_tokens_update=call.state.max_tokens_update, max_tokens_query=call.state.max_tokens_query)

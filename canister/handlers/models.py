@@ -24,7 +24,6 @@ SUFFIX = ".gguf"
 
 
 async def list_models(call: Call) -> ModelList:
-    """All GGUF files of stable memory, a model in parts as one; headers are read, weights are not."""
     files = {file.path: file for file in call.canister.stable.walk("", 0) or [] if _is_model(file)}
     seen: set[str] = set()
     models = []
@@ -41,12 +40,10 @@ async def list_models(call: Call) -> ModelList:
 
 
 async def show_model(call: Call, *, path: str) -> ModelDetails:
-    """A model of stable memory in detail: shape, context, quantization, chat template."""
     return await asyncio.to_thread(_details, call, path)
 
 
 async def unload_model(call: Call) -> Unloaded:
-    """Unload the model, once the calls that use it are over; the next start does not load it again."""
     await call.model_alone()
     model = call.canister.model
     if call.state.model_args is None:

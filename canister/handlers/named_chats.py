@@ -25,7 +25,6 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,59}")
 
 
 async def list_chats(call: Call) -> ChatList:
-    """The caller's named chats, the one written last first."""
     stable = call.canister.stable
     found = []
     for path in stable.children(_folder(call)):
@@ -36,7 +35,6 @@ async def list_chats(call: Call) -> ChatList:
 
 
 async def get_chat(call: Call, *, name: str) -> Chat:
-    """What was said in one of the caller's named chats."""
     path = _path(call, name)
     known = call.canister.stable.stat(path)
     if known is None or known.kind != "file":
@@ -50,7 +48,6 @@ async def get_chat(call: Call, *, name: str) -> Chat:
 
 
 async def put_chat(call: Call, arg: ChatInput, *, name: str) -> Chat:
-    """Keep what was said under a name of the caller's; it takes the place of what stood there."""
     path = _path(call, name)
     if name.endswith(SIDECAR):
         raise BadRequest(f"{name!r} is no name of a chat: {SIDECAR} is kept for files beside prompt caches")
@@ -60,7 +57,6 @@ async def put_chat(call: Call, arg: ChatInput, *, name: str) -> Chat:
 
 
 async def remove_chat(call: Call, *, name: str) -> None:
-    """Forget one of the caller's named chats, and its prompt cache."""
     path, cache = _path(call, name), _cache_path(call, name)
     await call.lock(path, *([] if cache is None else [cache]))
     known = call.canister.stable.stat(path)

@@ -44,7 +44,6 @@ def cache_path(call: Call, name: str) -> str:
 
 
 async def remove_prompt_cache(call: Call, arg: InputRecord) -> RunOutputRecord:
-    """Remove the caller's prompt cache that `--prompt-cache` names."""
     path = cache_path(call, parse_args(arg).prompt_cache)
     await call.lock(path)
     if call.canister.stable.stat(path) is None:
@@ -54,7 +53,6 @@ async def remove_prompt_cache(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 
 async def copy_prompt_cache(call: Call, arg: CopyPromptCacheInputRecord) -> StatusCodeRecord:
-    """Copy one of the caller's prompt caches, with its sidecar, over another."""
     source, target = cache_path(call, arg.from_), cache_path(call, arg.to)
     await call.lock(source, target)
     stable = call.canister.stable
@@ -73,18 +71,15 @@ async def copy_prompt_cache(call: Call, arg: CopyPromptCacheInputRecord) -> Stat
 
 
 async def download_prompt_cache_chunk(call: Call, arg: DownloadPromptCacheInputRecord) -> FileDownloadRecord:
-    """Read a chunk of one of the caller's prompt caches."""
     return download_chunk(call, cache_path(call, arg.promptcache), arg.chunksize, arg.offset)
 
 
 async def upload_prompt_cache_chunk(call: Call, arg: UploadPromptCacheInputRecord) -> FileUploadRecord:
-    """Write the next chunk of one of the caller's prompt caches, as file_upload_chunk does."""
     path = cache_path(call, arg.promptcache)
     return await upload_chunk(call, path, arg.chunk, arg.chunksize, arg.offset)
 
 
 async def uploaded_prompt_cache_details(call: Call, arg: PromptCacheDetailsInputRecord) -> FileDetailsRecord:
-    """Size and SHA-256 of an uploaded prompt cache."""
     return upload_details(call, cache_path(call, arg.promptcache))
 
 

@@ -25,24 +25,20 @@ MAX_FILES_PER_RUN = 10_000
 
 
 async def health(call: Call) -> StatusCodeRecord:
-    """Is the canister alive."""
     return StatusCodeRecord()
 
 
 async def ready(call: Call) -> StatusCodeRecord:
-    """Is a model loaded, so that inference can begin."""
     if call.canister.model.engine is None:
         raise NotFound("Model not yet loaded")
     return StatusCodeRecord()
 
 
 async def whoami(call: Call) -> text:
-    """The caller's principal."""
     return call.caller
 
 
 async def get_memory_status(call: Call) -> MemoryStatusRecord:
-    """Bytes of wasm heap that the loaded model would take on the IC, and of stable memory; whole 64 KiB pages."""
     return MemoryStatusRecord(
         wasm_heap_bytes=_whole_pages(call.canister.model.heap_bytes()),
         stable_bytes=_whole_pages(call.canister.stable.total_bytes()),
@@ -57,19 +53,16 @@ def _whole_pages(n_bytes: int) -> int:
 
 
 async def cache_cleanup_start_timer(call: Call) -> CacheCleanupActionRecord:
-    """Delete old prompt caches every `period_seconds` from now on."""
     call.change(cleanup_on=True)
     return CacheCleanupActionRecord(ok=True, is_running=True)
 
 
 async def cache_cleanup_stop_timer(call: Call) -> CacheCleanupActionRecord:
-    """Stop deleting old prompt caches."""
     call.change(cleanup_on=False)
     return CacheCleanupActionRecord(ok=True, is_running=False)
 
 
 async def cache_cleanup_now(call: Call) -> CacheCleanupStatsRecord:
-    """Delete prompt caches that were not written for `ttl_seconds`, at once; timer or not."""
     await call.lock("cleanup")
     state = call.state
     outcome = await clean_up(call, state.cleanup_ttl_seconds, state.cleanup_max_files)
@@ -95,7 +88,6 @@ async def cache_cleanup_now(call: Call) -> CacheCleanupStatsRecord:
 
 
 async def get_cache_cleanup_stats(call: Call) -> CacheCleanupStatsRecord:
-    """Runs so far and the time of the last one; the files of the last run; the configuration."""
     state = call.state
     return CacheCleanupStatsRecord(
         runs=state.cleanup_runs,
@@ -111,7 +103,6 @@ async def get_cache_cleanup_stats(call: Call) -> CacheCleanupStatsRecord:
 
 
 async def set_cache_cleanup_config(call: Call, arg: CacheCleanupConfigInput) -> CacheCleanupConfigRecord:
-    """Change what is given: period (0 is ignored), time to live (0: everything is old), files per run (1 to 10000)."""
     state = call.state
     period = arg.period_seconds or state.cleanup_period_seconds
     ttl = state.cleanup_ttl_seconds if arg.ttl_seconds is None else arg.ttl_seconds
@@ -128,19 +119,16 @@ async def set_cache_cleanup_config(call: Call, arg: CacheCleanupConfigInput) -> 
 
 
 async def cycle_balance_start_timer(call: Call) -> StatusCodeRecord:
-    """Read the cycle balance now and every hour from now on."""
     call.change(cycle_timer_on=True, cycle_reading=call.canister.ledger.cycles, cycle_reading_ns=call.now_ns)
     return StatusCodeRecord()
 
 
 async def cycle_balance_stop_timer(call: Call) -> StatusCodeRecord:
-    """Stop reading the cycle balance."""
     call.change(cycle_timer_on=False)
     return StatusCodeRecord()
 
 
 async def get_cycle_balance(call: Call) -> CycleBalanceRecord:
-    """The last reading of the cycle balance."""
     if not call.state.cycle_timer_on:
         raise Conflict("cycle balance tracking is off — an admin must call cycle_balance_start_timer")
     return CycleBalanceRecord(cycle_balance=call.state.cycle_reading, updated_at_ns=call.state.cycle_reading_ns)
