@@ -19,7 +19,6 @@ Nothing is retried here: see `canister.transfer`.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from canister.client.http_library import httpx
 from canister.client.methods import Calls
 from canister.client.result import ClientError as ClientError
 from canister.client.result import Piece, Result
+from canister.system.nearest import nearest
 
 CONNECT_SECONDS = 10.0
 LINES = "application/x-ndjson"
@@ -117,8 +117,8 @@ def find_method(name: str) -> Method:
     """The row of the interface table; UnknownMethod names the nearest."""
     method = BY_NAME.get(name)
     if method is None:
-        near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
-        hint = f"Did you mean '{near[0]}'?" if near else f"The methods are {', '.join(BY_NAME)}."
+        near = nearest(name, BY_NAME)
+        hint = f"Did you mean '{near}'?" if near else f"The methods are {', '.join(BY_NAME)}."
         raise UnknownMethod(f"There is no method '{name}'. {hint}")
     return method
 

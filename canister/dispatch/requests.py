@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
 from canister.handlers.bindings import HANDLERS
 from canister.runtime.call import Call
+from canister.system.nearest import nearest
 
 if TYPE_CHECKING:
     from canister.runtime.call import OnText
@@ -27,8 +27,8 @@ def find_method(canister: Canister, name: str, mode: Mode = "update") -> Method:
     """The row of the interface table; MethodNotFound names the nearest. Queries can be called as updates as well."""
     method = BY_NAME.get(name)
     if method is None or (mode == "query" and method.mode != "query"):
-        near = [] if name in BY_NAME else difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
+        near = None if name in BY_NAME else nearest(name, BY_NAME)
+        hint = f" Did you mean '{near}'?" if near else ""
         raise MethodNotFound(f"Error from Canister {canister.id}: Canister has no {mode} method '{name[:100]}'.{hint}")
     return method
 

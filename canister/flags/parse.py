@@ -6,7 +6,6 @@ It reads no environment variable and no file. Whatever the input, it answers Run
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
 from canister.flags.table import BREAKERS, FLAGS, SECTIONS, Effect, Flag
 from canister.flags.values import shown, unescape
+from canister.system.nearest import nearest
 
 
 class ArgsError(BadRequest):
@@ -127,12 +127,12 @@ def _flag_of(name: str) -> tuple[Flag, bool]:
 
 def _unknown(name: str) -> str:
     what = "Unknown flag" if name.startswith("-") else "Expected a flag, got"
-    nearest = re.split("[= ]", name, maxsplit=1)[0]
-    if nearest in _BY_NAME:
+    flag: str | None = re.split("[= ]", name, maxsplit=1)[0]
+    if flag in _BY_NAME:
         what = f"Flag and value are two arguments. {what}"
     else:
-        nearest = difflib.get_close_matches(name[:40], _BY_NAME, n=1, cutoff=0.0)[0]
-    return f"{what} {shown(name)}: the nearest known flag is {nearest}."
+        flag = nearest(name, _BY_NAME, 0.0)
+    return f"{what} {shown(name)}: the nearest known flag is {flag}."
 
 
 def _set(values: dict[str, Any], flag: Flag, value: object) -> None:

@@ -13,7 +13,6 @@ Which methods run, and whether they may, is decided in dispatch, above.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import math
 import shutil
 from collections.abc import Sequence
@@ -44,6 +43,7 @@ from canister.system.data_dir import (
     take,
 )
 from canister.system.machine import usable_cores
+from canister.system.nearest import nearest
 from canister.telemetry.logs import get_logger
 
 CONTROLLER_KEY_NAME = "controller"
@@ -116,10 +116,8 @@ class Host:
             if name_or_id in (canister.name, canister.id):
                 return canister
         names = [canister.name for canister in self.canisters]
-        near = difflib.get_close_matches(
-            name_or_id, names + [canister.id for canister in self.canisters], n=1, cutoff=0.5
-        )
-        hint = f"Did you mean '{near[0]}'?" if near else f"This server has: {', '.join(names[:20])}."
+        near = nearest(name_or_id, names + [canister.id for canister in self.canisters])
+        hint = f"Did you mean '{near}'?" if near else f"This server has: {', '.join(names[:20])}."
         raise CanisterNotFound(f"Canister {name_or_id[:80]!r} not found. {hint}")
 
     def with_id(self, canister_id: bytes) -> Canister:

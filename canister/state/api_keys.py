@@ -9,7 +9,6 @@ This module needs no server: `canister api-key` uses it directly, also while one
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import hmac
 import re
@@ -29,6 +28,7 @@ from canister.store.database import Database
 from canister.store.statements import Prepared
 from canister.store.tables import api_keys
 from canister.system.data_dir import SERVER_DATABASE
+from canister.system.nearest import nearest
 
 _KEY = re.compile(r"lc_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -129,8 +129,8 @@ class KeyRing:
         def write(connection: Connection) -> None:
             if connection.execute(delete(api_keys).where(api_keys.c.name == name)).rowcount == 0:
                 names = connection.execute(select(api_keys.c.name)).scalars().all()
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}?" if near else "canister api-key list shows them all"
+                near = nearest(name, names)
+                hint = f"did you mean {near!r}?" if near else "canister api-key list shows them all"
                 raise NotFound(f"there is no API key named {name[:80]!r}: {hint}")
 
         self._database.submit(write).result()

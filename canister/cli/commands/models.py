@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -18,6 +17,7 @@ from canister.cli.shared.app import App
 from canister.cli.shared.connection import LOCAL, connection
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
 from canister.defaults import DEFAULT_CANISTER
+from canister.system.nearest import nearest
 
 if TYPE_CHECKING:
     from canister.cli.shared.pulling import Remote
@@ -311,8 +311,9 @@ async def _named(client: Canister, name: str) -> dict[str, Any]:
     if len(fitting) == 1:
         return fitting[0]
     paths = [model["path"] for model in found]
-    near = difflib.get_close_matches(name, paths, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(paths)}" if paths else "it has none"
+    by_stem = {PurePosixPath(path).stem: path for path in paths}  # folder and suffix are alike in all of them
+    near = nearest(PurePosixPath(name).stem, by_stem)
+    hint = f"did you mean {by_stem[near]}?" if near else f"there are {', '.join(paths)}" if paths else "it has none"
     raise ClientError(f"the canister has no model {name!r}; {hint}")
 
 

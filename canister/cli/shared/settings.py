@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 import re
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from canister.system.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,8 +85,8 @@ def _line_of(name: str) -> str:
 def _nearest(name: str) -> str:
     from canister.config import Settings
 
-    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else "docs/configuration.md lists them"
+    near = nearest(name, Settings.model_fields)
+    return f"did you mean {near!r}?" if near else "docs/configuration.md lists them"
 
 
 @functools.cache  # said once, however often settings are read
@@ -97,9 +98,9 @@ def _tell_misspelt_variables() -> None:
     for name in sorted(os.environ):
         if not name.startswith(prefix) or name in known or name.removeprefix(prefix).startswith(_OTHERS_ENVIRONMENT):
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        near = nearest(name, known, 0.85)
         if near:
-            print(f"canister: {name} is no setting and has no effect; did you mean {near[0]}?", file=sys.stderr)
+            print(f"canister: {name} is no setting and has no effect; did you mean {near}?", file=sys.stderr)
 
 
 def _variable(name: str) -> str:

@@ -7,7 +7,6 @@ The call of a client that goes away is cancelled and leaves no trace. A run can 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from canister.server import answers
 from canister.server.doors.lines import Lines
 from canister.server.requests import caller, read_body, while_connected
 from canister.server.verbs import ANY_VERB
+from canister.system.nearest import nearest
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
@@ -91,9 +91,9 @@ async def no_such_path(request: Request) -> Response:
     """404 for a path that is no method's; its last part may be meant as one."""
     host: Host = request.app.state.host
     path = request.url.path
-    near = difflib.get_close_matches(path.rstrip("/").rpartition("/")[2], BY_NAME, n=1)
-    if near:
-        hint = f"Did you mean 'POST /canisters/{host.default.name}/{near[0]}'?"
+    near = nearest(path.rstrip("/").rpartition("/")[2], BY_NAME)
+    if near is not None:
+        hint = f"Did you mean 'POST /canisters/{host.default.name}/{near}'?"
     else:
         hint = "Call POST /{method} or /canisters/{name or id}/{method}; GET /docs lists the methods."
     raise MethodNotFound(f"There is nothing at {path[:SHOWN_CHARACTERS]!r}. {hint}")
