@@ -21,6 +21,7 @@ from canister.api.management import (
     TopUpRecord,
     UpdateSettingsRecord,
 )
+from canister.api.service import module_hash
 from canister.errors import BadArgument, CanisterTrapped
 from canister.ic import principal as principals
 from canister.metering.fees import INITIAL_CYCLES
@@ -52,6 +53,7 @@ async def canister_status(call: Call, arg: CanisterIdRecord) -> CanisterStatus:
             wasm_memory_threshold=state.wasm_memory_threshold,
             environment_variables=[],
         ),
+        module_hash=module_hash(),
         memory_size=canister.model.heap_bytes() + stable_bytes,
         memory_metrics=MemoryMetrics(wasm_memory_size=canister.model.heap_bytes(), stable_memory_size=stable_bytes),
         cycles=max(0, canister.ledger.cycles),

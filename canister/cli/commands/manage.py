@@ -19,7 +19,7 @@ from canister.cli.shared import amounts, status_view
 from canister.cli.shared.app import App
 from canister.cli.shared.complete import canister_names
 from canister.cli.shared.connection import LOCAL, agent_for, connection
-from canister.cli.shared.managing import manage, report_of, run, status_of, text_of
+from canister.cli.shared.managing import manage, report_of, run, status_of, text_of, the_only
 from canister.cli.shared.options import DataDir, Environment, IdentityName, Network, RootKey
 
 if TYPE_CHECKING:
@@ -33,6 +33,15 @@ FABRICATED_CYCLES = "10t"
 
 Name = Annotated[
     str, typer.Argument(metavar="CANISTER", help="Name or id of the canister.", autocompletion=canister_names)
+]
+OnlyName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="CANISTER",
+        help="Name or id of the canister. [default: the only one of the server]",
+        show_default=False,
+        autocompletion=canister_names,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Controllers = list[str] | None
@@ -50,15 +59,22 @@ def canister_id(
     project_root_override: IgnoredHidden = None,
 ) -> None:
     """Print the id of a canister."""
+    _print_id(canister, network)
+
+
+def _print_id(canister: str | None, network: str) -> None:
     from canister.cli.shared.connection import url_of
     from canister.client.agent import Agent
     from canister.ic import principal
 
-    print(principal.to_text(run(Agent(url_of(network)), lambda agent: agent.id_of(canister))))
+    async def id_of(agent: Agent) -> bytes:
+        return await agent.id_of(canister or await the_only(agent))
+
+    print(principal.to_text(run(Agent(url_of(network)), id_of)))
 
 
 def status(
-    canister: Name,
+    canister: OnlyName = None,
     id_only: Annotated[bool, typer.Option("--id-only", "-i", help="Print the id and nothing else.")] = False,
     short: Annotated[bool, typer.Option("--short", help="Only the lines that matter first.")] = False,
     as_json: Json = False,
@@ -74,10 +90,10 @@ def status(
     Who does not control it is shown what is public: its controllers.
     """
     if id_only:
-        canister_id(canister, network)
+        _print_id(canister, network)
         return
     # The engine is told over REST, where a key stands for the caller.
-    server = connection(network, None, identity is not None, data_dir)
+    server = connection(network, None, identity is not None, data_dir, tells_whose_key=False)
     report = run(agent_for(network, identity, data_dir, root_key), lambda agent: report_of(agent, canister, server))
     if as_json:
         print(json.dumps(report, indent=2))

@@ -67,7 +67,9 @@ def canister_files(ctx: typer.Context) -> list[str]:
     from canister.defaults import DEFAULT_CANISTER
 
     given = ctx.params
-    server = connection(given.get("network") or LOCAL, given.get("api_key"), False, given.get("data_dir"))
+    server = connection(
+        given.get("network") or LOCAL, given.get("api_key"), False, given.get("data_dir"), tells_whose_key=False
+    )
     name = given.get("canister_id") or given.get("canister") or DEFAULT_CANISTER
 
     async def ask() -> list[str]:

@@ -43,17 +43,38 @@ class Connection:
     api_key: str | None
 
 
-def connection(network: str, api_key: str | None, anonymous: bool, data_dir: Path | None) -> Connection:
-    """Which server and which caller the options mean. Raises typer.BadParameter."""
+def connection(
+    network: str, api_key: str | None, anonymous: bool, data_dir: Path | None, *, tells_whose_key: bool = True
+) -> Connection:
+    """Which server and which caller the options mean. Raises typer.BadParameter.
+
+    tells_whose_key: on stderr, that it is the controller's though another identity is the default.
+    """
     url = url_of(network)
     if anonymous:
         if api_key:
             raise typer.BadParameter("either --anonymous or --api-key")
         return Connection(url, None)
-    key = api_key or os.environ.get("CANISTER_API_KEY") or _controller_key(url, data_dir)
+    key = api_key or os.environ.get("CANISTER_API_KEY")
+    if not key:
+        key = _controller_key(url, data_dir)
+        if key and tells_whose_key:
+            _tell_whose_key()
     if key and not (key.isascii() and key.isprintable()):
         raise typer.BadParameter("the API key has characters that no key has; was it copied whole?")
     return Connection(url, key or None)
+
+
+def _tell_whose_key() -> None:
+    from canister.client.identities import BUILT_IN, IdentityStore
+
+    default = IdentityStore().default()
+    if default not in BUILT_IN:
+        print(
+            f"canister: asked with the key of the server's own identity; {default} cannot be used here: this goes over "
+            "REST, where callers have keys (--api-key KEY)",
+            file=sys.stderr,
+        )
 
 
 def caller(

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import typer
+
 if TYPE_CHECKING:
     from canister.api.management import CanisterStatus
     from canister.api.records import Record
@@ -48,13 +50,22 @@ def text_of(id: bytes) -> str:
     return principal.to_text(id)
 
 
+async def the_only(agent: Agent) -> str:
+    """The name of the server's canister, where it has one. Raises typer.BadParameter where it has several."""
+    names = list(await agent.canister_ids())
+    if len(names) != 1:
+        raise typer.BadParameter(f"which canister? This server has: {', '.join(names)}.")
+    return names[0]
+
+
 # -- the report
 
 
-async def report_of(agent: Agent, canister: str, server: Connection) -> dict[str, Any]:
-    """What is known of a canister; of one that the caller does not control, what is public."""
+async def report_of(agent: Agent, canister: str | None, server: Connection) -> dict[str, Any]:
+    """What is known of a canister, None: the only one; of one that the caller does not control, what is public."""
     from canister.client.rest import Rejected
 
+    canister = canister or await the_only(agent)
     id = await agent.id_of(canister)
     report: dict[str, Any] = {"id": text_of(id), "name": canister}
     try:
@@ -65,7 +76,7 @@ async def report_of(agent: Agent, canister: str, server: Connection) -> dict[str
         return {**report, "settings": {"controllers": await public_controllers(agent, id)}}
     document = found.model_dump(mode="json", exclude={"module_hash"})
     document["status"] = found.status.value.capitalize()
-    report |= {**document, "module_hash": None if found.module_hash is None else found.module_hash.hex()}
+    report |= {**document, "module_hash": None if found.module_hash is None else "0x" + found.module_hash.hex()}
     engine = await _engine(server, report["id"])
     return report if engine is None else {**report, "engine": engine}
 

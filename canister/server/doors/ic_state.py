@@ -6,15 +6,12 @@ tree", has them; a path that leads nowhere is left out, one that may not be aske
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from collections.abc import Iterable
 
 from canister import dispatch
-from canister.api import codec
-from canister.api.methods import METHODS
+from canister.api.service import candid_service, module_hash
 from canister.errors import CanisterNotFound
-from canister.ic import cbor, certificate, did, principal
+from canister.ic import cbor, certificate, principal
 from canister.ic.envelope import Path, Request
 from canister.ic.hash_tree import Content
 from canister.ic.request_id import leb128
@@ -138,7 +135,7 @@ def _information(canister: Canister) -> Tree:
     controllers = sorted(map(principal.from_text, canister.controllers))
     return {
         b"controllers": cbor.encode(controllers),
-        b"module_hash": _module_hash(),
+        b"module_hash": module_hash(),
         b"metadata": {CANDID_SERVICE: candid_service().encode()},
     }
 
@@ -154,18 +151,6 @@ def _subnet(host: Host) -> Tree:
 
 def _ranges(host: Host) -> bytes:
     return certificate.ranges_of(principal.from_text(canister.id) for canister in host.canisters)
-
-
-@functools.cache
-def candid_service() -> str:
-    """The interface as the `.did` text that tools fetch."""
-    return did.render(METHODS, codec.MARKS)
-
-
-@functools.cache
-def _module_hash() -> bytes:
-    # There is no Wasm module. What tools want to know by its hash is whether the interface has changed.
-    return hashlib.sha256(candid_service().encode()).digest()
 
 
 def _canister(host: Host, id: bytes) -> Canister | None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from canister.api.service import candid_service
 from canister.client.local_server import LocalServer
 from canister.ic import principal
 from canister.ic.identity import Identity
-from canister.server.doors.ic_state import candid_service
 from canister.system.data_dir import LOCK, FolderLock
 from tests.cli.conftest import Command, Done
 

@@ -279,3 +279,34 @@ def test_the_did(canister: Command, tmp_path: Path) -> None:
     done = canister("canister", "candid")
     assert done.code == 0
     assert "service : {" in done.out
+
+
+def test_the_only_canister_needs_no_name(run: Command) -> None:
+    named = run("status llama_cpp --short")
+    assert run("status --short").out.splitlines()[0] == named.out.splitlines()[0]
+    assert run("status --id-only").out == f"{ID}\n"
+
+
+def test_several_canisters_need_a_name(canister: Command, tmp_path: Path) -> None:
+    with LocalServer(tmp_path / "two", "--canister", "one", "--canister", "two") as server:
+        done = canister("status", "--network", server.url)
+    assert done.code == 2
+    assert "which canister? This server has: one, two." in done.err
+
+
+def test_the_hash_of_the_interface_is_the_same_everywhere(run: Command) -> None:
+    told = [line for line in run("canister info llama_cpp").out.splitlines() if line.startswith("Module hash: 0x")]
+    assert len(told) == 1
+    assert told[0] in run("status llama_cpp").out
+
+
+@pytest.mark.parametrize("line", ["ps", "chats list", "models list"])
+def test_whose_key_it_is_that_another_default_identity_asks_with(run: Command, line: str) -> None:
+    assert run(line).err == ""
+    run("identity new alice")
+    run("identity default alice")
+    done = run(line)
+    assert done.code == 0
+    assert done.err.startswith("canister: asked with the key of the server's own identity; alice cannot be used here")
+    assert done.err.count("\n") == 1
+    assert run("status llama_cpp --short").err == ""
