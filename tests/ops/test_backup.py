@@ -9,6 +9,7 @@ import json
 import os
 import stat
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from canister.store.volume import Volume
 from tests.crash.rig import Rig, read, reopened, running
 from tests.crash.scenarios import furnish
 from tests.harness import needs_story_model
+from tests.traces import until
 
 pytestmark = pytest.mark.anyio
 
@@ -59,10 +61,12 @@ async def test_a_backup_under_load_holds_one_moment_of_every_canister(tmp_path: 
     def content(version: int, size: int) -> bytes:
         return f"{version:08d}".encode() * (size // 8)
 
+    reached: dict[str, int] = {}
+
     async def writer(rig: Rig, name: str, size: int) -> int:
         version = 0
         while not stop.is_set():
-            version += 1
+            reached[name] = version = version + 1
             for file in ("a", "b"):
                 await write(rig, f"{name}/{file}", content(version, size))
                 await write(rig, f"{name}/{file}", content(version, 800), size)
@@ -74,11 +78,11 @@ async def test_a_backup_under_load_holds_one_moment_of_every_canister(tmp_path: 
     async with running(data_dir) as rig:
         writers = [asyncio.create_task(writer(rig, f"w{n}", size)) for n, size in enumerate((80, 8000, LARGE, LARGE))]
         for n in range(n_backups):
-            await asyncio.sleep(0.05)
+            await until(partial(lambda n: len(reached) == len(writers) and min(reached.values()) > n, n))
             made = await asyncio.to_thread(back_up, data_dir, tmp_path / f"{n}.tar")
             assert made.damaged == []
         stop.set()
-        assert min(await asyncio.gather(*writers)) > n_backups
+        assert min(await asyncio.gather(*writers)) >= n_backups
 
     for n in range(n_backups):
         restore(tmp_path / f"{n}.tar", tmp_path / f"restored-{n}")
