@@ -188,7 +188,7 @@ async def test_request_ids(anonymous: httpx.AsyncClient) -> None:
 
 
 async def test_a_call_that_the_end_cuts_short(anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def cancelled(*_: object) -> dispatch.Reply:
+    async def cancelled(*_: object, **_named: object) -> dispatch.Reply:
         raise asyncio.CancelledError
 
     monkeypatch.setattr(dispatch, "execute", cancelled)
