@@ -26,6 +26,7 @@ from canister.ic.candid.types import TEXT, CandidError, Type, Variant, to_text
 
 SHOWN_CHARACTERS = 80
 SHOWN_PROBLEMS = 3
+MAX_TOKENS = 200_000  # of an argument in Candid text
 
 MARKS = Marks(type_marker=Candid, variant=VariantRecord)
 
@@ -62,7 +63,7 @@ def args_from_text(method: Method, text: str) -> Any:
     if _arg_types(method) == (TEXT,) and not text.lstrip().startswith(("(", '"')):
         return text
     try:
-        return _checked(method.arg, parse.parse_args(text, _arg_types(method)))
+        return _checked(method.arg, parse.parse_args(text, _arg_types(method), MAX_TOKENS))
     except CandidError as error:
         raise _bad_argument(method, error) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -44,7 +45,8 @@ async def execute(
 ) -> Reply:
     """Run one method, when it is its caller's turn.
 
-    decode: makes the argument from what the door received; called after the guard, and only if the method takes one.
+    decode: makes the argument from what the door received; called after the guard, and only if the method takes one;
+    awaited where it says so.
     record: for updates; not called when nothing is committed. on_text: is given what a run says while it runs;
     provisional until the reply is there. named: what the handler takes beside the argument, such as the name of a chat
     in a path, or the host. Raises Trap for a reject.
@@ -73,6 +75,8 @@ async def execute_in_turn(
             value = await handler(call, **named)
         else:
             arg = decode()
+            if inspect.isawaitable(arg):
+                arg = await arg
             call.request_bytes = argument_bytes(arg)
             value = await handler(call, arg, **named)
         if record is not None and call.is_update:

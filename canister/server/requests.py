@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sized
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ from starlette.types import Scope
 from canister.errors import BadArgument, Cancelled, MessageTooLarge
 
 T = TypeVar("T")
+
+MAX_BYTES_AT_ONCE = 256 << 10  # decoded on the event loop: a few milliseconds
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
 """Paths that monitors and browsers ask for by themselves: answered while the server drains, and not logged."""
@@ -53,6 +55,11 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         f"the body has {declared or f'more than {limit_bytes}'} bytes, at most {limit_bytes} are taken: "
         "send less at once, or upload files with PUT /canisters/{canister}/files/{path}"
     )
+
+
+def decoding(body: Sized, decode: Callable[[], T]) -> T | Awaitable[T]:
+    """What `decode` makes of a body; of a large one in a worker thread, so that nobody else waits for it."""
+    return asyncio.to_thread(decode) if len(body) > MAX_BYTES_AT_ONCE else decode()
 
 
 # -- clients that go away

@@ -195,3 +195,9 @@ def test_one_mistake_of_a_list_is_told() -> None:
     assert str(caught.value) == (
         "The argument of run_update does not decode: field args.0: Input should be a valid string (given: 1)."
     )
+
+
+def test_candid_text_is_read_no_further_than_its_bound() -> None:
+    text = "(record { args = vec {" + '"a";' * codec.MAX_TOKENS + "} })"
+    with pytest.raises(BadArgument, match="more than 200000 words, numbers, texts and marks"):
+        codec.args_from_text(RUN, text)

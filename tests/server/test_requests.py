@@ -1,15 +1,16 @@
-"""Requests: the client that goes away ends its call."""
+"""Requests: large bodies are decoded aside, and the client that goes away ends its call."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 
 from canister.errors import Cancelled
-from canister.server.requests import while_connected
+from canister.server.requests import MAX_BYTES_AT_ONCE, decoding, while_connected
 
 pytestmark = pytest.mark.anyio
 
@@ -69,3 +70,10 @@ async def test_a_call_is_cancelled_with_its_request() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cancelled.is_set()
+
+
+async def test_a_large_body_is_decoded_beside_the_event_loop() -> None:
+    assert decoding(bytes(MAX_BYTES_AT_ONCE), threading.get_ident) == threading.get_ident()
+    made = decoding(bytes(MAX_BYTES_AT_ONCE + 1), threading.get_ident)
+    assert not isinstance(made, int)
+    assert await made != threading.get_ident()

@@ -51,19 +51,19 @@ MAX_DEPTH = 64
 MAX_DIGITS = 1000
 
 
-def parse_args(text: str, of: Sequence[Type]) -> list[Any]:
+def parse_args(text: str, of: Sequence[Type], most: int | None = None) -> list[Any]:
     """The values in a text, one for each type of `of`; surplus ones are skipped, absent opts are null.
 
-    Raises CandidError, and nothing else.
+    most: words, numbers, texts and marks that are read. Raises CandidError, and nothing else.
     """
-    return _Parser(text).args(of)
+    return _Parser(text, most).args(of)
 
 
 class _Parser:
     """A position in a text. of: the type that is wanted; None: any, and the value is dropped."""
 
-    def __init__(self, text: str) -> None:
-        self._tokens = Tokens(text)
+    def __init__(self, text: str, most: int | None = None) -> None:
+        self._tokens = Tokens(text, most)
         self._depth = 0
 
     # -- values

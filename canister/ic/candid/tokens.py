@@ -37,15 +37,20 @@ class Token:
 
 
 class Tokens:
-    """token: the next one. Errors are raised as CandidError, with line and column."""
+    """token: the next one. most: of them. Errors are raised as CandidError, with line and column."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, most: int | None = None) -> None:
         self._text = text
+        self._most = most
+        self._n_read = 0
         self._after = 0  # end of the last token
         self.token = self._read()
 
     def _read(self) -> Token:
         at = self._skip_space(self._after)
+        self._n_read += 1
+        if self._most is not None and self._n_read > self._most:
+            raise self.error(Token("end", "", at), f"more than {self._most} words, numbers, texts and marks")
         match = _TOKEN.match(self._text, at)
         if match is not None:
             self._after = match.end()

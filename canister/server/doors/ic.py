@@ -33,7 +33,7 @@ from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import ic_state
 from canister.server.doors.ic_state import PathError
-from canister.server.requests import read_body, while_connected
+from canister.server.requests import decoding, read_body, while_connected
 from canister.server.verbs import ANY_VERB, page
 from canister.state.ingress_history import Answer, Known, Message
 from canister.system import distribution
@@ -84,7 +84,7 @@ async def call(request: Request) -> Response:
             canister,
             method,
             Message(message.id, principal.to_text(message.sender), message.expiry_ns),
-            functools.partial(_decoded, canister, method, message.arg),
+            functools.partial(decoding, message.arg, functools.partial(_decoded, canister, method, message.arg)),
             functools.partial(_encoded, method),
             named,
         )
@@ -107,7 +107,7 @@ async def query(request: Request) -> Response:
     response: dict[str, Encodable]
     try:
         canister, method, named = _target(request, message, "query")
-        decode = functools.partial(_decoded, canister, method, message.arg)
+        decode = functools.partial(decoding, message.arg, functools.partial(_decoded, canister, method, message.arg))
         with logs.counted(canister.name, method.name) as outcome:
             caller = principal.to_text(message.sender)
             work = dispatch.execute(canister, method, caller, decode, named=named)

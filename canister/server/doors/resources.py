@@ -18,7 +18,7 @@ from canister.api.methods import Method
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import rest
-from canister.server.requests import caller, read_body, while_connected
+from canister.server.requests import caller, decoding, read_body, while_connected
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
 
@@ -44,7 +44,8 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
     row = verbs[verb]
     with logs.counted(canister.name, row.name) as outcome:
         body = b"" if row.arg is None else await read_body(request, host.settings.max_body_bytes)
-        decode = functools.partial(rest.decode, row, body, examples.get(row.name))
+        read = functools.partial(rest.decode, row, body, examples.get(row.name))
+        decode = functools.partial(decoding, body, read)
         work = dispatch.execute(canister, row, caller(request), decode, named=names)
         reply = await while_connected(request, work)
         outcome.is_ok = reply.error is None

@@ -22,7 +22,7 @@ from canister.errors import BadArgument, MethodNotFound
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors.lines import Lines
-from canister.server.requests import caller, read_body, while_connected
+from canister.server.requests import caller, decoding, read_body, while_connected
 from canister.server.verbs import ANY_VERB
 from canister.system.nearest import nearest
 from canister.telemetry import logs
@@ -70,7 +70,8 @@ async def _run(request: Request, canister: Canister, method: Method, on_text: On
     with logs.counted(canister.name, method.name) as outcome:
         # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
         body = b"" if method.arg is None else await read_body(request, host.settings.max_body_bytes)
-        arg = functools.partial(decode_text if is_candid(request) else decode, method, body)
+        read = functools.partial(decode_text if is_candid(request) else decode, method, body)
+        arg = functools.partial(decoding, body, read)
         call = dispatch.execute(canister, method, caller(request), arg, on_text=on_text)
         reply = await while_connected(request, call)
         outcome.is_ok = reply.error is None

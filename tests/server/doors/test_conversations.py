@@ -252,6 +252,16 @@ async def test_a_chat_that_no_prompt_cache_can_have_the_name_of(server: Served, 
     assert (await alice.get(path)).json() == {"chats": []}
 
 
+async def test_a_large_chat_comes_back_as_it_was_put(alice: httpx.AsyncClient) -> None:
+    path = "/canisters/llama_cpp/chats/large"
+    said = [{"role": "user", "content": f"{n} é😀".ljust(100)} for n in range(10_000)]
+    (await alice.put(path, json={"messages": said})).raise_for_status()
+    assert (await alice.get(path)).json()["messages"] == said
+    wrong = await alice.put(path, json={"messages": [*said[1:], {}]})
+    assert (wrong.status_code, "messages.9999.role" in wrong.json()["reject_message"]) == (400, True)
+    (await alice.delete(path)).raise_for_status()
+
+
 async def test_arguments_of_tools_that_are_nested_too_deeply(server: Served, alice: httpx.AsyncClient) -> None:
     (await alice.post("/apply-template", json=ASK)).raise_for_status()
     runner = server.host.default.model.templates
