@@ -111,6 +111,7 @@ TEXTS = {
     "prompt": "The prompt for run_update -p.",
     "prompt_remaining": "What is left of the prompt for the next call; empty when all of it is ingested.",
     "promptcache": "Name of a prompt cache of the caller, as in --prompt-cache.",
+    "proof": "HMAC-SHA256 of the nonce and the address of the server, in hex.",
     "reject_message": "What happened, with the value, and what to do.",
     "removed": "Was it removed?",
     "role": "What its holder may do.",

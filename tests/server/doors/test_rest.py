@@ -267,7 +267,7 @@ async def test_the_body_has_a_limit(controller: httpx.AsyncClient) -> None:
 async def test_a_bug_is_a_reject_and_names_no_internals(
     anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(*_: object) -> dispatch.Reply:
+    async def broken(*_: object, **_named: object) -> dispatch.Reply:
         raise RuntimeError("secret detail")
 
     monkeypatch.setattr(dispatch, "execute", broken)
