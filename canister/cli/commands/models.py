@@ -231,7 +231,9 @@ async def _bring(client: Canister, remote: Remote, folder: Path, *, keep: bool) 
     try:
         read_model(files[0])
     except BadRequest as error:
-        raise transfer.TransferError(f"{files[0].name} is no model: {error}") from error
+        for file in files:  # kept, it would only be taken for one another time
+            file.unlink(missing_ok=True)
+        raise transfer.TransferError(f"{files[0].name} is no model: {error}; thrown away") from error
     for file in files:
         name = f"{FOLDER}/{file.name}"
         with ProgressReport(name) as report:

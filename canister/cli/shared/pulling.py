@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -28,6 +28,10 @@ SUFFIX = ".gguf"
 FAVOURITES = ("Q4_K_M", "Q8_0")  # without a quantization in the source, as llama.cpp chooses
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts that got nothing
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+MAX_NAME_BYTES = 240  # file systems take 255, of which endings such as .part.etag need some
+MAGIC = b"GGUF"
+SPARE_BYTES = 100_000_000  # that a download leaves to others
+LOOK_BYTES = 16_000_000  # between looks at what is left
 _REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -55,23 +59,41 @@ def find(source: str, sha256: str | None = None) -> Remote:
     """What `https://…` or `hf:user/repo[:quantization]` means. sha256: to hold a file against. Raises TransferError."""
     if source.startswith(HUB):
         return _find_in_hub(source.removeprefix(HUB), sha256)
-    parts = urlsplit(source)
+    try:
+        parts = urlsplit(source)
+    except ValueError as error:  # half an IPv6 address
+        raise TransferError(f"{source!r} is no address: {error}") from error
     name = PurePosixPath(unquote(parts.path)).name
     if not (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(source))) or not parts.hostname:
         raise TransferError(f"{source!r} is no place of models: give https://… or {HUB}user/repo[:quantization]")
     if not name.lower().endswith(SUFFIX):
-        raise TransferError(f"{source} does not end in a file name such as model{SUFFIX}")
+        raise TransferError(f"{source!r} does not end in a file name such as model{SUFFIX}")
+    _check_name(name)
     return Remote((RemoteFile(name, source, sha256=sha256),))
+
+
+def _check_name(name: str) -> None:
+    """Raises TransferError for what is no name of a file, here or in a canister, or would play with a terminal."""
+    if not name.isprintable():
+        raise TransferError(f"{name!r} has characters that a file name must not have")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise TransferError(f"the file name {name[:40]}… has {len(name.encode())} bytes, at most {MAX_NAME_BYTES} go")
 
 
 def fetch(remote: Remote, folder: Path, progress: Progress) -> list[Path]:
     """The files, in their order, in this folder, which is made. Raises TransferError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = sum(file.n_bytes or 0 for file in remote.files)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_room(sum(file.n_bytes or 0 for file in remote.files), folder)
+        return [_fetch(remote, file, folder, progress) for file in remote.files]
+    except OSError as error:
+        raise TransferError(f"{folder} does not take the model: {_reason(error)}; --folder names another") from error
+
+
+def _check_room(n_bytes: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise TransferError(f"the model has {wanted} bytes, and {folder} has room for {free}; free some, or --folder")
-    return [_fetch(remote, file, folder, progress) for file in remote.files]
+    if n_bytes > free:
+        raise TransferError(f"the model has {n_bytes} bytes, and {folder} has room for {free}; free some, or --folder")
 
 
 def _fetch(remote: Remote, file: RemoteFile, folder: Path, progress: Progress) -> Path:
@@ -99,19 +121,26 @@ def _find_in_hub(text: str, sha256: str | None) -> Remote:
     repository, quantization = match[1], match[2]
     try:
         info = HfApi().model_info(repository, files_metadata=True)
-    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise TransferError(f"{HUB}{repository}: {_reason(error)}") from error
+    except (KeyError, TypeError, AttributeError) as error:  # the library takes what it reads for granted
+        raise TransferError(f"{HUB}{repository}: what answers is no hub") from error
     found = [
         RemoteFile(
             PurePosixPath(sibling.rfilename).name,
             sibling.rfilename,
-            sibling.size,
+            sibling.size if isinstance(sibling.size, int) else None,
             sibling.lfs.sha256 if sibling.lfs is not None else None,
         )
         for sibling in info.siblings or []
         if sibling.rfilename.lower().endswith(SUFFIX)
     ]
     files = choose(found, quantization, f"{HUB}{repository}")
+    for file in files:
+        if any(step in ("", ".", "..") for step in file.place.split("/")) or "\\" in file.place:
+            raise TransferError(f"{HUB}{repository} has {file.place!r}, which leads out of its folder")
+        for step in file.place.split("/"):
+            _check_name(step)
     if sha256 is not None and len(files) == 1:
         files = (RemoteFile(files[0].name, files[0].place, files[0].n_bytes, sha256),)
     return Remote(files, repository, info.sha or "main")
@@ -147,11 +176,11 @@ def _whole(parts: list[RemoteFile], source: str) -> tuple[RemoteFile, ...]:
 
 def _fetch_from_hub(remote: Remote, file: RemoteFile, folder: Path) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         found = hf_hub_download(remote.repository, file.place, revision=remote.revision, local_dir=folder)
-    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise TransferError(f"{file.place} of {remote.repository}: {_reason(error)}; pull again to go on") from error
     return Path(found)
 
@@ -169,7 +198,11 @@ def _fetch_url(file: RemoteFile, folder: Path, progress: Progress) -> tuple[Path
         try:
             sha256 = _fetch_rest(file, part, mark, progress)
             break
+        except (httpx.TooManyRedirects, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise TransferError(f"{file.place} leads nowhere: {_reason(error)}") from error
         except httpx.TransportError as error:
+            if not _is_broken_off(error):
+                raise TransferError(f"{file.place} answers what is no HTTP: {_reason(error)}") from error
             n_bytes = part.stat().st_size if part.exists() else 0
             if n_bytes > before:
                 pauses = list(PAUSES_SECONDS)
@@ -192,29 +225,73 @@ def _fetch_rest(file: RemoteFile, part: Path, mark: Path, progress: Progress) ->
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
             raise httpx.ReadError("what is here is longer than the file", request=response.request)
-        if response.is_error:
+        if not response.is_success:
             raise TransferError(f"{file.place}: HTTP {response.status_code} {response.reason_phrase}".rstrip())
         if response.status_code != httpx.codes.PARTIAL_CONTENT:
             first = 0
         told = [*(past.headers for past in response.history), response.headers]
         etag = response.headers.get("etag", "")
         validator = etag if not etag.startswith("W/") else ""
-        if validator := validator or response.headers.get("last-modified", ""):
+        validator = validator or response.headers.get("last-modified", "")
+        if validator and validator.isascii() and validator.isprintable():
             mark.write_text(validator, encoding="utf-8")
         else:
             mark.unlink(missing_ok=True)
-        length = response.headers.get("content-length", "")
-        total = first + int(length) if length.isdecimal() else 0
-        with part.open("ab" if first else "wb") as out:
-            n_bytes = first
-            for block in response.iter_raw():
-                out.write(block)
-                n_bytes += len(block)
-                progress(n_bytes, total or n_bytes)
-        if total and n_bytes != total:
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise TransferError(f"{file.place} comes as {encoding[:40]!r}, though it was not asked for that")
+        total = first + _length(file, response.headers.get("content-length", "0"))
+        _check_room(total - first, part.parent)
+        n_bytes = _write(file, part, first, total, response.iter_raw(), progress)
+        if total > first and n_bytes != total:
             raise httpx.ReadError(f"{n_bytes} of {total} bytes came", request=response.request)
     hashes = (header.get(name, "").strip('"') for header in told for name in ("x-linked-etag", "etag"))
     return next((text for text in hashes if _SHA256.fullmatch(text)), None)
+
+
+def _length(file: RemoteFile, told: str) -> int:
+    """Of a body; 0: not told. Raises TransferError: who tells nonsense tells it again."""
+    if not (told.isascii() and told.isdigit() and len(told) <= 19):
+        raise TransferError(f"{file.place} has a length of {told[:40]!r}, which is none")
+    return int(told)
+
+
+def _write(file: RemoteFile, part: Path, first: int, total: int, blocks: Iterator[bytes], progress: Progress) -> int:
+    """The rest of a file behind its first bytes; how many there are now. Raises TransferError; then no part is left."""
+    n_bytes, looked_at, head = first, first, b""
+    try:
+        with part.open("r+b" if first else "w+b") as out:
+            head = out.read(min(first, len(MAGIC)))
+            out.seek(first)
+            for block in blocks:
+                head += block[: len(MAGIC) - len(head)]
+                if not MAGIC.startswith(head):
+                    raise TransferError(f"{file.name} is no model: Not a GGUF file, but one that begins with {head!r}")
+                out.write(block)
+                n_bytes += len(block)
+                if not total and n_bytes - looked_at >= LOOK_BYTES:
+                    looked_at = n_bytes
+                    _check_spare(file, part.parent, n_bytes)
+                progress(n_bytes, total or n_bytes)
+    except TransferError:
+        part.unlink(missing_ok=True)
+        part.with_name(f"{part.name}.etag").unlink(missing_ok=True)
+        raise
+    return n_bytes
+
+
+def _check_spare(file: RemoteFile, folder: Path, n_bytes: int) -> None:
+    if shutil.disk_usage(folder).free < SPARE_BYTES:
+        raise TransferError(
+            f"{file.place} does not tell its length, and after {n_bytes} bytes {folder} is nearly full: thrown away; "
+            "free some, or --folder"
+        )
+
+
+def _is_broken_off(error: httpx.TransportError) -> bool:
+    """Else it is an answer that will be no better the next time, such as `Content-Length: -5`."""
+    is_protocol = isinstance(error, httpx.RemoteProtocolError)
+    return not is_protocol or str(error).startswith(("peer closed connection", "Server disconnected"))
 
 
 def _reason(error: Exception) -> str:

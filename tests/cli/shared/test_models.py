@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -162,7 +165,7 @@ def test_a_pull_that_was_given_up_goes_on_at_the_next(models: Run, hub: Hub, mod
 
 
 def test_another_file_under_the_same_address_begins_anew(models: Run, hub: Hub, model: Path) -> None:
-    hub.files["tiny.gguf"] = bytes(300_000)
+    hub.files["tiny.gguf"] = b"GGUF" + bytes(300_000)
     hub.breaks = [100_000, 0, 0]
     assert models("pull", f"{hub.url}/tiny.gguf").code == 1
     hub.files["tiny.gguf"] = model.read_bytes()
@@ -196,12 +199,101 @@ def test_what_is_no_source(models: Run, source: str, said: str) -> None:
     assert (done.code, said in done.err) == (1, True), done.err
 
 
-def test_what_is_no_model_is_not_uploaded(models: Run, hub: Hub) -> None:
+def test_what_is_no_model_is_not_uploaded_and_does_not_stay(models: Run, hub: Hub, tmp_path: Path) -> None:
     hub.files["page.gguf"] = b"<!DOCTYPE html>" + bytes(2000)
-    done = models("pull", f"{hub.url}/page.gguf")
-    assert (done.code, "page.gguf is no model: Not a GGUF file" in done.err) == (1, True)
+    hub.files["broken.gguf"] = b"GGUF" + bytes(2000)
+    for name, said in (("page", "page.gguf is no model: Not a GGUF file"), ("broken", "broken.gguf is no model: ")):
+        done = models("pull", "--keep", f"{hub.url}/{name}.gguf")
+        assert (done.code, said in done.err) == (1, True), done.err
+        assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert "HTTP 404" in models("pull", f"{hub.url}/none.gguf").err
     assert models("list").out.startswith("no models here yet")
+
+
+@contextmanager
+def answering(*answers: bytes, n_more: int = 0) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers each connection with these bytes and n_more megabytes; its URL, and what it was asked."""
+    asked: list[bytes] = []
+    whole = b"".join(answers)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.request.recv(65536))
+            with suppress(OSError):
+                self.request.sendall(whole)
+                for _ in range(n_more):
+                    self.request.sendall(bytes(1_000_000))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        server.shutdown()
+        thread.join()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "n_asked"),
+    [
+        (b"HTTP/1.1 302 Found\r\nLocation: /x.gguf\r\nContent-Length: 0\r\n\r\n", "leads nowhere", 21),
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd.gguf\r\nContent-Length: 0\r\n\r\n", "leads nowhere", 1),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", "HTTP 304", 1),
+        (OK + b"Content-Length: -5\r\n\r\nGGUF1234", "Content-Length", 1),
+        (OK + b"Content-Length: \xc2\xb2\r\n\r\nGGUF1234", "Content-Length", 1),
+        (OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nGGUF1234", "Content-Length", 1),
+        (OK + b"Content-Length: 1000000000000000000\r\n\r\nGGUF", "the model has 1000000000000000000 bytes", 1),
+        (OK + b"Content-Encoding: gzip\r\nContent-Length: 4\r\n\r\nGGUF", "comes as 'gzip'", 1),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "is no HTTP", 1),
+    ],
+)
+def test_a_server_that_lies_is_told_and_not_asked_again(
+    models: Run, tmp_path: Path, answer: bytes, said: str, n_asked: int
+) -> None:
+    with answering(answer) as (url, asked):
+        done = models("pull", f"{url}/x.gguf")
+    assert (done.code, done.out) == (1, "")
+    assert said in done.err
+    assert "Traceback" not in done.err
+    assert len(asked) == n_asked
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_body_without_end_stops_before_the_disk_is_full(
+    models: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "SPARE_BYTES", 10**18)
+    with answering(OK, b"\r\nGGUF", n_more=400) as (url, asked):
+        done = models("pull", f"{url}/x.gguf")
+    assert (done.code, "is nearly full: thrown away" in done.err) == (1, True), done.err
+    assert len(asked) == 1
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_body_that_is_no_model_is_not_read_to_its_end(models: Run, tmp_path: Path) -> None:
+    with answering(OK, b"\r\nG<ht", n_more=400) as (url, _):
+        done = models("pull", f"{url}/x.gguf")
+    assert (done.code, "Not a GGUF file, but one that begins with b'G<ht'" in done.err) == (1, True), done.err
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a%0ab.gguf", "must not have"),
+        ("a%1b[31m.gguf", "must not have"),
+        ("a%00.gguf", "must not have"),
+        (f"{'a' * 300}.gguf", "has 305 bytes"),
+        (f"{'%C3%A4' * 150}.gguf", "has 305 bytes"),
+    ],
+)
+def test_names_that_no_file_should_have(models: Run, hub: Hub, name: str, said: str) -> None:
+    done = models("pull", f"{hub.url}/{name}")
+    assert (done.code, said in " ".join(done.err.split())) == (1, True), done.err
+    assert "\x1b[31m" not in done.err
+    assert hub.asked == []
 
 
 # -- from a hub
@@ -270,6 +362,24 @@ def test_what_a_hub_does_not_have(hub: Hub, server: LocalServer, tmp_path: Path)
     missing = pull_from_hub(hub, server, tmp_path, "hf:me/none")
     assert (missing.returncode, "hf:me/none: " in missing.stderr) == (1, True)
     assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("../../../evil.gguf", "leads out of its folder"),
+        ("/tmp/evil.gguf", "leads out of its folder"),
+        ("a/../../evil.gguf", "leads out of its folder"),
+        ("\x1b[31mred\nline.gguf", "must not have"),
+        (f"{'a' * 300}.gguf", "has 305 bytes"),
+    ],
+)
+def test_a_hub_that_lies_about_names(hub: Hub, server: LocalServer, tmp_path: Path, place: str, said: str) -> None:
+    hub.files[f"me/evil/{place}"] = b"GGUF"
+    done = pull_from_hub(hub, server, tmp_path, "hf:me/evil")
+    assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("*.gguf"))
 
 
 def files_of(*names: str) -> list[RemoteFile]:
