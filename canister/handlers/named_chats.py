@@ -8,6 +8,7 @@ The messages alone are enough to go on: a prompt cache that was cleaned up is co
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ async def get_chat(call: Call, *, name: str) -> Chat:
         raise _no_such(name)
     data = call.canister.stable.read(path, 0, known.size)
     try:
-        kept = ChatInput.model_validate_json(data)
+        kept = await asyncio.to_thread(ChatInput.model_validate_json, data)
     except ValueError:
         raise StoreDamaged(f"chat {name!r} cannot be read; remove it") from None
     return Chat(name=name, modified_ns=known.modified_ns, **dict(kept))
@@ -52,7 +53,8 @@ async def put_chat(call: Call, arg: ChatInput, *, name: str) -> Chat:
     if name.endswith(SIDECAR):
         raise BadRequest(f"{name!r} is no name of a chat: {SIDECAR} is kept for files beside prompt caches")
     await call.lock(path)
-    call.tx.write_file(path, arg.model_dump_json(exclude_unset=True).encode())
+    data = await asyncio.to_thread(arg.model_dump_json, exclude_unset=True)
+    call.tx.write_file(path, data.encode())
     return Chat(name=name, modified_ns=call.now_ns, **dict(arg))
 
 

@@ -5,6 +5,7 @@ Answers are plain documents; errors look as those of methods. What is in the pat
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -51,5 +52,9 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
         outcome.is_ok = reply.error is None
     if reply.error is not None:
         return answers.error(reply)
+    return await asyncio.to_thread(_document, reply)  # it may be a long conversation
+
+
+def _document(reply: dispatch.Reply) -> Response:
     content = reply.value.model_dump(exclude_unset=True) if isinstance(reply.value, BaseModel) else {}
     return answers.document(content, headers=answers.cost_headers(reply.charge))
