@@ -38,7 +38,7 @@ from canister.client.http_library import httpx
 from canister.client.methods import Calls
 from canister.client.result import ClientError as ClientError
 from canister.client.result import Piece, Result
-from canister.system.nearest import nearest
+from canister.nearest import nearest
 
 CONNECT_SECONDS = 10.0
 LINES = "application/x-ndjson"

@@ -14,8 +14,8 @@ from canister.dispatch.execute import Recorder, Reply, admit, run
 from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
 from canister.handlers.bindings import HANDLERS
+from canister.nearest import nearest
 from canister.runtime.call import Call
-from canister.system.nearest import nearest
 
 if TYPE_CHECKING:
     from canister.runtime.call import OnText

@@ -15,7 +15,7 @@ from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
 from canister.flags.table import BREAKERS, FLAGS, SECTIONS, Effect, Flag
 from canister.flags.values import shown, unescape
-from canister.system.nearest import nearest
+from canister.nearest import nearest
 
 
 class ArgsError(BadRequest):

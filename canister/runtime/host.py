@@ -25,6 +25,7 @@ from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotF
 from canister.ic import principal as principals
 from canister.ic.certificate import CertificateError, RootKey
 from canister.ic.identity import Identity, IdentityError
+from canister.nearest import nearest
 from canister.runtime.canister import Canister
 from canister.runtime.stream_pacing import IDLE_SECONDS, Pacing, seconds_per_byte
 from canister.state.api_keys import KeyRing
@@ -43,7 +44,6 @@ from canister.system.data_dir import (
     take,
 )
 from canister.system.machine import usable_cores
-from canister.system.nearest import nearest
 from canister.telemetry.logs import get_logger
 
 CONTROLLER_KEY_NAME = "controller"

@@ -24,11 +24,11 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.ic import principal as principals
 from canister.ic.identity import Identity
+from canister.nearest import nearest
 from canister.store.database import Database
 from canister.store.statements import Prepared
 from canister.store.tables import api_keys
 from canister.system.data_dir import SERVER_DATABASE
-from canister.system.nearest import nearest
 
 _KEY = re.compile(r"lc_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")

@@ -17,7 +17,7 @@ from canister.cli.shared.app import App
 from canister.cli.shared.connection import LOCAL, connection
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
 from canister.defaults import DEFAULT_CANISTER
-from canister.system.nearest import nearest
+from canister.nearest import nearest
 
 if TYPE_CHECKING:
     from canister.cli.shared.pulling import Remote

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from canister.system.nearest import nearest
+from canister.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,12 +19,12 @@ from canister.api import codec
 from canister.api.examples import EXAMPLES
 from canister.api.methods import BY_NAME, STREAMED, Method
 from canister.errors import BadArgument, MethodNotFound
+from canister.nearest import nearest
 from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors.lines import Lines
 from canister.server.requests import caller, decoding, read_body, while_connected
 from canister.server.verbs import ANY_VERB
-from canister.system.nearest import nearest
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
