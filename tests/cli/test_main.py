@@ -29,6 +29,8 @@ def test_ctrl_c_before_a_command_runs_shows_no_stack(
 INTERRUPTS_ITSELF = """\
 import os, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a shell it is ignored
+
 class Interrupted:
     def find_spec(self, name, path=None, target=None):
         if name == "typer":

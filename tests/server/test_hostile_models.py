@@ -106,13 +106,15 @@ async def test_weights_that_llama_cpp_cannot_compute_with_are_told(
 PLANTED = """
 import asyncio, sys
 from pathlib import Path
-from canister import cli, confine
+from canister import cli
+from canister.system import sandbox
 decoys = Path(sys.argv.pop(1))
-real = confine.confine_server
+real = sandbox.confine_server
 
 def planted(folders):
     state = real(folders)
-    from canister.server import answers, health
+    from canister.server import answers
+    from canister.server.pages import health
 
     async def healthz(request):
         met = {}
@@ -130,7 +132,7 @@ def planted(folders):
     health.healthz = healthz
     return state
 
-confine.confine_server = planted
+sandbox.confine_server = planted
 cli.main()
 """
 

@@ -20,7 +20,7 @@ needs_landlock = pytest.mark.skipif(not HAS_LANDLOCK, reason="this kernel has no
 TRY = """
 import json, os, socket, subprocess, sys, threading
 from pathlib import Path
-from canister import confine
+from canister.system import sandbox
 inside, outside = Path(sys.argv[2]), Path(sys.argv[3])
 
 def tell(deeds):
@@ -53,7 +53,7 @@ SERVER = (
     TRY
     + """
 if sys.argv[1] == "confined":
-    assert confine.confine_server([inside]).is_on
+    assert sandbox.confine_server([inside]).is_on
 print(json.dumps(tell({
     "write inside": lambda: (inside / "file").write_bytes(b"x"),
     "folder inside": lambda: (inside / "folder").mkdir(),
@@ -82,7 +82,7 @@ TRIAL = (
     + """
 import resource
 if sys.argv[1] == "confined":
-    confine.confine_trial([inside])
+    sandbox.confine_trial([inside])
 print(json.dumps(tell({
     "read inside": lambda: (inside / "decoy").read_bytes(),
     "read outside": lambda: (outside / "decoy").read_bytes(),
@@ -145,9 +145,9 @@ def test_a_process_may_do_all_that_without(tmp_path: Path) -> None:
 @needs_landlock
 def test_where_threads_run_already_it_says_so(tmp_path: Path) -> None:
     code = (
-        "import sys, threading, pathlib; from canister import confine; "
+        "import sys, threading, pathlib; from canister.system import sandbox; "
         "threading.Thread(target=threading.Event().wait, daemon=True).start(); "
-        "print(confine.confine_server([pathlib.Path(sys.argv[1])]).reason)"
+        "print(sandbox.confine_server([pathlib.Path(sys.argv[1])]).reason)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "2 threads run already" in done.stdout

@@ -21,7 +21,8 @@ from tests.fuzz.targets import NAME_OF_AN_EXCEPTION, refusing
 PARSE = """
 import sys
 from pathlib import Path
-from canister.engine import llama, samplers
+from canister.engine import llama
+from canister.engine.sampling import samplers
 llama.start_backend()
 if sys.argv[2] == "unchecked":
     samplers.check_grammar = lambda text: None
