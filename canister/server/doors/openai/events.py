@@ -1,0 +1,131 @@
+"""What happens while a turn is answered: the one language between `run.py` and the dialects. Plain records, no I/O.
+
+    Begun  Progress*  (Timed? TextDelta | ThoughtDelta | ToolBegun ToolArguments* ToolDone)*  Finished  Done
+
+Deltas of several choices may alternate; each choice has one Finished, and Done comes once, at the end. Texts of deltas
+are whole characters and not empty; where they are cut says nothing. A tool call that is cut off has no ToolDone.
+What fails after Begun is raised as ApiError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from canister.api.tokens import Token
+
+Finish = Literal["stop", "length", "tool_calls"]
+"""stop: end of generation, or a stop string. length: the longest answer, or the context is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The turn is admitted. seed: of choice 0. prompt: the text that the model goes on with."""
+
+    n_prompt: int
+    seed: int = 0
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of the prompt, n_done tokens are in, of which n_cached were there before. seconds: since Begun."""
+
+    n_prompt: int
+    n_cached: int
+    n_done: int
+    seconds: float
+
+
+class TextDelta(NamedTuple):
+    """tokens: those whose text this completes; none where nobody asked for them."""
+
+    choice: int
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+class ThoughtDelta(NamedTuple):
+    """What the model thinks before it answers."""
+
+    choice: int
+    text: str
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolBegun:
+    """index: 0, 1, … within the choice. id: unique."""
+
+    choice: int
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArguments:
+    """A piece of the JSON text of a tool's arguments."""
+
+    choice: int
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDone:
+    choice: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """stop: the stop string that ended it; None with finish "stop": end of generation. n_generated: tokens."""
+
+    choice: int
+    finish: Finish
+    stop: str | None = None
+    n_generated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """n_cached, n_prompt: prompt tokens that were there before, and those that were decoded."""
+
+    n_cached: int = 0
+    n_prompt: int = 0
+    prompt_seconds: float = 0.0
+    n_generated: int = 0
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What the turn took so far, for the delta that comes next; only where it was asked for (Turn.wants_timings)."""
+
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Of all choices together. n_prompt: tokens of the prompt, which counts once; n_cached: those of them that were
+    there before. n_thought: generated tokens that were thoughts. cycles: those that were charged.
+    """
+
+    n_prompt: int
+    n_cached: int
+    n_generated: int
+    n_thought: int = 0
+    n_calls: int = 0
+    instructions: int = 0
+    cycles: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    usage: Usage
+    timings: Timings = Timings()
+
+
+Delta: TypeAlias = TextDelta | ThoughtDelta | ToolBegun | ToolArguments | ToolDone
+Event: TypeAlias = Begun | Progress | Timed | Delta | Finished | Done
