@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from canister.cli.shared.settings import data_folder, load_settings
-from canister.defaults import DEFAULT_PORT, LOCAL_URL
+from canister.cli.shared.settings import data_folder, served_url
+from canister.defaults import LOCAL_URL
 from canister.system import server_proof
 from canister.system.data_dir import CONTROLLER_KEY, ROOT_KEY
 
@@ -135,19 +135,11 @@ def _root_key(text: str | None) -> bytes | None:
 
 def url_of(network: str) -> str:
     """`local` or a URL, as the URL of a server. Raises typer.BadParameter."""
-    url = os.environ.get("CANISTER_URL") or _served_url() if network == LOCAL else network
+    url = os.environ.get("CANISTER_URL") or served_url() if network == LOCAL else network
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise typer.BadParameter(f"a network is 'local' or a URL like {LOCAL_URL}, not {url!r}{_elsewhere(url)}")
     return url.rstrip("/")
-
-
-def _served_url() -> str:
-    """Where `canister serve` listens with the settings of this shell and folder."""
-    settings = load_settings()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    port = settings.port or DEFAULT_PORT
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _elsewhere(network: str) -> str:
@@ -170,7 +162,7 @@ def signer(url: str, data_dir: Path | None, name: str | None) -> Identity | None
     from canister.client.rest import is_loopback
 
     is_ours = data_dir is not None or is_loopback(url)
-    return load_identity(name, load_settings(data_dir=data_dir).data_dir if is_ours else None)
+    return load_identity(name, data_folder(data_dir) if is_ours else None)
 
 
 def _controller_key(url: str, data_dir: Path | None) -> str | None:
