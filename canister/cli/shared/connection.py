@@ -158,8 +158,8 @@ def only_local(environment: str | None) -> str | None:
 
 def signer(url: str, data_dir: Path | None, name: str | None) -> Identity | None:
     """Who signs, None for nobody; the server's own identity only where its folder is at hand. Raises CanisterError."""
+    from canister.client.http_library import is_loopback
     from canister.client.identities import load_identity
-    from canister.client.rest import is_loopback
 
     is_ours = data_dir is not None or is_loopback(url)
     return load_identity(name, data_folder(data_dir) if is_ours else None)
@@ -170,7 +170,8 @@ def _controller_key(url: str, data_dir: Path | None) -> str | None:
 
     It leaves this machine only if the folder was named. Raises ClientError.
     """
-    from canister.client.rest import ClientError, is_loopback
+    from canister.client.errors import ClientError
+    from canister.client.http_library import is_loopback
 
     if data_dir is None and not is_loopback(url):
         return None
@@ -212,8 +213,7 @@ def _is_server_of(url: str, folder: Path) -> bool:
 
 def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]]:
     """What the server answers, and the address that we are really connected to. Raises ClientError."""
-    from canister.client.http_library import httpx
-    from canister.client.rest import CONNECT_SECONDS, is_loopback, no_answer, not_ours
+    from canister.client.http_library import CONNECT_SECONDS, httpx, no_answer, not_ours, trust
 
     request = httpx.stream(
         "GET",
@@ -221,7 +221,7 @@ def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]
         params={"nonce": nonce},
         headers={"Accept-Encoding": "identity"},
         timeout=CONNECT_SECONDS,
-        trust_env=not is_loopback(url),
+        **trust(url),
     )
     body = bytearray()
     try:
