@@ -6,7 +6,7 @@ its result handed to the event loop, once per step for all calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -20,7 +20,7 @@ from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
 from canister.engine.schedule.scheduler import ALONE, Scheduler
-from canister.engine.sequence import Flight, Limits
+from canister.engine.sequence import Limits, Sequence
 from canister.engine.stats import EngineStats
 from canister.engine.task import Outcome, Ticket, hand_over
 
@@ -155,27 +155,27 @@ class Calls:
             call.sampler = ChainSampler(
                 model, self._candidates, call.request.sampling, call.request.seed, self._limits.n_ctx
             )
-            call.planned = Flight(call.request, self._limits, model, call.sampler)
+            call.planned = Sequence(call.request, self._limits, model, call.sampler)
         except Exception as error:
             self._settle(call, error)
             return
-        reason = call.flight.idle_reason()
+        reason = call.sequence.idle_reason()
         if reason is None:
             self.scheduler.add(call)
         else:
-            call.flight.finish(reason)
-            self._settle(call, call.flight.result)
+            call.sequence.finish(reason)
+            self._settle(call, call.sequence.result)
 
     def cancel(self, call: Ticket) -> None:
         if call.outcome is None and call.planned is not None:
             self._n_cancelled += 1
-            call.flight.finish("cancelled")
+            call.sequence.finish("cancelled")
             self._finish(call)
 
     def _finish(self, call: Ticket) -> None:
-        """A flight has ended: settle its slot and the call."""
+        """The sequence of a call has ended: settle its slot and the call."""
         self.scheduler.remove(call)
-        outcome: Outcome = call.flight.result
+        outcome: Outcome = call.sequence.result
         if call.placed is not None:
             try:
                 self.runner.end(call)
@@ -187,7 +187,7 @@ class Calls:
 
     def _fail(self, call: Ticket, error: Exception) -> None:
         if call.outcome is None:
-            call.flight.finish("error")
+            call.sequence.finish("error")
             self._finish(call)
             call.outcome = error
 
@@ -219,13 +219,13 @@ class Calls:
         rows_end = perf_counter()
         chunk, n_chunk = step.chunk, 0
         if chunk is not None:
-            n_before = chunk.flight.n_done
+            n_before = chunk.sequence.n_done
             self.runner.rearm()
             self._decoding = chunk  # from here on a cancel aborts the decode; one that came before is seen here
             if not chunk.is_cancelled:
                 self._run([chunk], partial(self.runner.decode_chunk, chunk, step.n_chunk))
             self._decoding = None
-            n_chunk = max(0, chunk.flight.n_done - n_before)
+            n_chunk = max(0, chunk.sequence.n_done - n_before)
             self._n_prompt_tokens += n_chunk
         if step.rows or chunk is not None:
             self._n_steps += 1
@@ -238,7 +238,7 @@ class Calls:
         call.placed = self.runner.place(call.request, lambda: [other.key for other in self.scheduler.waiting])
         return call.placed is not None
 
-    def _run(self, calls: Sequence[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:
+    def _run(self, calls: list[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:
         try:
             reached = decode()
         except DecodeAborted:
@@ -257,5 +257,5 @@ class Calls:
         except Exception as error:
             self._fail(call, error)
             return
-        if call.flight.finished:
+        if call.sequence.finished:
             self._finish(call)

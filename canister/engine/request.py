@@ -1,4 +1,4 @@
-"""One conversation in flight: what a call asks of the engine, and what it gets back.
+"""What a call asks of the engine, and what it gets back.
 
 Plain values without llama.cpp, so that scheduler, handlers and tests can speak in them.
 """

@@ -13,7 +13,7 @@ from typing import TypeVar
 from canister.engine.kv.slots import Slot
 from canister.engine.request import GenerateRequest, GenerateResult
 from canister.engine.sampling.chain import ChainSampler
-from canister.engine.sequence import Flight
+from canister.engine.sequence import Sequence
 from canister.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -33,7 +33,7 @@ class Ticket:
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[GenerateResult]
     sampler: ChainSampler | None = None
-    planned: Flight | None = None
+    planned: Sequence | None = None
     placed: Slot | None = None
     shown: list[int] = field(default_factory=list)  # tokens sampled in this step
     outcome: Outcome | None = None
@@ -49,14 +49,14 @@ class Ticket:
 
     @property
     def wants_row(self) -> bool:
-        return self.flight.wants_row
+        return self.sequence.wants_row
 
     @property
     def position(self) -> int:
-        return self.flight.position
+        return self.sequence.position
 
     @property
-    def flight(self) -> Flight:
+    def sequence(self) -> Sequence:
         assert self.planned is not None
         return self.planned
 
