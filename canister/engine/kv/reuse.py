@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv.rows import state_of
-from canister.engine.kv.slots import MIN_SHARED, Parked, Residency, Slot
+from canister.engine.kv.slots import MIN_SHARED, ParkedState, Slot, SlotTable
 from canister.engine.kv.streams import Streams
 from canister.engine.llama import Bytes, Context, Logits
 from canister.engine.request import Flags, GenerateRequest, Tokens
@@ -41,39 +41,39 @@ class _Source:
     starts: Flags
     logits: Logits | None
     stream: int = 0
-    parked: Parked | None = None
+    parked: ParkedState | None = None
 
 
-class Starts:
+class PrefixReuse:
     """sequences: of the calls that have begun, by stream. rolls_back: the tail of a stream can be removed.
 
     keeps_states: a state may be put into a stream; else calls start from what is in their slot, or from nothing.
     """
 
     def __init__(
-        self, context: Context, streams: Streams, residency: Residency, rolls_back: bool, keeps_states: bool = True
+        self, context: Context, streams: Streams, slot_table: SlotTable, rolls_back: bool, keeps_states: bool = True
     ) -> None:
         self.sources = Sources()
         self.sequences: dict[int, Sequence] = {}
         self._context = context
         self._streams = streams
-        self._residency = residency
+        self._slot_table = slot_table
         self._keeps_states = keeps_states
         self._can_cut = rolls_back and streams.layout is not None  # states, in the middle
 
     def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
         """A slot for a call, or None; the conversation that loses it is parked."""
-        return self._residency.take(request.key, request.caller, waiting=waiting, park=self._park)
+        return self._slot_table.take(request.key, request.caller, waiting=waiting, park=self._park)
 
     def _park(self, slot: Slot) -> None:
-        parking, stream = self._residency.parking, slot.stream
+        state_cache, stream = self._slot_table.state_cache, slot.stream
         n = len(slot.tokens)
         if not n or slot.key is None or not self._keeps_states or self._streams.lengths[stream] != n:
             return
-        if self._context.state_bytes(stream) <= parking.max_bytes:
+        if self._context.state_bytes(stream) <= state_cache.max_bytes:
             state = self._state(stream)
             marks = slot.tokens.copy(), slot.generated.copy(), slot.starts.copy()
-            parking.put(Parked(slot.key, slot.caller, *marks, slot.logits, slot.n_stored, state))
+            state_cache.put(ParkedState(slot.key, slot.caller, *marks, slot.logits, slot.n_stored, state))
 
     def bring(self, sequence: Sequence, slot: Slot) -> int:
         """Set as much of what the call wants into the slot's stream as is known anywhere, and cut off all else.
@@ -114,7 +114,7 @@ class Starts:
 
     def _own_parked(self, sequence: Sequence) -> _Source | None:
         key = sequence.request.key
-        parked = self._residency.parking.take(key) if key is not None else None
+        parked = self._slot_table.state_cache.take(key) if key is not None else None
         if parked is None or parked.caller != sequence.request.caller:
             return None
         return self._source(sequence, parked)
@@ -124,13 +124,13 @@ class Starts:
         if len(sequence.wanted[0]) < n + MIN_SHARED:
             return None
         caller = sequence.request.caller
-        parked = self._residency.parking.closest(caller, symbols(*sequence.wanted), whole=not self._can_cut)
+        parked = self._slot_table.state_cache.closest(caller, symbols(*sequence.wanted), whole=not self._can_cut)
         found = [self._source(sequence, parked[1])] if parked is not None else []
-        found += [self._source(sequence, other) for other in self._residency.of(caller) if other is not slot]
+        found += [self._source(sequence, other) for other in self._slot_table.of(caller) if other is not slot]
         best = max((source for source in found if source is not None), key=lambda each: each.n_common, default=None)
         return best if best is not None and best.n_common >= n + MIN_SHARED else None
 
-    def _source(self, sequence: Sequence, place: Slot | Parked) -> _Source | None:
+    def _source(self, sequence: Sequence, place: Slot | ParkedState) -> _Source | None:
         tokens, generated, starts, logits = place.tokens, place.generated, place.starts, place.logits
         if isinstance(place, Slot):
             running = self.sequences.get(place.stream)
@@ -158,7 +158,7 @@ class Starts:
         if is_cut and not self._streams.is_whole(state, n):
             return False
         if parked is not None:
-            self._residency.parking.use(parked)
+            self._slot_table.state_cache.use(parked)
         if not self._streams.replace(slot.stream, state, n):
             slot.hold_nothing()
             return False
@@ -166,7 +166,7 @@ class Starts:
         return True
 
     def _state(self, stream: int) -> Bytes:
-        memory = self._residency.parking.buffers.take(self._context.state_bytes(stream))
+        memory = self._slot_table.state_cache.buffers.take(self._context.state_bytes(stream))
         return self._context.read_state(stream, memory)
 
     def _restore(self, sequence: Sequence, stream: int, n_resident: int) -> int:
@@ -174,7 +174,7 @@ class Starts:
         layout, restore = self._streams.layout, sequence.request.restore
         if layout is None or restore is None:
             return n_resident
-        take, n_streams = self._residency.parking.buffers.take, self._context.params.n_streams
+        take, n_streams = self._slot_table.state_cache.buffers.take, self._context.params.n_streams
         n, state = state_of(layout, restore(sequence.n_prefix), sequence.n_prefix, n_streams, take)
         if n > n_resident:
             self._streams.replace(stream, state, n)
