@@ -6,6 +6,7 @@ from these rows.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from canister.defaults import (
-    DEFAULT_CANISTER,
-    DEFAULT_PORT,
-    ENVIRONMENT_PREFIX,
-    QUERY_LIMIT,
-    UPDATE_LIMIT,
-    default_data_dir,
-)
+from canister.defaults import DEFAULT_CANISTER, DEFAULT_PORT, QUERY_LIMIT, UPDATE_LIMIT
 
 PER_CANISTER = (
     "instruction_limit",
@@ -78,11 +72,17 @@ class Flag:
     short: str | None = None
 
 
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/llama-canister`, or `~/.local/share/llama-canister`."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "llama-canister"
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Unknown names in canister.toml are refused."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, toml_file="canister.toml", frozen=True, validate_default=True
+        env_prefix="CANISTER_", toml_file="canister.toml", frozen=True, validate_default=True
     )
 
     host: Annotated[str, Flag(BASICS, "ADDRESS")] = Field("127.0.0.1", description="Address to listen on.")
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         30.0, gt=0, description="How long a client may be slower than 1 KB/s while it sends a body or takes an answer."
     )
     max_stable_bytes: Annotated[int, Flag(CALLERS)] = Field(
-        500 * 1024**3, ge=1, description="Bytes of all files in the stable memory of a canister."
+        500 * 1024**3, ge=1, description="Bytes of all files in the stable memory of a canister, and of kept answers."
     )
     max_files: Annotated[int, Flag(CALLERS)] = Field(
         1_000_000, ge=1, description="Files and folders in the stable memory of a canister."
@@ -203,6 +203,18 @@ class Settings(BaseSettings):
     )
     max_cache_files_per_caller: Annotated[int, Flag(CALLERS)] = Field(
         20_000, ge=1, description="Files and folders of the prompt caches of one caller; most caches have two files."
+    )
+    keep_answers_days: Annotated[float, Flag(CALLERS, "DAYS")] = Field(
+        30.0,
+        gt=0,
+        le=3650,
+        description="How long answers are kept that were stored, run in the background, or have an Idempotency-Key.",
+    )
+    max_answers_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        1000, ge=1, description="Of those, answers of one caller; the oldest that have ended make room."
+    )
+    max_answer_bytes_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        256 * 1024**2, ge=1, description="Bytes of those of one caller; the oldest that have ended make room."
     )
     max_log_bytes: Annotated[int, Flag(CALLERS)] = Field(
         16 * 1024 * 1024, ge=1024, description="Size at which a --log-file begins anew; the one before stays as .1."

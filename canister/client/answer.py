@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from canister.api.chain import Chain
 from canister.api.records import InputRecord, RunOutputRecord
-from canister.client.errors import Stuck
-from canister.client.result import Piece, Result
+from canister.client.result import Piece, Result, Stuck
 
 if TYPE_CHECKING:
     from canister.client.methods import Calls

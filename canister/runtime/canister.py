@@ -23,6 +23,7 @@ from canister.metering.fees import INITIAL_CYCLES
 from canister.runtime import admission
 from canister.runtime.admission import Admission
 from canister.runtime.ingress import Ingress
+from canister.runtime.live_answers import LiveAnswers
 from canister.runtime.loaded_model import ServedModel
 from canister.runtime.locks import NamedLocks
 from canister.runtime.running_calls import RunningCall, RunningCalls
@@ -30,6 +31,7 @@ from canister.runtime.stream_pacing import Pacing, unpaced
 from canister.runtime.token_text import ChatTexts
 from canister.state import quota
 from canister.state import settings as states
+from canister.state.answers import Answers
 from canister.state.call_log import CallLog
 from canister.state.controllers import Controllers
 from canister.state.cycles import Ledger
@@ -92,6 +94,8 @@ class Canister:
         self.ingress = Ingress(IngressHistory(self.database))
         self.call_log = CallLog(self.database)
         self.chats = Chats(self.database)
+        self.answers = Answers(self.database)
+        self.live_answers = LiveAnswers[tuple[int, object]]()
         self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)
         self.admission = Admission(canister_id, admission.of_calls(self.settings))
@@ -136,10 +140,12 @@ class Canister:
         self.controllers.load()
         self.roles.load()
         self.ledger.load()
+        self.answers.load()
 
     async def stop(self, drain_seconds: float) -> None:
         """Refuse new calls, give running ones some time, cancel what is left, and close."""
         self._stopping = True
+        await self.live_answers.stopped()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.running_calls.over(), drain_seconds)
         self.running_calls.cancel()
@@ -251,11 +257,11 @@ class Canister:
         with logs.committing(self.name):
             future = None
             if transaction.is_small:
-                quota.check(self.stable, transaction.growth(), self.settings)
+                quota.check(self.stable, transaction.growth(), self.settings, self.answers.n_bytes)
                 future = transaction.commit_small()
             if future is None:
                 await asyncio.to_thread(transaction.prepare)
-                quota.check(self.stable, transaction.growth(), self.settings)
+                quota.check(self.stable, transaction.growth(), self.settings, self.answers.n_bytes)
                 future = transaction.commit()
             await asyncio.wrap_future(future)
 

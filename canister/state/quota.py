@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from canister.store.stable import StableMemory
 
 
-def check(stable: StableMemory, growth: Mapping[str, Usage], settings: Settings) -> None:
-    """Raises StorageFull when a transaction would pass a limit. growth: what it adds, by path; may be negative."""
+def check(stable: StableMemory, growth: Mapping[str, Usage], settings: Settings, n_answer_bytes: int = 0) -> None:
+    """Raises StorageFull when a transaction would pass a limit. growth: what it adds, by path; may be negative.
+
+    n_answer_bytes: of kept answers, which lie beside the files.
+    """
     if not growth:
         return
     used = stable.usage("")
     whole = _sum(list(growth.values()))
-    _check_one("stable memory has", used.n_bytes, whole.n_bytes, "bytes", "max_stable_bytes", settings)
+    _check_one("stable memory has", used.n_bytes + n_answer_bytes, whole.n_bytes, "bytes", "max_stable_bytes", settings)
     _check_one("stable memory has", used.n_entries, whole.n_entries, "files", "max_files", settings)
     owners: dict[str, list[Usage]] = {}
     for path, one in growth.items():
@@ -48,3 +51,9 @@ def _check_one(what: str, n_used: int, n_more: int, unit: str, setting: str, set
             f"{what} {n_used} {unit} and the call would add {n_more}, over the limit ({setting} = {limit}); "
             "remove some files or caches, then try again"
         )
+
+
+def check_answer(stable: StableMemory, n_answer_bytes: int, n_more: int, settings: Settings) -> None:
+    """Raises StorageFull when one more answer of so many bytes would not be kept for lack of room."""
+    n_used = stable.usage("").n_bytes + n_answer_bytes
+    _check_one("stable memory has", n_used, n_more, "bytes", "max_stable_bytes", settings)

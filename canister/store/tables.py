@@ -10,8 +10,11 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
+    ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -132,6 +135,43 @@ requests = Table(
     Column("reject_code", Integer),
     Column("reject_message", Text),
     Column("error_code", Text),
+)
+
+# Whole answers that are kept: what was asked, so that it can be answered again or gone on with, and how it stands.
+answers = Table(
+    "answers",
+    canister_metadata,
+    Column("id", Text, primary_key=True),
+    Column("caller", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # the interface that it was asked through
+    Column("idempotency_key", Text),
+    Column("body_hash", LargeBinary, nullable=False),
+    Column("request", Text, nullable=False),  # JSON, of the door
+    Column("wanted", Text, nullable=False),  # JSON, of dispatch: all that the tokens depend on but the prompt
+    Column("prompt", LargeBinary, nullable=False),  # token ids, four bytes each, little-endian
+    Column("is_listed", Boolean, nullable=False),  # found by its id; else by its idempotency key alone
+    Column("goes_on", Boolean, nullable=False),  # without its client
+    Column("status", Text, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("created_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger, index=True),  # NULL while it is running
+    Column("kept_until_ns", BigInteger, nullable=False, index=True),
+    Column("n_bytes", BigInteger, nullable=False),  # of all that is kept of it
+    UniqueConstraint("caller", "idempotency_key"),
+    CheckConstraint("status IN ('running', 'left', 'done', 'failed', 'cancelled')", name="ck_answers_status"),
+    Index("ix_answers_caller", "caller", "created_ns"),
+)
+
+# What one committed call gave an answer, written in the transaction of the call.
+answer_calls = Table(
+    "answer_calls",
+    canister_metadata,
+    Column("answer_id", Text, ForeignKey("answers.id", ondelete="CASCADE"), primary_key=True),
+    Column("choice", Integer, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("tokens", Text, nullable=False),  # JSON
+    Column("taken", JSON, nullable=False),  # draws, counts, costs and times after it
+    sqlite_with_rowid=False,
 )
 
 canisters = Table(

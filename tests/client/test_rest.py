@@ -15,9 +15,7 @@ from canister.api.records import (
     MaxTokensRecord,
     RunOutputRecord,
 )
-from canister.client.errors import ProtocolError, Refused, Rejected, UnknownMethod, Unreachable
-from canister.client.http_library import is_loopback
-from canister.client.rest import Canister
+from canister.client.rest import Canister, ProtocolError, Refused, Rejected, UnknownMethod, Unreachable, is_loopback
 
 pytestmark = pytest.mark.anyio
 

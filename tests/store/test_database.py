@@ -57,7 +57,7 @@ def test_the_migrations_make_the_tables(disk: Path, schema: Schema) -> None:
     for table in metadata.tables.values():
         sql = made["table", table.name]
         assert ("AUTOINCREMENT" in sql) == bool(table.dialect_options["sqlite"]["autoincrement"])
-        assert ("CHECK" in sql) == (table.name in ("files", "redo"))
+        assert ("CHECK" in sql) == (table.name in ("files", "redo", "answers"))
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

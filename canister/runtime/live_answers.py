@@ -1,0 +1,89 @@
+"""Kept answers that are being made at this moment: what there is of each so far, and who waits for more.
+
+Whoever listens is given everything from the start, then what comes. On the event loop; what is made, and how it is
+kept, is decided in dispatch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class LiveAnswer(Generic[T]):
+    """task: makes it. goes_on: also while nobody listens; else the task is cancelled when the last listener goes."""
+
+    def __init__(self, *, goes_on: bool) -> None:
+        self.goes_on = goes_on
+        self.task: asyncio.Task[None] | None = None
+        self.n_listeners = 0
+        self._parts: list[T] = []
+        self._is_over = False
+        self._more = asyncio.Event()
+
+    @property
+    def parts(self) -> Sequence[T]:
+        return self._parts
+
+    def add(self, part: T) -> None:
+        self._parts.append(part)
+        self._more.set()
+
+    def over(self) -> None:
+        """Nothing more will come; whoever listens is told by what is kept how it ended."""
+        self._is_over = True
+        self._more.set()
+
+    async def listen(self) -> AsyncGenerator[T]:
+        """All parts from the first one, as they come, until it is over."""
+        self.n_listeners += 1
+        try:
+            n_given = 0
+            while True:
+                while n_given < len(self._parts):
+                    n_given += 1
+                    yield self._parts[n_given - 1]
+                if self._is_over:
+                    return
+                more = self._more
+                await more.wait()
+                if more is self._more:
+                    self._more = asyncio.Event()
+        finally:
+            self.n_listeners -= 1
+            if not self.n_listeners and not self.goes_on:
+                self.stop()
+
+    def stop(self) -> None:
+        """Make no more of it. What its committed calls gave is kept."""
+        if self.task is not None:
+            self.task.cancel()
+
+
+class LiveAnswers(Generic[T]):
+    """Those of one canister, by id."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, LiveAnswer[T]] = {}
+
+    def __iter__(self) -> Iterator[LiveAnswer[T]]:
+        return iter(list(self._live.values()))
+
+    def find(self, id: str) -> LiveAnswer[T] | None:
+        return self._live.get(id)
+
+    def add(self, id: str, live: LiveAnswer[T]) -> None:
+        self._live[id] = live
+
+    def remove(self, id: str) -> None:
+        del self._live[id]
+
+    async def stopped(self) -> None:
+        """Stop all, and wait until nothing is made any more."""
+        while tasks := [live.task for live in self._live.values() if live.task is not None]:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)

@@ -1,0 +1,268 @@
+"""Whole answers that are kept: what was asked, how it stands, and what each committed call gave.
+
+    running → done | cancelled | failed | left → running
+
+`left`: its client has gone, and it does not go on without. A call adds its row in its own transaction, so that what is
+kept of an answer is what its prompt cache has. Kept for a time, in number and bytes bounded for each caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from sqlalchemy import bindparam, delete, func, insert, null, or_, select, update
+from sqlalchemy.engine import Connection
+
+from canister.errors import CallerBusy, NotFound, StorageFull
+from canister.store import tables
+from canister.store.database import Database
+from canister.store.statements import Prepared
+from canister.store.transaction import Transaction
+
+Status = Literal["running", "left", "done", "failed", "cancelled"]
+
+_ROW_BYTES = 512  # of a row beside its contents, generously
+
+_answers, _calls = tables.answers, tables.answer_calls
+_COLUMNS = tuple(column.name for column in _answers.columns)
+
+_INSERT = Prepared(insert(_answers), *_COLUMNS)
+_DELETE = Prepared(delete(_answers).where(_answers.c.id == bindparam("of_id")))
+_PURGE = Prepared(
+    delete(_answers).where(_answers.c.kept_until_ns < bindparam("now_ns"), _answers.c.ended_ns.is_not(None))
+)
+_END = Prepared(
+    update(_answers)
+    .where(_answers.c.id == bindparam("of_id"), _answers.c.ended_ns.is_(None))
+    .values(
+        status=bindparam("new_status"),
+        error=bindparam("new_error", type_=_answers.c.error.type),
+        ended_ns=bindparam("now_ns"),
+    )
+)
+_GO_ON = Prepared(
+    update(_answers)
+    .where(_answers.c.id == bindparam("of_id"), or_(_answers.c.status == "left", _answers.c.status == "failed"))
+    .values(status="running", error=null(), ended_ns=None)
+)
+_LEAVE = Prepared(
+    update(_answers)
+    .where(_answers.c.ended_ns.is_(None), _answers.c.goes_on.is_(False))
+    .values(status="left", ended_ns=bindparam("now_ns"))
+)
+_GROWN = Prepared(
+    update(_answers).where(_answers.c.id == bindparam("of_id")).values(n_bytes=_answers.c.n_bytes + bindparam("n_more"))
+)
+_ADD_CALL = Prepared(insert(_calls), "answer_id", "choice", "number", "tokens", "taken")
+_BY_ID = select(_answers).where(_answers.c.id == bindparam("of_id"))
+_BY_KEY = select(_answers).where(
+    _answers.c.caller == bindparam("of_caller"), _answers.c.idempotency_key == bindparam("of_key")
+)
+_OF_CALLER = (
+    select(_answers.c.id, _answers.c.ended_ns, _answers.c.n_bytes)
+    .where(_answers.c.caller == bindparam("of_caller"))
+    .order_by(_answers.c.created_ns)
+)
+_CALLS = (
+    select(_calls.c.choice, _calls.c.number, _calls.c.tokens, _calls.c.taken)
+    .where(_calls.c.answer_id == bindparam("of_id"))
+    .order_by(_calls.c.choice, _calls.c.number)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is kept of a question. kind: the interface that it was asked through. caller: principal in text form.
+
+    request: JSON of the door. wanted: JSON of dispatch, what the tokens depend on but the prompt. prompt: token ids.
+    is_listed: found by its id, else by its key alone. goes_on: without its client.
+    """
+
+    id: str
+    caller: str
+    kind: str
+    body_hash: bytes
+    request: str
+    wanted: str
+    prompt: bytes
+    created_ns: int
+    idempotency_key: str | None = None
+    is_listed: bool = True
+    goes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """error: of one that failed, as dispatch tells it. ended_ns: None while it is running."""
+
+    asked: Asked
+    status: Status = "running"
+    error: Mapping[str, object] | None = None
+    ended_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptCall:
+    """number: 0, 1, … within the choice. tokens: JSON of dispatch. taken: what stood after the call, of dispatch."""
+
+    choice: int
+    number: int
+    tokens: str
+    taken: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of the answers of one caller. kept_seconds: from the time when one was asked for."""
+
+    kept_seconds: float
+    max_answers: int
+    max_bytes: int
+
+
+class Answers:
+    """The answers of one canister. n_bytes: of all of them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.n_bytes = 0
+
+    def load(self) -> None:
+        """Those that do not go on without their clients are left: the server has started anew."""
+        values = {"now_ns": time.time_ns()}
+        self._database.submit(lambda connection: _LEAVE.run(connection, values)).result()
+        with self._database.read() as connection:
+            self.n_bytes = connection.execute(select(func.coalesce(func.sum(_answers.c.n_bytes), 0))).scalar_one()
+
+    # -- looking
+
+    def find(self, id: str) -> KeptAnswer | None:
+        return self._one(_BY_ID, {"of_id": id})
+
+    def find_key(self, caller: str, key: str) -> KeptAnswer | None:
+        """The answer that a caller has begun with an idempotency key."""
+        return self._one(_BY_KEY, {"of_caller": caller, "of_key": key})
+
+    def calls(self, id: str) -> list[KeptCall]:
+        """What the calls of an answer gave, by choice and number."""
+        with self._database.read() as connection:
+            return [KeptCall(*row) for row in connection.execute(_CALLS, {"of_id": id})]
+
+    def running(self) -> list[KeptAnswer]:
+        """The oldest first."""
+        query = select(_answers).where(_answers.c.ended_ns.is_(None)).order_by(_answers.c.created_ns)
+        with self._database.read() as connection:
+            return [_answer(row._mapping) for row in connection.execute(query)]
+
+    def _one(self, query: object, values: Mapping[str, object]) -> KeptAnswer | None:
+        with self._database.read() as connection:
+            row = connection.execute(query, values).first()  # type: ignore[call-overload]  # a select
+        return None if row is None else _answer(row._mapping)
+
+    # -- changing
+
+    async def begin(self, asked: Asked, limits: Limits) -> KeptAnswer:
+        """Keep a question; or find the answer that its caller has begun with the same idempotency key before.
+
+        Raises CallerBusy and StorageFull when it would pass a limit; then nothing has changed.
+        """
+        row = {column: getattr(asked, column, None) for column in _COLUMNS}
+        n_bytes = _ROW_BYTES + len(asked.request.encode()) + len(asked.wanted.encode()) + len(asked.prompt)
+        kept_until_ns = asked.created_ns + round(limits.kept_seconds * 1e9)
+        row |= {"status": "running", "kept_until_ns": kept_until_ns, "n_bytes": n_bytes}
+
+        def work(connection: Connection) -> tuple[KeptAnswer | None, int]:
+            n_freed = self._purge(connection)
+            if asked.idempotency_key is not None:
+                values = {"of_caller": asked.caller, "of_key": asked.idempotency_key}
+                known = connection.execute(_BY_KEY, values).first()
+                if known is not None:
+                    return _answer(known._mapping), -n_freed
+            n_freed += _make_room(connection, asked.caller, n_bytes, limits)
+            _INSERT.run(connection, row)
+            return None, n_bytes - n_freed
+
+        known, n_more = await asyncio.wrap_future(self._database.submit(work))
+        self.n_bytes += n_more
+        return KeptAnswer(asked) if known is None else known
+
+    def add_call(self, transaction: Transaction, id: str, call: KeptCall) -> None:
+        """Keep what a call gave, when this transaction commits."""
+        row = {"answer_id": id, "choice": call.choice, "number": call.number, "tokens": call.tokens}
+        n_bytes = _ROW_BYTES + len(call.tokens.encode())
+        transaction.execute(_ADD_CALL, row | {"taken": dict(call.taken)})
+        transaction.execute(_GROWN, {"of_id": id, "n_more": n_bytes})
+
+        def grown() -> None:
+            self.n_bytes += n_bytes
+
+        transaction.on_commit(grown)
+
+    async def end(self, id: str, status: Status, error: Mapping[str, object] | None = None) -> None:
+        """How an answer ended that is running; one that has ended stays as it is."""
+        values = {"of_id": id, "new_status": status, "new_error": error, "now_ns": time.time_ns()}
+        await self._write(_END, values)
+
+    async def go_on(self, id: str) -> None:
+        """An answer that was left, or that failed, is running again."""
+        await self._write(_GO_ON, {"of_id": id})
+
+    async def remove(self, id: str) -> None:
+        """Forget an answer. NotFound."""
+
+        def work(connection: Connection) -> int:
+            row = connection.execute(_BY_ID, {"of_id": id}).first()
+            if row is None:
+                raise NotFound(f"no answer {id!r}")
+            _DELETE.run(connection, {"of_id": id})
+            return int(row.n_bytes)
+
+        self.n_bytes -= await asyncio.wrap_future(self._database.submit(work))
+
+    async def purge(self) -> None:
+        """Forget the answers whose time is over."""
+        self.n_bytes -= await asyncio.wrap_future(self._database.submit(self._purge))
+
+    async def _write(self, statement: Prepared, values: Mapping[str, object]) -> None:
+        await asyncio.wrap_future(self._database.submit(lambda connection: statement.run(connection, values)))
+
+    def _purge(self, connection: Connection) -> int:
+        """How many bytes were freed."""
+        now_ns = time.time_ns()
+        old = _answers.c.kept_until_ns < now_ns, _answers.c.ended_ns.is_not(None)
+        n_freed = connection.execute(select(func.coalesce(func.sum(_answers.c.n_bytes), 0)).where(*old)).scalar_one()
+        if n_freed:
+            _PURGE.run(connection, {"now_ns": now_ns})
+        return int(n_freed)
+
+
+def _make_room(connection: Connection, caller: str, n_bytes: int, limits: Limits) -> int:
+    """Remove a caller's oldest answers that have ended, until one more fits; how many bytes were freed."""
+    rows = connection.execute(_OF_CALLER, {"of_caller": caller}).all()
+    n_answers, n_used, n_freed = len(rows), sum(row.n_bytes for row in rows), 0
+    for row in rows:
+        if n_answers < limits.max_answers and n_used + n_bytes <= limits.max_bytes:
+            break
+        if row.ended_ns is not None:
+            _DELETE.run(connection, {"of_id": row.id})
+            n_answers, n_used, n_freed = n_answers - 1, n_used - row.n_bytes, n_freed + row.n_bytes
+    if n_answers >= limits.max_answers:
+        raise CallerBusy(
+            f"{n_answers} answers of this caller are not finished (max_answers_per_caller = {limits.max_answers}); "
+            "wait for some of them, or cancel some"
+        )
+    if n_used + n_bytes > limits.max_bytes:
+        raise StorageFull(
+            f"the unfinished answers of this caller have {n_used} bytes and this one would add {n_bytes}, over the "
+            f"limit (max_answer_bytes_per_caller = {limits.max_bytes}); ask for less, or do not have it stored"
+        )
+    return n_freed
+
+
+def _answer(row: Mapping[Any, Any]) -> KeptAnswer:
+    asked = Asked(**{field.name: row[field.name] for field in fields(Asked)})
+    return KeptAnswer(asked, row["status"], row["error"], row["ended_ns"])
