@@ -8,13 +8,23 @@
 
 from canister.dispatch.answers import Answered, Wanted, answer
 from canister.dispatch.execute import Recorder, Reply
-from canister.dispatch.inspection import inspect, inspect_calls, inspect_engine, observe
+from canister.dispatch.inspection import (
+    ModelView,
+    inspect,
+    inspect_calls,
+    inspect_engine,
+    inspect_model,
+    model_names,
+    observe,
+    tokenize,
+)
 from canister.dispatch.messages import find_message, submit
 from canister.dispatch.requests import argument_bytes, execute, find_method
 from canister.dispatch.streams import read_stream, store_stream
 
 __all__ = [
     "Answered",
+    "ModelView",
     "Recorder",
     "Reply",
     "Wanted",
@@ -26,8 +36,11 @@ __all__ = [
     "inspect",
     "inspect_calls",
     "inspect_engine",
+    "inspect_model",
+    "model_names",
     "observe",
     "read_stream",
     "store_stream",
     "submit",
+    "tokenize",
 ]

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from canister.api.records import ApiError
 from canister.dispatch.execute import Reply, run
+from canister.engine.load import library
+from canister.errors import CanisterBusy, NotFound
+from canister.flags.parse import RunArgs, parse
 from canister.runtime import access
 from canister.runtime.call import Call
 
@@ -24,6 +31,95 @@ def inspect(host: Host) -> list[dict[str, object]]:
 def observe(host: Host) -> dict[str, dict[str, float]]:
     """What the metrics say of each canister as it is now; no callers, no names of files."""
     return {canister.name: canister.observed() for canister in host.canisters}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """The model that a canister serves, as its clients need to know it.
+
+    aliases: other names that it goes by. args: the flags that it was loaded with. created: seconds since 1970, of its
+    file. n_slots: conversations that are decoded together. vocab_type: llama.cpp's number of the kind of tokenizer.
+    fingerprint: of the build of llama.cpp.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    args: RunArgs
+    created: int
+    description: str
+    n_ctx: int
+    n_ctx_train: int
+    n_slots: int
+    n_vocab: int
+    n_embd: int
+    n_params: int
+    n_bytes: int
+    vocab_type: int
+    fingerprint: str
+
+
+def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
+    """The loaded model, for whoever may use it. AccessDenied; NotFound: there is none; CanisterBusy: it is coming."""
+    canister.check_available()
+    access.check(canister, caller, "inference_query")
+    model = canister.model
+    engine, given = model.engine, canister.state.model_args
+    if engine is None or given is None:
+        is_loading = canister.name in host.pending or not model.is_ready
+        if is_loading or any(call.method == "load_model" for call in canister.running_calls):
+            raise CanisterBusy(f"the model of canister {canister.name} is being loaded; try again later")
+        raise NotFound(
+            f"no model is loaded in canister {canister.name}: its operator loads one with 'canister models load', or "
+            "with load_model"
+        )
+    info = engine.info
+    file = canister.stable.stat(info.name)
+    return ModelView(
+        name=canister.name,
+        aliases=model_names(canister)[1:],
+        args=_flags(given),
+        created=0 if file is None else file.modified_ns // 10**9,
+        description=info.description,
+        n_ctx=info.n_ctx,
+        n_ctx_train=info.n_ctx_train,
+        n_slots=info.n_slots,
+        n_vocab=info.n_vocab,
+        n_embd=info.n_embd,
+        n_params=info.n_params,
+        n_bytes=info.weight_bytes,
+        vocab_type=info.vocab_type,
+        fingerprint=_fingerprint(),
+    )
+
+
+def model_names(canister: Canister) -> tuple[str, ...]:
+    """What a canister's model goes by: names of the canister, and of the file. None where no model is, or is coming."""
+    given = canister.state.model_args
+    if given is None:
+        return ()
+    path = _flags(given).model or ""
+    return canister.name, canister.id, path, path.rpartition("/")[2].removesuffix(".gguf")
+
+
+async def tokenize(canister: Canister, caller: str, texts: Sequence[str]) -> Reply:
+    """The tokens of each text, special tokens parsed, without BOS: a list a text. Nothing is charged for it."""
+
+    async def handle(call: Call) -> list[list[int]]:
+        access.check(canister, caller, "inference_query")
+        engine = await call.engine()
+        return await asyncio.to_thread(lambda: [engine.tokenize(text, add_bos=False) for text in texts])
+
+    return await run(canister, "tokenize", caller, handle, is_update=False, err=ApiError, is_limited=False)
+
+
+@cache
+def _fingerprint() -> str:
+    return f"b{library.version()}-{library.library_id()[:7]}"
+
+
+@lru_cache(16)
+def _flags(given: tuple[str, ...]) -> RunArgs:
+    return parse(given)
 
 
 async def inspect_engine(canister: Canister, caller: str) -> Reply:

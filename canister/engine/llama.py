@@ -134,6 +134,8 @@ class Model:
         self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
         self.n_params: int = lib.llama_model_n_params(self._model)
+        self.n_embd: int = lib.llama_model_n_embd(self._model)
+        self.vocab_type: int = lib.llama_vocab_type(self.vocab)
         self.size_bytes: int = lib.llama_model_size(self._model)
         self._bos: int = lib.llama_vocab_bos(self.vocab)
         self.add_bos: bool = lib.llama_vocab_get_add_bos(self.vocab) and self._bos >= 0

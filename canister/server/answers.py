@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import Response
 from pydantic import TypeAdapter
+from starlette.types import Scope
 
 from canister.api import codec
 from canister.api.methods import Method
@@ -29,6 +30,9 @@ JSON = "application/json"
 CANDID_TEXT = "text/candid"
 LINES = "application/x-ndjson"
 RETRY_SECONDS = 2  # what a client is asked to wait when it should come again
+
+Rejects = Callable[[str, Trap, str], Response | None]
+"""A path, an error, the request's id → the error as this path's door tells it; None: as all others do."""
 
 
 def answer(method: Method, reply: Reply) -> Response:
@@ -85,6 +89,14 @@ def reject(trap: Trap) -> Response:
     return _reject(trap.http_status, trap.reject_code, trap.error_code, str(trap), headers)
 
 
+def rejected(scope: Scope, trap: Trap) -> Response:
+    """As `reject`, in the form of the door that the path belongs to: the request's state has it as `rejects`."""
+    state = scope.get("state", {})
+    rejects: Rejects | None = state.get("rejects")
+    found = None if rejects is None else rejects(scope["path"], trap, state.get("request_id", ""))
+    return reject(trap) if found is None else found
+
+
 def stopped() -> CanisterStopping:
     """What a caller is told whose call the end of the server has cut short."""
     return CanisterStopping("the server is stopping and did not wait for this call, which left no trace; call again")
@@ -95,10 +107,9 @@ def wrong_verb(message: str, allowed: str) -> Response:
     return _reject(405, Cancelled.reject_code, "method_not_allowed", message, {"Allow": allowed})
 
 
-def internal_error(request_id: str) -> Response:
-    """500 for a fault in the door itself; what it was stands in the log under the request's id."""
-    message = f"internal error; the server's log has the details under request id {request_id}"
-    return _reject(500, Trap.reject_code, Trap.error_code, message, {})
+def internal_error(request_id: str) -> Trap:
+    """For a fault in the door itself, 500; what it was stands in the log under the request's id."""
+    return Trap(f"internal error; the server's log has the details under request id {request_id}")
 
 
 def document(content: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

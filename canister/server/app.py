@@ -23,6 +23,7 @@ from canister.errors import Trap
 from canister.runtime.host import Host
 from canister.server import answers, crash_stacks, notices, preload
 from canister.server.doors import conversations, files, ic, models, rest
+from canister.server.doors.openai import routes as openai
 from canister.server.http.listener import Server
 from canister.server.middleware.auth import Authentication
 from canister.server.middleware.bounds import Bounds
@@ -142,7 +143,7 @@ def create_app(host: Host) -> FastAPI:
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.host = host
-    doors = (health, openapi, docs, files, conversations, models, ic, rest)
+    doors = (health, openapi, docs, files, conversations, models, ic, openai, rest)
     app.router.routes.extend(route for door in doors for route in door.routes())
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, host=host)
@@ -150,10 +151,10 @@ def create_app(host: Host) -> FastAPI:
     app.add_middleware(Encodings)
     app.add_middleware(Slashes)
     app.add_middleware(Browsers, host=host)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, rejects=openai.rejected)
     return app
 
 
-async def _reject(_request: Request, error: Exception) -> Response:
+async def _reject(request: Request, error: Exception) -> Response:
     assert isinstance(error, Trap)
-    return answers.reject(error)
+    return answers.rejected(request.scope, error)

@@ -137,6 +137,9 @@ class EngineInfo:
     eos_token: str
     n_params: int
     n_vocab: int
+    vocab_type: int  # llama.cpp's number
+    n_embd: int
+    weight_bytes: int
     n_ctx_train: int
     add_bos: bool
     n_ctx: int
@@ -254,6 +257,9 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         eos_token=model.eos_token,
         n_params=model.n_params,
         n_vocab=model.n_vocab,
+        vocab_type=model.vocab_type,
+        n_embd=model.n_embd,
+        weight_bytes=model.size_bytes,
         n_ctx_train=model.n_ctx_train,
         add_bos=model.add_bos,
         n_ctx=n_ctx,

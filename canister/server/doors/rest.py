@@ -39,8 +39,6 @@ def routes() -> list[Route]:
     """To be put behind all other routes: the last one answers whatever path is left."""
     return [
         Route("/canisters/{canister}/{method}", call_method, methods=ANY_VERB),
-        Route("/v1", no_openai_route, methods=ANY_VERB),
-        Route("/v1/{path:any}", no_openai_route, methods=ANY_VERB),
         Route("/{method}", call_method, methods=ANY_VERB),
         Route("/{path:any}", no_such_path, methods=ANY_VERB),
     ]
@@ -76,16 +74,6 @@ async def _run(request: Request, canister: Canister, method: Method, on_text: On
         reply = await while_connected(request, call)
         outcome.is_ok = reply.error is None
         return reply
-
-
-async def no_openai_route(request: Request) -> Response:
-    """404 for what OpenAI's clients ask for."""
-    host: Host = request.app.state.host
-    example = json.dumps({"args": ["-p", "Hello", "-n", "16"]})
-    raise MethodNotFound(
-        f"There is nothing at {request.url.path[:SHOWN_CHARACTERS]!r}: OpenAI's routes are not part of this version. "
-        f"Call POST /canisters/{host.default.name}/run_update with a body such as {example}; GET /docs lists the rest."
-    )
 
 
 async def no_such_path(request: Request) -> Response:

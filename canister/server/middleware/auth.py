@@ -1,7 +1,8 @@
 """Credentials → caller principal, for every path alike: no route can forget to ask.
 
-`Authorization: Bearer <API key>` makes the caller the key's principal; without the header the caller is anonymous.
-A header that is there but does not count is refused with 401: a mistyped key must never act as somebody else.
+`Authorization: Bearer <API key>` makes the caller the key's principal, and so does `x-api-key`, which Anthropic's
+clients send, where there is no Authorization. Without either the caller is anonymous. A header that is there but does
+not count is refused with 401: a mistyped key must never act as somebody else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from canister.errors import Unauthenticated
 from canister.ic.principal import ANONYMOUS
 from canister.runtime.host import Host
-from canister.server.answers import reject
+from canister.server.answers import rejected
 
 
 class Authentication:
@@ -27,14 +28,14 @@ class Authentication:
             try:
                 scope["state"]["caller"] = caller_of(Headers(scope=scope), self._host)
             except Unauthenticated as error:
-                await reject(error)(scope, receive, send)
+                await rejected(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
 def caller_of(headers: Headers, host: Host) -> str:
     """The caller's principal; Unauthenticated tells what is wrong with the header, without repeating it."""
-    given = headers.getlist("authorization")
+    given = headers.getlist("authorization") or [f"Bearer {key}" for key in headers.getlist("x-api-key")]
     if not given:
         return ANONYMOUS
     scheme, _, key = given[0].strip().partition(" ")

@@ -26,7 +26,7 @@ class Bounds:
             return
         if self._host.is_draining and not _is_told_while_draining(scope["path"]):
             trap = CanisterStopping("the server is stopping and takes no new calls; try again later")
-            response = answers.reject(trap)
+            response = answers.rejected(scope, trap)
             response.headers["Connection"] = "close"
             await response(scope, receive, send)
             return

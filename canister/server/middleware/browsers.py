@@ -23,7 +23,8 @@ LONGEST_NAME = 300  # of the DNS, with a port
 LOCAL = "localhost"
 VERBS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
 EXPOSED = [
-    *("X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-Request-Id", "Retry-After"),
+    *("X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-Request-Id"),
+    *("Retry-After", "retry-after-ms", "x-should-retry"),
     *("Accept-Ranges", "Content-Range", "ETag"),
 ]
 
@@ -58,12 +59,12 @@ class Browsers:
             name = headers.get("host", "")  # only HTTP/1.0 knows requests without one, and browsers do not
             origin = headers.get("origin")
             if self._looks_at_names and name and not self._is_ours(name[:LONGEST_NAME]):
-                app = answers.reject(Forbidden(_other_host(name)))
+                app = answers.rejected(scope, Forbidden(_other_host(name)))
             elif origin is not None:
                 if "*" in self._origins or origin in self._origins:
                     app = self._with_cors
                 elif scope["path"].startswith("/api/") or _asks_first(scope, headers):
-                    app = answers.reject(Forbidden(_other_page(origin)))
+                    app = answers.rejected(scope, Forbidden(_other_page(origin)))
         await app(scope, receive, send)
 
 

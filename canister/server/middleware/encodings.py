@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from canister.errors import BadArgument, UnsupportedEncoding
-from canister.server.answers import reject
+from canister.server.answers import rejected
 from canister.server.requests import is_stream
 
 PIECE_BYTES = 65_536
@@ -38,7 +38,7 @@ class Encodings:
             if given == "gzip" and not is_file:
                 receive = _Decoded(receive).receive
             elif given not in ("", "identity"):
-                response = reject(UnsupportedEncoding(_refusal(given, is_file)))
+                response = rejected(scope, UnsupportedEncoding(_refusal(given, is_file)))
                 response.headers["Accept-Encoding"] = "identity" if is_file else "gzip"
                 await response(scope, receive, send)
                 return

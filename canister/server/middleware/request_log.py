@@ -27,15 +27,18 @@ log = logs.get_logger(__name__)
 class RequestLog:
     """Gives every request its id, logs it when it is over, and answers 500 for what a door did not foresee."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, rejects: answers.Rejects) -> None:
+        """rejects: how the doors want those to be answered who do not come to them."""
         self._app = app
+        self._rejects = rejects
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         state: dict[str, Any] = scope.setdefault("state", {})
-        request_id = logs.request_id(Headers(scope=scope).get("x-request-id"))
+        request_id = state["request_id"] = logs.request_id(Headers(scope=scope).get("x-request-id"))
+        state["rejects"] = self._rejects
         started = time.perf_counter()
         status = 0
 
@@ -54,11 +57,11 @@ class RequestLog:
             except asyncio.CancelledError:
                 # uvicorn cancels a request only when the time to drain is over; nothing comes after it.
                 if status == 0:
-                    await answers.reject(answers.stopped())(scope, receive, send_noting)
+                    await answers.rejected(scope, answers.stopped())(scope, receive, send_noting)
             except Exception:
                 log.exception("request failed")
                 if status == 0:
-                    await answers.internal_error(request_id)(scope, receive, send_noting)
+                    await answers.rejected(scope, answers.internal_error(request_id))(scope, receive, send_noting)
             finally:
                 path: str = scope["path"]
                 # Probes come every few seconds and tell nothing; nor do looks at the server around a call.

@@ -150,15 +150,6 @@ async def test_unknown_names_are_told_the_nearest(anonymous: httpx.AsyncClient, 
     is_reject(await anonymous.get("/a%0Ab/c%0A/d"), 404, "/docs")
 
 
-@pytest.mark.parametrize(("verb", "path"), [("GET", "/v1/models"), ("POST", "/v1/chat/completions"), ("GET", "/v1/")])
-async def test_what_openai_clients_ask_for_is_told_to_be_missing(
-    anonymous: httpx.AsyncClient, verb: str, path: str
-) -> None:
-    response = await anonymous.request(verb, path, follow_redirects=True)
-    is_reject(response, 404, "OpenAI's routes are not part of this version", "POST /canisters/llama_cpp/run_update")
-    assert "Did you mean" not in response.text
-
-
 async def test_json_ends_in_a_newline(anonymous: httpx.AsyncClient, controller: httpx.AsyncClient) -> None:
     """What curl prints does not glue the prompt to it."""
     for client, path in (

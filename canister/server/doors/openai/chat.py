@@ -1,0 +1,203 @@
+"""`POST /v1/chat/completions`: a conversation in, the assistant's next message out, whole or as it comes."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from typing import Annotated
+
+from fastapi import Request, Response
+from pydantic import Field, JsonValue
+from starlette.routing import Route
+
+from canister.dispatch import ModelView
+from canister.server import answers
+from canister.server.doors.openai import chat_answer, door, run
+from canister.server.doors.openai.chat_messages import messages_of, tools_of
+from canister.server.doors.openai.door import Model
+from canister.server.doors.openai.errors import encoded, invalid, openai_form
+from canister.server.doors.openai.events import Usage
+from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, schema_of, shown
+from canister.server.doors.openai.stream import streamed
+from canister.server.doors.openai.turn import Turn
+from canister.server.requests import while_connected
+
+MOST_LOGPROBS = 20
+
+Schema = dict[str, JsonValue] | bool | None
+
+
+class ChatBody(GenerationFields):
+    """A chat request. Messages, tools and formats are checked in `turn_of`, which names what is wrong in them."""
+
+    messages: JsonValue = Field(None, description="system, developer, user, assistant and tool; texts alone.")
+    logprobs: Yes = Field(False, description="Probabilities of the answer's tokens.")
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MOST_LOGPROBS)] | None = Field(
+        None, description="And of so many likeliest ones at each place."
+    )
+    response_format: JsonValue = Field(None, description="text, json_object, json_schema.")
+    tools: JsonValue = Field(None, description="Functions that may be called.")
+    tool_choice: JsonValue = Field(None, description="none, auto, required, or a function's name in an object.")
+    parallel_tool_calls: Yes = Field(True, description="Several calls in one message.")
+    reasoning_effort: Annotated[Text, Field(max_length=64)] | None = Field(
+        None, description="For the template; none: no thoughts."
+    )
+    reasoning_format: Text | None = Field(None, description="none: thoughts stay in content.")
+    chat_template_kwargs: dict[str, JsonValue] = Field({}, description="Variables of the template.")
+    add_generation_prompt: Yes | None = Field(None, description="false: the prompt ends with the last message.")
+    continue_final_message: Yes | None = Field(
+        None, description="The last message, which is the assistant's, is continued."
+    )
+
+
+def routes() -> list[Route]:
+    return door.route("/v1/chat/completions", {"POST": create})
+
+
+async def create(request: Request) -> Response:
+    body = await door.body_of(request, ChatBody)
+    model = door.model_of(request, body.model)
+    with door.counted(model, "chat_completions"):
+        turn = await turn_for(model, body)
+        head = head_of(body, model.view)
+        admitted = await while_connected(request, run.admit(model, turn))
+        events = run.events(admitted)
+        if body.stream:
+            seconds = body.sse_ping_interval
+            return await streamed(
+                request,
+                chat_answer.stream(events, head, turn.n),
+                lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
+                lambda error: door.failure(error, model.caller),
+                quiet_seconds=None if seconds is None or seconds < 0 else seconds,
+            )
+        async with aclosing(events):
+            answer, usage = await while_connected(request, chat_answer.whole(events, head))
+        return answers.document(answer, headers=cost_headers(usage))
+
+
+async def turn_for(model: Model, body: ChatBody) -> Turn:
+    """The turn of a body; texts in its logit_bias are tokenized for it."""
+    texts = body.bias_texts()
+    return turn_of(body, model.view, await run.tokens_of(model, texts) if texts else {})
+
+
+def turn_of(body: ChatBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> Turn:
+    """Pure; ApiError names the field. tokens_of: of texts in logit_bias."""
+    defaults = view.args
+    messages = messages_of(body.messages) if body.has("messages") else None
+    if messages is None:
+        raise invalid("messages is missing", "messages")
+    tools = tools_of(body.tools, body.tool_choice)
+    schema = _schema(body)
+    if body.grammar and (tools.tools and tools.choice != "none"):
+        raise invalid("grammar: it cannot be had together with tools; leave one of them out", "grammar")
+    continues = _continues(body, messages[-1])
+    thinks = _thinks(body)
+    return Turn(
+        messages=messages,
+        tools=tools.tools,
+        tool_choice=tools.choice,
+        tool_name=tools.name,
+        parallel_tool_calls=body.parallel_tool_calls,
+        sampling=body.sampling(defaults, view.n_vocab, tokens_of),
+        seed=body.seed_or(defaults),
+        max_tokens=body.max_tokens_or(defaults),
+        stops=body.stop,
+        n=body.choices(view.n_slots),
+        n_logprobs=_n_logprobs(body),
+        output_schema=schema,
+        grammar=body.grammar,
+        reasoning_effort=None if body.reasoning_effort == "none" else body.reasoning_effort,
+        thinks=thinks,
+        splits_thoughts=body.reasoning_format != "none",
+        template_options=body.chat_template_kwargs,
+        add_generation_prompt=not continues and body.add_generation_prompt is not False,
+        continues=continues,
+        cache_key=body.prompt_key(),
+        reuses=body.cache_prompt,
+        wants_progress=body.stream and body.return_progress,
+        wants_timings=body.stream and body.timings_per_token,
+    )
+
+
+def head_of(body: ChatBody, view: ModelView) -> chat_answer.Head:
+    return chat_answer.Head(
+        id=f"chatcmpl-{secrets.token_urlsafe(24)}",
+        created=int(time.time()),
+        model=view.name,
+        fingerprint=view.fingerprint,
+        wants_logprobs=body.logprobs,
+        wants_usage=body.stream_options.include_usage,
+        wants_prompt=body.verbose,
+    )
+
+
+def cost_headers(usage: Usage) -> dict[str, str]:
+    """What an answer took, as REST's headers tell it."""
+    return {"X-IC-Instructions": str(usage.instructions), "X-IC-Cycles": str(usage.cycles)}
+
+
+def _n_logprobs(body: ChatBody) -> int | None:
+    if not body.logprobs and body.top_logprobs is not None:
+        raise invalid("top_logprobs: it needs logprobs to be true", "top_logprobs")
+    return (body.top_logprobs or 0) if body.logprobs else None
+
+
+def _continues(body: ChatBody, last: Mapping[str, JsonValue]) -> bool:
+    """Is the last message gone on with?"""
+    is_own = last["role"] == "assistant"
+    if body.continue_final_message:
+        if body.add_generation_prompt:
+            raise invalid(
+                "continue_final_message and add_generation_prompt exclude each other: set one of them",
+                "continue_final_message",
+            )
+        if not is_own:
+            raise invalid("continue_final_message: the last message is not the assistant's", "continue_final_message")
+    continues = body.continue_final_message or (is_own and body.continue_final_message is None)
+    if continues and "tool_calls" in last:
+        raise invalid("messages: a message with tool calls cannot be continued", "messages")
+    return continues
+
+
+def _thinks(body: ChatBody) -> bool | None:
+    if body.reasoning_effort == "none":
+        return False
+    thinks = body.chat_template_kwargs.get("enable_thinking")
+    if thinks is not None and not isinstance(thinks, bool):
+        name = "chat_template_kwargs.enable_thinking"
+        raise invalid(f"{name}: true or false is wanted (given: {shown(thinks)})", name)
+    return thinks
+
+
+def _schema(body: ChatBody) -> Schema:
+    """What response_format or json_schema asks for."""
+    schema = body.schema_or_none()
+    given = body.response_format if body.has("response_format") else None
+    if given is None:
+        return schema
+    kind = given.get("type", "text") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or kind not in ("text", "json_object", "json_schema"):
+        raise invalid(
+            f"response_format: its type is text, json_object or json_schema (given: {shown(given)})", "response_format"
+        )
+    if kind == "text":
+        return schema
+    if schema is not None or body.grammar:
+        raise invalid("response_format: json_schema or grammar is given too; send one of them", "response_format")
+    if kind == "json_object":
+        found = given.get("schema")
+        return schema_of({} if found is None else found, "response_format.schema")
+    return _named_schema(given)
+
+
+def _named_schema(given: Mapping[str, JsonValue]) -> Schema:
+    within = given.get("json_schema")
+    if isinstance(within, dict) and within.get("schema") is not None:
+        return schema_of(within["schema"], "response_format.json_schema.schema")
+    if given.get("schema") is not None:
+        return schema_of(given["schema"], "response_format.schema")
+    raise invalid("response_format.json_schema.schema is missing", "response_format.json_schema.schema")

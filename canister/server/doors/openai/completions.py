@@ -1,0 +1,344 @@
+"""`POST /v1/completions`: prompts gone on with as they are, without a chat template; several are run together."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from fastapi import Request, Response
+from pydantic import Field, JsonValue
+from starlette.routing import Route
+
+from canister.api.tokens import Token
+from canister.dispatch import ModelView
+from canister.server import answers
+from canister.server.doors.openai import door, run
+from canister.server.doors.openai.chat import cost_headers
+from canister.server.doors.openai.chat_answer import END, Head, dumps, finite, progress, timings, usage
+from canister.server.doors.openai.door import Model
+from canister.server.doors.openai.errors import encoded, invalid, openai_form
+from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timed, Timings, Usage
+from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, shown
+from canister.server.doors.openai.run import Admitted
+from canister.server.doors.openai.stream import streamed
+from canister.server.doors.openai.turn import Turn
+from canister.server.requests import while_connected
+
+KIND = "text_completion"
+MAX_PROMPTS = 128
+MOST_LOGPROBS = 20
+
+Json = dict[str, Any]
+Prompt = str | tuple[int | str, ...]
+
+
+class CompletionBody(GenerationFields):
+    prompt: JsonValue = Field(None, description="A text, tokens, or a list of these.")
+    logprobs: Annotated[Whole, Field(ge=0, le=MOST_LOGPROBS)] | None = Field(
+        None, description="Probabilities of the tokens, and of so many likeliest ones at each place."
+    )
+    echo: Yes = Field(False, description="The prompt's text comes first.")
+    best_of: Annotated[Whole, Field(ge=1)] | None = Field(None, description="Not more than n.")
+    suffix: Text = Field("", description="Not supported.")
+
+
+def routes() -> list[Route]:
+    """Without /v1 the path is llama.cpp's own."""
+    verbs = {"POST": create}
+    return [door.at(path, verbs) for path in ("/v1/completions", f"{door.PREFIX}/v1/completions")]
+
+
+async def create(request: Request) -> Response:
+    body = await door.body_of(request, CompletionBody)
+    model = door.model_of(request, body.model)
+    with door.counted(model, "completions"):
+        texts = body.bias_texts()
+        turns = turns_of(body, model.view, await run.tokens_of(model, texts) if texts else {})
+        head = head_of(body, model.view)
+        admitted = await while_connected(request, _admitted(model, turns))
+        events = together(admitted, body.n)
+        n = len(turns) * body.n
+        echoed = [one.prompt for one in admitted for _ in range(body.n)] if body.echo else ()
+        if body.stream:
+            seconds = body.sse_ping_interval
+            return await streamed(
+                request,
+                stream(events, head, n, echoed),
+                lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
+                lambda error: door.failure(error, model.caller),
+                quiet_seconds=None if seconds is None or seconds < 0 else seconds,
+            )
+        async with aclosing(events):
+            answer, used = await while_connected(request, whole(events, head, n, echoed))
+        return answers.document(answer, headers=cost_headers(used))
+
+
+async def _admitted(model: Model, turns: Sequence[Turn]) -> list[Admitted]:
+    return [await run.admit(model, turn) for turn in turns]
+
+
+# -- request
+
+
+def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> list[Turn]:
+    """A turn for each prompt. Pure; ApiError names the field."""
+    if body.suffix:
+        raise invalid("suffix: it is not supported; leave it out", "suffix")
+    if body.best_of is not None and body.best_of > body.n:
+        raise invalid(f"best_of: more than n ({body.n}) is not supported (given: {body.best_of})", "best_of")
+    if body.echo and body.logprobs is not None:
+        raise invalid("echo: probabilities of the prompt's tokens are not supported; leave out logprobs", "echo")
+    turn = Turn(
+        sampling=body.sampling(view.args, view.n_vocab, tokens_of),
+        seed=body.seed_or(view.args),
+        max_tokens=body.max_tokens_or(view.args),
+        stops=body.stop,
+        n=body.choices(view.n_slots),
+        n_logprobs=body.logprobs,
+        output_schema=body.schema_or_none(),
+        grammar=body.grammar,
+        cache_key=body.prompt_key(),
+        reuses=body.cache_prompt,
+        wants_progress=body.stream and body.return_progress,
+        wants_timings=body.stream and body.timings_per_token,
+    )
+    return [turn.model_copy(update={"prompt": prompt}) for prompt in prompts_of(body.prompt)]
+
+
+def prompts_of(value: JsonValue) -> list[Prompt]:
+    """A text or tokens are one prompt; a list of texts, or of lists of tokens, is several."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not value:
+        raise invalid(f"prompt: a text, tokens, or a list of these is wanted (given: {shown(value)})", "prompt")
+    if _is_tokens(value):
+        return [_tokens(value, "prompt")]
+    if len(value) > MAX_PROMPTS:
+        raise invalid(f"prompt: at most {MAX_PROMPTS} prompts are taken, not {len(value)}", "prompt")
+    return [_prompt(one, f"prompt[{index}]") for index, one in enumerate(value)]
+
+
+def _prompt(value: JsonValue, name: str) -> Prompt:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and _is_tokens(value):
+        return _tokens(value, name)
+    raise invalid(f"{name}: a text or a list of tokens is wanted (given: {shown(value)})", name)
+
+
+def _is_tokens(value: list[JsonValue]) -> bool:
+    return all(isinstance(token, int) and not isinstance(token, bool) for token in value)
+
+
+def _tokens(value: list[JsonValue], name: str) -> tuple[int, ...]:
+    tokens = tuple(token for token in value if isinstance(token, int))
+    wrong = next((token for token in tokens if not 0 <= token < 2**31), None)
+    if wrong is not None:
+        raise invalid(f"{name}: {wrong} is no token", name)
+    return tokens
+
+
+def head_of(body: CompletionBody, view: ModelView) -> Head:
+    return Head(
+        id=f"cmpl-{secrets.token_urlsafe(24)}",
+        created=int(time.time()),
+        model=view.name,
+        fingerprint=view.fingerprint,
+        wants_logprobs=body.logprobs is not None,
+        wants_usage=body.stream_options.include_usage,
+        wants_prompt=body.verbose,
+    )
+
+
+# -- several prompts
+
+
+async def together(admitted: Sequence[Admitted], n: int) -> AsyncGenerator[Event]:
+    """The events of several prompts as those of one turn: choice j of prompt i is choice i · n + j.
+
+    At most as many prompts run at once as the model has slots. Begun comes as often as there are prompts, Done once.
+    """
+    if len(admitted) == 1:
+        async with aclosing(run.events(admitted[0])) as only:
+            async for event in only:
+                yield event
+        return
+    found: asyncio.Queue[Event | None] = asyncio.Queue()
+    places = asyncio.Semaphore(max(1, admitted[0].model.view.n_slots // n))
+
+    async def pump(first: int, one: Admitted) -> None:
+        async with places, aclosing(run.events(one)) as events:
+            async for event in events:
+                found.put_nowait(_moved(event, first))
+
+    async def pump_all() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for index, one in enumerate(admitted):
+                    group.create_task(pump(index * n, one))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            found.put_nowait(None)
+
+    task = asyncio.create_task(pump_all())
+    sums: list[Done] = []
+    try:
+        while (moved := await found.get()) is not None:
+            if isinstance(moved, Done):
+                sums.append(moved)
+            else:
+                yield moved
+        await task
+        yield _sum(sums)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _moved(event: Event, first: int) -> Event:
+    if isinstance(event, TextDelta):
+        return event._replace(choice=event.choice + first)
+    if isinstance(event, Finished):
+        return replace(event, choice=event.choice + first)
+    return event
+
+
+def _sum(parts: Sequence[Done]) -> Done:
+    used = Usage(*(sum(values) for values in zip(*(_numbers(part.usage) for part in parts), strict=True)))
+    took = Timings(*(sum(values) for values in zip(*(_numbers(part.timings) for part in parts), strict=True)))
+    return Done(used, took)
+
+
+def _numbers(record: Usage | Timings) -> list[Any]:
+    return [getattr(record, name) for name in record.__slots__]
+
+
+# -- answer
+
+
+@dataclass(slots=True)
+class _Choice:
+    """offset: characters of the text so far, the echo included."""
+
+    text: list[str] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    offset: int = 0
+    finish: str | None = None
+
+    def add(self, text: str, tokens: Sequence[Token]) -> Json:
+        """The logprobs of what is added."""
+        start = self.offset
+        self.text.append(text)
+        self.offset += len(text)
+        offsets = []
+        for token in tokens:
+            offsets.append(start)
+            start = min(start + len(token.data.decode("utf-8", "replace")), self.offset)
+        self.tokens += tokens
+        self.offsets += offsets
+        return logprobs(tokens, offsets)
+
+
+def logprobs(tokens: Sequence[Token], offsets: Sequence[int]) -> Json:
+    """In the form of this route. Where several of the likeliest have the same text, the likeliest counts."""
+    tops = [
+        {one.data.decode("utf-8", "replace"): finite(one.logprob) for one in reversed(token.top)} for token in tokens
+    ]
+    return {
+        "tokens": [token.data.decode("utf-8", "replace") for token in tokens],
+        "token_logprobs": [finite(token.logprob) for token in tokens],
+        "top_logprobs": tops,
+        "text_offset": list(offsets),
+    }
+
+
+async def whole(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> tuple[Json, Usage]:
+    """The answer as one object, and what it took. n: choices in all. echoed: what comes before the text of each."""
+    choices = _choices(n, echoed)
+    prompts: list[str] = []
+    done = Done(Usage(0, 0, 0))
+    async for event in events:
+        match event:
+            case TextDelta(number, text, tokens):
+                choices[number].add(text, tokens)
+            case Finished():
+                choices[event.choice].finish = event.finish
+            case Begun():
+                prompts.append(event.prompt)
+            case Done():
+                done = event
+            case _:
+                pass
+    answer = head.about(KIND)
+    answer["choices"] = [
+        {
+            "index": number,
+            "text": "".join(choice.text),
+            "logprobs": logprobs(choice.tokens, choice.offsets) if head.wants_logprobs else None,
+            "finish_reason": choice.finish,
+        }
+        for number, choice in enumerate(choices)
+    ]
+    answer |= {"usage": usage(done.usage), "timings": timings(done.timings)}
+    if head.wants_prompt:
+        answer["__verbose"] = {"prompt": prompts[0] if len(prompts) == 1 else prompts}
+    return answer, done.usage
+
+
+def _choices(n: int, echoed: Sequence[str]) -> list[_Choice]:
+    choices = [_Choice() for _ in range(n)]
+    for choice, text in zip(choices, echoed, strict=False):
+        choice.add(text, ())
+    return choices
+
+
+async def stream(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> AsyncGenerator[bytes]:
+    """Server-sent events, each whole; an empty one first. n, echoed: as of `whole`."""
+    frame = f'data: {dumps(head.about(KIND))[:-1]},"choices":['
+    choices = _choices(n, echoed)
+    timed, is_first, n_unfinished = "", True, n
+    last: Finished | None = None
+    async for event in events:
+        match event:
+            case TextDelta(number, text, tokens):
+                told = choices[number].add(text, tokens) if head.wants_logprobs else None
+                part = _part(number, text, dumps(told) if told is not None and tokens else "null", "null")
+                yield f"{frame}{part}{timed}}}\n\n".encode("utf-8", "replace")
+                timed = ""
+            case Timed():
+                timed = f',"timings":{dumps(timings(event.timings))}'
+            case Begun() if is_first:
+                is_first = False
+                yield b""
+                for number, text in enumerate(echoed):
+                    yield f"{frame}{_part(number, text, 'null', 'null')}}}\n\n".encode("utf-8", "replace")
+            case Progress():
+                more = f',"prompt_progress":{dumps(progress(event))}'
+                yield f"{frame}{_part(0, '', 'null', 'null')}{more}}}\n\n".encode()
+            case Finished():
+                n_unfinished -= 1
+                if n_unfinished:
+                    yield f"{frame}{_part(event.choice, '', 'null', dumps(event.finish))}}}\n\n".encode()
+                else:
+                    last = event  # what ends last is told when all is committed, with what it took
+            case Done():
+                took = f',"timings":{dumps(timings(event.timings))}'
+                if last is not None:
+                    more = "" if head.wants_usage else took
+                    yield f"{frame}{_part(last.choice, '', 'null', dumps(last.finish))}{more}}}\n\n".encode()
+                if head.wants_usage:
+                    yield f'{frame}],"usage":{dumps(usage(event.usage))}{took}}}\n\n'.encode()
+            case _:
+                pass
+    yield END
+
+
+def _part(number: int, text: str, logprobs: str, finish: str) -> str:
+    return f'{{"index":{number},"text":{dumps(text)},"logprobs":{logprobs},"finish_reason":{finish}}}]'

@@ -1,0 +1,180 @@
+"""What each route of the OpenAI door needs: which model is meant, the body read, and every failure told in its dialect.
+
+A model is a canister with a model loaded. `/canisters/{name}/v1/…` means that canister, whatever the body says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from fastapi import Request, Response
+from pydantic import BaseModel
+from starlette.routing import Route
+
+from canister import dispatch
+from canister.dispatch import ModelView
+from canister.errors import AccessDenied, CanisterError, Trap
+from canister.ic.principal import ANONYMOUS
+from canister.runtime.host import Host
+from canister.server.doors.openai import errors, fields
+from canister.server.doors.openai.errors import ApiError, Form, openai_form
+from canister.server.requests import MAX_BYTES_AT_ONCE, caller, read_body
+from canister.server.verbs import ANY_VERB
+from canister.telemetry import logs
+
+if TYPE_CHECKING:
+    from canister.runtime.canister import Canister
+
+PREFIX = "/canisters/{canister}"
+
+B = TypeVar("B", bound=BaseModel)
+T = TypeVar("T")
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model that a request means, and who asks for it."""
+
+    host: Host
+    canister: Canister
+    caller: str
+    view: ModelView
+
+
+def route(path: str, verbs: Mapping[str, Handler], form: Form = openai_form) -> list[Route]:
+    """A path below /v1, there and without it, and below each canister. form: of errors."""
+    bare = path.removeprefix("/v1")
+    return [at(where, verbs, form) for where in dict.fromkeys((path, bare, PREFIX + path))]
+
+
+def at(path: str, verbs: Mapping[str, Handler], form: Form = openai_form) -> Route:
+    """One path; any failure of its handlers is an error in this form."""
+
+    async def answer(request: Request) -> Response:
+        verb = "GET" if request.method == "HEAD" else request.method
+        try:
+            if verb not in verbs:
+                raise ApiError(405, f"{request.url.path} takes {' or '.join(verbs)}, not {request.method}")
+            return await verbs[verb](request)
+        except (ApiError, CanisterError, Trap) as error:
+            told = failure(error, caller(request))
+            response = errors.response(told, form, request_id(request))
+            if told.status == 405:
+                response.headers["Allow"] = ", ".join([*verbs, *(["HEAD"] if "GET" in verbs else [])])
+            return response
+
+    return Route(path, answer, methods=ANY_VERB)
+
+
+def failure(error: ApiError | CanisterError | Trap, who: str) -> ApiError:
+    """who: the caller; one without a key is told to send one."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, AccessDenied) and who == ANONYMOUS:
+        return ApiError(401, errors.NO_KEY)
+    return errors.of(error)
+
+
+def request_id(request: Request) -> str:
+    """As the answer's X-Request-Id has it."""
+    found: str = getattr(request.state, "request_id", "")
+    return found
+
+
+# -- bodies
+
+
+async def body_of(request: Request, of: type[B]) -> B:
+    """The JSON body, read and checked; a large one beside the event loop."""
+    body = await raw_body(request)
+    return await aside(len(body), lambda: fields.read(of, body))
+
+
+async def raw_body(request: Request) -> bytes:
+    host: Host = request.app.state.host
+    return await read_body(request, host.settings.max_body_bytes)
+
+
+async def aside(n_bytes: int, work: Callable[[], T]) -> T:
+    """What takes long for large requests is done in a worker thread for them. n_bytes: of the request."""
+    return await asyncio.to_thread(work) if n_bytes > MAX_BYTES_AT_ONCE else work()
+
+
+# -- models
+
+
+def model_of(request: Request, name: str | None) -> Model:
+    """The model that is meant. name: as the body has it; None: the first one.
+
+    A name that is not known here means the only canister, where there is one: many clients know but gpt-4o. ApiError
+    404; AccessDenied; CanisterBusy while it loads.
+    """
+    host: Host = request.app.state.host
+    who = caller(request)
+    named = request.path_params.get("canister")
+    canister = _chosen(host, name) if named is None else host.find(named)
+    return Model(host, canister, who, dispatch.inspect_model(host, canister, who))
+
+
+def models_of(request: Request) -> list[Model]:
+    """All that the caller may use. AccessDenied: none at all; CanisterBusy: the only one is being loaded."""
+    host: Host = request.app.state.host
+    who = caller(request)
+    named = request.path_params.get("canister")
+    canisters = host.canisters if named is None else [host.find(named)]
+    found: list[Model] = []
+    refused: AccessDenied | None = None
+    for canister in canisters:
+        try:
+            found.append(Model(host, canister, who, dispatch.inspect_model(host, canister, who)))
+        except AccessDenied as error:
+            refused = error
+        except (CanisterError, Trap):
+            pass  # it has none, or none yet
+    if not found and refused is not None:
+        raise refused
+    return found
+
+
+def find_model(request: Request, name: str) -> Model:
+    """The model with just this name or alias; ApiError 404 names those that there are."""
+    models = models_of(request)
+    for model in models:
+        if name in (model.view.name, *model.view.aliases):
+            return model
+    raise _unknown(name, [model.view.name for model in models])
+
+
+def _chosen(host: Host, name: str | None) -> Canister:
+    names = [(canister, dispatch.model_names(canister)) for canister in host.canisters]
+    with_model = [canister for canister, known in names if known]
+    if name is None:
+        return with_model[0] if with_model else host.default
+    wanted = name.removesuffix(":latest")
+    for canister, known in names:
+        if wanted in (canister.name, canister.id, *known):
+            return canister
+    if len(host.canisters) == 1:
+        return host.canisters[0]
+    raise _unknown(name, [canister.name for canister in with_model])
+
+
+def _unknown(name: str, known: list[str]) -> ApiError:
+    there = f"there are {', '.join(known[:20])}" if known else "none is loaded"
+    return ApiError(
+        404, f"the model {fields.shown(name)} does not exist: {there}", code="model_not_found", param="model"
+    )
+
+
+@contextmanager
+def counted(model: Model, what: str) -> Iterator[None]:
+    """In the metrics: how many requests of this kind there were, how long they took, and how many failed."""
+    with logs.counted(model.canister.name, what) as outcome:
+        yield
+        outcome.is_ok = True

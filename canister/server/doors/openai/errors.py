@@ -1,0 +1,166 @@
+"""What goes wrong, as OpenAI's clients are told it: a status, a type, a code, and whether to try again.
+
+SDKs repeat 408, 409, 429 and 5xx by themselves, so what would fail again is none of these or says `x-should-retry:
+false`. Each dialect has its own body for the same error: a `Form`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from starlette.responses import Response
+
+from canister.errors import (
+    AccessDenied,
+    CanisterError,
+    CanisterTrapped,
+    CanisterUnavailable,
+    InstructionLimit,
+    StorageFull,
+    StoreDamaged,
+    Trap,
+    Unauthenticated,
+)
+from canister.server.answers import JSON, RETRY_SECONDS, cost_headers
+
+INVALID = "invalid_request_error"
+NO_KEY = (
+    "no API key was sent: set the client's api_key to one of this server, 'Authorization: Bearer <API key>'; on its "
+    "machine 'canister key' prints one, and 'canister api-key create NAME' makes them"
+)
+
+_TYPES = {
+    400: INVALID,
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    405: INVALID,
+    413: "request_too_large",
+    415: INVALID,
+    422: INVALID,
+    429: "rate_limit_error",
+    501: "not_supported_error",
+    503: "unavailable_error",
+    504: "timeout_error",
+}
+_ANTHROPIC_TYPES = {
+    402: "billing_error",
+    503: "overloaded_error",
+    501: INVALID,
+}
+_CODES = {401: "invalid_api_key"}
+
+
+class ApiError(Exception):
+    """An answer that is an error. type, code: None: as usual for the status. param: the field that is wrong.
+
+    extra: further members of the body's error. may_retry: whether SDKs are told to repeat it, or not to; None: as they
+    do by the status. charge: what was paid for it all the same (fees.Charge). words: by dialect, where a message has
+    to be another there: `anthropic`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        may_retry: bool | None = None,
+        charge: object = None,
+        words: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type or _TYPES.get(status, "server_error" if status >= 500 else INVALID)
+        self.code = code or _CODES.get(status)
+        self.param = param
+        self.extra = extra or {}
+        self.may_retry = may_retry
+        self.charge = charge
+        self.words = words or {}
+
+
+Form: TypeAlias = Callable[[ApiError, str], Mapping[str, object]]
+"""The body of an error in a dialect; the text is the request's id."""
+
+
+def openai_form(error: ApiError, _request_id: str) -> Mapping[str, object]:
+    told = {"message": str(error), "type": error.type, "param": error.param, "code": error.code}
+    return {"error": {**told, **error.extra}}
+
+
+def anthropic_form(error: ApiError, request_id: str) -> Mapping[str, object]:
+    kind = _ANTHROPIC_TYPES.get(error.status) or _TYPES.get(error.status) or "api_error"
+    kind = kind if error.status < 500 or error.status in (501, 503, 504) else "api_error"
+    message = error.words.get("anthropic", str(error))
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+
+
+def ollama_form(error: ApiError, _request_id: str) -> Mapping[str, object]:
+    return {"error": str(error)}
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """400 for a request that can never succeed as it is. param: its field."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def too_long(n_prompt: int, n_ctx: int) -> ApiError:
+    """400 in the words that frameworks look for."""
+    return ApiError(
+        400,
+        f"request ({n_prompt} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it",
+        type="exceed_context_size_error",
+        code="context_length_exceeded",
+        param="messages",
+        extra={"n_prompt_tokens": n_prompt, "n_ctx": n_ctx},
+        words={"anthropic": f"prompt is too long: {n_prompt} tokens > {n_ctx} maximum"},
+    )
+
+
+def of(error: Trap | CanisterError) -> ApiError:
+    """A failure of a call, or of what every request passes."""
+    charge = error.charge if isinstance(error, Trap) else None
+    status, message = error.http_status, str(error)
+    if isinstance(error, AccessDenied):
+        return ApiError(403, f"this caller may not use the model: {message}")
+    if isinstance(error, Unauthenticated):
+        return ApiError(401, message)
+    if isinstance(error, InstructionLimit):
+        return ApiError(429, message, code=error.error_code, may_retry=False, charge=charge)
+    if isinstance(error, StorageFull):
+        return ApiError(429, message, type="insufficient_quota", code="storage_full", may_retry=False)
+    if isinstance(error, StoreDamaged | CanisterTrapped | CanisterUnavailable):
+        return ApiError(status, message, may_retry=False, charge=charge)
+    if status == 409:  # a state that repeating does not change
+        return ApiError(400, message, charge=charge)
+    if isinstance(error, Trap) and status >= 402:
+        code = None if status in (404, 413) else error.error_code
+        return ApiError(status, message, code="model_not_found" if status == 404 else code, charge=charge)
+    return ApiError(status, message, code="model_not_found" if status == 404 else None, charge=charge)
+
+
+def response(error: ApiError, form: Form, request_id: str = "") -> Response:
+    """The whole answer, with the headers that SDKs obey."""
+    return Response(encoded(form(error, request_id)), error.status, headers(error), JSON)
+
+
+def encoded(body: Mapping[str, object]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def headers(error: ApiError) -> dict[str, str]:
+    told = cost_headers(error.charge)
+    if error.status in (429, 503) and error.may_retry is not False:
+        told |= {"Retry-After": str(RETRY_SECONDS), "retry-after-ms": str(1000 * RETRY_SECONDS)}
+    if error.may_retry is not None:
+        told["x-should-retry"] = "true" if error.may_retry else "false"
+    if error.status == 401:
+        told["WWW-Authenticate"] = 'Bearer error="invalid_token"'
+    return told

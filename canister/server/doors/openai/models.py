@@ -1,0 +1,47 @@
+"""`GET /v1/models` and `/v1/models/{id}`: the canisters with a model loaded, which are the models here."""
+
+from __future__ import annotations
+
+from fastapi import Request, Response
+from starlette.routing import Route
+
+from canister.dispatch import ModelView
+from canister.server import answers
+from canister.server.doors.openai import door
+
+OWNER = "llama-canister"
+
+
+def routes() -> list[Route]:
+    return [
+        *door.route("/v1/models", {"GET": listed}),
+        *door.route("/v1/models/{model:any}", {"GET": shown}),
+    ]
+
+
+async def listed(request: Request) -> Response:
+    return answers.document({"object": "list", "data": [described(model.view) for model in door.models_of(request)]})
+
+
+async def shown(request: Request) -> Response:
+    return answers.document(described(door.find_model(request, request.path_params["model"]).view))
+
+
+def described(view: ModelView) -> dict[str, object]:
+    return {
+        "id": view.name,
+        "object": "model",
+        "created": view.created,
+        "owned_by": OWNER,
+        "aliases": list(view.aliases),
+        "max_model_len": view.n_ctx,
+        "meta": {
+            "vocab_type": view.vocab_type,
+            "n_vocab": view.n_vocab,
+            "n_ctx": view.n_ctx,
+            "n_ctx_train": view.n_ctx_train,
+            "n_embd": view.n_embd,
+            "n_params": view.n_params,
+            "size": view.n_bytes,
+        },
+    }

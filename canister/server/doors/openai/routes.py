@@ -1,0 +1,48 @@
+"""All routes of the door, a 404 for the rest below /v1, and which form the errors of a path have."""
+
+from __future__ import annotations
+
+import re
+
+from fastapi import Request, Response
+from starlette.routing import Route
+
+from canister.errors import Trap
+from canister.server.doors.openai import chat, completions, door, errors, models
+from canister.server.doors.openai.errors import ApiError, Form, openai_form
+from canister.server.verbs import ANY_VERB
+
+SHOWN_CHARACTERS = 80
+
+DIALECTS = (chat, completions, models)
+
+_FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
+    (re.compile(r"(/canisters/[^/]+)?/v1(/.*)?", re.DOTALL), openai_form),
+    (re.compile(r"/(chat/completions|models|responses|embeddings)(/.*)?", re.DOTALL), openai_form),
+)
+
+
+def routes() -> list[Route]:
+    found = [route for dialect in DIALECTS for route in dialect.routes()]
+    for prefix in ("", door.PREFIX):
+        found += [Route(f"{prefix}/v1{rest}", no_such_route, methods=ANY_VERB) for rest in ("", "/{path:any}")]
+    return found
+
+
+async def no_such_route(request: Request) -> Response:
+    """404 for what is not offered below /v1."""
+    path = request.url.path[:SHOWN_CHARACTERS]
+    told = f"there is nothing at {request.method} {path}: docs/openai.md and GET /docs tell what is supported"
+    error = ApiError(404, told, code="unknown_url")
+    return errors.response(error, form_of(request.url.path) or openai_form, door.request_id(request))
+
+
+def form_of(path: str) -> Form | None:
+    """The form of errors at a path; None: it is not of this door."""
+    return next((form for pattern, form in _FORMS if pattern.fullmatch(path)), None)
+
+
+def rejected(path: str, trap: Trap, request_id: str) -> Response | None:
+    """What a request is told that is turned away before it comes to its route; None: the path is not of this door."""
+    form = form_of(path)
+    return None if form is None else errors.response(errors.of(trap), form, request_id)

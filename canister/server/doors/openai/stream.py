@@ -1,0 +1,164 @@
+"""Answers that come piece by piece: server-sent events, and lines of JSON.
+
+The head goes out with the first piece, which comes when the request is admitted: until then a failure is a plain answer
+with its status. A failure after that is a last piece. A comment breaks a silence, so that nobody on the way gives up;
+never `id:` or `retry:`, which openai-python takes for events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from canister.errors import BadArgument, CanisterError, Trap
+from canister.server.answers import stopped
+from canister.server.doors.openai.errors import ApiError
+from canister.server.requests import while_connected
+
+SSE = "text/event-stream"
+NDJSON = "application/x-ndjson"
+QUIET_SECONDS = 15.0  # after which a comment is sent
+COMMENT = b":\n\n"
+
+# Proxies must hand on each piece as it comes.
+_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+Frames = AsyncGenerator[bytes, None]
+Failed = Callable[[ApiError], bytes]
+Told = Callable[[ApiError | CanisterError | Trap], ApiError]
+
+
+async def streamed(
+    request: Request,
+    frames: Frames,
+    failed: Failed,
+    told: Told,
+    *,
+    media_type: str = SSE,
+    comment: bytes | None = COMMENT,
+    quiet_seconds: float | None = None,
+) -> Response:
+    """The answer once its first piece is there; raises what is raised before it.
+
+    frames: pieces that stand by themselves, the first may be empty; closed in any case. failed: the last piece of an
+    answer that fails, of what `told` makes of the error. comment: sent after quiet_seconds of silence (None:
+    QUIET_SECONDS); None: never.
+    """
+    try:
+        first = await while_connected(request, anext(frames))
+    except BaseException:
+        await frames.aclose()
+        raise
+    seconds = QUIET_SECONDS if quiet_seconds is None else quiet_seconds
+    return _Stream(first, frames, failed, told, media_type, comment, seconds)
+
+
+class _Stream(Response):
+    """On the event loop, in the task of the request; whatever sends is cancelled when the client goes away."""
+
+    def __init__(
+        self,
+        first: bytes,
+        frames: Frames,
+        failed: Failed,
+        told: Told,
+        media_type: str,
+        comment: bytes | None,
+        quiet_seconds: float,
+    ) -> None:
+        self.media_type = media_type
+        super().__init__(headers=_HEADERS)
+        del self.headers["content-length"]
+        self.headers["content-type"] = media_type  # without a charset, which is not for event streams
+        self._first, self._frames, self._failed, self._told = first, frames, failed, told
+        self._comment, self._quiet_seconds = comment, quiet_seconds
+        self._sent_at = 0.0
+        self._is_sending = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._frames), _cancelled_when_gone(receive), self._comments(send):
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            try:
+                await self._send(send, self._first)
+                async for frame in self._frames:
+                    await self._send(send, frame)
+            except (ApiError, CanisterError, Trap) as error:
+                await self._send(send, self._failed(self._told(error)))
+            except asyncio.CancelledError:
+                own = asyncio.current_task()
+                if own is None or own.cancelling():
+                    raise
+                await self._send(send, self._failed(self._told(stopped())))  # the call, by the end of the server
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _send(self, send: Send, frame: bytes) -> None:
+        if not frame:
+            return
+        self._is_sending = True
+        await send({"type": "http.response.body", "body": frame, "more_body": True})
+        self._sent_at = asyncio.get_running_loop().time()
+        self._is_sending = False
+
+    @contextlib.asynccontextmanager
+    async def _comments(self, send: Send) -> AsyncIterator[None]:
+        """While inside, comments in silences. Pieces and comments are whole, so that they may follow in any order."""
+        if self._comment is None:
+            yield
+            return
+        task = asyncio.create_task(self._comment_on(send, self._comment))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _comment_on(self, send: Send, comment: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self._sent_at = loop.time()
+        while True:
+            left = self._sent_at + self._quiet_seconds - loop.time()
+            if left > 0 or self._is_sending:
+                await asyncio.sleep(max(left, self._quiet_seconds / 4))
+                continue
+            await send({"type": "http.response.body", "body": comment, "more_body": True})
+            self._sent_at = loop.time()
+
+
+@contextlib.asynccontextmanager
+async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
+    """What is inside is cancelled when the client goes away, which ends it without an error."""
+    own = asyncio.current_task()
+    assert own is not None
+    is_over = is_gone = False
+
+    async def until_gone() -> None:
+        while True:
+            with contextlib.suppress(BadArgument):  # what is left of a body that nobody wants
+                if (await receive())["type"] == "http.disconnect":
+                    return
+
+    def on_gone(done: asyncio.Task[None]) -> None:
+        nonlocal is_gone
+        if done.cancelled() or is_over:
+            return
+        is_gone = True
+        done.exception()  # whatever it was, nobody is there any more
+        own.cancel()
+
+    watch = asyncio.create_task(until_gone())
+    watch.add_done_callback(on_gone)
+    try:
+        yield
+        if is_gone:  # too late to matter
+            own.uncancel()
+    except asyncio.CancelledError:
+        if not is_gone or own.uncancel() > 0:
+            raise
+    finally:
+        is_over = True
+        watch.cancel()

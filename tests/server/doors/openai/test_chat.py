@@ -1,0 +1,108 @@
+"""Chat completions as OpenAI's own client asks for them and reads them, from a real server."""
+
+from __future__ import annotations
+
+import httpx
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.server.served import Served
+
+pytestmark = pytest.mark.anyio
+
+ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Who are you?"}]
+
+
+async def test_a_whole_answer_and_the_same_as_it_comes(client: openai.AsyncOpenAI) -> None:
+    whole = await client.chat.completions.create(model="llama_cpp", messages=ASK, temperature=0, max_tokens=25)
+    (choice,) = whole.choices
+    assert choice.message.role == "assistant"
+    assert (choice.message.content or "").startswith("I am a tiny chat model")
+    assert whole.usage is not None
+    assert whole.usage.prompt_tokens == 14
+    assert whole.usage.total_tokens == 14 + whole.usage.completion_tokens
+    assert whole.usage.model_extra is not None
+    assert whole.usage.model_extra["calls"] > 2
+    assert whole.usage.model_extra["instructions"] > 0
+
+    stream = await client.chat.completions.create(
+        model="llama_cpp",
+        messages=ASK,
+        temperature=0,
+        max_tokens=25,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = [chunk async for chunk in stream]
+    first, *middle, last, usage = chunks
+    assert first.choices[0].delta.model_dump(exclude_unset=True) == {"role": "assistant", "content": None}
+    assert all(chunk.choices[0].delta.content for chunk in middle)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in middle) == choice.message.content
+    assert (last.choices[0].delta.content, last.choices[0].finish_reason) == (None, choice.finish_reason)
+    assert usage.choices == []
+    assert usage.usage is not None
+    assert usage.usage.total_tokens == whole.usage.total_tokens
+    assert len({chunk.id for chunk in chunks}) == 1
+
+
+async def test_what_is_not_asked_for_is_not_sent(client: openai.AsyncOpenAI) -> None:
+    """Code reads choices[0] of every chunk."""
+    stream = await client.chat.completions.create(model="x", messages=ASK, max_tokens=3, stream=True)
+    assert all(len(chunk.choices) == 1 and chunk.usage is None for chunk in [chunk async for chunk in stream])
+
+
+async def test_the_head_of_a_stream_and_its_end(server: Served) -> None:
+    body = {"messages": ASK, "stream": True, "max_tokens": 3}
+    async with server.client("bob") as bob, bob.stream("POST", "/v1/chat/completions", json=body) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert response.headers["cache-control"] == "no-cache"
+        assert response.headers["x-accel-buffering"] == "no"
+        assert "content-encoding" not in response.headers
+        text = (await response.aread()).decode()
+    assert text.endswith("data: [DONE]\n\n")
+    assert all(event.startswith("data: ") for event in text.split("\n\n")[:-1])
+
+
+@pytest.mark.parametrize("path", ["/v1", "", "/canisters/llama_cpp/v1"])
+async def test_the_route_has_three_places(server: Served, path: str) -> None:
+    async with server.client("bob") as bob:
+        body = {"messages": ASK, "max_tokens": 2}
+        assert (await bob.post(f"{path}/chat/completions", json=body)).json()["object"] == "chat.completion"
+
+
+async def test_who_may_not_chat_is_told_as_the_client_knows_it(server: Served, client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.AuthenticationError) as wrong:
+        await client.with_options(api_key="sk-no-key").models.list()
+    assert wrong.value.code == "invalid_api_key"
+    async with httpx.AsyncClient(base_url=server.url) as nobody:
+        response = await nobody.post("/v1/chat/completions", json={"messages": ASK})
+        assert (response.status_code, response.json()["error"]["type"]) == (401, "authentication_error")
+        assert "no API key was sent" in response.json()["error"]["message"]
+
+
+async def test_keys_in_anthropics_header_count(server: Served) -> None:
+    key = server.host.keys.create("carol", replace=True)
+    async with httpx.AsyncClient(base_url=server.url, headers={"x-api-key": key}) as carol:
+        assert (await carol.get("/v1/models")).json()["data"][0]["id"] == "llama_cpp"
+        refused = await carol.get("/v1/models", headers={"x-api-key": "none"})
+        assert refused.status_code == 401
+
+
+async def test_models(client: openai.AsyncOpenAI) -> None:
+    (model,) = [model async for model in client.models.list()]
+    assert (model.id, model.object, model.owned_by) == ("llama_cpp", "model", "llama-canister")
+    assert model.model_extra is not None
+    assert model.model_extra["max_model_len"] == 1024
+    assert model.model_extra["meta"]["n_vocab"] == 2048
+    for name in ("llama_cpp", *model.model_extra["aliases"]):
+        assert (await client.models.retrieve(name)).id == "llama_cpp"
+    with pytest.raises(openai.NotFoundError) as missing:
+        await client.models.retrieve("gpt-4o")
+    assert missing.value.code == "model_not_found"
+
+
+async def test_unknown_routes_are_told_as_errors_of_openai(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        await client.fine_tuning.jobs.list()
+    assert missing.value.type == "not_found_error"
