@@ -17,10 +17,16 @@ from canister.api.rest_records import (
     Chat,
     ChatInput,
     ChatList,
+    DetokenizeInput,
+    DetokenizeOutput,
     Folder,
+    InfillInput,
+    InfillOutput,
     ModelDetails,
     ModelList,
     Props,
+    TokenizeInput,
+    TokenizeOutput,
     Unloaded,
 )
 
@@ -30,6 +36,12 @@ PROPS = query("props", "conversations", "inference_query", None, Props,
         "What the loaded model is: its name, its context, its chat template.")
 APPLY_TEMPLATE = query("apply_template", "conversations", "inference_query", ApplyTemplateInput, ApplyTemplateOutput,
         "The prompt that the loaded model's chat template makes of messages, for `run_update -p`. Nothing is decoded.")
+TOKENIZE = query("tokenize", "conversations", "inference_query", TokenizeInput, TokenizeOutput,
+        "The tokens of a text, as the loaded model has them.")
+DETOKENIZE = query("detokenize", "conversations", "inference_query", DetokenizeInput, DetokenizeOutput,
+        "The text of tokens.")
+INFILL_PROMPT = query("infill_prompt", "conversations", "inference_query", InfillInput, InfillOutput,
+        "The prompt for what stands between two texts, for models that were trained to fill it in.")
 LIST_CHATS = query("list_chats", "conversations", "inference_query", None, ChatList,
         "The caller's named chats, the one written last first.")
 GET_CHAT = query("get_chat", "conversations", "inference_query", None, Chat,
@@ -53,6 +65,9 @@ UNLOAD_MODEL = update("unload_model", "models", "admin_update", None, Unloaded,
 ROWS: tuple[Method, ...] = (
     PROPS,
     APPLY_TEMPLATE,
+    TOKENIZE,
+    DETOKENIZE,
+    INFILL_PROMPT,
     LIST_CHATS,
     GET_CHAT,
     PUT_CHAT,

@@ -14,6 +14,7 @@ from canister.api.records import vec
 MAX_MESSAGES = 10_000
 MAX_PARTS = 1_000  # of a message
 MAX_TOOLS = 1_000
+MAX_TOKENS = 100_000
 
 
 class Document(BaseModel):
@@ -62,11 +63,88 @@ class ApplyTemplateOutput(Document):
     n_tokens: int
 
 
+TextsAndTokens = Annotated[
+    str | Annotated[vec[Annotated[int, Field(strict=True, ge=0, lt=2**31)] | str], Field(max_length=MAX_TOKENS)],
+    Field(description="A text, or a list of texts and numbers of tokens."),
+]
+
+
+class TokenizeInput(Document):
+    content: TextsAndTokens = ""
+    add_special: Annotated[StrictBool, Field(description="Put BOS first where the model has it so.")] = False
+    parse_special: Annotated[StrictBool, Field(description="The likes of <|im_end|> are tokens, not texts.")] = True
+    with_pieces: Annotated[StrictBool, Field(description="Tell the text of each token too.")] = False
+
+
+class Piece(Document):
+    """A token. piece: its text; its bytes where these are no whole characters."""
+
+    id: int
+    piece: str | vec[int]
+
+
+class TokenizeOutput(Document):
+    tokens: vec[int] | vec[Piece]
+
+
+class DetokenizeInput(Document):
+    tokens: Annotated[vec[Annotated[int, Field(strict=True, ge=0, lt=2**31)]], Field(max_length=MAX_TOKENS)] = []
+
+
+class DetokenizeOutput(Document):
+    content: Annotated[str, Field(description="Special tokens are shown.")]
+
+
+class ExtraFile(Document):
+    """Part of another file that the editor has seen."""
+
+    text: str
+    filename: str = "tmp"
+
+
+class InfillInput(Document):
+    """What stands before and behind the place to fill in. n_predict: tokens of the answer; 0 or less: not known."""
+
+    input_prefix: TextsAndTokens
+    input_suffix: TextsAndTokens
+    input_extra: Annotated[vec[ExtraFile], Field(max_length=MAX_PARTS)] = []
+    prompt: Annotated[str, Field(description="How what is filled in begins.")] = ""
+    n_predict: int = -1
+
+
+class InfillOutput(Document):
+    """tokens: of the prompt. missing: tokens that the model would need for it, and has not; then there is none."""
+
+    tokens: vec[int]
+    missing: vec[str]
+
+
 class GenerationDefaults(Document):
+    params: Annotated[
+        dict[str, JsonValue], Field(description="What holds where a request does not say otherwise.")
+    ] = {}
     n_ctx: Annotated[int, Field(description="Tokens that a conversation may have.")]
 
 
 TemplateKind = Literal["model", "chatml", "none"]
+
+
+class TemplateCapabilities(Document):
+    """What the chat template makes something of; found out by applying it."""
+
+    supports_system_role: bool
+    supports_tools: bool
+    supports_tool_calls: bool
+    supports_parallel_tool_calls: bool
+    supports_preserve_reasoning: Annotated[bool, Field(description="Thoughts of earlier turns are shown again.")]
+    supports_thinking_switch: Annotated[bool, Field(description="enable_thinking makes another prompt.")]
+
+
+class Modalities(Document):
+    """What can be sent beside text."""
+
+    vision: bool = False
+    audio: bool = False
 
 
 class Props(Document):
@@ -74,10 +152,15 @@ class Props(Document):
 
     default_generation_settings: GenerationDefaults
     total_slots: int
+    model_alias: Annotated[str, Field(description="The canister's name.")]
     model_path: str
+    model_ftype: Annotated[str, Field(description="How the weights are stored.")]
+    modalities: Modalities
     chat_template: Annotated[str, Field(description="Empty for none.")]
+    chat_template_caps: TemplateCapabilities
     bos_token: str
     eos_token: str
+    build_info: Annotated[str, Field(description="The release of llama-canister, and llama.cpp's libraries.")]
     description: str
     chat_template_source: Annotated[
         TemplateKind,

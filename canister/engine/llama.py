@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import llama_cpp as lib
 import llama_cpp._ggml as _ggml
@@ -106,6 +106,25 @@ def set_fields(struct: ctypes.Structure, **fields: object) -> None:
         setattr(struct, name, value)
 
 
+class FillIn(NamedTuple):
+    """The tokens of vocabularies that were trained to fill in what stands between two texts; -1 for none."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repository: int
+    file: int
+
+
+_FILL_IN = (
+    lib.llama_vocab_fim_pre,
+    lib.llama_vocab_fim_suf,
+    lib.llama_vocab_fim_mid,
+    lib.llama_vocab_fim_rep,
+    lib.llama_vocab_fim_sep,
+)
+
+
 class Model:
     """A model file in memory, and its vocabulary; freed with its last reference. Thread-safe but for loading."""
 
@@ -145,6 +164,7 @@ class Model:
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
         self.bos_token = self._text_of(lib.llama_vocab_bos(self.vocab))
         self.eos_token = self._text_of(lib.llama_vocab_eos(self.vocab))
+        self.fill_in = FillIn(*(of(self.vocab) for of in _FILL_IN))
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self._model, buffer, len(buffer))
         self.description: str = buffer.value.decode("utf-8", "replace")

@@ -22,6 +22,7 @@ from canister.handlers import (
     named_chats,
     prompt_cache,
     status,
+    tokens,
 )
 
 Handler = Callable[..., Awaitable[object]]
@@ -77,6 +78,9 @@ _INTERFACE: tuple[Handler, ...] = (
 _REST_ONLY: tuple[Handler, ...] = (
     chat_template.props,
     chat_template.apply_template,
+    tokens.tokenize,
+    tokens.detokenize,
+    tokens.infill_prompt,
     named_chats.list_chats,
     named_chats.get_chat,
     named_chats.put_chat,

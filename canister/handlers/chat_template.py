@@ -8,10 +8,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput, GenerationDefaults, Props
+from canister.api.records import InputRecord
+from canister.api.rest_records import (
+    ApplyTemplateInput,
+    ApplyTemplateOutput,
+    GenerationDefaults,
+    Modalities,
+    Props,
+)
+from canister.engine.load import library
 from canister.errors import NotFound
+from canister.flags.generation_settings import generation_settings
+from canister.handlers import template_capabilities
+from canister.handlers.arguments import parse_args
 from canister.model_file.chat_template import CHATML
 from canister.runtime.template_runner import TemplateSource
+from canister.system import distribution
 
 if TYPE_CHECKING:
     from canister.api.rest_records import TemplateKind
@@ -25,13 +37,23 @@ async def props(call: Call) -> Props:
     engine = await call.engine()
     info = engine.info
     template, kind = template_of(engine)
+    args = parse_args(InputRecord(args=[*(call.state.model_args or ())]))
+    params = generation_settings(args.sampling, args.seed, args.n_predict if args.n_predict >= 0 else None)
+    caps = template_capabilities.NOTHING
+    if template:
+        caps = await template_capabilities.capabilities(call.canister.model.templates, _source(engine, template))
     return Props(
-        default_generation_settings=GenerationDefaults(n_ctx=info.n_ctx),
+        default_generation_settings=GenerationDefaults(params=params, n_ctx=info.n_ctx),
         total_slots=info.n_slots,
+        model_alias=call.canister.name,
         model_path=info.name,
+        model_ftype=info.file_type,
+        modalities=Modalities(),
         chat_template=template,
+        chat_template_caps=caps,
         bos_token=info.bos_token,
         eos_token=info.eos_token,
+        build_info=f"llama-canister {distribution.version()}, llama-cpp-python {library.version()}",
         description=info.description,
         chat_template_source=kind,
     )
@@ -45,9 +67,8 @@ async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOu
             f"the model {engine.info.name} has no chat template, nor the tokens of ChatML: "
             "send it a text to go on with, as it is"
         )
-    source = TemplateSource(template, engine.info.bos_token, engine.info.eos_token, engine.info.add_bos)
     prompt = await call.canister.model.templates.render(
-        source,
+        _source(engine, template),
         [message.model_dump(exclude_unset=True) for message in arg.messages],
         add_generation_prompt=arg.add_generation_prompt,
         tools=arg.tools,
@@ -64,3 +85,7 @@ def template_of(engine: Engine) -> tuple[str, TemplateKind]:
     if len(engine.tokenize(CHATML_TOKEN, add_bos=False)) == 1:
         return CHATML, "chatml"
     return "", "none"
+
+
+def _source(engine: Engine, template: str) -> TemplateSource:
+    return TemplateSource(template, engine.info.bos_token, engine.info.eos_token, engine.info.add_bos)

@@ -20,6 +20,7 @@ from canister.engine.llama import (
     UNQUANTIZED,
     Context,
     ContextParams,
+    FillIn,
     Model,
     ModelError,
     start_backend,
@@ -135,6 +136,7 @@ class EngineInfo:
     chat_template: str | None
     bos_token: str
     eos_token: str
+    fill_in: FillIn
     n_params: int
     n_vocab: int
     vocab_type: int  # llama.cpp's number
@@ -255,6 +257,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         chat_template=model.chat_template,
         bos_token=model.bos_token,
         eos_token=model.eos_token,
+        fill_in=model.fill_in,
         n_params=model.n_params,
         n_vocab=model.n_vocab,
         vocab_type=model.vocab_type,

@@ -50,7 +50,24 @@ async def load(client: httpx.AsyncClient, folder: Path, template: str | None) ->
 async def test_the_shipped_model(server: Served, alice: httpx.AsyncClient) -> None:
     told = (await alice.get("/canisters/llama_cpp/props")).raise_for_status().json()
     assert told["model_path"] == "models/llama-canister-tiny.gguf"
-    assert told["default_generation_settings"] == {"n_ctx": 1024}
+    settings = told["default_generation_settings"]
+    assert settings["n_ctx"] == 1024
+    assert {key: settings["params"][key] for key in ("temperature", "top_k", "seed", "n_predict")} == {
+        "temperature": 0.8,
+        "top_k": 40,
+        "seed": 0xFFFFFFFF,
+        "n_predict": -1,
+    }
+    assert (told["model_alias"], told["total_slots"] > 0) == ("llama_cpp", True)
+    assert told["build_info"].startswith("llama-canister ")
+    assert told["chat_template_caps"] == {
+        "supports_system_role": True,
+        "supports_tools": False,
+        "supports_tool_calls": False,
+        "supports_parallel_tool_calls": False,
+        "supports_preserve_reasoning": False,
+        "supports_thinking_switch": False,
+    }
     assert told["chat_template_source"] == "model"
     assert told["eos_token"] == "<|im_end|>"
     assert "<|im_start|>" in told["chat_template"]
@@ -162,6 +179,7 @@ async def test_templates_of_other_models(tmp_path: Path) -> None:
 
         told = await load(client, tmp_path, None)
         assert (told["chat_template"], told["chat_template_source"]) == ("", "none")
+        assert not any(told["chat_template_caps"].values())
         none = await client.post("/apply-template", json=ASK)
         assert none.status_code == 404
         assert "has no chat template" in none.json()["Err"]["Other"]
