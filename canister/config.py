@@ -6,7 +6,6 @@ from these rows.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from canister.defaults import DEFAULT_CANISTER, DEFAULT_PORT, QUERY_LIMIT, UPDATE_LIMIT
+from canister.defaults import (
+    DEFAULT_CANISTER,
+    DEFAULT_PORT,
+    ENVIRONMENT_PREFIX,
+    QUERY_LIMIT,
+    UPDATE_LIMIT,
+    default_data_dir,
+)
 
 PER_CANISTER = (
     "instruction_limit",
@@ -72,17 +78,11 @@ class Flag:
     short: str | None = None
 
 
-def default_data_dir() -> Path:
-    """`$XDG_DATA_HOME/llama-canister`, or `~/.local/share/llama-canister`."""
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "llama-canister"
-
-
 class Settings(BaseSettings):
     """Everything that can be set. Unknown names in canister.toml are refused."""
 
     model_config = SettingsConfigDict(
-        env_prefix="CANISTER_", toml_file="canister.toml", frozen=True, validate_default=True
+        env_prefix=ENVIRONMENT_PREFIX, toml_file="canister.toml", frozen=True, validate_default=True
     )
 
     host: Annotated[str, Flag(BASICS, "ADDRESS")] = Field("127.0.0.1", description="Address to listen on.")

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 INTERFACE_VERSION = "0.16"  # of llama_cpp_canister, whose interface this is
 DEFAULT_CANISTER = "llama_cpp"
 DEFAULT_PORT = 8000
 UPDATE_LIMIT = 40_000_000_000
 QUERY_LIMIT = 5_000_000_000
 LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
+ENVIRONMENT_PREFIX = "CANISTER_"  # of the variables that set something
+
+
+def default_data_dir() -> Path:
+    """`$XDG_DATA_HOME/llama-canister`, or `~/.local/share/llama-canister`."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "llama-canister"

@@ -124,8 +124,8 @@ def _flushed(code: int) -> int:
 
 def _explained() -> tuple[type[Exception], ...]:
     """Errors whose message is all that a person needs; any other one is a bug and shows its stack."""
+    from canister.client.errors import ClientError
     from canister.client.local_server import ServerFailed
-    from canister.client.rest import ClientError
     from canister.client.transfer import TransferError
     from canister.errors import CanisterError, Trap
 

@@ -23,18 +23,9 @@ from collections.abc import Awaitable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from canister.client.http_library import httpx
-from canister.client.rest import (
-    CALL_SECONDS,
-    CONNECT_SECONDS,
-    ClientError,
-    ProtocolError,
-    Rejected,
-    Unreachable,
-    is_loopback,
-    no_answer,
-    not_ours,
-)
+from canister.client.errors import ClientError, ProtocolError, Rejected, Unreachable
+from canister.client.http_library import CONNECT_SECONDS, httpx, is_loopback, no_answer, not_ours, trust
+from canister.client.rest import CALL_SECONDS
 from canister.ic import cbor, certificate, envelope, hash_tree, keys, principal
 from canister.ic.cbor import Encodable
 from canister.ic.envelope import Delegated
@@ -80,7 +71,7 @@ class Agent:
             base_url=self.url,
             headers={"Content-Type": "application/cbor"},
             timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
-            trust_env=not is_loopback(url),  # a proxy has no business between a machine and itself
+            **trust(url),
             transport=transport,
         )
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from canister.api.chain import Chain
 from canister.api.records import InputRecord, RunOutputRecord
-from canister.client.result import Piece, Result, Stuck
+from canister.client.errors import Stuck
+from canister.client.result import Piece, Result
 
 if TYPE_CHECKING:
     from canister.client.methods import Calls

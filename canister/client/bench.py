@@ -18,8 +18,8 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from canister.api.records import InputRecord, MaxTokensRecord, RunOutputRecord
+from canister.client.errors import ClientError, Refused, Unreachable
 from canister.client.methods import Calls
-from canister.client.rest import ClientError, Refused, Unreachable
 
 FLAGS = ("--temp", "0", "--ignore-eos")
 READY_SECONDS = 300.0

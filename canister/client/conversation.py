@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from canister.api.chain import Chain
 from canister.api.records import InputRecord, RunOutputRecord
 from canister.client.answer import Message, Step, run
-from canister.client.rest import ClientError, Refused
+from canister.client.errors import ClientError, Refused
 from canister.client.result import Result
 
 if TYPE_CHECKING:

@@ -1,21 +1,93 @@
-"""httpx, without its own command line, which it would import with rich and pygments where these are installed.
+"""httpx as this package uses it: what it imports and loads, and what its errors mean to a person.
 
-That alone takes a third of a second. Who imported httpx before has it as it is.
+It comes without its own command line, which it would import with rich and pygments where these are installed. That
+alone takes a third of a second. Who imported httpx before has it as it is.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import ssl
 import sys
+from collections.abc import Mapping
+from typing import TypedDict
+from urllib.parse import urlsplit
+
+from canister.client.errors import NotConnected, ProtocolError, Unreachable
 
 _COMMAND_LINE = "httpx._main"
 
 if "httpx" in sys.modules:
-    import httpx
+    import httpx as httpx
 else:
     sys.modules[_COMMAND_LINE] = None  # type: ignore[assignment]  # an import of it fails, which httpx expects
     try:
-        import httpx
+        import httpx as httpx
     finally:
         del sys.modules[_COMMAND_LINE]
 
-__all__ = ["httpx"]
+CONNECT_SECONDS = 10.0
+
+
+class Trust(TypedDict):
+    """Arguments of httpx: whether proxies of the environment are used, and whose certificates hold."""
+
+    trust_env: bool
+    verify: ssl.SSLContext | bool
+
+
+def trust(url: str) -> Trust:
+    """What a client of this URL is to trust.
+
+    A proxy has no business between a machine and itself. Where no TLS is spoken either, no certificates are loaded,
+    which takes as long as a call; what is trusted then is none.
+    """
+    is_here = is_loopback(url)
+    is_plain = is_here and urlsplit(url).scheme == "http"
+    return Trust(trust_env=not is_here, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True)
+
+
+def is_loopback(url: str) -> bool:
+    """True when nothing sent to this URL leaves the machine."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
+
+
+def no_answer(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Unreachable:
+    """Why a request to this URL came to nothing, and what to do about it."""
+    if isinstance(error, httpx.InvalidURL):
+        return NotConnected(f"{url} is not a usable URL: {error}")
+    if not isinstance(error, NEVER_CONNECTED):
+        return Unreachable(f"No answer from {url}: {reason(error)}")
+    if url.startswith("https://") and "WRONG_VERSION_NUMBER" in str(error).upper().replace(" ", "_"):
+        plain = "http://" + url.removeprefix("https://")
+        return NotConnected(f"No answer from {url}: what listens there speaks http, not https. Try --network {plain}")
+    return NotConnected(
+        f"No answer from {url}: {reason(error)}. Is a server running there? `canister serve` starts one, "
+        "--network URL or CANISTER_URL names another."
+    )
+
+
+def not_ours(url: str, http_status: int, headers: Mapping[str, str]) -> ProtocolError:
+    """An answer that is not one of this server's; its text, perhaps a whole web page, is of no use."""
+    kind = headers.get("content-type", "").partition(";")[0] or "nothing"
+    path = urlsplit(url).path.rstrip("/")
+    way_out = "the first line of `canister serve` tells the URL of a server"
+    if path:
+        way_out = f"a server has no path, such as {path}, in its URL: try {url.removesuffix(path)}"
+    return ProtocolError(f"No llama-canister answers at {url}: HTTP {http_status}, {kind}; {way_out}.")
+
+
+def reason(error: httpx.TransportError) -> str:
+    """Why a connection failed, in words."""
+    text = str(error) or type(error).__name__
+    is_refused = text == "All connection attempts failed" or "Connection refused" in text
+    return "nobody listens there" if is_refused else text

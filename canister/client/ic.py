@@ -15,9 +15,10 @@ from typing import Any, Self
 from canister.api import codec
 from canister.api.methods import Method
 from canister.client.agent import Agent, Sender
+from canister.client.errors import ProtocolError, Refused
 from canister.client.http_library import httpx
 from canister.client.methods import Calls
-from canister.client.rest import CALL_SECONDS, ProtocolError, Refused, find_method
+from canister.client.rest import CALL_SECONDS, find_method
 from canister.client.result import Result
 from canister.ic.candid.types import CandidError
 

@@ -23,8 +23,8 @@ from canister.api.records import (
     MaxTokensRecord,
     RunOutputRecord,
 )
+from canister.client.errors import ClientError, Rejected
 from canister.client.methods import Calls
-from canister.client.rest import ClientError, Rejected
 
 TRAPPED = "IC0522"
 Fits = Callable[[int], Awaitable[bool]]

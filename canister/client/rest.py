@@ -4,29 +4,19 @@
         reply = await canister.run_update(InputRecord(args=["-p", "Hello"]))
         print(reply.value.output, reply.instructions)
 
-Arguments and values are the records of `canister.records`, by the interface table. What can go wrong:
-
-    ClientError
-      UnknownMethod      no such method; said before anything is sent
-      Unreachable        no answer: connection broken, or too slow
-        NotConnected     nobody listens there; nothing was sent
-      ProtocolError      an answer that no canister gives
-      Refused            the method answered `Err`; holds the record
-      Rejected           the call failed as a whole and left no trace
-
-Nothing is retried here: see `canister.transfer`.
+Arguments and values are the records of `canister.api.records`, by the interface table. Every error is one of
+`canister.client.errors`. Nothing is retried here: see `canister.client.transfer`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
@@ -34,60 +24,49 @@ from pydantic_core import to_jsonable_python
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import ApiError, FileUploadRecord, RunOutputRecord
 from canister.client import answer
-from canister.client.http_library import httpx
+from canister.client.errors import (
+    ClientError,
+    NotConnected,
+    ProtocolError,
+    Refused,
+    Rejected,
+    UnknownMethod,
+    Unreachable,
+)
+from canister.client.http_library import (
+    CONNECT_SECONDS,
+    NEVER_CONNECTED,
+    httpx,
+    is_loopback,
+    no_answer,
+    not_ours,
+    reason,
+    trust,
+)
 from canister.client.methods import Calls
-from canister.client.result import ClientError as ClientError
 from canister.client.result import Piece, Result
 from canister.nearest import nearest
 
-CONNECT_SECONDS = 10.0
+__all__ = [
+    "Canister",
+    "ClientError",
+    "Download",
+    "NotConnected",
+    "ProtocolError",
+    "RawAnswer",
+    "Refused",
+    "Rejected",
+    "Result",
+    "UnknownMethod",
+    "Unreachable",
+    "find_method",
+    "httpx",
+    "is_loopback",
+    "to_json",
+]
+
 LINES = "application/x-ndjson"
 CALL_SECONDS = 600.0  # a call may wait for others and decode for minutes
-
-
-class UnknownMethod(ClientError):
-    pass
-
-
-class Unreachable(ClientError):
-    pass
-
-
-class NotConnected(Unreachable):
-    pass
-
-
-class ProtocolError(ClientError):
-    pass
-
-
-class Refused(ClientError):
-    """record: what stood inside `Err`. retry_after_seconds: when the server asked for a pause."""
-
-    def __init__(
-        self, record: ApiError | RunOutputRecord, http_status: int, retry_after_seconds: float | None = None
-    ) -> None:
-        super().__init__(_err_text(record))
-        self.record = record
-        self.http_status = http_status
-        self.retry_after_seconds = retry_after_seconds
-
-
-class Rejected(ClientError):
-    def __init__(
-        self,
-        reject_code: int,
-        error_code: str,
-        message: str,
-        http_status: int,
-        retry_after_seconds: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.reject_code = reject_code
-        self.error_code = error_code
-        self.message = message
-        self.http_status = http_status
-        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +102,6 @@ def find_method(name: str) -> Method:
     return method
 
 
-def is_loopback(url: str) -> bool:
-    """True when nothing sent to this URL leaves the machine."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class Canister(Calls):
     """One canister of a server, by name or id; without api_key the caller is anonymous."""
 
@@ -152,7 +120,7 @@ class Canister(Calls):
             base_url=self.url,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
-            trust_env=not is_loopback(url),  # a proxy has no business between a machine and itself
+            **trust(url),
             transport=transport,
         )
 
@@ -296,9 +264,9 @@ class Canister(Calls):
                     _decode(BY_NAME["file_download_chunk"], self._raw(response), self.url)
                 yield _download(response, first)
         except httpx.TransportError as error:
-            if isinstance(error, _NEVER_CONNECTED):
+            if isinstance(error, NEVER_CONNECTED):
                 raise no_answer(self.url, error) from error
-            raise Unreachable(f"{self.url} broke off while '{path}' was fetched: {_reason(error)}") from error
+            raise Unreachable(f"{self.url} broke off while '{path}' was fetched: {reason(error)}") from error
 
     def _raw(self, response: httpx.Response) -> RawAnswer:
         try:
@@ -319,40 +287,6 @@ class Canister(Calls):
             return await self._http.request(verb, path, **options)
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise no_answer(self.url, error) from error
-
-
-_NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)
-
-
-def no_answer(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Unreachable:
-    """Why a request to this URL came to nothing, and what to do about it."""
-    if isinstance(error, httpx.InvalidURL):
-        return NotConnected(f"{url} is not a usable URL: {error}")
-    if not isinstance(error, _NEVER_CONNECTED):
-        return Unreachable(f"No answer from {url}: {_reason(error)}")
-    if url.startswith("https://") and "WRONG_VERSION_NUMBER" in str(error).upper().replace(" ", "_"):
-        plain = "http://" + url.removeprefix("https://")
-        return NotConnected(f"No answer from {url}: what listens there speaks http, not https. Try --network {plain}")
-    return NotConnected(
-        f"No answer from {url}: {_reason(error)}. Is a server running there? `canister serve` starts one, "
-        "--network URL or CANISTER_URL names another."
-    )
-
-
-def not_ours(url: str, http_status: int, headers: Mapping[str, str]) -> ProtocolError:
-    """An answer that is not one of this server's; its text, perhaps a whole web page, is of no use."""
-    kind = headers.get("content-type", "").partition(";")[0] or "nothing"
-    path = urlsplit(url).path.rstrip("/")
-    way_out = "the first line of `canister serve` tells the URL of a server"
-    if path:
-        way_out = f"a server has no path, such as {path}, in its URL: try {url.removesuffix(path)}"
-    return ProtocolError(f"No llama-canister answers at {url}: HTTP {http_status}, {kind}; {way_out}.")
-
-
-def _reason(error: httpx.TransportError) -> str:
-    text = str(error) or type(error).__name__
-    is_refused = text == "All connection attempts failed" or "Connection refused" in text
-    return "nobody listens there" if is_refused else text
 
 
 def to_json(value: object) -> object:
@@ -389,12 +323,6 @@ def _download(response: httpx.Response, first: int) -> Download:
     if first and response.status_code != httpx.codes.PARTIAL_CONTENT:
         raise ProtocolError(f"{response.request.url} ignored the Range that was asked for")
     return Download(first + length, first, etag if len(etag) == 64 else None, response.aiter_bytes())
-
-
-def _err_text(record: ApiError | RunOutputRecord) -> str:
-    if isinstance(record, RunOutputRecord):
-        return record.error
-    return record.Other if record.Other is not None else f"StatusCode {record.StatusCode}"
 
 
 def _number(answer: RawAnswer, header: str) -> int | None:

@@ -1,4 +1,4 @@
-"""What a call gives a client: a value, text while it runs, or why there is neither."""
+"""What a call gives a client: a value, and text while it runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-
-
-class ClientError(Exception):
-    """Why there is no value; the message is for a person."""
-
-
-class Stuck(ClientError):
-    """A call brought the conversation no further."""
 
 
 @dataclass(frozen=True, slots=True)

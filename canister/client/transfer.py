@@ -27,8 +27,8 @@ from canister.api.records import (
     Record,
     UploadPromptCacheInputRecord,
 )
+from canister.client.errors import ClientError, NotConnected, Refused, Rejected, Unreachable
 from canister.client.methods import Calls
-from canister.client.rest import ClientError, NotConnected, Refused, Rejected, Unreachable
 from canister.system.hashing import sha256_of_start
 
 Kind = Literal["file", "promptcache"]

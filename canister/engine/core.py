@@ -6,30 +6,29 @@ its result handed to the event loop, once per step for all calls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
-from canister.engine.kv.logits_file import Handover, leave
-from canister.engine.kv.prefetch import Nearby
-from canister.engine.kv.slots import Residency
+from canister.engine.kv.logits_file import LogitsFile, write
+from canister.engine.kv.prefetch import Prefetcher
+from canister.engine.kv.slots import SlotTable
 from canister.engine.llama import DecodeAborted, EngineFault, Model
 from canister.engine.load.loader import Loaded, LoadParams
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
 from canister.engine.schedule.scheduler import ALONE, Scheduler
-from canister.engine.sequence import Flight, Limits
+from canister.engine.sequence import Limits, Sequence
 from canister.engine.stats import EngineStats
-from canister.engine.task import Outcome, Ticket, hand_over
+from canister.engine.task import Outcome, Task, notify
 
 
-class Calls:
-    """All of it runs on the thread, but `abort_chunk`, `residents` and `stats`, which may be called from any.
+class EngineCore:
+    """All of it runs on the decode thread; any thread may call `abort_chunk`, `residents`, `stats` and `prefetcher`.
 
-    model: it is the engine's, which may drop it. nearby: what is known of conversations outside of their containers;
-    for any thread.
+    model: asks the engine for its model, which the engine may have dropped.
     """
 
     def __init__(self, model: Callable[[], Model], loaded: Loaded, params: LoadParams) -> None:
@@ -37,12 +36,14 @@ class Calls:
         self._model = model
         self._info = info
         self._context = loaded.context
-        self._handover_path = params.handover
-        self._residency = Residency(info.n_slots, params.ram_bytes)
-        self._handover = Handover.take(params.handover, info.origin)
-        self.runner = Runner(loaded.context, loaded.traits, self._residency)
-        self.nearby = Nearby(self._residency, loaded.traits.layout, loaded.context.params.n_streams, self._handover)
-        self.scheduler: Scheduler[Ticket] = Scheduler(
+        self._logits_path = params.logits_file
+        self._slot_table = SlotTable(info.n_slots, params.ram_bytes)
+        self._logits_file = LogitsFile.take(params.logits_file, info.origin)
+        self.runner = Runner(loaded.context, loaded.traits, self._slot_table)
+        self.prefetcher = Prefetcher(
+            self._slot_table, loaded.traits.layout, loaded.context.params.n_streams, self._logits_file
+        )
+        self.scheduler: Scheduler[Task] = Scheduler(
             loaded.context.params.n_rows,
             info.policy.max_rows,
             max_pause_seconds=params.max_pause_ms / 1000,
@@ -56,21 +57,21 @@ class Calls:
             info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole, min(ALONE, n_rows)
         )
         self._fault: EngineFault | None = None
-        self._decoding: Ticket | None = None  # whose chunk is being decoded
-        self._over: list[Ticket] = []
+        self._decoding: Task | None = None  # whose chunk is being decoded
+        self._ended: list[Task] = []
         self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
         self._busy_seconds = 0.0
 
     # -- from any thread
 
-    def abort_chunk(self, call: Ticket) -> None:
+    def abort_chunk(self, task: Task) -> None:
         """End the decode that is under way if it is of this call's prompt alone."""
-        if self._decoding is call:
+        if self._decoding is task:
             self.runner.abort()
 
     def residents(self) -> dict[str, int]:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
-        return {slot.key: len(slot.tokens) for slot in self._residency.slots if slot.key is not None}
+        return {slot.key: len(slot.tokens) for slot in self._slot_table.slots if slot.key is not None}
 
     def stats(self) -> EngineStats:
         """A look at the counters, for metrics; each by itself is sound."""
@@ -86,120 +87,120 @@ class Calls:
             n_cancelled=self._n_cancelled,
             busy_seconds=self._busy_seconds,
             sources=replace(self.runner.sources),
-            n_parked=len(self._residency.parking),
-            parked_bytes=self._residency.parking.n_bytes,
+            n_parked=len(self._slot_table.state_cache),
+            parked_bytes=self._slot_table.state_cache.n_bytes,
         )
 
     # -- the whole
 
     @property
-    def are_left(self) -> bool:
+    def has_tasks(self) -> bool:
         """Does any wait or run?"""
         return bool(self.scheduler.running or self.scheduler.waiting)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._over) or self.are_left
+        return bool(self._ended) or self.has_tasks
 
     def take_turn(self) -> None:
         """One step of those that are left; who is over is told."""
-        if self._over:
-            self._tell()  # who has gone away does not wait for a step of the others
-        if self.are_left:
+        if self._ended:
+            self._notify()  # who has gone away does not wait for a step of the others
+        if self.has_tasks:
             started = perf_counter()
             self._step()
             self._busy_seconds += perf_counter() - started
-        self._tell()
+        self._notify()
 
     def fail(self, fault: EngineFault) -> None:
         """No call may wait for ever: all get the fault, and whatever comes later."""
         self._fault = fault
-        for call in self._all():
-            self.scheduler.remove(call)
-            self._settle(call, fault)
-        self._tell()
+        for task in self._all():
+            self.scheduler.remove(task)
+            self._settle(task, fault)
+        self._notify()
 
     def cancel_all(self) -> None:
-        for call in self._all():
-            self.cancel(call)
+        for task in self._all():
+            self.cancel(task)
 
     def give_back_cells(self) -> None:
         """The memory of all cells, before the first call; on any thread."""
         self.runner.give_back_cells()
 
-    def leave(self, *, hands_over: bool) -> None:
+    def end(self, *, keeps_logits: bool) -> None:
         """When none is left: leave behind what the next engine can use."""
-        self._handover.close()
-        if hands_over and self._fault is None:
-            leave(self._handover_path, self._info.origin, self._residency.newest())
+        self._logits_file.close()
+        if keeps_logits and self._fault is None:
+            write(self._logits_path, self._info.origin, self._slot_table.newest())
 
     def close(self) -> None:
         """After `leave`: free the context; on any thread."""
         self._context.close()
 
-    def _all(self) -> list[Ticket]:
+    def _all(self) -> list[Task]:
         return [*self.scheduler.running, *self.scheduler.waiting]
 
     # -- each
 
     def forget(self, key: str) -> None:
-        self._residency.forget(key)
-        self._handover.forget(key)
+        self._slot_table.forget(key)
+        self._logits_file.forget(key)
 
-    def submit(self, call: Ticket) -> None:
+    def submit(self, task: Task) -> None:
         if self._fault is not None:
-            self._settle(call, self._fault)
+            self._settle(task, self._fault)
             return
         try:
             model = self._model()
-            call.sampler = ChainSampler(
-                model, self._candidates, call.request.sampling, call.request.seed, self._limits.n_ctx
+            task.sampler = ChainSampler(
+                model, self._candidates, task.request.sampling, task.request.seed, self._limits.n_ctx
             )
-            call.planned = Flight(call.request, self._limits, model, call.sampler)
+            task.planned = Sequence(task.request, self._limits, model, task.sampler)
         except Exception as error:
-            self._settle(call, error)
+            self._settle(task, error)
             return
-        reason = call.flight.idle_reason()
+        reason = task.sequence.idle_reason()
         if reason is None:
-            self.scheduler.add(call)
+            self.scheduler.add(task)
         else:
-            call.flight.finish(reason)
-            self._settle(call, call.flight.result)
+            task.sequence.finish(reason)
+            self._settle(task, task.sequence.result)
 
-    def cancel(self, call: Ticket) -> None:
-        if call.outcome is None and call.planned is not None:
+    def cancel(self, task: Task) -> None:
+        if task.outcome is None and task.planned is not None:
             self._n_cancelled += 1
-            call.flight.finish("cancelled")
-            self._finish(call)
+            task.sequence.finish("cancelled")
+            self._finish(task)
 
-    def _finish(self, call: Ticket) -> None:
-        """A flight has ended: settle its slot and the call."""
-        self.scheduler.remove(call)
-        outcome: Outcome = call.flight.result
-        if call.placed is not None:
+    def _finish(self, task: Task) -> None:
+        """The sequence of a call has ended: settle its slot and the call."""
+        self.scheduler.remove(task)
+        outcome: Outcome = task.sequence.result
+        if task.placed is not None:
             try:
-                self.runner.end(call)
+                self.runner.end(task)
             except Exception as error:
                 outcome = error
-                self.runner.drop(call.slot)
-            self._residency.give_back(call.slot)
-        self._settle(call, outcome)
+                self.runner.drop(task.slot)
+            self._slot_table.give_back(task.slot)
+        self._settle(task, outcome)
 
-    def _fail(self, call: Ticket, error: Exception) -> None:
-        if call.outcome is None:
-            call.flight.finish("error")
-            self._finish(call)
-            call.outcome = error
+    def _fail(self, task: Task, error: Exception) -> None:
+        if task.outcome is None:
+            task.sequence.finish("error")
+            self._finish(task)
+            task.outcome = error
 
-    def _settle(self, call: Ticket, outcome: Outcome) -> None:
-        call.outcome = outcome
-        if call.sampler is not None:
-            call.sampler.close()
-        self._over.append(call)
+    def _settle(self, task: Task, outcome: Outcome) -> None:
+        task.outcome = outcome
+        if task.sampler is not None:
+            task.sampler.close()
+        self._ended.append(task)
 
-    def _tell(self) -> None:
-        over, self._over = self._over, []
-        hand_over([*self.scheduler.running, *over])
+    def _notify(self) -> None:
+        ended, self._ended = self._ended, []
+        notify([*self.scheduler.running, *ended])
 
     # -- steps
 
@@ -207,8 +208,8 @@ class Calls:
         """Schedule, run, postprocess."""
         scheduler = self.scheduler
         if scheduler.waiting and len(scheduler.running) < self._info.n_slots:
-            for call in scheduler.admit(self._place, self._is_resident):
-                self._advance(call, partial(self.runner.begin, call))
+            for task in scheduler.admit(self._place, self._is_resident):
+                self._advance(task, partial(self.runner.begin, task))
         step = scheduler.schedule()
         started = perf_counter()
         if step.rows:
@@ -219,43 +220,43 @@ class Calls:
         rows_end = perf_counter()
         chunk, n_chunk = step.chunk, 0
         if chunk is not None:
-            n_before = chunk.flight.n_done
+            n_before = chunk.sequence.n_done
             self.runner.rearm()
             self._decoding = chunk  # from here on a cancel aborts the decode; one that came before is seen here
             if not chunk.is_cancelled:
                 self._run([chunk], partial(self.runner.decode_chunk, chunk, step.n_chunk))
             self._decoding = None
-            n_chunk = max(0, chunk.flight.n_done - n_before)
+            n_chunk = max(0, chunk.sequence.n_done - n_before)
             self._n_prompt_tokens += n_chunk
         if step.rows or chunk is not None:
             self._n_steps += 1
             scheduler.account(step, rows_end - started, n_chunk, perf_counter() - rows_end)
 
-    def _is_resident(self, call: Ticket) -> bool:
-        return call.key is not None and any(slot.key == call.key for slot in self._residency.slots)
+    def _is_resident(self, task: Task) -> bool:
+        return task.key is not None and any(slot.key == task.key for slot in self._slot_table.slots)
 
-    def _place(self, call: Ticket) -> bool:
-        call.placed = self.runner.place(call.request, lambda: [other.key for other in self.scheduler.waiting])
-        return call.placed is not None
+    def _place(self, task: Task) -> bool:
+        task.placed = self.runner.place(task.request, lambda: [other.key for other in self.scheduler.waiting])
+        return task.placed is not None
 
-    def _run(self, calls: Sequence[Ticket], decode: Callable[[], list[tuple[Ticket, int]]]) -> None:
+    def _run(self, tasks: list[Task], decode: Callable[[], list[tuple[Task, int]]]) -> None:
         try:
             reached = decode()
         except DecodeAborted:
             return  # whoever asked for it has sent a command as well; the others go on with the next step
         except Exception as error:
-            for call in calls:
-                self._fail(call, error)
+            for task in tasks:
+                self._fail(task, error)
             return
-        for call, row in reached:
-            self._advance(call, partial(self.runner.advance, call, row))
+        for task, row in reached:
+            self._advance(task, partial(self.runner.advance, task, row))
 
-    def _advance(self, call: Ticket, next_tokens: Callable[[], list[int]]) -> None:
+    def _advance(self, task: Task, next_tokens: Callable[[], list[int]]) -> None:
         """Sample, or stop. What goes wrong here is this call's affair alone."""
         try:
-            call.shown += next_tokens()
+            task.shown += next_tokens()
         except Exception as error:
-            self._fail(call, error)
+            self._fail(task, error)
             return
-        if call.flight.finished:
-            self._finish(call)
+        if task.sequence.finished:
+            self._finish(task)

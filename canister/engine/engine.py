@@ -1,7 +1,7 @@
 """The engine: a model's context on the thread that decodes, and the asyncio side of it.
 
 Everything that touches llama.cpp's context runs on the thread, which several engines may share. Here is how an engine
-begins and ends, and what others ask of it; what becomes of a call in between is in `calls.py`.
+begins and ends, and what others ask of it; what becomes of a call in between is in `core.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from canister.engine.aside import Aside, Steps
-from canister.engine.core import Calls
+from canister.engine.core import EngineCore
 from canister.engine.crash_notes import CrashNotes, ModelWatch
-from canister.engine.kv.prefetch import Nearby
+from canister.engine.kv.prefetch import Prefetcher
 from canister.engine.llama import EngineFault, Model, ModelError
 from canister.engine.load.loader import EngineInfo, Loaded, LoadParams, load_model, prepare
 from canister.engine.request import GenerateRequest, GenerateResult
 from canister.engine.stats import EngineStats
-from canister.engine.task import Ticket, settle, until_done
+from canister.engine.task import Task, settle, until_done
 from canister.engine.thread import DecodeThread
 from canister.errors import Conflict
 from canister.system.machine import usable_cores
@@ -43,13 +43,13 @@ class Engine:
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_closing = False  # on the loop: no new calls
         self._is_ending = False  # on the thread: end when no call is left
-        self._hands_over = False  # and leave what the next engine can use
+        self._keeps_logits = False  # and leave what the next engine can use
         self._n_cores = usable_cores()
         self._info: EngineInfo | None = None
         self._model: Model | None = None
         self._preparing: Steps[Loaded] | None = None
         self._is_waiting = False  # for work that is done aside
-        self._calls: Calls | None = None
+        self._core: EngineCore | None = None
 
     # -- on the event loop
 
@@ -115,18 +115,18 @@ class Engine:
             raise Conflict("The model is being unloaded: try again")
         request.check(self.info.n_vocab, self.info.n_ctx)
         loop = asyncio.get_running_loop()
-        call = Ticket(request, loop, loop.create_future())
-        calls = self._loaded_calls()
-        self._post(lambda: calls.submit(call))
+        task = Task(request, loop, loop.create_future())
+        core = self._loaded_core()
+        self._post(lambda: core.submit(task))
         try:
-            result = await asyncio.shield(call.done)
+            result = await asyncio.shield(task.done)
         except asyncio.CancelledError:
-            if not call.done.done():
-                call.is_cancelled = True
-                self._post(lambda: calls.cancel(call))
-                calls.abort_chunk(call)
-            await until_done(call.done)  # one step at most
-            call.done.exception()
+            if not task.done.done():
+                task.is_cancelled = True
+                self._post(lambda: core.cancel(task))
+                core.abort_chunk(task)
+            await until_done(task.done)  # one step at most
+            task.done.exception()
             raise
         if result.n_prompt_decoded or result.n_generated:
             self._watch.went_well()
@@ -134,21 +134,21 @@ class Engine:
 
     def forget(self, key: str) -> None:
         """Free the KV memory of a conversation, at once or when its call ends."""
-        calls = self._loaded_calls()
-        self._post(lambda: calls.forget(key))
+        core = self._loaded_core()
+        self._post(lambda: core.forget(key))
 
     @property
-    def nearby(self) -> Nearby:
+    def prefetcher(self) -> Prefetcher:
         """What is known of conversations outside of their containers."""
-        return self._loaded_calls().nearby
+        return self._loaded_core().prefetcher
 
     def residents(self) -> dict[str, int]:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
-        return self._loaded_calls().residents()
+        return self._loaded_core().residents()
 
     def stats(self) -> EngineStats:
         """A look at the counters, for metrics; each by itself is sound."""
-        return self._loaded_calls().stats()
+        return self._loaded_core().stats()
 
     async def close(self, *, drain: bool = True) -> None:
         """Refuse new calls, finish the running ones, or cancel them, and free the model."""
@@ -175,9 +175,9 @@ class Engine:
             raise Conflict("The model is not loaded any more: call load_model")
         return model
 
-    def _loaded_calls(self) -> Calls:
-        assert self._calls is not None  # `load` gives nobody an engine before
-        return self._calls
+    def _loaded_core(self) -> EngineCore:
+        assert self._core is not None  # `load` gives nobody an engine before
+        return self._core
 
     # -- on the thread
 
@@ -189,7 +189,7 @@ class Engine:
     def has_work(self) -> bool:
         if self._is_waiting:
             return False
-        return self._preparing is not None or self._is_ending or (self._calls is not None and self._calls.has_work)
+        return self._preparing is not None or self._is_ending or (self._core is not None and self._core.has_work)
 
     @property
     def n_threads(self) -> int:
@@ -200,16 +200,16 @@ class Engine:
         with self._watch.decoding:
             if self._preparing is not None:
                 self._prepare()
-            if self._calls is not None:
-                self._calls.take_turn()
-        if self._is_ending and (self._calls is None or not self._calls.are_left):
+            if self._core is not None:
+                self._core.take_turn()
+        if self._is_ending and (self._core is None or not self._core.has_tasks):
             self._leave()
 
     def fail(self, error: Exception) -> None:
         """After a bug no call may wait for ever: until the engine is closed, all get the fault."""
         fault = EngineFault(f"the engine has stopped: {error}")
-        if self._calls is not None:
-            self._calls.fail(fault)
+        if self._core is not None:
+            self._core.fail(fault)
         settle(self._ready, fault)
 
     def _begin(self) -> None:
@@ -233,13 +233,13 @@ class Engine:
                 self._do_aside(step, lambda: step.drop() if self._preparing is None else None)
 
     def _set_up(self, loaded: Loaded) -> None:
-        calls = Calls(self._loaded_model, loaded, self._params)
+        core = EngineCore(self._loaded_model, loaded, self._params)
 
         def ready() -> None:
-            self._info, self._calls = loaded.info, calls
+            self._info, self._core = loaded.info, core
             settle(self._ready, None)
 
-        self._do_aside(Aside(calls.give_back_cells), ready)
+        self._do_aside(Aside(core.give_back_cells), ready)
 
     def _do_aside(self, work: Aside[Any], then: Callable[[], None]) -> None:
         """Have it done on another thread, take no turns meanwhile, and go on here with `then`."""
@@ -258,16 +258,16 @@ class Engine:
     def _leave(self) -> None:
         """No call is left, and none will come."""
         self._thread.detach(self)
-        if self._calls is None:
+        if self._core is None:
             settle(self._closed, None)
             return
-        self._calls.leave(hands_over=self._hands_over)
-        self._do_aside(Aside(self._calls.close), lambda: settle(self._closed, None))
+        self._core.end(keeps_logits=self._keeps_logits)
+        self._do_aside(Aside(self._core.close), lambda: settle(self._closed, None))
 
     def _begin_end(self, drain: bool) -> None:
-        self._is_ending, self._hands_over = True, drain
+        self._is_ending, self._keeps_logits = True, drain
         if self._preparing is not None:  # whoever wanted the model does not wait for it any more
             self._preparing.close()
             self._preparing = None
-        if not drain and self._calls is not None:
-            self._calls.cancel_all()
+        if not drain and self._core is not None:
+            self._core.cancel_all()

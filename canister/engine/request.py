@@ -1,4 +1,4 @@
-"""One conversation in flight: what a call asks of the engine, and what it gets back.
+"""What a call asks of the engine, and what it gets back.
 
 Plain values without llama.cpp, so that scheduler, handlers and tests can speak in them.
 """
@@ -48,7 +48,7 @@ class KvSegment:
 class GenerateRequest:
     """One bounded call. The conversation is `prefix` (already decoded once, reusable) followed by `prompt`.
 
-    key: the conversation's name for residency; None for one that is forgotten after the call.
+    key: the conversation's name, by which its slot is found again; None for one that is forgotten after the call.
     caller: whose it is. The KV rows of a caller's conversations may be used for each other, nobody else's ever.
     prefix, prefix_generated: reused tokens, and which of them were generated (decoded one by one), not prompt.
     prefix_starts: with which of its prompt tokens a decode began; for engines that repeat the cut, None for others.

@@ -14,19 +14,19 @@ A dummy token needs a cell: streams have a few more than a conversation may use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, TypeVar
 
 from canister.engine.batch_invariance import PLAIN, ChunkRule
-from canister.engine.kv.reuse import Sources, Starts
+from canister.engine.kv.reuse import PrefixReuse, Sources
 from canister.engine.kv.rows import Layout
-from canister.engine.kv.slots import Residency, Slot
+from canister.engine.kv.slots import Slot, SlotTable
 from canister.engine.kv.streams import Streams
 from canister.engine.llama import Context, DecodeAborted, EngineFault, Logits
 from canister.engine.request import GenerateRequest, Tokens
-from canister.engine.sequence import Flight
+from canister.engine.sequence import Sequence
 
 DUMMY_CELLS = 4
 _DUMMY_TOKEN = 0
@@ -52,26 +52,26 @@ class Traits:
     keeps_states: bool = True
 
 
-class Seated(Protocol):
+class Running(Protocol):
     """A call that has a slot."""
 
     @property
-    def flight(self) -> Flight: ...
+    def sequence(self) -> Sequence: ...
     @property
     def slot(self) -> Slot: ...
 
 
-Seat = TypeVar("Seat", bound=Seated)
+R = TypeVar("R", bound=Running)
 
 
 class Runner:
     """The context, how many positions each of its streams holds, and whose call is at work in which."""
 
-    def __init__(self, context: Context, traits: Traits, residency: Residency) -> None:
+    def __init__(self, context: Context, traits: Traits, slot_table: SlotTable) -> None:
         self._context = context
         self._traits = traits
         self._streams = Streams(context, traits.layout)
-        self._starts = Starts(context, self._streams, residency, traits.rolls_back, traits.keeps_states)
+        self._reuse = PrefixReuse(context, self._streams, slot_table, traits.rolls_back, traits.keeps_states)
         self._lengths = self._streams.lengths
 
     @property
@@ -86,11 +86,11 @@ class Runner:
     @property
     def sources(self) -> Sources:
         """What calls have started from since the context was made."""
-        return self._starts.sources
+        return self._reuse.sources
 
     def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
         """A slot for a call, or None. waiting: keys of the calls that want one next."""
-        return self._starts.place(request, waiting)
+        return self._reuse.place(request, waiting)
 
     def abort(self) -> None:
         """From any thread: make the decode that is running stop soon."""
@@ -101,155 +101,156 @@ class Runner:
 
     # -- a call's beginning and end
 
-    def begin(self, seat: Seated) -> list[int]:
+    def begin(self, task: Running) -> list[int]:
         """Bring the prefix into the slot's stream, as far as it need not be decoded again.
 
         Returns the tokens to show: if logits are at hand nothing need be decoded before the first sample. A call that
         has all of its history and samples nothing ends here, and the stream keeps what it has beyond that.
         """
-        flight, slot = seat.flight, seat.slot
-        n_stored = self._starts.bring(flight, slot)
-        n = flight.n_done = min(self._lengths[slot.stream], len(flight.history))
-        flight.result.redecoded = max(0, flight.n_prefix - n)
-        flight.result.rows_first = min(n_stored, flight.n_prefix) if self._traits.layout else flight.n_prefix
-        self._starts.flights[slot.stream] = flight
-        if n < len(flight.history):
+        sequence, slot = task.sequence, task.slot
+        n_stored = self._reuse.bring(sequence, slot)
+        n = sequence.n_done = min(self._lengths[slot.stream], len(sequence.history))
+        sequence.result.redecoded = max(0, sequence.n_prefix - n)
+        sequence.result.rows_first = min(n_stored, sequence.n_prefix) if self._traits.layout else sequence.n_prefix
+        self._reuse.sequences[slot.stream] = sequence
+        if n < len(sequence.history):
             return []
         has_logits = slot.logits is not None and n == len(slot.tokens)
-        if not has_logits and (reason := flight.stop_reason()) is not None:
-            return flight.finish(reason)
+        if not has_logits and (reason := sequence.stop_reason()) is not None:
+            return sequence.finish(reason)
         if slot.logits is not None and has_logits:
-            return self._advance(seat, slot.logits)
+            return self._advance(task, slot.logits)
         # The logits of the last token are needed again: it is decoded again, in its own class, or all of its decode is.
-        flight.n_done = self._streams.truncate(slot.stream, flight.begun(n))
-        if flight.n_done < n - 1:
-            flight.result.redecoded = flight.n_prefix - flight.n_done
-        n_whole = flight.request.n_whole
-        if self._traits.layout and n_whole is not None and flight.n_done <= n_whole < flight.n_prefix:
-            flight.result.rows_first = min(flight.result.rows_first, flight.n_done)  # they are of a shorter decode now
+        sequence.n_done = self._streams.truncate(slot.stream, sequence.begun(n))
+        if sequence.n_done < n - 1:
+            sequence.result.redecoded = sequence.n_prefix - sequence.n_done
+        n_whole = sequence.request.n_whole
+        if self._traits.layout and n_whole is not None and sequence.n_done <= n_whole < sequence.n_prefix:
+            # The container has the rows of a shorter decode: hand out those of this one.
+            sequence.result.rows_first = min(sequence.result.rows_first, sequence.n_done)
         return []
 
-    def end(self, seat: Seated) -> None:
+    def end(self, task: Running) -> None:
         """Hand out rows, roll back what must not stay, and note what the slot holds."""
-        flight, slot = seat.flight, seat.slot
-        request, result = flight.request, flight.result
-        tokens, generated, starts = flight.held()
-        if flight.limits.repeats_cut:
+        sequence, slot = task.sequence, task.slot
+        request, result = sequence.request, sequence.result
+        tokens, generated, starts = sequence.held()
+        if sequence.limits.repeats_cut:
             result.starts = starts.copy()
-        self._starts.flights.pop(slot.stream, None)
-        if flight.finished == "error" or result.shifted:
+        self._reuse.sequences.pop(slot.stream, None)
+        if sequence.finished == "error" or result.shifted:
             self.drop(slot)
-        elif flight.finished == "cancelled" or not request.keep:
-            self._roll_back(flight, slot)
+        elif sequence.finished == "cancelled" or not request.keep:
+            self._roll_back(sequence, slot)
         else:
-            logits = flight.logits
+            logits = sequence.logits
             if request.want_rows:
-                result.rows = self._streams.rows(slot.stream, result.rows_first, flight.n_done)
-            n_stored = flight.n_done if request.want_rows else min(slot.n_stored, result.rows_first)
-            if self._lengths[slot.stream] > flight.n_done:
+                result.rows = self._streams.rows(slot.stream, result.rows_first, sequence.n_done)
+            n_stored = sequence.n_done if request.want_rows else min(slot.n_stored, result.rows_first)
+            if self._lengths[slot.stream] > sequence.n_done:
                 tokens, generated, starts, logits = slot.tokens, slot.generated, slot.starts, slot.logits
             slot.hold(tokens, generated, starts, logits, n_stored)
 
     def drop(self, slot: Slot) -> None:
         """Nothing of the slot's stream is kept."""
-        self._starts.flights.pop(slot.stream, None)
+        self._reuse.sequences.pop(slot.stream, None)
         self._streams.clear(slot.stream)
         slot.hold_nothing()
 
-    def _roll_back(self, flight: Flight, slot: Slot) -> None:
-        tokens, generated, starts = flight.held()
+    def _roll_back(self, sequence: Sequence, slot: Slot) -> None:
+        tokens, generated, starts = sequence.held()
         if self._lengths[slot.stream] > len(tokens):  # nothing was decoded: what is there goes on as the call wants it
-            slot.n_stored = flight.result.rows_first
+            slot.n_stored = sequence.result.rows_first
             return
-        n = self._streams.truncate(slot.stream, flight.whole(min(flight.n_prefix, len(tokens))))
+        n = self._streams.truncate(slot.stream, sequence.whole(min(sequence.n_prefix, len(tokens))))
         was_whole = slot.logits is not None and n == len(slot.tokens)
         marks = tokens[:n], generated[:n], starts[:n]
-        slot.hold(*marks, slot.logits if was_whole else None, min(flight.result.rows_first, n))
+        slot.hold(*marks, slot.logits if was_whole else None, min(sequence.result.rows_first, n))
 
     # -- steps
 
-    def decode_rows(self, seats: Sequence[Seat]) -> list[tuple[Seat, int]]:
+    def decode_rows(self, tasks: list[R]) -> list[tuple[R, int]]:
         """One token of each call. The calls whose history is decoded to its end, and where their logits are."""
         started = perf_counter()
-        by_stream = {seat.slot.stream: seat for seat in seats}
+        by_stream = {task.slot.stream: task for task in tasks}
         pairs, all_outputs = self._traits.needs_pairs, self._traits.all_outputs
         streams = sorted([*by_stream, *(self._lonely_neighbours(sorted(by_stream)) if pairs else [])])
         tokens, outputs = [], []
         for row, stream in enumerate(streams):
-            seat = by_stream.get(stream)
-            flight = seat.flight if seat is not None else None
-            tokens.append(flight.next_token if flight is not None else _DUMMY_TOKEN)
-            if pairs or all_outputs or (flight is not None and flight.is_last):
+            task = by_stream.get(stream)
+            sequence = task.sequence if task is not None else None
+            tokens.append(sequence.next_token if sequence is not None else _DUMMY_TOKEN)
+            if pairs or all_outputs or (sequence is not None and sequence.is_last):
                 outputs.append(row)
         try:
             self._decode(streams, tokens, outputs)
         except DecodeAborted:
-            for seat in seats:
-                self._rewind(seat)
+            for task in tasks:
+                self._rewind(task)
             raise
-        reached: list[tuple[Seat, int]] = []
+        reached: list[tuple[R, int]] = []
         seconds = perf_counter() - started
         for row, stream in enumerate(streams):
-            seat = by_stream.get(stream)
-            if seat is None:
+            task = by_stream.get(stream)
+            if task is None:
                 self._context.remove(stream, self._lengths[stream])
                 continue
             self._lengths[stream] += 1
-            seat.flight.decoded(1)
-            seat.flight.result.decode_seconds += seconds
-            if seat.flight.is_decoded:
-                reached.append((seat, row))
+            task.sequence.decoded(1)
+            task.sequence.result.decode_seconds += seconds
+            if task.sequence.is_decoded:
+                reached.append((task, row))
         return reached
 
-    def decode_chunk(self, seat: Seat, n_max: int) -> list[tuple[Seat, int]]:
+    def decode_chunk(self, task: R, n_max: int) -> list[tuple[R, int]]:
         """The next prompt tokens of one call; result as that of decode_rows."""
         started = perf_counter()
-        flight, stream = seat.flight, seat.slot.stream
+        sequence, stream = task.sequence, task.slot.stream
         rule = self._traits.chunk
         n_rows, max_outputs = self._context.params.n_rows, self._context.params.max_outputs
-        tokens = flight.chunk(n_max, min(n_rows, rule.most or n_rows))[: rule.most]
+        tokens = sequence.chunk(n_max, min(n_rows, rule.most or n_rows))[: rule.most]
         if self._traits.all_outputs and rule.rows(len(tokens)) > max_outputs:
             tokens = tokens[: -max_outputs // 2]  # so that the end of the prompt comes in a chunk that may have them
         n = len(tokens)
         n_dummies = rule.rows(n) - n
         rows = [*tokens.tolist(), *[_DUMMY_TOKEN] * n_dummies] if n_dummies else tokens
-        at_end = flight.n_done + n == len(flight.history)
+        at_end = sequence.n_done + n == len(sequence.history)
         outputs = range(len(rows)) if self._traits.all_outputs else [n - 1]
         try:
             self._decode([stream] * len(rows), rows, outputs if at_end else [])
         except DecodeAborted:
-            self._rewind(seat)
+            self._rewind(task)
             raise
         self._lengths[stream] += n
         if n_dummies:
             self._context.remove(stream, self._lengths[stream])
-        flight.decoded(n)
-        flight.result.prompt_seconds += perf_counter() - started
-        return [(seat, n - 1)] if at_end else []
+        sequence.decoded(n)
+        sequence.result.prompt_seconds += perf_counter() - started
+        return [(task, n - 1)] if at_end else []
 
-    def _rewind(self, seat: Seated) -> None:
+    def _rewind(self, task: Running) -> None:
         """After an abort: a memory that keeps all or nothing has kept nothing."""
-        if self._lengths[seat.slot.stream] == 0:
-            seat.flight.n_done = 0
+        if self._lengths[task.slot.stream] == 0:
+            task.sequence.n_done = 0
 
-    def advance(self, seat: Seated, row: int) -> list[int]:
+    def advance(self, task: Running, row: int) -> list[int]:
         """Stop or sample, now that all of the call's history is decoded. The tokens to show."""
-        return self._advance(seat, self._context.logits(row))
+        return self._advance(task, self._context.logits(row))
 
-    def _advance(self, seat: Seated, logits: Logits) -> list[int]:
-        flight, stream = seat.flight, seat.slot.stream
-        dropped = flight.shift()
+    def _advance(self, task: Running, logits: Logits) -> list[int]:
+        sequence, stream = task.sequence, task.slot.stream
+        dropped = sequence.shift()
         if dropped is not None:
             start, n = dropped
             self._context.remove(stream, start, start + n)
             self._context.move(stream, start + n, self._lengths[stream], -n)
             self._lengths[stream] -= n
-        shown = flight.advance(logits)
-        if flight.finished:
-            flight.logits = logits.copy()
+        shown = sequence.advance(logits)
+        if sequence.finished:
+            sequence.logits = logits.copy()
         return shown
 
-    def _decode(self, streams: Sequence[int], tokens: Sequence[int] | Tokens, outputs: Sequence[int]) -> None:
+    def _decode(self, streams: list[int], tokens: list[int] | Tokens, outputs: list[int] | range) -> None:
         """Tokens at the ends of their streams. If that fails half-way, nothing of them stays."""
         lengths = self._lengths
         positions = [lengths[stream] for stream in streams]
@@ -263,7 +264,7 @@ class Runner:
                     self._streams.clear(stream)
             raise
 
-    def _lonely_neighbours(self, streams: Sequence[int]) -> list[int]:
+    def _lonely_neighbours(self, streams: list[int]) -> list[int]:
         """A neighbouring stream for every stream without one in the decode."""
         busy = set(streams)
         dummies: list[int] = []

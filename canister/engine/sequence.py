@@ -1,4 +1,4 @@
-"""One call in flight: which tokens it needs decoded next, when it samples, and why it stops.
+"""One call in sequence: which tokens it needs decoded next, when it samples, and why it stops.
 
 Plain Python: tokens and logits come in, tokens go out, so that every rule of a call is tested without a model.
 
@@ -74,7 +74,7 @@ class Limits:
     n_chunk: int = 0
 
 
-class Flight:
+class Sequence:
     """A call from its admission to its end. `finished` is None until then."""
 
     def __init__(self, request: GenerateRequest, limits: Limits, vocabulary: Vocabulary, sampler: TokenSampler) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from canister.engine.kv.slots import Slot
 from canister.engine.request import GenerateRequest, GenerateResult
 from canister.engine.sampling.chain import ChainSampler
-from canister.engine.sequence import Flight
+from canister.engine.sequence import Sequence
 from canister.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class Task:
     """`outcome` is set when the call is over, and handed over at the end of the step; `done` is the loop's.
 
     is_cancelled: set by the loop, looked at by the thread before it decodes for this call alone.
@@ -33,7 +33,7 @@ class Ticket:
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[GenerateResult]
     sampler: ChainSampler | None = None
-    planned: Flight | None = None
+    planned: Sequence | None = None
     placed: Slot | None = None
     shown: list[int] = field(default_factory=list)  # tokens sampled in this step
     outcome: Outcome | None = None
@@ -49,14 +49,14 @@ class Ticket:
 
     @property
     def wants_row(self) -> bool:
-        return self.flight.wants_row
+        return self.sequence.wants_row
 
     @property
     def position(self) -> int:
-        return self.flight.position
+        return self.sequence.position
 
     @property
-    def flight(self) -> Flight:
+    def sequence(self) -> Sequence:
         assert self.planned is not None
         return self.planned
 
@@ -66,35 +66,35 @@ class Ticket:
         return self.placed
 
 
-News = tuple[Ticket, list[int], Outcome | None]
+Notice = tuple[Task, list[int], Outcome | None]
 
 
-def hand_over(tickets: Iterable[Ticket]) -> None:
+def notify(tasks: Iterable[Task]) -> None:
     """On the engine's thread: tell the event loops what is new, each once."""
-    news: dict[asyncio.AbstractEventLoop, list[News]] = {}
-    for ticket in tickets:
-        shown = ticket.shown if ticket.request.on_tokens is not None else []
-        if shown or ticket.outcome is not None:
-            news.setdefault(ticket.loop, []).append((ticket, shown, ticket.outcome))
-        ticket.shown = []
-    for loop, batch in news.items():
+    notices: dict[asyncio.AbstractEventLoop, list[Notice]] = {}
+    for task in tasks:
+        shown = task.shown if task.request.on_tokens is not None else []
+        if shown or task.outcome is not None:
+            notices.setdefault(task.loop, []).append((task, shown, task.outcome))
+        task.shown = []
+    for loop, batch in notices.items():
         try:
             loop.call_soon_threadsafe(_deliver, batch)
         except RuntimeError:
             continue  # the loop is closed: nobody waits any more
 
 
-def _deliver(batch: list[News]) -> None:
-    for ticket, shown, outcome in batch:
-        if shown and ticket.request.on_tokens is not None:
+def _deliver(batch: list[Notice]) -> None:
+    for task, shown, outcome in batch:
+        if shown and task.request.on_tokens is not None:
             try:
-                ticket.request.on_tokens(shown)
+                task.request.on_tokens(shown)
             except Exception:  # no reason to leave the others waiting
-                log.exception("a listener failed", caller=ticket.caller)
+                log.exception("a listener failed", caller=task.caller)
         if isinstance(outcome, Exception):
-            ticket.done.set_exception(outcome)
+            task.done.set_exception(outcome)
         elif outcome is not None:
-            ticket.done.set_result(outcome)
+            task.done.set_result(outcome)
 
 
 def settle(future: asyncio.Future[None], error: Exception | None) -> None:

@@ -85,31 +85,31 @@ class Conversation:
         like the prompt.
         """
         engine, caches, prompt, n_cached = self.engine, self.call.canister.caches, self.prompt, self.n_cached
-        nearby, caller, path = engine.nearby, self.call.caller, self.path
+        prefetcher, caller, path = engine.prefetcher, self.call.caller, self.path
         flags = np.zeros(len(prompt), np.bool_)
         flags[:n_cached] = self.generated[:n_cached]
-        n_own = nearby.n_own(path, prompt, flags)
+        n_own = prefetcher.n_own(path, prompt, flags)
         if n_own >= n_cached and n_own + MIN_SHARED > len(prompt):
             return
-        n_near = nearby.n_at_hand(caller, prompt, flags)
+        n_near = prefetcher.n_at_hand(caller, prompt, flags)
         own, folder = self.cache, sessions_of(caller)
         wants_own = own is not None and n_cached >= n_near + MIN_SHARED and own.fits(engine.info)
         n_least = (n_cached if wants_own else n_near) + MIN_SHARED
         wants_other = n_cached < len(prompt) >= n_least and caches.may_have(folder, prompt, flags, n_least)
-        if not (wants_own or wants_other) or not nearby.has_room(n_near + MIN_SHARED):
+        if not (wants_own or wants_other) or not prefetcher.has_room(n_near + MIN_SHARED):
             return
 
         def read() -> None:
             if wants_own and path is not None and own is not None:
                 goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
                 marks = prompt[:n_cached], flags[:n_cached], self.starts[:n_cached]
-                nearby.park(path, caller, *marks, caches.segments_into(own, nearby.take), with_logits=goes_on)
+                prefetcher.park(path, caller, *marks, caches.segments_into(own, prefetcher.take), with_logits=goes_on)
             if wants_other:
                 found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least)
                 if found is not None:
                     other, n = found
-                    segments = caches.segments_into(other, nearby.take)
-                    nearby.park(other.info.path, caller, prompt[:n], flags[:n], _cut(engine, other)[:n], segments)
+                    segments = caches.segments_into(other, prefetcher.take)
+                    prefetcher.park(other.info.path, caller, prompt[:n], flags[:n], _cut(engine, other)[:n], segments)
 
         try:
             await asyncio.to_thread(read)

@@ -105,7 +105,7 @@ def examine(data_dir: Path, *, is_ours: bool = False) -> Examination:
         )
         return found
     _examine_folder(data_dir, found)
-    for told in library.findings(data_dir / TRIED / library.NOTES):
+    for told in library.problems(data_dir / TRIED / library.NOTES):
         found.note("llama.cpp", told)
     known: dict[str, bool] = {}  # id → deleted
     with _guarded(found, SERVER_DATABASE), outside.examining(data_dir / SERVER_DATABASE) as server:

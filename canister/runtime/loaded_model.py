@@ -34,8 +34,8 @@ from canister.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-FINDINGS_NAME = "engine.json"  # what was measured of models; may be deleted at any time
-HANDOVER_NAME = "engine.logits"  # from a server that ended to the next one; may be deleted at any time
+CALIBRATION_NAME = "engine.json"  # what was measured of models; may be deleted at any time
+LOGITS_FILE_NAME = "engine.logits"  # from a server that ended to the next one; may be deleted at any time
 BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
 
 
@@ -153,8 +153,8 @@ class ServedModel:
                 max_pause_ms=self._settings.max_pause_ms,
                 exact=self._settings.exact,
                 kv_bytes=cost_model.kv_bytes,
-                findings=self._folder / FINDINGS_NAME,
-                handover=self._folder / HANDOVER_NAME,
+                calibration_file=self._folder / CALIBRATION_NAME,
+                logits_file=self._folder / LOGITS_FILE_NAME,
             )
             watch = self.crashes.of_model(identity)
             try:

@@ -7,8 +7,8 @@ import shlex
 import socket
 import sys
 
-from canister.config import Settings, default_data_dir
-from canister.defaults import DEFAULT_PORT
+from canister.config import Settings
+from canister.defaults import DEFAULT_PORT, default_data_dir
 from canister.runtime.host import Host
 from canister.server.sockets import url_of
 from canister.telemetry.logs import get_logger

@@ -33,7 +33,7 @@ from canister.client.local_server import LocalServer
 from canister.config import Settings
 from canister.engine.engine import Engine
 from canister.engine.kv.rows import Bytes, state_of
-from canister.engine.kv.slots import Logits, Parked
+from canister.engine.kv.slots import Logits, ParkedState
 from canister.engine.request import Flags, Tokens
 from canister.handlers.conversation import sidecar_text
 from canister.ic import principal as principals
@@ -220,12 +220,12 @@ class Template:
         path = f"{sessions_of(caller)}/template"
         info = canister.stable.stat(path)
         known = canister.caches.open(info, engine.info) if info is not None else None
-        layout, nearby = engine.nearby._layout, engine.nearby
+        layout, prefetcher = engine.prefetcher._layout, engine.prefetcher
         if known is None or layout is None:
             raise BenchError("the template was not kept")
         n = len(known.container.tokens)
         [segment] = known.segments(n)
-        _, state = state_of(layout, [segment], n, nearby._n_streams)
+        _, state = state_of(layout, [segment], n, prefetcher._n_streams)
         method = dispatch.find_method(canister, "remove_prompt_cache")
         await dispatch.execute(canister, method, caller, lambda: InputRecord(args=["--prompt-cache", "template"]))
         return cls(n, bytes(segment.rows), state, np.zeros(engine.info.n_vocab, np.float32))
@@ -253,8 +253,8 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
         call.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
         await call.commit(call.charge())
     marks, logits = (tokens, generated, generated.copy()), template.logits
-    parked = Parked(path, caller, *marks, logits, len(tokens), template.state.copy())
-    engine.nearby._residency.parking.put(parked)
+    parked = ParkedState(path, caller, *marks, logits, len(tokens), template.state.copy())
+    engine.prefetcher._slot_table.state_cache.put(parked)
 
 
 def _text(n: int) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from canister.client.local_server import LocalServer
 
 HEAVY = ("llama_cpp", "sqlalchemy", "fastapi", "uvicorn", "ray", "matplotlib")
 ALSO_HEAVY = ("pydantic", "pydantic_settings", "httpx", "rich", "pygments", "asyncio")
@@ -41,3 +45,21 @@ def test_the_help_of_all_commands_imports_none_of_them() -> None:
     assert "canister.cli.shared.lazy" in loaded
     assert not {*HEAVY, *ALSO_HEAVY} & loaded
     assert not [name for name in loaded if name.startswith("canister.cli.commands.")]
+
+
+@pytest.mark.parametrize("more", [(), ("--data-dir", "DATA_DIR")])
+def test_a_call_reads_no_settings_where_nothing_is_set(
+    running_server: LocalServer, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    words = ["call", "llama_cpp", "health", "--network", running_server.url, *more]
+    words = [str(running_server.data_dir) if word == "DATA_DIR" else word for word in words]
+    code = "import atexit, sys; atexit.register(lambda: print('loaded', *sys.modules)); "
+    code += f"from canister.cli import main; main({words!r})"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CANISTER_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    answer, _, loaded = done.stdout.partition("\nloaded ")
+    assert "status_code = 200" in answer
+    assert "canister.client.ic" in loaded.split()
+    assert not {"canister.config", "pydantic_settings"} & set(loaded.split())

@@ -14,8 +14,8 @@ from canister.api.management import CanisterIdRecord, find_method
 from canister.api.methods import BY_NAME
 from canister.api.records import MaxTokensRecord
 from canister.client.agent import MANAGEMENT_ID, Agent, CertificateError
+from canister.client.errors import ProtocolError, Rejected, Unreachable
 from canister.client.local_server import LocalServer
-from canister.client.rest import ProtocolError, Rejected, Unreachable
 from canister.ic import cbor, hash_tree, principal
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity

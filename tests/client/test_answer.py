@@ -12,7 +12,7 @@ from canister.api.chain import Chain
 from canister.api.records import InputRecord, MaxTokensRecord
 from canister.client import Canister
 from canister.client.answer import Step, run
-from canister.client.rest import Refused, Unreachable
+from canister.client.errors import Refused, Unreachable
 from tests.server.served import CHAT, Served, served
 from tests.traces import until
 

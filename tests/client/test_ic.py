@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from canister.api.records import FileUploadInputRecord, InputRecord, MaxTokensRecord
+from canister.client.errors import ProtocolError, Refused, Rejected, UnknownMethod, Unreachable
 from canister.client.ic import IcCanister, Sender
 from canister.client.local_server import LocalServer
-from canister.client.rest import Canister, ProtocolError, Refused, Rejected, UnknownMethod, Unreachable
+from canister.client.rest import Canister
 from canister.client.transfer import upload
 from canister.ic import cbor, envelope, principal
 from canister.ic.certificate import RootKey

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 
@@ -37,3 +38,15 @@ def test_httpx_that_was_there_before_stays_as_it_is() -> None:
         "import httpx; before = httpx; from canister.client.rest import httpx; assert httpx is before"
     )
     assert "canister.client.rest" in loaded
+
+
+def test_a_client_of_this_machine_loads_no_certificates_and_trusts_none() -> None:
+    from canister.client.http_library import trust
+
+    here = trust("http://127.0.0.1:8000")
+    assert isinstance(here["verify"], ssl.SSLContext)
+    assert here["verify"].get_ca_certs() == []
+    assert here["verify"].verify_mode == ssl.CERT_REQUIRED
+    assert not here["trust_env"]
+    for url, trusts_env in (("https://127.0.0.1:8443", False), ("http://example.org", True), ("https://a.b", True)):
+        assert trust(url) == {"trust_env": trusts_env, "verify": True}

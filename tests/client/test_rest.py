@@ -15,7 +15,9 @@ from canister.api.records import (
     MaxTokensRecord,
     RunOutputRecord,
 )
-from canister.client.rest import Canister, ProtocolError, Refused, Rejected, UnknownMethod, Unreachable, is_loopback
+from canister.client.errors import ProtocolError, Refused, Rejected, UnknownMethod, Unreachable
+from canister.client.http_library import is_loopback
+from canister.client.rest import Canister
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from canister.client.rest import Canister, NotConnected, Refused, Rejected, Result, Unreachable
+from canister.client.errors import NotConnected, Refused, Rejected, Unreachable
+from canister.client.rest import Canister, Result
 from canister.client.transfer import Kind, Retries, TransferError, download, upload
 from tests.fake_canister import FakeCanister, Fault
 

@@ -13,8 +13,8 @@ import httpx
 from canister.api import codec
 from canister.api.management import CanisterIdRecord, ProvisionalCreateRecord, find_method
 from canister.client.agent import MANAGEMENT_ID, Agent
+from canister.client.errors import ClientError, Rejected, Unreachable
 from canister.client.local_server import LocalServer
-from canister.client.rest import ClientError, Rejected, Unreachable
 from canister.ic import principal
 from canister.ic.identity import Identity
 

@@ -116,7 +116,7 @@ def test_rows_are_the_same_bits_however_they_came_about(drive: Drive, model: str
 
 def state_of(driver: Driver, chat: Chat) -> bytes:
     """The KV rows that were handed out for a chat, put together."""
-    layout = driver.engine._calls.runner._traits.layout
+    layout = driver.engine._core.runner._traits.layout
     assert layout is not None
     pieces = [decode(layout, each.rows).cut(layout, each.first, each.first + each.count) for each in chat.segments]
     return merge(layout, pieces, 1).tobytes()
@@ -195,7 +195,7 @@ def test_whatever_happens_to_a_chat(model_path: Callable[[str], Path], tmp_path:
     """Its tokens are those that it gets alone in one call, on one thread."""
     thread = DecodeThread()
     # An id, so that what was measured is known from the second time on.
-    params = {"n_ctx": 200, "model_id": model.encode(), "findings": tmp_path / "engine.json", "exact": "on"}
+    params = {"n_ctx": 200, "model_id": model.encode(), "calibration_file": tmp_path / "engine.json", "exact": "on"}
     life = Life(model_path(model), params, thread)
 
     @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

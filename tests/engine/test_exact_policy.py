@@ -29,7 +29,7 @@ from canister.engine.batch_invariance import (
 from canister.engine.engine import Engine
 from canister.engine.llama import Context, ContextParams, Model, start_backend
 from canister.engine.load import calibration, calibration_file
-from canister.engine.load.calibration_file import MOST_ENTRIES, Findings
+from canister.engine.load.calibration_file import MOST_ENTRIES, Calibration
 from canister.engine.load.loader import LoadParams
 from canister.errors import Conflict
 from canister.system import machine
@@ -134,31 +134,31 @@ def test_chunks_are_filled_up(rule: ChunkRule, n: int) -> None:
         assert rows - n < max(2, rule.block)
 
 
-# -- findings
+# -- calibrations
 
 classes = st.lists(st.lists(st.integers(1, 64), min_size=1).map(tuple), max_size=4).map(tuple)
 anything = st.builds(
-    Findings,
+    Calibration,
     st.none() | st.builds(Kernels, classes, st.none() | st.sampled_from(CHUNK_RULES), classes, st.booleans()),
     st.none() | st.dictionaries(st.integers(1, 64), st.floats(0.1, 1e6), min_size=1, max_size=5),
 )
 
 
 @given(entries=st.dictionaries(st.text(max_size=5), anything, max_size=5))
-def test_findings_are_kept(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Findings]) -> None:
-    path = tmp_path_factory.mktemp("findings") / "engine.json"
+def test_calibrations_are_kept(tmp_path_factory: pytest.TempPathFactory, entries: dict[str, Calibration]) -> None:
+    path = tmp_path_factory.mktemp("calibration") / "engine.json"
     for key, entry in entries.items():
         calibration_file.keep(path, key, entry)
     assert {key: calibration_file.recall(path, key) for key in entries} == entries
-    assert calibration_file.recall(path, "another key") == Findings()
+    assert calibration_file.recall(path, "another key") == Calibration()
 
 
 @given(data=st.binary(max_size=40) | st.sampled_from([b"[]", b'{"k": 1}', b'{"k": {}}', b'{"k": null}', b"1" * 5000]))
 def test_a_damaged_file_is_no_file(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    path = tmp_path_factory.mktemp("findings") / "engine.json"
+    path = tmp_path_factory.mktemp("calibration") / "engine.json"
     path.write_bytes(data)
-    assert calibration_file.recall(path, "k") == Findings()
-    known = Findings(kernels(SEVEN), {1: 2.0})
+    assert calibration_file.recall(path, "k") == Calibration()
+    known = Calibration(kernels(SEVEN), {1: 2.0})
     calibration_file.keep(path, "k", known)
     assert calibration_file.recall(path, "k") == known
 
@@ -179,24 +179,24 @@ def test_values_that_cannot_be_are_measured_again(tmp_path: Path, part: str, val
     path = tmp_path / "engine.json"
     entry = {"kernels": None, "speeds": None, part: value}
     path.write_text(json.dumps({"k": entry}))
-    assert calibration_file.recall(path, "k") == Findings()
+    assert calibration_file.recall(path, "k") == Calibration()
 
 
-def test_old_findings_make_room(tmp_path: Path) -> None:
+def test_old_calibrations_make_room(tmp_path: Path) -> None:
     path = tmp_path / "engine.json"
     for number in range(MOST_ENTRIES + 3):
-        calibration_file.keep(path, str(number), Findings(speeds={1: 1.0}))
+        calibration_file.keep(path, str(number), Calibration(speeds={1: 1.0}))
     assert len(json.loads(path.read_text())) == MOST_ENTRIES
-    assert calibration_file.recall(path, "2") == Findings()
-    assert calibration_file.recall(path, "3") != Findings()
+    assert calibration_file.recall(path, "2") == Calibration()
+    assert calibration_file.recall(path, "3") != Calibration()
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     missing = tmp_path / "missing" / "engine.json"
-    calibration_file.keep(missing, "k", Findings(speeds={1: 1.0}))
-    calibration_file.keep(None, "k", Findings(speeds={1: 1.0}))
-    assert calibration_file.recall(missing, "k") == calibration_file.recall(None, "k") == Findings()
+    calibration_file.keep(missing, "k", Calibration(speeds={1: 1.0}))
+    calibration_file.keep(None, "k", Calibration(speeds={1: 1.0}))
+    assert calibration_file.recall(missing, "k") == calibration_file.recall(None, "k") == Calibration()
 
 
 # -- threads
@@ -306,13 +306,13 @@ def test_memories_that_take_nothing_back(drive: Drive, model_path: Callable[[str
 
 def test_defaults() -> None:
     params = LoadParams(Path("x"))
-    assert (params.exact, params.flash_attn, params.findings) == ("auto", "auto", None)
+    assert (params.exact, params.flash_attn, params.calibration_file) == ("auto", "auto", None)
 
 
 def test_speeds_that_were_measured_beside_other_work_are_not_kept(tmp_path: Path) -> None:
     path = tmp_path / "engine.json"
-    calibration_file.keep(path, "k", Findings(kernels(SEVEN), {1: 2.0}, are_quiet=False))
-    assert calibration_file.recall(path, "k") == Findings(kernels(SEVEN), None)
+    calibration_file.keep(path, "k", Calibration(kernels(SEVEN), {1: 2.0}, are_quiet=False))
+    assert calibration_file.recall(path, "k") == Calibration(kernels(SEVEN), None)
 
 
 def test_which_speeds_count(model_path: Callable[[str], Path]) -> None:

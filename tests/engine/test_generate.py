@@ -215,7 +215,7 @@ def test_cancel_just_before_a_chunk_is_decoded(drive: Drive) -> None:
     engine = driver.engine
 
     async def play() -> None:
-        loop, rearm, seen = asyncio.get_running_loop(), engine._calls.runner.rearm, threading.Event()
+        loop, rearm, seen = asyncio.get_running_loop(), engine._core.runner.rearm, threading.Event()
         task = asyncio.create_task(driver.chat("k").call(some_prompt(1, 300)))
 
         async def cancel() -> None:
@@ -230,7 +230,7 @@ def test_cancel_just_before_a_chunk_is_decoded(drive: Drive) -> None:
                 asyncio.run_coroutine_threadsafe(cancel(), loop)
                 seen.wait()
 
-        engine._calls.runner.rearm = rearm_late  # type: ignore[method-assign]
+        engine._core.runner.rearm = rearm_late  # type: ignore[method-assign]
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -264,7 +264,7 @@ def test_a_late_abort_changes_nothing(drive: Drive) -> None:
         tasks = [asyncio.create_task(chat) for chat in chats]
         pause_seconds = 0.001
         while not all(task.done() for task in tasks):
-            driver.engine._calls.runner.abort()
+            driver.engine._core.runner.abort()
             await asyncio.sleep(pause_seconds)
             pause_seconds *= 1.1  # in the end there is time for a chunk between two of them
         return [task.result() for task in tasks]
@@ -355,7 +355,7 @@ def test_after_a_bug_every_call_gets_an_error(drive: Drive, monkeypatch: pytest.
     def broken() -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr(driver.engine._calls.scheduler, "schedule", broken)
+    monkeypatch.setattr(driver.engine._core.scheduler, "schedule", broken)
     calls = [driver.chat().call(some_prompt(1), n_predict=3) for _ in range(3)]
 
     async def play() -> list[object]:

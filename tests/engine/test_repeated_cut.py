@@ -57,7 +57,7 @@ def test_k_quants_keep_what_prompts_can_have(drive: Drive, n_slots: int) -> None
     assert not policy.flash_attn
     if policy.repeats_cut:
         pytest.skip(f"this processor has no rule for prompts: {policy.why}")
-    layout = driver.engine._calls.runner._traits.layout
+    layout = driver.engine._core.runner._traits.layout
     prompt = [Random(3).randrange(3, 500) for _ in range(150)]
     rows = []
     for n, cuts in enumerate(((), (1, 2, 3, 5, 7, 13, 17) * 3, (64,), (100, 1))):

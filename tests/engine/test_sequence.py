@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canister.engine.request import GenerateResult
-from canister.engine.sequence import Flight, Limits
+from canister.engine.sequence import Limits, Sequence
 from tests.engine.driver import NOTHING
 
 EOG = 99
@@ -32,7 +32,7 @@ class Letters:
 class Says:
     """Samples these tokens, by their number in the chat; notes what it was told."""
 
-    def __init__(self, answer: Sequence[int], first: int) -> None:
+    def __init__(self, answer: abc.Sequence[int], first: int) -> None:
         self.answer, self.first = answer, first
         self.begun: list[tuple[list[int], int]] = []
         self.accepted: list[int] = []
@@ -47,18 +47,18 @@ class Says:
         self.accepted.append(token)
 
 
-def flight_of(
-    prompt: Sequence[int] = (),
-    prefix: Sequence[int] = (),
+def sequence_of(
+    prompt: abc.Sequence[int] = (),
+    prefix: abc.Sequence[int] = (),
     n_generated: int = 0,
     *,
-    answer: Sequence[int] = tuple(range(20)),
+    answer: abc.Sequence[int] = tuple(range(20)),
     n_ctx: int = 1000,
     n_batch: int = 8,
     can_shift: bool = True,
     cut: Limits | None = None,
     **changes: Any,
-) -> Flight:
+) -> Sequence:
     """A call; the last n_generated tokens of the prefix were generated."""
     n_before = len(prefix)
     flags = np.arange(n_before) >= n_before - n_generated
@@ -71,34 +71,34 @@ def flight_of(
     )
     says = Says(answer, n_before + len(prompt))
     limits = Limits(n_ctx, n_batch, can_shift, add_bos=True) if cut is None else cut
-    return Flight(request, limits, Letters(), says)
+    return Sequence(request, limits, Letters(), says)
 
 
-def fly(flight: Flight, n_chunk: int = 100) -> GenerateResult:
+def run(sequence: Sequence, n_chunk: int = 100) -> GenerateResult:
     """What the engine does, without a model."""
-    reason = flight.idle_reason()
+    reason = sequence.idle_reason()
     if reason is not None:
-        flight.finish(reason)
-    while not flight.finished:
-        if flight.is_decoded:
-            flight.shift()
-            flight.advance(NO_LOGITS)
-        elif flight.wants_row:
-            flight.decoded(1)
+        sequence.finish(reason)
+    while not sequence.finished:
+        if sequence.is_decoded:
+            sequence.shift()
+            sequence.advance(NO_LOGITS)
+        elif sequence.wants_row:
+            sequence.decoded(1)
         else:
-            flight.decoded(len(flight.chunk(n_chunk, n_chunk)))
-    assert flight.is_decoded or reason
-    return flight.result
+            sequence.decoded(len(sequence.chunk(n_chunk, n_chunk)))
+    assert sequence.is_decoded or reason
+    return sequence.result
 
 
 def test_prompt_then_answer() -> None:
-    flight = flight_of([1, 2, 3], n_predict=5)
-    result = fly(flight)
+    sequence = sequence_of([1, 2, 3], n_predict=5)
+    result = run(sequence)
     assert (result.finish, result.prompt_chunks, result.sampled) == ("length", [3], [0, 1, 2, 3, 4])
     assert result.n_generated == 4
-    assert flight.history.tolist() == [1, 2, 3, 0, 1, 2, 3]
-    tokens, generated, _ = flight.held()
-    assert tokens.tolist() == flight.history.tolist()
+    assert sequence.history.tolist() == [1, 2, 3, 0, 1, 2, 3]
+    tokens, generated, _ = sequence.held()
+    assert tokens.tolist() == sequence.history.tolist()
     assert generated.tolist() == [False] * 3 + [True] * 4
 
 
@@ -106,17 +106,17 @@ def test_prompt_then_answer() -> None:
     ("max_decode", "chunks", "n_sampled"), [(0, [], 0), (3, [3], 0), (10, [8, 2], 0), (12, [8, 2], 2)]
 )
 def test_every_decoded_token_counts(max_decode: int, chunks: list[int], n_sampled: int) -> None:
-    result = fly(flight_of(range(10), max_decode=max_decode))
+    result = run(sequence_of(range(10), max_decode=max_decode))
     assert (result.finish, result.prompt_chunks, len(result.sampled)) == ("length", chunks, n_sampled)
     assert result.n_generated == n_sampled
 
 
 def test_end_of_generation() -> None:
-    result = fly(flight_of([1], answer=[5, EOG, 6]))
+    result = run(sequence_of([1], answer=[5, EOG, 6]))
     assert (result.finish, result.eog, result.sampled, result.n_generated) == ("stop", True, [5, EOG], 2)
-    last = fly(flight_of([1], answer=[5, EOG, 6], n_predict=2))
+    last = run(sequence_of([1], answer=[5, EOG, 6], n_predict=2))
     assert (last.finish, last.eog, last.sampled, last.n_generated) == ("stop", True, [5, EOG], 1)
-    assert fly(flight_of([1, EOG], n_predict=2)).eog is False
+    assert run(sequence_of([1, EOG], n_predict=2)).eog is False
 
 
 @pytest.mark.parametrize(
@@ -124,61 +124,61 @@ def test_end_of_generation() -> None:
     [("cde", [2, 3, 4]), ("e", [2, 3, 4]), ("zc", [2]), ("", [2, 3, 4, 5, 6]), ("nothing", [2, 3, 4, 5, 6])],
 )
 def test_reverse_prompts(reverse: str, sampled: list[int]) -> None:
-    result = fly(flight_of([25], answer=range(2, 20), reverse_prompts=("nowhere", reverse), n_predict=5))
+    result = run(sequence_of([25], answer=range(2, 20), reverse_prompts=("nowhere", reverse), n_predict=5))
     assert result.sampled == sampled
     assert result.finish == ("stop" if len(sampled) < 5 else "length")
 
 
 def test_a_reverse_prompt_token_is_kept() -> None:
-    result = fly(flight_of([25], answer=[2, 3, 4], reverse_prompts=("cd",)))
+    result = run(sequence_of([25], answer=[2, 3, 4], reverse_prompts=("cd",)))
     assert (result.sampled, result.n_generated) == ([2, 3], 2)
-    last = fly(flight_of([25], answer=[2, 3, 4], reverse_prompts=("cd",), n_predict=2))
+    last = run(sequence_of([25], answer=[2, 3, 4], reverse_prompts=("cd",), n_predict=2))
     assert (last.finish, last.sampled, last.n_generated) == ("stop", [2, 3], 1)
 
 
 def test_context() -> None:
-    result = fly(flight_of([1] * 6, n_ctx=10))
+    result = run(sequence_of([1] * 6, n_ctx=10))
     assert (result.finish, result.n_generated) == ("length", 4)
-    full = flight_of([], [1] * 10, n_ctx=10)
+    full = sequence_of([], [1] * 10, n_ctx=10)
     assert full.idle_reason() == "length"
-    assert fly(flight_of([1] * 20, n_ctx=10)).prompt_chunks == [8, 2]
+    assert run(sequence_of([1] * 20, n_ctx=10)).prompt_chunks == [8, 2]
 
 
 def test_shift_keeps_bos_and_n_keep_and_drops_half_of_the_rest() -> None:
-    flight = flight_of([1] * 6, n_ctx=11, context_shift=True, n_keep=2, n_predict=8)
-    while flight.position < 11:
-        flight.n_done += 6 if not flight.n_done else 1
-        assert flight.shift() is None or flight.position < 11
-        if flight.position < 11:
-            flight.advance(NO_LOGITS)
-    flight = flight_of([1] * 6, n_ctx=11, context_shift=True, n_keep=2, n_predict=30)
-    assert fly(flight).shifted
-    flight.n_done -= 1
-    assert len(flight.result.sampled) == 30
-    assert flight._shiftable() == (3, 4)
+    sequence = sequence_of([1] * 6, n_ctx=11, context_shift=True, n_keep=2, n_predict=8)
+    while sequence.position < 11:
+        sequence.n_done += 6 if not sequence.n_done else 1
+        assert sequence.shift() is None or sequence.position < 11
+        if sequence.position < 11:
+            sequence.advance(NO_LOGITS)
+    sequence = sequence_of([1] * 6, n_ctx=11, context_shift=True, n_keep=2, n_predict=30)
+    assert run(sequence).shifted
+    sequence.n_done -= 1
+    assert len(sequence.result.sampled) == 30
+    assert sequence._shiftable() == (3, 4)
 
 
 @pytest.mark.parametrize(
     "changes", [{"context_shift": False}, {"n_predict": -2}, {"can_shift": False}, {"max_decode": 10}]
 )
 def test_no_shift(changes: dict[str, Any]) -> None:
-    result = fly(flight_of([1] * 6, n_ctx=10, **{"context_shift": True, **changes}))
+    result = run(sequence_of([1] * 6, n_ctx=10, **{"context_shift": True, **changes}))
     assert (result.finish, result.shifted, result.n_generated) == ("length", False, 4)
 
 
 def test_what_the_sampler_is_told() -> None:
-    def begun(flight: Flight) -> tuple[list[int], int]:
-        fly(flight)
-        says = flight.sampler
+    def begun(sequence: Sequence) -> tuple[list[int], int]:
+        run(sequence)
+        says = sequence.sampler
         assert isinstance(says, Says)
-        assert says.accepted == flight.result.sampled
+        assert says.accepted == sequence.result.sampled
         assert len(says.begun) == 1
         return says.begun[0]
 
-    assert begun(flight_of([1, 2], n_predict=2)) == ([1, 2], 0)
-    assert begun(flight_of([3], [1, 2], 1, n_predict=2)) == ([1, 2, 3], 0)
-    assert begun(flight_of([], [1, 2, 3], 2, n_predict=2)) == ([1, 2, 3], 2)
-    assert begun(flight_of([], [1, 2, 3], 3, n_predict=2)) == ([1, 2, 3], 3)
+    assert begun(sequence_of([1, 2], n_predict=2)) == ([1, 2], 0)
+    assert begun(sequence_of([3], [1, 2], 1, n_predict=2)) == ([1, 2, 3], 0)
+    assert begun(sequence_of([], [1, 2, 3], 2, n_predict=2)) == ([1, 2, 3], 2)
+    assert begun(sequence_of([], [1, 2, 3], 3, n_predict=2)) == ([1, 2, 3], 3)
 
 
 @given(
@@ -187,22 +187,22 @@ def test_what_the_sampler_is_told() -> None:
 )
 def test_a_prompt_token_goes_alone_only_if_it_is_alone(flags: list[bool], n_max: int) -> None:
     """Chunks cover runs of prompt tokens whole, in order, and none has one token unless its run has."""
-    flight = flight_of([1], [*range(len(flags))])
-    flight.generated[: len(flags)] = flags
-    while not flight.is_decoded:
-        start = flight.n_done
-        if flight.wants_row:
-            flight.n_done += 1
+    sequence = sequence_of([1], [*range(len(flags))])
+    sequence.generated[: len(flags)] = flags
+    while not sequence.is_decoded:
+        start = sequence.n_done
+        if sequence.wants_row:
+            sequence.n_done += 1
             continue
-        chunk = flight.chunk(n_max, n_max)
+        chunk = sequence.chunk(n_max, n_max)
         assert 1 <= len(chunk) <= max(n_max, 3)
-        assert chunk.tolist() == flight.history[start : start + len(chunk)].tolist()
-        assert not any(flight.generated[start : start + len(chunk)])
-        before = start == 0 or flight.generated[start - 1]
+        assert chunk.tolist() == sequence.history[start : start + len(chunk)].tolist()
+        assert not any(sequence.generated[start : start + len(chunk)])
+        before = start == 0 or sequence.generated[start - 1]
         stop = start + len(chunk)
-        after = stop == len(flight.history) or flight.generated[stop]
+        after = stop == len(sequence.history) or sequence.generated[stop]
         assert len(chunk) > 1 or (before and after)
-        flight.n_done = stop
+        sequence.n_done = stop
 
 
 @given(
@@ -214,19 +214,19 @@ def test_a_prompt_token_goes_alone_only_if_it_is_alone(flags: list[bool], n_max:
 def test_cut_calls_add_up(n_prompt: int, n_predict: int, limits: list[int], n_batch: int) -> None:
     """Through any calls, the decoded tokens are those of one call, each call within its limit."""
     prompt, answer = list(range(n_prompt)), list(range(50, 80))
-    whole = flight_of(prompt, answer=answer, max_decode=n_prompt + n_predict, n_batch=n_batch)
-    fly(whole)
+    whole = sequence_of(prompt, answer=answer, max_decode=n_prompt + n_predict, n_batch=n_batch)
+    run(whole)
     held: list[int] = []
     n_generated, left = 0, prompt
     for limit in [*limits, 1000]:
         n_left = n_prompt + n_predict - len(held)
-        flight = flight_of(left, held, n_generated, answer=answer, max_decode=min(limit, n_left), n_batch=n_batch)
-        says = flight.sampler
+        sequence = sequence_of(left, held, n_generated, answer=answer, max_decode=min(limit, n_left), n_batch=n_batch)
+        says = sequence.sampler
         assert isinstance(says, Says)
         says.first = n_prompt
-        result = fly(flight)
+        result = run(sequence)
         assert result.n_prompt_decoded + result.n_generated == min(limit, n_left)
-        held, left = flight.history.tolist(), left[result.n_prompt_decoded :]
+        held, left = sequence.history.tolist(), left[result.n_prompt_decoded :]
         n_generated += result.n_generated
     assert held == whole.history.tolist()
 
@@ -241,34 +241,34 @@ def starts_at(*positions: int, of: int) -> np.ndarray:
     return np.isin(np.arange(of), positions)
 
 
-def chunks_of(flight: Flight, n_max: int, n_most: int = 100) -> list[int]:
+def chunks_of(sequence: Sequence, n_max: int, n_most: int = 100) -> list[int]:
     """What is decoded until the history is, by sizes."""
     sizes = []
-    while not flight.is_decoded:
-        sizes.append(1 if flight.wants_row else len(flight.chunk(n_max, n_most)))
-        flight.decoded(sizes[-1])
+    while not sequence.is_decoded:
+        sizes.append(1 if sequence.wants_row else len(sequence.chunk(n_max, n_most)))
+        sequence.decoded(sizes[-1])
     return sizes
 
 
 @pytest.mark.parametrize("n_max", [1, 4, 100])
 def test_a_prefix_is_decoded_again_as_it_was_cut(n_max: int) -> None:
     starts = starts_at(0, 3, 4, of=12)
-    flight = flight_of([7] * 6, [1] * 12, 2, cut=REPEATS, prefix_starts=starts)
-    sizes = chunks_of(flight, n_max)
+    sequence = sequence_of([7] * 6, [1] * 12, 2, cut=REPEATS, prefix_starts=starts)
+    sizes = chunks_of(sequence, n_max)
     assert sizes[:5] == [3, 1, 6, 1, 1]  # the last two were generated
     assert sum(sizes[5:]) == 6  # what is new is cut as suits
-    held = flight.held()[2]
+    held = sequence.held()[2]
     assert held[:12].tolist() == starts.tolist()
-    again = flight_of([], [1] * 12 + [7] * 6, cut=REPEATS, prefix_starts=held)
+    again = sequence_of([], [1] * 12 + [7] * 6, cut=REPEATS, prefix_starts=held)
     again.generated[10:12] = True
     assert chunks_of(again, 50) == sizes
-    assert chunks_of(flight_of([7] * 6, [1] * 12, 2, prefix_starts=starts), 100) == [10, 1, 1, 6]  # does not matter
+    assert chunks_of(sequence_of([7] * 6, [1] * 12, 2, prefix_starts=starts), 100) == [10, 1, 1, 6]  # does not matter
 
 
 def test_a_decode_that_is_too_large_here_is_cut_and_that_is_noted() -> None:
-    flight = flight_of([], [1] * 10, cut=REPEATS, prefix_starts=starts_at(0, of=10))
-    assert chunks_of(flight, 100, n_most=4) == [4, 4, 2]
-    assert np.flatnonzero(flight.held()[2]).tolist() == [0, 4, 8]
+    sequence = sequence_of([], [1] * 10, cut=REPEATS, prefix_starts=starts_at(0, of=10))
+    assert chunks_of(sequence, 100, n_most=4) == [4, 4, 2]
+    assert np.flatnonzero(sequence.held()[2]).tolist() == [0, 4, 8]
 
 
 @pytest.mark.parametrize(
@@ -290,16 +290,16 @@ def test_what_was_cut_otherwise_is_used_up_to_there(
     limits: Limits, n_tokens: int, starts: tuple[int, ...], n_common: int
 ) -> None:
     """A prefix of six tokens, decoded by threes, and a prompt of ten, which one call alone decodes by fours."""
-    flight = flight_of([1] * 10, [1] * 6, cut=limits, prefix_starts=starts_at(0, 3, of=6), n_whole=6)
+    sequence = sequence_of([1] * 10, [1] * 6, cut=limits, prefix_starts=starts_at(0, 3, of=6), n_whole=6)
     tokens, generated = np.ones(n_tokens, np.int32), np.zeros(n_tokens, np.bool_)
-    assert flight.n_common(tokens, generated, starts_at(*starts, of=n_tokens)) == n_common
+    assert sequence.n_common(tokens, generated, starts_at(*starts, of=n_tokens)) == n_common
 
 
 def test_what_another_call_has_decoded_is_noted_as_it_was_cut() -> None:
-    flight = flight_of([1] * 10, [1] * 6, cut=REPEATS, prefix_starts=starts_at(0, 3, of=6))
-    flight.use(starts_at(0, 3, 6, 11, of=13), 13)
-    flight.n_done = 13
-    assert chunks_of(flight, 100) == [3]
-    assert np.flatnonzero(flight.held()[2]).tolist() == [0, 3, 6, 11, 13]
-    assert flight.begun(13) == 11
-    assert flight.whole(12) == 12
+    sequence = sequence_of([1] * 10, [1] * 6, cut=REPEATS, prefix_starts=starts_at(0, 3, of=6))
+    sequence.use(starts_at(0, 3, 6, 11, of=13), 13)
+    sequence.n_done = 13
+    assert chunks_of(sequence, 100) == [3]
+    assert np.flatnonzero(sequence.held()[2]).tolist() == [0, 3, 6, 11, 13]
+    assert sequence.begun(13) == 11
+    assert sequence.whole(12) == 12

@@ -193,7 +193,7 @@ def test_an_engine_that_breaks_leaves_the_other_alone(
         def broken() -> None:
             raise ZeroDivisionError("a bug")
 
-        monkeypatch.setattr(bad.engine._calls, "_step", broken)
+        monkeypatch.setattr(bad.engine._core, "_step", broken)
         for _ in range(2):
             with pytest.raises(EngineFault, match="a bug"):
                 bad.run(bad.chat().call([1, 2, 3], n_predict=2))

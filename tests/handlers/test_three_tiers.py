@@ -14,7 +14,7 @@ import pytest
 
 from canister.api.records import RunOutputRecord
 from canister.engine.engine import EngineStats
-from canister.runtime.loaded_model import HANDOVER_NAME
+from canister.runtime.loaded_model import LOGITS_FILE_NAME
 from tests.harness import CONTROLLER, GREEDY, STORY_MODEL, Harness, canister_in, needs_story_model, someone
 
 pytestmark = [pytest.mark.anyio, needs_story_model]
@@ -76,7 +76,7 @@ async def test_after_a_restart_a_chat_goes_on_from_its_container(tmp_path: Path,
     async with story_in(tmp_path / "b") as harness:
         await harness.limit(60)
         assert await harness.run(SYSTEM, *SAMPLED) == first
-    (file,) = (tmp_path / "b").rglob(HANDOVER_NAME)
+    (file,) = (tmp_path / "b").rglob(LOGITS_FILE_NAME)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     if logits == "damaged":
@@ -101,10 +101,10 @@ async def test_what_a_chat_left_behind_is_forgotten_with_it(tmp_path: Path) -> N
     async with story_in(tmp_path) as harness:
         engine = harness.canister.model.engine
         assert engine is not None
-        assert len(engine.nearby.handover) == 2
+        assert len(engine.prefetcher.logits_file) == 2
         await harness.call("remove_prompt_cache", {"args": ["--prompt-cache", "removed.cache"]})
         await harness.run("", *SAMPLED)  # behind it on the engine's thread
-        assert len(engine.nearby.handover) == 1
+        assert len(engine.prefetcher.logits_file) == 1
 
 
 async def test_damaged_rows_are_computed_again(tmp_path: Path) -> None:

@@ -165,8 +165,8 @@ async def _call(
     cost: bool,
 ) -> int:
     from canister.api import codec
+    from canister.client.errors import Refused, Rejected
     from canister.client.ic import IcCanister
-    from canister.client.rest import Refused, Rejected
 
     is_json = given.is_json and output is None and not as_document
     help_text: str | None = None
@@ -203,7 +203,8 @@ def print_cost(instructions: int, cycles: int) -> None:
 
 def _method(name: str, query: bool) -> Method:
     """The row of the interface table."""
-    from canister.client.rest import UnknownMethod, find_method
+    from canister.client.errors import UnknownMethod
+    from canister.client.rest import find_method
 
     try:
         method = find_method(name)

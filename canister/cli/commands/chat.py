@@ -203,7 +203,7 @@ class Opening:
     def running(self, target: Target, *, must_run: bool) -> Session:
         """A session on the server that runs; unless it must run, on one of our own where none can be used."""
         from canister.cli.talk.servers import look
-        from canister.client.rest import ClientError
+        from canister.client.errors import ClientError
 
         url = url_of(target.network)
         if must_run:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from canister.api.records import FileDetailsRecord
-    from canister.client.rest import ClientError
+    from canister.client.errors import ClientError
     from canister.client.transfer import Kind, Transferred
 
 DEFAULT_MODEL_NAME = "models/model.gguf"
@@ -215,7 +215,8 @@ async def _loaded_file(
     network: str, api_key: str | None, anonymous: bool, data_dir: Path | None, canister: str
 ) -> str | None:
     """The file of the loaded model; None also for who is not told."""
-    from canister.client.rest import Canister, ClientError
+    from canister.client.errors import ClientError
+    from canister.client.rest import Canister
 
     try:
         server = connection(network, api_key, anonymous, data_dir)

@@ -119,7 +119,7 @@ def ping(
 
 async def _status(url: str, patience_seconds: float) -> dict[Any, Any]:
     from canister.client.agent import Agent
-    from canister.client.rest import Unreachable
+    from canister.client.errors import Unreachable
 
     end = time.monotonic() + patience_seconds
     async with Agent(url) as agent:

@@ -64,7 +64,7 @@ async def _show(agent: Agent, canister: str, tail: int | None, interval: float |
 
 async def _next_lines(agent: Agent, id: bytes, start: int, interval: float) -> AsyncIterator[LogLineRecord]:
     """New lines as they come; a server that is away for a while is waited for."""
-    from canister.client.rest import Unreachable
+    from canister.client.errors import Unreachable
 
     is_away = False
     while True:

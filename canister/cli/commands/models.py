@@ -152,7 +152,7 @@ def remove_model(
 ) -> None:
     """Remove a model, all of its files."""
     from canister.api.records import FilesystemRemoveInputRecord
-    from canister.client.rest import ClientError
+    from canister.client.errors import ClientError
 
     async def remove(client: Canister) -> list[str]:
         model = await _named(client, name)
@@ -248,7 +248,7 @@ async def _bring(client: Canister, remote: Remote, folder: Path, *, keep: bool) 
 async def _are_there(client: Canister, remote: Remote) -> bool:
     """Does the canister have these very files?"""
     from canister.api.records import FileDetailsInputRecord
-    from canister.client.rest import Refused
+    from canister.client.errors import Refused
 
     for file in remote.files:
         if file.sha256 is None:
@@ -302,7 +302,7 @@ async def _models(client: Canister) -> list[dict[str, Any]]:
 
 async def _named(client: Canister, name: str) -> dict[str, Any]:
     """The model of this path or file name. ClientError names those that there are."""
-    from canister.client.rest import ClientError
+    from canister.client.errors import ClientError
 
     found = await _models(client)
     for key in (name, f"{FOLDER}/{name}", f"{FOLDER}/{name}.gguf"):

@@ -27,7 +27,7 @@ def request_status(
     output: Annotated[str | None, typer.Option("--output", hidden=True)] = None,
 ) -> None:
     """Wait for the answer to a call that was not waited for, and print its bytes in hex."""
-    from canister.client.rest import Rejected
+    from canister.client.errors import Rejected
 
     id = _request_id(request_id)
 

@@ -34,7 +34,7 @@ async def send(
     """Call it, print the reply and give the exit code."""
     from canister.api import codec
     from canister.client.agent import MANAGEMENT_ID
-    from canister.client.rest import Rejected
+    from canister.client.errors import Rejected
 
     arg = codec.args_from_json(method, given.value) if given.is_json else given.value
     is_json = given.is_json and output is None and not as_document

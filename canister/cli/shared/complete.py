@@ -34,11 +34,10 @@ def identity_names(ctx: typer.Context) -> list[str]:
 def canister_names(ctx: typer.Context) -> list[str]:
     """Of the server that the command line names so far."""
     from canister.cli.shared.connection import LOCAL, url_of
-    from canister.client.http_library import httpx
-    from canister.client.rest import is_loopback
+    from canister.client.http_library import httpx, trust
 
     url = url_of(ctx.params.get("network") or LOCAL)
-    response = httpx.get(f"{url}/canisters", timeout=SECONDS, trust_env=not is_loopback(url))
+    response = httpx.get(f"{url}/canisters", timeout=SECONDS, **trust(url))
     return [str(row["name"]) for row in response.json()["canisters"]]
 
 

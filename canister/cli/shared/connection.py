@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from canister.cli.shared.settings import data_folder, load_settings
-from canister.defaults import DEFAULT_PORT, LOCAL_URL
+from canister.cli.shared.settings import data_folder, served_url
+from canister.defaults import LOCAL_URL
 from canister.system import server_proof
 from canister.system.data_dir import CONTROLLER_KEY, ROOT_KEY
 
@@ -135,19 +135,11 @@ def _root_key(text: str | None) -> bytes | None:
 
 def url_of(network: str) -> str:
     """`local` or a URL, as the URL of a server. Raises typer.BadParameter."""
-    url = os.environ.get("CANISTER_URL") or _served_url() if network == LOCAL else network
+    url = os.environ.get("CANISTER_URL") or served_url() if network == LOCAL else network
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise typer.BadParameter(f"a network is 'local' or a URL like {LOCAL_URL}, not {url!r}{_elsewhere(url)}")
     return url.rstrip("/")
-
-
-def _served_url() -> str:
-    """Where `canister serve` listens with the settings of this shell and folder."""
-    settings = load_settings()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    port = settings.port or DEFAULT_PORT
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _elsewhere(network: str) -> str:
@@ -166,11 +158,11 @@ def only_local(environment: str | None) -> str | None:
 
 def signer(url: str, data_dir: Path | None, name: str | None) -> Identity | None:
     """Who signs, None for nobody; the server's own identity only where its folder is at hand. Raises CanisterError."""
+    from canister.client.http_library import is_loopback
     from canister.client.identities import load_identity
-    from canister.client.rest import is_loopback
 
     is_ours = data_dir is not None or is_loopback(url)
-    return load_identity(name, load_settings(data_dir=data_dir).data_dir if is_ours else None)
+    return load_identity(name, data_folder(data_dir) if is_ours else None)
 
 
 def _controller_key(url: str, data_dir: Path | None) -> str | None:
@@ -178,7 +170,8 @@ def _controller_key(url: str, data_dir: Path | None) -> str | None:
 
     It leaves this machine only if the folder was named. Raises ClientError.
     """
-    from canister.client.rest import ClientError, is_loopback
+    from canister.client.errors import ClientError
+    from canister.client.http_library import is_loopback
 
     if data_dir is None and not is_loopback(url):
         return None
@@ -220,8 +213,7 @@ def _is_server_of(url: str, folder: Path) -> bool:
 
 def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]]:
     """What the server answers, and the address that we are really connected to. Raises ClientError."""
-    from canister.client.http_library import httpx
-    from canister.client.rest import CONNECT_SECONDS, is_loopback, no_answer, not_ours
+    from canister.client.http_library import CONNECT_SECONDS, httpx, no_answer, not_ours, trust
 
     request = httpx.stream(
         "GET",
@@ -229,7 +221,7 @@ def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]
         params={"nonce": nonce},
         headers={"Accept-Encoding": "identity"},
         timeout=CONNECT_SECONDS,
-        trust_env=not is_loopback(url),
+        **trust(url),
     )
     body = bytearray()
     try:

@@ -23,7 +23,7 @@ CLIENT_ENVIRONMENT = (
 def default_text(setting: str) -> str:
     """The default of a setting as a person reads it; empty when there is none."""
     if setting == "data_dir":
-        return "~/.local/share/llama-canister"  # depends on the environment; see config.default_data_dir
+        return "~/.local/share/llama-canister"  # depends on the environment; see defaults.default_data_dir
     value = Settings.model_fields[setting].default
     if setting == "ram_cache":
         return "auto"

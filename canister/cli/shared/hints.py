@@ -17,7 +17,7 @@ _CHATS_ARE_OFF = "DB_CHATS_ACTIVE is false"
 @asynccontextmanager
 async def told_who(client: Calls, canister: str) -> AsyncIterator[None]:
     """Adds to a refusal inside who was refused, and the ways out. Raises ClientError."""
-    from canister.client.rest import ClientError, Refused
+    from canister.client.errors import ClientError, Refused
 
     try:
         yield
@@ -33,7 +33,7 @@ def is_denial(record: Record) -> bool:
 
 async def who_was_denied(client: Calls, canister: str) -> str:
     """As whom the calls of this client are made, and how another caller is chosen or this one let in."""
-    from canister.client.rest import ClientError
+    from canister.client.errors import ClientError
     from canister.ic.principal import ANONYMOUS
 
     try:

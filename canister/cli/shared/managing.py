@@ -63,7 +63,7 @@ async def the_only(agent: Agent) -> str:
 
 async def report_of(agent: Agent, canister: str | None, server: Connection) -> dict[str, Any]:
     """What is known of a canister, None: the only one; of one that the caller does not control, what is public."""
-    from canister.client.rest import Rejected
+    from canister.client.errors import Rejected
 
     canister = canister or await the_only(agent)
     id = await agent.id_of(canister)
@@ -83,7 +83,8 @@ async def report_of(agent: Agent, canister: str | None, server: Connection) -> d
 
 async def _engine(server: Connection, canister_id: str) -> dict[str, Any] | None:
     """How the model is run; None when the key at hand does not open that, or the server is another one."""
-    from canister.client.rest import Canister, ClientError
+    from canister.client.errors import ClientError
+    from canister.client.rest import Canister
 
     async with Canister(server.url, canister_id, server.api_key) as client:
         try:
@@ -93,7 +94,7 @@ async def _engine(server: Connection, canister_id: str) -> dict[str, Any] | None
 
 
 async def public_controllers(agent: Agent, id: bytes) -> list[str]:
-    from canister.client.rest import ProtocolError
+    from canister.client.errors import ProtocolError
     from canister.ic import cbor, hash_tree, principal
 
     path = (b"canister", id, b"controllers")

@@ -16,7 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from canister.api.methods import Method
-    from canister.client.rest import Rejected
+    from canister.client.errors import Rejected
 
 
 class ArgsFormat(StrEnum):

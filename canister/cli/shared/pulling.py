@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from canister.client.http_library import httpx
-from canister.client.rest import is_loopback
+from canister.client.http_library import httpx, is_loopback
 from canister.client.transfer import TransferError
 from canister.model_file.parts import PartName
 from canister.system.hashing import sha256_of_file

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from canister.defaults import DEFAULT_PORT, ENVIRONMENT_PREFIX, LOCAL_URL, default_data_dir
 from canister.nearest import nearest
 
 if TYPE_CHECKING:
@@ -52,8 +53,35 @@ def load_settings(**flags: Any) -> Settings:
 
 
 def data_folder(data_dir: Path | None) -> Path:
-    """The data folder that is meant, whether or not it is there."""
-    return load_settings(data_dir=data_dir).data_dir.expanduser().absolute()
+    """The data folder that is meant, whether or not it is there.
+
+    Settings are read only where they may name another one: that takes longer than a call.
+    """
+    if data_dir is None:
+        variable = _variable("data_dir")
+        if not _is_anything_set(but=variable):
+            data_dir = Path(os.environ.get(variable, default_data_dir()))
+    return (load_settings().data_dir if data_dir is None else data_dir).expanduser().absolute()
+
+
+def served_url() -> str:
+    """Where `canister serve` listens with the settings of this shell and folder."""
+    if not _is_anything_set(but=_variable("data_dir")):
+        return LOCAL_URL
+    settings = load_settings()
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    port = settings.port or DEFAULT_PORT
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_anything_set(*, but: str) -> bool:
+    """Whether there is a file of settings, or a variable that is or may be meant as one, besides this one."""
+    return FILE.exists() or any(
+        name.upper().startswith(ENVIRONMENT_PREFIX)
+        and name != but
+        and not name[len(ENVIRONMENT_PREFIX) :].startswith(_OTHERS_ENVIRONMENT)
+        for name in os.environ
+    )
 
 
 def _problem(problem: dict[str, Any], flags: Iterable[str]) -> str:
@@ -94,9 +122,9 @@ def _tell_misspelt_variables() -> None:
     from canister.config import Settings
 
     known = [_variable(name) for name in Settings.model_fields]
-    prefix = _variable("")
     for name in sorted(os.environ):
-        if not name.startswith(prefix) or name in known or name.removeprefix(prefix).startswith(_OTHERS_ENVIRONMENT):
+        own = name.removeprefix(ENVIRONMENT_PREFIX)
+        if own == name or name in known or own.startswith(_OTHERS_ENVIRONMENT):
             continue
         near = nearest(name, known, 0.85)
         if near:
@@ -104,6 +132,4 @@ def _tell_misspelt_variables() -> None:
 
 
 def _variable(name: str) -> str:
-    from canister.config import Settings
-
-    return f"{Settings.model_config['env_prefix']}{name}".upper()
+    return f"{ENVIRONMENT_PREFIX}{name}".upper()

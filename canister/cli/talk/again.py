@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import httpx
 
 from canister.cli.talk import view
-from canister.client.rest import ClientError, Unreachable
+from canister.client.errors import ClientError, Unreachable
 
 if TYPE_CHECKING:
     from canister.client.methods import Calls

@@ -31,11 +31,10 @@ class Running:
 
 def look(url: str, canister: str) -> Running | None:
     """What runs at a URL; None when no server of ours answers there."""
-    from canister.client.http_library import httpx
-    from canister.client.rest import is_loopback
+    from canister.client.http_library import httpx, trust
 
     try:
-        answer = httpx.get(f"{url}/canisters", timeout=LOOK_SECONDS, trust_env=not is_loopback(url))
+        answer = httpx.get(f"{url}/canisters", timeout=LOOK_SECONDS, **trust(url))
         rows = answer.json()["canisters"]
         row = next((row for row in rows if canister in (row["name"], row["id"])), None)
         if row is None:

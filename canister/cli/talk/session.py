@@ -19,7 +19,7 @@ from canister.cli.talk.choices import Choices, NoChoice
 from canister.cli.talk.commands import Kind, help_text, meant
 from canister.cli.talk.named import NamedChats, cache_of
 from canister.client.conversation import ASSISTANT, SYSTEM, USER, ContextFull, Conversation, Manner
-from canister.client.rest import ClientError, Unreachable
+from canister.client.errors import ClientError, Unreachable
 
 if TYPE_CHECKING:
     from canister.cli.talk.lines import Lines

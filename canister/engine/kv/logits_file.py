@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from canister.engine.kv.slots import Logits, Parked, Slot
+from canister.engine.kv.slots import Logits, ParkedState, Slot
 from canister.engine.request import Flags, Tokens
 from canister.telemetry.logs import get_logger
 
@@ -54,7 +54,7 @@ class Origin:
         return 3 * _N_DIGEST + 4 * self.n_vocab
 
 
-class Handover:
+class LogitsFile:
     """What the engine before has left. From any thread."""
 
     def __init__(self, origin: Origin) -> None:
@@ -65,25 +65,25 @@ class Handover:
         self._lock = threading.Lock()
 
     @classmethod
-    def take(cls, path: Path | None, origin: Origin) -> Handover:
+    def take(cls, path: Path | None, origin: Origin) -> LogitsFile:
         """Open the file and remove it from its folder; without a file of this origin there is nothing in it."""
-        handover = cls(origin)
+        found = cls(origin)
         if path is None:
-            return handover
+            return found
         try:
             file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:
-            return handover
+            return found
         try:
             os.unlink(path)
-            handover._read_entries(file)
+            found._read_entries(file)
         except OSError as error:
             log.info("logits of the engine before cannot be used", file=str(path), reason=str(error))
-        if handover._entries:
-            handover._file = file
+        if found._entries:
+            found._file = file
         else:
             os.close(file)
-        return handover
+        return found
 
     def _read_entries(self, file: int) -> None:
         if os.pread(file, _HEADER_BYTES, 0) != _MAGIC + self._origin.digest:
@@ -126,7 +126,7 @@ class Handover:
                 os.close(file)
 
 
-def leave(path: Path | None, origin: Origin, places: Iterable[Slot | Parked]) -> None:
+def write(path: Path | None, origin: Origin, places: Iterable[Slot | ParkedState]) -> None:
     """Write down the logits of conversations, the most important first, as many as there is room for."""
     most = min(MOST_ENTRIES, MOST_BYTES // origin.entry_bytes)
     ends = [(each.key, each, each.logits) for each in places if each.key is not None and each.logits is not None][:most]

@@ -9,40 +9,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
-from canister.engine.kv.logits_file import Handover
+from canister.engine.kv.logits_file import LogitsFile
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv.rows import Layout, state_of
-from canister.engine.kv.slots import Parked, Residency, Slot
+from canister.engine.kv.slots import ParkedState, Slot, SlotTable
 from canister.engine.request import Flags, KvSegment, Tokens, n_common
 
 FRESH_SECONDS = 60.0  # a state that was read for a call is kept for it so long, however many others are read
 
 
-class Nearby:
+class Prefetcher:
     """From any thread. A look at the slots may be outdated when it is used: nothing depends on its being right."""
 
-    def __init__(self, residency: Residency, layout: Layout | None, n_streams: int, handover: Handover) -> None:
-        self._residency = residency
+    def __init__(self, slot_table: SlotTable, layout: Layout | None, n_streams: int, logits_file: LogitsFile) -> None:
+        self._slot_table = slot_table
         self._layout = layout
         self._n_streams = n_streams
-        self.handover = handover
-        self.take = residency.parking.buffers.take  # memory that was used before, for what is read
+        self.logits_file = logits_file
+        self.take = slot_table.state_cache.buffers.take  # memory that was used before, for what is read
 
     def n_own(self, key: str | None, tokens: Tokens, generated: Flags) -> int:
         """How many leading tokens the slot of a conversation holds, or its parked state."""
-        places: list[Slot | Parked | None] = [self._residency.slot_of(key), self._residency.parking.get(key)]
+        places: list[Slot | ParkedState | None] = [self._slot_table.slot_of(key), self._slot_table.state_cache.get(key)]
         return max((n_common(tokens, generated, each.tokens, each.generated) for each in places if each), default=0)
 
     def n_at_hand(self, caller: str, tokens: Tokens, generated: Flags) -> int:
         """The same for any conversation of a caller."""
-        slots = (n_common(tokens, generated, slot.tokens, slot.generated) for slot in self._residency.of(caller))
-        parked = self._residency.parking.closest(caller, symbols(tokens, generated))
+        slots = (n_common(tokens, generated, slot.tokens, slot.generated) for slot in self._slot_table.of(caller))
+        parked = self._slot_table.state_cache.closest(caller, symbols(tokens, generated))
         return max(*slots, 0, 0 if parked is None else parked[0])
 
     def has_room(self, n_tokens: int) -> bool:
         """Could the state of so many tokens be parked, without driving out one that was not used yet?"""
         n_bytes = n_tokens * self._layout.bytes_per_token if self._layout is not None else 0
-        return n_bytes > 0 and self._residency.parking.has_room(n_bytes)
+        return n_bytes > 0 and self._slot_table.state_cache.has_room(n_bytes)
 
     def park(
         self,
@@ -67,5 +67,5 @@ class Nearby:
                 (tokens[:n].copy(), generated[:n].copy(), starts[:n].copy()),
                 monotonic() + FRESH_SECONDS,
             )
-            logits = self.handover.logits(key, caller, *marks) if with_logits else None
-            self._residency.parking.put(Parked(key, caller, *marks, logits, n, state, True, fresh_until))
+            logits = self.logits_file.logits(key, caller, *marks) if with_logits else None
+            self._slot_table.state_cache.put(ParkedState(key, caller, *marks, logits, n, state, True, fresh_until))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv.rows import state_of
-from canister.engine.kv.slots import MIN_SHARED, Parked, Residency, Slot
+from canister.engine.kv.slots import MIN_SHARED, ParkedState, Slot, SlotTable
 from canister.engine.kv.streams import Streams
 from canister.engine.llama import Bytes, Context, Logits
 from canister.engine.request import Flags, GenerateRequest, Tokens
-from canister.engine.sequence import Flight
+from canister.engine.sequence import Sequence
 
 
 @dataclass(slots=True)
@@ -41,52 +41,52 @@ class _Source:
     starts: Flags
     logits: Logits | None
     stream: int = 0
-    parked: Parked | None = None
+    parked: ParkedState | None = None
 
 
-class Starts:
-    """flights: of the calls that have begun, by stream. rolls_back: the tail of a stream can be removed.
+class PrefixReuse:
+    """sequences: of the calls that have begun, by stream. rolls_back: the tail of a stream can be removed.
 
     keeps_states: a state may be put into a stream; else calls start from what is in their slot, or from nothing.
     """
 
     def __init__(
-        self, context: Context, streams: Streams, residency: Residency, rolls_back: bool, keeps_states: bool = True
+        self, context: Context, streams: Streams, slot_table: SlotTable, rolls_back: bool, keeps_states: bool = True
     ) -> None:
         self.sources = Sources()
-        self.flights: dict[int, Flight] = {}
+        self.sequences: dict[int, Sequence] = {}
         self._context = context
         self._streams = streams
-        self._residency = residency
+        self._slot_table = slot_table
         self._keeps_states = keeps_states
         self._can_cut = rolls_back and streams.layout is not None  # states, in the middle
 
     def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
         """A slot for a call, or None; the conversation that loses it is parked."""
-        return self._residency.take(request.key, request.caller, waiting=waiting, park=self._park)
+        return self._slot_table.take(request.key, request.caller, waiting=waiting, park=self._park)
 
     def _park(self, slot: Slot) -> None:
-        parking, stream = self._residency.parking, slot.stream
+        state_cache, stream = self._slot_table.state_cache, slot.stream
         n = len(slot.tokens)
         if not n or slot.key is None or not self._keeps_states or self._streams.lengths[stream] != n:
             return
-        if self._context.state_bytes(stream) <= parking.max_bytes:
+        if self._context.state_bytes(stream) <= state_cache.max_bytes:
             state = self._state(stream)
             marks = slot.tokens.copy(), slot.generated.copy(), slot.starts.copy()
-            parking.put(Parked(slot.key, slot.caller, *marks, slot.logits, slot.n_stored, state))
+            state_cache.put(ParkedState(slot.key, slot.caller, *marks, slot.logits, slot.n_stored, state))
 
-    def bring(self, flight: Flight, slot: Slot) -> int:
+    def bring(self, sequence: Sequence, slot: Slot) -> int:
         """Set as much of what the call wants into the slot's stream as is known anywhere, and cut off all else.
 
         The stream may hold more than the history then. Answers how many leading tokens the caller's container has the
         rows of. From the nearest to the farthest: the slot itself, the conversation's parked state, other
         conversations of the caller, the container.
         """
-        sources, request = self.sources, flight.request
-        n_most = len(flight.history)
-        n = flight.n_common(slot.tokens, slot.generated, slot.starts)
+        sources, request = self.sources, sequence.request
+        n_most = len(sequence.history)
+        n = sequence.n_common(slot.tokens, slot.generated, slot.starts)
         n_stored = min(n, slot.n_stored)
-        if n < flight.n_prefix and (own := self._own_parked(flight)) is not None and own.n_common > n:
+        if n < sequence.n_prefix and (own := self._own_parked(sequence)) is not None and own.n_common > n:
             assert own.parked is not None
             if self._set(slot, own, n_most):
                 n, n_stored = own.n_common, min(own.n_common, own.parked.n_stored)
@@ -96,47 +96,49 @@ class Starts:
                     sources.memory += min(n, n_most)
         else:
             sources.slot += min(n, n_most)
-        other = self._closest(flight, slot, n)
+        other = self._closest(sequence, slot, n)
         if other is not None and self._set(slot, other, n_most):
             sources.shared += max(0, min(other.n_common, n_most) - n)
             n = other.n_common
-            if n_stored < flight.n_prefix and request.n_stored is not None:
+            if n_stored < sequence.n_prefix and request.n_stored is not None:
                 n_stored = request.n_stored()
-        flight.use(slot.starts, min(n, len(slot.starts)))
+        sequence.use(slot.starts, min(n, len(slot.starts)))
         n = self._streams.truncate(slot.stream, n)
         if n < len(slot.tokens):
             slot.hold(slot.tokens[:n], slot.generated[:n], slot.starts[:n], None, min(slot.n_stored, n))
-        if n < flight.n_prefix and (n_restored := self._restore(flight, slot.stream, n)) != n:
+        if n < sequence.n_prefix and (n_restored := self._restore(sequence, slot.stream, n)) != n:
             sources.disk += n_restored
             slot.logits = None
             return n_restored
         return min(n, n_stored)
 
-    def _own_parked(self, flight: Flight) -> _Source | None:
-        key = flight.request.key
-        parked = self._residency.parking.take(key) if key is not None else None
-        return self._source(flight, parked) if parked is not None and parked.caller == flight.request.caller else None
-
-    def _closest(self, flight: Flight, slot: Slot, n: int) -> _Source | None:
-        """The state of another conversation of the caller that has far more than n tokens of what the call wants."""
-        if len(flight.wanted[0]) < n + MIN_SHARED:
+    def _own_parked(self, sequence: Sequence) -> _Source | None:
+        key = sequence.request.key
+        parked = self._slot_table.state_cache.take(key) if key is not None else None
+        if parked is None or parked.caller != sequence.request.caller:
             return None
-        caller = flight.request.caller
-        parked = self._residency.parking.closest(caller, symbols(*flight.wanted), whole=not self._can_cut)
-        found = [self._source(flight, parked[1])] if parked is not None else []
-        found += [self._source(flight, other) for other in self._residency.of(caller) if other is not slot]
+        return self._source(sequence, parked)
+
+    def _closest(self, sequence: Sequence, slot: Slot, n: int) -> _Source | None:
+        """The state of another conversation of the caller that has far more than n tokens of what the call wants."""
+        if len(sequence.wanted[0]) < n + MIN_SHARED:
+            return None
+        caller = sequence.request.caller
+        parked = self._slot_table.state_cache.closest(caller, symbols(*sequence.wanted), whole=not self._can_cut)
+        found = [self._source(sequence, parked[1])] if parked is not None else []
+        found += [self._source(sequence, other) for other in self._slot_table.of(caller) if other is not slot]
         best = max((source for source in found if source is not None), key=lambda each: each.n_common, default=None)
         return best if best is not None and best.n_common >= n + MIN_SHARED else None
 
-    def _source(self, flight: Flight, place: Slot | Parked) -> _Source | None:
+    def _source(self, sequence: Sequence, place: Slot | ParkedState) -> _Source | None:
         tokens, generated, starts, logits = place.tokens, place.generated, place.starts, place.logits
         if isinstance(place, Slot):
-            running = self.flights.get(place.stream)
+            running = self.sequences.get(place.stream)
             if running is not None:
                 (tokens, generated, starts), logits = running.held(), None
             if self._streams.lengths[place.stream] != len(tokens):
                 return None  # after a context shift, positions are not tokens
-        n = flight.n_common(tokens, generated, starts)
+        n = sequence.n_common(tokens, generated, starts)
         if n < len(tokens) and not self._can_cut:
             return None
         if isinstance(place, Slot):
@@ -156,7 +158,7 @@ class Starts:
         if is_cut and not self._streams.is_whole(state, n):
             return False
         if parked is not None:
-            self._residency.parking.use(parked)
+            self._slot_table.state_cache.use(parked)
         if not self._streams.replace(slot.stream, state, n):
             slot.hold_nothing()
             return False
@@ -164,16 +166,16 @@ class Starts:
         return True
 
     def _state(self, stream: int) -> Bytes:
-        memory = self._residency.parking.buffers.take(self._context.state_bytes(stream))
+        memory = self._slot_table.state_cache.buffers.take(self._context.state_bytes(stream))
         return self._context.read_state(stream, memory)
 
-    def _restore(self, flight: Flight, stream: int, n_resident: int) -> int:
+    def _restore(self, sequence: Sequence, stream: int, n_resident: int) -> int:
         """Set stored rows of the prefix into the stream if they reach further; how many positions it holds then."""
-        layout, restore = self._streams.layout, flight.request.restore
+        layout, restore = self._streams.layout, sequence.request.restore
         if layout is None or restore is None:
             return n_resident
-        take, n_streams = self._residency.parking.buffers.take, self._context.params.n_streams
-        n, state = state_of(layout, restore(flight.n_prefix), flight.n_prefix, n_streams, take)
+        take, n_streams = self._slot_table.state_cache.buffers.take, self._context.params.n_streams
+        n, state = state_of(layout, restore(sequence.n_prefix), sequence.n_prefix, n_streams, take)
         if n > n_resident:
             self._streams.replace(stream, state, n)
         return self._streams.lengths[stream]

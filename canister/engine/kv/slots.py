@@ -59,7 +59,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parked:
+class ParkedState:
     """A conversation's state beside the KV memory: what a slot notes, and the state as llama.cpp takes it back.
 
     from_disk: read from a container, for a call that needs it next. fresh_until: monotonic time up to which no other
@@ -89,7 +89,7 @@ class Parked:
         return sum(resident_bytes(array) for array in arrays)
 
 
-class Parking:
+class StateCache:
     """Parked states by conversation, least recently used first; never more than max_bytes. From any thread.
 
     Nothing here takes longer for more states: the closest one is found in a tree of tokens for each caller, and states
@@ -115,7 +115,7 @@ class Parking:
     def __len__(self) -> int:
         return len(self._used) + len(self._fresh) + len(self._stale)
 
-    def put(self, parked: Parked) -> None:
+    def put(self, parked: ParkedState) -> None:
         """Keep a state in place of the conversation's former one; one that is too large is not kept.
 
         One from disk does not drive out fresh ones: they are needed before it.
@@ -146,16 +146,16 @@ class Parking:
             self._age()
             return n_bytes <= self.max_bytes - self._fresh_bytes
 
-    def get(self, key: str | None) -> Parked | None:
+    def get(self, key: str | None) -> ParkedState | None:
         with self._lock:
             held = self._find(key) if key is not None else None
         return held.parked if held is not None else None
 
-    def take(self, key: str) -> Parked | None:
+    def take(self, key: str) -> ParkedState | None:
         with self._lock:
             return self._remove(key)
 
-    def use(self, parked: Parked) -> None:
+    def use(self, parked: ParkedState) -> None:
         """A state was used for another conversation, and stays."""
         with self._lock:
             held = self._find(parked.key)
@@ -164,7 +164,7 @@ class Parking:
                 self._clock += 1
                 self._used[parked.key] = _Held(replace(parked, fresh_until=0.0), held.n_bytes, self._clock)
 
-    def closest(self, caller: str, wanted: Symbols, *, whole: bool = False) -> tuple[int, Parked] | None:
+    def closest(self, caller: str, wanted: Symbols, *, whole: bool = False) -> tuple[int, ParkedState] | None:
         """The state of a caller's conversations that begins most like this, and how many symbols agree.
 
         whole: only among those that agree from their beginning to their end.
@@ -175,7 +175,7 @@ class Parking:
             held = self._find(found[1]) if found is not None else None
         return (found[0], held.parked) if found is not None and held is not None else None
 
-    def newest(self) -> list[Parked]:
+    def newest(self) -> list[ParkedState]:
         """All of them, the last used first. Takes time for each."""
         with self._lock:
             held = [*self._used.values(), *self._fresh.values(), *self._stale.values()]
@@ -204,7 +204,7 @@ class Parking:
             self._fresh_bytes -= held.n_bytes
         return held
 
-    def _remove(self, key: str) -> Parked | None:
+    def _remove(self, key: str) -> ParkedState | None:
         held = self._pop(key)
         if held is None:
             return None
@@ -218,9 +218,9 @@ class Parking:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A parked state, and when it came or was used last, by Parking's clock."""
+    """A parked state, and when it came or was used last, by the cache's clock."""
 
-    parked: Parked
+    parked: ParkedState
     n_bytes: int
     clock: int
 
@@ -229,12 +229,12 @@ def _nobody() -> Collection[str]:
     return ()
 
 
-class Residency:
+class SlotTable:
     """The slots of a context, and the states parked beside it."""
 
     def __init__(self, n_slots: int, ram_bytes: int = 0) -> None:
         self.slots = [Slot(stream) for stream in range(n_slots)]
-        self.parking = Parking(ram_bytes)
+        self.state_cache = StateCache(ram_bytes)
         self._by_key: dict[str, Slot] = {}
         self._clock = 0
 
@@ -292,10 +292,10 @@ class Residency:
         """The slots of a caller's conversations."""
         return (slot for slot in self.slots if slot.key is not None and slot.caller == caller)
 
-    def newest(self) -> Iterator[Slot | Parked]:
+    def newest(self) -> Iterator[Slot | ParkedState]:
         """The conversations that are at hand, the last used first, those in slots before the parked ones."""
         yield from sorted((slot for slot in self.slots if slot.key is not None), key=lambda slot: -slot.last_used)
-        yield from self.parking.newest()
+        yield from self.state_cache.newest()
 
     def slot_of(self, key: str | None) -> Slot | None:
         return self._by_key.get(key) if key is not None else None
@@ -308,7 +308,7 @@ class Residency:
 
     def forget(self, key: str) -> None:
         """Free the conversation's slot, a busy one when it is given back, and drop its parked state."""
-        self.parking.take(key)
+        self.state_cache.take(key)
         slot = self._by_key.get(key)
         if slot is not None:
             self._drop(slot)

@@ -19,7 +19,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class Calibration:
     """kernels: None if nobody needed them. speeds: tokens per second by number of threads; empty: not measured.
 
     are_quiet: the speeds were measured without other work beside; others are not kept.
@@ -31,27 +31,27 @@ class Findings:
 
 
 def key_of(*facts: object) -> str:
-    """A name for what the findings depend on: model, llama.cpp, processor, context parameters."""
+    """A name for what a calibration depends on: model, llama.cpp, processor, context parameters."""
     return hashlib.sha256(repr((FORMAT, facts)).encode()).hexdigest()
 
 
-def recall(path: Path | None, key: str) -> Findings:
+def recall(path: Path | None, key: str) -> Calibration:
     """What is known under a key; empty Findings when nothing is, or the file is not what it should be."""
     try:
         return _from_json(_read(path)[key])
     except KeyError:
-        return Findings()
+        return Calibration()
     except (TypeError, ValueError, AttributeError) as error:
         log.warning("what was measured is measured again: the file is damaged", file=str(path), reason=str(error))
-        return Findings()
+        return Calibration()
 
 
-def keep(path: Path | None, key: str, findings: Findings) -> None:
+def keep(path: Path | None, key: str, calibration: Calibration) -> None:
     """Write it down; the oldest entries make room. A file that cannot be written is told, and costs nothing else."""
     if path is None:
         return
     entries = {name: entry for name, entry in _read(path).items() if name != key}
-    entry = asdict(findings)
+    entry = asdict(calibration)
     if not entry.pop("are_quiet"):
         entry["speeds"] = None
     entries = dict([*entries.items()][1 - MOST_ENTRIES :]) | {key: entry}
@@ -69,9 +69,9 @@ def _read(path: Path | None) -> dict[str, Any]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _from_json(entry: Any) -> Findings:
+def _from_json(entry: Any) -> Calibration:
     kernels, speeds = entry["kernels"], entry["speeds"]
-    return Findings(None if kernels is None else _kernels(kernels), None if speeds is None else _speeds(speeds))
+    return Calibration(None if kernels is None else _kernels(kernels), None if speeds is None else _speeds(speeds))
 
 
 def _kernels(entry: Any) -> Kernels:

@@ -116,7 +116,7 @@ def rebuild_command() -> str:
     return f"{flags}pip install --no-binary {DISTRIBUTION} --force-reinstall --no-cache-dir {DISTRIBUTION}=={version()}"
 
 
-def findings(path: Path) -> list[str]:
+def problems(path: Path) -> list[str]:
     """Sentences for an operator: what is switched off in llama.cpp on this processor, and what to do about it."""
     known = recall(path)
     found: list[str] = []

@@ -27,10 +27,10 @@ from canister.engine.llama import (
 )
 from canister.engine.load import calibration
 from canister.engine.load import calibration_file as kept
-from canister.engine.load.calibration_file import Findings
+from canister.engine.load.calibration_file import Calibration
 from canister.engine.load.library import library_id
 from canister.engine.load.memory_budget import CELLS_STEP, Need, check
-from canister.engine.load.memory_trial import N_OUTPUTS, MemoryFindings
+from canister.engine.load.memory_trial import N_OUTPUTS, MemoryTraits
 from canister.engine.load.ways import Attention, Restrictions
 from canister.engine.pages import trim_heap
 from canister.engine.runner import DUMMY_CELLS, Traits
@@ -54,9 +54,9 @@ class LoadParams:
     more_paths: the other parts of a split model, in order. name: what to call the file in messages. model_id: SHA-256
     of the file, or what stands for all parts. n_ctx: tokens of a conversation, 0 the
     model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
-    findings: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
+    calibration_file: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
     kv_bytes: of the KV rows of a full conversation, as the header tells; 0: not known.
-    handover: a file in which an engine leaves logits for the next one; None: none are left.
+    logits_file: a file in which an engine leaves logits for the next one; None: none are left.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     restrictions: what llama.cpp must not do on this processor, or with this file.
@@ -80,10 +80,10 @@ class LoadParams:
     max_pause_ms: int = 200
     exact: ExactMode = "auto"
     kv_bytes: int = 0
-    findings: Path | None = None
-    handover: Path | None = None
+    calibration_file: Path | None = None
+    logits_file: Path | None = None
     restrictions: Restrictions = field(default_factory=Restrictions)
-    memory: MemoryFindings = field(default_factory=MemoryFindings)
+    memory: MemoryTraits = field(default_factory=MemoryTraits)
 
     @property
     def allowed_flash_attn(self) -> str:
@@ -161,7 +161,7 @@ class EngineInfo:
     attention_classes: RowClasses
     threads: Threads
     restrictions: Restrictions
-    memory: MemoryFindings
+    memory: MemoryTraits
 
     @property
     def origin(self) -> Origin:
@@ -221,7 +221,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         rope=params.rope,
         most_at_once=params.restrictions.max_rows,
     )
-    found = yield from _findings(params, model, shape, n_cores)
+    found = yield from _calibrate(params, model, shape, n_cores)
     policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.allowed_slots, found.kernels)
     if policy.flash_attn and params.restrictions.flash == "on" and params.flash_attn == "auto":
         policy = replace(policy, why=f"{params.exact}: llama.cpp works here with flash attention alone")
@@ -310,7 +310,7 @@ def _context(model: Model, shape: ContextParams, name: str) -> Steps[Context]:
     return (yield from done_aside(lambda: Context(model, shape, name), lambda made: made.close()))
 
 
-def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Steps[Findings]:
+def _calibrate(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Steps[Calibration]:
     """What has to be known of the model: recalled, or measured in a context of its own and kept."""
     quantized = _v_is_quantized(params)
     wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
@@ -320,7 +320,7 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
     flash_attn = quantized or not (wants_kernels or params.allowed_flash_attn == "off")
     n_outputs = max(n_streams, shape.n_rows) if params.memory.all_outputs else 0
     shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn, n_outputs=n_outputs)
-    where = params.findings if params.model_id else None
+    where = params.calibration_file if params.model_id else None
     build = library_id(), params.restrictions.key
     key = kept.key_of(params.model_id.hex(), build, cpu_name(), n_cores, astuple(shape))
     found = kept.recall(where, key)
@@ -345,7 +345,7 @@ def _findings(params: LoadParams, model: Model, shape: ContextParams, n_cores: i
     return found
 
 
-def _threads(params: LoadParams, found: Findings, n_cores: int) -> Threads:
+def _threads(params: LoadParams, found: Calibration, n_cores: int) -> Threads:
     if params.n_threads > n_cores:
         return Threads(n_cores, f"{params.n_threads} were asked for, there are {n_cores} cores", {})
     if params.n_threads:

@@ -29,7 +29,7 @@ Stage = Literal["chunks", "states", "streams"]
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryFindings:
+class MemoryTraits:
     """What is not right with a model's memory, in words; None where all is.
 
     one_stream: why chats may not share a context. no_states: why a chat's state may not be put back.
@@ -56,33 +56,33 @@ class MemoryFindings:
         ]
         return tuple(note for note in told if note)
 
-    def and_also(self, other: MemoryFindings) -> MemoryFindings:
+    def and_also(self, other: MemoryTraits) -> MemoryTraits:
         """What is not right in one of two ways of running the model."""
-        return MemoryFindings(
+        return MemoryTraits(
             self.one_stream or other.one_stream,
             self.no_states or other.no_states,
             self.single_rows or other.single_rows,
             self.all_outputs or other.all_outputs,
         )
 
-    def after_end(self, stage: str, how: str) -> MemoryFindings:
+    def after_end(self, stage: str, how: str) -> MemoryTraits:
         """What is known when the process that tried it ended during a stage, `how` in words."""
         found = self if stage == "streams" else replace(self, no_states=f"{how} when it put one back")
         return replace(found, one_stream=f"{how} when it decoded several")
 
 
-def to_json(findings: MemoryFindings) -> dict[str, object]:
-    return asdict(findings)
+def to_json(traits: MemoryTraits) -> dict[str, object]:
+    return asdict(traits)
 
 
-def from_json(entry: object) -> MemoryFindings:
+def from_json(entry: object) -> MemoryTraits:
     """Raises ValueError for what `to_json` does not write."""
-    if not isinstance(entry, dict) or entry.keys() != asdict(MemoryFindings()).keys():
-        raise ValueError(f"{entry!r} are no findings of a memory trial")
+    if not isinstance(entry, dict) or entry.keys() != asdict(MemoryTraits()).keys():
+        raise ValueError(f"{entry!r} are no traits of a memory")
     texts = [entry[name] for name in ("one_stream", "no_states", "single_rows")]
     if not all(text is None or isinstance(text, str) for text in texts) or not isinstance(entry["all_outputs"], bool):
-        raise ValueError(f"{entry!r} are no findings of a memory trial")
-    return MemoryFindings(**entry)
+        raise ValueError(f"{entry!r} are no traits of a memory")
+    return MemoryTraits(**entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +120,13 @@ SCRIPT: tuple[Step, ...] = (
 
 MakeContext = Callable[[int], Context]
 """A context of so many streams, N_CELLS each, of N_ROWS rows and N_OUTPUTS outputs."""
-Tell = Callable[[Stage, MemoryFindings], None]
+Tell = Callable[[Stage, MemoryTraits], None]
 """Is told before each stage what is known by then."""
 
 
-def try_memory(make: MakeContext, n_vocab: int, tell: Tell) -> MemoryFindings:
+def try_memory(make: MakeContext, n_vocab: int, tell: Tell) -> MemoryTraits:
     """What the memory of a model does; EngineFault when llama.cpp refuses what it should take even for one chat."""
-    tell("chunks", MemoryFindings())
+    tell("chunks", MemoryTraits())
     one = make(1)
     try:
         found, noise = _chunks(one, n_vocab)
@@ -152,7 +152,7 @@ def _token(n_vocab: int, chat: int, position: int) -> int:
 class _Chats:
     """Chats in the streams of a context, each in the stream of its own number unless it is given another."""
 
-    def __init__(self, context: Context, n_vocab: int, how: MemoryFindings) -> None:
+    def __init__(self, context: Context, n_vocab: int, how: MemoryTraits) -> None:
         self.context = context
         self.lengths = [0] * N_STREAMS
         self._n_vocab = n_vocab
@@ -189,25 +189,25 @@ def _distance(a: Logits, b: Logits) -> float:
     return float(np.sqrt(np.mean((a[finite].astype(np.float64) - b[finite]) ** 2))) / spread
 
 
-def _chunks(context: Context, n_vocab: int) -> tuple[MemoryFindings, float]:
+def _chunks(context: Context, n_vocab: int) -> tuple[MemoryTraits, float]:
     """Whether chunks give what single rows give, with which remedy, and how far apart they are then."""
     sizes = (6, 3, 9)
 
-    def behind_chunks(how: MemoryFindings) -> list[Logits]:
+    def behind_chunks(how: MemoryTraits) -> list[Logits]:
         chats = _Chats(context, n_vocab, how)
         logits = [chats.chunk(0, n, 0) for n in sizes]
         context.clear(0)
         return logits
 
-    single = behind_chunks(MemoryFindings(single_rows="to compare with"))
-    for found in (MemoryFindings(), MemoryFindings(all_outputs=True)):
+    single = behind_chunks(MemoryTraits(single_rows="to compare with"))
+    for found in (MemoryTraits(), MemoryTraits(all_outputs=True)):
         noise = float(np.median([_distance(a, b) for a, b in zip(single, behind_chunks(found), strict=True)]))
         if noise < TOLERANCE:
             return found, noise
-    return MemoryFindings(single_rows="in chunks they give other logits than one by one"), 0.0
+    return MemoryTraits(single_rows="in chunks they give other logits than one by one"), 0.0
 
 
-def _alone(context: Context, n_vocab: int, chat: int, how: MemoryFindings) -> list[Logits]:
+def _alone(context: Context, n_vocab: int, chat: int, how: MemoryTraits) -> list[Logits]:
     """Logits behind each step of a chat that has a context to itself."""
     chats = _Chats(context, n_vocab, how)
     logits: list[Logits] = []
@@ -220,7 +220,7 @@ def _alone(context: Context, n_vocab: int, chat: int, how: MemoryFindings) -> li
     return logits
 
 
-def _states(context: Context, n_vocab: int, how: MemoryFindings, alone: Sequence[Logits], noise: float) -> str | None:
+def _states(context: Context, n_vocab: int, how: MemoryTraits, alone: Sequence[Logits], noise: float) -> str | None:
     """What is wrong when a chat's state is taken after each step and put back after another chat was there."""
     chats = _Chats(context, n_vocab, how)
     n_wrong = at = 0
@@ -248,7 +248,7 @@ def _is_wrong(alone: Logits, logits: Logits, noise: float) -> bool:
 
 
 def _together(
-    context: Context, n_vocab: int, how: MemoryFindings, alone: Sequence[Sequence[Logits]], noise: float
+    context: Context, n_vocab: int, how: MemoryTraits, alone: Sequence[Sequence[Logits]], noise: float
 ) -> str | None:
     """What is wrong when the chats share a context; None when nothing is."""
     chats = _Chats(context, n_vocab, how)

@@ -24,7 +24,7 @@ from canister.engine.llama import ModelError
 from canister.engine.load import child, library
 from canister.engine.load.library_trial import LibraryTrials
 from canister.engine.load.loader import LoadParams
-from canister.engine.load.memory_trial import MemoryFindings, from_json, to_json
+from canister.engine.load.memory_trial import MemoryTraits, from_json, to_json
 from canister.engine.load.ways import EXTRA_BUFFERS, FLASH, Flash, Restrictions
 from canister.system import atomic_file
 from canister.system.machine import available_bytes, cpu_name
@@ -37,7 +37,7 @@ SPARE_BYTES = 2 * 1024**3  # of addresses: libraries, stacks of threads
 MAX_NOTES = 200
 _MODULE = "canister.engine.load.trial_child"
 _LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
-    *("exact", "kv_bytes", "findings", "handover", "restrictions", "memory")
+    *("exact", "kv_bytes", "calibration_file", "logits_file", "restrictions", "memory")
 }
 _KERNEL_SIGNALS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 
@@ -68,7 +68,7 @@ class _Found:
     """
 
     restrictions: Restrictions
-    memory: MemoryFindings
+    memory: MemoryTraits
     is_sure: bool = True
 
 
@@ -77,7 +77,7 @@ class _Attempt:
     """What became of each way of attention, and what was found out about the memory in all of them."""
 
     faults: dict[str, _Fault | None]
-    memory: MemoryFindings
+    memory: MemoryTraits
     is_sure: bool = True
 
 
@@ -148,7 +148,7 @@ class Trials:
         """Try each way of attention; where one ends the child, another child goes on with the next."""
         seconds = self._limits.seconds or SECONDS + n_bytes / BYTES_PER_SECOND
         named = {"name": params.name, "kv_bytes": params.kv_bytes}
-        attempt = _Attempt({}, MemoryFindings())
+        attempt = _Attempt({}, MemoryTraits())
         faults = attempt.faults
         while waiting := [way for way in ways if way not in faults]:
             self.n_tried += 1
@@ -162,7 +162,7 @@ class Trials:
             outcome = await child.run(_MODULE, task, seconds, descriptors)
             log.info("model file tried", model=params.name, exit_code=outcome.exit_code, timed_out=outcome.timed_out)
             doing = child.LOADING
-            stage, known = "", MemoryFindings()
+            stage, known = "", MemoryTraits()
             for line in outcome.lines:
                 match line:
                     case ["end", int(number), said, found] if number in range(len(waiting)):
@@ -285,15 +285,13 @@ def _end(outcome: child.Outcome, seconds: float) -> str:
     return f"llama.cpp crashed ({outcome.signal or outcome.exit_code}{said})"
 
 
-def _memory(params: LoadParams, said: object) -> MemoryFindings:
+def _memory(params: LoadParams, said: object) -> MemoryTraits:
     """What a child says of the model's memory, in words that may be shown. ModelError: the child is not itself."""
     try:
         found = from_json(said)
     except ValueError as error:
         raise _refused(params, "trying it ended without an answer") from error
-    return MemoryFindings(
-        _shown(found.one_stream), _shown(found.no_states), _shown(found.single_rows), found.all_outputs
-    )
+    return MemoryTraits(_shown(found.one_stream), _shown(found.no_states), _shown(found.single_rows), found.all_outputs)
 
 
 def _shown(text: str | None) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 from canister.engine.llama import Context, EngineFault, Model, ModelError
 from canister.engine.load.child import DECODING, LOADING, MEMORY, limit, say, task
 from canister.engine.load.loader import Loaded, LoadParams, load, load_model
-from canister.engine.load.memory_trial import N_CELLS, N_OUTPUTS, N_ROWS, MemoryFindings, to_json, try_memory
+from canister.engine.load.memory_trial import N_CELLS, N_OUTPUTS, N_ROWS, MemoryTraits, to_json, try_memory
 from canister.engine.load.ways import Restrictions
 from canister.errors import CanisterError
 from canister.flags.parse import RopeParams
@@ -55,7 +55,7 @@ def main() -> None:
     os._exit(0)  # what is left to free is the kernel's
 
 
-def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool) -> tuple[str | None, MemoryFindings]:
+def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool) -> tuple[str | None, MemoryTraits]:
     """What is wrong with the file, None for nothing, and what its memory does."""
     try:
         say(LOADING)
@@ -66,9 +66,9 @@ def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool
         loaded = load(params, model)
         decode(loaded)
         loaded.context.close()
-        return None, look_at_memory(loaded) if looks_at_memory else MemoryFindings()
+        return None, look_at_memory(loaded) if looks_at_memory else MemoryTraits()
     except (CanisterError, EngineFault, MemoryError) as refused:
-        return str(refused) or "not enough memory", MemoryFindings()
+        return str(refused) or "not enough memory", MemoryTraits()
 
 
 def read_vocabulary(model: Model, name: str) -> None:
@@ -93,7 +93,7 @@ def decode(loaded: Loaded) -> None:
         _decode(loaded, [0] * n, range(n), [(n_vocab - 1 - row) % n_vocab for row in range(n)])
 
 
-def look_at_memory(loaded: Loaded) -> MemoryFindings:
+def look_at_memory(loaded: Loaded) -> MemoryTraits:
     """What the model's memory does with several chats, in contexts like the server's."""
     shape = replace(loaded.context.params, n_cells=N_CELLS, n_rows=N_ROWS, n_outputs=N_OUTPUTS)
 

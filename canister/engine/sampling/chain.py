@@ -47,7 +47,7 @@ Stage = Sampler | Callable[[int], Sampler]
 
 
 class ChainSampler:
-    """Samples for one call; `flight.TokenSampler` says what it must hold. To be closed."""
+    """Samples for one call; `sequence.TokenSampler` says what it must hold. To be closed."""
 
     def __init__(self, model: Model, candidates: Candidates, params: SamplingParams, seed: int, n_ctx: int) -> None:
         self._model, self._candidates, self._params = model, candidates, params

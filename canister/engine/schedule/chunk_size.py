@@ -17,7 +17,7 @@ import numpy as np
 
 MIN_CHUNK = 2
 HEADROOM = 0.9  # of the pause is planned with: no two steps take the same
-UNKEPT = 0.25  # of the time of rows that alone take longer than the pause: prompts have to go on somehow
+MIN_CHUNK_SHARE = 0.25  # of the time of rows that alone take longer than the pause: prompts have to go on somehow
 _WEIGHT = 0.3  # of a new measurement against all before
 _OUTLIER = 4.0  # times what was expected: more is the machine's hiccup, and is taken for so much
 _NEAR = 0.02  # an estimate so close to what was measured is left alone
@@ -96,7 +96,7 @@ class ChunkCost:
         return low
 
 
-class Pace:
+class ChunkSizer:
     """The costs of a model, and the pause that is allowed."""
 
     def __init__(self, max_pause_seconds: float) -> None:
@@ -107,7 +107,7 @@ class Pace:
     def chunk(self, n_rows: int, n_next: int, n_steps: int, position: int, n_max: int) -> int:
         """Tokens of a chunk after n_rows and before n_next at most, when a call has a row in one of n_steps."""
         pause, rows = self.max_pause_seconds / n_steps, self.rows.measured_seconds(n_rows)
-        left = UNKEPT * rows if rows > pause else HEADROOM * pause - self.rows.seconds(n_next)
+        left = MIN_CHUNK_SHARE * rows if rows > pause else HEADROOM * pause - self.rows.seconds(n_next)
         return self.chunks.fitting(left, position, n_max)
 
 

@@ -18,7 +18,7 @@ MAX_LEAD = 256.0  # tokens; more, either way, is forgotten: what nobody else wan
 _MANY = 1024
 
 
-class Shares:
+class FairShare:
     """By caller. What is given is in tokens; anything that is additive would do."""
 
     def __init__(self) -> None:

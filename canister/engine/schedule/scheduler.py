@@ -3,13 +3,13 @@
 A step is at most two decodes: one row of every call that is generating, then one prompt chunk of one call. Calls join
 and leave between steps.
 
-- Slots and chunks go to the caller that was given least (`shares.py`), a slot among equals to whoever has fewest, then
-  to its calls in turn. A call is charged what is decoded for it, and a little is set aside for it when it gets its
+- Slots and chunks go to the caller that was given least (`fair_share.py`), a slot among equals to whoever has fewest,
+  then to its calls in turn. A call is charged what is decoded for it, and a little is set aside for it when it gets its
   slot, so that many calls at once count at once.
 - Calls on one conversation run one after the other. Among equals, those whose conversation is resident go first.
-- Where rows are capped they take turns: callers get the same number, one more or less; then a caller's calls.
-- A chunk is so small that those who generate wait no longer than the set pause (`pace.py`), and so does the chat whose
-  client is about to send its next call. A call that is alone takes the largest.
+- Where rows are capped, callers take turns and get the same number, one more or less. Then a caller's calls take turns.
+- A chunk is so small that neither those who generate nor a chat whose client is about to send its next call wait longer
+  than the set pause (`chunk_size.py`). A call that is alone takes the largest.
 
 The size of a chunk is a matter of time only: it does not change a chat's logits. Of models where it does, a chunk is
 never smaller for a chat that may come or not: one after the other, chats are cut in the same way every time.
@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
-from canister.engine.schedule.chunk_size import Pace
-from canister.engine.schedule.fair_share import Shares
+from canister.engine.schedule.chunk_size import ChunkSizer
+from canister.engine.schedule.fair_share import FairShare
 
 ALONE = 256  # tokens of a chunk
 BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates
@@ -90,12 +90,12 @@ class Scheduler(Generic[Call]):
     ) -> None:
         self.waiting: list[Call] = []  # in order of arrival
         self.running: list[Call] = []
-        self.pace = Pace(max_pause_seconds)
+        self.chunk_sizer = ChunkSizer(max_pause_seconds)
         self._max_chunk = max_chunk
         self._max_rows = max_rows
         self._cut_matters = cut_matters
         self._clock = clock
-        self._shares = Shares()
+        self._fair_share = FairShare()
         self._accounts: dict[int, _Account] = {}  # by id() of a running call
         self._n_passed: Counter[int] = Counter()  # by id() of a waiting call
         self._turn = 0
@@ -103,7 +103,7 @@ class Scheduler(Generic[Call]):
         self._between: dict[str, float] = {}  # conversations between two calls: when the last one ended
 
     def add(self, call: Call) -> None:
-        self._shares.join(call.caller)
+        self._fair_share.join(call.caller)
         self.waiting.append(call)
         if call.key is not None:
             self._between.pop(call.key, None)
@@ -119,7 +119,7 @@ class Scheduler(Generic[Call]):
             self.running.append(call)
             del self._n_passed[id(call)]
             self._accounts[id(call)] = _Account()
-            self._shares.set_aside(call.caller, ADVANCE)
+            self._fair_share.set_aside(call.caller, ADVANCE)
             admitted.append(call)
         return admitted
 
@@ -137,7 +137,7 @@ class Scheduler(Generic[Call]):
                 self._between[call.key] = self._clock()
         else:
             return
-        self._shares.leave(call.caller)
+        self._fair_share.leave(call.caller)
 
     def schedule(self) -> Step[Call]:
         """The next step of the calls that are running."""
@@ -148,10 +148,14 @@ class Scheduler(Generic[Call]):
         rows = self._rows(wanting)
         if not prompts:
             return Step(rows)
-        chunk = min(prompts, key=lambda call: (*self._shares.order(call.caller), self._accounts[id(call)].chunk_turn))
+
+        def order(call: Call) -> tuple[float, int, int]:
+            return (*self._fair_share.order(call.caller), self._accounts[id(call)].chunk_turn)
+
+        chunk = min(prompts, key=order)
         if rows or (not self._cut_matters and self._is_expecting(chunk)):
             n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
-            n_chunk = self.pace.chunk(len(rows), n_next, self._round(wanting), chunk.position, self._max_chunk)
+            n_chunk = self.chunk_sizer.chunk(len(rows), n_next, self._round(wanting), chunk.position, self._max_chunk)
         else:
             n_chunk = min(BESIDE_PROMPTS if len(prompts) > 1 else ALONE, self._max_chunk)
         self._turn += 1
@@ -166,9 +170,9 @@ class Scheduler(Generic[Call]):
                 account = self._accounts.get(id(call))
                 if account is not None:
                     account.has_had_row = True
-            self.pace.rows.measured(len(step.rows), rows_seconds)
+            self.chunk_sizer.rows.measured(len(step.rows), rows_seconds)
         if step.chunk is not None and n_chunk:
-            self.pace.chunks.measured(n_chunk, step.position, chunk_seconds)
+            self.chunk_sizer.chunks.measured(n_chunk, step.position, chunk_seconds)
             account = self._accounts.get(id(step.chunk))  # None: it has ended with this step
             from_advance = 0 if account is None else min(account.in_advance, n_chunk)
             if account is not None and from_advance:
@@ -176,13 +180,13 @@ class Scheduler(Generic[Call]):
                 if not account.in_advance:
                     self._charge_advance(step.chunk.caller, ADVANCE)
             if n_chunk > from_advance:
-                self._shares.give(step.chunk.caller, n_chunk - from_advance)
+                self._fair_share.give(step.chunk.caller, n_chunk - from_advance)
 
     def _charge_advance(self, caller: str, n_used: int) -> None:
         """Of what was set aside for a call, so much is given to the caller; the rest is not needed."""
-        self._shares.set_aside(caller, -ADVANCE)
+        self._fair_share.set_aside(caller, -ADVANCE)
         if n_used:
-            self._shares.give(caller, n_used)
+            self._fair_share.give(caller, n_used)
 
     # -- turns
 
@@ -200,7 +204,7 @@ class Scheduler(Generic[Call]):
                 keys.add(call.key)
             rank = ranks.get(call.caller)
             if rank is None:
-                rank = ranks[call.caller] = self._shares.lead(call.caller) // ADVANCE, n_running[call.caller]
+                rank = ranks[call.caller] = self._fair_share.lead(call.caller) // ADVANCE, n_running[call.caller]
             if rank < best:
                 best, equals = rank, []
             if rank == best:
@@ -227,7 +231,7 @@ class Scheduler(Generic[Call]):
             else:
                 due[call.caller] = due.get(call.caller, 0) + 1
         for caller, n in due.items():
-            self._shares.give(caller, n)
+            self._fair_share.give(caller, n)
         return rows
 
     def _round(self, wanting: list[Call]) -> int:
@@ -259,6 +263,6 @@ class Scheduler(Generic[Call]):
 
     def _is_expecting(self, chunk: Call) -> bool:
         """Is another chat between two calls, so recently that its next one may come while the chunk is decoded?"""
-        since = self._clock() - self.pace.max_pause_seconds
+        since = self._clock() - self.chunk_sizer.max_pause_seconds
         self._between = {key: ended for key, ended in self._between.items() if ended > since}
         return bool(self._between.keys() - {chunk.key})

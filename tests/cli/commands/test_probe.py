@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canister.api.records import EstimateRecord
+from canister.client.errors import Rejected
 from canister.client.local_server import LocalServer
 from canister.client.probe import DoesNotTrap, Probe, largest
-from canister.client.rest import Canister, Rejected
+from canister.client.rest import Canister
 from tests.cli.conftest import Command
 from tests.harness import STORY_MODEL, needs_story_model
 

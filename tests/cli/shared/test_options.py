@@ -17,10 +17,11 @@ import typer
 from canister.cli.shared import settings
 from canister.cli.shared.connection import caller, connection, url_of
 from canister.cli.shared.settings import load_settings
+from canister.client.errors import ClientError, NotConnected, ProtocolError
 from canister.client.ic import IcCanister
 from canister.client.identities import IdentityStore
 from canister.client.local_server import LocalServer
-from canister.client.rest import Canister, ClientError, NotConnected, ProtocolError
+from canister.client.rest import Canister
 from canister.defaults import LOCAL_URL
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity

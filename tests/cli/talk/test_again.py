@@ -10,8 +10,9 @@ import pytest
 
 from canister.cli.talk import again
 from canister.cli.talk.again import Shown, when_back
+from canister.client.errors import NotConnected, Unreachable
 from canister.client.local_server import LocalServer
-from canister.client.rest import Canister, NotConnected, Unreachable
+from canister.client.rest import Canister
 from canister.model_file.shipped import shipped_model
 
 

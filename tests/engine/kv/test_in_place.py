@@ -202,7 +202,7 @@ def test_a_chat_is_the_same_when_rows_are_cut_out_of_states(
             chat = driver.chat("k")
             driver.run(chat.answer(some_prompt(3), 20, [3, 9, 1]))
             rows = [np.frombuffer(segment.rows, np.uint8) for segment in chat.segments]
-            return driver.engine._calls.runner.reads_rows, chat.sampled, rows
+            return driver.engine._core.runner.reads_rows, chat.sampled, rows
 
     reads, sampled, rows = played()
     assert reads == (model == "q8_0")

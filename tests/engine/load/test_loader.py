@@ -59,7 +59,7 @@ def test_defaults_come_from_model_and_machine(drive: Drive, monkeypatch: pytest.
 @pytest.mark.parametrize("model", ["f32", "q8_0"])
 def test_kernels_are_compared(drive: Drive, model: str) -> None:
     engine = drive(model, n_slots=1).engine
-    assert engine._calls.runner._traits.needs_pairs == (model == "f32")
+    assert engine._core.runner._traits.needs_pairs == (model == "f32")
 
 
 def test_layouts_tell_contexts_apart(drive: Drive) -> None:
@@ -167,10 +167,10 @@ def test_a_memory_that_refuses_to_remove(drive: Drive, monkeypatch: pytest.Monke
     """Whenever the tail of a stream cannot be removed, the slot is dropped and decoded again."""
     driver = drive("q8_0", n_slots=2, n_ctx=200)
     expected = driver.run(driver.chat(None).answer(some_prompt(1), 20))
-    context = driver.engine._calls.runner._context
+    context = driver.engine._core.runner._context
     monkeypatch.setattr(context, "remove", lambda *_: False)
-    monkeypatch.setattr(driver.engine._calls.runner, "_traits", Traits(None, False, False, 1))
-    monkeypatch.setattr(driver.engine._calls.runner._streams, "layout", None)
+    monkeypatch.setattr(driver.engine._core.runner, "_traits", Traits(None, False, False, 1))
+    monkeypatch.setattr(driver.engine._core.runner._streams, "layout", None)
     chat = driver.chat("k", sampling=GREEDY)
     assert driver.run(chat.answer(some_prompt(1), 20, [31, 3, 3])) == expected
     driver.run(chat.call(keep=False, n_predict=3))

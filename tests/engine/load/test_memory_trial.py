@@ -13,7 +13,7 @@ from canister.engine.load.memory_trial import (
     N_CELLS,
     N_OUTPUTS,
     N_ROWS,
-    MemoryFindings,
+    MemoryTraits,
     Stage,
     from_json,
     to_json,
@@ -24,7 +24,7 @@ from tests.architectures.writer import write_model
 ModelPath = Callable[[str], Path]
 
 
-def findings(path: Path, kind: type[Context] = Context, *, flash_attn: bool = False) -> MemoryFindings:
+def traits(path: Path, kind: type[Context] = Context, *, flash_attn: bool = False) -> MemoryTraits:
     model = Model(path, path.name)
 
     def make(n_streams: int) -> Context:
@@ -41,18 +41,18 @@ def findings(path: Path, kind: type[Context] = Context, *, flash_attn: bool = Fa
 @pytest.mark.parametrize("flash_attn", [False, True])
 @pytest.mark.parametrize("name", ["q8_0", "f32", "gemma", "mamba"])
 def test_nothing_is_wrong_with_these(name: str, flash_attn: bool, model_path: ModelPath) -> None:
-    assert findings(model_path(name), flash_attn=flash_attn) == MemoryFindings()
+    assert traits(model_path(name), flash_attn=flash_attn) == MemoryTraits()
 
 
 def test_plamo2_writes_into_the_states_of_idle_chats(tmp_path: Path, model_path: ModelPath) -> None:
-    found = findings(write_model(tmp_path / "plamo2.gguf", "plamo2"))
+    found = traits(write_model(tmp_path / "plamo2.gguf", "plamo2"))
     assert "the state of chat 3, which is idle, is another afterwards" in str(found.one_stream)
-    assert found == MemoryFindings(one_stream=found.one_stream)
+    assert found == MemoryTraits(one_stream=found.one_stream)
     assert found.notes[0].startswith("one chat is decoded at a time")
 
 
 def test_cogvlm_gives_logits_of_other_rows(tmp_path: Path, model_path: ModelPath) -> None:
-    assert findings(write_model(tmp_path / "cogvlm.gguf", "cogvlm")) == MemoryFindings(all_outputs=True)
+    assert traits(write_model(tmp_path / "cogvlm.gguf", "cogvlm")) == MemoryTraits(all_outputs=True)
 
 
 # -- planted faults
@@ -123,14 +123,14 @@ class TakesNoStates(Context):
     ],
 )
 def test_a_planted_fault_is_found(kind: type[Context], what: str, said: str, model_path: ModelPath) -> None:
-    found = findings(model_path("q8_0"), kind)
+    found = traits(model_path("q8_0"), kind)
     assert said in str(getattr(found, what))
-    assert found == MemoryFindings(**{what: getattr(found, what)})
+    assert found == MemoryTraits(**{what: getattr(found, what)})
     assert len(found.notes) == 1
 
 
 def test_states_that_are_refused_are_no_fault(model_path: ModelPath) -> None:
-    assert findings(model_path("q8_0"), TakesNoStates) == MemoryFindings()
+    assert traits(model_path("q8_0"), TakesNoStates) == MemoryTraits()
 
 
 # -- notes of it
@@ -138,23 +138,23 @@ def test_states_that_are_refused_are_no_fault(model_path: ModelPath) -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [MemoryFindings(), MemoryFindings("one", "two", "three", True), MemoryFindings().after_end("states", "it crashed")],
+    [MemoryTraits(), MemoryTraits("one", "two", "three", True), MemoryTraits().after_end("states", "it crashed")],
 )
-def test_findings_are_read_back(found: MemoryFindings) -> None:
+def test_traits_are_read_back(found: MemoryTraits) -> None:
     assert from_json(to_json(found)) == found
 
 
 @pytest.mark.parametrize(
-    "entry", [None, [], {}, {"one_stream": None}, {**to_json(MemoryFindings()), "all_outputs": 1}, {"x": 1}]
+    "entry", [None, [], {}, {"one_stream": None}, {**to_json(MemoryTraits()), "all_outputs": 1}, {"x": 1}]
 )
 def test_what_is_no_note_is_refused(entry: object) -> None:
-    with pytest.raises(ValueError, match="no findings"):
+    with pytest.raises(ValueError, match="no traits"):
         from_json(entry)
 
 
 def test_a_crash_tells_what_it_was_about() -> None:
-    known = MemoryFindings(all_outputs=True)
-    assert known.after_end("streams", "llama.cpp crashed") == MemoryFindings(
+    known = MemoryTraits(all_outputs=True)
+    assert known.after_end("streams", "llama.cpp crashed") == MemoryTraits(
         one_stream="llama.cpp crashed when it decoded several", all_outputs=True
     )
     assert known.after_end("states", "llama.cpp crashed").no_states == "llama.cpp crashed when it put one back"

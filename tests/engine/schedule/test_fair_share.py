@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from canister.engine.schedule.fair_share import MAX_LEAD, Shares
+from canister.engine.schedule.fair_share import MAX_LEAD, FairShare
 
 CALLERS = "abcd"
 ACTIONS = st.lists(
@@ -17,7 +17,7 @@ ACTIONS = st.lists(
 
 
 def test_a_lead_is_what_was_given_beyond_an_even_share() -> None:
-    shares = Shares()
+    shares = FairShare()
     for caller in "ab":
         shares.join(caller)
     shares.give("a", 10)
@@ -29,7 +29,7 @@ def test_a_lead_is_what_was_given_beyond_an_even_share() -> None:
 
 
 def test_who_comes_has_no_lead_and_who_goes_does_not_shed_it() -> None:
-    shares = Shares()
+    shares = FairShare()
     for caller in "ab":
         shares.join(caller)
     shares.give("a", 10)
@@ -43,7 +43,7 @@ def test_who_comes_has_no_lead_and_who_goes_does_not_shed_it() -> None:
 @given(ACTIONS)
 def test_whoever_only_waits_never_seems_to_have_had_more(actions: list[tuple[str, str]]) -> None:
     """Whatever others are given, have set aside, or hand back, and however they come and go meanwhile."""
-    shares, n_calls, set_aside = Shares(), Counter[str](), Counter[str]()
+    shares, n_calls, set_aside = FairShare(), Counter[str](), Counter[str]()
     shares.join("waits")
     lead = shares.lead("waits")
     for action, caller in actions:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from canister.engine.kv.slots import Residency, Slot
-from canister.engine.schedule.chunk_size import UNKEPT
+from canister.engine.kv.slots import Slot, SlotTable
+from canister.engine.schedule.chunk_size import MIN_CHUNK_SHARE
 from canister.engine.schedule.fair_share import MAX_LEAD
 from canister.engine.schedule.scheduler import ADVANCE, ALONE, BESIDE_PROMPTS, MAX_PASSED, Scheduler
 from tests.engine.virtual import Call, Costs, World, pauses
@@ -77,7 +77,7 @@ def test_chunks_become_smaller_when_the_machine_becomes_slower() -> None:
 
 def test_a_pause_that_is_nearly_used_up_by_rows_gives_the_smallest_chunks() -> None:
     world = World(2, Call("a", n_rows=1000), Call("b", n_prompt=300), costs=Costs(rows=0.0, row=0.048))
-    world.scheduler.pace.max_pause_seconds = 0.1
+    world.scheduler.chunk_sizer.max_pause_seconds = 0.1
     world.run(60)
     assert {n for _, n in world.chunks} == {2}
 
@@ -85,7 +85,7 @@ def test_a_pause_that_is_nearly_used_up_by_rows_gives_the_smallest_chunks() -> N
 def test_where_rows_alone_take_longer_than_the_pause_prompts_have_a_part_of_their_time() -> None:
     world = World(2, Call("a", n_rows=1000), Call("b", n_prompt=3000), costs=Costs(rows=0.6, row=0.0))
     world.run(60)
-    assert world.costs.of_chunk(world.chunks[-1][1], 0) == pytest.approx(UNKEPT * 0.6, abs=world.costs.token)
+    assert world.costs.of_chunk(world.chunks[-1][1], 0) == pytest.approx(MIN_CHUNK_SHARE * 0.6, abs=world.costs.token)
 
 
 def test_a_hiccup_of_the_machine_is_soon_forgotten() -> None:
@@ -359,7 +359,7 @@ def test_pauses_stay_below_the_limit(costs: Costs, n_rows: int, n_prompt: int, m
     world.add(*chats, *prompts)
     world.run_until_ended(*prompts, within=5000)
     largest_step = costs.of_rows(n_rows + 2)
-    limit = max(max_pause_seconds, (1 + UNKEPT) * largest_step) + costs.of_chunk(2, n_prompt)
+    limit = max(max_pause_seconds, (1 + MIN_CHUNK_SHARE) * largest_step) + costs.of_chunk(2, n_prompt)
     assert max(pauses([*chats, *prompts], since)) <= limit
 
 
@@ -379,13 +379,13 @@ def test_chunks_use_the_pause(costs: Costs, n_rows: int, n_prompts: int) -> None
 
 
 class Life(RuleBasedStateMachine):
-    """Scheduler and residency together, as the engine uses them: calls come, run, are cancelled and end."""
+    """Scheduler and slot table together, as the engine uses them: calls come, run, are cancelled and end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World(N_SLOTS, max_chunk=100)
         self.scheduler = self.world.scheduler
-        self.residency = Residency(N_SLOTS)
+        self.slot_table = SlotTable(N_SLOTS)
         self.slots: dict[Call, Slot] = {}
 
     @rule(
@@ -399,7 +399,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def step(self) -> None:
-        self.scheduler.admit(self._place, lambda call: any(slot.key == call.key for slot in self.residency.slots))
+        self.scheduler.admit(self._place, lambda call: any(slot.key == call.key for slot in self.slot_table.slots))
         self.world.step()
         self._give_back()
 
@@ -412,17 +412,17 @@ class Life(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from("klmno"))
     def forget(self, key: str) -> None:
-        self.residency.forget(key)
+        self.slot_table.forget(key)
 
     @invariant()
     def slots_are_used_once(self) -> None:
         taken = list(self.slots.values())
         assert self.slots.keys() == set(self.scheduler.running)
         assert len({slot.stream for slot in taken}) == len(taken)
-        assert all(slot.busy == (slot in taken) for slot in self.residency.slots)
+        assert all(slot.busy == (slot in taken) for slot in self.slot_table.slots)
         keys = [call.key for call in self.scheduler.running if call.key]
         assert len(set(keys)) == len(keys)
-        resident = [slot.key for slot in self.residency.slots if slot.key]
+        resident = [slot.key for slot in self.slot_table.slots if slot.key]
         assert len(set(resident)) == len(resident)
 
     def teardown(self) -> None:
@@ -434,14 +434,14 @@ class Life(RuleBasedStateMachine):
         raise AssertionError("calls that never end")
 
     def _place(self, call: Call) -> bool:
-        slot = self.residency.take(call.key)
+        slot = self.slot_table.take(call.key)
         if slot is not None:
             self.slots[call] = slot
         return slot is not None
 
     def _give_back(self) -> None:
         for call in [call for call in self.slots if call not in self.scheduler.running]:
-            self.residency.give_back(self.slots.pop(call))
+            self.slot_table.give_back(self.slots.pop(call))
 
 
 TestLife = Life.TestCase

@@ -1,0 +1,31 @@
+"""How a model speaks: which family of chat formats, how its tools are bound, how its output is read. Pure."""
+
+from canister.chat_format.detect import form_of
+from canister.chat_format.events import (
+    Call,
+    Parsed,
+    ParsedEvent,
+    Text,
+    Thought,
+    ToolArguments,
+    ToolBegin,
+    ToolEnd,
+    joined,
+)
+from canister.chat_format.form import Binding, Form, OutputParser
+
+__all__ = [
+    "Binding",
+    "Call",
+    "Form",
+    "OutputParser",
+    "Parsed",
+    "ParsedEvent",
+    "Text",
+    "Thought",
+    "ToolArguments",
+    "ToolBegin",
+    "ToolEnd",
+    "form_of",
+    "joined",
+]

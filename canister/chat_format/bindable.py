@@ -1,0 +1,39 @@
+"""Whether llguidance can bind what is asked for; if not, which tool or schema is to blame, and for what."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from canister.chat_format.tools import Tool
+from canister.errors import BadRequest
+
+_NOISE = "failed to compile JSON schema: "
+_EXCERPT = re.compile(r"\n *\d+ \|")  # of the grammar, which nobody wrote
+SHOWN_CHARACTERS = 300
+
+Written = Callable[[Sequence[Tool], "Mapping[str, object] | bool | None"], str]
+
+
+def check(grammar: str, tools: Sequence[Tool], schema: Mapping[str, object] | bool | None, written: Written) -> None:
+    """BadRequest unless the grammar can be bound. written: the grammar of some of the tools and the schema."""
+    if not (why := problem(grammar)):
+        return
+    for tool in tools:
+        if told := problem(written([tool], None)):
+            raise BadRequest(f"the parameters of the function {tool.name!r} cannot be bound: {told}; change the schema")
+    if schema is not None and (told := problem(f"start: %json {json.dumps(schema)}")):
+        raise BadRequest(f"the schema of the answer cannot be bound: {told}; change the schema")
+    raise BadRequest(f"the tools cannot be bound together: {why}; offer fewer, or with smaller schemas")
+
+
+def problem(grammar: str) -> str:
+    """Why llguidance does not take this grammar; "" if it does."""
+    from llguidance import LLMatcher  # not needed by those who only read outputs
+
+    message = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar))
+    if not message or message.startswith("WARNING"):
+        return ""
+    told = _EXCERPT.split(message, maxsplit=1)[0].split(_NOISE, 1)[-1]
+    return " ".join(line for line in told.split() if line.strip("^"))[:SHOWN_CHARACTERS]

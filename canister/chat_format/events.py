@@ -1,0 +1,77 @@
+"""What a model's output says: text, thoughts and calls of tools, in pieces as they come. Plain records."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+
+class Text(NamedTuple):
+    """A piece of the answer; never empty."""
+
+    text: str
+
+
+class Thought(NamedTuple):
+    """A piece of what the model thinks before it answers; never empty."""
+
+    text: str
+
+
+class ToolBegin(NamedTuple):
+    """A call begins. id: as the model wrote it, None where its form has none."""
+
+    name: str
+    id: str | None = None
+
+
+class ToolArguments(NamedTuple):
+    """A piece of the JSON text of the call's arguments; the pieces of a whole call make one JSON object."""
+
+    text: str
+
+
+class ToolEnd(NamedTuple):
+    """The call is whole. One that was cut off, or that does not read, has none."""
+
+
+ParsedEvent: TypeAlias = Text | Thought | ToolBegin | ToolArguments | ToolEnd
+
+
+class Call(NamedTuple):
+    """A whole call. arguments: JSON text of an object."""
+
+    name: str
+    arguments: str
+    id: str | None = None
+
+
+class Parsed(NamedTuple):
+    """An output read to its end. calls: the whole ones. is_broken: a call was begun that is not whole."""
+
+    text: str
+    thought: str
+    calls: tuple[Call, ...]
+    is_broken: bool
+
+
+def joined(events: list[ParsedEvent]) -> Parsed:
+    """The pieces put together."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[Call] = []
+    is_open = is_broken = False
+    name, call_id, arguments = "", None, list[str]()
+    for event in events:
+        if isinstance(event, Text):
+            texts.append(event.text)
+        elif isinstance(event, Thought):
+            thoughts.append(event.text)
+        elif isinstance(event, ToolBegin):
+            is_broken |= is_open
+            is_open, name, call_id, arguments = True, event.name, event.id, []
+        elif isinstance(event, ToolArguments):
+            arguments.append(event.text)
+        else:
+            calls.append(Call(name, "".join(arguments), call_id))
+            is_open = False
+    return Parsed("".join(texts), "".join(thoughts), tuple(calls), is_broken or is_open)

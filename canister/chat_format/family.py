@@ -1,0 +1,144 @@
+"""A family of chat formats: how its models mark thoughts and calls. Most are text with marks, which is read here.
+
+A family is a value: marks, a function that reads calls, and one that writes their grammar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from canister.chat_format.lark import SPACE, Lark
+from canister.chat_format.marks import Mark, Marks
+from canister.chat_format.reader import Steps, Take, never
+from canister.chat_format.reading import Outcome, Reading
+from canister.chat_format.tools import Tool
+
+
+@dataclass(frozen=True, slots=True)
+class Thoughts:
+    """How thoughts are marked."""
+
+    begin: str
+    end: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What calls a grammar is for. lark: where its rules go. many: several calls may be made."""
+
+    lark: Lark
+    tools: Sequence[Tool]
+    many: bool
+
+
+BARE = Mark(("",))
+"""Stands for the mark of a call that has none."""
+
+ReadCalls: TypeAlias = Callable[[Reading, Mark], Steps[Outcome]]
+WriteCalls: TypeAlias = Callable[[Wanted], str]
+ReadOutput: TypeAlias = Callable[["Family", Reading, bool], Steps[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """name: told to people. openers: where calls may begin, in text. read_calls: what follows such a mark, which is
+    taken already. write_calls: the body of a grammar for calls, opener included.
+
+    triggers: texts from which the grammar binds. special: marks that may be special tokens, and must be seen.
+    thoughts: the marks of thoughts; the first is the usual one. bare: characters that, where the answer begins, may
+    begin a call without a mark. calls_end_thoughts: a call may begin in a thought, which ends there. shows_tools: the
+    template tells the model about tools, and how it calls them. read_output: for families whose output is more than
+    text with marks.
+    """
+
+    name: str
+    openers: tuple[Mark, ...]
+    read_calls: ReadCalls
+    write_calls: WriteCalls
+    triggers: tuple[str, ...]
+    special: tuple[str, ...] = ()
+    thoughts: tuple[Thoughts, ...] = ()
+    bare: str = ""
+    calls_end_thoughts: bool = False
+    shows_tools: bool = True
+    read_output: ReadOutput | None = None
+
+
+def read_output(family: Family, it: Reading, starts_in_thought: bool) -> Steps[None]:
+    """Read all of an output: text, with thoughts and calls in it."""
+    if family.read_output is not None:
+        yield from family.read_output(family, it, starts_in_thought)
+    else:
+        yield from _read_text(family, it, starts_in_thought)
+    it.output.finish()
+
+
+def _read_text(family: Family, it: Reading, starts_in_thought: bool) -> Steps[None]:
+    reader, output = it.reader, it.output
+    openers = family.openers if it.tools else ()
+    thoughts = {begin: one for one in family.thoughts for begin in (Mark((one.begin,)),)}
+    marks = Marks.of(*openers, *thoughts)
+    found: Mark | None = None
+    if starts_in_thought and family.thoughts:
+        yield from reader.closes(family.thoughts[0].begin)  # some models say it once more
+        output.begin_thought()
+        found = yield from _thought(family, it, family.thoughts[0])
+    take: Take = output.text
+    is_start = True
+    while True:
+        if found is None and is_start and family.bare and it.tools:
+            found = yield from _bare(family, it)
+        is_start = False
+        if found is None:
+            found = yield from reader.until(marks, take)
+        if found is None:
+            return
+        take = output.text
+        if found in thoughts:
+            reader.forget()
+            output.begin_thought(thoughts[found].begin)
+            found = yield from _thought(family, it, thoughts[found])
+            is_start = True
+            continue
+        outcome = yield from family.read_calls(it, found)
+        raw = reader.taken()
+        is_marked, found = found != BARE, None
+        if outcome == "broken":
+            take = never
+        elif outcome == "not a call" and not (is_marked and reader.is_over and reader.is_cut):
+            output.text(raw)
+
+
+def _bare(family: Family, it: Reading) -> Steps[Mark | None]:
+    """BARE, if a call may begin here, where the answer begins."""
+    it.reader.keep()
+    first = yield from it.reader.skip_space()
+    if first and first in family.bare:
+        return BARE
+    it.output.text(it.reader.taken())
+    return None
+
+
+def _thought(family: Family, it: Reading, thoughts: Thoughts) -> Steps[Mark | None]:
+    """A thought to its end, and the mark of a call that ended it."""
+    end = Mark((thoughts.end,))
+    openers = family.openers if it.tools and family.calls_end_thoughts else ()
+    found = yield from it.reader.until(Marks.of(*openers, end), it.output.thought)
+    if found is not None and found != end:
+        it.output.end_thought()
+        return found
+    it.reader.forget()
+    it.output.end_thought("" if found is None else thoughts.end)
+    return None
+
+
+def write_thought(family: Family, lark: Lark, starts_in_thought: bool) -> str:
+    """The body for the thoughts that come before all else; "" for none."""
+    if starts_in_thought and family.thoughts:
+        return f"{lark.until(family.thoughts[0].end)} {SPACE}"
+    if not family.thoughts:
+        return ""
+    bodies = [f"{lark.text(one.begin)} {lark.until(one.end)} {SPACE}" for one in family.thoughts]
+    return lark.maybe(lark.either(bodies))

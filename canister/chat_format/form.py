@@ -1,0 +1,159 @@
+"""The form in which a model speaks: its tools bound by a grammar, its output read back. Pure.
+
+    form = form_of(template)
+    binding = form.bind(tools, choice="auto", prompt=prompt)        # lark and triggers for the sampler
+    parser = binding.parser()
+    for piece in pieces: events += parser.feed(piece)
+    events += parser.end(is_cut=False)
+
+`bind` compiles grammars: some milliseconds, more with many tools. It belongs on a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from canister.chat_format import bindable
+from canister.chat_format.events import ParsedEvent
+from canister.chat_format.family import Family, Wanted, read_output, write_thought
+from canister.chat_format.lark import Lark
+from canister.chat_format.output import Output
+from canister.chat_format.preamble import preamble
+from canister.chat_format.reader import Reader
+from canister.chat_format.reading import Reading
+from canister.chat_format.tools import Tool, ToolChoice, chosen, tools_of
+
+
+class OutputParser:
+    """Reads one output. Pieces may be cut anywhere: the events, joined, are the same."""
+
+    def __init__(self, family: Family, tools: Sequence[Tool], starts_in_thought: bool, splits_thoughts: bool) -> None:
+        self._reader = Reader()
+        self._output = Output(splits_thoughts)
+        reading = Reading(self._reader, self._output, {tool.name: tool for tool in tools})
+        self._steps = read_output(family, reading, starts_in_thought)
+        next(self._steps, None)
+
+    def feed(self, text: str) -> list[ParsedEvent]:
+        """What the next piece of the output adds; text that may belong to a mark waits for more."""
+        if text:
+            self._reader.push(text)
+            next(self._steps, None)
+        return self._output.take()
+
+    def end(self, is_cut: bool) -> list[ParsedEvent]:
+        """What is left. is_cut: by a limit or by the client, not by the model."""
+        self._reader.close(is_cut)
+        for _ in self._steps:
+            pass
+        return self._output.take()
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """How one answer is bound and read.
+
+    lark: the grammar, in llguidance's Lark; "" for none. triggers: texts from the first of which on it binds, that text
+    included; none: from the first token on. special: texts of special tokens that must come through as text.
+    """
+
+    family: Family
+    tools: tuple[Tool, ...]
+    lark: str
+    triggers: tuple[str, ...]
+    special: tuple[str, ...]
+    starts_in_thought: bool
+    splits_thoughts: bool
+
+    def parser(self) -> OutputParser:
+        """A parser for one answer; each choice needs its own."""
+        return OutputParser(self.family, self.tools, self.starts_in_thought, self.splits_thoughts)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a template's models speak."""
+
+    family: Family
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+    @property
+    def has_thoughts(self) -> bool:
+        return bool(self.family.thoughts)
+
+    def preamble(self, tools: Sequence[object], *, choice: ToolChoice = "auto") -> str:
+        """What the system message must say about tools, since the template does not; "" if it does."""
+        if self.family.shows_tools or choice == "none" or not tools:
+            return ""
+        return preamble(tools_of(tools))
+
+    def starts_in_thought(self, prompt: str) -> bool:
+        """Has the prompt opened a thought, which the model goes on with?"""
+        end = prompt[-256:].rstrip()
+        return any(end.endswith(one.begin.rstrip()) for one in self.family.thoughts)
+
+    def bind(
+        self,
+        tools: Sequence[object] = (),
+        *,
+        choice: ToolChoice = "auto",
+        name: str | None = None,
+        many: bool = True,
+        schema: Mapping[str, object] | bool | None = None,
+        prompt: str = "",
+        splits_thoughts: bool = True,
+        special_tokens: Mapping[str, int] | None = None,
+    ) -> Binding:
+        """Bind an answer. Raises BadRequest for tools and schemas that cannot be bound, and names them.
+
+        tools: as the OpenAI API has them. name: the one that must be called, with choice "required". many: several
+        calls may be made. schema: what an answer that is no call must obey. prompt: the rendered prompt, or its end.
+        special_tokens: texts and ids of the tokens that the grammar's tokenizer knows as special.
+        """
+        callable_tools = chosen(tools_of(tools), choice, name)
+        starts_in_thought = self.starts_in_thought(prompt)
+        lark, triggers = "", tuple[str, ...]()
+        if callable_tools or schema is not None:
+            must_call = choice == "required" or name is not None
+            lark, triggers = self._bound(callable_tools, must_call, many, schema, starts_in_thought, special_tokens)
+        return Binding(
+            self.family,
+            callable_tools,
+            lark,
+            triggers,
+            self._special(),
+            starts_in_thought,
+            splits_thoughts,
+        )
+
+    def _bound(
+        self,
+        tools: Sequence[Tool],
+        must_call: bool,
+        many: bool,
+        schema: Mapping[str, object] | bool | None,
+        starts_in_thought: bool,
+        special_tokens: Mapping[str, int] | None,
+    ) -> tuple[str, tuple[str, ...]]:
+        family = self.family
+
+        def written(tools: Sequence[Tool], schema: Mapping[str, object] | bool | None) -> str:
+            lark = Lark(special_tokens)
+            bodies = [family.write_calls(Wanted(lark, tools, many))] if tools else []
+            if schema is not None and not (tools and must_call):
+                bodies.append(lark.json(schema))
+            if not must_call and schema is None:
+                return lark.grammar(bodies[0])
+            return lark.grammar(f"{write_thought(family, lark, starts_in_thought)} {lark.either(bodies)}")
+
+        grammar = written(tools, schema)
+        bindable.check(grammar, tools, schema, written)
+        return grammar, family.triggers if not must_call and schema is None else ()
+
+    def _special(self) -> tuple[str, ...]:
+        marks = [text for one in self.family.thoughts for text in (one.begin, one.end)]
+        return tuple(dict.fromkeys([*self.family.special, *marks]))

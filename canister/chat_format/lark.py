@@ -1,0 +1,96 @@
+"""A grammar in llguidance's Lark dialect, put together of the parts that chat formats are made of. Pure.
+
+Marks that the vocabulary has as special tokens are written as those, all else as text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+from canister.chat_format.schemas import Schema
+
+# Between the parts of a JSON text a model may break lines and indent, but not without end.
+WHITESPACE = r"[ \t\n\r]{0,40}"
+SPACE = f"/{WHITESPACE}/"
+ANY_TEXT = "(?s:.*)"
+_REGEX_SPECIAL = re.compile(r"([\\/.*+?()\[\]{}|^$&~#<>@\"-])")
+
+
+class Lark:
+    """Rules so far; the same body is the same rule. special_tokens: texts and ids of special tokens."""
+
+    def __init__(self, special_tokens: Mapping[str, int] | None = None) -> None:
+        self._rules: dict[str, str] = {}
+        self._ids = {text: token for text, token in (special_tokens or {}).items() if text}
+        texts = sorted(self._ids, key=len, reverse=True)
+        self._special = re.compile("|".join(map(re.escape, texts))) if texts else None
+
+    # -- parts of a body
+
+    def text(self, text: str) -> str:
+        """This very text."""
+        parts: list[str] = []
+        at = 0
+        for found in self._special.finditer(text) if self._special else ():
+            if found.start() > at:
+                parts.append(_quoted(text[at : found.start()]))
+            parts.append(self._token(found.group()))
+            at = found.end()
+        if at < len(text) or not text:
+            parts.append(_quoted(text[at:]))
+        return " ".join(parts)
+
+    def json(self, schema: object) -> str:
+        """A JSON value of this schema."""
+        if isinstance(schema, dict):
+            schema = {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}}
+        return self.rule("%json " + json.dumps(schema, ensure_ascii=False))
+
+    def until(self, end: str, regex: str = ANY_TEXT) -> str:
+        """Text that the regex takes, up to the first `end`, which is taken too."""
+        if end in self._ids:
+            return f"{self.rule(f'/{regex}/')} {self._token(end)}"
+        return self.rule(f"/{regex}/", f"[suffix={_quoted(end)}]")
+
+    def either(self, bodies: Iterable[str]) -> str:
+        """One of these."""
+        bodies = list(dict.fromkeys(bodies))
+        return bodies[0] if len(bodies) == 1 else self.rule(" | ".join(bodies))
+
+    def many(self, body: str, separator: str = "") -> str:
+        """One or more of these, with separators between them."""
+        one = self.rule(body)
+        return f"{one} ({separator} {one})*"
+
+    def maybe(self, body: str) -> str:
+        return f"({body})?"
+
+    def _token(self, text: str) -> str:
+        return f"<[{self._ids[text]}]>"
+
+    # -- the grammar
+
+    def rule(self, body: str, attributes: str = "") -> str:
+        """The name of a rule with this body."""
+        key = f"{attributes}: {body}"
+        return self._rules.setdefault(key, f"r{len(self._rules)}")
+
+    def grammar(self, start: str) -> str:
+        """The whole grammar, for what begins with `start`."""
+        return "\n".join([f"start: {start}", *(f"{name}{key}" for key, name in self._rules.items())])
+
+
+def regex_of(text: str) -> str:
+    """A regular expression for this very text."""
+    return _REGEX_SPECIAL.sub(r"\\\1", text).replace("\n", "\\n")
+
+
+def required(schema: Schema) -> frozenset[str]:
+    names = schema.get("required")
+    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,60 @@
+"""Schemas of tools' arguments as they are meant: what servers send that says nothing is left out. Pure.
+
+`{"not": {}}`, which generators of schemas write for "anything", is anything. Formats that nobody checks are notes.
+Objects with named properties have no others, unless they say so: a model would make some up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Schema = Mapping[str, object]
+
+NO_ARGUMENTS: Schema = {"type": "object", "properties": {}, "additionalProperties": False}
+
+_CHECKED_FORMATS = frozenset(
+    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
+)
+_MAPS_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SCHEMAS = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
+_COMBINED = ("allOf", "$ref", "patternProperties", "additionalProperties", "unevaluatedProperties", "anyOf", "oneOf")
+
+
+def meant(schema: object, is_part: bool = False) -> object:
+    """The schema without what says nothing. is_part: of an `allOf`, so that it does not tell all the properties."""
+    if not isinstance(schema, Mapping):
+        return schema
+    clean: dict[str, object] = {}
+    for key, said in schema.items():
+        if key in _MAPS_OF_SCHEMAS and isinstance(said, Mapping):
+            clean[key] = {name: meant(part) for name, part in said.items()}
+        elif key in _LISTS_OF_SCHEMAS and isinstance(said, list):
+            clean[key] = [meant(part, is_part or key == "allOf") for part in said]
+        elif key == "not" and (said is False or said == {}):
+            continue
+        elif key == "items" and isinstance(said, list):
+            clean[key] = [meant(part) for part in said]
+        elif key in _SCHEMAS:
+            clean[key] = meant(said)
+        elif (key == "format" and said not in _CHECKED_FORMATS) or (
+            key == "propertyNames" and said == {"type": "string"}
+        ):
+            continue
+        else:
+            clean[key] = said
+    if "properties" in clean and not is_part and not any(key in clean for key in _COMBINED):
+        clean["additionalProperties"] = False
+    return clean
+
+
+def arguments_of(parameters: object) -> Schema:
+    """The schema of a tool's arguments: an object. None, {}: a tool without arguments."""
+    if not isinstance(parameters, Mapping) or not parameters:
+        return NO_ARGUMENTS
+    clean = meant(parameters)
+    if not isinstance(clean, Mapping):
+        return NO_ARGUMENTS
+    if "type" not in clean and not any(key in clean for key in ("anyOf", "oneOf", "allOf", "$ref")):
+        return {"type": "object", **clean}
+    return clean
