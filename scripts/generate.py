@@ -153,7 +153,7 @@ if TYPE_CHECKING:
     from canister.client.result import Piece, Result
 
 
-class Calls(ABC):
+class MethodCalls(ABC):
     @abstractmethod
     async def call(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]: ...
 

@@ -15,7 +15,7 @@ from canister.client.errors import Stuck
 from canister.client.result import Piece, Result
 
 if TYPE_CHECKING:
-    from canister.client.methods import Calls
+    from canister.client.methods import MethodCalls
 
 Message = Mapping[str, object]
 
@@ -35,7 +35,7 @@ class Asked(Templates, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CallStep:
     """One run_update call. text: the piece of the answer that it gave; empty while the prompt goes in."""
 
     record: RunOutputRecord
@@ -45,7 +45,7 @@ class Step:
     cycles: int | None
 
 
-async def run(canister: Calls | Asked, chain: Chain, *, streams: bool = True) -> AsyncGenerator[str | Step]:
+async def run(canister: MethodCalls | Asked, chain: Chain, *, streams: bool = True) -> AsyncGenerator[str | CallStep]:
     """Make the calls of a chain: pieces of its text as they come, and a Step behind each call.
 
     streams: ask for the text while a call runs; without, a call's text comes with its end, and its costs as well.
@@ -65,13 +65,13 @@ async def run(canister: Calls | Asked, chain: Chain, *, streams: bool = True) ->
                     yield text
                 if isinstance(part, Result):
                     milliseconds = 1000 * (time.perf_counter() - start)
-                    yield Step(part.value, chain.answer[n_before:], milliseconds, part.instructions, part.cycles)
+                    yield CallStep(part.value, chain.answer[n_before:], milliseconds, part.instructions, part.cycles)
     if chain.finish == "stuck":
         raise Stuck("The canister takes no more of the prompt.")
 
 
 async def _call(
-    canister: Calls | Asked, arg: InputRecord, *, streams: bool
+    canister: MethodCalls | Asked, arg: InputRecord, *, streams: bool
 ) -> AsyncGenerator[Piece | Result[RunOutputRecord]]:
     if not streams:
         yield await canister.call("run_update", arg)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from canister.api.records import InputRecord, MaxTokensRecord, RunOutputRecord
 from canister.client.errors import ClientError, Refused, Unreachable
-from canister.client.methods import Calls
+from canister.client.methods import MethodCalls
 
 FLAGS = ("--temp", "0", "--ignore-eos")
 READY_SECONDS = 300.0
@@ -66,7 +66,7 @@ class TooSmall(ClientError):
 class Bench:
     """Measures one canister whose caller may set_max_tokens."""
 
-    def __init__(self, canister: Calls, workload: Workload) -> None:
+    def __init__(self, canister: MethodCalls, workload: Workload) -> None:
         self._canister = canister
         self._work = workload
         self._name = f"bench-{secrets.token_hex(4)}"

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from canister.api.chain import Chain
 from canister.api.records import InputRecord, RunOutputRecord
-from canister.client.answer import Message, Step, run
+from canister.client.answer import CallStep, Message, run
 from canister.client.errors import ClientError, Refused
 from canister.client.result import Result
 
 if TYPE_CHECKING:
-    from canister.client.methods import Calls
+    from canister.client.methods import MethodCalls
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
@@ -46,7 +46,7 @@ class Prompts(Protocol):
 
 
 @dataclass(slots=True)
-class Manner:
+class AnswerOptions:
     """How a conversation is held; may be changed between two questions.
 
     flags: llama.cpp flags of every call, for instance sampling. answer_tokens: longest answer. drops_oldest: of a
@@ -78,10 +78,10 @@ class Conversation:
     n_ctx: tokens that it may have, if known. n_tokens: how many it had after the last call.
     """
 
-    canister: Calls
+    canister: MethodCalls
     cache: str
     prompts: Prompts
-    manner: Manner
+    options: AnswerOptions
     n_ctx: int | None = None
     messages: list[Message] = field(default_factory=list)
     n_tokens: int = 0
@@ -97,7 +97,7 @@ class Conversation:
         """Remove what the canister keeps of the conversation."""
         await self.canister.call("remove_prompt_cache", self._input())
 
-    async def ask(self, question: str) -> AsyncGenerator[str | Step]:
+    async def ask(self, question: str) -> AsyncGenerator[str | CallStep]:
         """Say something and get the answer: its text as it comes, and a Step behind each call.
 
         Left early, what was answered until then counts. A question without any answer, since it was refused or the
@@ -117,14 +117,14 @@ class Conversation:
             if is_answered or answer:
                 self.messages = [*asked, {"role": ASSISTANT, "content": answer}]
 
-    async def _answer(self, asked: Sequence[Message]) -> AsyncGenerator[str | Step]:
+    async def _answer(self, asked: Sequence[Message]) -> AsyncGenerator[str | CallStep]:
         """The calls of one answer; without the oldest turns, if that is how room is made."""
         n_left_out = self.n_left_out
         while True:
             seen = _without_oldest(asked, n_left_out)
             try:
-                chain = Chain(await self._prompt(seen), self.cache, self.manner.answer_tokens, self.manner.flags)
-                async with aclosing(run(self.canister, chain, streams=self.manner.streams)) as parts:
+                chain = Chain(await self._prompt(seen), self.cache, self.options.answer_tokens, self.options.flags)
+                async with aclosing(run(self.canister, chain, streams=self.options.streams)) as parts:
                     async for part in parts:
                         if not isinstance(part, str):
                             self.n_left_out = n_left_out
@@ -139,7 +139,7 @@ class Conversation:
                 full = ContextFull(int(found[1]), int(found[2]), has_past=_has_past(seen))
             except ContextFull as error:
                 full = error
-            if not (self.manner.drops_oldest and full.has_past):
+            if not (self.options.drops_oldest and full.has_past):
                 raise full
             n_left_out += _n_in_oldest_turn(seen)
 
@@ -148,7 +148,7 @@ class Conversation:
         if prompt.n_tokens is not None and self.n_ctx is not None:
             n_most = self.n_ctx - PROMPT_MARGIN_TOKENS
             # Who drops turns wants an answer of some length, not one of four tokens.
-            n_wanted = min(self.manner.answer_tokens, self.n_ctx // 4) if self.manner.drops_oldest else 0
+            n_wanted = min(self.options.answer_tokens, self.n_ctx // 4) if self.options.drops_oldest else 0
             has_past = _has_past(asked)
             if prompt.n_tokens > n_most or (has_past and prompt.n_tokens + n_wanted > self.n_ctx):
                 raise ContextFull(prompt.n_tokens, n_most, has_past=has_past)

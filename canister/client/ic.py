@@ -17,13 +17,13 @@ from canister.api.methods import Method
 from canister.client.agent import Agent, Sender
 from canister.client.errors import ProtocolError, Refused
 from canister.client.http_library import httpx
-from canister.client.methods import Calls
+from canister.client.methods import MethodCalls
 from canister.client.rest import CALL_SECONDS, find_method
 from canister.client.result import Result
 from canister.ic.candid.types import CandidError
 
 
-class IcCanister(Calls):
+class IcCanister(MethodCalls):
     """One canister, by id or by its name on a server of ours. sender None: the anonymous caller.
 
     root_key: DER; None asks the server for it, if it is on this machine.

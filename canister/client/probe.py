@@ -24,7 +24,7 @@ from canister.api.records import (
     RunOutputRecord,
 )
 from canister.client.errors import ClientError, Rejected
-from canister.client.methods import Calls
+from canister.client.methods import MethodCalls
 
 TRAPPED = "IC0522"
 Fits = Callable[[int], Awaitable[bool]]
@@ -52,7 +52,7 @@ class DoesNotTrap(ClientError):
 class Probe:
     """Trials on one canister. flags: llama.cpp flags of every call, for instance --repeat-penalty."""
 
-    def __init__(self, canister: Calls, *, flags: Sequence[str] = ()) -> None:
+    def __init__(self, canister: MethodCalls, *, flags: Sequence[str] = ()) -> None:
         self._canister = canister
         self._flags = tuple(flags)
         self._before = MaxTokensRecord(max_tokens_update=0, max_tokens_query=0)

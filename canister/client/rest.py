@@ -43,7 +43,7 @@ from canister.client.http_library import (
     reason,
     trust,
 )
-from canister.client.methods import Calls
+from canister.client.methods import MethodCalls
 from canister.client.result import Piece, Result
 from canister.nearest import nearest
 
@@ -102,7 +102,7 @@ def find_method(name: str) -> Method:
     return method
 
 
-class Canister(Calls):
+class Canister(MethodCalls):
     """One canister of a server, by name or id; without api_key the caller is anonymous."""
 
     def __init__(

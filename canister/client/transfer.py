@@ -28,10 +28,10 @@ from canister.api.records import (
     UploadPromptCacheInputRecord,
 )
 from canister.client.errors import ClientError, NotConnected, Refused, Rejected, Unreachable
-from canister.client.methods import Calls
+from canister.client.methods import MethodCalls
 from canister.system.hashing import sha256_of_start
 
-Kind = Literal["file", "promptcache"]
+TransferKind = Literal["file", "promptcache"]
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 DEFAULT_CHUNK_BYTES = 2_000_000
@@ -95,11 +95,11 @@ class Transferred:
 
 
 async def upload(
-    canister: Calls,
+    canister: MethodCalls,
     source: Path,
     name: str,
     *,
-    kind: Kind = "file",
+    kind: TransferKind = "file",
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     expected_sha256: str | None = None,
     progress: Progress | None = None,
@@ -154,11 +154,11 @@ async def upload(
 
 
 async def download(
-    canister: Calls,
+    canister: MethodCalls,
     name: str,
     target: Path,
     *,
-    kind: Kind = "file",
+    kind: TransferKind = "file",
     chunk_bytes: int = DEFAULT_CHUNK_BYTES,
     progress: Progress | None = None,
     retries: Retries | None = None,
@@ -192,9 +192,9 @@ async def download(
 
 
 async def _complete(
-    canister: Calls,
+    canister: MethodCalls,
     name: str,
-    kind: Kind,
+    kind: TransferKind,
     part: Path,
     chunk_bytes: int,
     progress: Progress | None,
@@ -209,9 +209,9 @@ async def _complete(
 
 
 async def _fetch(
-    canister: Calls,
+    canister: MethodCalls,
     name: str,
-    kind: Kind,
+    kind: TransferKind,
     file: BinaryIO,
     chunk_bytes: int,
     progress: Progress | None,
@@ -246,7 +246,7 @@ async def _n_confirmed(details: FileDetailsRecord | None, file: BinaryIO, filesi
     return details.filesize if prefix == details.filesha256 else 0
 
 
-async def _details(canister: Calls, name: str, kind: Kind) -> FileDetailsRecord | None:
+async def _details(canister: MethodCalls, name: str, kind: TransferKind) -> FileDetailsRecord | None:
     """Size and hash as the canister keeps them; None for what was not uploaded."""
     arg: Record
     if kind == "promptcache":
@@ -262,7 +262,7 @@ async def _details(canister: Calls, name: str, kind: Kind) -> FileDetailsRecord 
     return details
 
 
-async def _send(canister: Calls, name: str, kind: Kind, chunk: bytes, offset: int) -> FileUploadRecord:
+async def _send(canister: MethodCalls, name: str, kind: TransferKind, chunk: bytes, offset: int) -> FileUploadRecord:
     arg: Record
     if kind == "promptcache":
         method = "upload_prompt_cache_chunk"
@@ -274,7 +274,9 @@ async def _send(canister: Calls, name: str, kind: Kind, chunk: bytes, offset: in
     return confirmed
 
 
-async def _receive(canister: Calls, name: str, kind: Kind, chunk_bytes: int, offset: int) -> FileDownloadRecord:
+async def _receive(
+    canister: MethodCalls, name: str, kind: TransferKind, chunk_bytes: int, offset: int
+) -> FileDownloadRecord:
     arg: Record
     if kind == "promptcache":
         method = "download_prompt_cache_chunk"

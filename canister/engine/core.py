@@ -20,7 +20,7 @@ from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
 from canister.engine.schedule.scheduler import ALONE, Scheduler
-from canister.engine.sequence import Limits, Sequence
+from canister.engine.sequence import ContextLimits, Sequence
 from canister.engine.stats import EngineStats
 from canister.engine.task import Outcome, Task, notify
 
@@ -53,7 +53,7 @@ class EngineCore:
         repeats_cut = info.policy.repeats_cut
         n_rows = loaded.context.params.n_rows
         uses_whole = repeats_cut and loaded.traits.layout is None
-        self._limits = Limits(
+        self._limits = ContextLimits(
             info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole, min(ALONE, n_rows)
         )
         self._fault: EngineFault | None = None

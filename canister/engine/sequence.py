@@ -57,7 +57,7 @@ class TokenSampler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ContextLimits:
     """The context's: tokens of a conversation, of a logical batch; may positions move; is BOS put before prompts.
 
     repeats_cut: a prompt that is decoded again must be cut as it was before. uses_whole: and since KV rows are nowhere
@@ -77,7 +77,9 @@ class Limits:
 class Sequence:
     """A call from its admission to its end. `finished` is None until then."""
 
-    def __init__(self, request: GenerateRequest, limits: Limits, vocabulary: Vocabulary, sampler: TokenSampler) -> None:
+    def __init__(
+        self, request: GenerateRequest, limits: ContextLimits, vocabulary: Vocabulary, sampler: TokenSampler
+    ) -> None:
         self.request = request
         self.limits = limits
         self.vocabulary = vocabulary

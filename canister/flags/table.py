@@ -26,7 +26,7 @@ from canister.flags.values import (
     SEED,
     TEMPERATURE,
     TEXT,
-    Kind,
+    ValueKind,
     choice,
     number,
     whole,
@@ -54,7 +54,7 @@ class Flag:
     names: tuple[str, ...]
     effect: Effect
     note: str
-    kind: Kind[object] | None = None
+    kind: ValueKind[object] | None = None
     field: str = ""
     off: tuple[str, ...] = ()
     value: object = True
@@ -66,7 +66,9 @@ class Flag:
         return self.names[-1]
 
 
-def _takes(names: str, kind: Kind[object], field: str, note: str, *, appends: bool = False, clears: str = "") -> Flag:
+def _takes(
+    names: str, kind: ValueKind[object], field: str, note: str, *, appends: bool = False, clears: str = ""
+) -> Flag:
     return Flag(tuple(names.split()), Effect.COUNTS, note, kind, field, appends=appends, clears=clears)
 
 
@@ -74,7 +76,7 @@ def _switch(names: str, field: str, note: str, *, off: str = "", value: object =
     return Flag(tuple(names.split()), Effect.COUNTS, note, None, field, tuple(off.split()), value)
 
 
-def _ignored(names: str, note: str, kind: Kind[object] | None = None, *, off: str = "") -> Flag:
+def _ignored(names: str, note: str, kind: ValueKind[object] | None = None, *, off: str = "") -> Flag:
     return Flag(tuple(names.split()), Effect.IGNORED, note, kind, off=tuple(off.split()))
 
 

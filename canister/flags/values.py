@@ -48,7 +48,7 @@ _AUTO = {"auto", "-1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Kind(Generic[T]):
+class ValueKind(Generic[T]):
     """What follows a flag. `optional`: a bare flag means `bare`, as in older releases of llama.cpp."""
 
     shape: str
@@ -62,7 +62,7 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def whole(low: int = INT32_MIN, high: int = INT32_MAX, shape: str = "N") -> Kind[int]:
+def whole(low: int = INT32_MIN, high: int = INT32_MAX, shape: str = "N") -> ValueKind[int]:
     """A whole number from low to high, both included."""
 
     def read(text: str) -> int:
@@ -76,10 +76,10 @@ def whole(low: int = INT32_MIN, high: int = INT32_MAX, shape: str = "N") -> Kind
             raise ValueError(f"{shown(text)} is out of range: {low} to {high}")
         return value
 
-    return Kind(shape, read)
+    return ValueKind(shape, read)
 
 
-def number(low: float = -FLOAT32_MAX, *, above: float | None = None) -> Kind[float]:
+def number(low: float = -FLOAT32_MAX, *, above: float | None = None) -> ValueKind[float]:
     """A finite number of 32 bits, at least `low`, greater than `above` where given."""
 
     def read(text: str) -> float:
@@ -92,15 +92,15 @@ def number(low: float = -FLOAT32_MAX, *, above: float | None = None) -> Kind[flo
             raise ValueError(f"{shown(text)} is out of range: {low:g} to {FLOAT32_MAX:g}")
         return value
 
-    return Kind("N", read)
+    return ValueKind("N", read)
 
 
-def mapped(kind: Kind[T], change: Callable[[T], U]) -> Kind[U]:
+def mapped(kind: ValueKind[T], change: Callable[[T], U]) -> ValueKind[U]:
     """A kind whose value is changed after it was read."""
-    return Kind(kind.shape, lambda text: change(kind.read(text)))
+    return ValueKind(kind.shape, lambda text: change(kind.read(text)))
 
 
-def choice(*values: str) -> Kind[str]:
+def choice(*values: str) -> ValueKind[str]:
     """One of a few words."""
 
     def read(text: str) -> str:
@@ -108,7 +108,7 @@ def choice(*values: str) -> Kind[str]:
             raise ValueError(f"{shown(text)} is none of {', '.join(values)}")
         return text
 
-    return Kind("|".join(values), read)
+    return ValueKind("|".join(values), read)
 
 
 def _on_off_auto(text: str) -> str:
@@ -189,16 +189,16 @@ def unescape(text: str) -> str:
 
 _SAMPLER_WORDS = _sampler_words()
 
-TEXT = Kind("TEXT", lambda text: text)
-PATH = Kind("PATH", lambda text: text)
-ON_OFF_AUTO = Kind("on|off|auto", _on_off_auto, optional=True, bare="on")
+TEXT = ValueKind("TEXT", lambda text: text)
+PATH = ValueKind("PATH", lambda text: text)
+ON_OFF_AUTO = ValueKind("on|off|auto", _on_off_auto, optional=True, bare="on")
 SEED = mapped(whole(-1, UINT32_MAX), lambda value: None if value in (-1, UINT32_MAX) else value)
 CONTEXT_SIZE = mapped(whole(0), lambda value: value and max(value, 8))  # llama-completion raises 1…7 to 8
 TEMPERATURE = mapped(number(), lambda value: max(value, 0.0))
 RECIPROCAL = mapped(number(above=0.0), lambda value: 1.0 / value)
 ROPE_SCALING = choice("none", "linear", "yarn")
 KV_TYPE = choice(*KV_TYPES)
-SAMPLERS = Kind("NAME;NAME;…", _sampler_names)
-SAMPLER_SEQUENCE = Kind("LETTERS", _sampler_sequence)
-LOGIT_BIAS = Kind("TOKEN±BIAS", _logit_bias)
-JSON_SCHEMA = Kind("SCHEMA", _json_schema)
+SAMPLERS = ValueKind("NAME;NAME;…", _sampler_names)
+SAMPLER_SEQUENCE = ValueKind("LETTERS", _sampler_sequence)
+LOGIT_BIAS = ValueKind("TOKEN±BIAS", _logit_bias)
+JSON_SCHEMA = ValueKind("SCHEMA", _json_schema)

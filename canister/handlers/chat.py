@@ -16,7 +16,7 @@ import numpy as np
 from canister.api.records import ChatRecord, GetChatsRecord, InputRecord, RunOutputRecord, StatusCodeRecord
 from canister.errors import BadRequest, Conflict
 from canister.handlers.arguments import parse_args
-from canister.handlers.conversation import Conversation
+from canister.handlers.conversation import CachedConversation
 from canister.handlers.model import load
 from canister.handlers.output import Output
 from canister.handlers.prompt_cache import cache_path
@@ -62,7 +62,7 @@ class Plan:
     """A run before it begins: what it starts from, and what it is to do. keeps: the cache is written."""
 
     args: RunArgs
-    chat: Conversation
+    chat: CachedConversation
     keeps: bool
 
     @property
@@ -97,7 +97,7 @@ async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
     engine = await _engine_for(call, args, arg)
     if path is not None:
         await call.lock(path)
-    chat = await Conversation.open(call, engine, path, args)
+    chat = await CachedConversation.open(call, engine, path, args)
     return Plan(args, chat, as_update and path is not None and not args.prompt_cache_ro)
 
 

@@ -42,7 +42,7 @@ NO_FLAGS: Flags = np.empty(0, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
-class Conversation:
+class CachedConversation:
     """What is known of a chat when a call begins, and what the call goes on with.
 
     tokens: those in the cache, empty for a cold start. generated: which of them were generated, not prompt.

@@ -13,7 +13,7 @@ from canister.engine.text import TextStream
 
 if TYPE_CHECKING:
     from canister.engine.request import GenerateResult
-    from canister.handlers.conversation import Conversation
+    from canister.handlers.conversation import CachedConversation
     from canister.runtime.call import OnText
 
 LONGEST_CHARACTER_BYTES = 4
@@ -22,7 +22,7 @@ LONGEST_CHARACTER_BYTES = 4
 class Output:
     """For the event loop's thread."""
 
-    def __init__(self, chat: Conversation, *, special: bool, on_text: OnText | None = None) -> None:
+    def __init__(self, chat: CachedConversation, *, special: bool, on_text: OnText | None = None) -> None:
         self._engine = chat.engine
         self._chat = chat
         self._special = special

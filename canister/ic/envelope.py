@@ -20,7 +20,7 @@ from canister.ic.cbor import Encodable
 from canister.ic.identity import Identity
 from canister.ic.request_id import HashError, hash_of
 
-Kind = Literal["call", "query", "read_state"]
+RequestKind = Literal["call", "query", "read_state"]
 Path = tuple[bytes, ...]
 
 MAX_DELEGATIONS = 20
@@ -62,7 +62,7 @@ class Signature:
 class Request:
     """canister_id, method and arg are empty in a read_state, paths elsewhere. signature None: not signed."""
 
-    kind: Kind
+    kind: RequestKind
     id: bytes
     sender: bytes
     expiry_ns: int
@@ -81,7 +81,7 @@ class Request:
 # -- reading
 
 
-def read(body: bytes, kind: Kind) -> Request:
+def read(body: bytes, kind: RequestKind) -> Request:
     """The request in an envelope, not yet believed. EnvelopeError for what is no envelope of this kind."""
     try:
         envelope = _Fields(cbor.decode(body), "the envelope")

@@ -37,7 +37,7 @@ class CallEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class EstimatedCall:
     """One call of a conversation: where it starts, and the tokens it decodes."""
 
     position: int
@@ -55,7 +55,7 @@ class ConversationEstimate:
     end of the answer. seconds: main-network time.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[EstimatedCall, ...]
     tokens_per_call_first: int
     tokens_per_call_last: int
     instructions: int
@@ -176,7 +176,7 @@ def estimate_conversation(
         raise BadRequest(f"A prompt of {prompt_tokens} and an answer of {answer_tokens} tokens make no conversation.")
     if total > model.context.n_ctx:
         raise BadRequest(f"A conversation of {total} tokens does not fit a context of {model.context.n_ctx}.")
-    steps: list[Step] = []
+    steps: list[EstimatedCall] = []
     position = cached_tokens
     while position < total:
         prompt = max(0, prompt_tokens - position)
@@ -186,7 +186,7 @@ def estimate_conversation(
         work = rehearse(meter, model.context.n_batch, position, prompt, most)
         spent = meter.cost.total
         cycles = fees.update_cycles(spent, request_bytes, nodes=nodes)
-        steps.append(Step(position, work.prompt, work.generated, spent, cycles))
+        steps.append(EstimatedCall(position, work.prompt, work.generated, spent, cycles))
         position = work.end
     instructions, cycles = sum(step.instructions for step in steps), sum(step.cycles for step in steps)
 

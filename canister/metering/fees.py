@@ -21,7 +21,7 @@ CYCLES_PER_XDR = 10**12
 USD_PER_XDR = Fraction("1.366")
 SECONDS_PER_INSTRUCTION = Fraction("0.43") / 2_000_000_000  # measured on the main network, within 20 %
 
-Outcome = Literal["ok", "err", "trap"]
+CallOutcome = Literal["ok", "err", "trap"]
 
 
 @dataclass(frozen=True, slots=True)

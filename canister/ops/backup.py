@@ -31,7 +31,7 @@ from typing import BinaryIO
 
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound, StoreDamaged
 from canister.store import outside
-from canister.store.filesystem import FileLayer, Folder, clear_error
+from canister.store.filesystem import DiskFolder, FileLayer, clear_error
 from canister.store.paths import clean_path
 from canister.system import atomic_file
 from canister.system.data_dir import CANISTER_DATABASE, CANISTERS, SECRETS, SERVER_DATABASE, STABLE, STAGING
@@ -100,9 +100,9 @@ def _hold(data_dir: Path, held: ExitStack) -> tuple[sqlite3.Connection, list[_He
 
 
 def _hold_canister(folder: Path, held: ExitStack) -> _Held:
-    stable = Folder(folder / STABLE, FileLayer())
+    stable = DiskFolder(folder / STABLE, FileLayer())
     held.callback(stable.close)
-    staging = Folder(folder / STAGING, FileLayer())
+    staging = DiskFolder(folder / STAGING, FileLayer())
     held.callback(staging.close)
     with outside.stopped(folder / CANISTER_DATABASE):
         reader = held.enter_context(outside.reading(folder / CANISTER_DATABASE))
@@ -116,7 +116,7 @@ def _hold_canister(folder: Path, held: ExitStack) -> _Held:
     return _Held(folder.name, reader, files)
 
 
-def _open(stable: Folder, staging: Folder, path: str, source: str | None) -> int | None:
+def _open(stable: DiskFolder, staging: DiskFolder, path: str, source: str | None) -> int | None:
     """The committed file. A new one is where it was staged until it is moved, so it is looked for there first."""
     if source is not None:
         with suppress(FileNotFoundError):

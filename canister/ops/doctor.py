@@ -52,7 +52,7 @@ from canister.system.data_dir import (
 )
 from canister.system.hashing import sha256_of_start
 
-Kind = Literal["problem", "note"]
+Severity = Literal["problem", "note"]
 Mend = Literal["", "permissions", "quarantine", "recover", "container", "upload note"]
 
 MIN_FREE_BYTES = 1 << 30
@@ -63,7 +63,7 @@ ROLES = ("AdminQuery", "AdminUpdate")
 class Finding:
     """place: relative to the data folder. mend: how `--repair` mends it; empty if it cannot."""
 
-    kind: Kind
+    kind: Severity
     place: str
     what: str
     mend: Mend = ""

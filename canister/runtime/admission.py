@@ -17,7 +17,7 @@ from canister.errors import CallerBusy, CanisterBusy
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class QueueLimits:
     """How many may run and how many may wait, in all and of one caller; and the settings that say so.
 
     waiting, waiting_of_caller: 0 for work that begins at once or not at all.
@@ -32,13 +32,15 @@ class Limits:
     setting_of_caller: str = "max_queue_per_caller"
 
 
-def of_calls(settings: Settings) -> Limits:
-    return Limits(settings.max_calls, settings.max_calls_per_caller, settings.max_queue, settings.max_queue_per_caller)
+def of_calls(settings: Settings) -> QueueLimits:
+    return QueueLimits(
+        settings.max_calls, settings.max_calls_per_caller, settings.max_queue, settings.max_queue_per_caller
+    )
 
 
-def of_streams(settings: Settings) -> Limits:
+def of_streams(settings: Settings) -> QueueLimits:
     """Streams do not wait: their clients hold back what they have not sent yet."""
-    return Limits(
+    return QueueLimits(
         settings.max_streams, settings.max_streams_per_caller, 0, 0, "streams", "max_streams", "max_streams_per_caller"
     )
 
@@ -46,7 +48,7 @@ def of_streams(settings: Settings) -> Limits:
 class Admission:
     """Belongs to one event loop. Places are given by `enter` and given back by leaving them."""
 
-    def __init__(self, name: str, limits: Limits) -> None:
+    def __init__(self, name: str, limits: QueueLimits) -> None:
         """name: of the canister, for messages."""
         self._name = name
         self._limits = limits

@@ -17,7 +17,7 @@ from canister.state.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
-    from canister.metering.fees import Outcome
+    from canister.metering.fees import CallOutcome
     from canister.metering.meter import CallMeter
     from canister.runtime.canister import Canister
     from canister.state.settings import State
@@ -143,7 +143,7 @@ class Call:
         self.canister.apply(self.work)
         self.work.committed()
 
-    async def commit_charge(self, charge: Charge, outcome: Outcome, note: Callable[[Transaction], None]) -> None:
+    async def commit_charge(self, charge: Charge, outcome: CallOutcome, note: Callable[[Transaction], None]) -> None:
         """After a roll-back: the call is paid and logged all the same. note: adds to the transaction."""
         transaction = self.canister.stable.begin()
         try:
@@ -153,7 +153,7 @@ class Call:
             await self.canister.rollback(transaction)
             raise
 
-    async def _commit_charged(self, transaction: Transaction, charge: Charge, outcome: Outcome) -> None:
+    async def _commit_charged(self, transaction: Transaction, charge: Charge, outcome: CallOutcome) -> None:
         ledger = self.canister.ledger
         ledger.add(transaction, -charge.cycles)
         self.canister.call_log.add(transaction, self.caller, self.method, self.now_ns, outcome, charge)

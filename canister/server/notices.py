@@ -64,7 +64,7 @@ def _options(url: str, host: Host) -> str:
     return options
 
 
-class Farewell:
+class StopNotices:
     """The end, told to a person at the terminal as a line, else to the log."""
 
     def __init__(self, settings: Settings) -> None:

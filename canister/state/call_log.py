@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select
 
-from canister.metering.fees import Charge, Outcome
+from canister.metering.fees import CallOutcome, Charge
 from canister.store import tables
 from canister.store.database import Database
 from canister.store.statements import Prepared
@@ -36,7 +36,7 @@ class LoggedCall:
     caller: str
     method: str
     timestamp_ns: int
-    outcome: Outcome
+    outcome: CallOutcome
     charge: Charge
 
 
@@ -45,7 +45,7 @@ class CallLog:
         self._database = database
 
     def add(
-        self, transaction: Transaction, caller: str, method: str, now_ns: int, outcome: Outcome, charge: Charge
+        self, transaction: Transaction, caller: str, method: str, now_ns: int, outcome: CallOutcome, charge: Charge
     ) -> None:
         """Log a call when this transaction commits; the oldest beyond KEPT_CALLS are forgotten then."""
         row = {

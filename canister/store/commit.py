@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, update
 
 from canister.errors import Conflict
 from canister.store.changes import Change
-from canister.store.index import Entry, FileInfo, Kind, Overlay, Upload
+from canister.store.index import Entry, EntryKind, FileInfo, Overlay, Upload
 from canister.store.journal import Move, insert_redo
 from canister.store.paths import ancestors_of
 from canister.store.statements import Prepared
@@ -108,7 +108,7 @@ class FileCommit:
         info = FileInfo(old.info.id, path, "file", change.size, old.info.created_ns, self._now_ns)
         self._publish(path, Entry(info, old.staged if change.in_place else change.staged))
 
-    def _insert(self, path: str, kind: Kind, size: int) -> FileInfo:
+    def _insert(self, path: str, kind: EntryKind, size: int) -> FileInfo:
         now = self._now_ns
         row = {"path": path, "kind": kind, "size": size, "created_ns": now, "modified_ns": now}
         key = _INSERT_FILE.run(self._connection, row).lastrowid

@@ -42,10 +42,10 @@ from canister.store.container_records import (
     KV_CHECK,
     N_CHECK,
     READ_AHEAD,
+    CacheRecord,
     Flags,
     Part,
     Reader,
-    Record,
     Tokens,
     decode_part,
     encode_record,
@@ -109,7 +109,7 @@ class CacheFile:
     n_records: int
     size: int
     is_whole: bool
-    _live: tuple[Record, ...]
+    _live: tuple[CacheRecord, ...]
     _live_bytes: int  # of those records; not summed up again for each call of a long chat
     _check: bytes
     _read: Reader
@@ -172,7 +172,7 @@ class CacheFile:
         live = list(self._live)
         n_live = self._live_bytes - _roll_back(live, keep)
         if len(added):
-            live.append(Record(keep, len(added), len(added), self.size, has_cut, len(kv), check))
+            live.append(CacheRecord(keep, len(added), len(added), self.size, has_cut, len(kv), check))
             n_live += live[-1].n_bytes
         extended = replace(
             self,
@@ -241,7 +241,7 @@ class CacheFile:
             parts.append(data)
         return cache, b"".join(parts)
 
-    def _part_of(self, live: Record) -> Part:
+    def _part_of(self, live: CacheRecord) -> Part:
         """All tokens of a record: those that the conversation has, and for KV rows that cannot be cut, the others."""
         at = slice(live.first, live.first + live.n_live)
         if live.n_live == live.count:
@@ -270,14 +270,14 @@ class _State:
         self.generated: Flags = np.zeros(1024, np.bool_)
         self.starts: Flags = np.zeros(1024, np.bool_)
         self.n_tokens = 0
-        self.live: list[Record] = []
+        self.live: list[CacheRecord] = []
 
     def conversation(self) -> tuple[Tokens, Flags, Flags]:
         """Tokens, generated, starts."""
         n = self.n_tokens
         return self.tokens[:n].copy(), self.generated[:n].copy(), self.starts[:n].copy()
 
-    def apply(self, live: Record, part: Part) -> None:
+    def apply(self, live: CacheRecord, part: Part) -> None:
         end = live.first + live.count
         if end > len(self.tokens):
             room = max(end, 2 * len(self.tokens))
@@ -293,7 +293,7 @@ class _State:
             self.live.append(live)
 
 
-def _roll_back(live: list[Record], keep: int) -> int:
+def _roll_back(live: list[CacheRecord], keep: int) -> int:
     """Leave the records of the first `keep` tokens; returns the bytes of those that go."""
     n_bytes = 0
     while live and live[-1].first >= keep:
@@ -322,7 +322,7 @@ def _parse_header(read: Reader, size: int) -> tuple[CacheHeader, int, bytes]:
     return CacheHeader(model_sha256, seed, data[_HEADER.size : end]), end + N_CHECK, check
 
 
-def _kv_of(live: Record, read: Reader | BlockReader) -> bytes | memoryview:
+def _kv_of(live: CacheRecord, read: Reader | BlockReader) -> bytes | memoryview:
     """The record's KV rows; none when they are damaged or missing."""
     try:
         data = read(live.kv_offset, live.kv_bytes + KV_CHECK.size)

@@ -25,7 +25,7 @@ _RECORD = struct.Struct("<4sIIQ")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class CacheRecord:
     """A record of which the conversation still has the first n_live of `count` tokens; the next one begins behind.
 
     has_cut: the cut is written down.
@@ -81,7 +81,9 @@ def encode_record(keep: int, part: Part, has_cut: bool, kv: bytes, previous: byt
     return b"".join((head, check, kv, kv_check(kv, check))), check
 
 
-def parse_record(read: Reader, offset: int, size: int, n_before: int, previous: bytes) -> tuple[Record, Part] | None:
+def parse_record(
+    read: Reader, offset: int, size: int, n_before: int, previous: bytes
+) -> tuple[CacheRecord, Part] | None:
     """The record at `offset`, without its KV rows; None when its token part is damaged or cut off."""
     data = read(offset, min(size - offset, READ_AHEAD))
     if len(data) < _RECORD.size:
@@ -97,7 +99,7 @@ def parse_record(read: Reader, offset: int, size: int, n_before: int, previous: 
     check = data[-N_CHECK:]
     if len(data) < n_bytes or check != strong_check(previous, data[:-N_CHECK]):
         return None
-    return Record(keep, count, count, offset, has_cut, kv_bytes, check), decode_part(data, count, has_cut)
+    return CacheRecord(keep, count, count, offset, has_cut, kv_bytes, check), decode_part(data, count, has_cut)
 
 
 def decode_part(data: bytes, count: int, has_cut: bool) -> Part:

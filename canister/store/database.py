@@ -81,8 +81,8 @@ class Database:
         self._readers: Engine | None = None
         self._writer: Engine | None = None
         self._connection: Connection | None = None  # the writer's own, kept
-        self._looker: Connection | None = None  # kept for `first`; it never begins a transaction
-        self._looking = threading.Lock()
+        self._shared_reader: Connection | None = None  # kept for `first`; it never begins a transaction
+        self._reading = threading.Lock()
         self.n_transactions = 0
         """Begun so far; on the writer thread it tells jobs that are committed together from later ones."""
         self._thread: threading.Thread | None = None
@@ -102,7 +102,7 @@ class Database:
             try:
                 migrate(self.path, self.schema, self._readers, self._writer)
                 self._connection = self._writer.connect()
-                self._looker = self._readers.connect()
+                self._shared_reader = self._readers.connect()
             except BaseException:
                 self._dispose()
                 raise
@@ -133,10 +133,11 @@ class Database:
 
     def first(self, statement: Prepared, values: Mapping[str, object]) -> tuple[Any, ...] | None:
         """The first row of a query as last committed, by the shortest way: for what every message asks for."""
-        if self._looker is None:
+        if self._shared_reader is None:
             raise RuntimeError(f"{self.path} is not open")
-        with self._clear_errors(), self._looking:
-            rows = statement.run(self._looker, values).fetchall()  # to its end, or it would go on reading this state
+        with self._clear_errors(), self._reading:
+            # Fetch to the end, or the reader would go on seeing this state.
+            rows = statement.run(self._shared_reader, values).fetchall()
         return rows[0] if rows else None
 
     def submit(
@@ -238,7 +239,7 @@ class Database:
             self._commit(connection)
         except BaseException:
             _roll_back(connection)
-            self._bury_failed_commit()
+            self._overwrite_failed_commit()
             raise
         return done
 
@@ -267,18 +268,18 @@ class Database:
     def _recover_from_failure(self) -> None:
         """After a commit that failed: perhaps there is room on the disk again. Raises StoreDamaged."""
         if self.failed is not None:
-            self._bury_failed_commit()
+            self._overwrite_failed_commit()
         if self.failed is not None:
             raise StoreDamaged(str(self.failed))
 
-    def _bury_failed_commit(self) -> None:
+    def _overwrite_failed_commit(self) -> None:
         """Commit something over a commit that failed, so that it cannot come back; else set `failed`."""
         assert self._connection is not None
         connection = self._connection
         try:
             connection.begin()
-            n_buried = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-            connection.exec_driver_sql(f"PRAGMA user_version = {(n_buried + 1) % 2**31}")
+            version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+            connection.exec_driver_sql(f"PRAGMA user_version = {(version + 1) % 2**31}")
             self._commit(connection)
         except BaseException as error:
             with contextlib.suppress(DBAPIError, sqlite3.Error):
@@ -291,10 +292,10 @@ class Database:
             self.failed = None
 
     def _dispose(self) -> None:
-        for connection in (self._connection, self._looker):
+        for connection in (self._connection, self._shared_reader):
             if connection is not None:
                 connection.close()
-        self._connection = self._looker = None
+        self._connection = self._shared_reader = None
         for engine in (self._readers, self._writer):
             if engine is not None:
                 engine.dispose()

@@ -81,7 +81,7 @@ class FileLayer:
         os.rmdir(name, dir_fd=folder_fd)
 
 
-class Folder:
+class DiskFolder:
     """A folder on the disk and everything below it, reached by logical paths; `''` is the folder itself."""
 
     def __init__(self, path: Path, layer: FileLayer) -> None:
@@ -147,7 +147,7 @@ class Folder:
             above = f"{above}/{part}" if above else part
         return changed
 
-    def put(self, source: str, staging: Folder, target: str) -> set[str]:
+    def put(self, source: str, staging: DiskFolder, target: str) -> set[str]:
         """Move a file from `staging` to `target`, over what is there; returns the folders whose names changed.
 
         Nothing is done when the source is gone: then it was done before.

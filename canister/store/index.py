@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from canister.errors import StoreDamaged
 from canister.store.paths import ancestors_of, parent_of
 
-Kind = Literal["file", "directory"]
+EntryKind = Literal["file", "directory"]
 
 
 class FileInfo(NamedTuple):
@@ -21,7 +21,7 @@ class FileInfo(NamedTuple):
 
     id: int
     path: str
-    kind: Kind
+    kind: EntryKind
     size: int
     created_ns: int
     modified_ns: int

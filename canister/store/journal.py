@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
-from canister.store.filesystem import Folder
+from canister.store.filesystem import DiskFolder
 from canister.store.statements import Prepared
 from canister.store.tables import redo
 
@@ -58,7 +58,7 @@ def delete_redo(connection: Connection, last_row: int) -> None:
     _DELETE_REDO.run(connection, {"last_row": last_row})
 
 
-def perform(move: Move, folder: Folder, staging: Folder) -> set[str]:
+def perform(move: Move, folder: DiskFolder, staging: DiskFolder) -> set[str]:
     """Do what can be seen of a move; returns the folders whose names changed. May be repeated. Raises OSError.
 
     Appended bytes are written before they are committed; their row only matters after a crash.

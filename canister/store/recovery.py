@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from canister.store.filesystem import Folder
+from canister.store.filesystem import DiskFolder
 from canister.store.index import Entry, FileIndex, FileInfo, Upload
 from canister.store.journal import Move, delete_redo, perform, read_redo
 from canister.store.paths import ancestors_of, name_of, parent_of
@@ -97,7 +97,7 @@ def _recover(volume: Volume) -> Recovery:
 class _Repair:
     """The steps, and what they find. One path that cannot be repaired does not keep the others from it."""
 
-    def __init__(self, folder: Folder, staging: Folder, known: dict[str, FileInfo]) -> None:
+    def __init__(self, folder: DiskFolder, staging: DiskFolder, known: dict[str, FileInfo]) -> None:
         self.folder = folder
         self.staging = staging
         self.known = known
@@ -180,7 +180,7 @@ class _Repair:
         for path in index.folders()[1:]:
             inside.setdefault(parent_of(path), []).append(path)
         for folder, folders in inside.items():
-            for path, found in self._looked_at(folder, folders):
+            for path, found in self._with_stats(folder, folders):
                 if found is None:
                     try:
                         self.changed |= self.folder.make(path)
@@ -194,7 +194,7 @@ class _Repair:
         Folder by folder, each opened once: there may be hundreds of thousands of files, and the server waits for it.
         """
         for folder in index.folders():
-            for path, found in self._looked_at(folder, index.children(folder)):
+            for path, found in self._with_stats(folder, index.children(folder)):
                 if path not in self.staged:
                     self._check(self.known[path], found)
         self.truncated.sort(key=lambda path: self.known[path].id)
@@ -211,7 +211,7 @@ class _Repair:
         elif found.st_size > info.size:
             self._truncate(info)
 
-    def _looked_at(self, folder: str, paths: list[str]) -> Iterator[tuple[str, os.stat_result | None]]:
+    def _with_stats(self, folder: str, paths: list[str]) -> Iterator[tuple[str, os.stat_result | None]]:
         return zip(paths, self.folder.lstat_all(folder, [name_of(path) for path in paths]), strict=True)
 
     def _truncate(self, info: FileInfo) -> None:
@@ -224,7 +224,7 @@ class _Repair:
         self.truncated.append(info.path)
 
 
-def _remove_leftovers(staging: Folder, wanted: Iterable[str]) -> int:
+def _remove_leftovers(staging: DiskFolder, wanted: Iterable[str]) -> int:
     """Remove what was staged and never committed."""
     kept = set(wanted)
     leftovers = [name for name in sorted(os.listdir(staging.fd)) if name not in kept]

@@ -21,7 +21,7 @@ from canister.errors import CanisterError, Conflict, NotFound
 from canister.store.changes import Change, Committed, Piece, take_back, write_bytes
 from canister.store.commit import FileCommit
 from canister.store.filesystem import clear_error
-from canister.store.index import Kind, Upload, Usage
+from canister.store.index import EntryKind, Upload, Usage
 from canister.store.journal import MAX_REDO_BYTES, delete_redo
 from canister.store.paths import ancestors_of, clean_file_path, clean_path, names_folder, parent_of
 from canister.store.statements import Prepared
@@ -243,11 +243,11 @@ class Transaction:
         if self._stage != stage:
             raise RuntimeError(f"the transaction is {self._stage}, not {stage}")
 
-    def _committed_kind(self, path: str) -> Kind | None:
+    def _committed_kind(self, path: str) -> EntryKind | None:
         entry = self._volume.index.get(path)
         return None if entry is None else entry.info.kind
 
-    def _kind(self, path: str) -> Kind | None:
+    def _kind(self, path: str) -> EntryKind | None:
         """What is at this path, seen from within the transaction."""
         change = self._changes.get(path)
         kind = change.kind if change is not None else self._committed_kind(path)

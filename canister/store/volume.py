@@ -20,7 +20,7 @@ from pathlib import Path
 
 from canister.errors import BadRequest, Busy, Conflict, NotFound, StoreDamaged
 from canister.store.database import Database
-from canister.store.filesystem import FileLayer, Folder, clear_error
+from canister.store.filesystem import DiskFolder, FileLayer, clear_error
 from canister.store.index import Entry, FileIndex, FileInfo, Overlay, damaged
 from canister.store.journal import Move, perform
 from canister.store.paths import clean_path, names_folder
@@ -56,8 +56,8 @@ class Volume:
         self.sync_error: OSError | None = None  # the first of all; nothing is synced after it
         self._staging_path = staging
         self._pending = (-1, Overlay(self.index))  # of the transactions that are being committed together
-        self._folder: Folder | None = None
-        self._staging: Folder | None = None
+        self._folder: DiskFolder | None = None
+        self._staging: DiskFolder | None = None
         self._moves: deque[Move] = deque()  # committed, not yet performed; strictly in this order
         self._unsynced_files: set[str] = set()  # whose last bytes are perhaps only in redo rows
         self._unsynced_folders: set[str] = set()  # whose names changed
@@ -70,14 +70,14 @@ class Volume:
     # The folders
 
     @property
-    def folder(self) -> Folder:
+    def folder(self) -> DiskFolder:
         return self._opened(self._folder)
 
     @property
-    def staging(self) -> Folder:
+    def staging(self) -> DiskFolder:
         return self._opened(self._staging)
 
-    def _opened(self, folder: Folder | None) -> Folder:
+    def _opened(self, folder: DiskFolder | None) -> DiskFolder:
         if folder is None:
             raise RuntimeError(f"stable memory {self.path} is not open: recover() comes first")
         return folder
@@ -91,8 +91,8 @@ class Volume:
 
         Raises Conflict when another process has them open, BadRequest when they are on two file systems, OSError.
         """
-        self._folder = Folder(self.path, self.layer)
-        self._staging = Folder(self._staging_path, self.layer)
+        self._folder = DiskFolder(self.path, self.layer)
+        self._staging = DiskFolder(self._staging_path, self.layer)
         if os.fstat(self._folder.fd).st_dev != os.fstat(self._staging.fd).st_dev:
             raise BadRequest(f"{self.path} and {self._staging_path} must be on one file system")
         try:

@@ -169,17 +169,17 @@ def request_running() -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class Outcome:
+class RequestOutcome:
     """What became of a request; to be set by who answers it."""
 
     is_ok: bool = False
 
 
 @contextmanager
-def counted(canister: str, method: str) -> Iterator[Outcome]:
+def counted(canister: str, method: str) -> Iterator[RequestOutcome]:
     """Count the request that is answered inside, and the time that it takes; an exception is a reject."""
     started = time.perf_counter()
-    outcome = Outcome()
+    outcome = RequestOutcome()
     label = "cancelled"
     try:
         yield outcome

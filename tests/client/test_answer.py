@@ -11,7 +11,7 @@ import pytest
 from canister.api.chain import Chain
 from canister.api.records import InputRecord, MaxTokensRecord
 from canister.client import Canister
-from canister.client.answer import Step, run
+from canister.client.answer import CallStep, run
 from canister.client.errors import Refused, Unreachable
 from tests.server.served import CHAT, Served, served
 from tests.traces import until
@@ -77,7 +77,7 @@ async def test_calls_that_echo_a_token_do_echo_it_and_the_answer_has_it_once(can
         await take(canister, 1)
         chain = Chain(CHAT.format(QUESTION), f"echo-{streams}", 25, GREEDY)
         parts = [part async for part in run(canister, chain, streams=streams)]
-        steps = [part for part in parts if isinstance(part, Step)]
+        steps = [part for part in parts if isinstance(part, CallStep)]
         assert "".join(part for part in parts if isinstance(part, str)) == expected == chain.answer
         assert [step.text for step in steps if step.text and step.text != step.record.output]
         assert all((step.instructions is None) == bool(streams and step.text) for step in steps[-10:])

@@ -10,7 +10,7 @@ import pytest
 
 from canister.client.errors import NotConnected, Refused, Rejected, Unreachable
 from canister.client.rest import Canister, Result
-from canister.client.transfer import Kind, Retries, TransferError, download, upload
+from canister.client.transfer import Retries, TransferError, TransferKind, download, upload
 from tests.fake_canister import FakeCanister, Fault
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-async def put(fake: FakeCanister, source: Path, kind: Kind = "file", retries: Retries = AT_ONCE) -> int:
+async def put(fake: FakeCanister, source: Path, kind: TransferKind = "file", retries: Retries = AT_ONCE) -> int:
     """Upload; gives how many bytes were there before."""
     async with fake.client() as client:
         done = await upload(client, source, "m", kind=kind, chunk_bytes=CHUNK_BYTES, retries=retries)
@@ -35,14 +35,14 @@ async def put(fake: FakeCanister, source: Path, kind: Kind = "file", retries: Re
     return done.n_resumed_bytes
 
 
-async def get(fake: FakeCanister, target: Path, kind: Kind = "file") -> int:
+async def get(fake: FakeCanister, target: Path, kind: TransferKind = "file") -> int:
     async with fake.client() as client:
         done = await download(client, "m", target, kind=kind, chunk_bytes=CHUNK_BYTES, retries=AT_ONCE)
     return done.n_resumed_bytes
 
 
 @pytest.mark.parametrize("kind", ["file", "promptcache"])
-async def test_there_and_back(kind: Kind, source: Path, tmp_path: Path) -> None:
+async def test_there_and_back(kind: TransferKind, source: Path, tmp_path: Path) -> None:
     fake = FakeCanister()
     assert await put(fake, source, kind) == 0
     assert await get(fake, tmp_path / "back" / "model.gguf", kind) == 0

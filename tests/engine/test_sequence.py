@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canister.engine.request import GenerateResult
-from canister.engine.sequence import Limits, Sequence
+from canister.engine.sequence import ContextLimits, Sequence
 from tests.engine.driver import NOTHING
 
 EOG = 99
@@ -56,7 +56,7 @@ def sequence_of(
     n_ctx: int = 1000,
     n_batch: int = 8,
     can_shift: bool = True,
-    cut: Limits | None = None,
+    cut: ContextLimits | None = None,
     **changes: Any,
 ) -> Sequence:
     """A call; the last n_generated tokens of the prefix were generated."""
@@ -70,7 +70,7 @@ def sequence_of(
         **changes,
     )
     says = Says(answer, n_before + len(prompt))
-    limits = Limits(n_ctx, n_batch, can_shift, add_bos=True) if cut is None else cut
+    limits = ContextLimits(n_ctx, n_batch, can_shift, add_bos=True) if cut is None else cut
     return Sequence(request, limits, Letters(), says)
 
 
@@ -233,7 +233,7 @@ def test_cut_calls_add_up(n_prompt: int, n_predict: int, limits: list[int], n_ba
 
 # -- a cut that is repeated
 
-REPEATS = Limits(1000, 100, True, True, repeats_cut=True, n_chunk=4)
+REPEATS = ContextLimits(1000, 100, True, True, repeats_cut=True, n_chunk=4)
 WHOLE = replace(REPEATS, uses_whole=True)
 
 
@@ -287,7 +287,7 @@ def test_a_decode_that_is_too_large_here_is_cut_and_that_is_noted() -> None:
     ],
 )
 def test_what_was_cut_otherwise_is_used_up_to_there(
-    limits: Limits, n_tokens: int, starts: tuple[int, ...], n_common: int
+    limits: ContextLimits, n_tokens: int, starts: tuple[int, ...], n_common: int
 ) -> None:
     """A prefix of six tokens, decoded by threes, and a prompt of ten, which one call alone decodes by fours."""
     sequence = sequence_of([1] * 10, [1] * 6, cut=limits, prefix_starts=starts_at(0, 3, of=6), n_whole=6)

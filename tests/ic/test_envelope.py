@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from canister.ic import cbor, envelope, principal
 from canister.ic.cbor import Encodable
-from canister.ic.envelope import Delegated, EnvelopeError, Kind
+from canister.ic.envelope import Delegated, EnvelopeError, RequestKind
 from canister.ic.identity import Identity
 from canister.ic.request_id import HashError, hash_of
 
@@ -25,7 +25,7 @@ OTHER = principal.from_text(principal.canister_id(7))
 ALICE, BOB, CAROL = (Identity.generate(kind) for kind in ("ed25519", "secp256k1", "prime256v1"))
 
 
-def content(kind: Kind = "call", **changes: Encodable) -> dict[str, Encodable]:
+def content(kind: RequestKind = "call", **changes: Encodable) -> dict[str, Encodable]:
     fields: dict[str, Encodable] = {"request_type": kind, "ingress_expiry": NOW_NS + 60 * SECOND_NS}
     if kind == "read_state":
         fields["paths"] = [[b"time"]]
@@ -34,7 +34,7 @@ def content(kind: Kind = "call", **changes: Encodable) -> dict[str, Encodable]:
     return fields | changes
 
 
-def sealed(kind: Kind = "call", sender: Identity | Delegated | None = ALICE, **changes: Encodable) -> bytes:
+def sealed(kind: RequestKind = "call", sender: Identity | Delegated | None = ALICE, **changes: Encodable) -> bytes:
     return envelope.seal(content(kind, **changes), sender)[0]
 
 
@@ -47,11 +47,11 @@ def changed(body: bytes, **fields: Any) -> bytes:
     return cbor.encode(document)
 
 
-def opened(body: bytes, kind: Kind = "call", now_ns: int = NOW_NS) -> frozenset[bytes] | None:
+def opened(body: bytes, kind: RequestKind = "call", now_ns: int = NOW_NS) -> frozenset[bytes] | None:
     return envelope.verify(envelope.read(body, kind), now_ns)
 
 
-def refused(body: bytes, message: str, kind: Kind = "call", now_ns: int = NOW_NS) -> None:
+def refused(body: bytes, message: str, kind: RequestKind = "call", now_ns: int = NOW_NS) -> None:
     with pytest.raises(EnvelopeError, match=message):
         opened(body, kind, now_ns)
 
@@ -87,7 +87,7 @@ def test_what_has_no_hash(value: object) -> None:
 
 @pytest.mark.parametrize("sender", [ALICE, BOB, CAROL], ids=["ed25519", "secp256k1", "prime256v1"])
 @pytest.mark.parametrize("kind", ["call", "query", "read_state"])
-def test_signed(sender: Identity, kind: Kind) -> None:
+def test_signed(sender: Identity, kind: RequestKind) -> None:
     body, request_id = envelope.seal(content(kind), sender)
     request = envelope.read(body, kind)
     assert envelope.verify(request, NOW_NS) is None
@@ -106,7 +106,7 @@ def test_fields_that_are_null_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("kind", ["query", "read_state"])
-def test_anonymous_clients_may_have_a_wrong_clock(kind: Kind) -> None:
+def test_anonymous_clients_may_have_a_wrong_clock(kind: RequestKind) -> None:
     assert opened(sealed(kind, None, ingress_expiry=1), kind) is None
 
 
@@ -124,7 +124,7 @@ def test_delegations() -> None:
 
 @pytest.mark.parametrize("kind", ["call", "query", "read_state"])
 @pytest.mark.parametrize("seconds", [-3600, 0, 361, 3600])
-def test_expired_and_early(kind: Kind, seconds: int) -> None:
+def test_expired_and_early(kind: RequestKind, seconds: int) -> None:
     body = sealed(kind, ingress_expiry=NOW_NS + seconds * SECOND_NS)
     refused(body, "^Invalid request expiry: Specified ingress_expiry not within expected range: Minimum allowed", kind)
 

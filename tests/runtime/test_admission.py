@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canister.errors import CallerBusy, CanisterBusy, Trap
-from canister.runtime.admission import Admission, Limits, Place
+from canister.runtime.admission import Admission, Place, QueueLimits
 from tests.harness import settle
 
 pytestmark = pytest.mark.anyio
 
-LIMITS = Limits(running=2, running_of_caller=2, waiting=10, waiting_of_caller=6)
+LIMITS = QueueLimits(running=2, running_of_caller=2, waiting=10, waiting_of_caller=6)
 
 
 async def test_a_single_call_passes_a_flood() -> None:
@@ -35,7 +35,7 @@ async def test_a_single_call_passes_a_flood() -> None:
 
 
 async def test_who_is_sent_away_and_why() -> None:
-    admission = Admission("c", Limits(running=1, running_of_caller=1, waiting=3, waiting_of_caller=2))
+    admission = Admission("c", QueueLimits(running=1, running_of_caller=1, waiting=3, waiting_of_caller=2))
     places = [admission.enter("a") for _ in range(3)]
     with pytest.raises(CallerBusy, match="max_queue_per_caller = 2"):
         admission.enter("a")
@@ -48,7 +48,7 @@ async def test_who_is_sent_away_and_why() -> None:
 
 
 async def test_work_that_does_not_wait() -> None:
-    streams = Limits(2, 1, 0, 0, "streams", "max_streams", "max_streams_per_caller")
+    streams = QueueLimits(2, 1, 0, 0, "streams", "max_streams", "max_streams_per_caller")
     admission = Admission("c", streams)
     admission.enter("a")
     with pytest.raises(CallerBusy, match="max_streams_per_caller = 1"):
@@ -59,7 +59,7 @@ async def test_work_that_does_not_wait() -> None:
 
 
 async def test_free_places_are_for_whoever_may_use_them() -> None:
-    admission = Admission("c", Limits(running=4, running_of_caller=1, waiting=2, waiting_of_caller=2))
+    admission = Admission("c", QueueLimits(running=4, running_of_caller=1, waiting=2, waiting_of_caller=2))
     own = [admission.enter("a") for _ in range(3)]
     assert [place.is_granted for place in own] == [True, False, False]
     # The queue is full of calls that wait for their own caller: they are in nobody's way.
@@ -69,7 +69,7 @@ async def test_free_places_are_for_whoever_may_use_them() -> None:
 
 
 async def test_whoever_stops_waiting_gives_its_place_to_the_next() -> None:
-    admission = Admission("c", Limits(running=1, running_of_caller=1, waiting=5, waiting_of_caller=5))
+    admission = Admission("c", QueueLimits(running=1, running_of_caller=1, waiting=5, waiting_of_caller=5))
     first = admission.enter("a")
 
     async def wait() -> None:
@@ -91,10 +91,10 @@ async def test_whoever_stops_waiting_gives_its_place_to_the_next() -> None:
 
 @settings(max_examples=200)
 @given(
-    st.builds(Limits, st.integers(1, 4), st.integers(1, 4), st.integers(0, 6), st.integers(0, 6)),
+    st.builds(QueueLimits, st.integers(1, 4), st.integers(1, 4), st.integers(0, 6), st.integers(0, 6)),
     st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=60),
 )
-def test_limits_hold_and_turns_are_fair(limits: Limits, steps: list[tuple[str, bool]]) -> None:
+def test_limits_hold_and_turns_are_fair(limits: QueueLimits, steps: list[tuple[str, bool]]) -> None:
     """Random callers come (True) or finish the oldest piece of their work (False)."""
 
     async def play() -> None:

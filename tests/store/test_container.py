@@ -27,7 +27,7 @@ class Written:
 
 
 State = tuple[list[int], list[bool], list[bool]]
-Record = tuple[float, list[tuple[int, bool]], bytes, int]
+CacheRecord = tuple[float, list[tuple[int, bool]], bytes, int]
 
 RECORDS = st.lists(
     st.tuples(
@@ -40,7 +40,7 @@ RECORDS = st.lists(
 )
 
 
-def write(records: list[Record]) -> Written:
+def write(records: list[CacheRecord]) -> Written:
     store = bytearray()
     cache, data = CacheFile.create(HEADER, lambda offset, size: bytes(store[offset : offset + size]))
     store += data
@@ -82,7 +82,7 @@ def check_segments(cache: CacheFile, sound: CacheFile) -> None:
 
 
 @given(RECORDS)
-def test_what_is_written_comes_back(records: list[Record]) -> None:
+def test_what_is_written_comes_back(records: list[CacheRecord]) -> None:
     written = write(records)
     for cache in (written.cache, CacheFile.parse(written.data), CacheFile.parse(written.data, len(written.data))):
         assert cache.header == HEADER
@@ -95,7 +95,7 @@ def test_what_is_written_comes_back(records: list[Record]) -> None:
 
 
 @given(RECORDS, st.data())
-def test_cut_off_anywhere_it_is_a_prefix_of_its_records(records: list[Record], data: st.DataObject) -> None:
+def test_cut_off_anywhere_it_is_a_prefix_of_its_records(records: list[CacheRecord], data: st.DataObject) -> None:
     written = write(records)
     for size in data.draw(st.lists(st.integers(0, len(written.data)), min_size=1, max_size=20)):
         check_cut(written, size)
@@ -134,7 +134,7 @@ def write_prefix(written: Written, n_records: int) -> CacheFile:
 
 @settings(max_examples=300)
 @given(RECORDS, st.data())
-def test_changed_anywhere_it_is_a_prefix_of_its_records(records: list[Record], data: st.DataObject) -> None:
+def test_changed_anywhere_it_is_a_prefix_of_its_records(records: list[CacheRecord], data: st.DataObject) -> None:
     written = write(records)
     changed = bytearray(written.data)
     for _ in range(data.draw(st.integers(1, 3))):
@@ -287,7 +287,7 @@ def test_damaged_rows_keep_their_tokens_and_the_records_behind_them() -> None:
 
 
 @given(RECORDS)
-def test_compaction_keeps_the_conversation_and_its_rows(records: list[Record]) -> None:
+def test_compaction_keeps_the_conversation_and_its_rows(records: list[CacheRecord]) -> None:
     written = write(records)
     compacted, data = written.cache.compacted()
     assert len(data) <= len(written.data) + 32  # a last roll-back may be added

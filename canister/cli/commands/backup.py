@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from canister.ops.backup import Copied
 
-Folder = Annotated[
+FolderOption = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Data folder of the server.", show_default=False),
 ]
@@ -19,7 +19,7 @@ Folder = Annotated[
 
 def backup(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="The tar file to write.", show_default=False)],
-    data_dir: Folder = None,
+    data_dir: FolderOption = None,
 ) -> None:
     """Copy all that a server holds into one file.
 
@@ -29,12 +29,12 @@ def backup(
     from canister.cli.shared.settings import data_folder
     from canister.ops.backup import back_up
 
-    _tell("backed up", back_up(data_folder(data_dir), target.absolute()))
+    _print_copied("backed up", back_up(data_folder(data_dir), target.absolute()))
 
 
 def restore(
     source: Annotated[Path, typer.Argument(metavar="FILE", help="A file of canister backup.", show_default=False)],
-    data_dir: Folder = None,
+    data_dir: FolderOption = None,
 ) -> None:
     """Make a data folder from a backup.
 
@@ -43,10 +43,10 @@ def restore(
     from canister.cli.shared.settings import data_folder
     from canister.ops.backup import restore as restore_backup
 
-    _tell("restored", restore_backup(source, data_folder(data_dir)))
+    _print_copied("restored", restore_backup(source, data_folder(data_dir)))
 
 
-def _tell(done: str, copied: Copied) -> None:
+def _print_copied(done: str, copied: Copied) -> None:
     for name in copied.damaged:
         print(f"not whole when it was backed up: {name}", file=sys.stderr)
     print(f"{done} {copied.n_canisters} canisters: {copied.n_files} files, {copied.n_bytes} bytes", file=sys.stderr)

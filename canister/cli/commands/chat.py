@@ -23,7 +23,7 @@ from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
     from canister.cli.talk.servers import OwnModel
-    from canister.cli.talk.session import Place, Session, Wishes
+    from canister.cli.talk.session import ChatBackend, ChatOptions, Session
     from canister.client.ic import IcCanister
     from canister.client.rest import Canister
 
@@ -120,7 +120,7 @@ def chat(
     """
     from canister.cli.talk.choices import Choices
     from canister.cli.talk.lines import Lines, default_history
-    from canister.cli.talk.session import Wishes
+    from canister.cli.talk.session import ChatOptions
 
     is_own = model is not None or temporary
     if is_own and (url is not None or resume is not None):
@@ -133,7 +133,7 @@ def chat(
         raise typer.BadParameter("the question is empty")
     given = {"temp": temp, "seed": seed, "max-tokens": max_tokens}
     choices = Choices({name: value for name, value in given.items() if value is not None})
-    wishes = Wishes(system, choices, shows_calls=calls, drops_oldest=keep_system, is_raw=raw, thinks=think)
+    options = ChatOptions(system, choices, shows_calls=calls, drops_oldest=keep_system, is_raw=raw, thinks=think)
     target = Target(url, canister, api_key, anonymous, identity, data_dir)
 
     _leave_in_order_when_told_to()
@@ -141,7 +141,7 @@ def chat(
         opening = Opening(
             runner,
             stack,
-            wishes,
+            options,
             keeps=not forget and (question is None or resume is not None),
             is_once=question is not None,
         )
@@ -193,10 +193,12 @@ class Target:
 class Opening:
     """Finds or starts the server and opens a session there, which `stack` closes. keeps: under a name, if possible."""
 
-    def __init__(self, runner: asyncio.Runner, stack: ExitStack, wishes: Wishes, *, keeps: bool, is_once: bool) -> None:
+    def __init__(
+        self, runner: asyncio.Runner, stack: ExitStack, options: ChatOptions, *, keeps: bool, is_once: bool
+    ) -> None:
         self._runner = runner
         self._stack = stack
-        self._wishes = wishes
+        self._options = options
         self._keeps = keeps
         self._is_once = is_once
 
@@ -228,12 +230,12 @@ class Opening:
         server = self._stack.enter_context(own_server(canister, model, why))
         client = Canister(server.url, canister, server.api_key)
         self._keeps = False
-        if self._wishes.shows_calls:
+        if self._options.shows_calls:
             from canister.cli.talk import view
 
             view.note(f"listening on {server.url}, all is gone at the end")
         try:
-            self._runner.run(_load(client, model, shows_calls=self._wishes.shows_calls))
+            self._runner.run(_load(client, model, shows_calls=self._options.shows_calls))
         except BaseException:
             self._runner.run(client.close())
             raise
@@ -243,32 +245,34 @@ class Opening:
         from canister.cli.talk.session import Session
 
         try:
-            place = self._runner.run(_meet(client, url, self._wishes, keeps=self._keeps, says=says))
+            backend = self._runner.run(_meet(client, url, self._options, keeps=self._keeps, says=says))
         except BaseException:
             self._runner.run(client.close())
             raise
-        session = Session(self._runner, place, self._wishes)
+        session = Session(self._runner, backend, self._options)
         self._stack.callback(lambda: self._runner.run(client.close()))
         self._stack.callback(session.close)
         return session
 
 
-async def _meet(client: Canister | IcCanister, url: str, wishes: Wishes, *, keeps: bool, says: bool) -> Place:
+async def _meet(
+    client: Canister | IcCanister, url: str, options: ChatOptions, *, keeps: bool, says: bool
+) -> ChatBackend:
     """What is to be known of the model before the first question, told to the person as far as it matters to them."""
     from canister.api.rest_records import Props
     from canister.cli.shared.hints import told_who
     from canister.cli.talk import view
     from canister.cli.talk.named import NamedChats
     from canister.cli.talk.prompts import ChatMl, Raw, Templated
-    from canister.cli.talk.session import Place
+    from canister.cli.talk.session import ChatBackend
     from canister.client.rest import Canister
 
     if not isinstance(client, Canister):
         if says:
             view.say(f"talking to canister {client.name} at {url}")
-        if not wishes.is_raw:
+        if not options.is_raw:
             view.say("who signs cannot ask for the model's chat template: ChatML is used (--raw: plain text)")
-        return Place(client, Raw() if wishes.is_raw else ChatMl())
+        return ChatBackend(client, Raw() if options.is_raw else ChatMl())
     async with told_who(client, client.name):
         props = Props.model_validate(await client.document("GET", "props"))
     n_ctx = props.default_generation_settings.n_ctx
@@ -277,13 +281,13 @@ async def _meet(client: Canister | IcCanister, url: str, wishes: Wishes, *, keep
             f"talking to {props.model_path} ({props.description}, {n_ctx:,} tokens of context) in canister "
             f"{client.name} at {url}"
         )
-    if not wishes.is_raw and props.chat_template_source == "chatml":
+    if not options.is_raw and props.chat_template_source == "chatml":
         view.say("the model has no chat template, but the tokens of ChatML: these are used (--raw: plain text)")
-    if not wishes.is_raw and props.chat_template_source == "none":
+    if not options.is_raw and props.chat_template_source == "none":
         view.say("the model has no chat template: texts go to it as they are, as with --raw")
-        wishes.is_raw = True
-    prompts = Raw() if wishes.is_raw else Templated(client, thinks=wishes.thinks)
-    return Place(client, prompts, n_ctx, NamedChats(client) if keeps else None)
+        options.is_raw = True
+    prompts = Raw() if options.is_raw else Templated(client, thinks=options.thinks)
+    return ChatBackend(client, prompts, n_ctx, NamedChats(client) if keeps else None)
 
 
 async def _load(client: Canister, model: OwnModel, *, shows_calls: bool) -> None:

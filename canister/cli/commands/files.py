@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from canister.api.records import FileDetailsRecord
     from canister.client.errors import ClientError
-    from canister.client.transfer import Kind, Transferred
+    from canister.client.transfer import TransferKind, Transferred
 
 DEFAULT_MODEL_NAME = "models/model.gguf"
 GGUF = b"GGUF"
@@ -48,7 +48,7 @@ class FileType(StrEnum):
     other = "other"
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> TransferKind:
         """Which methods move it: a prompt cache lies in the caller's own folder."""
         return "promptcache" if self is FileType.promptcache else "file"
 

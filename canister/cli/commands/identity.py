@@ -25,7 +25,7 @@ class KeyKind(StrEnum):
     prime256v1 = "prime256v1"
 
 
-Folder = Annotated[
+FolderOption = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Data folder of the server, for `controller`.", show_default=False),
 ]
@@ -68,7 +68,7 @@ def new(
 def list_identities(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the names only.")] = False,
-    data_dir: Folder = None,
+    data_dir: FolderOption = None,
 ) -> None:
     """List identities with their principals.
 
@@ -116,7 +116,7 @@ def whoami(identity: IdentityOption = None) -> None:
 @app.command()
 def principal(
     identity: IdentityOption = None,
-    data_dir: Folder = None,
+    data_dir: FolderOption = None,
 ) -> None:
     """Print the principal of an identity."""
     store = _store(data_dir)
@@ -124,7 +124,7 @@ def principal(
 
 
 @app.command()
-def path(data_dir: Folder = None) -> None:
+def path(data_dir: FolderOption = None) -> None:
     """Print where the server's own identity is kept (PEM)."""
     from canister.client.identities import CONTROLLER
 
@@ -156,7 +156,7 @@ def import_identity(
 
 
 @app.command()
-def export(name: Name, data_dir: Folder = None) -> None:
+def export(name: Name, data_dir: FolderOption = None) -> None:
     """Print the private key of an identity (PEM). Whoever reads it is this identity."""
     identity = _store(data_dir).load(name)
     if identity is None:

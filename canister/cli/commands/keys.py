@@ -18,7 +18,7 @@ api_key_app = App("API keys of REST callers: make, list, revoke.")
 HEAD = ("NAME", "EXPIRES", "CREATED", "PRINCIPAL")
 CREATED_COLUMN, PRINCIPAL_COLUMN = 2, 3
 
-Folder = Annotated[
+FolderOption = Annotated[
     Path | None,
     typer.Option("--data-dir", metavar="DIR", help="Data folder of the server.", show_default=False),
 ]
@@ -37,7 +37,7 @@ def create(
         str | None,
         typer.Option(metavar="TIME", help="Lifetime: 12h, 30d, 2w. [default: for ever]", show_default=False),
     ] = None,
-    data_dir: Folder = None,
+    data_dir: FolderOption = None,
 ) -> None:
     """Make a key and print it. It is shown this once; only its hash is kept."""
     from canister.state.api_keys import open_keys, parse_duration
@@ -52,7 +52,7 @@ def create(
 
 
 @api_key_app.command("list")
-def list_keys(data_dir: Folder = None) -> None:
+def list_keys(data_dir: FolderOption = None) -> None:
     """List names, times (UTC) and principals.
 
     The keys themselves are not kept. A terminal that is too narrow for a principal is shown its two ends.
@@ -69,7 +69,7 @@ def list_keys(data_dir: Folder = None) -> None:
 
 
 @api_key_app.command()
-def revoke(name: KnownKey, data_dir: Folder = None) -> None:
+def revoke(name: KnownKey, data_dir: FolderOption = None) -> None:
     """Make a key worthless, from the next request on."""
     from canister.state.api_keys import open_keys
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from canister.api.records import Record
-    from canister.client.methods import Calls
+    from canister.client.methods import MethodCalls
 
 ACCESS_DENIED = "Access Denied"
 _CHATS_ARE_OFF = "DB_CHATS_ACTIVE is false"
 
 
 @asynccontextmanager
-async def told_who(client: Calls, canister: str) -> AsyncIterator[None]:
+async def told_who(client: MethodCalls, canister: str) -> AsyncIterator[None]:
     """Adds to a refusal inside who was refused, and the ways out. Raises ClientError."""
     from canister.client.errors import ClientError, Refused
 
@@ -31,7 +31,7 @@ def is_denial(record: Record) -> bool:
     return ACCESS_DENIED in (getattr(record, "error", None), getattr(record, "Other", None))
 
 
-async def who_was_denied(client: Calls, canister: str) -> str:
+async def who_was_denied(client: MethodCalls, canister: str) -> str:
     """As whom the calls of this client are made, and how another caller is chosen or this one let in."""
     from canister.client.errors import ClientError
     from canister.ic.principal import ANONYMOUS
@@ -52,7 +52,7 @@ async def who_was_denied(client: Calls, canister: str) -> str:
     )
 
 
-async def hint(client: Calls, canister: str, record: Record) -> str | None:
+async def hint(client: MethodCalls, canister: str, record: Record) -> str | None:
     """What to say after this error, if there is something."""
     if is_denial(record):
         return await who_was_denied(client, canister)

@@ -17,7 +17,7 @@ from canister.cli.talk import view
 from canister.client.errors import ClientError, Unreachable
 
 if TYPE_CHECKING:
-    from canister.client.methods import Calls
+    from canister.client.methods import MethodCalls
 
 PATIENCE_SECONDS = 30.0  # a large model is loaded again within it, from the page cache
 POLL_SECONDS = 0.25
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 async def when_back(
-    canister: Calls, work: Callable[[], Awaitable[T]], *, patience_seconds: float = PATIENCE_SECONDS
+    canister: MethodCalls, work: Callable[[], Awaitable[T]], *, patience_seconds: float = PATIENCE_SECONDS
 ) -> T:
     """Do the work; if the server goes away, wait until its model is loaded again, and do it once more.
 
@@ -45,7 +45,7 @@ async def when_back(
     return await work()
 
 
-async def _is_back(canister: Calls, patience_seconds: float) -> bool:
+async def _is_back(canister: MethodCalls, patience_seconds: float) -> bool:
     end = time.monotonic() + patience_seconds
     while (left := end - time.monotonic()) > 0:
         try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["help", "new", "forget", "system", "keep-system", "set", "calls", "context", "quit"]
+CommandKind = Literal["help", "new", "forget", "system", "keep-system", "set", "calls", "context", "quit"]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """words: all that mean it, the first one is shown. argument: what may follow; "" for nothing."""
 
-    kind: Kind
+    kind: CommandKind
     words: tuple[str, ...]
     argument: str
     help: str

@@ -16,32 +16,32 @@ from typing import TYPE_CHECKING
 from canister.cli.talk import view
 from canister.cli.talk.again import Shown, when_back
 from canister.cli.talk.choices import Choices, NoChoice
-from canister.cli.talk.commands import Kind, help_text, meant
+from canister.cli.talk.commands import CommandKind, help_text, meant
 from canister.cli.talk.named import NamedChats, cache_of
-from canister.client.conversation import ASSISTANT, SYSTEM, USER, ContextFull, Conversation, Manner
+from canister.client.conversation import ASSISTANT, SYSTEM, USER, AnswerOptions, ContextFull, Conversation
 from canister.client.errors import ClientError, Unreachable
 
 if TYPE_CHECKING:
     from canister.cli.talk.lines import Lines
     from canister.client.answer import Message
     from canister.client.conversation import Prompts
-    from canister.client.methods import Calls
+    from canister.client.methods import MethodCalls
 
 SHOWN_AGAIN_CHARACTERS = 500  # of each message, of a conversation that is taken up
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ChatBackend:
     """Where a conversation is held. n_ctx: tokens of the context, if known. named: where it is kept, if it is."""
 
-    canister: Calls
+    canister: MethodCalls
     prompts: Prompts
     n_ctx: int | None = None
     named: NamedChats | None = None
 
 
 @dataclass(slots=True)
-class Wishes:
+class ChatOptions:
     """How a person wants the conversation. is_raw: texts go to the model as they are. thinks: if it can."""
 
     system: str = ""
@@ -55,10 +55,10 @@ class Wishes:
 class Session:
     """Whoever has one closes it."""
 
-    def __init__(self, runner: asyncio.Runner, place: Place, wishes: Wishes) -> None:
+    def __init__(self, runner: asyncio.Runner, backend: ChatBackend, options: ChatOptions) -> None:
         self._runner = runner
-        self._place = place
-        self._wishes = wishes
+        self._backend = backend
+        self._options = options
         self._conversation: Conversation | None = None
         self._name: str | None = None  # of the conversation, where it is kept
         self._is_kept = True  # all that was said so far
@@ -127,7 +127,7 @@ class Session:
             view.say(f"(the {more} oldest messages were left out to make room)")
         view.say(view.context_line(self._conversation))
 
-    def _do(self, kind: Kind, text: str) -> None:
+    def _do(self, kind: CommandKind, text: str) -> None:
         match kind:
             case "help":
                 view.say(help_text())
@@ -138,20 +138,20 @@ class Session:
                 self._runner.run(self._forget())
                 view.say("forgotten; a new conversation begins")
             case "calls":
-                self._wishes.shows_calls = not self._wishes.shows_calls
+                self._options.shows_calls = not self._options.shows_calls
                 if self._conversation is not None:
-                    self._conversation.manner = self._manner()
-                view.say(f"calls are {'shown' if self._wishes.shows_calls else 'hidden'}")
+                    self._conversation.options = self._answer_options()
+                view.say(f"calls are {'shown' if self._options.shows_calls else 'hidden'}")
             case "context":
                 conversation = self._conversation
                 view.say("(nothing was said yet)" if conversation is None else view.context_line(conversation))
             case "system":
                 self._set_system(text)
             case "keep-system":
-                self._wishes.drops_oldest = not self._wishes.drops_oldest
+                self._options.drops_oldest = not self._options.drops_oldest
                 if self._conversation is not None:
-                    self._conversation.manner = self._manner()
-                how = "the oldest turns are left out" if self._wishes.drops_oldest else "it ends there"
+                    self._conversation.options = self._answer_options()
+                how = "the oldest turns are left out" if self._options.drops_oldest else "it ends there"
                 view.say(f"when the context is full, {how}")
             case "set":
                 self._set(text)
@@ -160,9 +160,9 @@ class Session:
 
     def _set_system(self, text: str) -> None:
         if not text:
-            view.say(self._wishes.system or "(no system prompt)")
+            view.say(self._options.system or "(no system prompt)")
             return
-        self._wishes.system = text
+        self._options.system = text
         if self._conversation is not None:
             said = [message for message in self._conversation.messages if message["role"] != SYSTEM]
             self._conversation.messages = [{"role": SYSTEM, "content": text}, *said]
@@ -171,25 +171,25 @@ class Session:
     def _set(self, text: str) -> None:
         name, _, value = text.partition(" ")
         if not name:
-            view.say(self._wishes.choices.told())
+            view.say(self._options.choices.told())
             return
         try:
-            self._wishes.choices.set(name, value.strip())
+            self._options.choices.set(name, value.strip())
         except NoChoice as error:
             view.say(str(error))
             return
         if self._conversation is not None:
-            self._conversation.manner = self._manner()
+            self._conversation.options = self._answer_options()
         view.say(f"{name} is {value.strip()}")
 
     # -- the conversation
 
     async def _ask(self, question: str) -> None:
-        shows_calls = self._wishes.shows_calls
-        shown = Shown(is_raw=self._wishes.is_raw, is_silent=shows_calls)
+        shows_calls = self._options.shows_calls
+        shown = Shown(is_raw=self._options.is_raw, is_silent=shows_calls)
         is_away = False
         try:
-            await when_back(self._place.canister, self._turn(question, shown))
+            await when_back(self._backend.canister, self._turn(question, shown))
             print(shown.text.strip() if shows_calls else "", flush=True)
         except ClientError as error:
             is_away = isinstance(error, Unreachable)
@@ -215,7 +215,7 @@ class Session:
                 before = conversation.messages
             conversation.messages = before
             shown.begin()
-            if self._wishes.shows_calls:
+            if self._options.shows_calls:
                 view.note(view.TABLE_HEAD)
             async with contextlib.aclosing(conversation.ask(question)) as parts:
                 number = 0
@@ -224,37 +224,37 @@ class Session:
                         shown.add(part)
                         continue
                     number += 1
-                    if self._wishes.shows_calls:
+                    if self._options.shows_calls:
                         view.note(view.table_row(number, part))
 
         return turn
 
     async def _begin(self, question: str) -> Conversation:
-        named = self._place.named
+        named = self._backend.named
         self._name = None if named is None else await named.new_name(question)
         cache = f"chat-{secrets.token_hex(8)}" if self._name is None else cache_of(self._name)
         conversation = self._new_conversation(cache)
-        if self._wishes.system:
-            conversation.messages = [{"role": SYSTEM, "content": self._wishes.system}]
+        if self._options.system:
+            conversation.messages = [{"role": SYSTEM, "content": self._options.system}]
         opened = await conversation.open()
-        if self._wishes.shows_calls:
+        if self._options.shows_calls:
             view.note(f"{'new_chat':<18} {opened.output}")
         self._conversation = conversation
         return conversation
 
     def _new_conversation(self, cache: str) -> Conversation:
-        place = self._place
-        return Conversation(place.canister, cache, place.prompts, self._manner(), place.n_ctx)
+        backend = self._backend
+        return Conversation(backend.canister, cache, backend.prompts, self._answer_options(), backend.n_ctx)
 
-    def _manner(self) -> Manner:
-        choices = self._wishes.choices
+    def _answer_options(self) -> AnswerOptions:
+        choices = self._options.choices
         # Of a call that is shown its costs are told as well, and its text at its end.
-        return Manner(
-            choices.flags(), choices.answer_tokens, self._wishes.drops_oldest, streams=not self._wishes.shows_calls
+        return AnswerOptions(
+            choices.flags(), choices.answer_tokens, self._options.drops_oldest, streams=not self._options.shows_calls
         )
 
     async def _resume(self, name: str) -> None:
-        named = self._place.named
+        named = self._backend.named
         if named is None:
             raise ClientError(
                 "there is no chat to go on with: chats of identities that sign are not kept; --api-key KEY goes on "
@@ -267,16 +267,16 @@ class Session:
             name = chats[0].name
         kept = await named.get(name)
         self._name = name
-        self._wishes.choices.take(kept.settings)
+        self._options.choices.take(kept.settings)
         conversation = self._conversation = self._new_conversation(cache_of(name))
         conversation.messages = [message.model_dump(exclude_unset=True) for message in kept.messages]
         left_out = kept.settings.get("left-out")
         conversation.n_left_out = left_out if isinstance(left_out, int) else 0
-        if self._wishes.system:
-            self._set_system(self._wishes.system)
+        if self._options.system:
+            self._set_system(self._options.system)
         else:
             said = (str(said["content"]) for said in conversation.messages if said["role"] == SYSTEM)
-            self._wishes.system = next(said, "")
+            self._options.system = next(said, "")
         view.say(f"going on with {name}, {len(conversation.messages)} messages")
 
     def _show_last_turn(self, conversation: Conversation) -> None:
@@ -289,16 +289,16 @@ class Session:
 
         is_away: that the server does not answer was told already.
         """
-        named, name = self._place.named, self._name
+        named, name = self._backend.named, self._name
         if named is None or name is None:
             return
-        settings: dict[str, object] = {**self._wishes.choices.chosen}
+        settings: dict[str, object] = {**self._options.choices.chosen}
         if conversation.n_left_out:
             settings["left-out"] = conversation.n_left_out
         put = partial(named.put, name, conversation.messages, settings)
         self._is_kept = False
         try:
-            await (put() if is_away else when_back(self._place.canister, put))
+            await (put() if is_away else when_back(self._backend.canister, put))
             self._is_kept = True
         except ClientError as error:
             if not is_away:
@@ -324,8 +324,8 @@ class Session:
         name, self._name = self._name, None
         if conversation is None:
             return
-        if name is not None and self._place.named is not None and _is_spoken(conversation):
-            await self._place.named.remove(name)
+        if name is not None and self._backend.named is not None and _is_spoken(conversation):
+            await self._backend.named.remove(name)
         else:
             await conversation.close()
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canister.client.answer import Step
+    from canister.client.answer import CallStep
     from canister.client.conversation import Conversation
 
 TABLE_HEAD = "run_update  cached  ingested  remaining  generated        ms  instructions  text"
@@ -24,7 +24,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def table_row(number: int, step: Step) -> str:
+def table_row(number: int, step: CallStep) -> str:
     """A call as a line; – for what the server does not tell."""
     counts = step.record
     cells = (
@@ -48,7 +48,7 @@ def context_line(conversation: Conversation) -> str:
     told = f"{used:,} of {n_ctx:,} tokens"
     if conversation.is_full:
         return f"({told}: the conversation is full; /new begins another)"
-    if used > NEARLY_FULL * n_ctx and not conversation.manner.drops_oldest:
+    if used > NEARLY_FULL * n_ctx and not conversation.options.drops_oldest:
         return f"({told}: nearly full; /new begins another)"
     return f"({told})"
 

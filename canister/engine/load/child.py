@@ -36,7 +36,7 @@ _LAST_WORDS = re.compile(r"GGML_ASSERT\(.*|what\(\):.*|terminate called.*|\S+Err
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ChildEnd:
     """How a child ended. lines: what it said. complaints: the end of its stderr."""
 
     exit_code: int
@@ -61,7 +61,7 @@ class Outcome:
         return printable(words[-1]) if words else ""
 
 
-async def run(module: str, task: object, seconds: float, descriptors: Sequence[int] = ()) -> Outcome:
+async def run(module: str, task: object, seconds: float, descriptors: Sequence[int] = ()) -> ChildEnd:
     """Run a module as a child process, for so long at most. descriptors: of open files that it inherits."""
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | _SET_VARIABLES
     environment["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_FOLDER), environment.get("PYTHONPATH", "")]).rstrip(":")
@@ -91,7 +91,7 @@ async def run(module: str, task: object, seconds: float, descriptors: Sequence[i
             process.kill()
         await asyncio.shield(process.wait())
         answer, complaints = await outputs
-    return Outcome(await process.wait(), timed_out, _lines(answer), complaints.decode("utf-8", "replace"))
+    return ChildEnd(await process.wait(), timed_out, _lines(answer), complaints.decode("utf-8", "replace"))
 
 
 def printable(text: str, n_characters: int = 160) -> str:

@@ -104,7 +104,7 @@ class LibraryTrials:
         )
         return found, compiled
 
-    async def _run(self, params: LoadParams, trials: Sequence[Trial]) -> child.Outcome:
+    async def _run(self, params: LoadParams, trials: Sequence[Trial]) -> child.ChildEnd:
         self.n_tried += 1
         task = {
             "trials": trials,
@@ -118,11 +118,11 @@ class LibraryTrials:
         return await child.run(_MODULE, task, float(self._step_seconds * (2 + len(trials))))
 
 
-def _features(outcome: child.Outcome) -> tuple[str, ...]:
+def _features(outcome: child.ChildEnd) -> tuple[str, ...]:
     return next((tuple(line[1:]) for line in outcome.lines if line[0] == "features"), ())
 
 
-def _take(found: dict[str, _Found], trials: Sequence[Trial], outcome: child.Outcome, step_seconds: int) -> int:
+def _take(found: dict[str, _Found], trials: Sequence[Trial], outcome: child.ChildEnd, step_seconds: int) -> int:
     """Note what a child has found out; how many of its trials are over. ModelError if it says nothing of llama.cpp."""
     n_done, doing = 0, "starting llama.cpp"
     for line in outcome.lines:
@@ -142,7 +142,7 @@ def _take(found: dict[str, _Found], trials: Sequence[Trial], outcome: child.Outc
     return n_done + 1
 
 
-def _death(outcome: child.Outcome, step_seconds: int) -> str:
+def _death(outcome: child.ChildEnd, step_seconds: int) -> str:
     """How it ended, as the end of a sentence; ModelError where that is no fault of llama.cpp's."""
     said = f": {outcome.last_words}" if outcome.last_words else ""
     if outcome.timed_out or outcome.signal in ("SIGALRM", "SIGXCPU"):

@@ -284,7 +284,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         restrictions=params.restrictions,
         memory=params.memory,
     )
-    _tell(info, params)
+    _log_loaded(info, params)
     return Loaded(model, context, traits, info)
 
 
@@ -402,7 +402,7 @@ def _kind(layout: Layout | None) -> str:
     return "rows, V transposed" if layout.v_transposed else "rows"
 
 
-def _tell(info: EngineInfo, params: LoadParams) -> None:
+def _log_loaded(info: EngineInfo, params: LoadParams) -> None:
     policy, threads = info.policy, info.threads
     if params.n_threads > threads.n:
         log.warning("more threads than cores would slow everything down", asked=params.n_threads, threads=threads.n)

@@ -100,8 +100,8 @@ class Rows:
     chats: tuple[int, ...]
 
 
-Step = Chunk | Rows
-SCRIPT: tuple[Step, ...] = (
+Decode = Chunk | Rows
+SCRIPT: tuple[Decode, ...] = (
     *(Chunk(chat, n) for chat, n in enumerate((9, 5, 12, 6, 7))),
     Rows((0, 1, 2, 3, 4)),
     Rows((1, 2)),

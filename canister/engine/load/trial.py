@@ -45,7 +45,7 @@ log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TrialLimits:
     """memory_bytes None: what is available now, and the file's size. seconds None: by the file's size."""
 
     memory_bytes: int | None = None
@@ -84,7 +84,7 @@ class _Attempt:
 class Trials:
     """folder: where notes are kept, of files and of llama.cpp's build; made when needed."""
 
-    def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
+    def __init__(self, folder: Path, limits: TrialLimits = TrialLimits()) -> None:
         self.library = LibraryTrials(folder / library.NOTES)
         self.n_tried = 0  # child processes started for files
         self._folder = folder
@@ -257,7 +257,7 @@ def _json(content: object) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def _death(outcome: child.Outcome, seconds: float, doing: str) -> _Fault:
+def _death(outcome: child.ChildEnd, seconds: float, doing: str) -> _Fault:
     """What is to be said of a child that did not come to its end."""
     if outcome.was_slow:
         return _Fault(f"trying it took more than {seconds:g} s")
@@ -277,7 +277,7 @@ def _death(outcome: child.Outcome, seconds: float, doing: str) -> _Fault:
     return _Fault(f"trying it ended with code {outcome.exit_code} and no answer{said}")
 
 
-def _end(outcome: child.Outcome, seconds: float) -> str:
+def _end(outcome: child.ChildEnd, seconds: float) -> str:
     """How a child ended while it tried something that the server can do without."""
     if outcome.was_slow:
         return f"llama.cpp had not come to an end after {seconds:g} s"

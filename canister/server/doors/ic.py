@@ -27,7 +27,7 @@ from canister.api.methods import Method, Mode
 from canister.errors import BadArgument, MessageTooLarge, Trap
 from canister.ic import cbor, certificate, envelope, principal
 from canister.ic.cbor import Encodable
-from canister.ic.envelope import EnvelopeError, Kind
+from canister.ic.envelope import EnvelopeError, RequestKind
 from canister.runtime.canister import Canister
 from canister.runtime.host import Host
 from canister.server import answers
@@ -152,7 +152,7 @@ def _posted(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
-async def _received(request: Request, kind: Kind) -> tuple[envelope.Request, frozenset[bytes] | None]:
+async def _received(request: Request, kind: RequestKind) -> tuple[envelope.Request, frozenset[bytes] | None]:
     """The request in the body, whose sender is who it says; and the canisters that it may be about, None for all."""
     try:
         body = await read_body(request, MAX_INGRESS_BYTES)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 
 from canister.runtime.host import Host
 from canister.server.http.connection import Connection
-from canister.server.notices import Farewell
+from canister.server.notices import StopNotices
 
 KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is closed just when it is used again
 CLOSING_SECONDS = 1  # for connections to end by themselves
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         )
         self._host = host
         self._begun = begun
-        self._farewell = Farewell(host.settings)
+        self._notices = StopNotices(host.settings)
         self._signals: list[int] = []  # that are not told yet
         self._drained_at: float | None = None  # monotonic; when the time to drain is over
 
@@ -75,19 +75,19 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         while self._signals:
-            self._tell(self._signals.pop(0))
+            self._announce(self._signals.pop(0))
         if self._drained_at is not None:
             is_idle = not self.server_state.tasks and self._host.is_idle
             self.should_exit |= is_idle or time.monotonic() > self._drained_at
         return await super().on_tick(counter)
 
-    def _tell(self, number: int) -> None:
+    def _announce(self, number: int) -> None:
         n_running = self._host.n_calls
         if self.force_exit:
-            self._farewell.cancelling(n_running)
+            self._notices.cancelling(n_running)
         else:
-            self._farewell.stopping(n_running, by_ctrl_c=number == signal.SIGINT)
+            self._notices.stopping(n_running, by_ctrl_c=number == signal.SIGINT)
 
     def stopped(self) -> None:
         """Everything has ended in order; tell it."""
-        self._farewell.stopped()
+        self._notices.stopped()

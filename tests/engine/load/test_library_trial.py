@@ -124,7 +124,7 @@ async def test_what_was_slow_once_is_tried_again(tmp_path: Path, monkeypatch: py
     run = child.run
     n_runs = 0
 
-    async def slow_once(*asked: Any) -> child.Outcome:
+    async def slow_once(*asked: Any) -> child.ChildEnd:
         nonlocal n_runs
         n_runs += 1
         outcome = await run(*asked)

@@ -14,7 +14,7 @@ import pytest
 
 from canister.engine.llama import ModelError
 from canister.engine.load.loader import LoadParams
-from canister.engine.load.trial import MAX_NOTES, Limits, Trials, path_of_descriptor
+from canister.engine.load.trial import MAX_NOTES, TrialLimits, Trials, path_of_descriptor
 from canister.engine.load.ways import Restrictions
 from tests.engine.hostile_models import CRASHING, ENDLESS, REFUSED, Hostile
 from tests.engine.tiny_models import llama_model
@@ -73,13 +73,13 @@ async def test_what_llama_cpp_complains_of_is_told(name: str, tmp_path: Path) ->
 
 
 async def test_a_trial_that_does_not_end_is_ended(tmp_path: Path) -> None:
-    trials = Trials(tmp_path / "tried", limits=Limits(seconds=4))
+    trials = Trials(tmp_path / "tried", limits=TrialLimits(seconds=4))
     text = await refusal(trials, params_of(ENDLESS.write(tmp_path / "model.gguf")))
     assert "trying it took more than 4 s" in text
 
 
 async def test_memory_is_bounded(good_model: Path, tmp_path: Path) -> None:
-    trials = Trials(tmp_path / "tried", limits=Limits(memory_bytes=1_500_000_000))
+    trials = Trials(tmp_path / "tried", limits=TrialLimits(memory_bytes=1_500_000_000))
     await trials.check(params_of(good_model, n_ctx=512, n_slots=1))
     text = await refusal(trials, params_of(good_model, n_ctx=2_000_000, n_slots=1))
     assert "failed to allocate" in text or "memory" in text
@@ -185,7 +185,7 @@ async def test_several_streams_that_hang_leave_one_until_the_next_load(
     good_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch, tmp_path / "plant", "hang", streams=2)
-    trials = Trials(tmp_path / "tried", limits=Limits(seconds=20))
+    trials = Trials(tmp_path / "tried", limits=TrialLimits(seconds=20))
     found = await trials.check(params_of(good_model, n_slots=3, flash_attn="off"))
     assert "had not come to an end after 20 s" in str(found.memory.one_stream)
     monkeypatch.undo()
