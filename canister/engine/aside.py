@@ -1,15 +1,22 @@
-"""Work on memory that would hold up whoever decodes: it is done on a thread of its own, while others take their turns.
+"""Work that would hold up whoever decodes: it is done on a thread of its own, while others take their turns.
 
-Contexts are made here, since llama.cpp writes zeros into all of their memory, and given back. Nothing is decoded here:
-OpenMP would keep workers for this thread as well.
+Contexts are made here, since llama.cpp writes zeros into all of their memory, and given back. Nothing is decoded here
+but what measures the kernels of a model beside others: OpenMP keeps workers for each thread that decodes, and gives
+them back with it.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+NICENESS = 10  # of work that computes: the threads that answer somebody come first
 
 
 class Aside(Generic[T]):
@@ -19,6 +26,7 @@ class Aside(Generic[T]):
         self._work, self._undo = work, undo
         self._results: list[T] = []
         self._error: BaseException | None = None
+        self.is_wanted = True  # to be cleared by whoever will drop it: work in steps ends early then
 
     def run(self) -> None:
         """On any thread, once; does not raise."""
@@ -46,6 +54,29 @@ Steps = Generator[Aside[Any] | None, None, T]
 def done_aside(work: Callable[[], T], undo: Callable[[T], None]) -> Generator[Aside[T] | None, None, T]:
     """In a generator of steps: have it done, and give its result."""
     step = Aside(work, undo)
+    yield step
+    return step.result()
+
+
+def computed_aside(steps: Callable[[], Generator[None, None, T]]) -> Generator[Aside[T] | None, None, T]:
+    """As `done_aside`, for what computes in steps of its own; it ends between two of them when nobody wants it."""
+
+    def work() -> T:
+        if sys.platform == "linux":
+            with suppress(OSError):  # of this thread alone, and of those that it makes
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        running = steps()
+        try:
+            while step.is_wanted:
+                next(running)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        finally:
+            running.close()
+        raise RuntimeError("nobody wants it any more")
+
+    step = Aside(work)
     yield step
     return step.result()
 

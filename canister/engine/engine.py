@@ -49,6 +49,7 @@ class Engine:
         self._model: Model | None = None
         self._preparing: Steps[Loaded] | None = None
         self._is_waiting = False  # for work that is done aside
+        self._aside: Aside[Any] | None = None
         self._core: EngineCore | None = None
 
     # -- on the event loop
@@ -214,7 +215,8 @@ class Engine:
 
     def _begin(self) -> None:
         self._thread.attach(self)
-        self._preparing = prepare(self._params, self._loaded_model(), self._thread.mapped_bytes)
+        mapped_bytes, is_shared = self._thread.mapped_bytes, self._thread.is_shared
+        self._preparing = prepare(self._params, self._loaded_model(), mapped_bytes, is_shared=is_shared)
 
     def _prepare(self) -> None:
         """One step of loading, until the context is there or cannot be made."""
@@ -245,7 +247,7 @@ class Engine:
         """Have it done on another thread, take no turns meanwhile, and go on here with `then`."""
 
         def over() -> None:
-            self._is_waiting = False
+            self._is_waiting, self._aside = False, None
             then()
 
         def do() -> None:
@@ -253,6 +255,7 @@ class Engine:
             self._post(over)
 
         self._is_waiting = True
+        self._aside = work
         threading.Thread(target=do, name=f"aside {self._params.name}", daemon=True).start()
 
     def _leave(self) -> None:
@@ -269,5 +272,7 @@ class Engine:
         if self._preparing is not None:  # whoever wanted the model does not wait for it any more
             self._preparing.close()
             self._preparing = None
+            if self._aside is not None:
+                self._aside.is_wanted = False
         if not drain and self._core is not None:
             self._core.cancel_all()

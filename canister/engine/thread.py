@@ -81,6 +81,11 @@ class DecodeThread:
         """Of files that all workers keep in memory."""
         return sum(worker.mapped_bytes for worker in self._workers)
 
+    @property
+    def is_shared(self) -> bool:
+        """Do several workers take turns? To be asked on the thread."""
+        return len(self._workers) > 1
+
     def n_busy_threads(self, within_seconds: float) -> int:
         """Threads that decode, or did so within these last seconds, at most at a time. To be asked anywhere."""
         since = time.monotonic() - within_seconds

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from canister.engine.aside import Aside, done_aside, run_through
+from canister.engine.aside import Aside, computed_aside, done_aside, run_through
 from canister.engine.engine import Engine, LoadParams, ModelError
 from canister.engine.kv.in_place import KvMemory
 from canister.engine.llama import Context, ContextParams, Model
-from canister.engine.load import loader
+from canister.engine.load import calibration, loader
+from canister.engine.load.calibration import PROBE_ROWS
 from canister.engine.thread import DecodeThread
 from tests.engine.driver import Driver
 from tests.engine.test_batch_invariance import some_prompt
@@ -67,7 +69,7 @@ def test_a_chat_goes_on_while_a_context_is_made(
 
         other = first.run(both())
         assert held.threads == {"aside other"}
-        assert len(held.made) == 3
+        assert len(held.made) == 4  # to measure speeds and kernels, to look, to serve
         first.run(other.close())
 
 
@@ -116,6 +118,61 @@ def test_a_load_that_is_given_up_leaves_no_context(
         assert first.engine.stats().n_running == 0
 
 
+def test_kernels_are_measured_aside_when_others_decode(
+    model_path: Callable[[str], Path], thread: DecodeThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = model_path("q8_0")
+    with Driver(path, thread=thread, n_slots=1, n_ctx=128) as first:
+        alone = first.engine.info
+        most: dict[str, int] = {}  # rows of one decode, by thread
+        decode = Context.decode
+
+        def decoding(context: Context, streams: Sequence[int], *rest: Any) -> None:
+            name = threading.current_thread().name
+            most[name] = max(most.get(name, 0), len(streams))
+            decode(context, streams, *rest)
+
+        monkeypatch.setattr(Context, "decode", decoding)
+        other = first.run(Engine.load(LoadParams(path, n_slots=1, n_ctx=128, name="other"), thread))
+        assert most["aside other"] >= PROBE_ROWS
+        assert most["decoding"] <= 3
+        assert (other.info.row_classes, other.info.policy) == (alone.row_classes, alone.policy)
+        first.run(other.close())
+
+
+def test_measuring_ends_early_when_nobody_wants_it(
+    model_path: Callable[[str], Path], thread: DecodeThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = model_path("q8_0")
+    begun, may_go_on = threading.Event(), threading.Event()
+    measuring: list[str] = []
+
+    def endless(context: Context, *_: object) -> Iterator[None]:
+        try:
+            while True:
+                yield
+                begun.set()
+                assert may_go_on.wait(PATIENCE_SECONDS)
+        finally:
+            measuring.append("ended")
+
+    with Driver(path, thread=thread, n_slots=1, n_ctx=128) as first:
+        monkeypatch.setattr(calibration, "measure_kernels", endless)
+
+        async def given_up() -> None:
+            loading = asyncio.create_task(Engine.load(LoadParams(path, n_slots=1, n_ctx=128, name="other"), thread))
+            assert await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            await first.chat("k").call(some_prompt(1), n_predict=2)  # what was posted before is done by then
+            may_go_on.set()
+
+        first.run(given_up())
+        while not measuring:
+            first.run(first.chat("k").call([1], n_predict=1))
+        assert measuring == ["ended"]
+
+
 def test_an_error_aside_is_the_error_of_the_load(
     model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +194,12 @@ def test_steps() -> None:
         return first + (yield from done_aside(lambda: 2, dropped.append))
 
     assert run_through(steps()) == 3
+
+    def more() -> Generator[None, None, int]:
+        yield
+        return 7
+
+    assert run_through(computed_aside(more)) == 7
     assert dropped == []
     step = Aside(lambda: 5, dropped.append)
     step.run()

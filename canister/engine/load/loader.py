@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Generator
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
-from canister.engine.aside import Steps, done_aside, run_through
-from canister.engine.batch_invariance import MAX_SLOTS, TOKEN_BY_TOKEN, ExactMode, Policy, RowClasses, decide, measures
+from canister.engine.aside import Steps, computed_aside, done_aside, run_through
+from canister.engine.batch_invariance import (
+    MAX_SLOTS,
+    TOKEN_BY_TOKEN,
+    ExactMode,
+    Kernels,
+    Policy,
+    RowClasses,
+    decide,
+    measures,
+)
 from canister.engine.kv.logits_file import Origin
 from canister.engine.kv.rows import KvRowsError, Layout, parse
 from canister.engine.llama import (
@@ -198,12 +208,12 @@ def load_model(params: LoadParams) -> Model:
     return Model(params.path, name, params.more_paths, extra_buffers=params.restrictions.extra_buffers)
 
 
-def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Loaded]:
+def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_shared: bool = False) -> Steps[Loaded]:
     """Make the context; ModelError, Conflict. On the thread that will decode; yields between two decodes, or what is to
     be done aside.
 
     mapped_bytes: of the model files of all engines of the process, which stay in memory although they count as
-    available.
+    available. is_shared: other engines decode on the thread too, so that no decode of many rows may hold them up.
     """
     name = _name(params)
     v_is_quantized = _v_is_quantized(params)
@@ -221,7 +231,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0) -> Steps[Lo
         rope=params.rope,
         most_at_once=params.restrictions.max_rows,
     )
-    found = yield from _calibrate(params, model, shape, n_cores)
+    found = yield from _calibrate(params, model, shape, n_cores, is_shared)
     policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.allowed_slots, found.kernels)
     if policy.flash_attn and params.restrictions.flash == "on" and params.flash_attn == "auto":
         policy = replace(policy, why=f"{params.exact}: llama.cpp works here with flash attention alone")
@@ -310,7 +320,9 @@ def _context(model: Model, shape: ContextParams, name: str) -> Steps[Context]:
     return (yield from done_aside(lambda: Context(model, shape, name), lambda made: made.close()))
 
 
-def _calibrate(params: LoadParams, model: Model, shape: ContextParams, n_cores: int) -> Steps[Calibration]:
+def _calibrate(
+    params: LoadParams, model: Model, shape: ContextParams, n_cores: int, is_shared: bool
+) -> Steps[Calibration]:
     """What has to be known of the model: recalled, or measured in a context of its own and kept."""
     quantized = _v_is_quantized(params)
     wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
@@ -328,21 +340,32 @@ def _calibrate(params: LoadParams, model: Model, shape: ContextParams, n_cores: 
     lacks_speeds = wants_speeds and (found.speeds is None or calibration.are_absurd(found.speeds))
     if not (lacks_kernels or lacks_speeds):
         return found
-    context = yield from _context(model, shape, _name(params))
-    try:
-        if lacks_speeds:
-            counts = calibration.thread_counts(n_cores)
-            speeds = yield from calibration.measure_threads(context, counts)
-            found = replace(found, speeds=speeds.by_count, are_quiet=speeds.are_quiet)
-        if lacks_kernels:
-            context.set_threads(_threads(params, found, n_cores).n)
-            found = replace(
-                found, kernels=(yield from calibration.measure_kernels(context, model.n_vocab, model.n_params))
-            )
-    finally:
-        context.close()
+    if lacks_speeds:
+        found = yield from _measured_speeds(params, model, shape, n_cores, found)
+    if lacks_kernels:
+        with_threads = replace(shape, n_threads=_threads(params, found, n_cores).n)
+
+        def kernels() -> Generator[None, None, Kernels]:
+            context = Context(model, with_threads, _name(params))
+            try:
+                return (yield from calibration.measure_kernels(context, model.n_vocab, model.n_params))
+            finally:
+                context.close()
+
+        found = replace(found, kernels=(yield from computed_aside(kernels) if is_shared else kernels()))
     kept.keep(where, key, found)
     return found
+
+
+def _measured_speeds(
+    params: LoadParams, model: Model, shape: ContextParams, n_cores: int, found: Calibration
+) -> Steps[Calibration]:
+    context = yield from _context(model, shape, _name(params))
+    try:
+        speeds = yield from calibration.measure_threads(context, calibration.thread_counts(n_cores))
+    finally:
+        context.close()
+    return replace(found, speeds=speeds.by_count, are_quiet=speeds.are_quiet)
 
 
 def _threads(params: LoadParams, found: Calibration, n_cores: int) -> Threads:
