@@ -1,7 +1,7 @@
 """The management canister `aaaaa-aa`, as far as tools need it: making, deleting, status, settings, cycles, start, stop.
 
 Its methods are rows like those of `methods.py`; they are run on the canister that they are about, through dispatch,
-also while it is stopped. Those of OF_SERVER run on the server's default canister. What has no meaning here is refused
+also while it is stopped; those that are about the server, on its default canister. What has no meaning here is refused
 by name. Types and texts are those of the IC interface specification, "The IC management canister".
 """
 
@@ -168,12 +168,12 @@ _ROWS = (
         "Let no calls in any more, and wait for those that run.", bare=True),
     update("provisional_create_canister_with_cycles", "management", "named",
         ProvisionalCreateRecord, CanisterIdRecord,
-        "Make a canister with cycles that come from nowhere.", bare=True),
+        "Make a canister with cycles that come from nowhere.", bare=True, is_of_server=True),
     update("delete_canister", "management", "named", CanisterIdRecord, NoneType,
-        "Delete a stopped canister and all that it holds.", bare=True),
+        "Delete a stopped canister and all that it holds.", bare=True, is_of_server=True),
     query("fetch_canister_logs", "management", "log_reader", FetchLogsRecord, LogsRecord,
         "What was logged last about a canister; for who controls all canisters of the server, about that too.",
-        bare=True),
+        bare=True, knows_server=True),
 )
 # fmt: on
 
@@ -186,9 +186,6 @@ _REFUSALS: dict[Access, str] = {
 }
 
 METHODS = tuple(dataclasses.replace(row, runs_stopped=True, refusal=_REFUSALS.get(row.access)) for row in _ROWS)
-
-KNOWS_SERVER = frozenset({"fetch_canister_logs"})  # run on the canister that they are about, and given the host
-OF_SERVER = frozenset({"provisional_create_canister_with_cycles", "delete_canister"})
 
 _BY_NAME = {method.name: method for method in METHODS}
 

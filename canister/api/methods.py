@@ -87,6 +87,8 @@ class Method:
     runs_stopped: also while the canister is stopped, as the methods of the management canister do.
     refusal: text of the reject that a caller without access gets, with {canister}, {caller} and {method};
     None: Access Denied.
+    is_streamed: it says what it generates while it runs, to whom asks for that. knows_server: its handler is given the
+    server that the canister is on. is_of_server: it is about the server, and run on its default canister.
     """
 
     name: str
@@ -99,14 +101,53 @@ class Method:
     group: str
     runs_stopped: bool = False
     refusal: str | None = None
+    is_streamed: bool = False
+    knows_server: bool = False
+    is_of_server: bool = False
 
 
-def query(name: str, group: str, access: Access, arg: Any, ok: Any, doc: str, *, bare: bool = False) -> Method:
-    return Method(name, "query", access, arg, ok, _err_of(ok, bare), doc, group)
+def query(
+    name: str,
+    group: str,
+    access: Access,
+    arg: Any,
+    ok: Any,
+    doc: str,
+    *,
+    bare: bool = False,
+    is_streamed: bool = False,
+    knows_server: bool = False,
+) -> Method:
+    err = _err_of(ok, bare)
+    return Method(name, "query", access, arg, ok, err, doc, group, is_streamed=is_streamed, knows_server=knows_server)
 
 
-def update(name: str, group: str, access: Access, arg: Any, ok: Any, doc: str, *, bare: bool = False) -> Method:
-    return Method(name, "update", access, arg, ok, _err_of(ok, bare), doc, group)
+def update(
+    name: str,
+    group: str,
+    access: Access,
+    arg: Any,
+    ok: Any,
+    doc: str,
+    *,
+    bare: bool = False,
+    is_streamed: bool = False,
+    is_of_server: bool = False,
+) -> Method:
+    err = _err_of(ok, bare)
+    return Method(
+        name,
+        "update",
+        access,
+        arg,
+        ok,
+        err,
+        doc,
+        group,
+        is_streamed=is_streamed,
+        knows_server=is_of_server,
+        is_of_server=is_of_server,
+    )
 
 
 def _err_of(ok: Any, bare: bool) -> type[Record] | None:
@@ -131,9 +172,11 @@ METHODS: tuple[Method, ...] = (
     query("get_max_tokens", "model", "anyone", None, MaxTokensRecord, "The limits as they were set.", bare=True),
     update("new_chat", "chat", "inference_update", InputRecord, RunOutputRecord,
         "Make ready for a chat in the cache that `--prompt-cache` names. An existing cache stays and may be reused."),
-    query("run_query", "chat", "inference_query", InputRecord, RunOutputRecord, "As run_update, but nothing is kept."),
+    query("run_query", "chat", "inference_query", InputRecord, RunOutputRecord, "As run_update, but nothing is kept.",
+        is_streamed=True),
     update("run_update", "chat", "inference_update", InputRecord, RunOutputRecord,
-        "Ingest the prompt and generate, as far as the limits of one call allow; the cache keeps what was decoded."),
+        "Ingest the prompt and generate, as far as the limits of one call allow; the cache keeps what was decoded.",
+        is_streamed=True),
     update("chats_pause", "chat", "inference_update", None, StatusCodeRecord, "Stop saving chats."),
     update("chats_resume", "chat", "inference_update", None, StatusCodeRecord,
         "Save each caller's newest chats from now on."),
@@ -210,6 +253,3 @@ METHODS: tuple[Method, ...] = (
 # fmt: on
 
 BY_NAME: dict[str, Method] = {method.name: method for method in METHODS}
-
-STREAMED = frozenset({"run_query", "run_update"})
-"""Over REST these hand out their text while they run, to who asks for it."""

@@ -7,10 +7,10 @@
 """
 
 from canister.dispatch.answers import Answered, Wanted, answer
+from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
 from canister.dispatch.execute import Recorder, Reply
 from canister.dispatch.inspection import (
     ModelView,
-    inspect,
     inspect_calls,
     inspect_engine,
     inspect_model,
@@ -18,27 +18,33 @@ from canister.dispatch.inspection import (
     observe,
     tokenize,
 )
+from canister.dispatch.local import of_host
 from canister.dispatch.messages import find_message, submit
 from canister.dispatch.requests import argument_bytes, execute, find_method
 from canister.dispatch.streams import read_stream, store_stream
+from canister.runtime.call import OnText
 
 __all__ = [
     "Answered",
+    "Dispatcher",
     "ModelView",
+    "OnText",
+    "OpenFile",
     "Recorder",
     "Reply",
+    "Target",
     "Wanted",
     "answer",
     "argument_bytes",
     "execute",
     "find_message",
     "find_method",
-    "inspect",
     "inspect_calls",
     "inspect_engine",
     "inspect_model",
     "model_names",
     "observe",
+    "of_host",
     "read_stream",
     "store_stream",
     "submit",

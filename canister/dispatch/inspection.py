@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from canister.runtime.running_calls import RunningCall
 
 
-def inspect(host: Host) -> list[dict[str, object]]:
-    """What anybody may know of the canisters of a server."""
-    return [canister.summary() for canister in host.canisters]
-
-
 def observe(host: Host) -> dict[str, dict[str, float]]:
     """What the metrics say of each canister as it is now; no callers, no names of files."""
     return {canister.name: canister.observed() for canister in host.canisters}

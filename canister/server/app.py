@@ -17,8 +17,9 @@ from contextlib import ExitStack, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
 
+from canister import dispatch
 from canister.config import Settings
-from canister.dispatch import timers
+from canister.dispatch import Dispatcher, timers
 from canister.errors import Trap
 from canister.runtime.host import Host
 from canister.server import answers, crash_stacks, notices, preload
@@ -140,17 +141,24 @@ async def running(host: Host) -> AsyncIterator[Host]:
 
 def create_app(host: Host) -> FastAPI:
     """The ASGI app of a host that runs."""
+    app = app_for(dispatch.of_host(host))
+    app.state.host = host
+    return app
+
+
+def app_for(behind: Dispatcher) -> FastAPI:
+    """The ASGI app in front of a dispatcher."""
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.host = host
+    app.state.dispatcher = behind
     doors = (health, openapi, docs, files, conversations, models, ic, openai, rest)
     app.router.routes.extend(route for door in doors for route in door.routes())
     app.add_exception_handler(Trap, _reject)
-    app.add_middleware(Authentication, host=host)
-    app.add_middleware(Bounds, host=host)
+    app.add_middleware(Authentication, behind=behind)
+    app.add_middleware(Bounds, behind=behind)
     app.add_middleware(Encodings)
     app.add_middleware(Slashes)
-    app.add_middleware(Browsers, host=host)
+    app.add_middleware(Browsers, behind=behind)
     app.add_middleware(RequestLog, rejects=openai.rejected)
     return app
 

@@ -6,13 +6,16 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sized
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from canister.errors import BadArgument, Cancelled, MessageTooLarge
+
+if TYPE_CHECKING:
+    from canister.dispatch.dispatcher import Dispatcher
 
 T = TypeVar("T")
 
@@ -29,6 +32,12 @@ _STREAM_PATH = re.compile(r"/canisters/[^/]+/files(/.*)?", re.DOTALL)
 def is_stream(scope: Scope) -> bool:
     """Is this the upload of a file, whose body is stored as it comes? All other bodies are held as a whole."""
     return scope["method"] == "PUT" and _STREAM_PATH.fullmatch(scope["path"]) is not None
+
+
+def dispatcher(request: Request) -> Dispatcher:
+    """What stands behind the door."""
+    found: Dispatcher = request.app.state.dispatcher
+    return found
 
 
 def caller(request: Request) -> str:

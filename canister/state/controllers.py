@@ -6,7 +6,7 @@ so that no canister is ever without.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from sqlalchemy import delete, insert, select
 
@@ -15,7 +15,7 @@ from canister.store import tables
 from canister.store.database import Database
 
 
-class Controllers:
+class Controllers(Collection[str]):
     """`principal in controllers`, and iteration in sorted order, tell what is committed."""
 
     def __init__(self, database: Database, configured: Iterable[str]) -> None:
@@ -29,6 +29,9 @@ class Controllers:
 
     def __contains__(self, principal: object) -> bool:
         return principal in (self._named or self._configured)
+
+    def __len__(self) -> int:
+        return len(self._named or self._configured)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._named or self._configured))

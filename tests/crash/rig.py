@@ -43,7 +43,7 @@ class Rig:
         method = BY_NAME.get(name)
         if method is None:
             method = management.find_method(name)
-            if name in management.OF_SERVER:
+            if method.is_of_server:
                 named = {"host": self.host, "request_id": id}
         message = Message(id, caller, 0)
 

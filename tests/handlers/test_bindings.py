@@ -19,8 +19,8 @@ IN_PATH = {  # what a door hands to a handler beside the argument
     **{key: {"path": str} for key in ("list_folder", "remove_file", "show_model")},
 }
 OF_SERVER = {
-    **{key: {"host": Host} for key in management.KNOWS_SERVER},
-    **{key: {"host": Host, "request_id": bytes} for key in management.OF_SERVER},
+    **{row.name: {"host": Host} for row in management.METHODS if row.knows_server},
+    **{row.name: {"host": Host, "request_id": bytes} for row in management.METHODS if row.is_of_server},
 }
 
 

@@ -191,7 +191,7 @@ async def test_a_call_that_the_end_cuts_short(anonymous: httpx.AsyncClient, monk
     async def cancelled(*_: object, **_named: object) -> dispatch.Reply:
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(dispatch, "execute", cancelled)
+    monkeypatch.setattr(dispatch.requests, "execute", cancelled)
     response = await anonymous.get("/health")
     assert response.status_code == 503
     assert response.headers["retry-after"]

@@ -20,19 +20,17 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from canister import dispatch
 from canister.api import rest_only
+from canister.dispatch import Reply
 from canister.errors import BadArgument, Cancelled
-from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import resources
-from canister.server.requests import caller
+from canister.server.requests import caller, dispatcher
 from canister.server.verbs import ANY_VERB, READ_VERBS
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
-    from canister.runtime.canister import Canister
-    from canister.runtime.file_streams import FileStream
+    from canister.dispatch import OpenFile, Target
 
 VERBS = "GET, HEAD, PUT, DELETE"
 FOLDER_VERBS = {"GET": rest_only.LIST_FOLDER, "DELETE": rest_only.REMOVE_FILE}
@@ -51,8 +49,7 @@ def routes() -> list[Route]:
 
 async def file(request: Request) -> Response:
     """Upload, download or remove one file, or list a folder."""
-    host: Host = request.app.state.host
-    canister = host.find(request.path_params["canister"])
+    canister = dispatcher(request).find(request.path_params["canister"])
     if request.method not in VERBS.split(", "):
         return answers.wrong_verb(f"a file is read with GET and written with PUT, not {request.method}", VERBS)
     path = path_of(request)
@@ -69,7 +66,7 @@ async def file(request: Request) -> Response:
 # -- upload
 
 
-async def upload(request: Request, canister: Canister) -> Response:
+async def upload(request: Request, canister: Target) -> Response:
     """Store the body at its offset. What was confirmed stays when the upload breaks off; it can go on from there."""
     offset, size = upload_position(
         request.headers.get("content-range"),
@@ -77,7 +74,7 @@ async def upload(request: Request, canister: Canister) -> Response:
         request.headers.get("content-length"),
     )
     blocks = _exactly(size, _body(request))
-    reply = await dispatch.store_stream(canister, caller(request), path_of(request), offset, blocks)
+    reply = await canister.store_stream(caller(request), path_of(request), offset, blocks)
     return answers.uploaded(reply)
 
 
@@ -131,10 +128,10 @@ async def _exactly(size: int | None, blocks: AsyncIterator[bytes]) -> AsyncItera
 # -- download
 
 
-async def download(request: Request, canister: Canister) -> Response:
+async def download(request: Request, canister: Target) -> Response:
     """The file, or the one range that is asked for."""
-    found = await dispatch.read_stream(canister, caller(request), path_of(request))
-    if isinstance(found, dispatch.Reply):
+    found = await canister.read_stream(caller(request), path_of(request))
+    if isinstance(found, Reply):
         return answers.error(found)
     try:
         response = _response(request, found)
@@ -146,7 +143,7 @@ async def download(request: Request, canister: Canister) -> Response:
     return response
 
 
-def _response(request: Request, found: FileStream) -> Response:
+def _response(request: Request, found: OpenFile) -> Response:
     etag = None if found.sha256 is None else f'"{found.sha256}"'
     changed = formatdate(found.modified_ns / 1e9, usegmt=True)
     headers = {
@@ -197,7 +194,7 @@ def _listed(header: str) -> list[str]:
 class _FileResponse(StreamingResponse):
     """Bytes first…end of a file, which is closed as soon as they are sent or the client is gone."""
 
-    def __init__(self, found: FileStream, first: int, end: int, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, found: OpenFile, first: int, end: int, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(found.blocks(first, end), status, headers, "application/octet-stream")
         self._found = found
 

@@ -21,19 +21,17 @@ from types import NoneType
 from fastapi import Request, Response
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.api import codec, management
 from canister.api.methods import Method, Mode
+from canister.dispatch import Dispatcher, Reply, Target
 from canister.errors import BadArgument, MessageTooLarge, Trap
 from canister.ic import cbor, certificate, envelope, principal
 from canister.ic.cbor import Encodable
 from canister.ic.envelope import EnvelopeError, RequestKind
-from canister.runtime.canister import Canister
-from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import ic_state
 from canister.server.doors.ic_state import PathError
-from canister.server.requests import decoding, read_body, while_connected
+from canister.server.requests import decoding, dispatcher, read_body, while_connected
 from canister.server.verbs import ANY_VERB, page
 from canister.state.ingress_history import Answer, Known, Message
 from canister.system import distribution
@@ -62,12 +60,12 @@ def routes() -> list[Route]:
 
 async def status(request: Request) -> Response:
     """What this server is, and the key by which its certificates are checked."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     return _cbor(
         {
             "ic_api_version": API_VERSION,
             "impl_version": f"llama-canister {distribution.version()}",
-            "root_key": host.root_key.public_key_der,
+            "root_key": behind.root_key.public_key_der,
             "replica_health_status": "healthy",
             "certified_height": time.time_ns() // 10**9,
         }
@@ -76,12 +74,11 @@ async def status(request: Request) -> Response:
 
 async def call(request: Request) -> Response:
     """An update: run once, however often it comes, and answered with a certificate."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     message, _ = await _received(request, "call")
     try:
         canister, method, named = _target(request, message, "update")
-        future = dispatch.submit(
-            canister,
+        future = canister.submit(
             method,
             Message(message.id, principal.to_text(message.sender), message.expiry_ns),
             functools.partial(decoding, message.arg, functools.partial(_decoded, canister, method, message.arg)),
@@ -89,7 +86,7 @@ async def call(request: Request) -> Response:
             named,
         )
         is_polled = request.url.path.startswith("/api/v2/")
-        await asyncio.wait({future}, timeout=0 if is_polled else host.settings.sync_call_seconds)
+        await asyncio.wait({future}, timeout=0 if is_polled else behind.settings.sync_call_seconds)
         answer = future.result() if future.done() else None
     except Trap as trap:
         return _cbor({"status": "non_replicated_rejection", **_reject(trap)})
@@ -97,12 +94,12 @@ async def call(request: Request) -> Response:
         return Response(status_code=202)
     if answer is None:
         return _text("The call is still running: poll its status with read_state.", 202)
-    return _certified(host, ic_state.request_status(message.id, _known(message, answer)), {"status": "replied"})
+    return _certified(behind, ic_state.request_status(message.id, _known(message, answer)), {"status": "replied"})
 
 
 async def query(request: Request) -> Response:
     """A query: run here and now, and signed by the node."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     message, _ = await _received(request, "query")
     response: dict[str, Encodable]
     try:
@@ -110,27 +107,27 @@ async def query(request: Request) -> Response:
         decode = functools.partial(decoding, message.arg, functools.partial(_decoded, canister, method, message.arg))
         with logs.counted(canister.name, method.name) as outcome:
             caller = principal.to_text(message.sender)
-            work = dispatch.execute(canister, method, caller, decode, named=named)
+            work = canister.execute(method, caller, decode, named=named)
             reply = await while_connected(request, work)
             outcome.is_ok = reply.error is None
         response = {"status": "replied", "reply": {"arg": _encoded(method, reply)}}
     except Trap as trap:
         response = {"status": "rejected", **_reject(trap)}
-    return _cbor({**response, "signatures": [_signature(host, response, message.id)]})
+    return _cbor({**response, "signatures": [_signature(behind, response, message.id)]})
 
 
 async def read_canister_state(request: Request) -> Response:
     """Parts of the state tree: of a canister, and of the requests that were sent to it."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     message, targets = await _received(request, "read_state")
-    return _certified(host, ic_state.of_canister(host, _effective_id(request), message, targets), {})
+    return _certified(behind, ic_state.of_canister(behind, _effective_id(request), message, targets), {})
 
 
 async def read_subnet_state(request: Request) -> Response:
     """Parts of the state tree that belong to no canister."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     message, _ = await _received(request, "read_state")
-    return _certified(host, ic_state.of_subnet(host, _effective_id(request), message), {})
+    return _certified(behind, ic_state.of_subnet(behind, _effective_id(request), message), {})
 
 
 # -- requests
@@ -173,31 +170,30 @@ async def _received(request: Request, kind: RequestKind) -> tuple[envelope.Reque
     return message, targets
 
 
-def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Canister, Method, Mapping[str, object]]:
+def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Target, Method, Mapping[str, object]]:
     """The canister that a message is run on, the method, and what its handler takes beside the argument.
 
     A call to the management canister is about another canister.
     What makes or deletes a canister runs on the default one: there its answer is found also when the other is gone.
     """
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     if message.canister_id == b"":
         method = management.find_method(message.method, mode)
-        if method.name in management.OF_SERVER:
-            return host.default, method, {"host": host, "request_id": message.id}
-        canister = host.with_id(_effective_id(request))
-        if method.name in management.KNOWS_SERVER:
+        if method.is_of_server:
+            return behind.default, method, {"request_id": message.id}
+        canister = behind.with_id(_effective_id(request))
+        if method.knows_server:
             request.state.is_look = True  # or who follows the log would be told of that alone
-            return canister, method, {"host": host}
         return canister, method, {}
-    canister = host.with_id(message.canister_id)
-    return canister, dispatch.find_method(canister, message.method, mode), {}
+    canister = behind.with_id(message.canister_id)
+    return canister, canister.find_method(message.method, mode), {}
 
 
 def _effective_id(request: Request) -> bytes:
     return principal.from_text(request.path_params["id"])
 
 
-def _decoded(canister: Canister, method: Method, arg: bytes) -> object:
+def _decoded(canister: Target, method: Method, arg: bytes) -> object:
     try:
         return codec.decode_args(method, arg)
     except BadArgument as error:
@@ -209,7 +205,7 @@ def _decoded(canister: Canister, method: Method, arg: bytes) -> object:
 # -- answers
 
 
-def _encoded(method: Method, reply: dispatch.Reply) -> bytes:
+def _encoded(method: Method, reply: Reply) -> bytes:
     if method.ok is NoneType:
         return _EMPTY_REPLY
     return codec.encode_reply(method, reply.value, is_err=reply.error is not None)
@@ -223,17 +219,17 @@ def _reject(trap: Trap) -> dict[str, Encodable]:
     return {"reject_code": trap.reject_code, "reject_message": str(trap), "error_code": trap.error_code}
 
 
-def _signature(host: Host, response: Mapping[str, Encodable], request_id: bytes) -> dict[str, Encodable]:
+def _signature(behind: Dispatcher, response: Mapping[str, Encodable], request_id: bytes) -> dict[str, Encodable]:
     now_ns = time.time_ns()
     return {
         "timestamp": now_ns,
-        "signature": host.node.sign(certificate.query_response_message(response, now_ns, request_id)),
-        "identity": principal.self_authenticating(host.node.public_key_der),
+        "signature": behind.node.sign(certificate.query_response_message(response, now_ns, request_id)),
+        "identity": principal.self_authenticating(behind.node.public_key_der),
     }
 
 
-def _certified(host: Host, tree: ic_state.Tree, more: Mapping[str, Encodable]) -> Response:
-    return _cbor({**more, "certificate": host.root_key.certify(tree, time.time_ns())})
+def _certified(behind: Dispatcher, tree: ic_state.Tree, more: Mapping[str, Encodable]) -> Response:
+    return _cbor({**more, "certificate": behind.root_key.certify(tree, time.time_ns())})
 
 
 def _cbor(content: Mapping[str, Encodable]) -> Response:

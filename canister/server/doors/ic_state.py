@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from canister import dispatch
 from canister.api.service import candid_service, module_hash
+from canister.dispatch import Dispatcher, Target
 from canister.errors import CanisterNotFound
 from canister.ic import cbor, certificate, principal
 from canister.ic.envelope import Path, Request
 from canister.ic.hash_tree import Content
 from canister.ic.request_id import leb128
-from canister.runtime.canister import Canister
-from canister.runtime.host import Host
 from canister.state.ingress_history import Known
 
 Tree = dict[bytes, Content]
@@ -33,15 +31,15 @@ class PathError(Exception):
         self.http_status = http_status
 
 
-def of_canister(host: Host, effective_id: bytes, request: Request, targets: frozenset[bytes] | None) -> Tree:
+def of_canister(behind: Dispatcher, effective_id: bytes, request: Request, targets: frozenset[bytes] | None) -> Tree:
     """The answer to a read_state of a canister; targets: the canisters that its sender may ask about, None for all."""
-    canister = _canister(host, effective_id)
+    canister = _canister(behind, effective_id)
     tree: Tree = {}
     for path in request.paths:
         match path:
             case (b"request_status", id, *_):
                 _check_request_id(id, request.paths)
-                _add_status(tree, host, canister, id, effective_id, request.sender, targets)
+                _add_status(tree, behind, canister, id, effective_id, request.sender, targets)
             case (b"canister", id, (b"controllers" | b"module_hash"), *_) | (b"canister", id, b"metadata", _, *_):
                 if id != effective_id:
                     raise PathError(
@@ -52,17 +50,17 @@ def of_canister(host: Host, effective_id: bytes, request: Request, targets: froz
                 if canister is not None:
                     _branch(tree, b"canister")[id] = _information(canister)
             case _:
-                _add_common(tree, host, path)
+                _add_common(tree, behind, path)
     return tree
 
 
-def of_subnet(host: Host, effective_id: bytes, request: Request) -> Tree:
+def of_subnet(behind: Dispatcher, effective_id: bytes, request: Request) -> Tree:
     """The answer to a read_state of the subnet."""
-    if effective_id != host.root_key.subnet_id:
+    if effective_id != behind.root_key.subnet_id:
         raise PathError(f"Subnet {principal.to_text(effective_id)} is not the one that this server stands for.", 400)
     tree: Tree = {}
     for path in request.paths:
-        _add_common(tree, host, path)
+        _add_common(tree, behind, path)
     return tree
 
 
@@ -79,32 +77,32 @@ def request_status(id: bytes, known: Known) -> Tree:
     return {b"request_status": {id: status}}
 
 
-def _add_common(tree: Tree, host: Host, path: Path) -> None:
+def _add_common(tree: Tree, behind: Dispatcher, path: Path) -> None:
     """Paths that are the same for canisters and subnets."""
     match path:
         case (b"time",) | (b"api_boundary_nodes", *_):
             return  # the time is in every certificate; there are no such nodes
         case (b"subnet", *_):
-            _branch(tree, b"subnet")[host.root_key.subnet_id] = _subnet(host)
+            _branch(tree, b"subnet")[behind.root_key.subnet_id] = _subnet(behind)
         case (b"canister_ranges", *_):
-            ranges = _ranges(host)
-            first = min((principal.from_text(canister.id) for canister in host.canisters), default=b"")
-            tree[b"canister_ranges"] = {host.root_key.subnet_id: {first: ranges}}
+            ranges = _ranges(behind)
+            first = min((principal.from_text(canister.id) for canister in behind.targets), default=b"")
+            tree[b"canister_ranges"] = {behind.root_key.subnet_id: {first: ranges}}
         case _:
             raise PathError("Invalid path requested.", 404)
 
 
 def _add_status(
     tree: Tree,
-    host: Host,
-    canister: Canister | None,
+    behind: Dispatcher,
+    canister: Target | None,
     id: bytes,
     effective_id: bytes,
     sender: bytes,
     targets: frozenset[bytes] | None,
 ) -> None:
     # The default canister knows the messages that make and delete others.
-    known = dispatch.find_message(canister or host.default, id) or dispatch.find_message(host.default, id)
+    known = (canister or behind.default).find_message(id) or behind.default.find_message(id)
     if known is None:
         return
     if known.caller != principal.to_text(sender):
@@ -131,7 +129,7 @@ def _check_request_id(id: bytes, paths: Iterable[Path]) -> None:
             )
 
 
-def _information(canister: Canister) -> Tree:
+def _information(canister: Target) -> Tree:
     controllers = sorted(map(principal.from_text, canister.controllers))
     return {
         b"controllers": cbor.encode(controllers),
@@ -140,22 +138,22 @@ def _information(canister: Canister) -> Tree:
     }
 
 
-def _subnet(host: Host) -> Tree:
-    node_id = principal.self_authenticating(host.node.public_key_der)
+def _subnet(behind: Dispatcher) -> Tree:
+    node_id = principal.self_authenticating(behind.node.public_key_der)
     return {
-        b"public_key": host.root_key.public_key_der,
-        b"canister_ranges": _ranges(host),
-        b"node": {node_id: {b"public_key": host.node.public_key_der}},
+        b"public_key": behind.root_key.public_key_der,
+        b"canister_ranges": _ranges(behind),
+        b"node": {node_id: {b"public_key": behind.node.public_key_der}},
     }
 
 
-def _ranges(host: Host) -> bytes:
-    return certificate.ranges_of(principal.from_text(canister.id) for canister in host.canisters)
+def _ranges(behind: Dispatcher) -> bytes:
+    return certificate.ranges_of(principal.from_text(canister.id) for canister in behind.targets)
 
 
-def _canister(host: Host, id: bytes) -> Canister | None:
+def _canister(behind: Dispatcher, id: bytes) -> Target | None:
     try:
-        return host.with_id(id)
+        return behind.with_id(id)
     except CanisterNotFound:
         return None
 

@@ -14,12 +14,11 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.api.methods import Method
-from canister.runtime.host import Host
+from canister.dispatch import Reply
 from canister.server import answers
 from canister.server.doors import rest
-from canister.server.requests import caller, decoding, read_body, while_connected
+from canister.server.requests import caller, decoding, dispatcher, read_body, while_connected
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
 
@@ -33,10 +32,10 @@ def route(path: str, verbs: Verbs, examples: Mapping[str, Any] = {}) -> Route:
 
 async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) -> Response:
     """Find canister and row, read the body, execute, answer."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     names: dict[str, str] = dict(request.path_params)
     named = names.pop("canister", None)
-    canister = host.default if named is None else host.find(named)
+    canister = behind.default if named is None else behind.find(named)
     verb = "GET" if request.method == "HEAD" else request.method
     if verb not in verbs:
         allowed = [*verbs, *(["HEAD"] if "GET" in verbs else [])]
@@ -44,10 +43,10 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
         return answers.wrong_verb(f"{request.url.path} takes {told}, not {request.method}", ", ".join(allowed))
     row = verbs[verb]
     with logs.counted(canister.name, row.name) as outcome:
-        body = b"" if row.arg is None else await read_body(request, host.settings.max_body_bytes)
+        body = b"" if row.arg is None else await read_body(request, behind.settings.max_body_bytes)
         read = functools.partial(rest.decode, row, body, examples.get(row.name))
         decode = functools.partial(decoding, body, read)
-        work = dispatch.execute(canister, row, caller(request), decode, named=names)
+        work = canister.execute(row, caller(request), decode, named=names)
         reply = await while_connected(request, work)
         outcome.is_ok = reply.error is None
     if reply.error is not None:
@@ -55,6 +54,6 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
     return await asyncio.to_thread(_document, reply)  # it may be a long conversation
 
 
-def _document(reply: dispatch.Reply) -> Response:
+def _document(reply: Reply) -> Response:
     content = reply.value.model_dump(exclude_unset=True) if isinstance(reply.value, BaseModel) else {}
     return answers.document(content, headers=answers.cost_headers(reply.charge))

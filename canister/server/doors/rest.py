@@ -14,23 +14,19 @@ from typing import TYPE_CHECKING
 from fastapi import Request, Response
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.api import codec
 from canister.api.examples import EXAMPLES
-from canister.api.methods import BY_NAME, STREAMED, Method
+from canister.api.methods import BY_NAME, Method
 from canister.errors import BadArgument, MethodNotFound
 from canister.nearest import nearest
-from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors.lines import Lines
-from canister.server.requests import caller, decoding, read_body, while_connected
+from canister.server.requests import caller, decoding, dispatcher, read_body, while_connected
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
-    from canister.dispatch import Reply
-    from canister.runtime.call import OnText
-    from canister.runtime.canister import Canister
+    from canister.dispatch import OnText, Reply, Target
 
 SHOWN_CHARACTERS = 80
 
@@ -46,31 +42,30 @@ def routes() -> list[Route]:
 
 async def call_method(request: Request) -> Response:
     """Find canister and method, read the body, execute, answer."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     named = request.path_params.get("canister")
-    canister = host.default if named is None else host.find(named)
-    method = dispatch.find_method(canister, request.path_params["method"])
+    canister = behind.default if named is None else behind.find(named)
+    method = canister.find_method(request.path_params["method"])
     if request.method not in verbs(method):
         verbs_text = " or ".join(verb for verb in verbs(method) if verb != "HEAD")
         return answers.wrong_verb(
             f"{method.name} is called with {verbs_text}, not {request.method}", ", ".join(verbs(method))
         )
     run = functools.partial(_run, request, canister, method)
-    if method.name in STREAMED and answers.LINES in accepted(request):
+    if method.is_streamed and answers.LINES in accepted(request):
         return Lines(method, run)
     reply = await run()
     return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
 
 
-async def _run(request: Request, canister: Canister, method: Method, on_text: OnText | None = None) -> Reply:
+async def _run(request: Request, canister: Target, method: Method, on_text: OnText | None = None) -> Reply:
     """Read the body and execute. on_text: is given what a run says while it runs."""
-    host: Host = request.app.state.host
     with logs.counted(canister.name, method.name) as outcome:
         # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
-        body = b"" if method.arg is None else await read_body(request, host.settings.max_body_bytes)
+        body = b"" if method.arg is None else await read_body(request, dispatcher(request).settings.max_body_bytes)
         read = functools.partial(decode_text if is_candid(request) else decode, method, body)
         arg = functools.partial(decoding, body, read)
-        call = dispatch.execute(canister, method, caller(request), arg, on_text=on_text)
+        call = canister.execute(method, caller(request), arg, on_text=on_text)
         reply = await while_connected(request, call)
         outcome.is_ok = reply.error is None
         return reply
@@ -78,11 +73,10 @@ async def _run(request: Request, canister: Canister, method: Method, on_text: On
 
 async def no_such_path(request: Request) -> Response:
     """404 for a path that is no method's; its last part may be meant as one."""
-    host: Host = request.app.state.host
     path = request.url.path
     near = nearest(path.rstrip("/").rpartition("/")[2], BY_NAME)
     if near is not None:
-        hint = f"Did you mean 'POST /canisters/{host.default.name}/{near}'?"
+        hint = f"Did you mean 'POST /canisters/{dispatcher(request).default.name}/{near}'?"
     else:
         hint = "Call POST /{method} or /canisters/{name or id}/{method}; GET /docs lists the methods."
     raise MethodNotFound(f"There is nothing at {path[:SHOWN_CHARACTERS]!r}. {hint}")

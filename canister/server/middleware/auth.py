@@ -10,30 +10,30 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from canister.dispatch import Dispatcher
 from canister.errors import Unauthenticated
 from canister.ic.principal import ANONYMOUS
-from canister.runtime.host import Host
 from canister.server.answers import rejected
 
 
 class Authentication:
     """ASGI middleware that leaves the caller's principal in the request's state."""
 
-    def __init__(self, app: ASGIApp, host: Host) -> None:
+    def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
         self._app = app
-        self._host = host
+        self._behind = behind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                scope["state"]["caller"] = caller_of(Headers(scope=scope), self._host)
+                scope["state"]["caller"] = caller_of(Headers(scope=scope), self._behind)
             except Unauthenticated as error:
                 await rejected(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def caller_of(headers: Headers, host: Host) -> str:
+def caller_of(headers: Headers, behind: Dispatcher) -> str:
     """The caller's principal; Unauthenticated tells what is wrong with the header, without repeating it."""
     given = headers.getlist("authorization") or [f"Bearer {key}" for key in headers.getlist("x-api-key")]
     if not given:
@@ -44,7 +44,7 @@ def caller_of(headers: Headers, host: Host) -> str:
             "the Authorization header is not understood: send one, 'Authorization: Bearer <API key>', "
             "or none to call as anonymous"
         )
-    principal = host.principal_of(key.strip())
+    principal = behind.principal_of(key.strip())
     if principal is None:
         raise Unauthenticated(
             "the API key is unknown, revoked or expired: make one with 'canister api-key create NAME' on the server, "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from canister.dispatch import Dispatcher
 from canister.errors import CanisterBusy, CanisterStopping
-from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.requests import PROBES, is_stream
 from canister.system import server_proof
@@ -15,16 +15,16 @@ from canister.telemetry import logs
 class Bounds:
     """ASGI middleware before all doors."""
 
-    def __init__(self, app: ASGIApp, host: Host) -> None:
+    def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
         self._app = app
-        self._host = host
+        self._behind = behind
         self._n_held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._host.is_draining and not _is_told_while_draining(scope["path"]):
+        if self._behind.is_draining and not _is_told_while_draining(scope["path"]):
             trap = CanisterStopping("the server is stopping and takes no new calls; try again later")
             response = answers.rejected(scope, trap)
             response.headers["Connection"] = "close"
@@ -51,7 +51,7 @@ class Bounds:
             self._n_held -= n_own
 
     def _check(self, n_bytes: int) -> None:
-        limit = self._host.settings.max_held_bytes
+        limit = self._behind.settings.max_held_bytes
         if self._n_held + n_bytes > limit:
             logs.refused("server")
             raise CanisterBusy(

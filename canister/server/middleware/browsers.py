@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from canister.dispatch import Dispatcher
 from canister.errors import Forbidden
-from canister.runtime.host import Host
 from canister.server import answers
 
 SHOWN_CHARACTERS = 100
@@ -41,15 +41,15 @@ class Browsers:
     are named, also those that say to be of this server, which has none that use it. Other agents send no Origin.
     """
 
-    def __init__(self, app: ASGIApp, host: Host) -> None:
+    def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
         self._app = app
-        self._origins = host.settings.browser_origins
+        self._origins = behind.settings.browser_origins
         self._with_cors = CORSMiddleware(
             app, self._origins, allow_methods=VERBS, allow_headers=["*"], expose_headers=EXPOSED
         )
-        names = frozenset(name.lower() for name in host.settings.allowed_hosts)
+        names = frozenset(name.lower() for name in behind.settings.allowed_hosts)
         # Elsewhere than on its own machine anybody reaches a server anyway, by names that it does not know.
-        self._looks_at_names = "*" not in names and (bool(names) or _is_local(host.settings.host))
+        self._looks_at_names = "*" not in names and (bool(names) or _is_local(behind.settings.host))
         self._is_ours = lru_cache(maxsize=256)(lambda header: _is_ours(header, names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

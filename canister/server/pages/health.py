@@ -5,13 +5,11 @@ from __future__ import annotations
 from fastapi import Request, Response
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.api import rest_only
 from canister.errors import BadArgument, Forbidden
-from canister.runtime.host import Host
 from canister.server import answers
 from canister.server.doors import resources
-from canister.server.requests import caller
+from canister.server.requests import caller, dispatcher
 from canister.server.verbs import ANY_VERB, READ_VERBS, page
 from canister.system import distribution, server_proof
 from canister.telemetry import logs
@@ -41,12 +39,12 @@ def routes() -> list[Route]:
 
 async def root(request: Request) -> Response:
     """Where to go from here."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     return answers.document(
         {
             "name": "llama-canister",
             "version": distribution.version(),
-            "canisters": [canister.name for canister in host.canisters],
+            "canisters": [canister.name for canister in behind.targets],
             "docs": "/docs",
             "openapi": "/openapi.json",
         }
@@ -63,13 +61,13 @@ async def readyz(request: Request) -> Response:
 
     503 also from SIGTERM on: what still runs is finished, but nothing new should come here.
     """
-    host: Host = request.app.state.host
-    if host.is_draining:
+    behind = dispatcher(request)
+    if behind.is_draining:
         return answers.document({"status": "draining"}, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
     waiting = {
         # The reason names files, which are not everybody's business.
-        name: reason if caller(request) in host.find(name).controllers else WITHHELD
-        for name, reason in host.not_ready().items()
+        name: reason if caller(request) in behind.find(name).controllers else WITHHELD
+        for name, reason in behind.not_ready().items()
     }
     if waiting:
         content = {"status": "not ready", "canisters": waiting}
@@ -79,21 +77,21 @@ async def readyz(request: Request) -> Response:
 
 async def proof(request: Request) -> Response:
     """Proves to who can read the data folder that this is its server, before a key is sent here."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     nonce = request.query_params.get("nonce", "")
     if server_proof.NONCE.fullmatch(nonce) is None:
         raise BadArgument("?nonce= takes 64 hex digits in lower case, new ones each time")
     address, port = request.scope["server"]
-    return answers.document({"proof": server_proof.prove(host.root_key.to_bytes(), nonce, address, port)})
+    return answers.document({"proof": server_proof.prove(behind.root_key.to_bytes(), nonce, address, port)})
 
 
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format; for who controls every canister of the server, unless set otherwise."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     asks = caller(request)
-    if host.settings.metrics != "everybody" and not all(asks in canister.controllers for canister in host.canisters):
+    if behind.settings.metrics != "everybody" and not all(asks in canister.controllers for canister in behind.targets):
         raise Forbidden(METRICS_CLOSED)
-    observed = dispatch.observe(host)
+    observed = behind.observe()
     return Response(logs.metrics_text(observed), media_type=logs.METRICS_CONTENT_TYPE)
 
 
@@ -104,19 +102,19 @@ async def robots(request: Request) -> Response:
 
 async def canisters(request: Request) -> Response:
     """The canisters of this server."""
-    return answers.document({"canisters": dispatch.inspect(request.app.state.host)})
+    return answers.document({"canisters": [canister.summary() for canister in dispatcher(request).targets]})
 
 
 async def canister(request: Request) -> Response:
     """One canister of this server."""
-    host: Host = request.app.state.host
-    return answers.document(host.find(request.path_params["canister"]).summary())
+    behind = dispatcher(request)
+    return answers.document(behind.find(request.path_params["canister"]).summary())
 
 
 async def calls(request: Request) -> Response:
     """The calls that a canister works on, and those that wait. For its controllers."""
-    host: Host = request.app.state.host
-    reply = await dispatch.inspect_calls(host.find(request.path_params["canister"]), caller(request))
+    behind = dispatcher(request)
+    reply = await behind.find(request.path_params["canister"]).inspect_calls(caller(request))
     if reply.error is not None:
         return answers.error(reply)
     assert isinstance(reply.value, dict)
@@ -130,8 +128,8 @@ async def engine(request: Request) -> Response:
     if request.method not in READ_VERBS:
         told = f"{request.url.path} is read with GET, and DELETE unloads the model, not {request.method}"
         return answers.wrong_verb(told, ", ".join((*READ_VERBS, "DELETE")))
-    host: Host = request.app.state.host
-    reply = await dispatch.inspect_engine(host.find(request.path_params["canister"]), caller(request))
+    behind = dispatcher(request)
+    reply = await behind.find(request.path_params["canister"]).inspect_engine(caller(request))
     if reply.error is not None:
         return answers.error(reply)
     assert isinstance(reply.value, dict)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from canister.api import codec
 from canister.api.examples import EXAMPLES
-from canister.api.methods import METHODS, STREAMED, WHO, Method
+from canister.api.methods import METHODS, WHO, Method
 from canister.defaults import INTERFACE_VERSION
 from canister.ic.annotations import result_name
 from canister.server import answers
@@ -202,7 +202,7 @@ class _Schemas:
         good = self._add(f"{name}Ok", _tagged("Ok", ok))
         bad = self._add(f"{name}Err", _tagged("Err", self.of(method.err, "serialization")))
         lines = {answers.LINES: {"schema": {"anyOf": [ref("RunText"), good, bad, ref("Reject")]}}}
-        answered = _content(good) | (lines if method.name in STREAMED else {})
+        answered = _content(good) | (lines if method.is_streamed else {})
         return {
             "200": {"description": "Ok", "content": answered, "headers": _HEADER_REFS},
             "default": {"description": "Err, or a reject", "content": _content({"anyOf": [bad, ref("Reject")]})},

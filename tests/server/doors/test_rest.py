@@ -261,7 +261,7 @@ async def test_a_bug_is_a_reject_and_names_no_internals(
     async def broken(*_: object, **_named: object) -> dispatch.Reply:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(dispatch, "execute", broken)
+    monkeypatch.setattr(dispatch.requests, "execute", broken)
     response = await anonymous.post("/health", headers={"X-Request-Id": "abc-1"})
     is_reject(response, 500, "internal error", "abc-1")
     assert "secret" not in response.text
@@ -272,7 +272,7 @@ async def test_a_trap_is_a_reject(anonymous: httpx.AsyncClient, monkeypatch: pyt
     async def trapped(*_: object, **_named: object) -> dispatch.Reply:
         raise Trap("it went wrong")
 
-    monkeypatch.setattr(dispatch, "execute", trapped)
+    monkeypatch.setattr(dispatch.requests, "execute", trapped)
     response = await anonymous.post("/health")
     assert response.status_code == 500
     assert response.json() == {"reject_code": 5, "error_code": "IC0502", "reject_message": "it went wrong"}

@@ -1,0 +1,156 @@
+"""What a door may ask of whatever stands behind it: the canisters of this process (`local.py`), or of a herd.
+
+    Dispatcher   all canisters, the keys that sign for them, who its callers are
+    Target       one canister: a method to run, a message that may come twice, a file, a look
+
+A door knows nothing else: no host, no canister of `runtime`, no state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from canister.dispatch.requests import NOTHING
+
+if TYPE_CHECKING:
+    from canister.api.methods import Method, Mode
+    from canister.config import Settings
+    from canister.dispatch.execute import Reply
+    from canister.ic.certificate import RootKey
+    from canister.ic.identity import Identity
+    from canister.runtime.call import OnText
+    from canister.state.ingress_history import Answer, Known, Message
+
+
+class OpenFile(Protocol):
+    """A file open for reading, as it was when it was opened. size: in bytes. sha256: hex, where it is known."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def modified_ns(self) -> int: ...
+
+    @property
+    def sha256(self) -> str | None: ...
+
+    def blocks(self, first: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes first…end (exclusive), in pieces."""
+        ...
+
+    def close(self) -> None:
+        """To be called at the end, once, also when nothing was read."""
+        ...
+
+
+class Target(Protocol):
+    """One canister, as doors see it. id and controllers: principals in text form."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def controllers(self) -> Collection[str]: ...
+
+    def find_method(self, name: str, mode: Mode = "update") -> Method:
+        """The row of the interface table; MethodNotFound names the nearest. Queries can be called as updates too."""
+        ...
+
+    async def execute(
+        self,
+        method: Method,
+        caller: str,
+        decode: Callable[[], object],
+        *,
+        on_text: OnText | None = None,
+        named: Mapping[str, object] = NOTHING,
+    ) -> Reply:
+        """Run one method when it is its caller's turn; see `requests.execute`. Raises Trap for a reject."""
+        ...
+
+    def submit(
+        self,
+        method: Method,
+        message: Message,
+        decode: Callable[[], object],
+        encode: Callable[[Reply], bytes],
+        named: Mapping[str, object] = NOTHING,
+    ) -> asyncio.Future[Answer]:
+        """Run one method for a message that may come twice; see `messages.submit`."""
+        ...
+
+    def find_message(self, id: bytes) -> Known | None:
+        """What is known of a message that came to `submit`."""
+        ...
+
+    async def store_stream(self, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:
+        """Upload a file of any size; see `streams.store_stream`."""
+        ...
+
+    async def read_stream(self, caller: str, path: str) -> OpenFile | Reply:
+        """Open a file for reading, or tell why not. It is to be closed, whether it was read or not."""
+        ...
+
+    def summary(self) -> dict[str, object]:
+        """What anybody may know of it."""
+        ...
+
+    async def inspect_engine(self, caller: str) -> Reply:
+        """How its model is run, for whoever may look at what is not its own."""
+        ...
+
+    async def inspect_calls(self, caller: str) -> Reply:
+        """What runs and what waits, for its controllers."""
+        ...
+
+
+class Dispatcher(Protocol):
+    """All that doors, pages and middleware ask for. settings: of the server. is_draining: it is to end, and takes
+    nothing new. node: signs answers to IC queries; root_key: signs certificates."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def is_draining(self) -> bool: ...
+
+    @property
+    def node(self) -> Identity: ...
+
+    @property
+    def root_key(self) -> RootKey: ...
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """All canisters, the default one first."""
+        ...
+
+    @property
+    def default(self) -> Target:
+        """The canister that a request means which names none."""
+        ...
+
+    def find(self, name_or_id: str) -> Target:
+        """CanisterNotFound names the nearest, or all when there are few."""
+        ...
+
+    def with_id(self, canister_id: bytes) -> Target:
+        """The canister of an IC message. CanisterNotFound in the IC's words."""
+        ...
+
+    def principal_of(self, key: str) -> str | None:
+        """Whom an API key stands for; None for a key that does not count."""
+        ...
+
+    def not_ready(self) -> Mapping[str, str]:
+        """Why a canister is not ready, for each by name that should have a model and has it not (yet)."""
+        ...
+
+    def observe(self) -> dict[str, dict[str, float]]:
+        """What the metrics say of each canister as it is now."""
+        ...

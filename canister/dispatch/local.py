@@ -1,0 +1,141 @@
+"""The canisters of this process, as doors see them: the `Dispatcher` of a host that runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from canister.dispatch import inspection, messages, requests, streams
+from canister.dispatch.execute import Reply
+from canister.dispatch.requests import NOTHING
+
+if TYPE_CHECKING:
+    from canister.api.methods import Method, Mode
+    from canister.config import Settings
+    from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
+    from canister.ic.certificate import RootKey
+    from canister.ic.identity import Identity
+    from canister.runtime.call import OnText
+    from canister.runtime.canister import Canister
+    from canister.runtime.host import Host
+    from canister.state.ingress_history import Answer, Known, Message
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTarget:
+    """A canister of a host."""
+
+    _host: Host
+    _canister: Canister
+
+    @property
+    def id(self) -> str:
+        return self._canister.id
+
+    @property
+    def name(self) -> str:
+        return self._canister.name
+
+    @property
+    def controllers(self) -> Collection[str]:
+        return self._canister.controllers
+
+    def find_method(self, name: str, mode: Mode = "update") -> Method:
+        return requests.find_method(self._canister, name, mode)
+
+    async def execute(
+        self,
+        method: Method,
+        caller: str,
+        decode: Callable[[], object],
+        *,
+        on_text: OnText | None = None,
+        named: Mapping[str, object] = NOTHING,
+    ) -> Reply:
+        named = self._named(method, named)
+        return await requests.execute(self._canister, method, caller, decode, on_text=on_text, named=named)
+
+    def submit(
+        self,
+        method: Method,
+        message: Message,
+        decode: Callable[[], object],
+        encode: Callable[[Reply], bytes],
+        named: Mapping[str, object] = NOTHING,
+    ) -> asyncio.Future[Answer]:
+        return messages.submit(self._canister, method, message, decode, encode, self._named(method, named))
+
+    def find_message(self, id: bytes) -> Known | None:
+        return messages.find_message(self._canister, id)
+
+    async def store_stream(self, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:
+        return await streams.store_stream(self._canister, caller, path, offset, blocks)
+
+    async def read_stream(self, caller: str, path: str) -> OpenFile | Reply:
+        return await streams.read_stream(self._canister, caller, path)
+
+    def summary(self) -> dict[str, object]:
+        return self._canister.summary()
+
+    async def inspect_engine(self, caller: str) -> Reply:
+        return await inspection.inspect_engine(self._canister, caller)
+
+    async def inspect_calls(self, caller: str) -> Reply:
+        return await inspection.inspect_calls(self._canister, caller)
+
+    def _named(self, method: Method, named: Mapping[str, object]) -> Mapping[str, object]:
+        """What the handler takes beside the argument; of the server's methods, the host too."""
+        return {**named, "host": self._host} if method.knows_server else named
+
+
+class LocalDispatcher:
+    """A host between its start and its stop."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    @property
+    def settings(self) -> Settings:
+        return self._host.settings
+
+    @property
+    def is_draining(self) -> bool:
+        return self._host.is_draining
+
+    @property
+    def node(self) -> Identity:
+        return self._host.node
+
+    @property
+    def root_key(self) -> RootKey:
+        return self._host.root_key
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        return [LocalTarget(self._host, canister) for canister in self._host.canisters]
+
+    @property
+    def default(self) -> Target:
+        return LocalTarget(self._host, self._host.default)
+
+    def find(self, name_or_id: str) -> Target:
+        return LocalTarget(self._host, self._host.find(name_or_id))
+
+    def with_id(self, canister_id: bytes) -> Target:
+        return LocalTarget(self._host, self._host.with_id(canister_id))
+
+    def principal_of(self, key: str) -> str | None:
+        return self._host.principal_of(key)
+
+    def not_ready(self) -> Mapping[str, str]:
+        return self._host.not_ready()
+
+    def observe(self) -> dict[str, dict[str, float]]:
+        return inspection.observe(self._host)
+
+
+def of_host(host: Host) -> Dispatcher:
+    """What doors in front of this host talk to."""
+    return LocalDispatcher(host)
