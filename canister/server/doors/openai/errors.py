@@ -26,6 +26,7 @@ from canister.errors import (
 from canister.server.answers import JSON, RETRY_SECONDS, cost_headers
 
 INVALID = "invalid_request_error"
+TOO_LONG = "context_length_exceeded"
 NO_KEY = (
     "no API key was sent: set the client's api_key to one of this server, 'Authorization: Bearer <API key>'; on its "
     "machine 'canister key' prints one, and 'canister api-key create NAME' makes them"
@@ -117,7 +118,7 @@ def too_long(n_prompt: int, n_ctx: int) -> ApiError:
         400,
         f"request ({n_prompt} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it",
         type="exceed_context_size_error",
-        code="context_length_exceeded",
+        code=TOO_LONG,
         param="messages",
         extra={"n_prompt_tokens": n_prompt, "n_ctx": n_ctx},
         words={"anthropic": f"prompt is too long: {n_prompt} tokens > {n_ctx} maximum"},
@@ -148,7 +149,10 @@ def of(error: Trap | CanisterError) -> ApiError:
 
 def response(error: ApiError, form: Form, request_id: str = "") -> Response:
     """The whole answer, with the headers that SDKs obey."""
-    return Response(encoded(form(error, request_id)), error.status, headers(error), JSON)
+    told = headers(error)
+    if form is anthropic_form and request_id:
+        told["request-id"] = request_id  # where its clients look for it
+    return Response(encoded(form(error, request_id)), error.status, told, JSON)
 
 
 def encoded(body: Mapping[str, object]) -> bytes:

@@ -269,13 +269,18 @@ def schema_of(value: JsonValue, name: str) -> dict[str, JsonValue]:
 
 def read(of: type[B], body: bytes) -> B:
     """A body of JSON. ApiError names the field that is wrong."""
+    return read_value(of, object_of(body))
+
+
+def object_of(body: bytes) -> dict[str, JsonValue]:
+    """The JSON object that a body is. ApiError."""
     try:
         value = strict_json.read(body)
     except strict_json.NotJson as error:
         raise invalid(f"the body is not understood: {error}") from None
     if not isinstance(value, dict):
         raise invalid(f"the body is to be a JSON object (given: {shown(value)})")
-    return read_value(of, value)
+    return value
 
 
 def read_value(of: type[B], value: Mapping[str, Any]) -> B:

@@ -1,0 +1,5 @@
+"""Anthropic's Messages: `POST /v1/messages` and `/v1/messages/count_tokens`."""
+
+from canister.server.doors.openai.messages.routes import routes
+
+__all__ = ["routes"]

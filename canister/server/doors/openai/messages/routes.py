@@ -1,0 +1,106 @@
+"""`POST /v1/messages` and `/v1/messages/count_tokens`, for Claude Code and Anthropic's SDKs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+from starlette.routing import Route
+
+from canister.server import answers
+from canister.server.doors.openai import chat, counting, door, fields, run
+from canister.server.doors.openai.chat import ChatBody, cost_headers
+from canister.server.doors.openai.errors import ApiError, anthropic_form
+from canister.server.doors.openai.events import Done, Event, Usage
+from canister.server.doors.openai.messages import answer
+from canister.server.doors.openai.messages.answer import About, Stream
+from canister.server.doors.openai.messages.request import chat_body, hides_thoughts
+from canister.server.doors.openai.stream import streamed
+from canister.server.requests import while_connected
+
+
+def routes() -> list[Route]:
+    return [
+        *door.route("/v1/messages", {"POST": create}, anthropic_form),
+        *door.route("/v1/messages/count_tokens", {"POST": count}, anthropic_form),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request in OpenAI's form, and what is Anthropic's alone."""
+
+    body: ChatBody
+    hides_thoughts: bool
+
+
+async def create(request: Request) -> Response:
+    asked = await _asked(request)
+    model = door.model_of(request, asked.body.model)
+    with door.counted(model, "messages"):
+        turn = await chat.turn_for(model, asked.body)
+        about = About(f"msg_{secrets.token_hex(12)}", model.view.name, asked.hides_thoughts)
+        events = run.events(await while_connected(request, run.admit(model, turn)))
+        if asked.body.stream:
+
+            def failed(error: ApiError) -> bytes:
+                return answer.failed(anthropic_form(error, door.request_id(request)))
+
+            return _with_id(
+                request,
+                await streamed(
+                    request,
+                    _frames(events, about),
+                    failed,
+                    lambda error: door.failure(error, model.caller),
+                    comment=answer.PING,
+                ),
+            )
+        made = await while_connected(request, _all(events))
+        return _with_id(request, answers.document(answer.whole(about, made), headers=cost_headers(_usage(made))))
+
+
+async def count(request: Request) -> Response:
+    asked = await _asked(request)
+    model = door.model_of(request, asked.body.model)
+    with door.counted(model, "count_tokens"):
+        turn = await chat.turn_for(model, asked.body)
+        n_tokens = await while_connected(request, counting.n_tokens_of(model, turn))
+    return _with_id(request, answers.document({"input_tokens": n_tokens}))
+
+
+async def _asked(request: Request) -> _Asked:
+    data = await door.raw_body(request)
+    return await door.aside(len(data), lambda: _read(data))
+
+
+def _read(data: bytes) -> _Asked:
+    body = fields.object_of(data)
+    return _Asked(fields.read_value(ChatBody, chat_body(body)), hides_thoughts(body))
+
+
+async def _frames(events: AsyncGenerator[Event], about: About) -> AsyncGenerator[bytes]:
+    stream = Stream(about)
+    async with aclosing(events):
+        async for event in events:
+            if frame := stream.feed(event):
+                yield frame
+
+
+async def _all(events: AsyncGenerator[Event]) -> list[Event]:
+    async with aclosing(events):
+        return [event async for event in events]
+
+
+def _usage(events: list[Event]) -> Usage:
+    last = events[-1]
+    return last.usage if isinstance(last, Done) else Usage(0, 0, 0)
+
+
+def _with_id(request: Request, response: Response) -> Response:
+    """The request's id where Anthropic's clients look for it."""
+    response.headers["request-id"] = door.request_id(request)
+    return response

@@ -1,0 +1,151 @@
+"""Anthropic's own client, unmodified, against a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+
+from tests.server.served import Served
+
+pytestmark = pytest.mark.anyio
+
+ASK: list[Any] = [{"role": "user", "content": "Who are you?"}]
+IMAGE: Any = {"type": "image", "source": {"type": "url", "url": "http://localhost/x.png"}}
+PLAIN: dict[str, Any] = {"model": "claude", "messages": ASK, "max_tokens": 25}
+FIXED: dict[str, Any] = {**PLAIN, "extra_body": {"temperature": 0}}
+
+
+def connected(server: Served, name: str, **options: Any) -> anthropic.AsyncAnthropic:
+    key = server.host.keys.create(name, replace=True)
+    return anthropic.AsyncAnthropic(base_url=server.url, api_key=key, **{"max_retries": 0, **options})
+
+
+@pytest.fixture
+async def client(server: Served) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    async with connected(server, "alice") as made:
+        yield made
+
+
+async def test_a_whole_answer_and_the_same_as_it_comes(client: anthropic.AsyncAnthropic) -> None:
+    whole = await client.messages.create(**FIXED)
+    (block,) = whole.content
+    assert block.type == "text"
+    assert block.text.startswith("I am a tiny chat model")
+    assert (whole.role, whole.model, whole.stop_sequence) == ("assistant", "llama_cpp", None)
+    assert whole.stop_reason in ("end_turn", "max_tokens")
+    usage = whole.usage
+    n_prompt = usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    assert n_prompt == 14
+    assert (usage.model_extra or {})["calls"] > 2
+
+    async with client.messages.stream(**FIXED) as stream:
+        text = "".join([text async for text in stream.text_stream])
+        final = await stream.get_final_message()
+    assert text == block.text
+    assert final.content[0].to_dict() == block.to_dict()
+    assert (final.stop_reason, final.usage.output_tokens) == (whole.stop_reason, usage.output_tokens)
+    assert final.usage.input_tokens + (final.usage.cache_read_input_tokens or 0) == n_prompt
+    assert final.id.startswith("msg_")
+
+
+async def test_the_head_of_a_stream(server: Served) -> None:
+    body = {**PLAIN, "stream": True}
+    async with server.client("bob") as bob, bob.stream("POST", "/v1/messages", json=body) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        assert answer.headers["request-id"] == answer.headers["x-request-id"]
+        text = (await answer.aread()).decode()
+    events = text.split("\n\n")[:-1]
+    assert all(event.startswith("event: ") for event in events)
+    assert events[0].startswith("event: message_start\n")
+    assert events[-1] == 'event: message_stop\ndata: {"type":"message_stop"}'
+    assert "id:" not in [line.partition(" ")[0] for event in events for line in event.split("\n")]
+
+
+async def test_tokens_are_counted_as_they_are_used(client: anthropic.AsyncAnthropic, server: Served) -> None:
+    counted = await client.messages.count_tokens(model="x", messages=ASK, system="Be brief.")
+    used = (await client.messages.create(**{**FIXED, "system": "Be brief.", "max_tokens": 1})).usage
+    assert counted.input_tokens == used.input_tokens + (used.cache_read_input_tokens or 0)
+    much = [{"role": "user", "content": "word " * 3000}]
+    assert (await client.messages.count_tokens(model="x", messages=much)).input_tokens > 1024
+    async with server.client("bob") as bob:
+        answer = await bob.post("/v1/chat/completions/input_tokens", json={"messages": much})
+        assert answer.json()["object"] == "response.input_tokens"
+        assert answer.json()["input_tokens"] > 1024
+
+
+async def test_an_answer_of_the_assistant_is_gone_on_with(client: anthropic.AsyncAnthropic) -> None:
+    said: list[Any] = [*ASK, {"role": "assistant", "content": "I am a tiny"}]
+    answer = await client.messages.create(**{**FIXED, "messages": said})
+    assert answer.content[0].to_dict()["text"].startswith(" chat model")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "user", "content": [IMAGE]}]}, "image input is not supported"),
+        ({"max_tokens": -5}, "max_tokens"),
+        ({"tool_choice": {"type": "tool", "name": "f"}}, "there is no tool"),
+        ({"messages": [{"role": "user", "content": "word " * 3000}]}, "prompt is too long: "),
+    ],
+)
+async def test_bad_requests_are_typed(client: anthropic.AsyncAnthropic, change: dict[str, Any], told: str) -> None:
+    for is_streamed in (False, True):
+        with pytest.raises(anthropic.BadRequestError) as caught:
+            await client.messages.create(**{**FIXED, **change, "stream": is_streamed})
+        body = caught.value.body
+        assert isinstance(body, dict)
+        assert (body["type"], body["error"]["type"]) == ("error", "invalid_request_error")
+        assert told in body["error"]["message"]
+        assert body["request_id"] == caught.value.request_id
+
+
+async def test_keys_and_routes_are_typed(client: anthropic.AsyncAnthropic, server: Served) -> None:
+    with pytest.raises(anthropic.AuthenticationError):
+        await client.with_options(api_key="sk-no-key").messages.create(**FIXED)
+    with pytest.raises(anthropic.NotFoundError) as caught:
+        await client.post("/v1/messages/batches", body={}, cast_to=object)
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["error"]["type"] == "not_found_error"
+    async with httpx.AsyncClient(base_url=server.url) as nobody:
+        answer = await nobody.post("/v1/messages", json=PLAIN)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (401, "authentication_error")
+        answer = await nobody.get("/v1/messages")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("path", ["/v1", "", "/canisters/llama_cpp/v1"])
+async def test_the_route_has_three_places(server: Served, path: str) -> None:
+    async with server.client("bob") as bob:
+        answer = await bob.post(f"{path}/messages", json=PLAIN)
+        assert answer.json()["type"] == "message"
+
+
+async def test_a_model_that_is_full_or_gone_is_asked_again(server: Served) -> None:
+    """Anthropic's client repeats by itself what may help, and nothing else."""
+    statuses: list[int] = []
+
+    async def note(response: Any) -> None:
+        statuses.append(response.status_code)
+
+    async with connected(server, "carol", max_retries=2) as carol:
+        carol._client.event_hooks["response"] = [note]
+        server.host.is_draining = True
+        try:
+            with pytest.raises(anthropic.APIStatusError) as caught:
+                await carol.messages.create(**FIXED)
+        finally:
+            server.host.is_draining = False
+        assert (caught.value.status_code, json.loads(caught.value.response.text)["error"]["type"]) == (
+            503,
+            "overloaded_error",
+        )
+        assert statuses == [503, 503, 503]
+        with pytest.raises(anthropic.BadRequestError):
+            await carol.messages.create(**{**FIXED, "max_tokens": -5})
+        assert statuses[3:] == [400]
