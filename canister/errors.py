@@ -3,6 +3,7 @@
     CanisterError            a reply: the method answered `Err`              record  http
       AccessDenied           the caller may not call this method             401     401
       BadRequest             the arguments do not make sense                 500     400
+        ContextExceeded      a prompt that does not fit the context          500     400
       NotFound               no such file, cache, chat or model              500     404
       Conflict               not in a state in which this can be done        500     409
       TooLarge               over a size limit                               500     413
@@ -53,6 +54,16 @@ class AccessDenied(CanisterError):
 
 class BadRequest(CanisterError):
     http_status = 400
+
+
+class ContextExceeded(BadRequest):
+    """A prompt that leaves no room for an answer. Clients look for these words, which are llama-server's."""
+
+    def __init__(self, n_prompt_tokens: int, n_ctx: int) -> None:
+        super().__init__(
+            f"request ({n_prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it"
+        )
+        self.n_prompt_tokens, self.n_ctx = n_prompt_tokens, n_ctx
 
 
 class NotFound(CanisterError):

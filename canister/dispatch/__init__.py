@@ -6,7 +6,8 @@
 (`requests.py`), a message that may come twice (`messages.py`), a file (`streams.py`), a look (`inspection.py`).
 """
 
-from canister.dispatch.answers import Answered, Wanted, answer
+from canister.dispatch.answer_text import AnswerText, Piece
+from canister.dispatch.answers import Answered, Ingested, Wanted, answer
 from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
 from canister.dispatch.execute import Recorder, Reply
 from canister.dispatch.inspection import (
@@ -25,11 +26,14 @@ from canister.dispatch.streams import read_stream, store_stream
 from canister.runtime.call import OnText
 
 __all__ = [
+    "AnswerText",
     "Answered",
     "Dispatcher",
+    "Ingested",
     "ModelView",
     "OnText",
     "OpenFile",
+    "Piece",
     "Recorder",
     "Reply",
     "Target",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from canister.api.records import ApiError, RunOutputRecord
 from canister.dispatch.turns import due_of, in_time
 from canister.errors import AccessDenied, CanisterError, CanisterTrapped, InstructionLimit, NotController, Trap
+from canister.handlers.generate import GenerateOutput
 from canister.metering.fees import Charge
 from canister.runtime import access
 from canister.runtime.call import Call
@@ -95,13 +96,7 @@ async def run(
             else:
                 await _rollback(call)
             logs.count_cost(canister.name, name, charge.instructions, charge.cycles)
-            if isinstance(value, RunOutputRecord) and value.n_prompt_tokens is not None:
-                logs.count_tokens(
-                    canister.name,
-                    prompt=value.n_prompt_tokens_decoded or 0,
-                    generated=value.n_tokens_generated or 0,
-                    cached=value.n_prompt_tokens_cached or 0,
-                )
+            _count_tokens(canister, value)
             return Reply(value, charge=charge)
     except CanisterError as error:
         outcome = _outcome(call, error, err)
@@ -121,6 +116,17 @@ async def run(
         ) from error
     finally:
         call.release()
+
+
+def _count_tokens(canister: Canister, value: object) -> None:
+    if isinstance(value, GenerateOutput):
+        prompt, generated, cached = value.n_prompt_decoded, len(value.sampled), value.n_cached
+    elif isinstance(value, RunOutputRecord) and value.n_prompt_tokens is not None:
+        prompt, generated = value.n_prompt_tokens_decoded or 0, value.n_tokens_generated or 0
+        cached = value.n_prompt_tokens_cached or 0
+    else:
+        return
+    logs.count_tokens(canister.name, prompt=prompt, generated=generated, cached=cached)
 
 
 async def _rollback(call: Call) -> None:

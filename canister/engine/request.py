@@ -60,6 +60,9 @@ class GenerateRequest:
     restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
         segments as are sound, possibly none; the engine decodes again what is missing.
     n_stored: of how many leading prefix tokens the container has KV rows.
+    ends: is given each sampled token that is not end of generation, and says whether it ends the answer, as a reverse
+        prompt does; on the engine's thread.
+    decodes_end: the token that ends the answer is decoded too; else it is only handed over, as the last of n_predict.
     keep: False for queries: whatever is decoded is rolled back at the end.
     want_rows: hand out the KV rows at the end.
     on_tokens: called on the event loop with tokens just sampled, at most once a step.
@@ -75,6 +78,8 @@ class GenerateRequest:
     max_decode: int | None = None
     n_predict: int = -1
     reverse_prompts: tuple[str, ...] = ()
+    ends: Callable[[int], bool] | None = None
+    decodes_end: bool = True
     context_shift: bool = False
     n_keep: int = 0
     restore: Callable[[int], list[KvSegment]] | None = None

@@ -255,8 +255,8 @@ class Sequence:
         token = self._sample(logits)
         n_sampled = len(self.result.sampled) + 1
         eog = self.vocabulary.is_eog(token)
-        ending: FinishReason | None = "stop" if eog or self._is_reverse_prompt(token) else None
-        if n_sampled == self.request.n_predict:
+        ending: FinishReason | None = "stop" if eog or self._is_end(token) else None
+        if n_sampled == self.request.n_predict or (ending is not None and not self.request.decodes_end):
             self.finish(ending or "length")
         elif budget is not None and not budget.admit_decode(self.position):
             # Not decoded and not shown: the next call draws the very same token again.
@@ -352,6 +352,10 @@ class Sequence:
             return 0
         prompt = np.flatnonzero(~self.request.prefix_generated)
         return self.n_prefix - (int(prompt[-1]) + 1 if len(prompt) else 0)
+
+    def _is_end(self, token: int) -> bool:
+        ends = self.request.ends
+        return (ends is not None and ends(token)) or self._is_reverse_prompt(token)
 
     def _is_reverse_prompt(self, token: int) -> bool:
         """Does the text of the chat now end with a reverse prompt, or nearly so?"""

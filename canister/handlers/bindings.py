@@ -1,4 +1,4 @@
-"""Which function runs which row: those of the interface, of REST alone, and of the management canister.
+"""Which function runs which row: those of the interface, of REST alone, of the management canister, of dispatch.
 
 A handler has the name of its row. It takes the call, the argument if the row has one, and by their names what a door
 adds: names in a path, the host. Its text stands in the row; a test holds its signature against it.
@@ -16,6 +16,7 @@ from canister.handlers import (
     cost,
     files,
     folders,
+    generate,
     management,
     model,
     models,
@@ -104,6 +105,8 @@ _MANAGEMENT: tuple[Handler, ...] = (
     management.fetch_canister_logs,
 )
 
+_INTERNAL: tuple[Handler, ...] = (generate.generate,)  # which dispatch alone calls
+
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
-    {handler.__name__: handler for handler in (*_INTERFACE, *_REST_ONLY, *_MANAGEMENT)}
+    {handler.__name__: handler for handler in (*_INTERFACE, *_REST_ONLY, *_MANAGEMENT, *_INTERNAL)}
 )

@@ -6,9 +6,7 @@ reused), and then the answer, token by token, until a limit is reached. All stat
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,22 +14,19 @@ import numpy as np
 from canister.api.records import ChatRecord, GetChatsRecord, InputRecord, RunOutputRecord, StatusCodeRecord
 from canister.errors import BadRequest, Conflict
 from canister.handlers.arguments import parse_args
-from canister.handlers.conversation import CachedConversation
+from canister.handlers.conversation import CachedConversation, Wish
 from canister.handlers.model import load
 from canister.handlers.output import Output
 from canister.handlers.prompt_cache import cache_path
 from canister.handlers.run_log import write_log
-from canister.metering.meter import CallMeter
 from canister.runtime import access
-from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
     from canister.engine.request import GenerateResult
     from canister.flags.parse import RunArgs
+    from canister.metering.meter import CallMeter
     from canister.runtime.call import Call
-
-log = get_logger(__name__)
 
 CHATS_OFF = "get_chats: DB_CHATS_ACTIVE is false"
 
@@ -69,25 +64,9 @@ class Plan:
     def is_penalized(self) -> bool:
         return self.args.sampling.repeat_penalty != 1.0
 
-    @property
-    def decodes(self) -> bool:
-        """Is there anything to decode?"""
-        chat = self.chat
-        is_full = len(chat.prompt) >= chat.engine.info.n_ctx
-        return chat.n_cached < len(chat.prompt) or (self.args.n_predict != 0 and not is_full)
-
-    def meter(self, call: Call, limit: int | None) -> CallMeter:
+    def meter(self, limit: int | None) -> CallMeter:
         """Counts what the run takes."""
-        return CallMeter(
-            call.canister.model.cost_model_of(self.chat.engine),
-            limit=limit,
-            policy=call.canister.settings.budget_policy,
-            loaded=len(self.chat.tokens),
-            reused=self.chat.n_cached,
-            prompt=len(self.chat.prompt) - self.chat.n_cached,
-            writes=self.keeps,
-            penalized=self.is_penalized,
-        )
+        return self.chat.meter(limit, writes=self.keeps, penalized=self.is_penalized)
 
 
 async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
@@ -97,38 +76,25 @@ async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
     engine = await _engine_for(call, args, arg)
     if path is not None:
         await call.lock(path)
-    chat = await CachedConversation.open(call, engine, path, args)
+    chat = await CachedConversation.open(call, engine, path, args.prompt, seed=args.seed)
     return Plan(args, chat, as_update and path is not None and not args.prompt_cache_ro)
 
 
 async def _decode(call: Call, run: Plan, max_tokens: int) -> tuple[GenerateResult, str]:
     """Let the engine work, as far as the limits allow: what it did, and `output`. max_tokens: 0 for no limit."""
-    chat = run.chat
-    meter = call.meter = run.meter(call, call.limit)
-    if meter.policy == "yield" and (run.decodes or call.is_over_limit()):
-        meter.check_first_step()
-    await chat.prefetch()
-    output = Output(chat, special=run.args.special, on_text=call.on_text)
-    on_tokens = None if call.on_text is None else output.sampled
-    result = await chat.engine.generate(
-        chat.request(run.args, max_decode=max_tokens or None, budget=meter, keep=run.keeps, on_tokens=on_tokens)
+    args = run.args
+    output = Output(run.chat, special=args.special, on_text=call.on_text)
+    wish = Wish(
+        args.sampling,
+        args.n_predict,
+        max_tokens or None,
+        run.keeps,
+        reverse_prompts=args.reverse_prompts,
+        context_shift=args.context_shift,
+        n_keep=args.keep,
+        on_tokens=None if call.on_text is None else output.sampled,
     )
-    call.check_limit()
-    if call.state.log_on:
-        # The loop writes it while the commit waits for the disk.
-        asyncio.get_running_loop().call_soon(
-            partial(
-                log.info,
-                "run",
-                canister=call.canister.name,
-                method=call.method,
-                cached=chat.n_cached,
-                ingested=result.n_prompt_decoded,
-                generated=result.n_generated,
-                finish=result.finish,
-                instructions=meter.cost.total,
-            )
-        )
+    result = await run.chat.generate(wish)
     return result, output.end(result)
 
 

@@ -1,4 +1,4 @@
-"""A conversation, as one call goes on with it: open → prefetch → request → (the engine decodes) → commit.
+"""A conversation, as one call goes on with it: open → generate (prefetch, the engine decodes, metered) → commit.
 
 The tokens of a cache are the truth; its KV rows are a cache of their own, used as far as they are sound and fit, and
 computed again otherwise. Beside each cache stands a sidecar that names format and model; a cache without a valid
@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from canister.engine.kv.slots import MIN_SHARED
 from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary
 from canister.errors import BadRequest, CanisterError, Conflict
+from canister.metering.meter import CallMeter
 from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
 from canister.store.container import CacheHeader
@@ -26,7 +28,7 @@ from canister.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
     from canister.engine.request import Budget, Flags, GenerateResult, KvSegment, Tokens
-    from canister.flags.parse import RunArgs
+    from canister.flags.params import SamplingParams
     from canister.runtime.call import Call
     from canister.state.prompt_caches import OpenCache
 
@@ -39,6 +41,26 @@ MAX_SIDECARS = 1024  # that are remembered; some hundred bytes each
 
 NO_TOKENS: Tokens = np.empty(0, np.int32)
 NO_FLAGS: Flags = np.empty(0, np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a call is to do with a conversation; fields as those of GenerateRequest. keeps: the cache is written."""
+
+    sampling: SamplingParams
+    n_predict: int
+    max_decode: int | None
+    keeps: bool
+    reverse_prompts: tuple[str, ...] = ()
+    ends: Callable[[int], bool] | None = None
+    decodes_end: bool = True
+    context_shift: bool = False
+    n_keep: int = 0
+    on_tokens: Callable[[list[int]], None] | None = None
+
+    @property
+    def is_penalized(self) -> bool:
+        return self.sampling.repeat_penalty != 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +85,48 @@ class CachedConversation:
     n_cached: int
 
     @classmethod
-    async def open(cls, call: Call, engine: Engine, path: str | None, args: RunArgs) -> Self:
-        """The chat in the cache at `path`; a cold start without a path, or when the cache is not usable."""
+    async def open(
+        cls,
+        call: Call,
+        engine: Engine,
+        path: str | None,
+        prompt: str | Tokens,
+        *,
+        seed: int | None,
+        n_most: int | None = None,
+    ) -> Self:
+        """The chat in the cache at `path`; a cold start without a path, or when the cache is not usable.
+
+        prompt: P; the empty text goes on where the cache ends. seed: None: the chat's own. n_most: tokens of P that may
+        be taken from the cache; None: all.
+        """
         cache = await _usable_cache(call, engine, path) if path is not None else None
         if cache is None:
             tokens, generated, starts = NO_TOKENS, NO_FLAGS, NO_FLAGS
-            seed = secrets.randbits(32) if args.seed is None else args.seed
+            seed = secrets.randbits(32) if seed is None else seed
         else:
             container = cache.container
             tokens, generated, starts = container.tokens, container.generated, _cut(engine, cache)
-            seed = container.header.seed if args.seed is None else args.seed
-        # Without a prompt, go on where the cache ends.
-        prompt = tokens if not args.prompt and len(tokens) else await _prompt_tokens(call, engine, path, args.prompt)
+            seed = container.header.seed if seed is None else seed
+        if isinstance(prompt, str):
+            prompt = tokens if not prompt and len(tokens) else await _prompt_tokens(call, engine, path, prompt)
         n_cached = common_prefix(prompt, tokens)
+        if n_most is not None:
+            n_cached = min(n_cached, n_most)
         return cls(call, engine, path, tokens, generated, starts, seed, cache, prompt, n_cached)
+
+    def meter(self, limit: int | None, *, writes: bool, penalized: bool) -> CallMeter:
+        """Counts what the call takes; the arguments are those of CallMeter."""
+        return CallMeter(
+            self.call.canister.model.cost_model_of(self.engine),
+            limit=limit,
+            policy=self.call.canister.settings.budget_policy,
+            loaded=len(self.tokens),
+            reused=self.n_cached,
+            prompt=len(self.prompt) - self.n_cached,
+            writes=writes,
+            penalized=penalized,
+        )
 
     async def prefetch(self) -> None:
         """Read what a run can start from into the engine's memory, if it is not at hand there.
@@ -116,16 +166,35 @@ class CachedConversation:
         except (CanisterError, OSError) as error:
             log.info("stored KV rows could not be read", path=path, reason=str(error))
 
-    def request(
-        self,
-        args: RunArgs,
-        *,
-        max_decode: int | None,
-        budget: Budget,
-        keep: bool,
-        on_tokens: Callable[[list[int]], None] | None,
-    ) -> GenerateRequest:
-        """What the engine is asked for; the arguments are those of GenerateRequest. keep: KV rows are wanted too."""
+    async def generate(self, wish: Wish) -> GenerateResult:
+        """Let the engine work, as far as the limits allow, and meter it. A call that took too much raises."""
+        call = self.call
+        meter = call.meter = self.meter(call.limit, writes=wish.keeps, penalized=wish.is_penalized)
+        is_full = len(self.prompt) >= self.engine.info.n_ctx
+        decodes = self.n_cached < len(self.prompt) or (wish.n_predict != 0 and not is_full)
+        if meter.policy == "yield" and (decodes or call.is_over_limit()):
+            meter.check_first_step()
+        await self.prefetch()
+        result = await self.engine.generate(self._request(wish, meter))
+        call.check_limit()
+        if call.state.log_on:
+            # The loop writes it while the commit waits for the disk.
+            asyncio.get_running_loop().call_soon(
+                partial(
+                    log.info,
+                    "run",
+                    canister=call.canister.name,
+                    method=call.method,
+                    cached=self.n_cached,
+                    ingested=result.n_prompt_decoded,
+                    generated=result.n_generated,
+                    finish=result.finish,
+                    instructions=meter.cost.total,
+                )
+            )
+        return result
+
+    def _request(self, wish: Wish, budget: Budget) -> GenerateRequest:
         n_cached = self.n_cached
         return GenerateRequest(
             key=self.path,
@@ -133,21 +202,23 @@ class CachedConversation:
             prefix=self.tokens[:n_cached],
             prefix_generated=self.generated[:n_cached],
             prompt=self.prompt[n_cached:],
-            sampling=args.sampling,
+            sampling=wish.sampling,
             seed=self.seed,
-            max_decode=max_decode,
-            n_predict=args.n_predict,
-            reverse_prompts=args.reverse_prompts,
-            context_shift=args.context_shift,
-            n_keep=args.keep,
+            max_decode=wish.max_decode,
+            n_predict=wish.n_predict,
+            reverse_prompts=wish.reverse_prompts,
+            ends=wish.ends,
+            decodes_end=wish.decodes_end,
+            context_shift=wish.context_shift,
+            n_keep=wish.n_keep,
             restore=self._stored_rows,
             n_stored=self._n_stored_rows,
             prefix_starts=self.starts[:n_cached],
             n_whole=self._n_whole() if self.engine.info.policy.repeats_cut else None,
             budget=budget,
-            keep=keep,
-            want_rows=keep,
-            on_tokens=on_tokens,
+            keep=wish.keeps,
+            want_rows=wish.keeps,
+            on_tokens=wish.on_tokens,
         )
 
     def decoded(self, result: GenerateResult) -> Tokens:

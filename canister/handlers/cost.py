@@ -56,7 +56,7 @@ async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:
     max_tokens = call.state.max_tokens_update
     n_predict = plan.args.n_predict if plan.args.n_predict >= 0 else -1
 
-    meter = plan.meter(call, settings.instruction_limit)
+    meter = plan.meter(settings.instruction_limit)
     most = min(max_tokens or n_ctx, n_prompt - n_cached + answer_tokens)
     estimate.rehearse(meter, model.context.n_batch, n_cached, n_prompt - n_cached, most, n_predict)
     cost = meter.cost

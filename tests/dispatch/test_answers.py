@@ -4,94 +4,156 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 from canister import dispatch
-from canister.api.methods import Method
-from canister.api.records import InputRecord, RunOutputRecord
-from canister.api.rest_records import ApplyTemplateInput
-from canister.errors import BadRequest, CanisterError
+from canister.dispatch import Answered, Ingested, Piece, Wanted
+from canister.errors import BadRequest, CanisterError, ContextExceeded
+from canister.flags.params import SamplingParams
 from canister.runtime.canister import Canister
-from tests.server.served import CHAT, Served, served
+from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in, someone
+from tests.server.served import CHAT
 from tests.traces import until
 
 pytestmark = pytest.mark.anyio
 
-QUESTION = "Who are you?"
-MESSAGES = ApplyTemplateInput.model_validate({"messages": [{"role": "user", "content": QUESTION}]})
-GREEDY = ("--temp", "0.0")
+PROMPT = CHAT.format("Who are you?")
+GREEDY = SamplingParams(temperature=0.0)
+DRAWN = SamplingParams(temperature=1.5, ignore_eos=True)
+TOKENS_OF_A_CALL = 10
 
 
 @pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    async with served(tmp_path_factory.mktemp("answers"), with_model=True) as found:  # ten tokens a call
+async def harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Harness]:
+    async with canister_in(tmp_path_factory.mktemp("answers")) as found:
+        await found.load(CHAT_MODEL)
+        await found.limit(TOKENS_OF_A_CALL)
         yield found
 
 
 @pytest.fixture
-def canister(server: Served) -> Canister:
-    return server.host.default
+def canister(harness: Harness) -> Canister:
+    return harness.canister
 
 
-@pytest.fixture
-def caller(server: Served) -> str:
-    return server.host.identity.principal
+async def events_of(
+    canister: Canister, wanted: Wanted, caller: str = CONTROLLER
+) -> tuple[list[Ingested], list[Piece], Answered]:
+    events = [event async for event in dispatch.answer(canister, caller, wanted)]
+    answered = events.pop()
+    assert isinstance(answered, Answered)
+    is_in = [isinstance(event, Piece) for event in events]
+    assert is_in == sorted(is_in)  # the prompt first
+    ingested = [event for event in events if isinstance(event, Ingested)]
+    return ingested, [event for event in events if isinstance(event, Piece)], answered
 
 
-async def all_of(canister: Canister, caller: str, wanted: dispatch.Wanted) -> tuple[list[str], dispatch.Answered]:
-    parts = [part async for part in dispatch.answer(canister, caller, wanted)]
-    answered = parts.pop()
-    assert isinstance(answered, dispatch.Answered)
-    return [part for part in parts if isinstance(part, str)], answered
+async def text_of(canister: Canister, wanted: Wanted) -> tuple[str, Answered]:
+    _, pieces, answered = await events_of(canister, wanted)
+    return "".join(piece.text for piece in pieces), answered
 
 
-async def first_part(canister: Canister, caller: str) -> str:
-    """What the first call answers that has all of the prompt; the calls made by hand."""
-    update = dispatch.find_method(canister, "run_update")
-    prompt, record = CHAT.format(QUESTION), None
-    while record is None or record.prompt_remaining:
-        record = await run_update(canister, update, caller, "-p", prompt, "-n", "1")
-    return (await run_update(canister, update, caller, "-p", "")).output
-
-
-async def run_update(canister: Canister, update: Method, caller: str, *args: str) -> RunOutputRecord:
-    arg = InputRecord(args=[*args, *GREEDY, "--prompt-cache", "by-hand"])
-    reply = await dispatch.execute(canister, update, caller, lambda: arg)
-    assert isinstance(reply.value, RunOutputRecord)
-    return reply.value
-
-
-async def test_an_answer_comes_out_of_several_calls_and_is_paid_by_call(canister: Canister, caller: str) -> None:
-    cycles = canister.ledger.cycles
-    pieces, answered = await all_of(canister, caller, dispatch.Wanted(MESSAGES, answer_tokens=25, flags=GREEDY))
-    assert "".join(pieces) == answered.text
-    assert len(pieces) > 5
-    assert answered.finish in ("stop", "length")
-    assert answered.n_calls > 3
-    assert answered.n_prompt_tokens > 10
+async def test_an_answer_comes_out_of_several_calls_and_is_paid_by_call(canister: Canister) -> None:
+    cycles, n_before = canister.ledger.cycles, len(canister.call_log.newest(None, None, 1000))
+    ingested, pieces, answered = await events_of(canister, Wanted(PROMPT, GREEDY, max_tokens=25))
+    logged = canister.call_log.newest(None, None, 1000)
+    calls = [entry for entry in logged[: len(logged) - n_before] if entry.method == "generate"]
+    assert answered.n_calls == len(calls) > 3
+    assert answered.instructions == sum(entry.charge.instructions for entry in calls)
+    assert answered.cycles == sum(entry.charge.cycles for entry in calls)
     assert 0 < answered.cycles <= cycles - canister.ledger.cycles
-    first = await first_part(canister, caller)
-    assert first
-    assert answered.text.startswith(first)
+    assert [event.n_done for event in ingested][-1] == answered.n_prompt > TOKENS_OF_A_CALL
+    assert len(pieces) > 5
+    tokens = [token for piece in pieces for token in piece.tokens]
+    assert len(tokens) == answered.n_generated
+    assert b"".join(token.data for token in tokens).decode() == "".join(piece.text for piece in pieces)
 
 
-async def test_nothing_stays_of_an_answer_without_a_cache(server: Served, canister: Canister, caller: str) -> None:
-    await all_of(canister, caller, dispatch.Wanted(MESSAGES, answer_tokens=5, flags=GREEDY))
-    assert list(server.host.data_dir.glob("canisters/*/stable/.canister_cache/*/sessions/answer-*")) == []
+async def test_it_says_what_run_update_says(harness: Harness) -> None:
+    text, _ = await text_of(harness.canister, Wanted(PROMPT, GREEDY, max_tokens=25))
+    record = None
+    while record is None or record.n_prompt_tokens_remaining:
+        record = await harness.run(PROMPT, "-n", "1", "--temp", "0.0")
+    by_hand = (await harness.run("", "--temp", "0.0")).output
+    assert by_hand
+    assert text.startswith(by_hand)
 
 
-async def test_who_has_enough_ends_the_call(canister: Canister, caller: str) -> None:
+async def test_however_many_tokens_a_call_may_take_the_answer_is_the_same(harness: Harness) -> None:
+    wanted = Wanted(PROMPT, DRAWN, seed=7, max_tokens=40)
+    answers = []
+    for limit in (0, 3, 7, TOKENS_OF_A_CALL):
+        await harness.limit(limit)
+        _, pieces, answered = await events_of(harness.canister, wanted)
+        tokens = [token.id for piece in pieces for token in piece.tokens]
+        answers.append((tokens, "".join(piece.text for piece in pieces), answered.finish, answered.n_generated))
+    assert len(answers[0][0]) == 40
+    assert answers == [answers[0]] * 4
+
+
+async def test_a_stop_string_ends_it_across_the_borders_of_calls(harness: Harness) -> None:
+    await harness.limit(0)
+    wanted = Wanted(PROMPT, DRAWN, seed=7, max_tokens=40)
+    whole, _ = await text_of(harness.canister, wanted)
+    at = len(whole) // 2
+    stop = whole[at : at + 5]
+    for limit in (1, 2, 0, TOKENS_OF_A_CALL):
+        await harness.limit(limit)
+        text, answered = await text_of(harness.canister, replace(wanted, stops=("never said", stop)))
+        assert text == whole[: whole.index(stop)]
+        assert (answered.finish, answered.stop) == ("stop", stop)
+        assert answered.n_generated < 40
+
+
+async def test_special_tokens_are_shown_where_they_are_wanted(canister: Canister) -> None:
     engine = canister.model.engine
     assert engine is not None
-    wanted = dispatch.Wanted(MESSAGES, answer_tokens=10_000, flags=[*GREEDY, "--ignore-eos"])
-    async with aclosing(dispatch.answer(canister, caller, wanted)) as parts:
-        assert isinstance(await anext(parts), str)
+    end = engine.tokenize("<|im_end|>", add_bos=False)
+    bias = SamplingParams(temperature=0.0, logit_bias=((end[0], 1e9),))
+    assert (await text_of(canister, Wanted(PROMPT, bias)))[0] == ""
+    text, answered = await text_of(canister, Wanted(PROMPT, bias, shown_special=("<|im_end|>",)))
+    assert (text, answered.finish, answered.n_generated) == ("<|im_end|>", "stop", 1)
+
+
+async def test_an_answer_ends_where_the_context_is_full(canister: Canister) -> None:
+    engine = canister.model.engine
+    assert engine is not None
+    n_prompt = engine.info.n_ctx - 5
+    _, answered = await text_of(canister, Wanted([1] * n_prompt, DRAWN))
+    assert (answered.finish, answered.n_prompt, answered.n_generated) == ("length", n_prompt, 5)
+
+
+async def test_nothing_stays_of_an_answer_without_a_cache(canister: Canister) -> None:
+    await events_of(canister, Wanted(PROMPT, GREEDY, max_tokens=5))
+    assert list(canister.folder.glob("stable/.canister_cache/*/sessions/answer-*")) == []
+
+
+async def test_no_token_at_all_may_be_wanted(canister: Canister) -> None:
+    ingested, pieces, answered = await events_of(canister, Wanted(PROMPT, GREEDY, max_tokens=0))
+    assert (pieces, answered.finish, answered.n_generated) == ([], "length", 0)
+    assert ingested[-1].n_done == answered.n_prompt
+
+
+async def test_who_has_enough_ends_the_call(canister: Canister) -> None:
+    engine = canister.model.engine
+    assert engine is not None
+    async with aclosing(dispatch.answer(canister, CONTROLLER, Wanted(PROMPT, DRAWN))) as events:
+        async for event in events:
+            if isinstance(event, Piece):
+                break
     await until(lambda: engine.stats().n_running == 0)
 
 
-async def test_what_a_call_is_refused_for_is_raised(canister: Canister, caller: str) -> None:
-    with pytest.raises(BadRequest, match="Cannot parse args"):
-        await all_of(canister, caller, dispatch.Wanted("Hello", flags=["--nonsense"]))
+async def test_what_cannot_be_answered_is_refused(canister: Canister) -> None:
+    for wanted, refusal, words in (
+        (Wanted([1] * 100_000), ContextExceeded, r"request \(100000 tokens\) exceeds the available context size"),
+        (Wanted([-1]), BadRequest, "-1 is no token"),
+        (Wanted([]), BadRequest, "prompt is empty"),
+        (Wanted(PROMPT, stops=("x" * 100_000,)), BadRequest, "stop string"),
+    ):
+        with pytest.raises(refusal, match=words):
+            await events_of(canister, wanted)
     with pytest.raises(CanisterError, match="Access Denied"):
-        await all_of(canister, "2vxsx-fae", dispatch.Wanted(MESSAGES))
+        await events_of(canister, Wanted(PROMPT), caller=someone(9))

@@ -17,6 +17,7 @@ from canister.errors import (
     CanisterError,
     CanisterTrapped,
     CanisterUnavailable,
+    ContextExceeded,
     InstructionLimit,
     StorageFull,
     StoreDamaged,
@@ -127,6 +128,8 @@ def too_long(n_prompt: int, n_ctx: int) -> ApiError:
 
 def of(error: Trap | CanisterError) -> ApiError:
     """A failure of a call, or of what every request passes."""
+    if isinstance(error, ContextExceeded):
+        return too_long(error.n_prompt_tokens, error.n_ctx)
     charge = error.charge if isinstance(error, Trap) else None
     status, message = error.http_status, str(error)
     if isinstance(error, AccessDenied):

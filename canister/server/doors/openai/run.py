@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from canister import dispatch
@@ -14,9 +14,8 @@ from canister.api.rest_only import APPLY_TEMPLATE
 from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput
 from canister.errors import NotFound
 from canister.flags.params import SamplingParams
-from canister.flags.table import FLAGS, Effect
 from canister.server.doors.openai.errors import ApiError, invalid, too_long
-from canister.server.doors.openai.events import Begun, Done, Event, Finished, TextDelta, Timings, Usage
+from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timings, Usage
 
 if TYPE_CHECKING:
     from canister.server.doors.openai.door import Model
@@ -50,25 +49,49 @@ async def events(admitted: Admitted) -> AsyncGenerator[Event]:
     turn, model = admitted.turn, admitted.model
     seed = secrets.randbits(32) if turn.seed is None else turn.seed
     yield Begun(admitted.n_prompt, seed, admitted.prompt)
-    n_prompt = n_generated = n_calls = instructions = cycles = 0
+    usage, timings = Usage(0, 0, 0), Timings()
     for choice in range(turn.n):
         wanted = dispatch.Wanted(
             admitted.prompt,
-            answer_tokens=turn.max_tokens if turn.max_tokens is not None else model.view.n_ctx,
-            flags=(*_flags(turn), "--seed", str((seed + choice) & 0xFFFFFFFF)),
+            _bound(turn),
+            seed=(seed + choice) & 0xFFFFFFFF,
+            max_tokens=turn.max_tokens,
             stops=turn.stops,
         )
         async with aclosing(dispatch.answer(model.canister, model.caller, wanted)) as parts:
             async for part in parts:
-                if isinstance(part, str):
-                    yield TextDelta(choice, part)
-                    continue
-                n_prompt, n_calls = part.n_prompt_tokens, n_calls + part.n_calls
-                n_generated, instructions = n_generated + part.n_generated_tokens, instructions + part.instructions
-                cycles += part.cycles
-                finish = "stop" if part.finish == "stop" else "length"
-                yield Finished(choice, finish, n_generated=part.n_generated_tokens)  # type: ignore[arg-type]
-    yield Done(Usage(n_prompt, 0, n_generated, 0, n_calls, instructions, cycles), Timings())
+                match part:
+                    case dispatch.Ingested():
+                        yield Progress(part.n_prompt, part.n_cached, part.n_done, part.seconds)
+                    case dispatch.Piece():
+                        if part.text:
+                            yield TextDelta(choice, part.text, part.tokens)
+                    case dispatch.Answered():
+                        yield Finished(choice, part.finish, part.stop, part.n_generated)
+                        usage, timings = _with(usage, part), _timings(timings, part)
+    yield Done(usage, timings)
+
+
+def _with(usage: Usage, done: dispatch.Answered) -> Usage:
+    return Usage(
+        done.n_prompt,
+        done.n_cached,
+        usage.n_generated + done.n_generated,
+        0,
+        usage.n_calls + done.n_calls,
+        usage.instructions + done.instructions,
+        usage.cycles + done.cycles,
+    )
+
+
+def _timings(timings: Timings, done: dispatch.Answered) -> Timings:
+    return Timings(
+        done.n_cached,
+        done.n_prompt - done.n_cached,
+        timings.prompt_seconds + done.prompt_seconds,
+        timings.n_generated + done.n_generated,
+        timings.decode_seconds + done.decode_seconds,
+    )
 
 
 async def tokens_of(model: Model, texts: Sequence[str]) -> Mapping[str, Sequence[int]]:
@@ -107,31 +130,7 @@ async def _rendered(model: Model, turn: Turn) -> ApplyTemplateOutput:
     return made
 
 
-_FLAG_OF = {
-    flag.field.removeprefix("sampling."): flag.canonical
-    for flag in reversed(FLAGS)
-    if flag.effect is Effect.COUNTS and flag.field.startswith("sampling.")
-}
-
-
-def _flags(turn: Turn) -> list[str]:
-    """The sampling of a turn as flags of a call."""
-    default, words = SamplingParams(), list[str]()
-    for field in fields(SamplingParams):
-        value = getattr(turn.sampling, field.name)
-        if value == getattr(default, field.name) or field.name not in _FLAG_OF:
-            continue
-        flag = _FLAG_OF[field.name]
-        if field.name == "samplers":
-            words += ["--samplers", ";".join(value)]
-        elif field.name == "logit_bias":
-            words += [word for token, bias in value for word in (flag, f"{token}{bias:+}")]
-        elif isinstance(value, tuple):
-            words += [word for text in value for word in (flag, text)]
-        else:
-            words += [flag] if value is True else [flag, str(value)]
-    if turn.grammar:
-        words += ["--grammar", turn.grammar]
-    if turn.output_schema is not None:
-        words += ["--json-schema", json.dumps(turn.output_schema)]
-    return words
+def _bound(turn: Turn) -> SamplingParams:
+    """The turn's sampling, with what its answer is bound to."""
+    schema = "" if turn.output_schema is None else json.dumps(turn.output_schema)
+    return replace(turn.sampling, grammar=turn.grammar, json_schema=schema)

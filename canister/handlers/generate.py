@@ -1,0 +1,149 @@
+"""generate: one bounded call of a whole answer, on tokens; otherwise as run_update.
+
+No door and no caller can make it, only `dispatch/answers.py`: what was rendered, tokenized and checked once need not be
+so again for each call of a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from canister.api.methods import Method
+from canister.api.records import ApiError
+from canister.engine.request import FinishReason, Tokens
+from canister.engine.stops import Stops
+from canister.errors import Conflict
+from canister.flags.params import SamplingParams
+from canister.handlers.conversation import CachedConversation, Wish
+from canister.handlers.prompt_cache import cache_path
+
+if TYPE_CHECKING:
+    from canister.engine.engine import Engine
+    from canister.runtime.call import Call
+
+OnBegun = Callable[[int], None]
+"""Is told how many tokens of the prompt the cache has, before anything is decoded."""
+
+OnTokens = Callable[[list[int]], None]
+"""Is given tokens as they are sampled, before the call is committed. On the event loop."""
+
+_TOKEN_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateInput:
+    """One call of an answer.
+
+    model_id: of the model whose tokens these are. cache: the name of the caller's prompt cache.
+    tokens: all that the conversation is to have: the prompt, n_prompt tokens, and what earlier calls decoded of the
+    answer. n_done: how many of them these calls left in the cache; None: there was none yet.
+    n_predict: the most tokens to sample; -1: until the context is full.
+    stops: strings that end the answer. shown: special tokens that are part of its text.
+    """
+
+    model_id: bytes
+    cache: str
+    tokens: Tokens
+    n_prompt: int
+    sampling: SamplingParams
+    seed: int
+    n_done: int | None = None
+    n_predict: int = -1
+    stops: tuple[str, ...] = ()
+    shown: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateOutput:
+    """What the call did. finish: why it ended; eog: with end of generation.
+
+    n_cached: tokens that the cache had. n_prompt_decoded: of the prompt, by this call; n_prompt_remaining: after it.
+    sampled: all, of which the first n_generated were decoded: the last of an answer is not.
+    *_seconds: of the decodes that the call took part in.
+    """
+
+    finish: FinishReason
+    eog: bool
+    n_cached: int
+    n_prompt_decoded: int
+    n_prompt_remaining: int
+    sampled: tuple[int, ...]
+    n_generated: int
+    prompt_seconds: float
+    decode_seconds: float
+
+
+GENERATE = Method(
+    "generate",
+    "update",
+    "inference_update",
+    GenerateInput,
+    GenerateOutput,
+    ApiError,
+    "One call of a whole answer: ingest the prompt and generate, as far as the limits of a call allow.",
+    "chat",
+)
+
+
+async def generate(
+    call: Call, arg: GenerateInput, *, on_begun: OnBegun | None = None, on_tokens: OnTokens | None = None
+) -> GenerateOutput:
+    path = cache_path(call, arg.cache)
+    engine = await call.engine()
+    if engine.info.model_id != arg.model_id:
+        raise Conflict("Another model was loaded while the answer was made: ask again")
+    await call.lock(path)
+    # The last prompt token is always decoded: so the cache marks where the answer begins.
+    n_most = arg.n_prompt - 1 if arg.n_done is None else None
+    chat = await CachedConversation.open(call, engine, path, arg.tokens, seed=arg.seed, n_most=n_most)
+    if arg.n_done is not None and not chat.n_cached == arg.n_done == len(chat.tokens):
+        raise Conflict(f"The prompt cache {arg.cache} was changed while an answer was made with it: ask again")
+    if on_begun is not None:
+        on_begun(chat.n_cached)
+    call.request_bytes = _TOKEN_BYTES * (len(arg.tokens) - chat.n_cached) + sum(len(stop) for stop in arg.stops)
+    result = await chat.generate(
+        Wish(
+            arg.sampling,
+            arg.n_predict,
+            call.state.max_tokens_update or None,
+            keeps=True,
+            ends=_ends(engine, arg) if arg.stops else None,
+            decodes_end=False,
+            on_tokens=on_tokens,
+        )
+    )
+    await chat.commit(result)
+    return GenerateOutput(
+        result.finish,
+        result.eog,
+        chat.n_cached,
+        result.n_prompt_decoded,
+        len(chat.prompt) - chat.n_cached - result.n_prompt_decoded,
+        tuple(result.sampled),
+        result.n_generated,
+        result.prompt_seconds,
+        result.decode_seconds,
+    )
+
+
+def _ends(engine: Engine, arg: GenerateInput) -> Callable[[int], bool]:
+    """Does the text of the answer come to a stop with the next token?"""
+    stops = Stops(arg.stops)
+
+    def piece(token: int) -> bytes:
+        return engine.piece(token, token in arg.shown)
+
+    before = b""
+    for token in reversed(arg.tokens[arg.n_prompt :].tolist()):
+        if len(before) >= stops.longest:
+            break
+        before = piece(token) + before
+    stops.feed(before)
+
+    def ends(token: int) -> bool:
+        stops.feed(piece(token))
+        return stops.found is not None
+
+    return ends
