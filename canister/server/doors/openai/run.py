@@ -62,7 +62,8 @@ async def events(admitted: Admitted) -> AsyncGenerator[Event]:
             async for part in parts:
                 match part:
                     case dispatch.Ingested():
-                        yield Progress(part.n_prompt, part.n_cached, part.n_done, part.seconds)
+                        if turn.wants_progress:
+                            yield Progress(part.n_prompt, part.n_cached, part.n_done, part.seconds)
                     case dispatch.Piece():
                         if part.text:
                             yield TextDelta(choice, part.text, part.tokens)
