@@ -16,6 +16,7 @@ from canister.engine.kv.prefetch import Prefetcher
 from canister.engine.kv.slots import SlotTable
 from canister.engine.llama import DecodeAborted, EngineFault, Model
 from canister.engine.load.loader import Loaded, LoadParams
+from canister.engine.request import Sampled
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
@@ -154,7 +155,12 @@ class EngineCore:
         try:
             model = self._model()
             task.sampler = ChainSampler(
-                model, self._candidates, task.request.sampling, task.request.seed, self._limits.n_ctx
+                model,
+                self._candidates,
+                task.request.sampling,
+                task.request.seed,
+                task.request.n_draws,
+                self._limits.n_ctx,
             )
             task.planned = Sequence(task.request, self._limits, model, task.sampler)
         except Exception as error:
@@ -251,7 +257,7 @@ class EngineCore:
         for task, row in reached:
             self._advance(task, partial(self.runner.advance, task, row))
 
-    def _advance(self, task: Task, next_tokens: Callable[[], list[int]]) -> None:
+    def _advance(self, task: Task, next_tokens: Callable[[], list[Sampled]]) -> None:
         """Sample, or stop. What goes wrong here is this call's affair alone."""
         try:
             task.shown += next_tokens()

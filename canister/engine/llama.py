@@ -222,6 +222,13 @@ class Model:
         return max(len(self._read_piece(token, True)) for token in range(self.n_vocab))
 
     @cached_property
+    def suppressed_tokens(self) -> tuple[int, ...]:
+        """Those that the model file forbids."""
+        n = ctypes.c_int32()
+        tokens = lib.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(n))
+        return tuple(tokens[: n.value]) if n.value else ()
+
+    @cached_property
     def eog_tokens(self) -> tuple[int, ...]:
         return tuple(token for token in range(self.n_vocab) if self.is_eog(token))
 

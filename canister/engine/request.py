@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,17 @@ class Budget(Protocol):
         """May the token just sampled for `position` be decoded?"""
 
 
+class Sampled(NamedTuple):
+    """A token that was sampled. logprob: of the raw logits, before any sampler; None where not wanted.
+
+    top: the likeliest tokens and their log-probabilities, the likeliest first, as many as are wanted.
+    """
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class KvSegment:
     """KV rows as stored, in kv_rows' encoding: of consecutive tokens from position `first` on; `count` are in use."""
@@ -56,7 +67,10 @@ class GenerateRequest:
     prompt: tokens still to be decoded, in logical batches of at most the context's n_batch.
     max_decode: the most tokens, prompt or generated, to decode in this call; None for no limit.
     n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until a full context.
-    seed: of the chat; the draw at position p depends on (seed, p) only.
+    seed: of the answer. n_draws: how often llama.cpp would have drawn with it before this call, for the tokens that the
+        answer has already; GenerateResult.n_draws of the call before.
+    n_continued: how many of the last tokens before this call belong to the same answer: its grammar has taken them.
+        None: those that were generated, if no prompt follows them.
     restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
         segments as are sound, possibly none; the engine decodes again what is missing.
     n_stored: of how many leading prefix tokens the container has KV rows.
@@ -65,6 +79,7 @@ class GenerateRequest:
     decodes_end: the token that ends the answer is decoded too; else it is only handed over, as the last of n_predict.
     keep: False for queries: whatever is decoded is rolled back at the end.
     want_rows: hand out the KV rows at the end.
+    n_logprobs: None: no log-probabilities; else those of each sampled token, and of the n likeliest.
     on_tokens: called on the event loop with tokens just sampled, at most once a step.
     """
 
@@ -75,6 +90,8 @@ class GenerateRequest:
     prompt: Tokens
     sampling: SamplingParams
     seed: int
+    n_draws: int = 0
+    n_continued: int | None = None
     max_decode: int | None = None
     n_predict: int = -1
     reverse_prompts: tuple[str, ...] = ()
@@ -89,7 +106,8 @@ class GenerateRequest:
     budget: Budget | None = None
     keep: bool = True
     want_rows: bool = True
-    on_tokens: Callable[[list[int]], None] | None = None
+    n_logprobs: int | None = None
+    on_tokens: Callable[[list[Sampled]], None] | None = None
 
     def check(self, n_vocab: int, n_ctx: int) -> None:
         """Refuse what would be a fault deep inside. BadRequest; ValueError where the caller has a bug."""
@@ -112,6 +130,10 @@ class GenerateResult:
     prompt_chunks: sizes of the logical prompt batches that were decoded, in order.
     sampled: every token sampled in this call; all but possibly the last were decoded.
     n_generated: how many of `sampled` were decoded.
+    redrawn: for each of `sampled`, whether a first draw was refused by the grammar, so that there were two.
+    n_draws: those before this call, and those for the tokens that were decoded. A token that was sampled and not
+        decoded is drawn anew by the next call.
+    details: for each of `sampled`, its log-probabilities, if they are wanted.
     rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this
         call (prompt, then generated), and before them prefix tokens whose rows the container lacks; b"" if not
         wanted.
@@ -126,6 +148,9 @@ class GenerateResult:
     prompt_chunks: list[int] = field(default_factory=list)
     sampled: list[int] = field(default_factory=list)
     n_generated: int = 0
+    redrawn: list[bool] = field(default_factory=list)
+    n_draws: int = 0
+    details: list[Sampled] = field(default_factory=list)
     eog: bool = False
     shifted: bool = False
     rows: bytes = b""
@@ -144,6 +169,12 @@ class GenerateResult:
 def n_common(tokens: Tokens, generated: Flags, others: Tokens, others_generated: Flags) -> int:
     """How many leading tokens agree, in themselves and in whether they were generated."""
     return min(common_prefix(tokens, others), common_prefix(generated, others_generated))
+
+
+def n_last_generated(generated: Flags) -> int:
+    """How many tokens at the end were generated, one after the other."""
+    prompt = np.flatnonzero(~generated)
+    return len(generated) - (int(prompt[-1]) + 1 if len(prompt) else 0)
 
 
 def boundaries(generated: Flags, starts: Flags) -> Flags:

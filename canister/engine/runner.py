@@ -25,7 +25,7 @@ from canister.engine.kv.rows import Layout
 from canister.engine.kv.slots import Slot, SlotTable
 from canister.engine.kv.streams import Streams
 from canister.engine.llama import Context, DecodeAborted, EngineFault, Logits
-from canister.engine.request import GenerateRequest, Tokens
+from canister.engine.request import GenerateRequest, Sampled, Tokens
 from canister.engine.sequence import Sequence
 
 DUMMY_CELLS = 4
@@ -101,7 +101,7 @@ class Runner:
 
     # -- a call's beginning and end
 
-    def begin(self, task: Running) -> list[int]:
+    def begin(self, task: Running) -> list[Sampled]:
         """Bring the prefix into the slot's stream, as far as it need not be decoded again.
 
         Returns the tokens to show: if logits are at hand nothing need be decoded before the first sample. A call that
@@ -233,11 +233,11 @@ class Runner:
         if self._lengths[task.slot.stream] == 0:
             task.sequence.n_done = 0
 
-    def advance(self, task: Running, row: int) -> list[int]:
+    def advance(self, task: Running, row: int) -> list[Sampled]:
         """Stop or sample, now that all of the call's history is decoded. The tokens to show."""
         return self._advance(task, self._context.logits(row))
 
-    def _advance(self, task: Running, logits: Logits) -> list[int]:
+    def _advance(self, task: Running, logits: Logits) -> list[Sampled]:
         sequence, stream = task.sequence, task.slot.stream
         dropped = sequence.shift()
         if dropped is not None:

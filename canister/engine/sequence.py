@@ -24,11 +24,14 @@ from canister.engine.request import (
     Flags,
     GenerateRequest,
     GenerateResult,
+    Sampled,
     Tokens,
     boundaries,
     last_boundary,
     n_common,
+    n_last_generated,
 )
+from canister.engine.sampling.logprobs import logprobs
 
 _REVERSE_WINDOW = 32  # tokens in which a reverse prompt is looked for, as in llama-completion
 _REVERSE_SLACK = 2  # bytes that may follow it: it may be tokenized together with what follows
@@ -44,7 +47,9 @@ class Vocabulary(Protocol):
 
 
 class TokenSampler(Protocol):
-    """Chooses tokens for one call."""
+    """Chooses tokens for one call. n_draws: how often it has drawn, calls before included."""
+
+    n_draws: int
 
     def begin(self, history: Tokens, n_continued: int) -> None:
         """Before the first sample: the chat's tokens so far; the last n_continued go on an earlier generation."""
@@ -244,7 +249,7 @@ class Sequence:
         """Why the call ends without a sample once its history is decoded, if so."""
         return self._stop_reason(position=self._n_history)
 
-    def advance(self, logits: NDArray[np.float32]) -> list[int]:
+    def advance(self, logits: NDArray[np.float32]) -> list[Sampled]:
         """All of the history is decoded: stop, or sample what to decode next. The tokens to show."""
         reason = self._ending or self._stop_reason()
         if reason is not None:
@@ -252,6 +257,7 @@ class Sequence:
         budget = self.request.budget
         if budget is not None and not budget.admit_sample(self.position):
             return self.finish("instructions")
+        n_draws = self.sampler.n_draws
         token = self._sample(logits)
         n_sampled = len(self.result.sampled) + 1
         eog = self.vocabulary.is_eog(token)
@@ -266,11 +272,18 @@ class Sequence:
             self._ending = ending
         self.result.eog = eog
         self.result.sampled.append(token)
-        return [token]
+        self.result.redrawn.append(self.sampler.n_draws - n_draws > 1)
+        if self.request.n_logprobs is None:
+            return [Sampled(token)]
+        details = Sampled(token, *logprobs(logits, token, self.request.n_logprobs))
+        self.result.details.append(details)
+        return [details]
 
-    def finish(self, reason: FinishReason) -> list[int]:
-        self.finished = self.result.finish = reason
-        self.result.n_generated = self._n_history - self._n_given
+    def finish(self, reason: FinishReason) -> list[Sampled]:
+        result = self.result
+        self.finished = result.finish = reason
+        result.n_generated = self._n_history - self._n_given
+        result.n_draws = self.request.n_draws + result.n_generated + sum(result.redrawn[: result.n_generated])
         return []
 
     def held(self) -> tuple[Tokens, Flags, Flags]:
@@ -347,11 +360,11 @@ class Sequence:
         return token
 
     def _n_continued(self) -> int:
-        """Generated tokens at the end of the prefix, if this call goes on where they end."""
-        if len(self.request.prompt):
-            return 0
-        prompt = np.flatnonzero(~self.request.prefix_generated)
-        return self.n_prefix - (int(prompt[-1]) + 1 if len(prompt) else 0)
+        """Tokens before this call that belong to the answer which it goes on with."""
+        request = self.request
+        if request.n_continued is not None:
+            return min(request.n_continued, self._n_given)
+        return 0 if len(request.prompt) else n_last_generated(request.prefix_generated)
 
     def _is_end(self, token: int) -> bool:
         ends = self.request.ends

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from canister.engine.kv.slots import Slot
-from canister.engine.request import GenerateRequest, GenerateResult
+from canister.engine.request import GenerateRequest, GenerateResult, Sampled
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sequence import Sequence
 from canister.telemetry.logs import get_logger
@@ -35,7 +35,7 @@ class Task:
     sampler: ChainSampler | None = None
     planned: Sequence | None = None
     placed: Slot | None = None
-    shown: list[int] = field(default_factory=list)  # tokens sampled in this step
+    shown: list[Sampled] = field(default_factory=list)  # tokens sampled in this step
     outcome: Outcome | None = None
     is_cancelled: bool = False
 
@@ -66,7 +66,7 @@ class Task:
         return self.placed
 
 
-Notice = tuple[Task, list[int], Outcome | None]
+Notice = tuple[Task, list[Sampled], Outcome | None]
 
 
 def notify(tasks: Iterable[Task]) -> None:

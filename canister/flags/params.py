@@ -1,6 +1,6 @@
 """How the next token is chosen: the sampling settings of one call, as plain values.
 
-Pure data: `args.py` makes it from command-line flags, `llama.py` builds llama.cpp's sampler chain from it.
+Pure data: `parse.py` makes it from command-line flags, `engine/sampling/chain.py` builds a sampler chain from it.
 Defaults are those of llama-completion (llama.cpp b10076).
 """
 
@@ -23,7 +23,14 @@ DEFAULT_SAMPLERS = (
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """Settings of the sampler chain; names follow llama.cpp's flags."""
+    """Settings of the sampler chain; names follow llama.cpp's flags.
+
+    grammar (GBNF), json_schema, lark: what the answer is bound to; one of them at most. lark: a grammar in llguidance's
+    Lark dialect; `%json {…}` embeds a JSON schema, `<name>` is a special token, or its text where the vocabulary has
+    no such token.
+    grammar_triggers: the grammar binds from the first of these texts in the answer on, which is part of what it
+    describes; none: from the answer's first token on.
+    """
 
     samplers: tuple[str, ...] = DEFAULT_SAMPLERS
     temperature: float = 0.8
@@ -53,5 +60,7 @@ class SamplingParams:
     mirostat_eta: float = 0.1
     logit_bias: tuple[tuple[int, float], ...] = ()
     ignore_eos: bool = False
-    grammar: str = ""  # GBNF
-    json_schema: str = ""  # JSON schema text; turned into a grammar by the engine
+    grammar: str = ""
+    json_schema: str = ""  # as text
+    lark: str = ""
+    grammar_triggers: tuple[str, ...] = ()

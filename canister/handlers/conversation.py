@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from canister.engine.kv.slots import MIN_SHARED
-from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary
+from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary, n_last_generated
 from canister.errors import BadRequest, CanisterError, Conflict
+from canister.flags.values import UINT32_MAX
 from canister.metering.meter import CallMeter
 from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
@@ -27,7 +28,7 @@ from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
-    from canister.engine.request import Budget, Flags, GenerateResult, KvSegment, Tokens
+    from canister.engine.request import Budget, Flags, GenerateResult, KvSegment, Sampled, Tokens
     from canister.flags.params import SamplingParams
     from canister.runtime.call import Call
     from canister.state.prompt_caches import OpenCache
@@ -56,7 +57,8 @@ class Wish:
     decodes_end: bool = True
     context_shift: bool = False
     n_keep: int = 0
-    on_tokens: Callable[[list[int]], None] | None = None
+    n_logprobs: int | None = None
+    on_tokens: Callable[[list[Sampled]], None] | None = None
 
     @property
     def is_penalized(self) -> bool:
@@ -69,6 +71,7 @@ class CachedConversation:
 
     tokens: those in the cache, empty for a cold start. generated: which of them were generated, not prompt.
     starts: with which prompt tokens a decode began, for engines that repeat the cut; else nothing is marked.
+    redrawn: which of the generated tokens were drawn twice.
     seed: kept with the cache since the chat's first call. cache: the container behind it, None for a cold start.
     prompt: P, the tokens of the whole prompt. n_cached: how many of them the cache has.
     """
@@ -79,6 +82,7 @@ class CachedConversation:
     tokens: Tokens
     generated: Flags
     starts: Flags
+    redrawn: Flags
     seed: int
     cache: OpenCache | None
     prompt: Tokens
@@ -102,18 +106,19 @@ class CachedConversation:
         """
         cache = await _usable_cache(call, engine, path) if path is not None else None
         if cache is None:
-            tokens, generated, starts = NO_TOKENS, NO_FLAGS, NO_FLAGS
-            seed = secrets.randbits(32) if seed is None else seed
+            tokens, generated, starts, redrawn = NO_TOKENS, NO_FLAGS, NO_FLAGS, NO_FLAGS
+            seed = secrets.randbelow(UINT32_MAX) if seed is None else seed
         else:
             container = cache.container
             tokens, generated, starts = container.tokens, container.generated, _cut(engine, cache)
+            redrawn = container.redrawn
             seed = container.header.seed if seed is None else seed
         if isinstance(prompt, str):
             prompt = tokens if not prompt and len(tokens) else await _prompt_tokens(call, engine, path, prompt)
         n_cached = common_prefix(prompt, tokens)
         if n_most is not None:
             n_cached = min(n_cached, n_most)
-        return cls(call, engine, path, tokens, generated, starts, seed, cache, prompt, n_cached)
+        return cls(call, engine, path, tokens, generated, starts, redrawn, seed, cache, prompt, n_cached)
 
     def meter(self, limit: int | None, *, writes: bool, penalized: bool) -> CallMeter:
         """Counts what the call takes; the arguments are those of CallMeter."""
@@ -204,6 +209,7 @@ class CachedConversation:
             prompt=self.prompt[n_cached:],
             sampling=wish.sampling,
             seed=self.seed,
+            n_draws=self._n_draws(),
             max_decode=wish.max_decode,
             n_predict=wish.n_predict,
             reverse_prompts=wish.reverse_prompts,
@@ -218,6 +224,7 @@ class CachedConversation:
             budget=budget,
             keep=wish.keeps,
             want_rows=wish.keeps,
+            n_logprobs=wish.n_logprobs,
             on_tokens=wish.on_tokens,
         )
 
@@ -240,6 +247,7 @@ class CachedConversation:
             np.concatenate([self.tokens[:n_cached], decoded]),
             np.concatenate([self.generated[:n_cached], flags]),
             starts,
+            np.concatenate([self.redrawn[:n_cached], self._redrawn(result, len(decoded))]),
             result.rows,
             result.rows_first,
         )
@@ -253,6 +261,17 @@ class CachedConversation:
         stamp, sidecar = sidecar_text(engine).encode(), self.path + SIDECAR
         if not _has_content(self.call, sidecar, stamp):
             work.tx.write_file(sidecar, stamp)
+
+    def _n_draws(self) -> int:
+        """How often the tokens were drawn that the call goes on from; an answer to a new prompt begins anew."""
+        if self.n_cached < len(self.prompt):
+            return 0
+        n = n_last_generated(self.generated[: self.n_cached])
+        return n + int(self.redrawn[self.n_cached - n : self.n_cached].sum())
+
+    def _redrawn(self, result: GenerateResult, n_decoded: int) -> Flags:
+        n_prompt = result.n_prompt_decoded
+        return np.array([False] * n_prompt + result.redrawn[: n_decoded - n_prompt], np.bool_)
 
     def _n_whole(self) -> int:
         """As many of the reused tokens as whole decodes gave; what follows was decoded with what is not kept."""

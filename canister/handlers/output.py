@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from canister.engine.text import TextStream
 
 if TYPE_CHECKING:
-    from canister.engine.request import GenerateResult
+    from canister.engine.request import GenerateResult, Sampled
     from canister.handlers.conversation import CachedConversation
     from canister.runtime.call import OnText
 
@@ -31,11 +31,11 @@ class Output:
         self._n_sampled = 0
         self._texts: list[str] = []
 
-    def sampled(self, tokens: list[int]) -> None:
+    def sampled(self, tokens: list[Sampled]) -> None:
         """Tokens that were just sampled, so that all of the prompt is in."""
         stream = self._begun(len(self._chat.prompt))
         self._n_sampled += len(tokens)
-        self._add(stream.feed(self._bytes(tokens)))
+        self._add(stream.feed(self._bytes([one.token for one in tokens])))
 
     def end(self, result: GenerateResult) -> str:
         """All of `output`, once the call is over."""

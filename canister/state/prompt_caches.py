@@ -80,20 +80,24 @@ class OpenCache:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a container is to hold: all tokens, which of them were generated, and with which a decode began.
+    """What a container is to hold: all tokens, and what is marked of them.
 
-    starts: None: that is not marked. rows: the KV rows of the tokens from rows_first on.
+    generated: which were generated. starts: with which prompt tokens a decode began; None: that is not marked.
+    redrawn: which of the generated ones were drawn twice. rows: the KV rows of the tokens from rows_first on.
     """
 
     tokens: Tokens
     generated: Flags
     starts: Flags | None
+    redrawn: Flags
     rows: bytes
     rows_first: int
 
-    def part(self, tokens: slice) -> tuple[Tokens, Flags, Flags | None]:
-        """Tokens, and what is marked of them."""
-        return self.tokens[tokens], self.generated[tokens], None if self.starts is None else self.starts[tokens]
+    def added_to(self, container: CacheFile, keep: int, end: int | None, rows: bytes) -> tuple[CacheFile, bytes]:
+        """The container rolled back to `keep` tokens, with those up to `end` behind them; the bytes to append."""
+        at = slice(keep, end)
+        starts = None if self.starts is None else self.starts[at]
+        return container.extended(keep, self.tokens[at], self.generated[at], rows, starts, self.redrawn[at])
 
 
 class Caches:
@@ -184,9 +188,8 @@ class Caches:
     def append(self, work: UnitOfWork, cache: OpenCache, keep: int, contents: Contents) -> None:
         """Roll the container back to `keep` tokens and add what `contents` has behind them."""
         container, data = cache.container, b""  # written even so: the file's time of writing is the chat's
-        tokens, generated, cut = contents.part(slice(keep, None))
-        if len(tokens) or keep < len(container.tokens):
-            container, data = container.extended(keep, tokens, generated, contents.rows, cut)
+        if len(contents.tokens) > keep or keep < len(container.tokens):
+            container, data = contents.added_to(container, keep, None, contents.rows)
         work.tx.append_file(cache.info.path, data)
         self._keep_when_committed(work, cache.info.path, container)
 
@@ -198,12 +201,12 @@ class Caches:
         """
         container, data = self._sound_part(path, header, before)
         parts, first = [data], contents.rows_first
-        tokens, generated, cut = contents.part(slice(first))
-        if len(container.tokens) < first or not (cut is None or np.array_equal(container.starts[:first], cut)):
-            container, data = container.extended(0, tokens, generated, b"", cut)
+        starts = contents.starts
+        is_cut_so = starts is None or np.array_equal(container.starts[:first], starts[:first])
+        if len(container.tokens) < first or not is_cut_so:
+            container, data = contents.added_to(container, 0, first, b"")
             parts.append(data)
-        tokens, generated, cut = contents.part(slice(first, None))
-        container, data = container.extended(first, tokens, generated, contents.rows, cut)
+        container, data = contents.added_to(container, first, None, contents.rows)
         parts.append(data)
         work.tx.write_file(path, b"".join(parts))
         self._keep_when_committed(work, path, container)

@@ -12,13 +12,14 @@ so that the newest record tells the state and an older one is never overwritten.
       56  l  KV layout, opaque                          ...  g  generated: bit i % 8 of byte i // 8 is token i's, the
     56+l  8  checksum of all before                             rest 0; g = (n + 7) // 8
                                                          ...  c  cut, in the same way: bit i tells that a decode
-                                                                 of prompt tokens began with token i; c = g, or 0
+                                                                 of prompt tokens began with token i, or that the
+                                                                 generated token i was drawn twice; c = g, or 0
                                                          ...  8  checksum of the record so far
                                                          ...  k  KV rows of the n tokens, opaque, perhaps none
                                                          ...  4  u32 checksum of the KV rows
 
 A record has a cut, and then the magic "cut\n", where it is another than this: one decode for prompt tokens that follow
-each other. Generated tokens are decoded one by one, and have no bits there.
+each other, and one draw for each generated token.
 
 The tokens are the truth, so their checksum is strong and small: BLAKE2b of 8 bytes, and it covers the checksum before
 it too, so that a record counts only in its place in its own file. The KV rows are large, and can always be computed
@@ -97,7 +98,7 @@ class CacheFile:
     """The conversation that a container holds, without its KV rows; immutable, `extended` makes the next one.
 
     tokens, generated: of the whole conversation; generated tells which were sampled rather than prompt.
-    starts: with which prompt tokens a decode began.
+    starts: with which prompt tokens a decode began. redrawn: which of the generated ones were drawn twice.
     size: bytes up to the first damage. is_whole: nothing follows them; else the file is to be written anew before
     anything can be appended, best with `compacted`.
     """
@@ -106,6 +107,7 @@ class CacheFile:
     tokens: Tokens
     generated: Flags
     starts: Flags
+    redrawn: Flags
     n_records: int
     size: int
     is_whole: bool
@@ -119,7 +121,8 @@ class CacheFile:
         """An empty conversation, and the bytes of its container. `read` will read them once they are written."""
         data = encode_header(header)
         none = np.zeros(0, np.bool_)
-        return cls(header, np.zeros(0, np.int32), none, none, 0, len(data), True, (), 0, data[-N_CHECK:], read), data
+        tokens = np.zeros(0, np.int32)
+        return cls(header, tokens, none, none, none, 0, len(data), True, (), 0, data[-N_CHECK:], read), data
 
     @classmethod
     def parse(cls, source: bytes | Reader, size: int | None = None) -> CacheFile:
@@ -152,12 +155,18 @@ class CacheFile:
         return cls(header, *state.conversation(), n_records, offset, is_whole, live_records, n_live, check, read)
 
     def extended(
-        self, keep: int, tokens: ArrayLike, generated: ArrayLike, kv: bytes = b"", starts: ArrayLike | None = None
+        self,
+        keep: int,
+        tokens: ArrayLike,
+        generated: ArrayLike,
+        kv: bytes = b"",
+        starts: ArrayLike | None = None,
+        redrawn: ArrayLike | None = None,
     ) -> tuple[CacheFile, bytes]:
         """Roll back to `keep` tokens and go on with `tokens`: the new conversation, and the bytes to append.
 
         kv: the rows of exactly these tokens, or none. starts: with which of the prompt tokens a decode began; None:
-        with each that does not follow another one here.
+        with each that does not follow another one here. redrawn: which of the generated ones were drawn twice.
         """
         if not self.is_whole:
             raise ValueError("a damaged container cannot be extended; write it anew with compacted()")
@@ -167,8 +176,9 @@ class CacheFile:
         flags = np.asarray(generated, np.bool_).reshape(-1)
         usual = usual_starts(flags)
         begun = usual if starts is None else np.asarray(starts, np.bool_).reshape(-1) & ~flags
-        has_cut = not np.array_equal(begun, usual)
-        data, check = encode_record(keep, Part(added, flags, begun), has_cut, kv, self._check)
+        twice = np.zeros_like(flags) if redrawn is None else np.asarray(redrawn, np.bool_).reshape(-1) & flags
+        has_cut = bool(twice.any()) or not np.array_equal(begun, usual)
+        data, check = encode_record(keep, Part(added, flags, begun, twice), has_cut, kv, self._check)
         live = list(self._live)
         n_live = self._live_bytes - _roll_back(live, keep)
         if len(added):
@@ -179,6 +189,7 @@ class CacheFile:
             tokens=np.concatenate((self.tokens[:keep], added)),
             generated=np.concatenate((self.generated[:keep], flags)),
             starts=np.concatenate((self.starts[:keep], begun)),
+            redrawn=np.concatenate((self.redrawn[:keep], twice)),
             n_records=self.n_records + 1,
             size=self.size + len(data),
             _live=tuple(live),
@@ -234,7 +245,7 @@ class CacheFile:
         for live in self._live:
             part = self._part_of(live)
             kv = bytes(_kv_of(live, self._read))
-            cache, data = cache.extended(live.first, part.tokens, part.generated, kv, part.starts)
+            cache, data = cache.extended(live.first, part.tokens, part.generated, kv, part.starts, part.redrawn)
             parts.append(data)
         if len(cache.tokens) > len(self.tokens):
             cache, data = cache.extended(len(self.tokens), (), ())
@@ -245,7 +256,7 @@ class CacheFile:
         """All tokens of a record: those that the conversation has, and for KV rows that cannot be cut, the others."""
         at = slice(live.first, live.first + live.n_live)
         if live.n_live == live.count:
-            return Part(self.tokens[at], self.generated[at], self.starts[at])
+            return Part(self.tokens[at], self.generated[at], self.starts[at], self.redrawn[at])
         data = self._read(live.offset, token_part_bytes(live.count, live.has_cut))
         part = decode_part(data, live.count, live.has_cut)
         if len(part.tokens) < live.count or not np.array_equal(part.tokens[: live.n_live], self.tokens[at]):
@@ -269,13 +280,14 @@ class _State:
         self.tokens: Tokens = np.zeros(1024, np.int32)
         self.generated: Flags = np.zeros(1024, np.bool_)
         self.starts: Flags = np.zeros(1024, np.bool_)
+        self.redrawn: Flags = np.zeros(1024, np.bool_)
         self.n_tokens = 0
         self.live: list[CacheRecord] = []
 
-    def conversation(self) -> tuple[Tokens, Flags, Flags]:
-        """Tokens, generated, starts."""
+    def conversation(self) -> tuple[Tokens, Flags, Flags, Flags]:
+        """Tokens, generated, starts, redrawn."""
         n = self.n_tokens
-        return self.tokens[:n].copy(), self.generated[:n].copy(), self.starts[:n].copy()
+        return self.tokens[:n].copy(), self.generated[:n].copy(), self.starts[:n].copy(), self.redrawn[:n].copy()
 
     def apply(self, live: CacheRecord, part: Part) -> None:
         end = live.first + live.count
@@ -284,9 +296,11 @@ class _State:
             self.tokens = np.resize(self.tokens, room)
             self.generated = np.resize(self.generated, room)
             self.starts = np.resize(self.starts, room)
+            self.redrawn = np.resize(self.redrawn, room)
         self.tokens[live.first : end] = part.tokens
         self.generated[live.first : end] = part.generated
         self.starts[live.first : end] = part.starts
+        self.redrawn[live.first : end] = part.redrawn
         self.n_tokens = end
         _roll_back(self.live, live.first)
         if live.count:

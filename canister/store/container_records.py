@@ -28,7 +28,7 @@ _RECORD = struct.Struct("<4sIIQ")
 class CacheRecord:
     """A record of which the conversation still has the first n_live of `count` tokens; the next one begins behind.
 
-    has_cut: the cut is written down.
+    has_cut: the cut is written down, and what was drawn twice.
     """
 
     first: int  # its `keep` too
@@ -50,11 +50,16 @@ class CacheRecord:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Tokens of a record, which of them were generated, and with which prompt tokens a decode began."""
+    """Tokens of a record, and what is marked of them.
+
+    generated: which were generated. starts: with which prompt tokens a decode began. redrawn: which of the generated
+    ones were drawn twice.
+    """
 
     tokens: Tokens
     generated: Flags
     starts: Flags
+    redrawn: Flags
 
 
 def usual_starts(generated: Flags) -> Flags:
@@ -67,14 +72,14 @@ def usual_starts(generated: Flags) -> Flags:
 def encode_record(keep: int, part: Part, has_cut: bool, kv: bytes, previous: bytes) -> tuple[bytes, bytes]:
     """A record's bytes and its checksum; `previous` is the checksum before it."""
     n = len(part.tokens)
-    if n != len(part.generated) or n != len(part.starts):
-        raise ValueError(f"{n} tokens, but {len(part.generated)} and {len(part.starts)} marks")
+    if not n == len(part.generated) == len(part.starts) == len(part.redrawn):
+        raise ValueError(f"{n} tokens, but {len(part.generated)}, {len(part.starts)} and {len(part.redrawn)} marks")
     head = b"".join(
         (
             _RECORD.pack(_CUT_MAGIC if has_cut else _RECORD_MAGIC, keep, n, len(kv)),
             part.tokens.astype("<i4", copy=False).tobytes(),
             np.packbits(part.generated, bitorder="little").tobytes(),
-            np.packbits(part.starts, bitorder="little").tobytes() if has_cut else b"",
+            np.packbits(part.starts | part.redrawn, bitorder="little").tobytes() if has_cut else b"",
         )
     )
     check = strong_check(previous, head)
@@ -108,7 +113,10 @@ def decode_part(data: bytes, count: int, has_cut: bool) -> Part:
     marks = data[_RECORD.size + 4 * count : -N_CHECK]
     n = _mark_bytes(count)
     generated = _flags(marks[:n], count)
-    return Part(tokens, generated, _flags(marks[n:], count) & ~generated if has_cut else usual_starts(generated))
+    if not has_cut:
+        return Part(tokens, generated, usual_starts(generated), np.zeros(len(tokens), np.bool_))
+    cut = _flags(marks[n:], count)
+    return Part(tokens, generated, cut & ~generated, cut & generated)
 
 
 def _flags(data: bytes, count: int) -> Flags:

@@ -249,7 +249,9 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
     if n >= folder.n_caches:
         call = Call(canister, "run_update", caller, is_update=True)
         header = CacheHeader(engine.info.model_id, n, engine.info.kv_layout)
-        canister.caches.write(call.work, path, header, None, Contents(tokens, generated, None, template.rows, 0))
+        canister.caches.write(
+            call.work, path, header, None, Contents(tokens, generated, None, ~generated & False, template.rows, 0)
+        )
         call.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
         await call.commit(call.charge())
     marks, logits = (tokens, generated, generated.copy()), template.logits

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from canister.engine.engine import Engine, LoadParams
-from canister.engine.request import GenerateRequest, GenerateResult, KvSegment
+from canister.engine.request import GenerateRequest, GenerateResult, KvSegment, n_last_generated
 from canister.engine.thread import DecodeThread
 from canister.flags.params import SamplingParams
 
@@ -69,6 +69,7 @@ class Chat:
     tokens: list[int] = field(default_factory=list)
     generated: list[bool] = field(default_factory=list)
     starts: list[bool] = field(default_factory=list)
+    redrawn: list[bool] = field(default_factory=list)
     segments: list[KvSegment] = field(default_factory=list)
     prompt: list[int] = field(default_factory=list)  # not decoded yet
     sampled: list[int] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Chat:
             restore=self._restore if use_rows else None,
             n_stored=self._n_stored,
             prefix_starts=np.array(self.starts, np.bool_),
+            n_draws=0 if self.prompt else self._n_draws(),
         )
         request = replace(request, **changes)
         result = await self.engine.generate(request)
@@ -108,7 +110,7 @@ class Chat:
 
     def copy(self, key: str | None) -> Chat:
         """The same conversation under another name, as copy_prompt_cache makes it."""
-        marks = [*self.tokens], [*self.generated], [*self.starts]
+        marks = [*self.tokens], [*self.generated], [*self.starts], [*self.redrawn]
         copy = Chat(self.engine, key, self.defaults, *marks, [*self.segments])
         copy.prompt, copy.sampled = [*self.prompt], [*self.sampled]
         return copy
@@ -119,6 +121,7 @@ class Chat:
         self.prompt = self.prompt[n:]
         self.tokens += decoded
         self.generated += [False] * n + [True] * result.n_generated
+        self.redrawn += [False] * n + result.redrawn[: result.n_generated]
         if result.starts is not None:
             self.starts = result.starts[: len(self.tokens)].tolist()
         self.starts += [False] * (len(self.tokens) - len(self.starts))
@@ -131,6 +134,10 @@ class Chat:
         if result.rows:
             kept.append(KvSegment(result.rows_first, len(self.tokens) - result.rows_first, result.rows))
         self.segments = kept
+
+    def _n_draws(self) -> int:
+        n = n_last_generated(np.array(self.generated, np.bool_))
+        return n + sum(self.redrawn[len(self.redrawn) - n :])
 
     def _n_stored(self) -> int:
         return sum(segment.count for segment in self.segments)

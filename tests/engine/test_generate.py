@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from canister.engine.llama import EngineFault
-from canister.engine.request import GenerateRequest, GenerateResult
+from canister.engine.request import GenerateRequest, GenerateResult, Sampled
 from canister.errors import BadRequest, Conflict
 from canister.flags.params import SamplingParams
 from tests.engine.driver import GREEDY, NOTHING, Chat, Driver
@@ -407,9 +407,10 @@ def test_same_key_waits(drive: Drive) -> None:
 
 def test_tokens_as_they_come(drive: Drive) -> None:
     driver = drive("q8_0", n_slots=2, n_ctx=200)
-    seen: list[int] = []
+    seen: list[Sampled] = []
     result = driver.run(driver.chat(None).call(some_prompt(1), n_predict=30, on_tokens=seen.extend))
-    assert seen == result.sampled
+    assert seen == [Sampled(token) for token in result.sampled]
+    assert result.details == []
 
 
 def test_bad_requests(drive: Drive) -> None:

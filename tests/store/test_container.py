@@ -26,7 +26,7 @@ class Written:
     states: list[State]
 
 
-State = tuple[list[int], list[bool], list[bool]]
+State = tuple[list[int], list[bool], list[bool], list[bool]]
 CacheRecord = tuple[float, list[tuple[int, bool]], bytes, int]
 
 RECORDS = st.lists(
@@ -34,7 +34,7 @@ RECORDS = st.lists(
         st.one_of(st.just(1.0), st.floats(0, 1)),  # share of the tokens that stays
         st.lists(st.tuples(st.integers(-(2**31), 2**31 - 1), st.booleans()), max_size=20),
         st.one_of(st.just(b""), st.binary(min_size=1, max_size=40)),
-        st.integers(0, 4),  # a decode begins with every so manieth prompt token; 0: not told
+        st.integers(0, 4),  # a decode begins, or two draws were made, with every so manieth token; 0: not told
     ),
     max_size=8,
 )
@@ -47,7 +47,8 @@ def write(records: list[CacheRecord]) -> Written:
     tokens: list[int] = []
     generated: list[bool] = []
     starts: list[bool] = []
-    sizes, states = [len(store)], [(tokens, generated, starts)]
+    redrawn: list[bool] = []
+    sizes, states = [len(store)], [(tokens, generated, starts, redrawn)]
     for share, added, kv, every in records:
         keep = round(share * len(tokens))
         marks = [mark for _, mark in added]
@@ -55,17 +56,19 @@ def write(records: list[CacheRecord]) -> Written:
             begun = [i % every == 0 and not mark for i, mark in enumerate(marks)]
         else:
             begun = [not mark and (i == 0 or marks[i - 1]) for i, mark in enumerate(marks)]
-        cache, data = cache.extended(keep, [token for token, _ in added], marks, kv, begun if every else None)
+        twice = [every != 0 and i % every == 0 and mark for i, mark in enumerate(marks)]
+        told = (begun, twice) if every else (None, None)
+        cache, data = cache.extended(keep, [token for token, _ in added], marks, kv, *told)
         store += data
         tokens = tokens[:keep] + [token for token, _ in added]
-        generated, starts = generated[:keep] + marks, starts[:keep] + begun
+        generated, starts, redrawn = generated[:keep] + marks, starts[:keep] + begun, redrawn[:keep] + twice
         sizes.append(len(store))
-        states.append((tokens, generated, starts))
+        states.append((tokens, generated, starts, redrawn))
     return Written(bytes(store), cache, sizes, states)
 
 
 def state_of(cache: CacheFile) -> State:
-    return cache.tokens.tolist(), cache.generated.tolist(), cache.starts.tolist()
+    return cache.tokens.tolist(), cache.generated.tolist(), cache.starts.tolist(), cache.redrawn.tolist()
 
 
 def check_segments(cache: CacheFile, sound: CacheFile) -> None:
@@ -191,7 +194,13 @@ def test_a_cut_is_written_down_where_it_is_not_the_usual_one() -> None:
     cut, data = cache.extended(0, range(6), marks, starts=[True, False, True, True, True, False])
     assert (usual[:4], data[:4], len(data)) == (b"rec\n", b"cut\n", len(usual) + 1)
     for known in (cut, CacheFile.parse(head + data)):
-        assert known.starts.tolist() == [True, False, True, False, True, False]  # generated tokens have no bits
+        assert known.starts.tolist() == [True, False, True, False, True, False]  # a generated one is decoded alone
+        assert not known.redrawn.any()
+    twice, data = cache.extended(0, range(6), marks, redrawn=[True] * 6)
+    assert (data[:4], len(data)) == (b"cut\n", len(usual) + 1)
+    for known in (twice, CacheFile.parse(head + data)):
+        assert known.starts.tolist() == plain.starts.tolist()
+        assert known.redrawn.tolist() == marks  # prompt tokens are not drawn
 
 
 def test_lengths_that_promise_too_much_cost_nothing() -> None:
@@ -235,7 +244,7 @@ def test_what_does_not_fit_is_refused() -> None:
     cache, _ = CacheFile.create(HEADER, lambda offset, size: b"")
     with pytest.raises(ValueError, match="keep is 1, but there are 0 tokens"):
         cache.extended(1, [], [])
-    with pytest.raises(ValueError, match="2 tokens, but 1 and 1 marks"):
+    with pytest.raises(ValueError, match="2 tokens, but 1, 1 and 1 marks"):
         cache.extended(0, [1, 2], [True])
     with pytest.raises(ValueError, match="SHA-256"):
         CacheFile.create(CacheHeader(b"", 0, b""), lambda offset, size: b"")

@@ -1,8 +1,10 @@
 """The sampler chain of one call: which of llama.cpp's samplers, in which order, as llama-completion has them.
 
-The draw of a token depends on the chat's seed and the token's number in the chat only: `dist` and `xtc` are made anew
-for every token, with a seed mixed from the two. So a chat comes out the same however it is cut into calls. Mirostat
-and adaptive-p carry a state that is not in the tokens; they begin anew with each call.
+Tokens are drawn with llama.cpp's own random sequence: the k-th draw of an answer is the k-th of `dist(seed)`, however
+the answer is cut into calls. A token that the grammar refuses is drawn again, so that the number of draws is more than
+the number of tokens; it comes with the request. XTC's sequence depends on candidates that are gone: its draws depend on
+the seed and the token's place in the chat only. Mirostat and adaptive-p carry a state that is not in the tokens either:
+they follow llama.cpp in an answer's first call, and begin anew with each that goes on.
 """
 
 from __future__ import annotations
@@ -29,8 +31,13 @@ _RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one yourself"
 
 def mix(seed: int, number: int) -> int:
     """A sampler seed for token `number` of a chat: splitmix64 of (splitmix64(seed) xor number), its upper 32 bits."""
-    mixed = _splitmix(_splitmix(seed & _MASK) ^ number) >> 32
-    return mixed if mixed != _RANDOM_SEED else 0
+    return usable_seed(_splitmix(_splitmix(seed & _MASK) ^ number) >> 32)
+
+
+def usable_seed(seed: int) -> int:
+    """One that llama.cpp takes as it is."""
+    seed &= _RANDOM_SEED
+    return seed if seed != _RANDOM_SEED else 0
 
 
 def _splitmix(x: int) -> int:
@@ -49,9 +56,13 @@ Stage = Sampler | Callable[[int], Sampler]
 class ChainSampler:
     """Samples for one call; `sequence.TokenSampler` says what it must hold. To be closed."""
 
-    def __init__(self, model: Model, candidates: Candidates, params: SamplingParams, seed: int, n_ctx: int) -> None:
+    def __init__(
+        self, model: Model, candidates: Candidates, params: SamplingParams, seed: int, n_draws: int, n_ctx: int
+    ) -> None:
         self._model, self._candidates, self._params = model, candidates, params
         self._seed, self._n_ctx = seed, n_ctx
+        self._dist: Sampler | None = None
+        self.n_draws = n_draws
         self._grammar_text = _grammar_text(params)
         self._grammar = Sampler.grammar(model, self._grammar_text) if self._grammar_text else None
         self._members: list[Sampler] = []
@@ -68,19 +79,19 @@ class ChainSampler:
         self._sees_tokens = False
 
     def close(self) -> None:
-        for stage in self._stages:
+        for stage in (*self._stages, self._dist, self._grammar):
             if isinstance(stage, Sampler):
                 stage.close()
-        if self._grammar is not None:
-            self._grammar.close()
-        self._stages, self._grammar = [], None
+        self._stages, self._dist, self._grammar = [], None, None
 
     # -- building
 
     def _build(self, first: int) -> None:
         """Make the stages of a call whose first token is number `first` of the chat."""
         p, model = self._params, self._model
-        biases = list(p.logit_bias)
+        seed = usable_seed(self._seed)
+        own_seed = mix(self._seed, first) if self.n_draws else seed
+        biases = [*p.logit_bias, *((token, -math.inf) for token in model.suppressed_tokens)]
         if p.ignore_eos:
             biases += [(token, -math.inf) for token in model.eog_tokens]
         biases = [(token, bias) for token, bias in biases if 0 <= token < model.n_vocab]
@@ -88,11 +99,10 @@ class ChainSampler:
             self._add(Sampler.logit_bias(model, biases))
         if p.mirostat:
             self._add(Sampler.make("temp", p.temperature))
-            seed = mix(self._seed, first)
             if p.mirostat == 1:
-                self._add(Sampler.make("mirostat", model.n_vocab, seed, p.mirostat_tau, p.mirostat_eta, 100))
+                self._add(Sampler.make("mirostat", model.n_vocab, own_seed, p.mirostat_tau, p.mirostat_eta, 100))
             else:
-                self._add(Sampler.make("mirostat_v2", seed, p.mirostat_tau, p.mirostat_eta))
+                self._add(Sampler.make("mirostat_v2", own_seed, p.mirostat_tau, p.mirostat_eta))
             self._selects = True
         else:
             names = p.samplers
@@ -101,9 +111,11 @@ class ChainSampler:
             for name in names:
                 self._add_by_name(name)
         if "adaptive_p" in p.samplers and not (p.mirostat or self._is_greedy):
-            self._add(Sampler.make("adaptive_p", p.adaptive_target, p.adaptive_decay, mix(self._seed, first)))
+            self._add(Sampler.make("adaptive_p", p.adaptive_target, p.adaptive_decay, own_seed))
             self._selects = self._sees_tokens = True
         self._flush()
+        if not (self._selects or self._is_greedy):
+            self._dist = Sampler.dist(seed, self.n_draws)
 
     def _add_by_name(self, name: str) -> None:
         """Add what a name in --samplers stands for, if its settings make it do anything."""
@@ -173,6 +185,7 @@ class ChainSampler:
         if not math.isfinite(logits[likeliest]):
             raise BadRequest("The model's output is not a number: the model or the prompt cache is damaged")
         if self._is_greedy and not self._stages and self._grammar is None:
+            self.n_draws += 1
             return likeliest
         token, logit = self._choose(logits, index, with_grammar=False)
         # As llama.cpp does it: the grammar is asked about the chosen token first, about all only if it refuses.
@@ -189,6 +202,7 @@ class ChainSampler:
             self._grammar.accept(token)
 
     def _choose(self, logits: NDArray[np.float32], number: int, with_grammar: bool) -> tuple[int, float]:
+        self.n_draws += 1
         candidates = self._candidates
         candidates.fill(logits)
         if with_grammar and self._grammar is not None:
@@ -200,8 +214,8 @@ class ChainSampler:
                 _apply_once(stage(number), candidates)
         if self._is_greedy:
             return candidates.best()
-        if not self._selects:
-            _apply_once(Sampler.make("dist", mix(self._seed, number)), candidates)
+        if self._dist is not None:
+            self._dist.apply(candidates)
         return candidates.selected()
 
     def _fits_grammar(self, token: int) -> bool:

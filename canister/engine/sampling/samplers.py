@@ -55,6 +55,9 @@ class Candidates:
         return int(item.id), float(item.logit)
 
 
+_FEW = 16  # applications that are cheaper one by one
+
+
 class Sampler:
     """One of llama.cpp's samplers, or a chain of them."""
 
@@ -75,6 +78,34 @@ class Sampler:
         for member in members:
             lib.llama_sampler_chain_add(chain._pointer, member._pointer)
         return chain
+
+    @classmethod
+    def dist(cls, seed: int, n_draws: int) -> Sampler:
+        """Draws a token by the probabilities, with llama.cpp's own random sequence, n_draws of which are gone."""
+        dist = cls.make("dist", seed)
+        dist._skip(n_draws)
+        return dist
+
+    def _skip(self, n: int) -> None:
+        """Apply it n times where there is nothing to choose.
+
+        By chains that hold the one before twice, the sampler itself at last: 2^k draws are one call.
+        """
+        nothing = Candidates(1)
+        nothing.only(0)
+        times, chains = self, list[Sampler]()
+        while n > _FEW:
+            if n & 1:
+                times.apply(nothing)
+            n >>= 1
+            chains.append(Sampler.chain([times, times]))
+            times = chains[-1]
+        for _ in range(n):
+            times.apply(nothing)
+        for chain in chains:  # what it holds is not its own
+            for _ in range(2):
+                lib.llama_sampler_chain_remove(chain._pointer, 0)
+            chain.close()
 
     @classmethod
     def logit_bias(cls, model: Model, biases: Sequence[tuple[int, float]]) -> Sampler:
