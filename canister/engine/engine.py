@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,11 @@ class Engine:
         starts = range(0, len(text), PIECE_CHARACTERS)
         parts = [model.tokenize(text[i : i + PIECE_CHARACTERS], add_bos and i == 0, special) for i in starts]
         return [token for part in parts for token in part]
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Tokens that no text makes, such as <|im_end|>: names and numbers. Grammars call them by their numbers."""
+        return self._loaded_model().special_tokens
 
     def piece(self, token: int, special: bool) -> bytes:
         """The bytes of a token, possibly part of a character; special tokens are empty unless `special`."""

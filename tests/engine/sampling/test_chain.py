@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +19,9 @@ from canister.engine.sampling.samplers import Candidates
 from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
 from tests.engine.driver import GREEDY, Driver
+from tests.engine.gguf_writer import Plain
 from tests.engine.test_batch_invariance import SAMPLED, some_prompt
-from tests.engine.tiny_models import EOS, N_VOCAB
+from tests.engine.tiny_models import EOS, N_VOCAB, llama_model
 
 PLAIN = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 
@@ -135,6 +137,21 @@ def test_ignore_eos(sampler: Make) -> None:
     assert sampler().sample(logits, 0) == EOS
     assert sampler(ignore_eos=True).sample(logits, 0) == 5
     assert sampler(GREEDY, ignore_eos=True).sample(logits, 0) == 5
+
+
+def test_tokens_that_the_model_file_suppresses(tmp_path: Path) -> None:
+    suppressed: Plain = array("i", [5, 7])
+    model = Model(llama_model(tmp_path / "m.gguf", changes={"tokenizer.ggml.suppress_tokens": suppressed}), "tiny")
+    assert model.suppressed_tokens == (5, 7)
+    for params in (PLAIN, GREEDY):
+        chat = ChainSampler(model, Candidates(N_VOCAB), params, 1, 0, 100)
+        chat.begin(np.empty(0, np.int32), 0)
+        assert chat.sample(logits_of((5, 0.6), (6, 0.3), (7, 0.1)), 0) == 6
+        chat.close()
+
+
+def test_special_tokens_are_those_that_no_text_makes(model: Model) -> None:
+    assert model.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": EOS}
 
 
 def test_penalties_see_what_came_before(sampler: Make) -> None:
