@@ -30,10 +30,10 @@ class Letters:
 
 
 class Says:
-    """Samples these tokens, by their number in the chat; notes what it was told."""
+    """Samples these tokens, by their number in the chat; notes what it was told. Odd ones are drawn twice."""
 
-    def __init__(self, answer: abc.Sequence[int], first: int) -> None:
-        self.answer, self.first = answer, first
+    def __init__(self, answer: abc.Sequence[int], first: int, n_draws: int) -> None:
+        self.answer, self.first, self.n_draws = answer, first, n_draws
         self.begun: list[tuple[list[int], int]] = []
         self.accepted: list[int] = []
 
@@ -41,7 +41,9 @@ class Says:
         self.begun.append((list(history), n_continued))
 
     def sample(self, logits: np.ndarray, index: int) -> int:
-        return self.answer[(index - self.first) % len(self.answer)]
+        token = self.answer[(index - self.first) % len(self.answer)]
+        self.n_draws += 1 + token % 2
+        return token
 
     def accept(self, token: int) -> None:
         self.accepted.append(token)
@@ -69,7 +71,7 @@ def sequence_of(
         prompt=np.array(prompt, np.int32),
         **changes,
     )
-    says = Says(answer, n_before + len(prompt))
+    says = Says(answer, n_before + len(prompt), request.n_draws)
     limits = ContextLimits(n_ctx, n_batch, can_shift, add_bos=True) if cut is None else cut
     return Sequence(request, limits, Letters(), says)
 
@@ -109,6 +111,28 @@ def test_every_decoded_token_counts(max_decode: int, chunks: list[int], n_sample
     result = run(sequence_of(range(10), max_decode=max_decode))
     assert (result.finish, result.prompt_chunks, len(result.sampled)) == ("length", chunks, n_sampled)
     assert result.n_generated == n_sampled
+
+
+def test_draws_count_for_tokens_that_are_decoded() -> None:
+    """The last token of an n_predict is not, so the next call draws it again: it begins before those draws."""
+    result = run(sequence_of([1, 2], [3], n_predict=4, n_draws=10, answer=[4, 5, 6, 7]))
+    assert (result.sampled, result.redrawn) == ([4, 5, 6, 7], [False, True, False, True])
+    assert (result.n_generated, result.n_draws) == (3, 14)
+    whole = run(sequence_of([1], max_decode=5, n_draws=10, answer=[4, 5, 6, 7]))
+    assert (whole.n_generated, whole.n_draws) == (4, 16)
+
+
+def test_what_an_answer_has_already() -> None:
+    def begun(sequence: Sequence) -> tuple[list[int], int]:
+        run(sequence)
+        assert isinstance(sequence.sampler, Says)
+        return sequence.sampler.begun[0]
+
+    assert begun(sequence_of([], [1, 2, 3, 4], 2, n_predict=1)) == ([1, 2, 3, 4], 2)
+    assert begun(sequence_of([5], [1, 2, 3, 4], 2, n_predict=1)) == ([1, 2, 3, 4, 5], 0)
+    told = sequence_of([3, 4, 5], [1, 2], n_predict=1, n_continued=3)  # an answer whose cache is gone
+    assert begun(told) == ([1, 2, 3, 4, 5], 3)
+    assert begun(sequence_of([], [1, 2, 3, 4], 2, n_predict=1, n_continued=0)) == ([1, 2, 3, 4], 0)
 
 
 def test_end_of_generation() -> None:
