@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from canister.api.records import InputRecord
-from canister.api.tokens import Token
+from canister.api.tokens import Likely, Token
 from canister.dispatch.answer_text import AnswerText, Piece
 from canister.dispatch.requests import execute, find_method
 from canister.errors import BadRequest, CanisterTrapped, ContextExceeded, NotFound
 from canister.flags.params import SamplingParams
+from canister.flags.values import UINT32_MAX
 from canister.handlers.generate import GENERATE, GenerateInput, GenerateOutput
 from canister.runtime import access
 
 if TYPE_CHECKING:
     from canister.dispatch.execute import Reply
     from canister.engine.engine import Engine
-    from canister.engine.request import Tokens
+    from canister.engine.request import Sampled, Tokens
     from canister.runtime.canister import Canister
 
 LONG_PROMPT_CHARACTERS = 4096  # to be tokenized beside the event loop
@@ -120,7 +121,7 @@ class _Chain:
         self._canister, self._caller, self._engine = canister, caller, engine
         self._wanted, self._cache = wanted, cache
         self._tokens, self._n_prompt = prompt, len(prompt)
-        self._seed = secrets.randbits(32) if wanted.seed is None else wanted.seed
+        self._seed = secrets.randbelow(UINT32_MAX) if wanted.seed is None else wanted.seed
         self._shown = _special_tokens(engine, wanted.shown_special)
         self._text = AnswerText(wanted.stops)
         self._started = asyncio.get_running_loop().time()
@@ -153,9 +154,9 @@ class _Chain:
             yield rest
         yield self._answered(finish)
 
-    async def _call(self) -> AsyncGenerator[list[int] | Reply]:
+    async def _call(self) -> AsyncGenerator[list[Sampled] | Reply]:
         """The next call: its tokens as they are sampled, and its reply."""
-        found: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        found: asyncio.Queue[list[Sampled] | None] = asyncio.Queue()
         named = {"on_tokens": found.put_nowait, "on_begun": None if self._n_calls else self._begun}
         arg = self._next()
         call = asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, named=named))
@@ -233,8 +234,10 @@ class _Chain:
             self._seed,
         )
 
-    def _token(self, token: int) -> Token:
-        return Token(token, self._engine.piece(token, token in self._shown))
+    def _token(self, sampled: Sampled) -> Token:
+        token = sampled.token
+        top = tuple(Likely(at, self._engine.piece(at, True), logprob) for at, logprob in sampled.top)
+        return Token(token, self._engine.piece(token, token in self._shown), sampled.logprob, top)
 
 
 async def _tokens(engine: Engine, prompt: str | Sequence[int]) -> Tokens:

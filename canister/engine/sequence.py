@@ -361,10 +361,7 @@ class Sequence:
 
     def _n_continued(self) -> int:
         """Tokens before this call that belong to the answer which it goes on with."""
-        request = self.request
-        if request.n_continued is not None:
-            return min(request.n_continued, self._n_given)
-        return 0 if len(request.prompt) else n_last_generated(request.prefix_generated)
+        return 0 if len(self.request.prompt) else n_last_generated(self.request.prefix_generated)
 
     def _is_end(self, token: int) -> bool:
         ends = self.request.ends

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from canister.api.methods import Method
 from canister.api.records import ApiError
-from canister.engine.request import FinishReason, Tokens
+from canister.engine.request import FinishReason, Sampled, Tokens
 from canister.engine.stops import Stops
 from canister.errors import Conflict
 from canister.flags.params import SamplingParams
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OnBegun = Callable[[int], None]
 """Is told how many tokens of the prompt the cache has, before anything is decoded."""
 
-OnTokens = Callable[[list[int]], None]
+OnTokens = Callable[[list[Sampled]], None]
 """Is given tokens as they are sampled, before the call is committed. On the event loop."""
 
 _TOKEN_BYTES = 4
