@@ -18,19 +18,24 @@ from canister.chat_format.tools import Tool
 
 @dataclass(frozen=True, slots=True)
 class Thoughts:
-    """How thoughts are marked."""
+    """How thoughts are marked. or_ends: marks that end one too."""
 
     begin: str
     end: str
+    or_ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What calls a grammar is for. lark: where its rules go. many: several calls may be made."""
+    """What calls a grammar is for. lark: where its rules go. many: several calls may be made.
+
+    is_triggered: the grammar begins with one of the family's triggers, not with the calls.
+    """
 
     lark: Lark
     tools: Sequence[Tool]
     many: bool
+    is_triggered: bool = False
 
 
 BARE = Mark(("",))
@@ -39,6 +44,8 @@ BARE = Mark(("",))
 ReadCalls: TypeAlias = Callable[[Reading, Mark], Steps[Outcome]]
 WriteCalls: TypeAlias = Callable[[Wanted], str]
 ReadOutput: TypeAlias = Callable[["Family", Reading, bool], Steps[None]]
+Trigger: TypeAlias = str | tuple[str, str]
+"""A text, or what stands around the name of a tool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +55,45 @@ class Family:
 
     triggers: texts from which the grammar binds. special: marks that may be special tokens, and must be seen.
     thoughts: the marks of thoughts; the first is the usual one. bare: characters that, where the answer begins, may
-    begin a call without a mark. calls_end_thoughts: a call may begin in a thought, which ends there. shows_tools: the
-    template tells the model about tools, and how it calls them. read_output: for families whose output is more than
-    text with marks.
+    begin a call without a mark. thought_openers: calls that may begin in a thought, which ends there. silent: marks
+    that say nothing. answer: what stands around an answer that is no call. shows_tools: the template tells the model
+    about tools, and how it calls them. read_output: for families whose output is more than text with marks.
     """
 
     name: str
     openers: tuple[Mark, ...]
     read_calls: ReadCalls
     write_calls: WriteCalls
-    triggers: tuple[str, ...]
+    triggers: tuple[Trigger, ...]
     special: tuple[str, ...] = ()
     thoughts: tuple[Thoughts, ...] = ()
     bare: str = ""
-    calls_end_thoughts: bool = False
+    thought_openers: tuple[Mark, ...] = ()
+    silent: tuple[str, ...] = ()
+    answer: tuple[str, str] = ("", "")
     shows_tools: bool = True
     read_output: ReadOutput | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Which templates speak a family: those that hold all of these texts, and none of those."""
+
+    family: Family
+    has: tuple[str, ...]
+    lacks: tuple[str, ...] = ()
+
+    def speaks(self, template: str) -> bool:
+        return all(text in template for text in self.has) and not any(text in template for text in self.lacks)
+
+
+def triggers_of(family: Family, tools: Sequence[Tool]) -> tuple[str, ...]:
+    """The texts from which on a grammar for these tools binds."""
+    return tuple(
+        text
+        for trigger in family.triggers
+        for text in ([trigger] if isinstance(trigger, str) else [tool.name.join(trigger) for tool in tools])
+    )
 
 
 def read_output(family: Family, it: Reading, starts_in_thought: bool) -> Steps[None]:
@@ -79,7 +109,8 @@ def _read_text(family: Family, it: Reading, starts_in_thought: bool) -> Steps[No
     reader, output = it.reader, it.output
     openers = family.openers if it.tools else ()
     thoughts = {begin: one for one in family.thoughts for begin in (Mark((one.begin,)),)}
-    marks = Marks.of(*openers, *thoughts)
+    silent = {Mark((one,)) for one in family.silent}
+    marks = Marks.of(*openers, *thoughts, *silent)
     found: Mark | None = None
     if starts_in_thought and family.thoughts:
         yield from reader.closes(family.thoughts[0].begin)  # some models say it once more
@@ -96,6 +127,10 @@ def _read_text(family: Family, it: Reading, starts_in_thought: bool) -> Steps[No
         if found is None:
             return
         take = output.text
+        if found in silent:
+            reader.forget()
+            found = None
+            continue
         if found in thoughts:
             reader.forget()
             output.begin_thought(thoughts[found].begin)
@@ -124,9 +159,10 @@ def _bare(family: Family, it: Reading) -> Steps[Mark | None]:
 def _thought(family: Family, it: Reading, thoughts: Thoughts) -> Steps[Mark | None]:
     """A thought to its end, and the mark of a call that ended it."""
     end = Mark((thoughts.end,))
-    openers = family.openers if it.tools and family.calls_end_thoughts else ()
-    found = yield from it.reader.until(Marks.of(*openers, end), it.output.thought)
-    if found is not None and found != end:
+    ends = (end, *(Mark((one,)) for one in thoughts.or_ends))
+    openers = family.thought_openers if it.tools else ()
+    found = yield from it.reader.until(Marks.of(*openers, *ends), it.output.thought)
+    if found is not None and found not in ends:
         it.output.end_thought()
         return found
     it.reader.forget()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from canister.chat_format import bindable
 from canister.chat_format.events import ParsedEvent
-from canister.chat_format.family import Family, Wanted, read_output, write_thought
+from canister.chat_format.family import Family, Wanted, read_output, triggers_of, write_thought
 from canister.chat_format.lark import Lark
 from canister.chat_format.output import Output
 from canister.chat_format.preamble import preamble
@@ -143,17 +143,19 @@ class Form:
 
         def written(tools: Sequence[Tool], schema: Mapping[str, object] | bool | None) -> str:
             lark = Lark(special_tokens)
-            bodies = [family.write_calls(Wanted(lark, tools, many))] if tools else []
+            is_triggered = not must_call and schema is None
+            bodies = [family.write_calls(Wanted(lark, tools, many, is_triggered))] if tools else []
             if schema is not None and not (tools and must_call):
-                bodies.append(lark.json(schema))
-            if not must_call and schema is None:
+                before, after = family.answer
+                bodies.append(" ".join([lark.text(before), lark.json(schema), lark.text(after)]))
+            if is_triggered:
                 return lark.grammar(bodies[0])
             return lark.grammar(f"{write_thought(family, lark, starts_in_thought)} {lark.either(bodies)}")
 
         grammar = written(tools, schema)
         bindable.check(grammar, tools, schema, written)
-        return grammar, family.triggers if not must_call and schema is None else ()
+        return grammar, triggers_of(family, tools) if not must_call and schema is None else ()
 
     def _special(self) -> tuple[str, ...]:
         marks = [text for one in self.family.thoughts for text in (one.begin, one.end)]
-        return tuple(dict.fromkeys([*self.family.special, *marks]))
+        return tuple(dict.fromkeys([*self.family.special, *marks, *self.family.silent]))

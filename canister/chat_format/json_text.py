@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from canister.chat_format.marks import Gap
 from canister.chat_format.reader import Reader, Steps, Take, never
 from canister.chat_format.reading import Outcome, Reading
 
@@ -184,3 +185,29 @@ class _Call:
         if self._name or key in _OTHER_KEYS:
             return (yield from value(reader, never))
         return False
+
+
+def named_call(it: Reading, name: str, call_id: str | None = None) -> Steps[Outcome]:
+    """A call whose name was read already; its arguments come next."""
+    if name not in it.tools:
+        return "not a call"
+    it.begin(name, call_id)
+    return "whole" if (yield from arguments(it)) and it.output.end_call() else "broken"
+
+
+def calls(it: Reading, end: str = "") -> Steps[Outcome]:
+    """Calls in a JSON list, or one after the other, up to `end`, which is taken."""
+    is_list = yield from it.reader.closes("[")
+    outcome = yield from call(it)
+    while outcome == "whole":
+        if is_list and (yield from it.reader.closes("]")):
+            break
+        if is_list and not (yield from it.reader.closes(",")):
+            return "broken"
+        if not is_list and not (yield from it.reader.takes(Gap.SPACE, ahead=("{",))):
+            break
+        if (following := (yield from call(it))) != "whole":
+            return "broken" if is_list or following == "broken" else "whole"
+    if outcome == "whole" and end:
+        yield from it.reader.closes(end)
+    return outcome

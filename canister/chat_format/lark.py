@@ -23,6 +23,8 @@ class Lark:
 
     def __init__(self, special_tokens: Mapping[str, int] | None = None) -> None:
         self._rules: dict[str, str] = {}
+        self._defined: dict[str, str] = {}
+        self._n_names = 0
         self._ids = {text: token for text, token in (special_tokens or {}).items() if text}
         texts = sorted(self._ids, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, texts))) if texts else None
@@ -77,9 +79,19 @@ class Lark:
         key = f"{attributes}: {body}"
         return self._rules.setdefault(key, f"r{len(self._rules)}")
 
+    def name(self) -> str:
+        """A name for a rule that is defined later: one that calls itself."""
+        self._n_names += 1
+        return f"n{self._n_names}"
+
+    def define(self, name: str, body: str) -> None:
+        """What the rule of this name is."""
+        self._defined[name] = body
+
     def grammar(self, start: str) -> str:
         """The whole grammar, for what begins with `start`."""
-        return "\n".join([f"start: {start}", *(f"{name}{key}" for key, name in self._rules.items())])
+        named = [f"{name}: {body}" for name, body in self._defined.items()]
+        return "\n".join([f"start: {start}", *(f"{name}{key}" for key, name in self._rules.items()), *named])
 
 
 def regex_of(text: str) -> str:

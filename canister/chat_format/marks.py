@@ -19,8 +19,8 @@ class Gap(Enum):
     END = 2  # nothing comes any more
 
 
-Part = str | tuple[str, ...] | Gap
-"""A text, one of several texts (no one the beginning of a later one), or a gap."""
+Part = str | tuple[str | Gap, ...] | Gap
+"""A text, one of several texts or the end (no one the beginning of a later one), or a gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,13 @@ def fit(parts: Sequence[Part], text: str, at: int, is_over: bool) -> int | None:
 
 def _first_of(wanted: Sequence[str | Gap], text: str, at: int, is_over: bool) -> int | None:
     for one in wanted:
-        if isinstance(one, str):
-            if text.startswith(one, at):
-                return at + len(one)
-            if not is_over and len(text) - at < len(one) and one.startswith(text[at:]):
-                return None
+        if not isinstance(one, str):
+            if at == len(text):
+                return at if is_over else None
+        elif text.startswith(one, at):
+            return at + len(one)
+        elif not is_over and len(text) - at < len(one) and one.startswith(text[at:]):
+            return None
     return -1
 
 

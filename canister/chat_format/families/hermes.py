@@ -1,59 +1,59 @@
-"""Hermes, Qwen 2.5 and Qwen 3, and what speaks like them: <tool_call>{"name": …, "arguments": {…}}</tool_call>."""
+"""Hermes, Qwen 2.5 and 3, and what speaks like them: <tool_call>{"name": …, "arguments": {…}}</tool_call>.
+
+The generic family is the same, taught by words, where a template says nothing of tools.
+"""
 
 from __future__ import annotations
 
-import json
-
-from canister.chat_format import json_text
-from canister.chat_format.family import Family, Wanted
-from canister.chat_format.lark import SPACE
-from canister.chat_format.marks import Mark, mark
-from canister.chat_format.reader import Steps
-from canister.chat_format.reading import Outcome, Reading
+from canister.chat_format.families.llama import bare_json
+from canister.chat_format.family import Family, Row, Wanted
+from canister.chat_format.json_calls import JsonCalls
+from canister.chat_format.marks import mark
 
 BEGIN, END = "<tool_call>", "</tool_call>"
+_CALLS = JsonCalls(BEGIN, END, line="\n")
+
+HERMES = Family(
+    name="hermes",
+    openers=(mark(BEGIN),),
+    read_calls=_CALLS.read,
+    write_calls=_CALLS.write,
+    triggers=(BEGIN,),
+    special=(BEGIN, END),
+)
+
+# ERNIE 4.5 puts its answer in tags of its own.
+ERNIE = Family(
+    name="ernie",
+    openers=(mark(BEGIN),),
+    read_calls=_CALLS.read,
+    write_calls=_CALLS.write,
+    triggers=(BEGIN,),
+    special=(BEGIN, END),
+    silent=("<response>", "</response>"),
+)
 
 
-def read_calls(it: Reading, _opener: Mark) -> Steps[Outcome]:
-    outcome = yield from json_text.call(it)
-    if outcome == "whole":
-        yield from it.reader.closes(END)
-    return outcome
-
-
-def write_calls(wanted: Wanted) -> str:
-    lark = wanted.lark
-    calls = [
-        " ".join((lark.text(BEGIN + "\n"), json_call(wanted, tool.name, tool.parameters), lark.text("\n" + END)))
-        for tool in wanted.tools
-    ]
-    call = lark.either(calls)
-    return lark.many(call, SPACE) if wanted.many else call
-
-
-def json_call(wanted: Wanted, name: str, parameters: object, key: str = "arguments") -> str:
-    """The body of {"name": "…", "arguments": …}."""
-    lark = wanted.lark
-    begin = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "{key}": '
-    return f"{lark.text(begin)} {lark.json(parameters)} {lark.text('}')}"
+def _write_generic(wanted: Wanted) -> str:
+    """With its mark; or, where it binds from the name on, what a model wrote without it."""
+    marked = _CALLS.write(wanted)
+    if not wanted.is_triggered:
+        return marked
+    return wanted.lark.either([marked, *bare_json(wanted, "arguments")])
 
 
 GENERIC = Family(
     name="generic",
     openers=(mark(BEGIN),),
-    read_calls=read_calls,
-    write_calls=write_calls,
-    triggers=(BEGIN, '{"name"'),
+    read_calls=_CALLS.read,
+    write_calls=_write_generic,
+    triggers=(BEGIN, ('"name": "', '"'), ('"name":"', '"')),
     special=(BEGIN, END),
     bare="{",
     shows_tools=False,
 )
 
-HERMES = Family(
-    name="hermes",
-    openers=(mark(BEGIN),),
-    read_calls=read_calls,
-    write_calls=write_calls,
-    triggers=(BEGIN,),
-    special=(BEGIN, END),
+ROWS = (
+    Row(ERNIE, has=(BEGIN, "<response>", "tools")),
+    Row(HERMES, has=(BEGIN, "tools")),
 )
