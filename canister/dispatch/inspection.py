@@ -33,15 +33,18 @@ class ModelView:
     """The model that a canister serves, as its clients need to know it.
 
     aliases: other names that it goes by. args: the flags that it was loaded with. created: seconds since 1970, of its
-    file. n_slots: conversations that are decoded together. vocab_type: llama.cpp's number of the kind of tokenizer.
-    fingerprint: of the build of llama.cpp.
+    file. digest: SHA-256 of its files, hex. file_type: how the weights are stored, as llama.cpp says it. n_slots:
+    conversations that are decoded together. vocab_type: llama.cpp's number of the kind of tokenizer. fills_in: it was
+    trained to fill in what stands between two texts. fingerprint: of the build of llama.cpp.
     """
 
     name: str
     aliases: tuple[str, ...]
     args: RunArgs
     created: int
+    digest: str
     description: str
+    file_type: str
     n_ctx: int
     n_ctx_train: int
     n_slots: int
@@ -50,6 +53,7 @@ class ModelView:
     n_params: int
     n_bytes: int
     vocab_type: int
+    fills_in: bool
     fingerprint: str
 
 
@@ -74,7 +78,9 @@ def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
         aliases=model_names(canister)[1:],
         args=_flags(given),
         created=0 if file is None else file.modified_ns // 10**9,
+        digest=info.model_id.hex(),
         description=info.description,
+        file_type=info.file_type,
         n_ctx=info.n_ctx,
         n_ctx_train=info.n_ctx_train,
         n_slots=info.n_slots,
@@ -83,6 +89,7 @@ def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
         n_params=info.n_params,
         n_bytes=info.weight_bytes,
         vocab_type=info.vocab_type,
+        fills_in=min(info.fill_in[:3]) >= 0,
         fingerprint=_fingerprint(),
     )
 

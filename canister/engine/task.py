@@ -1,6 +1,6 @@
-"""A request on its way between an event loop and the decode thread.
+"""A request on its way between an event loop and the engine's thread.
 
-The decode thread notes what has become of it, and notifies the loop once per step for all requests together.
+The thread fills in what has become of it; the loop is told once per step, for all requests together.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A request with its progress and its outcome.
+    """`outcome` is set when the call is over, and handed over at the end of the step; `done` is the loop's.
 
-    outcome: set when the call has ended, handed to the loop at the end of the step. done: the loop's future.
-    is_cancelled: set by the loop, read by the decode thread before it decodes for this call alone.
+    is_cancelled: set by the loop, looked at by the thread before it decodes for this call alone.
     """
 
     request: GenerateRequest
@@ -71,7 +70,7 @@ Notice = tuple[Task, list[Sampled], Outcome | None]
 
 
 def notify(tasks: Iterable[Task]) -> None:
-    """On the decode thread: tell each event loop its news, all at once."""
+    """On the engine's thread: tell the event loops what is new, each once."""
     notices: dict[asyncio.AbstractEventLoop, list[Notice]] = {}
     for task in tasks:
         shown = task.shown if task.request.on_tokens is not None else []
@@ -90,7 +89,7 @@ def _deliver(batch: list[Notice]) -> None:
         if shown and task.request.on_tokens is not None:
             try:
                 task.request.on_tokens(shown)
-            except Exception:  # the other calls still get their news
+            except Exception:  # no reason to leave the others waiting
                 log.exception("a listener failed", caller=task.caller)
         if isinstance(outcome, Exception):
             task.done.set_exception(outcome)
@@ -99,7 +98,7 @@ def _deliver(batch: list[Notice]) -> None:
 
 
 def settle(future: asyncio.Future[None], error: Exception | None) -> None:
-    """On the decode thread: complete a future of an event loop, unless it is done."""
+    """On the engine's thread: give a future of an event loop its end, unless it has one."""
 
     def end() -> None:
         if not future.done():
@@ -112,7 +111,7 @@ def settle(future: asyncio.Future[None], error: Exception | None) -> None:
 
 
 async def until_done(future: asyncio.Future[T]) -> None:
-    """Wait for the future to end, however often the waiting task is cancelled."""
+    """Wait for the end of what goes on anyway; whoever is cancelled again does not hurry it."""
     while not future.done():
         try:
             await asyncio.wait([future])

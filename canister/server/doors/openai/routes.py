@@ -8,16 +8,17 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister.errors import Trap
-from canister.server.doors.openai import chat, completions, counting, door, errors, messages, models
-from canister.server.doors.openai.errors import ApiError, Form, anthropic_form, openai_form
+from canister.server.doors.openai import chat, completions, counting, door, errors, messages, models, ollama
+from canister.server.doors.openai.errors import ApiError, Form, anthropic_form, ollama_form, openai_form
 from canister.server.verbs import ANY_VERB
 
 SHOWN_CHARACTERS = 80
 
-DIALECTS = (chat, completions, counting, messages, models)
+DIALECTS = (chat, completions, counting, messages, models, ollama)
 
 _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),
+    (re.compile(r"(/canisters/[^/]+)?/api/(?!v\d)[^/]+(/.*)?", re.DOTALL), ollama_form),
     (re.compile(r"(/canisters/[^/]+)?/v1(/.*)?", re.DOTALL), openai_form),
     (re.compile(r"/(chat/completions|models|responses|embeddings)(/.*)?", re.DOTALL), openai_form),
 )

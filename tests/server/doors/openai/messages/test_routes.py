@@ -78,6 +78,12 @@ async def test_tokens_are_counted_as_they_are_used(client: anthropic.AsyncAnthro
         assert answer.json()["input_tokens"] > 1024
 
 
+async def test_a_stop_sequence_is_named(client: anthropic.AsyncAnthropic) -> None:
+    answer = await client.messages.create(**FIXED, stop_sequences=["xyzzy", " chat"])
+    assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", " chat")
+    assert answer.content[0].to_dict() == {"type": "text", "text": "I am a tiny"}
+
+
 async def test_an_answer_of_the_assistant_is_gone_on_with(client: anthropic.AsyncAnthropic) -> None:
     said: list[Any] = [*ASK, {"role": "assistant", "content": "I am a tiny"}]
     answer = await client.messages.create(**{**FIXED, "messages": said})

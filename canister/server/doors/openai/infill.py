@@ -1,0 +1,22 @@
+"""Prompts for what stands between two texts, for the dialects that can ask for it."""
+
+from __future__ import annotations
+
+from canister import dispatch
+from canister.api.rest_only import INFILL_PROMPT
+from canister.api.rest_records import InfillInput, InfillOutput
+from canister.server.doors.openai.door import Model
+from canister.server.doors.openai.errors import ApiError
+
+
+async def prompt_for(model: Model, wanted: InfillInput) -> tuple[int, ...]:
+    """The prompt's tokens. ApiError 501: the model was not trained to fill in."""
+    reply = await dispatch.execute(model.canister, INFILL_PROMPT, model.caller, lambda: wanted)
+    if reply.error is not None:
+        raise reply.error
+    made = reply.value
+    assert isinstance(made, InfillOutput)
+    if made.missing:
+        missing = ", ".join(f"{name} token" for name in made.missing)
+        raise ApiError(501, f"infill is not supported by this model: it has no {missing}")
+    return tuple(made.tokens)

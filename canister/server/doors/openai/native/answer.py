@@ -1,0 +1,214 @@
+"""Events → answers of llama.cpp's `/completion`, whole or as a stream. Pure: the same events give the same answer.
+
+A stream has a short form for each delta, and the whole form at its end, without what was sent already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from canister.api.tokens import Token
+from canister.server.doors.openai.events import (
+    Begun,
+    Done,
+    Event,
+    Finished,
+    Progress,
+    TextDelta,
+    ThoughtDelta,
+    Timed,
+    Timings,
+    ToolArguments,
+)
+
+LOWEST = -3.4028234663852886e38  # of a float; JSON has no infinity
+ANY_SLOT = -1
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an answer says of its request. settings: of generation, as told with each answer.
+
+    index: of the first choice among all answers. n_probs: likeliest tokens to tell; 0: none. max_tokens: None: until
+    the context is full. response_fields: paths of what is told; empty: everything.
+    """
+
+    model: str
+    settings: Mapping[str, JsonValue]
+    index: int = 0
+    n_probs: int = 0
+    returns_tokens: bool = False
+    tells_progress: bool = False
+    max_tokens: int | None = None
+    response_fields: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Choice:
+    texts: list[str] = field(default_factory=list)
+    tokens: list[Token] = field(default_factory=list)
+    end: Finished | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """Feed it the events of a turn: `whole` is the answer to them, `feed` gives back what a stream sends for each."""
+
+    about: About
+    _n_prompt: int = 0
+    _prompt: str = ""
+    _timings: Timings | None = None
+    _choices: dict[int, _Choice] = field(default_factory=dict)
+    _done: Done | None = None
+
+    def feed(self, event: Event) -> list[dict[str, JsonValue]]:
+        match event:
+            case Begun():
+                self._n_prompt, self._prompt = event.n_prompt, event.prompt
+            case Progress() if self.about.tells_progress:
+                return [{**self._short(0, "", ()), "prompt_progress": _progress(event)}]
+            case Timed():
+                self._timings = event.timings
+            case TextDelta() | ThoughtDelta() | ToolArguments():
+                choice = self._choice(event.choice)
+                tokens = () if isinstance(event, ToolArguments) else event.tokens
+                choice.texts.append(event.text)
+                choice.tokens += tokens
+                return [self._short(event.choice, event.text, tokens)]
+            case Finished():
+                self._choice(event.choice).end = event
+            case Done():
+                self._done = event
+                return [self._long(choice, is_streamed=True) for choice in sorted(self._choices)]
+        return []
+
+    def whole(self) -> list[dict[str, JsonValue]]:
+        """One answer for each choice."""
+        return [self._long(choice, is_streamed=False) for choice in sorted(self._choices)]
+
+    def _choice(self, choice: int) -> _Choice:
+        return self._choices.setdefault(choice, _Choice())
+
+    def _short(self, choice: int, text: str, tokens: Sequence[Token]) -> dict[str, JsonValue]:
+        made: dict[str, JsonValue] = {
+            "index": self.about.index + choice,
+            "content": text,
+            "tokens": [token.id for token in tokens],
+            "stop": False,
+            "id_slot": ANY_SLOT,
+            "tokens_predicted": len(self._choice(choice).tokens),
+            "tokens_evaluated": self._n_prompt,
+        }
+        if self._timings is not None:
+            made["timings"] = timings_of(self._timings)
+        if self.about.n_probs and tokens:
+            made["completion_probabilities"] = probabilities(tokens)
+        return made
+
+    def _long(self, choice: int, *, is_streamed: bool) -> dict[str, JsonValue]:
+        about, said = self.about, self._choices[choice]
+        end = said.end or Finished(choice, "stop")
+        text = "".join(said.texts)
+        is_cut = end.finish == "length" and (about.max_tokens is None or end.n_generated < about.max_tokens)
+        tells_tokens = about.returns_tokens and not is_streamed
+        made: dict[str, JsonValue] = {
+            "index": about.index + choice,
+            "content": "" if is_streamed else text,
+            "tokens": [token.id for token in said.tokens] if tells_tokens else [],
+            "id_slot": ANY_SLOT,
+            "stop": True,
+            "model": about.model,
+            "tokens_predicted": end.n_generated,
+            "tokens_evaluated": self._n_prompt,
+            "generation_settings": dict(about.settings),
+            "prompt": self._prompt,
+            "has_new_line": "\n" in text,
+            "truncated": is_cut,
+            "stop_type": _stop_type(end),
+            "stopping_word": end.stop or "",
+            "tokens_cached": self._n_prompt + max(end.n_generated - 1, 0),
+            "timings": timings_of(self._done.timings if self._done is not None else Timings()),
+        }
+        if about.n_probs and not is_streamed:
+            made["completion_probabilities"] = probabilities(said.tokens)
+        return selected(made, about.response_fields) if about.response_fields else made
+
+
+def whole(about: About, events: Iterable[Event]) -> list[dict[str, JsonValue]]:
+    answer = Answer(about)
+    for event in events:
+        answer.feed(event)
+    return answer.whole()
+
+
+def sent(content: Mapping[str, JsonValue]) -> bytes:
+    return f"data: {_json(content)}\n\n".encode("utf-8", "replace")
+
+
+def selected(content: Mapping[str, JsonValue], paths: Sequence[str]) -> dict[str, JsonValue]:
+    """What stands at these paths, under their names; what is not there is left out."""
+    found: dict[str, JsonValue] = {}
+    for path in paths:
+        value: JsonValue = dict(content)
+        for key in path.split("/"):
+            if not isinstance(value, dict) or key not in value:
+                break
+            value = value[key]
+        else:
+            found[path] = value
+    return found
+
+
+def probabilities(tokens: Sequence[Token]) -> list[JsonValue]:
+    """Of each token that came, and of those that might have."""
+    return [
+        {
+            **_probability(token.id, token.data, token.logprob),
+            "top_logprobs": [_probability(likely.id, likely.data, likely.logprob) for likely in token.top],
+        }
+        for token in tokens
+    ]
+
+
+def timings_of(timings: Timings) -> JsonValue:
+    """Where the time went, in milliseconds; rates are tokens a second."""
+    return {
+        "cache_n": timings.n_cached,
+        **_rate("prompt", timings.n_prompt, timings.prompt_seconds),
+        **_rate("predicted", timings.n_generated, timings.decode_seconds),
+    }
+
+
+def _rate(name: str, n_tokens: int, seconds: float) -> dict[str, JsonValue]:
+    return {
+        f"{name}_n": n_tokens,
+        f"{name}_ms": seconds * 1e3,
+        f"{name}_per_token_ms": seconds * 1e3 / n_tokens if n_tokens else 0.0,
+        f"{name}_per_second": n_tokens / seconds if seconds else 0.0,
+    }
+
+
+def _probability(token: int, data: bytes, logprob: float | None) -> dict[str, JsonValue]:
+    text = data.decode("utf-8", "ignore")
+    return {"id": token, "token": text, "bytes": [*data], "logprob": max(logprob or 0.0, LOWEST)}
+
+
+def _progress(progress: Progress) -> JsonValue:
+    return {
+        "total": progress.n_prompt,
+        "cache": progress.n_cached,
+        "processed": progress.n_done,
+        "time_ms": round(progress.seconds * 1e3),
+    }
+
+
+def _stop_type(end: Finished) -> str:
+    if end.finish == "length":
+        return "limit"
+    return "eos" if end.stop is None else "word"
