@@ -1,8 +1,7 @@
-"""Work that would hold up whoever decodes: it is done on a thread of its own, while others take their turns.
+"""Slow work, done on a thread of its own while other engines take their turns on the decode thread.
 
-Contexts are made here, since llama.cpp writes zeros into all of their memory, and given back. Nothing is decoded here
-but what measures the kernels of a model beside others: OpenMP keeps workers for each thread that decodes, and gives
-them back with it.
+llama.cpp writes zeros into all of a context's memory, so contexts are made and freed here. The only decodes here are
+those that measure a model's kernels, because OpenMP keeps workers for each thread that decodes, until the thread ends.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ NICENESS = 10  # of work that computes: the threads that answer somebody come fi
 
 
 class Aside(Generic[T]):
-    """One piece of work. undo: what becomes of its result when nobody wants it any more."""
+    """One piece of work. undo: drops its result when nobody wants it any more."""
 
     def __init__(self, work: Callable[[], T], undo: Callable[[T], None] = lambda _: None) -> None:
         self._work, self._undo = work, undo
@@ -48,11 +47,11 @@ class Aside(Generic[T]):
 
 
 Steps = Generator[Aside[Any] | None, None, T]
-"""Work in steps for the thread that decodes. What it yields is to be done aside before the next step; None: nothing."""
+"""Work in steps for the thread that decodes. It yields what is to be done aside before the next step, or None."""
 
 
 def done_aside(work: Callable[[], T], undo: Callable[[T], None]) -> Generator[Aside[T] | None, None, T]:
-    """In a generator of steps: have it done, and give its result."""
+    """For use in a generator of steps: have the work done aside and return its result."""
     step = Aside(work, undo)
     yield step
     return step.result()

@@ -1,8 +1,7 @@
-"""Exact mode: when is a chat's answer the same bits, whoever runs beside it and however it is cut?
+"""Exact mode: which decodes give a chat the same bits, whoever runs beside it and however its prompt is cut.
 
-Pure rules on what was measured (measuring.py): which decodes give the same bits, and what follows for the context and
-the batches. A *row* is a token in a decode. Two things pick the kernels: how many rows a decode has in all (weights),
-and whether a stream has one or several of them (attention).
+Pure rules on what `load/calibration.py` measured. A *row* is a token in a decode. Two things pick the kernels: how many
+rows a decode has in all (for the weights), and whether a stream has one row or several (for attention).
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from canister.errors import Conflict
 ExactMode = Literal["auto", "on", "off"]
 
 MAX_SLOTS = 8  # when they are chosen by memory
-ENOUGH_ROWS = 6  # a cap from here on costs little: slots that are chosen stay below it
+ENOUGH_ROWS = 6  # a cap of so many rows or more costs little; the server then chooses fewer slots
 
 RowClasses = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkRule:
-    """How a chunk of a prompt goes into a decode: filled up with dummy rows to a multiple of `block`, at least two.
+    """How a prompt chunk goes into a decode: filled up with dummy rows to a multiple of `block`, at least two.
 
-    block 0: as it is. most: the most rows of a chunk; None: no matter.
+    block 0: the chunk is not filled up. most: the largest number of rows; None: any.
     """
 
     block: int
@@ -45,10 +44,10 @@ CHUNK_RULES = (ChunkRule(1), ChunkRule(4), ChunkRule(8), ChunkRule(16), ChunkRul
 class Kernels:
     """What was measured with flash attention off.
 
-    row_classes: numbers of rows, of different streams, that give the same bits. chunk: a rule that makes prompts the
-    same however they are cut; None: none of CHUNK_RULES does. attention: whether one token of a stream gives the same
-    bits as several. rolls_back: the tail of a stream can be removed, which dummy rows need; without them only PLAIN is
-    a rule, and nothing is known of rows.
+    row_classes: numbers of rows, of different streams, that give the same bits. chunk: a rule under which prompts are
+    the same however they are cut; None: no rule of CHUNK_RULES does that. attention: whether one token of a stream
+    gives the same bits as several. rolls_back: the tail of a stream can be removed. Dummy rows need that, so without it
+    PLAIN is the only rule and row_classes is empty.
     """
 
     row_classes: RowClasses
@@ -76,9 +75,9 @@ class Policy:
 
 
 def rows_of_one_class(classes: RowClasses) -> tuple[int | None, bool]:
-    """The most rows of one decode, None for any, and whether a lone one needs a neighbour.
+    """The largest number of rows of one decode, None for any, and whether a lone row needs a neighbour.
 
-    The dummy rows of lone ones are rows as well: with them there may be twice as many.
+    Dummy rows beside lone rows count as rows, so with them a decode may have twice as many.
     """
     class_of = {n: members for members in classes for n in members}
     counts = sorted(class_of)

@@ -1,7 +1,7 @@
-"""Large buffers that are used again: the first touch of fresh memory takes longer than all that is done with a state.
+"""Large buffers that are used again, since the first touch of fresh memory is slower than all other work on a state.
 
-No huge pages are asked for, as numpy does for large arrays: they make the first touch several times slower where the
-memory of a virtual machine is itself handed out on first touch, and their last one is resident whether used or not.
+Unlike numpy, this asks for no huge pages. On a virtual machine whose memory is itself handed out on first touch they
+make the first touch several times slower, and the last one is resident whether it is used or not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _STEP_BYTES = 1 << 20  # sizes are multiples of it, so that a buffer also fits t
 
 
 class Buffers:
-    """Gives out arrays, and keeps the memory of the last large ones that nobody refers to any more. From any thread."""
+    """Hands out arrays and keeps the memory of the last large ones that nobody refers to any more. Any thread may call
+    it.
+    """
 
     def __init__(self) -> None:
         self._spare: deque[mmap.mmap] = deque(maxlen=MOST_SPARES)

@@ -1,7 +1,7 @@
-"""The calls of a loaded model, on the thread that decodes: from where they come in to where they are handed over.
+"""The calls of a loaded model, on the decode thread, from submission to the notice of their result.
 
-A call's prompt is planned, it waits for a slot, the conversation is brought into it, it is decoded step by step, and
-its result handed to the event loop, once per step for all calls.
+The engine plans a call's prompt, waits for a slot, brings the conversation into it, decodes step by step, and hands
+results to the event loops once per step for all calls.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class EngineCore:
     # -- from any thread
 
     def abort_chunk(self, task: Task) -> None:
-        """End the decode that is under way if it is of this call's prompt alone."""
+        """End the running decode if it is a prompt chunk of this call alone."""
         if self._decoding is task:
             self.runner.abort()
 
@@ -75,7 +75,7 @@ class EngineCore:
         return {slot.key: len(slot.tokens) for slot in self._slot_table.slots if slot.key is not None}
 
     def stats(self) -> EngineStats:
-        """A look at the counters, for metrics; each by itself is sound."""
+        """The current counters, for metrics. Each is right by itself; together they may be of two moments."""
         return EngineStats(
             n_slots=self._info.n_slots,
             n_resident=len(self.residents()),
@@ -96,7 +96,7 @@ class EngineCore:
 
     @property
     def has_tasks(self) -> bool:
-        """Does any wait or run?"""
+        """Does any call wait or run?"""
         return bool(self.scheduler.running or self.scheduler.waiting)
 
     @property
@@ -104,9 +104,9 @@ class EngineCore:
         return bool(self._ended) or self.has_tasks
 
     def take_turn(self) -> None:
-        """One step of those that are left; who is over is told."""
+        """Do one step of the running calls and notify the callers of finished ones."""
         if self._ended:
-            self._notify()  # who has gone away does not wait for a step of the others
+            self._notify()  # a cancelled call does not wait for a step of the others
         if self.has_tasks:
             started = perf_counter()
             self._step()
@@ -114,7 +114,7 @@ class EngineCore:
         self._notify()
 
     def fail(self, fault: EngineFault) -> None:
-        """No call may wait for ever: all get the fault, and whatever comes later."""
+        """Give the fault to all calls, and to every later one, so that none waits for ever."""
         self._fault = fault
         for task in self._all():
             self.scheduler.remove(task)
@@ -126,17 +126,17 @@ class EngineCore:
             self.cancel(task)
 
     def give_back_cells(self) -> None:
-        """The memory of all cells, before the first call; on any thread."""
+        """Give back the memory of all cells, before the first call; on any thread."""
         self.runner.give_back_cells()
 
     def end(self, *, keeps_logits: bool) -> None:
-        """When none is left: leave behind what the next engine can use."""
+        """When no call is left: write the file of logits for the next engine."""
         self._logits_file.close()
         if keeps_logits and self._fault is None:
             write(self._logits_path, self._info.origin, self._slot_table.newest())
 
     def close(self) -> None:
-        """After `leave`: free the context; on any thread."""
+        """After `end`: free the context; on any thread."""
         self._context.close()
 
     def _all(self) -> list[Task]:
@@ -228,7 +228,8 @@ class EngineCore:
         if chunk is not None:
             n_before = chunk.sequence.n_done
             self.runner.rearm()
-            self._decoding = chunk  # from here on a cancel aborts the decode; one that came before is seen here
+            # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
+            self._decoding = chunk
             if not chunk.is_cancelled:
                 self._run([chunk], partial(self.runner.decode_chunk, chunk, step.n_chunk))
             self._decoding = None
@@ -249,7 +250,7 @@ class EngineCore:
         try:
             reached = decode()
         except DecodeAborted:
-            return  # whoever asked for it has sent a command as well; the others go on with the next step
+            return  # the caller that aborted has posted a cancel too; other calls go on with the next step
         except Exception as error:
             for task in tasks:
                 self._fail(task, error)
@@ -258,7 +259,7 @@ class EngineCore:
             self._advance(task, partial(self.runner.advance, task, row))
 
     def _advance(self, task: Task, next_tokens: Callable[[], list[Sampled]]) -> None:
-        """Sample, or stop. What goes wrong here is this call's affair alone."""
+        """Sample or stop. An error here ends this call alone."""
         try:
             task.shown += next_tokens()
         except Exception as error:

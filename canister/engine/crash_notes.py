@@ -1,9 +1,8 @@
-"""Which model was being decoded when the server crashed, and how often in a row.
+"""Which model was being decoded when the server crashed, and how many crashes in a row there were.
 
-While a model is decoded or loaded, its SHA-256 stands in a small file that is mapped into memory (`engine.busy`), as
-SQLite's index of its journal is: a crash of the process leaves it as it is, and a decode does not wait for the disk.
-The next start counts (`engine.crashes`). Only crashes count, not a power cut or a `kill -9` from outside: the
-supervisor tells of them, or what Python's fault handler has left behind.
+While a model is decoded or loaded, its SHA-256 stands in `engine.busy`, a small file mapped into memory. It survives a
+crash of the process, and no decode waits for the disk. The next start counts crashes in `engine.crashes`: those that
+the supervisor or Python's fault handler reports, but no power cut and no `kill -9` from outside.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from canister.system import atomic_file
 from canister.telemetry.logs import get_logger
 
 BUSY_NAME, COUNT_NAME = "engine.busy", "engine.crashes"
-MAX_IN_A_ROW = 3  # a model that was being decoded at so many is not loaded again by itself
+MAX_IN_A_ROW = 3  # after so many crashes the server does not load the model again by itself
 
 _ID_BYTES = 32
 _RECORD_BYTES = 1 + _ID_BYTES
@@ -32,7 +31,9 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Crashes:
-    """In a row, while one model was decoded or loaded. model: its SHA-256, in hex. last: the signal."""
+    """Crashes in a row while one model was decoded or loaded. model: its SHA-256 in hex. last: the last crash's
+    signal.
+    """
 
     model: str
     n_in_a_row: int
@@ -40,7 +41,7 @@ class Crashes:
 
 
 class CrashNotes:
-    """Of one canister, in its folder. Opened at the start, closed at the end; without either it notes nothing."""
+    """The notes of one canister, in its folder. The canister opens them at its start and closes them at its end."""
 
     def __init__(self, folder: Path) -> None:
         self._busy_path = folder / BUSY_NAME
@@ -49,14 +50,17 @@ class CrashNotes:
         self._crashes: Crashes | None = None
 
     def open(self, crash: str | None) -> None:
-        """crash: the signal by which the server before this one crashed. The notes are a help: they never fail."""
+        """Open or create the notes; an error is logged, never raised. crash: the signal that ended the server before
+        this one.
+        """
         self._crashes = self._counted()
         try:
             if crash is not None:
                 self._count(crash)
             descriptor = os.open(self._busy_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                # Written, not only made longer: a mapped page that the disk has no room for would end the process.
+                # Write the bytes instead of extending the file: a mapped page without room on the disk would end the
+                # process.
                 os.pwrite(descriptor, bytes(2 * _RECORD_BYTES), 0)
                 self._map = mmap.mmap(descriptor, 2 * _RECORD_BYTES)
             finally:
@@ -70,7 +74,7 @@ class CrashNotes:
             self._map = None
 
     def check(self, model_id: bytes, name: str) -> None:
-        """Conflict for a model that should not be loaded by itself. name: what to call it."""
+        """Conflict for a model that crashed the server too often. name: what messages call it."""
         crashes = self._crashes
         if crashes is not None and crashes.model == model_id.hex() and crashes.n_in_a_row >= MAX_IN_A_ROW:
             raise Conflict(
@@ -80,11 +84,11 @@ class CrashNotes:
             )
 
     def of_model(self, model_id: bytes) -> ModelWatch:
-        """To be told when this model is decoded."""
+        """The watch through which an engine reports its decodes of this model."""
         return ModelWatch(self, model_id)
 
     def forget(self) -> None:
-        """Begin anew: a call went well, or a controller has asked for a model."""
+        """Start counting anew, after a successful call or when a controller loads a model."""
         if self._crashes is not None:
             self._crashes = None
             with contextlib.suppress(OSError):
@@ -98,7 +102,7 @@ class CrashNotes:
         return self._crashes is not None and self._crashes.model == model_id.hex()
 
     def _count(self, crash: str) -> None:
-        """Of the model that was at work at the crash; it is written down before anything is loaded."""
+        """Count a crash for the model that was at work, and write it down before anything is loaded."""
         try:
             left = self._busy_path.read_bytes()
         except OSError:
@@ -121,7 +125,9 @@ class CrashNotes:
 
 
 class ModelWatch:
-    """What an engine tells of its model. Entering and leaving `decoding` costs less than a microsecond."""
+    """Through it an engine reports what it does with its model. Entering and leaving `decoding` costs under a
+    microsecond.
+    """
 
     def __init__(self, notes: CrashNotes, model_id: bytes) -> None:
         self._notes = notes
@@ -130,7 +136,7 @@ class ModelWatch:
         self.loading: AbstractContextManager[object] = _Mark(notes, _LOADING, model_id)
 
     def went_well(self) -> None:
-        """A call has decoded, and is done."""
+        """A call has decoded and has ended."""
         if self._notes.is_about(self._model_id):
             self._notes.forget()
 

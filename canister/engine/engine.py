@@ -1,7 +1,7 @@
-"""The engine: a model's context on the thread that decodes, and the asyncio side of it.
+"""The engine: asyncio in front, a model's context on the decode thread behind.
 
-Everything that touches llama.cpp's context runs on the thread, which several engines may share. Here is how an engine
-begins and ends, and what others ask of it; what becomes of a call in between is in `core.py`.
+Everything that touches llama.cpp's context runs on the decode thread, which several engines may share. This module
+starts and ends an engine and answers questions about it; `core.py` runs the calls.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from canister.system.machine import usable_cores
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
 
 
-PIECE_CHARACTERS = 4096  # of a text that is too long anyway
+PIECE_CHARACTERS = 4096  # of one piece, when a text is too long for the context
 
 
 class Engine:
-    """A loaded model. Made by `load`, ended by `close`; everything but those two may be called at any time between."""
+    """A loaded model, made by `load` and ended by `close`. Everything else may be called at any time between."""
 
     def __init__(self, params: LoadParams, thread: DecodeThread | None = None, watch: ModelWatch | None = None) -> None:
         self._params = params
-        self._watch = watch or CrashNotes(Path()).of_model(params.model_id)  # which notes nothing
+        self._watch = watch or CrashNotes(Path()).of_model(params.model_id)  # takes no notes
         self._owns_thread = thread is None
         self._thread = DecodeThread(f"engine {params.name}") if thread is None else thread
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_closing = False  # on the loop: no new calls
         self._is_ending = False  # on the thread: end when no call is left
-        self._keeps_logits = False  # and leave what the next engine can use
+        self._keeps_logits = False  # leave a file of logits for the next engine
         self._n_cores = usable_cores()
         self._info: EngineInfo | None = None
         self._model: Model | None = None
         self._preparing: Steps[Loaded] | None = None
-        self._is_waiting = False  # for work that is done aside
+        self._is_waiting = False  # until work done aside has ended
         self._aside: Aside[Any] | None = None
         self._core: EngineCore | None = None
 
@@ -58,17 +58,17 @@ class Engine:
     async def load(
         cls, params: LoadParams, thread: DecodeThread | None = None, watch: ModelWatch | None = None
     ) -> Engine:
-        """Load a model file. ModelError, Conflict name the file or the settings and what is wrong with them.
+        """Load a model file. Raises ModelError or Conflict, which name the file or setting and what is wrong with it.
 
-        thread: where to decode, beside other engines; without one the engine has its own.
-        watch: told of each decode, in case it ends the process.
+        thread: where to decode, beside other engines; None: on a thread of its own.
+        watch: is told of each decode, in case a decode ends the process.
         """
         engine = cls(params, thread, watch)
         loading = asyncio.get_running_loop().run_in_executor(None, load_model, params)
         try:
             engine._model = await asyncio.shield(loading)
         except BaseException:
-            await until_done(loading)  # whoever holds the file open for it may close it then
+            await until_done(loading)  # the caller may close the file only after that
             engine._end_thread()
             raise
         engine._post(engine._begin)
@@ -92,9 +92,9 @@ class Engine:
     def tokenize(self, text: str, add_bos: bool, special: bool = True) -> list[int]:
         """Tokens of a text. add_bos: put BOS first if the vocabulary says so. special: parse special tokens.
 
-        Long texts take their time, some tokenizers' grows with the square of the length: call it in a worker thread
-        then. A text that is too long for the context in any case is tokenized in pieces, so its tokens are not quite
-        the right ones, but more than n_ctx.
+        Long texts take long, with some tokenizers by the square of their length, so tokenize them in a worker thread. A
+        text that is too long for the context in any case is tokenized in pieces. Its tokens are then not quite right,
+        but are more than n_ctx.
         """
         model = self._loaded_model()
         if len(text) <= PIECE_CHARACTERS or len(text) <= self.info.n_ctx * model.longest_piece_bytes:
@@ -116,7 +116,7 @@ class Engine:
         return self._loaded_model().is_eog(token)
 
     async def generate(self, request: GenerateRequest) -> GenerateResult:
-        """Do one call. Cancelling it ends the work and rolls it back before this returns."""
+        """Run one call. Cancelling it ends the work and rolls it back before this returns."""
         if self._is_closing:
             raise Conflict("The model is being unloaded: try again")
         request.check(self.info.n_vocab, self.info.n_ctx)
@@ -145,7 +145,7 @@ class Engine:
 
     @property
     def prefetcher(self) -> Prefetcher:
-        """What is known of conversations outside of their containers."""
+        """Brings stored conversations near before a call needs them."""
         return self._loaded_core().prefetcher
 
     def residents(self) -> dict[str, int]:
@@ -153,16 +153,16 @@ class Engine:
         return self._loaded_core().residents()
 
     def stats(self) -> EngineStats:
-        """A look at the counters, for metrics; each by itself is sound."""
+        """The current counters, for metrics. Each is right by itself; together they may be of two moments."""
         return self._loaded_core().stats()
 
     async def close(self, *, drain: bool = True) -> None:
-        """Refuse new calls, finish the running ones, or cancel them, and free the model."""
+        """Refuse new calls, finish the running ones (or cancel them, without `drain`), and free the model."""
         self._end(drain)
         await asyncio.shield(self._closed)
         self._end_thread()
         weights, self._model = [self._model], None
-        await asyncio.to_thread(weights.clear)  # gigabytes take their time to be given back
+        await asyncio.to_thread(weights.clear)  # freeing gigabytes takes time
 
     def _post(self, command: Callable[[], None]) -> None:
         self._thread.post(self, command)
@@ -199,10 +199,11 @@ class Engine:
 
     @property
     def n_threads(self) -> int:
-        return self._n_cores if self._info is None else self._info.n_threads  # what loading measures needs quiet
+        # Loading measures speeds and needs all cores.
+        return self._n_cores if self._info is None else self._info.n_threads
 
     def take_turn(self) -> None:
-        """Go on with loading by one decode, or do one step of the calls, or end."""
+        """Load a little further, by one decode, or do one step of the calls, or end."""
         with self._watch.decoding:
             if self._preparing is not None:
                 self._prepare()
@@ -212,7 +213,7 @@ class Engine:
             self._leave()
 
     def fail(self, error: Exception) -> None:
-        """After a bug no call may wait for ever: until the engine is closed, all get the fault."""
+        """After a bug: give all calls the fault until the engine is closed, so that none waits for ever."""
         fault = EngineFault(f"the engine has stopped: {error}")
         if self._core is not None:
             self._core.fail(fault)
@@ -249,7 +250,7 @@ class Engine:
         self._do_aside(Aside(core.give_back_cells), ready)
 
     def _do_aside(self, work: Aside[Any], then: Callable[[], None]) -> None:
-        """Have it done on another thread, take no turns meanwhile, and go on here with `then`."""
+        """Do the work on another thread, take no turns meanwhile, and continue here with `then`."""
 
         def over() -> None:
             self._is_waiting, self._aside = False, None
@@ -264,7 +265,7 @@ class Engine:
         threading.Thread(target=do, name=f"aside {self._params.name}", daemon=True).start()
 
     def _leave(self) -> None:
-        """No call is left, and none will come."""
+        """End, now that no call is left and none will come."""
         self._thread.detach(self)
         if self._core is None:
             settle(self._closed, None)
@@ -274,7 +275,7 @@ class Engine:
 
     def _begin_end(self, drain: bool) -> None:
         self._is_ending, self._keeps_logits = True, drain
-        if self._preparing is not None:  # whoever wanted the model does not wait for it any more
+        if self._preparing is not None:  # nobody waits for the model any more
             self._preparing.close()
             self._preparing = None
             if self._aside is not None:

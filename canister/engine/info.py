@@ -1,4 +1,4 @@
-"""What an engine tells of itself: how it decodes and why, and what it is doing. Names no caller, chat or file."""
+"""What an engine reports of itself: how it decodes and why, and what it is doing. It names no caller, chat or file."""
 
 from __future__ import annotations
 

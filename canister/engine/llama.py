@@ -1,7 +1,7 @@
-"""llama.cpp itself: model and context; with samplers.py the only import of llama_cpp.
+"""llama.cpp's model and context. Only this module and `sampling/samplers.py` import llama_cpp.
 
-Thin objects that refuse what would abort the process (too many rows, a stream out of range, logits of a row that asked
-for none) before llama.cpp sees it. No policy here: which token is decoded when is decided above.
+Thin objects. They refuse what would abort the process (too many rows, a stream out of range, logits of a row that asked
+for none) before llama.cpp sees it. They make no policy; callers decide which token is decoded when.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _BYTES = ctypes.POINTER(ctypes.c_uint8)
 
 
 class ModelError(BadRequest):
-    """A model file that cannot be loaded, or not with these settings; the message names it."""
+    """A model file that cannot be loaded, at all or with these settings. The message names the file."""
 
 
 class EngineFault(RuntimeError):
-    """llama.cpp refused what it should have taken: a bug, here or there."""
+    """llama.cpp refused what it should accept: a bug here or there."""
 
 
 class DecodeAborted(Exception):
-    """The abort flag was set while decoding; nothing of the batch counts."""
+    """Somebody set the abort flag during a decode. Nothing of the batch counts."""
 
 
 # -- llama.cpp's log goes to Python's, under this name, and never to stderr
@@ -62,10 +62,10 @@ class DecodeAborted(Exception):
 log = logging.getLogger("canister.llama_cpp")
 log.addHandler(logging.NullHandler())
 _ERROR, _CONTINUED = 4, 5
-# One level lower than llama.cpp thinks: a hundred lines a model are for whoever looks for a fault.
+# One level lower than in llama.cpp, which writes a hundred lines a model that only help to find a fault.
 _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, _ERROR: logging.ERROR}
-# It compares the cells of a stream with the training context. A stream has some more of them than a conversation may
-# have tokens, so it would warn of every model that is loaded with its own context.
+# llama.cpp compares the cells of a stream with the training context. A stream has more cells than a conversation may
+# have tokens, so it would warn about every model that is loaded with its own context size.
 _UNTRUE = "possible training context overflow"
 _said = threading.local()  # per thread: the line being continued, its level, the first complaint
 
@@ -84,21 +84,21 @@ def _on_log(level: int, text: bytes, _: object) -> None:
 
 
 def complaint() -> str:
-    """The first error that llama.cpp has logged on this thread; forgotten by asking."""
+    """The first error that llama.cpp logged on this thread. Asking for it forgets it."""
     text: str = getattr(_said, "complaint", "")
     _said.complaint = ""
     return text
 
 
 def start_backend() -> None:
-    """Idempotent; to be called before anything else here."""
+    """Start llama.cpp once. Call it before anything else here."""
     map_large_blocks()
     lib.llama_log_set(_on_log, ctypes.c_void_p(0))
     lib.llama_backend_init()
 
 
 def set_fields(struct: ctypes.Structure, **fields: object) -> None:
-    """Set fields of a ctypes structure, which by itself takes any attribute name without complaint."""
+    """Set fields of a ctypes structure, which itself accepts any attribute name silently."""
     known = {field[0] for field in struct._fields_}
     for name, value in fields.items():
         if name not in known:
@@ -131,13 +131,14 @@ class Model:
     _model = None
 
     def __init__(self, path: Path, name: str, more_paths: Sequence[Path] = (), *, extra_buffers: bool = True) -> None:
-        """ModelError. more_paths: the other parts of a split model, in order; llama.cpp opens no file but these.
+        """Load a model. Raises ModelError. more_paths: the other parts of a split model, in order. llama.cpp opens no
+        other file.
 
-        extra_buffers: weights may be kept in another form that is faster on this processor.
+        extra_buffers: llama.cpp may keep weights in another form that is faster on this processor.
         """
         params = lib.llama_model_default_params()
         set_fields(params, n_gpu_layers=0, use_extra_bufts=extra_buffers)
-        complaint()  # what was said before is not about this
+        complaint()  # forget earlier errors, which are not about this file
         if more_paths:
             paths = (ctypes.c_char_p * (1 + len(more_paths)))(*map(os.fsencode, (path, *more_paths)))
             self._model = lib.llama_model_load_from_splits(paths, len(paths), params)
@@ -181,8 +182,8 @@ class Model:
     def tokenize(self, text: str, add_bos: bool, special: bool) -> list[int]:
         """Tokens of a text. add_bos: if the vocabulary says so. special: parse the likes of <|im_end|>.
 
-        BOS is put before the text here: llama.cpp adds all that the vocabulary asks for, EOS and separators too, or
-        nothing, and some of its tokenizers ignore what the vocabulary says of BOS.
+        BOS is put in front here. llama.cpp adds either everything that the vocabulary asks for, EOS and separators too,
+        or nothing, and some of its tokenizers ignore what the vocabulary says about BOS.
         """
         data = text.encode("utf-8", "replace")
         before = [self._bos] if add_bos and self.add_bos else []
@@ -245,9 +246,9 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ContextParams:
-    """n_cells: KV cells of each stream. n_rows: the most rows of one decode.
+    """n_cells: KV cells of each stream. n_rows: the largest number of rows of one decode.
 
-    most_at_once: rows that llama.cpp is given at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
+    most_at_once: rows that llama.cpp gets at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
     that may have logits; 0: one of each stream.
     """
 
@@ -268,7 +269,7 @@ class ContextParams:
 
 
 class Context:
-    """KV memory of separate streams, and the batch. For one thread only, abort() excepted."""
+    """KV memory of separate streams, and the batch. One thread may use it, but any thread may call abort()."""
 
     def __init__(self, model: Model, p: ContextParams, name: str) -> None:
         params = lib.llama_context_default_params()
@@ -313,7 +314,7 @@ class Context:
             seq_id=ctypes.cast(self._seq_ptr.ctypes.data, ctypes.POINTER(_INTS)),
             logits=ctypes.cast(self._output.ctypes.data, ctypes.POINTER(ctypes.c_int8)),
         )
-        # Aborting needs no Python: llama.cpp asks strlen() of two bytes, flag and terminator.
+        # Aborting needs no Python: llama.cpp calls strlen() on two bytes, the flag and a terminator.
         self._flag = ctypes.create_string_buffer(2)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
         lib.llama_set_abort_callback(self._ctx, strlen, ctypes.cast(self._flag, ctypes.c_void_p))
@@ -324,15 +325,15 @@ class Context:
             self._ctx = None
 
     def set_threads(self, n: int) -> None:
-        """Threads of the decodes that follow."""
+        """The number of threads of the following decodes."""
         lib.llama_set_n_threads(self._ctx, n, n)
 
     def abort(self) -> None:
-        """From any thread: make the decode that is running end with DecodeAborted, soon."""
+        """From any thread: make the running decode end soon, with DecodeAborted."""
         self._flag[0] = b"\1"
 
     def rearm(self) -> None:
-        """Forget an abort that came too late or has done its work."""
+        """Forget an abort that came too late or was obeyed."""
         self._flag[0] = b"\0"
 
     def decode(
@@ -379,7 +380,7 @@ class Context:
             raise EngineFault(f"llama_decode answered {status} {complaint()}")
 
     def logits(self, row: int) -> Logits:
-        """A view of the logits of a row of the last decode; it dies with the next one."""
+        """A view of the logits of a row of the last decode. The next decode overwrites it."""
         if row not in self._outputs:
             raise EngineFault(f"row {row} has no logits")
         return self._pieces[row] if self._pieces else self._logits(row)
@@ -389,7 +390,7 @@ class Context:
         return np.frombuffer(memoryview(self._row_of_logits.from_address(address)), np.float32)
 
     def remove(self, stream: int, start: int, stop: int = -1) -> bool:
-        """Remove positions start…stop of a stream; False when this kind of memory cannot."""
+        """Remove positions start…stop of a stream. False when this kind of memory cannot."""
         self._check(stream)
         return bool(lib.llama_memory_seq_rm(self._memory, stream, start, stop))
 
@@ -404,7 +405,7 @@ class Context:
 
     @property
     def memory_address(self) -> int:
-        """Where llama.cpp's memory object lies, for kv_memory.py."""
+        """The address of llama.cpp's memory object, for `kv/in_place.py`."""
         return int(self._memory or 0)
 
     def state(self, stream: int) -> Bytes:
@@ -422,7 +423,7 @@ class Context:
         return int(lib.llama_state_seq_get_size(self._ctx, stream))
 
     def set_state(self, stream: int, blob: Bytes) -> bool:
-        """Replace a stream by a state blob; False, and an empty stream, when llama.cpp does not take it."""
+        """Replace a stream by a state blob. False, and the stream is empty, when llama.cpp rejects it."""
         self._check(stream)
         blob = np.ascontiguousarray(blob)
         data = ctypes.cast(blob.ctypes.data, _BYTES)
@@ -437,7 +438,7 @@ class Context:
 
 
 def compiled_features() -> tuple[str, ...]:
-    """What this build of llama.cpp makes use of, such as AVX2 or AMX_INT8."""
+    """The processor features that this build of llama.cpp uses, such as AVX2 or AMX_INT8."""
     start_backend()
     words = lib.llama_print_system_info().decode("ascii", "replace").replace("CPU :", "").split("|")
     pairs = (word.partition("=") for word in words)
@@ -453,14 +454,14 @@ def tensor_bytes() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Which sources the libraries were compiled from: version of ggml, and commit of llama.cpp."""
+    """The sources of the libraries: version of ggml, and commit of llama.cpp."""
 
     version: str
     commit: str
 
 
 def build() -> Build:
-    """What the libraries say of themselves."""
+    """The build, as the libraries report it."""
     told = []
     for name in ("ggml_version", "ggml_commit"):
         ask = getattr(_ggml.libggml, name)

@@ -1,6 +1,7 @@
-"""Memory that nobody needs goes back to the system: freed pieces of the heap, and KV cells that were never used.
+"""Gives memory back to the system: freed pieces of the heap, and KV cells that were never used.
 
-And what is read again and again as a whole may lie in huge pages. Where a system does not offer it, nothing happens.
+It also puts memory that is read as a whole again and again into huge pages. Where a system offers none of this, nothing
+happens.
 """
 
 from __future__ import annotations
@@ -9,27 +10,27 @@ import ctypes
 import mmap
 import sys
 
-LARGE_BYTES = 4 << 20  # what is not smaller is mapped by itself, and unmapped when it is freed
+LARGE_BYTES = 4 << 20  # blocks of this size or larger are mapped by themselves, and unmapped when they are freed
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def map_large_blocks() -> None:
-    """Keep large blocks out of the heap, for the whole process; idempotent.
+    """Keep large blocks out of the heap, for the whole process. May be called again.
 
-    glibc raises its limit with each such block that is freed, up to 32 MB: then buffers of contexts and states of
-    chats lie in the heap, share their pages with whatever was there before, and leave holes.
+    glibc raises its limit with each such block that is freed, up to 32 MB. Without this, buffers of contexts and states
+    of chats would lie in the heap, share pages with whatever was there before, and leave holes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BYTES)  # as glibc itself chooses it; a set limit leaves it at 128 KB
+        mallopt(_M_TRIM_THRESHOLD, 2 * LARGE_BYTES)  # glibc's own choice, which it drops to 128 KB once a limit is set
 
 
 def trim_heap() -> None:
-    """Hand back the pages of freed memory; some milliseconds.
+    """Hand back the pages of freed memory. Takes some milliseconds.
 
-    glibc keeps them, also those that llama.cpp's contexts for measuring leave behind, and what is allocated next lies
-    in them: a compute buffer of which little is used would then be resident in full.
+    glibc keeps them, also those that llama.cpp's measuring contexts leave behind, and puts the next allocations there.
+    A compute buffer that is little used would then be resident in full.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -38,13 +39,13 @@ def trim_heap() -> None:
 
 
 def forget(address: int, n_bytes: int) -> None:
-    """Make this private, anonymous memory, as far as it is whole pages, zeros that take no room until written."""
+    """Make whole pages of this private, anonymous memory zeros, which take no room until they are written."""
     if sys.platform == "linux":
         _advise(address, n_bytes, mmap.MADV_DONTNEED)
 
 
 def use_huge_pages(address: int, n_bytes: int) -> None:
-    """Whole pages of this memory that are written for the first time from now on may be huge ones."""
+    """Let the system use huge pages for whole pages of this memory that are first written from now on."""
     if sys.platform == "linux":
         _advise(address, n_bytes, mmap.MADV_HUGEPAGE)
 

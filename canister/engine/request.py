@@ -48,7 +48,9 @@ class Sampled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class KvSegment:
-    """KV rows as stored, in kv_rows' encoding: of consecutive tokens from position `first` on; `count` are in use."""
+    """KV rows as stored (encoded by `kv/rows.py`) of consecutive tokens from position `first` on. `count` of them are
+    in use.
+    """
 
     first: int
     count: int
@@ -107,7 +109,7 @@ class GenerateRequest:
     on_tokens: Callable[[list[Sampled]], None] | None = None
 
     def check(self, n_vocab: int, n_ctx: int) -> None:
-        """Refuse what would be a fault deep inside. BadRequest; ValueError where the caller has a bug."""
+        """Refuse what would be a fault deep inside. Raises BadRequest, or ValueError for a bug of the calling code."""
         for flags in (self.prefix_generated, self.prefix_starts):
             if flags is not None and len(self.prefix) != len(flags):
                 raise ValueError(f"{len(self.prefix)} tokens, {len(flags)} flags")
@@ -131,7 +133,7 @@ class GenerateResult:
     n_draws: those before this call, and those for the tokens that were decoded. A token that was sampled and not
         decoded is drawn anew by the next call.
     details: for each of `sampled`, its log-probabilities, if they are wanted.
-    rows: KV rows, kv_rows' encoding, of all tokens from position `rows_first` to the end: those decoded in this
+    rows: KV rows, encoded by `kv/rows.py`, of all tokens from position `rows_first` to the end: those decoded in this
         call (prompt, then generated), and before them prefix tokens whose rows the container lacks; b"" if not
         wanted.
     starts: with which prompt tokens a decode began, of all tokens that were decoded, from the conversation's first on;
@@ -175,7 +177,7 @@ def n_last_generated(generated: Flags) -> int:
 
 
 def boundaries(generated: Flags, starts: Flags) -> Flags:
-    """Of n tokens, n + 1 flags: does a decode begin here? Before the first and behind the last one does always."""
+    """For n tokens, n + 1 flags: does a decode begin here? True before the first token and behind the last one."""
     found = np.ones(len(generated) + 1, np.bool_)
     found[1:-1] = generated[1:] | generated[:-1] | starts[1:]
     return found

@@ -1,15 +1,15 @@
 """Carries out steps on a context: brings conversations into their streams, decodes rows and chunks, rolls back.
 
-All of it runs on the engine's thread. What a decode may consist of so that a chat's logits do not depend on its
-neighbours or on the way it was cut is settled here (spec/engine.md §4):
+All of it runs on the decode thread. It composes each decode so that a chat's logits depend neither on its neighbours
+nor on how its prompt was cut (spec/engine.md §4):
 
-- generated tokens are decoded one by one, prompt tokens in chunks of two or more of their stream; a lonely one gets
-  a dummy token behind it, which is removed again, and so does a chunk that would not fill the kernels' blocks;
-- where a single row takes other kernels than several (F16 and F32 matrices), no row goes alone: llama.cpp computes
-  neighbouring streams together and splits where there is a gap, so a row whose neighbours do not decode gets a dummy
-  row in a neighbouring stream, with logits, since the last layers compute only rows that have them.
+- Generated tokens are decoded one by one, prompt tokens in chunks of two or more of their stream. A lonely prompt token
+  gets a dummy token behind it, which is removed again. So does a chunk that would not fill the kernels' blocks.
+- Where a single row takes other kernels than several rows (F16 and F32 matrices), no row goes alone. llama.cpp computes
+  neighbouring streams together and splits at gaps, so a row whose neighbours do not decode gets a dummy row in a
+  neighbouring stream. That row asks for logits, since the last layers compute only rows that do.
 
-A dummy token needs a cell: streams have a few more than a conversation may use.
+A dummy token needs a cell, so streams have a few more cells than a conversation may use.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Traits:
     """What was found out about a model's memory and kernels.
 
     layout: of KV rows; None for memories whose states are not cut into rows.
-    rolls_back: the tail of a stream can be removed. needs_pairs: one row alone differs from the same beside others.
-    chunk: what decodes of prompt tokens are filled up to.
+    rolls_back: the tail of a stream can be removed. needs_pairs: one row alone differs from the same row beside others.
+    chunk: how decodes of prompt tokens are filled up.
     all_outputs: logits are right only where every row of a decode asks for them.
     keeps_states: a state that was taken out of a stream may be put back.
     """
@@ -65,7 +65,7 @@ R = TypeVar("R", bound=Running)
 
 
 class Runner:
-    """The context, how many positions each of its streams holds, and whose call is at work in which."""
+    """The context, the length of each of its streams, and the call that is at work in each."""
 
     def __init__(self, context: Context, traits: Traits, slot_table: SlotTable) -> None:
         self._context = context
@@ -76,16 +76,16 @@ class Runner:
 
     @property
     def reads_rows(self) -> bool:
-        """Are KV rows read where they lie, rather than cut out of copies of whole states?"""
+        """Does it read KV rows where they lie, rather than cut them out of copies of whole states?"""
         return self._streams.reads_rows
 
     def give_back_cells(self) -> None:
-        """The memory of all cells, before the first call; on any thread."""
+        """Give back the memory of all cells, before the first call; on any thread."""
         self._streams.give_back_cells()
 
     @property
     def sources(self) -> Sources:
-        """What calls have started from since the context was made."""
+        """Where the KV rows of calls came from since the context was made."""
         return self._reuse.sources
 
     def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
@@ -93,7 +93,7 @@ class Runner:
         return self._reuse.place(request, waiting)
 
     def abort(self) -> None:
-        """From any thread: make the decode that is running stop soon."""
+        """From any thread: make the running decode stop soon."""
         self._context.abort()
 
     def rearm(self) -> None:
@@ -120,7 +120,7 @@ class Runner:
             return sequence.finish(reason)
         if slot.logits is not None and has_logits:
             return self._advance(task, slot.logits)
-        # The logits of the last token are needed again: it is decoded again, in its own class, or all of its decode is.
+        # The last token is decoded again for its logits, in its own class, or all of its decode is.
         sequence.n_done = self._streams.truncate(slot.stream, sequence.begun(n))
         if sequence.n_done < n - 1:
             sequence.result.redecoded = sequence.n_prefix - sequence.n_done
@@ -159,7 +159,8 @@ class Runner:
 
     def _roll_back(self, sequence: Sequence, slot: Slot) -> None:
         tokens, generated, starts = sequence.held()
-        if self._lengths[slot.stream] > len(tokens):  # nothing was decoded: what is there goes on as the call wants it
+        # Nothing was decoded: the stream already continues as the call wants.
+        if self._lengths[slot.stream] > len(tokens):
             slot.n_stored = sequence.result.rows_first
             return
         n = self._streams.truncate(slot.stream, sequence.whole(min(sequence.n_prefix, len(tokens))))
@@ -170,7 +171,9 @@ class Runner:
     # -- steps
 
     def decode_rows(self, tasks: list[R]) -> list[tuple[R, int]]:
-        """One token of each call. The calls whose history is decoded to its end, and where their logits are."""
+        """Decode one token of each call. Returns the calls whose history is decoded to its end, and the rows of their
+        logits.
+        """
         started = perf_counter()
         by_stream = {task.slot.stream: task for task in tasks}
         pairs, all_outputs = self._traits.needs_pairs, self._traits.all_outputs
@@ -203,14 +206,15 @@ class Runner:
         return reached
 
     def decode_chunk(self, task: R, n_max: int) -> list[tuple[R, int]]:
-        """The next prompt tokens of one call; result as that of decode_rows."""
+        """Decode the next prompt tokens of one call. Returns the same as decode_rows."""
         started = perf_counter()
         sequence, stream = task.sequence, task.slot.stream
         rule = self._traits.chunk
         n_rows, max_outputs = self._context.params.n_rows, self._context.params.max_outputs
         tokens = sequence.chunk(n_max, min(n_rows, rule.most or n_rows))[: rule.most]
         if self._traits.all_outputs and rule.rows(len(tokens)) > max_outputs:
-            tokens = tokens[: -max_outputs // 2]  # so that the end of the prompt comes in a chunk that may have them
+            # So that the end of the prompt comes in a chunk whose rows may all have logits.
+            tokens = tokens[: -max_outputs // 2]
         n = len(tokens)
         n_dummies = rule.rows(n) - n
         rows = [*tokens.tolist(), *[_DUMMY_TOKEN] * n_dummies] if n_dummies else tokens
@@ -234,7 +238,7 @@ class Runner:
             task.sequence.n_done = 0
 
     def advance(self, task: Running, row: int) -> list[Sampled]:
-        """Stop or sample, now that all of the call's history is decoded. The tokens to show."""
+        """All of the call's history is decoded: stop or sample. Returns the tokens to show."""
         return self._advance(task, self._context.logits(row))
 
     def _advance(self, task: Running, logits: Logits) -> list[Sampled]:
@@ -251,7 +255,7 @@ class Runner:
         return shown
 
     def _decode(self, streams: list[int], tokens: list[int] | Tokens, outputs: list[int] | range) -> None:
-        """Tokens at the ends of their streams. If that fails half-way, nothing of them stays."""
+        """Decode tokens at the ends of their streams. If that fails half-way, none of them stays."""
         lengths = self._lengths
         positions = [lengths[stream] for stream in streams]
         if len(set(streams)) == 1:

@@ -1,4 +1,4 @@
-"""One call in sequence: which tokens it needs decoded next, when it samples, and why it stops.
+"""The tokens of one call: which it needs decoded next, when it samples, and why it stops.
 
 Plain Python: tokens and logits come in, tokens go out, so that every rule of a call is tested without a model.
 

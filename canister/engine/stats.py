@@ -9,9 +9,9 @@ from canister.engine.kv.reuse import Sources
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What the engine is doing, and has done since it was loaded.
+    """What the engine is doing, and what it has done since it was loaded.
 
-    n_prompt_tokens: decoded in chunks, as prompt or again. sources: tokens that need not be decoded.
+    n_prompt_tokens: decoded in chunks, for the first time or again. sources: tokens that need not be decoded.
     n_row_steps: steps with rows, n_rows in all.
     """
 

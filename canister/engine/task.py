@@ -1,6 +1,6 @@
-"""A request on its way between an event loop and the engine's thread.
+"""A request on its way between an event loop and the decode thread.
 
-The thread fills in what has become of it; the loop is told once per step, for all requests together.
+The decode thread notes what has become of it, and notifies the loop once per step for all requests together.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """`outcome` is set when the call is over, and handed over at the end of the step; `done` is the loop's.
+    """A request with its progress and its outcome.
 
-    is_cancelled: set by the loop, looked at by the thread before it decodes for this call alone.
+    outcome: set when the call has ended, handed to the loop at the end of the step. done: the loop's future.
+    is_cancelled: set by the loop, read by the decode thread before it decodes for this call alone.
     """
 
     request: GenerateRequest
@@ -70,7 +71,7 @@ Notice = tuple[Task, list[Sampled], Outcome | None]
 
 
 def notify(tasks: Iterable[Task]) -> None:
-    """On the engine's thread: tell the event loops what is new, each once."""
+    """On the decode thread: tell each event loop its news, all at once."""
     notices: dict[asyncio.AbstractEventLoop, list[Notice]] = {}
     for task in tasks:
         shown = task.shown if task.request.on_tokens is not None else []
@@ -89,7 +90,7 @@ def _deliver(batch: list[Notice]) -> None:
         if shown and task.request.on_tokens is not None:
             try:
                 task.request.on_tokens(shown)
-            except Exception:  # no reason to leave the others waiting
+            except Exception:  # the other calls still get their news
                 log.exception("a listener failed", caller=task.caller)
         if isinstance(outcome, Exception):
             task.done.set_exception(outcome)
@@ -98,7 +99,7 @@ def _deliver(batch: list[Notice]) -> None:
 
 
 def settle(future: asyncio.Future[None], error: Exception | None) -> None:
-    """On the engine's thread: give a future of an event loop its end, unless it has one."""
+    """On the decode thread: complete a future of an event loop, unless it is done."""
 
     def end() -> None:
         if not future.done():
@@ -111,7 +112,7 @@ def settle(future: asyncio.Future[None], error: Exception | None) -> None:
 
 
 async def until_done(future: asyncio.Future[T]) -> None:
-    """Wait for the end of what goes on anyway; whoever is cancelled again does not hurry it."""
+    """Wait for the future to end, however often the waiting task is cancelled."""
     while not future.done():
         try:
             await asyncio.wait([future])

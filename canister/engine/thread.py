@@ -1,8 +1,8 @@
 """The one thread of a process on which llama.cpp decodes, for all engines that share it.
 
-OpenMP keeps a pool of workers for every thread that has ever decoded, and stops spinning when there are more workers
-than cores; with one thread that decodes there is one pool. Each engine with work gets one step in turn; an engine that
-fails is told so, and the others go on.
+OpenMP keeps a pool of workers for every thread that has ever decoded, and workers stop spinning when there are more of
+them than cores. One decoding thread means one pool. Each engine with work gets one step in turn. When an engine fails,
+it is told so and the others go on.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ Command = Callable[[], None]
 
 
 class Worker(Protocol):
-    """What takes turns. All of it is called on the thread."""
+    """Something that takes turns. All of it is called on the decode thread."""
 
     @property
     def has_work(self) -> bool: ...
 
     @property
     def mapped_bytes(self) -> int:
-        """Of files that it keeps in memory."""
+        """Bytes of the files that it keeps in memory."""
 
     @property
     def n_threads(self) -> int:
-        """Of OpenMP, in a turn."""
+        """OpenMP threads that a turn uses."""
 
     def take_turn(self) -> None:
-        """One step. What it raises is handed to `fail`."""
+        """One step. The thread hands what it raises to `fail`."""
 
     def fail(self, error: Exception) -> None:
         """A turn or a command of this worker has failed. Must not raise."""
 
 
 class DecodeThread:
-    """Commands come in from any thread, in order; turns are taken as long as a worker has work. No polling.
+    """Any thread may post commands, which run in order. Workers take turns as long as one has work. Nothing polls.
 
     The thread begins with the first command and ends with `close`.
     """
@@ -78,7 +78,7 @@ class DecodeThread:
 
     @property
     def mapped_bytes(self) -> int:
-        """Of files that all workers keep in memory."""
+        """Bytes of the files that all workers keep in memory."""
         return sum(worker.mapped_bytes for worker in self._workers)
 
     @property
@@ -87,12 +87,14 @@ class DecodeThread:
         return len(self._workers) > 1
 
     def n_busy_threads(self, within_seconds: float) -> int:
-        """Threads that decode, or did so within these last seconds, at most at a time. To be asked anywhere."""
+        """The most threads that decoded at a time within these last seconds. Any thread may ask."""
         since = time.monotonic() - within_seconds
         return max((n for n, at in [*self._decoded_at.items()] if at >= since), default=0)
 
     def close(self) -> None:
-        """End the thread, after the commands that came before; workers should have detached. Not on the thread."""
+        """End the thread after the commands that came before. Workers should have detached. Not to be called on the
+        thread.
+        """
         with self._starting:
             self._is_closed = True
             thread = self._thread
@@ -114,12 +116,12 @@ class DecodeThread:
                         return
 
     def _take_commands(self, may_wait: bool = True) -> bool:
-        """Run what has come; wait for a command while no worker has work. False: the thread is to end."""
+        """Run the commands that came; wait for one while no worker has work. False: the thread is to end."""
         while True:
             waits = may_wait and not any(worker.has_work for worker in self._workers)
             if not waits and self._inbox.empty():
                 return True
-            item = self._inbox.get()  # nobody else takes what is in it
+            item = self._inbox.get()  # this thread alone takes from it
             if item is None:
                 return False
             self._guarded(*item)

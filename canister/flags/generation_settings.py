@@ -16,7 +16,7 @@ _TOLD_APART = frozenset({"samplers", "dry_sequence_breakers", "logit_bias", "gra
 
 
 def generation_settings(sampling: SamplingParams, seed: int | None, max_tokens: int | None) -> dict[str, JsonValue]:
-    """seed: None: drawn. max_tokens: None: until the context is full."""
+    """The settings as a JSON object. seed None: drawn. max_tokens None: until the context is full."""
     plain = {
         field.name: getattr(sampling, field.name) for field in fields(SamplingParams) if field.name not in _TOLD_APART
     }

@@ -1,7 +1,7 @@
 """The `args` of a call: llama.cpp command-line flags → plain values.
 
-`flags.py` is the table; this file is the one loop that interprets it, and the page of the docs drawn from it.
-It reads no environment variable and no file. Whatever the input, it answers RunArgs or raises ArgsError.
+`table.py` is the table. This file has the one loop that interprets it, and draws the page of the docs from it. It reads
+no environment variable and no file. Whatever the input, it returns RunArgs or raises ArgsError.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from canister.nearest import nearest
 
 
 class ArgsError(BadRequest):
-    """The arguments do not parse; the message begins `Cannot parse args.`, as clients expect."""
+    """The arguments do not parse. The message begins with `Cannot parse args.`, as clients expect."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"Cannot parse args. {reason}")
@@ -77,7 +77,7 @@ class RunArgs:
 
 
 def parse(args: Sequence[str]) -> RunArgs:
-    """Reads the flags; raises ArgsError with what is wrong and the nearest known flag."""
+    """Read the flags. Raises ArgsError with what is wrong and the nearest known flag."""
     values: dict[str, Any] = {}
     given: set[str] = set()
     rest = iter(enumerate(args))
@@ -104,11 +104,11 @@ def parse(args: Sequence[str]) -> RunArgs:
 
 
 def _is_other_flag(text: str) -> bool:
-    return text.startswith("-") and text != "-1"  # -1 is a way to say auto
+    return text.startswith("-") and text != "-1"  # -1 means auto
 
 
 def _check_text(index: int, text: str) -> None:
-    """Refuses what a command line cannot hold: NUL, and half of a surrogate pair, which JSON can carry."""
+    """Refuse what a command line cannot hold: NUL, and half of a surrogate pair, which JSON can carry."""
     bad = _NOT_TEXT.search(text)
     if bad is not None:
         raise ArgsError(f"Argument {index + 1} holds the character U+{ord(bad[0]):04X}, which is not text.")

@@ -1,9 +1,8 @@
 """The command-line flags of llama-completion (llama.cpp b10076), one row each: its value, its effect.
 
-`args.py` interprets the rows and draws docs/flags.md from them. Nothing here reads a file, the network or the
-environment. A flag counts, has no effect (accepted, because what it asks for cannot matter here), or is
-refused with the way out, because it would reach outside the canister or asks for what is not offered.
-Flags that later releases added are here too where they have no effect: a newer script should still run.
+`parse.py` interprets the rows and draws docs/flags.md from them. A flag counts, or has no effect (what it asks for
+cannot matter here), or is refused with the way out (it would reach outside the canister, or is not offered). Flags of
+later releases stand here too where they have no effect, so that a newer script still runs.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Flag:
     field: where it goes: a field of RunArgs; after `sampling.` SamplingParams, after `rope.` RopeParams.
     appends: values add up instead of the last one winning.
     clears: another field that this flag puts back to its default.
-    note: meaning, or why it has no effect or is refused, and the way out.
+    note: its meaning, or why it has no effect or is refused, and the way out.
     """
 
     names: tuple[str, ...]

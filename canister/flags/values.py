@@ -1,7 +1,7 @@
 """How the text after a command-line flag becomes a value: the kinds of values, their ranges and shapes.
 
-Each kind reads one text and answers a value, or raises ValueError with what is wrong with it. Numbers are
-read as llama.cpp reads them (blanks in front, a sign, decimal), but the whole text must be the number.
+Each kind reads one text and returns a value, or raises ValueError with what is wrong. Numbers are read as llama.cpp
+reads them (blanks in front, a sign, decimal), but the whole text must be the number.
 """
 
 from __future__ import annotations

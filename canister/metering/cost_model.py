@@ -1,8 +1,8 @@
 """What a call would cost in llama_cpp_canister on the IC: instructions, cycles, heap, seconds.
 
-The formula and its coefficients are those of docs/cost-model.md, fitted on published main-network figures; it is
-computed, never timed. All arithmetic is exact: per-token terms are whole multiples of 1/SCALE instruction, and each
-part of a call is rounded once, half up. The same input gives the same number on every machine.
+The formula and its coefficients are those of docs/cost-model.md, fitted on published main-network figures. Nothing is
+timed. All arithmetic is exact: per-token terms are whole multiples of 1/SCALE instruction, and each part of a call is
+rounded once, half up. The same input gives the same number on every machine.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one run_update or run_query does; counts are tokens.
+    """What one run_update or run_query does, in tokens.
 
-    loaded: read from the prompt cache, 0 when none was read. reused: of them kept; the first new token stands there.
-    prompt: prompt tokens decoded, in chunks of the context's n_batch.
-    generated: tokens decoded one by one. sampled: tokens sampled. saves: times the prompt cache is written.
+    loaded: read from the prompt cache, 0 when none was read. reused: those of them that are kept; the first new token
+    comes next. prompt: prompt tokens decoded, in chunks of the context's n_batch. generated: tokens decoded one by one.
+    sampled: tokens sampled. saves: how often the prompt cache is written.
     """
 
     loaded: int = 0
@@ -126,7 +126,7 @@ class CallCost:
 
     @property
     def fixed(self) -> int:
-        """What is spent before the first token."""
+        """Instructions spent before the first token."""
         return self.clear + self.session + self.pagein + self.base
 
     def parts(self) -> dict[str, int]:
@@ -137,7 +137,7 @@ _PARTS = tuple(part.name for part in fields(CallCost))
 
 
 class CostModel:
-    """The formula for one model in one context; what does not depend on the call is worked out once.
+    """The formula for one model in one context. Everything that does not depend on the call is computed once.
 
     kv_bytes, kv_bytes_per_token: the KV cache. clear, pagein, base: parts of every call. matrices: instructions for
     multiplying one token with all weight matrices. estimates: what was guessed, as sentences.
@@ -193,7 +193,7 @@ class CostModel:
         return (_PER_SAMPLED_ENTRY + _PER_PENALIZED_ENTRY * penalized) * self.shape.vocabulary
 
     def session(self, loaded: int) -> int:
-        """Instructions for reading a prompt cache of so many tokens; none is read when there are none."""
+        """Instructions for reading a prompt cache of so many tokens; 0 tokens: none is read."""
         if not loaded:
             return 0
         return self.kv_bytes + rounded(_LOAD_PER_BYTE * self.kv_bytes_per_token * loaded, SCALE)
@@ -255,7 +255,7 @@ def load_cost(file_bytes: int) -> int:
 
 
 def other_cost(n_bytes: int) -> int:
-    """Instructions of any other method, from the bytes that it handles: rough, never fitted."""
+    """Instructions of any other method, by the bytes that it handles. Rough, never fitted."""
     return 1_000_000 + 100 * n_bytes
 
 
@@ -265,7 +265,7 @@ def rounded(value: int, unit: int) -> int:
 
 
 def _distance(known: TensorType, wanted: TensorType) -> tuple[float, int]:
-    """Nearest in bits; of two as near, the dearer one."""
+    """For sorting: the nearest in bits, and of two equally near the dearer one."""
     return abs(known.bits_per_element - wanted.bits_per_element), -_PER_MAC[known.name]
 
 

@@ -1,7 +1,7 @@
-"""What a call or a conversation will cost, before it is run; and whether a model fits at all. Pure functions.
+"""What a call or a conversation will cost, before it is run, and whether a model fits at all. Pure functions.
 
-A conversation is estimated by letting the meter of each call admit the very steps that a run would ask for, so that
-estimate and run agree to the instruction.
+An estimate of a conversation lets the meter of each call admit the very steps that a run would ask for, so estimate and
+run agree to the instruction.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CallEstimate:
 
 @dataclass(frozen=True, slots=True)
 class EstimatedCall:
-    """One call of a conversation: where it starts, and the tokens it decodes."""
+    """One call of a conversation: where it starts, and the tokens that it decodes."""
 
     position: int
     prompt: int
@@ -73,10 +73,9 @@ class ConversationEstimate:
 class Fit:
     """Will the model load, and with how large a context?
 
-    loads: by the bytes of stable memory that loading touches; maybe: between the sizes that are known.
-    heap_bytes: with the context asked about. n_ctx_heap: largest context within the heap limit; n_ctx_calls: in
-    which a call on a full context still decodes a token; 0: none. n_ctx: the largest that satisfies both and the
-    model's own length.
+    loads: by the bytes of stable memory that loading touches; maybe: between the known sizes. heap_bytes: with the
+    context in question. n_ctx_heap: the largest context within the heap limit. n_ctx_calls: the largest in which a call
+    on a full context still decodes a token; 0: none. n_ctx: the largest that satisfies both and the model's own length.
     """
 
     loads: Literal["yes", "maybe", "no"]
@@ -164,12 +163,11 @@ def estimate_conversation(
     request_bytes: int = 0,
     nodes: int = fees.NODES,
 ) -> ConversationEstimate:
-    """A chat: the prompt goes in and the answer comes out, each call doing as much as its budget lets it.
+    """A chat: the prompt goes in and the answer comes out, each call doing as much as its budget allows.
 
-    cached_tokens: of the prompt, already in the cache; 0 for a fresh chat.
-
-    max_tokens: decoded tokens per call, as set_max_tokens sets it; 0: no limit. answer_tokens count the one that
-    ends the answer. Raises BadRequest when the context is too short, or when no token fits a call.
+    cached_tokens: of the prompt, already in the cache; 0 for a fresh chat. max_tokens: decoded tokens per call, as
+    set_max_tokens sets it; 0: no limit. answer_tokens includes the token that ends the answer. Raises BadRequest when
+    the context is too short, or when no token fits a call.
     """
     total = prompt_tokens + answer_tokens
     if prompt_tokens < 1 or answer_tokens < 0 or max_tokens < 0:
@@ -209,9 +207,9 @@ def estimate_conversation(
 
 
 def rehearse(meter: CallMeter, n_batch: int, position: int, prompt: int, max_decode: int, n_predict: int = -1) -> Work:
-    """One call that starts at `position`: asks the meter what the engine would ask it, if the answer does not end.
+    """One call that starts at `position`: asks the meter what the engine would ask if the answer does not end.
 
-    max_decode: tokens that it may decode at most, prompt included. n_predict: tokens that it samples at most, the
+    max_decode: the most tokens that it may decode, prompt included. n_predict: the most tokens that it samples, the
     last of which is not decoded; negative: no limit.
     """
     end, wanted = position + max_decode, min(prompt, max_decode)

@@ -1,6 +1,6 @@
-"""What instructions cost on the IC: cycles, XDR, US dollars; and how long they take there.
+"""What instructions cost on the IC in cycles, XDR and US dollars, and how long they take there.
 
-A subnet of 13 nodes is the norm, others pay in proportion to their nodes. Queries are free. A trap is charged too.
+The norm is a subnet of 13 nodes; others pay in proportion to their nodes. Queries are free. A trap is charged too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ CallOutcome = Literal["ok", "err", "trap"]
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one call cost. limit: instructions it might have taken; None: not enforced. parts sum to instructions."""
+    """What one call cost. limit: instructions that it might have taken; None: not enforced. parts sum to
+    instructions.
+    """
 
     instructions: int
     cycles: int

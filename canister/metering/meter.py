@@ -1,7 +1,7 @@
 """The instructions of one call while it runs: what was spent, and whether the next step still fits.
 
-The engine asks before each step (engine.sequence.Budget); what is admitted is charged. Nothing is timed: a call that
-does the same steps has spent the same, and its parts are those of the closed formula in cost_model.py.
+The engine asks before each step (`engine.request.Budget`) and is charged for what is admitted. Nothing is timed: a call
+that does the same steps has spent the same, and its parts are those of the closed formula in `cost_model.py`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ Policy = Literal["yield", "trap"]
 class CallMeter:
     """The budget of one run_update or run_query.
 
-    limit: instructions; None: counted, not enforced.
-    loaded, reused: tokens read from the prompt cache, and of them kept. prompt: tokens of the prompt still to decode.
-    writes: the prompt cache is written at the end, and also when the prompt is finished.
-    exceeded: a step was refused.
+    limit: instructions; None: counted, not enforced. loaded, reused: tokens read from the prompt cache, and those of
+    them that are kept. prompt: tokens of the prompt still to decode. writes: the prompt cache is written at the end,
+    and also when the prompt is finished. exceeded: a step was refused.
     """
 
     def __init__(
@@ -64,8 +63,10 @@ class CallMeter:
         return n
 
     def admit_sample(self, position: int) -> bool:
-        """May the token at `position` be sampled? Under `yield` only if decoding it would fit as well, so that no
-        sampled token is lost."""
+        """May the token at `position` be sampled?
+
+        Under `yield` only if decoding it would fit as well, so that no sampled token is lost.
+        """
         decode = self._decode_one(position) if self.policy == "yield" else 0
         if not self._fits(sampled=1, generated=decode, n_more=1 if decode else 0):
             self.exceeded = True
@@ -87,7 +88,7 @@ class CallMeter:
 
     @property
     def n_wanted(self) -> int:
-        """Tokens of the prompt that were to be decoded, those that are by now included."""
+        """Tokens of the prompt that were to be decoded, including those that are decoded by now."""
         return self._n_wanted
 
     @property
@@ -105,7 +106,7 @@ class CallMeter:
 
     @property
     def cost(self) -> CallCost:
-        """What was spent so far, were the call to end now."""
+        """What the call would have spent if it ended now."""
         model = self.model
         return CallCost(
             clear=model.clear,
@@ -119,7 +120,7 @@ class CallMeter:
         )
 
     def check_first_step(self) -> None:
-        """Refuses a call that could not decode a single token. To be asked once, before the call begins."""
+        """Refuse a call that could not decode a single token. Called once, before the call begins."""
         if self.limit is None:
             return
         first = self.model.decode(self._reused, 1)
@@ -139,7 +140,7 @@ class CallMeter:
     # -- inside
 
     def _decode_one(self, position: int) -> int:
-        """Asked twice for each token: before it is sampled, and before it is decoded."""
+        """Called twice for each token: before it is sampled, and before it is decoded."""
         if position != self._decoded_at:
             self._decoded_at, self._decode_cost = position, self.model.decode(position, 1)
         return self._decode_cost
@@ -162,7 +163,7 @@ class CallMeter:
     def _fits(
         self, *, prompt: int = 0, generated: int = 0, sampled: int = 0, n_more: int = 0, finishes: bool = False
     ) -> bool:
-        """Would the call, with this much more, still be within its limit when it ends after it?"""
+        """Would the call still be within its limit, if it did this much more and then ended?"""
         if self.limit is None:
             return True
         n_prompt = self._n_wanted if finishes else self._n_prompt
@@ -172,7 +173,7 @@ class CallMeter:
         return self._fixed + spent + self.model.save(self._saves(n_prompt), end) <= self.limit
 
     def _saves(self, n_prompt: int) -> int:
-        """Once at the end, and once more by the call that finishes a prompt."""
+        """One at the end, and one more in the call that finishes a prompt."""
         if not self._writes:
             return 0
         return 2 if n_prompt and n_prompt == self._n_wanted else 1

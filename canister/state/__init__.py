@@ -1,1 +1,1 @@
-"""The committed state of a canister and of the server: one module a table."""
+"""The committed state of a canister and of the server, a module a table."""

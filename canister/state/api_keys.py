@@ -2,9 +2,9 @@
 
     lc_<8 hex: id>_<43 base64url: secret of 256 bits>
 
-The server database keeps the id and the SHA-256 of the whole key, never the key. A key is found by its id and then
-compared in constant time. There is no cache: a key that another process makes or revokes counts from the next request.
-This module needs no server: `canister api-key` uses it directly, also while one runs.
+The server database keeps the id and the SHA-256 of the whole key, never the key. A key is found by its id and compared
+in constant time. Nothing is cached, so a key that another process makes or revokes counts from the next request on.
+`canister api-key` uses this module directly, also while a server runs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NO_HASH = "0" * 64
 
-# Made once: it runs on every request that has a key.
+# Made once, since it runs on every request with a key.
 _BY_ID = Prepared(
     select(*(api_keys.c[name] for name in ("hash", "name", "key_id", "principal", "created_ns", "expires_ns"))).where(
         api_keys.c.key_id == bindparam("of_key_id")
@@ -46,7 +46,7 @@ _BY_ID = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of a key. Times in ns since 1970; expires_ns None: never."""
+    """A key without its secret. Times in ns since 1970; expires_ns None: never."""
 
     name: str
     key_id: str
@@ -72,10 +72,10 @@ class KeyRing:
         *,
         replace: bool = False,
     ) -> str:
-        """Make a key and return it: the only time that it can be seen.
+        """Make a key and return it. It can never be seen again.
 
-        principal: whom the key stands for; None gives it a principal of its own, that no one else has.
-        replace: a key of the same name is revoked; otherwise that is a Conflict.
+        principal: whom the key stands for; None gives it a principal of its own. replace: revoke a key of the same
+        name, which otherwise raises Conflict.
         """
         if not _NAME.fullmatch(name):
             raise BadRequest(
@@ -124,7 +124,7 @@ class KeyRing:
             return None if row is None else _api_key(row)
 
     def revoke(self, name: str) -> None:
-        """Forget a key: whoever presents it is refused from now on. NotFound names the nearest."""
+        """Remove a key, which is refused from now on. NotFound names the nearest."""
 
         def write(connection: Connection) -> None:
             if connection.execute(delete(api_keys).where(api_keys.c.name == name)).rowcount == 0:
@@ -136,12 +136,12 @@ class KeyRing:
         self._database.submit(write).result()
 
     def find(self, key: str) -> ApiKey | None:
-        """The key that this text is, if it is one that counts now: known, whole and not expired."""
+        """The key that this text is, if it is known, whole and not expired."""
         match = _KEY.fullmatch(key)
         if match is None:
             return None
         row = self._database.first(_BY_ID, {"of_key_id": match[1]})
-        # An unknown id is compared too, so that the time taken does not tell which ids exist.
+        # An unknown id is compared too, so that the time taken does not reveal which ids exist.
         if not hmac.compare_digest(_hash(key), _NO_HASH if row is None else row[0]) or row is None:
             return None
         found = ApiKey(*row[1:])

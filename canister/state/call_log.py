@@ -1,4 +1,4 @@
-"""The log of a canister's calls: what each has cost. A call is logged in its own transaction; the newest are kept."""
+"""The log of a canister's calls and their costs. A call is logged in its own transaction, and the newest are kept."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CallLog:
     def add(
         self, transaction: Transaction, caller: str, method: str, now_ns: int, outcome: CallOutcome, charge: Charge
     ) -> None:
-        """Log a call when this transaction commits; the oldest beyond KEPT_CALLS are forgotten then."""
+        """Log a call when this transaction commits, and drop the oldest beyond KEPT_CALLS."""
         row = {
             "caller": caller,
             "method": method,
@@ -62,7 +62,7 @@ class CallLog:
         transaction.execute(_PRUNE)
 
     def newest(self, caller: str | None, before_id: int | None, max_entries: int) -> list[LoggedCall]:
-        """The newest calls first. caller: None for those of all. before_id: only calls with a smaller id."""
+        """The newest calls first. caller: None for all callers. before_id: only calls with a smaller id."""
         table = tables.call_log
         query = select(table).order_by(table.c.id.desc()).limit(max_entries)
         if caller is not None:

@@ -1,4 +1,4 @@
-"""The canisters of a server: a row for each name or message that made one, which stays when the canister is deleted."""
+"""The canisters of a server: a row for each name or message that made one. Rows stay when canisters are deleted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Birth:
 
 @dataclass(frozen=True, slots=True)
 class KnownCanister:
-    """birth: of one that a message made; None for one that the settings named."""
+    """birth: of a canister that a message made; None for one that the settings name."""
 
     id: str
     name: str
@@ -44,11 +44,11 @@ class Canisters:
         self._database = database
 
     def ids_of(self, names: Sequence[str]) -> dict[str, str]:
-        """The id of each name: as it was, or the next free one. A name keeps its id also while it is not served."""
+        """The id of each name: its own, or the next free one. A name keeps its id while it is not served."""
         return self._database.submit(lambda connection: _ids_of(connection, names)).result()
 
     def all(self) -> list[KnownCanister]:
-        """Those that there are and those that were deleted, the oldest first."""
+        """Existing and deleted canisters, the oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(
                 select(_table.id, _table.name, _table.deleted_ns, _table.birth).order_by(_table.created_ns)
@@ -79,7 +79,7 @@ class Canisters:
         return KnownCanister(canister_id, canister_id, False, birth)
 
     async def mark_deleted(self, canister_id: str) -> None:
-        """From now on it is deleted, whatever happens to its folder; its id is never given again."""
+        """Mark it as deleted, whatever happens to its folder. Its id is never given again."""
         mark = update(canisters).where(_table.id == canister_id).values(deleted_ns=time.time_ns())
         await asyncio.wrap_future(self._database.submit(lambda connection: connection.execute(mark).rowcount))
 

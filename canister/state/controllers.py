@@ -1,7 +1,7 @@
 """Who controls a canister: the principals that the operator configured, until `update_settings` names others.
 
-From then on the rows of the `controllers` table count alone; an empty list gives control back to the configured ones,
-so that no canister is ever without.
+From then on only the rows of the `controllers` table count. An empty list gives control back to the configured ones, so
+no canister is ever without controllers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from canister.store.database import Database
 
 
 class Controllers(Collection[str]):
-    """`principal in controllers`, and iteration in sorted order, tell what is committed."""
+    """The committed controllers: `principal in controllers`, and iteration in sorted order."""
 
     def __init__(self, database: Database, configured: Iterable[str]) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class Controllers(Collection[str]):
         return iter(sorted(self._named or self._configured))
 
     def replace(self, work: UnitOfWork, principals: Iterable[str]) -> None:
-        """Give control to these and to nobody else, when the call commits."""
+        """Give control to these principals only, when the call commits."""
         named = frozenset(principals)
         work.tx.execute(delete(tables.controllers))
         for principal in sorted(named):

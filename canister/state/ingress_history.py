@@ -1,4 +1,4 @@
-"""The answers to messages that were run, for whoever comes with the same message again; kept until they are purged."""
+"""The answers to messages that were run, for messages that come again. Kept until they are purged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PURGE = Prepared(delete(requests).where(requests.c.kept_until_ns < bindparam("n
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """id: the hash of its content. caller: principal in text form."""
+    """id: the hash of the message's content. caller: principal in text form."""
 
     id: bytes
     caller: str
@@ -57,7 +57,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a message. answer None: not yet."""
+    """What is known of a message. answer None: it is still running."""
 
     caller: str
     status: Status
@@ -71,7 +71,7 @@ class IngressHistory:
         self._database = database
 
     def find(self, id: bytes) -> Known | None:
-        """None for a message that never came, was purged, or left no trace."""
+        """None for a message that never came, was purged, or was rolled back."""
         with self._database.read() as connection:
             row = connection.execute(_BY_ID, {"of_id": id}).first()
         if row is None or row.kept_until_ns < time.time_ns():
@@ -80,13 +80,13 @@ class IngressHistory:
         return Known(row.caller, answer.status, answer)
 
     def record(self, transaction: Transaction, message: Message, answer: Answer) -> None:
-        """Make the answer durable when this transaction commits; old ones are forgotten then."""
+        """Make the answer durable when this transaction commits, and purge old ones."""
         now_ns = time.time_ns()
         transaction.execute(_PURGE, {"now_ns": now_ns})
         transaction.execute(_INSERT, _row(message, answer, now_ns))
 
     async def record_alone(self, message: Message, answer: Answer) -> None:
-        """Make the answer to a call durable that has changed nothing."""
+        """Make the answer durable of a call that has changed nothing."""
         now_ns = time.time_ns()
 
         def write(connection: Connection) -> None:

@@ -1,8 +1,8 @@
-"""Which prompt caches of a caller are known to begin with which tokens: what a prompt is looked up in.
+"""Which prompt caches of a caller begin with which tokens, for finding the one that a prompt continues.
 
-Memory only, and bounded: the caches that were read or written last, of all callers together. Nothing is believed:
-whoever is told of a cache looks at it. The caches of before the start are read when one is asked for the first time,
-and so is a file that changed otherwise than by a run.
+Memory only, and bounded: it knows the caches that were read or written last, of all callers together. Nobody relies on
+it; whoever is told of a cache reads it. Caches from before the start, and files changed otherwise than by a run, are
+read when one is asked for.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from canister.engine.kv.prefix_tree import PrefixTree, Symbols
 from canister.store.cache_paths import sessions_folder
 
 MAX_BYTES = 64 << 20
-MAX_UNREAD = 64  # of a folder: those that changed last
+MAX_UNREAD = 64  # caches of a folder; the last changed ones
 _BYTES_EACH = 1024  # of a cache, beside its symbols
 
 
 @dataclass(slots=True)
 class _Folder:
-    """unread: paths of caches to be read. is_listed: those of before the start are among them, or were read."""
+    """unread: paths of caches to be read. is_listed: they include those from before the start, or those were read."""
 
     tree: PrefixTree[str] = field(default_factory=PrefixTree)
     unread: OrderedDict[str, None] = field(default_factory=OrderedDict)
@@ -30,7 +30,7 @@ class _Folder:
 
 
 class KnownPrefixes:
-    """By folder. From any thread."""
+    """Known caches by folder. Any thread may use it."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -44,18 +44,18 @@ class KnownPrefixes:
 
     @property
     def n_bytes(self) -> int:
-        """About so many."""
+        """About how many bytes it takes."""
         return self._n_bytes
 
     def has_unread(self, folder: str) -> bool:
-        """Would `take_unread` have something to list, or to give?"""
+        """Would `take_unread` have something to list or to return?"""
         known = self._folders.get(folder)
         return known is None or not known.is_listed or bool(known.unread)
 
     def take_unread(self, folder: str, list_newest: Callable[[], Iterable[str]]) -> list[str]:
-        """The caches that nobody has read yet; whoever takes them reads them, and adds what they hold.
+        """The caches that nobody has read yet. Whoever takes them reads them, and adds what they hold.
 
-        list_newest: the paths of those that were written last, for the first time that somebody asks.
+        list_newest: lists the most recently written caches, when a folder is asked for the first time.
         """
         known = self._folders.get(folder)
         newest = [] if known is not None and known.is_listed else [*list_newest()]
@@ -67,13 +67,13 @@ class KnownPrefixes:
         return unread
 
     def longest(self, folder: str, wanted: Symbols) -> tuple[int, str | None]:
-        """How many leading symbols agree with a cache of this folder at most, and the path of such a one."""
+        """The largest number of leading symbols that agree with a cache of this folder, and that cache's path."""
         with self._lock:
             known = self._folders.get(folder)
             return (known.tree.longest(wanted) if known is not None else None) or (0, None)
 
     def add(self, path: str, symbols: Symbols) -> None:
-        """A cache was read or written, and begins like this; in place of what was known of it."""
+        """A cache was read or written, and begins like this. Replaces what was known of it."""
         folder = sessions_folder(path)
         if folder is None:
             return
@@ -91,12 +91,12 @@ class KnownPrefixes:
                     del self._folders[folder]  # to be listed again when somebody asks
 
     def discard(self, path: str) -> None:
-        """This cache is of no use."""
+        """Forget this cache, since it is of no use."""
         with self._lock:
             self._forget(path)
 
     def changed(self, path: str, *, is_there: bool) -> None:
-        """A file changed in a way that is not known, or is gone."""
+        """A file changed in an unknown way, or is gone."""
         folder = sessions_folder(path)
         if folder is None:
             return
@@ -116,7 +116,7 @@ class KnownPrefixes:
             self._n_bytes = 0
 
     def _forget(self, path: str) -> str | None:
-        """The folder of the cache that is known no more; None when it was not known."""
+        """Forget a cache. Returns its folder, or None when it was not known."""
         n_bytes = self._sizes.pop(path, None)
         folder = sessions_folder(path)
         if n_bytes is None or folder is None:

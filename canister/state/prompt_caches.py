@@ -1,8 +1,7 @@
-"""The prompt caches of a canister as open containers: read once, then kept in memory, changed by committed calls only.
+"""The prompt caches of a canister as open containers: read once, kept in memory, changed by committed calls only.
 
-The container's index is remembered with the file it was read from, so that a call on a long chat reads nothing; a file
-that changed in any other way is read again. Which of a folder's containers begins most like a prompt is looked up in a
-tree of their tokens (`known_prefixes.py`).
+A container's index is remembered with the file that it was read from, so a call on a long chat reads nothing. A file
+that changed otherwise is read again. `known_prefixes.py` finds the container that begins most like a prompt.
 """
 
 from __future__ import annotations
@@ -50,9 +49,9 @@ _OLDEST = Prepared(
 )
 
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
-MAX_READ = 64  # containers of before the start that are read when a prompt is looked up in their folder
-MAX_TRIED = 8  # containers that turn out to be of no use before a look-up ends with nothing
-MIN_WASTE_BYTES = 1 << 20  # below this nothing is gained by writing a container anew
+MAX_READ = 64  # containers from before the start that are read when a prompt is looked up in their folder
+MAX_TRIED = 8  # useless containers after which a look-up gives up
+MIN_WASTE_BYTES = 1 << 20  # with less waste a container is not written anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +62,29 @@ class OpenCache:
     container: CacheFile
 
     def segments(self, n_tokens: int, read: BlockReader | None = None) -> list[KvSegment]:
-        """Sound KV rows of the first n_tokens tokens, as far as they go without a gap. read: as the container's."""
+        """Sound KV rows of the first n_tokens tokens, up to the first gap. read: reads instead of the container's
+        reader.
+        """
         found = self.container.segments(n_tokens, read)
         return [KvSegment(segment.first, segment.n_live, segment.kv) for segment in found]
 
     def fits(self, model: EngineInfo) -> bool:
-        """Are the KV rows such as the model's context takes?"""
+        """Do the KV rows fit the model's context?"""
         return bool(model.kv_layout) and self.container.header.kv_layout == model.kv_layout
 
     @property
     def can_grow(self) -> bool:
-        """May a record be appended, or is it time to write the container anew?"""
+        """May a record be appended, or should the container be written anew?"""
         container = self.container
         return container.is_whole and not (container.wants_compaction and container.waste_bytes > MIN_WASTE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a container is to hold: all tokens, and what is marked of them.
+    """The future contents of a container: all tokens, with their marks.
 
-    generated: which were generated. starts: with which prompt tokens a decode began; None: that is not marked.
-    redrawn: which of the generated ones were drawn twice. rows: the KV rows of the tokens from rows_first on.
+    generated: which were generated. starts: with which prompt tokens a decode began; None: not marked. redrawn: which
+    of the generated ones were drawn twice. rows: the KV rows of the tokens from rows_first on.
     """
 
     tokens: Tokens
@@ -118,7 +119,7 @@ class Caches:
         return known is not None and known.info == info
 
     def open(self, info: FileInfo, model: EngineInfo) -> OpenCache | None:
-        """The container in this file; None when it is not sound, or was not written with this very model."""
+        """The container in this file. None when it is unsound, or was not written with this very model."""
         known = self._open.get(info.path)
         if known is None or known.info != info:
             try:
@@ -139,13 +140,13 @@ class Caches:
     def oldest(self, n_most: int) -> list[str]:
         """The paths of all callers' caches that were written longest ago; a sidecar only without its cache.
 
-        In a worker thread: SQLite looks at all caches that there are.
+        In a worker thread, since SQLite looks at all caches.
         """
         with self._stable.database.read() as connection:
             return [path for (path,) in _OLDEST.run(connection, {"n_most": n_most}).fetchall()]
 
     def may_have(self, folder: str, tokens: Tokens, generated: Flags, n_least: int) -> bool:
-        """Could `closest` find a container? At once, on any thread; it reads nothing."""
+        """Could `closest` find a container? Answers at once, on any thread, without reading anything."""
         if self._prefixes.longest(folder, symbols(tokens, generated))[0] >= n_least:
             return True
         return self._prefixes.has_unread(folder) and self._stable.stat(folder) is not None
@@ -153,10 +154,11 @@ class Caches:
     def closest(
         self, folder: str, model: EngineInfo, tokens: Tokens, generated: Flags, *, n_least: int
     ) -> tuple[OpenCache, int] | None:
-        """The container below `folder` whose rows begin most like these tokens, and how many agree, if n_least do.
+        """The container below `folder` whose rows begin most like these tokens, and how many agree, if at least n_least
+        do.
 
-        Among those that were read or written since the start, and those that were written last before it. In a worker
-        thread: it may read them.
+        Looks at containers that were read or written since the start, and those written last before it. In a worker
+        thread, since it may read them.
         """
         self._read_unread(folder, model)
         wanted = symbols(tokens, generated)
@@ -196,8 +198,9 @@ class Caches:
     def write(
         self, work: UnitOfWork, path: str, header: CacheHeader, before: OpenCache | None, contents: Contents
     ) -> None:
-        """Write a container anew; KV rows of the tokens before `rows_first` are taken from `before`, as far as they are
-        sound. Slow for a long chat: in a worker thread.
+        """Write a container anew. KV rows of tokens before `rows_first` come from `before`, where they are sound.
+
+        Slow for a long chat, so in a worker thread.
         """
         container, data = self._sound_part(path, header, before)
         parts, first = [data], contents.rows_first
@@ -220,7 +223,7 @@ class Caches:
         return CacheFile.create(header, self._reader(path))
 
     def segments_into(self, cache: OpenCache, take: Take) -> Callable[[int], list[KvSegment]]:
-        """The same as `cache.segments`, but the rows are read into memory from `take`."""
+        """The same as `cache.segments`, with the rows read into memory from `take`."""
 
         def read(offset: int, size: int) -> memoryview:
             size = max(0, min(size, cache.info.size - offset))

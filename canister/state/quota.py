@@ -1,6 +1,6 @@
 """How much of stable memory there is for all, and for the prompt caches of one caller. Checked before each commit.
 
-Calls that commit at the same moment are checked against the same state, so a limit may be passed by what they add.
+Calls that commit at the same moment are checked against the same state, so they may pass a limit by what they add.
 """
 
 from __future__ import annotations

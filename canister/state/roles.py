@@ -1,4 +1,4 @@
-"""The admin roles of a canister: committed rows in memory, changes through a call's transaction."""
+"""The admin roles of a canister: committed rows in memory, changed through a call's transaction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Assignment:
 
 
 class Roles:
-    """`principal in roles` and `roles.get(principal)` tell what is committed."""
+    """The committed roles: `principal in roles` and `roles.get(principal)`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,11 +46,11 @@ class Roles:
         return row.role if row is not None else None
 
     def all(self) -> list[Assignment]:
-        """In the order in which they were first assigned."""
+        """All roles in the order in which they were first assigned."""
         return list(self._rows.values())
 
     def assign(self, work: UnitOfWork, principal: str, role: str, note: str) -> None:
-        """Give the role, replacing the principal's present one; its place in the order stays."""
+        """Give the role instead of the principal's present one. Its place in the order stays."""
         assignment = Assignment(principal, role, note, assigned_by=work.caller, assigned_at=work.now_ns)
         values = asdict(assignment)
         statement = insert(tables.admin_roles).values(**values)

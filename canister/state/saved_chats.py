@@ -56,12 +56,12 @@ class Chats:
         return [SavedChat(*row) for row in rows]
 
     def start(self, work: UnitOfWork) -> None:
-        """A new, empty chat; the caller's oldest beyond KEPT_PER_CALLER go."""
+        """A new, empty chat. Drops the caller's oldest beyond KEPT_PER_CALLER."""
         work.tx.execute(_START, _first_row(work))
         work.tx.execute(_PRUNE, {"of_caller": work.caller})
 
     def save(self, work: UnitOfWork, conversation: str) -> None:
-        """The conversation becomes the text of the caller's newest chat, which is started if there is none."""
+        """Save the conversation as the text of the caller's newest chat, which is started if there is none."""
         work.tx.execute(_START_FIRST, _first_row(work))
         work.tx.execute(_SAVE, {"of_caller": work.caller, "conversation": conversation})
 

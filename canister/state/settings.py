@@ -23,7 +23,7 @@ _SET = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Defaults are those of a new canister. Times are in ns since 1970."""
+    """The defaults are those of a new canister. Times are in ns since 1970."""
 
     access_level: int = 0
     max_tokens_update: int = 0
@@ -85,7 +85,7 @@ def from_rows(rows: Iterable[tuple[str, object]], first: State = State()) -> Sta
 
 
 def load(database: Database, first: State) -> State:
-    """`first` with what the table tells."""
+    """`first` with the values of the table."""
     with database.read() as connection:
         rows = connection.execute(select(_table.c.key, _table.c.value)).all()
     return from_rows(((row.key, row.value) for row in rows), first)

@@ -1,7 +1,7 @@
-"""UnitOfWork: what one call changes, as far as it is committed as a whole or not at all.
+"""UnitOfWork: all that one call changes, committed as a whole or not at all.
 
-A transaction of SQL and files, fields of the State, and what is done in memory once the outcome is known. Whoever runs
-the call commits the transaction (`dispatch`) and then says `committed` or `undone`.
+It holds a transaction of SQL and files, fields of the State, and work in memory for when the outcome is known.
+`dispatch` commits the transaction and then calls `committed` or `undone`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class UnitOfWork:
-    """caller: principal in text form, for whom it is done. now_ns: when it began, in ns since 1970."""
+    """caller: principal in text form. now_ns: when the call began, in ns since 1970."""
 
     def __init__(self, stable: StableMemory, caller: str) -> None:
         self.caller = caller
@@ -37,7 +37,7 @@ class UnitOfWork:
 
     @property
     def has_transaction(self) -> bool:
-        """Was a transaction begun, for which a roll-back must wait?"""
+        """Was a transaction begun? A roll-back must wait for it."""
         return self._transaction is not None
 
     @property
@@ -58,11 +58,11 @@ class UnitOfWork:
         self._on_rollback.append(action)
 
     def committed(self) -> None:
-        """The transaction was committed and the State changed: do what waited for it."""
+        """The transaction is committed and the State changed: run what waits for that."""
         for action in self._on_commit:
             action()
 
     def undone(self) -> None:
-        """Nothing of it was committed: do what waited for that."""
+        """Nothing was committed: run what waits for that."""
         for action in self._on_rollback:
             action()

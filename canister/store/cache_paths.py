@@ -13,7 +13,7 @@ def sessions_of(caller: str) -> str:
 
 
 def sessions_folder(path: str) -> str | None:
-    """The folder of a caller's prompt caches that a clean path lies in; None for a path that is no prompt cache."""
+    """The folder of a caller's prompt caches in which a clean path lies; None for a path that is no prompt cache."""
     parts = path.split("/", 3)
     if len(parts) < 4 or parts[0] != CACHE_FOLDER or parts[2] != SESSIONS or path.endswith(SIDECAR):
         return None

@@ -1,7 +1,7 @@
-"""One path's change in a transaction, and how its bytes come to the disk before the commit, or off it again.
+"""One path's change in a transaction, and how its bytes reach the disk before the commit, or are removed again.
 
-New contents go to a new file in the staging folder, appended bytes behind the committed end of their file. Few bytes
-stand in the redo row as well, and are left to the next sync; more are brought to the disk now.
+New contents go to a new file in the staging folder, appended bytes behind the committed end of their file. A few bytes
+also stand in the redo row and reach the disk with the next sync. More bytes are brought to the disk now.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Piece = bytes | Committed
 
 @dataclass(slots=True)
 class Change:
-    """What becomes of one path. kind None: it goes away. removed: what was there goes away first, with its id."""
+    """The change of one path. kind None: it is removed. removed: what was there is removed first, with its id."""
 
     kind: Literal["file"] | None
     removed: bool
@@ -48,7 +48,7 @@ class Change:
 
 
 def write_bytes(volume: Volume, path: str, change: Change, n_redo_bytes: int) -> None:
-    """Write the new bytes of a file where they do not count yet; at most n_redo_bytes of them may go into redo rows.
+    """Write the new bytes of a file where they do not count yet. At most n_redo_bytes of them may go into redo rows.
 
     Raises OSError, StoreDamaged.
     """
@@ -61,7 +61,7 @@ def write_bytes(volume: Volume, path: str, change: Change, n_redo_bytes: int) ->
 
 
 def take_back(volume: Volume, path: str, change: Change) -> None:
-    """Remove what write_bytes wrote, if the transaction comes to nothing. Raises OSError, StoreDamaged."""
+    """Remove what write_bytes wrote, when the transaction is rolled back. Raises OSError, StoreDamaged."""
     if change.staged is not None:
         volume.layer.unlink(change.staged, volume.staging.fd)
     elif change.base is not None:
@@ -86,7 +86,7 @@ def _stage(volume: Volume, change: Change) -> None:
 
 def _append(volume: Volume, path: str, change: Change) -> None:
     if change.redo is None and volume.is_unsynced(path):
-        volume.sync()  # else a redo row of before could, after a crash, be done over what is written here
+        volume.sync()  # else an earlier redo row could, after a crash, overwrite what is written here
     opened = volume.open_file(path, os.O_WRONLY)
     try:
         n_found = os.fstat(opened.fd).st_size

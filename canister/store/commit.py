@@ -1,7 +1,7 @@
-"""The SQL of a transaction: the changes of files as rows, and as what is to be seen and done once they are committed.
+"""The SQL of a transaction: changes of files as rows, and what is to be published and moved once they are committed.
 
-Runs on the writer thread only, one transaction after the other. What it sees is the committed state, and what those
-before it have changed that are committed with it.
+Runs on the writer thread only, one transaction after the other. It sees the committed state, and the changes of earlier
+transactions in the same commit.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ _DELETE_UPLOAD = Prepared(delete(uploads).where(uploads.c.path == bindparam("of_
 
 
 class FileCommit:
-    """Writes rows, and gathers what follows from them. Raises Conflict if others changed what it rests on meanwhile.
+    """Writes rows and gathers their consequences. Raises Conflict if another transaction has changed what they rest on.
 
-    view: what those before it in the same group have done; `view` of this one, when it has come through, adds to it.
+    view: the changes of earlier transactions in the same group. When this transaction has come through, its own `view`
+    is added to them.
     """
 
     def __init__(self, connection: Connection, view: Overlay, now_ns: int) -> None:
@@ -44,7 +45,7 @@ class FileCommit:
 
     def apply(self, changes: Mapping[str, Change]) -> None:
         removed = [path for path, change in changes.items() if change.removed]
-        for path in sorted(removed, key=lambda path: -path.count("/")):  # what is in a folder before the folder
+        for path in sorted(removed, key=lambda path: -path.count("/")):  # the contents of a folder before the folder
             old = self.view.get(path)
             if old is not None:
                 self._remove(path, old)

@@ -20,7 +20,7 @@ N_READERS = 8  # connections kept; more are made when needed
 def use_write_ahead_log(path: Path) -> None:
     """Switch the file to write-ahead logging, which stays with the file.
 
-    SQLite does not wait when another process does the same at this moment, so this waits.
+    SQLite does not wait when another process does the same at this moment, so this function waits.
     """
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
@@ -61,7 +61,7 @@ def make_engine(path: Path, begin: str) -> Engine:
 
 
 def migrate(path: Path, schema: Schema, readers: Engine, writer: Engine) -> None:
-    """Bring the tables to this version. Conflict: a newer one has written them, or it is no database of ours."""
+    """Bring the tables to this version. Conflict: a newer version has written them, or the database is not ours."""
     with readers.connect() as connection:
         if _revision(connection) == HEADS[schema]:
             return

@@ -64,11 +64,11 @@ VERSION = 1
 MAX_LAYOUT_BYTES = 1 << 16
 _MAGIC = b"lccache\n"
 _HEADER = struct.Struct("<8sII32sQ")
-_BLOCK_BYTES = 4 << 20  # of KV rows that are read at once
+_BLOCK_BYTES = 4 << 20  # of KV rows read at once
 
 
 class CacheDamaged(StoreDamaged):
-    """The container cannot be used, or not be trusted; the conversation starts cold."""
+    """The container cannot be used or trusted. The conversation starts cold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class CacheHeader:
 class Segment:
     """KV rows of `count` tokens from position `first` on, of which the first `n_live` still belong to the conversation.
 
-    Rolled back into the middle of a record, its rows stay whole, for nobody here knows where one ends.
+    After a roll-back into the middle of a record its rows stay whole, since this module does not know where a row ends.
     """
 
     first: int
@@ -95,12 +95,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class CacheFile:
-    """The conversation that a container holds, without its KV rows; immutable, `extended` makes the next one.
+    """The conversation that a container holds, without its KV rows. Immutable; `extended` makes the next one.
 
-    tokens, generated: of the whole conversation; generated tells which were sampled rather than prompt.
+    tokens, generated: of the whole conversation; generated says which were sampled rather than prompt.
     starts: with which prompt tokens a decode began. redrawn: which of the generated ones were drawn twice.
-    size: bytes up to the first damage. is_whole: nothing follows them; else the file is to be written anew before
-    anything can be appended, best with `compacted`.
+    size: bytes up to the first damage. is_whole: nothing follows them. Otherwise the file must be written anew, best
+    with `compacted`, before anything can be appended.
     """
 
     header: CacheHeader
@@ -112,13 +112,13 @@ class CacheFile:
     size: int
     is_whole: bool
     _live: tuple[CacheRecord, ...]
-    _live_bytes: int  # of those records; not summed up again for each call of a long chat
+    _live_bytes: int  # of those records, kept so that calls of a long chat need not sum them up
     _check: bytes
     _read: Reader
 
     @classmethod
     def create(cls, header: CacheHeader, read: Reader) -> tuple[CacheFile, bytes]:
-        """An empty conversation, and the bytes of its container. `read` will read them once they are written."""
+        """An empty conversation and the bytes of its container. `read` will read them once they are written."""
         data = encode_header(header)
         none = np.zeros(0, np.bool_)
         tokens = np.zeros(0, np.int32)
@@ -126,9 +126,9 @@ class CacheFile:
 
     @classmethod
     def parse(cls, source: bytes | Reader, size: int | None = None) -> CacheFile:
-        """Read a container up to the first damage; of the KV rows nothing is read. Raises CacheDamaged (the header).
+        """Parse a container up to the first damage, without its KV rows. Raises CacheDamaged for its header.
 
-        size: bytes of the container; needed with a reader, which is kept for `segments` and `compacted`.
+        size: bytes of the container. It is needed with a reader, which is kept for `segments` and `compacted`.
         """
         read = source if callable(source) else _reader_of(bytes(source))
         if size is None:
@@ -163,10 +163,10 @@ class CacheFile:
         starts: ArrayLike | None = None,
         redrawn: ArrayLike | None = None,
     ) -> tuple[CacheFile, bytes]:
-        """Roll back to `keep` tokens and go on with `tokens`: the new conversation, and the bytes to append.
+        """Roll back to `keep` tokens and continue with `tokens`. Returns the new conversation and the bytes to append.
 
         kv: the rows of exactly these tokens, or none. starts: with which of the prompt tokens a decode began; None:
-        with each that does not follow another one here. redrawn: which of the generated ones were drawn twice.
+        with each that does not follow another prompt token here. redrawn: which of the generated ones were drawn twice.
         """
         if not self.is_whole:
             raise ValueError("a damaged container cannot be extended; write it anew with compacted()")
@@ -199,7 +199,7 @@ class CacheFile:
         return extended, data
 
     def n_with_rows(self, n_tokens: int) -> int:
-        """Of how many of the first n_tokens tokens KV rows were written, without gaps from 0 on; sound or not."""
+        """The number of leading tokens, at most n_tokens, whose KV rows were written without a gap, sound or not."""
         n = 0
         for live in self._live:
             if live.first >= n_tokens or not live.kv_bytes:
@@ -208,9 +208,9 @@ class CacheFile:
         return n
 
     def segments(self, n_tokens: int, read_block: Reader | BlockReader | None = None) -> list[Segment]:
-        """Sound KV rows of the first n_tokens tokens, without gaps from 0 on; ends before the first damage.
+        """Sound KV rows of the first n_tokens tokens, without gaps from 0 on. They end before the first damage.
 
-        read_block: reads in place of the container's own reader, into memory of the caller's choice.
+        read_block: reads instead of the container's own reader, into memory of the caller's choice.
         """
         found: list[Segment] = []
         read = _in_blocks(read_block or self._read)
@@ -225,21 +225,21 @@ class CacheFile:
 
     @property
     def n_damaged(self) -> int:
-        """Records that have KV rows which cannot be used. Reads them all."""
+        """The number of records whose KV rows cannot be used. Reads them all."""
         return sum(1 for live in self._live if live.kv_bytes and not _kv_of(live, self._read))
 
     @property
     def waste_bytes(self) -> int:
-        """Bytes of records that the conversation has nothing of any more."""
+        """Bytes of records that the conversation no longer needs."""
         return self.size - _header_bytes(self.header) - self._live_bytes
 
     @property
     def wants_compaction(self) -> bool:
-        """Is more than half of it waste, or its end damaged?"""
+        """Is more than half of the container waste, or its end damaged?"""
         return not self.is_whole or 2 * self.waste_bytes > self.size
 
     def compacted(self) -> tuple[CacheFile, bytes]:
-        """The same conversation in as few bytes: only records that still count, without damaged KV rows."""
+        """The same conversation in as few bytes as possible: only live records, without damaged KV rows."""
         cache, data = CacheFile.create(self.header, self._read)
         parts = [data]
         for live in self._live:
@@ -347,7 +347,7 @@ def _kv_of(live: CacheRecord, read: Reader | BlockReader) -> bytes | memoryview:
 
 
 def _in_blocks(read: Reader | BlockReader) -> BlockReader:
-    """A reader for what is read in order: it asks for large blocks, and answers views of them."""
+    """A reader for sequential reading: it reads large blocks and returns views of them."""
     start, block = 0, memoryview(b"")
 
     def view(offset: int, size: int) -> memoryview:

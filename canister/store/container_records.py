@@ -1,4 +1,6 @@
-"""The records of a prompt cache's container: tokens and how they were decoded, as bytes. cache_file.py tells more."""
+"""The records of a prompt cache's container: tokens and how they were decoded, as bytes. `container.py` has the
+format.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ _RECORD = struct.Struct("<4sIIQ")
 
 @dataclass(frozen=True, slots=True)
 class CacheRecord:
-    """A record of which the conversation still has the first n_live of `count` tokens; the next one begins behind.
+    """A record. The conversation has the first n_live of its `count` tokens; the next record begins behind them.
 
     has_cut: the cut is written down, and what was drawn twice.
     """

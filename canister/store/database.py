@@ -1,15 +1,8 @@
 """One SQLite database: many short readers, one writer thread. Knows tables and transactions, not what they mean.
 
-Group commit: whatever waits while the disk is being waited for is committed together afterwards, each job in a
-savepoint of its own, with one COMMIT and one wait for all. One that fails takes nobody along; if the COMMIT fails, none
-has happened. Nobody is told before the COMMIT has returned.
-
-Write-ahead logging, so that readers see the last commit and never wait for the writer; `synchronous=FULL`, so that what
-was committed survives a power cut. Other processes may open the same file: they take turns for up to 30 seconds.
-
-When a COMMIT itself fails, the log may or may not hold it already, and a crash could bring it back. The writer then
-commits a harmless change over it; if that fails too, `failed` is set, and nothing is written before such a change was
-committed, which every further job tries first. If that never works, the next start finds out which state holds.
+The writer commits jobs in groups, each job in a savepoint, with one COMMIT and one wait for the disk. A job that fails
+fails alone, and no caller is answered before the COMMIT has returned. Write-ahead logging keeps readers at the last
+commit; `synchronous=FULL` survives a power cut. `_overwrite_failed_commit` explains a COMMIT that fails.
 """
 
 from __future__ import annotations
@@ -51,7 +44,7 @@ class _Job(Generic[T]):
     result: T | None = None
 
     def publish(self, path: Path) -> None:
-        """The commit holds: make it visible."""
+        """The commit holds, so make it visible."""
         if self.committed is None:
             return
         try:
@@ -71,7 +64,10 @@ class _Lost(Exception):
 
 
 class Database:
-    """One SQLite file, opened by `open`, with one writer thread; every method may be called from any thread."""
+    """One SQLite file, opened by `open`, with one writer thread. Any thread may call any method.
+
+    Other processes may open the same file; they and the writer take turns, and wait for up to 30 seconds.
+    """
 
     def __init__(self, path: Path, schema: Schema) -> None:
         self.path = path
@@ -132,7 +128,7 @@ class Database:
             yield connection
 
     def first(self, statement: Prepared, values: Mapping[str, object]) -> tuple[Any, ...] | None:
-        """The first row of a query as last committed, by the shortest way: for what every message asks for."""
+        """The first row of a query as last committed, by the shortest way, for what every message needs."""
         if self._shared_reader is None:
             raise RuntimeError(f"{self.path} is not open")
         with self._clear_errors(), self._reading:
@@ -149,12 +145,12 @@ class Database:
     ) -> Future[T]:
         """Run `work` in a transaction on the writer thread, after everything submitted before.
 
-        The future is done after the commit. An error in `work`, or of the commit, rolls back and is the future's.
-        `before` runs on the writer thread, outside of the transaction; an error there is the future's too.
-        `committed` runs on the writer thread between the commit and the future; it must not fail.
+        The future is done after the commit. An error in `work` or of the commit rolls back and is the future's error.
+        `before` runs on the writer thread outside of the transaction; its errors are the future's too. `committed` runs
+        on the writer thread between the commit and the future; it must not fail.
 
-        What is queued at the same time is committed together: `work` sees what those before it have done, and is
-        begun anew if SQLite lost the transaction because of a neighbour. So it changes nothing but the database.
+        Jobs queued at the same time are committed together. `work` sees what earlier jobs of the group have done, and
+        runs again if SQLite lost the transaction because of a neighbour. So it may change nothing but the database.
         """
         job: _Job[T] = _Job(work, before, committed, Future())
         with self._closing:
@@ -173,7 +169,7 @@ class Database:
             del group  # or the last results live until the next job comes
 
     def _next_group(self) -> tuple[list[_Job[Any]], bool]:
-        """What is queued, at least one job, unless it was cancelled; and whether nothing comes after it."""
+        """The queued jobs, at least one unless it was cancelled, and whether nothing follows them."""
         group: list[_Job[Any]] = []
         job = self._jobs.get()
         while job is not None:
@@ -190,7 +186,7 @@ class Database:
     def _is_begun(self, job: _Job[Any]) -> bool:
         try:
             if job.before is not None:
-                self._recover_from_failure()  # else its bytes might go over some that count after all
+                self._recover_from_failure()  # else its bytes might overwrite committed ones
                 job.before()
         except BaseException as error:
             job.future.set_exception(error)
@@ -198,7 +194,7 @@ class Database:
         return True
 
     def _commit_group(self, jobs: list[_Job[Any]]) -> None:
-        """One transaction, one COMMIT, one wait for the disk; only then anybody is told."""
+        """One transaction, one COMMIT, one wait for the disk. Only then are the callers answered."""
         if not jobs:
             return
         started = time.perf_counter()
@@ -221,7 +217,7 @@ class Database:
             job.tell()
 
     def _transact(self, jobs: list[_Job[Any]]) -> list[_Job[Any]]:
-        """The jobs that are committed; those that failed by themselves have been told so."""
+        """Run the jobs in a transaction and commit. Returns the committed ones; jobs that failed have been told so."""
         self._recover_from_failure()
         assert self._connection is not None
         connection = self._connection
@@ -244,7 +240,7 @@ class Database:
         return done
 
     def _run(self, job: _Job[Any], connection: Connection, *, is_alone: bool) -> bool:
-        """Do what a job does; if it fails, undo it and tell it. Raises _Lost if its neighbours were undone as well."""
+        """Do a job. If it fails, undo it and tell its caller. Raises _Lost if its neighbours were undone as well."""
         driver = driver_of(connection)
         if not is_alone:
             driver.execute("SAVEPOINT job")
@@ -266,14 +262,18 @@ class Database:
         connection.commit()
 
     def _recover_from_failure(self) -> None:
-        """After a commit that failed: perhaps there is room on the disk again. Raises StoreDamaged."""
+        """After a commit that failed: try again, since there may be room on the disk by now. Raises StoreDamaged."""
         if self.failed is not None:
             self._overwrite_failed_commit()
         if self.failed is not None:
             raise StoreDamaged(str(self.failed))
 
     def _overwrite_failed_commit(self) -> None:
-        """Commit something over a commit that failed, so that it cannot come back; else set `failed`."""
+        """Commit a harmless change over a commit that failed, so that it cannot come back; else set `failed`.
+
+        When a COMMIT fails, the log may or may not hold it already, and a crash could bring it back. While `failed` is
+        set, nothing is written before such a change was committed.
+        """
         assert self._connection is not None
         connection = self._connection
         try:
@@ -303,7 +303,7 @@ class Database:
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
-        """Turn what SQLite says about the file or the disk into an error of ours; the rest are bugs and pass."""
+        """Turn SQLite's complaints about the file or the disk into our errors. Other errors are bugs and pass."""
         try:
             yield
         except (DBAPIError, sqlite3.Error, OSError) as error:
@@ -313,7 +313,7 @@ class Database:
             raise clear from error
 
     def _cleared(self, error: BaseException) -> BaseException:
-        """The error of ours for one of SQLite or the system, which is its cause; else the error itself."""
+        """Our error for one of SQLite or the system, which becomes its cause; else the error itself."""
         clear: Exception | None = None
         if isinstance(error, OSError):
             clear = StoreDamaged(f"{self.path} cannot be opened: {error.strerror}; check its folder")
@@ -333,7 +333,7 @@ def _roll_back(connection: Connection) -> None:
 
 
 def _clear_error(path: Path, error: BaseException | None) -> Exception | None:
-    """The error of ours for one of sqlite3's; None for those that mean a wrong statement, so a bug."""
+    """Our error for one of sqlite3's. None for those that mean a wrong statement, which is a bug."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith("SQLITE_FULL"):
         return StorageFull(f"no room on the disk for {path}; make room and try again")

@@ -1,7 +1,7 @@
-"""The file layer: every call of the operating system that changes a file or folder, and safe ways through folders.
+"""The file layer: every system call that changes a file or folder, and safe ways through folders.
 
 Paths are logical ones. Each part is opened by itself, relative to its folder and with O_NOFOLLOW, so that a symbolic
-link that somebody put into the tree is never followed, not even when it appears in between. Nothing here knows tables.
+link in the tree is never followed, not even one that appears in between. Nothing here knows tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FULL_FSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)  # macOS, where fs
 
 
 class FileLayer:
-    """The changing calls, one method each; tests put one in its place that fails or tears at call n."""
+    """The changing calls, one method each. Tests replace it with one that fails or tears at call n."""
 
     def create(self, name: str, folder_fd: int) -> int:
         """Open a new, empty file for writing."""
@@ -38,9 +38,9 @@ class FileLayer:
             view, offset = view[n_written:], offset + n_written
 
     def copy(self, source_fd: int, target_fd: int, size: int, offset: int) -> int:
-        """Copy up to `size` bytes from the start of one file to `offset` of another; returns how many there were.
+        """Copy up to `size` bytes from the start of one file to `offset` of another. Returns how many there were.
 
-        In the kernel where it can: some file systems then share the blocks.
+        The kernel copies where it can, and some file systems then share the blocks.
         """
         n_copied = 0
         while n_copied < size:
@@ -97,7 +97,9 @@ class DiskFolder:
 
     @contextmanager
     def opened(self, folder: str) -> Iterator[int]:
-        """A descriptor of a folder below. Raises OSError: ENOENT, or ENOTDIR and ELOOP for what is no real folder."""
+        """A descriptor of a folder below. Raises OSError: ENOENT, or ENOTDIR and ELOOP for a path that is no real
+        folder.
+        """
         fd = os.dup(self.fd)
         try:
             for part in folder.split("/") if folder else ():
@@ -119,7 +121,7 @@ class DiskFolder:
         raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, "not a regular file", path)
 
     def lstat(self, path: str) -> os.stat_result | None:
-        """What is at `path`, itself and not where it points; None when nothing is."""
+        """The stat of `path` itself, not of what a link points to; None when nothing is there."""
         try:
             with self.opened(parent_of(path)) as fd:
                 return os.stat(name_of(path), dir_fd=fd, follow_symlinks=False)
@@ -127,7 +129,7 @@ class DiskFolder:
             return None
 
     def lstat_all(self, folder: str, names: Sequence[str]) -> list[os.stat_result | None]:
-        """What is at each of these names in a folder; None where nothing is, or when there is no such real folder."""
+        """The stats of these names in a folder; None where nothing is, or when there is no such real folder."""
         try:
             with self.opened(folder) as fd:
                 return [_lstat(name, fd) for name in names]
@@ -137,7 +139,9 @@ class DiskFolder:
             return [None] * len(names)
 
     def make(self, folder: str) -> set[str]:
-        """Make a folder and those above it, where missing; returns the folders whose names changed (not yet synced)."""
+        """Make a folder and the missing ones above it. Returns the folders whose names changed and are not
+        synced yet.
+        """
         changed: set[str] = set()
         above = ""
         for part in folder.split("/") if folder else ():
@@ -148,9 +152,9 @@ class DiskFolder:
         return changed
 
     def put(self, source: str, staging: DiskFolder, target: str) -> set[str]:
-        """Move a file from `staging` to `target`, over what is there; returns the folders whose names changed.
+        """Move a file from `staging` to `target`, over what is there. Returns the folders whose names changed.
 
-        Nothing is done when the source is gone: then it was done before.
+        Nothing happens when the source is gone, since the move was then done before.
         """
         changed = self.make(parent_of(target))
         with self.opened(parent_of(target)) as fd:
@@ -163,7 +167,7 @@ class DiskFolder:
         return changed | {parent_of(target)}
 
     def drop(self, path: str) -> set[str]:
-        """Remove a file or folder, if it is there; a folder that still holds something (not ours) stays."""
+        """Remove a file or folder if it is there. A folder that still holds something foreign stays."""
         try:
             with self.opened(parent_of(path)) as fd:
                 found = os.stat(name_of(path), dir_fd=fd, follow_symlinks=False)
@@ -177,7 +181,7 @@ class DiskFolder:
         return {parent_of(path)}
 
     def sync(self, folders: set[str]) -> None:
-        """Bring the names in these folders to the disk; one that is gone has its parent among them."""
+        """Bring the names in these folders to the disk. For a folder that is gone its parent is among them."""
         for folder in sorted(folders):
             with suppress(FileNotFoundError, NotADirectoryError), self.opened(folder) as fd:
                 self.layer.fsync(fd)
@@ -185,7 +189,7 @@ class DiskFolder:
     def check_way(self, path: str, kind_of: Callable[[str], str | None]) -> None:
         """Can a file be put at `path`? Raises BadRequest when something that the tables do not know is in the way.
 
-        kind_of: what the tables know of a path; a file above, or a folder at `path`, is about to be removed then.
+        kind_of: the kind of a path in the tables. A file above, or a folder at `path`, is about to be removed.
         """
         above = ""
         for part in path.split("/")[:-1]:
@@ -212,7 +216,7 @@ def _lstat(name: str, folder_fd: int) -> os.stat_result | None:
 
 
 def clear_error(error: OSError, path: str, n_bytes: int | None = None) -> CanisterError:
-    """The error of ours for what the operating system said about `path`, with what to do."""
+    """Our error for what the operating system reported about `path`, with what to do."""
     what = f"{n_bytes} bytes of {path!r}" if n_bytes is not None else repr(path)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(f"no room on the disk for {what} ({error.strerror}); remove files and try again")

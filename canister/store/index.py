@@ -1,7 +1,7 @@
-"""What is in stable memory, in memory: a mirror of the tables `files` and `uploads`, so that a look costs no SQL.
+"""A mirror in memory of the tables `files` and `uploads`, so that looking up a file needs no SQL.
 
-Filled once at the start, and changed only by the writer thread right after a commit, all of a transaction at once.
-What a transaction does before that stands in an overlay, which those that are committed with it see.
+Filled once at the start. Only the writer thread changes it, right after a commit, with a whole transaction at once. An
+overlay holds what a transaction does before that; transactions committed together see it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FileInfo(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """How far an upload is: size and SHA-256 (lower-case hex) so far, and the offset of the last chunk."""
+    """The progress of an upload: size and SHA-256 (lower-case hex) so far, and the offset of the last chunk."""
 
     size: int
     sha256: str
@@ -36,14 +36,14 @@ class Upload(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What a folder holds, all folders below it included: files and folders, and the bytes of the files."""
+    """The contents of a folder, including all folders below it: files and folders, and the bytes of the files."""
 
     n_entries: int = 0
     n_bytes: int = 0
 
 
 class Entry(NamedTuple):
-    """What is known of a path. staged: the file's name in the staging folder, as long as it is not in its place."""
+    """What is known of a path. staged: the file's name in the staging folder until it is moved to its place."""
 
     info: FileInfo
     staged: str | None = None
@@ -61,7 +61,7 @@ class FileIndex:
 
     @classmethod
     def filled(cls, entries: Iterable[Entry]) -> FileIndex:
-        """An index of all of these, folders before what is in them; in a fraction of the time that `publish` takes."""
+        """An index of all of these, folders before their contents, in a fraction of the time that `publish` takes."""
         index = cls()
         known, children = index._entries, index._children
         n_bytes: dict[str, int] = {"": 0}  # of the files directly in a folder
@@ -95,7 +95,7 @@ class FileIndex:
         return self._entries.get(path)
 
     def publish(self, changes: Iterable[tuple[str, Entry | None]]) -> None:
-        """Take over a transaction's changes; None removes. Children come after their folders."""
+        """Apply a transaction's changes; None removes. Children come after their folders."""
         with self._lock:
             for path, entry in changes:
                 old = self._entries.pop(path, None) if entry is None else self._entries.get(path)
@@ -123,7 +123,7 @@ class FileIndex:
                 self._usage.pop(folder, None)
 
     def folders(self) -> list[str]:
-        """All of them, the root too, each behind the one that it is in."""
+        """All folders, the root too, each after the one that contains it."""
         with self._lock:
             return list(self._children)
 
@@ -153,10 +153,10 @@ class FileIndex:
 
 
 class Overlay:
-    """What transactions have done to an index that does not know it yet; they are committed together, or not at all.
+    """Changes that are not in the index yet. They are committed together or not at all.
 
-    For the writer thread alone. A transaction has one of its own above the one that it shares with those before it in
-    its group, and puts its changes there when it has come through.
+    For the writer thread alone. A transaction has its own overlay above the one that it shares with earlier
+    transactions of its group, and adds its changes there when it has come through.
     """
 
     def __init__(self, below: FileIndex | Overlay) -> None:

@@ -1,12 +1,12 @@
-"""Redo rows: what a committed transaction still has to do to files, told so that it can be done again after a crash.
+"""Redo rows: what a committed transaction still has to do to files, written down so that a crash cannot lose it.
 
     put     the staged file `source` becomes the file `path`. With `data`, which are its bytes, it needs no fsync first
     append  `data` stand in the file `path` at `offset`; they need no fsync first
     drop    the file or empty folder `path` goes away
     make    the folder `path` is made; never a row, for the table `files` tells it
 
-A row is deleted only when its change, and every one before it, is surely on the disk. Rows are deleted in their order,
-so of all changes to a path the last ones are there.
+A row is deleted only when its change and every earlier one are surely on the disk. Rows are deleted in their order, so
+of all changes to a path the last ones are still there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_redo(connection: Connection) -> list[Move]:
 
 
 def insert_redo(connection: Connection, move: Move) -> Move:
-    """Make a row of this move; returns the move with the row's id."""
+    """Make a row of this move. Returns the move with the row's id."""
     row = {"kind": move.kind, "path": move.path, "source": move.source, "offset": move.offset, "data": move.data}
     key = _INSERT_REDO.run(connection, row).lastrowid
     assert key is not None
@@ -54,14 +54,14 @@ def insert_redo(connection: Connection, move: Move) -> Move:
 
 
 def delete_redo(connection: Connection, last_row: int) -> None:
-    """Delete every redo row up to this one: it is done."""
+    """Delete every redo row up to this one, since they are done."""
     _DELETE_REDO.run(connection, {"last_row": last_row})
 
 
 def perform(move: Move, folder: DiskFolder, staging: DiskFolder) -> set[str]:
-    """Do what can be seen of a move; returns the folders whose names changed. May be repeated. Raises OSError.
+    """Do the visible part of a move. Returns the folders whose names changed. May be repeated. Raises OSError.
 
-    Appended bytes are written before they are committed; their row only matters after a crash.
+    Appended bytes are written before their commit, so their row matters only after a crash.
     """
     if move.kind == "put":
         assert move.source is not None

@@ -1,6 +1,6 @@
-"""The databases of a data folder for who is not their server: held for a moment, copied, examined.
+"""The databases of a data folder for processes other than their server: paused, copied, examined.
 
-All of it works beside a server that runs on them, and on a database whose tables are not those of this version.
+All of it works beside a running server, and on a database whose tables are not those of this version.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BUSY_SECONDS = 30
 
 @contextmanager
 def stopped(database: Path) -> Iterator[None]:
-    """Nothing is committed meanwhile; who wants to waits. Busy, StoreDamaged."""
+    """Nothing is committed meanwhile; writers wait. Raises Busy, StoreDamaged."""
     with _clear_errors(database), closing(_connect(database)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         yield
@@ -28,7 +28,7 @@ def stopped(database: Path) -> Iterator[None]:
 
 @contextmanager
 def reading(database: Path) -> Iterator[sqlite3.Connection]:
-    """A reader that from now on sees this moment. Busy, StoreDamaged."""
+    """A reader that sees the state of this moment. Raises Busy, StoreDamaged."""
     with _clear_errors(database), closing(_connect(database)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -36,7 +36,7 @@ def reading(database: Path) -> Iterator[sqlite3.Connection]:
 
 
 def canister_ids(server: sqlite3.Connection) -> list[str]:
-    """Of the canisters that were not deleted."""
+    """The ids of canisters that were not deleted."""
     return [row[0] for row in server.execute("SELECT id FROM canisters WHERE deleted_ns IS NULL ORDER BY id")]
 
 
@@ -46,12 +46,12 @@ def files(canister: sqlite3.Connection) -> list[tuple[str, int]]:
 
 
 def staged(canister: sqlite3.Connection) -> dict[str, str]:
-    """By path, where a committed file lies until it is moved there."""
+    """By path, where a committed file lies until it is moved to its place."""
     return dict(canister.execute("SELECT path, source FROM redo WHERE kind = 'put' ORDER BY id").fetchall())
 
 
 def copy(reader: sqlite3.Connection, target: Path) -> list[str]:
-    """Write the database as its reader sees it, in one piece; tells what is not sound in it. OSError: a full disk."""
+    """Write the database as its reader sees it, in one piece. Returns what is unsound in it. OSError: a full disk."""
     with closing(sqlite3.connect(target)) as copied:
         try:
             reader.backup(copied)
@@ -65,7 +65,7 @@ def copy(reader: sqlite3.Connection, target: Path) -> list[str]:
 
 @contextmanager
 def examining(path: Path) -> Iterator[sqlite3.Connection]:
-    """The database, for reading. One that may not be written to at all is read as it stands in its file."""
+    """The database, for reading. A file that may not be written to at all is read as it stands."""
     if not path.is_file():
         raise FileNotFoundError(2, "there is no such file", str(path))
     uri = path.absolute().as_uri() + ("?mode=rw" if os.access(path, os.W_OK) else "?immutable=1")
@@ -76,18 +76,18 @@ def examining(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def faults(connection: sqlite3.Connection) -> list[str]:
-    """What is not sound in the file, at most ten things; its rows can be read if there is nothing."""
+    """What is unsound in the file, at most ten things. Its rows can be read if there are none."""
     found = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
     return [] if found == ["ok"] else found
 
 
 def dangling(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Rows that name another which is not there, at most ten: its table, and that of the other."""
+    """Rows that refer to a missing row, at most ten: their table, and the other table."""
     return [(row[0], row[2]) for row in connection.execute("PRAGMA foreign_key_check").fetchmany(10)]
 
 
 def revision(connection: sqlite3.Connection) -> str | None:
-    """Of the tables."""
+    """The revision of the tables."""
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return None if row is None else row[0]
 

@@ -1,8 +1,8 @@
-"""What is done at the start: finish what was committed, forget what was not, and say what is missing.
+"""At the start: finish what was committed, remove what was not, and report what is missing.
 
-A crash leaves a sound database, and beside it perhaps: redo rows for what never reached the disk; files in staging that
-were never committed; bytes behind the committed end of a file. Every step may be repeated, so a crash in here does no
-harm, and everything is synced before the redo rows go, for the crash may have been one of the process alone.
+A crash leaves a sound database. Beside it there may be redo rows whose changes never reached the disk, uncommitted
+files in staging, and bytes behind the committed end of a file. Every step may be repeated, so a crash in here does no
+harm. Everything is synced before the redo rows go, since the crash may have been one of the process alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file or folder that is not what the table says; n_found is None when nothing, or no file, is there."""
+    """A file or folder that is not what the table says. n_found is None when nothing, or no file, is there."""
 
     path: str
     n_expected: int
@@ -42,7 +42,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What the start found to do."""
+    """What the start had to do."""
 
     n_redone: int = 0  # redo rows that were carried out, and folders of the table that were missing
     n_leftovers: int = 0  # staged files that were never committed
@@ -51,14 +51,16 @@ class Recovery:
 
 
 def recover(volume: Volume) -> Recovery:
-    """Bring the folders of an open volume to the committed state, and start it with that. Raises OSError."""
+    """Bring the folders of an open volume to the committed state, and start the volume with it. Raises OSError."""
     with _without_collector():
         return _recover(volume)
 
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Some objects are made for every file, none of them in a cycle; looking for one takes half of the time."""
+    """Switch the garbage collector off. Every file makes some objects without cycles, and looking for cycles takes half
+    of the time.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -95,7 +97,7 @@ def _recover(volume: Volume) -> Recovery:
 
 
 class _Repair:
-    """The steps, and what they find. One path that cannot be repaired does not keep the others from it."""
+    """The steps of the recovery, and their results. A path that cannot be repaired does not stop the others."""
 
     def __init__(self, folder: DiskFolder, staging: DiskFolder, known: dict[str, FileInfo]) -> None:
         self.folder = folder
@@ -109,9 +111,10 @@ class _Repair:
         self.damages: list[Damage] = []
 
     def redo(self, rows: list[Move]) -> None:
-        """Of the renames and removals of a path only the last counts, and of the appends those after it.
+        """Carry out redo rows: of the renames and removals of a path only the last one, and of the appends those after
+        it.
 
-        A folder that was made where something was removed may be removed again here; `make_folders` comes after.
+        This may remove a folder that was made where something was removed; `make_folders` comes after.
         """
         last: dict[str, Move] = {}
         appends: dict[str, list[Move]] = {}
@@ -144,7 +147,7 @@ class _Repair:
             self.staged[move.path] = move.source
 
     def _stage_again(self, move: Move) -> None:
-        """Write the staged file again if its bytes are in the redo row, for the disk may have lost them."""
+        """Write the staged file again if the redo row has its bytes, since the disk may have lost them."""
         if move.source is None or move.data is None:
             return
         if self.staging.lstat(move.source) is not None:
@@ -191,7 +194,7 @@ class _Repair:
     def check_files(self, index: FileIndex) -> None:
         """Cut off what is behind the committed ends, and find what is missing.
 
-        Folder by folder, each opened once: there may be hundreds of thousands of files, and the server waits for it.
+        Each folder is opened once, since there may be hundreds of thousands of files and the server waits for this.
         """
         for folder in index.folders():
             for path, found in self._with_stats(folder, index.children(folder)):

@@ -1,9 +1,8 @@
 """The file tree of one canister: plain files under their own names, and a table that says which bytes of them count.
 
-The table is the truth. What a person puts into the folder by hand is not seen, and may be overwritten; a file that is
-shorter than the table says, or gone, is damaged: reading it fails, all else goes on. Bytes beyond the committed size
-do not count. Changes go through a Transaction (`transaction.py`), which says how they survive a crash; what a crash
-left behind is put right by `recovery.py`. Locks between calls on the same path are the caller's business.
+The table is the truth. Files that a person puts into the folder are not seen, and may be overwritten. A file that is
+gone, or shorter than the table says, is damaged: reading it fails, everything else works. Changes go through a
+Transaction (`transaction.py`). Callers lock paths.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ _NEWEST = Prepared(
     .limit(bindparam("n_most"))
 )
 
-SYNC_SECONDS = 0.2  # how long redo rows gather before what they stand for is brought to the disk
+SYNC_SECONDS = 0.2  # redo rows gather for so long before their changes are brought to the disk
 
 _log = logging.getLogger(__name__)
 
 
 class StableMemory:
-    """Reads, and the beginning of transactions. Every method may be called from any thread, after `recover`."""
+    """Reads, and the beginning of transactions. Any thread may call any method after `recover`."""
 
     def __init__(
         self,
@@ -61,9 +60,9 @@ class StableMemory:
         clock: Callable[[], int] = time.time_ns,
         sync_seconds: float | None = SYNC_SECONDS,
     ) -> None:
-        """folder, staging: on one file system, for new files are moved from one to the other. clock: ns since 1970.
+        """folder, staging: on one file system, since new files are moved from one to the other. clock: ns since 1970.
 
-        sync_seconds: None if nothing is to be synced unless `sync` is called.
+        sync_seconds: None if only `sync` syncs.
         """
         self.volume = Volume(folder, staging, database, layer or FileLayer(), clock)
         self._sync_seconds = sync_seconds
@@ -75,7 +74,7 @@ class StableMemory:
         return self.volume.database
 
     def recover(self) -> Recovery:
-        """Open the folders and put right what a crash left behind; the first call of all.
+        """Open the folders and repair what a crash left behind. This is the first call.
 
         Raises Conflict when another process has them open, BadRequest when they are on two file systems.
         """
@@ -95,9 +94,10 @@ class StableMemory:
         return recovery
 
     def close(self) -> None:
-        """Bring everything to its place, as far as the disk allows, and let go of the folders. May be called twice.
+        """Bring everything to its place, as far as the disk allows, and close the folders. May be called twice.
 
-        Before the database is closed, best: then no redo rows are left. Committed changes are safe in any case.
+        Best done before the database is closed, since no redo rows are left then. Committed changes are safe in any
+        case.
         """
         self._is_closing.set()
         self.volume.is_dirty.set()
@@ -139,7 +139,7 @@ class StableMemory:
             return data
 
     def read_into(self, path: str, offset: int, buffer: memoryview) -> int:
-        """Fill a buffer of bytes with committed ones from `offset` on; how many there were. Raises as `read` does."""
+        """Fill a buffer with committed bytes from `offset` on. Returns how many there were. Raises as `read` does."""
         with self._opened(path) as opened:
             n_wanted, n = max(0, min(len(buffer), opened.info.size - offset)), 0
             while n < n_wanted:
@@ -151,7 +151,7 @@ class StableMemory:
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[OpenFile]:
-        """A file as last committed, to read from; what the disk says against that is told clearly."""
+        """A file as last committed, open for reading. Errors of the disk are told clearly."""
         opened = self.open_file(path)
         try:
             yield opened
@@ -161,13 +161,13 @@ class StableMemory:
             os.close(opened.fd)
 
     def open_file(self, path: str) -> OpenFile:
-        """Open a file as last committed, to read. Raises NotFound, BadRequest (a folder), StoreDamaged."""
+        """Open a file as last committed for reading. Raises NotFound, BadRequest (a folder), StoreDamaged."""
         return self.volume.open_file(path)
 
     def physical(self, path: str) -> Path:
-        """Where the file is on the disk, for code that needs a name there; checked for links and for its size now.
+        """The file's path on the disk, for code that needs a name there; checked for links and for its present size.
 
-        Only a file that is replaced or removed later changes its meaning; one that is mapped keeps its bytes.
+        A later replacement or removal changes what the path means. A file that is mapped keeps its bytes.
         """
         opened = self.open_file(path)
         try:
@@ -188,9 +188,10 @@ class StableMemory:
         return self.volume.index.walk(clean_folder(folder), max_entries)
 
     def newest(self, folder: str, n_most: int, *, but: str) -> list[str]:
-        """The files below a folder, given by its clean path, that were written last, the newest first.
+        """The most recently written files below a folder (a clean path), the newest first.
 
-        but: those whose name ends like this are left out. In a worker thread: SQLite looks at all of the folder.
+        but: files whose name ends like this are left out. Call it in a worker thread: SQLite looks at all of the
+        folder.
         """
         within = {"first": f"{folder}/", "end": f"{folder}0"}
         with self.database.read() as connection:
@@ -210,16 +211,16 @@ class StableMemory:
         return self.volume.index.total_bytes
 
     def upload(self, path: str) -> Upload | None:
-        """What is noted of the upload of this file; None when there is nothing, or the file changed since."""
+        """The noted progress of the upload of this file; None when there is none, or the file changed since."""
         entry = self.volume.index.get(clean_path(path))
         return None if entry is None else entry.upload
 
     def begin(self) -> Transaction:
-        """A new transaction: `with memory.begin() as transaction: …`; left without a commit, it is rolled back."""
+        """A new transaction: `with memory.begin() as transaction: …`. Left without a commit, it is rolled back."""
         return Transaction(self.volume)
 
     def sync(self) -> None:
-        """Bring everything that is committed to the disk, so that no redo row is needed any more. Raises OSError."""
+        """Bring everything committed to the disk, so that no redo row is needed any more. Raises OSError."""
         self.volume.sync()
 
     def _keep_synced(self) -> None:
@@ -228,7 +229,8 @@ class StableMemory:
             if self._is_closing.wait(self._sync_seconds):
                 return
             self.volume.is_dirty.clear()
-            if self._is_closing.is_set():  # since then; what woke this thread for it may just have been cleared
+            # Closing has begun since; the event that woke this thread may just have been cleared.
+            if self._is_closing.is_set():
                 return
             try:
                 self.sync()

@@ -1,7 +1,7 @@
-"""SQL statements of the hot path: compiled once, then given to sqlite3 as they are.
+"""SQL statements of the hot path: SQLAlchemy compiles them once, then sqlite3 gets them as they are.
 
-SQLAlchemy's way to the driver costs ten times what SQLite needs for a statement of a call; the tables and their types
-are still its own, so a statement cannot differ from the schema.
+SQLAlchemy's way to the driver costs ten times what SQLite needs for a statement of a call. Tables and types are still
+SQLAlchemy's, so a statement cannot differ from the schema.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAMED = pysqlite.dialect(paramstyle="named")
 
 
 class Prepared:
-    """A statement with named parameters; those of an insert are its columns, to be named here."""
+    """A statement with named parameters. Those of an insert are its columns, which are named here."""
 
     def __init__(self, statement: ClauseElement, *columns: str) -> None:
         compiled: Any = statement.compile(dialect=_NAMED, column_keys=list(columns) if columns else None)
@@ -38,7 +38,7 @@ class Prepared:
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:
-    """sqlite3's connection under SQLAlchemy's; it is for a transaction that has begun."""
+    """sqlite3's connection under SQLAlchemy's, for a transaction that has begun."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     return driver

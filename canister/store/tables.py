@@ -76,7 +76,7 @@ uploads = Table(
     Column("last_offset", BigInteger, nullable=False),
 )
 
-# What is committed but perhaps not on the disk yet; `redo.py` says what the kinds mean and use.
+# What is committed but perhaps not on the disk yet; `journal.py` explains the kinds.
 redo = Table(
     "redo",
     canister_metadata,
@@ -101,7 +101,7 @@ saved_chats = Table(
     sqlite_autoincrement=True,
 )
 
-# Amounts that calls draw from and add to; changed by differences, so that calls may commit in any order.
+# Amounts that calls draw from and add to. Calls change them by differences, so they may commit in any order.
 ledger = Table(
     "ledger",
     canister_metadata,

@@ -35,10 +35,10 @@ _Stage = Literal["open", "prepared", "committed", "rolled back"]
 class Transaction:
     """Made by `StableMemory.begin`. A handler adds changes, dispatch prepares and commits; then it is used up.
 
-    A small transaction waits for the disk once, in its COMMIT: redo rows stand for renames, for removals, and for bytes
-    that are perhaps not on the disk yet. A crash before the commit leaves staged files and bytes behind the committed
-    ends, which `recovery.py` removes. A crash after it leaves redo rows, which `recovery.py` carries out. Old contents
-    are never overwritten: somebody who has mapped a replaced file keeps its bytes.
+    A small transaction waits for the disk once, in its COMMIT. Redo rows stand for renames, removals, and bytes that
+    may not be on the disk yet. A crash before the commit leaves staged files and bytes behind the committed ends, which
+    `recovery.py` removes. A crash after it leaves redo rows, which `recovery.py` carries out. Old contents are never
+    overwritten, so whoever has mapped a replaced file keeps its bytes.
     """
 
     def __init__(self, volume: Volume) -> None:
@@ -53,17 +53,17 @@ class Transaction:
         self._future: Future[None] | None = None
         self._files: FileCommit | None = None
         self._deletes_row = 0  # redo rows up to this one go with the commit
-        self._busy = threading.Lock()  # a roll-back waits for a prepare that was left alone by its caller
+        self._busy = threading.Lock()  # a roll-back waits for a prepare whose caller was cancelled
 
     # What a handler adds
 
     def execute(self, statement: Executable | Prepared, parameters: Mapping[str, object] | None = None) -> None:
-        """Run a statement in the commit; statements run in the order given, after the changes of files."""
+        """Run a statement in the commit, after the changes of files, in the order of the calls."""
         self._check("open")
         self._statements.append((statement, parameters))
 
     def write_file(self, path: str, data: bytes) -> None:
-        """Make a file, or give it new contents; folders above are made. A file keeps its id and creation time."""
+        """Make a file and the folders above it, or give it new contents. A file keeps its id and creation time."""
         self._new_content(path, [data])
 
     def append_file(self, path: str, data: bytes) -> None:
@@ -79,7 +79,7 @@ class Transaction:
         change.pieces.append(data)
 
     def copy_file(self, source: str, target: str) -> None:
-        """Make `target` a copy of the file `source`, with what this transaction changed in it. Raises NotFound."""
+        """Make `target` a copy of the file `source`, including this transaction's changes of it. Raises NotFound."""
         self._check("open")
         clean, new = clean_file_path(source), clean_file_path(target)
         kind = self._kind(clean)
@@ -94,7 +94,7 @@ class Transaction:
         self._new_content(target, pieces + (change.pieces if change is not None else []))
 
     def remove(self, path: str) -> None:
-        """Remove a file, with what is noted of its upload, or an empty folder. Raises NotFound, Conflict."""
+        """Remove a file with the note of its upload, or an empty folder. Raises NotFound, Conflict."""
         self._check("open")
         clean = clean_path(path)
         kind = self._kind(clean)
@@ -106,30 +106,30 @@ class Transaction:
         self._uploads.pop(clean, None)
 
     def set_upload(self, path: str, size: int, sha256: str, last_offset: int) -> None:
-        """Note how far the upload of a file is. A later change of the file without such a note deletes it."""
+        """Note the progress of a file's upload. A later change of the file without such a note deletes it."""
         self._check("open")
         self._uploads[clean_path(path)] = Upload(size, sha256, last_offset)
 
     def on_commit(self, call: Callable[[], None]) -> None:
-        """Call this once the transaction is committed and visible: on the writer thread, so briefly."""
+        """Call this when the transaction is committed and visible, on the writer thread, so it must be brief."""
         self._check("open")
         self._on_commit.append(call)
 
     def on_rollback(self, call: Callable[[], None]) -> None:
-        """Call this if the transaction comes to nothing; in the thread that rolls back."""
+        """Call this when the transaction is rolled back, in the thread that does it."""
         self._check("open")
         self._on_rollback.append(call)
 
     # What dispatch does with it
 
     def prepare(self) -> None:
-        """Bring the bytes to the disk, where they do not count yet. Slow: in a worker thread.
+        """Bring the bytes to the disk where they do not count yet. Slow, so in a worker thread.
 
-        Raises StorageFull, StoreDamaged, BadRequest, Busy; the transaction is to be rolled back then.
+        Raises StorageFull, StoreDamaged, BadRequest, Busy. The transaction must then be rolled back.
         """
         with self._busy:
             self._check("open")
-            if self._volume.database.failed is not None:  # else these bytes might go over some that count after all
+            if self._volume.database.failed is not None:  # else these bytes might overwrite committed ones
                 self._volume.database.submit(lambda _: None).result()
             paths = set(self._changes)
             self._volume.claim(paths)
@@ -138,7 +138,9 @@ class Transaction:
             self._stage = "prepared"
 
     def growth(self) -> dict[str, Usage]:
-        """By how much each path makes stable memory larger, or smaller; to be asked when small, or prepared."""
+        """By how much each path makes stable memory larger or smaller. Call it when the transaction is small or
+        prepared.
+        """
         grown = {}
         for path, change in self._changes.items():
             old = self._volume.index.get(path)
@@ -150,7 +152,7 @@ class Transaction:
         return grown
 
     def commit(self) -> Future[None]:
-        """Commit what was prepared; the future is done when it holds and can be seen, or has the error.
+        """Commit what was prepared. The future is done when the changes hold and are visible, or has the error.
 
         Asynchronous code awaits `asyncio.wrap_future(transaction.commit())`. After an error, roll back.
         """
@@ -158,10 +160,10 @@ class Transaction:
         return self._submit(before=None)
 
     def commit_small(self) -> Future[None] | None:
-        """Prepare and commit, all of it on the writer thread, so that the caller's never waits.
+        """Prepare and commit on the writer thread, so that the caller's thread never waits.
 
-        None, and nothing done, unless a few bytes are all there is to prepare and nobody else is at these files;
-        `prepare` and `commit` are the way then.
+        Returns None, and does nothing, if there are more than a few bytes to prepare or others use these files. Use
+        `prepare` and `commit` then.
         """
         self._check("open")
         paths = set(self._changes)
@@ -182,7 +184,7 @@ class Transaction:
 
     @property
     def is_small(self) -> bool:
-        """Are a few bytes all there is to prepare?"""
+        """Are there only a few bytes to prepare?"""
         n_bytes = 0
         for change in self._changes.values():
             n_bytes += change.n_bytes_at_hand()
@@ -208,7 +210,7 @@ class Transaction:
                 raise clear_error(error, "the staging folder") from error
 
     def commit_sync(self) -> None:
-        """All of it, here and now: for the start and for tests. Rolls back on an error."""
+        """All of it here and now, for the start and for tests. Rolls back on an error."""
         try:
             self.prepare()
             self.commit().result()
@@ -217,7 +219,7 @@ class Transaction:
             raise
 
     def rollback(self) -> None:
-        """Undo what was prepared. After a commit nothing happens; a commit that is under way is waited for."""
+        """Undo what was prepared. After a commit nothing happens; a commit under way is waited for."""
         with self._busy:
             if self._future is not None:
                 wait([self._future])
@@ -248,7 +250,7 @@ class Transaction:
         return None if entry is None else entry.info.kind
 
     def _kind(self, path: str) -> EntryKind | None:
-        """What is at this path, seen from within the transaction."""
+        """The kind of entry at this path, as the transaction sees it."""
         change = self._changes.get(path)
         kind = change.kind if change is not None else self._committed_kind(path)
         if kind is None and any(other.kind for below, other in self._changes.items() if below.startswith(f"{path}/")):
@@ -291,7 +293,7 @@ class Transaction:
             else:
                 connection.execute(statement, parameters)
         self._files = commit
-        view.update(commit.view)  # last: only what came through is seen by those that follow
+        view.update(commit.view)  # last, so that later transactions see only what came through
 
     def _finish(self) -> None:
         self._stage = "committed"
@@ -306,7 +308,9 @@ class Transaction:
     # Undoing
 
     def _undo(self) -> None:
-        """Take prepared bytes away. What cannot be taken away now does not count either, and goes at the next start."""
+        """Remove prepared bytes. Bytes that cannot be removed now do not count either, and the next start
+        removes them.
+        """
         for path, change in self._changes.items():
             try:
                 take_back(self._volume, path, change)

@@ -1,8 +1,8 @@
-"""SHA-256 of uploads while they grow: no chunk is hashed twice, unless the server was restarted in between.
+"""SHA-256 of uploads while they grow. No chunk is hashed twice, unless the server was restarted in between.
 
-A hash under way is not kept on the disk: neither hashlib nor a maintained library gives it away, and to copy OpenSSL's
-own structure would rest on its layout. So after a restart the first chunk waits until the bytes before it were read
-once, at the speed of the disk, or of SHA-256.
+Running hashes are not kept on the disk: neither hashlib nor a maintained library exports them, and copying OpenSSL's
+own structure would depend on its layout. After a restart the first chunk therefore waits until the bytes before it are
+read once, at the speed of the disk or of SHA-256.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from canister.store.transaction import Transaction
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-N_RUNNING = 64  # uploads whose state is kept; the least recently used one is forgotten first
+N_RUNNING = 64  # uploads whose state is kept; the least recently used is dropped first
 _READ_BYTES = 4 * 1024 * 1024
 
 
@@ -36,7 +36,7 @@ def forget_upload(database: Database, path: str) -> None:
 
 
 class UploadHasher:
-    """Running hash states, by path. A state counts only for the very contents that it was made for."""
+    """Running hash states, by path. A state counts only for the exact contents that it was made for."""
 
     def __init__(self, memory: StableMemory, n_running: int = N_RUNNING) -> None:
         self._memory = memory
@@ -45,11 +45,13 @@ class UploadHasher:
         self._lock = threading.Lock()
 
     def start(self, transaction: Transaction, path: str, chunk: bytes) -> str:
-        """The hash, in hex, of a file that begins with `chunk`; kept once the transaction is committed."""
+        """The hash, in hex, of a file that begins with `chunk`. Kept once the transaction is committed."""
         return self._advance(transaction, clean_path(path), hashlib.sha256(), chunk)
 
     def extend(self, transaction: Transaction, path: str, chunk: bytes) -> str:
-        """The hash of the committed file with `chunk` behind it. Reads the file if its state is not at hand: slow."""
+        """The hash of the committed file followed by `chunk`. Slow if its state is not at hand, since it then reads the
+        file.
+        """
         clean = clean_path(path)
         return self._advance(transaction, clean, self._state(clean), chunk)
 

@@ -1,4 +1,4 @@
-"""What transactions and the start share: two folders, the index of what is committed, and what is under way.
+"""What transactions and the start share: two folders, the index of what is committed, and moves under way.
 
 staging --move--> folder     a new file, once the commit that makes it count has happened
 index                        what is committed, and where its bytes are: in their place, or still in staging
@@ -32,25 +32,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OpenFile:
-    """A committed file, open for reading or appending; the descriptor is the holder's to close."""
+    """A committed file, open for reading or appending. Its holder closes the descriptor."""
 
     info: FileInfo
     fd: int
 
 
 class Volume:
-    """Every method may be called from any thread once `open` and `start` were, unless it says otherwise."""
+    """Any thread may call any method after `open` and `start`, unless it says otherwise."""
 
     def __init__(
         self, folder: Path, staging: Path, database: Database, layer: FileLayer, clock: Callable[[], int]
     ) -> None:
-        """folder, staging: on one file system, for new files are moved from one to the other. clock: ns since 1970."""
+        """folder, staging: on one file system, since new files are moved from one to the other. clock: ns since
+        1970.
+        """
         self.path = folder
         self.database = database
         self.layer = layer
         self.clock = clock
         self.index = FileIndex()
-        self.done_row = 0  # every redo row up to this id is done with; the next transaction deletes them
+        self.done_row = 0  # every redo row up to this id is done; the next transaction deletes them
         self.deleted_row = 0  # up to this one they are deleted
         self.is_dirty = threading.Event()  # there is something to sync
         self.sync_error: OSError | None = None  # the first of all; nothing is synced after it
@@ -62,7 +64,7 @@ class Volume:
         self._unsynced_files: set[str] = set()  # whose last bytes are perhaps only in redo rows
         self._unsynced_folders: set[str] = set()  # whose names changed
         self._performed_row = 0
-        self._settling = threading.Lock()  # around the four above, and held until a commit is seen and settled
+        self._settling = threading.Lock()  # guards the four above; held until a commit is visible and settled
         self._syncing = threading.Lock()
         self._claims: set[str] = set()
         self._claimed = threading.Condition()
@@ -101,11 +103,11 @@ class Volume:
             raise Conflict(f"{self.path} is in use by another process; stop that one first") from None
 
     def start(self, index: FileIndex, moves: deque[Move]) -> None:
-        """Begin with what is committed, and with those of its moves that could not be performed."""
+        """Begin with the committed entries, and with those of their moves that could not be performed."""
         self.index, self._moves = index, moves
 
     def close(self) -> None:
-        """Let go of the folders. May be called twice."""
+        """Close the folders. May be called twice."""
         for folder in (self._folder, self._staging):
             if folder is not None:
                 folder.close()
@@ -114,9 +116,10 @@ class Volume:
     # Reading
 
     def open_file(self, path: str, flags: int = os.O_RDONLY) -> OpenFile:
-        """Open a file as last committed, wherever its bytes are just now.
+        """Open a file as last committed, wherever its bytes are at the moment.
 
-        A path's entry changes before its file does. So if the entry is still the same after opening, the file is its.
+        A path's entry changes before its file does. So if the entry is still the same after opening, the file is its
+        own.
         """
         clean = clean_path(path)
         while True:
@@ -143,7 +146,7 @@ class Volume:
             os.close(fd)
 
     def bring_to_place(self, path: str) -> bool:
-        """Perform the moves that are committed; is the file of this clean path in its place then, or gone?"""
+        """Perform the committed moves. Is the file of this clean path then in its place, or gone?"""
         try:
             self.settle()
         except OSError as error:
@@ -155,14 +158,14 @@ class Volume:
     # Transactions under way
 
     def pending_view(self) -> Overlay:
-        """What is not committed yet but will be seen by the rest of the group; on the writer thread."""
+        """The uncommitted changes that the rest of the group will see; on the writer thread."""
         number = self.database.n_transactions
         if self._pending[0] != number:
             self._pending = number, Overlay(self.index)
         return self._pending[1]
 
     def claim(self, paths: set[str]) -> None:
-        """Wait until no other transaction is changing any of these paths, and take them. Raises Busy after a while."""
+        """Wait until no other transaction is changing any of these paths, and claim them. Raises Busy after a while."""
         with self._claimed:
             if not self._claimed.wait_for(lambda: self._claims.isdisjoint(paths), CLAIM_SECONDS):
                 taken = sorted(self._claims & paths)
@@ -170,7 +173,7 @@ class Volume:
             self._claims |= paths
 
     def try_claim(self, paths: set[str]) -> bool:
-        """Take these paths if no other transaction is changing any of them."""
+        """Claim these paths if no other transaction is changing any of them."""
         with self._claimed:
             if not self._claims.isdisjoint(paths):
                 return False
@@ -187,7 +190,7 @@ class Volume:
     def committed(self, changes: list[tuple[str, Entry | None]], moves: list[Move]) -> None:
         """Make a committed transaction visible, then move its files; on the writer thread.
 
-        What cannot be moved now is readable where it is, and is tried again at the next change and at the next start.
+        A file that cannot be moved now is readable where it is. The next change and the next start try again.
         """
         with self._settling:
             self._moves.extend(moves)
@@ -202,7 +205,7 @@ class Volume:
                 self._log_unsettled(error)
 
     def settle(self) -> None:
-        """Perform the moves that are committed, in their order. Raises OSError; the rest is left then."""
+        """Perform the committed moves in their order. Raises OSError, and leaves the rest."""
         with self._settling:
             self._perform_moves()
 
@@ -223,15 +226,15 @@ class Volume:
             self.is_dirty.set()
 
     def is_unsynced(self, path: str) -> bool:
-        """Are there bytes of this file that perhaps stand only in redo rows?"""
+        """May bytes of this file stand only in redo rows?"""
         with self._syncing, self._settling:  # a sync under way has taken the files, but not yet synced them
             return path in self._unsynced_files or any(move.path == path for move in self._moves)
 
     def sync(self) -> None:
-        """Bring everything that is committed to the disk, so that no redo row is needed any more. Raises OSError.
+        """Bring everything committed to the disk, so that no redo row is needed any more. Raises OSError.
 
-        After a failing fsync nobody knows what the disk has, and a second one may succeed for nothing. So the redo rows
-        stay from then on, and the next start writes their bytes again.
+        After a failed fsync nobody knows what the disk has, and a second fsync may succeed without writing anything. So
+        the redo rows stay from then on, and the next start writes their bytes again.
         """
         with self._syncing:
             if self.sync_error is not None:
@@ -257,7 +260,7 @@ class Volume:
         except (NotFound, BadRequest):
             return  # removed since, and that is committed
         except StoreDamaged as error:
-            _log.error("%s: %s", self.path, error)  # a redo row would not help its other bytes
+            _log.error("%s: %s", self.path, error)  # a redo row has only some of its bytes
             return
         try:
             self.layer.fsync(opened.fd)

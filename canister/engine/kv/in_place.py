@@ -1,13 +1,13 @@
-"""The KV rows of a context where they lie: llama.cpp's own tensors, seen as arrays, so that no state need be copied.
+"""Reads KV rows where they lie, as arrays over llama.cpp's own tensors, so that no state need be copied.
 
 llama.cpp hands out whole sequence states only. But its memory object holds a vector of layers, each with two tensors
-named `cache_k_l<layer>` and `cache_v_l<layer>`, and a tensor's fields are public (ggml.h). They are found by looking:
-memory is read through /proc/self/mem, where a wrong address is an error and not a crash, and a find counts only if
-names, types and shapes are those of the layout. Then it is put to the test: rows read here must equal, byte for byte,
-those cut out of a state. Whatever is not as expected, the answer is None, and rows are cut out of states as before.
+named `cache_k_l<layer>` and `cache_v_l<layer>`, and the fields of a tensor are public (ggml.h). This module searches
+for them through /proc/self/mem, where a wrong address is an error and not a crash, and accepts only tensors whose
+names, types and shapes fit the layout. Then it tests them: rows read here must equal those cut out of a state, byte for
+byte. Where anything is unexpected it returns None, and rows are cut out of states.
 
 Cells equal positions in a stream that was only appended to, cut at its end, cleared and restored. A context shift
-breaks that: whoever shifts must not read rows here until the stream was cleared.
+breaks that, so after one no rows may be read here until the stream was cleared.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _WORDS_OF_A_LAYER = 16  # at most, up to its tensors
 _NAME_AT = 256
 _NAME = re.compile(rb"cache_([kv])_l\d+\0")
 _PROBE_TOKENS = 3
-# Each token reads all of its stream. In small pages, that many are more than a processor's TLB holds: it then looks up
+# Each token reads all of its stream. In small pages, so many are more than a processor's TLB holds. It then looks up
 # everything else anew as well, which costs a call's Python more than the decode.
 LARGE_STREAM_BYTES = 32 << 20
 
@@ -74,10 +74,10 @@ class KvMemory:
         return Rows(first, stop - first, k, v)
 
     def forget(self) -> None:
-        """Give back the memory of all cells; it is there again, as zeros, where a row is written. Empty streams only.
+        """Give back the memory of all cells, which comes back as zeros where a row is written. For empty streams only.
 
-        llama.cpp writes zeros into all of it, so that even cells that no chat ever reaches would be resident. Large
-        streams then lie in huge pages, and take their memory in such pieces.
+        llama.cpp writes zeros into all of it, so even cells that no chat ever reaches would be resident. Large streams
+        then lie in huge pages, and take their memory in such pieces.
         """
         arrays = (*self._k, *self._v)
         is_large = sum(x[0].nbytes for x in arrays) >= LARGE_STREAM_BYTES
@@ -99,7 +99,7 @@ def _spans(arrays: Iterable[Bytes]) -> list[tuple[int, int]]:
 
 
 def open_kv_memory(context: Context, layout: Layout | None) -> KvMemory | None:
-    """The KV memory of a context without cells in use, tried out; None where it cannot be read. On its thread."""
+    """The tested KV memory of a context without used cells; None where it cannot be read. On the context's thread."""
     if layout is None or sys.platform != "linux" or sys.byteorder != "little" or tensor_bytes() != _TENSOR_BYTES:
         return None
     try:
@@ -135,7 +135,7 @@ def _words(data: bytes) -> tuple[int, ...]:
 
 
 def _tensors(begin: int, end: int, peek: Peek) -> Iterator[tuple[str, _Tensor]]:
-    """The K and V tensors that a vector's elements point to, in order; nothing if its first ones point to none."""
+    """The K and V tensors that a vector's elements point to, in order. Empty if its first elements point to none."""
     elements = peek(begin, end - begin)
     n_found = 0
     for at, address in enumerate(_words(elements)):

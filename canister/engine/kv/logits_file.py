@@ -1,8 +1,8 @@
-"""The logits behind each chat's last token, from an engine that ends in good order to the next one with its model.
+"""The logits behind each chat's last token, kept in a file from one engine to the next with the same model.
 
-KV rows stand in the containers, logits do not, and without them a chat that comes back decodes its last token again.
-A cache in a file: nobody waits until it is on the disk, and it is gone from its folder as soon as it is opened, so that
-it serves one start. What is damaged, or from another model, llama.cpp or processor, is as if it were not there.
+KV rows stand in the containers, logits do not. Without them a chat that comes back decodes its last token again. The
+file is a cache: nobody waits for the disk, and opening it removes it from its folder, so it serves one start. A file
+that is damaged, or of another model, llama.cpp or processor, is ignored.
 
     header                                     entry, of the same size each
        0  8  magic, "llogits\\n"                    0  32  digest of the conversation's key
@@ -40,7 +40,7 @@ _HEADER_BYTES = len(_MAGIC) + _N_DIGEST
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What logits depend on beside tokens: the same origin, the same bits. n_vocab: how many there are."""
+    """What logits depend on beside tokens. The same origin gives the same bits. n_vocab: tokens of the vocabulary."""
 
     digest: bytes
     n_vocab: int
@@ -55,10 +55,10 @@ class Origin:
 
 
 class LogitsFile:
-    """What the engine before has left. From any thread."""
+    """The logits that the engine before has left. From any thread."""
 
     def __init__(self, origin: Origin) -> None:
-        """Nothing was left."""
+        """A file without entries."""
         self._origin = origin
         self._file: int | None = None
         self._entries: dict[bytes, int] = {}  # offset by digest of the key
@@ -66,7 +66,7 @@ class LogitsFile:
 
     @classmethod
     def take(cls, path: Path | None, origin: Origin) -> LogitsFile:
-        """Open the file and remove it from its folder; without a file of this origin there is nothing in it."""
+        """Open the file and remove it from its folder. Without a file of this origin there are no entries."""
         found = cls(origin)
         if path is None:
             return found
@@ -97,7 +97,7 @@ class LogitsFile:
         return len(self._entries)
 
     def logits(self, key: str, caller: str, tokens: Tokens, generated: Flags, starts: Flags) -> Logits | None:
-        """Those behind the last of exactly these tokens of this caller's conversation; None if they are not known."""
+        """The logits behind exactly these tokens of this caller's conversation; None if they are not known."""
         name, n_data = _digest(key.encode()), 4 * self._origin.n_vocab
         with self._lock:
             offset = self._entries.get(name)
@@ -127,13 +127,13 @@ class LogitsFile:
 
 
 def write(path: Path | None, origin: Origin, places: Iterable[Slot | ParkedState]) -> None:
-    """Write down the logits of conversations, the most important first, as many as there is room for."""
+    """Write the logits of conversations, the most important first, as many as there is room for."""
     most = min(MOST_ENTRIES, MOST_BYTES // origin.entry_bytes)
     ends = [(each.key, each, each.logits) for each in places if each.key is not None and each.logits is not None][:most]
     if path is None or not ends:
         return
     try:
-        # Always the same name: what a killed server leaves here is written over by the next.
+        # Always the same name, so that the next server overwrites what a killed one left.
         temporary = path.with_name(f".{path.name}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         try:

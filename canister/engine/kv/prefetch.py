@@ -1,7 +1,6 @@
-"""What is known of conversations outside the engine's thread: how much is at hand, and bringing stored rows near.
+"""Brings stored conversations near before calls need them, outside the decode thread.
 
-Reading a container and putting a state together takes its time, so it is done in a worker thread, while others decode;
-the engine's thread then only sets the state.
+A worker thread reads a container and assembles a state while others decode. The decode thread then only sets the state.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from canister.engine.kv.rows import Layout, state_of
 from canister.engine.kv.slots import ParkedState, Slot, SlotTable
 from canister.engine.request import Flags, KvSegment, Tokens, n_common
 
-FRESH_SECONDS = 60.0  # a state that was read for a call is kept for it so long, however many others are read
+FRESH_SECONDS = 60.0  # a state read for a call is kept for it this long, however many others are read
 
 
 class Prefetcher:
-    """From any thread. A look at the slots may be outdated when it is used: nothing depends on its being right."""
+    """From any thread. A look at the slots may be outdated when it is used, and nothing depends on its being right."""
 
     def __init__(self, slot_table: SlotTable, layout: Layout | None, n_streams: int, logits_file: LogitsFile) -> None:
         self._slot_table = slot_table
@@ -29,18 +28,18 @@ class Prefetcher:
         self.take = slot_table.state_cache.buffers.take  # memory that was used before, for what is read
 
     def n_own(self, key: str | None, tokens: Tokens, generated: Flags) -> int:
-        """How many leading tokens the slot of a conversation holds, or its parked state."""
+        """How many leading tokens the slot or the parked state of a conversation holds."""
         places: list[Slot | ParkedState | None] = [self._slot_table.slot_of(key), self._slot_table.state_cache.get(key)]
         return max((n_common(tokens, generated, each.tokens, each.generated) for each in places if each), default=0)
 
     def n_at_hand(self, caller: str, tokens: Tokens, generated: Flags) -> int:
-        """The same for any conversation of a caller."""
+        """The same, for any conversation of a caller."""
         slots = (n_common(tokens, generated, slot.tokens, slot.generated) for slot in self._slot_table.of(caller))
         parked = self._slot_table.state_cache.closest(caller, symbols(tokens, generated))
         return max(*slots, 0, 0 if parked is None else parked[0])
 
     def has_room(self, n_tokens: int) -> bool:
-        """Could the state of so many tokens be parked, without driving out one that was not used yet?"""
+        """Could a state of so many tokens be parked without driving out one that was not used yet?"""
         n_bytes = n_tokens * self._layout.bytes_per_token if self._layout is not None else 0
         return n_bytes > 0 and self._slot_table.state_cache.has_room(n_bytes)
 
@@ -55,9 +54,9 @@ class Prefetcher:
         *,
         with_logits: bool = False,
     ) -> None:
-        """Put a conversation's state together from stored rows, and park it. Slow: in a worker thread.
+        """Assemble a conversation's state from stored rows and park it. Slow, so call it in a worker thread.
 
-        with_logits: those behind its last token too, if the engine before has left them.
+        with_logits: take the logits of its last token from the file that the engine before has left, if it has them.
         """
         if self._layout is None:
             return

@@ -1,7 +1,7 @@
-"""Which of many token sequences begins most like a given one: a radix tree, one node where sequences part or end.
+"""Which of many token sequences begins most like a given one: a radix tree, with a node where sequences part or end.
 
-A look-up follows one path from the root, so that it takes time for the length of the sequence asked for, not for the
-number of those that are known. Nothing here knows what a sequence stands for; it is called by a key.
+A look-up follows one path from the root, so its time depends on the length of the sequence, not on the number of known
+ones. Nothing here knows what a sequence stands for; it is called by a key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ K = TypeVar("K")
 
 
 def symbols(tokens: Tokens, generated: Flags) -> Symbols:
-    """One number for each position: equal where a token agrees in itself and in whether it was generated."""
+    """One number for each position, equal where a token agrees in itself and in whether it was generated."""
     return tokens * np.int32(2) + generated
 
 
@@ -61,7 +61,7 @@ class PrefixTree(Generic[K]):
         return key in self._where
 
     def add(self, key: K, sequence: Symbols) -> None:
-        """Know a sequence by this key, in place of its former one."""
+        """Know a sequence by this key, instead of its former one."""
         self.discard(key)
         node, n = self._reach(sequence)
         if n < len(sequence):
@@ -92,9 +92,10 @@ class PrefixTree(Generic[K]):
             above = above.parent
 
     def longest(self, sequence: Symbols, *, whole: bool = False) -> tuple[int, K] | None:
-        """How many leading symbols of this sequence agree with a known one at most, and the key of such a one.
+        """The largest number of leading symbols in which a known sequence agrees with this one, and the key of such a
+        sequence.
 
-        whole: only a known sequence that agrees from its beginning to its end counts. None: not a single symbol agrees.
+        whole: count only known sequences that agree from beginning to end. None: not a single symbol agrees.
         """
         node, n = self._root, 0
         best: tuple[int, K] | None = None
@@ -116,8 +117,10 @@ class PrefixTree(Generic[K]):
         return best
 
     def _reach(self, sequence: Symbols) -> tuple[_Node[K], int]:
-        """The node where this sequence leaves the tree or ends in it, made where it lies within an edge; and how far
-        it goes along with it."""
+        """The node where this sequence leaves the tree or ends in it, and how far they agree.
+
+        The node is made where it lies within an edge.
+        """
         node, n = self._root, 0
         while n < len(sequence) and node.children is not None:
             child = node.children.get(int(sequence[n]))
@@ -140,7 +143,9 @@ class PrefixTree(Generic[K]):
         return upper
 
     def _prune(self, node: _Node[K]) -> _Node[K]:
-        """Take a node away that no sequence needs any more, and its parent likewise; the lowest that is left there."""
+        """Remove a node that no sequence needs any more, and its parents likewise. Returns the lowest node that is
+        left.
+        """
         parent = node.parent
         if parent is not None and not node.children:
             assert parent.children is not None

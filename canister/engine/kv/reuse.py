@@ -1,10 +1,10 @@
 """Where a call starts from: its own slot, a parked state, another conversation of its caller, its container.
 
-All of it runs on the engine's thread. What a state may be used for is decided by the tokens, and by which of them were
-generated, for those were decoded in another way; whoever is not the caller is never looked at.
+All of it runs on the decode thread. The tokens, and which of them were generated, decide what a state may be used for,
+since generated tokens are decoded in another way. States of other callers are never looked at.
 
-A call may be granted a part of its prompt only. A state that has more of the prompt than that stays in the slot as it
-is, so that the calls that go on find it there: its rows are counted, charged and handed out call by call.
+A call may be granted only a part of its prompt. A state that has more of the prompt stays in the slot as it is, for the
+calls that follow. Its rows are counted, charged and handed out call by call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from canister.engine.sequence import Sequence
 
 @dataclass(slots=True)
 class Sources:
-    """Tokens that calls did not have to decode: where their KV rows came from."""
+    """Tokens that calls did not have to decode, by where their KV rows came from."""
 
     slot: int = 0
     memory: int = 0
@@ -47,7 +47,7 @@ class _Source:
 class PrefixReuse:
     """sequences: of the calls that have begun, by stream. rolls_back: the tail of a stream can be removed.
 
-    keeps_states: a state may be put into a stream; else calls start from what is in their slot, or from nothing.
+    keeps_states: a state may be put into a stream. Otherwise calls start from what is in their slot, or from nothing.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class PrefixReuse:
         self._streams = streams
         self._slot_table = slot_table
         self._keeps_states = keeps_states
-        self._can_cut = rolls_back and streams.layout is not None  # states, in the middle
+        self._can_cut = rolls_back and streams.layout is not None  # may states be cut in the middle?
 
     def place(self, request: GenerateRequest, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
-        """A slot for a call, or None; the conversation that loses it is parked."""
+        """A slot for a call, or None. The conversation that loses the slot is parked."""
         return self._slot_table.take(request.key, request.caller, waiting=waiting, park=self._park)
 
     def _park(self, slot: Slot) -> None:
@@ -78,9 +78,9 @@ class PrefixReuse:
     def bring(self, sequence: Sequence, slot: Slot) -> int:
         """Set as much of what the call wants into the slot's stream as is known anywhere, and cut off all else.
 
-        The stream may hold more than the history then. Answers how many leading tokens the caller's container has the
-        rows of. From the nearest to the farthest: the slot itself, the conversation's parked state, other
-        conversations of the caller, the container.
+        Looks in the slot, the conversation's parked state, other conversations of the caller, and the container, in
+        this order. The stream may then hold more than the history. Returns of how many leading tokens the caller's
+        container has the rows.
         """
         sources, request = self.sources, sequence.request
         n_most = len(sequence.history)
@@ -120,7 +120,9 @@ class PrefixReuse:
         return self._source(sequence, parked)
 
     def _closest(self, sequence: Sequence, slot: Slot, n: int) -> _Source | None:
-        """The state of another conversation of the caller that has far more than n tokens of what the call wants."""
+        """The state of another conversation of the caller that has far more than n of the tokens that the call
+        wants.
+        """
         if len(sequence.wanted[0]) < n + MIN_SHARED:
             return None
         caller = sequence.request.caller
@@ -146,9 +148,9 @@ class PrefixReuse:
         return _Source(n, tokens, generated, starts, logits, parked=place)
 
     def _set(self, slot: Slot, source: _Source, n_most: int) -> bool:
-        """Set a state into the slot's stream; False, and nothing has changed, if it has not what is needed of it.
+        """Set a state into the slot's stream. False, and nothing has changed, if the state lacks rows that are needed.
 
-        That is its beginning, where it is to be cut, or its rows are to be handed out before the call gets to its end.
+        Its beginning is needed where it is cut, and where its rows are handed out before the call gets to its end.
         """
         if not self._keeps_states:
             return False
@@ -170,7 +172,9 @@ class PrefixReuse:
         return self._context.read_state(stream, memory)
 
     def _restore(self, sequence: Sequence, stream: int, n_resident: int) -> int:
-        """Set stored rows of the prefix into the stream if they reach further; how many positions it holds then."""
+        """Set stored rows of the prefix into the stream if they reach further. Returns how many positions it holds
+        then.
+        """
         layout, restore = self._streams.layout, sequence.request.restore
         if layout is None or restore is None:
             return n_resident

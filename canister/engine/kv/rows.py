@@ -47,7 +47,7 @@ class KvRowsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the rows of one model and context look like. It decides whether stored rows fit."""
+    """What the rows of one model and context look like. Stored rows fit if their layout is the same."""
 
     v_transposed: bool
     k: tuple[tuple[int, int], ...]  # per layer: ggml type, bytes per token
@@ -227,12 +227,13 @@ def merge(layout: Layout, pieces: Sequence[Rows], n_streams: int, take: Take = _
 def state_of(
     layout: Layout, segments: Iterable[KvSegment], n_max: int, n_streams: int, take: Take = _fresh
 ) -> tuple[int, Bytes]:
-    """A state put together from stored rows, of at most n_max tokens, and of how many; none where they are unsound.
+    """A state assembled from stored rows, of at most n_max tokens, and its number of tokens; 0 where the rows are
+    unsound.
 
-    take: where its memory comes from.
+    take: gives the memory for it.
     """
     pieces: list[Rows] = []
-    run: list[KvSegment] = []  # whole segments of the same size: put together at once, they take half the time
+    run: list[KvSegment] = []  # whole segments of the same size take half the time when they are put together at once
     n = 0
 
     def flush() -> None:

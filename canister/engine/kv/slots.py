@@ -1,8 +1,8 @@
-"""Which conversations are at hand, in two tiers: slots, one per stream of the KV memory, and states parked beside it.
+"""Which conversations are at hand, in two tiers: slots, one per stream of the KV memory, and parked states beside it.
 
 Pure bookkeeping, without llama.cpp: whoever takes a slot brings its stream in line with `tokens`. A slot that is not
-busy may be taken from its conversation at any time; then its state is parked, in so many bytes of memory, the least
-recently used dropped first. What is in neither tier stands in the caller's container.
+busy may be taken from its conversation at any time. Its state is then parked, within a number of bytes, and the least
+recently used state is dropped first. Conversations in neither tier stand in the caller's container.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Slot:
 class ParkedState:
     """A conversation's state beside the KV memory: what a slot notes, and the state as llama.cpp takes it back.
 
-    from_disk: read from a container, for a call that needs it next. fresh_until: monotonic time up to which no other
-    such state may drive it out.
+    from_disk: read from a container for a call that needs it next. fresh_until: monotonic time until which no other
+    state from disk may drive it out.
     """
 
     key: str
@@ -90,10 +90,10 @@ class ParkedState:
 
 
 class StateCache:
-    """Parked states by conversation, least recently used first; never more than max_bytes. From any thread.
+    """Parked states by conversation, least recently used first, never more than max_bytes. From any thread.
 
-    Nothing here takes longer for more states: the closest one is found in a tree of tokens for each caller, and states
-    that were just read for a call, which other such states may not drive out, are kept apart from those that may go.
+    Nothing here takes longer with more states. A tree of tokens for each caller finds the closest one. States that were
+    just read for a call are kept apart from those that may be dropped.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -103,7 +103,7 @@ class StateCache:
         self._trees: dict[str, PrefixTree[str]] = {}  # keys by tokens, for each caller
         self._used: OrderedDict[str, _Held] = OrderedDict()
         self._fresh: OrderedDict[str, _Held] = OrderedDict()
-        self._stale: OrderedDict[str, _Held] = OrderedDict()  # were fresh too long
+        self._stale: OrderedDict[str, _Held] = OrderedDict()  # were fresh, and were not used in time
         self._fresh_bytes = 0
         self._clock = 0
         self._lock = threading.Lock()
@@ -116,9 +116,9 @@ class StateCache:
         return len(self._used) + len(self._fresh) + len(self._stale)
 
     def put(self, parked: ParkedState) -> None:
-        """Keep a state in place of the conversation's former one; one that is too large is not kept.
+        """Keep a state instead of the conversation's former one. A state that is too large is not kept.
 
-        One from disk does not drive out fresh ones: they are needed before it.
+        A state from disk does not drive out fresh ones, which are needed before it.
         """
         n_bytes = parked.n_bytes
         with self._lock:
@@ -182,7 +182,9 @@ class StateCache:
         return [each.parked for each in sorted(held, key=lambda each: -each.clock)]
 
     def _age(self) -> None:
-        """What was fresh too long may be driven out. All stay fresh for the same time, so the first is the oldest."""
+        """Let states that were fresh too long be driven out. All stay fresh for the same time, so the first is the
+        oldest.
+        """
         now = monotonic()
         while self._fresh:
             key, held = next(iter(self._fresh.items()))
@@ -246,10 +248,10 @@ class SlotTable:
         waiting: Callable[[], Collection[str | None]] = _nobody,
         park: Callable[[Slot], None] | None = None,
     ) -> Slot | None:
-        """The conversation's own slot, else a free one, else one taken from a conversation; None when all are busy.
+        """The conversation's own slot, else a free one, else one taken from a conversation. None when all are busy.
 
-        A slot of another conversation comes emptied; `park` is shown it before. Also None while the conversation's
-        own slot is busy. waiting: keys of the calls that want a slot next; theirs are taken last.
+        A slot of another conversation comes emptied, and `park` sees it before. Also None while the conversation's own
+        slot is busy. waiting: keys of the calls that want a slot next; their slots are taken last.
         """
         slot = self._by_key.get(key) if key is not None else None
         if slot is None:
@@ -270,9 +272,9 @@ class SlotTable:
         return slot
 
     def _choose(self, waiting: Callable[[], Collection[str | None]]) -> Slot | None:
-        """Free ones first, then those that nobody waits for; of the less recently used half, a busy one's neighbour.
+        """Free slots first, then those that nobody waits for; of the less recently used half, one beside a busy slot.
 
-        llama.cpp computes neighbouring streams together, and splits where there is a gap.
+        llama.cpp computes neighbouring streams together, and splits at gaps.
         """
         idle = [slot for slot in self.slots if not slot.busy]
         candidates = [slot for slot in idle if slot.key is None]
@@ -301,13 +303,13 @@ class SlotTable:
         return self._by_key.get(key) if key is not None else None
 
     def give_back(self, slot: Slot) -> None:
-        """The slot stays with its conversation, unless that was forgotten meanwhile or has no name."""
+        """The slot stays with its conversation, unless the conversation was forgotten meanwhile or has no name."""
         slot.busy = False
         if slot.key is None:
             slot.hold_nothing()
 
     def forget(self, key: str) -> None:
-        """Free the conversation's slot, a busy one when it is given back, and drop its parked state."""
+        """Free the conversation's slot, or a busy one when it is given back, and drop its parked state."""
         self.state_cache.take(key)
         slot = self._by_key.get(key)
         if slot is not None:

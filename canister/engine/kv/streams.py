@@ -1,4 +1,4 @@
-"""The streams of a context: how many positions each holds, cutting them, replacing them, and reading their rows."""
+"""The streams of a context: how many positions each holds, and cutting, replacing and reading them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Streams:
 
     @property
     def reads_rows(self) -> bool:
-        """Are KV rows read where they lie, rather than cut out of copies of whole states?"""
+        """Does it read KV rows where they lie, rather than cut them out of copies of whole states?"""
         return self._memory is not None
 
     def give_back_cells(self) -> None:
-        """The memory of all cells, as long as no stream has any; on any thread."""
+        """Give back the memory of all cells while no stream has any; on any thread."""
         if self._memory is not None:
             self._memory.forget()
 
     def truncate(self, stream: int, n: int) -> int:
-        """Keep the first n positions; fewer, namely none, if this kind of memory keeps all or nothing."""
+        """Keep the first n positions, or none if this kind of memory keeps all or nothing."""
         if n < self.lengths[stream]:
             if n < max(self._floors[stream], 1) or not self._context.remove(stream, n):
                 self.clear(stream)
@@ -55,12 +55,12 @@ class Streams:
             return b""
 
     def replace(self, stream: int, state: Bytes, n: int) -> bool:
-        """Set a state of n positions; False, and an empty stream, when it is not taken."""
+        """Set a state of n positions. False, and the stream is empty, when llama.cpp rejects it."""
         is_set = self._context.set_state(stream, state)
         self.lengths[stream] = n if is_set else 0
         self._floors[stream] = 0 if self.is_whole(state, n) else self.lengths[stream]
         return is_set
 
     def is_whole(self, state: Bytes, n: int) -> bool:
-        """Has it the rows of n tokens? llama.cpp leaves out what a sliding window does not reach from the end."""
+        """Does it have the rows of n tokens? llama.cpp leaves out what a sliding window does not reach from the end."""
         return self.layout is not None and len(state) >= n * self.layout.bytes_per_token

@@ -1,8 +1,9 @@
-"""What only this machine can tell about a model: which decodes give the same bits, and how many threads are fastest.
+"""Measures what only this machine can tell about a model: which decodes give the same bits, and the fastest thread
+count.
 
-Kernels differ from processor to processor and from type to type, so they are compared, not looked up. Everything here
-is a generator that yields after each decode, so that other engines on the thread get their turns meanwhile, and runs in
-a small context of its own; streams are left empty where this memory can be emptied.
+Kernels differ by processor and weight type, so they are compared, not looked up. Everything here is a generator that
+yields after each decode, so that other engines get their turns, and runs in a small context of its own. It leaves
+streams empty where this memory can be emptied.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ PROBE_ROWS = 48  # of the longest chunk that is compared
 ROW_COUNTS = (1, 2, 3, 4, 7, 8, 16)
 N_BEFORE = 3  # tokens of a stream before the one that is compared
 CUTS = (1, 2, 3, 5, 7, 13, 17)  # of PROBE_ROWS
-MAX_ROUNDS = 8  # of comparing, each with other tokens
-ROUNDS_PARAMS = 300_000_000  # parameters of all rounds together, roughly: so much takes a second
-TIE = 0.03  # fewer threads are taken when they are this near
-QUIET_SHARE = 0.75  # of the processor time that its threads could have had, if a measurement is to count
-ABSURD = 50  # more threads than are worth it cost a small model a good part of its speed, not all of it
+MAX_ROUNDS = 8  # of comparisons, each with other tokens
+ROUNDS_PARAMS = 300_000_000  # parameters of all rounds together; roughly a second's work
+TIE = 0.03  # fewer threads are taken when they are so nearly as fast
+QUIET_SHARE = 0.75  # a measurement counts if its threads got this part of the processor time that they could have had
+ABSURD = 50  # times slower than the best; too many threads slow a small model down, but never so much
 _DUMMY_TOKEN = 0
 _TIMED_STEPS = 16  # at most, for one number of threads
 _TIMED_SECONDS = 0.15  # enough for one
@@ -41,13 +42,11 @@ Bits = tuple[NDArray[np.uint8], Logits]
 
 
 def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kernels]:
-    """All that exact mode needs to know. The context: flash attention off, PROBE_ROWS rows, two streams or more.
+    """Measure all that exact mode needs. The context: flash attention off, PROBE_ROWS rows, two streams or more.
 
-    With one stream there are no decodes of several. Where a context has room for as many outputs as rows, all rows of a
-    chunk ask for logits.
-
-    Two ways of computing differ in the last bits of some values only, so small models, which have few values, are asked
-    several times.
+    With one stream there are no decodes of several rows. Where a context has room for as many outputs as rows, all rows
+    of a chunk ask for logits. Two ways of computing differ only in the last bits of some values. Small models have few
+    values, so they are measured several times.
     """
     n_rounds = max(1, min(MAX_ROUNDS, ROUNDS_PARAMS // max(1, n_params)))
     rounds = [Random(i).choices(range(n_vocab), k=PROBE_ROWS) for i in range(n_rounds)]
@@ -64,7 +63,7 @@ def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kern
 
 
 def row_classes(context: Context, rounds: Sequence[Sequence[int]]) -> Steps[RowClasses]:
-    """Groups of row counts whose common rows are equal bit for bit, every time; every row is of another stream."""
+    """Groups of row counts whose common rows are equal bit for bit, every time. Each row is of another stream."""
     classes: dict[int, tuple[int, ...]] = {}  # of each count, its group in each round
     for tokens in rounds:
         for i, members in enumerate((yield from _row_classes(context, tokens))):
@@ -104,7 +103,7 @@ def _sort_in(groups: list[tuple[list[Logits], list[int]]], logits: list[Logits],
 
 
 def _attention_classes(context: Context, tokens: Sequence[int]) -> Steps[RowClasses]:
-    """Whether one token of a stream gives what several do."""
+    """Does one token of a stream give the same bits as several?"""
     several = yield from _prompt(context, tokens[:8], [8], PLAIN)
     alone = yield from _prompt(context, tokens[:8], [7, 1], PLAIN)
     return ((1, 2),) if _equal(several, alone) else ((1,), (2,))
@@ -126,7 +125,7 @@ def _chunk_rule(
 
 
 def _prompt(context: Context, tokens: Sequence[int], cuts: Sequence[int], rule: ChunkRule) -> Steps[Bits]:
-    """KV rows and last logits of a prompt decoded in chunks of these sizes, the last of them repeated."""
+    """KV rows and last logits of a prompt decoded in chunks of these sizes, the last size repeated."""
     n_done, at = 0, 0
     while n_done < len(tokens):
         chunk = [*tokens[n_done : n_done + min(cuts[at], rule.most or cuts[at])]]
@@ -150,7 +149,7 @@ def _prompt(context: Context, tokens: Sequence[int], cuts: Sequence[int], rule: 
 
 
 def _kv_bits(context: Context) -> NDArray[np.uint8]:
-    """The KV rows of stream 0; empty for memories that order them as they like."""
+    """The KV rows of stream 0; empty for memories that order rows as they like."""
     blob = context.state(0)
     try:
         parse(blob)
@@ -165,7 +164,9 @@ def _equal(a: Bits, b: Bits) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ThreadSpeeds:
-    """by_count: tokens per second of single rows by number of threads. are_quiet: no other work held the threads up."""
+    """by_count: tokens per second of single rows by number of threads. are_quiet: no other work slowed the threads
+    down.
+    """
 
     by_count: dict[int, float]
     are_quiet: bool
@@ -177,7 +178,7 @@ def measure_threads(
     clock: Callable[[], float] = perf_counter,
     cpu_clock: Callable[[], float] = process_time,
 ) -> Steps[ThreadSpeeds]:
-    """How fast single rows are decoded with each number of threads; clocks are in seconds."""
+    """How fast single rows are decoded with each number of threads. The clocks count seconds."""
     speeds: dict[int, float] = {}
     position = 0
     are_quiet = True
@@ -195,21 +196,21 @@ def measure_threads(
                 context.clear(0)
                 position = 0
             yield
-        # The first one wakes the threads; the best one was least disturbed by whatever else runs here.
+        # The first step wakes the threads. The fastest step was the least disturbed by other work on the machine.
         speeds[n] = 1 / max(min(seconds[1:]), 1e-9)
-        # Threads of a decode wait for each other without sleeping: what they did not get, somebody else got.
+        # Threads of a decode wait for each other without sleeping, so other work got the time that they did not get.
         are_quiet = are_quiet and cpu_seconds >= QUIET_SHARE * n * sum(seconds)
     context.clear(0)
     return ThreadSpeeds(speeds, are_quiet and not are_absurd(speeds))
 
 
 def are_absurd(speeds: dict[int, float]) -> bool:
-    """Is one so far below the others that it tells of something else than the number of threads?"""
+    """Is one speed so far below the others that something else than the number of threads explains it?"""
     return min(speeds.values()) * ABSURD < max(speeds.values())
 
 
 def thread_counts(n_cores: int) -> list[int]:
-    """What is tried: every number of threads up to 8, beyond that in steps of a quarter or so."""
+    """The numbers of threads to try: each one up to 8, beyond that in steps of about a quarter."""
     counts, n = [*range(1, min(n_cores, 8) + 1)], 8
     while n < n_cores:
         n = min(n_cores, n + max(2, n // 4))

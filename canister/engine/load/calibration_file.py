@@ -1,4 +1,4 @@
-"""What was measured of a model on this machine, kept in a JSON file: a cache that may be deleted or damaged."""
+"""What was measured of a model on this machine, kept in a JSON file. A cache that may be deleted or damaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = get_logger(__name__)
 class Calibration:
     """kernels: None if nobody needed them. speeds: tokens per second by number of threads; empty: not measured.
 
-    are_quiet: the speeds were measured without other work beside; others are not kept.
+    are_quiet: no other work ran while the speeds were measured. Other speeds are not kept.
     """
 
     kernels: Kernels | None = None
@@ -36,7 +36,7 @@ def key_of(*facts: object) -> str:
 
 
 def recall(path: Path | None, key: str) -> Calibration:
-    """What is known under a key; empty Findings when nothing is, or the file is not what it should be."""
+    """The calibration under a key; an empty one when there is none, or the file is damaged."""
     try:
         return _from_json(_read(path)[key])
     except KeyError:
@@ -47,7 +47,9 @@ def recall(path: Path | None, key: str) -> Calibration:
 
 
 def keep(path: Path | None, key: str, calibration: Calibration) -> None:
-    """Write it down; the oldest entries make room. A file that cannot be written is told, and costs nothing else."""
+    """Write a calibration down, and drop the oldest ones beyond MOST_ENTRIES. A file that cannot be written is
+    logged.
+    """
     if path is None:
         return
     entries = {name: entry for name, entry in _read(path).items() if name != key}

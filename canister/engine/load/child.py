@@ -1,8 +1,8 @@
-"""A confined child process that does what might crash: how it is run, and what it says.
+"""A confined child process that does what might crash: how it is run, and how it reports.
 
-The child reads one JSON document on stdin and writes a line of JSON for everything that it begins and ends, so that
-whoever reads them knows where it died. It lives in a module of its own (`trial_child.py`, `library_child.py`) and calls
-`task`, `limit` and `say`; the rest is the parent's.
+The child reads one JSON document on stdin and writes a line of JSON for everything that it begins and ends, so that its
+parent knows where it died. Its module (`trial_child.py`, `library_child.py`) calls `task`, `limit` and `say`. The rest
+of this file is for the parent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MAX_OUTPUT_BYTES = 262_144  # of what the child writes, its end
+MAX_OUTPUT_BYTES = 262_144  # the last ones that the child writes are kept
 MAX_OPEN_FILES = 64
 LOADING, DECODING, MEMORY = "loading", "decoding", "memory"  # what a trial of a file is doing
 MEMORY_WORDS = ("bad_alloc", "MemoryError", "not enough memory")
@@ -30,14 +30,14 @@ _KEPT_VARIABLES = (
     *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH"),  # the same llama.cpp as here
     *("LANG", "LC_ALL", "PATH", "PYTHONPATH", "VIRTUAL_ENV"),
 )
-# A crash must not look for a debugger. Threads that wait do not spin: a trial is short, and others want the cores.
+# A crash must not look for a debugger. Waiting threads do not spin, since a trial is short and others need the cores.
 _SET_VARIABLES = {"GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "passive", "OPENBLAS_NUM_THREADS": "1"}
 _LAST_WORDS = re.compile(r"GGML_ASSERT\(.*|what\(\):.*|terminate called.*|\S+Error:.*")
 
 
 @dataclass(frozen=True, slots=True)
 class ChildEnd:
-    """How a child ended. lines: what it said. complaints: the end of its stderr."""
+    """How a child ended. lines: its reports. complaints: the end of its stderr."""
 
     exit_code: int
     timed_out: bool
@@ -51,18 +51,18 @@ class ChildEnd:
 
     @property
     def was_slow(self) -> bool:
-        """Was it ended because its time was over?"""
+        """Did it end because its time was up?"""
         return self.timed_out or self.signal == "SIGXCPU"
 
     @property
     def last_words(self) -> str:
-        """What llama.cpp said when it gave up, if it did; one line."""
+        """llama.cpp's last message when it gave up, in one line; empty if there was none."""
         words = _LAST_WORDS.findall(self.complaints)
         return printable(words[-1]) if words else ""
 
 
 async def run(module: str, task: object, seconds: float, descriptors: Sequence[int] = ()) -> ChildEnd:
-    """Run a module as a child process, for so long at most. descriptors: of open files that it inherits."""
+    """Run a module as a child process for at most `seconds`. descriptors: open files that it inherits."""
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | _SET_VARIABLES
     environment["PYTHONPATH"] = os.pathsep.join([str(_PACKAGE_FOLDER), environment.get("PYTHONPATH", "")]).rstrip(":")
     process = await asyncio.create_subprocess_exec(
@@ -95,7 +95,7 @@ async def run(module: str, task: object, seconds: float, descriptors: Sequence[i
 
 
 def printable(text: str, n_characters: int = 160) -> str:
-    """One line of text that a terminal can be shown."""
+    """The text as one line that a terminal can show."""
     return "".join(character if character.isprintable() else "?" for character in text)[:n_characters]
 
 
@@ -107,7 +107,7 @@ async def _end_of(stream: asyncio.StreamReader) -> bytes:
 
 
 def _lines(answer: bytes) -> tuple[Any, ...]:
-    """What was said, as far as it is whole: a child that is ended may stop within a line."""
+    """The whole lines of the output. A child that is killed may stop within a line."""
     lines = []
     for line in answer.splitlines():
         with contextlib.suppress(ValueError):
@@ -119,18 +119,18 @@ def _lines(answer: bytes) -> tuple[Any, ...]:
 
 
 def task() -> Any:
-    """What the parent asks for."""
+    """Read what the parent asks for."""
     return json.load(sys.stdin.buffer)
 
 
 def say(*words: object) -> None:
-    """Tell the parent, at once: the next moment may be the last."""
+    """Report to the parent at once, since the next moment may be the last."""
     sys.stdout.write(json.dumps(words) + "\n")
     sys.stdout.flush()
 
 
 def limit(memory_bytes: int, cpu_seconds: int, n_files: int = 0) -> None:
-    """Bound what this process may take, as far as the system knows such bounds. n_files: open ones beside the usual."""
+    """Bound what this process may take, where the system has such bounds. n_files: open files beside the usual ones."""
     limits = [
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, cpu_seconds),
@@ -146,6 +146,6 @@ def limit(memory_bytes: int, cpu_seconds: int, n_files: int = 0) -> None:
         except (OSError, ValueError):
             continue  # not every system knows every limit
     if sys.platform == "linux":
-        # If memory runs out, let it be this process; a confined server's child may not say so.
+        # If memory runs out, the kernel should kill this process. A confined server's child may not ask for that.
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text("1000")

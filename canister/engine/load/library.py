@@ -1,6 +1,6 @@
-"""The build of llama.cpp that is installed, the processor under it, and what is known of the two together.
+"""The installed build of llama.cpp, the processor, and what is known of the two together.
 
-Imports no llama_cpp: `canister doctor` reads here what a server has found out.
+Imports no llama_cpp, so that `canister doctor` can read here what a server has found out.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _SUFFIXES = (".so", ".dylib", ".dll")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was found out of this build on this processor. compiled: instruction sets that the build makes use of.
+    """What was found out about this build on this processor. compiled: instruction sets that the build uses.
 
-    tried: outcomes by what they are of: a kind of weights and the types of the KV cache.
+    tried: outcomes, by kind of weights and the types of the KV cache.
     """
 
     compiled: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Known:
 
 
 def version() -> str:
-    """Of llama-cpp-python, which brings its own llama.cpp."""
+    """The version of llama-cpp-python, which brings its own llama.cpp."""
     try:
         return metadata.version(DISTRIBUTION)
     except metadata.PackageNotFoundError:
@@ -52,7 +52,7 @@ def version() -> str:
 
 
 def library_id() -> str:
-    """A digest of llama.cpp's shared libraries: another build, also of the same version, has another."""
+    """A digest of llama.cpp's shared libraries. Two builds of one version have two digests."""
     files = sorted(
         path
         for path in _folder().glob("*")
@@ -62,12 +62,12 @@ def library_id() -> str:
 
 
 def processor() -> str:
-    """Its name, for people."""
+    """The processor's name, for people."""
     return cpu_name().rpartition(" ")[0]
 
 
 def recall(path: Path) -> Known:
-    """What is noted of this build on this processor; nothing, if the file is not what it should be."""
+    """What is noted about this build on this processor; nothing if the file is damaged."""
     try:
         entry = _read(path)[_key()]
         tried = {
@@ -80,7 +80,7 @@ def recall(path: Path) -> Known:
 
 
 def keep(path: Path, known: Known) -> None:
-    """Write it down; what is known of other builds stays, the oldest make room. OSError."""
+    """Write it down beside the notes of other builds, of which the oldest are dropped. Raises OSError."""
     key = _key()
     entry = {
         "llama_cpp_python": version(),
@@ -93,7 +93,7 @@ def keep(path: Path, known: Known) -> None:
 
 
 def advice(restrictions: Restrictions, compiled: Collection[str]) -> str:
-    """What somebody could do about it; empty if there is nothing."""
+    """What an operator could do about the restrictions; empty if nothing."""
     has_amx = cpu_flags() >= _AMX_FLAGS
     if has_amx and not restrictions.extra_buffers:
         return (
@@ -111,7 +111,7 @@ def advice(restrictions: Restrictions, compiled: Collection[str]) -> str:
 
 
 def rebuild_command() -> str:
-    """The line that builds llama-cpp-python on this machine."""
+    """The shell line that builds llama-cpp-python on this machine."""
     flags = f"CMAKE_ARGS=\"-DCMAKE_CXX_FLAGS='{REBUILD_FLAGS}'\" " if sys.platform == "linux" and _is_x86() else ""
     return f"{flags}pip install --no-binary {DISTRIBUTION} --force-reinstall --no-cache-dir {DISTRIBUTION}=={version()}"
 
@@ -134,7 +134,7 @@ def problems(path: Path) -> list[str]:
 
 
 def summary(path: Path) -> str:
-    """One line on what is known of this build on this processor."""
+    """One line on what is known about this build on this processor."""
     kinds = dict.fromkeys(map(_kind, recall(path).tried))
     told = f"tried on this processor with weights of {', '.join(kinds)}" if kinds else "not tried on this processor yet"
     return f"llama.cpp (llama-cpp-python {version()}) was {told}"
@@ -150,7 +150,7 @@ def _is_x86() -> bool:
 
 
 def _folder() -> Path:
-    """Where llama_cpp takes its libraries from."""
+    """The folder from which llama_cpp loads its libraries."""
     given = os.environ.get("LLAMA_CPP_LIB_PATH")
     if given is not None:
         return Path(given)

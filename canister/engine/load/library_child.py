@@ -1,9 +1,9 @@
 """The child process of `library_trial.py`: runs llama.cpp's kernels on sample models, way by way.
 
 stdin: {"trials": [[kind, [extra_buffers, flash_attn, max_rows]], …], "type_k", "type_v", "n_threads", "memory_bytes",
-"cpu_seconds", "step_seconds"}. stdout, a line each: ["features", …] once, then of each trial [its number, what it does
-next, the most rows that it has survived] and at its end [its number, fault or ""]. A step that does not end in time
-ends this process by SIGALRM.
+"cpu_seconds", "step_seconds"}. stdout, a line each: ["features", …] once, then for each trial [its number, its next
+step, the most rows that it has survived], and at its end [its number, fault or ""]. SIGALRM ends a step that takes too
+long.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def main() -> None:
         type_k=asked["type_k"],
         type_v=asked["type_v"],
     )
-    # Samples are written first: from then on this process may write no more.
+    # Write the samples first, since the confined process may write no more.
     with _samples({kind for kind, _ in trials}) as samples:
         limit(asked["memory_bytes"], asked["cpu_seconds"])
-        # The samples need no rule: files without a place in the file system are not Landlock's business.
+        # The samples need no rule, since Landlock ignores files without a place in the file system.
         sandbox.confine_trial([Path("/proc"), Path("/sys"), *(Path(part) for part in sys.path if part)])
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(asked["step_seconds"])
@@ -65,7 +65,7 @@ def main() -> None:
             except (ModelError, EngineFault) as error:
                 fault = f"{doing} failed: {error}"
             say(number, fault)
-    os._exit(0)  # what is left to free is the kernel's
+    os._exit(0)  # the kernel frees the rest
 
 
 def _try(path: Path, kind: str, way: Way, params: ContextParams, begin: Callable[[str, int], None]) -> None:
@@ -90,7 +90,7 @@ def _try(path: Path, kind: str, way: Way, params: ContextParams, begin: Callable
 
 
 def _decodes() -> Iterator[tuple[str, list[int]]]:
-    """What is decoded, in words, and the stream of each row."""
+    """The decodes to try: in words, and the stream of each row."""
     for n in ROW_COUNTS:
         yield "a decode of one row" if n == 1 else f"a decode of {n} rows", [0] * n
     for n in STREAM_COUNTS:
@@ -101,7 +101,7 @@ def _decodes() -> Iterator[tuple[str, list[int]]]:
 
 @contextmanager
 def _samples(kinds: Iterable[str]) -> Iterator[dict[str, Path]]:
-    """A file of each kind: in memory where that has a name, else in a folder that is removed."""
+    """A file of each kind, in memory where such a file has a name, else in a folder that is removed."""
     with tempfile.TemporaryDirectory() if sys.platform != "linux" else _nothing() as folder:
         paths: dict[str, Path] = {}
         for number, kind in enumerate(sorted(kinds)):

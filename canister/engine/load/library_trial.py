@@ -1,9 +1,8 @@
-"""Before this server decodes anything with a build of llama.cpp on a processor, a child process has tried the two.
+"""Tries a build of llama.cpp on this processor in a child process, before the server decodes anything with it.
 
-llama.cpp chooses kernels by processor, weight type, number of rows and buffer type, and some builds die in some of
-them: a decode of two rows ends the process with SIGILL where a single row works. So every kind of weights that a model
-has is tried in every way (`library_child.py`), and the fastest way that survives is taken (`ways.py`). What was found
-out is kept in the data folder, by the build's files and the processor (`library.py`), and not tried again.
+llama.cpp chooses kernels by processor, weight type, number of rows and buffer type, and some builds crash in some of
+them. So `library_child.py` tries every kind of weights that a model has in every way, and `ways.py` chooses the fastest
+way that survives. `library.py` keeps the results in the data folder, by the build's files and the processor.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Trial = tuple[str, Way]
 
 @dataclass(slots=True)
 class _Found:
-    """Of a kind: what became of each way, and how many rows it had survived by then."""
+    """Of a kind: the outcome of each way, and how many rows it had survived by then."""
 
     outcomes: dict[Way, str]
     n_survived: dict[Way, int]
@@ -42,7 +41,7 @@ class _Found:
 
 
 class LibraryTrials:
-    """file: where results are kept, a cache that may be deleted."""
+    """file: where results are kept. A cache that may be deleted."""
 
     def __init__(self, file: Path, step_seconds: int = STEP_SECONDS) -> None:
         self.n_tried = 0  # child processes started
@@ -51,7 +50,7 @@ class LibraryTrials:
         self._running = asyncio.Lock()
 
     async def restrict(self, params: LoadParams, kinds: Sequence[str]) -> LoadParams:
-        """The parameters, with what must be off for weights of these kinds; ModelError if no way survives."""
+        """The parameters, with what must be off for these kinds of weights. ModelError if no way survives."""
         tried, compiled = await self._outcomes(params, kinds)
         found = choose(tried, params.ways_of_attention())
         if found is None:
@@ -88,7 +87,7 @@ class LibraryTrials:
             n_done = _take(found, waiting, outcome, self._step_seconds)
             slow = waiting[n_done - 1]
             if outcome.signal == "SIGALRM" and slow not in was_slow:
-                was_slow.add(slow)  # a machine that is busy beyond measure: once is no verdict
+                was_slow.add(slow)  # the machine may just be very busy, so once is no verdict
                 n_done -= 1
             waiting = waiting[n_done:]
             if not waiting:
@@ -123,7 +122,7 @@ def _features(outcome: child.ChildEnd) -> tuple[str, ...]:
 
 
 def _take(found: dict[str, _Found], trials: Sequence[Trial], outcome: child.ChildEnd, step_seconds: int) -> int:
-    """Note what a child has found out; how many of its trials are over. ModelError if it says nothing of llama.cpp."""
+    """Note what a child has found out. Returns how many of its trials have ended. ModelError if it reports nothing."""
     n_done, doing = 0, "starting llama.cpp"
     for line in outcome.lines:
         if line[0] == "features":
@@ -143,7 +142,7 @@ def _take(found: dict[str, _Found], trials: Sequence[Trial], outcome: child.Chil
 
 
 def _death(outcome: child.ChildEnd, step_seconds: int) -> str:
-    """How it ended, as the end of a sentence; ModelError where that is no fault of llama.cpp's."""
+    """How it ended, as the end of a sentence. ModelError where that is no fault of llama.cpp."""
     said = f": {outcome.last_words}" if outcome.last_words else ""
     if outcome.timed_out or outcome.signal in ("SIGALRM", "SIGXCPU"):
         return f"took more than {step_seconds} s"

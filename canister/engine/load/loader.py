@@ -1,7 +1,7 @@
-"""From a model file and settings to a context that is ready: what is asked, what is chosen, what was found out.
+"""From a model file and settings to a context that is ready: reads, measures, decides, and makes it.
 
 load_model      on any thread: weights and vocabulary
-prepare         on the thread that decodes, in steps: measure or recall, decide, make the context
+prepare         on the decode thread, in steps: measure or recall, decide, make the context
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadParams:
-    """What a model is loaded with; 0 means: choose.
+    """How a model is loaded; 0 means that the server chooses.
 
-    more_paths: the other parts of a split model, in order. name: what to call the file in messages. model_id: SHA-256
-    of the file, or what stands for all parts. n_ctx: tokens of a conversation, 0 the
-    model's own. n_slots: conversations in the KV memory, 0 by memory. n_threads: 0 by measurement.
+    more_paths: the other parts of a split model, in order. name: what messages call the file. model_id: SHA-256 of the
+    file, or the digest of all parts. n_ctx: tokens of a conversation, 0 the model's own. n_slots: conversations in the
+    KV memory, 0 by memory. n_threads: 0 by measurement.
     calibration_file: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
-    kv_bytes: of the KV rows of a full conversation, as the header tells; 0: not known.
-    logits_file: a file in which an engine leaves logits for the next one; None: none are left.
+    kv_bytes: of the KV rows of a full conversation, by the header; 0: not known.
+    logits_file: a file in which an engine leaves logits for the next one; None: it leaves none.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     restrictions: what llama.cpp must not do on this processor, or with this file.
@@ -97,16 +97,16 @@ class LoadParams:
 
     @property
     def allowed_flash_attn(self) -> str:
-        """on, off or auto: what was asked for, within the restrictions."""
+        """on, off or auto: the request, within the restrictions."""
         return self.restrictions.flash_attn(self.flash_attn)
 
     @property
     def allowed_slots(self) -> int:
-        """As asked, 0 to choose; one where the model's memory takes no more."""
+        """The requested number, 0 for the server's choice; 1 where the model's memory takes no more."""
         return 1 if self.memory.one_stream else self.n_slots
 
     def ways_of_attention(self) -> tuple[Attention, ...]:
-        """With and without flash attention: what may come of these parameters, what is rather wanted first."""
+        """The uses of flash attention that these parameters allow, the preferred one first."""
         asked = self.allowed_flash_attn
         if asked == "on" or self.type_v not in UNQUANTIZED:
             return ("on",)
@@ -115,13 +115,15 @@ class LoadParams:
         return ("off", "on") if self.exact == "auto" else ("on", "off")
 
     def n_file_bytes(self) -> int:
-        """Of all parts. Raises OSError."""
+        """Bytes of all parts. Raises OSError."""
         return sum(path.stat().st_size for path in (self.path, *self.more_paths))
 
 
 @dataclass(frozen=True, slots=True)
 class Threads:
-    """n: that decode. why: told in one line. speeds: tokens per second of single rows by number, if measured."""
+    """n: threads that decode. why: the reason, in one line. speeds: tokens per second of single rows by number, if
+    measured.
+    """
 
     n: int
     why: str
@@ -132,10 +134,10 @@ class Threads:
 class EngineInfo:
     """A loaded model and its context.
 
-    bos_token, eos_token: their texts; "" for none.
-    n_ctx: as asked; a conversation is full when it holds so many tokens. kv_layout: what stored KV rows must be of
-    to fit; b"" when this model's rows cannot be stored; kv_kind says what they look like. row_classes,
-    attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
+    bos_token, eos_token: their texts; "" for none. n_ctx: as requested; a conversation with so many tokens is full.
+    kv_layout: stored KV rows fit if theirs is the same; b"" when this model's rows cannot be stored. kv_kind describes
+    it.
+    row_classes, attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
     """
 
     name: str
@@ -191,12 +193,14 @@ class Loaded:
 
 
 def load(params: LoadParams, model: Model | None = None) -> Loaded:
-    """All of it at once, or what comes after `load_model`, on this thread; ModelError, Conflict."""
+    """All of it at once, or what comes after `load_model`, on this thread. Raises ModelError, Conflict."""
     return run_through(prepare(params, model or load_model(params)))
 
 
 def load_model(params: LoadParams) -> Model:
-    """Weights and vocabulary; ModelError. Refuses settings that do not go together before it reads anything."""
+    """Load weights and vocabulary. Raises ModelError. Refuses settings that exclude each other before it reads
+    anything.
+    """
     start_backend()
     name = _name(params)
     v_is_quantized = _v_is_quantized(params)
@@ -318,14 +322,14 @@ def _v_is_quantized(params: LoadParams) -> bool:
 
 
 def _context(model: Model, shape: ContextParams, name: str) -> Steps[Context]:
-    """A context, made where nobody waits for it."""
+    """A context, made on another thread so that nobody waits for it."""
     return (yield from done_aside(lambda: Context(model, shape, name), lambda made: made.close()))
 
 
 def _calibrate(
     params: LoadParams, model: Model, shape: ContextParams, n_cores: int, is_shared: bool
 ) -> Steps[Calibration]:
-    """What has to be known of the model: recalled, or measured in a context of its own and kept."""
+    """The calibration of the model, recalled, or measured in a context of its own and kept."""
     quantized = _v_is_quantized(params)
     wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
     wants_speeds = params.n_threads == 0 and n_cores > 1
@@ -382,7 +386,7 @@ def _threads(params: LoadParams, found: Calibration, n_cores: int) -> Threads:
 
 
 def _look(model: Model, shape: ContextParams, policy: Policy, params: LoadParams) -> Steps[Traits]:
-    """Find out, in a small context of the same kind, what the model's memory is like."""
+    """Find out in a small context of the same kind how the model's memory works."""
     context = yield from _context(model, shape, _name(params))
     memory = params.memory
     try:
@@ -411,12 +415,12 @@ def _look(model: Model, shape: ContextParams, policy: Policy, params: LoadParams
 
 
 def default_ram_bytes() -> int:
-    """An eighth of the memory that is available now, at most 1 GiB."""
+    """An eighth of the available memory, at most 1 GiB."""
     return min(available_bytes() // 8, 1 << 30)
 
 
 def _slots_by_memory(bytes_per_slot: int, mapped_bytes: int, policy: Policy) -> int:
-    """As many as a part of the memory that is available now has room for, within 1 and MAX_SLOTS."""
+    """As many slots as a part of the available memory has room for, between 1 and MAX_SLOTS."""
     n_bytes = max(0, available_bytes() - mapped_bytes) // SPARE_SHARE
     return max(1, min(policy.max_slots or MAX_SLOTS, MAX_SLOTS, n_bytes // max(bytes_per_slot, 1)))
 
@@ -449,9 +453,9 @@ def _log_loaded(info: EngineInfo, params: LoadParams) -> None:
 
 
 def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy, restrictions: Restrictions) -> bytes:
-    """Names what rows depend on beside model and tokens. Same descriptor: they fit.
+    """Names what rows depend on beside model and tokens. Rows with the same descriptor fit.
 
-    Rows that were computed in exact mode are worth more than others, so they are told apart.
+    Rows that were computed in exact mode are worth more than others, so they have another descriptor.
     """
     if layout is None:
         return b""

@@ -1,4 +1,4 @@
-"""Whether a context fits into memory, by arithmetic: asked before llama.cpp takes the first byte of it."""
+"""Does a context fit into memory? Decided by arithmetic, before llama.cpp takes the first byte of it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from canister.engine.llama import ModelError
 
-CELL_BYTES = 56  # what llama.cpp keeps beside the rows of a cell: position, sequences, and its free lists
+CELL_BYTES = 56  # that llama.cpp keeps beside the rows of a cell, for position, sequences and its free lists
 CELLS_STEP = 256  # llama.cpp pads the cells of a stream to a multiple
-MAX_CELLS = 2**31 - 1  # it counts positions in 32 bits
-USABLE = 19, 20  # of what is free, so that the rest of the server has room
+MAX_CELLS = 2**31 - 1  # llama.cpp counts positions in 32 bits
+USABLE = 19, 20  # of the free memory, so that the rest of the server has room
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """n_ctx: tokens of a conversation, and n_cells what is made of them. bytes_per_token: of KV rows; 0: none grow.
+    """n_ctx: tokens of a conversation. n_cells: cells that they take. bytes_per_token: of KV rows; 0: none grow.
 
     bytes_per_chat: KV rows of a full conversation, where that is less than cells × bytes, as with sliding windows.
     """
@@ -34,7 +34,7 @@ class Need:
         return CELL_BYTES if self.bytes_per_token else 0
 
     def largest(self, free_bytes: int) -> int:
-        """Tokens of the longest conversation for which there is room; 0: for none."""
+        """Tokens of the longest conversation for which there is room; 0: there is none."""
         per_token = self.bytes_per_chat / max(1, self.n_cells) + self._cell_bytes
         by_memory = int(free_bytes / self.n_chats / per_token) if per_token else MAX_CELLS
         cells = min(by_memory, MAX_CELLS // self.n_chats) // CELLS_STEP * CELLS_STEP
@@ -42,7 +42,9 @@ class Need:
 
 
 def check(name: str, need: Need, free_bytes: int) -> None:
-    """ModelError when there is no room for the context, or llama.cpp cannot count it; it names what would fit."""
+    """ModelError when there is no room for the context, or llama.cpp cannot count it. The error names what
+    would fit.
+    """
     free_bytes = max(0, free_bytes) * USABLE[0] // USABLE[1]
     if need.n_chats * need.n_cells <= MAX_CELLS and need.n_bytes <= free_bytes:
         return

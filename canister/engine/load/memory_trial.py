@@ -1,9 +1,8 @@
-"""What a model's memory does with several chats is tried, not assumed.
+"""Tries how a model's memory treats several chats, instead of assuming it.
 
-A script of decodes is run twice: each chat by itself in a context of one stream, and all chats in a context of several
-streams, in all kinds of neighbourhood. Logits must be the same, up to what other kernels do to their last bits; the
-states of the streams that a decode leaves alone must be the same bit for bit. It runs in the child process of a trial,
-because llama.cpp ends its process for some of what is wrong here.
+A script of decodes runs twice: each chat by itself in a context of one stream, and all chats beside each other in a
+context of several streams. Logits must be the same except for last bits, and the states of streams that a decode leaves
+alone must be the same bit for bit. It runs in a child process, because llama.cpp may abort on what is wrong here.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ N_STREAMS = 5
 N_CELLS = 256
 N_ROWS = 64
 N_OUTPUTS = 32  # rows of a decode that may have logits
-# Of the spread of the logits. Kernels for one row and for several give 0.003 at most on tiny models of all
+# A part of the spread of the logits. Kernels for one row and for several give 0.003 at most on tiny models of all
 # architectures; what is wrong gives 0.5 and more, and goes on.
 TOLERANCE = 0.2
-MIN_WRONG = 2  # decodes of a chat that must be off; in a mixture of experts one may take another expert
+MIN_WRONG = 2  # decodes of a chat that must differ, since in a mixture of experts one may take another expert
 
 Stage = Literal["chunks", "states", "streams"]
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryTraits:
-    """What is not right with a model's memory, in words; None where all is.
+    """What is wrong with a model's memory, in words; None where nothing is.
 
     one_stream: why chats may not share a context. no_states: why a chat's state may not be put back.
     single_rows: why prompts are decoded token by token. all_outputs: logits are right only where all rows of a decode
@@ -44,7 +43,7 @@ class MemoryTraits:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever runs the model should know."""
+        """What an operator of the model should know."""
         told = [
             f"one chat is decoded at a time, the others wait their turn: {self.one_stream}" if self.one_stream else "",
             f"a chat that lost its slot is decoded again: {self.no_states}" if self.no_states else "",
@@ -57,7 +56,7 @@ class MemoryTraits:
         return tuple(note for note in told if note)
 
     def and_also(self, other: MemoryTraits) -> MemoryTraits:
-        """What is not right in one of two ways of running the model."""
+        """What is wrong in one of two ways of running the model."""
         return MemoryTraits(
             self.one_stream or other.one_stream,
             self.no_states or other.no_states,
@@ -66,7 +65,7 @@ class MemoryTraits:
         )
 
     def after_end(self, stage: str, how: str) -> MemoryTraits:
-        """What is known when the process that tried it ended during a stage, `how` in words."""
+        """What is known when the process ended during a stage of the trial; `how` says how, in words."""
         found = self if stage == "streams" else replace(self, no_states=f"{how} when it put one back")
         return replace(found, one_stream=f"{how} when it decoded several")
 
@@ -125,7 +124,9 @@ Tell = Callable[[Stage, MemoryTraits], None]
 
 
 def try_memory(make: MakeContext, n_vocab: int, tell: Tell) -> MemoryTraits:
-    """What the memory of a model does; EngineFault when llama.cpp refuses what it should take even for one chat."""
+    """Find out how a model's memory works. EngineFault when llama.cpp refuses what it should accept even for
+    one chat.
+    """
     tell("chunks", MemoryTraits())
     one = make(1)
     try:
@@ -179,7 +180,7 @@ class _Chats:
 
 
 def _distance(a: Logits, b: Logits) -> float:
-    """How far apart, in parts of the spread of a; 0 where both are the same, whatever they are."""
+    """The largest difference, in parts of the spread of a; 0 where both are the same."""
     if np.array_equal(a, b, equal_nan=True):
         return 0.0
     finite = np.isfinite(a)
@@ -190,7 +191,7 @@ def _distance(a: Logits, b: Logits) -> float:
 
 
 def _chunks(context: Context, n_vocab: int) -> tuple[MemoryTraits, float]:
-    """Whether chunks give what single rows give, with which remedy, and how far apart they are then."""
+    """Do chunks give what single rows give, with which remedy, and how far apart are they then?"""
     sizes = (6, 3, 9)
 
     def behind_chunks(how: MemoryTraits) -> list[Logits]:
@@ -221,7 +222,9 @@ def _alone(context: Context, n_vocab: int, chat: int, how: MemoryTraits) -> list
 
 
 def _states(context: Context, n_vocab: int, how: MemoryTraits, alone: Sequence[Logits], noise: float) -> str | None:
-    """What is wrong when a chat's state is taken after each step and put back after another chat was there."""
+    """What is wrong when a chat's state is taken out after each step and put back after another chat was there; None:
+    nothing.
+    """
     chats = _Chats(context, n_vocab, how)
     n_wrong = at = 0
     for step in SCRIPT:
@@ -238,7 +241,7 @@ def _states(context: Context, n_vocab: int, how: MemoryTraits, alone: Sequence[L
         _Chats(context, n_vocab, how).chunk(1, 4, 0)
         context.clear(0)
         if not context.set_state(0, state):
-            return None  # it says so, and whoever asks decodes again
+            return None  # llama.cpp says that it took none, and the caller decodes again
     context.clear(0)
     return "a chat does not go on as before when its state was put back" if n_wrong >= MIN_WRONG else None
 
@@ -250,7 +253,7 @@ def _is_wrong(alone: Logits, logits: Logits, noise: float) -> bool:
 def _together(
     context: Context, n_vocab: int, how: MemoryTraits, alone: Sequence[Sequence[Logits]], noise: float
 ) -> str | None:
-    """What is wrong when the chats share a context; None when nothing is."""
+    """What is wrong when the chats share a context; None: nothing."""
     chats = _Chats(context, n_vocab, how)
     states: dict[int, Bytes] = {}
     compared = [0] * N_STREAMS
@@ -280,7 +283,7 @@ def _changed(context: Context, chat: int, state: Bytes) -> bool:
 
 
 def _moved(context: Context, chats: _Chats, states: dict[int, Bytes], noise: float) -> str | None:
-    """What is wrong when a stream among others is emptied and gets the state of another, as a shared prompt does."""
+    """What is wrong when a stream is emptied and gets the state of another, as for a shared prompt; None: nothing."""
     source, target = 3, 1
     context.clear(target)
     if not context.set_state(target, states[source]):

@@ -1,7 +1,7 @@
-"""A tiny model whose matrices are of one weight type: what llama.cpp's kernels for that type are tried on.
+"""A tiny model whose matrices have one weight type, on which llama.cpp's kernels for that type are tried.
 
-It is a Llama with one layer, with or without experts, as wide as kernels that work in blocks and tiles ask for. Its
-weights are no file's, so whatever happens to it is the library's doing.
+It is a Llama with one layer, with or without experts, wide enough for kernels that work in blocks and tiles. Its
+weights come from no file, so any fault is the library's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WIDTH, _N_FF, _N_HEADS, _N_KV_HEADS, _HEAD = 256, 512, 4, 2, 64
 _N_EXPERTS, _N_USED = 4, 2
 _U32, _I32, _F32, _STRING, _ARRAY = 4, 5, 6, 8, 9
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
-# Of every byte of a quantized matrix: with these bits alone a scale of any format is a small number, never infinite.
+# Every byte of a quantized matrix has these bits only, so that a scale of any format is a small number, never infinite.
 _HARMLESS_BITS = 0x23
 _MXFP4_SCALE = 120  # 2^-7; a scale of this type is a power of two, and the bits above make nothing but zeros of it
 

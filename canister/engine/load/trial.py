@@ -1,12 +1,9 @@
-"""Model files are hostile input: before the server loads one, a child process has to survive loading it.
+"""Model files are hostile input, so a child process must survive loading one before the server loads it.
 
-llama.cpp answers much of what is wrong in a file by ending the process that it is in. The child (`trial_child.py`) is
-bounded in memory and time, confined by the kernel, and does with the file what the server will do. Ways of running it
-that the server could do without only narrow the choice: where flash attention ends the process, it is switched off.
-What survived is noted, by the file's SHA-256, llama.cpp's build and the parameters of the context, and not tried again;
-a note that does not say exactly this is no note.
-
-The build itself is tried before any file (`library_trial.py`).
+llama.cpp answers much of what is wrong in a file by ending its process. The child (`trial_child.py`) is bounded in
+memory and time, confined by the kernel, and does with the file what the server will do. A fault in one way of attention
+only switches that way off. A note keeps the result, by the file's SHA-256, llama.cpp's build and the context's
+parameters. The build itself is tried first (`library_trial.py`).
 """
 
 from __future__ import annotations
@@ -30,9 +27,9 @@ from canister.system import atomic_file
 from canister.system.machine import available_bytes, cpu_name
 from canister.telemetry.logs import get_logger
 
-VERSION = 3  # raised when a trial asks more of a file than before
+VERSION = 3  # raised when a trial tests more than before
 SECONDS = 60.0  # for any model
-BYTES_PER_SECOND = 20_000_000  # and so much more time for each that is larger
+BYTES_PER_SECOND = 20_000_000  # more time for larger files
 SPARE_BYTES = 2 * 1024**3  # of addresses: libraries, stacks of threads
 MAX_NOTES = 200
 _MODULE = "canister.engine.load.trial_child"
@@ -46,7 +43,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrialLimits:
-    """memory_bytes None: what is available now, and the file's size. seconds None: by the file's size."""
+    """memory_bytes None: the memory available now, and the file's size. seconds None: by the file's size."""
 
     memory_bytes: int | None = None
     seconds: float | None = None
@@ -54,7 +51,7 @@ class TrialLimits:
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """Why an attempt failed. may_be_kernels: another way of computing may do."""
+    """Why an attempt failed. may_be_kernels: another way of computing may work."""
 
     text: str
     may_be_kernels: bool = False
@@ -62,9 +59,9 @@ class _Fault:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a trial has found out: what is switched off, and what the model's memory does.
+    """What a trial has found out: what is switched off, and how the model's memory works.
 
-    is_sure: it may be noted; what only took too long may be quicker on another day.
+    is_sure: the result may be noted. A trial that was only too slow may be faster on another day.
     """
 
     restrictions: Restrictions
@@ -74,7 +71,7 @@ class _Found:
 
 @dataclass(slots=True)
 class _Attempt:
-    """What became of each way of attention, and what was found out about the memory in all of them."""
+    """The outcome of each way of attention, and what was found out about the memory in all of them."""
 
     faults: dict[str, _Fault | None]
     memory: MemoryTraits
@@ -82,20 +79,20 @@ class _Attempt:
 
 
 class Trials:
-    """folder: where notes are kept, of files and of llama.cpp's build; made when needed."""
+    """folder: where notes on files and on llama.cpp's build are kept; made when needed."""
 
     def __init__(self, folder: Path, limits: TrialLimits = TrialLimits()) -> None:
         self.library = LibraryTrials(folder / library.NOTES)
         self.n_tried = 0  # child processes started for files
         self._folder = folder
         self._limits = limits
-        self._running = asyncio.Lock()  # one at a time: each may take all the memory there is
+        self._running = asyncio.Lock()  # one trial at a time, since each may take all memory
 
     async def check(self, params: LoadParams, descriptors: Sequence[int] = (), kinds: Sequence[str] = ()) -> LoadParams:
         """The parameters with which the file may be loaded. ModelError names the file and what happened.
 
-        descriptors: of the open files, if that is what the paths mean. kinds: of its weights (`ways.weight_kinds`), for
-        which llama.cpp's build is tried first.
+        descriptors: of the open files, if the paths mean them. kinds: of its weights (`ways.weight_kinds`), for which
+        llama.cpp's build is tried first.
         """
         if kinds:
             params = await self.library.restrict(params, kinds)
@@ -145,7 +142,7 @@ class Trials:
     async def _attempt(
         self, params: LoadParams, ways: Sequence[str], n_bytes: int, descriptors: Sequence[int]
     ) -> _Attempt:
-        """Try each way of attention; where one ends the child, another child goes on with the next."""
+        """Try each way of attention. Where one ends the child, another child continues with the next."""
         seconds = self._limits.seconds or SECONDS + n_bytes / BYTES_PER_SECOND
         named = {"name": params.name, "kv_bytes": params.kv_bytes}
         attempt = _Attempt({}, MemoryTraits())
@@ -176,11 +173,11 @@ class Trials:
             attempt.is_sure = attempt.is_sure and not outcome.was_slow
             left = [way for way in waiting if way not in faults]
             if left and doing == child.MEMORY and stage != "chunks":
-                # It does what it must for one chat, and the server does no more with it then.
+                # The memory works for one chat, and the server will run no more with it.
                 faults[left[0]] = None
                 attempt.memory = attempt.memory.and_also(known.after_end(stage, _end(outcome, seconds)))
             elif left:
-                # What ends a child before it computes ends every other one.
+                # A fault that ends a child before it computes ends every other one too.
                 n_ended = len(left) if doing == child.LOADING else 1
                 faults |= dict.fromkeys(left[:n_ended], _death(outcome, seconds, doing))
         return attempt
@@ -202,7 +199,7 @@ class Trials:
         return found if note == _note(said, found) else None
 
     def _keep(self, said: dict[str, object], found: _Found) -> None:
-        """A note that cannot be kept costs the next load another trial, no more."""
+        """Note the result. Without a note the next load costs another trial, no more."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             atomic_file.write(self._path(said), _note(said, found))
@@ -220,7 +217,7 @@ def path_of_descriptor(descriptor: int, otherwise: Path) -> Path:
 
 
 def _narrower(restrictions: Restrictions) -> Iterator[Restrictions]:
-    """From what llama.cpp's build allows on, each without the next best thing."""
+    """From the ways that llama.cpp's build allows on, each without the next best thing."""
     yield restrictions
     if restrictions.extra_buffers:
         yield (restrictions := replace(restrictions, extra_buffers=False))
@@ -238,7 +235,7 @@ def _outcome(restrictions: Restrictions, faults: dict[str, _Fault | None], reaso
 
 
 def _parameters(params: LoadParams) -> dict[str, object]:
-    """What the child needs of the parameters, and what a result depends on."""
+    """The parameters that the child needs and that a result depends on."""
     fields = {name: value for name, value in asdict(params).items() if name not in _LEFT_OUT}
     return {**fields, "restrictions": params.restrictions.key}
 
@@ -258,7 +255,7 @@ def _json(content: object) -> bytes:
 
 
 def _death(outcome: child.ChildEnd, seconds: float, doing: str) -> _Fault:
-    """What is to be said of a child that did not come to its end."""
+    """Why a child did not finish, in words."""
     if outcome.was_slow:
         return _Fault(f"trying it took more than {seconds:g} s")
     if outcome.signal == "SIGKILL":
@@ -286,7 +283,9 @@ def _end(outcome: child.ChildEnd, seconds: float) -> str:
 
 
 def _memory(params: LoadParams, said: object) -> MemoryTraits:
-    """What a child says of the model's memory, in words that may be shown. ModelError: the child is not itself."""
+    """The child's report on the model's memory, in words that may be shown. ModelError for a report that is
+    malformed.
+    """
     try:
         found = from_json(said)
     except ValueError as error:

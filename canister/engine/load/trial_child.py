@@ -1,9 +1,9 @@
-"""The child process of `trial.py`: loads the model files named on stdin, uses them a little, and tells how it was.
+"""The child process of `trial.py`: loads the model files named on stdin, uses them a little, and reports.
 
-It runs what the server would run, `loading.load`, and no more is imported. If the file makes llama.cpp crash, it is
-this process that ends. stdin: {"files", "attempts", "looks_at_memory", "memory_bytes", "seconds"}; stdout, a line each:
-["loading"], ["decoding"], ["memory", its stage, what is known by then], and at the end of each attempt ["end", its
-number, what is wrong or null, what was found out about its memory].
+It runs `loader.load` as the server would, and imports nothing else. A file that crashes llama.cpp ends this process.
+stdin: {"files", "attempts", "looks_at_memory", "memory_bytes", "seconds"}; stdout, a line each: ["loading"],
+["decoding"], ["memory", its stage, what is known by then], and at the end of each attempt ["end", its number, what is
+wrong or null, what was found out about its memory].
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from canister.system import sandbox
 from canister.system.machine import usable_cores
 
 ROW_COUNTS = (1, 2, 3, 8, 33)  # of a prompt chunk, whatever it costs
-MULTIPLICATIONS = 1e11  # of a larger one, the largest that the server decodes: so many take a second or a few
-# Everything that a text can hold: each byte of UTF-8 appears, also as what has no token of its own.
+MULTIPLICATIONS = 1e11  # of the largest chunk that the server decodes; they take a few seconds at most
+# Everything that a text can hold. Each byte of UTF-8 appears, also where it has no token of its own.
 TEXT = "".join(map(chr, [*range(1, 0x800), *range(0x800, 0xFFF0, 997), *range(0x10000, 0x110000, 65_521)])) + "😀" * 9
 
 
@@ -44,19 +44,19 @@ def main() -> None:
             more_paths=tuple(files[1:]),
             rope=RopeParams(**fields.pop("rope")),
             restrictions=Restrictions(*fields.pop("restrictions")),
-            # Without the measurements: every way that they may lead to is an attempt of its own.
+            # Without the measurements, since every way that they may lead to is an attempt of its own.
             exact="off",
             n_threads=usable_cores(),
             **fields,
         )
         fault, memory = attempt(params, reads_vocabulary=number == 0, looks_at_memory=asked["looks_at_memory"])
-        asked["looks_at_memory"] &= fault is not None  # the first way that survives is the one that is used
+        asked["looks_at_memory"] &= fault is not None  # the server uses the first way that survives
         say("end", number, fault, to_json(memory))
-    os._exit(0)  # what is left to free is the kernel's
+    os._exit(0)  # the kernel frees the rest
 
 
 def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool) -> tuple[str | None, MemoryTraits]:
-    """What is wrong with the file, None for nothing, and what its memory does."""
+    """What is wrong with the file, None for nothing, and how its memory works."""
     try:
         say(LOADING)
         model = load_model(params)
@@ -72,7 +72,7 @@ def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool
 
 
 def read_vocabulary(model: Model, name: str) -> None:
-    """Ask for all that the server asks of a vocabulary. ModelError."""
+    """Read everything that the server reads of a vocabulary. Raises ModelError."""
     if model.n_vocab < 1:
         raise ModelError(f"Cannot load the model {name}: its vocabulary is empty")
     for special in (False, True):
@@ -83,7 +83,7 @@ def read_vocabulary(model: Model, name: str) -> None:
 
 
 def decode(loaded: Loaded) -> None:
-    """Chunks of a prompt as a server decodes them. ModelError."""
+    """Decode chunks of a prompt as a server does. Raises ModelError."""
     context, n_vocab = loaded.context, loaded.model.n_vocab
     n_cells, n_rows = context.params.n_cells, context.params.n_rows
     affordable = int(MULTIPLICATIONS // max(1, loaded.model.n_params))
@@ -94,7 +94,7 @@ def decode(loaded: Loaded) -> None:
 
 
 def look_at_memory(loaded: Loaded) -> MemoryTraits:
-    """What the model's memory does with several chats, in contexts like the server's."""
+    """How the model's memory treats several chats, in contexts like the server's."""
     shape = replace(loaded.context.params, n_cells=N_CELLS, n_rows=N_ROWS, n_outputs=N_OUTPUTS)
 
     def make(n_streams: int) -> Context:

@@ -1,8 +1,7 @@
-"""Ways of running llama.cpp, and which of those that survived a trial is taken. Pure rules.
+"""Ways of running llama.cpp, and the choice among those that survived a trial. Pure rules.
 
-A processor or a compiler may break some of llama.cpp's kernels and not others, so a build is tried before it is used
-(`library_trial.py`). What did not survive is switched off, the cheapest thing first: extra buffer types, large decodes,
-flash attention.
+A processor or a compiler may break some of llama.cpp's kernels, so `library_trial.py` tries a build before it is used.
+What did not survive is switched off, the cheapest thing first: extra buffer types, large decodes, flash attention.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ WEIGHT_TYPES = tuple(type_.name for type_ in TENSOR_TYPES if type_.name not in _
 
 
 class Way(NamedTuple):
-    """What one trial runs. max_rows: of one decode of llama.cpp's; 0: as many as are asked for."""
+    """What one trial runs. max_rows: of one of llama.cpp's decodes; 0: as many as requested."""
 
     extra_buffers: bool
     flash_attn: bool
@@ -39,7 +38,7 @@ Outcomes = Mapping[Way, str]
 class Restrictions:
     """What is switched off in llama.cpp here; by default nothing.
 
-    flash: "any", or the only one that works. reasons: a sentence for each thing that is off. advice: what to do.
+    flash: "any", or the only setting that works. reasons: a sentence for each restriction. advice: what to do about it.
     """
 
     extra_buffers: bool = True
@@ -54,7 +53,7 @@ class Restrictions:
         return self.extra_buffers, self.max_rows, self.flash
 
     def flash_attn(self, asked: str) -> str:
-        """`on`, `off` or `auto`, for what was asked for."""
+        """`on`, `off` or `auto`, for the requested setting."""
         return self.flash if asked == "auto" and self.flash != "any" else asked
 
 
@@ -74,12 +73,12 @@ def type_of(kind: str) -> tuple[str, bool]:
 
 
 def first_ways() -> list[Way]:
-    """What is tried of every kind."""
+    """The ways tried first, of every kind."""
     return [Way(extra, flash) for extra in (True, False) for flash in (False, True)]
 
 
 def capped_ways(outcomes: Outcomes, rows_survived: Mapping[Way, int]) -> list[Way]:
-    """What is tried next: as many rows as survived, then one; where no way survives with any number of rows."""
+    """The ways tried next, where no way survives with any number of rows: as many rows as survived, then one."""
     more = []
     for flash in (False, True):
         if any(fault == "" for way, fault in outcomes.items() if way.flash_attn == flash):
@@ -92,7 +91,7 @@ def capped_ways(outcomes: Outcomes, rows_survived: Mapping[Way, int]) -> list[Wa
 
 
 def choose(tried: Mapping[str, Outcomes], ways: Sequence[Attention]) -> Restrictions | None:
-    """The fastest way in which every kind survived; None if there is none. ways: that may be used, the best first."""
+    """The fastest way in which every kind survived; None if there is none. ways: the allowed ones, the best first."""
     for way in ways:
         flash_attn = way == "on"
         found = [(extra, rows) for extra in (True, False) if (rows := _rows(tried, extra, flash_attn)) is not None]
@@ -107,7 +106,7 @@ def choose(tried: Mapping[str, Outcomes], ways: Sequence[Attention]) -> Restrict
 
 
 def _rows(tried: Mapping[str, Outcomes], extra: bool, flash_attn: bool) -> int | None:
-    """How many rows of a decode every kind survived: 0 for any number, None for not even one."""
+    """The largest decode that every kind survived: 0 for any number of rows, None for not even one."""
     least = 0
     for outcomes in tried.values():
         survived = [way.max_rows for way, fault in outcomes.items() if fault == "" and way[:2] == (extra, flash_attn)]

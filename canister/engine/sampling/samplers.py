@@ -66,7 +66,7 @@ class Sampler:
 
     @classmethod
     def make(cls, kind: str, *args: float) -> Sampler:
-        """By the name of llama.cpp's constructor, for those that take numbers only."""
+        """A sampler by the name of llama.cpp's constructor, for those that take numbers only."""
         return cls(getattr(lib, f"llama_sampler_init_{kind}")(*args))
 
     @classmethod

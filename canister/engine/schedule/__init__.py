@@ -1,1 +1,1 @@
-"""Who is in the next decode, and how large a prompt chunk may be; pure, without llama.cpp."""
+"""Who is in the next decode, and how large a prompt chunk may be. Pure, without llama.cpp."""

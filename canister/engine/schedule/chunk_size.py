@@ -1,11 +1,11 @@
-"""How large a prompt chunk may be so that those who generate meanwhile wait no longer than is set.
+"""How large a prompt chunk may be so that generating calls wait no longer than the set pause.
 
-A pause is what lies between two tokens of a generating call: a chunk, and a step of rows. What they take is learnt from
-those that were decoded: rows by how many there are, chunks as
+A pause lies between two tokens of a generating call: a chunk, and a step of rows. What they take is learnt from earlier
+ones: rows by their number, chunks as
 
     seconds = a + b · n + c · n · (position + n / 2)
 
-that is: a pass over the weights, work per token, and attention to what is before it. No clock is read here.
+that is, a pass over the weights, work per token, and attention to what is before it. Nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_CHUNK = 2
-HEADROOM = 0.9  # of the pause is planned with: no two steps take the same
+HEADROOM = 0.9  # of the pause is planned, since no two steps take the same time
 MIN_CHUNK_SHARE = 0.25  # of the time of rows that alone take longer than the pause: prompts have to go on somehow
 _WEIGHT = 0.3  # of a new measurement against all before
-_OUTLIER = 4.0  # times what was expected: more is the machine's hiccup, and is taken for so much
-_NEAR = 0.02  # an estimate so close to what was measured is left alone
+_OUTLIER = 4.0  # times what was expected; a longer measurement is a hiccup of the machine and counts as so much
+_NEAR = 0.02  # an estimate this close to the measurement is not corrected
 
 
 class RowCost:
-    """Seconds of a step of n rows: the measured mean, or from the nearest number that was measured."""
+    """Seconds of a step of n rows: the measured mean, or an estimate from the nearest measured number."""
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
@@ -38,7 +38,7 @@ class RowCost:
         return self._seconds.get(n, 0.0)
 
     def seconds(self, n: int) -> float:
-        """At most: more rows take longer, but each row less."""
+        """An upper bound: more rows take longer, but each row less."""
         if n in self._seconds or not self._seconds:
             return self._seconds.get(n, 0.0)
         larger = [m for m in self._seconds if m > n]
@@ -58,10 +58,10 @@ class _Class:
 
 
 class ChunkCost:
-    """Seconds of a prompt chunk, as a function of its size and of where it begins.
+    """Seconds of a prompt chunk, as a function of its size and start.
 
-    One mean is kept for each class of size and position, by powers of two: what was measured once of long chunks, or
-    late ones, is not forgotten while others are decoded.
+    Each class of size and position, by powers of two, keeps one mean. So measurements of long or late chunks are not
+    forgotten while others are decoded.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,9 @@ class ChunkCost:
         return sum(cost * x for cost, x in zip(self._costs, _features(n, position), strict=True))
 
     def fitting(self, seconds: float, position: int, n_max: int) -> int:
-        """The largest chunk that takes no longer; MIN_CHUNK if none does. Grows by doubling while nothing is known."""
+        """The largest chunk that takes no longer; MIN_CHUNK if none does. It grows by doubling while nothing is
+        known.
+        """
         low, high = MIN_CHUNK, max(MIN_CHUNK, min(n_max, 2 * self.largest))
         while low < high:
             middle = (low + high + 1) // 2
@@ -97,7 +99,7 @@ class ChunkCost:
 
 
 class ChunkSizer:
-    """The costs of a model, and the pause that is allowed."""
+    """The measured costs of a model, and the allowed pause."""
 
     def __init__(self, max_pause_seconds: float) -> None:
         self.max_pause_seconds = max_pause_seconds
@@ -105,7 +107,9 @@ class ChunkSizer:
         self.chunks = ChunkCost()
 
     def chunk(self, n_rows: int, n_next: int, n_steps: int, position: int, n_max: int) -> int:
-        """Tokens of a chunk after n_rows and before n_next at most, when a call has a row in one of n_steps."""
+        """Tokens of a chunk after n_rows rows and before at most n_next, when each call gets a row in one of n_steps
+        steps.
+        """
         pause, rows = self.max_pause_seconds / n_steps, self.rows.measured_seconds(n_rows)
         left = MIN_CHUNK_SHARE * rows if rows > pause else HEADROOM * pause - self.rows.seconds(n_next)
         return self.chunks.fitting(left, position, n_max)

@@ -1,25 +1,24 @@
-"""Fair shares among callers: who has been given how much, against an even share of it.
+"""Fair shares among callers: what each was given, against an even share of it.
 
-An even share grows with all that is given, divided by the callers that are there. A caller's lead is what it was given
-beyond that, and what is set aside for it; whoever has the smallest is next. Who comes begins at the even share: having
-been away earns nothing and costs nothing, but a lead is remembered until the even share has caught up, so that going
-away does not shed it.
+The even share grows with everything given, divided by the callers present. A caller's lead is what it was given beyond
+that, plus what is set aside for it. The caller with the smallest lead is next. A newcomer begins at the even share, and
+a lead is remembered until the even share has caught up, so going away neither earns nor sheds anything.
 
-What is set aside and not used leaves no trace. In particular the even share never falls: there may be fewer callers
+What is set aside and not used leaves no trace. In particular the even share never falls. There may be fewer callers
 when something is handed back than when it was set aside, so each time a little more would be taken from the even share
-than was added, and those who wait would seem to have had too much.
+than was added, and waiting callers would seem to have had too much.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 
-MAX_LEAD = 256.0  # tokens; more, either way, is forgotten: what nobody else wanted is no debt
+MAX_LEAD = 256.0  # tokens; a larger lead or lag is forgotten, since nobody else wanted what was given
 _MANY = 1024
 
 
 class FairShare:
-    """By caller. What is given is in tokens; anything that is additive would do."""
+    """Shares by caller, in tokens or any other additive measure."""
 
     def __init__(self) -> None:
         self._n_calls: Counter[str] = Counter()
@@ -49,13 +48,15 @@ class FairShare:
                 }
 
     def set_aside(self, caller: str, n: int) -> None:
-        """Count these tokens as the caller's, until they are given to it or not needed: then with a negative number."""
+        """Count these tokens as the caller's until they are given or not needed. Then call it with a negative
+        number.
+        """
         self._set_aside[caller] += n
         if not self._set_aside[caller]:
             del self._set_aside[caller]
 
     def give(self, caller: str, n: float) -> None:
-        """Note what the caller was given; also when it has just left."""
+        """Note what the caller was given, also when it has just left."""
         self._turn += 1
         if caller in self._n_calls:
             self._turns[caller] = self._turn
@@ -69,5 +70,5 @@ class FairShare:
         return max(-MAX_LEAD, min(lead, MAX_LEAD))
 
     def order(self, caller: str) -> tuple[float, int]:
-        """Whose is the smallest is next: by lead, then whoever was given something longest ago."""
+        """A sort key, smallest first: by lead, then by how long ago the caller was given something."""
         return self.lead(caller), self._turns.get(caller, 0)

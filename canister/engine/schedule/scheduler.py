@@ -34,7 +34,7 @@ MAX_PAUSE_SECONDS = 0.2
 
 
 class Schedulable(Protocol):
-    """What the scheduler looks at. A running call wants either a row or a chunk, which begins at `position`."""
+    """What the scheduler reads of a call. A running call wants either a row or a chunk, which begins at `position`."""
 
     @property
     def caller(self) -> str: ...
@@ -51,8 +51,10 @@ Call = TypeVar("Call", bound=Schedulable)
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[Call]):
-    """rows: calls that decode one token each, together. chunk: the call whose prompt goes on, at `position`, by up to
-    n_chunk tokens."""
+    """rows: calls that decode one token each, together. chunk: the call whose prompt continues.
+
+    The chunk begins at `position` and has at most n_chunk tokens.
+    """
 
     rows: list[Call]
     chunk: Call | None = None
@@ -62,8 +64,10 @@ class Step(Generic[Call]):
 
 @dataclass(slots=True)
 class _Account:
-    """Of a running call. in_advance: set aside and not used yet. *_turn: when it had its last. has_had_row: in a step
-    that was decoded."""
+    """Of a running call. in_advance: tokens set aside and not used yet. *_turn: when it had its last one.
+
+    has_had_row: in a step that was decoded.
+    """
 
     in_advance: int = ADVANCE
     row_turn: int = 0
@@ -73,10 +77,10 @@ class _Account:
 
 
 class Scheduler(Generic[Call]):
-    """Calls that wait for a slot, calls that have one, and whose turn it is.
+    """Waiting calls, running calls, and whose turn it is.
 
-    max_rows: of a step; None: all. clock: seconds, for the time between two calls of a chat. cut_matters: to a chat's
-    logits.
+    max_rows: of a step; None: all. clock: seconds, for the time between two calls of a chat. cut_matters: another cut
+    of a prompt changes a chat's logits.
     """
 
     def __init__(
@@ -109,9 +113,9 @@ class Scheduler(Generic[Call]):
             self._between.pop(call.key, None)
 
     def admit(self, place: Callable[[Call], bool], is_resident: Callable[[Call], bool] = lambda _: False) -> list[Call]:
-        """Move calls from waiting to running while `place` finds a slot for them; those that moved, in order.
+        """Move calls from waiting to running while `place` finds slots. Returns those that moved, in order.
 
-        Takes time for each waiting call: not to be called while no slot is free.
+        It takes time for each waiting call, so call it only while a slot is free.
         """
         admitted: list[Call] = []
         while (call := self._first(is_resident)) is not None and place(call):
@@ -124,7 +128,7 @@ class Scheduler(Generic[Call]):
         return admitted
 
     def remove(self, call: Call) -> None:
-        """A call that ended or was cancelled, wherever it is."""
+        """Remove a call that ended or was cancelled, wherever it is."""
         if call in self.waiting:
             self.waiting.remove(call)
             del self._n_passed[id(call)]
@@ -164,7 +168,7 @@ class Scheduler(Generic[Call]):
         return Step(rows, chunk, n_chunk, chunk.position)
 
     def account(self, step: Step[Call], rows_seconds: float, n_chunk: int, chunk_seconds: float) -> None:
-        """What became of a step: n_chunk tokens of the chunk were decoded, 0 if it was aborted."""
+        """Note the costs of a step: n_chunk tokens of the chunk were decoded, 0 if it was aborted."""
         if step.rows:
             for call in step.rows:
                 account = self._accounts.get(id(call))
@@ -173,7 +177,7 @@ class Scheduler(Generic[Call]):
             self.chunk_sizer.rows.measured(len(step.rows), rows_seconds)
         if step.chunk is not None and n_chunk:
             self.chunk_sizer.chunks.measured(n_chunk, step.position, chunk_seconds)
-            account = self._accounts.get(id(step.chunk))  # None: it has ended with this step
+            account = self._accounts.get(id(step.chunk))  # None: the call has ended with this step
             from_advance = 0 if account is None else min(account.in_advance, n_chunk)
             if account is not None and from_advance:
                 account.in_advance -= from_advance
@@ -183,7 +187,7 @@ class Scheduler(Generic[Call]):
                 self._fair_share.give(step.chunk.caller, n_chunk - from_advance)
 
     def _charge_advance(self, caller: str, n_used: int) -> None:
-        """Of what was set aside for a call, so much is given to the caller; the rest is not needed."""
+        """Give the caller n_used of what was set aside for a call, and drop the rest."""
         self._fair_share.set_aside(caller, -ADVANCE)
         if n_used:
             self._fair_share.give(caller, n_used)
@@ -216,7 +220,7 @@ class Scheduler(Generic[Call]):
         return equals[0] if equals else None
 
     def _rows(self, wanting: list[Call]) -> list[Call]:
-        """All of them, or as many as may be."""
+        """All wanting calls, or as many as a step may have."""
         rows = wanting
         if self._max_rows is not None and len(wanting) > self._max_rows:
             rows = self._capped(wanting, self._max_rows)
@@ -235,7 +239,7 @@ class Scheduler(Generic[Call]):
         return rows
 
     def _round(self, wanting: list[Call]) -> int:
-        """Steps in which every call has had a row."""
+        """Steps after which every call has had a row."""
         if self._max_rows is None or len(wanting) <= self._max_rows:
             return 1
         n_calls = Counter(call.caller for call in wanting)
@@ -262,7 +266,7 @@ class Scheduler(Generic[Call]):
         return [call for call in wanting if id(call) not in left]
 
     def _is_expecting(self, chunk: Call) -> bool:
-        """Is another chat between two calls, so recently that its next one may come while the chunk is decoded?"""
+        """Is another chat between two calls, so recently that its next call may come while the chunk is decoded?"""
         since = self._clock() - self.chunk_sizer.max_pause_seconds
         self._between = {key: ended for key, ended in self._between.items() if ended > since}
         return bool(self._between.keys() - {chunk.key})
