@@ -26,6 +26,7 @@ from canister.ic import did
 from canister.ic.annotations import result_name
 from canister.server.doors import conversations
 from canister.server.pages import openapi
+from scripts.openai_page import render_openai
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -130,6 +131,7 @@ def generated() -> dict[str, str]:
         "canister/client/methods.py": render_calls(),
         "docs/cli.md": render_cli_help(app),
         "docs/configuration.md": render_configuration(),
+        "docs/openai.md": render_openai(),
         "docs/openapi.json": json.dumps(openapi.document(), indent=1, ensure_ascii=False) + "\n",
     }
 

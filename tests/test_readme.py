@@ -19,6 +19,7 @@ from canister.model_file.shipped import shipped_model
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 URL = "http://127.0.0.1:8000"
+NODE_MODULES = ROOT / "tests" / "conformance" / "node" / "node_modules"
 
 
 def tour() -> list[str]:
@@ -29,10 +30,11 @@ def tour() -> list[str]:
     return [block for block in blocks if not block.startswith("canister serve")]
 
 
-def program(language: str, server: LocalServer) -> str:
-    """The snippet in that language, as it stands, for this server."""
-    (snippet,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return str(snippet).replace(URL, server.url)
+def programs(language: str) -> list[str]:
+    """The snippets in that language, as they stand."""
+    found: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert found
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +67,25 @@ def test_tour(server: LocalServer, tmp_path: Path) -> None:
         assert '"Err"' not in done.stdout, f"{block}\n{done.stdout}"
 
 
-def test_python_of_the_tour(server: LocalServer) -> None:
+@pytest.mark.parametrize("snippet", programs("python"))
+def test_python_of_the_tour(server: LocalServer, snippet: str) -> None:
     load(server)
-    assert said_by([sys.executable, "-c", program("python", server)], server).strip()
+    assert said_by([sys.executable, "-c", snippet.replace(URL, server.url)], server).strip()
 
 
-def test_javascript_of_the_tour(server: LocalServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("snippet", programs("js"))
+def test_javascript_of_the_tour(server: LocalServer, snippet: str, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("Node is not installed here")
+    packages = re.findall(r'from "([^"]+)"', snippet)
+    missing = [name for name in packages if not (NODE_MODULES / name).exists()]
+    if missing:
+        pytest.skip(f"{NODE_MODULES} has no {', '.join(missing)}: npm ci there")
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
     load(server)
     script = tmp_path / "call.mjs"
-    script.write_text(program("js", server), encoding="utf-8")
+    script.write_text(snippet.replace(URL, server.url), encoding="utf-8")
     assert said_by([node, str(script)], server).strip()
 
 

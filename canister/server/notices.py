@@ -28,6 +28,7 @@ def greeting(listener: socket.socket, host: Host) -> str:
             f"  data folder     {host.data_dir}",
             f"  controller      {host.identity.principal}, API key in {host.key_path}",
             f"  documentation   {url}/docs",
+            f"  OpenAI clients  {url}/v1 as their base URL, with that key",
             "first calls:",
             f"  curl {url}/canisters/{name}/health",
             f'  curl -H "Authorization: Bearer $(cat {shlex.quote(str(host.key_path))})" '

@@ -16,7 +16,8 @@ async def test_the_greeting(host: Host) -> None:
         lines = greeting(listener, host).splitlines()
     assert lines[0].startswith("listening on http://127.0.0.1:")
     text = "\n".join(lines)
-    for part in (str(host.data_dir), str(host.key_path), host.default.id, host.identity.principal, "canister call"):
+    where = str(host.data_dir), str(host.key_path)
+    for part in (*where, host.default.id, host.identity.principal, "canister call", "/v1 as their base URL"):
         assert part in text
     assert host.key_path.read_text().strip() not in text
 

@@ -17,7 +17,7 @@ from canister.defaults import INTERFACE_VERSION
 from canister.ic.annotations import result_name
 from canister.server import answers
 from canister.server.middleware.encodings import compressible
-from canister.server.pages import resource_docs
+from canister.server.pages import openai_docs, resource_docs
 from canister.server.pages.openapi_pages import CANISTER, FILES, PAGES, REJECTED, ref
 from canister.server.pages.property_texts import describe
 from canister.server.verbs import page
@@ -37,7 +37,10 @@ The answer is `{"Ok": …}` with status 200, `{"Err": …}` with the status of t
 `status_code` inside the record), the bare value for the few methods without errors, or a reject: the call failed as a \
 whole and changed nothing.
 
-`Authorization: Bearer <API key>` says who calls; without it the caller is anonymous (`2vxsx-fae`), who may do little.
+OpenAI's clients are answered below `/v1`, their tag tells how; `docs/openai.md` has more.
+
+`Authorization: Bearer <API key>` says who calls, or `x-api-key: <API key>`; without it the caller is anonymous \
+(`2vxsx-fae`), who may do little.
 
 Bodies may be sent with `Content-Encoding: gzip`. Web pages of other origins are let in by `canister serve \
 --browser-origins`. The version is that of the interface, llama_cpp_canister's; `/` tells that of the server."""
@@ -47,6 +50,7 @@ An API key, without `Bearer`. On the machine of the server `canister key` prints
 stands in `controller.key` of its data folder; `canister api-key create NAME` makes one for somebody else."""
 
 TAGS = {
+    openai_docs.TAG: "For OpenAI's clients and those who speak like them: their base URL is this server's, with /v1.",
     "chat": "Chats: a prompt is ingested and an answer generated, call by call, each within its limits.",
     "conversations": "For clients that talk in turns: the chat template applied, and chats kept under names.",
     "models": "Models: what is there, what is loaded, and what a call may do with it.",
@@ -121,6 +125,7 @@ def document() -> Json:
         by_tag[TAG_OF_GROUP[method.group]][f"/canisters/{{canister}}/{method.name}"] = {"post": operation}
     for tag, resources in resource_docs.paths(schemas.of, _who).items():
         by_tag[tag] |= resources
+    by_tag[openai_docs.TAG] |= openai_docs.paths(schemas.of)
     paths: Json = {}
     for told in (*by_tag.values(), FILES, PAGES):
         for path, operations in told.items():
@@ -179,7 +184,7 @@ class _Schemas:
     """JSON schemas of the types that it is asked for; the named ones are collected as components."""
 
     def __init__(self) -> None:
-        self.components: Json = {"Reject": _REJECT, "RunText": _TEXT}
+        self.components: Json = {"Reject": _REJECT, "RunText": _TEXT, "OpenAIError": openai_docs.ERROR}
 
     def of(self, annotation: Any, mode: JsonSchemaMode) -> Json:
         schema = TypeAdapter(annotation).json_schema(mode=mode, ref_template="#/components/schemas/{model}")

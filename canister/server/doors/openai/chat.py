@@ -20,11 +20,13 @@ from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import encoded, invalid, openai_form
 from canister.server.doors.openai.events import Usage
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, schema_of, shown
-from canister.server.doors.openai.stream import streamed
+from canister.server.doors.openai.operations import Operation
+from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
 MOST_LOGPROBS = 20
+EXAMPLE = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 64}
 
 Schema = dict[str, JsonValue] | bool | None
 
@@ -52,6 +54,27 @@ class ChatBody(GenerationFields):
     )
 
 
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/chat/completions",
+        "chat_completion",
+        "The assistant's next message in a conversation, whole or as it comes.",
+        streams=SSE,
+        example=EXAMPLE,
+        body=ChatBody,
+        differs=(
+            "Messages are text: images, audio and files are refused with 400.",
+            "Without `max_tokens` an answer goes on until the model ends it, or the context is full.",
+            "A last message of the assistant is continued; only what is new comes back.",
+            "Thoughts are `reasoning_content`, and are taken back under this name or `reasoning`.",
+            "`usage` also tells `instructions`, `cycles` and `calls`; `timings` are as llama.cpp's server has them.",
+            "Fields that are not in the table are ignored, such as `store`, `metadata`, `user` and `service_tier`.",
+        ),
+    ),
+)
+
+
 def routes() -> list[Route]:
     return door.route("/v1/chat/completions", {"POST": create})
 
@@ -65,13 +88,12 @@ async def create(request: Request) -> Response:
         admitted = await while_connected(request, run.admit(model, turn))
         events = run.events(admitted)
         if body.stream:
-            seconds = body.sse_ping_interval
             return await streamed(
                 request,
                 chat_answer.stream(events, head, turn.n),
                 lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
                 lambda error: door.failure(error, model.caller),
-                quiet_seconds=None if seconds is None or seconds < 0 else seconds,
+                quiet_seconds=body.silences(),
             )
         async with aclosing(events):
             answer, usage = await while_connected(request, chat_answer.whole(events, head))

@@ -24,8 +24,9 @@ from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import encoded, invalid, openai_form
 from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timed, Timings, Usage
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, shown
+from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.run import Admitted
-from canister.server.doors.openai.stream import streamed
+from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
@@ -47,6 +48,24 @@ class CompletionBody(GenerationFields):
     suffix: Text = Field("", description="Not supported.")
 
 
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/completions",
+        "completion",
+        "Texts that go on where prompts end, whole or as they come.",
+        streams=SSE,
+        example={"prompt": "Once upon a time", "max_tokens": 16},
+        body=CompletionBody,
+        differs=(
+            "Without `/v1` the path is llama.cpp's own `/completion`.",
+            "Without `max_tokens` a text goes on until the model ends it, or the context is full.",
+            "`suffix`, `best_of` above `n`, and `echo` together with `logprobs` are refused with 400.",
+        ),
+    ),
+)
+
+
 def routes() -> list[Route]:
     """Without /v1 the path is llama.cpp's own."""
     verbs = {"POST": create}
@@ -65,13 +84,12 @@ async def create(request: Request) -> Response:
         n = len(turns) * body.n
         echoed = [one.prompt for one in admitted for _ in range(body.n)] if body.echo else ()
         if body.stream:
-            seconds = body.sse_ping_interval
             return await streamed(
                 request,
                 stream(events, head, n, echoed),
                 lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
                 lambda error: door.failure(error, model.caller),
-                quiet_seconds=None if seconds is None or seconds < 0 else seconds,
+                quiet_seconds=body.silences(),
             )
         async with aclosing(events):
             answer, used = await while_connected(request, whole(events, head, n, echoed))

@@ -10,8 +10,20 @@ from canister.server.doors.openai import chat, door, run
 from canister.server.doors.openai.chat import ChatBody
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import TOO_LONG, ApiError
+from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/chat/completions/input_tokens",
+        "count_chat_tokens",
+        "How many tokens the prompt of a chat request has.",
+        body=ChatBody,
+        example=chat.EXAMPLE,
+    ),
+)
 
 
 def routes() -> list[Route]:

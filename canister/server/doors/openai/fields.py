@@ -235,6 +235,11 @@ class GenerationFields(SamplingFields):
         None, description="Seconds of silence before a comment is sent; -1: none is."
     )
 
+    def silences(self) -> float | None:
+        """Seconds of silence after which a stream has a comment; None: as usual, infinite: never."""
+        seconds = self.sse_ping_interval
+        return None if seconds is None else math.inf if seconds <= 0 else float(seconds)
+
     def max_tokens_or(self, defaults: RunArgs) -> int | None:
         """Of each choice; None: until the context is full."""
         for given in (self.max_completion_tokens, self.max_tokens, self.n_predict, defaults.n_predict):

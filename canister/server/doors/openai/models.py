@@ -8,8 +8,22 @@ from starlette.routing import Route
 from canister.dispatch import ModelView
 from canister.server import answers
 from canister.server.doors.openai import door
+from canister.server.doors.openai.operations import Operation
 
 OWNER = "llama-canister"
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/v1/models",
+        "list_openai_models",
+        "The models that the caller may use: canisters with a model loaded.",
+        differs=(
+            "`aliases`, `max_model_len` and `meta` are more than OpenAI tells; `meta` is as llama.cpp's server has it.",
+        ),
+    ),
+    Operation("GET", "/v1/models/{model}", "show_openai_model", "One of them, by its name or an alias."),
+)
 
 
 def routes() -> list[Route]:

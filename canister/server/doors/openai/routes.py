@@ -10,11 +10,14 @@ from starlette.routing import Route
 from canister.errors import Trap
 from canister.server.doors.openai import chat, completions, counting, door, errors, messages, models, ollama
 from canister.server.doors.openai.errors import ApiError, Form, anthropic_form, ollama_form, openai_form
+from canister.server.doors.openai.operations import Operation
 from canister.server.verbs import ANY_VERB
 
 SHOWN_CHARACTERS = 80
 
-DIALECTS = (chat, completions, counting, messages, models, ollama)
+DIALECTS = (chat, counting, models, messages, completions, ollama)
+OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for operation in dialect.OPERATIONS)
+"""What the documentation tells of, in its order."""
 
 _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -47,7 +48,7 @@ async def streamed(
 
     frames: pieces that stand by themselves, the first may be empty; closed in any case. failed: the last piece of an
     answer that fails, of what `told` makes of the error. comment: sent after quiet_seconds of silence (None:
-    QUIET_SECONDS); None: never.
+    QUIET_SECONDS; infinite: never); None: never.
     """
     try:
         first = await while_connected(request, anext(frames))
@@ -107,7 +108,7 @@ class _Stream(Response):
     @contextlib.asynccontextmanager
     async def _comments(self, send: Send) -> AsyncIterator[None]:
         """While inside, comments in silences. Pieces and comments are whole, so that they may follow in any order."""
-        if self._comment is None:
+        if self._comment is None or self._quiet_seconds == math.inf:
             yield
             return
         task = asyncio.create_task(self._comment_on(send, self._comment))

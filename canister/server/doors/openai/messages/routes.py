@@ -18,8 +18,30 @@ from canister.server.doors.openai.events import Done, Event, Usage
 from canister.server.doors.openai.messages import answer
 from canister.server.doors.openai.messages.answer import About, Stream
 from canister.server.doors.openai.messages.request import chat_body, hides_thoughts
-from canister.server.doors.openai.stream import streamed
+from canister.server.doors.openai.operations import Operation
+from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.requests import while_connected
+
+_EXAMPLE = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 64}
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/messages",
+        "create_message",
+        "Anthropic's Messages: the assistant's next message, whole or as it comes.",
+        example=_EXAMPLE,
+        streams=SSE,
+        differs=("Text, thoughts, tool calls and their results are taken; images and documents are refused with 400.",),
+    ),
+    Operation(
+        "POST",
+        "/v1/messages/count_tokens",
+        "count_message_tokens",
+        "How many tokens the prompt of such a request has.",
+        example=_EXAMPLE,
+    ),
+)
 
 
 def routes() -> list[Route]:

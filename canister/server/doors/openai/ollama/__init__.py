@@ -1,5 +1,5 @@
 """Ollama's interface: chats and texts as lines of JSON, and what it tells of models."""
 
-from canister.server.doors.openai.ollama.routes import routes
+from canister.server.doors.openai.ollama.routes import OPERATIONS, routes
 
-__all__ = ["routes"]
+__all__ = ["OPERATIONS", "routes"]

@@ -23,12 +23,40 @@ from canister.server.doors.openai.errors import ApiError, encoded, invalid, olla
 from canister.server.doors.openai.events import Done, Event
 from canister.server.doors.openai.ollama import models, request
 from canister.server.doors.openai.ollama.answer import About, Kind, Stream, joined, loaded, sent
+from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.stream import NDJSON, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 from canister.system import distribution
 
 OPERATORS = "models are for the server's operator: 'canister models' loads, fetches and removes them"
+
+_MODEL = {"model": "llama_cpp"}
+_ASK = {"messages": [{"role": "user", "content": "Who are you?"}]}
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/api/chat",
+        "ollama_chat",
+        "Ollama's chat: streamed unless `stream` is false.",
+        example={**_MODEL, **_ASK},
+        streams=NDJSON,
+        differs=("Not without `/api`. Models are not pulled, pushed, made, copied or deleted here: that is refused.",),
+    ),
+    Operation(
+        "POST",
+        "/api/generate",
+        "ollama_generate",
+        "Ollama's text that goes on where a prompt ends.",
+        example={**_MODEL, "prompt": "Once upon a time"},
+        streams=NDJSON,
+    ),
+    Operation("POST", "/api/show", "ollama_show", "One model in detail.", example=_MODEL),
+    Operation("GET", "/api/tags", "ollama_tags", "The models that the caller may use."),
+    Operation("GET", "/api/ps", "ollama_ps", "The models that are loaded."),
+    Operation("GET", "/api/version", "ollama_version", "The version of Ollama's interface that is answered."),
+)
 
 
 def routes() -> list[Route]:
