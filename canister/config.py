@@ -1,4 +1,4 @@
-"""Settings of the server and the clients: flags > CANISTER_* > canister.toml > defaults.
+"""The settings of server and clients, from flags > CANISTER_* > canister.toml > defaults.
 
 Each setting is one row here; the options of `canister serve`, environment names, the TOML file and the docs are made
 from these rows.
@@ -64,14 +64,14 @@ InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator
 Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 
 
-# Panels of the help of `canister serve`, in its order; each setting names its own.
+# Panels of the help of `canister serve`, in order. Each setting names its panel.
 BASICS, SPEED, AS_ON_IC = "Basics", "Model and speed", "As on the Internet Computer"
 ACCESS, CALLERS, REQUESTS, PROCESS = "Access", "Limits of callers", "Requests", "Process and log"
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """How `canister serve` takes a setting. metavar: of its value, where its type does not say it."""
+    """How `canister serve` takes a setting. metavar: names its value, where the type does not."""
 
     panel: str
     metavar: str | None = None
@@ -79,7 +79,7 @@ class Flag:
 
 
 class Settings(BaseSettings):
-    """Everything that can be set. Unknown names in canister.toml are refused."""
+    """All settings. Unknown names in canister.toml are refused."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX, toml_file="canister.toml", frozen=True, validate_default=True
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
         default=[DEFAULT_CANISTER], min_length=1, description="Names of the canisters that are hosted."
     )
     slots: Annotated[int, Flag(SPEED)] = Field(
-        0, ge=0, le=64, description="Chats resident in the KV memory of a model; 0: by memory, at most 8."
+        0, ge=0, le=64, description="Chats that a model keeps in its KV memory; 0: by memory, at most 8."
     )
     threads: Annotated[int, Flag(SPEED)] = Field(
         0, ge=0, description="Threads that decode, at most one a core; 0: the fastest for one chat, measured at load."
@@ -122,7 +122,7 @@ class Settings(BaseSettings):
         "the size of their chunks.",
     )
     call_timeout: Annotated[Seconds, Flag(SPEED, "SECONDS|none")] = Field(
-        None, description="Seconds that one call may take, waiting included; then it is cancelled and leaves no trace."
+        None, description="Seconds that one call may take, waiting included; then it is cancelled and rolled back."
     )
     instruction_limit: Annotated[InstructionLimit, Flag(AS_ON_IC, "N|none")] = Field(
         UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."

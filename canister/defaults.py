@@ -1,4 +1,4 @@
-"""What holds where nothing is set, for who need not load the settings to know it."""
+"""Defaults, for code that needs them without loading the settings."""
 
 from __future__ import annotations
 

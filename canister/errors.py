@@ -10,7 +10,7 @@
       Busy                   too many at once; try again                     500     429
       StorageFull            the disk has no room                            500     507
       StoreDamaged           stable memory fails its checks                  500     500
-    Trap                     a reject: the call leaves no trace              reject  http
+    Trap                     a reject: the call is rolled back               reject  http
       BadArgument            the argument does not decode                    5       400
       Unauthenticated        credentials that are not known here             4       401
       CanisterNotFound       IC0301                                          3       404
@@ -224,7 +224,7 @@ class CallTimeout(Trap):
     def __init__(self, canister_id: str, method: str, seconds: float) -> None:
         super().__init__(
             f"{method} on canister {canister_id} was not done within {seconds:g} seconds (--call-timeout), waiting "
-            "included; it was cancelled and left no trace. Call again, let one call do less (--n-predict, "
+            "included; it was cancelled and rolled back. Call again, let one call do less (--n-predict, "
             "set_max_tokens), or raise the limit."
         )
 

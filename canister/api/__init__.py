@@ -1,1 +1,1 @@
-"""The interface as data: records, methods, their Candid form. No handler is imported here."""
+"""The interface as data: records, methods, their Candid form. Imports no handler."""

@@ -1,10 +1,11 @@
-"""A whole answer as a chain of bounded calls: which call comes next, and what of its output is the answer. No I/O.
+"""A whole answer as a chain of bounded calls: which call comes next, and which part of its output is the answer. No
+I/O.
 
     run_update -p PROMPT -n 1    until nothing of the prompt remains: it goes in, part by part
     run_update -p "" -n LEFT     until end of generation, the longest answer, a stop or a full context
 
-The token that is sampled once the prompt is in is not kept, so the next call gives it again: what the first calls put
-out is no part of the answer. Nor is a token that a call echoes since it is the only one of the cache's last batch.
+The first calls' output is no part of the answer: the token sampled when the prompt is in is not kept, and the next call
+samples it again. A call may also echo a token that is the only one of the cache's last batch.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from canister.api.records import InputRecord, RunOutputRecord
 Finish = Literal["stop", "length", "full", "stuck"]
 """stop: end of generation, or a stop string. length: the longest answer. full: the context. stuck: no progress."""
 
-_STOP_SLACK = 2  # characters that may follow a stop string: they may be of the same token
+_STOP_SLACK = 2  # characters that may follow a stop string within the same token
 
 
 @dataclass(slots=True)
 class Chain:
-    """One answer. `next` is the argument of the run_update to make now, `took` is told of each that was made.
+    """One answer. `next` is the argument of the next run_update, and `took` is told of each call that was made.
 
-    prompt: all that the model is to go on with. cache: the prompt cache. n_left: tokens that the answer may still
-    have; it may end one earlier. flags: of every call, for instance sampling. stops: strings that end the answer, once
-    they are in it.
+    prompt: everything that the model is to continue. cache: the prompt cache. n_left: tokens that the answer may still
+    have; it may end one earlier. flags: of every call, for instance sampling. stops: strings that end the answer when
+    it contains them.
     """
 
     prompt: str
@@ -60,7 +61,9 @@ class Chain:
         return text
 
     def took(self, record: RunOutputRecord, *, is_shown: bool) -> str:
-        """A call is over. is_shown: its pieces were given to `shown`; else this is what it adds to the answer."""
+        """A call has ended. Returns what it adds to the answer. is_shown: its pieces were given to `shown`, so it adds
+        nothing.
+        """
         before, self._conversation = self._conversation, record.conversation
         if not self._is_in:
             remaining = record.n_prompt_tokens_remaining or 0
@@ -74,7 +77,7 @@ class Chain:
         self.n_left -= n_generated
         if record.generated_eog or self._is_stopped():
             self.finish = "stop"
-        elif self.n_left <= 1:  # a call that ends at -n has sampled one token more than it counts
+        elif self.n_left <= 1:  # a call that ends at -n has sampled one more token than it counts
             self.finish = "length"
         elif n_generated == 0:
             self.finish = "full"
@@ -85,11 +88,11 @@ class Chain:
 
 
 def _without_echo(before: str, record: RunOutputRecord) -> str:
-    """The output of a call that went on where the cache ended, without the prompt that it echoes, if it does.
+    """The output of a call that continued where the cache ended, without the prompt that it may echo.
 
-    before: the text of the cache before the call. What the call decoded is what `conversation` has more; in `output`
-    stand the echo, this, and perhaps one token that was sampled last. Where a text repeats itself so that both could
-    be, there is no echo: that is one call of very many.
+    before: the text of the cache before the call. `conversation` has grown by what the call decoded. `output` has the
+    echo, this, and perhaps one token sampled last. Where a text repeats itself, so that both readings fit, there is no
+    echo.
     """
     output, held = record.output, before.rstrip("\N{REPLACEMENT CHARACTER}")  # a character that was not complete
     if not record.conversation.startswith(held):

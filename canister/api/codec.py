@@ -1,7 +1,7 @@
 """Arguments and replies of the methods as Candid: binary for IC messages, text for people, JSON as dfx prints it.
 
-One codec per row of the interface table, made from the types of its handler when it is first used. Values are the
-records themselves; what does not decode is a BadArgument in an argument, and a CandidError in a reply.
+One codec per row of the interface table, made from its types when first used. Values are the records themselves. What
+does not decode is a BadArgument in an argument, and a CandidError in a reply.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MARKS = Marks(type_marker=Candid, variant=VariantRecord)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a method answered. is_err: the value stood inside `Err`."""
+    """A method's answer. is_err: the value stood inside `Err`."""
 
     value: Any
     is_err: bool = False
@@ -56,7 +56,7 @@ def decode_args(method: Method, data: bytes | memoryview) -> Any:
 
 
 def args_from_text(method: Method, text: str) -> Any:
-    """The argument in Candid text: `(record { … })`, or as dfx takes it: the value alone, a text even without quotes.
+    """The argument in Candid text: `(record { … })`, or as dfx takes it, the value alone, a text even without quotes.
 
     Raises BadArgument.
     """
@@ -74,10 +74,11 @@ def args_from_json(method: Method, value: object) -> Any:
 
 
 def args_from_json_text(method: Method, text: str | bytes) -> Any:
-    """The argument from JSON. BadArgument names the field, shows the value, tells what is wanted."""
+    """The argument from JSON. BadArgument names the field, shows the value, and says what is wanted."""
     try:
         strict_json.read(text)
-        return _adapter(method.arg).validate_json(text)  # again from the text, so that it tells of objects and arrays
+        # From the text, so that the message speaks of objects and arrays.
+        return _adapter(method.arg).validate_json(text)
     except (strict_json.NotJson, ValidationError) as error:
         told = _problems(error) if isinstance(error, ValidationError) else str(error)
         raise BadArgument(f"The argument of {method.name} does not decode: {told}.") from None
@@ -158,9 +159,9 @@ def _checked(of: Any, values: list[Any]) -> Any:
 
 
 def _problems(error: ValidationError) -> str:
-    """What is wrong with which field, and what was given instead; the first few of them.
+    """Which fields are wrong, why, and what was given instead; the first few of them.
 
-    There are no more than a record has fields: lists end at their first (`records.vec`).
+    There are no more than a record has fields, since lists end at their first problem (`records.vec`).
     """
     found = error.errors(include_url=False, include_context=False)
     problems = []

@@ -22,7 +22,7 @@ ID = principals.MANAGEMENT
 
 principal = Annotated[str, Candid("principal")]
 
-MAX_CONTROLLERS_READ = 1_000  # how many there may be is for who changes them to say
+MAX_CONTROLLERS_READ = 1_000  # `update_settings` limits how many there may be
 
 
 class CanisterRunningStatus(Tag):
@@ -51,7 +51,7 @@ class EnvironmentVariable(Record):
 
 
 class CanisterSettings(Record):
-    """What is absent stays as it is."""
+    """Settings that are absent stay as they are."""
 
     controllers: Annotated[vec[principal], Field(max_length=MAX_CONTROLLERS_READ)] | None = None
     compute_allocation: nat | None = None
@@ -177,7 +177,7 @@ _ROWS = (
 )
 # fmt: on
 
-# What a caller without access is told, in the IC's own words.
+# The reject of a caller without access, in the IC's own words.
 _REFUSALS: dict[Access, str] = {
     "controller": "Only controllers of canister {canister} can call ic00 method {method}",
     "named": "The anonymous caller cannot call ic00 method {method}",
@@ -200,7 +200,7 @@ _REFUSED |= dict.fromkeys(
 
 
 def find_method(name: str, mode: str = "update") -> Method:
-    """A method of the management canister. MethodNotFound tells why one that the IC has is not here."""
+    """A method of the management canister. MethodNotFound says why a method of the IC is missing here."""
     method = _BY_NAME.get(name)
     if method is None or (mode == "query" and method.mode != "query"):
         why = f": {_REFUSED[name]}" if name in _REFUSED else ""

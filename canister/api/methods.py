@@ -1,8 +1,7 @@
 """The canister's interface: every public method, once, as data.
 
-This table is the only list of methods. The REST routes, OpenAPI, `canister.did`, the clients' typed methods, the
-command line's completion and docs/methods.md are made from it; a method that is not here does not exist.
-`handlers/bindings.py` says which function runs a row.
+REST routes, OpenAPI, `canister.did`, the clients' typed methods, completion and docs/methods.md are made from this
+table; a method that is not here does not exist. `handlers/bindings.py` has the function that runs each row.
 """
 
 from __future__ import annotations
@@ -151,7 +150,7 @@ def update(
 
 
 def _err_of(ok: Any, bare: bool) -> type[Record] | None:
-    """The inference methods report their errors in the record that they answer with."""
+    """The inference methods report their errors in the record of their answer."""
     if bare:
         return None
     return RunOutputRecord if ok is RunOutputRecord else ApiError

@@ -1,10 +1,9 @@
 """Candid records and variants of the canister, one class per type of `canister.did`.
 
-These are the nouns that every door and handler speaks in; nothing here does anything. Field order is the order of the
-specification. Units stand in the names (`_ns`, `_seconds`); a count of bytes is named as the interface names it.
-
-In JSON a blob is base64, a natural number may also be a string of digits (JavaScript loses precision above 2^53),
-a variant without payload is its tag, and an absent `opt` is null.
+Doors and handlers exchange these; nothing here does anything. Field order is that of the specification. Names have
+units (`_ns`, `_seconds`); a count of bytes is named as in the interface. In JSON a blob is base64, a natural number may
+be a string of digits (JavaScript loses precision above 2^53), a variant without payload is its tag, an absent `opt` is
+null.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Candid:
 
 
 def _natural(value: object) -> object:
-    # Python's True is an int, and "1_0" and " 5" are numbers to it: such a mistake of a client must be told.
+    # To Python True is an int, and "1_0" and " 5" are numbers. A client must hear of such a mistake.
     if isinstance(value, bool | float) or (isinstance(value, str) and not (value.isascii() and value.isdecimal())):
         raise ValueError(f"a natural number is wanted, not {value!r}")
     return value
@@ -69,7 +68,7 @@ text = Annotated[str, Candid("text")]
 
 T = TypeVar("T")
 
-# What is wrong with the first wrong element is all that is told: a message for each costs more than the body itself.
+# Only the first wrong element is reported, since a message for each would cost more than the body itself.
 vec = Annotated[list[T], Field(fail_fast=True)]
 
 MAX_FLAGS = 10_000

@@ -1,8 +1,7 @@
-"""What REST offers beside the interface, for clients that hold conversations and for who tends a canister's models and
-files, as rows like the interface table's.
+"""Rows for what REST offers beside the interface: conversations, models and files, for chat clients and operators.
 
-They are run, admitted, metered and committed like its methods, but no IC client knows them. Handlers are given the
-names in the path, such as that of a chat, by their names.
+They are run, admitted, metered and committed like the interface's methods, but no IC client knows them. Handlers get
+the names in the path, such as that of a chat, as named arguments.
 """
 
 from __future__ import annotations

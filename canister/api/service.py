@@ -1,4 +1,4 @@
-"""What anybody may know of a canister's interface: its Candid service, and the hash that stands for a module's."""
+"""A canister's public facts: its Candid service, and the hash that stands for a module's."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def candid_service() -> str:
 
 @functools.cache
 def module_hash() -> bytes:
-    """SHA-256. There is no Wasm module; what tools want to know by its hash is whether the interface has changed."""
+    """SHA-256. There is no Wasm module; tools use a module's hash to see whether the interface has changed."""
     return hashlib.sha256(candid_service().encode()).digest()

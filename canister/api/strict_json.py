@@ -1,6 +1,6 @@
-"""JSON from strangers, read in one place: RFC 8259 and nothing beyond it, and no more values than are worth reading.
+"""JSON from strangers, read in one place: RFC 8259 only, and no more values than a bound.
 
-What a body costs to read and to check is by its values rather than by its bytes, so that they are counted first.
+Reading and checking a body costs by its values rather than its bytes, so they are counted first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pydantic_core import from_json
 
 MAX_VALUES = 100_000
 
-# Up to the next bracket or comma that stands in no text. It always matches, so that no text is looked at twice.
+# Up to the next bracket or comma outside of texts. It always matches, so no text is read twice.
 _NEXT = re.compile(rb'(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+"?)*+(?:[\[{,]|\Z)', re.DOTALL)
 
 
 class NotJson(ValueError):
-    """Not JSON, or too much of it; the message says which and where."""
+    """Not JSON, or too much of it. The message says which and where."""
 
 
 def read(text: str | bytes) -> Any:
@@ -37,7 +37,7 @@ def read(text: str | bytes) -> Any:
 
 
 def _is_bounded(data: bytes) -> bool:
-    """At most MAX_VALUES: each value but the first comes after a comma or a bracket."""
+    """Are there at most MAX_VALUES? Each value but the first comes after a comma or a bracket."""
     if sum(map(data.count, (b",", b"[", b"{"))) < MAX_VALUES:
         return True
     found = itertools.islice(_NEXT.finditer(data), MAX_VALUES)

@@ -6,7 +6,7 @@ ClientError
     NotConnected     nobody listens there; nothing was sent
   ProtocolError      an answer that no canister gives
   Refused            the method answered `Err`; holds the record
-  Rejected           the call failed as a whole and left no trace
+  Rejected           the call failed as a whole and was rolled back
   Stuck              a call brought a conversation no further
 """
 

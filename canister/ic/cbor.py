@@ -1,7 +1,7 @@
 """The part of CBOR (RFC 8949) that the IC speaks: integers, byte and text strings, arrays, maps, booleans and null.
 
-A decoder of our own, because what it reads comes from anybody: no tags but 55799 in front of everything, no floats, no
-key twice in a map, and work bounded by the input's length and by the limits below. Pure functions, no I/O.
+Our own decoder, since anybody sends its input: no tags but 55799 in front of everything, no floats, no key twice in a
+map, and work bounded by the input's length and by the limits below. Pure functions, no I/O.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_DEPTH = 128  # of nesting; a hash tree over 2^64 leaves has half of it
 MAX_ITEMS = 50_000  # values in one document: 20 delegations with 1000 targets each fit twice
 
 Value = int | bytes | str | bool | None | list["Value"] | dict["Value", "Value"]
-"""What is decoded. Byte strings are copies; nothing refers to the input."""
+"""A decoded value. Byte strings are copies; nothing refers to the input."""
 
 Encodable = int | bytes | bytearray | memoryview | str | bool | None | Sequence["Encodable"] | Mapping[str, "Encodable"]
 
@@ -24,7 +24,7 @@ _INDEFINITE = -1
 
 
 class CborError(ValueError):
-    """Bytes that are no CBOR document of the kind that is read here."""
+    """Bytes that are no CBOR document of this kind."""
 
 
 def decode(data: bytes | memoryview) -> Value:
@@ -39,12 +39,14 @@ def decode(data: bytes | memoryview) -> Value:
 
 
 def encode(value: Encodable) -> bytes:
-    """`value` in its shortest form, without tag; maps keep their order. TypeError for what the IC has no form for."""
+    """`value` in its shortest form, without tag. Maps keep their order. TypeError for values that the IC has no form
+    for.
+    """
     return b"".join(_encoded(value))
 
 
 class _Reader:
-    """Where decoding has come to in the input."""
+    """The input and the position of the decoder in it."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data

@@ -1,9 +1,8 @@
 """Certificates: a hash tree and a BLS signature of its root hash, made here and checked. Pure functions, no I/O.
 
-Signatures are points of G1 (48 bytes), public keys points of G2 (96 bytes behind a fixed DER header), on BLS12-381.
-A server acts as the root subnet, which certifies with the root key itself; certificates that are signed by another
-subnet, with the root's delegation to it, are checked too.
-Source: IC interface specification, "Certification" and "Certificate".
+Signatures are points of G1 (48 bytes), public keys points of G2 (96 bytes behind a fixed DER header), on BLS12-381. A
+server acts as the root subnet and certifies with the root key itself. Certificates of another subnet, with the root's
+delegation to it, are checked too. Source: IC interface specification, "Certification" and "Certificate".
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
 
 
 class CertificateError(ValueError):
-    """Bytes that are no certificate, or one that proves nothing to us; the message says why."""
+    """Bytes that are no certificate, or one that proves nothing to us. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +68,14 @@ class RootKey:
         return (G1Point.hash_to_curve(message, _DOMAIN) * self._secret).to_compressed_bytes()
 
     def certify(self, content: Mapping[bytes, Content], time_ns: int) -> bytes:
-        """A certificate that says `content` and the time."""
+        """A certificate of `content` and the time."""
         tree = hash_tree.build({**content, b"time": request_id.leb128(time_ns)})
         signature = self.sign(_STATE_ROOT + hash_tree.digest(tree))
         return cbor.encode({"tree": hash_tree.to_value(tree), "signature": signature})
 
 
 def verify_signature(public_key_der: bytes, signature: bytes, message: bytes) -> None:
-    """Returns if `signature` is one of `message` by this key. Raises CertificateError."""
+    """Check that `signature` is one of `message` by this key. Raises CertificateError."""
     if not public_key_der.startswith(DER_HEADER) or len(public_key_der) != len(DER_HEADER) + PUBLIC_KEY_BYTES:
         raise CertificateError("the public key is no BLS12-381 key in DER form")
     try:
@@ -92,7 +91,9 @@ def verify_signature(public_key_der: bytes, signature: bytes, message: bytes) ->
 
 
 def verify(data: bytes, root_key_der: bytes, canister_id: bytes, now_ns: int) -> Tree:
-    """What a certificate says of a canister, if the root key stands for it and it is fresh. Raises CertificateError."""
+    """What a certificate says about a canister, if the root key stands for it and it is fresh. Raises
+    CertificateError.
+    """
     tree = _verified(data, root_key_der, canister_id, may_delegate=True)
     try:
         time_ns = request_id.from_leb128(hash_tree.leaf(tree, b"time") or b"")

@@ -13,7 +13,9 @@ from canister.ic.candid.types import Opt, Prim, Record, Type, Vec, field_text, l
 
 
 class MethodRow(Protocol):
-    """What is read of a method. arg: None without argument. err: None when the result is bare, not Ok or Err."""
+    """The part of a method that is read here. arg: None without argument. err: None when the result is bare, not Ok or
+    Err.
+    """
 
     @property
     def name(self) -> str: ...

@@ -28,14 +28,14 @@ MAX_TARGETS = 1000
 MAX_NONCE_BYTES = 32
 MAX_PATHS = 1000
 MAX_LABELS = 127
-MAX_EXPIRY_NS = 6 * 60 * 10**9  # five minutes, and one by which clocks may differ
+MAX_EXPIRY_NS = 6 * 60 * 10**9  # five minutes, and one for differing clocks
 
 _REQUEST = b"\x0aic-request"
 _DELEGATION = b"\x1aic-request-auth-delegation"
 
 
 class EnvelopeError(ValueError):
-    """A request that counts for nothing."""
+    """A request that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Request:
 
 
 def read(body: bytes, kind: RequestKind) -> Request:
-    """The request in an envelope, not yet believed. EnvelopeError for what is no envelope of this kind."""
+    """The request in an envelope, not yet verified. EnvelopeError for bytes that are no envelope of this kind."""
     try:
         envelope = _Fields(cbor.decode(body), "the envelope")
         content = _Fields(envelope.get("content"), "the content")
@@ -106,7 +106,7 @@ def read(body: bytes, kind: RequestKind) -> Request:
 
 
 class _Fields:
-    """A map of which each field must have its type."""
+    """A map whose fields must each have their type."""
 
     def __init__(self, value: object, what: str) -> None:
         if not isinstance(value, dict):
@@ -199,7 +199,7 @@ def _delegation(value: object) -> Delegation:
 def verify(request: Request, now_ns: int) -> frozenset[bytes] | None:
     """The canisters that the sender may mean by this request, None for all. EnvelopeError if the request is not good.
 
-    Queries and read_states of the anonymous caller may be of any age: by them a client with a wrong clock sets it.
+    Queries and read_states of the anonymous caller may be of any age, since clients with a wrong clock set it by them.
     """
     _check_paths(request.paths)
     if request.kind == "call" or not request.is_anonymous:
@@ -314,7 +314,7 @@ def _time(ns: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Delegated:
-    """Somebody who may sign for somebody else. chain: as `sender_delegation` of an envelope."""
+    """A signer for somebody else. chain: as `sender_delegation` of an envelope."""
 
     pubkey: bytes
     chain: tuple[Mapping[str, Encodable], ...]

@@ -1,4 +1,4 @@
-"""Hash trees: what a certificate says, as a Merkle tree of labels and leaves. Pure functions, no I/O.
+"""Hash trees: the content of a certificate, as a Merkle tree of labels and leaves. Pure functions, no I/O.
 
 In CBOR a node is `[0]`, `[1, left, right]`, `[2, label, tree]`, `[3, bytes]` or, cut off, `[4, hash]`.
 Source: IC interface specification, "Certification".
@@ -19,7 +19,7 @@ Content = bytes | Mapping[bytes, "Content"]
 
 
 class TreeError(ValueError):
-    """A value that is no hash tree, or a path that ends in something else than was wanted."""
+    """A value that is no hash tree, or a path that ends in another kind of node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """A subtree of which only the hash is told."""
+    """A subtree of which only the hash is given."""
 
     digest: bytes
 
@@ -55,7 +55,7 @@ Tree = Empty | Fork | Labeled | Leaf | Pruned
 
 
 def build(content: Content) -> Tree:
-    """The tree that says this, with sorted labels and of the least depth."""
+    """The tree of this content, with sorted labels and of the least depth."""
     if isinstance(content, bytes):
         return Leaf(content)
     return _balanced([Labeled(label, build(content[label])) for label in sorted(content)])
@@ -77,7 +77,7 @@ def digest(tree: Tree) -> bytes:
 
 
 def to_value(tree: Tree) -> Encodable:
-    """As CBOR writes it."""
+    """The tree as a value for CBOR."""
     match tree:
         case Empty():
             return [0]
@@ -92,7 +92,7 @@ def to_value(tree: Tree) -> Encodable:
 
 
 def from_value(value: object) -> Tree:
-    """The tree that was read from CBOR. TreeError."""
+    """The tree in a value from CBOR. Raises TreeError."""
     match value:
         case [0]:
             return Empty()
@@ -108,7 +108,7 @@ def from_value(value: object) -> Tree:
 
 
 def find(tree: Tree, path: Iterable[bytes]) -> Tree | None:
-    """The subtree at a path; None if the tree does not hold it: it is absent, or cut off."""
+    """The subtree at a path; None if it is absent or cut off."""
     found: Tree | None = tree
     for label in path:
         if found is None:
@@ -128,7 +128,7 @@ def leaf(tree: Tree, *path: bytes) -> bytes | None:
 
 
 def children(tree: Tree) -> list[tuple[bytes, Tree]]:
-    """Labels and subtrees at the top of a tree, in its order; what is cut off is left out."""
+    """Labels and subtrees at the top of a tree, in its order, without those that are cut off."""
     match tree:
         case Labeled(label, inner):
             return [(label, inner)]

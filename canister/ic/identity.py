@@ -1,7 +1,7 @@
-"""Identities: a key pair, its PEM form and its principal. Pure functions, no I/O: who stores them is above.
+"""Identities: a key pair, its PEM form and its principal. Pure functions, no I/O; callers store them.
 
-Kinds of keys and forms are those of icp-cli and dfx: PKCS #8 for Ed25519, SEC 1 for keys on curves; all of them are
-read, also with the public key inside (RFC 5958) and with a block of curve parameters in front. Never encrypted.
+Kinds of keys and forms are those of icp-cli and dfx: PKCS #8 for Ed25519, SEC 1 for keys on curves. All are read, also
+with the public key inside (RFC 5958) and with a block of curve parameters in front. They are never encrypted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ED25519_WITH_PUBLIC_KEY = re.compile(
 
 
 class IdentityError(ValueError):
-    """Bytes that hold no identity that can be used here."""
+    """Bytes that hold no usable identity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Public keys in DER form, and signatures by them: Ed25519, and ECDSA on secp256k1 and P-256. Pure functions, no I/O.
 
-A principal is the hash of the DER bytes of a key, so every key must have exactly one form: it is compared with the
-known header of its kind instead of being parsed. Source: IC interface specification, "Signatures".
+A principal is the hash of a key's DER bytes, so every key must have exactly one form. A key is therefore compared with
+the known header of its kind instead of being parsed. Source: IC interface specification, "Signatures".
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Kind:
 
 
 def verify(public_key_der: bytes, signature: bytes, message: bytes) -> None:
-    """Returns if `signature` is one of `message` by this key. Raises InvalidKey, WrongSignature."""
+    """Check that `signature` is one of `message` by this key. Raises InvalidKey, WrongSignature."""
     kind = _kind_of(public_key_der)
     try:
         check = kind.load(public_key_der[len(kind.header) :])

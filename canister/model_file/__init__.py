@@ -1,1 +1,1 @@
-"""What a GGUF file says besides its weights."""
+"""What a GGUF file says, apart from its weights."""

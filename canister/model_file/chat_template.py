@@ -57,7 +57,7 @@ class ChatTemplate:
             )
         try:
             self._template = _environment().from_string(source)
-        except Exception as error:  # templates are hostile: whatever happens is the template's fault
+        except Exception as error:  # templates are hostile, so any error is the template's fault
             raise TemplateError(f"the model's chat template cannot be read: {_told(error)}") from None
         self._bos_token = bos_token
         self._eos_token = eos_token

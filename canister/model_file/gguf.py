@@ -1,10 +1,8 @@
-"""The header of a GGUF model file: metadata and tensor list, read without llama.cpp.
+"""The header of a GGUF model file (versions 2 and 3, little-endian): metadata and tensor list, read without llama.cpp.
 
-Weights are never read. The file is taken as hostile: every count is held against what is left of the file, the
-header may have at most MAX_HEADER_BYTES and MAX_ITEMS entries whatever the file claims, long arrays (vocabularies)
-are skipped and only counted unless asked for. Whatever the bytes, the answer is a GgufFile or a GgufError; its
-message does not name the file, the caller does.
-Format: versions 2 and 3, little endian, as llama.cpp reads them (no arrays of arrays, tensors without gaps).
+The file is hostile. Every count is checked against the rest of the file, MAX_HEADER_BYTES and MAX_ITEMS bound the
+header whatever it claims, and long arrays (vocabularies) are counted but not kept unless asked for. Whatever the bytes,
+the result is a GgufFile or a GgufError, whose message leaves it to the caller to name the file.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class GgufError(BadRequest):
-    """Not a GGUF file, damaged, or cut off; the message says where."""
+    """Not a GGUF file, damaged, or cut off. The message says where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ TYPE_BY_NAME = {type_.name: type_ for type_ in TENSOR_TYPES}
 
 @dataclass(frozen=True, slots=True)
 class LongArray:
-    """An array that was skipped: what it holds and how many of them."""
+    """An array that was skipped: the type and number of its elements."""
 
     element: str
     count: int
@@ -152,7 +150,7 @@ class GgufFile:
 
 
 def read_gguf(source: Path | str | bytes, *, keep: Collection[str] = ()) -> GgufFile:
-    """Reads a header from a file, or from bytes; `keep` names long arrays to read in full. Raises GgufError."""
+    """Read a header from a file, or from bytes. `keep` names long arrays to read in full. Raises GgufError."""
     if isinstance(source, bytes):
         return _read(io.BytesIO(source), len(source), keep)
     try:
@@ -181,7 +179,7 @@ _U64 = struct.Struct("<Q").unpack_from
 
 
 class _Header:
-    """The bytes read so far and the place in them; grows in chunks, never beyond the file or the limit."""
+    """The bytes read so far and the position in them. Grows in chunks, never beyond the file or the limit."""
 
     def __init__(self, file: BinaryIO | io.RawIOBase, size: int) -> None:
         self.file = file
@@ -192,7 +190,7 @@ class _Header:
         file.seek(0)
 
     def need(self, n_bytes: int) -> None:
-        """Makes the next n_bytes available."""
+        """Make the next n_bytes available."""
         end = self.at + n_bytes
         if end <= len(self.data):
             return
@@ -271,7 +269,7 @@ def _read(file: BinaryIO | io.RawIOBase, size: int, keep: Collection[str]) -> Gg
 
 
 def _beginning(magic: bytes) -> str:
-    """What a file begins with that is no GGUF: as text where it is one."""
+    """The beginning of a file that is no GGUF, as text where it is text."""
     if not magic:
         return "it has less than 4 bytes"
     text = magic.decode("ascii", "replace")

@@ -1,6 +1,6 @@
-"""What a GGUF file is good for, told by its header: most write text token after token, others do something else.
+"""What a GGUF file is good for, by its header: most models write token after token, others do something else.
 
-llama.cpp opens files of all these kinds, and some of them end its process when they are asked for the next token.
+llama.cpp opens files of all these kinds, and some of them crash it when they are asked for the next token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ARCHITECTURES = {
     **dict.fromkeys(("qwen3tts", "pockettts"), _SPEECH),
     "wavtokenizer-dec": _AUDIO,
 }
-"""Architectures that never continue a text, whatever else the header says: what each is, and what it does instead."""
+"""Architectures that never continue a text, whatever else the header says, with what each is and does instead."""
 
 _FILES = {
     "adapter": ("a LoRA adapter", "it changes another model; merge it into that one"),
@@ -43,7 +43,9 @@ _FILES = {
 
 
 def why_no_chat(header: GgufFile) -> str | None:
-    """One clause that says what the file is and does instead of continuing a text; None for a model that does that."""
+    """One clause that says what the file is and does instead of continuing a text; None for a model that continues
+    texts.
+    """
     architecture = header.architecture
     pooling = POOLINGS.get(header.integer(f"{architecture}.pooling_type") or 0)
     is_causal = header.metadata.get(f"{architecture}.attention.causal", True) is not False

@@ -1,8 +1,8 @@
-"""A model in several files, as llama.cpp's gguf-split makes them: their names, and what they are together.
+"""A model in several files, as llama.cpp's gguf-split makes them: their names, and the whole that they make.
 
-The first part has the metadata, and each part its share of the tensors. `split.count` 0 or 1 is a whole model, such as
-one whose parts were joined again. llama.cpp would look for the other parts by name, whatever those hold by then; here
-they are found, checked and opened before it sees them.
+The first part has the metadata, and each part its share of the tensors. `split.count` 0 or 1 means a whole model, such
+as one whose parts were joined again. llama.cpp would find the other parts by name, whatever those files hold. Here they
+are found, checked and opened before it sees them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SHOWN_NAMES = 3
 
 @dataclass(frozen=True, slots=True)
 class PartName:
-    """What the name of a part says: `prefix-00002-of-00003.gguf` is number 2 of 3."""
+    """The name of a part: `prefix-00002-of-00003.gguf` is number 2 of 3."""
 
     prefix: str
     number: int
@@ -32,7 +32,7 @@ class PartName:
 
     @classmethod
     def read(cls, name: str) -> PartName | None:
-        """None for a name that is not of this form."""
+        """The name of a part; None for a name that is not of this form."""
         match = _NAME.fullmatch(name)
         if match is None or not 1 <= int(match[2]) <= int(match[3]) <= MAX_PARTS:
             return None
@@ -44,7 +44,7 @@ class PartName:
 
 
 def names_of_parts(name: str, header: GgufFile) -> tuple[str, ...]:
-    """The names of all parts of the model whose first part this is; the one name for a whole model. BadRequest."""
+    """The names of all parts of the model whose first part this is; one name for a whole model. Raises BadRequest."""
     count = header.integer("split.count") or 1
     if count == 1:
         return (name,)
@@ -64,7 +64,7 @@ def names_of_parts(name: str, header: GgufFile) -> tuple[str, ...]:
 
 
 def missing_parts(missing: Sequence[str], count: int) -> str:
-    """What to say when some of the parts are not there."""
+    """The message when some of the parts are missing."""
     shown = ", ".join(missing[:_SHOWN_NAMES]) + (", …" if len(missing) > _SHOWN_NAMES else "")
     return f"it is a model in {count} parts, of which {len(missing)} are missing: {shown}; put them beside it"
 
@@ -91,12 +91,12 @@ def joined(headers: Sequence[GgufFile]) -> GgufFile:
 
 
 def identity(hashes: Sequence[bytes]) -> bytes:
-    """SHA-256 that stands for a model: of its file, or of the hashes of its parts in order."""
+    """The SHA-256 that identifies a model: of its file, or of the hashes of its parts in order."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256(b"parts of a model\0" + b"".join(hashes)).digest()
 
 
 def local_parts(file: Path) -> tuple[Path, ...]:
-    """The files of a model of this machine, from its first part; the others lie beside it. BadRequest."""
+    """The files of a model on this machine, from its first part. The others lie beside it. Raises BadRequest."""
     files = tuple(file.with_name(name) for name in names_of_parts(file.name, read_gguf(file)))
     if missing := [path.name for path in files if not path.is_file()]:
         raise BadRequest(missing_parts(missing, len(files)))
@@ -104,5 +104,5 @@ def local_parts(file: Path) -> tuple[Path, ...]:
 
 
 def read_model(file: Path) -> GgufFile:
-    """The header of a model of this machine, all of its parts together. BadRequest."""
+    """The header of a model on this machine, all of its parts together. Raises BadRequest."""
     return joined([read_gguf(part) for part in local_parts(file)])

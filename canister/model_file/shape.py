@@ -1,8 +1,8 @@
-"""What the cost model needs to know of a model, read from its GGUF header: sizes of matrices, layers and heads.
+"""What the cost model needs of a model, read from its GGUF header: sizes of matrices, layers and heads.
 
-Pure: a GgufFile in, a ModelShape out; weights are never read. Any architecture gives a shape. Those in FITTED are the
-ones whose cost was fitted; for the others the same terms are taken from their tensors, and `estimates` says what
-was guessed.
+Pure: a GgufFile in, a ModelShape out. Weights are never read. Every architecture has a shape. The costs of those in
+FITTED were fitted; for the others the same terms are computed from their tensors, and `estimates` says what was
+guessed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SLIDING_PERIOD = {
     "plamo3": 8,
     "lfm2": 0,
 }
-"""Every n-th layer of these looks at the whole context, the others through the window; 0: all through the window.
+"""Every n-th layer of these architectures sees the whole context, the others the window; 0: all see the window.
 
 Architectures that are not here ignore the window in their metadata, as llama.cpp does.
 """
@@ -182,7 +182,7 @@ def _layer(file: GgufFile, block: dict[str, TensorInfo], index: int) -> Layer:
 
 
 def _of_layer(file: GgufFile, key: str, index: int, default: int = 0) -> int:
-    """A number of the model that may be given as one or per layer."""
+    """A number that the model gives once or per layer."""
     name = f"{file.architecture}.{key}"
     each = file.integers(name)
     value = each[index] if index < len(each) else file.integer(name)
@@ -195,7 +195,7 @@ def _positive(file: GgufFile, key: str) -> int:
 
 
 def _window(file: GgufFile, index: int) -> int:
-    """Tokens that the layer looks back at; 0: all of them."""
+    """Tokens that the layer sees; 0: all of them."""
     prefix = f"{file.architecture}.attention.sliding_window"
     window = _positive(file, "attention.sliding_window")
     each = file.integers(f"{prefix}_pattern")

@@ -57,7 +57,7 @@ class Summary:
 
 
 def summary(header: GgufFile) -> Summary:
-    """Pure; any header gives one."""
+    """A summary of any header. Pure."""
     return Summary(
         architecture=header.architecture,
         title=header.text("general.name") or "",

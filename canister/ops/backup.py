@@ -1,10 +1,7 @@
-"""A copy of a data folder in one tar file, made while its server runs; and the folder made again from it.
+"""Copies a data folder into one tar file while its server runs, and makes the folder again from it.
 
-Every canister is copied as it is at one moment. For that moment its database is held, so that nothing can be committed,
-while all its files are opened and a reader of the database begins; that takes no longer than opening them. Afterwards
-calls go on, and the copy is taken from what was opened: a file is only ever appended to, or replaced by another one,
-so its committed bytes stay what they were. The server's database is held until every canister was; what was made or
-deleted is so in all of the copy.
+Each canister is copied as of one moment: its database is held while all its files are opened and a reader of the
+database begins. Then calls continue, and the copy reads what was opened, since committed bytes of a file never change.
 
     server.db, controller.pem, controller.key, root.key, node.pem          secrets: the file is for its owner alone
     canisters/<id>/canister.db, canisters/<id>/stable/…
@@ -44,7 +41,7 @@ _MAX_MANIFEST_BYTES = 1 << 30
 
 @dataclass
 class Copied:
-    """What a backup or a restore has done. damaged: files that were not whole already, by their name in the tar."""
+    """The result of a backup or a restore. damaged: files that were damaged before, by their name in the tar."""
 
     n_canisters: int = 0
     n_files: int = 0
@@ -90,7 +87,7 @@ class _Held:
 
 
 def _hold(data_dir: Path, held: ExitStack) -> tuple[sqlite3.Connection, list[_Held]]:
-    """Fix the moment; `held` lets go of all that was opened."""
+    """Hold a canister at one moment. `held` closes all that was opened."""
     with outside.stopped(data_dir / SERVER_DATABASE):
         server = held.enter_context(outside.reading(data_dir / SERVER_DATABASE))
         folders = [
@@ -117,7 +114,7 @@ def _hold_canister(folder: Path, held: ExitStack) -> _Held:
 
 
 def _open(stable: DiskFolder, staging: DiskFolder, path: str, source: str | None) -> int | None:
-    """The committed file. A new one is where it was staged until it is moved, so it is looked for there first."""
+    """The committed file. A new one lies in staging until it is moved, so look for it there first."""
     if source is not None:
         with suppress(FileNotFoundError):
             return staging.open_file(source, os.O_RDONLY)
@@ -131,7 +128,7 @@ def _open(stable: DiskFolder, staging: DiskFolder, path: str, source: str | None
 
 @dataclass
 class _Writer:
-    """Adds files to the tar and notes what they were."""
+    """Adds files to the tar and notes their sizes and hashes."""
 
     tar: tarfile.TarFile
     copied: Copied
@@ -198,7 +195,7 @@ class _Hashing:
 
 
 def _allow_many_files() -> None:
-    """A backup holds every file open at one moment."""
+    """Raise the limit of open files, since a backup holds every file open at one moment."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -208,9 +205,9 @@ def _allow_many_files() -> None:
 
 
 def restore(source: Path, data_dir: Path) -> Copied:
-    """Make the data folder from a backup: checked first, then put in its place as a whole.
+    """Make the data folder from a backup, which is checked first and then put in its place as a whole.
 
-    Raises Conflict (the folder holds something), NotFound, StoreDamaged (not a whole backup).
+    Raises Conflict (the folder is not empty), NotFound, StoreDamaged (not a whole backup).
     """
     if not source.is_file():
         raise NotFound(f"there is no backup {source}")
@@ -263,7 +260,7 @@ def _extract(source: Path, folder: Path) -> Copied:
 
 
 def _write_file(folder: Path, name: str, content: BinaryIO) -> tuple[int, str]:
-    """Write one file; the name can only lead below the folder. Returns size and SHA-256."""
+    """Write one file, whose name can only lead below the folder. Returns its size and SHA-256."""
     try:
         path = folder / clean_path(name)
     except CanisterError as error:

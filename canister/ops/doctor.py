@@ -1,4 +1,4 @@
-"""What is wrong with a data folder: looked at without changing it, also while its server runs.
+"""Examines a data folder without changing it, also while its server runs.
 
     folder      permissions, room on the disk, keys
     databases   SQLite's integrity check, foreign keys, revision of the tables
@@ -8,8 +8,8 @@
     llama.cpp   what a server has found that it cannot do on this processor
     rows        settings, roles, controllers, redo rows, notes of uploads
 
-A finding is a problem, which `repair.py` can mend or not, or a note. While a server runs, what it is just doing is not
-looked at: files that are being written, staged ones, redo rows.
+A finding is a note, or a problem that `repair.py` may be able to mend. While a server runs, its present work is not
+examined: files being written, staged files, redo rows.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ class Examination:
 
 
 def examine(data_dir: Path, *, is_ours: bool = False) -> Examination:
-    """Look at everything. What cannot be looked at is a problem, never an error.
+    """Examine everything. A part that cannot be read is a problem, never an error.
 
-    is_ours: it is the caller who holds the folder's lock, and no server.
+    is_ours: the caller holds the folder's lock, and no server does.
     """
     found = Examination(not is_ours and FolderLock(data_dir / LOCK).is_held(), [])
     if not data_dir.is_dir() or not any(data_dir.iterdir()):
@@ -160,7 +160,7 @@ def _read_key(path: Path) -> object:
 
 
 def _examine_database(connection: sqlite3.Connection, place: str, schema: Schema, found: Examination) -> bool:
-    """Is it sound, so that its rows can be read?"""
+    """Is the database sound, so that its rows can be read?"""
     faults = outside.faults(connection)
     if faults:
         found.problem(place, f"not sound: {'; '.join(faults)}; put a backup in its place: canister restore")
@@ -176,7 +176,7 @@ def _examine_database(connection: sqlite3.Connection, place: str, schema: Schema
 
 @contextmanager
 def _guarded(found: Examination, place: str) -> Iterator[None]:
-    """Whatever keeps a part from being looked at is a problem of that part, and the others are looked at."""
+    """Turn an error in a part of the examination into a problem of that part, and go on with the others."""
     try:
         yield
     except (OSError, sqlite3.Error, CanisterError, ValueError, KeyError, TypeError) as error:
@@ -304,7 +304,7 @@ def container_damage(path: Path, size: int) -> str:
 
 
 def orphans(stable: Path, is_known: Callable[[str], bool]) -> list[str]:
-    """Paths on the disk that are not known: of a folder that is not, only the folder."""
+    """Paths on the disk that are not in the tables. Of an unknown folder, only the folder."""
     found: list[str] = []
     for folder, folders, names in os.walk(stable):
         for name in list(folders) + names:

@@ -1,4 +1,4 @@
-"""Mends what can be mended in a data folder without losing anything; no server may run on it meanwhile.
+"""Mends a data folder as far as nothing is lost. No server may run on it meanwhile.
 
 recover       what a start does: redo rows are done, uncommitted bytes cut off
 container     a prompt cache is written anew without damaged KV rows, and without what follows damaged tokens; the
@@ -24,7 +24,7 @@ from canister.system.data_dir import CANISTER_DATABASE, CANISTERS, LOCK, QUARANT
 
 
 def repair(data_dir: Path) -> tuple[list[str], Examination]:
-    """What was done, and what is found afterwards. Raises Conflict while a server runs, OSError."""
+    """Returns what was done, and what is found afterwards. Raises Conflict while a server runs, OSError."""
     lock = FolderLock(data_dir / LOCK)
     lock.take()
     try:
@@ -98,7 +98,7 @@ class _Repair:
                 try:
                     container = CacheFile.parse(lambda offset, size: memory.read(name, offset, size), known.size)
                     transaction.write_file(name, container.compacted()[1])
-                except StoreDamaged:  # nothing of it can be read: the chat starts anew
+                except StoreDamaged:  # nothing of it can be read, so the chat starts anew
                     transaction.remove(name)
                 transaction.commit_sync()
 

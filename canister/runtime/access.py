@@ -1,7 +1,7 @@
-"""Who may call what: whether a caller has the access level that a row of the interface table asks for.
+"""Who may call what: does a caller have the access level that a row of the interface table asks for?
 
-Roles: controllers of the canister; admins that hold AdminQuery or AdminUpdate; and, while the access level is 1,
-every caller that is not anonymous for the inference methods. Access is checked before the arguments are looked at.
+Roles: controllers of the canister; admins with AdminQuery or AdminUpdate; and, for the inference methods while the
+access level is 1, every caller that is not anonymous. Access is checked before the arguments are read.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ PUBLIC_LOG = "public"  # of State.log_visibility
 
 
 def check(canister: Canister, caller: str, access: Access) -> None:
-    """Raises AccessDenied for a caller without this access."""
+    """Raise AccessDenied for a caller without this access."""
     if not allows(canister, caller, access):
         raise AccessDenied
 
 
 def allows(canister: Canister, caller: str, access: Access) -> bool:
-    """Has the caller this access? `api.methods.WHO` says each level in words."""
+    """Does the caller have this access? `api.methods.WHO` explains each level."""
     match access:
         case "anyone":
             return True

@@ -1,7 +1,7 @@
-"""Admission: how many pieces of work go on at once, whose turn is next when there are more, and who is sent away.
+"""Admission: how many pieces of work run at once, which is next when there are more, and which are refused.
 
-Each caller has a queue of its own, and free places go round the callers that wait, one each, so that a caller with a
-thousand calls delays another's single call by one place at most. Who may call at all is not decided here.
+Each caller has a queue, and free places go round the waiting callers, one each. So a caller with a thousand calls
+delays another's single call by one place at most. Who may call at all is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from canister.errors import CallerBusy, CanisterBusy
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How many may run and how many may wait, in all and of one caller; and the settings that say so.
+    """How many may run and how many may wait, in all and of one caller, and the settings that say so.
 
     waiting, waiting_of_caller: 0 for work that begins at once or not at all.
     """
@@ -46,7 +46,7 @@ def of_streams(settings: Settings) -> QueueLimits:
 
 
 class Admission:
-    """Belongs to one event loop. Places are given by `enter` and given back by leaving them."""
+    """For one event loop. `enter` gives places, and leaving them gives them back."""
 
     def __init__(self, name: str, limits: QueueLimits) -> None:
         """name: of the canister, for messages."""
@@ -70,11 +70,13 @@ class Admission:
 
     def has_room(self, caller: str) -> bool:
         """Would this caller's work begin at once?"""
-        # While there are free places, everybody who waits is at a limit of its own.
+        # While there are free places, every waiting caller is at its own limit.
         return self._n_running < self._limits.running and self._may_run(caller)
 
     def enter(self, caller: str) -> Place:
-        """A place, to be entered with `async with` and left in any case. CallerBusy or CanisterBusy: come again."""
+        """A place, to be entered with `async with` and left in any case. Raises CallerBusy or CanisterBusy: try again
+        later.
+        """
         place = Place(self, caller)
         if self.has_room(caller):
             self._grant(place)
@@ -112,7 +114,7 @@ class Admission:
             place.turn.set_result(None)
 
     def _admit(self) -> None:
-        """Give free places to those whose turn it is."""
+        """Give free places to the work that is next."""
         n_passed_over = 0
         while self._n_running < self._limits.running and n_passed_over < len(self._queues):
             caller, queue = next(iter(self._queues.items()))
@@ -148,7 +150,7 @@ class Admission:
 
 
 class Place:
-    """One piece of work, waiting for its turn or having it."""
+    """One piece of work that waits for its turn or has it."""
 
     def __init__(self, admission: Admission, caller: str) -> None:
         self.caller = caller

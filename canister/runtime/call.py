@@ -1,7 +1,7 @@
-"""Call: one message while it is being executed, and all that a handler is given of the world.
+"""Call: one message while it is being executed, and everything that its handler may use.
 
-A handler reads the canister's committed state, adds its changes to the call's unit of work, and asks for locks, the
-engine and a meter; it never commits. `dispatch` commits everything at once, or nothing, and releases what it holds.
+A handler reads the canister's committed state, adds changes to the call's unit of work, and asks for locks, the engine
+and a meter. It never commits. `dispatch` commits everything at once, or nothing, and releases what the call holds.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
 OnText = Callable[[str, bool], None]
-"""Is given a piece of a run's `output` as soon as it is known, and whether it is echoed prompt. On the event loop."""
+"""Gets each piece of a run's `output` as soon as it is known, and whether it is echoed prompt. On the event loop."""
 
 
 class Call:
     """caller: principal in text form. is_update: False for queries, whose changes are discarded.
 
-    work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`. meter: of a call that
-    decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
-    on_text: listens to what a run gives, before it is committed; None: nobody does.
+    work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`.
+    meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
+    on_text: listens to the output of a run before it is committed; None: nobody does.
     """
 
     def __init__(self, canister: Canister, method: str, caller: str, *, is_update: bool) -> None:
@@ -60,16 +60,16 @@ class Call:
 
     @property
     def tx(self) -> Transaction:
-        """What this call changes in SQL and files; begun when first asked for."""
+        """The call's changes in SQL and files; begun when first asked for."""
         return self.work.tx
 
     async def lock(self, *names: str) -> None:
-        """Hold these locks until the call is over. To be asked for at once: a second request could dead-lock."""
+        """Hold these locks until the call ends. Ask for all at once, since a second request could dead-lock."""
         for name in sorted(set(names)):
             self._held.append(await self.canister.locks.acquire(name))
 
     async def engine(self) -> Engine:
-        """The loaded model, kept in place until the call is over. NotFound while none is loaded."""
+        """The loaded model, kept in place until the call ends. NotFound while none is loaded."""
         await self.canister.model.loaded()
         self._held.append(await self.canister.model.gate.enter())
         if self.canister.model.engine is None:
@@ -79,7 +79,7 @@ class Call:
         return self.canister.model.engine
 
     async def model_alone(self) -> None:
-        """Wait until no call uses the model, and hold new ones back until this call is over."""
+        """Wait until no call uses the model, and hold new ones back until this call ends."""
         await self.canister.model.loaded()
         self._held.append(await self.canister.model.gate.enter(alone=True))
 
@@ -92,9 +92,9 @@ class Call:
         return settings.instruction_limit if self.is_update else settings.query_instruction_limit
 
     def cost(self, instructions: int, *, is_limited: bool = True) -> None:
-        """What a call that decodes no tokens takes; without this it is what its request's bytes take.
+        """Set what a call costs that decodes no tokens; otherwise it costs what its request's bytes cost.
 
-        is_limited: False if that is counted, and not held against the limit.
+        is_limited: False if the cost is counted but not held against the limit.
         """
         self._flat_cost, self._is_flat_limited = instructions, is_limited
 
@@ -119,13 +119,15 @@ class Call:
         return parts or {"base": other_cost(self.request_bytes)}
 
     def check_limit(self) -> None:
-        """Raises InstructionLimit for a call that took more than it may, or that its meter stopped to trap it."""
+        """Raise InstructionLimit for a call that took more than it may, or that its meter stopped to trap it."""
         stopped = self.meter is not None and self.meter.policy == "trap" and self.meter.exceeded
         if self.limit is not None and (stopped or self.is_over_limit()):
             raise InstructionLimit(self.canister.id, self.limit)
 
     def check_balance(self, instructions: int | None = None) -> None:
-        """Raises OutOfCycles when the balance does not cover so many instructions of an update; None: the most."""
+        """Raise OutOfCycles when the balance does not cover so many instructions of an update; None: the most it may
+        take.
+        """
         settings = self.canister.settings
         if not self.is_update or settings.balance_policy != "enforce":
             return
@@ -137,14 +139,14 @@ class Call:
     # -- for dispatch only
 
     async def commit(self, charge: Charge) -> None:
-        """Make all changes durable, then visible. Raises what the store raises; then nothing has changed."""
+        """Make all changes durable, then visible. Raises what the store raises, and has then changed nothing."""
         self.canister.record(self.work)
         await self._commit_charged(self.tx, charge, "ok")
         self.canister.apply(self.work)
         self.work.committed()
 
     async def commit_charge(self, charge: Charge, outcome: CallOutcome, note: Callable[[Transaction], None]) -> None:
-        """After a roll-back: the call is paid and logged all the same. note: adds to the transaction."""
+        """After a roll-back: charge and log the call all the same. note: adds to the transaction."""
         transaction = self.canister.stable.begin()
         try:
             note(transaction)
@@ -161,12 +163,12 @@ class Call:
         ledger.committed(-charge.cycles)
 
     async def rollback(self) -> None:
-        """Undo whatever was prepared."""
+        """Undo everything that was prepared."""
         if self.work.has_transaction:
             await self.canister.rollback(self.work.tx)
         self.work.undone()
 
     def release(self) -> None:
-        """Give back locks and model, in whatever way the call ended."""
+        """Give back locks and model, however the call ended."""
         while self._held:
             self._held.pop()()

@@ -1,6 +1,6 @@
-"""One canister: its identity, committed state, stable memory and model; how it starts and how it stops.
+"""One canister: its identity, committed state, stable memory and model, and how it starts and stops.
 
-It offers what handlers need through their Call and holds everything that lives longer than one call. It decides
+It offers what handlers need through their Call, and holds everything that lives longer than one call. It decides
 nothing about methods or callers.
 """
 
@@ -55,8 +55,8 @@ log = get_logger(__name__)
 Params = ParamSpec("Params")
 T = TypeVar("T")
 
-STORING_BLOCKS = 2  # of uploads as streams, at once
-FILE_THREADS = 2  # that read for downloads, and for hashes of uploads that go on
+STORING_BLOCKS = 2  # of uploads as streams, that are written at once
+FILE_THREADS = 2  # that read for downloads, and for hashes of continued uploads
 
 
 class Canister:
@@ -118,8 +118,8 @@ class Canister:
     async def start(self, crash: str | None = None) -> None:
         """Open the store, finish or undo what a crash left half done, and begin to load the model again.
 
-        crash: how the server before this one crashed, if it did. A canister that cannot be opened raises why, and
-        answers every call with it from then on, until it is stopped.
+        crash: how the server before this one crashed, if it did. A canister that cannot be opened raises why. From then
+        on it answers every call with that, until it is stopped.
         """
         try:
             await asyncio.to_thread(self._open, crash)
@@ -143,7 +143,7 @@ class Canister:
         self.answers.load()
 
     async def stop(self, drain_seconds: float) -> None:
-        """Refuse new calls, give running ones some time, cancel what is left, and close."""
+        """Refuse new calls, give running ones some time, cancel the rest, and close."""
         self._stopping = True
         await self.live_answers.stopped()
         with contextlib.suppress(TimeoutError):
@@ -161,7 +161,7 @@ class Canister:
 
     @contextlib.contextmanager
     def running(self, call: RunningCall) -> Iterator[None]:
-        """Counts a call among the running ones, for draining."""
+        """Count a call as running, for draining."""
         self.check_available()
         if self._stopping:
             raise CanisterStopping(f"Error from Canister {self.id}: Canister {self.id} is stopping; try again later")
@@ -170,28 +170,28 @@ class Canister:
 
     @property
     def is_idle(self) -> bool:
-        """True while no call runs, nor waits for its turn."""
+        """True while no call runs or waits for its turn."""
         return self.n_calls == 0
 
     @property
     def n_calls(self) -> int:
-        """That run or wait for their turn."""
+        """Calls that run or wait for their turn."""
         return max(len(self.running_calls), self.admission.n_running + self.admission.n_waiting)
 
     def check_available(self) -> None:
-        """Raises CanisterUnavailable: its files could not be opened."""
+        """Raise CanisterUnavailable if its files could not be opened."""
         if self.fault is not None:
             raise CanisterUnavailable(f"Canister {self.id} is not available: {self.fault}") from self.fault
 
     def check_started(self) -> None:
-        """Raises CanisterStopped or CanisterStopping: `stop_canister` was called, or the server is being stopped."""
+        """Raise CanisterStopped or CanisterStopping after `stop_canister`, or while the server is being stopped."""
         if self.state.is_stopped:
             raise CanisterStopped(f"Canister {self.id} is stopped")
         if self._halting or self._stopping:
             raise CanisterStopping(f"Canister {self.id} is stopping")
 
     async def others_done(self, call: RunningCall) -> None:
-        """Let no other calls begin until this one is over, and wait for those that run."""
+        """Let no other calls begin until this one has ended, and wait for those that run."""
 
         def over() -> None:
             self._halting = False
@@ -231,7 +231,7 @@ class Canister:
         }
 
     def observed(self) -> dict[str, float]:
-        """What the metrics say of it: telemetry.OBSERVED."""
+        """The canister's metrics, by the names of telemetry.OBSERVED."""
         values: dict[str, float] = {
             "canister_ready": self.model.is_ready and self.model.load_error is None,
             "canister_calls_running": self.admission.n_running,
@@ -253,7 +253,7 @@ class Canister:
         self.state = states.changed(self.state, work.changes)
 
     async def commit(self, transaction: Transaction) -> None:
-        """File bytes, fsync, one SQL transaction, renames. Raises what went wrong; then nothing has changed."""
+        """File bytes, fsync, one SQL transaction, renames. Raises what went wrong, and has then changed nothing."""
         with logs.committing(self.name):
             future = None
             if transaction.is_small:
@@ -266,13 +266,13 @@ class Canister:
             await asyncio.wrap_future(future)
 
     async def rollback(self, transaction: Transaction) -> None:
-        """Take away what was prepared; nothing happens after a commit."""
+        """Remove what was prepared. Nothing happens after a commit."""
         await asyncio.to_thread(transaction.rollback)
 
     # -- files
 
     def _forget_texts(self) -> None:
-        """Another model is loaded: drop what is remembered of prompt caches and texts in tokens of the one before."""
+        """Another model is loaded: forget prompt caches and texts in the tokens of the former one."""
         self.caches.clear()
         self.texts.clear()
 
@@ -280,7 +280,7 @@ class Canister:
     clean_folder = staticmethod(clean_folder)
 
     def forget_when_committed(self, work: UnitOfWork, path: str) -> None:
-        """The file at `path` changes otherwise than by a run: drop what is remembered of it."""
+        """The file at `path` changes otherwise than by a run: forget what is remembered of it."""
         clean = self.clean(path)
 
         def forget() -> None:
@@ -293,5 +293,5 @@ class Canister:
     def in_file_thread(
         self, work: Callable[Params, T], *args: Params.args, **named: Params.kwargs
     ) -> asyncio.Future[T]:
-        """Do something with a large file, where it is in nobody's way."""
+        """Do something with a large file on a thread where it delays nobody."""
         return asyncio.get_running_loop().run_in_executor(self._file_threads, partial(work, *args, **named))

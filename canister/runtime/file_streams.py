@@ -1,4 +1,4 @@
-"""Files as streams: an upload in blocks as large as suits the disk, and a file that is read while it is sent."""
+"""Files as streams: an upload in blocks of a size that suits the disk, and a file that is read while it is sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ READ_BLOCK_BYTES = 1024 * 1024
 
 
 async def regrouped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in blocks of about STREAM_BLOCK_BYTES; at least one block, the last one may be short or empty."""
+    """The same bytes in blocks of about STREAM_BLOCK_BYTES: at least one block, and the last one may be short
+    or empty.
+    """
     gathered: list[bytes] = []
     n_gathered = 0
     gave = False
@@ -31,7 +33,9 @@ async def regrouped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def ahead(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same blocks; the next one is received while one is worked on. An error comes after the blocks before it."""
+    """The same blocks, where the next one is received while one is worked on. An error comes after the blocks before
+    it.
+    """
 
     async def following() -> bytes | None:
         return await anext(blocks, None)
@@ -47,7 +51,7 @@ async def ahead(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 class FileStream:
-    """A file open for reading as a stream, as it is now: removal or replacement meanwhile does not matter.
+    """A file open for reading as a stream, as it is now. Later removal or replacement does not matter.
 
     size: in bytes. modified_ns: since 1970. sha256: hex, when it was uploaded and not changed since.
     """
@@ -76,7 +80,7 @@ class FileStream:
             yield block
 
     def close(self) -> None:
-        """To be called at the end, once, also when nothing was read."""
+        """Call it once at the end, also when nothing was read."""
         if self._reading is None or self._reading.done():
             os.close(self._fd)
         else:  # the number must not be another file's while a thread still reads from it

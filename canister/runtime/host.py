@@ -1,13 +1,8 @@
-"""Host: the canisters that one server holds, by name and by id, and who its callers are.
+"""Host: the canisters that one server holds, by name and by id, and its callers' keys.
 
-It owns the data folder (`data_dir.py`), which no second server may use at the same time, and makes at the first start
-what is in it: an Ed25519 identity with an API key for it, a root key (64 hex digits), whose public half clients
-remember, and the identity that signs answers to IC queries.
-
-A canister is named in the settings or was made by a message. What made it is one row, written in one transaction, and
-so is its end: the row is marked, and its folder is removed then or, after a crash, at the next start.
-
-Which methods run, and whether they may, is decided in dispatch, above.
+It owns the data folder (`data_dir.py`), which no second server may use at the same time. At the first start it makes an
+Ed25519 identity with an API key, the root key, and the node's identity. The settings name a canister, or a message
+makes it. `dispatch` decides which methods run.
 """
 
 from __future__ import annotations
@@ -64,18 +59,20 @@ class CanisterNotStopped(Trap):
 
 
 class Host:
-    """Made, then started, then stopped once. Between start and stop `canisters` are served and `keys` count."""
+    """Made, then started, then stopped once. Between start and stop it serves `canisters`, and `keys` count."""
 
     def __init__(self, settings: Settings, lock: FolderLock | None = None, crash: str | None = None) -> None:
-        """lock: of the data folder, if it is taken already. crash: how the server before this one crashed, if so."""
+        """lock: of the data folder, if it is taken already. crash: how the server before this one crashed, if
+        it did.
+        """
         self.settings = settings
         self.data_dir = settings.data_dir.expanduser().absolute()
         self.identity_path = self.data_dir / CONTROLLER_IDENTITY
         self.key_path = self.data_dir / CONTROLLER_KEY
         self.root_key_path = self.data_dir / ROOT_KEY
         self.canisters: Sequence[Canister] = ()
-        self.is_draining = False  # the server is to end: no new calls, the running ones are finished
-        self.pending: dict[str, str] = {}  # what a canister, by name, still waits for besides its own start
+        self.is_draining = False  # the server is to end: it accepts no new calls and finishes the running ones
+        self.pending: dict[str, str] = {}  # by name: what a canister still waits for besides its own start
         self._changing = asyncio.Lock()  # held while a canister is made or deleted
         self._lock = lock
         self.crash = crash
@@ -92,7 +89,7 @@ class Host:
 
     @property
     def default(self) -> Canister:
-        """The canister that a request means which names none: the first in the settings."""
+        """The canister of a request that names none: the first in the settings."""
         return self.canisters[0]
 
     @property
@@ -102,16 +99,16 @@ class Host:
 
     @property
     def n_calls(self) -> int:
-        """That run or wait for their turn, streams of files too."""
+        """Calls that run or wait for their turn, including streams of files."""
         return sum(canister.n_calls + canister.streams.n_running for canister in self.canisters)
 
     def spare_cores(self) -> float:
-        """That engines leave to others; infinite while they do nothing, and are not about to go on."""
+        """Cores that engines leave to others; infinite while they do nothing and are not about to continue."""
         n_busy = self._decode_thread.n_busy_threads(IDLE_SECONDS)
         return max(0, self._n_cores - n_busy) if n_busy else math.inf
 
     def find(self, name_or_id: str) -> Canister:
-        """CanisterNotFound names the nearest, or all when there are few."""
+        """A canister by name or id. CanisterNotFound names the nearest, or all when there are few."""
         for canister in self.canisters:
             if name_or_id in (canister.name, canister.id):
                 return canister
@@ -129,12 +126,12 @@ class Host:
         raise CanisterNotFound(f"Canister {text} not found")
 
     def principal_of(self, key: str) -> str | None:
-        """Whom an API key stands for; None for a key that does not count."""
+        """The principal of an API key; None for a key that does not count."""
         found = self.keys.find(key)
         return None if found is None else found.principal
 
     def not_ready(self) -> dict[str, str]:
-        """Why a canister is not ready, for each by name that should have a model and has it not (yet)."""
+        """By name, why canisters are not ready that should have a model and do not have it yet."""
         own = {
             canister.name: canister.model.load_error or "its model is being loaded"
             for canister in self.canisters
@@ -143,11 +140,10 @@ class Host:
         return own | self.pending
 
     async def start(self) -> None:
-        """Take the data folder and start every canister; their models load in the background.
+        """Take the data folder and start every canister. Their models load in the background.
 
-        A canister that cannot be opened does not keep the others from being served, and answers why. Raises a
-        CanisterError whose message tells the operator what to do, also if there is no other; then nothing is left
-        running.
+        A canister that cannot be opened answers why, and the others are served. Raises a CanisterError whose message
+        tells the operator what to do, also if it is the only canister; nothing is left running then.
         """
         for text in self.settings.controller:
             _check_controller(text)
@@ -170,9 +166,9 @@ class Host:
         self.canisters = tuple(started)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
-        """Stop all canisters, next to each other, and let the data folder go, whatever happens to one of them."""
+        """Stop all canisters at the same time and release the data folder, whatever happens to one of them."""
         seconds = self.settings.drain_seconds if drain_seconds is None else drain_seconds
-        while self.canisters:  # a call that runs out may still have made one
+        while self.canisters:  # a call that just ended may still have made one
             stopped, self.canisters = self.canisters, ()
             outcomes = await asyncio.gather(*(canister.stop(seconds) for canister in stopped), return_exceptions=True)
             for canister, outcome in zip(stopped, outcomes, strict=True):
@@ -183,7 +179,9 @@ class Host:
     # -- making and deleting
 
     async def create(self, request_id: bytes, birth: Birth) -> Canister | None:
-        """The canister that a message makes, also when it comes again; None: deleted since. TooManyCanisters."""
+        """The canister that a message makes, also when the message comes again. None: deleted since. Raises
+        TooManyCanisters.
+        """
         async with self._changing:
             known = self._known.made_by(request_id)
             if known is None:
@@ -206,9 +204,10 @@ class Host:
         return canister
 
     async def delete(self, canister_id: str, caller: str) -> None:
-        """Delete a canister that a message made, and all that it holds.
+        """Delete a canister that a message made, and everything that it holds.
 
-        CanisterNotFound, NotController, CanisterNotStopped; BadArgument for one that the settings name.
+        Raises CanisterNotFound, NotController, CanisterNotStopped, and BadArgument for a canister that the settings
+        name.
         """
         async with self._changing:
             canister = next((one for one in self.canisters if one.id == canister_id), None)
@@ -280,7 +279,7 @@ class Host:
             ) from error
 
     def _own_key(self) -> None:
-        """See to it that controller.key holds a key of our own identity, unless the operator has revoked it."""
+        """Make sure that controller.key holds a key of our own identity, unless the operator has revoked it."""
         known = self.keys.get(CONTROLLER_KEY_NAME)
         is_ours = known is None or known.principal == self.identity.principal
         if self.key_path.exists() and is_ours:
@@ -342,7 +341,7 @@ class Host:
 
 
 def _remove_folder(folder: Path) -> None:
-    """Remove what a deleted canister held; what cannot be removed is tried again at the next start."""
+    """Remove the folder of a deleted canister. The next start tries again what cannot be removed."""
     try:
         if folder.exists():
             shutil.rmtree(folder)

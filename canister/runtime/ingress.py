@@ -1,11 +1,11 @@
-"""Update calls that come as IC messages: each is run once, however often it comes and whatever happens to the server.
+"""Update calls that come as IC messages: each runs once, however often it comes and whatever happens to the server.
 
-    first time     run in a task of its own, which goes on when the client goes away
-    meanwhile      whoever comes with the same id waits for that task
+    first time     run in a task of its own, which continues when the client goes away
+    meanwhile      a message with the same id waits for that task
     afterwards     answered from the history, also after a restart, until the record is purged
 
-The answer is committed in the transaction of the call's effects; it is for dispatch to see to that. A call that was cut
-short, by a crash or by the end of the server, has neither effects nor an answer, and may come again.
+`dispatch` commits the answer in the transaction of the call's effects. A call that a crash or the end of the server cut
+short has neither effects nor an answer, and may come again.
 """
 
 from __future__ import annotations
@@ -27,25 +27,24 @@ class _Running:
 
 
 class Ingress:
-    """The messages of one canister that are running or were answered a short time ago."""
+    """The messages of one canister that run or were answered a short time ago."""
 
     def __init__(self, history: IngressHistory) -> None:
         self.history = history
         self._running: dict[bytes, _Running] = {}
 
     def find(self, id: bytes) -> Known | None:
-        """None for a message that never came, was purged, or left no trace."""
+        """None for a message that never came, was purged, or was rolled back."""
         running = self._running.get(id)
         if running is not None:
             return Known(running.caller, "processing", None)
         return self.history.find(id)
 
     def submit(self, message: Message, begin: Callable[[], Run]) -> asyncio.Future[Answer]:
-        """The answer to a message, sooner or later: by what `begin` gives if it is new. Never to be cancelled.
+        """A future answer to a message: if the message is new, that of `begin`. Never cancel it.
 
-        begin: called at once; raises if the message is refused, of which nothing is known then. What it gives must
-        have its answer recorded before it returns. The future has CanisterStopping when the message was not run, or
-        was cut short.
+        begin: called at once. It raises if the message is refused, and nothing is then known of it. Its answer must be
+        recorded before it returns. The future raises CanisterStopping when the message was not run, or was cut short.
         """
         known = self.find(message.id)
         if known is not None and known.answer is not None:
@@ -56,7 +55,7 @@ class Ingress:
         if running is not None:
             return running.task
         task = asyncio.create_task(self._run(message, begin()), name=f"message {message.id.hex()}")
-        # Looked at also when nobody waits any more; what went wrong was logged where it happened.
+        # Read the exception even when nobody waits any more; it was logged where it happened.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._running[message.id] = _Running(message.caller, task)
         return task
@@ -65,9 +64,7 @@ class Ingress:
         try:
             return await run()
         except asyncio.CancelledError:
-            raise CanisterStopping(
-                "the server is stopping and did not wait for this call, which left no trace; call again"
-            ) from None
+            raise CanisterStopping("the server is stopping and has rolled this call back; call again") from None
         finally:
             del self._running[message.id]
 

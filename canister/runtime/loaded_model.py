@@ -1,6 +1,6 @@
-"""The model that a canister serves: loaded from its stable memory, exchanged for another, loaded again at a start.
+"""The model that a canister serves: loaded from its stable memory, replaced by another, loaded again at a start.
 
-It decides nothing about calls: who may use the model or exchange it, and when, is for those who hold its `gate`.
+It decides nothing about calls. Holders of its `gate` decide who may use or replace the model, and when.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ from canister.telemetry.logs import get_logger
 log = get_logger(__name__)
 
 CALIBRATION_NAME = "engine.json"  # what was measured of models; may be deleted at any time
-LOGITS_FILE_NAME = "engine.logits"  # from a server that ended to the next one; may be deleted at any time
-BASE_HEAP_BYTES = 82_000_000  # what the original's wasm heap holds besides model, KV cache and output buffer
+LOGITS_FILE_NAME = "engine.logits"  # logits from one server to the next; may be deleted at any time
+BASE_HEAP_BYTES = 82_000_000  # in the original's wasm heap besides model, KV cache and output buffer
 
 
 class ServedModel:
     """name: of the canister, for the log. folder: for `engine.json` and `engine.logits`.
 
-    replaced: called when another model takes the place; what was kept of the one before is of no use from then on.
-    decode_thread: shared with others; None: each engine has one of its own. trials: shared with others; None: its notes
-    lie in the folder.
+    replaced: called when another model takes the place of the loaded one, whose remembered texts are useless from then
+    on.
+    decode_thread: shared with others; None: each engine has its own. trials: shared with others; None: its notes lie in
+    the folder.
     """
 
     def __init__(
@@ -68,11 +69,11 @@ class ServedModel:
         self.crashes = CrashNotes(folder)
         self.engine: Engine | None = None
         self.load_error: str | None = None
-        self._refusal: str | None = None  # why the last one that was to be loaded is not
+        self._refusal: str | None = None  # why the last model could not be loaded
         self.cost_model: CostModel | None = None  # of the loaded model
         self._engine_key: _EngineKey | None = None
         self.templates = TemplateRunner()  # renders the chat template of the loaded model
-        self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines that are not adopted yet
+        self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines not adopted yet
         self._loading: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -97,7 +98,7 @@ class ServedModel:
             await asyncio.shield(self._loading)
 
     async def close(self) -> None:
-        """Give up what is being loaded, and free what is loaded."""
+        """Stop loading, and free the loaded model."""
         if self._loading is not None:
             self._loading.cancel()
             await asyncio.gather(self._loading, return_exceptions=True)
@@ -110,23 +111,23 @@ class ServedModel:
         self.crashes.close()
 
     async def check_crashes(self, path: str) -> None:
-        """Conflict for a model of stable memory that should not be loaded unless somebody asks for it again."""
+        """Conflict for a model that should be loaded only when somebody asks for it again."""
         stored = await find_model(self._stable, path)
         self.crashes.check(await model_id(self._stable, stored), path)
 
     # -- loading
 
     async def find(self, args: RunArgs) -> StoredModel:
-        """The model of these flags as it lies in stable memory. NotFound, BadRequest: it is none, or not for chats."""
+        """The model of these flags in stable memory. NotFound, or BadRequest for a file that is no model for chats."""
         stored = await find_model(self._stable, args.model or "")
         self._cost_model(stored, args)
         return stored
 
     async def load(self, args: RunArgs, stored: StoredModel | None = None) -> Engine:
-        """A new engine for the model and context of these flags; the one in use stays. NotFound, BadRequest.
+        """A new engine for the model and context of these flags. The one in use stays. Raises NotFound, BadRequest.
 
-        The file is loaded here only after a child process has survived loading the same bytes. stored: what `find`
-        told of it.
+        The file is loaded here only after a child process has survived loading the same bytes. stored: the answer of
+        `find`.
         """
         stored = stored or await self.find(args)
         cost_model = self._cost_model(stored, args)
@@ -176,17 +177,17 @@ class ServedModel:
             raise BadRequest(f"cannot load model {stored.path}: {error}") from error
 
     def _check_room(self, name: str, cost_model: CostModel) -> None:
-        """ModelError for a context that cannot fit, as far as the header tells it for sure."""
+        """ModelError for a context that cannot fit, as far as the header makes that certain."""
         shape, n_ctx = cost_model.shape, cost_model.context.n_ctx
         if shape.architecture not in FITTED:
-            return  # the trial knows better
+            return  # the trial will find out
         n_cells = -(-n_ctx // CELLS_STEP) * CELLS_STEP
         need = Need(n_ctx, n_cells, self._settings.slots or 1, cost_model.kv_bytes_per_token, cost_model.kv_bytes)
         mapped_bytes = 0 if self._decode_thread is None else self._decode_thread.mapped_bytes
         check(name, need, available_bytes() - mapped_bytes)
 
     def adopt(self, engine: Engine) -> None:
-        """Use this engine from now on, and close the one before."""
+        """Use this engine from now on, and close the former one."""
         before, self.engine = self.engine, engine
         self._engine_key, self.cost_model = self._known.pop(engine)
         self.load_error = self._refusal = None
@@ -196,7 +197,7 @@ class ServedModel:
         log.info("model loaded", canister=self._name, model=engine.info.description, n_ctx=engine.info.n_ctx)
 
     def drop(self) -> None:
-        """Close the engine, and be as if none was ever loaded. No call may use it."""
+        """Close the engine and forget that a model was loaded. No call may be using it."""
         before, self.engine = self.engine, None
         self._engine_key = self.cost_model = self.load_error = None
         self._replaced()
@@ -228,7 +229,7 @@ class ServedModel:
         return self._engine_key == _EngineKey.of(files_of(self._stable, args.model or ""), args)
 
     def cost_model_of(self, engine: Engine) -> CostModel:
-        """What calls on this engine cost: the loaded one, or one that a call is just loading."""
+        """The costs of calls on this engine, which is the loaded one or one that a call is just loading."""
         if engine is self.engine and self.cost_model is not None:
             return self.cost_model
         return self._known[engine][1]
@@ -238,7 +239,7 @@ class ServedModel:
         return BASE_HEAP_BYTES if self.cost_model is None else self.cost_model.heap_bytes
 
     def report(self) -> dict[str, object]:
-        """How the loaded model is run, and what the engine is doing; without one, why there is none."""
+        """How the loaded model runs and what the engine is doing. Without an engine, why there is none."""
         if self.engine is None:
             reason = self.load_error or self._refusal or "none"
             return {"model": None, "reason": reason if self.is_ready else "it is being loaded"}
@@ -247,7 +248,7 @@ class ServedModel:
         return {"file": file, **report(self.engine.info, self.engine.stats())}
 
     def observed(self) -> dict[str, float]:
-        """What the metrics say of the engine, if there is one."""
+        """The engine's metrics, if there is one."""
         engine = self.engine
         if engine is None:
             return {}
@@ -274,9 +275,9 @@ class ServedModel:
 
 
 class _EngineKey(NamedTuple):
-    """What a model was loaded from and with; the same key, the same engine."""
+    """What a model was loaded from and with. The same key gives the same engine."""
 
-    files: tuple[tuple[int, int], ...]  # id, and when it was changed
+    files: tuple[tuple[int, int], ...]  # id and time of the last change
     context: tuple[object, ...]
 
     @classmethod

@@ -9,7 +9,7 @@ from functools import partial
 
 
 class NamedLocks:
-    """A lock per name, made when wanted and gone when free. Waiters are served in order."""
+    """A lock per name, made when needed and dropped when free. Waiters get it in order."""
 
     def __init__(self) -> None:
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -23,7 +23,7 @@ class NamedLocks:
         return name in self._locks
 
     async def acquire(self, name: str) -> Callable[[], None]:
-        """Hold a lock until what this returns is called."""
+        """Hold a lock until the returned function is called."""
         lock, users = self._locks.get(name) or (asyncio.Lock(), 0)
         self._locks[name] = (lock, users + 1)
         try:
@@ -46,7 +46,7 @@ class NamedLocks:
 
 
 class Gate:
-    """Shared by many or held by one. First come, first served: who waits for it alone holds later sharers back."""
+    """Shared by many or held by one. First come, first served: a waiter for the whole gate holds later sharers back."""
 
     def __init__(self) -> None:
         self._sharers = 0
@@ -54,7 +54,7 @@ class Gate:
         self._waiting: deque[tuple[bool, asyncio.Future[None]]] = deque()
 
     async def enter(self, *, alone: bool = False) -> Callable[[], None]:
-        """Share it, or have it alone, until what this returns is called."""
+        """Share it, or have it alone, until the returned function is called."""
         await self._enter(alone)
         return partial(self._leave, alone)
 

@@ -1,4 +1,4 @@
-"""The calls that a canister runs at this moment: who they are, and waiting until they are over."""
+"""The calls that a canister runs at the moment, and waiting until they have ended."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from canister.state.unit_of_work import UnitOfWork
 
 
 class RunningCall(Protocol):
-    """What is known of a call that runs. meter: of one that decodes tokens."""
+    """A running call. meter: of a call that decodes tokens."""
 
     work: UnitOfWork
     method: str
@@ -49,7 +49,7 @@ class RunningCalls:
             task.cancel()
 
     async def over(self, *, but: RunningCall | None = None) -> None:
-        """Wait until the calls that run now are over, this one excepted."""
+        """Wait until the calls that run now have ended, except this one."""
         waited_for = [call for call in self._tasks if call is not but]
         while any(call in self._tasks for call in waited_for):
             self._one_over.clear()

@@ -1,6 +1,6 @@
-"""A model in the stable memory of a canister: one GGUF file, or all parts of a split one; found, read, opened.
+"""A model in a canister's stable memory, one GGUF file or all parts of a split one: found, read, opened.
 
-Nothing of it is loaded here, and nothing is decided but whether the files make one model.
+Nothing is loaded here. It only decides whether the files make one model.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class StoredModel:
 
 @dataclass(frozen=True, slots=True)
 class OpenPart:
-    """A file of a model that is held open. path: where it lies on the disk."""
+    """A file of a model that is held open. path: on the disk."""
 
     path: Path
     fd: int
 
 
 async def find_model(stable: StableMemory, path: str) -> StoredModel:
-    """The model that a file of stable memory is, or is the first part of. NotFound, BadRequest name the file."""
+    """The model of which a file of stable memory is all, or the first part. NotFound and BadRequest name the file."""
     try:
         return await asyncio.to_thread(read_model, stable, path)
     except BadRequest as error:
@@ -49,7 +49,7 @@ async def find_model(stable: StableMemory, path: str) -> StoredModel:
 
 
 def read_model(stable: StableMemory, path: str) -> StoredModel:
-    """As `find_model`, on this thread; a BadRequest says what is wrong, not with which file."""
+    """As `find_model`, on this thread. A BadRequest says what is wrong, but not with which file."""
     first = stable.stat(path)
     if first is None or first.kind != "file":
         raise NotFound(f"cannot load model {path}: there is no such file in stable memory; upload it first")
@@ -84,14 +84,14 @@ def _read(path: Path) -> GgufFile:
 
 
 def files_of(stable: StableMemory, path: str) -> tuple[FileInfo, ...]:
-    """What lies under this name now, with whatever lies under the names of the other parts; no header is read."""
+    """The file under this name now, with the files under the names of the other parts. Reads no header."""
     name = PartName.read(path)
     found = (stable.stat(path) for path in ((path,) if name is None else name.siblings()))
     return tuple(file for file in found if file is not None)
 
 
 async def model_id(stable: StableMemory, model: StoredModel) -> bytes:
-    """SHA-256 of the model: of its files' hashes, which are known from their uploads, else computed."""
+    """SHA-256 of the model, from its files' hashes, which are known from their uploads or else computed."""
     return identity([await _sha256(stable, file) for file in model.files])
 
 
@@ -104,7 +104,7 @@ async def _sha256(stable: StableMemory, file: FileInfo) -> bytes:
 
 @contextmanager
 def opened_model(stable: StableMemory, model: StoredModel) -> Iterator[Sequence[OpenPart]]:
-    """All files held open, so that what was looked at is what is loaded, whoever takes their names meanwhile."""
+    """All files held open, so that what was checked is what is loaded, even if somebody replaces them meanwhile."""
     parts: list[OpenPart] = []
     try:
         for file in model.files:

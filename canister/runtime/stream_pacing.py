@@ -1,12 +1,8 @@
-"""Streams of files beside a chat that decodes: they take a small share of the time, and all of it at once when it ends.
+"""Streams of files take a small share of the time beside a chat that decodes, and all of it as soon as decoding ends.
 
-The threads of a decode wait for each other after every operation, so whatever takes one of their cores for a while
-holds all of them up for as long. So a stream waits after each piece, as long as its work divided by the share that it
-may have: of a core where decoding leaves none, and more where it does. Streams wait one after the other, in the order
-they come: many of them share what one alone would get. Meanwhile nothing is read from a client's socket, so it is held
-up as well, which matters if it runs on the same machine. While nothing decodes, nothing waits.
-
-Nothing here knows files, engines or HTTP; all of it runs on the event loop.
+The threads of a decode wait for each other after every operation, so work on one of their cores delays all of them. A
+stream therefore waits after each piece for its work divided by the share that it may have. Streams take turns, so many
+share what one would get. Nothing is read from a client's socket meanwhile, so the client waits too.
 """
 
 from __future__ import annotations
@@ -18,12 +14,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import NamedTuple
 
-PIECE_BYTES = 240 * 1024  # about a millisecond of work, and what the event loop reads at once
-IDLE_SECONDS = 0.25  # a chat in short calls decodes on, though nothing does between two of them
+PIECE_BYTES = 240 * 1024  # about a millisecond of work, and the most that the event loop reads at once
+IDLE_SECONDS = 0.25  # a chat in short calls counts as decoding between them
 SHARE_OF_SPARE = 0.3  # of each core that decoding leaves: client, event loop and worker threads run at the same time
 ENOUGH_CORES = 3  # for all of these
 WORK_PER_HASH = 7.0  # of receiving, hashing, writing, and of a client on the same machine, in times of a SHA-256
-MAX_SECONDS_PER_BYTE = 40e-9  # on no machine are streams slower than the share of 25 MB/s
+MAX_SECONDS_PER_BYTE = 40e-9  # streams are never slower than their share of 25 MB/s
 _PROBE_BYTES = 1024 * 1024
 _N_PROBES = 3
 
@@ -34,10 +30,10 @@ class _Turn(NamedTuple):
 
 
 class Pacing:
-    """For all streams of a process.
+    """For all streams of a process, on the event loop. Knows no files, engines or HTTP.
 
-    share: of a core's time beside threads that decode on all cores; 1: nothing ever waits. spare_cores: that what
-    decodes leaves to others; infinite while nothing does. n_waits: so far.
+    share: of a core's time beside threads that decode on all cores; 1: nothing ever waits. spare_cores: cores that
+    decoding leaves to others; infinite while nothing decodes. n_waits: so far.
     """
 
     def __init__(self, share: float, spare_cores: Callable[[], float], seconds_per_byte: float) -> None:
@@ -49,7 +45,7 @@ class Pacing:
         self.n_waits = 0
 
     async def paced(self, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The same bytes, held up after each piece while that is needed; large blocks come in pieces then."""
+        """The same bytes, delayed after each piece while that is needed. Large blocks then come in pieces."""
         n_bytes = 0
         async for block in blocks:
             for part in self._parts(block):
@@ -88,7 +84,7 @@ class Pacing:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._end_turn)
 
     def _end_turn(self) -> None:
-        # The first turn is always timed, so that nobody waits for longer than one once the decoding has ended.
+        # The first turn is always timed, so that nobody waits longer than one turn once decoding has ended.
         n_over = len(self._turns) if self._share_now() >= 1 else 1
         for _ in range(n_over):
             over = self._turns.popleft().over
@@ -98,12 +94,12 @@ class Pacing:
 
 
 def unpaced() -> Pacing:
-    """Nothing ever waits."""
+    """A pacing under which nothing ever waits."""
     return Pacing(1.0, lambda: 0, 0.0)
 
 
 def seconds_per_byte() -> float:
-    """What a byte of a stream costs on this machine, roughly: processor time, measured with a SHA-256."""
+    """The cost of a stream's byte on this machine, roughly: processor time, measured with a SHA-256."""
     data = bytes(_PROBE_BYTES)
     times: list[float] = []
     for _ in range(_N_PROBES):

@@ -1,7 +1,7 @@
 """The child process of `template_runner.py`: renders chat templates, one task after the other, until stdin ends.
 
-It is bounded in memory, and each task in CPU time; the kernel refuses it files, sockets and programs where it can.
-A task and its answer are JSON behind four bytes of length.
+It is bounded in memory, and each task in CPU time. The kernel refuses it files, sockets and programs where it can. A
+task and its answer are JSON behind four bytes of length.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _limit() -> None:
 
 
 def _allow(seconds: int) -> None:
-    """From now on so much CPU time, or SIGXCPU ends this process."""
+    """Let this process use so much more CPU time; then SIGXCPU ends it."""
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     soft = int(time.process_time()) + 1 + seconds

@@ -1,7 +1,7 @@
-"""Chat templates are hostile input, so they are rendered in a child process, away from the event loop.
+"""Renders chat templates in a child process, since they are hostile input, and away from the event loop.
 
-The child (`template_child.py`) is bounded in memory, CPU time and output; whatever a template does to it is a
-TemplateError, and the next one gets a new child. It is started when first needed.
+The child (`template_child.py`) is bounded in memory, CPU time and output. Whatever a template does to it is a
+TemplateError, and the next template gets a new child. It is started when first needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KEPT_VARIABLES = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "T
 
 @dataclass(frozen=True, slots=True)
 class TemplateSource:
-    """A template and what its model's vocabulary says; see ChatTemplate."""
+    """A template and facts of its model's vocabulary; see ChatTemplate."""
 
     template: str
     bos_token: str
@@ -39,7 +39,7 @@ class TemplateSource:
 
 
 class TemplateRunner:
-    """One child process; tasks wait for each other. `close` when nothing more is to be rendered."""
+    """One child process. Tasks wait for each other. Call `close` when nothing more is to be rendered."""
 
     def __init__(self, render_seconds: float = RENDER_SECONDS) -> None:
         self.n_started = 0  # child processes
@@ -49,7 +49,7 @@ class TemplateRunner:
 
     @property
     def pid(self) -> int | None:
-        """Of the child, if there is one."""
+        """The child's process id, if there is a child."""
         return None if self._process is None else self._process.pid
 
     async def render(
@@ -73,7 +73,7 @@ class TemplateRunner:
             try:
                 process = await self._ready()
                 reply = await self._answer(process, task)
-            except BaseException:  # a caller who leaves, too: what the child is doing is of no use to the next one
+            except BaseException:  # also for a caller who leaves, since the child's work is of no use to the next one
                 await self._end()
                 raise
         error = reply.get("error")
@@ -106,7 +106,7 @@ class TemplateRunner:
 
     async def _answer(self, process: Process, task: bytes) -> dict[str, object]:
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # that it is gone is told by its silence
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its silence will show that it is gone
             process.stdin.write(struct.pack(">I", len(task)) + task)
             await process.stdin.drain()
         return await self._read(process, self._render_seconds)
@@ -138,7 +138,7 @@ class TemplateRunner:
 
 
 async def _exit_code(process: Process) -> int:
-    """Of a child that has closed its output, which is killed if that is not because it has ended."""
+    """The exit code of a child that has closed its output. A child that still runs is killed."""
     try:
         return await asyncio.wait_for(process.wait(), 1.0)
     except TimeoutError:

@@ -1,7 +1,7 @@
-"""What was worked out of chats' tokens and prompts, kept so that a call's work does not grow with its chat.
+"""Texts and tokens of chats, kept in memory so that a call's work does not grow with its chat.
 
-Memory only, and never believed: what is kept is compared with the tokens and the prompt at hand, and used as far as
-they agree. Losing it costs time, nothing else. For the event loop's thread.
+What is kept is compared with the tokens and the prompt at hand, and used as far as they agree. Losing it only costs
+time. For the event loop's thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NONE = np.empty(0, np.int32)
 
 
 class _Pieces(dict[int, bytes]):
-    """The bytes of tokens, asked for once each."""
+    """The bytes of tokens, each asked for once."""
 
     def __init__(self, engine: Engine, special: bool) -> None:
         self._engine = engine
@@ -40,7 +40,7 @@ class _Pieces(dict[int, bytes]):
 
 @dataclass(slots=True)
 class _Known:
-    """Of one chat: the bytes of its tokens, with or without special ones, and its last prompt's tokens."""
+    """Of one chat: the bytes of its tokens, with or without special ones, and the tokens of its last prompt."""
 
     special: bool = False
     tokens: Tokens = field(default_factory=lambda: _NONE)
@@ -55,7 +55,7 @@ class _Known:
 
 
 class ChatTexts:
-    """Of the chats used last, by the path of their prompt cache, for one engine at a time."""
+    """Texts of the most recently used chats, by the path of their prompt cache, for one engine at a time."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -65,14 +65,14 @@ class ChatTexts:
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def clear(self) -> None:
-        """Let go of everything, the engine too."""
+        """Forget everything, the engine too."""
         self._engine = None
         self._pieces = {}
         self._known.clear()
         self._n_bytes = 0
 
     def bytes_of(self, engine: Engine, tokens: Tokens, special: bool, path: str | None = None) -> bytes:
-        """The bytes of these tokens. path: of the chat whose tokens they are, to be kept for its next call."""
+        """The bytes of these tokens. path: of the chat that they belong to, for its next call."""
         pieces = self._pieces_of(engine, special)
         if path is None:
             return pieces.of(tokens)
@@ -87,7 +87,7 @@ class ChatTexts:
         return data
 
     def prompt_tokens(self, engine: Engine, path: str | None, prompt: str) -> Tokens | None:
-        """The tokens of this prompt if it was the chat's last one, as `keep_prompt` was told."""
+        """The tokens of this prompt if it was the chat's last one, as given to `keep_prompt`."""
         known = self._known.get(path) if path is not None and engine is self._engine else None
         return known.prompt_tokens if known is not None and known.prompt == prompt else None
 

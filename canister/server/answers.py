@@ -99,7 +99,7 @@ def rejected(scope: Scope, trap: Trap) -> Response:
 
 def stopped() -> CanisterStopping:
     """What a caller is told whose call the end of the server has cut short."""
-    return CanisterStopping("the server is stopping and did not wait for this call, which left no trace; call again")
+    return CanisterStopping("the server is stopping and has rolled this call back; call again")
 
 
 def wrong_verb(message: str, allowed: str) -> Response:

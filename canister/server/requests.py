@@ -97,7 +97,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         return result
     except asyncio.CancelledError:
         if is_gone and own.uncancel() == 0:
-            raise Cancelled("the client went away; the call was cancelled and left no trace") from None
+            raise Cancelled("the client went away; the call was cancelled and rolled back") from None
         raise
     finally:
         is_over = True

@@ -1,1 +1,1 @@
-"""The machine below: what the kernel lets us do, cores and memory, small files, the data folder."""
+"""The machine below: the kernel's confinement, cores and memory, small files, the data folder."""

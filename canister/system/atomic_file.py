@@ -1,7 +1,7 @@
-"""Small files that are whole or not there, also after a power cut: written beside their place, synced, then put there.
+"""Small files that are whole or absent, also after a power cut: written beside their place, synced, then put there.
 
-Only their owner may read them (0600). For what lies beside the canisters: keys, identities, notes; what is in stable
-memory is the business of `store`.
+Only their owner may read them (0600). For files beside the canisters: keys, identities, notes. `store` has the files in
+stable memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file, or give it new contents. Raises OSError; then it is as it was."""
+    """Write a file, or give it new contents. Raises OSError, and the file is then unchanged."""
     _put(path, content, os.replace)
 
 
@@ -23,7 +23,7 @@ def create(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that what was put into a folder, or taken out of it, stays so."""
+    """Make sure that what was put into a folder or removed from it stays so."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -36,29 +36,29 @@ QUARANTINE = "quarantine"
 TRIED = "tried"
 CRASH, LAST_CRASH = "crash.txt", "crash-last.txt"
 
-ORPHAN_SECONDS = 20.0  # for the kernel to take down a process with gigabytes of memory
+ORPHAN_SECONDS = 20.0  # the kernel needs some time to end a process with gigabytes of memory
 _POLL_SECONDS = 0.02
 
 
 class FolderLock:
     """An advisory lock that the kernel drops when its last holder dies, however it dies.
 
-    A process and its child hold it together when the child inherits the descriptor.
+    A child that inherits the descriptor holds it together with its parent.
     """
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
-        """descriptor: of the lock that was taken already, by a parent."""
+        """descriptor: of the lock that a parent has already taken."""
         self._path = path
         self._descriptor = descriptor
 
     @property
     def descriptor(self) -> int:
-        """For a child to inherit, while it is taken."""
+        """The descriptor for a child to inherit, while the lock is taken."""
         assert self._descriptor is not None
         return self._descriptor
 
     def take(self) -> None:
-        """Conflict when another process holds it; OSError when the file cannot be made."""
+        """Take the lock. Conflict when another process holds it; OSError when the file cannot be made."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,7 +74,7 @@ class FolderLock:
         self._descriptor = descriptor
 
     def holder(self) -> int | None:
-        """The process that holds it, None if none does."""
+        """The process that holds it; None if none does."""
         if not self.is_held():
             return None
         text = self._path.read_text(encoding="ascii", errors="replace").strip()
@@ -95,7 +95,7 @@ class FolderLock:
         return False
 
     def wait_for_orphan(self) -> None:
-        """Wait while a server holds it whose supervisor was killed: the kernel is just ending it."""
+        """Wait while a server holds it whose supervisor was killed, since the kernel is just ending that server."""
         end = time.monotonic() + ORPHAN_SECONDS
         while self.is_held() and self._holder_is_gone() and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
@@ -116,7 +116,7 @@ class FolderLock:
 
 
 def take(data_dir: Path) -> FolderLock:
-    """A data folder, made if need be, for this process alone. Conflict and BadRequest tell the way out."""
+    """Take a data folder, made if need be, for this process alone. Conflict and BadRequest say what to do."""
     lock = FolderLock(data_dir / LOCK)
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold keys

@@ -1,4 +1,4 @@
-"""The machine under the engine: its processor, the cores and the memory that this process may use."""
+"""The machine under the engine: its processor, and the cores and memory that this process may use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores() -> int:
-    """Cores that this process may keep busy: its affinity, and its control group's quota rounded up."""
+    """Cores that this process may keep busy: its affinity, and the quota of its control group rounded up."""
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in _folders("cpu"):
         words = _read(folder / "cpu.max").split()
@@ -25,7 +25,7 @@ def usable_cores() -> int:
 
 
 def cpu_name() -> str:
-    """Model and, as a short digest, features of the processor: what may change a kernel's last bits."""
+    """The processor's model and a short digest of its features, which may change a kernel's last bits."""
     lines = dict.fromkeys(("model name", "flags", "Features", "CPU part"), "")
     for line in _read(_PROC / "cpuinfo").splitlines():
         name, _, value = line.partition(":")
@@ -36,7 +36,7 @@ def cpu_name() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Features of the processor, as Linux names them; empty where it does not tell."""
+    """Features of the processor, as Linux names them; empty where it does not list them."""
     for line in _read(_PROC / "cpuinfo").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
@@ -45,7 +45,9 @@ def cpu_flags() -> frozenset[str]:
 
 
 def available_bytes() -> int:
-    """Memory that can still be taken: the machine's, or what the limits of control groups leave. File pages count."""
+    """Memory that is still available: the machine's, or what control groups leave. Pages of files count as
+    available.
+    """
     return max(0, min([_machine_bytes(), *_group_bytes()]))
 
 
@@ -66,7 +68,7 @@ def _group_bytes() -> Iterator[int]:
 
 
 def _file_bytes(folder: Path) -> int:
-    """Pages of files in a group: the kernel takes them back when memory is short."""
+    """Bytes of file pages in a group, which the kernel takes back when memory is short."""
     words = (line.split() for line in _read(folder / "memory.stat").splitlines())
     values = {pair[0]: int(pair[1]) for pair in words if len(pair) == 2 and pair[1].isdecimal()}
     return values.get("inactive_file", 0) + values.get("active_file", 0)

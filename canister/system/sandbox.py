@@ -1,13 +1,10 @@
-"""Confinement by the Linux kernel: what this process, and every child of it, cannot do from now on.
-
-Two grades, both for good:
+"""Confinement by the Linux kernel, for good: what this process and every child of it cannot do from now on.
 
     confine_server   Landlock: writes only below the given folders, opens no TCP connection to anywhere
     confine_trial    Landlock and seccomp: reads only the given files, writes nothing, no socket, no other program
 
-Landlock binds the calling thread and what it starts later, so it comes before other threads do. Where the kernel has
-none, nothing fails: `state()` says what holds and why not more. Landlock does not cover changing the mode, the owner
-or the times of files that exist.
+Landlock binds the calling thread and what it starts later, so confine before other threads start. Where the kernel has
+none, nothing fails, and `state()` says what holds. Landlock does not cover the mode, owner or times of existing files.
 """
 
 from __future__ import annotations
@@ -55,7 +52,7 @@ class State:
 
 
 def abi() -> int:
-    """The version of Landlock that the running kernel offers; 0: none."""
+    """The version of Landlock in the running kernel; 0: none."""
     if sys.platform != "linux":
         return 0
     return max(0, _syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG))
@@ -70,9 +67,10 @@ def state() -> State:
 
 
 def confine_server(folders: Sequence[Path]) -> State:
-    """From now on write only below `folders`, which exist, and connect to nowhere. Never raises; see the state.
+    """From now on write only below `folders`, which exist, and connect to nowhere. Never raises; `state` says what
+    holds.
 
-    To be called before there are other threads. Called again, it narrows further.
+    Call it before there are other threads. A second call confines further.
     """
     global _state
     version = abi()
@@ -97,9 +95,9 @@ def confine_server(folders: Sequence[Path]) -> State:
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Be killed by the kernel when the thread that started this process ends. Only Linux can.
+    """Let the kernel kill this process when the thread that started it ends. Only Linux can.
 
-    parent: its process id, to end now if it is gone already.
+    parent: its process id, so that this process ends now if the parent is gone already.
     """
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, _SIGKILL)

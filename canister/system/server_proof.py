@@ -1,7 +1,7 @@
-"""How a server proves that it runs on a data folder, to somebody who can read that folder too.
+"""How a server proves to somebody who can read its data folder that it runs on that folder.
 
-It answers a nonce with an HMAC under the folder's root key. What is signed has the address on which the connection
-arrived, so that an answer proves nothing when another server, on another port or machine, passes it on.
+It answers a nonce with an HMAC under the folder's root key. The address on which the connection arrived is signed too,
+so an answer that another server passes on, on another port or machine, proves nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_proof(given: object, secret: bytes, nonce: str, host: str, port: int | No
 
 
 def secret_of(root_key_path: Path) -> bytes | None:
-    """What lies in the file of the root key; None: nothing usable."""
+    """The contents of the file of the root key; None: unusable."""
     try:
         secret = bytes.fromhex(root_key_path.read_text(encoding="ascii"))
     except (OSError, ValueError):

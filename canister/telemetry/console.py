@@ -18,7 +18,7 @@ _FOR_MACHINES = ("logger", "request_id")  # shown only with what is wrong
 
 
 class ConsoleRenderer:
-    """The last of structlog's processors."""
+    """structlog's last processor."""
 
     def __init__(self, *, colors: bool) -> None:
         self._colors = colors

@@ -1,8 +1,8 @@
-"""Logs, metrics and request ids. Logs go to stderr, never to stdout, which belongs to the command's own answer.
+"""Logs, metrics and request ids. Logs go to stderr, never to stdout, where commands print their answers.
 
-A log line is an event and its fields: `get_logger(__name__).info("model loaded", canister=name, seconds=1.2)`.
-What the standard library's `logging` is given (uvicorn, alembic) takes the same way out. Until `set_up_logs` is called,
-as in a library or a test, only warnings are shown.
+A log line is an event and its fields: `get_logger(__name__).info("model loaded", canister=name, seconds=1.2)`. Lines of
+the standard library's `logging` (uvicorn, alembic) go the same way. Until `set_up_logs` is called, as in a library or a
+test, only warnings are shown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from canister.telemetry.recent import RecentLogs
 
 # -- logs
 
-# What is done to every event, whoever logged it.
+# Processors of every event, whoever logged it.
 _COMMON: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -42,7 +42,7 @@ _COMMON: list[Processor] = [
 
 
 def _heads_first(_logger: object, _method: str, event: EventDict) -> EventDict:
-    # What a person looks for first in a line of JSON stands first.
+    # The fields that a person looks for stand first in a line of JSON.
     heads = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
     return {**heads, **event}
 
@@ -91,14 +91,16 @@ def set_up_logs(level: str, log_format: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler, RECENT]
     root.setLevel(level.upper())
-    # Their news is told by our own lines: who listens where, which requests came.
+    # Our own lines say what theirs would: who listens where, which requests came.
     for chatty in ("uvicorn", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
 
 @contextmanager
 def logs_held_back() -> Iterator[Callable[[], None]]:
-    """Keep log lines until what is given is called, or until the end: something else is to be read first."""
+    """Keep log lines until the yielded function is called, or until the end, since something else is to be read
+    first.
+    """
     root = logging.getLogger()
     handlers = root.handlers
     held = logging.handlers.MemoryHandler(10_000, logging.CRITICAL + 1)
@@ -123,7 +125,7 @@ _SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,127}")
 
 
 def request_id(given: str | None) -> str:
-    """The id that a client gave its request, or a new one if it gave none that is fit for a log line."""
+    """The id that a client gave its request, or a new one if it gave none that suits a log line."""
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
     return secrets.token_hex(8)
@@ -131,7 +133,7 @@ def request_id(given: str | None) -> str:
 
 @contextmanager
 def log_fields(**fields: object) -> Iterator[None]:
-    """Add these fields to every line that is logged inside, by this task and those that it starts."""
+    """Add these fields to every line that this task, and tasks that it starts, log inside."""
     with structlog.contextvars.bound_contextvars(**fields):
         yield
 
@@ -170,14 +172,14 @@ def request_running() -> Iterator[None]:
 
 @dataclass(slots=True)
 class RequestOutcome:
-    """What became of a request; to be set by who answers it."""
+    """The outcome of a request; set by the code that answers it."""
 
     is_ok: bool = False
 
 
 @contextmanager
 def counted(canister: str, method: str) -> Iterator[RequestOutcome]:
-    """Count the request that is answered inside, and the time that it takes; an exception is a reject."""
+    """Count the request that is answered inside, and measure its time. An exception is a reject."""
     started = time.perf_counter()
     outcome = RequestOutcome()
     label = "cancelled"
@@ -201,13 +203,13 @@ _REFUSED = Counter(
 
 
 def refused(scope: str, canister: str = "") -> None:
-    """Count a request that is sent away. scope: caller, canister or server."""
+    """Count a refused request. scope: caller, canister or server."""
     _REFUSED.labels(canister, scope).inc()
 
 
 @contextmanager
 def refusals(canister: str, counted_as: str | None = None) -> Iterator[None]:
-    """Count a request that is sent away inside. counted_as: its method, if nobody else counts it as a request."""
+    """Count requests that are refused inside. counted_as: the method, if nothing else counts it as a request."""
     try:
         yield
     except (CallerBusy, CanisterBusy) as error:
@@ -227,7 +229,7 @@ _CYCLES = Counter("canister_cycles", "Cycles charged for calls.", ("canister", "
 
 
 def count_cost(canister: str, method: str, instructions: int, cycles: int) -> None:
-    """Note what a call cost."""
+    """Add a call's cost."""
     _INSTRUCTIONS.labels(canister, method).inc(instructions)
     _CYCLES.labels(canister, method).inc(cycles)
 
@@ -241,7 +243,7 @@ _TOKENS = Counter(
 
 
 def count_tokens(canister: str, *, prompt: int, generated: int, cached: int) -> None:
-    """Note what a run has decoded, or did not have to."""
+    """Add the tokens that a run has decoded, and those that it did not have to decode."""
     for kind, n_tokens in (("prompt", prompt), ("generated", generated), ("cached", cached)):
         _TOKENS.labels(canister, kind).inc(n_tokens)
 
@@ -257,7 +259,7 @@ _COMMIT_SECONDS = Histogram(
 
 @contextmanager
 def committing(canister: str) -> Iterator[None]:
-    """Measure the commit that is done inside; one that fails does not count."""
+    """Measure the commit inside. A commit that fails does not count."""
     started = time.perf_counter()
     yield
     _COMMIT_SECONDS.labels(canister).observe(time.perf_counter() - started)
@@ -278,12 +280,12 @@ _GROUP_SECONDS = Histogram(
 
 
 def count_group(n_calls: int, seconds: float) -> None:
-    """Note so many transactions that were committed together."""
+    """Add a group of so many transactions that were committed together."""
     _GROUP_CALLS.observe(n_calls)
     _GROUP_SECONDS.observe(seconds)
 
 
-# What is looked at when somebody asks: name, help. A name that ends in `_total` only grows, until a model is loaded.
+# Read when somebody asks: name, help. A name that ends in `_total` only grows, until another model is loaded.
 OBSERVED = {
     "canister_ready": "1 when the model that should be loaded is loaded, or none should be.",
     "canister_calls_running": "Calls that are being worked on.",
@@ -336,7 +338,7 @@ _RESTARTS = Gauge(
 
 
 def note_restarts(n_restarts: int) -> None:
-    """Note how many crashes came before this process."""
+    """Set how many crashes came before this process."""
     _RESTARTS.set(n_restarts)
 
 

@@ -1,11 +1,8 @@
-"""Candid in binary: a message from a stranger to values of the wanted types.
+"""Candid in binary: a stranger's message to values of the wanted types.
 
-Each value, type and field that is read is a step, and the steps that a message may cost are bounded by its length (see
-`reader`). So the known traps fall at once: a vec of a million nulls in ten bytes, records that contain themselves,
-types that double at each level. The type table has limits of its own.
-
-Subtyping: a missing opt is null, so is the content of an opt that is of another type; fields and arguments that are not
-wanted are skipped, whatever their type; a nat is an int too.
+The length of a message bounds the steps that reading it may cost (`reader`), so the known traps fail at once: a vec of
+a million nulls in ten bytes, records that contain themselves, types that double at each level. Subtyping: a missing opt
+is null, and so is an opt's content of another type; surplus fields and arguments are skipped; a nat is an int too.
 Source: https://github.com/dfinity/candid/blob/master/spec/Candid.md, "Decoding" and "Binary Format".
 """
 
@@ -51,7 +48,7 @@ _KINDS: Mapping[int, str] = MappingProxyType(
 
 
 class Mismatch(CandidError):
-    """A sound value of another type than the wanted one: inside an opt it counts as null."""
+    """A sound value of another type than the wanted one. Inside an opt it counts as null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ def decode(data: bytes | bytearray | memoryview, of: Sequence[Type]) -> list[Any
 
 
 class Decoder:
-    """Reads one message. reader: its bytes, and what reading them cost."""
+    """Reads one message. reader: its bytes, and the cost of reading them."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self.reader = Reader(data)

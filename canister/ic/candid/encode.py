@@ -92,7 +92,7 @@ def _header(of: tuple[Type, ...]) -> bytes:
             return signed(OPCODES[item])
         if item not in index_of:
             index_of[item] = len(table)
-            table.append(b"")  # keeps the place while the types inside are added
+            table.append(b"")  # reserves the place while the types inside are added
             table[index_of[item]] = definition(item)
         return signed(index_of[item])
 
@@ -120,7 +120,7 @@ def _write(of: Type, value: Any, parts: list[bytes]) -> None:
         if not isinstance(value, Mapping):
             raise wrong(of, value)
         for field in of.by_hash.values():
-            # What is missing is None, and None is told by all types but those that may be absent.
+            # A missing value is None. All types but those that may be absent refuse it.
             _write(field.type, value.get(field.label), parts)
     else:
         index, field, payload = tag_of(of, value)

@@ -1,9 +1,9 @@
 """Values of given types as Candid text, laid out as candid-rs does it, and therefore icp and dfx.
 
-`pretty` breaks lines that are wider than the width, after Wadler's "A prettier printer"; `flat` is the one line of
-dfx's `--output idl`. The rules are those of candid-rs: fields in the order of their hashes; vectors of more than ten
-items and what is nested deeper than ten levels always flat; a blob as letters when all of its bytes are, else all in
-hex. One difference: the byte 0 in a text is `\\u{0}`; candid-rs writes `\\0`, which no parser takes.
+`pretty` breaks lines wider than the width, after Wadler's "A prettier printer"; `flat` is the one line of dfx's
+`--output idl`. As in candid-rs, fields stand in the order of their hashes; vectors of more than ten items and levels
+below the tenth are flat; a blob is letters if all of its bytes are, else hex. Only the byte 0 in a text differs:
+`\\u{0}` can be read back.
 Source: https://github.com/dfinity/candid/blob/master/rust/candid/src/pretty/candid.rs
 """
 
@@ -72,7 +72,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _IfBroken:
-    """A text that is there only where its group is broken."""
+    """A text that appears only where its group is broken."""
 
     text: str
 
@@ -163,7 +163,7 @@ def _render(document: _Document, width: int) -> str:
 
 
 def _fits(group: _Group, rest: Sequence[tuple[int, bool, _Document]], columns: int) -> bool:
-    """Unbroken, do the group and what follows it on its line stay within so many columns?"""
+    """Unbroken, do the group and the rest of its line stay within so many columns?"""
     waiting: list[tuple[bool, _Document]] = [(False, group)]
     n_rest = len(rest)
     while columns >= 0:
@@ -269,5 +269,5 @@ def _blob(value: bytes) -> str:
 
 
 def _is_annotated(of: Type) -> bool:
-    """Values of this type are written with their type behind, so that they need parentheses behind `opt`."""
+    """Are values of this type written with their type behind, so that they need parentheses behind `opt`?"""
     return isinstance(of, Prim) and of not in (TEXT, BOOL, PRINCIPAL)

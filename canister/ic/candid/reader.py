@@ -1,7 +1,7 @@
 """The bytes of a message, read from front to back, and the count of what that costs.
 
-Work is bounded by length: a message may cost four steps for each of its bytes, and some for nothing, but none for the
-bytes inside texts and blobs, which are copied in one go. Numbers and nesting have limits of their own.
+A message's length bounds its work: each of its bytes pays for four steps, and a few steps are free. Bytes inside texts
+and blobs pay for none, since they are copied in one go. Numbers and nesting have limits of their own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from canister.ic.candid.types import CandidError
 
 FREE_STEPS = 256
 STEPS_PER_BYTE = 4
-MAX_STEPS = 1_000_000  # however long the message is
+MAX_STEPS = 1_000_000  # for a message of any length
 MAX_DEPTH = 64
 MAX_NUMBER_BYTES = 128  # of a nat or an int
 MAX_LENGTH_BYTES = 10  # of a length, an index or a field's number
@@ -24,7 +24,7 @@ class Reader:
         self._data = memoryview(data)
         self._end = len(self._data)
         self._at = 0
-        self._unpaid = 0  # bytes that pay for no steps, less those that were read twice
+        self._unpaid = 0  # bytes that pay for no steps, minus those that were read twice
         self.steps = 0
 
     @property
@@ -37,7 +37,7 @@ class Reader:
         return self._end - self._at
 
     def back_to(self, at: int) -> None:
-        """Read on from an earlier place; what is read twice pays twice."""
+        """Continue reading from an earlier position. Bytes that are read twice pay twice."""
         self._unpaid -= self._at - at
         self._at = at
 
@@ -49,7 +49,7 @@ class Reader:
             raise CandidError(f"the message is nested deeper than {MAX_DEPTH}")
 
     def length(self, what: str, limit: int | None = None) -> int:
-        """How many of something follow, each of at least one byte."""
+        """How many items follow, each of at least one byte."""
         length = self.unsigned(MAX_LENGTH_BYTES)
         room = self.room
         if length > room or (limit is not None and length > limit):
@@ -111,7 +111,7 @@ class Reader:
             raise _not_utf8(error) from None
 
     def texts(self, count: int) -> list[str]:
-        """As many texts: what `text` does, in a loop that is quick, since it is what most of a message may be."""
+        """So many texts, as `text` reads them, in a fast loop, since a message may consist mostly of them."""
         self.steps += count
         data, end, at = self._data, self._end, self._at
         texts = []

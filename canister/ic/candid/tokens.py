@@ -1,4 +1,4 @@
-"""Candid text cut into tokens, read from front to back; and what the texts in quotes stand for."""
+"""Candid text cut into tokens, read from front to back, and the meaning of texts in quotes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Tokens:
             raise self.error(token, f"the text is not UTF-8: {error.reason}") from None
 
     def data(self, token: Token) -> bytes:
-        """What stands between the quotes, with the escapes resolved."""
+        """The bytes between the quotes, with the escapes resolved."""
         body = token.text[1:-1]
         if "\\" not in body:
             return self._utf8(token, body)

@@ -48,7 +48,7 @@ class CandidError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Prim:
-    """A primitive type, or principal. Not to be made: there is one of each in PRIMITIVES."""
+    """A primitive type, or principal. Do not make any: there is one of each in PRIMITIVES."""
 
     name: str
 
@@ -69,7 +69,7 @@ class Vec:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """label: a name, or the number that stands for one."""
+    """label: a name, or the number that stands for a name."""
 
     label: str | int
     type: Type
@@ -163,13 +163,13 @@ def tag_of(of: Variant, value: object) -> tuple[int, Field, Any]:
 
 
 def wrong(of: Type, value: object) -> CandidError:
-    """What to raise for a Python value that is not of a type."""
+    """The error for a Python value that is not of a type."""
     shown = repr(value)
     return CandidError(f"{shown[:SHOWN_CHARACTERS]}{'…' * (len(shown) > SHOWN_CHARACTERS)} is not {to_text(of)}")
 
 
 def is_subtype(sub: Type, of: Type) -> bool:
-    """Every value of `sub` is one of `of`; without the rule by which anything is some opt's null."""
+    """Is every value of `sub` one of `of`? Leaves out the rule by which anything is some opt's null."""
     if sub in (of, EMPTY) or of is RESERVED or (sub, of) == (NAT, INT):
         return True
     if isinstance(of, Opt):
@@ -217,7 +217,7 @@ def quoted(text: str, *, is_debug: bool = False) -> str:
 
 
 def to_text(of: Type, *, use_names: bool = False) -> str:
-    """A type on one line. use_names: types that have a name are only named."""
+    """A type on one line. use_names: write only the names of types that have one."""
     match of:
         case Prim():
             return of.name

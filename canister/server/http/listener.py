@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
             self._host.is_draining = True
             self._captured_signals.append(sig)
         else:
-            # A second Ctrl-C, or SIGTERM, does not wait for running calls: they are cancelled and leave no trace.
+            # A second Ctrl-C, or SIGTERM, does not wait for running calls. They are cancelled and rolled back.
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
