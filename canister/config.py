@@ -216,6 +216,12 @@ class Settings(BaseSettings):
     max_answer_bytes_per_caller: Annotated[int, Flag(CALLERS)] = Field(
         256 * 1024**2, ge=1, description="Bytes of those of one caller; the oldest that have ended make room."
     )
+    answer_caches_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        32,
+        ge=1,
+        description="Prompt caches that whole answers, as OpenAI's clients ask for them, leave of one caller; then the "
+        "one used longest ago is removed.",
+    )
     max_log_bytes: Annotated[int, Flag(CALLERS)] = Field(
         16 * 1024 * 1024, ge=1024, description="Size at which a --log-file begins anew; the one before stays as .1."
     )

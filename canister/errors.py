@@ -6,6 +6,7 @@
         ContextExceeded      a prompt that does not fit the context          500     400
       NotFound               no such file, cache, chat or model              500     404
       Conflict               not in a state in which this can be done        500     409
+        CacheChanged         a prompt cache that others have changed         500     409
       TooLarge               over a size limit                               500     413
       Busy                   too many at once; try again                     500     429
       StorageFull            the disk has no room                            500     507
@@ -72,6 +73,10 @@ class NotFound(CanisterError):
 
 class Conflict(CanisterError):
     http_status = 409
+
+
+class CacheChanged(Conflict):
+    """A prompt cache that is not as the call before left it."""
 
 
 class TooLarge(CanisterError):

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from canister.api.records import InputRecord
 from canister.api.tokens import Likely, Token
+from canister.dispatch.answer_caches import Lease, leased, passing
 from canister.dispatch.answer_text import AnswerText, Piece
-from canister.dispatch.requests import execute, find_method
-from canister.errors import BadRequest, CanisterTrapped, ContextExceeded, NotFound
+from canister.dispatch.requests import execute
+from canister.errors import BadRequest, CacheChanged, CanisterTrapped, ContextExceeded, NotFound, Trap
 from canister.flags.params import SamplingParams
 from canister.flags.values import UINT32_MAX
 from canister.handlers.generate import GENERATE, GenerateInput, GenerateOutput
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from canister.engine.engine import Engine
     from canister.engine.request import Sampled, Tokens
     from canister.runtime.canister import Canister
+    from canister.store.transaction import Transaction
 
 LONG_PROMPT_CHARACTERS = 4096  # to be tokenized beside the event loop
+PIECES_AT_ONCE = 200  # of what is kept, before others have their turn on the event loop
 
 Finish = Literal["stop", "length"]
 """stop: end of generation, or a stop string. length: as long as it may be, or the context is full."""
@@ -44,7 +46,9 @@ class Wanted:
     prompt: its text, special tokens in it parsed, or its tokens. seed: None: drawn. max_tokens: of the answer; None:
     until the context is full. stops: strings that end the answer, and are no part of it. shown_special: the texts of
     special tokens that are part of the text.
-    cache: name of the caller's prompt cache; None: nothing stays.
+    n_logprobs: None: no log-probabilities; else those of each token, and of the n likeliest at its place.
+    cache: name of the caller's prompt cache, if it is not in use; None: the one of earlier answers that begins most like
+    the prompt. reuses: False: no cache is looked at, and none stays.
     """
 
     prompt: str | Sequence[int]
@@ -53,7 +57,9 @@ class Wanted:
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
     shown_special: tuple[str, ...] = ()
+    n_logprobs: int | None = None
     cache: str | None = None
+    reuses: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,76 +96,193 @@ class Answered:
 Event = Ingested | Piece | Answered
 
 
-async def answer(canister: Canister, caller: str, wanted: Wanted) -> AsyncGenerator[Event]:
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the committed calls of an answer came to together.
+
+    n_remaining: tokens of the prompt that are not in yet. n_sampled: tokens of the answer; n_decoded: those of them that
+    the cache has; n_draws: random numbers that they took. finish: None: it is not finished.
+    """
+
+    n_prompt: int
+    n_remaining: int
+    n_cached: int = 0
+    n_sampled: int = 0
+    n_decoded: int = 0
+    n_draws: int = 0
+    n_calls: int = 0
+    instructions: int = 0
+    cycles: int = 0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    finish: Finish | None = None
+
+    def answered(self, finish: Finish, stop: str | None, seed: int) -> Answered:
+        return Answered(
+            finish,
+            stop,
+            self.n_prompt,
+            self.n_cached,
+            self.n_sampled,
+            self.n_calls,
+            self.instructions,
+            self.cycles,
+            self.prompt_seconds,
+            self.decode_seconds,
+            seed,
+        )
+
+
+class Keeper(Protocol):
+    """Keeps what an answer's calls give. tokens, taken: of an answer that is gone on with; taken None: of a new one."""
+
+    tokens: Sequence[Token]
+    taken: Taken | None
+
+    def keep(self, transaction: Transaction, tokens: Sequence[Token], taken: Taken) -> None:
+        """Called in the transaction that commits a call, with the call's tokens and what stands after it."""
+
+
+async def answer(
+    canister: Canister, caller: str, wanted: Wanted, keeper: Keeper | None = None
+) -> AsyncGenerator[Event]:
     """How far the prompt is in, the pieces of the answer as they are decoded, and Answered at the end.
 
     Closed early, the running call is cancelled and no other is made. Raises ContextExceeded, and what a call is refused
     for: CanisterError or Trap; before the first event if it can be known by then.
+    keeper: of an answer that is to be gone on with; the pieces of what it has are given first, as they were before.
     """
+    engine = _engine(canister, caller)
+    prompt = await prompt_tokens(engine, wanted.prompt)
+    lease = leased(canister, caller, engine, prompt, wanted.cache) if wanted.reuses else passing(canister, caller)
+    async with lease as cache:
+        async with aclosing(_Chain(canister, caller, engine, wanted, prompt, cache, keeper).events()) as events:
+            async for event in events:
+                yield event
+
+
+def _engine(canister: Canister, caller: str) -> Engine:
     access.check(canister, caller, GENERATE.access)
     engine = canister.model.engine
     if engine is None:
         raise NotFound("No model is loaded. Call load_model first.")
-    prompt = await _tokens(engine, wanted.prompt)
-    cache = f"answer-{secrets.token_hex(8)}" if wanted.cache is None else wanted.cache
-    try:
-        async with aclosing(_Chain(canister, caller, engine, wanted, prompt, cache).events()) as events:
-            async for event in events:
-                yield event
-    finally:
-        if wanted.cache is None:
-            held = InputRecord(args=["--prompt-cache", cache])
-            await execute(canister, find_method(canister, "remove_prompt_cache"), caller, lambda: held)
+    return engine
+
+
+def replay(wanted: Wanted, keeper: Keeper) -> Iterator[Event]:
+    """What is kept of an answer, as it was given while it was made; the seed of `wanted` is known."""
+    taken, text = keeper.taken, AnswerText(wanted.stops)
+    if taken is None:
+        return
+    yield Ingested(taken.n_prompt, taken.n_cached, taken.n_prompt - taken.n_remaining, taken.prompt_seconds)
+    yield from _pieces(text, keeper.tokens)
+    if taken.finish is not None:
+        yield from _last(text)
+        yield taken.answered(taken.finish, text.stop, wanted.seed or 0)
+
+
+def _pieces(text: AnswerText, tokens: Iterable[Token]) -> Iterator[Piece]:
+    """One by one: so they do not depend on which tokens came together."""
+    for token in tokens:
+        piece = text.feed([token])
+        if piece is not None:
+            yield piece
+
+
+def _last(text: AnswerText) -> Iterator[Piece]:
+    rest = text.end()
+    if rest is not None:
+        yield rest
 
 
 class _Chain:
     """The calls of one answer, and what they came to so far."""
 
     def __init__(
-        self, canister: Canister, caller: str, engine: Engine, wanted: Wanted, prompt: Tokens, cache: str
+        self,
+        canister: Canister,
+        caller: str,
+        engine: Engine,
+        wanted: Wanted,
+        prompt: Tokens,
+        cache: Lease,
+        keeper: Keeper | None,
     ) -> None:
         self._canister, self._caller, self._engine = canister, caller, engine
-        self._wanted, self._cache = wanted, cache
-        self._tokens, self._n_prompt = prompt, len(prompt)
+        self._wanted, self._cache, self._keeper = wanted, cache, keeper
+        self._prompt, self._tokens = prompt, prompt
         self._seed = secrets.randbelow(UINT32_MAX) if wanted.seed is None else wanted.seed
         self._shown = _special_tokens(engine, wanted.shown_special)
         self._text = AnswerText(wanted.stops)
         self._started = asyncio.get_running_loop().time()
         self._n_cached = 0
-        self._n_remaining = len(prompt)  # of the prompt
-        self._is_in = False  # all of it
-        self._n_generated = self._n_calls = 0
-        self._instructions = self._cycles = 0
-        self._prompt_seconds = self._decode_seconds = 0.0
+        self._is_begun = False  # so that n_cached is known
+        instructions = sum(charge.instructions for charge in cache.charges)
+        cycles = sum(charge.cycles for charge in cache.charges)
+        self._taken = Taken(
+            len(prompt), len(prompt), n_calls=len(cache.charges), instructions=instructions, cycles=cycles
+        )
+        self._is_told = False  # that the prompt is in
+        self._has_cache = False  # which was left by a call
 
     async def events(self) -> AsyncGenerator[Event]:
-        finish: Finish | None = None
-        while finish is None:
+        async with aclosing(self._resumed()) as known:
+            async for event in known:
+                yield event
+        while self._taken.finish is None:
             async with aclosing(self._call()) as parts:
                 async for part in parts:
                     if isinstance(part, list):
-                        if not self._is_in:
-                            self._is_in = True
-                            yield self._ingested(self._n_prompt)
-                        piece = self._text.feed(map(self._token, part))
-                        if piece is not None:
+                        if not self._is_told:
+                            self._is_told = True
+                            yield self._ingested(self._taken.n_prompt)
+                        for piece in _pieces(self._text, map(self._token, part)):
                             yield piece
                         continue
-                    was_in = self._is_in
-                    finish = self._took(part)
-                    if not was_in:
-                        yield self._ingested(self._n_prompt - self._n_remaining)
-        rest = self._text.end()
-        if rest is not None:
+                    if not self._is_told:
+                        self._is_told = not self._taken.n_remaining
+                        yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
+        for rest in _last(self._text):
             yield rest
-        yield self._answered(finish)
+        yield self._taken.answered(self._taken.finish, self._text.stop, self._seed)
+
+    async def _resumed(self) -> AsyncGenerator[Event]:
+        """What earlier calls gave, as they gave it."""
+        if self._keeper is None or self._keeper.taken is None:
+            return
+        tokens, self._taken = self._keeper.tokens, self._keeper.taken
+        decoded = [token.id for token in tokens[: self._taken.n_decoded]]
+        self._tokens = np.concatenate([self._prompt, np.array(decoded, np.int32)])
+        self._n_cached, self._is_begun = self._taken.n_cached, True
+        self._is_told = not self._taken.n_remaining
+        self._has_cache = True
+        yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
+        for n, piece in enumerate(_pieces(self._text, tokens)):
+            yield piece
+            if n % PIECES_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _call(self) -> AsyncGenerator[list[Sampled] | Reply]:
         """The next call: its tokens as they are sampled, and its reply."""
+        try:
+            async with aclosing(self._one_call()) as parts:
+                async for part in parts:
+                    yield part
+        except CacheChanged:
+            if not self._has_cache:
+                raise
+            # An answer does not depend on its cache, which may have been cleaned up meanwhile.
+            self._has_cache = False
+            async with aclosing(self._one_call()) as parts:
+                async for part in parts:
+                    yield part
+
+    async def _one_call(self) -> AsyncGenerator[list[Sampled] | Reply]:
         found: asyncio.Queue[list[Sampled] | None] = asyncio.Queue()
-        named = {"on_tokens": found.put_nowait, "on_begun": None if self._n_calls else self._begun}
+        named = {"on_tokens": found.put_nowait, "on_begun": None if self._is_begun else self._begun}
         arg = self._next()
-        call = asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, named=named))
+        record = None if self._keeper is None else self._record
+        call = asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, record, named=named))
         call.add_done_callback(lambda _: found.put_nowait(None))
         try:
             while (tokens := await found.get()) is not None:
@@ -167,6 +290,8 @@ class _Chain:
         finally:
             call.cancel()  # who listens has gone; else it is done
             await asyncio.wait([call])
+            if not call.cancelled() and call.exception() is None and call.result().error is None:
+                self._took(call.result())
         reply = call.result()
         if reply.error is not None:
             raise reply.error
@@ -176,63 +301,69 @@ class _Chain:
         most, wanted = self._wanted.max_tokens, self._wanted
         return GenerateInput(
             self._engine.info.model_id,
-            self._cache,
+            self._cache.name,
             self._tokens,
-            self._n_prompt,
+            self._taken.n_prompt,
             wanted.sampling,
             self._seed,
-            n_done=len(self._tokens) - self._n_remaining if self._n_calls else None,
-            n_predict=-1 if most is None else most - self._n_generated,
+            n_done=len(self._tokens) - self._taken.n_remaining if self._has_cache else None,
+            n_draws=self._taken.n_draws,
+            n_predict=-1 if most is None else most - self._taken.n_sampled,
+            n_logprobs=wanted.n_logprobs,
             stops=wanted.stops,
             shown=self._shown,
         )
 
     def _begun(self, n_cached: int) -> None:
-        self._n_cached = n_cached
+        self._n_cached, self._is_begun = n_cached, True
 
-    def _took(self, reply: Reply) -> Finish | None:
-        """A call is committed. How the answer has ended, if it has."""
+    def _record(self, transaction: Transaction, outcome: Reply | Trap) -> None:
+        """Keep what a call gave, in its own transaction."""
+        if self._keeper is not None and not isinstance(outcome, Trap) and outcome.error is None:
+            done = outcome.value
+            assert isinstance(done, GenerateOutput)
+            self._keeper.keep(transaction, list(map(self._token, done.sampled)), self._after(outcome))
+
+    def _took(self, reply: Reply) -> None:
+        """A call is committed."""
         done = reply.value
         assert isinstance(done, GenerateOutput)
-        self._n_calls += 1
-        if reply.charge is not None:
-            self._instructions += reply.charge.instructions
-            self._cycles += reply.charge.cycles
-        self._prompt_seconds += done.prompt_seconds
-        self._decode_seconds += done.decode_seconds
-        self._n_generated += len(done.sampled)
-        self._n_remaining = done.n_prompt_remaining
-        self._is_in = not self._n_remaining
+        self._taken = self._after(reply)
+        self._has_cache = True
         if done.n_generated:
-            decoded = np.array(done.sampled[: done.n_generated], np.int32)
+            decoded = np.array([sampled.token for sampled in done.sampled[: done.n_generated]], np.int32)
             self._tokens = np.concatenate([self._tokens, decoded])
-        if done.finish == "stop":
-            return "stop"
-        is_full = len(self._tokens) >= self._engine.info.n_ctx
-        if self._is_in and (is_full or self._n_generated == self._wanted.max_tokens):
-            return "length"
-        if not done.n_prompt_decoded and not done.sampled:
+        self._cache.tokens = self._tokens[: len(self._tokens) - self._taken.n_remaining]
+        if self._taken.finish is None and not done.n_prompt_decoded and not done.sampled:
             raise CanisterTrapped(f"Error from Canister {self._canister.id}: a call of an answer did nothing")
-        return None
+
+    def _after(self, reply: Reply) -> Taken:
+        """What stands after a call."""
+        done, before = reply.value, self._taken
+        assert isinstance(done, GenerateOutput)
+        n_sampled = before.n_sampled + len(done.sampled)
+        finish: Finish | None = "stop" if done.finish == "stop" else None
+        is_full = len(self._tokens) + done.n_generated >= self._engine.info.n_ctx
+        if finish is None and not done.n_prompt_remaining and (is_full or n_sampled == self._wanted.max_tokens):
+            finish = "length"
+        return Taken(
+            before.n_prompt,
+            done.n_prompt_remaining,
+            self._n_cached,
+            n_sampled,
+            before.n_decoded + done.n_generated,
+            done.n_draws,
+            before.n_calls + 1,
+            before.instructions + (0 if reply.charge is None else reply.charge.instructions),
+            before.cycles + (0 if reply.charge is None else reply.charge.cycles),
+            before.prompt_seconds + done.prompt_seconds,
+            before.decode_seconds + done.decode_seconds,
+            finish,
+        )
 
     def _ingested(self, n_done: int) -> Ingested:
         seconds = asyncio.get_running_loop().time() - self._started
-        return Ingested(self._n_prompt, self._n_cached, n_done, seconds)
-
-    def _answered(self, finish: Finish) -> Answered:
-        return Answered(
-            finish,
-            self._text.stop,
-            self._n_prompt,
-            self._n_cached,
-            self._n_generated,
-            self._n_calls,
-            self._instructions,
-            self._cycles,
-            self._prompt_seconds,
-            self._decode_seconds,
-            self._seed,
-        )
+        return Ingested(self._taken.n_prompt, self._n_cached, n_done, seconds)
 
     def _token(self, sampled: Sampled) -> Token:
         token = sampled.token
@@ -240,7 +371,7 @@ class _Chain:
         return Token(token, self._engine.piece(token, token in self._shown), sampled.logprob, top)
 
 
-async def _tokens(engine: Engine, prompt: str | Sequence[int]) -> Tokens:
+async def prompt_tokens(engine: Engine, prompt: str | Sequence[int]) -> Tokens:
     """The tokens of a prompt that leaves room for an answer."""
     n_ctx, n_vocab = engine.info.n_ctx, engine.info.n_vocab
     if not isinstance(prompt, str):

@@ -80,7 +80,7 @@ async def execute_in_turn(
             call.request_bytes = argument_bytes(arg)
             value = await handler(call, arg, **named)
         if record is not None and call.is_update:
-            record(call.tx, Reply(value))
+            record(call.tx, Reply(value, charge=call.charge()))
         return value
 
     is_update = method.mode == "update"

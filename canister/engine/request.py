@@ -71,6 +71,8 @@ class GenerateRequest:
     n_predict: the most tokens to sample in this call; -1 until end of generation, -2 until a full context.
     seed: of the answer. n_draws: how often llama.cpp would have drawn with it before this call, for the tokens that the
         answer has already; GenerateResult.n_draws of the call before.
+    n_continued: tokens at the end of what is given that belong to the answer: its grammar has taken them. None: those
+        that were generated, if no prompt follows them.
     restore: reads the stored KV rows of the first n prefix tokens, on the engine's thread; as many leading
         segments as are sound, possibly none; the engine decodes again what is missing.
     n_stored: of how many leading prefix tokens the container has KV rows.
@@ -91,6 +93,7 @@ class GenerateRequest:
     sampling: SamplingParams
     seed: int
     n_draws: int = 0
+    n_continued: int | None = None
     max_decode: int | None = None
     n_predict: int = -1
     reverse_prompts: tuple[str, ...] = ()

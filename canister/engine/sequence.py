@@ -361,7 +361,10 @@ class Sequence:
 
     def _n_continued(self) -> int:
         """Tokens before this call that belong to the answer which it goes on with."""
-        return 0 if len(self.request.prompt) else n_last_generated(self.request.prefix_generated)
+        request = self.request
+        if request.n_continued is not None:
+            return request.n_continued
+        return 0 if len(request.prompt) else n_last_generated(request.prefix_generated)
 
     def _is_end(self, token: int) -> bool:
         ends = self.request.ends

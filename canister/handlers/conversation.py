@@ -46,7 +46,10 @@ NO_FLAGS: Flags = np.empty(0, np.bool_)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a call is to do with a conversation; fields as those of GenerateRequest. keeps: the cache is written."""
+    """What a call is to do with a conversation; fields as those of GenerateRequest. keeps: the cache is written.
+
+    n_draws, n_continued: None: as the cache tells.
+    """
 
     sampling: SamplingParams
     n_predict: int
@@ -57,6 +60,8 @@ class Wish:
     decodes_end: bool = True
     context_shift: bool = False
     n_keep: int = 0
+    n_draws: int | None = None
+    n_continued: int | None = None
     n_logprobs: int | None = None
     on_tokens: Callable[[list[Sampled]], None] | None = None
 
@@ -209,7 +214,8 @@ class CachedConversation:
             prompt=self.prompt[n_cached:],
             sampling=wish.sampling,
             seed=self.seed,
-            n_draws=self._n_draws(),
+            n_draws=self._n_draws() if wish.n_draws is None else wish.n_draws,
+            n_continued=wish.n_continued,
             max_decode=wish.max_decode,
             n_predict=wish.n_predict,
             reverse_prompts=wish.reverse_prompts,

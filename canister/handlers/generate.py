@@ -14,7 +14,7 @@ from canister.api.methods import Method
 from canister.api.records import ApiError
 from canister.engine.request import FinishReason, Sampled, Tokens
 from canister.engine.stops import Stops
-from canister.errors import Conflict
+from canister.errors import CacheChanged, Conflict
 from canister.flags.params import SamplingParams
 from canister.handlers.conversation import CachedConversation, Wish
 from canister.handlers.prompt_cache import cache_path
@@ -39,7 +39,8 @@ class GenerateInput:
     model_id: of the model whose tokens these are. cache: the name of the caller's prompt cache.
     tokens: all that the conversation is to have: the prompt, n_prompt tokens, and what earlier calls decoded of the
     answer. n_done: how many of them these calls left in the cache; None: there was none yet.
-    n_predict: the most tokens to sample; -1: until the context is full.
+    n_draws: random numbers that the answer took so far. n_predict: the most tokens to sample; -1: until the context is
+    full. n_logprobs: as in GenerateRequest.
     stops: strings that end the answer. shown: special tokens that are part of its text.
     """
 
@@ -50,7 +51,9 @@ class GenerateInput:
     sampling: SamplingParams
     seed: int
     n_done: int | None = None
+    n_draws: int = 0
     n_predict: int = -1
+    n_logprobs: int | None = None
     stops: tuple[str, ...] = ()
     shown: frozenset[int] = frozenset()
 
@@ -60,7 +63,8 @@ class GenerateOutput:
     """What the call did. finish: why it ended; eog: with end of generation.
 
     n_cached: tokens that the cache had. n_prompt_decoded: of the prompt, by this call; n_prompt_remaining: after it.
-    sampled: all, of which the first n_generated were decoded: the last of an answer is not.
+    sampled: all, of which the first n_generated were decoded: the last of an answer is not. n_draws: random numbers that
+    the answer took, as far as it is decoded.
     *_seconds: of the decodes that the call took part in.
     """
 
@@ -69,8 +73,9 @@ class GenerateOutput:
     n_cached: int
     n_prompt_decoded: int
     n_prompt_remaining: int
-    sampled: tuple[int, ...]
+    sampled: tuple[Sampled, ...]
     n_generated: int
+    n_draws: int
     prompt_seconds: float
     decode_seconds: float
 
@@ -99,7 +104,7 @@ async def generate(
     n_most = arg.n_prompt - 1 if arg.n_done is None else None
     chat = await CachedConversation.open(call, engine, path, arg.tokens, seed=arg.seed, n_most=n_most)
     if arg.n_done is not None and not chat.n_cached == arg.n_done == len(chat.tokens):
-        raise Conflict(f"The prompt cache {arg.cache} was changed while an answer was made with it: ask again")
+        raise CacheChanged(f"The prompt cache {arg.cache} was changed while an answer was made with it: ask again")
     if on_begun is not None:
         on_begun(chat.n_cached)
     call.request_bytes = _TOKEN_BYTES * (len(arg.tokens) - chat.n_cached) + sum(len(stop) for stop in arg.stops)
@@ -111,6 +116,9 @@ async def generate(
             keeps=True,
             ends=_ends(engine, arg) if arg.stops else None,
             decodes_end=False,
+            n_draws=arg.n_draws,
+            n_continued=len(arg.tokens) - arg.n_prompt,
+            n_logprobs=arg.n_logprobs,
             on_tokens=on_tokens,
         )
     )
@@ -121,8 +129,9 @@ async def generate(
         chat.n_cached,
         result.n_prompt_decoded,
         len(chat.prompt) - chat.n_cached - result.n_prompt_decoded,
-        tuple(result.sampled),
+        tuple(result.details or map(Sampled, result.sampled)),
         result.n_generated,
+        result.n_draws,
         result.prompt_seconds,
         result.decode_seconds,
     )

@@ -22,6 +22,7 @@ from canister.errors import CanisterError, CanisterStopped, CanisterStopping, Ca
 from canister.metering.fees import INITIAL_CYCLES
 from canister.runtime import admission
 from canister.runtime.admission import Admission
+from canister.runtime.answer_caches import AnswerCaches
 from canister.runtime.ingress import Ingress
 from canister.runtime.live_answers import LiveAnswers
 from canister.runtime.loaded_model import ServedModel
@@ -98,6 +99,7 @@ class Canister:
         self.live_answers = LiveAnswers[tuple[int, object]]()
         self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)
+        self.answer_caches = AnswerCaches(self.settings.answer_caches_per_caller)
         self.admission = Admission(canister_id, admission.of_calls(self.settings))
         self.streams = Admission(canister_id, admission.of_streams(self.settings))
         self.pacing = unpaced() if pacing is None else pacing
@@ -274,6 +276,7 @@ class Canister:
     def _forget_texts(self) -> None:
         """Another model is loaded: forget prompt caches and texts in the tokens of the former one."""
         self.caches.clear()
+        self.answer_caches.clear()
         self.texts.clear()
 
     clean = staticmethod(clean_path)
