@@ -6,6 +6,7 @@
 (`requests.py`), a message that may come twice (`messages.py`), a file (`streams.py`), a look (`inspection.py`).
 """
 
+from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_text import AnswerText, Piece
 from canister.dispatch.answers import Answered, Ingested, Wanted, answer
 from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
@@ -40,6 +41,7 @@ __all__ = [
     "Wanted",
     "answer",
     "argument_bytes",
+    "cache_of_key",
     "execute",
     "find_message",
     "find_method",

@@ -35,14 +35,10 @@ MORE_LISTED = 64  # than there may be: a setting may have been lowered
 
 @dataclass(slots=True)
 class Lease:
-    """A prompt cache that one answer uses. charges: of the calls that made it ready.
-
-    tokens: what its calls have left in it, told by who makes them; None: nothing yet.
-    """
+    """A prompt cache that one answer uses. charges: of the calls that made it ready."""
 
     name: str
     charges: list[Charge] = field(default_factory=list)
-    tokens: Tokens | None = None
 
 
 def cache_of_key(key: str) -> str:
@@ -77,15 +73,22 @@ async def leased(
             await _copied(canister, caller, choice, lease)
         yield lease
     finally:
-        path = f"{sessions_of(caller)}/{lease.name}"
-        tokens = lease.tokens
-        if tokens is None and canister.stable.stat(path) is not None:
-            tokens = _tokens_of(canister, engine, path)
-        gone = caches.give_back(caller, lease.name, tokens)
+        gone = caches.give_back(caller, lease.name, await _left(canister, caller, engine, lease.name))
         if gone:
             task = asyncio.create_task(_tidy(canister, caller, gone))
             caches.tidying.add(task)
             task.add_done_callback(caches.tidying.discard)
+
+
+async def _left(canister: Canister, caller: str, engine: Engine, name: str) -> Tokens | None:
+    """What the calls of an answer have left in its cache; None: nothing."""
+    path = f"{sessions_of(caller)}/{name}"
+    info = canister.stable.stat(path)
+    if info is None:
+        return None
+    if canister.caches.is_open(info):
+        return _tokens_of(canister, engine, path)
+    return await asyncio.to_thread(_tokens_of, canister, engine, path)
 
 
 def _listed(canister: Canister, caller: str, engine: Engine) -> list[tuple[str, Tokens]]:

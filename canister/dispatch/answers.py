@@ -47,8 +47,8 @@ class Wanted:
     until the context is full. stops: strings that end the answer, and are no part of it. shown_special: the texts of
     special tokens that are part of the text.
     n_logprobs: None: no log-probabilities; else those of each token, and of the n likeliest at its place.
-    cache: name of the caller's prompt cache, if it is not in use; None: the one of earlier answers that begins most like
-    the prompt. reuses: False: no cache is looked at, and none stays.
+    cache: name of the caller's prompt cache, if it is not in use; None: the one of earlier answers that begins most
+    like the prompt. reuses: False: no cache is looked at, and none stays.
     """
 
     prompt: str | Sequence[int]
@@ -100,8 +100,8 @@ Event = Ingested | Piece | Answered
 class Taken:
     """What the committed calls of an answer came to together.
 
-    n_remaining: tokens of the prompt that are not in yet. n_sampled: tokens of the answer; n_decoded: those of them that
-    the cache has; n_draws: random numbers that they took. finish: None: it is not finished.
+    n_remaining: tokens of the prompt that are not in yet. n_sampled: tokens of the answer; n_decoded: those of them
+    that the cache has; n_draws: random numbers that they took. finish: None: it is not finished.
     """
 
     n_prompt: int
@@ -156,7 +156,8 @@ async def answer(
     prompt = await prompt_tokens(engine, wanted.prompt)
     lease = leased(canister, caller, engine, prompt, wanted.cache) if wanted.reuses else passing(canister, caller)
     async with lease as cache:
-        async with aclosing(_Chain(canister, caller, engine, wanted, prompt, cache, keeper).events()) as events:
+        chain = _Chain(canister, caller, engine, wanted, prompt, cache, keeper)
+        async with aclosing(chain.events()) as events:
             async for event in events:
                 yield event
 
@@ -239,6 +240,7 @@ class _Chain:
                         for piece in _pieces(self._text, map(self._token, part)):
                             yield piece
                         continue
+                    self._took(part)
                     if not self._is_told:
                         self._is_told = not self._taken.n_remaining
                         yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
@@ -290,8 +292,6 @@ class _Chain:
         finally:
             call.cancel()  # who listens has gone; else it is done
             await asyncio.wait([call])
-            if not call.cancelled() and call.exception() is None and call.result().error is None:
-                self._took(call.result())
         reply = call.result()
         if reply.error is not None:
             raise reply.error
@@ -333,7 +333,6 @@ class _Chain:
         if done.n_generated:
             decoded = np.array([sampled.token for sampled in done.sampled[: done.n_generated]], np.int32)
             self._tokens = np.concatenate([self._tokens, decoded])
-        self._cache.tokens = self._tokens[: len(self._tokens) - self._taken.n_remaining]
         if self._taken.finish is None and not done.n_prompt_decoded and not done.sampled:
             raise CanisterTrapped(f"Error from Canister {self._canister.id}: a call of an answer did nothing")
 

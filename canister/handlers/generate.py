@@ -63,8 +63,8 @@ class GenerateOutput:
     """What the call did. finish: why it ended; eog: with end of generation.
 
     n_cached: tokens that the cache had. n_prompt_decoded: of the prompt, by this call; n_prompt_remaining: after it.
-    sampled: all, of which the first n_generated were decoded: the last of an answer is not. n_draws: random numbers that
-    the answer took, as far as it is decoded.
+    sampled: all, of which the first n_generated were decoded: the last of an answer is not.
+    n_draws: random numbers that the answer took, as far as it is decoded.
     *_seconds: of the decodes that the call took part in.
     """
 

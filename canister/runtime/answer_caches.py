@@ -46,7 +46,6 @@ class AnswerCaches:
     def __init__(self, n_most: int) -> None:
         self._n_most = n_most
         self._callers: OrderedDict[str, _Caller] = OrderedDict()
-        self._listing: dict[str, asyncio.Future[None]] = {}
         self.tidying: set[asyncio.Task[None]] = set()
 
     def is_listed(self, caller: str) -> bool:
@@ -70,8 +69,8 @@ class AnswerCaches:
         """The cache for an answer to this prompt, in use from now on. new_name: for one that is not there yet.
 
         named: the one that the caller wants; another if it is in use. Of the others it is the one with the longest
-        common prefix: as it is where the prompt extends it, else a copy. Where there are as many as may be, the one that
-        would have to go is gone on in if it begins as well.
+        common prefix: as it is where the prompt extends it, else a copy. Where there are as many as may be, the one
+        that would have to go is gone on in if it begins as well.
         """
         self._callers.move_to_end(caller)
         known = self._callers[caller]
