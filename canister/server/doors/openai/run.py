@@ -57,6 +57,9 @@ async def events(admitted: Admitted) -> AsyncGenerator[Event]:
             seed=(seed + choice) & 0xFFFFFFFF,
             max_tokens=turn.max_tokens,
             stops=turn.stops,
+            n_logprobs=turn.n_logprobs,
+            cache=None if turn.cache_key is None else dispatch.cache_of_key(turn.cache_key),
+            reuses=turn.reuses,
         )
         async with aclosing(dispatch.answer(model.canister, model.caller, wanted)) as parts:
             async for part in parts:
