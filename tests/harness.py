@@ -12,7 +12,7 @@ import pytest
 
 from canister import dispatch
 from canister.api.records import RunOutputRecord
-from canister.config import Settings
+from canister.config import CanisterSettings
 from canister.ic import principal as principals
 from canister.runtime.canister import Canister
 
@@ -104,9 +104,7 @@ class Harness:
 @asynccontextmanager
 async def canister_in(folder: Path, **settings: Any) -> AsyncIterator[Harness]:
     """A started canister; stopped at the end."""
-    canister = Canister(
-        principals.canister_id(0), "llama_cpp", folder, {CONTROLLER}, Settings(data_dir=folder, **settings)
-    )
+    canister = Canister(principals.canister_id(0), "llama_cpp", folder, {CONTROLLER}, CanisterSettings(**settings))
     await canister.start()
     try:
         yield Harness(canister)

@@ -16,7 +16,7 @@ from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
     from canister.api.methods import Method, Mode
-    from canister.config import Settings
+    from canister.config import ServerSettings
     from canister.dispatch.execute import Reply
     from canister.ic.certificate import RootKey
     from canister.ic.identity import Identity
@@ -114,7 +114,7 @@ class Dispatcher(Protocol):
     nothing new. node: signs answers to IC queries; root_key: signs certificates."""
 
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> ServerSettings: ...
 
     @property
     def is_draining(self) -> bool: ...

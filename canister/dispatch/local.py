@@ -13,7 +13,7 @@ from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
     from canister.api.methods import Method, Mode
-    from canister.config import Settings
+    from canister.config import ServerSettings
     from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
     from canister.ic.certificate import RootKey
     from canister.ic.identity import Identity
@@ -97,7 +97,7 @@ class LocalDispatcher:
         self._host = host
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> ServerSettings:
         return self._host.settings
 
     @property

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from canister.config import Settings
+from canister.config import CanisterSettings
 from canister.errors import CallerBusy, CanisterBusy
 
 
@@ -32,13 +32,13 @@ class QueueLimits:
     setting_of_caller: str = "max_queue_per_caller"
 
 
-def of_calls(settings: Settings) -> QueueLimits:
+def of_calls(settings: CanisterSettings) -> QueueLimits:
     return QueueLimits(
         settings.max_calls, settings.max_calls_per_caller, settings.max_queue, settings.max_queue_per_caller
     )
 
 
-def of_streams(settings: Settings) -> QueueLimits:
+def of_streams(settings: CanisterSettings) -> QueueLimits:
     """Streams do not wait: their clients hold back what they have not sent yet."""
     return QueueLimits(
         settings.max_streams, settings.max_streams_per_caller, 0, 0, "streams", "max_streams", "max_streams_per_caller"

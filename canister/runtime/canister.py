@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from canister.config import Settings
+from canister.config import CanisterSettings
 from canister.engine.load.trial import Trials
 from canister.engine.thread import DecodeThread
 from canister.errors import CanisterError, CanisterStopped, CanisterStopping, CanisterUnavailable
@@ -74,7 +74,7 @@ class Canister:
         name: str,
         folder: Path,
         controllers: Iterable[str],
-        settings: Settings,
+        settings: CanisterSettings,
         *,
         cycles: int = INITIAL_CYCLES,
         state: Mapping[str, object] | None = None,
@@ -85,7 +85,7 @@ class Canister:
         self.id = canister_id
         self.name = name
         self.folder = folder
-        self.settings = settings.of(name)
+        self.settings = settings
         self.database = Database(folder / CANISTER_DATABASE, "canister")
         self.controllers = Controllers(self.database, controllers)
         self.stable = StableMemory(folder / STABLE, folder / STAGING, self.database)

@@ -62,11 +62,10 @@ class Host:
     """Made, then started, then stopped once. Between start and stop it serves `canisters`, and `keys` count."""
 
     def __init__(self, settings: Settings, lock: FolderLock | None = None, crash: str | None = None) -> None:
-        """lock: of the data folder, if it is taken already. crash: how the server before this one crashed, if
-        it did.
-        """
-        self.settings = settings
-        self.data_dir = settings.data_dir.expanduser().absolute()
+        """lock: of the data folder, if it is taken already. crash: how the server before this one crashed, if so."""
+        self.settings = settings.server
+        self._settings = settings
+        self.data_dir = self.settings.data_dir.expanduser().absolute()
         self.identity_path = self.data_dir / CONTROLLER_IDENTITY
         self.key_path = self.data_dir / CONTROLLER_KEY
         self.root_key_path = self.data_dir / ROOT_KEY
@@ -82,7 +81,7 @@ class Host:
         self._decode_thread = DecodeThread()  # all engines of the process decode on it
         self._trials = Trials(self.data_dir / TRIED)
         self._n_cores = usable_cores()
-        self.pacing = Pacing(settings.stream_share, self.spare_cores, seconds_per_byte())
+        self.pacing = Pacing(self.settings.stream_share, self.spare_cores, seconds_per_byte())
         self.identity: Identity
         self.node: Identity
         self.root_key: RootKey
@@ -317,7 +316,7 @@ class Host:
                 name,
                 folder,
                 birth.controllers,
-                self.settings,
+                self._settings.of(name),
                 cycles=birth.cycles,
                 state=birth.state,
                 decode_thread=self._decode_thread,
@@ -330,7 +329,7 @@ class Host:
             name,
             folder,
             controllers,
-            self.settings,
+            self._settings.of(name),
             decode_thread=self._decode_thread,
             pacing=self.pacing,
             trials=self._trials,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from canister.config import Settings
+from canister.config import CanisterSettings
 from canister.engine.crash_notes import CrashNotes
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.info import report
@@ -53,7 +53,7 @@ class ServedModel:
         name: str,
         folder: Path,
         stable: StableMemory,
-        settings: Settings,
+        settings: CanisterSettings,
         replaced: Callable[[], None],
         decode_thread: DecodeThread | None = None,
         trials: Trials | None = None,
@@ -61,7 +61,8 @@ class ServedModel:
         self._name = name
         self._folder = folder
         self._stable = stable
-        self._settings = settings
+        self._page_cost = settings.page_cost
+        self._settings = settings.engine
         self._replaced = replaced
         self._decode_thread = decode_thread
         self.gate = Gate()
@@ -172,7 +173,7 @@ class ServedModel:
         """What calls on this model cost, from its header and tensor list."""
         try:
             shape = read_shape(stored.header)
-            return CostModel(shape, context_of(args, shape), self._settings.page_cost)
+            return CostModel(shape, context_of(args, shape), self._page_cost)
         except BadRequest as error:
             raise BadRequest(f"cannot load model {stored.path}: {error}") from error
 

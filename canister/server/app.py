@@ -18,7 +18,7 @@ from contextlib import ExitStack, asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from canister import dispatch
-from canister.config import Settings
+from canister.config import ServerSettings, Settings
 from canister.dispatch import Dispatcher, timers
 from canister.errors import Trap
 from canister.runtime.host import Host
@@ -50,14 +50,15 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
 
     supervised: what a supervisor holds for this process.
     """
-    logs.set_up_logs(settings.log_level, settings.log_format)
-    if settings.model is not None and (supervised is None or supervised.greets):  # after a crash it is there already
-        preload.check(settings.model)
-    folder = settings.data_dir.expanduser().absolute()
+    server = settings.server
+    logs.set_up_logs(server.log_level, server.log_format)
+    if server.model is not None and (supervised is None or supervised.greets):  # after a crash it is there already
+        preload.check(server.model)
+    folder = server.data_dir.expanduser().absolute()
     with ExitStack() as stack:
         if supervised is None:
             FolderLock(folder / LOCK).wait_for_orphan()
-            listener = stack.enter_context(bind(settings.host, settings.port))
+            listener = stack.enter_context(bind(server.host, server.port))
             lock = data_dir.take(folder)
         else:
             supervised.end_with_parent()
@@ -68,7 +69,7 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
         if supervised is not None and supervised.crash is not None:
             crash = supervised.crash
         # A person is told first where it listens, whatever is logged meanwhile.
-        for_person = notices.is_for_person(settings)
+        for_person = notices.is_for_person(server)
         release = stack.enter_context(logs.logs_held_back()) if for_person else lambda: None
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
         runner.run(_serve(Host(settings, lock, crash), listener, supervised, release))
@@ -84,7 +85,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _tell_confinement(settings: Settings) -> None:
+def _tell_confinement(settings: ServerSettings) -> None:
     state = sandbox.state()
     logs.note_confined(state.is_on)
     if state.is_on:

@@ -7,7 +7,7 @@ import shlex
 import socket
 import sys
 
-from canister.config import Settings
+from canister.config import ServerSettings
 from canister.defaults import DEFAULT_PORT, default_data_dir
 from canister.runtime.host import Host
 from canister.server.sockets import url_of
@@ -57,7 +57,7 @@ def next_steps(listener: socket.socket, host: Host) -> str:
 
 def _options(url: str, host: Host) -> str:
     """What the client commands need to find this server."""
-    settings: Settings = host.settings
+    settings: ServerSettings = host.settings
     is_default = settings.port == DEFAULT_PORT and url == f"http://127.0.0.1:{DEFAULT_PORT}"
     options = "" if is_default else f" --network {url}"
     if host.data_dir != default_data_dir():
@@ -68,7 +68,7 @@ def _options(url: str, host: Host) -> str:
 class StopNotices:
     """The end, told to a person at the terminal as a line, else to the log."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._for_person = is_for_person(settings)
         self._has_begun = False
 
@@ -100,7 +100,7 @@ class StopNotices:
             log.info("stopped")
 
 
-def is_for_person(settings: Settings) -> bool:
+def is_for_person(settings: ServerSettings) -> bool:
     """Does somebody read at a terminal, rather than a program?"""
     return sys.stderr.isatty() and settings.log_format != "json"
 

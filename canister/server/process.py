@@ -24,7 +24,7 @@ _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 def start(settings: Settings) -> None:
     """Serve until the end, supervised or not. CanisterErrors say why the start fails."""
-    if settings.supervise:
+    if settings.server.supervise:
         _supervise(settings)
     _serve(settings, None)
 
@@ -41,8 +41,8 @@ def _supervise(settings: Settings) -> NoReturn:
 
 def _serve(settings: Settings, supervised: Supervised | None) -> None:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else a crash would look for a debugger before it ends
-    if settings.confine:
-        _confine(settings.data_dir.expanduser().absolute())
+    if settings.server.confine:
+        _confine(settings.server.data_dir.expanduser().absolute())
 
     from canister.server.app import run
 
@@ -77,7 +77,7 @@ def _child(descriptor: int) -> None:
     supervised = Supervised(
         link,
         socket.socket(fileno=task["listener"]),
-        FolderLock(settings.data_dir.expanduser().absolute() / LOCK, task["lock"]),
+        FolderLock(settings.server.data_dir.expanduser().absolute() / LOCK, task["lock"]),
         task["greets"],
         task["crash"],
         task["n_crashes"],

@@ -47,9 +47,10 @@ def supervise(settings_json: str) -> int:
     settings_json: all of config.Settings; handed on to the child as they are.
     """
     settings: dict[str, Any] = json.loads(settings_json)
-    folder = Path(settings["data_dir"]).expanduser().absolute()
+    server = settings["server"]
+    folder = Path(server["data_dir"]).expanduser().absolute()
     FolderLock(folder / LOCK).wait_for_orphan()
-    with bind(settings["host"], settings["port"]) as listener:
+    with bind(server["host"], server["port"]) as listener:
         lock = data_dir.take(folder)
         supervisor = Supervisor(settings, listener, lock)
         with _signals() as wakeup:
@@ -92,9 +93,10 @@ class Supervisor:
         self._settings = settings
         self._listener = listener
         self._lock = lock
-        self._folder = Path(settings["data_dir"]).expanduser().absolute()
-        self._max_crashes: int = settings["max_crashes"]
-        self._drain_seconds: float = settings["drain_seconds"]
+        server = settings["server"]
+        self._folder = Path(server["data_dir"]).expanduser().absolute()
+        self._max_crashes: int = server["max_crashes"]
+        self._drain_seconds: float = server["drain_seconds"]
         self._crashes: deque[float] = deque()  # when, within the last minute
         self._n_crashes = 0
         self._last: str | None = None  # how the last one crashed

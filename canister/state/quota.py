@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from canister.config import Settings
+from canister.config import CanisterSettings
 from canister.errors import StorageFull
 from canister.store.cache_paths import CACHE_FOLDER
 from canister.store.index import Usage
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from canister.store.stable import StableMemory
 
 
-def check(stable: StableMemory, growth: Mapping[str, Usage], settings: Settings, n_answer_bytes: int = 0) -> None:
+def check(
+    stable: StableMemory, growth: Mapping[str, Usage], settings: CanisterSettings, n_answer_bytes: int = 0
+) -> None:
     """Raises StorageFull when a transaction would pass a limit. growth: what it adds, by path; may be negative.
 
     n_answer_bytes: of kept answers, which lie beside the files.
@@ -44,7 +46,7 @@ def _sum(parts: list[Usage]) -> Usage:
     return Usage(sum(part.n_entries for part in parts), sum(part.n_bytes for part in parts))
 
 
-def _check_one(what: str, n_used: int, n_more: int, unit: str, setting: str, settings: Settings) -> None:
+def _check_one(what: str, n_used: int, n_more: int, unit: str, setting: str, settings: CanisterSettings) -> None:
     limit: int = getattr(settings, setting)
     if n_more > 0 and n_used + n_more > limit:
         raise StorageFull(
@@ -53,7 +55,7 @@ def _check_one(what: str, n_used: int, n_more: int, unit: str, setting: str, set
         )
 
 
-def check_answer(stable: StableMemory, n_answer_bytes: int, n_more: int, settings: Settings) -> None:
+def check_answer(stable: StableMemory, n_answer_bytes: int, n_more: int, settings: CanisterSettings) -> None:
     """Raises StorageFull when one more answer of so many bytes would not be kept for lack of room."""
     n_used = stable.usage("").n_bytes + n_answer_bytes
     _check_one("stable memory has", n_used, n_more, "bytes", "max_stable_bytes", settings)

@@ -11,7 +11,7 @@ import pytest
 from canister import dispatch
 from canister.api.methods import METHODS, Method
 from canister.api.records import ApiError, RunOutputRecord
-from canister.config import Settings
+from canister.config import CanisterSettings
 from canister.errors import Trap
 from canister.ic import principal as principals
 from canister.runtime.canister import Canister
@@ -71,7 +71,7 @@ def may_call(role: str, level: int) -> set[str]:
 
 @pytest.fixture
 async def canister(tmp_path: Path) -> AsyncIterator[Canister]:
-    made = Canister(principals.canister_id(0), "llama_cpp", tmp_path, {CONTROLLER}, Settings())
+    made = Canister(principals.canister_id(0), "llama_cpp", tmp_path, {CONTROLLER}, CanisterSettings())
     await made.start()
     for principal, role in ((QUERY_ADMIN, "AdminQuery"), (UPDATE_ADMIN, "AdminUpdate")):
         await call(made, "assignAdminRole", CONTROLLER, {"principal": principal, "role": role, "note": ""})
@@ -132,7 +132,7 @@ async def test_roles_and_level_survive_a_restart(canister: Canister, tmp_path: P
     await call(canister, "set_access", CONTROLLER, {"level": 1})
     before = (await call(canister, "getAdminRoles", CONTROLLER)).value
     await canister.stop(0)
-    again = Canister(canister.id, canister.name, tmp_path, {CONTROLLER}, Settings())
+    again = Canister(canister.id, canister.name, tmp_path, {CONTROLLER}, CanisterSettings())
     await again.start()
     assert (await call(again, "getAdminRoles", CONTROLLER)).value == before
     assert again.access_level == 1

@@ -443,7 +443,7 @@ def test_a_child_that_does_not_end_is_killed(
     lock = data_dir.take(tmp_path)
     try:
         with bind("127.0.0.1", 0) as listener:
-            settings = {"data_dir": str(tmp_path), "max_crashes": 1, "drain_seconds": 0.1}
+            settings = {"server": {"data_dir": str(tmp_path), "max_crashes": 1, "drain_seconds": 0.1}}
             assert supervisor.Supervisor(settings, listener, lock).run(reader) == 128 + signal.SIGKILL
     finally:
         lock.release()
@@ -557,4 +557,4 @@ def test_settings_reach_the_child_as_they_are(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "canister.toml").write_text("no longer TOML")
     read = settings_from_json(json.loads(settings.model_dump_json()))
     assert read.model_dump() == settings.model_dump()
-    assert read.of("a").slots == 3
+    assert read.of("a").engine.slots == 3

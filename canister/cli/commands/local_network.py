@@ -96,7 +96,7 @@ def stop(
         pass  # it has ended by itself meanwhile
     except PermissionError:
         raise CanisterError(f"process {pid}, which serves {folder}, belongs to another user") from None
-    end = time.monotonic() + load_settings(data_dir=data_dir).drain_seconds + STOP_SECONDS
+    end = time.monotonic() + load_settings(data_dir=data_dir).server.drain_seconds + STOP_SECONDS
     while lock.is_held():
         if time.monotonic() > end:
             raise CanisterError(f"process {pid}, which serves {folder}, was told to stop and has not ended yet")

@@ -1,4 +1,4 @@
-"""`canister serve`: its options are made from the rows of `config.Settings`."""
+"""`canister serve`: its options are made from the rows of `config`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from canister.cli.shared.help import default_text
-from canister.config import Flag, Settings
+from canister.config import Flag, rows
 
 
 def serve(**given: Any) -> None:
@@ -34,7 +34,7 @@ def _parameters() -> list[inspect.Parameter]:
     """One for each setting that can be a flag; a table of tables cannot."""
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field, flag))
-        for name, field in Settings.model_fields.items()
+        for name, field in rows().items()
         for flag in field.metadata
         if isinstance(flag, Flag)
     ]

@@ -61,14 +61,14 @@ def data_folder(data_dir: Path | None) -> Path:
         variable = _variable("data_dir")
         if not _is_anything_set(but=variable):
             data_dir = Path(os.environ.get(variable, default_data_dir()))
-    return (load_settings().data_dir if data_dir is None else data_dir).expanduser().absolute()
+    return (load_settings().server.data_dir if data_dir is None else data_dir).expanduser().absolute()
 
 
 def served_url() -> str:
     """Where `canister serve` listens with the settings of this shell and folder."""
     if not _is_anything_set(but=_variable("data_dir")):
         return LOCAL_URL
-    settings = load_settings()
+    settings = load_settings().server
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     port = settings.port or DEFAULT_PORT
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -111,17 +111,17 @@ def _line_of(name: str) -> str:
 
 
 def _nearest(name: str) -> str:
-    from canister.config import Settings
+    from canister.config import rows
 
-    near = nearest(name, Settings.model_fields)
+    near = nearest(name, rows())
     return f"did you mean {near!r}?" if near else "docs/configuration.md lists them"
 
 
 @functools.cache  # said once, however often settings are read
 def _tell_misspelt_variables() -> None:
-    from canister.config import Settings
+    from canister.config import rows
 
-    known = [_variable(name) for name in Settings.model_fields]
+    known = [_variable(name) for name in rows()]
     for name in sorted(os.environ):
         own = name.removeprefix(ENVIRONMENT_PREFIX)
         if own == name or name in known or own.startswith(_OTHERS_ENVIRONMENT):

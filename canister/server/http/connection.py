@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from canister.config import Settings
+from canister.config import ServerSettings
 from canister.telemetry import logs
 
 MIN_BYTES_PER_SECOND = 1000
@@ -34,7 +34,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
     flow: Any
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self, settings: Settings, *arguments: Any, **named: Any) -> None:
+    def __init__(self, settings: ServerSettings, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._settings = settings
         self._period = min(settings.header_seconds, settings.stall_seconds) / CHECKS

@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from canister.cli import Root, app
 from canister.cli.shared import help as texts
-from canister.config import Flag, Settings
+from canister.config import Flag, rows
 from tests.cli.conftest import Command
 
 MOST_CHARACTERS = 60  # of a summary that a list of commands shows whole, in 80 columns
@@ -19,7 +19,7 @@ MOST_CHARACTERS = 60  # of a summary that a list of commands shows whole, in 80 
 
 def test_every_setting_is_a_flag_of_serve(canister: Command) -> None:
     shown = canister("serve", "--help").out
-    for name, field in Settings.model_fields.items():
+    for name, field in rows().items():
         assert field.description, name
         if name == "canisters":  # a table of tables: canister.toml says it better than a flag could
             continue
@@ -29,7 +29,7 @@ def test_every_setting_is_a_flag_of_serve(canister: Command) -> None:
 
 def test_configuration_lists_every_setting() -> None:
     page = texts.render_configuration()
-    for name in Settings.model_fields:
+    for name in rows():
         assert f"`{name}`" in page
         assert f"`CANISTER_{name.upper()}`" in page
 
@@ -110,9 +110,7 @@ def test_the_options_of_serve_stand_in_groups(canister: Command) -> None:
     titles = [line.rstrip(":") for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert titles[:2] == ["Basics", "Model and speed"]
     assert titles[-1] == "Options"
-    panels = {
-        flag.panel for field in Settings.model_fields.values() for flag in field.metadata if isinstance(flag, Flag)
-    }
+    panels = {flag.panel for field in rows().values() for flag in field.metadata if isinstance(flag, Flag)}
     assert sorted(titles) == sorted([*panels, "Options"])
     basics = shown.partition("Basics:")[2].partition("Model and speed:")[0]
     assert re.findall(r"^  (?:-m, )?(--\S+)", basics, re.MULTILINE) == [

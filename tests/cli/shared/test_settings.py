@@ -38,7 +38,7 @@ def test_without_reading_settings_the_same_is_meant(
         monkeypatch.setenv(name, value)
     if file:
         Path("canister.toml").write_text(file)
-    settings = load_settings()
+    settings = load_settings().server
     assert data_folder(None) == settings.data_dir.expanduser().absolute()
     host, port = served_url().removeprefix("http://").rsplit(":", 1)
     assert int(port) == settings.port

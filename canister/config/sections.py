@@ -1,0 +1,254 @@
+"""The settings, a row each, by whom they are for: the server, each canister, and the engine of a canister.
+
+The options of `canister serve`, the names in the environment and in canister.toml, and the docs are made from these
+rows; `reading.py` puts values into them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
+
+from canister.config.values import (
+    ACCESS,
+    AS_ON_IC,
+    BASICS,
+    CALLERS,
+    PROCESS,
+    REQUESTS,
+    SPEED,
+    CanisterNames,
+    Flag,
+    InstructionLimit,
+    LogFormat,
+    LogLevel,
+    MemorySize,
+    Seconds,
+)
+from canister.defaults import DEFAULT_CANISTER, DEFAULT_PORT, QUERY_LIMIT, UPDATE_LIMIT, default_data_dir
+
+
+class Section(BaseModel):
+    """Settings that belong together. Those of a section inside may also be given by their own names alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def defaults(cls) -> Self:
+        return cls.model_validate({})
+
+    @classmethod
+    def inside(cls) -> dict[str, type[Section]]:
+        """The sections in this one, by name."""
+        kinds = {name: field.annotation for name, field in cls.model_fields.items()}
+        return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Section)}
+
+    @classmethod
+    def rows(cls) -> dict[str, FieldInfo]:
+        """Its settings by name, and those of the sections inside."""
+        inside = cls.inside()
+        found: dict[str, FieldInfo] = {}
+        for section in inside.values():
+            found |= section.rows()
+        return found | {name: field for name, field in cls.model_fields.items() if name not in inside}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sorted(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        values: dict[str, Any] = dict(given)
+        for name, section in cls.inside().items():
+            own = {row: values.pop(row) for row in section.rows() if row in values}
+            if own:
+                values[name] = {**dict(values.get(name, {})), **own}
+        return values
+
+
+class EngineSettings(Section):
+    """How a canister's model is run."""
+
+    slots: Annotated[int, Flag(SPEED)] = Field(
+        0, ge=0, le=64, description="Chats that a model keeps in its KV memory; 0: by memory, at most 8."
+    )
+    threads: Annotated[int, Flag(SPEED)] = Field(
+        0, ge=0, description="Threads that decode, at most one a core; 0: the fastest for one chat, measured at load."
+    )
+    exact: Annotated[Literal["auto", "on", "off"], Flag(SPEED)] = Field(
+        "auto",
+        description="Whether a chat gets the same tokens whoever runs beside it and however it is cut into calls. "
+        "auto: where it costs little; on: always, with fewer chats per decode if need be; "
+        "off: flash attention and any number.",
+    )
+    ram_cache: Annotated[MemorySize, Flag(SPEED, "SIZE|auto")] = Field(
+        None,
+        description="Memory for the states of chats that lost their slot, such as 256M or 1G, 0 for none; "
+        "auto: an eighth of what is available, at most 1G.",
+    )
+    max_pause_ms: Annotated[int, Flag(SPEED)] = Field(
+        200,
+        ge=1,
+        description="Milliseconds that a chat may wait for its next token while prompts of others are decoded; it sets "
+        "the size of their chunks.",
+    )
+
+
+class CanisterSettings(Section):
+    """What holds for one canister. Every one of them can be set for a single canister."""
+
+    engine: EngineSettings = Field(default_factory=EngineSettings.defaults)
+    call_timeout: Annotated[Seconds, Flag(SPEED, "SECONDS|none")] = Field(
+        None, description="Seconds that one call may take, waiting included; then it is cancelled and rolled back."
+    )
+    instruction_limit: Annotated[InstructionLimit, Flag(AS_ON_IC, "N|none")] = Field(
+        UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
+    )
+    query_instruction_limit: Annotated[InstructionLimit, Flag(AS_ON_IC, "N|none")] = Field(
+        QUERY_LIMIT, description="Instructions that one query call may take; none: counted, not enforced."
+    )
+    budget_policy: Annotated[Literal["yield", "trap"], Flag(AS_ON_IC)] = Field(
+        "yield",
+        description="What happens at the limit: yield ends the call before the token that would not fit; "
+        "trap fails it as the main network does.",
+    )
+    page_cost: Annotated[Literal["mainnet", "legacy"], Flag(AS_ON_IC)] = Field(
+        "mainnet", description="What touching memory costs: mainnet since 2026-07-30; legacy before, and locally."
+    )
+    subnet_nodes: Annotated[int, Flag(AS_ON_IC)] = Field(
+        13, ge=1, description="Nodes of the subnet whose prices are charged."
+    )
+    balance_policy: Annotated[Literal["track", "enforce"], Flag(AS_ON_IC)] = Field(
+        "track", description="track: the cycle balance may fall below zero; enforce: calls are refused (IC0207)."
+    )
+    max_calls: Annotated[int, Flag(CALLERS)] = Field(
+        256, ge=1, description="Calls that a canister works on at once; more wait, in fair turns among their callers."
+    )
+    max_calls_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        32, ge=1, description="Calls of one caller that a canister works on at once."
+    )
+    max_queue: Annotated[int, Flag(CALLERS)] = Field(
+        1024, ge=0, description="Calls that may wait for a canister; more are refused with 503, or rejected (IC0201)."
+    )
+    max_queue_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        128, ge=0, description="Calls of one caller that may wait; more are refused with 429, or rejected (IC0201)."
+    )
+    max_streams: Annotated[int, Flag(CALLERS)] = Field(
+        16, ge=1, description="Files that a canister sends and receives at once as streams; beyond that: 503."
+    )
+    max_streams_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        4, ge=1, description="Of those, streams of one caller; beyond that: 429."
+    )
+    max_stable_bytes: Annotated[int, Flag(CALLERS)] = Field(
+        500 * 1024**3, ge=1, description="Bytes of all files in the stable memory of a canister, and of kept answers."
+    )
+    max_files: Annotated[int, Flag(CALLERS)] = Field(
+        1_000_000, ge=1, description="Files and folders in the stable memory of a canister."
+    )
+    max_cache_bytes_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        64 * 1024**3, ge=1, description="Bytes of the prompt caches that one caller has in a canister."
+    )
+    max_cache_files_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        20_000, ge=1, description="Files and folders of the prompt caches of one caller; most caches have two files."
+    )
+    keep_answers_days: Annotated[float, Flag(CALLERS, "DAYS")] = Field(
+        30.0,
+        gt=0,
+        le=3650,
+        description="How long answers are kept that were stored, run in the background, or have an Idempotency-Key.",
+    )
+    max_answers_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        1000, ge=1, description="Of those, answers of one caller; the oldest that have ended make room."
+    )
+    max_answer_bytes_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        256 * 1024**2, ge=1, description="Bytes of those of one caller; the oldest that have ended make room."
+    )
+    answer_caches_per_caller: Annotated[int, Flag(CALLERS)] = Field(
+        32,
+        ge=1,
+        description="Prompt caches that whole answers, as OpenAI's clients ask for them, leave of one caller; then the "
+        "one used longest ago is removed.",
+    )
+    max_log_bytes: Annotated[int, Flag(CALLERS)] = Field(
+        16 * 1024 * 1024, ge=1024, description="Size at which a --log-file begins anew; the one before stays as .1."
+    )
+
+
+class ServerSettings(Section):
+    """What holds for the process, and for its doors."""
+
+    host: Annotated[str, Flag(BASICS, "ADDRESS")] = Field("127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Flag(BASICS, "PORT")] = Field(
+        DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
+    data_dir: Annotated[Path, Flag(BASICS, "DIR")] = Field(
+        default_factory=default_data_dir, description="Folder that holds all state of the server."
+    )
+    model: Annotated[Path | None, Flag(BASICS, "FILE", short="-m")] = Field(
+        None, description="GGUF file to put into the first canister and load, if it is not there already."
+    )
+    canister: Annotated[CanisterNames, Flag(BASICS, "NAME")] = Field(
+        default=[DEFAULT_CANISTER], min_length=1, description="Names of the canisters that are hosted."
+    )
+    supervise: Annotated[bool, Flag(PROCESS)] = Field(
+        True,
+        description="Serve from a child process, which is started again when it crashes. Off for systemd and "
+        "containers, which start a server again by themselves and go by its exit code.",
+    )
+    max_crashes: Annotated[int, Flag(PROCESS)] = Field(
+        5, ge=0, description="Crashes within a minute after which it is not started again; 0: it always is."
+    )
+    max_connections: Annotated[int, Flag(REQUESTS)] = Field(
+        1024, ge=1, description="Connections at once; then the longest idle one is closed, or a new one gets 503."
+    )
+    header_seconds: Annotated[float, Flag(REQUESTS)] = Field(
+        20.0, gt=0, description="How long a client may take to send the head of a request; then it is disconnected."
+    )
+    stall_seconds: Annotated[float, Flag(REQUESTS)] = Field(
+        30.0, gt=0, description="How long a client may be slower than 1 KB/s while it sends a body or takes an answer."
+    )
+    max_body_bytes: Annotated[int, Flag(REQUESTS)] = Field(
+        8 * 1024 * 1024, ge=1024, description="Largest body of a call; larger ones are refused with 413."
+    )
+    max_held_bytes: Annotated[int, Flag(REQUESTS)] = Field(
+        256 * 1024 * 1024, ge=1024, description="Bodies of requests held in memory at once; beyond that: 503."
+    )
+    sync_call_seconds: Annotated[float, Flag(REQUESTS)] = Field(
+        10.0, ge=0, description="How long an IC call is waited for before its client is told to poll."
+    )
+    stream_share: Annotated[float, Flag(CALLERS, "SHARE")] = Field(
+        0.03,
+        ge=0.001,
+        le=1,
+        description="Share of a core that these streams may take, all together, while a model decodes on every core; "
+        "1: as much as they want.",
+    )
+    drain_seconds: Annotated[float, Flag(PROCESS)] = Field(
+        30.0, ge=0, description="How long running calls may take after SIGTERM."
+    )
+    log_level: Annotated[LogLevel, Flag(PROCESS, "LEVEL")] = Field("info", description="debug, info, warning or error.")
+    log_format: Annotated[LogFormat, Flag(PROCESS, "FORMAT")] = Field(
+        "auto", description="json, console, or auto: console on a terminal."
+    )
+    controller: Annotated[list[str], Flag(ACCESS, "PRINCIPAL")] = Field(
+        default=[], description="Principals that control every canister, besides the server's own identity."
+    )
+    metrics: Annotated[Literal["controllers", "everybody"], Flag(ACCESS)] = Field(
+        "controllers",
+        description="Who may read /metrics: sums over all callers, from which one caller could tell what others do.",
+    )
+    browser_origins: Annotated[list[str], Flag(ACCESS, "ORIGIN|*")] = Field(
+        default=[],
+        description="Web pages that may use this server from a browser, over REST with an API key and over the IC "
+        "interface, such as http://localhost:5173; * for all. Others get 403 at /api, and read nothing else.",
+    )
+    allowed_hosts: Annotated[list[str], Flag(ACCESS, "NAME|*")] = Field(
+        default=[],
+        description="Names by which clients call a server that listens on its own machine alone, as behind a proxy: "
+        "example.org; * for all. Others are refused with 403, but for localhost and addresses.",
+    )
+    confine: Annotated[bool, Flag(ACCESS)] = Field(
+        True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."
+    )

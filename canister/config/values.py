@@ -1,0 +1,67 @@
+"""What values of settings look like where they are written down, and how `canister serve` takes them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+# Panels of the help of `canister serve`. Each setting names its panel.
+BASICS, SPEED, AS_ON_IC = "Basics", "Model and speed", "As on the Internet Computer"
+ACCESS, CALLERS, REQUESTS, PROCESS = "Access", "Limits of callers", "Requests", "Process and log"
+PANELS = (BASICS, SPEED, AS_ON_IC, REQUESTS, CALLERS, PROCESS, ACCESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How `canister serve` takes a setting. metavar: names its value, where the type does not."""
+
+    panel: str
+    metavar: str | None = None
+    short: str | None = None
+
+
+def _limit(value: object) -> object:
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
+def _size(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if value.lower() == "auto":
+        return None
+    match = re.fullmatch(r"(\d+)([KMGT]?)(I?B)?", value.upper())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size: a number of bytes, or one with K, M, G or T, such as 256M")
+    return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
+
+
+def _known_level(value: str) -> str:
+    if value.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError(f"{value!r} is not a log level: debug, info, warning or error")
+    return value.lower()
+
+
+def _known_format(value: str) -> str:
+    if value not in ("auto", "json", "console"):
+        raise ValueError(f"{value!r} is not a log format: auto, json or console")
+    return value
+
+
+def _usable_names(names: list[str]) -> list[str]:
+    for name in names:
+        if not name or len(name) > 64 or not name.replace("_", "").replace("-", "").isalnum():
+            raise ValueError(f"{name!r} is no canister name: letters, digits, _ and -, at most 64")
+    if len(set(names)) != len(names):
+        raise ValueError(f"a canister is named twice in {names}")
+    return names
+
+
+MemorySize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_size)]
+InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]
+Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
+LogLevel = Annotated[str, AfterValidator(_known_level)]
+LogFormat = Annotated[str, AfterValidator(_known_format)]
+CanisterNames = Annotated[list[str], AfterValidator(_usable_names)]
