@@ -11,7 +11,7 @@ __all__ = ["Canister"]
 
 
 def __getattr__(name: str) -> Any:
-    # Not imported above: who wants another module of this package need not load HTTP and all records.
+    # Not imported above, so that importing another module of this package loads neither HTTP nor all records.
     if name == "Canister":
         from canister.client.rest import Canister
 

@@ -1,12 +1,11 @@
-"""An agent: messages to the canisters behind a URL, as bytes, signed, and answers whose signatures are checked.
+"""An agent: signed messages, as bytes, to the canisters behind a URL, and answers whose signatures are checked.
 
     async with Agent("http://127.0.0.1:8000", identity) as agent:
         reply = await agent.update(canister_id, "set_max_tokens", arg)
 
-Ids are bytes. The effective id of a message to the management canister is that of the canister which it is about.
-An answer to an update is believed if a certificate says it that the root key stands for, one to a query if a node has
-signed it that such a certificate names. On this machine the root key is what the server says; of any other server it
-must be known beforehand. Nothing is retried here. What can go wrong, all of it `client.ClientError`:
+The answer to an update counts if a certificate under the root key has it, the answer to a query if a node has signed it
+that such a certificate names. A server on this machine tells its root key; that of another must be known beforehand.
+Ids are bytes. Nothing is retried here. Every error is a `client.ClientError`:
 
     Unreachable         no answer, or none in time
     Rejected            by the canister, or by the server, which then tells an HTTP status
@@ -88,7 +87,7 @@ class Agent:
 
     @property
     def principal(self) -> str:
-        """Whom the canisters see."""
+        """The sender, as canisters see it."""
         return principal.ANONYMOUS if self._sender is None else self._sender.principal
 
     # -- messages
@@ -116,13 +115,13 @@ class Agent:
         *,
         timeout_seconds: float | None = None,
     ) -> bytes:
-        """Run a query and give its reply. Raises ClientError."""
+        """Run a query and return its reply. Raises ClientError."""
         content = _message("query", canister_id, method, arg)
         answer = self._query(content, _effective(canister_id, effective_id))
         return await self._in_time(answer, method, timeout_seconds)
 
     async def submit(self, canister_id: bytes, method: str, arg: bytes) -> bytes:
-        """Send an update without waiting for its end; gives the id of the request. Raises ClientError."""
+        """Send an update without waiting for its end. Returns the id of the request. Raises ClientError."""
         content = _message("call", canister_id, method, arg)
         document, request_id = await self._send("call", content, canister_id, version=_POLLED_CALL)
         if document.get("status") == "non_replicated_rejection":
@@ -135,7 +134,7 @@ class Agent:
         return await self._in_time(answer, f"request 0x{request_id.hex()}", timeout_seconds)
 
     async def read_state(self, effective_id: bytes, paths: Sequence[Sequence[bytes]]) -> hash_tree.Tree:
-        """What a certificate says of these paths. Raises ClientError."""
+        """The certified values of these paths. Raises ClientError."""
         content: dict[str, Encodable] = {"request_type": "read_state", "paths": [list(path) for path in paths]}
         document, _ = await self._send("read_state", content, effective_id)
         match document:
@@ -144,7 +143,7 @@ class Agent:
         raise ProtocolError(f"{self.url} answered a read_state with {document!r:.200}")
 
     async def status(self) -> dict[Any, Any]:
-        """What the server tells of itself; nobody vouches for it."""
+        """The server's own status, which nobody vouches for."""
         response = await self._request("GET", "/api/v2/status")
         try:
             return _document(response)
@@ -152,7 +151,7 @@ class Agent:
             raise not_ours(self.url, response.status_code, response.headers) from None
 
     async def canister_ids(self) -> dict[str, bytes]:
-        """Name → id of the canisters, which only a server of ours tells."""
+        """Name → id of the canisters. Only a server of ours has this."""
         response = await self._request("GET", "/canisters")
         try:
             return {str(row["name"]): principal.from_text(row["id"]) for row in response.json()["canisters"]}
@@ -160,7 +159,7 @@ class Agent:
             raise not_ours(self.url, response.status_code, response.headers) from None
 
     async def id_of(self, name_or_id: str) -> bytes:
-        """The id of a canister. Rejected names those that there are."""
+        """The id of a canister. Rejected names the existing ones."""
         try:
             return principal.from_text(name_or_id)
         except principal.PrincipalError:
@@ -183,7 +182,7 @@ class Agent:
         return await self._polled(document, request_id, effective_id)
 
     async def _polled(self, document: dict[Any, Any], request_id: bytes, effective_id: bytes) -> bytes:
-        """The reply to an update, first looked for in what is there, then asked for again and again."""
+        """The reply to an update: looked for in the first answer, then asked for again and again."""
         pause_seconds = FIRST_POLL_SECONDS
         path = [b"request_status", request_id]
         while True:
@@ -211,7 +210,7 @@ class Agent:
     async def _send(
         self, door: Door, content: Mapping[str, Encodable], effective_id: bytes, *, version: str | None = None
     ) -> tuple[dict[Any, Any], bytes]:
-        """What the server answered, {} while it has no answer yet; and the id of the request."""
+        """The server's answer, {} while it has none yet, and the id of the request."""
         expiry_ns = time.time_ns() + EXPIRY_SECONDS * 10**9
         body, request_id = envelope.seal({**content, "ingress_expiry": expiry_ns}, self._sender)
         path = f"/api/{version or _VERSIONS[door]}/canister/{principal.to_text(effective_id)}/{door}"
@@ -245,7 +244,7 @@ class Agent:
         return self._root_key
 
     async def _believed(self, data: bytes, effective_id: bytes) -> hash_tree.Tree:
-        """What a certificate says."""
+        """The content of a certificate."""
         root_key = await self.root_key()
         try:
             return certificate.verify(data, root_key, effective_id, time.time_ns())
@@ -253,7 +252,7 @@ class Agent:
             raise CertificateError(f"{self.url} sent a certificate that does not hold: {error}") from None
 
     async def _check_signature(self, document: dict[Any, Any], request_id: bytes, effective_id: bytes) -> None:
-        """Take the signatures off an answer to a query; one must be a node's, of these minutes."""
+        """Remove the signatures from an answer to a query. One of them must be a node's, of these minutes."""
         match document.pop("signatures", None):
             case [{"timestamp": int(timestamp_ns), "signature": bytes(signature), "identity": bytes(node_id)}, *_]:
                 pass
@@ -281,7 +280,7 @@ class Agent:
 
 
 def _message(door: Door, canister_id: bytes, method: str, arg: bytes) -> dict[str, Encodable]:
-    # Without a nonce two equal messages of one moment would be one.
+    # Without a nonce, two equal messages of one moment would be the same message.
     return {
         "request_type": door,
         "canister_id": canister_id,
@@ -292,9 +291,11 @@ def _message(door: Door, canister_id: bytes, method: str, arg: bytes) -> dict[st
 
 
 def _refused(url: str, response: httpx.Response) -> ClientError:
-    """What an HTTP error means: texts and rejects are those of a replica, all else is of somebody else."""
+    """The meaning of an HTTP error: texts and rejects are those of a replica, anything else comes from another
+    server.
+    """
     kind = response.headers.get("content-type", "").partition(";")[0]
-    is_asked_first = response.request.method == "GET"  # every server of ours, and every replica, has an answer
+    is_asked_first = response.request.method == "GET"  # every server of ours and every replica answers it
     if kind == "application/json" and not (is_asked_first and response.status_code == httpx.codes.NOT_FOUND):
         match _json(response):
             case {"reject_code": int(code), "error_code": str(error_code), "reject_message": str(message)}:
@@ -330,7 +331,7 @@ def _document(response: httpx.Response) -> dict[Any, Any]:
 
 
 def _reply_in(tree: hash_tree.Tree, path: Sequence[bytes]) -> bytes | None:
-    """The reply that a certificate holds, None if there is none yet. Raises Rejected."""
+    """The reply in a certificate, None if there is none yet. Raises Rejected."""
     found = hash_tree.find(tree, path) or hash_tree.Empty()
     try:
         fields = {name: hash_tree.leaf(found, name) or b"" for name, _ in hash_tree.children(found)}

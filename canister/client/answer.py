@@ -27,7 +27,7 @@ class Templates(Protocol):
 
 
 class Asked(Templates, Protocol):
-    """What `ask` needs of a canister."""
+    """The part of a canister that `ask` needs."""
 
     async def call(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]: ...
 
@@ -46,10 +46,10 @@ class CallStep:
 
 
 async def run(canister: MethodCalls | Asked, chain: Chain, *, streams: bool = True) -> AsyncGenerator[str | CallStep]:
-    """Make the calls of a chain: pieces of its text as they come, and a Step behind each call.
+    """Make the calls of a chain. Yields pieces of its text as they come, and a CallStep behind each call.
 
-    streams: ask for the text while a call runs; without, a call's text comes with its end, and its costs as well.
-    Raises ClientError.
+    streams: ask for the text while a call runs. Without it, a call's text and costs come with its end. Raises
+    ClientError.
     """
     while (arg := chain.next()) is not None:
         n_before, is_shown = len(chain.answer), False

@@ -1,10 +1,10 @@
-"""How fast a canister is for one client: what cutting an answer into calls costs, and what a restart costs a chat.
+"""Measures a canister for one client: the cost of cutting an answer into calls, and what a restart costs a chat.
 
     run_update -p <prompt> -n 0     ingestion; the chat that both ways start from
     set_max_tokens n                the whole answer in one call
     set_max_tokens 10               the same answer, ten tokens a call
 
-Both ways take turns. Limits are put back, the chats removed. No printing here.
+Both ways take turns. Limits are put back, and the chats removed. Nothing is printed here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WORDS = ("river", "stone", "window", "letter", "garden", "silver", "morning", "
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Counts are tokens, but prompt_words; rounds: how often both ways are measured."""
+    """Counts are tokens, except prompt_words. rounds: how often both ways are measured."""
 
     prompt_words: int
     answer: int
@@ -45,8 +45,8 @@ class Workload:
 class Speed:
     """Medians. n_prompt: tokens of the prompt. Rates are tokens per second.
 
-    overhead_ms: what each call beyond the first adds to the answer. restore_ms: what the first call of a chat takes
-    after a restart beyond the next one; None where the server was not restarted.
+    overhead_ms: what each further call adds to the answer. restore_ms: how much longer the first call of a chat takes
+    after a restart than the next one; None where the server was not restarted.
     """
 
     n_prompt: int
@@ -60,7 +60,7 @@ class Speed:
 
 
 class TooSmall(ClientError):
-    """The context of the loaded model has no room for the workload."""
+    """The loaded model's context has no room for the workload."""
 
 
 class Bench:
@@ -72,14 +72,14 @@ class Bench:
         self._name = f"bench-{secrets.token_hex(4)}"
 
     async def measure(self, restart: Callable[[], None] | None = None) -> Speed:
-        """All figures; restart: ends the server and starts it again on the same folder. Raises ClientError."""
+        """Measure everything. restart: ends the server and starts it again on the same folder. Raises ClientError."""
         ingested: list[float] = []
         whole: list[float] = []
         cut: list[float] = []
         n_prompt = 0
         async with self._limits_kept(), contextlib.AsyncExitStack() as chats:
             for number in range(self._work.rounds):
-                # Words of its own at the beginning: nothing of it is known from before.
+                # Begin with new words, so that no cache has the prompt.
                 prompt = self._prompt(number)
                 seconds: dict[bool, float] = {}
                 for in_calls in (True, False) if number % 2 else (False, True):
@@ -123,7 +123,7 @@ class Bench:
         return time.perf_counter() - begun
 
     async def _restore(self, restart: Callable[[], None], name: str) -> float:
-        """Milliseconds that the first call after a restart takes beyond those behind it."""
+        """How many milliseconds longer the first call after a restart takes than the following ones."""
         restart()
         await self._until_ready()
         warm = f"{self._name}-warm"

@@ -4,7 +4,7 @@
     run_update -p <all that was said> -n 1     until nothing of the prompt remains: it goes in, part by part
     run_update -p "" -n <what is left>         until generated_eog: the answer comes out, part by part
 
-Each turn sends the whole text so far; the prompt cache makes that cost only what is new. No printing here.
+Each turn sends the whole text so far. With the prompt cache, only what is new costs anything. Nothing is printed here.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ _TOO_LONG = re.compile(r"prompt is too long \((\d+) tokens, max (\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The text that a model is to go on with. n_tokens: None where only the server knows."""
+    """The text that a model is to continue. n_tokens: None where only the server knows."""
 
     text: str
     n_tokens: int | None = None
 
 
 class Prompts(Protocol):
-    """How what was said becomes one text."""
+    """Makes one text of messages."""
 
     async def of(self, messages: Sequence[Message]) -> Prompt:
-        """Raises ClientError."""
+        """The prompt of these messages. Raises ClientError."""
         ...
 
 
 @dataclass(slots=True)
 class AnswerOptions:
-    """How a conversation is held; may be changed between two questions.
+    """How a conversation is held. May be changed between two questions.
 
-    flags: llama.cpp flags of every call, for instance sampling. answer_tokens: longest answer. drops_oldest: of a
-    conversation that fills the context the oldest turns are left out, instead of ContextFull. streams: texts come while
-    a call runs, which then does not tell its costs.
+    flags: llama.cpp flags of every call, for instance sampling. answer_tokens: the longest answer. drops_oldest: when
+    the context is full, the oldest turns are left out, instead of ContextFull. streams: texts come while a call runs,
+    which then reports no costs.
     """
 
     flags: Sequence[str] = ()
@@ -61,7 +61,7 @@ class AnswerOptions:
 
 
 class ContextFull(ClientError):
-    """The conversation and the question have more tokens than the context has room for; nothing was sent."""
+    """The conversation and the question do not fit the context. Nothing was sent."""
 
     def __init__(self, n_tokens: int, n_most: int, *, has_past: bool) -> None:
         what = "the conversation is full: with this question it has" if has_past else "this is too long: it has"
@@ -72,10 +72,11 @@ class ContextFull(ClientError):
 
 @dataclass(slots=True)
 class Conversation:
-    """One chat: what was said so far, and the prompt cache that holds it on the server.
+    """One chat: the messages so far, and the prompt cache that holds it on the server.
 
-    messages: all of it. n_left_out: how many of the oldest, the system prompt aside, the model no longer sees.
-    n_ctx: tokens that it may have, if known. n_tokens: how many it had after the last call.
+    messages: all of it. n_left_out: how many of the oldest messages, besides the system prompt, the model no longer
+    sees.
+    n_ctx: tokens that it may have, if known. n_tokens: tokens after the last call.
     """
 
     canister: MethodCalls
@@ -98,10 +99,10 @@ class Conversation:
         await self.canister.call("remove_prompt_cache", self._input())
 
     async def ask(self, question: str) -> AsyncGenerator[str | CallStep]:
-        """Say something and get the answer: its text as it comes, and a Step behind each call.
+        """Ask and get the answer: its text as it comes, and a CallStep behind each call.
 
-        Left early, what was answered until then counts. A question without any answer, since it was refused or the
-        server went away, is as if it was never asked.
+        A caller who stops listening keeps the answer so far. A question that gets no answer, because it was refused or
+        the server went away, does not count.
         """
         asked: list[Message] = [*self.messages, {"role": USER, "content": question}]
         answer, is_answered = "", False
@@ -118,7 +119,7 @@ class Conversation:
                 self.messages = [*asked, {"role": ASSISTANT, "content": answer}]
 
     async def _answer(self, asked: Sequence[Message]) -> AsyncGenerator[str | CallStep]:
-        """The calls of one answer; without the oldest turns, if that is how room is made."""
+        """The calls of one answer, without the oldest turns if those have to make room."""
         n_left_out = self.n_left_out
         while True:
             seen = _without_oldest(asked, n_left_out)
@@ -147,7 +148,7 @@ class Conversation:
         prompt = await self.prompts.of(asked)
         if prompt.n_tokens is not None and self.n_ctx is not None:
             n_most = self.n_ctx - PROMPT_MARGIN_TOKENS
-            # Who drops turns wants an answer of some length, not one of four tokens.
+            # When turns are dropped, leave room for an answer of some length, not of four tokens.
             n_wanted = min(self.options.answer_tokens, self.n_ctx // 4) if self.options.drops_oldest else 0
             has_past = _has_past(asked)
             if prompt.n_tokens > n_most or (has_past and prompt.n_tokens + n_wanted > self.n_ctx):
@@ -163,17 +164,17 @@ class Conversation:
 
 
 def _has_past(messages: Sequence[Message]) -> bool:
-    """Is anything said before the question at the end, but for the system prompt?"""
+    """Was anything said before the last question, besides the system prompt?"""
     return any(message["role"] != SYSTEM for message in messages[:-1])
 
 
 def _without_oldest(messages: Sequence[Message], n: int) -> list[Message]:
-    """All but the oldest n, of which the system prompt is none."""
+    """All messages but the oldest n, keeping the system prompt."""
     system = [message for message in messages if message["role"] == SYSTEM]
     return system + [message for message in messages if message["role"] != SYSTEM][n:]
 
 
 def _n_in_oldest_turn(messages: Sequence[Message]) -> int:
-    """How many messages the first question and its answer are."""
+    """The number of messages of the first question and its answer."""
     roles = [message["role"] for message in messages if message["role"] != SYSTEM]
     return next((i for i in range(1, len(roles)) if roles[i] == USER), 1)

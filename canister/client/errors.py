@@ -16,7 +16,7 @@ from canister.api.records import ApiError, RunOutputRecord
 
 
 class ClientError(Exception):
-    """Why there is no value; the message is for a person."""
+    """Why there is no value. The message is for a person."""
 
 
 class Stuck(ClientError):

@@ -1,7 +1,7 @@
-"""httpx as this package uses it: what it imports and loads, and what its errors mean to a person.
+"""httpx as this package uses it: what it imports and loads, and the meaning of its errors for a person.
 
-It comes without its own command line, which it would import with rich and pygments where these are installed. That
-alone takes a third of a second. Who imported httpx before has it as it is.
+It is imported without its own command line, which would import rich and pygments where these are installed and take a
+third of a second. Where httpx was imported before, it stays as it is.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ CONNECT_SECONDS = 10.0
 
 
 class Trust(TypedDict):
-    """Arguments of httpx: whether proxies of the environment are used, and whose certificates hold."""
+    """Arguments of httpx: whether the environment's proxies are used, and whose certificates hold."""
 
     trust_env: bool
     verify: ssl.SSLContext | bool
 
 
 def trust(url: str) -> Trust:
-    """What a client of this URL is to trust.
+    """What a client of this URL trusts.
 
-    A proxy has no business between a machine and itself. Where no TLS is spoken either, no certificates are loaded,
-    which takes as long as a call; what is trusted then is none.
+    There is no proxy between a machine and itself. Without TLS no certificates are loaded, which would take as long as
+    a call, and none is trusted.
     """
     is_here = is_loopback(url)
     is_plain = is_here and urlsplit(url).scheme == "http"
@@ -62,7 +62,7 @@ NEVER_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedPr
 
 
 def no_answer(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Unreachable:
-    """Why a request to this URL came to nothing, and what to do about it."""
+    """Why a request to this URL failed, and what to do about it."""
     if isinstance(error, httpx.InvalidURL):
         return NotConnected(f"{url} is not a usable URL: {error}")
     if not isinstance(error, NEVER_CONNECTED):
@@ -77,7 +77,7 @@ def no_answer(url: str, error: httpx.TransportError | httpx.InvalidURL) -> Unrea
 
 
 def not_ours(url: str, http_status: int, headers: Mapping[str, str]) -> ProtocolError:
-    """An answer that is not one of this server's; its text, perhaps a whole web page, is of no use."""
+    """An answer of another kind of server. Its text, perhaps a whole web page, is not shown."""
     kind = headers.get("content-type", "").partition(";")[0] or "nothing"
     path = urlsplit(url).path.rstrip("/")
     way_out = "the first line of `canister serve` tells the URL of a server"

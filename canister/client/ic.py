@@ -3,8 +3,8 @@
     async with IcCanister("http://127.0.0.1:8000", "llama_cpp", Identity.from_pem(pem)) as canister:
         result = await canister.run_update(InputRecord(args=["-p", "Hello"]))
 
-The same calls, values and errors as `canister.client.Canister`, which needs an API key where this needs an identity.
-Messages, and what to believe of the answers, are the business of `canister.agent`.
+The same calls, values and errors as `canister.client.Canister`, with an identity instead of an API key. `client.agent`
+sends the messages and checks the answers.
 """
 
 from __future__ import annotations

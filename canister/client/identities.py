@@ -48,10 +48,10 @@ def default_folder() -> Path:
 
 
 def load_identity(name: str | None = None, data_dir: Path | None = None) -> Identity | None:
-    """Who signs; None: the anonymous caller.
+    """The identity that signs; None: the anonymous caller.
 
     name: of an identity, or the path of a PEM file; None: the default one. data_dir: folder of the server whose own
-    identity `controller` is; where that is the default and not there, nobody signs.
+    identity is `controller`. Nobody signs where that is the default and missing.
     """
     store = IdentityStore(data_dir=data_dir)
     if name is None:
@@ -62,7 +62,7 @@ def load_identity(name: str | None = None, data_dir: Path | None = None) -> Iden
 
 
 class IdentityStore:
-    """Holds nothing in memory: every call looks at the files."""
+    """Holds nothing in memory; every call reads the files."""
 
     def __init__(self, folder: Path | None = None, data_dir: Path | None = None) -> None:
         self._folder = folder or default_folder()
@@ -71,7 +71,7 @@ class IdentityStore:
     # -- looking
 
     def names(self) -> list[str]:
-        """Names that are kept here, sorted; not the built-in ones."""
+        """Names of the identities kept here, sorted, without the built-in ones."""
         return sorted(path.stem for path in self._pems.glob("*.pem") if _is_name(path.stem))
 
     def rows(self) -> list[Row]:
@@ -81,7 +81,7 @@ class IdentityStore:
         return [Row(name, self._principal_if_readable(name), name == default) for name in names]
 
     def default(self) -> str:
-        """The name that counts where none is given."""
+        """The name used when none is given."""
         try:
             return self._default_file.read_text(encoding="utf-8").strip() or CONTROLLER
         except FileNotFoundError:
@@ -128,7 +128,7 @@ class IdentityStore:
         return identity
 
     def add(self, name: str, pem: bytes) -> Identity:
-        """Keep the identity in a PEM, in whatever form icp or dfx wrote it."""
+        """Keep the identity in a PEM of icp or dfx."""
         try:
             identity = Identity.from_pem(pem)
         except IdentityError as error:
@@ -137,7 +137,7 @@ class IdentityStore:
         return identity
 
     def delete(self, name: str) -> None:
-        """Forget an identity for ever."""
+        """Delete an identity for ever."""
         if name in BUILT_IN:
             raise BadRequest(f"{name} is built in")
         self._must_exist(name)

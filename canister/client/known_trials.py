@@ -1,6 +1,6 @@
-"""What servers of one's own have found out of llama.cpp and of model files, kept for the next ones.
+"""What one's own servers have found out about llama.cpp and model files, kept for the next ones.
 
-Such a server begins with an empty data folder, and would try the same build and the same model each time anew.
+Such a server begins with an empty data folder, and would otherwise try the same build and model again each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_FILES = 200
 
 
 def borrow(data_dir: Path) -> None:
-    """Put what is known into a data folder."""
+    """Copy what is known into a data folder."""
     _copy(_kept(), data_dir / TRIED)
 
 
@@ -33,7 +33,7 @@ def _kept() -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Files that are missing or older there. It is a cache: what cannot be copied is found out again."""
+    """Copy files that are missing or older there. It is a cache: what cannot be copied is found out again."""
     with contextlib.suppress(OSError):
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in _newest_first(source)[:MAX_FILES]:

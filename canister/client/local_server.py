@@ -19,8 +19,8 @@ START_SECONDS = 120.0
 STOP_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
-# Linux sends the child SIGTERM when the thread that started it is gone, also if we were killed. It stays so after exec.
-# What runs in the background of a shell ignores SIGINT and hands that on; a server of one's own heeds it all the same.
+# Linux sends the child SIGTERM when the thread that started it ends, also if we were killed. This survives exec.
+# Background jobs of a shell ignore SIGINT, and so do their children. One's own server must heed it all the same.
 _LEASH = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))
@@ -30,16 +30,15 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class ServerFailed(Exception):
-    """The child did not come up; the message has the last lines that it wrote."""
+    """The child did not start. The message has its last lines."""
 
 
 class LocalServer:
-    """Started on entering, stopped (SIGTERM) on leaving; can be killed and started again on its data folder.
+    """Starts when entered, stops (SIGTERM) when left. It can be killed, and started again on its data folder.
 
-    It is the server itself, not a supervisor of one, unless a flag says otherwise: who started it watches it. The child
-    has a session of its own, so that Ctrl-C at the terminal reaches only us. Its settings come from
-    `flags` alone, not from the environment or a canister.toml. What it prints is in serve.out and serve.err.
-    On Linux it does not outlive the thread that started it, even if that is killed.
+    It runs without a supervisor unless a flag says otherwise, in a session of its own, so that Ctrl-C at the terminal
+    reaches only us. Its settings come from `flags` alone, not from the environment or a canister.toml. It prints into
+    serve.out and serve.err. On Linux it ends with the thread that started it, even if that is killed.
     """
 
     def __init__(self, data_dir: Path, *flags: str) -> None:
@@ -60,7 +59,7 @@ class LocalServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it and wait for the line that tells the URL. Raises ServerFailed."""
+        """Start it and wait for the line with its URL. Raises ServerFailed."""
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         known_trials.borrow(self.data_dir)
         # Started again, it takes the port that it had, so that clients find it.
@@ -86,7 +85,7 @@ class LocalServer:
             raise
 
     def stop(self) -> int:
-        """Ask it to finish what it is doing and wait; gives its exit code."""
+        """Ask it to finish its work, and wait. Returns its exit code."""
         return self.end(signal.SIGTERM)
 
     def kill(self) -> None:
@@ -94,7 +93,7 @@ class LocalServer:
         self.end(signal.SIGKILL)
 
     def wait(self) -> int:
-        """Until it ends by itself; gives its exit code."""
+        """Wait until it ends by itself. Returns its exit code."""
         return self.end(None)
 
     def __enter__(self) -> Self:
@@ -107,7 +106,7 @@ class LocalServer:
         self.stop()
 
     def end(self, how: signal.Signals | None) -> int:
-        """Send it a signal and wait; gives its exit code, as subprocess does."""
+        """Send it a signal and wait. Returns its exit code, as subprocess does."""
         process, self._process = self._process, None
         if process is None:
             return 0

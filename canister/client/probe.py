@@ -1,4 +1,4 @@
-"""Finding by trial how many tokens fit into one update call, as users of the Internet Computer have to.
+"""Finds by trial how many tokens fit into one update call, as users of the Internet Computer have to.
 
     run_update -p <prompt>     until the prompt is in: its cache is the state that every trial starts from
     estimate_run -p ""         the prediction
@@ -6,7 +6,7 @@
     set_max_tokens m
     run_update -p ""           decodes m tokens, or traps with IC0522
 
-The canister must trap at its limit (`--budget-policy trap`). Limits and caches are put back. No printing here.
+The canister must trap at its limit (`--budget-policy trap`). Limits and caches are put back. Nothing is printed here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Fits = Callable[[int], Awaitable[bool]]
 class Probed:
     """most_tokens: the most that one call decodes after `cached_tokens`. traps_at: the max_tokens that traps.
 
-    traps_at None: no call trapped, the context is full before. n_trials: calls that it took.
+    traps_at None: no call trapped, since the context was full before. n_trials: calls that were made.
     """
 
     cached_tokens: int
@@ -78,7 +78,7 @@ class Probe:
         )
 
     async def _predict(self, cache: str) -> int:
-        """The most tokens that the canister itself expects one call to decode."""
+        """The most tokens that one call decodes, as the canister itself predicts."""
         arg = EstimateInput(args=["--prompt-cache", cache, *self._flags, "-p", ""])
         estimate = (await self._canister.call("estimate_run", arg)).value
         return int(estimate.max_generate)
@@ -94,7 +94,7 @@ class Probe:
                 await self._canister.call("remove_prompt_cache", InputRecord(args=["--prompt-cache", cache]))
 
     async def _take_in(self, prompt: str, cache: str) -> int:
-        """Decode the prompt, in calls as large as are found to fit; gives its tokens."""
+        """Decode the prompt, in the largest calls that fit. Returns its number of tokens."""
         m = 1
         while True:
             try:
@@ -121,7 +121,7 @@ class Probe:
                 return False
             raise
         if n_generated < m:
-            # It ended early: because the context is full, or because the canister does not let it trap?
+            # It ended early. Is the context full, or does the canister not let it trap?
             if (await self._run(scratch, 1, "")).n_tokens_generated:
                 raise DoesNotTrap(
                     f"A call that may decode {m} tokens ended after {n_generated} instead of trapping. Start the "
@@ -141,7 +141,9 @@ class Probe:
 
 
 async def largest(fits: Fits, guess: int) -> int:
-    """The largest n that fits, 0 if none: what fits also fits smaller, and some n does not. Asks for `guess` first."""
+    """The largest n that fits, 0 if none, trying `guess` first. Below a number that fits every number fits, and some n
+    does not.
+    """
     low, high, step = 0, guess, 1
     if await fits(guess):
         low, high = guess, guess + 1

@@ -71,7 +71,7 @@ CALL_SECONDS = 600.0  # a call may wait for others and decode for minutes
 
 @dataclass(frozen=True, slots=True)
 class RawAnswer:
-    """An answer as it came: the JSON document, and what HTTP said about it."""
+    """An answer as it came: the JSON document, with its HTTP status and headers."""
 
     http_status: int
     document: object
@@ -145,7 +145,7 @@ class Canister(MethodCalls):
         return Result(_decode(method, raw, self.url), _number(raw, "X-IC-Instructions"), _number(raw, "X-IC-Cycles"))
 
     async def call_raw(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> RawAnswer:
-        """Call a method with a JSON value and give the answer as it came, whatever it says."""
+        """Call a method with a JSON value and return the answer as it came, whatever it says."""
         find_method(name)
         response = await self._request(
             "POST",
@@ -159,9 +159,9 @@ class Canister(MethodCalls):
         return self._raw(response)
 
     async def stream(self, name: str, arg: object = None) -> AsyncGenerator[Piece | Result[Any]]:
-        """Call run_update or run_query: the text while it runs, and at last the result. Raises ClientError.
+        """Call run_update or run_query. Yields the text while it runs, and at last the result. Raises ClientError.
 
-        Left early, the call is cancelled. The result tells no costs if there was any text.
+        A caller who stops listening cancels the call. The result has no costs if there was any text.
         """
         method = find_method(name)
         path, content = f"{self._path}/{quote(name, safe='')}", json.dumps(to_json(arg)).encode()
@@ -233,7 +233,7 @@ class Canister(MethodCalls):
         raise not_ours(self.url, answer.http_status, answer.headers)
 
     async def document(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
-        """What REST answers below the canister's path, beside its methods, such as `props`. Raises ClientError."""
+        """REST's answer below the canister's path, beside its methods, such as `props`. Raises ClientError."""
         content = None if body is None else json.dumps(to_json(body)).encode()
         headers = {"Content-Type": "application/json"}
         answer = self._raw(await self._request(verb, f"{self._path}/{quote(path)}", content=content, headers=headers))
@@ -295,7 +295,7 @@ def to_json(value: object) -> object:
 
 
 def _decode(method: Method, answer: RawAnswer, url: str) -> Any:
-    """The value inside `Ok`, or the bare one; raises Refused and Rejected."""
+    """The value inside `Ok`, or the bare one. Raises Refused and Rejected."""
     document = answer.document
     pause = _retry_after(answer)
     try:
@@ -309,7 +309,7 @@ def _decode(method: Method, answer: RawAnswer, url: str) -> Any:
                 return TypeAdapter(method.ok).validate_python(value)
             case _ if method.err is None and answer.is_ok:
                 return TypeAdapter(method.ok).validate_python(document)
-    except (TypeError, ValueError, OverflowError):  # it looks like ours and is not
+    except (TypeError, ValueError, OverflowError):  # it looks like our answer and is not
         pass
     raise not_ours(url, answer.http_status, answer.headers)
 

@@ -1,4 +1,4 @@
-"""What a call gives a client: a value, and text while it runs."""
+"""What a call returns to a client: a value, and text while it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Result(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text of a run that goes on; provisional until its result. is_echo: it is of the prompt."""
+    """Text of a running call, provisional until its result. is_echo: it is part of the prompt."""
 
     text: str
     is_echo: bool = False

@@ -1,8 +1,8 @@
 """Upload to and download from a canister: in chunks, retried, resumed after an interruption, checked by hash.
 
-An upload asks the canister what it has and goes on behind it, if those are the bytes of the local file.
-A download grows in `<file>.part`, which becomes the file when all of it is there.
-Any client will do, over REST or signed. Nothing is printed here: progress goes to a callback.
+An upload asks the canister what it has, and continues behind it if those are the bytes of the local file. A download
+grows in `<file>.part`, which becomes the file when it is complete. Any client will do, over REST or signed. Progress
+goes to a callback; nothing is printed here.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 DEFAULT_CHUNK_BYTES = 2_000_000
 CHUNK_SECONDS = 120.0  # after this long without an answer a chunk is sent again
 RETRIED_HTTP_STATUS = frozenset({429, 503})
-# Stopping: the server may be on its way to a restart. Busy: there is room again when others are done.
+# Stopping: the server may be about to restart. Busy: there is room again when other calls have ended.
 RETRIED_ERROR_CODES = frozenset({"IC0509", "IC0201"})
 
 T = TypeVar("T")
 
 
 class TransferError(Exception):
-    """The bytes did not arrive, or not the right ones; the message says what to do."""
+    """The bytes did not arrive, or were not the right ones. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How often and after which pauses a chunk is tried again: the pause doubles each time."""
+    """How often and after which pauses a chunk is tried again. The pause doubles each time."""
 
     n_attempts: int = 10
     first_pause_seconds: float = 0.5
@@ -59,7 +59,7 @@ class Retries:
     async def run(self, action: Callable[[], Awaitable[T]], *, is_first: bool = False) -> T:
         """Repeat `action` while it fails for a reason that may pass. It must be safe to repeat.
 
-        is_first: nothing was sent before, so if nobody listens there, nobody is waited for.
+        is_first: nothing was sent before, so if nobody listens there, do not wait.
         """
         pause = self.first_pause_seconds
         for attempt in range(1, self.n_attempts + 1):
@@ -87,7 +87,7 @@ def _may_pass(error: ClientError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """What lies at the other end now. n_resumed_bytes: how many of them were there before."""
+    """What is at the other end now. n_resumed_bytes: how many of its bytes were there before."""
 
     filesize: int
     sha256: str
@@ -106,11 +106,10 @@ async def upload(
     retries: Retries | None = None,
     replaces: Callable[[FileDetailsRecord], Awaitable[None]] | None = None,
 ) -> Transferred:
-    """Put a local file into the canister's stable memory.
+    """Put a local file into the canister's stable memory. Raises TransferError, ClientError, OSError.
 
-    expected_sha256: checked against the local file before anything is sent. replaces: told of another file of this
-    name, before its first byte goes.
-    Raises TransferError, ClientError, OSError.
+    expected_sha256: compared with the local file before anything is sent. replaces: told of another file of this name
+    before the first byte is sent.
     """
     retries = retries or Retries()
     with source.open("rb", buffering=0) as file:
@@ -200,7 +199,7 @@ async def _complete(
     progress: Progress | None,
     retries: Retries,
 ) -> tuple[int, str]:
-    """Fetch what is missing in the partial file, and make it last; gives size and hash."""
+    """Fetch what is missing in the partial file, and sync it. Returns size and hash."""
     with part.open("a+b") as file:
         filesize = await _fetch(canister, name, kind, file, chunk_bytes, progress, retries)
         file.flush()
@@ -217,7 +216,7 @@ async def _fetch(
     progress: Progress | None,
     retries: Retries,
 ) -> int:
-    """Append what is missing to a file opened for appending; gives the size of the whole."""
+    """Append what is missing to a file opened for appending. Returns the size of the whole."""
     size: int | None = None
     while True:
         offset = file.seek(0, os.SEEK_END)

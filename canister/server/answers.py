@@ -1,11 +1,10 @@
-"""Answers of the REST door: replies and rejects as JSON, each with its HTTP status.
+"""Answers of the REST door: replies and rejects as JSON, each with its HTTP status. Each ends in a newline.
 
 - Ok, 200: `{"Ok": …}`, or the bare value for methods without errors
 - Err, http_status of the kind of error: `{"Err": …}`, whatever status stands in the record
 - reject, http_status of the trap: `{"reject_code", "error_code", "reject_message"}`
 
-Each ends in a newline, so that a terminal shows it on lines of its own. A caller who speaks Candid text gets replies in
-it, with the same statuses; rejects have no Candid form.
+A caller who asks for Candid text gets replies as such, with the same statuses. Rejects have no Candid form.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from canister.metering.fees import Charge
 JSON = "application/json"
 CANDID_TEXT = "text/candid"
 LINES = "application/x-ndjson"
-RETRY_SECONDS = 2  # what a client is asked to wait when it should come again
+RETRY_SECONDS = 2  # after which a client should try again
 
 Rejects = Callable[[str, Trap, str], Response | None]
 """A path, an error, the request's id → the error as this path's door tells it; None: as all others do."""
@@ -71,7 +70,7 @@ def error(reply: Reply) -> Response:
 
 
 def cost_headers(charge: object) -> dict[str, str]:
-    """What a call cost: instructions, cycles, and the instructions that it might have taken (`none`: not enforced)."""
+    """A call's costs: instructions, cycles, and the instructions that it might have taken (`none`: not enforced)."""
     if not isinstance(charge, Charge):
         return {}
     return {
@@ -90,7 +89,7 @@ def reject(trap: Trap) -> Response:
 
 
 def rejected(scope: Scope, trap: Trap) -> Response:
-    """As `reject`, in the form of the door that the path belongs to: the request's state has it as `rejects`."""
+    """As `reject`, in the form of the path's door, which the request's state has as `rejects`."""
     state = scope.get("state", {})
     rejects: Rejects | None = state.get("rejects")
     found = None if rejects is None else rejects(scope["path"], trap, state.get("request_id", ""))
@@ -98,7 +97,7 @@ def rejected(scope: Scope, trap: Trap) -> Response:
 
 
 def stopped() -> CanisterStopping:
-    """What a caller is told whose call the end of the server has cut short."""
+    """The answer to a call that the end of the server has cut short."""
     return CanisterStopping("the server is stopping and has rolled this call back; call again")
 
 
@@ -108,12 +107,12 @@ def wrong_verb(message: str, allowed: str) -> Response:
 
 
 def internal_error(request_id: str) -> Trap:
-    """For a fault in the door itself, 500; what it was stands in the log under the request's id."""
+    """500, for a fault in the door itself. The log has it under the request's id."""
     return Trap(f"internal error; the server's log has the details under request id {request_id}")
 
 
 def document(content: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON that is no canister's reply."""
+    """JSON that is no reply of a canister."""
     return Response(json_bytes(content), status, headers, JSON)
 
 

@@ -2,7 +2,7 @@
 
     request log → browsers → slashes → encodings → bounds → authentication → routes (health, docs, …) → dispatch
 
-A start that fails is told before anything is served, and calls are drained before the canisters stop; so the host does
+A start that fails says so before anything is served, and calls are drained before the canisters stop. So the host does
 not live and die with the app (no ASGI lifespan).
 """
 
@@ -39,20 +39,22 @@ from canister.system import data_dir, sandbox
 from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
 from canister.telemetry import logs
 
-# Calls that a drain has cut short get this long to roll back.
+# Time for calls that a drain has cut short to roll back.
 ROLLBACK_SECONDS = 5.0
 
 log = logs.get_logger(__name__)
 
 
 def run(settings: Settings, supervised: Supervised | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises a CanisterError whose message tells what to do when the start fails.
+    """Serve until SIGTERM or SIGINT. When the start fails, raises a CanisterError whose message says what to do.
 
     supervised: what a supervisor holds for this process.
     """
     server = settings.server
     logs.set_up_logs(server.log_level, server.log_format)
-    if server.model is not None and (supervised is None or supervised.greets):  # after a crash it is there already
+    if server.model is not None and (
+        supervised is None or supervised.greets
+    ):  # after a crash the model is there already
         preload.check(server.model)
     folder = server.data_dir.expanduser().absolute()
     with ExitStack() as stack:
@@ -68,7 +70,7 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
         crash = stack.enter_context(crash_stacks.faults_written(folder))
         if supervised is not None and supervised.crash is not None:
             crash = supervised.crash
-        # A person is told first where it listens, whatever is logged meanwhile.
+        # First tell a person where it listens, whatever is logged meanwhile.
         for_person = notices.is_for_person(server)
         release = stack.enter_context(logs.logs_held_back()) if for_person else lambda: None
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
@@ -76,7 +78,7 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's where there is one for the platform, since it costs a call a third of asyncio's."""
+    """uvloop's event loop where the platform has one, since it costs a call a third of asyncio's."""
     try:
         import uvloop
     except ImportError:
@@ -115,10 +117,10 @@ async def _serve(
     _tell_crash(host, supervised)
     async with running(host):
         _tell_confinement(host.settings)
-        gc.freeze()  # what was read at the start stays: Python's collector need not look through it again and again
+        gc.freeze()  # objects made at the start stay, so Python's collector need not look through them again and again
         server = Server(create_app(host), host, begun)
         await server.serve([listener])
-        # What was cancelled at the end of the drain still has to roll back.
+        # Calls cancelled at the end of the drain still have to roll back.
         if server.server_state.tasks:
             await asyncio.wait(server.server_state.tasks, timeout=ROLLBACK_SECONDS)
     server.stopped()
@@ -126,7 +128,7 @@ async def _serve(
 
 @asynccontextmanager
 async def running(host: Host) -> AsyncIterator[Host]:
-    """The host started, its timers ticking, the model of the settings on its way; stopped again at the end."""
+    """A started host with ticking timers, which begins to load the model of the settings. Stopped at the end."""
     await host.start()
     background = [asyncio.create_task(timers.beat(host), name="heartbeat")]
     if host.settings.model is not None:
@@ -141,7 +143,7 @@ async def running(host: Host) -> AsyncIterator[Host]:
 
 
 def create_app(host: Host) -> FastAPI:
-    """The ASGI app of a host that runs."""
+    """The ASGI app of a running host."""
     app = app_for(dispatch.of_host(host))
     app.state.host = host
     return app

@@ -1,4 +1,4 @@
-"""What a crash of this process leaves behind: the signal, and the stacks of all threads, in `crash.txt`."""
+"""What a crash of this process leaves in `crash.txt`: the signal, and the stacks of all threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 def faults_written(data_dir: Path) -> Iterator[str | None]:
     """Let Python write the stacks of all threads to `crash.txt` if this process crashes. The folder is ours already.
 
-    Gives the signal by which the server before this one crashed, if it left its stacks.
+    Returns the signal that ended the server before this one, if it left its stacks.
     """
     path = data_dir / CRASH
     before = _fault_in(path)
@@ -53,7 +53,7 @@ def _fault_in(path: Path) -> str | None:
 
 
 def _fresh(path: Path, *, keeps: bool) -> AbstractContextManager[IO[bytes] | None]:
-    """An empty file; what it held is kept beside it. None where there can be none."""
+    """An empty file, beside which the former contents are kept. None where there can be none."""
     try:
         if keeps:
             path.replace(path.parent / LAST_CRASH)

@@ -1,4 +1,4 @@
-"""What `canister serve` tells a person, beside its log: where it listens, what to do next, that it is stopping."""
+"""What `canister serve` prints for a person, beside its log: where it listens, what to do next, that it is stopping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = get_logger(__name__)
 
 
 def greeting(listener: socket.socket, host: Host) -> str:
-    """What a person, or a script that reads the first line, is told once the server serves."""
+    """The first lines for a person, or for a script that reads the first one, once the server serves."""
     url = url_of(listener, for_clients=True)
     options = _options(url, host)
     name = host.default.name
@@ -39,7 +39,7 @@ def greeting(listener: socket.socket, host: Host) -> str:
 
 
 def next_steps(listener: socket.socket, host: Host) -> str:
-    """For somebody who has just started it at a terminal: how to get to a chat from here."""
+    """How to get to a chat from here, for a person who has just started the server at a terminal."""
     options = _options(url_of(listener, for_clients=True), host)
     name = host.default.name
     model = host.default.model
@@ -66,14 +66,14 @@ def _options(url: str, host: Host) -> str:
 
 
 class StopNotices:
-    """The end, told to a person at the terminal as a line, else to the log."""
+    """The notices of a server's end: a line for a person at the terminal, else an event in the log."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._for_person = is_for_person(settings)
         self._has_begun = False
 
     def stopping(self, n_running: int, *, by_ctrl_c: bool) -> None:
-        """n_running: calls that are waited for."""
+        """n_running: calls that the server waits for."""
         self._has_begun = True
         if not self._for_person:
             log.info("stopping", running=n_running)
@@ -101,11 +101,11 @@ class StopNotices:
 
 
 def is_for_person(settings: ServerSettings) -> bool:
-    """Does somebody read at a terminal, rather than a program?"""
+    """Does a person read at a terminal, rather than a program?"""
     return sys.stderr.isatty() and settings.log_format != "json"
 
 
 def _say(text: str) -> None:
-    """Over the ^C with which a terminal echoes Ctrl-C. The terminal may be gone by now."""
+    """Print over the ^C with which a terminal echoes Ctrl-C. The terminal may be gone by now."""
     with contextlib.suppress(OSError):
         print(f"\r{text}", file=sys.stderr, flush=True)

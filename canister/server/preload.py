@@ -1,6 +1,6 @@
 """`canister serve -m FILE`: put a model file into the first canister and load it, as its controller would by hand.
 
-It goes through dispatch like any other message. Until it is done, or if it failed, `/readyz` tells so.
+It goes through dispatch like any other message. Until it is done, or if it failed, `/readyz` says so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 def check(file: Path) -> None:
-    """NotFound, BadRequest unless there is such a model, with all its parts: told before anything is started."""
+    """Raise NotFound or BadRequest, before anything is started, unless the model is there with all its parts."""
     if not file.is_file():
         raise NotFound(f"--model {file}: there is no such file")
     try:
@@ -33,7 +33,7 @@ def check(file: Path) -> None:
 
 
 def begin(host: Host, file: Path) -> asyncio.Task[None]:
-    """See to it that the canister has the file as `models/<name>`, and loaded; what is done is not repeated."""
+    """Make sure that the canister has the file as `models/<name>`, and loaded. Steps that are done are not repeated."""
     target = f"models/{file.name}"
     host.pending[host.default.name] = f"{target} is being put into it and loaded"
     return asyncio.create_task(_preload(host, file, target), name="preload")

@@ -1,6 +1,7 @@
 """A server process, from its start to the event loop: checked, confined, then served.
 
-`canister serve` is one itself with --no-supervise. Else it becomes a supervisor, which starts this module as its child.
+With --no-supervise `canister serve` is one itself. Otherwise it becomes a supervisor, which starts this module as its
+child.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def start(settings: Settings) -> None:
 
 
 def _supervise(settings: Settings) -> NoReturn:
-    """Become a supervisor: another program, which has nothing in memory of what the command line needed."""
+    """Become a supervisor: another program, without what the command line needed in memory."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     path = [str(_PACKAGE_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -50,7 +51,7 @@ def _serve(settings: Settings, supervised: Supervised | None) -> None:
 
 
 def _confine(data_dir: Path) -> None:
-    """Let the kernel refuse all writes outside the data folder; before anything starts a thread, such as numpy."""
+    """Let the kernel refuse all writes outside the data folder, before anything such as numpy starts a thread."""
     temporary = data_dir / "tmp"
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold keys
@@ -71,7 +72,7 @@ def _child(descriptor: int) -> None:
     sandbox.end_with_parent(task["parent"])
     for inherited in (descriptor, task["listener"], task["lock"]):
         os.set_inheritable(inherited, False)
-    # We are not the terminal's foreground: under `stty tostop` a log line would stop us.
+    # We are not the terminal's foreground, so under `stty tostop` a log line would stop us.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     settings = settings_from_json(task["settings"])
     supervised = Supervised(

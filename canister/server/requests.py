@@ -1,4 +1,4 @@
-"""What every door needs of a request: who calls, the whole body, and an end to the call when the client goes away."""
+"""What every door needs of a request: its caller, its whole body, and an end to the call when the client goes away."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 MAX_BYTES_AT_ONCE = 256 << 10  # decoded on the event loop: a few milliseconds
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
-"""Paths that monitors and browsers ask for by themselves: answered while the server drains, and not logged."""
+"""Paths that monitors and browsers fetch by themselves; answered while the server drains, and not logged."""
 
 
 # The path as the router matches it: the name of a canister has no slash.
@@ -30,7 +30,7 @@ _STREAM_PATH = re.compile(r"/canisters/[^/]+/files(/.*)?", re.DOTALL)
 
 
 def is_stream(scope: Scope) -> bool:
-    """Is this the upload of a file, whose body is stored as it comes? All other bodies are held as a whole."""
+    """Is this the upload of a file, whose body is stored as it comes? All other bodies are held whole."""
     return scope["method"] == "PUT" and _STREAM_PATH.fullmatch(scope["path"]) is not None
 
 
@@ -41,13 +41,13 @@ def dispatcher(request: Request) -> Dispatcher:
 
 
 def caller(request: Request) -> str:
-    """Who sent this request, as Authentication found out."""
+    """The sender of this request, as Authentication found out."""
     principal: str = request.state.caller
     return principal
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body. MessageTooLarge as soon as it is known to be over the limit; the rest is then dropped unread."""
+    """The whole body. MessageTooLarge as soon as it is known to be over the limit; the rest is dropped unread."""
     declared = request.headers.get("content-length", "")
     body = bytearray()
     try:
@@ -67,7 +67,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def decoding(body: Sized, decode: Callable[[], T]) -> T | Awaitable[T]:
-    """What `decode` makes of a body; of a large one in a worker thread, so that nobody else waits for it."""
+    """The result of `decode` for a body. A worker thread decodes large ones, so that nobody else waits."""
     return asyncio.to_thread(decode) if len(body) > MAX_BYTES_AT_ONCE else decode()
 
 
@@ -75,7 +75,7 @@ def decoding(body: Sized, decode: Callable[[], T]) -> T | Awaitable[T]:
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`; if the client goes away first, cancel it, wait until it has cleaned up, and raise Cancelled."""
+    """Await `work`. If the client goes away first, cancel it, wait until it has cleaned up, and raise Cancelled."""
     own = asyncio.current_task()
     assert own is not None
     is_over = is_gone = False
@@ -85,7 +85,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if done.cancelled() or is_over:
             return
         is_gone = True
-        done.exception()  # whatever it was, nobody is there any more
+        done.exception()  # whatever it was, the client is gone
         own.cancel()
 
     gone = asyncio.create_task(_until_gone(request))
@@ -105,7 +105,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _until_gone(request: Request) -> None:
-    # What is left of a body that nobody wants comes first; it is dropped.
+    # First drop the rest of a body that nobody wants.
     while True:
         with suppress(BadArgument):  # of what does not decode
             if (await request.receive())["type"] == "http.disconnect":

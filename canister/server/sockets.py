@@ -11,7 +11,7 @@ BACKLOG = 1024
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Conflict when the port is taken, BadRequest when the address cannot be had."""
+    """A listening socket. Conflict when the port is taken, BadRequest when the address cannot be used."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -20,7 +20,7 @@ def bind(host: str, port: int) -> socket.socket:
         raise BadRequest(f"--host {host!r} is no address to listen on: {error.strerror}") from error
     listener = socket.socket(family, kind, protocol)
     try:
-        # A restarted server takes its port back while connections of the one before are still being forgotten.
+        # A restarted server takes its port back while the kernel still remembers connections of the former one.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
@@ -36,7 +36,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, *, for_clients: bool = False) -> str:
-    """`http://HOST:PORT` with the real port. for_clients: an address to call, where all of them are listened on."""
+    """`http://HOST:PORT` with the real port. for_clients: an address to call, where the server listens on all."""
     host, port = listener.getsockname()[:2]
     if for_clients:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

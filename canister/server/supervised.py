@@ -1,4 +1,4 @@
-"""The child's side of a supervisor: what it hands to a server, and how the two tell each other of their ends."""
+"""The child's side of a supervisor: what a server gets from it, and how each notices the other's end."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from canister.system.data_dir import FolderLock
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """What a server is given by its supervisor.
+    """What a supervisor gives its server.
 
-    greets: nobody was told yet where it listens. crash: how the server before this one crashed. n_crashes: so far.
+    greets: the server must still tell where it listens. crash: how the server before this one crashed. n_crashes: so
+    far.
     """
 
     link: socket.socket

@@ -1,10 +1,10 @@
-"""The parent of a server: holds what has to outlive it, and starts it again when it crashes.
+"""The parent of a server: holds what must outlive it, and starts it again when it crashes.
 
     canister serve → supervisor.py   the listening socket, the data folder's lock, signals
-                       → process.py  the server, started anew after each crash
+                     → process.py    the server, started anew after each crash
 
-It imports the standard library alone and reads no byte that a client sent, so that there is little in it to fail.
-Connections that come while no server runs wait in the listening socket.
+It imports only the standard library and reads no byte from a client, so that little in it can fail. Connections that
+come while no server runs wait in the listening socket.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from canister.system.data_dir import CRASH, LOCK, FolderLock
 SERVING = b"S"  # what the child says when it serves
 
 WINDOW_SECONDS = 60.0  # in which crashes are counted
-END_SECONDS = 20.0  # for a server to end, after its calls had drain_seconds; then it hangs, and is killed
-HASTY_END_SECONDS = 12.0  # after a second signal, which waits for no calls; they need some of it to roll back
+END_SECONDS = 20.0  # a server that has not ended so long after drain_seconds hangs, and is killed
+HASTY_END_SECONDS = 12.0  # after a second signal, which waits for no calls; they need some of this time to roll back
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 30.0
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -42,9 +42,9 @@ _WATCHED = (*_ENDING, signal.SIGTSTP, signal.SIGCHLD)
 
 
 def supervise(settings_json: str) -> int:
-    """Serve until told to end; the exit code. CanisterErrors say why the start fails.
+    """Serve until told to end. Returns the exit code. CanisterErrors say why the start fails.
 
-    settings_json: all of config.Settings; handed on to the child as they are.
+    settings_json: all of config.Settings, handed on to the child as they are.
     """
     settings: dict[str, Any] = json.loads(settings_json)
     server = settings["server"]
@@ -58,12 +58,12 @@ def supervise(settings_json: str) -> int:
 
 
 def pause_seconds(n_crashes: int) -> float:
-    """Before the next start; n_crashes: within the last minute. The first time there is none."""
+    """The pause before the next start; none the first time. n_crashes: within the last minute."""
     return min(FIRST_PAUSE_SECONDS * 2.0 ** (n_crashes - 2), MAX_PAUSE_SECONDS) if n_crashes > 1 else 0.0
 
 
 def exit_code(returncode: int) -> int:
-    """As a shell tells it: 128 and the number of the signal, if one ended the process."""
+    """As a shell shows it: 128 and the number of the signal, if a signal ended the process."""
     return returncode if returncode >= 0 else 128 - returncode
 
 
@@ -106,7 +106,7 @@ class Supervisor:
     def run(self, wakeup: int) -> int:
         while True:
             returncode = self._live(wakeup)
-            is_orderly = returncode == 0 or (returncode > 0 and not self._has_served)  # the latter has said why
+            is_orderly = returncode == 0 or (returncode > 0 and not self._has_served)  # the second one has said why
             if self._is_ending or is_orderly:
                 return exit_code(returncode)
             self._note(how(returncode))
@@ -136,7 +136,7 @@ class Supervisor:
     # -- one child
 
     def _live(self, wakeup: int) -> int:
-        """Start a server and wait for its end; what Popen calls its return code."""
+        """Start a server and wait for its end. Returns Popen's return code."""
         child = self._start()
         with child.link:
             while True:
@@ -157,7 +157,7 @@ class Supervisor:
                     print("canister: the server did not end and was killed", file=sys.stderr, flush=True)
 
     def _patience(self, child: _Child) -> float | None:
-        """Seconds until a server that should have ended is killed; None: it is not waited for."""
+        """Seconds until a server that should have ended is killed; None: do not wait for it."""
         return None if child.kill_at is None else max(0.0, child.kill_at - time.monotonic())
 
     def _start(self) -> _Child:
@@ -206,14 +206,15 @@ class Supervisor:
             kill_at = time.monotonic() + seconds
             child.kill_at = kill_at if child.kill_at is None else min(kill_at, child.kill_at)
             self._end()
-            # A server that is still being started has no ear for Ctrl-C yet, and would show a stack.
+            # A server that is still starting does not handle Ctrl-C yet, and would show a stack.
             is_early = number == signal.SIGINT and not child.serves
             child.process.send_signal(signal.SIGTERM if is_early else number)
-            child.process.send_signal(signal.SIGCONT)  # somebody may have stopped it, and then it hears nothing
+            # Somebody may have stopped it, and a stopped process handles no signal.
+            child.process.send_signal(signal.SIGCONT)
 
     def _end(self) -> None:
         self._is_ending = True
-        self._listener.close()  # once the child has closed its own, nobody is kept waiting
+        self._listener.close()  # so that nobody is kept waiting once the child has closed its own
 
     def _rest(self, wakeup: int, seconds: float) -> bool:
         """Wait until the next start. False: told to end meanwhile."""

@@ -1,6 +1,6 @@
 """What the routes of all doors share: any HTTP verb, any text in a path.
 
-Every path takes every verb, so that a wrong one is told as a reject that names the right ones.
+Every path accepts every verb, so that a wrong verb gets a reject that names the right ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ READ_VERBS = ("GET", "HEAD")
 
 
 class _AnyText(PathConvertor):
-    """What is left of a path, line breaks too: `path` stops at them, and no door would answer."""
+    """The rest of a path, including line breaks. `path` stops at them, and no door would answer."""
 
     regex = r"[\s\S]*"
 

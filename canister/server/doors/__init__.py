@@ -1,1 +1,1 @@
-"""Ways in: each turns requests into calls for dispatch, and replies into answers."""
+"""Ways in. Each turns requests into calls for dispatch, and replies into answers."""

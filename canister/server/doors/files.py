@@ -1,8 +1,8 @@
-"""Files as plain bytes: `PUT` and `GET /canisters/{name or id}/files/{path}`, for what is too large for base64 chunks.
+"""Files as plain bytes: `PUT` and `GET /canisters/{name or id}/files/{path}`, for files too large for base64 chunks.
 
-Same rules, same metadata as `file_upload_chunk` and `file_download_chunk`; a file is never held in memory. `DELETE` is
-`filesystem_remove`, and a path that ends with a slash, or is empty, is a folder: `GET` lists it.
-Ranges follow RFC 9110, section 14: one range is served, several or an unreadable one give the whole file.
+The same rules and metadata as `file_upload_chunk` and `file_download_chunk`. A file is never held in memory. `DELETE`
+is `filesystem_remove`. A path that is empty or ends with a slash is a folder, which `GET` lists. One range is served
+(RFC 9110, section 14); several or an unreadable one give the whole file.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def file(request: Request) -> Response:
 
 
 async def upload(request: Request, canister: Target) -> Response:
-    """Store the body at its offset. What was confirmed stays when the upload breaks off; it can go on from there."""
+    """Store the body at its offset. Confirmed bytes stay when the upload breaks off, and it can continue from there."""
     offset, size = upload_position(
         request.headers.get("content-range"),
         request.query_params.get("offset"),
@@ -81,7 +81,7 @@ async def upload(request: Request, canister: Target) -> Response:
 def upload_position(
     content_range: str | None, offset: str | None, content_length: str | None
 ) -> tuple[int, int | None]:
-    """Where the body belongs, and how many bytes it must have if that is told. BadArgument for contradictions."""
+    """Where the body belongs, and how many bytes it must have if that is said. BadArgument for contradictions."""
     if offset is not None and not _OFFSET.fullmatch(offset):
         raise BadArgument(f"?offset={offset[:40]} is not a number of bytes, such as ?offset=2000000")
     if content_range is None:
@@ -113,7 +113,7 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _exactly(size: int | None, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same blocks; BadArgument as soon as they are more than `size` bytes, or at the end when they were fewer."""
+    """The same blocks. BadArgument as soon as they are more than `size` bytes, or at the end when they are fewer."""
     n_bytes = 0
     async for block in blocks:
         n_bytes += len(block)
@@ -129,7 +129,7 @@ async def _exactly(size: int | None, blocks: AsyncIterator[bytes]) -> AsyncItera
 
 
 async def download(request: Request, canister: Target) -> Response:
-    """The file, or the one range that is asked for."""
+    """The file, or the one requested range."""
     found = await canister.read_stream(caller(request), path_of(request))
     if isinstance(found, Reply):
         return answers.error(found)
@@ -149,7 +149,7 @@ def _response(request: Request, found: OpenFile) -> Response:
     headers = {
         "Accept-Ranges": "bytes",
         "Last-Modified": changed,
-        # What callers uploaded must never be taken for a page of ours by a browser.
+        # A browser must never take a caller's upload for a page of ours.
         "X-Content-Type-Options": "nosniff",
     }
     if etag is not None:
@@ -174,7 +174,7 @@ def _response(request: Request, found: OpenFile) -> Response:
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """First byte and end (exclusive) that a Range header asks for; None: all. ValueError when it lies outside (416)."""
+    """First byte and end (exclusive) of the requested range; None: all. ValueError when it lies outside (416)."""
     match = _RANGE.fullmatch(header.strip()) if header is not None else None
     if match is None or match[1] == match[2] == "" or (match[2] and match[1] and int(match[2]) < int(match[1])):
         return None
@@ -199,7 +199,7 @@ class _FileResponse(StreamingResponse):
         self._found = found
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Not when the garbage collector comes round: what is open counts against the limit on streams.
+        # Do not leave this to the garbage collector: open files count against the limit on streams.
         try:
             async with aclosing(self.body_iterator):  # type: ignore[type-var]  # an async generator
                 await super().__call__(scope, receive, send)
@@ -211,7 +211,7 @@ class _FileResponse(StreamingResponse):
 
 
 def path_of(request: Request) -> str:
-    """The path behind `/files/`, percent-decoded once; whether it may be used is for the store to say."""
+    """The path behind `/files/`, percent-decoded once. The store decides whether it may be used."""
     raw: bytes = request.scope["raw_path"]
     encoded = b"".join(raw.partition(b"?")[0].split(b"/", 4)[4:])
     try:

@@ -46,7 +46,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes() -> list[Route]:
-    """Other versions of a path are not there: agents take the 404 as a sign to try an older one."""
+    """The versions of each path. Others do not exist: agents take the 404 as a sign to try an older one."""
     found = [page("/api/v2/status", status)]
     for versions, path, endpoint in (
         (("v2", "v3", "v4"), "canister/{id}/call", call),
@@ -134,7 +134,7 @@ async def read_subnet_state(request: Request) -> Response:
 
 
 def _posted(endpoint: Endpoint) -> Endpoint:
-    """Answers with a text what is wrong with the request itself."""
+    """Answers an error of the request itself with a text."""
 
     async def answer(request: Request) -> Response:
         if request.method != "POST":
@@ -150,7 +150,7 @@ def _posted(endpoint: Endpoint) -> Endpoint:
 
 
 async def _received(request: Request, kind: RequestKind) -> tuple[envelope.Request, frozenset[bytes] | None]:
-    """The request in the body, whose sender is who it says; and the canisters that it may be about, None for all."""
+    """The request in the body, with a verified sender, and the canisters that it may be about, None for all."""
     try:
         body = await read_body(request, MAX_INGRESS_BYTES)
     except MessageTooLarge:
@@ -171,10 +171,10 @@ async def _received(request: Request, kind: RequestKind) -> tuple[envelope.Reque
 
 
 def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Target, Method, Mapping[str, object]]:
-    """The canister that a message is run on, the method, and what its handler takes beside the argument.
+    """The canister that runs a message, the method, and what its handler gets beside the argument.
 
-    A call to the management canister is about another canister.
-    What makes or deletes a canister runs on the default one: there its answer is found also when the other is gone.
+    A call to the management canister is about another canister. Messages that make or delete a canister run on the
+    default one, where their answer can be found also when the other canister is gone.
     """
     behind = dispatcher(request)
     if message.canister_id == b"":
@@ -183,7 +183,7 @@ def _target(request: Request, message: envelope.Request, mode: Mode) -> tuple[Ta
             return behind.default, method, {"request_id": message.id}
         canister = behind.with_id(_effective_id(request))
         if method.knows_server:
-            request.state.is_look = True  # or who follows the log would be told of that alone
+            request.state.is_look = True  # or a follower of the log would see nothing but that
         return canister, method, {}
     canister = behind.with_id(message.canister_id)
     return canister, canister.find_method(message.method, mode), {}

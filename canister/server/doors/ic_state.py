@@ -1,7 +1,7 @@
 """What `read_state` may ask for: paths of the IC's state tree → the part of the tree that answers them.
 
-Only what is asked for is put into a certificate. Labels and leaves are bytes, as the IC interface specification, "State
-tree", has them; a path that leads nowhere is left out, one that may not be asked for raises PathError.
+A certificate has only what was asked for. Labels and leaves are bytes, as in the IC interface specification, "State
+tree". A path that leads nowhere is left out; one that may not be asked for raises PathError.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def of_subnet(behind: Dispatcher, effective_id: bytes, request: Request) -> Tree
 
 
 def request_status(id: bytes, known: Known) -> Tree:
-    """What is known of an update call."""
+    """The known state of an update call."""
     status: Tree = {b"status": known.status.encode()}
     answer = known.answer
     if answer is not None and answer.reply is not None:

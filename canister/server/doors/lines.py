@@ -1,10 +1,10 @@
-"""A run as a stream of lines (`application/x-ndjson`): its text while it goes on, then what it is answered with.
+"""A run as a stream of lines (`application/x-ndjson`): its text while it runs, then its answer.
 
     {"text": "…"}                 provisional; put together they are `output`
     {"text": "…", "echo": true}   of the prompt: the run's first piece, where the last batch was one token long
     {"Ok": …}                     the last line: the answer as it is without a stream; or {"Err": …}, or a reject
 
-What ends before its first text has the HTTP status that it has without a stream.
+A run that ends before its first text has the HTTP status that it has without a stream.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ Run = Callable[[Callable[[str, bool], None]], Coroutine[Any, Any, Reply]]
 
 
 class Lines(Response):
-    """run: executes the method, and tells of its text and whether it is echoed; it is cancelled with the response."""
+    """run: executes the method and reports its text, and whether that is echoed. The response cancels it when it ends
+    early.
+    """
 
     media_type = answers.LINES
 

@@ -1,4 +1,4 @@
-"""The models of a canister over REST: what lies in its stable memory, and what is loaded.
+"""The models of a canister over REST: those in its stable memory, and the loaded one.
 
     GET    /canisters/{canister}/models             all GGUF files, those in parts as one
     GET    /canisters/{canister}/models/{path}      one of them in detail

@@ -1,6 +1,6 @@
 """What REST offers beside the methods: a path takes verbs, and each verb is a row like those of the interface table.
 
-Answers are plain documents; errors look as those of methods. What is in the path is handed to the handler by name.
+Answers are plain documents; errors look as those of methods. Handlers get the names in the path as named arguments.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Verbs = Mapping[str, Method]
 
 
 def route(path: str, verbs: Verbs, examples: Mapping[str, Any] = {}) -> Route:
-    """examples: arguments that decode, by name of the row, for the message of one that does not."""
+    """examples: arguments that decode, by name of the row, for error messages."""
     return Route(path, functools.partial(answer, verbs, examples), methods=ANY_VERB)
 
 

@@ -2,7 +2,7 @@
 
     path → row of the interface table → body → dispatch (which checks access, then decodes) → JSON or Candid text
 
-The call of a client that goes away is cancelled and leaves no trace. A run can be had as a stream of lines.
+The call of a client that goes away is cancelled and rolled back. A client may ask for a run as a stream of lines.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SHOWN_CHARACTERS = 80
 
 
 def routes() -> list[Route]:
-    """To be put behind all other routes: the last one answers whatever path is left."""
+    """To be put behind all other routes, since the last one answers every path that is left."""
     return [
         Route("/canisters/{canister}/{method}", call_method, methods=ANY_VERB),
         Route("/{method}", call_method, methods=ANY_VERB),
@@ -59,9 +59,9 @@ async def call_method(request: Request) -> Response:
 
 
 async def _run(request: Request, canister: Target, method: Method, on_text: OnText | None = None) -> Reply:
-    """Read the body and execute. on_text: is given what a run says while it runs."""
+    """Read the body and execute. on_text: gets the text of a run while it runs."""
     with logs.counted(canister.name, method.name) as outcome:
-        # A method without an argument ignores whatever is sent, so that surplus arguments do no harm.
+        # A method without an argument ignores what is sent, so that surplus arguments do no harm.
         body = b"" if method.arg is None else await read_body(request, dispatcher(request).settings.max_body_bytes)
         read = functools.partial(decode_text if is_candid(request) else decode, method, body)
         arg = functools.partial(decoding, body, read)
@@ -72,7 +72,7 @@ async def _run(request: Request, canister: Target, method: Method, on_text: OnTe
 
 
 async def no_such_path(request: Request) -> Response:
-    """404 for a path that is no method's; its last part may be meant as one."""
+    """404 for a path of no method, whose last part may be meant as one."""
     path = request.url.path
     near = nearest(path.rstrip("/").rpartition("/")[2], BY_NAME)
     if near is not None:
@@ -83,7 +83,7 @@ async def no_such_path(request: Request) -> Response:
 
 
 def verbs(method: Method) -> list[str]:
-    """HTTP methods by which a canister method can be called."""
+    """HTTP methods with which a canister method can be called."""
     return ["GET", "HEAD", "POST"] if method.mode == "query" and method.arg is None else ["POST"]
 
 
@@ -91,7 +91,7 @@ def verbs(method: Method) -> list[str]:
 
 
 def decode(method: Method, body: bytes, example: object = None) -> object:
-    """The argument of a method from its JSON. BadArgument names the field, shows the value, tells what is wanted."""
+    """The argument of a method from its JSON. BadArgument names the field, shows the value, and says what is wanted."""
     try:
         return codec.args_from_json_text(method, body)
     except BadArgument as error:

@@ -1,8 +1,8 @@
 """Connections: how many there may be, and how long a slow client may hold one. uvicorn's own, with a watch on each.
 
-A client is slow while it owes something (the head of a request, more of a body, the taking of an answer) and less than
-MIN_BYTES_PER_SECOND come through. It is disconnected then; for its call that is as if it had gone away by itself.
-A client that waits for our work owes nothing, however long that takes.
+A client is slow while it owes something (the head of a request, more of a body, taking an answer) and less than
+MIN_BYTES_PER_SECOND come through. It is then disconnected, which cancels its call as if it had gone away. A client that
+waits for our work owes nothing, however long that takes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MIN_BYTES_PER_SECOND = 1000
 MAX_HEAD_BYTES = 64 * 1024  # of a request
 CHECKS = 4  # in the shortest of the times that are watched
 
-_FULL = (  # written before there is a request that an app could answer
+_FULL = (  # sent before there is a request that an app could answer
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 2\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%b"
 )
@@ -39,7 +39,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
         self._settings = settings
         self._period = min(settings.header_seconds, settings.stall_seconds) / CHECKS
         self._watch: asyncio.TimerHandle | None = None
-        self.head_since: float | None = None  # since when the head of a request is waited for
+        self.head_since: float | None = None  # since when it has waited for the head of a request
         self._n_head = 0  # bytes of a head that is not complete
         self._n_received = 0  # since the last check
         self._n_buffered: int | None = None  # of the answer, at the last check; None: it went on meanwhile
@@ -78,7 +78,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self._is_busy():  # else the next request was in the pipeline already
+        if not self._is_busy():  # otherwise the next request was in the pipeline already
             self.head_since = self.loop.time()
 
     def resume_writing(self) -> None:

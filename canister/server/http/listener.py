@@ -21,10 +21,10 @@ CLOSING_SECONDS = 1  # for connections to end by themselves
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says when it listens, and ends well on SIGTERM, SIGINT and SIGHUP.
+    """uvicorn that reports when it listens, and ends in order on SIGTERM, SIGINT and SIGHUP.
 
-    From then on new calls are refused while the running ones are finished (`Host.is_draining`); when they are, or
-    the time for it is over, it stops listening.
+    After such a signal it refuses new calls and finishes the running ones (`Host.is_draining`). It stops listening when
+    they have ended, or when their time is up.
     """
 
     def __init__(self, app: ASGIApp, host: Host, begun: Callable[[], None] = lambda: None) -> None:
@@ -46,7 +46,7 @@ class Server(uvicorn.Server):
         self._host = host
         self._begun = begun
         self._notices = StopNotices(host.settings)
-        self._signals: list[int] = []  # that are not told yet
+        self._signals: list[int] = []  # not announced yet
         self._drained_at: float | None = None  # monotonic; when the time to drain is over
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -56,15 +56,15 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
-            # The terminal was closed; unless we are to outlive that, as under nohup.
+            # The terminal was closed. Under nohup the server outlives that.
             if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 signal.signal(signal.SIGHUP, self.handle_exit)
             yield
-            # uvicorn would raise the signal once more, and the process would end as if it had been killed.
+            # uvicorn would raise the signal again, and the process would end as if it had been killed.
             self._captured_signals.clear()
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        self._signals.append(sig)  # told from the loop: a signal may come in the middle of another line
+        self._signals.append(sig)  # announced by the loop, since a signal may come in the middle of another line
         if self._drained_at is None:
             self._drained_at = time.monotonic() + self._host.settings.drain_seconds
             self._host.is_draining = True
@@ -89,5 +89,5 @@ class Server(uvicorn.Server):
             self._notices.stopping(n_running, by_ctrl_c=number == signal.SIGINT)
 
     def stopped(self) -> None:
-        """Everything has ended in order; tell it."""
+        """Announce that everything has ended in order."""
         self._notices.stopped()

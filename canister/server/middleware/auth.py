@@ -17,7 +17,7 @@ from canister.server.answers import rejected
 
 
 class Authentication:
-    """ASGI middleware that leaves the caller's principal in the request's state."""
+    """ASGI middleware that puts the caller's principal into the request's state."""
 
     def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
         self._app = app
@@ -34,7 +34,7 @@ class Authentication:
 
 
 def caller_of(headers: Headers, behind: Dispatcher) -> str:
-    """The caller's principal; Unauthenticated tells what is wrong with the header, without repeating it."""
+    """The caller's principal. Unauthenticated says what is wrong with the header, without repeating it."""
     given = headers.getlist("authorization") or [f"Bearer {key}" for key in headers.getlist("x-api-key")]
     if not given:
         return ANONYMOUS

@@ -1,4 +1,4 @@
-"""What the server as a whole takes at once: bodies held in memory, and nothing new while it drains."""
+"""Bounds of the whole server: bodies held in memory at once, and nothing new while it drains."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ class Bounds:
 
 
 def _is_told_while_draining(path: str) -> bool:
-    """Probes, and what became of calls that were sent before."""
+    """Is this a probe, or a question about an earlier call?"""
     return path in PROBES or path.endswith("/read_state") or path in ("/api/v2/status", server_proof.PATH)

@@ -30,15 +30,15 @@ EXPOSED = [
 
 
 class Browsers:
-    """ASGI middleware: 403 for hosts that are not ours, CORS for the pages of `browser_origins`; for other pages 403 at
-    `/api`, and elsewhere when they ask whether they may.
+    """ASGI middleware: 403 for foreign hosts, CORS for the pages of `browser_origins`, 403 for other pages at `/api`
+    and for their preflights elsewhere.
 
-    A server that only its own machine reaches is reached by every page in a browser there. For the browser, what
-    answers under a page's own name is the page's own server, so calls under names that are not ours are refused. Other
-    pages see nothing of what a server answers without CORS, and REST knows callers by a header that no browser adds.
+    Every page in a browser on the same machine can reach a server that only this machine reaches. To the browser,
+    whatever answers under a page's own name is the page's own server, so calls under names that are not ours are
+    refused. Without CORS other pages cannot read answers, and REST knows callers by a header that no browser adds.
 
-    The IC interface needs more: a signed envelope has all that makes its caller. So pages are refused there until they
-    are named, also those that say to be of this server, which has none that use it. Other agents send no Origin.
+    A signed envelope of the IC interface names its caller itself, so pages are refused there until they are named, also
+    those that claim to be of this server, which has none that use it. Other agents send no Origin.
     """
 
     def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
@@ -48,7 +48,7 @@ class Browsers:
             app, self._origins, allow_methods=VERBS, allow_headers=["*"], expose_headers=EXPOSED
         )
         names = frozenset(name.lower() for name in behind.settings.allowed_hosts)
-        # Elsewhere than on its own machine anybody reaches a server anyway, by names that it does not know.
+        # A server that other machines can reach is called by names that it does not know.
         self._looks_at_names = "*" not in names and (bool(names) or _is_local(behind.settings.host))
         self._is_ours = lru_cache(maxsize=256)(lambda header: _is_ours(header, names))
 
@@ -69,19 +69,21 @@ class Browsers:
 
 
 def _asks_first(scope: Scope, headers: Headers) -> bool:
-    """Is this a browser that asks whether a page may send what it wants to?"""
+    """Does a browser ask here whether a page may send a request?"""
     return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
 
 
 def _is_ours(header: str, names: frozenset[str]) -> bool:
-    """Is this Host header one that only our clients send? No page can be behind an address but what listens there."""
+    """Is this a Host header that only our clients send? Behind an address there is no page but that of what listens
+    there.
+    """
     name = header.lower()
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0].removesuffix(".")
     return name in names or _is_local_name(name) or _is_address(name)
 
 
 def _is_local(host: str) -> bool:
-    """Is this, of the settings, an address that only this machine reaches?"""
+    """Is this address of the settings one that only this machine reaches?"""
     return ipaddress.ip_address(host).is_loopback if _is_address(host) else _is_local_name(host)
 
 

@@ -1,8 +1,7 @@
-"""Bodies that come compressed, and answers that go compressed.
+"""Compressed bodies, and compressed answers.
 
-A body with `Content-Encoding: gzip` is decoded before anybody counts or reads it, a piece at a time, so that what is
-held is bounded by what it becomes and not by what was sent. Other encodings are refused, and so are those of files,
-which are stored as they are sent.
+A body with `Content-Encoding: gzip` is decoded before anything counts or reads it, a piece at a time, so that its
+decoded size is bounded. Other encodings are refused. So are those of files, which are stored as they are sent.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _GZIP = zlib.MAX_WBITS + 16
 
 
 class Encodings:
-    """ASGI middleware: bodies are handed on as they were before gzip; 415 for what is not known."""
+    """ASGI middleware that hands bodies on decoded; 415 for unknown encodings."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -52,13 +51,13 @@ def _refusal(given: str, is_file: bool) -> str:
 
 
 class _Decoded:
-    """`receive` of ASGI, whose bodies are decoded. Raises BadArgument when they are no gzip."""
+    """ASGI's `receive` with decoded bodies. Raises BadArgument for bodies that are no gzip."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._decoder = zlib.decompressobj(_GZIP)
         self._waiting = b""  # what came and is not decoded yet
-        self._has_come = self._is_told = False  # all of the body: from the client, to the app
+        self._has_come = self._is_told = False  # is the whole body here, and handed to the app?
         self._is_empty = True
 
     async def receive(self) -> Message:
@@ -90,7 +89,7 @@ class _Decoded:
 async def compressible(
     request: Request, content: bytes, headers: dict[str, str], media_type: str, status: int = 200
 ) -> Response:
-    """An answer that is always the same, in gzip for whoever takes that."""
+    """A constant answer, in gzip for clients that accept that."""
     headers = {**headers, "Vary": "Accept-Encoding"}
     accepted = {part.strip().lower() for part in request.headers.get("accept-encoding", "").split(",")}
     if "gzip" in accepted and len(content) >= SMALLEST_BYTES:

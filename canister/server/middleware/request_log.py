@@ -1,4 +1,4 @@
-"""One line of log for each request, under its id; and an answer where no door gave one."""
+"""One line of log for each request, under its id, and an answer where no door gave one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from canister.server import answers
 from canister.server.requests import PROBES
 from canister.telemetry import logs
 
-# What clients ask around a call: which canisters there are, who signs, what has become of a message.
+# What clients ask around a call: which canisters there are, who signs, the state of a message.
 _LOOKS = re.compile(
     r"/canisters|/proof|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
     r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
@@ -25,10 +25,10 @@ log = logs.get_logger(__name__)
 
 
 class RequestLog:
-    """Gives every request its id, logs it when it is over, and answers 500 for what a door did not foresee."""
+    """Gives every request its id, logs it at its end, and answers 500 for errors that a door did not foresee."""
 
     def __init__(self, app: ASGIApp, rejects: answers.Rejects) -> None:
-        """rejects: how the doors want those to be answered who do not come to them."""
+        """rejects: the forms of the doors for answers to requests that do not reach them."""
         self._app = app
         self._rejects = rejects
 
@@ -64,7 +64,7 @@ class RequestLog:
                     await answers.rejected(scope, answers.internal_error(request_id))(scope, receive, send_noting)
             finally:
                 path: str = scope["path"]
-                # Probes come every few seconds and tell nothing; nor do looks at the server around a call.
+                # Probes come every few seconds and say nothing. Neither do questions around a call.
                 is_look = status < 400 and (state.get("is_look", False) or _LOOKS.fullmatch(path) is not None)
                 write = log.debug if path in PROBES or is_look else log.info
                 write(

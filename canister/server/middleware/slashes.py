@@ -1,6 +1,6 @@
-"""A slash too many at the end of a path: readers are led to the path without it, for others it is not there.
+"""A surplus slash at the end of a path: readers are redirected to the path without it, others get it removed.
 
-In paths of files it means a folder, and of the IC interface no path has one.
+In paths of files it means a folder, and the IC interface has no path with one.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What is only read: health, documentation, the OpenAPI document."""
+"""Pages that are only read: health, documentation, the OpenAPI document."""

@@ -1,7 +1,7 @@
 """The page that shows the OpenAPI document: Swagger UI, served from this machine, so that it works without a network.
 
-The browser is told to run and to call nothing but what this server has: who types an API key into the page gives it to
-nobody else. Addresses in the page are relative, so that a proxy may put the server under a prefix.
+The browser may run and call only what this server has, so an API key typed into the page reaches nobody else. Addresses
+in the page are relative, so that a proxy may put the server under a prefix.
 """
 
 from __future__ import annotations

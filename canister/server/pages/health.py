@@ -1,4 +1,4 @@
-"""What is not a canister's method: the start page, probes, metrics, a proof of who serves, the list of canisters."""
+"""Everything that is no canister's method: the start page, probes, metrics, a proof of who serves, the canisters."""
 
 from __future__ import annotations
 
@@ -57,15 +57,16 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """200 once every model that should be loaded is loaded; until then 503, and who controls a canister is told why.
+    """200 once every model that should be loaded is loaded. Until then 503, with the reason for those who control a
+    canister.
 
-    503 also from SIGTERM on: what still runs is finished, but nothing new should come here.
+    503 also from SIGTERM on: running calls are finished, but nothing new should come here.
     """
     behind = dispatcher(request)
     if behind.is_draining:
         return answers.document({"status": "draining"}, 503, {"Retry-After": str(answers.RETRY_SECONDS)})
     waiting = {
-        # The reason names files, which are not everybody's business.
+        # The reason names files, so only controllers see it.
         name: reason if caller(request) in behind.find(name).controllers else WITHHELD
         for name, reason in behind.not_ready().items()
     }
@@ -76,7 +77,7 @@ async def readyz(request: Request) -> Response:
 
 
 async def proof(request: Request) -> Response:
-    """Proves to who can read the data folder that this is its server, before a key is sent here."""
+    """Proves to a reader of the data folder that this is its server, before that reader sends a key here."""
     behind = dispatcher(request)
     nonce = request.query_params.get("nonce", "")
     if server_proof.NONCE.fullmatch(nonce) is None:
@@ -86,7 +87,7 @@ async def proof(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """Metrics in Prometheus' text format; for who controls every canister of the server, unless set otherwise."""
+    """Metrics in Prometheus' text format, for those who control every canister of the server unless set otherwise."""
     behind = dispatcher(request)
     asks = caller(request)
     if behind.settings.metrics != "everybody" and not all(asks in canister.controllers for canister in behind.targets):

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the interface table. No method is known here by name."""
+"""The OpenAPI document, made from the interface table. It knows no method by name."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def _document_bytes() -> bytes:
 
 @functools.cache
 def document() -> Json:
-    """The whole OpenAPI 3.1 document; each method is in it once, and what is used most comes first."""
+    """The whole OpenAPI 3.1 document. Each method is in it once, and the most used ones come first."""
     schemas = _Schemas()
     # All answers first, since their records keep their names where arguments have the same ones.
     responses = {method.name: schemas.responses(method) for method in METHODS}
@@ -155,7 +155,7 @@ def document() -> Json:
 
 
 def _who(method: Method) -> str:
-    """Who may call it, and what becomes of it, for somebody who knows neither access levels nor the IC."""
+    """Who may call a method and what becomes of it, for readers who know neither access levels nor the IC."""
     kept = "What it changes is kept." if method.mode == "update" else "It changes nothing."
     return f"Who may call it: {WHO[method.access]} {kept}"
 
@@ -220,7 +220,7 @@ class _Schemas:
 
 
 def _content(schema: Json) -> Json:
-    """JSON, or the same as Candid text to who asks for it."""
+    """JSON, or the same as Candid text for those who ask for it."""
     return {answers.JSON: {"schema": schema}, answers.CANDID_TEXT: {"schema": {"type": "string"}}}
 
 

@@ -1,4 +1,4 @@
-"""The part of the OpenAPI document that tells of paths that are no methods: files as streams, and pages."""
+"""The part of the OpenAPI document about paths that are no methods: files as streams, and pages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _NAMES: Json = {"type": "array", "items": {"type": "string"}}
 
 
 def _page_operation(name: str, tag: str, summary: str, responses: Mapping[str, tuple[str, Json]]) -> Json:
-    """responses: what it is and its content, by status; any other is a reject."""
+    """responses: meaning and content, by status. Every other status is a reject."""
     described = {
         status: {"description": text} | ({"content": content} if content else {})
         for status, (text, content) in responses.items()
