@@ -142,8 +142,11 @@ def _read_text(family: Family, it: Reading, starts_in_thought: bool) -> Steps[No
         is_marked, found = found != BARE, None
         if outcome == "broken":
             take = never
-        elif outcome == "not a call" and not (is_marked and reader.is_over and reader.is_cut):
-            output.text(raw)
+        elif outcome == "not a call":
+            if is_marked and reader.is_over and reader.is_cut:
+                yield from reader.rest()  # it may have become a call
+            else:
+                output.text(raw)
 
 
 def _bare(family: Family, it: Reading) -> Steps[Mark | None]:

@@ -112,7 +112,8 @@ class Form:
 
         tools: as the OpenAI API has them. name: the one that must be called, with choice "required". many: several
         calls may be made. schema: what an answer that is no call must obey. prompt: the rendered prompt, or its end.
-        special_tokens: texts and ids of the tokens that the grammar's tokenizer knows as special.
+        special_tokens: texts and ids of the tokens that the grammar's tokenizer knows as special; None: marks that may
+        be such are named in the grammar, for the sampler to look up.
         """
         callable_tools = chosen(tools_of(tools), choice, name)
         starts_in_thought = self.starts_in_thought(prompt)
@@ -140,9 +141,10 @@ class Form:
         special_tokens: Mapping[str, int] | None,
     ) -> tuple[str, tuple[str, ...]]:
         family = self.family
+        marks = self._special()
 
         def written(tools: Sequence[Tool], schema: Mapping[str, object] | bool | None) -> str:
-            lark = Lark(special_tokens)
+            lark = Lark(special_tokens, marks)
             is_triggered = not must_call and schema is None
             bodies = [family.write_calls(Wanted(lark, tools, many, is_triggered))] if tools else []
             if schema is not None and not (tools and must_call):

@@ -209,5 +209,5 @@ def calls(it: Reading, end: str = "") -> Steps[Outcome]:
         if (following := (yield from call(it))) != "whole":
             return "broken" if is_list or following == "broken" else "whole"
     if outcome == "whole" and end:
-        yield from it.reader.closes(end)
+        yield from it.reader.closes(end.strip())
     return outcome

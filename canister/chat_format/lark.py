@@ -9,24 +9,30 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-from canister.chat_format.schemas import Schema
-
 # Between the parts of a JSON text a model may break lines and indent, but not without end.
-WHITESPACE = r"[ \t\n\r]{0,40}"
+WHITESPACE = r"[ \t\n\r]{0,20}"
 SPACE = f"/{WHITESPACE}/"
 ANY_TEXT = "(?s:.*)"
-_REGEX_SPECIAL = re.compile(r"([\\/.*+?()\[\]{}|^$&~#<>@\"-])")
+_NAMED_TOKEN = re.compile(r"<[^<>\s\[\]\"\\][^<>\s\"\\]*>")
+_REGEX_SPECIAL = re.compile(r"([\\/.*+?()\[\]{}|^$])")
 
 
 class Lark:
-    """Rules so far; the same body is the same rule. special_tokens: texts and ids of special tokens."""
+    """Rules so far; the same body is the same rule.
 
-    def __init__(self, special_tokens: Mapping[str, int] | None = None) -> None:
+    special_tokens: texts and ids of the vocabulary's special tokens; None: not known here, then the sampler looks up
+    those of `marks` that can be named.
+    """
+
+    def __init__(self, special_tokens: Mapping[str, int] | None = None, marks: Iterable[str] = ()) -> None:
         self._rules: dict[str, str] = {}
         self._defined: dict[str, str] = {}
         self._n_names = 0
-        self._ids = {text: token for text, token in (special_tokens or {}).items() if text}
-        texts = sorted(self._ids, key=len, reverse=True)
+        if special_tokens is None:
+            self._tokens = {text: text for text in marks if _NAMED_TOKEN.fullmatch(text)}
+        else:
+            self._tokens = {text: f"<[{token}]>" for text, token in special_tokens.items() if text}
+        texts = sorted(self._tokens, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, texts))) if texts else None
 
     # -- parts of a body
@@ -38,7 +44,7 @@ class Lark:
         for found in self._special.finditer(text) if self._special else ():
             if found.start() > at:
                 parts.append(_quoted(text[at : found.start()]))
-            parts.append(self._token(found.group()))
+            parts.append(self._tokens[found.group()])
             at = found.end()
         if at < len(text) or not text:
             parts.append(_quoted(text[at:]))
@@ -52,9 +58,11 @@ class Lark:
 
     def until(self, end: str, regex: str = ANY_TEXT) -> str:
         """Text that the regex takes, up to the first `end`, which is taken too."""
-        if end in self._ids:
-            return f"{self.rule(f'/{regex}/')} {self._token(end)}"
-        return self.rule(f"/{regex}/", f"[suffix={_quoted(end)}]")
+        found = self._special.search(end) if self._special else None
+        if found is None:
+            return self.rule(f"/{regex}/", f"[suffix={_quoted(end)}]")
+        before = regex_of(end[: found.start()])  # special tokens end a text, no text ends before them
+        return f"{self.rule(f'/{regex}{before}/')} {self.text(end[found.start() :])}"
 
     def either(self, bodies: Iterable[str]) -> str:
         """One of these."""
@@ -68,9 +76,6 @@ class Lark:
 
     def maybe(self, body: str) -> str:
         return f"({body})?"
-
-    def _token(self, text: str) -> str:
-        return f"<[{self._ids[text]}]>"
 
     # -- the grammar
 
@@ -97,11 +102,6 @@ class Lark:
 def regex_of(text: str) -> str:
     """A regular expression for this very text."""
     return _REGEX_SPECIAL.sub(r"\\\1", text).replace("\n", "\\n")
-
-
-def required(schema: Schema) -> frozenset[str]:
-    names = schema.get("required")
-    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
 
 
 def _quoted(text: str) -> str:

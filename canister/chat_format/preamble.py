@@ -11,9 +11,7 @@ from canister.chat_format.tools import Tool
 def preamble(tools: Sequence[Tool]) -> str:
     """Text for the system message: the tools, and how they are called."""
     described = "\n".join(
-        json.dumps(
-            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}, ensure_ascii=False
-        )
+        json.dumps({"name": tool.name, "description": tool.description, "parameters": tool.told}, ensure_ascii=False)
         for tool in tools
     )
     return (

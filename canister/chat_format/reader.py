@@ -72,17 +72,21 @@ class Reader:
         return character
 
     def takes(self, *parts: Part, ahead: tuple[Part, ...] = ()) -> Steps[bool]:
-        """Take these parts if they stand here."""
-        while (end := fit(parts, self._text, self._at, self.is_over)) is None:
+        """Take these parts if they stand here. What had begun to be them when the output was cut is dropped."""
+        while (end := self._end_of(parts, ahead)) is None:
             yield
-        if end >= 0 and ahead:
-            while (follows := fit(ahead, self._text, end, self.is_over)) is None:
-                yield
-            end = end if follows >= 0 else -1
-        if end < 0:
-            return False
-        self._at = end
-        return True
+        if end >= 0:
+            self._at = end
+        elif self.is_over and self.is_cut and fit(parts, self._text, self._at, False) is None:
+            self._at = len(self._text)
+        return end >= 0
+
+    def _end_of(self, parts: tuple[Part, ...], ahead: tuple[Part, ...]) -> int | None:
+        end = fit(parts, self._text, self._at, self.is_over)
+        if end is None or end < 0 or not ahead:
+            return end
+        follows = fit(ahead, self._text, end, self.is_over)
+        return end if follows is not None and follows >= 0 else follows
 
     def closes(self, *parts: Part) -> Steps[bool]:
         """Take these parts and blanks before them, if they stand here."""

@@ -1,7 +1,7 @@
 """Schemas of tools' arguments as they are meant: what servers send that says nothing is left out. Pure.
 
-`{"not": {}}`, which generators of schemas write for "anything", is anything. Formats that nobody checks are notes.
-Objects with named properties have no others, unless they say so: a model would make some up.
+Titles and descriptions bind nothing, nor do formats that nobody checks. `{"not": {}}`, which generators of schemas
+write for "anything", is anything. Objects with named properties have no others, unless they say so: a model would make some up.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _CHECKED_FORMATS = frozenset(
 _MAPS_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SCHEMAS = ("items", "additionalProperties", "contains", "propertyNames", "not", "if", "then", "else")
+_NOTES = frozenset(("title", "description", "default", "examples", "$comment", "$schema", "$id", "deprecated"))
 _COMBINED = ("allOf", "$ref", "patternProperties", "additionalProperties", "unevaluatedProperties", "anyOf", "oneOf")
 
 
@@ -31,7 +32,7 @@ def meant(schema: object, is_part: bool = False) -> object:
             clean[key] = {name: meant(part) for name, part in said.items()}
         elif key in _LISTS_OF_SCHEMAS and isinstance(said, list):
             clean[key] = [meant(part, is_part or key == "allOf") for part in said]
-        elif key == "not" and (said is False or said == {}):
+        elif key in _NOTES or (key == "not" and (said is False or said == {})):
             continue
         elif key == "items" and isinstance(said, list):
             clean[key] = [meant(part) for part in said]

@@ -172,17 +172,19 @@ class Tags:
         for way in values.ways_of(schema):
             for kind in [text] if way.is_text else [other] if other else _kinds(way):
                 begin = f"{lark.text(self.key)} {name} {lark.text(before + kind + after)}"
-                typed = way if other or way.is_text else way._replace(schema={**way.schema, "type": _TYPES[kind]})
+                typed = way if other or way.is_text else way._replace(schema=_of_kind(way, kind))
                 ways.append(f"{begin} {values.write_way(lark, typed, self.closed)}")
         return lark.either(ways)
-
-
-_TYPES = {"number": ["number", "integer"], **{kind: [kind] for kind in ("boolean", "null", "array", "object")}}
 
 
 def _kinds(way: values.Way) -> list[str]:
     """The types that a value is told to have; "number" for whole ones too."""
     return sorted({"number" if kind == "integer" else kind for kind in values.types_of(way.schema) - {"string"}})
+
+
+def _of_kind(way: values.Way, kind: str) -> Schema:
+    kinds = {"number", "integer"} if kind == "number" else {kind}
+    return {**way.schema, "type": sorted(kinds & values.types_of(way.schema))}
 
 
 def read_section(it: Reading, tags: Tags, end: str) -> Steps[Outcome]:

@@ -20,11 +20,12 @@ SHOWN_CHARACTERS = 80
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """parameters: JSON schema of the arguments, an object."""
+    """parameters: JSON schema of the arguments, an object, as it binds. told: as it came."""
 
     name: str
     description: str = ""
     parameters: Schema = field(default_factory=lambda: NO_ARGUMENTS)
+    told: object = None
 
 
 def tools_of(told: Sequence[object]) -> tuple[Tool, ...]:
@@ -76,7 +77,7 @@ def _tool(told: object, where: str) -> Tool:
             f"{where} ({name}) has parameters of the type {_shown(parameters['type'])}; arguments are an object"
         )
     description = function.get("description")
-    return Tool(name, description if isinstance(description, str) else "", arguments_of(parameters))
+    return Tool(name, description if isinstance(description, str) else "", arguments_of(parameters), parameters)
 
 
 def _shown(value: object) -> str:

@@ -53,6 +53,8 @@ def _read_v32(_family: Family, it: Reading, _starts_in_thought: bool) -> Steps[N
                 continue
             return
         raw = reader.taken()
+        if reader.is_over and reader.is_cut and not is_line:
+            return
         output.text("" if is_line and name == _ALL else raw)
         if (yield from reader.until(Marks.of(_NEXT), output.text)) is None:
             return

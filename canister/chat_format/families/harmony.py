@@ -27,8 +27,10 @@ _BODY_ENDS = Marks.of(
 )
 
 
-def _read(_family: Family, it: Reading, _starts_in_thought: bool) -> Steps[None]:
+def _read(_family: Family, it: Reading, starts_in_thought: bool) -> Steps[None]:
     reader, output = it.reader, it.output
+    if starts_in_thought:
+        yield from _thought(it, "")
     while (yield from reader.ahead()):
         header: list[str] = []
         if (yield from reader.until(_HEADER_ENDS, header.append)) != mark(MESSAGE):
@@ -47,14 +49,24 @@ def _read(_family: Family, it: Reading, _starts_in_thought: bool) -> Steps[None]
         elif name not in ("", "assistant", "user"):
             yield from reader.until(_BODY_ENDS, never)  # to a tool that nobody offered
         elif kind == _THOUGHT:
-            output.begin_thought(CHANNEL + _THOUGHT + MESSAGE)
-            yield from reader.until(_BODY_ENDS, output.thought)
-            output.end_thought(END)
+            yield from _thought(it, CHANNEL + _THOUGHT + MESSAGE)
         else:
             yield from reader.until(_BODY_ENDS, output.text if kind in _TEXTS or not kind else never)
-        reader.forget()
-        yield from reader.skip_space()
-        yield from reader.takes(*_NEXT)
+        yield from _next(it)
+
+
+def _thought(it: Reading, opened_by: str) -> Steps[None]:
+    it.output.begin_thought(opened_by)
+    yield from it.reader.until(_BODY_ENDS, it.output.thought)
+    it.output.end_thought(END)
+    if not opened_by:
+        yield from _next(it)
+
+
+def _next(it: Reading) -> Steps[None]:
+    it.reader.forget()
+    yield from it.reader.skip_space()
+    yield from it.reader.takes(*_NEXT)
 
 
 def _recipient(header: str) -> str:
