@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from canister.chat_format import strict_json
 from canister.chat_format.marks import Gap
 from canister.chat_format.reader import Reader, Steps, Take, never
 from canister.chat_format.reading import Outcome, Reading
@@ -87,8 +88,8 @@ def whole_value(reader: Reader) -> Steps[str | None]:
 def decoded(text: str | None) -> object:
     """What this JSON says; None for what is no JSON."""
     try:
-        return json.loads(text or "null")
-    except (ValueError, RecursionError):
+        return strict_json.loads(text or "null")
+    except ValueError:
         return None
 
 

@@ -5,8 +5,7 @@ Blanks around a call are text only if more text follows it; those around thought
 
 from __future__ import annotations
 
-import json
-
+from canister.chat_format import strict_json
 from canister.chat_format.events import ParsedEvent, Text, Thought, ToolArguments, ToolBegin, ToolEnd
 
 
@@ -85,8 +84,8 @@ class Output:
     def end_call(self) -> bool:
         """The call is whole, if its arguments are a JSON object."""
         try:
-            arguments = json.loads("".join(self._arguments))
-        except (ValueError, RecursionError):
+            arguments = strict_json.loads("".join(self._arguments))
+        except ValueError:
             return False
         if not isinstance(arguments, dict):
             return False

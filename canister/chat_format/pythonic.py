@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Sequence
 
-from canister.chat_format import values
+from canister.chat_format import strict_json, values
 from canister.chat_format.family import Wanted
 from canister.chat_format.lark import Lark
 from canister.chat_format.reader import Steps
@@ -16,7 +17,8 @@ from canister.chat_format.schemas import Schema
 from canister.chat_format.tagged import KEY_REGEX, is_of_name
 from canister.chat_format.tools import Tool
 
-MAX_ARGUMENTS_CHARACTERS = 1 << 20
+MAX_VALUE_CHARACTERS = 1 << 20
+_NAMED = re.compile(r"\s*([^\s=,()\[\]{}'\"]+)\s*=")
 _LITERALS = {"true": True, "false": False, "null": None}
 
 
@@ -65,10 +67,11 @@ def _arguments(it: Reading) -> Steps[str | None]:
 
 
 class _Brackets:
-    """Text up to the bracket that closes what was opened before."""
+    """Text up to the bracket that closes what was opened before, or, with `ends`, to one of these outside of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends: str = "") -> None:
         self.pieces: list[str] = []
+        self._ends = ends
         self._depth = 1
         self._quote = ""
         self._is_escaped = False
@@ -89,23 +92,42 @@ class _Brackets:
                 self._quote = character
             else:
                 self._depth += (character in "([{") - (character in ")]}")
-                if self._depth == 0:
+                if self._depth == 0 or (self._depth == 1 and character in self._ends):
                     return at, True
         return at, False
 
 
 def arguments_of(text: str) -> str | None:
     """{"city": "Zürich"} for city="Zürich"; None for what is no list of named arguments."""
-    if len(text) > MAX_ARGUMENTS_CHARACTERS:
+    told: dict[str, str] = {}
+    at = 0
+    while text[at:].strip():
+        named = _NAMED.match(text, at)
+        if named is None or named[1] in told:
+            return None
+        end, is_comma = _Brackets(",").scan(text, named.end())
+        value = _value_of(text[named.end() : end - is_comma])
+        if value is None:
+            return None
+        told[named[1]] = value
+        at = end
+    return "{" + ", ".join(f"{values.quoted(name)}: {value}" for name, value in told.items()) + "}"
+
+
+def _value_of(text: str) -> str | None:
+    """The JSON text of a literal of Python or JSON."""
+    if len(text) > MAX_VALUE_CHARACTERS:
         return None
+    try:
+        strict_json.loads(text)
+        return text.strip()
+    except ValueError:
+        pass
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a strange escape in a text is the model's
-            call = ast.parse(f"f({text})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            return None
-        told = {one.arg: _value(one.value) for one in call.keywords}
-        return None if None in told else json.dumps(told, ensure_ascii=False)
+            told = _value(ast.parse(text.strip(), mode="eval").body)
+        return json.dumps(told, ensure_ascii=False, allow_nan=False)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
 

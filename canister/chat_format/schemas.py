@@ -1,7 +1,8 @@
 """Schemas of tools' arguments as they are meant: what servers send that says nothing is left out. Pure.
 
 Titles and descriptions bind nothing, nor do formats that nobody checks. `{"not": {}}`, which generators of schemas
-write for "anything", is anything. Objects with named properties have no others, unless they say so: a model would make some up.
+write for "anything", is anything.
+Objects with named properties have no others, unless they say so: a model would make some up.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from canister.chat_format import strict_json
 from canister.chat_format.lark import ANY_TEXT, Lark
 from canister.chat_format.schemas import Schema
 from canister.errors import BadRequest
@@ -80,8 +81,8 @@ def as_json(text: str, schema: Schema) -> str:
     bare = text.strip()
     written = _PYTHON.get(bare, bare)
     try:
-        value = json.loads(written)
-    except (ValueError, RecursionError):
+        value = strict_json.loads(written)
+    except ValueError:
         return quoted(text)
     kind = _type(value)
     if types == {"string"}:
