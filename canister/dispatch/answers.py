@@ -154,7 +154,8 @@ async def answer(
     """
     engine = _engine(canister, caller)
     prompt = await prompt_tokens(engine, wanted.prompt)
-    lease = leased(canister, caller, engine, prompt, wanted.cache) if wanted.reuses else passing(canister, caller)
+    begun = prompt if keeper is None else np.concatenate([prompt, _decoded(keeper)])
+    lease = leased(canister, caller, engine, begun, wanted.cache) if wanted.reuses else passing(canister, caller)
     async with lease as cache:
         chain = _Chain(canister, caller, engine, wanted, prompt, cache, keeper)
         async with aclosing(chain.events()) as events:
@@ -168,6 +169,12 @@ def _engine(canister: Canister, caller: str) -> Engine:
     if engine is None:
         raise NotFound("No model is loaded. Call load_model first.")
     return engine
+
+
+def _decoded(keeper: Keeper) -> Tokens:
+    """The tokens of an answer that its cache has."""
+    n_decoded = 0 if keeper.taken is None else keeper.taken.n_decoded
+    return np.array([token.id for token in keeper.tokens[:n_decoded]], np.int32)
 
 
 def replay(wanted: Wanted, keeper: Keeper) -> Iterator[Event]:
@@ -253,8 +260,7 @@ class _Chain:
         if self._keeper is None or self._keeper.taken is None:
             return
         tokens, self._taken = self._keeper.tokens, self._keeper.taken
-        decoded = [token.id for token in tokens[: self._taken.n_decoded]]
-        self._tokens = np.concatenate([self._prompt, np.array(decoded, np.int32)])
+        self._tokens = np.concatenate([self._prompt, _decoded(self._keeper)])
         self._n_cached, self._is_begun = self._taken.n_cached, True
         self._is_told = not self._taken.n_remaining
         self._has_cache = True

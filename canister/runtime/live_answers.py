@@ -14,11 +14,16 @@ T = TypeVar("T")
 
 
 class LiveAnswer(Generic[T]):
-    """task: makes it. goes_on: also while nobody listens; else the task is cancelled when the last listener goes."""
+    """task: makes it. goes_on: also while nobody listens; else the task is cancelled when the last listener goes.
+
+    is_cancelled: by its caller. failure: why it is over before its end, for whoever listens.
+    """
 
     def __init__(self, *, goes_on: bool) -> None:
         self.goes_on = goes_on
         self.task: asyncio.Task[None] | None = None
+        self.is_cancelled = False
+        self.failure: Exception | None = None
         self.n_listeners = 0
         self._parts: list[T] = []
         self._is_over = False
@@ -32,8 +37,9 @@ class LiveAnswer(Generic[T]):
         self._parts.append(part)
         self._more.set()
 
-    def over(self) -> None:
-        """Nothing more will come; whoever listens is told by what is kept how it ended."""
+    def over(self, failure: Exception | None) -> None:
+        """Nothing more will come."""
+        self.failure = failure
         self._is_over = True
         self._more.set()
 
@@ -56,6 +62,11 @@ class LiveAnswer(Generic[T]):
             self.n_listeners -= 1
             if not self.n_listeners and not self.goes_on:
                 self.stop()
+
+    def cancel(self) -> None:
+        """Make no more of it, for whoever listens neither."""
+        self.is_cancelled = True
+        self.stop()
 
     def stop(self) -> None:
         """Make no more of it. What its committed calls gave is kept."""

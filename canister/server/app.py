@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request, Response
 
 from canister import dispatch
 from canister.config import ServerSettings, Settings
-from canister.dispatch import Dispatcher, timers
+from canister.dispatch import Dispatcher, answer_making, timers
 from canister.errors import Trap
 from canister.runtime.host import Host
 from canister.server import answers, crash_stacks, notices, preload
@@ -130,7 +130,10 @@ async def _serve(
 async def running(host: Host) -> AsyncIterator[Host]:
     """A started host with ticking timers, which begins to load the model of the settings. Stopped at the end."""
     await host.start()
-    background = [asyncio.create_task(timers.beat(host), name="heartbeat")]
+    background = [
+        asyncio.create_task(timers.beat(host), name="heartbeat"),
+        asyncio.create_task(answer_making.tend(host), name="kept answers"),
+    ]
     if host.settings.model is not None:
         background.append(preload.begin(host, host.settings.model))
     try:

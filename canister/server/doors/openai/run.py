@@ -15,7 +15,8 @@ from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput
 from canister.errors import NotFound
 from canister.flags.params import SamplingParams
 from canister.server.doors.openai.errors import ApiError, invalid, too_long
-from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timings, Usage
+from canister.server.doors.openai.events import Begun, Event
+from canister.server.doors.openai.telling import Telling
 
 if TYPE_CHECKING:
     from canister.server.doors.openai.door import Model
@@ -24,78 +25,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A turn that fits. n_prompt: tokens; 0: not known yet."""
+    """A turn that fits. wanted: an answer each choice. telling: makes events of what they give."""
 
     model: Model
     turn: Turn
-    prompt: str
-    n_prompt: int
+    wanted: tuple[dispatch.Wanted, ...]
+    telling: Telling
+
+    @property
+    def n_prompt(self) -> int:
+        """Tokens; 0: not known yet."""
+        return self.telling.begun.n_prompt
+
+    @property
+    def prompt(self) -> str:
+        return self.telling.begun.prompt
 
 
 async def admit(model: Model, turn: Turn) -> Admitted:
     """Render and count. ApiError for what cannot be answered; Trap and CanisterError of the calls."""
-    if turn.prompt is not None:
-        if not isinstance(turn.prompt, str):
-            raise ApiError(501, "prompts of tokens are not supported", param="prompt")
-        return Admitted(model, turn, turn.prompt, 0)
-    made = await _rendered(model, turn)
-    if made.n_tokens >= model.view.n_ctx:
-        raise too_long(made.n_tokens, model.view.n_ctx)
-    return Admitted(model, turn, made.prompt, made.n_tokens)
+    prompt, n_prompt = await _prompt(model, turn)
+    seed = secrets.randbits(32) if turn.seed is None else turn.seed
+    wanted = dispatch.Wanted(
+        prompt,
+        _bound(turn),
+        seed=seed,
+        max_tokens=turn.max_tokens,
+        stops=turn.stops,
+        n_logprobs=turn.n_logprobs,
+        cache=None if turn.cache_key is None else dispatch.cache_of_key(turn.cache_key),
+        reuses=turn.reuses,
+    )
+    choices = tuple(replace(wanted, seed=(seed + choice) & 0xFFFFFFFF) for choice in range(turn.n))
+    return Admitted(model, turn, choices, Telling(turn, Begun(n_prompt, seed, prompt)))
 
 
 async def events(admitted: Admitted) -> AsyncGenerator[Event]:
     """What happens; the first event comes when the turn is admitted. Closed early, its calls are cancelled."""
-    turn, model = admitted.turn, admitted.model
-    seed = secrets.randbits(32) if turn.seed is None else turn.seed
-    yield Begun(admitted.n_prompt, seed, admitted.prompt)
-    usage, timings = Usage(0, 0, 0), Timings()
-    for choice in range(turn.n):
-        wanted = dispatch.Wanted(
-            admitted.prompt,
-            _bound(turn),
-            seed=(seed + choice) & 0xFFFFFFFF,
-            max_tokens=turn.max_tokens,
-            stops=turn.stops,
-            n_logprobs=turn.n_logprobs,
-            cache=None if turn.cache_key is None else dispatch.cache_of_key(turn.cache_key),
-            reuses=turn.reuses,
-        )
+    model, telling = admitted.model, admitted.telling
+    yield telling.begun
+    for choice, wanted in enumerate(admitted.wanted):
         async with aclosing(dispatch.answer(model.canister, model.caller, wanted)) as parts:
             async for part in parts:
-                match part:
-                    case dispatch.Ingested():
-                        if turn.wants_progress:
-                            yield Progress(part.n_prompt, part.n_cached, part.n_done, part.seconds)
-                    case dispatch.Piece():
-                        if part.text:
-                            yield TextDelta(choice, part.text, part.tokens)
-                    case dispatch.Answered():
-                        yield Finished(choice, part.finish, part.stop, part.n_generated)
-                        usage, timings = _with(usage, part), _timings(timings, part)
-    yield Done(usage, timings)
+                for event in telling.feed(choice, part):
+                    yield event
 
 
-def _with(usage: Usage, done: dispatch.Answered) -> Usage:
-    return Usage(
-        done.n_prompt,
-        done.n_cached,
-        usage.n_generated + done.n_generated,
-        0,
-        usage.n_calls + done.n_calls,
-        usage.instructions + done.instructions,
-        usage.cycles + done.cycles,
-    )
-
-
-def _timings(timings: Timings, done: dispatch.Answered) -> Timings:
-    return Timings(
-        done.n_cached,
-        done.n_prompt - done.n_cached,
-        timings.prompt_seconds + done.prompt_seconds,
-        timings.n_generated + done.n_generated,
-        timings.decode_seconds + done.decode_seconds,
-    )
+async def _prompt(model: Model, turn: Turn) -> tuple[str, int]:
+    """The prompt, and how many tokens it has; 0: not known yet."""
+    if turn.prompt is not None:
+        if not isinstance(turn.prompt, str):
+            raise ApiError(501, "prompts of tokens are not supported", param="prompt")
+        return turn.prompt, 0
+    made = await _rendered(model, turn)
+    if made.n_tokens >= model.view.n_ctx:
+        raise too_long(made.n_tokens, model.view.n_ctx)
+    return made.prompt, made.n_tokens
 
 
 async def tokens_of(model: Model, texts: Sequence[str]) -> Mapping[str, Sequence[int]]:
