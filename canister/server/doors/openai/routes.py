@@ -8,14 +8,14 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister.errors import Trap
-from canister.server.doors.openai import chat, completions, counting, door, errors, messages, models, ollama
+from canister.server.doors.openai import chat, completions, counting, door, errors, messages, models, ollama, responses
 from canister.server.doors.openai.errors import ApiError, Form, anthropic_form, ollama_form, openai_form
 from canister.server.doors.openai.operations import Operation
 from canister.server.verbs import ANY_VERB
 
 SHOWN_CHARACTERS = 80
 
-DIALECTS = (chat, counting, models, messages, completions, ollama)
+DIALECTS = (chat, counting, models, responses, messages, completions, ollama)
 OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for operation in dialect.OPERATIONS)
 """What the documentation tells of, in its order."""
 

@@ -1,0 +1,187 @@
+"""Turns whose answers are kept: those with an Idempotency-Key, of any dialect, and stored ones.
+
+Such an answer is a row of its canister. What is told of it is made of the turn and of the tokens, each time anew, so
+that whoever asks again, also after a restart of the server, is told the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+
+from canister import dispatch
+from canister.dispatch import KeptAnswer, Question
+from canister.errors import AccessDenied, CanisterUnavailable
+from canister.runtime.canister import Canister
+from canister.runtime.host import Host
+from canister.server.doors.openai import errors, run
+from canister.server.doors.openai.door import Model
+from canister.server.doors.openai.errors import ApiError, invalid
+from canister.server.doors.openai.events import Event
+from canister.server.doors.openai.telling import Telling
+from canister.server.doors.openai.turn import Turn
+from canister.server.requests import caller
+
+KEY_HEADER = "idempotency-key"
+MAX_KEY_CHARACTERS = 255
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A turn that was made of a request, and what its dialect needs to tell of it, as JSON."""
+
+    turn: Turn
+    about: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """kind: of the interface. id: of the answer. body: what was sent. is_listed: it is to be found by its id.
+
+    goes_on: without its client, as those with a key do.
+    """
+
+    kind: str
+    id: str
+    body: bytes
+    is_listed: bool = False
+    goes_on: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An answer that is to be told. events: closed early, it ends, unless it goes on without its client.
+
+    about: as Made has it, of the request that began the answer. kept: None: it is not.
+    """
+
+    events: AsyncGenerator[Event]
+    about: Json
+    kept: Kept | None = None
+
+
+async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awaitable[Made]]) -> Asked:
+    """Begin with an answer, or join the one that was begun with the request's Idempotency-Key.
+
+    make: the turn, called for a new answer alone. ApiError 422: the key was used for another body.
+    """
+    key = _key(request)
+    if key is not None:
+        known = dispatch.join_answer(model.canister, model.caller, wish.kind, key, wish.body)
+        if known is not None:
+            return (await Kept(model.host, model.canister, known).again()).asked()
+    made = await make()
+    admitted = await run.admit(model, made.turn)
+    if key is None and not wish.is_listed:
+        return Asked(run.events(admitted), made.about)
+    told = {"about": made.about, "telling": admitted.telling.to_json()}
+    question = Question(
+        wish.id,
+        wish.kind,
+        wish.body,
+        json.dumps(told, ensure_ascii=False),
+        admitted.wanted,
+        key,
+        is_listed=wish.is_listed,
+        goes_on=wish.goes_on or key is not None,
+    )
+    begun = await dispatch.begin_answer(model.host, model.canister, model.caller, question)
+    return Kept(model.host, model.canister, begun).asked()
+
+
+def find(request: Request, id: str, kind: str) -> Kept | None:
+    """A listed answer of the caller's, in any of the canisters that it may use. AccessDenied: in none."""
+    host: Host = request.app.state.host
+    named = request.path_params.get("canister")
+    refused: AccessDenied | None = None
+    n_refused, canisters = 0, host.canisters if named is None else [host.find(named)]
+    for canister in canisters:
+        try:
+            found = dispatch.find_answer(canister, caller(request), id, kind)
+        except (AccessDenied, CanisterUnavailable) as error:
+            refused = error if isinstance(error, AccessDenied) else refused
+            n_refused += 1
+            continue
+        if found is not None:
+            return Kept(host, canister, found)
+    if refused is not None and n_refused == len(canisters):
+        raise refused
+    return None
+
+
+class Kept:
+    """A kept answer, as it was when it was looked up."""
+
+    def __init__(self, host: Host, canister: Canister, answer: KeptAnswer) -> None:
+        self._host, self._canister, self._answer = host, canister, answer
+        self._told: Json = json.loads(answer.asked.request)
+        self.about: Json = self._told["about"]
+
+    @property
+    def id(self) -> str:
+        return self._answer.asked.id
+
+    @property
+    def is_running(self) -> bool:
+        return dispatch.is_running(self._canister, self._answer)
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._answer.status == "cancelled"
+
+    @property
+    def ended_at(self) -> float | None:
+        """Seconds since 1970."""
+        return None if self._answer.ended_ns is None else self._answer.ended_ns // 10**9
+
+    @property
+    def failure(self) -> ApiError | None:
+        """Why it came to no good end."""
+        failed = dispatch.failure_of(self._answer)
+        return None if failed is None else errors.of(failed)
+
+    def now(self) -> Kept:
+        """Looked up again."""
+        return Kept(self._host, self._canister, dispatch.look_again(self._canister, self._answer))
+
+    def asked(self) -> Asked:
+        """To be told from its start."""
+        return Asked(self._events(dispatch.answer_parts(self._host, self._canister, self._answer)), self.about, self)
+
+    async def again(self) -> Kept:
+        """Gone on with, if it failed."""
+        return Kept(self._host, self._canister, await dispatch.retry_answer(self._host, self._canister, self._answer))
+
+    def events_so_far(self) -> AsyncGenerator[Event]:
+        """What there is of it at this moment; none while it is queued."""
+        return self._events(dispatch.answer_so_far(self._canister, self._answer), is_begun=False)
+
+    async def cancel(self) -> Kept:
+        return Kept(self._host, self._canister, await dispatch.cancel_answer(self._canister, self._answer))
+
+    async def remove(self) -> None:
+        await dispatch.remove_answer(self._canister, self._answer)
+
+    async def _events(self, parts: AsyncIterator[dispatch.Part], *, is_begun: bool = True) -> AsyncGenerator[Event]:
+        telling = Telling.from_json(self._told["telling"])
+        if is_begun:
+            yield telling.begun
+        async for choice, part in parts:
+            if not is_begun:
+                is_begun = True
+                yield telling.begun
+            for event in telling.feed(choice, part):
+                yield event
+
+
+def _key(request: Request) -> str | None:
+    key = request.headers.get(KEY_HEADER)
+    if key is not None and len(key) > MAX_KEY_CHARACTERS:
+        raise invalid(f"Idempotency-Key: at most {MAX_KEY_CHARACTERS} characters are taken, not {len(key)}")
+    return key or None
