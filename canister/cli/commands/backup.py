@@ -23,7 +23,7 @@ def backup(
 ) -> None:
     """Copy all that a server holds into one file.
 
-    Also while it runs. The file has the server's keys in it, and the hashes of its API keys: keep it where nobody else
+    Also while it runs. The file has the server's keys in it, and the hashes of its API keys. Keep it where nobody else
     can read it.
     """
     from canister.cli.shared.settings import data_folder
@@ -38,7 +38,7 @@ def restore(
 ) -> None:
     """Make a data folder from a backup.
 
-    The backup is checked first; a folder that holds something is left alone.
+    The backup is checked first. A folder that is not empty is left alone.
     """
     from canister.cli.shared.settings import data_folder
     from canister.ops.backup import restore as restore_backup

@@ -53,8 +53,8 @@ def bench(
 ) -> None:
     """Measure tokens per second, in one call and cut into calls.
 
-    And what a call costs beside its tokens. As one client over HTTP sees it; so other callers should be quiet
-    meanwhile. The caller may set_max_tokens.
+    It also measures what a call costs beside its tokens, as one client over HTTP sees it. Other callers should be quiet
+    meanwhile. The caller must be allowed to set_max_tokens.
 
     Example: canister bench model.gguf
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from canister.api.methods import Method
     from canister.client.agent import Agent
 
-# Options of icp and dfx that have nothing to decide here; lines written for those commands have them.
+# Options of icp and dfx that change nothing here, but stand in lines written for those commands.
 IgnoredHidden = Annotated[str | None, typer.Option(hidden=True)]
 IgnoredFlag = Annotated[bool, typer.Option("--update", "--always-assist", hidden=True)]
 
@@ -102,8 +102,8 @@ def call(
 
     The call is signed; it goes over REST with --rest, --api-key or --cost.
 
-    Exit code 0 for a reply, 1 for a reject, 2 for wrong usage; where the reply is printed as JSON because the argument
-    was JSON, 1 also for an Err.
+    Exit code 0 for a reply, 1 for a reject, 2 for wrong usage. An Err also gives 1 if the argument was JSON and the
+    reply is printed as JSON.
 
     Example: canister call llama_cpp run_update '(record { args = vec {"-p"; "Hello"; "-n"; "8"} })'
 
@@ -147,7 +147,7 @@ def _check_cycles(canister: str, wallet: str | None, with_cycles: str | None) ->
 
 
 async def _submit(agent: Agent, canister: str, method: Method, given: Argument) -> bytes:
-    """Send an update and do not wait for it; gives the id of the request."""
+    """Send an update without waiting for its end. Returns the id of the request."""
     from canister.api import codec
 
     arg = codec.args_from_json(method, given.value) if given.is_json else given.value

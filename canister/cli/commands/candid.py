@@ -1,4 +1,4 @@
-"""`canister candid`: the interface, for programs that make their clients from it."""
+"""`canister candid`: the interface, for programs that generate their clients from it."""
 
 from __future__ import annotations
 

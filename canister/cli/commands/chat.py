@@ -1,4 +1,4 @@
-"""`canister chat`: hold a conversation with a canister: of the server that runs, or of one that lives only as long.
+"""`canister chat`: hold a conversation with a canister of a running server, or of one that lives as long as the chat.
 
 The answer goes to stdout, everything else to stderr, so that `canister chat "…"` can stand in a pipe.
 """
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from canister.client.ic import IcCanister
     from canister.client.rest import Canister
 
-TOKENS_PER_CALL = 16  # on our own server; few, so that one sees an answer come out of several calls
+TOKENS_PER_CALL = 16  # on our own server; few, so that an answer visibly comes from several calls
 NEWEST = ""  # of --resume without a name
 
 
 class ChatCommand(Command):
-    """The name after --resume may be left out, which Typer has no word for."""
+    """The name after --resume may be left out, which Typer cannot express."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = []
@@ -114,9 +114,9 @@ def chat(
 ) -> None:
     """Chat with a model, on the running server or a new one.
 
-    Each answer comes out of run_update calls that do a bounded piece of work. In a conversation /help lists what can
-    be typed, Ctrl-C stops an answer, and /quit or Ctrl-D leaves. A server that stays keeps the conversation under a
-    name, for --resume; a single question is kept nowhere, unless it goes on with a kept chat.
+    Each answer comes from run_update calls that each do a bounded piece of work. In a conversation /help lists the
+    commands, Ctrl-C stops an answer, and /quit or Ctrl-D leaves. A running server keeps the conversation under a name
+    for --resume. A single question is not kept, unless it continues a kept chat.
     """
     from canister.cli.talk.choices import Choices
     from canister.cli.talk.lines import Lines, default_history
@@ -170,7 +170,7 @@ class Target:
 
     @property
     def is_named(self) -> bool:
-        """Does anything say that a server is meant that runs already?"""
+        """Do the options name a running server?"""
         said = (self.url, self.api_key, self.identity, self.data_dir, os.environ.get("CANISTER_URL"))
         return self.anonymous or any(said)
 
@@ -203,7 +203,7 @@ class Opening:
         self._is_once = is_once
 
     def running(self, target: Target, *, must_run: bool) -> Session:
-        """A session on the server that runs; unless it must run, on one of our own where none can be used."""
+        """A session on the running server. If none can be used, one on our own server, unless it must run."""
         from canister.cli.talk.servers import look
         from canister.client.errors import ClientError
 
@@ -222,7 +222,7 @@ class Opening:
             return self.own(None, target.canister, f"the server at {url} cannot be used: {error}; ")
 
     def own(self, file: Path | None, canister: str, why: str = "") -> Session:
-        """A session on a server of its own, which goes with it."""
+        """A session on a server of its own, which ends with it."""
         from canister.cli.talk.servers import own_model, own_server
         from canister.client.rest import Canister
 
@@ -258,7 +258,7 @@ class Opening:
 async def _meet(
     client: Canister | IcCanister, url: str, options: ChatOptions, *, keeps: bool, says: bool
 ) -> ChatBackend:
-    """What is to be known of the model before the first question, told to the person as far as it matters to them."""
+    """What must be known of the model before the first question. Tells the person what matters to them."""
     from canister.api.rest_records import Props
     from canister.cli.shared.hints import told_who
     from canister.cli.talk import view

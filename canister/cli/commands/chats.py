@@ -119,7 +119,7 @@ def _text(content: object) -> str:
 
 
 def _size(n_bytes: int) -> str:
-    """The state that is kept with a chat; without one it is computed again when the chat goes on."""
+    """The size of the state kept with a chat. Without a state it is computed again when the chat continues."""
     if n_bytes == 0:
         return "–"
     for unit in ("B", "KiB", "MiB"):

@@ -18,8 +18,8 @@ def doctor(
 ) -> None:
     """Check a data folder, also while its server runs.
 
-    Databases, files, prompt caches, models, keys. Exit code 0: no problem is left. What --repair takes out of the way
-    is moved to quarantine/, never deleted; no server may run meanwhile.
+    Databases, files, prompt caches, models, keys. Exit code 0: no problem is left. --repair moves what is in the way to
+    quarantine/ and deletes nothing. No server may run meanwhile.
     """
     from canister.cli.shared.settings import data_folder
     from canister.engine.load import library

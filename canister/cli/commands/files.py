@@ -96,7 +96,7 @@ def upload(
 ) -> None:
     """Upload a file to a canister, in chunks.
 
-    An upload that was interrupted goes on where it stopped; the hash is compared at the end.
+    An interrupted upload continues where it stopped. The hash is compared at the end.
     """
     from canister.client import transfer
 
@@ -167,7 +167,7 @@ def download(
 ) -> None:
     """Download a file from a canister, in chunks.
 
-    A download that was interrupted goes on from its .part file; the hash is compared if the canister has one.
+    An interrupted download continues from its .part file. The hash is compared if the canister has one.
     """
     from canister.client import transfer
 
@@ -201,7 +201,7 @@ def download(
 
 
 def _check_gguf(file: Path, name: str) -> None:
-    """Refuse what is no model in the place of one."""
+    """Refuse a file that is no model in the place of one."""
     with file.open("rb") as opened:
         head = opened.read(len(GGUF))
     if head != GGUF:
@@ -214,7 +214,7 @@ def _check_gguf(file: Path, name: str) -> None:
 async def _loaded_file(
     network: str, api_key: str | None, anonymous: bool, data_dir: Path | None, canister: str
 ) -> str | None:
-    """The file of the loaded model; None also for who is not told."""
+    """The file of the loaded model. None also for callers who may not know it."""
     from canister.client.errors import ClientError
     from canister.client.rest import Canister
 
@@ -237,7 +237,7 @@ def _default_name(local_name: str, filetype: FileType) -> str:
 
 
 def _local_name(canister_filename: str) -> Path:
-    """The same path below the working folder, and never outside it."""
+    """The same path below the working folder, never outside it."""
     path = PurePosixPath(canister_filename.lstrip("/"))
     if not path.name or ".." in path.parts:
         raise typer.BadParameter(f"{canister_filename!r} makes no local name; give one with --local-filename")
@@ -287,7 +287,7 @@ class ProgressReport:
             self._bar.stop()
 
     def advance(self, done_bytes: int, total_bytes: int) -> None:
-        """Show that so much is done."""
+        """Show the progress."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done_bytes, total=total_bytes)
             return

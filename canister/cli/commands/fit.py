@@ -38,8 +38,8 @@ def fit(
     """Tell whether a model fits the Internet Computer.
 
     Exit code 1 when it does not. Loading may touch 2 GiB of stable memory, the wasm heap may have 3.75 GiB, and a call
-    on a full context must still decode a token; the largest context that fits is told. --args gives context, batch
-    sizes and KV types; the weights are not read.
+    on a full context must still decode a token. The largest context that fits is shown. --args gives context, batch
+    sizes and KV types. The weights are not read.
 
     Example: canister fit model.gguf --args '--ctx-size 8192 -ctk q8_0 -ctv q8_0'
     """

@@ -1,6 +1,6 @@
-"""The groups of commands that lines of dfx and icp name, with what only those have; no help lists that.
+"""The groups of commands in lines of dfx and icp, with what only those have. No help lists them.
 
-What such a line does has a name of its own here, or is answered in a sentence.
+Such a command has another name here, or is answered with a sentence.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def default(
 ) -> None:
     """Print the default identity; with a name, choose it.
 
-    That is who calls when none is named.
+    It calls when no identity is named.
     """
     store = _store()
     if name is None:

@@ -39,7 +39,7 @@ def create(
     ] = None,
     data_dir: FolderOption = None,
 ) -> None:
-    """Make a key and print it. It is shown this once; only its hash is kept."""
+    """Make a key and print it. It is shown only this once, and only its hash is kept."""
     from canister.state.api_keys import open_keys, parse_duration
 
     lifetime_seconds = None if expires is None else parse_duration(expires)
@@ -55,7 +55,7 @@ def create(
 def list_keys(data_dir: FolderOption = None) -> None:
     """List names, times (UTC) and principals.
 
-    The keys themselves are not kept. A terminal that is too narrow for a principal is shown its two ends.
+    The keys themselves are not kept. A terminal too narrow for a principal shows its two ends.
     """
     from canister.state.api_keys import open_keys
 
@@ -70,7 +70,7 @@ def list_keys(data_dir: FolderOption = None) -> None:
 
 @api_key_app.command()
 def revoke(name: KnownKey, data_dir: FolderOption = None) -> None:
-    """Make a key worthless, from the next request on."""
+    """Revoke a key. It is worthless from the next request on."""
     from canister.state.api_keys import open_keys
 
     with open_keys(_folder(data_dir)) as keys:

@@ -1,7 +1,7 @@
-"""What dfx and icp ask for around a canister: deploy, create, info, metadata, start, stop, …, as it makes sense here.
+"""What dfx and icp ask for around a canister: deploy, create, info, metadata, start, stop, …, as far as it makes sense.
 
-All canisters of a server run the same program and are named when it starts, so there is nothing to build or install.
-No help lists these commands: they are for lines that were written for the others.
+All canisters of a server run the same program and are named when it starts, so there is nothing to build or install. No
+help lists these commands; they are for lines written for the other tools.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def deploy(
     project_root_override: OfNoUse = None,
     no_flag: NoFlag = False,
 ) -> None:
-    """Nothing is deployed; the canisters that are there are shown."""
+    """Show the existing canisters; there is nothing to deploy."""
     _show(_known(network, names or []))
     print(f"nothing to deploy: {SAME_PROGRAM}", file=sys.stderr)
 
@@ -85,7 +85,7 @@ def create(
     with_cycles: Annotated[str | None, typer.Option("--with-cycles", "--cycles", hidden=True)] = None,
     no_flag: NoFlag = False,
 ) -> None:
-    """Canisters are named when a server starts; those that are there are shown."""
+    """Show the existing canisters; they are named when a server starts."""
     _show(_known(network, names or []))
     print("nothing to create: these canisters are there", file=sys.stderr)
 
@@ -173,7 +173,7 @@ def start_canister(
     data_dir: DataDir = None,
     project_root_override: OfNoUse = None,
 ) -> None:
-    """Let calls to a canister in again."""
+    """Let a canister accept calls again."""
     _each("start_canister", "started", names, all_of_them, network, identity, data_dir, root_key)
 
 
@@ -187,7 +187,7 @@ def stop_canister(
     data_dir: DataDir = None,
     project_root_override: OfNoUse = None,
 ) -> None:
-    """Let no calls to a canister in any more; the server goes on."""
+    """Stop a canister: it refuses calls, and the server goes on."""
     _each("stop_canister", "stopped", names, all_of_them, network, identity, data_dir, root_key)
 
 
@@ -241,7 +241,7 @@ def _tell_who_holds_cycles() -> None:
 
 
 def _known(network: str, names: list[str]) -> dict[str, str]:
-    """Name → id of the canisters that are named, or of all; a name that is not there is told with the way to it."""
+    """Name → id of the named canisters, or of all. A missing name is told with the way to make it."""
     from canister.client.agent import Agent
     from canister.errors import NotFound
 

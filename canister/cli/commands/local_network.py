@@ -22,8 +22,8 @@ from canister.client.local_server import GREETING, START_SECONDS
 if TYPE_CHECKING:
     from canister.system.data_dir import FolderLock
 
-LOG = "serve.log"  # in the data folder: what a server prints that was started in the background
-STOP_SECONDS = 60.0  # beyond the time that running calls are given
+LOG = "serve.log"  # in the data folder: the output of a server started in the background
+STOP_SECONDS = 60.0  # beyond the time that running calls get
 _POLL_SECONDS = 0.05
 
 Background = Annotated[
@@ -157,7 +157,7 @@ def _split(host: str | None) -> tuple[str | None, int | None]:
 
 
 def _start_in_background(folder: Path, flags: list[str]) -> str:
-    """Start a server that outlives us and wait until it listens; gives its URL. Raises ServerFailed."""
+    """Start a server that outlives us and wait until it listens. Returns its URL. Raises ServerFailed."""
     from canister.client.local_server import ServerFailed
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it will hold keys

@@ -44,8 +44,8 @@ def logs(
 ) -> None:
     """Show the last lines of the log, and with -f the next ones.
 
-    For the controllers of the canister; who controls all canisters of the server sees what is about that, too. Kept
-    are the last 2000 lines of this run of the server, 1 MB at most.
+    For the controllers of the canister. Who controls all canisters of the server sees lines about the server, too. The
+    last 2000 lines of this run of the server are kept, 1 MB at most.
     """
     agent = agent_for(network, identity, data_dir, root_key)
     asyncio.run(_show(agent, canister, tail, interval if follow else None, as_json))
@@ -63,7 +63,7 @@ async def _show(agent: Agent, canister: str, tail: int | None, interval: float |
 
 
 async def _next_lines(agent: Agent, id: bytes, start: int, interval: float) -> AsyncIterator[LogLineRecord]:
-    """New lines as they come; a server that is away for a while is waited for."""
+    """New lines as they come. Waits for a server that goes away for a while."""
     from canister.client.errors import Unreachable
 
     is_away = False
@@ -103,7 +103,7 @@ def _print(line: LogLineRecord, as_json: bool) -> None:
 
 
 def as_text(line: str) -> str:
-    """`2026-11-30T07:41:36Z info     model loaded  canister=llama_cpp n_ctx=1024`; what is no JSON stays as it is."""
+    """`2026-11-30T07:41:36Z info model loaded canister=llama_cpp n_ctx=1024`; a line that is no JSON stays as it is."""
     try:
         fields: dict[str, Any] = json.loads(line)
         head = f"{fields.pop('timestamp')[:19]}Z {fields.pop('level'):<8} {fields.pop('event')}"

@@ -85,9 +85,9 @@ def status(
     environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
-    """Show how a canister and its model do: state, limits, cycles.
+    """Show a canister and its model: state, limits, cycles.
 
-    Who does not control it is shown what is public: its controllers.
+    Callers who do not control it see what is public: its controllers.
     """
     if id_only:
         _print_id(canister, network)
@@ -146,7 +146,7 @@ def update_settings(
 ) -> None:
     """Change settings of a canister.
 
-    Those that are not named stay.
+    Settings that are not named stay as they are.
     """
     from canister.api.management import CanisterSettings, UpdateSettingsRecord
     from canister.api.management import LogVisibility as LogVisibilityTag
@@ -251,7 +251,7 @@ def fabricate_cycles(
 
 
 class _Named:
-    """Who is to be a controller: `only` these, or the present ones with and without some."""
+    """The future controllers: `only` these, or the present ones with and without some."""
 
     def __init__(self, only: list[str], added: list[str], removed: list[str]) -> None:
         self._only, self._added, self._removed = only, added, removed
@@ -274,7 +274,7 @@ class _Named:
 
 
 def _principal(store: IdentityStore, text: str) -> str:
-    """A principal as it stands, or that of an identity."""
+    """A principal, or that of an identity."""
     from canister.ic import principal
 
     try:

@@ -49,7 +49,7 @@ def list_models(
 ) -> None:
     """List the models in the canister.
 
-    Their headers tell what they are; a model in several files is one.
+    Their headers describe them. A model in several files is one model.
     """
 
     async def ask(client: Canister) -> list[dict[str, Any]]:
@@ -106,9 +106,9 @@ def load_model(
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Load a model in place of the one that is loaded.
+    """Load a model in place of the loaded one.
 
-    It is loaded again after a restart. Options stand before the name; what follows it are flags of llama.cpp.
+    It is loaded again after a restart. Options stand before the name; flags of llama.cpp follow it.
 
     Example: canister models load qwen.gguf -c 8192
     """
@@ -129,7 +129,7 @@ def unload_model(
     anonymous: Anonymous = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Unload the model that is loaded, once its calls are over.
+    """Unload the loaded model, once its calls have ended.
 
     The next start does not load it again.
     """
@@ -197,8 +197,8 @@ def pull_model(
 ) -> None:
     """Download a model and put it into the canister.
 
-    There it is models/NAME. A download and an upload that were interrupted go on where they stopped, and both are
-    checked by SHA-256. The hub is HF_ENDPOINT, else huggingface.co; HF_TOKEN opens private repositories.
+    Its path there is models/NAME. An interrupted download or upload continues where it stopped, and both are checked by
+    SHA-256. The hub is HF_ENDPOINT, else huggingface.co; HF_TOKEN opens private repositories.
     """
     from canister.cli.shared import pulling
 
@@ -206,7 +206,7 @@ def pull_model(
 
     async def pull(client: Canister) -> str:
         names = [f"{FOLDER}/{file.name}" for file in remote.files]
-        await client.models()  # who may not put it there is told before it is downloaded
+        await client.models()  # refuses before the download a caller who may not put it there
         if await _are_there(client, remote):
             print(f"{names[0]} is there already")
         else:
@@ -220,7 +220,7 @@ def pull_model(
 
 
 async def _bring(client: Canister, remote: Remote, folder: Path, *, keep: bool) -> None:
-    """Download the files, look at them, and upload them."""
+    """Download the files, check them, and upload them."""
     from canister.cli.shared import pulling
     from canister.client import transfer
     from canister.errors import BadRequest
@@ -231,7 +231,7 @@ async def _bring(client: Canister, remote: Remote, folder: Path, *, keep: bool) 
     try:
         read_model(files[0])
     except BadRequest as error:
-        for file in files:  # kept, it would only be taken for one another time
+        for file in files:  # if it were kept, it would be taken for a model another time
             file.unlink(missing_ok=True)
         raise transfer.TransferError(f"{files[0].name} is no model: {error}; thrown away") from error
     for file in files:
@@ -246,7 +246,7 @@ async def _bring(client: Canister, remote: Remote, folder: Path, *, keep: bool) 
 
 
 async def _are_there(client: Canister, remote: Remote) -> bool:
-    """Does the canister have these very files?"""
+    """Does the canister have exactly these files?"""
     from canister.api.records import FileDetailsInputRecord
     from canister.client.errors import Refused
 
@@ -301,7 +301,7 @@ async def _models(client: Canister) -> list[dict[str, Any]]:
 
 
 async def _named(client: Canister, name: str) -> dict[str, Any]:
-    """The model of this path or file name. ClientError names those that there are."""
+    """The model of this path or file name. ClientError names the existing ones."""
     from canister.client.errors import ClientError
 
     found = await _models(client)
@@ -313,7 +313,7 @@ async def _named(client: Canister, name: str) -> dict[str, Any]:
     if len(fitting) == 1:
         return fitting[0]
     paths = [model["path"] for model in found]
-    by_stem = {PurePosixPath(path).stem: path for path in paths}  # folder and suffix are alike in all of them
+    by_stem = {PurePosixPath(path).stem: path for path in paths}  # folder and suffix are the same for all
     near = nearest(PurePosixPath(name).stem, by_stem)
     hint = f"did you mean {by_stem[near]}?" if near else f"there are {', '.join(paths)}" if paths else "it has none"
     raise ClientError(f"the canister has no model {name!r}; {hint}")

@@ -1,4 +1,4 @@
-"""`canister network status`: what an IC client must know of a server."""
+"""`canister network status`: what an IC client must know about a server."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def status(
     environment: Environment = None,
     project_root_override: IgnoredHidden = None,
 ) -> None:
-    """Show the URL, the root key and the state of a server. The key is its own word; nobody vouches for it."""
+    """Show the URL, the root key and the state of a server. The key is the server's own word; nobody vouches for it."""
     url = url_of(name or network)
     found = asyncio.run(_status(url))
     root_key = found.get("root_key")

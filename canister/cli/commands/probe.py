@@ -1,4 +1,4 @@
-"""`canister probe`: find the trapping max_tokens of a canister by running, and show it beside the prediction."""
+"""`canister probe`: find the trapping max_tokens of a canister by trial, and show it beside the prediction."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def probe(
 ) -> None:
     """Find by trial how many tokens fit into one call.
 
-    That is the run_update with the largest max_tokens that does not trap. The canister has a model loaded and traps at
-    its limit (canister serve --budget-policy trap); the caller may set_max_tokens. Beside what was found stands what
-    estimate_run predicts. max_tokens and prompt caches are afterwards as they were before, but other callers should be
-    quiet meanwhile.
+    That is the run_update with the largest max_tokens that does not trap. The canister must have a model loaded and
+    trap at its limit (canister serve --budget-policy trap), and the caller must be allowed to set_max_tokens. The
+    prediction of estimate_run is shown beside the result. max_tokens and prompt caches are restored afterwards, but
+    other callers should be quiet meanwhile.
 
     Example: canister probe --prompt "Who are you?" --args '--repeat-penalty 1.1'
     """

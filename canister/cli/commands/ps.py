@@ -1,4 +1,4 @@
-"""`canister ps`: who runs what on a server at this moment."""
+"""`canister ps`: the calls that run on a server at the moment, and their callers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def ps(
 ) -> None:
     """Show who runs what: calls, phase, tokens per second.
 
-    For controllers. Tokens are those that a call has decoded so far; the rate is that of the whole call, the time that
-    it waited for a slot included.
+    For controllers. Tokens are those that a call has decoded so far. The rate is that of the whole call, including the
+    time that it waited for a slot.
     """
     server = connection(network, api_key, False, data_dir)
     found = asyncio.run(_ask(server, canister))

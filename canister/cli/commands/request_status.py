@@ -1,4 +1,4 @@
-"""`canister call --async` and `canister request-status`: a call that is not waited for, and its answer later."""
+"""`canister call --async` and `canister request-status`: a call without waiting, and its answer later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def request_status(
     environment: Environment = None,
     output: Annotated[str | None, typer.Option("--output", hidden=True)] = None,
 ) -> None:
-    """Wait for the answer to a call that was not waited for, and print its bytes in hex."""
+    """Wait for the answer to an earlier `call --async`, and print its bytes in hex."""
     from canister.client.errors import Rejected
 
     id = _request_id(request_id)

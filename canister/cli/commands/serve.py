@@ -17,12 +17,12 @@ from canister.config import Flag, rows
 def serve(**given: Any) -> None:
     """Serve canisters over HTTP until SIGTERM or Ctrl-C.
 
-    Every setting can also stand in the environment (CANISTER_PORT=…) or in canister.toml of the working folder.
-    A flag wins over the environment, the environment over the file.
+    Every setting can also stand in the environment (CANISTER_PORT=…) or in canister.toml of the working folder. A flag
+    wins over the environment, the environment over the file.
     """
     from canister.cli.shared.settings import load_settings
 
-    # An option that may be repeated is an empty list when it is not there.
+    # A repeatable option that was not given is an empty list.
     settings = load_settings(**{name: None if value == [] else value for name, value in given.items()})
 
     from canister.server.process import start
@@ -31,7 +31,7 @@ def serve(**given: Any) -> None:
 
 
 def _parameters() -> list[inspect.Parameter]:
-    """One for each setting that can be a flag; a table of tables cannot."""
+    """One for each setting that can be a flag, which a table of tables cannot."""
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field, flag))
         for name, field in rows().items()
@@ -58,7 +58,9 @@ def _option(name: str, field: FieldInfo, flag: Flag) -> Any:
 
 
 def _kind(annotation: Any) -> Any:
-    """What the command line reads; text where only the setting itself knows how to read it, as in `256M` or `none`."""
+    """The type that the command line reads; text where only the setting knows how to read it, as in `256M` or
+    `none`.
+    """
     if get_origin(annotation) in (Union, UnionType) and set(get_args(annotation)) == {Path, NoneType}:
         return Path
     return annotation if annotation in (bool, int, float, Path, list[str]) else str

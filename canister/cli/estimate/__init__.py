@@ -1,1 +1,1 @@
-"""`canister estimate`: what is asked, the ways to answer it, and what is shown."""
+"""`canister estimate`: the question, the ways to answer it, and what is shown."""

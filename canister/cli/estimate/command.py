@@ -1,6 +1,6 @@
 """`canister estimate`: what a call or a whole conversation will cost, before it is run.
 
-The question is put to each model and context; each gives a Found, which `view.py` shows.
+The question is asked for each model and context. Each answer is a Found, which `view.py` shows.
 """
 
 from __future__ import annotations
@@ -104,11 +104,11 @@ def estimate(
     identity: IdentityName = None,
     root_key: RootKey = None,
 ) -> None:
-    """Tell what a call or a conversation would cost on the IC.
+    """Estimate what a call or a conversation would cost on the IC.
 
-    A call, or with --answer-tokens a conversation, on the Internet Computer. Several files, or --ctx-sizes, give a
-    table. With files nothing is run and no server is needed; without, a canister tells what its next call and the
-    conversation from there on will cost.
+    A conversation with --answer-tokens, otherwise a call. Several files, or --ctx-sizes, give a table. With files
+    nothing runs and no server is needed. Without a file, a canister tells what its next call and the rest of the
+    conversation will cost.
 
     Example: canister estimate model.gguf --args '-c 4096 -ctk q8_0' --prompt-tokens 100 --answer-tokens 400
 

@@ -1,6 +1,6 @@
-"""`canister estimate` without a file: what the next call, and the conversation, will cost on a canister that runs.
+"""`canister estimate` without a file: what the next call, and the conversation, will cost on a running canister.
 
-The canister itself answers, through `estimate_run`: it knows its model, its settings, and what the prompt cache holds.
+The canister itself answers, through `estimate_run`. It knows its model, its settings, and what the prompt cache holds.
 """
 
 from __future__ import annotations

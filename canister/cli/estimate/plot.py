@@ -15,7 +15,7 @@ from canister.metering import fees
 if TYPE_CHECKING:
     from canister.metering.estimate import ConversationEstimate
 
-# What each format notes of its making and must not: the time.
+# Formats note the time of their making, which must be left out.
 FORMATS: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 
 _STYLE: dict[Any, Any] = {
@@ -35,7 +35,7 @@ class PlotMissing(Exception):
 
 
 def draw_conversations(file: Path, conversations: Mapping[str, ConversationEstimate], prompt_tokens: int) -> None:
-    """Draw conversations on the same prompt, by what they are called, into a file. Raises PlotMissing, OSError."""
+    """Draw conversations on the same prompt, by their names, into a file. Raises PlotMissing, OSError."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure

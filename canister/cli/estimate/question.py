@@ -1,6 +1,6 @@
-"""What is asked of an estimate, and what is found: one call or a whole conversation, for one model and context.
+"""The question of an estimate, about one call or a whole conversation, and its answer for one model and context.
 
-A Found has the estimate, or the reason why there is none. Where its numbers come from does not matter to what is shown.
+A Found has the estimate, or the reason why there is none. How its numbers were found does not matter to the view.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `canister estimate` shows: an estimate as JSON, as a page, or as a row of a table."""
+"""How `canister estimate` shows an estimate: as JSON, as a page, or as a row of a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How commands of this project show their help, and how they end when the reader of their output leaves."""
+"""How commands show their help, and how they end when the reader of their output leaves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-INTERRUPTED = 130  # as a shell tells of a command that Ctrl-C ended
-READER_LEFT = 141  # as a shell tells of a command that SIGPIPE ended
+INTERRUPTED = 130  # the exit code that shells give a command ended by Ctrl-C
+READER_LEFT = 141  # the exit code that shells give a command ended by SIGPIPE
 OPTIONS = "Options"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Command(TyperCommand):
-    """Its options stand in groups, by the `rich_help_panel` of each; a usage line names an argument as it is."""
+    """Its options stand in groups, by the `rich_help_panel` of each. A usage line names an argument as it is."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         # Typer writes {NAME} for one that must be given, which reads like a choice.
@@ -38,7 +38,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Ends as `head` wants it when the reader of the output has left; typer would end with 1 as after an error."""
+    """Ends as `head` expects when the reader of the output has left. Typer would end with 1, as after an error."""
 
     def make_context(self, *args: Any, **named: Any) -> Any:
         with _until_the_reader_leaves():
@@ -58,7 +58,7 @@ def _until_the_reader_leaves() -> Iterator[None]:
 
 
 class App(typer.Typer):
-    """A group of commands that show their help in this way."""
+    """A group of commands with this help."""
 
     def __init__(self, help: str, **options: Any) -> None:
         super().__init__(help=help, no_args_is_help=True, rich_markup_mode=None, **options)

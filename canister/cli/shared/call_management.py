@@ -17,7 +17,7 @@ ID = "aaaaa-aa"
 
 
 def find(name: str, *, as_query: bool) -> Method:
-    """The row of a method. Raises typer.BadParameter, which tells why one that the IC has is not here."""
+    """The row of a method. Raises typer.BadParameter, which says why a method of the IC is missing here."""
     from canister.api import management
     from canister.errors import MethodNotFound
 
@@ -31,7 +31,7 @@ def find(name: str, *, as_query: bool) -> Method:
 async def send(
     agent: Agent, method: Method, given: Argument, output: Output | None, *, as_document: bool, as_query: bool
 ) -> int:
-    """Call it, print the reply and give the exit code."""
+    """Call it, print the reply and return the exit code."""
     from canister.api import codec
     from canister.client.agent import MANAGEMENT_ID
     from canister.client.errors import Rejected
@@ -53,7 +53,7 @@ async def send(
 
 
 async def _subject(agent: Agent, arg: object) -> bytes:
-    """The canister that a message is about; of one that makes a canister, any of the server."""
+    """The canister that a message is about. For one that makes a canister, any canister of the server."""
     from canister.ic import principal
 
     named = getattr(arg, "canister_id", None)

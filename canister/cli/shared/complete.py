@@ -1,6 +1,6 @@
-"""What the shell may offer after Tab: names of what there is. Whatever goes wrong, there is just no offer.
+"""Completion after Tab: names of what there is. If anything goes wrong, nothing is offered.
 
-Typer picks those that begin with what was typed.
+Typer picks the names that begin with what was typed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def _quietly(offer: Callable[[typer.Context], list[str]]) -> Callable[[typer.Con
     def complete(ctx: typer.Context) -> list[str]:
         try:
             return offer(ctx)
-        except Exception:  # a trace in the middle of a command line helps nobody
+        except Exception:  # a stack in the middle of a command line helps nobody
             return []
 
     return complete

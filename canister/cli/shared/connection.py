@@ -1,4 +1,4 @@
-"""Which server a command talks to, and who calls: what the options of a command line stand for."""
+"""Which server a command talks to, and who calls, by the options of a command line."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Connection:
 def connection(
     network: str, api_key: str | None, anonymous: bool, data_dir: Path | None, *, tells_whose_key: bool = True
 ) -> Connection:
-    """Which server and which caller the options mean. Raises typer.BadParameter.
+    """The server and the caller of the options. Raises typer.BadParameter.
 
-    tells_whose_key: on stderr, that it is the controller's though another identity is the default.
+    tells_whose_key: say on stderr that the key is the controller's, though another identity is the default.
     """
     url = url_of(network)
     if anonymous:
@@ -89,10 +89,10 @@ def caller(
     prefers_rest: bool = False,
     root_key: str | None = None,
 ) -> Connected:
-    """Makes the client that the options mean: one that signs, or one over REST when they speak of that or of a key.
+    """Makes the client of the options: a signing one, or one over REST when they mention REST or a key.
 
-    prefers_rest: what is asked is measured, or only told over REST. Then the server's own identity, and nobody, call
-    by key; other identities sign all the same.
+    prefers_rest: the command measures, or needs what only REST tells. The server's own identity and the anonymous
+    caller then call over REST; other identities sign all the same.
     """
     from canister.client.ic import IcCanister
     from canister.client.rest import Canister
@@ -119,7 +119,7 @@ def _may_call_by_key(identity: str | None) -> bool:
 
 
 def agent_for(network: str, identity: str | None, data_dir: Path | None, root_key: str | None) -> Agent:
-    """The agent that the options mean. Raises typer.BadParameter, CanisterError."""
+    """The agent of the options. Raises typer.BadParameter, CanisterError."""
     from canister.client.agent import Agent
 
     url = url_of(network)
@@ -147,7 +147,7 @@ def _elsewhere(network: str) -> str:
 
 
 def only_local(environment: str | None) -> str | None:
-    """Checks `--environment`, which names networks in projects of icp."""
+    """Check `--environment`, which names networks in projects of icp."""
     if environment not in (None, LOCAL):
         raise typer.BadParameter(
             f"an environment is 'local' here, not {environment!r}; --network URL names another server"
@@ -157,7 +157,9 @@ def only_local(environment: str | None) -> str | None:
 
 
 def signer(url: str, data_dir: Path | None, name: str | None) -> Identity | None:
-    """Who signs, None for nobody; the server's own identity only where its folder is at hand. Raises CanisterError."""
+    """The identity that signs, None for nobody. The server's own only where its folder is at hand. Raises
+    CanisterError.
+    """
     from canister.client.http_library import is_loopback
     from canister.client.identities import load_identity
 
@@ -166,9 +168,9 @@ def signer(url: str, data_dir: Path | None, name: str | None) -> Identity | None
 
 
 def _controller_key(url: str, data_dir: Path | None) -> str | None:
-    """The key of the server's own identity, if this is the server of its folder.
+    """The key of the server's own identity, if this is the server of its folder. Raises ClientError.
 
-    It leaves this machine only if the folder was named. Raises ClientError.
+    The key leaves this machine only if the folder was named.
     """
     from canister.client.errors import ClientError
     from canister.client.http_library import is_loopback
@@ -194,7 +196,7 @@ def _controller_key(url: str, data_dir: Path | None) -> str | None:
     return None
 
 
-_proved: set[tuple[str, Path]] = set()  # servers that need not be asked again by this process
+_proved: set[tuple[str, Path]] = set()  # servers that have proved themselves to this process
 
 
 def _is_server_of(url: str, folder: Path) -> bool:
@@ -212,7 +214,7 @@ def _is_server_of(url: str, folder: Path) -> bool:
 
 
 def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]]:
-    """What the server answers, and the address that we are really connected to. Raises ClientError."""
+    """The server's answer, and the address that we are really connected to. Raises ClientError."""
     from canister.client.http_library import CONNECT_SECONDS, httpx, no_answer, not_ours, trust
 
     request = httpx.stream(

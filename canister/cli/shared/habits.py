@@ -1,10 +1,10 @@
-"""Lines written for dfx and icp, as lines of this command: after `alias dfx=canister` they work as they stand.
+"""Lines written for dfx and icp, as lines of this command. After `alias dfx=canister` they work as they stand.
 
     dfx -q --identity alice canister --network local call X whoami
     →  canister call X whoami --identity alice --network local
 
-What those take in front of a command, or between its words, goes behind it as far as the command has it. Options that
-mean nothing here are dropped, and those that mean another network are refused.
+Options in front of a command, or between its words, move behind it if the command has them. Options that mean nothing
+here are dropped, and those that mean another network are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from canister.cli.shared.connection import LOCAL, only_local, url_of
 
 GROUP = "canister"  # the group of icp and dfx whose commands stand at the top here
 
-# What goes on behind the command, by what it is called there; and what is dropped.
+# Options that move behind the command, by their names there, and options that are dropped.
 _WITH_VALUE = {
     "--identity": "--identity",
     "--network": "--network",
@@ -78,7 +78,7 @@ def _take(words: list[str], moved: list[tuple[str, str]]) -> bool:
 
 
 def _fitting(moved: list[tuple[str, str]], command: object) -> list[str]:
-    """Of the options that stood in front those that the command has."""
+    """Those of the options in front that the command has."""
     known = _options_of(command)
     kept: list[str] = []
     for flag, value in moved:
@@ -92,7 +92,7 @@ def _fitting(moved: list[tuple[str, str]], command: object) -> list[str]:
 
 
 def _named(words: list[str], command: object) -> list[str]:
-    """What stands behind the command, with networks that have an option of their own named as such."""
+    """The rest of the line, where networks that have an option of their own are named as such."""
     if "--network" not in _options_of(command):
         return words
     end = words.index("--") if "--" in words else len(words)

@@ -1,4 +1,4 @@
-"""What docs say of the command line and the settings, made from the rows that work; see scripts/generate.py."""
+"""What the docs say about the command line and the settings, made from their rows; see scripts/generate.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What helps after an error whose text is fixed by the interface: who was refused and why, what to call first."""
+"""Help after an error whose text the interface fixes: who was refused and why, and what to call first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHATS_ARE_OFF = "DB_CHATS_ACTIVE is false"
 
 @asynccontextmanager
 async def told_who(client: MethodCalls, canister: str) -> AsyncIterator[None]:
-    """Adds to a refusal inside who was refused, and the ways out. Raises ClientError."""
+    """Add to a refusal inside who was refused, and the ways out. Raises ClientError."""
     from canister.client.errors import ClientError, Refused
 
     try:
@@ -32,7 +32,7 @@ def is_denial(record: Record) -> bool:
 
 
 async def who_was_denied(client: MethodCalls, canister: str) -> str:
-    """As whom the calls of this client are made, and how another caller is chosen or this one let in."""
+    """As whom this client calls, and how to choose another caller or let this one in."""
     from canister.client.errors import ClientError
     from canister.ic.principal import ANONYMOUS
 
@@ -53,7 +53,7 @@ async def who_was_denied(client: MethodCalls, canister: str) -> str:
 
 
 async def hint(client: MethodCalls, canister: str, record: Record) -> str | None:
-    """What to say after this error, if there is something."""
+    """Advice after this error; empty if there is none."""
     if is_denial(record):
         return await who_was_denied(client, canister)
     if _CHATS_ARE_OFF in (getattr(record, "Other", None) or ""):

@@ -1,4 +1,4 @@
-"""A group whose commands are imported when they are run: its help needs none of them."""
+"""A group whose commands are imported when they run. Its help needs none of them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class LazyGroup(Group):
 
 
 class _Commands(MutableMapping[str, Any]):
-    """Commands by name, each made when it is first asked for."""
+    """Commands by name, each made when first asked for."""
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._entries = dict(entries)

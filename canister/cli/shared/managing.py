@@ -1,4 +1,4 @@
-"""Messages about a canister, to the management canister and to the state tree; what several commands need of them."""
+"""Messages about a canister, to the management canister and to the state tree, for several commands."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def the_only(agent: Agent) -> str:
 
 
 async def report_of(agent: Agent, canister: str | None, server: Connection) -> dict[str, Any]:
-    """What is known of a canister, None: the only one; of one that the caller does not control, what is public."""
+    """What is known of a canister, None: the only one. For a caller who does not control it, what is public."""
     from canister.client.errors import Rejected
 
     canister = canister or await the_only(agent)
@@ -82,7 +82,7 @@ async def report_of(agent: Agent, canister: str | None, server: Connection) -> d
 
 
 async def _engine(server: Connection, canister_id: str) -> dict[str, Any] | None:
-    """How the model is run; None when the key at hand does not open that, or the server is another one."""
+    """How the model runs. None when the key at hand does not permit that, or another server answers."""
     from canister.client.errors import ClientError
     from canister.client.rest import Canister
 

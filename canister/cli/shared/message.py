@@ -1,6 +1,6 @@
-"""The two halves of `canister call`: the argument as it was written, the reply as it is to be printed.
+"""The two halves of `canister call`: the argument as it was written, and the reply as it is to be printed.
 
-Arguments: Candid text, its bytes in hex or in a file, or JSON. Replies: as icp and dfx print them, or JSON.
+Arguments are Candid text, its bytes in hex or in a file, or JSON. Replies are printed as icp and dfx do, or as JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ArgsFormat(StrEnum):
 
 
 class Output(StrEnum):
-    """How a reply is printed: candid, auto and pp broken into lines, idl on one; json in the form of dfx."""
+    """How a reply is printed: candid, auto and pp broken into lines, idl on one, json in dfx's form."""
 
     auto = "auto"
     candid = "candid"
@@ -86,7 +86,7 @@ def read_argument(
         kind = kind or _format_of(text)
         if kind is ArgsFormat.json:
             value = json.loads(text)
-            codec.args_from_json(method, value)  # a mistake costs no round trip, and is wrong usage
+            codec.args_from_json(method, value)  # so that a mistake costs no round trip, and is wrong usage
             return Argument(value, is_json=True)
         if kind in (ArgsFormat.hex, ArgsFormat.raw):
             return Argument(codec.decode_args(method, bytes.fromhex(text.removeprefix("0x"))))
@@ -106,7 +106,7 @@ def read_argument(
 
 
 def _source(given: str | None, args_file: Path | None) -> tuple[str, bytes]:
-    """What the argument is called in messages, and its bytes."""
+    """The argument's name in messages, and its bytes."""
     if given == "-" or args_file == Path("-"):
         return "stdin", sys.stdin.read().encode("utf-8", "surrogateescape")
     if args_file is None:
@@ -118,7 +118,7 @@ def _source(given: str | None, args_file: Path | None) -> tuple[str, bytes]:
 
 
 def _format_of(text: str) -> ArgsFormat:
-    """Candid text begins with a parenthesis; JSON is what parses as such, or is meant so."""
+    """Candid text begins with a parenthesis. JSON is what parses as JSON, or is meant to."""
     if text.startswith(("{", "[")):
         return ArgsFormat.json
     if text.startswith("("):
@@ -133,7 +133,7 @@ def _format_of(text: str) -> ArgsFormat:
 
 
 def _no_argument(method: Method) -> object:
-    """The argument of who gives none: nothing, or a record whose fields may all be absent."""
+    """The argument when none is given: nothing, or a record whose fields may all be absent."""
     from canister.api import codec
     from canister.api.examples import EXAMPLES
     from canister.errors import BadArgument
@@ -153,10 +153,11 @@ def _no_argument(method: Method) -> object:
 
 
 def print_reply(reply: Reply, output: Output | None, *, as_document: bool, is_json: bool) -> int:
-    """Print a reply and give the exit code.
+    """Print a reply and return the exit code.
 
-    as_document: the JSON document of `icp --json`. is_json: the argument was JSON, and so is the answer, if nothing
-    else was asked for; then an Err is told and ends with 1. To icp and dfx an Err is a reply like any other.
+    as_document: the JSON document of `icp --json`. is_json: the argument was JSON, so the answer is JSON if nothing
+    else was asked for, and an Err then goes to stderr with exit code 1. To icp and dfx an Err is a reply like any
+    other.
     """
     if as_document:
         print(json.dumps(_document(reply), ensure_ascii=False, separators=(",", ":")))
@@ -172,7 +173,7 @@ def print_reply(reply: Reply, output: Output | None, *, as_document: bool, is_js
 
 
 def print_reject(error: Rejected, *, is_json: bool) -> int:
-    """Tell that a call failed as a whole and give the exit code."""
+    """Print that a call failed as a whole, and return the exit code."""
     if is_json:
         document = {
             "reject_code": error.reject_code,

@@ -1,4 +1,4 @@
-"""What `estimate`, `fit` and `probe` are asked about: a model file, llama.cpp flags, and what a call may take."""
+"""The subject of `estimate`, `fit` and `probe`: a model file, llama.cpp flags, and what a call may take."""
 
 from __future__ import annotations
 

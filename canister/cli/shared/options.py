@@ -1,4 +1,4 @@
-"""Options that several commands share. What they stand for is found out in `connection.py`."""
+"""Options that several commands share. `connection.py` finds out what they mean."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Models from elsewhere, fetched into a folder: from a web address, or from a repository of Hugging Face.
 
-A download that was interrupted goes on where it stopped; what arrives is held against the SHA-256 that its place tells.
-The hub is HF_ENDPOINT, else huggingface.co; a private repository needs HF_TOKEN.
+An interrupted download continues where it stopped, and the result is compared with the SHA-256 that its source tells.
+The hub is HF_ENDPOINT, else huggingface.co. A private repository needs HF_TOKEN.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 HUB = "hf:"
 SUFFIX = ".gguf"
-FAVOURITES = ("Q4_K_M", "Q8_0")  # without a quantization in the source, as llama.cpp chooses
+FAVOURITES = ("Q4_K_M", "Q8_0")  # for a source without a quantization, as llama.cpp chooses
 PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0)  # between attempts that got nothing
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 MAX_NAME_BYTES = 240  # file systems take 255, of which endings such as .part.etag need some
@@ -37,7 +37,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """name: without folders. place: a URL, or the path inside a repository. sha256: hex; None: not told."""
+    """name: without folders. place: a URL, or the path inside a repository. sha256: hex; None: unknown."""
 
     name: str
     place: str
@@ -55,7 +55,9 @@ class Remote:
 
 
 def find(source: str, sha256: str | None = None) -> Remote:
-    """What `https://…` or `hf:user/repo[:quantization]` means. sha256: to hold a file against. Raises TransferError."""
+    """The model that `https://…` or `hf:user/repo[:quantization]` means. sha256: to compare a file with. Raises
+    TransferError.
+    """
     if source.startswith(HUB):
         return _find_in_hub(source.removeprefix(HUB), sha256)
     try:
@@ -72,7 +74,9 @@ def find(source: str, sha256: str | None = None) -> Remote:
 
 
 def _check_name(name: str) -> None:
-    """Raises TransferError for what is no name of a file, here or in a canister, or would play with a terminal."""
+    """Raise TransferError for a name that no file can have here or in a canister, or that would play with a
+    terminal.
+    """
     if not name.isprintable():
         raise TransferError(f"{name!r} has characters that a file name must not have")
     if len(name.encode()) > MAX_NAME_BYTES:
@@ -80,7 +84,7 @@ def _check_name(name: str) -> None:
 
 
 def fetch(remote: Remote, folder: Path, progress: Progress) -> list[Path]:
-    """The files, in their order, in this folder, which is made. Raises TransferError."""
+    """The files, in their order, in this folder, which is made if missing. Raises TransferError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _check_room(sum(file.n_bytes or 0 for file in remote.files), folder)
@@ -122,7 +126,7 @@ def _find_in_hub(text: str, sha256: str | None) -> Remote:
         info = HfApi().model_info(repository, files_metadata=True)
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         raise TransferError(f"{HUB}{repository}: {_reason(error)}") from error
-    except (KeyError, TypeError, AttributeError) as error:  # the library takes what it reads for granted
+    except (KeyError, TypeError, AttributeError) as error:  # the library trusts what it reads
         raise TransferError(f"{HUB}{repository}: what answers is no hub") from error
     found = [
         RemoteFile(
@@ -146,7 +150,7 @@ def _find_in_hub(text: str, sha256: str | None) -> Remote:
 
 
 def choose(files: Sequence[RemoteFile], quantization: str | None, source: str) -> tuple[RemoteFile, ...]:
-    """The file of a repository that is meant, or all parts of it. Raises TransferError, which names what there is."""
+    """The file of a repository that is meant, or all parts of it. TransferError names the existing ones."""
     models: dict[str, list[RemoteFile]] = {}
     for file in sorted(files, key=lambda file: file.place):
         if "mmproj" not in file.name.lower() and "imatrix" not in file.name.lower():
@@ -249,14 +253,16 @@ def _fetch_rest(file: RemoteFile, part: Path, mark: Path, progress: Progress) ->
 
 
 def _length(file: RemoteFile, told: str) -> int:
-    """Of a body; 0: not told. Raises TransferError: who tells nonsense tells it again."""
+    """The length of a body; 0: unknown. Raises TransferError, since a server that sends nonsense will send it again."""
     if not (told.isascii() and told.isdigit() and len(told) <= 19):
         raise TransferError(f"{file.place} has a length of {told[:40]!r}, which is none")
     return int(told)
 
 
 def _write(file: RemoteFile, part: Path, first: int, total: int, blocks: Iterator[bytes], progress: Progress) -> int:
-    """The rest of a file behind its first bytes; how many there are now. Raises TransferError; then no part is left."""
+    """Write the rest of a file behind its first bytes. Returns its size. Raises TransferError, and no part is left
+    then.
+    """
     n_bytes, looked_at, head = first, first, b""
     try:
         with part.open("r+b" if first else "w+b") as out:
@@ -288,7 +294,7 @@ def _check_spare(file: RemoteFile, folder: Path, n_bytes: int) -> None:
 
 
 def _is_broken_off(error: httpx.TransportError) -> bool:
-    """Else it is an answer that will be no better the next time, such as `Content-Length: -5`."""
+    """Was the connection lost? Otherwise the next answer will be no better, such as `Content-Length: -5`."""
     is_protocol = isinstance(error, httpx.RemoteProtocolError)
     return not is_protocol or str(error).startswith(("peer closed connection", "Server disconnected"))
 

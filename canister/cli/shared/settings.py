@@ -1,4 +1,4 @@
-"""The settings of a command line; when they cannot be read, where the value came from and the way out."""
+"""The settings of a command line. When they cannot be read: where the value came from, and the way out."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def load_settings(**flags: Any) -> Settings:
 
 
 def data_folder(data_dir: Path | None) -> Path:
-    """The data folder that is meant, whether or not it is there.
+    """The data folder of the command, whether or not it exists.
 
-    Settings are read only where they may name another one: that takes longer than a call.
+    Settings are read only where they may name another one, since that takes longer than a call.
     """
     if data_dir is None:
         variable = _variable("data_dir")
@@ -75,7 +75,7 @@ def served_url() -> str:
 
 
 def _is_anything_set(*, but: str) -> bool:
-    """Whether there is a file of settings, or a variable that is or may be meant as one, besides this one."""
+    """Is there a file of settings, or a variable that is or may be meant as one, besides this one?"""
     return FILE.exists() or any(
         name.upper().startswith(ENVIRONMENT_PREFIX)
         and name != but
@@ -100,7 +100,7 @@ def _problem(problem: dict[str, Any], flags: Iterable[str]) -> str:
 
 
 def _line_of(name: str) -> str:
-    """The file, and the line that sets this."""
+    """The file and the line with this setting."""
     try:
         lines = FILE.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

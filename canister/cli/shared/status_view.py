@@ -1,7 +1,7 @@
 """What `canister status` shows: a report as a page in the manner of icp, and the same in a few lines.
 
-A report is what the management canister says of a canister, and inside `engine` what the server says of its model.
-Whatever is in a report stands on the page; a row of SHORT says what of it a person looks for first.
+A report is the management canister's answer, with the server's report on the model as `engine`. The page shows all of
+it. The rows of SHORT choose what a person looks for first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of plain text: whole where the output goes to a file or a pipe, no wider than the terminal on one."""
+"""Tables of plain text: whole in a file or a pipe, no wider than the terminal on a terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def render(
 ) -> list[str]:
     """The lines of a table.
 
-    leave_out: columns that go when there is no room, the first of them first; then
-    shorten: the column whose texts lose their middle when there is no room. right: columns that stand at the right.
-    width: columns of the page; None: no line is shortened.
+    leave_out: columns to drop when there is no room, in this order. shorten: the column whose texts then lose their
+    middle.
+    right: columns aligned to the right. width: columns of the page; None: no line is shortened.
     """
     lines = [list(head), *(list(row) for row in rows)]
     widths = {column: max(len(line[column]) for line in lines) for column in range(len(head))}
@@ -47,7 +47,7 @@ def render(
 
 
 def _room(widths: Mapping[int, int], width: int) -> int:
-    """Columns of the page that are free; negative: that are missing."""
+    """Free columns of the page; negative: missing ones."""
     return width - sum(widths.values()) - len(GAP) * (len(widths) - 1)
 
 

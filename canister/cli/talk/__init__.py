@@ -1,1 +1,1 @@
-"""What `canister chat` is made of: which server, how texts become prompts, what a person types, what is shown."""
+"""The parts of `canister chat`: which server, how texts become prompts, what a person types, what is shown."""

@@ -1,7 +1,7 @@
-"""A server that goes away, as at a crash or a restart, is waited for, and what broke off is done again.
+"""Waits for a server that goes away, as at a crash or a restart, and repeats the work that broke off.
 
-Work that is done again must be the same then: a turn of a chat is, since its prompt names all that was said, and what
-the prompt cache holds beyond it is dropped.
+Repeated work must give the same result. A turn of a chat does: its prompt has all messages, and whatever the prompt
+cache holds beyond them is dropped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 30.0  # a large model is loaded again within it, from the page cache
 POLL_SECONDS = 0.25
-MOST_TIMES = 3  # of the same work: it may be what the server crashes at
+MOST_TIMES = 3  # of the same work, since it may be what crashes the server
 
 T = TypeVar("T")
 
@@ -29,9 +29,9 @@ T = TypeVar("T")
 async def when_back(
     canister: MethodCalls, work: Callable[[], Awaitable[T]], *, patience_seconds: float = PATIENCE_SECONDS
 ) -> T:
-    """Do the work; if the server goes away, wait until its model is loaded again, and do it once more.
+    """Do the work. If the server goes away, wait until its model is loaded again, and do it once more.
 
-    Raises ClientError; Unreachable if the server is not back in time, or goes away at this work each time.
+    Raises ClientError, and Unreachable if the server is not back in time or goes away each time.
     """
     for _ in range(MOST_TIMES - 1):
         try:
@@ -57,7 +57,7 @@ async def _is_back(canister: MethodCalls, patience_seconds: float) -> bool:
 
 
 class Shown:
-    """An answer on stdout. One that begins anew is shown from where the first one broke off.
+    """An answer on stdout. An answer that begins anew is shown from where the first one broke off.
 
     is_raw: leading white space is shown, too. is_silent: nothing is shown.
     """

@@ -1,4 +1,4 @@
-"""What a person may choose of the answers: sampling and length, by options of `canister chat` and by `/set`."""
+"""A person's choices for answers, sampling and length, by options of `canister chat` and by `/set`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Number = int | float
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """flag: of run_update; "" for what it has none for. is_whole: takes whole numbers alone."""
+    """flag: of run_update; "" if it has none. is_whole: takes whole numbers only."""
 
     flag: str
     standard: Number | None
@@ -32,12 +32,12 @@ CHOICES: Mapping[str, Choice] = {
 
 
 class NoChoice(Exception):
-    """No such choice, or no such value; the message says what there is."""
+    """There is no such choice or value. The message says what there is."""
 
 
 @dataclass(slots=True)
 class Choices:
-    """chosen: what is not as it stands in CHOICES."""
+    """chosen: the values that differ from CHOICES."""
 
     chosen: dict[str, Number] = field(default_factory=dict)
 
@@ -62,7 +62,7 @@ class Choices:
         return int(self.value("max-tokens") or 0)
 
     def flags(self) -> list[str]:
-        """Those of run_update."""
+        """The flags for run_update."""
         values = ((choice.flag, self.value(name)) for name, choice in CHOICES.items() if choice.flag)
         return [
             word
@@ -72,7 +72,7 @@ class Choices:
         ]
 
     def take(self, kept: Mapping[str, object]) -> None:
-        """Choose again what was kept with a chat, where nothing else was chosen now."""
+        """Restore choices that were kept with a chat, except those made now."""
         for name, value in kept.items():
             if name in CHOICES and name not in self.chosen and isinstance(value, int | float):
                 try:

@@ -1,4 +1,4 @@
-"""What a person may type beside questions: a table of commands, and what a text is meant as."""
+"""What a person may type beside questions: a table of commands, and the meaning of a typed text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CommandKind = Literal["help", "new", "forget", "system", "keep-system", "set", "
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """words: all that mean it, the first one is shown. argument: what may follow; "" for nothing."""
+    """words: all that mean it; the first is shown. argument: what may follow; "" for nothing."""
 
     kind: CommandKind
     words: tuple[str, ...]
@@ -36,7 +36,7 @@ _BY_WORD = {word: command for command in COMMANDS for word in command.words}
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """command None: `text` is a question; with a command it is what follows. problem: what is wrong with the line."""
+    """command None: `text` is a question. With a command, it is what follows. problem: what is wrong with the line."""
 
     text: str
     command: Command | None = None
@@ -44,7 +44,7 @@ class Typed:
 
 
 def meant(text: str) -> Typed:
-    """What a typed text means. A question may begin with a slash if it is no command, or after a space."""
+    """The meaning of a typed text. A question may begin with a slash if that is no command, or after a space."""
     stripped = text.strip()
     if stripped.lower() in BARE:
         return Typed("", _BY_WORD["/quit"])

@@ -1,4 +1,4 @@
-"""What a person types at a terminal: lines that can be edited, several of them as one text, and those of before.
+"""What a person types at a terminal: lines that can be edited, several lines as one text, and a history.
 
 A text of several lines is pasted, stands between two `\"\"\"`, or has lines that end in a backslash.
 """
@@ -23,7 +23,9 @@ def default_history() -> Path:
 
 
 class Lines:
-    """read: gives a line for a prompt, as `input` does. history: what was typed, kept for the next time; None: not."""
+    """read: returns a line for a prompt, as `input` does. history: keeps what was typed for the next time; None: it is
+    not kept.
+    """
 
     def __init__(self, history: Path | None = None, read: Callable[[str], str] = input) -> None:
         self._read = read
@@ -33,7 +35,7 @@ class Lines:
             _load(history)
 
     def next(self) -> str:
-        """What is typed next, without the marks that hold its lines together. EOFError, KeyboardInterrupt."""
+        """The next typed text, without the marks that hold its lines together. Raises EOFError, KeyboardInterrupt."""
         first = self._read(PROMPT)
         text = self._quoted(first) if first.lstrip().startswith(QUOTES) else self._joined(first)
         if text.strip() and self._history is not None:
@@ -61,7 +63,7 @@ def _set_up_editing() -> None:
     with contextlib.suppress(ImportError):
         import readline  # gives input() line editing and a history
 
-        # Python turns it off: each line of what is pasted would be a question of its own.
+        # Python turns it off, and each pasted line would then be a question.
         if os.environ.get("TERM", "dumb") != "dumb":
             readline.parse_and_bind("set enable-bracketed-paste on")
 

@@ -1,4 +1,4 @@
-"""The chats that a server keeps for a caller under names, as its client sees them."""
+"""The named chats that a server keeps for a caller."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NamedChats:
         self._canister = canister
 
     async def list(self) -> Sequence[ChatEntry]:
-        """The one written last first."""
+        """All chats, the one written last first."""
         return ChatList.model_validate(await self._canister.document("GET", "chats")).chats
 
     async def get(self, name: str) -> Chat:
@@ -34,7 +34,7 @@ class NamedChats:
         await self._canister.document("DELETE", f"chats/{name}")
 
     async def new_name(self, question: str) -> str:
-        """A name that is not taken, from the first words of a question."""
+        """A free name, from the first words of a question."""
         taken = {chat.name for chat in await self.list()}
         name = name_of(question)
         candidates = (name if n == 1 else f"{name}-{n}" for n in range(1, len(taken) + 2))

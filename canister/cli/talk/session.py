@@ -42,7 +42,7 @@ class ChatBackend:
 
 @dataclass(slots=True)
 class ChatOptions:
-    """How a person wants the conversation. is_raw: texts go to the model as they are. thinks: if it can."""
+    """How a person wants the conversation. is_raw: texts go to the model as they are. thinks: if the model can."""
 
     system: str = ""
     choices: Choices = field(default_factory=Choices)
