@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from canister.api import codec
 from canister.api.examples import EXAMPLES
 from canister.api.methods import METHODS, Method
-from canister.api.records import Candid
+from canister.api.record_types import Candid
 from canister.cli import app
 from canister.cli.shared.help import render_cli_help, render_configuration
 from canister.flags.parse import render_flags

@@ -57,7 +57,7 @@ def without_what_crashes(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Tests that load a model into their own process, without a trial, do without extra buffers where these crash."""
     import llama_cpp
 
-    from canister.engine.load.loader import LoadParams
+    from canister.engine.load.loaded import LoadParams
     from canister.engine.load.trial import Trials
 
     tried = Trials(folder).library.restrict(LoadParams(Path("tests")), ["f16", "q4_0", "q4_K", "q6_K", "q8_0"])

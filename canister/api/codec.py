@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from canister.api import strict_json
 from canister.api.methods import Method
-from canister.api.records import Candid
-from canister.api.records import Variant as VariantRecord
+from canister.api.record_types import Candid
+from canister.api.record_types import Variant as VariantRecord
 from canister.errors import BadArgument
 from canister.ic.annotations import Marks, result_type, type_of
 from canister.ic.candid import as_json, parse, pretty

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from canister.api.methods import Access, Method, query, update
-from canister.api.records import Candid, Record, Tag, Variant, blob, nat, nat64, text, vec
+from canister.api.record_types import Candid, Record, Tag, Variant, blob, nat, nat64, text, vec
 from canister.errors import MethodNotFound
 from canister.ic import principal as principals
 

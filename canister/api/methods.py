@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from canister.api.record_types import Record, text
 from canister.api.records import (
     AccessInputRecord,
     AccessRecord,
@@ -45,11 +46,9 @@ from canister.api.records import (
     MaxTokensRecord,
     MemoryStatusRecord,
     PromptCacheDetailsInputRecord,
-    Record,
     RunOutputRecord,
     StatusCodeRecord,
     UploadPromptCacheInputRecord,
-    text,
 )
 
 Mode = Literal["query", "update"]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool
 
-from canister.api.records import vec
+from canister.api.record_types import vec
 
 MAX_MESSAGES = 10_000
 MAX_PARTS = 1_000  # of a message

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
+from canister.api.record_types import Record
 from canister.api.records import (
     DownloadPromptCacheInputRecord,
     FileDetailsInputRecord,
@@ -24,7 +25,6 @@ from canister.api.records import (
     FileUploadInputRecord,
     FileUploadRecord,
     PromptCacheDetailsInputRecord,
-    Record,
     UploadPromptCacheInputRecord,
 )
 from canister.client.errors import ClientError, NotConnected, Refused, Rejected, Unreachable

@@ -14,8 +14,9 @@ from time import perf_counter
 from canister.engine.kv.logits_file import LogitsFile, write
 from canister.engine.kv.prefetch import Prefetcher
 from canister.engine.kv.slots import SlotTable
-from canister.engine.llama import DecodeAborted, EngineFault, Model
-from canister.engine.load.loader import Loaded, LoadParams
+from canister.engine.llama import Model
+from canister.engine.llama_types import DecodeAborted, EngineFault
+from canister.engine.load.loaded import Loaded, LoadParams
 from canister.engine.request import Sampled
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler

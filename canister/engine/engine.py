@@ -16,8 +16,10 @@ from canister.engine.aside import Aside, Steps
 from canister.engine.core import EngineCore
 from canister.engine.crash_notes import CrashNotes, ModelWatch
 from canister.engine.kv.prefetch import Prefetcher
-from canister.engine.llama import EngineFault, Model, ModelError
-from canister.engine.load.loader import EngineInfo, Loaded, LoadParams, load_model, prepare
+from canister.engine.llama import Model
+from canister.engine.llama_types import EngineFault, ModelError
+from canister.engine.load.loaded import EngineInfo, Loaded, LoadParams
+from canister.engine.load.loader import load_model, prepare
 from canister.engine.request import GenerateRequest, GenerateResult
 from canister.engine.stats import EngineStats
 from canister.engine.task import Task, settle, until_done

@@ -7,21 +7,22 @@ for none) before llama.cpp sees it. They make no policy; callers decide which to
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
-import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import llama_cpp as lib
 import llama_cpp._ggml as _ggml
 import numpy as np
 from numpy.typing import NDArray
 
+from canister.engine import llama_log
+from canister.engine.llama_log import complaint
+from canister.engine.llama_types import ContextParams, DecodeAborted, EngineFault, FillIn, ModelError
 from canister.engine.pages import map_large_blocks
+from canister.engine.structs import address_of, set_fields
 from canister.errors import BadRequest
 from canister.flags.parse import RopeParams
 
@@ -40,54 +41,11 @@ KV_TYPES = {
     "q5_1": lib.GGML_TYPE_Q5_1,
 }
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
-UNQUANTIZED = ("f32", "f16", "bf16")
 _INTS = ctypes.POINTER(ctypes.c_int32)
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 
 
-class ModelError(BadRequest):
-    """A model file that cannot be loaded, at all or with these settings. The message names the file."""
-
-
-class EngineFault(RuntimeError):
-    """llama.cpp refused what it should accept: a bug here or there."""
-
-
-class DecodeAborted(Exception):
-    """Somebody set the abort flag during a decode. Nothing of the batch counts."""
-
-
-# -- llama.cpp's log goes to Python's, under this name, and never to stderr
-
-log = logging.getLogger("canister.llama_cpp")
-log.addHandler(logging.NullHandler())
-_ERROR, _CONTINUED = 4, 5
-# One level lower than in llama.cpp, which writes a hundred lines a model that only help to find a fault.
-_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, _ERROR: logging.ERROR}
-# llama.cpp compares the cells of a stream with the training context. A stream has more cells than a conversation may
-# have tokens, so it would warn about every model that is loaded with its own context size.
-_UNTRUE = "possible training context overflow"
-_said = threading.local()  # per thread: the line being continued, its level, the first complaint
-
-
-@lib.llama_log_callback  # type: ignore[untyped-decorator]
-def _on_log(level: int, text: bytes, _: object) -> None:
-    level = getattr(_said, "level", 1) if level == _CONTINUED else level
-    line = getattr(_said, "line", "") + (text or b"").decode("utf-8", "replace")
-    _said.level, _said.line = level, line
-    if line.endswith("\n"):
-        _said.line = ""
-        if level == _ERROR and not getattr(_said, "complaint", ""):
-            _said.complaint = line.strip().split(": ", 1)[-1]  # without the C function's name
-        is_told = _UNTRUE not in line
-        log.log(_LEVELS.get(level, logging.DEBUG) if is_told else logging.DEBUG, "%s", line.rstrip())
-
-
-def complaint() -> str:
-    """The first error that llama.cpp logged on this thread. Asking for it forgets it."""
-    text: str = getattr(_said, "complaint", "")
-    _said.complaint = ""
-    return text
+_on_log = lib.llama_log_callback(lambda level, text, _: llama_log.take(level, text))
 
 
 def start_backend() -> None:
@@ -95,25 +53,6 @@ def start_backend() -> None:
     map_large_blocks()
     lib.llama_log_set(_on_log, ctypes.c_void_p(0))
     lib.llama_backend_init()
-
-
-def set_fields(struct: ctypes.Structure, **fields: object) -> None:
-    """Set fields of a ctypes structure, which itself accepts any attribute name silently."""
-    known = {field[0] for field in struct._fields_}
-    for name, value in fields.items():
-        if name not in known:
-            raise TypeError(f"{type(struct).__name__} of this llama-cpp-python has no field {name!r}")
-        setattr(struct, name, value)
-
-
-class FillIn(NamedTuple):
-    """The tokens of vocabularies that were trained to fill in what stands between two texts; -1 for none."""
-
-    prefix: int
-    suffix: int
-    middle: int
-    repository: int
-    file: int
 
 
 _FILL_IN = (
@@ -242,30 +181,6 @@ class Model:
     @cached_property
     def eog_tokens(self) -> tuple[int, ...]:
         return tuple(token for token in range(self.n_vocab) if self.is_eog(token))
-
-
-@dataclass(frozen=True, slots=True)
-class ContextParams:
-    """n_cells: KV cells of each stream. n_rows: the largest number of rows of one decode.
-
-    most_at_once: rows that llama.cpp gets at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
-    that may have logits; 0: one of each stream.
-    """
-
-    n_streams: int
-    n_cells: int
-    n_rows: int
-    n_threads: int
-    type_k: str = "f16"
-    type_v: str = "f16"
-    flash_attn: bool = False
-    rope: RopeParams = field(default_factory=RopeParams)
-    most_at_once: int = 0
-    n_outputs: int = 0
-
-    @property
-    def max_outputs(self) -> int:
-        return self.n_outputs or self.n_streams
 
 
 class Context:
@@ -468,12 +383,6 @@ def build() -> Build:
         ask.restype = ctypes.c_char_p
         told.append(ask().decode("ascii", "replace"))
     return Build(*told)
-
-
-def address_of(pointer: Any) -> int:
-    if not pointer:
-        raise EngineFault("llama.cpp answered a null pointer")
-    return ctypes.addressof(pointer.contents)
 
 
 def _rope(rope: RopeParams) -> dict[str, object]:

@@ -24,7 +24,8 @@ from canister.engine.kv.reuse import PrefixReuse, Sources
 from canister.engine.kv.rows import Layout
 from canister.engine.kv.slots import Slot, SlotTable
 from canister.engine.kv.streams import Streams
-from canister.engine.llama import Context, DecodeAborted, EngineFault, Logits
+from canister.engine.llama import Context, Logits
+from canister.engine.llama_types import DecodeAborted, EngineFault
 from canister.engine.request import GenerateRequest, Sampled, Tokens
 from canister.engine.sequence import Sequence
 

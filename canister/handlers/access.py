@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from canister.api.record_types import text
 from canister.api.records import (
     AccessInputRecord,
     AccessRecord,
@@ -11,7 +12,6 @@ from canister.api.records import (
     AdminRoleAssignment,
     AssignAdminRoleInputRecord,
     StatusCodeRecord,
-    text,
 )
 from canister.errors import BadRequest, NotFound
 from canister.runtime.access import LEVELS

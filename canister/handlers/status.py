@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from canister.api.record_types import text
 from canister.api.records import (
     CacheCleanupActionRecord,
     CacheCleanupConfigInput,
@@ -12,7 +13,6 @@ from canister.api.records import (
     CycleBalanceRecord,
     MemoryStatusRecord,
     StatusCodeRecord,
-    text,
 )
 from canister.errors import Conflict, NotFound
 from canister.handlers.prompt_cache import clean_up

@@ -20,7 +20,8 @@ from starlette.types import Scope
 
 from canister.api import codec
 from canister.api.methods import Method
-from canister.api.records import FileUploadRecord, Record, Variant
+from canister.api.record_types import Record, Variant
+from canister.api.records import FileUploadRecord
 from canister.dispatch import Reply
 from canister.errors import Cancelled, CanisterStopping, Trap, Unauthenticated
 from canister.metering.fees import Charge

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from canister.api.examples import EXAMPLES
 from canister.api.methods import METHODS
+from canister.api.record_types import Record
 from canister.api.records import (
     AccessInputRecord,
     AdminRole,
@@ -23,7 +24,6 @@ from canister.api.records import (
     FileUploadInputRecord,
     InputRecord,
     MaxTokensRecord,
-    Record,
     RunOutputRecord,
 )
 

@@ -13,7 +13,8 @@ import pytest
 from canister.engine.aside import Aside, computed_aside, done_aside, run_through
 from canister.engine.engine import Engine, LoadParams, ModelError
 from canister.engine.kv.in_place import KvMemory
-from canister.engine.llama import Context, ContextParams, Model
+from canister.engine.llama import Context, Model
+from canister.engine.llama_types import ContextParams
 from canister.engine.load import calibration, loader
 from canister.engine.load.calibration import PROBE_ROWS
 from canister.engine.thread import DecodeThread

@@ -27,10 +27,11 @@ from canister.engine.batch_invariance import (
     rows_of_one_class,
 )
 from canister.engine.engine import Engine
-from canister.engine.llama import Context, ContextParams, Model, start_backend
+from canister.engine.llama import Context, Model, start_backend
+from canister.engine.llama_types import ContextParams
 from canister.engine.load import calibration, calibration_file
 from canister.engine.load.calibration_file import MOST_ENTRIES, Calibration
-from canister.engine.load.loader import LoadParams
+from canister.engine.load.loaded import LoadParams
 from canister.errors import Conflict
 from canister.system import machine
 from tests.engine.driver import Driver

@@ -13,7 +13,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from canister.engine.llama import EngineFault
+from canister.engine.llama_types import EngineFault
 from canister.engine.request import GenerateRequest, GenerateResult, Sampled
 from canister.errors import BadRequest, Conflict
 from canister.flags.params import SamplingParams

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from canister.engine.llama import Context, ContextParams, Model, start_backend
+from canister.engine.llama import Context, Model, start_backend
+from canister.engine.llama_types import ContextParams
 
 
 def test_cells_beyond_the_training_context_are_no_warning(

@@ -10,7 +10,8 @@ import llama_cpp
 import pytest
 
 from canister.engine.engine import LoadParams
-from canister.engine.llama import Context, ContextParams, Model
+from canister.engine.llama import Context, Model
+from canister.engine.llama_types import ContextParams
 from canister.engine.load.ways import Attention, Restrictions, Way, choose
 from tests.engine.driver import GREEDY, Driver
 from tests.engine.test_batch_invariance import some_prompt

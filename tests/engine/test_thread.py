@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canister.engine.engine import Engine, LoadParams
-from canister.engine.llama import EngineFault, Model
+from canister.engine.llama import Model
+from canister.engine.llama_types import EngineFault
 from canister.engine.load.loader import load_model
 from canister.engine.thread import DecodeThread
 from tests.engine.driver import NOTHING, Chat, Driver

@@ -9,19 +9,8 @@ import pytest
 from pydantic import Field
 
 from canister.api.methods import METHODS
-from canister.api.records import (
-    ApiError,
-    Candid,
-    FileEntry,
-    Record,
-    RunOutputRecord,
-    StatusCodeRecord,
-    Tag,
-    Variant,
-    blob,
-    nat64,
-    text,
-)
+from canister.api.record_types import Candid, Record, Tag, Variant, blob, nat64, text
+from canister.api.records import ApiError, FileEntry, RunOutputRecord, StatusCodeRecord
 from canister.ic.annotations import Marks, result_name
 from canister.ic.candid.types import label_text
 from canister.ic.did import render

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canister.api.records import Record
+    from canister.api.record_types import Record
     from canister.client.methods import MethodCalls
 
 ACCESS_DENIED = "Access Denied"

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from canister.api.management import CanisterStatus
-    from canister.api.records import Record
+    from canister.api.record_types import Record
     from canister.cli.shared.connection import Connection
     from canister.client.agent import Agent
 

@@ -222,7 +222,7 @@ def _bytes(reply: Reply) -> bytes:
 
 def _plain(reply: Reply) -> object:
     """The JSON document that the REST door answers."""
-    from canister.api.records import Variant
+    from canister.api.record_types import Variant
     from canister.client.rest import to_json
 
     value = to_json(reply.value)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from canister.engine.llama import ModelError
+from canister.engine.llama_types import ModelError
 from canister.engine.load import child, library
-from canister.engine.load.loader import LoadParams
+from canister.engine.load.loaded import LoadParams
 from canister.engine.load.ways import Way, capped_ways, choose, fault, first_ways
 from canister.system.machine import usable_cores
 from canister.telemetry.logs import get_logger

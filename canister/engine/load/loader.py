@@ -9,39 +9,28 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Generator
-from dataclasses import astuple, dataclass, field, replace
-from pathlib import Path
+from dataclasses import astuple, replace
 
 from canister.engine.aside import Steps, computed_aside, done_aside, run_through
 from canister.engine.batch_invariance import (
     MAX_SLOTS,
     TOKEN_BY_TOKEN,
-    ExactMode,
     Kernels,
     Policy,
-    RowClasses,
     decide,
     measures,
 )
-from canister.engine.kv.logits_file import Origin
 from canister.engine.kv.rows import KvRowsError, Layout, parse
-from canister.engine.llama import (
-    KV_TYPES,
-    UNQUANTIZED,
-    Context,
-    ContextParams,
-    FillIn,
-    Model,
-    ModelError,
-    start_backend,
-)
+from canister.engine.llama import KV_TYPES, Context, Model, start_backend
+from canister.engine.llama_types import UNQUANTIZED, ContextParams, ModelError
 from canister.engine.load import calibration
 from canister.engine.load import calibration_file as kept
 from canister.engine.load.calibration_file import Calibration
 from canister.engine.load.library import library_id
+from canister.engine.load.loaded import EngineInfo, Loaded, LoadParams, Threads
 from canister.engine.load.memory_budget import CELLS_STEP, Need, check
-from canister.engine.load.memory_trial import N_OUTPUTS, MemoryTraits
-from canister.engine.load.ways import Attention, Restrictions
+from canister.engine.load.memory_trial import N_OUTPUTS
+from canister.engine.load.ways import Restrictions
 from canister.engine.pages import trim_heap
 from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.schedule.scheduler import ALONE
@@ -55,141 +44,6 @@ BUSY = "measured while other work kept the cores busy; measured again at the nex
 _PROBE_TOKENS = 3
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadParams:
-    """How a model is loaded; 0 means that the server chooses.
-
-    more_paths: the other parts of a split model, in order. name: what messages call the file. model_id: SHA-256 of the
-    file, or the digest of all parts. n_ctx: tokens of a conversation, 0 the model's own. n_slots: conversations in the
-    KV memory, 0 by memory. n_threads: 0 by measurement.
-    calibration_file: a JSON file that keeps what was measured, for models with an id; None: nothing is kept.
-    kv_bytes: of the KV rows of a full conversation, by the header; 0: not known.
-    logits_file: a file in which an engine leaves logits for the next one; None: it leaves none.
-    ram_bytes: memory for the states of conversations that lost their slot.
-    max_pause_ms: between two tokens of a call while the prompts of others are decoded.
-    restrictions: what llama.cpp must not do on this processor, or with this file.
-    memory: what a trial has found out about the model's memory.
-    """
-
-    path: Path
-    more_paths: tuple[Path, ...] = ()
-    name: str = ""
-    model_id: bytes = b""
-    n_ctx: int = 0
-    n_batch: int = 2048
-    n_ubatch: int = 512
-    type_k: str = "f16"
-    type_v: str = "f16"
-    flash_attn: str = "auto"  # on, off, auto: as exact mode wants it
-    rope: RopeParams = field(default_factory=RopeParams)
-    n_slots: int = 0
-    n_threads: int = 0
-    ram_bytes: int = 0
-    max_pause_ms: int = 200
-    exact: ExactMode = "auto"
-    kv_bytes: int = 0
-    calibration_file: Path | None = None
-    logits_file: Path | None = None
-    restrictions: Restrictions = field(default_factory=Restrictions)
-    memory: MemoryTraits = field(default_factory=MemoryTraits)
-
-    @property
-    def allowed_flash_attn(self) -> str:
-        """on, off or auto: the request, within the restrictions."""
-        return self.restrictions.flash_attn(self.flash_attn)
-
-    @property
-    def allowed_slots(self) -> int:
-        """The requested number, 0 for the server's choice; 1 where the model's memory takes no more."""
-        return 1 if self.memory.one_stream else self.n_slots
-
-    def ways_of_attention(self) -> tuple[Attention, ...]:
-        """The uses of flash attention that these parameters allow, the preferred one first."""
-        asked = self.allowed_flash_attn
-        if asked == "on" or self.type_v not in UNQUANTIZED:
-            return ("on",)
-        if asked == "off" or self.exact == "on":
-            return ("off",)
-        return ("off", "on") if self.exact == "auto" else ("on", "off")
-
-    def n_file_bytes(self) -> int:
-        """Bytes of all parts. Raises OSError."""
-        return sum(path.stat().st_size for path in (self.path, *self.more_paths))
-
-
-@dataclass(frozen=True, slots=True)
-class Threads:
-    """n: threads that decode. why: the reason, in one line. speeds: tokens per second of single rows by number, if
-    measured.
-    """
-
-    n: int
-    why: str
-    speeds: dict[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """A loaded model and its context.
-
-    bos_token, eos_token: their texts; "" for none. n_ctx: as requested; a conversation with so many tokens is full.
-    kv_layout: stored KV rows fit if theirs is the same; b"" when this model's rows cannot be stored. kv_kind describes
-    it.
-    row_classes, attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
-    """
-
-    name: str
-    model_id: bytes
-    model_bytes: int
-    description: str
-    file_type: str
-    chat_template: str | None
-    bos_token: str
-    eos_token: str
-    fill_in: FillIn
-    n_params: int
-    n_vocab: int
-    vocab_type: int  # llama.cpp's number
-    n_embd: int
-    weight_bytes: int
-    n_ctx_train: int
-    add_bos: bool
-    n_ctx: int
-    n_batch: int
-    n_ubatch: int
-    n_slots: int
-    n_threads: int
-    type_k: str
-    type_v: str
-    flash_attn: bool
-    can_shift: bool
-    kv_bytes_per_token: int
-    kv_layout: bytes
-    kv_kind: str
-    policy: Policy
-    row_classes: RowClasses
-    attention_classes: RowClasses
-    threads: Threads
-    restrictions: Restrictions
-    memory: MemoryTraits
-
-    @property
-    def origin(self) -> Origin:
-        """What logits depend on beside tokens."""
-        build = library_id(), self.restrictions.key
-        return Origin.of(self.n_vocab, self.model_id, self.kv_layout, build, cpu_name())
-
-
-@dataclass(slots=True)
-class Loaded:
-    """A model and a context of it, for the engine's thread."""
-
-    model: Model
-    context: Context
-    traits: Traits
-    info: EngineInfo
 
 
 def load(params: LoadParams, model: Model | None = None) -> Loaded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from canister.engine.llama import ModelError
+from canister.engine.llama_types import ModelError
 
 CELL_BYTES = 56  # that llama.cpp keeps beside the rows of a cell, for position, sequences and its free lists
 CELLS_STEP = 256  # llama.cpp pads the cells of a stream to a multiple

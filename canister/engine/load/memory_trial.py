@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from canister.engine.llama import Bytes, Context, EngineFault, Logits
+from canister.engine.llama import Bytes, Context, Logits
+from canister.engine.llama_types import EngineFault
 
 N_STREAMS = 5
 N_CELLS = 256

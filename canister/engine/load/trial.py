@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from canister.engine.llama import ModelError
+from canister.engine.llama_types import ModelError
 from canister.engine.load import child, library
 from canister.engine.load.library_trial import LibraryTrials
-from canister.engine.load.loader import LoadParams
+from canister.engine.load.loaded import LoadParams
 from canister.engine.load.memory_trial import MemoryTraits, from_json, to_json
 from canister.engine.load.ways import EXTRA_BUFFERS, FLASH, Flash, Restrictions
 from canister.system import atomic_file

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from canister.engine.llama import Context, EngineFault, Model, ModelError
+from canister.engine.llama import Context, Model
+from canister.engine.llama_types import EngineFault, ModelError
 from canister.engine.load.child import DECODING, LOADING, MEMORY, limit, say, task
-from canister.engine.load.loader import Loaded, LoadParams, load, load_model
+from canister.engine.load.loaded import Loaded, LoadParams
+from canister.engine.load.loader import load, load_model
 from canister.engine.load.memory_trial import N_CELLS, N_OUTPUTS, N_ROWS, MemoryTraits, to_json, try_memory
 from canister.engine.load.ways import Restrictions
 from canister.errors import CanisterError

@@ -10,8 +10,11 @@ import llama_cpp as lib
 import llama_cpp.llama_grammar as schema_converter
 import numpy as np
 
-from canister.engine.llama import EngineFault, Logits, Model, address_of, complaint, set_fields
+from canister.engine.llama import Logits, Model
+from canister.engine.llama_log import complaint
+from canister.engine.llama_types import EngineFault
 from canister.engine.sampling.grammar import check_grammar, check_schema, unusable
+from canister.engine.structs import address_of, set_fields
 from canister.errors import BadRequest
 
 NOT_UNDERSTOOD = "one of its parts is not what its keyword takes, such as properties that are no object"

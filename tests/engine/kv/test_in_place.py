@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from canister.engine.kv import in_place
 from canister.engine.kv.in_place import KvMemory, open_kv_memory
 from canister.engine.kv.rows import Layout, encode, parse
-from canister.engine.llama import Bytes, Context, ContextParams, Model
+from canister.engine.llama import Bytes, Context, Model
+from canister.engine.llama_types import ContextParams
 from canister.engine.pages import LARGE_BYTES, map_large_blocks
 from tests.engine.driver import Driver
 from tests.engine.memory import may_be_huge, resident_pages

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from canister.engine.llama import ModelError
+from canister.engine.llama_types import ModelError
 from canister.engine.load import child, library
 from canister.engine.load.library_trial import LibraryTrials
-from canister.engine.load.loader import LoadParams
+from canister.engine.load.loaded import LoadParams
 from canister.engine.load.ways import WEIGHT_TYPES, Restrictions, first_ways
 from canister.system.machine import cpu_flags
 from tests.planted import plant

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from canister.engine.engine import Engine, LoadParams, ModelError
-from canister.engine.llama import Context, ContextParams, Model, log
+from canister.engine.llama import Context, Model
+from canister.engine.llama_log import log
+from canister.engine.llama_types import ContextParams
 from canister.engine.load import loader
 from canister.engine.load.ways import Restrictions
 from canister.engine.runner import Traits

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canister.engine.engine import Engine, LoadParams, ModelError
-from canister.engine.llama import Context, ContextParams, Model
+from canister.engine.llama import Context, Model
+from canister.engine.llama_types import ContextParams
 from canister.engine.load import loader
 from canister.engine.load.memory_budget import CELLS_STEP, MAX_CELLS, Need, check
 from tests.engine.driver import Driver

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from canister.engine.llama import Bytes, Context, ContextParams, EngineFault, Logits, Model
+from canister.engine.llama import Bytes, Context, Logits, Model
+from canister.engine.llama_types import ContextParams, EngineFault
 from canister.engine.load.memory_trial import (
     N_CELLS,
     N_OUTPUTS,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from canister.engine.llama import ModelError
-from canister.engine.load.loader import LoadParams
+from canister.engine.llama_types import ModelError
+from canister.engine.load.loaded import LoadParams
 from canister.engine.load.trial import MAX_NOTES, TrialLimits, Trials, path_of_descriptor
 from canister.engine.load.ways import Restrictions
 from tests.engine.hostile_models import CRASHING, ENDLESS, REFUSED, Hostile
@@ -57,7 +57,8 @@ def test_these_files_are_as_dangerous_as_they_claim(name: str, tmp_path: Path) -
     """Without the trial the loading process is gone: else the tests above would show nothing."""
     path = CRASHING[name].write(tmp_path / "model.gguf")
     code = (
-        "import sys, pathlib; from canister.engine.load.loader import LoadParams, load; "
+        "import sys, pathlib; from canister.engine.load.loaded import LoadParams; "
+        "from canister.engine.load.loader import load; "
         "load(LoadParams(path=pathlib.Path(sys.argv[1]))); print('survived')"
     )
     environment = {**os.environ, "GGML_NO_BACKTRACE": "1"}

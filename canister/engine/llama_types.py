@@ -1,0 +1,57 @@
+"""What a model and a context of llama.cpp are asked for, and how they fail; without llama.cpp itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from canister.errors import BadRequest
+from canister.flags.parse import RopeParams
+
+UNQUANTIZED = ("f32", "f16", "bf16")  # types of KV cells
+
+
+class ModelError(BadRequest):
+    """A model file that cannot be loaded, at all or with these settings. The message names the file."""
+
+
+class EngineFault(RuntimeError):
+    """llama.cpp refused what it should accept: a bug here or there."""
+
+
+class DecodeAborted(Exception):
+    """Somebody set the abort flag during a decode. Nothing of the batch counts."""
+
+
+class FillIn(NamedTuple):
+    """The tokens of vocabularies that were trained to fill in what stands between two texts; -1 for none."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    repository: int
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextParams:
+    """n_cells: KV cells of each stream. n_rows: the largest number of rows of one decode.
+
+    most_at_once: rows that llama.cpp gets at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
+    that may have logits; 0: one of each stream.
+    """
+
+    n_streams: int
+    n_cells: int
+    n_rows: int
+    n_threads: int
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attn: bool = False
+    rope: RopeParams = field(default_factory=RopeParams)
+    most_at_once: int = 0
+    n_outputs: int = 0
+
+    @property
+    def max_outputs(self) -> int:
+        return self.n_outputs or self.n_streams
