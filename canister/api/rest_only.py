@@ -24,6 +24,7 @@ from canister.api.rest_records import (
     ModelDetails,
     ModelList,
     Props,
+    Slots,
     TokenizeInput,
     TokenizeOutput,
     Unloaded,
@@ -41,6 +42,8 @@ DETOKENIZE = query("detokenize", "conversations", "inference_query", DetokenizeI
         "The text of tokens.")
 INFILL_PROMPT = query("infill_prompt", "conversations", "inference_query", InfillInput, InfillOutput,
         "The prompt for what stands between two texts, for models that were trained to fill it in.")
+SLOTS = query("slots", "conversations", "inference_query", None, Slots,
+        "The places in which conversations are decoded together, and how many are in use; which ones is not told.")
 LIST_CHATS = query("list_chats", "conversations", "inference_query", None, ChatList,
         "The caller's named chats, the one written last first.")
 GET_CHAT = query("get_chat", "conversations", "inference_query", None, Chat,
@@ -67,6 +70,7 @@ ROWS: tuple[Method, ...] = (
     TOKENIZE,
     DETOKENIZE,
     INFILL_PROMPT,
+    SLOTS,
     LIST_CHATS,
     GET_CHAT,
     PUT_CHAT,

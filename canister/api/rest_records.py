@@ -119,6 +119,19 @@ class InfillOutput(Document):
     missing: vec[str]
 
 
+class Slot(Document):
+    """A place for a conversation that is decoded."""
+
+    id: int
+    n_ctx: int
+    speculative: bool = False
+    is_processing: bool
+
+
+class Slots(Document):
+    slots: vec[Slot]
+
+
 class GenerationDefaults(Document):
     params: Annotated[
         dict[str, JsonValue], Field(description="What holds where a request does not say otherwise.")
@@ -132,10 +145,12 @@ TemplateKind = Literal["model", "chatml", "none"]
 class TemplateCapabilities(Document):
     """What the chat template makes something of; found out by applying it."""
 
-    supports_system_role: bool
-    supports_tools: bool
-    supports_tool_calls: bool
-    supports_parallel_tool_calls: bool
+    supports_system_role: Annotated[bool, Field(description="A system message is part of the prompt.")]
+    supports_tools: Annotated[bool, Field(description="Tools are told to the model.")]
+    supports_tool_calls: Annotated[bool, Field(description="Calls of earlier turns are shown again.")]
+    supports_parallel_tool_calls: Annotated[
+        bool, Field(description="All of several calls of one turn are shown again.")
+    ]
     supports_preserve_reasoning: Annotated[bool, Field(description="Thoughts of earlier turns are shown again.")]
     supports_thinking_switch: Annotated[bool, Field(description="enable_thinking makes another prompt.")]
 
@@ -143,8 +158,8 @@ class TemplateCapabilities(Document):
 class Modalities(Document):
     """What can be sent beside text."""
 
-    vision: bool = False
-    audio: bool = False
+    vision: Annotated[bool, Field(description="Images.")] = False
+    audio: Annotated[bool, Field(description="Sound.")] = False
 
 
 class Props(Document):
@@ -155,9 +170,9 @@ class Props(Document):
     model_alias: Annotated[str, Field(description="The canister's name.")]
     model_path: str
     model_ftype: Annotated[str, Field(description="How the weights are stored.")]
-    modalities: Modalities
+    modalities: Annotated[Modalities, Field(description="What can be sent beside text: nothing.")]
     chat_template: Annotated[str, Field(description="Empty for none.")]
-    chat_template_caps: TemplateCapabilities
+    chat_template_caps: Annotated[TemplateCapabilities, Field(description="What the template makes something of.")]
     bos_token: str
     eos_token: str
     build_info: Annotated[str, Field(description="The release of llama-canister, and llama.cpp's libraries.")]

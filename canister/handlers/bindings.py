@@ -82,6 +82,7 @@ _REST_ONLY: tuple[Handler, ...] = (
     tokens.tokenize,
     tokens.detokenize,
     tokens.infill_prompt,
+    tokens.slots,
     named_chats.list_chats,
     named_chats.get_chat,
     named_chats.put_chat,

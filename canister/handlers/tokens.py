@@ -1,4 +1,4 @@
-"""Texts and tokens of the loaded model, and the prompt of those that fill in what stands between two texts.
+"""Texts and tokens of the loaded model, prompts for what stands between two texts, and the places for conversations.
 
 Only REST offers these. Special tokens are shown, as llama.cpp's server shows them.
 """
@@ -15,6 +15,8 @@ from canister.api.rest_records import (
     InfillInput,
     InfillOutput,
     Piece,
+    Slot,
+    Slots,
     TokenizeInput,
     TokenizeOutput,
 )
@@ -45,6 +47,14 @@ async def infill_prompt(call: Call, arg: InfillInput) -> InfillOutput:
     if missing := [name for name, token in wanted.items() if token < 0]:
         return InfillOutput(tokens=[], missing=missing)
     return InfillOutput(tokens=await asyncio.to_thread(_infill, engine, arg), missing=[])
+
+
+async def slots(call: Call) -> Slots:
+    engine = await call.engine()
+    stats = engine.stats()
+    return Slots(
+        slots=[Slot(id=n, n_ctx=engine.info.n_ctx, is_processing=n < stats.n_running) for n in range(stats.n_slots)]
+    )
 
 
 def _tokenized(engine: Engine, arg: TokenizeInput) -> TokenizeOutput:

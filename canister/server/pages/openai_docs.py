@@ -22,19 +22,24 @@ ERROR: Json = {
     "required": ["error"],
     "properties": {
         "error": {
+            "description": "An object; below /api the message alone.",
             "anyOf": [
                 {
                     "type": "object",
                     "required": ["message", "type"],
                     "properties": {
-                        "message": {"type": "string"},
+                        "message": {"type": "string", "description": "What happened, with the value, and what to do."},
                         "type": {"type": "string", "examples": ["invalid_request_error"]},
                         "param": {"type": ["string", "null"], "description": "The field that is wrong."},
-                        "code": {"type": ["string", "null"], "examples": ["model_not_found"]},
+                        "code": {
+                            "type": ["string", "null"],
+                            "description": "Which of the errors of its type.",
+                            "examples": ["model_not_found"],
+                        },
                     },
                 },
                 {"type": "string"},
-            ]
+            ],
         }
     },
 }

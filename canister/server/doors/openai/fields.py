@@ -215,8 +215,8 @@ class GenerationFields(SamplingFields):
     """What answers of one text have in common, in OpenAI's dialects."""
 
     model: Text | None = Field(None, description="A canister's name; absent: the first. GET /v1/models lists them.")
-    stream: Yes = False
-    stream_options: StreamOptions = StreamOptions()
+    stream: Yes = Field(False, description="The answer comes piece by piece.")
+    stream_options: StreamOptions = Field(StreamOptions(), description="What a stream tells beside the answer.")
     stop: Stops = Field((), description="Texts that end the answer; they are cut off.")
     n: Annotated[Whole, Field(ge=1)] = Field(1, description="Choices, at most as many as the model has slots.")
     max_completion_tokens: Annotated[Whole, Field(ge=-2)] | None = Field(None, description="Of the whole answer.")

@@ -8,14 +8,25 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister.errors import Trap
-from canister.server.doors.openai import chat, completions, counting, door, errors, messages, models, ollama, responses
+from canister.server.doors.openai import (
+    chat,
+    completions,
+    counting,
+    door,
+    errors,
+    messages,
+    models,
+    native,
+    ollama,
+    responses,
+)
 from canister.server.doors.openai.errors import ApiError, Form, anthropic_form, ollama_form, openai_form
 from canister.server.doors.openai.operations import Operation
 from canister.server.verbs import ANY_VERB
 
 SHOWN_CHARACTERS = 80
 
-DIALECTS = (chat, counting, models, responses, messages, completions, ollama)
+DIALECTS = (chat, counting, models, responses, messages, completions, native, ollama)
 OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for operation in dialect.OPERATIONS)
 """What the documentation tells of, in its order."""
 
@@ -23,6 +34,7 @@ _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),
     (re.compile(r"(/canisters/[^/]+)?/api/(?!v\d)[^/]+(/.*)?", re.DOTALL), ollama_form),
     (re.compile(r"(/canisters/[^/]+)?/v1(/.*)?", re.DOTALL), openai_form),
+    (re.compile(r"(/canisters/[^/]+)?/(completions?|infill|(de)?tokenize|slots|rerank(ing)?)(/.*)?"), openai_form),
     (re.compile(r"/(chat/completions|models|responses|embeddings)(/.*)?", re.DOTALL), openai_form),
 )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from canister.api.tokens import Token
+from canister.server.doors.openai.chat_answer import finite, progress, timings
 from canister.server.doors.openai.events import (
     Begun,
     Done,
@@ -23,9 +24,9 @@ from canister.server.doors.openai.events import (
     Timed,
     Timings,
     ToolArguments,
+    Usage,
 )
 
-LOWEST = -3.4028234663852886e38  # of a float; JSON has no infinity
 ANY_SLOT = -1
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -58,11 +59,15 @@ class _Choice:
 
 @dataclass(slots=True)
 class Answer:
-    """Feed it the events of a turn: `whole` is the answer to them, `feed` gives back what a stream sends for each."""
+    """Feed it the events of a turn: `whole` is the answer to them, `feed` gives back what a stream sends for each.
+
+    usage: what the turn took, once it is done.
+    """
 
     about: About
     _n_prompt: int = 0
     _prompt: str = ""
+    _seed: int = 0
     _timings: Timings | None = None
     _choices: dict[int, _Choice] = field(default_factory=dict)
     _done: Done | None = None
@@ -70,9 +75,9 @@ class Answer:
     def feed(self, event: Event) -> list[dict[str, JsonValue]]:
         match event:
             case Begun():
-                self._n_prompt, self._prompt = event.n_prompt, event.prompt
+                self._n_prompt, self._prompt, self._seed = event.n_prompt, event.prompt, event.seed
             case Progress() if self.about.tells_progress:
-                return [{**self._short(0, "", ()), "prompt_progress": _progress(event)}]
+                return [{**self._short(0, "", ()), "prompt_progress": progress(event)}]
             case Timed():
                 self._timings = event.timings
             case TextDelta() | ThoughtDelta() | ToolArguments():
@@ -87,6 +92,10 @@ class Answer:
                 self._done = event
                 return [self._long(choice, is_streamed=True) for choice in sorted(self._choices)]
         return []
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(0, 0, 0) if self._done is None else self._done.usage
 
     def whole(self) -> list[dict[str, JsonValue]]:
         """One answer for each choice."""
@@ -106,7 +115,7 @@ class Answer:
             "tokens_evaluated": self._n_prompt,
         }
         if self._timings is not None:
-            made["timings"] = timings_of(self._timings)
+            made["timings"] = timings(self._timings)
         if self.about.n_probs and tokens:
             made["completion_probabilities"] = probabilities(tokens)
         return made
@@ -126,14 +135,14 @@ class Answer:
             "model": about.model,
             "tokens_predicted": end.n_generated,
             "tokens_evaluated": self._n_prompt,
-            "generation_settings": dict(about.settings),
+            "generation_settings": {**about.settings, "seed": (self._seed + choice) & 0xFFFFFFFF},
             "prompt": self._prompt,
             "has_new_line": "\n" in text,
             "truncated": is_cut,
             "stop_type": _stop_type(end),
             "stopping_word": end.stop or "",
             "tokens_cached": self._n_prompt + max(end.n_generated - 1, 0),
-            "timings": timings_of(self._done.timings if self._done is not None else Timings()),
+            "timings": timings(self._done.timings if self._done is not None else Timings()),
         }
         if about.n_probs and not is_streamed:
             made["completion_probabilities"] = probabilities(said.tokens)
@@ -148,7 +157,12 @@ def whole(about: About, events: Iterable[Event]) -> list[dict[str, JsonValue]]:
 
 
 def sent(content: Mapping[str, JsonValue]) -> bytes:
-    return f"data: {_json(content)}\n\n".encode("utf-8", "replace")
+    """As an event of a stream."""
+    return b"data: " + json_bytes(content) + b"\n\n"
+
+
+def json_bytes(content: object) -> bytes:
+    return _json(content).encode("utf-8", "replace")
 
 
 def selected(content: Mapping[str, JsonValue], paths: Sequence[str]) -> dict[str, JsonValue]:
@@ -176,36 +190,9 @@ def probabilities(tokens: Sequence[Token]) -> list[JsonValue]:
     ]
 
 
-def timings_of(timings: Timings) -> JsonValue:
-    """Where the time went, in milliseconds; rates are tokens a second."""
-    return {
-        "cache_n": timings.n_cached,
-        **_rate("prompt", timings.n_prompt, timings.prompt_seconds),
-        **_rate("predicted", timings.n_generated, timings.decode_seconds),
-    }
-
-
-def _rate(name: str, n_tokens: int, seconds: float) -> dict[str, JsonValue]:
-    return {
-        f"{name}_n": n_tokens,
-        f"{name}_ms": seconds * 1e3,
-        f"{name}_per_token_ms": seconds * 1e3 / n_tokens if n_tokens else 0.0,
-        f"{name}_per_second": n_tokens / seconds if seconds else 0.0,
-    }
-
-
 def _probability(token: int, data: bytes, logprob: float | None) -> dict[str, JsonValue]:
     text = data.decode("utf-8", "ignore")
-    return {"id": token, "token": text, "bytes": [*data], "logprob": max(logprob or 0.0, LOWEST)}
-
-
-def _progress(progress: Progress) -> JsonValue:
-    return {
-        "total": progress.n_prompt,
-        "cache": progress.n_cached,
-        "processed": progress.n_done,
-        "time_ms": round(progress.seconds * 1e3),
-    }
+    return {"id": token, "token": text, "bytes": [*data], "logprob": finite(logprob)}
 
 
 def _stop_type(end: Finished) -> str:

@@ -60,7 +60,6 @@ class Stream:
         match event:
             case Begun():
                 self._begun_ns = self.about.now_ns()
-                return [self.empty()]  # so that the client knows at once that it is answered
             case TextDelta():
                 return [self._line(text=event.text, tokens=event.tokens)]
             case ThoughtDelta():
@@ -79,7 +78,7 @@ class Stream:
         return []
 
     def empty(self) -> dict[str, JsonValue]:
-        """A line that says nothing; for a silence too."""
+        """A line that says nothing, for a silence."""
         return self._line()
 
     def _line(

@@ -20,7 +20,7 @@ from canister.server.doors.openai.chat import ChatBody, cost_headers
 from canister.server.doors.openai.completions import CompletionBody
 from canister.server.doors.openai.door import Handler, Model
 from canister.server.doors.openai.errors import ApiError, encoded, invalid, ollama_form
-from canister.server.doors.openai.events import Done, Event
+from canister.server.doors.openai.events import Begun, Done, Event
 from canister.server.doors.openai.ollama import models, request
 from canister.server.doors.openai.ollama.answer import About, Kind, Stream, joined, loaded, sent
 from canister.server.doors.openai.operations import Operation
@@ -181,7 +181,8 @@ async def _turn(model: Model, asked: _Asked) -> Turn:
 async def _frames(events: AsyncGenerator[Event], stream: Stream) -> AsyncGenerator[bytes]:
     async with aclosing(events):
         async for event in events:
-            if lines := stream.feed(event):
+            lines = stream.feed(event)
+            if lines or isinstance(event, Begun):  # when it is admitted, the head goes out
                 yield b"".join(map(sent, lines))
 
 

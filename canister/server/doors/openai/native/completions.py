@@ -1,0 +1,206 @@
+"""`POST /completion`, `/completions` and `/infill`, as llama.cpp's server has them: prompts that go in as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+from pydantic import JsonValue
+from starlette.routing import Route
+
+from canister.api.rest_records import InfillInput
+from canister.server import answers
+from canister.server.doors.openai import door, fields, infill, run
+from canister.server.doors.openai.chat import cost_headers
+from canister.server.doors.openai.door import Model
+from canister.server.doors.openai.errors import encoded, openai_form
+from canister.server.doors.openai.events import Event, Usage
+from canister.server.doors.openai.native.answer import Answer, json_bytes, sent
+from canister.server.doors.openai.native.early_end import ended_early
+from canister.server.doors.openai.native.prompts import Prompt, prompts_of
+from canister.server.doors.openai.native.request import CompletionBody, InfillBody, about, infill_body, turn_of
+from canister.server.doors.openai.operations import Operation
+from canister.server.doors.openai.stream import SSE, streamed
+from canister.server.requests import while_connected
+
+Json = dict[str, JsonValue]
+
+
+_NOT_V1 = "Not with `/v1`, where llama.cpp's server does not have it either."
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/completion",
+        "native_completion",
+        "llama.cpp's own completion; `/completions` is the same.",
+        body=CompletionBody,
+        example={"prompt": "Once upon a time", "n_predict": 32},
+        streams=SSE,
+        differs=(_NOT_V1, "`id_slot` is ignored, slots are the server's choice; `post_sampling_probs` is refused."),
+    ),
+    Operation(
+        "POST",
+        "/infill",
+        "infill",
+        "What stands between two texts, for editors such as llama.vim; 501 for models that were not trained to it.",
+        body=InfillBody,
+        example={"input_prefix": "def half(x):\n    ", "input_suffix": "\n", "n_predict": 32},
+        streams=SSE,
+        differs=(_NOT_V1,),
+    ),
+)
+
+
+def routes() -> list[Route]:
+    """/v1/completions is OpenAI's."""
+    verbs = {"/completion": create, "/completions": create, "/infill": fill_in}
+    return [
+        door.at(prefix + path, {"POST": handler}) for prefix in ("", door.PREFIX) for path, handler in verbs.items()
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """is_list: a list of prompts came, so a list of answers goes back."""
+
+    body: CompletionBody
+    prompts: Sequence[Prompt]
+    is_list: bool
+
+
+async def create(request: Request) -> Response:
+    data = await door.raw_body(request)
+    asked = await door.aside(len(data), lambda: _read(data))
+    model = door.model_of(request, asked.body.model)
+    with door.counted(model, "completion"):
+        return await _answered(request, model, asked)
+
+
+async def fill_in(request: Request) -> Response:
+    data = await door.raw_body(request)
+    body = await door.aside(len(data), lambda: infill_body(fields.object_of(data)))
+    model = door.model_of(request, body.model)
+    with door.counted(model, "infill"):
+        n_predict = body.max_tokens_or(model.view.args)
+        wanted = InfillInput.model_validate(
+            {
+                "input_prefix": body.input_prefix,
+                "input_suffix": body.input_suffix,
+                "input_extra": body.input_extra,
+                "prompt": body.prompt or "",
+                "n_predict": -1 if n_predict is None else n_predict,
+            }
+        )
+        prompt = await while_connected(request, infill.prompt_for(model, wanted))
+        return await _answered(request, model, _Asked(body, [prompt], is_list=False))
+
+
+def _read(data: bytes) -> _Asked:
+    body = fields.read(CompletionBody, data)
+    return _Asked(body, *prompts_of(body.prompt))
+
+
+async def _answered(request: Request, model: Model, asked: _Asked) -> Response:
+    body = asked.body
+    texts = body.bias_texts()
+    biased = await run.tokens_of(model, texts) if texts else {}
+    sources = await while_connected(request, _sources(model, asked, biased))
+    made = _together(sources, max(1, model.view.n_slots // body.n_answers))
+    if body.stream:
+        seconds = body.sse_ping_interval
+        return await streamed(
+            request,
+            _frames(made),
+            lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
+            lambda error: door.failure(error, model.caller),
+            quiet_seconds=None if seconds is None or seconds < 0 else seconds,
+        )
+    await while_connected(request, _drained(made))
+    found = [one for source in sources for one in source.answer.whole()]
+    content: JsonValue = [*found] if asked.is_list or len(found) > 1 else found[0]
+    headers = cost_headers(_sum([source.answer.usage for source in sources]))
+    return Response(json_bytes(content), headers=headers, media_type=answers.JSON)
+
+
+# -- several prompts
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A prompt's events, and the answer that they are put into."""
+
+    events: AsyncGenerator[Event]
+    answer: Answer
+
+
+async def _sources(model: Model, asked: _Asked, biased: Mapping[str, Sequence[int]]) -> list[_Source]:
+    """All prompts admitted, none begun."""
+    body, found = asked.body, list[_Source]()
+    for index, prompt in enumerate(asked.prompts):
+        turn = turn_of(body, model.view, prompt, biased)
+        events = run.events(await run.admit(model, turn))
+        if body.limits.are_any:
+            events = ended_early(events, body.limits, time.monotonic)
+        found.append(_Source(events, Answer(about(body, turn, model.view, index))))
+    return found
+
+
+async def _together(sources: Sequence[_Source], at_once: int) -> AsyncGenerator[Json]:
+    """What a stream of all of them tells, in the order in which it happens; so many prompts at once."""
+    if len(sources) == 1:
+        async with aclosing(sources[0].events) as events:
+            async for event in events:
+                for told in sources[0].answer.feed(event):
+                    yield told
+        return
+    found: asyncio.Queue[Json | None] = asyncio.Queue()
+    places = asyncio.Semaphore(at_once)
+
+    async def pump(source: _Source) -> None:
+        async with places, aclosing(source.events) as events:
+            async for event in events:
+                for told in source.answer.feed(event):
+                    found.put_nowait(told)
+
+    async def pump_all() -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for source in sources:
+                    group.create_task(pump(source))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            found.put_nowait(None)
+
+    task = asyncio.create_task(pump_all())
+    try:
+        while (one := await found.get()) is not None:
+            yield one
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _frames(made: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
+    async with aclosing(made):
+        yield b""
+        async for told in made:
+            yield sent(told)
+
+
+async def _drained(made: AsyncGenerator[Json]) -> None:
+    async with aclosing(made):
+        async for _ in made:
+            pass
+
+
+def _sum(parts: Sequence[Usage]) -> Usage:
+    return Usage(
+        0, 0, 0, instructions=sum(part.instructions for part in parts), cycles=sum(part.cycles for part in parts)
+    )

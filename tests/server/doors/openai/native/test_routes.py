@@ -1,0 +1,124 @@
+"""llama.cpp's own routes against a real server, as curl and llama.vim call them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server.served import CHAT, Served
+
+pytestmark = pytest.mark.anyio
+
+PROMPT = CHAT.format("Who are you?")
+FIXED: dict[str, Any] = {"temperature": 0, "n_predict": 25}
+
+
+@pytest.fixture
+async def bob(server: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with server.client("bob") as made:
+        yield made
+
+
+async def post(client: httpx.AsyncClient, path: str, **body: Any) -> Any:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def events(client: httpx.AsyncClient, path: str, **body: Any) -> list[dict[str, Any]]:
+    answer = await client.post(path, json={**body, "stream": True})
+    assert answer.headers["content-type"] == "text/event-stream"
+    lines = [line for line in answer.text.split("\n") if line]
+    assert all(line.startswith("data: {") for line in lines), answer.text
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+async def test_probabilities_of_tokens(bob: httpx.AsyncClient) -> None:
+    whole = await post(bob, "/completion", prompt=PROMPT, n_probs=3, **{**FIXED, "n_predict": 4})
+    found = whole["completion_probabilities"]
+    assert len(found) == 4
+    for one in found:
+        assert len(one["top_logprobs"]) == 3
+        assert one["logprob"] == one["top_logprobs"][0]["logprob"] <= 0  # greedy
+        assert bytes(one["bytes"]).decode() == one["token"]
+    *short, _ = await events(bob, "/completion", prompt=PROMPT, n_probs=3, **{**FIXED, "n_predict": 4})
+    assert [one for told in short for one in told.get("completion_probabilities", [])] == found
+
+
+async def test_what_is_wanted_alone_and_what_comes_on_the_way(bob: httpx.AsyncClient) -> None:
+    wanted = ["content", "timings/prompt_n", "generation_settings/n_predict", "nothing"]
+    answer = await post(bob, "/completion", prompt=PROMPT, response_fields=wanted, **FIXED)
+    assert list(answer) == wanted[:3]
+    told = await events(bob, "/completion", prompt=PROMPT, return_progress=True, timings_per_token=True, **FIXED)
+    assert told[-1]["timings"]["predicted_n"] == told[-1]["tokens_predicted"]
+    assert any("prompt_progress" in part for part in told)
+
+
+async def test_stop_words_and_limits_are_told_apart(bob: httpx.AsyncClient) -> None:
+    answer = await post(bob, "/completion", prompt=PROMPT, stop=[" chat"], **FIXED)
+    assert (answer["content"], answer["stop_type"], answer["stopping_word"]) == ("I am a tiny", "word", " chat")
+    answer = await post(bob, "/completion", prompt=PROMPT, temperature=0, n_predict=3)
+    assert (answer["stop_type"], answer["tokens_predicted"]) == ("limit", 3)
+    answer = await post(bob, "/completion", prompt=PROMPT, temperature=0, n_predict=0)
+    assert (answer["content"], answer["tokens_predicted"]) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "told"),
+    [
+        ({}, "prompt", "text, or a list"),
+        ({"prompt": []}, "prompt", "1 to 256"),
+        ({"prompt": "x", "n_probs": -1}, "n_probs", "greater than or equal to 0"),
+        ({"prompt": "x", "n_cmpl": 99}, "n_cmpl", "has 4 slots"),
+        ({"prompt": "x", "post_sampling_probs": True}, "post_sampling_probs", "not supported"),
+        ({"prompt": {"prompt_string": "x", "multimodal_data": ["aGk="]}}, "prompt", "image input is not supported"),
+    ],
+)
+async def test_bad_requests_are_told(bob: httpx.AsyncClient, body: Any, param: str | None, told: str) -> None:
+    for stream in (False, True):
+        answer = await bob.post("/completion", json={**body, "stream": stream})
+        assert answer.status_code == 400, answer.text
+        error = answer.json()["error"]
+        assert told in error["message"]
+        if param is not None:
+            assert (error["param"], error["type"]) == (param, "invalid_request_error")
+
+
+async def test_tokens_of_texts(bob: httpx.AsyncClient) -> None:
+    plain = (await post(bob, "/tokenize", content="Who are you?"))["tokens"]
+    assert all(isinstance(token, int) for token in plain)
+    pieces = (await post(bob, "/canisters/llama_cpp/tokenize", content="Who are you?", with_pieces=True))["tokens"]
+    assert [piece["id"] for piece in pieces] == plain
+    assert "".join(piece["piece"] for piece in pieces).strip() == "Who are you?"
+    assert (await post(bob, "/tokenize"))["tokens"] == []
+    assert len((await post(bob, "/tokenize", content="<|im_end|>"))["tokens"]) == 1
+    assert len((await post(bob, "/tokenize", content="<|im_end|>", parse_special=False))["tokens"]) > 1
+    answer = await bob.post("/tokenize", json={"content": {"a": 1}})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "content")
+    answer = await bob.post("/detokenize", json={"tokens": [1, -1]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "tokens[1]")
+
+
+async def test_health_is_told_in_both_forms(server: Served, bob: httpx.AsyncClient) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as nobody:
+        assert (await nobody.get("/health")).json() == {"Ok": {"status_code": 200}, "status": "ok"}
+        assert (await nobody.post("/health")).json() == {"Ok": {"status_code": 200}}
+        assert (await nobody.get("/canisters/llama_cpp/health")).json() == {"Ok": {"status_code": 200}}
+        assert (await nobody.get("/v1/health")).json() == {"status": "ok"}
+        answer = await nobody.post("/completion", json={"prompt": "x"})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (401, "authentication_error")
+
+
+async def test_slots_and_what_is_not_offered(bob: httpx.AsyncClient) -> None:
+    slots = (await bob.get("/slots")).json()
+    assert [slot["id"] for slot in slots] == [0, 1, 2, 3]
+    assert {slot["n_ctx"] for slot in slots} == {1024}
+    for path in ("/slots/0?action=save", "/v1/rerank", "/rerank"):
+        answer = await bob.post(path, json={})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (501, "not_supported_error")
+    answer = await bob.post("/infill", json={"input_prefix": "a", "input_suffix": "b"})
+    assert (answer.status_code, "no prefix token" in answer.json()["error"]["message"]) == (501, True)
