@@ -1,6 +1,6 @@
 """How a model speaks: which family of chat formats, how its tools are bound, how its output is read. Pure."""
 
-from canister.chat_format.detect import form_of
+from canister.chat_format.detect import form_named, form_of
 from canister.chat_format.events import (
     Call,
     Parsed,
@@ -26,6 +26,7 @@ __all__ = [
     "ToolArguments",
     "ToolBegin",
     "ToolEnd",
+    "form_named",
     "form_of",
     "joined",
 ]

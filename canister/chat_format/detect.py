@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from canister.chat_format.families import (
@@ -49,6 +50,9 @@ _THOUGHTS = (
 )
 
 
+_BY_NAME = {family.name: family for family in (hermes.GENERIC, *(row.family for row in ROWS))}
+
+
 def form_of(template: str) -> Form:
     """The form of this template's models; generic where it has no marks of its own."""
     family = next((row.family for row in ROWS if row.speaks(template)), hermes.GENERIC)
@@ -57,6 +61,14 @@ def form_of(template: str) -> Form:
     return Form(family)
 
 
+def form_named(name: str, thoughts: Sequence[Sequence[str]] = ()) -> Form:
+    """The form that was told by its name and marks of thoughts (`Form.told`). KeyError: there is none of this name."""
+    family = _BY_NAME[name]
+    if not family.thoughts:
+        family = replace(family, thoughts=tuple(Thoughts(begin, end) for begin, end in thoughts))
+    return Form(family)
+
+
 def families() -> tuple[Family, ...]:
     """All of them, each once."""
-    return (*{row.family.name: row.family for row in ROWS}.values(), hermes.GENERIC)
+    return tuple(_BY_NAME.values())

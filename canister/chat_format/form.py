@@ -82,6 +82,23 @@ class Form:
         return self.family.name
 
     @property
+    def told(self) -> tuple[str, list[list[str]]]:
+        """Name and marks of thoughts, as JSON can hold them: `form_named` makes the same form of them."""
+        return self.family.name, [[one.begin, one.end] for one in self.family.thoughts]
+
+    def parser(
+        self,
+        tools: Sequence[object] = (),
+        *,
+        choice: ToolChoice = "auto",
+        name: str | None = None,
+        starts_in_thought: bool = False,
+        splits_thoughts: bool = True,
+    ) -> OutputParser:
+        """A parser for an answer that was bound before; nothing is compiled."""
+        return OutputParser(self.family, chosen(tools_of(tools), choice, name), starts_in_thought, splits_thoughts)
+
+    @property
     def has_thoughts(self) -> bool:
         return bool(self.family.thoughts)
 

@@ -1,7 +1,7 @@
 """Schemas of tools' arguments as they are meant: what servers send that says nothing is left out. Pure.
 
-Titles and descriptions bind nothing, nor do formats that nobody checks. `{"not": {}}`, which generators of schemas
-write for "anything", is anything.
+Titles and descriptions bind nothing, nor do formats that nobody checks. Where `{"not": {}}` stands in a union or
+for an optional argument, which is how generators of schemas write what may be left out, it is left out; else anything.
 Objects with named properties have no others, unless they say so: a model would make some up.
 """
 
@@ -29,14 +29,22 @@ def meant(schema: object, is_part: bool = False) -> object:
         return schema
     clean: dict[str, object] = {}
     for key, said in schema.items():
-        if key in _MAPS_OF_SCHEMAS and isinstance(said, Mapping):
+        if key == "properties" and isinstance(said, Mapping):
+            required = schema.get("required")
+            must = required if isinstance(required, list) else []
+            clean[key] = {name: meant(part) for name, part in said.items() if name in must or not _is_never(part)}
+        elif key in _MAPS_OF_SCHEMAS and isinstance(said, Mapping):
             clean[key] = {name: meant(part) for name, part in said.items()}
+        elif key in ("anyOf", "oneOf") and isinstance(said, list):
+            clean[key] = [meant(part, is_part) for part in said if not _is_never(part)] or [{}]
         elif key in _LISTS_OF_SCHEMAS and isinstance(said, list):
             clean[key] = [meant(part, is_part or key == "allOf") for part in said]
-        elif key in _NOTES or (key == "not" and (said is False or said == {})):
+        elif key in _NOTES or (key == "not" and (said is False or said == {} or said is True)):
             continue
         elif key == "items" and isinstance(said, list):
             clean[key] = [meant(part) for part in said]
+        elif key == "additionalProperties" and _is_never(said):
+            clean[key] = False
         elif key in _SCHEMAS:
             clean[key] = meant(said)
         elif (key == "format" and said not in _CHECKED_FORMATS) or (
@@ -48,6 +56,10 @@ def meant(schema: object, is_part: bool = False) -> object:
     if "properties" in clean and not is_part and not any(key in clean for key in _COMBINED):
         clean["additionalProperties"] = False
     return clean
+
+
+def _is_never(schema: object) -> bool:
+    return isinstance(schema, Mapping) and schema.get("not") in ({}, True) and "not" in schema
 
 
 def arguments_of(parameters: object) -> Schema:

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from canister.chat_format import Binding, Form, Parsed, ParsedEvent, joined
+from canister.chat_format import Binding, Form, OutputParser, Parsed, ParsedEvent, joined
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -35,7 +35,10 @@ TOOLS = (WEATHER, TIME, ORDER)
 
 
 def events_of(binding: Binding, pieces: Iterable[str], is_cut: bool = False) -> list[ParsedEvent]:
-    parser = binding.parser()
+    return told_by(binding.parser(), pieces, is_cut)
+
+
+def told_by(parser: OutputParser, pieces: Iterable[str], is_cut: bool = False) -> list[ParsedEvent]:
     events = [event for piece in pieces for event in parser.feed(piece)]
     return [*events, *parser.end(is_cut)]
 

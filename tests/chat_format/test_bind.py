@@ -82,9 +82,14 @@ def test_a_schema_that_cannot_be_bound_is_refused_with_its_function_and_reason(p
         HERMES.bind([WEATHER, wrong])
 
 
-def test_not_nothing_is_anything_as_servers_of_tools_mean_it() -> None:
-    binding = HERMES.bind([tool("f", {"type": "object", "properties": {"x": {"not": {}}, "not": {"not": {}}}})])
-    assert '"x": {}, "not": {}' in binding.lark
+def test_what_is_nothing_is_left_out_as_servers_of_tools_mean_it() -> None:
+    nothing = {"not": {}}
+    maybe = {"anyOf": [nothing, {"type": "string"}]}
+    properties = {"x": nothing, "not": maybe, "y": nothing}
+    told = {"type": "object", "properties": properties, "required": ["y"], "additionalProperties": nothing}
+    lark = HERMES.bind([tool("f", told)]).lark
+    assert '"properties": {"not": {"anyOf": [{"type": "string"}]}, "y": {}}' in lark
+    assert '"additionalProperties": false' in lark
 
 
 def test_a_property_may_have_the_name_of_a_schema_word() -> None:

@@ -10,7 +10,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import validate
 
-from canister.chat_format import Binding, Form, Text, Thought, ToolArguments, ToolBegin, ToolEnd, form_of, joined
+from canister.chat_format import (
+    Binding,
+    Form,
+    Text,
+    Thought,
+    ToolArguments,
+    ToolBegin,
+    ToolEnd,
+    form_named,
+    form_of,
+    joined,
+)
 from canister.chat_format.detect import families
 from tests.chat_format.cases import CASES, ORDERED, Case
 from tests.chat_format.speech import TOOLS, calls, events_of, plain, read, said
@@ -40,6 +51,15 @@ def test_all_families_have_a_case() -> None:
 @every_family
 def test_a_family_is_recognized_by_the_marks_of_its_template(case: Case) -> None:
     assert _form(case).name == case.family
+
+
+@every_family
+def test_a_form_is_the_same_when_it_comes_back_from_json(case: Case) -> None:
+    form = _form(case)
+    name, thoughts = json.loads(json.dumps(form.told))
+    assert form_named(name, thoughts) == form
+    parser = form_named(name, thoughts).parser(TOOLS)
+    assert joined([*parser.feed(case.one), *parser.end(False)]).calls
 
 
 @every_family

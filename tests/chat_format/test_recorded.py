@@ -5,6 +5,7 @@ Whole, character by character, and cut at random, with the suite's own checks.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 
@@ -14,7 +15,7 @@ from canitoolcall.fixtures import Family, Fixture, load_families, load_fixtures
 from canitoolcall.results import Observation, ParsedToolCall, ParseResult, Status
 
 from canister.chat_format import form_of
-from tests.chat_format.speech import events_of, joined, template
+from tests.chat_format.speech import joined, template, told_by
 
 FAMILIES = load_families()
 QWEN3 = template("<tool_call>", "</tool_call>", "<think>", "</think>")
@@ -73,6 +74,12 @@ def test_all_families_of_the_suite_are_read() -> None:
     assert len(FIXTURES) == len(load_fixtures()) == 469, counts
 
 
+def test_tools_of_the_suite_can_be_bound_in_their_models_formats() -> None:
+    told = {(fixture.models[0], json.dumps(fixture.tools)) for fixture in FIXTURES}
+    for model, tools in sorted(told):
+        assert form_of(TEMPLATES[model]).bind(json.loads(tools), choice="required" if tools != "[]" else "auto")
+
+
 def _observed(fixture: Fixture, family: Family) -> Observation:
     output = fixture.raw_output
     streams = {"characters": _parsed(fixture, family, list(output))}
@@ -86,8 +93,9 @@ def _observed(fixture: Fixture, family: Family) -> Observation:
 
 def _parsed(fixture: Fixture, family: Family, pieces: list[str]) -> ParseResult:
     form = form_of(TEMPLATES[fixture.models[0]])
-    binding = form.bind(fixture.tools, prompt=_prompt(fixture, family))
-    parsed = joined(events_of(binding, pieces, "truncated" in fixture.tags))
+    opened = form.starts_in_thought(_prompt(fixture, family))
+    parser = form.parser(fixture.tools, starts_in_thought=opened)
+    parsed = joined(told_by(parser, pieces, "truncated" in fixture.tags))
     calls = tuple(ParsedToolCall(call.name, call.arguments) for call in parsed.calls)
     return ParseResult(parsed.text or None, parsed.thought or None, calls)
 
