@@ -11,7 +11,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister.server import answers
-from canister.server.doors.openai import chat, counting, door, fields, run
+from canister.server.doors.openai import chat, counting, door, fields, kept
 from canister.server.doors.openai.chat import ChatBody, cost_headers
 from canister.server.doors.openai.errors import ApiError, anthropic_form
 from canister.server.doors.openai.events import Done, Event, Usage
@@ -21,6 +21,8 @@ from canister.server.doors.openai.messages.request import chat_body, hides_thoug
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.requests import while_connected
+
+KIND = "messages"
 
 _EXAMPLE = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 64}
 
@@ -60,12 +62,16 @@ class _Asked:
 
 
 async def create(request: Request) -> Response:
-    asked = await _asked(request)
+    data, asked = await _asked(request)
     model = door.model_of(request, asked.body.model)
-    with door.counted(model, "messages"):
-        turn = await chat.turn_for(model, asked.body)
-        about = About(f"msg_{secrets.token_hex(12)}", model.view.name, asked.hides_thoughts)
-        events = run.events(await while_connected(request, run.admit(model, turn)))
+    with door.counted(model, KIND):
+
+        async def make() -> kept.Made:
+            return kept.Made(await chat.turn_for(model, asked.body), {"id": answer_id})
+
+        answer_id = f"msg_{secrets.token_hex(12)}"
+        begun = await while_connected(request, kept.ask(request, model, kept.Wish(KIND, answer_id, data), make))
+        about = About(begun.about["id"], model.view.name, asked.hides_thoughts)
         if asked.body.stream:
 
             def failed(error: ApiError) -> bytes:
@@ -75,18 +81,18 @@ async def create(request: Request) -> Response:
                 request,
                 await streamed(
                     request,
-                    _frames(events, about),
+                    _frames(begun.events, about),
                     failed,
                     lambda error: door.failure(error, model.caller),
                     comment=answer.PING,
                 ),
             )
-        made = await while_connected(request, _all(events))
+        made = await while_connected(request, _all(begun.events))
         return _with_id(request, answers.document(answer.whole(about, made), headers=cost_headers(_usage(made))))
 
 
 async def count(request: Request) -> Response:
-    asked = await _asked(request)
+    _, asked = await _asked(request)
     model = door.model_of(request, asked.body.model)
     with door.counted(model, "count_tokens"):
         turn = await chat.turn_for(model, asked.body)
@@ -94,9 +100,9 @@ async def count(request: Request) -> Response:
     return _with_id(request, answers.document({"input_tokens": n_tokens}))
 
 
-async def _asked(request: Request) -> _Asked:
+async def _asked(request: Request) -> tuple[bytes, _Asked]:
     data = await door.raw_body(request)
-    return await door.aside(len(data), lambda: _read(data))
+    return data, await door.aside(len(data), lambda: _read(data))
 
 
 def _read(data: bytes) -> _Asked:

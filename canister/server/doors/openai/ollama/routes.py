@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -15,7 +16,7 @@ from canister import dispatch
 from canister.api.rest_only import PROPS
 from canister.api.rest_records import InfillInput, Props
 from canister.server import answers
-from canister.server.doors.openai import chat, completions, door, fields, infill, run
+from canister.server.doors.openai import chat, completions, door, fields, infill, kept
 from canister.server.doors.openai.chat import ChatBody, cost_headers
 from canister.server.doors.openai.completions import CompletionBody
 from canister.server.doors.openai.door import Handler, Model
@@ -110,8 +111,13 @@ async def _create(asking: Request, kind: Kind, read: Callable[[dict[str, JsonVal
     with door.counted(model, f"ollama_{kind}"):
         if asked.is_empty:
             return _one(loaded(about))
+
+        async def make() -> kept.Made:
+            return kept.Made(await _turn(model, asked), {})
+
         stream = Stream(about)
-        events = run.events(await while_connected(asking, _admitted(model, asked)))
+        wish = kept.Wish(f"ollama_{kind}", secrets.token_hex(12), data)
+        events = (await while_connected(asking, kept.ask(asking, model, wish, make))).events
         if asked.is_streamed:
             return await streamed(
                 asking,
@@ -157,10 +163,6 @@ def _asked(
         body=found,
         suffix=suffix,
     )
-
-
-async def _admitted(model: Model, asked: _Asked) -> run.Admitted:
-    return await run.admit(model, await _turn(model, asked))
 
 
 async def _turn(model: Model, asked: _Asked) -> Turn:

@@ -155,3 +155,31 @@ async def test_a_model_that_is_full_or_gone_is_asked_again(server: Served) -> No
         with pytest.raises(anthropic.BadRequestError):
             await carol.messages.create(**{**FIXED, "max_tokens": -5})
         assert statuses[3:] == [400]
+
+
+async def test_a_key_means_one_answer_however_often_it_is_asked_for(server: Served) -> None:
+    body = {**PLAIN, "temperature": 1, "max_tokens": 12}
+    async with server.client("dora") as dora:
+        headers = {"Idempotency-Key": "once"}
+        first = (await dora.post("/v1/messages", json=body, headers=headers)).json()
+        again = (await dora.post("/v1/messages", json=body, headers=headers)).json()
+        assert (again["id"], again["content"]) == (first["id"], first["content"])
+        other = await dora.post("/v1/messages", json={**body, "max_tokens": 13}, headers=headers)
+        assert (other.status_code, other.json()["error"]["type"]) == (422, "invalid_request_error")
+
+
+async def test_what_fails_on_the_way_is_the_last_event(client: anthropic.AsyncAnthropic, server: Served) -> None:
+    """The model is unloaded between two calls of an answer."""
+    async with server.client() as controller:
+        model = server.host.default.state.model_args
+        assert model is not None
+        stream = await client.messages.create(**{**PLAIN, "max_tokens": 900, "stream": True})
+        await anext(stream)
+        (await controller.delete("/canisters/llama_cpp/engine")).raise_for_status()
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            [event async for event in stream]
+        loaded = await controller.post("/load_model", json={"args": list(model)})
+    assert loaded.status_code == 200, loaded.text
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["type"] == "error"
+    assert caught.value.body["request_id"]
