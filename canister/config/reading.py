@@ -20,9 +20,9 @@ from canister.defaults import ENVIRONMENT_PREFIX
 
 
 class Settings(Section):
-    """Everything that can be set: of the server, of every canister, and what is otherwise in single ones.
+    """All settings: of the server, of every canister, and the differing ones of single canisters.
 
-    `Settings(port=9000, slots=2)` sorts the names into the sections; environment and canister.toml mean nothing to it.
+    `Settings(port=9000, slots=2)` sorts the names into the sections, and reads neither environment nor canister.toml.
     """
 
     server: ServerSettings = Field(default_factory=ServerSettings.defaults)
@@ -42,7 +42,7 @@ class Settings(Section):
     def _with_those_of_every_one(cls, canisters: Any, info: ValidationInfo) -> Any:
         every = info.data.get("every_canister")
         if every is None or not isinstance(canisters, Mapping):
-            return canisters  # what is wrong is told of that
+            return canisters  # the check of that value reports what is wrong
         return {name: _completed(name, own, every) for name, own in canisters.items()}
 
 

@@ -1,7 +1,7 @@
-"""The settings, a row each, by whom they are for: the server, each canister, and the engine of a canister.
+"""The settings, a row each, in sections: the server, each canister, and the engine of a canister.
 
 The options of `canister serve`, the names in the environment and in canister.toml, and the docs are made from these
-rows; `reading.py` puts values into them.
+rows. `reading.py` reads their values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from canister.defaults import DEFAULT_CANISTER, DEFAULT_PORT, QUERY_LIMIT, UPDAT
 
 
 class Section(BaseModel):
-    """Settings that belong together. Those of a section inside may also be given by their own names alone."""
+    """Settings that belong together. Settings of a section inside may also be given by their own names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -69,7 +69,7 @@ class Section(BaseModel):
 
 
 class EngineSettings(Section):
-    """How a canister's model is run."""
+    """How a canister's model runs."""
 
     slots: Annotated[int, Flag(SPEED)] = Field(
         0, ge=0, le=64, description="Chats that a model keeps in its KV memory; 0: by memory, at most 8."
@@ -97,7 +97,7 @@ class EngineSettings(Section):
 
 
 class CanisterSettings(Section):
-    """What holds for one canister. Every one of them can be set for a single canister."""
+    """Settings of one canister. Each can be set for a single canister."""
 
     engine: EngineSettings = Field(default_factory=EngineSettings.defaults)
     call_timeout: Annotated[Seconds, Flag(SPEED, "SECONDS|none")] = Field(
@@ -177,7 +177,7 @@ class CanisterSettings(Section):
 
 
 class ServerSettings(Section):
-    """What holds for the process, and for its doors."""
+    """Settings of the process and its doors."""
 
     host: Annotated[str, Flag(BASICS, "ADDRESS")] = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Flag(BASICS, "PORT")] = Field(

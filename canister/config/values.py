@@ -1,4 +1,4 @@
-"""What values of settings look like where they are written down, and how `canister serve` takes them."""
+"""How values of settings are written, and how `canister serve` takes them."""
 
 from __future__ import annotations
 

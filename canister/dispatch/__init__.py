@@ -2,8 +2,8 @@
 
     place → access → argument → handler → instruction limit → commit everything, or nothing → reply | reject
 
-`turns.py` says whose turn it is, `execute.py` runs a handler and commits. Doors ask for more: a method that is run once
-(`requests.py`), a message that may come twice (`messages.py`), a file (`streams.py`), a look (`inspection.py`).
+`turns.py` decides whose turn it is, `execute.py` runs a handler and commits. Doors ask for a method that runs once
+(`requests.py`), a message that may come twice (`messages.py`), a file (`streams.py`), or a look (`inspection.py`).
 """
 
 from canister.dispatch.answer_caches import cache_of_key

@@ -41,7 +41,7 @@ class OpenFile(Protocol):
         ...
 
     def close(self) -> None:
-        """To be called at the end, once, also when nothing was read."""
+        """Call it once at the end, also when nothing was read."""
         ...
 
 
@@ -93,25 +93,26 @@ class Target(Protocol):
         ...
 
     async def read_stream(self, caller: str, path: str) -> OpenFile | Reply:
-        """Open a file for reading, or tell why not. It is to be closed, whether it was read or not."""
+        """Open a file for reading, or answer why not. The caller closes it, whether it was read or not."""
         ...
 
     def summary(self) -> dict[str, object]:
-        """What anybody may know of it."""
+        """Facts that anybody may know."""
         ...
 
     async def inspect_engine(self, caller: str) -> Reply:
-        """How its model is run, for whoever may look at what is not its own."""
+        """How its model runs, for callers who may see what is not their own."""
         ...
 
     async def inspect_calls(self, caller: str) -> Reply:
-        """What runs and what waits, for its controllers."""
+        """The running and waiting calls, for its controllers."""
         ...
 
 
 class Dispatcher(Protocol):
-    """All that doors, pages and middleware ask for. settings: of the server. is_draining: it is to end, and takes
-    nothing new. node: signs answers to IC queries; root_key: signs certificates."""
+    """Everything that doors, pages and middleware ask for. settings: of the server. is_draining: it is about to end,
+    and accepts nothing new. node: signs answers to IC queries. root_key: signs certificates.
+    """
 
     @property
     def settings(self) -> ServerSettings: ...
@@ -132,11 +133,11 @@ class Dispatcher(Protocol):
 
     @property
     def default(self) -> Target:
-        """The canister that a request means which names none."""
+        """The canister of a request that names none."""
         ...
 
     def find(self, name_or_id: str) -> Target:
-        """CanisterNotFound names the nearest, or all when there are few."""
+        """A canister by name or id. CanisterNotFound names the nearest, or all when there are few."""
         ...
 
     def with_id(self, canister_id: bytes) -> Target:
@@ -144,13 +145,13 @@ class Dispatcher(Protocol):
         ...
 
     def principal_of(self, key: str) -> str | None:
-        """Whom an API key stands for; None for a key that does not count."""
+        """The principal of an API key; None for a key that does not count."""
         ...
 
     def not_ready(self) -> Mapping[str, str]:
-        """Why a canister is not ready, for each by name that should have a model and has it not (yet)."""
+        """By name, why canisters are not ready that should have a model and do not have it yet."""
         ...
 
     def observe(self) -> dict[str, dict[str, float]]:
-        """What the metrics say of each canister as it is now."""
+        """The present metrics of each canister."""
         ...

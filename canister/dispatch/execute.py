@@ -1,8 +1,8 @@
-"""One call, run and ended: its handler in time, then everything committed, or nothing. Only this module commits.
+"""Runs one call, then commits all of it or nothing. Only this module commits.
 
-A CanisterError is a reply (`Err`), a Trap a reject; both leave no trace but what they cost. Anything else that escapes
-a handler is a bug: rolled back, logged with its stack, rejected. A call that is cancelled before its commit began, or
-whose time was over by then, leaves no trace at all; one whose commit has begun is finished first.
+A CanisterError is a reply (`Err`), a Trap a reject. Both roll the call back; an `Err` and a passed instruction limit
+are still charged. Any other exception is a bug: rolled back, logged with its stack, rejected. A call that is cancelled,
+or past its deadline, before its commit began is rolled back and not charged. A commit that has begun is finished.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a method answered. error: set when `value` stands inside `Err`; its http_status is for REST.
+    """The answer of a method. error: set when `value` stands inside `Err`; its http_status is for REST.
 
-    charge: what the call cost. A Trap that is raised instead of a reply carries it too.
+    charge: the cost of the call. A Trap that is raised instead of a reply has it too.
     """
 
     value: object
@@ -43,11 +43,11 @@ class Reply:
 
 
 Recorder = Callable[["Transaction", "Reply | Trap"], None]
-"""Adds what is answered to the transaction that commits the call."""
+"""Adds the answer to the transaction that commits the call."""
 
 
 def admit(call: Call, method: Method) -> None:
-    """Let a call in that may be run and can be paid; raises why not."""
+    """Let a call in if it may run and can be paid. Raises why not."""
     canister = call.canister
     if not method.runs_stopped:
         canister.check_started()
@@ -74,9 +74,9 @@ async def run(
     record: Recorder | None = None,
     due: float | None = None,
 ) -> Reply:
-    """Run a handler and commit what it did, or nothing; Trap for a reject.
+    """Run a handler and commit all of it, or nothing. Raises Trap for a reject.
 
-    is_limited: by instructions. due: when its time is over, of the event loop's clock; None: it begins now.
+    is_limited: by instructions. due: the call's deadline by the event loop's clock; None: its time begins now.
     """
     call = Call(canister, name, caller, is_update=is_update)
     try:
@@ -112,7 +112,7 @@ async def run(
         log.exception("method failed", canister=canister.name, method=name)
         raise CanisterTrapped(
             f"Error from Canister {canister.id}: Canister trapped: internal error in {name}; "
-            "the call left no trace, the server's log has the details."
+            "the call was rolled back, the server's log has the details."
         ) from error
     finally:
         call.release()
@@ -132,7 +132,7 @@ def _count_tokens(canister: Canister, value: object) -> None:
 async def _rollback(call: Call) -> None:
     if call.work.has_transaction:
         await _finish(call.rollback())
-    else:  # no task is needed: nothing is awaited
+    else:  # nothing is awaited, so no task is needed
         call.work.undone()
 
 
@@ -145,7 +145,7 @@ async def _commit(call: Call, charge: Charge) -> None:
 
 
 async def _charge_failed(call: Call, error: CanisterError | Trap, err: type | None, record: Recorder | None) -> None:
-    """An update that failed is paid and logged as well, unless its caller was not let in."""
+    """Charge and log a failed update as well, unless its caller was not let in."""
     if call.is_update and call.is_admitted:
         charge = call.charge()
         outcome = _outcome(call, error, err)
@@ -159,7 +159,7 @@ async def _charge_failed(call: Call, error: CanisterError | Trap, err: type | No
 
 
 def _outcome(call: Call, error: CanisterError | Trap, err: type | None) -> Reply | Trap:
-    """What is answered to a call that failed."""
+    """The answer to a failed call."""
     paid = call.charge() if call.is_admitted else None
     if isinstance(error, Trap):
         return error
@@ -171,7 +171,7 @@ def _outcome(call: Call, error: CanisterError | Trap, err: type | None) -> Reply
 
 
 async def _finish(work: Awaitable[None]) -> None:
-    """Await something that must not be left half done, also when this task is cancelled meanwhile."""
+    """Await work that must not be left half done, also when this task is cancelled meanwhile."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

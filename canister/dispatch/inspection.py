@@ -1,4 +1,4 @@
-"""What a door may tell of a server without running a method."""
+"""What a door may read of a server without running a method."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def observe(host: Host) -> dict[str, dict[str, float]]:
-    """What the metrics say of each canister as it is now; no callers, no names of files."""
+    """The present metrics of each canister, without callers and names of files."""
     return {canister.name: canister.observed() for canister in host.canisters}
 
 
@@ -95,7 +95,9 @@ def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
 
 
 def model_names(canister: Canister) -> tuple[str, ...]:
-    """What a canister's model goes by: names of the canister, and of the file. None where no model is, or is coming."""
+    """The names of a canister's model: those of the canister, and of the file. None where there is no model, or it is
+    loading.
+    """
     given = canister.state.model_args
     if given is None:
         return ()
@@ -125,7 +127,7 @@ def _flags(given: tuple[str, ...]) -> RunArgs:
 
 
 async def inspect_engine(canister: Canister, caller: str) -> Reply:
-    """How a canister's model is run, and what its calls may do, for whoever may look at what is not its own.
+    """How a canister's model runs, and what its calls may do, for callers who may see what is not their own.
 
     Nothing is charged for it.
     """
@@ -149,7 +151,7 @@ async def inspect_engine(canister: Canister, caller: str) -> Reply:
 
 
 async def inspect_calls(canister: Canister, caller: str) -> Reply:
-    """What runs and what waits, and for whom: for the controllers. Nothing is charged for it."""
+    """The running and waiting calls with their callers, for the controllers. Nothing is charged for it."""
 
     async def handle(call: Call) -> dict[str, object]:
         access.check(canister, caller, "controller")
@@ -161,7 +163,7 @@ async def inspect_calls(canister: Canister, caller: str) -> Reply:
 
 
 def _described(call: RunningCall, now_ns: int) -> dict[str, object]:
-    """A call as it is now. Tokens are those that it has decoded so far; the rate is that of the whole call."""
+    """A call at the moment. Tokens are those that it has decoded so far; the rate is that of the whole call."""
     seconds = max(0.0, (now_ns - call.work.now_ns) / 1e9)
     told: dict[str, object] = {"caller": call.work.caller, "method": call.method, "seconds": round(seconds, 3)}
     if call.meter is None:

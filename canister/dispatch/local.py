@@ -1,4 +1,4 @@
-"""The canisters of this process, as doors see them: the `Dispatcher` of a host that runs."""
+"""The canisters of this process, as doors see them: the `Dispatcher` of a running host."""
 
 from __future__ import annotations
 
@@ -137,5 +137,5 @@ class LocalDispatcher:
 
 
 def of_host(host: Host) -> Dispatcher:
-    """What doors in front of this host talk to."""
+    """The dispatcher for doors in front of this host."""
     return LocalDispatcher(host)

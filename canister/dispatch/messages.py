@@ -1,4 +1,4 @@
-"""Messages that may come more than once: run the first time, answered from what was recorded after that."""
+"""Messages that may come more than once: run the first time, answered from the record after that."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def submit(
     encode: Callable[[Reply], bytes],
     named: Mapping[str, object] = NOTHING,
 ) -> asyncio.Future[Answer]:
-    """Run one method for a message that may come more than once: the second time, its answer is given again.
+    """Run one method for a message that may come more than once. The second time, its answer is given again.
 
-    named: as of `execute`. The call goes on when nobody waits for it. Raises CanisterStopping, which the future may
-    have too, CanisterUnavailable, and for a new message CallerBusy or CanisterBusy.
+    named: as of `execute`. The call continues when nobody waits for it. Raises CanisterStopping (the future may raise
+    it too), CanisterUnavailable, and for a new message CallerBusy or CanisterBusy.
     """
     canister.check_available()
     if not method.runs_stopped:
@@ -69,7 +69,7 @@ def submit(
         return committed[0]
 
     future = canister.ingress.submit(message, begin)
-    for place in places:  # also when it was cancelled before it began
+    for place in places:  # also when the call was cancelled before it began
         future.add_done_callback(lambda _, place=place: place.leave())  # type: ignore[misc]
     return future
 

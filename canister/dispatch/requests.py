@@ -1,4 +1,4 @@
-"""A method of the interface, found by its name and run at once; its argument is decoded after the guard."""
+"""A method of the interface, found by its name and run at once. Its argument is decoded after the guard."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 def find_method(canister: Canister, name: str, mode: Mode = "update") -> Method:
-    """The row of the interface table; MethodNotFound names the nearest. Queries can be called as updates as well."""
+    """The row of the interface table. MethodNotFound names the nearest. Queries can be called as updates as well."""
     method = BY_NAME.get(name)
     if method is None or (mode == "query" and method.mode != "query"):
         near = None if name in BY_NAME else nearest(name, BY_NAME)
@@ -43,13 +43,13 @@ async def execute(
     on_text: OnText | None = None,
     named: Mapping[str, object] = NOTHING,
 ) -> Reply:
-    """Run one method, when it is its caller's turn.
+    """Run one method, when it is its caller's turn. Raises Trap for a reject.
 
-    decode: makes the argument from what the door received; called after the guard, and only if the method takes one;
-    awaited where it says so.
-    record: for updates; not called when nothing is committed. on_text: is given what a run says while it runs;
-    provisional until the reply is there. named: what the handler takes beside the argument, such as the name of a chat
-    in a path, or the host. Raises Trap for a reject.
+    decode: makes the argument from what the door received, after the guard, and only if the method takes one. It may be
+    asynchronous.
+    record: for updates; not called when nothing is committed.
+    on_text: gets the text of a run while it runs, provisional until the reply.
+    named: what the handler takes beside the argument, such as the name of a chat in a path, or the host.
     """
     async with turn(canister, method, place_for(canister, method.access, caller)) as due:
         return await execute_in_turn(canister, method, caller, decode, record, due, on_text, named)
@@ -65,7 +65,7 @@ async def execute_in_turn(
     on_text: OnText | None = None,
     named: Mapping[str, object] = NOTHING,
 ) -> Reply:
-    """As `execute`, for who has had to wait for its turn already; due: when its time is over."""
+    """As `execute`, for a call that has waited for its turn already. due: its deadline."""
     handler = HANDLERS[method.name]
 
     async def handle(call: Call) -> object:
@@ -88,7 +88,7 @@ async def execute_in_turn(
 
 
 def argument_bytes(value: object) -> int:
-    """Size of an argument, by its contents: the same through every door, whatever form it came in."""
+    """Size of an argument by its contents: the same through every door, whatever form it came in."""
     if isinstance(value, str):
         return len(value.encode(errors="surrogatepass"))
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""Files of any size, as streams: an upload is committed block by block, a download reads what was committed."""
+"""Files of any size, as streams: an upload is committed block by block, a download reads committed bytes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 async def store_stream(canister: Canister, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:
-    """Upload a file of any size: as `file_upload_chunk`, block by block; each block is committed on its own.
+    """Upload a file of any size, like `file_upload_chunk`. Each block is committed on its own.
 
-    An upload that breaks off can go on at the size that was confirmed last.
+    An interrupted upload can continue at the last confirmed size.
     """
     method = BY_NAME["file_upload_chunk"]
     async with stream_place(canister, method.access, caller):
@@ -39,7 +39,7 @@ async def _store_stream(
             resuming.append(asyncio.create_task(files.know_hash(call, path)))
 
     resuming: list[asyncio.Task[None]] = []
-    # A caller who may not upload is told before anything of the body is read.
+    # Refuse a caller who may not upload before reading anything of the body.
     reply = await run(canister, "file_upload_chunk", caller, check, is_update=False, err=ApiError)
     if reply.error is not None:
         return reply
@@ -63,7 +63,7 @@ async def _store_blocks(
 ) -> Reply:
     reply = Reply(None)
     async for block in blocks:
-        # Meanwhile more is received. If it fails, the block will, and tell why.
+        # Meanwhile more is received. If the hash fails, so will the block, with the reason.
         await asyncio.gather(*resuming, return_exceptions=True)
 
         async def handle(call: Call, block: bytes = block, position: int = position) -> FileUploadRecord:
@@ -72,7 +72,7 @@ async def _store_blocks(
             return await files.store_block(call, path, block, position)
 
         async with canister.storing:
-            # A block is as large as suits the disk, so the limit of a message does not apply to it.
+            # The limit of a message does not apply to a block, whose size suits the disk.
             reply = await run(
                 canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
             )
@@ -83,9 +83,9 @@ async def _store_blocks(
 
 
 async def read_stream(canister: Canister, caller: str, path: str) -> FileStream | Reply:
-    """Open a file of stable memory for reading: as `file_download_chunk`, without its limit on size.
+    """Open a file of stable memory for reading, like `file_download_chunk` without its limit on size.
 
-    The stream is to be closed, whether it was read or not.
+    The caller closes the stream, whether it was read or not.
     """
     method = BY_NAME["file_download_chunk"]
     opened: list[FileStream] = []

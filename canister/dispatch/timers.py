@@ -1,6 +1,6 @@
 """Timers: each tick is a message from a canister to itself, through dispatch like any other.
 
-Whether a timer runs, and how often, is durable state; a server that starts again goes on ticking.
+Whether a timer runs, and how often, is durable state, so a restarted server goes on ticking.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-LOOK_SECONDS = 1.0  # how late a tick, and a change of a timer's settings, may be noticed
+LOOK_SECONDS = 1.0  # how late a tick, or a change of a timer's settings, may be noticed
 CYCLE_PERIOD_SECONDS = 3600
 
 
@@ -41,7 +41,7 @@ TIMERS = (
 
 
 async def beat(host: Host) -> None:
-    """Tick for the canisters that there are, until cancelled."""
+    """Tick for the present canisters, until cancelled."""
     clocks: dict[Canister, list[_Clock]] = {}
     while True:
         await asyncio.sleep(LOOK_SECONDS)

@@ -1,6 +1,6 @@
-"""Whose turn it is: the place of a caller, for a call or a stream, and the time that a call may take.
+"""Whose turn it is: the place of a caller, for a call or a stream, and the deadline of a call.
 
-A call's time runs while it waits for its turn; it is over before the commit begins, or not at all.
+A call's time runs while it waits for its turn. Its deadline cannot pass once its commit has begun.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 def place_for(canister: Canister, access: Access, caller: str, counted_as: str | None = None) -> Place | NoPlace:
-    """The caller's turn. A timer needs none, nor does who is about to be refused: that takes no time.
+    """The caller's turn. Timers need none, and neither do calls that are about to be refused.
 
-    counted_as: method of a request that would not be counted otherwise, should it be refused.
+    counted_as: method of a request that nothing else would count, should it be refused.
     """
     calls = canister.admission
     if not calls.has_room(caller) and (caller == canister.id or not allows(canister, caller, access)):
@@ -35,7 +35,9 @@ def place_for(canister: Canister, access: Access, caller: str, counted_as: str |
 
 
 def stream_place(canister: Canister, access: Access, caller: str) -> Place | NoPlace:
-    """A place for an upload or a download, at once; none for who is about to be refused. CallerBusy, CanisterBusy."""
+    """A place for an upload or a download, at once; none for a call that is about to be refused. CallerBusy,
+    CanisterBusy.
+    """
     if not allows(canister, caller, access):
         return NoPlace()
     with logs.refusals(canister.name):
@@ -51,13 +53,13 @@ class NoPlace(AbstractAsyncContextManager[None]):
 
 
 def due_of(canister: Canister) -> float | None:
-    """When the time of a call that begins now is over, by the event loop's clock; None: never."""
+    """The deadline of a call that begins now, by the event loop's clock; None: never."""
     seconds = canister.settings.call_timeout
     return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 async def in_time(canister: Canister, method: str, due: float | None, work: Awaitable[T]) -> T:
-    """Raises CallTimeout when the time of a call is over before its commit begins; `work` has been cancelled then."""
+    """Run the work. At the deadline it is cancelled, and CallTimeout is raised."""
     try:
         async with asyncio.timeout_at(due) as deadline:
             return await work
@@ -69,7 +71,7 @@ async def in_time(canister: Canister, method: str, due: float | None, work: Awai
 
 @asynccontextmanager
 async def turn(canister: Canister, method: Method, place: Place | NoPlace) -> AsyncIterator[float | None]:
-    """Have the place once it is the caller's turn; tells when the time of the call is over. Raises CallTimeout."""
+    """Hold the place once it is the caller's turn, and return the call's deadline. Raises CallTimeout."""
     due = due_of(canister)
     async with AsyncExitStack() as held:
         await in_time(canister, method.name, due, held.enter_async_context(place))

@@ -1,7 +1,7 @@
-"""Which function runs which row: those of the interface, of REST alone, of the management canister, of dispatch.
+"""Which function runs which row: those of the interface, of REST, of the management canister, of dispatch.
 
-A handler has the name of its row. It takes the call, the argument if the row has one, and by their names what a door
-adds: names in a path, the host. Its text stands in the row; a test holds its signature against it.
+A handler has its row's name. It takes the call, the argument if the row has one, and, by name, what a door adds: names
+in a path, the host. Its text stands in the row, and a test compares its signature with it.
 """
 
 from __future__ import annotations

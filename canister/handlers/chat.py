@@ -1,7 +1,7 @@
 """Inference: new_chat, run_update, run_query, and the saved chats.
 
-A call's conversation is the prompt P, as far as the cache S does not hold it already (their longest common prefix is
-reused), and then the answer, token by token, until a limit is reached. All state between calls is in the prompt cache.
+A call reuses the longest common prefix of the prompt P and the cache S. It decodes the rest of P, then the answer,
+token by token, until a limit is reached. All state between calls is in the prompt cache.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ async def run_query(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run before it begins: what it starts from, and what it is to do. keeps: the cache is written."""
+    """A run before it begins: what it starts from, and what it will do. keeps: the cache is written."""
 
     args: RunArgs
     chat: CachedConversation
@@ -65,12 +65,12 @@ class Plan:
         return self.args.sampling.repeat_penalty != 1.0
 
     def meter(self, limit: int | None) -> CallMeter:
-        """Counts what the run takes."""
+        """The meter of the run."""
         return self.chat.meter(limit, writes=self.keeps, penalized=self.is_penalized)
 
 
 async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
-    """Parse the flags, take model and cache, and see how much of the prompt the cache has already."""
+    """Parse the flags, open model and cache, and find out how much of the prompt the cache already has."""
     args = parse_args(arg)
     path = cache_path(call, args.prompt_cache) if args.prompt_cache else None
     engine = await _engine_for(call, args, arg)
@@ -81,7 +81,7 @@ async def plan(call: Call, arg: InputRecord, *, as_update: bool) -> Plan:
 
 
 async def _decode(call: Call, run: Plan, max_tokens: int) -> tuple[GenerateResult, str]:
-    """Let the engine work, as far as the limits allow: what it did, and `output`. max_tokens: 0 for no limit."""
+    """Let the engine work within the limits. Returns its result and the run's `output`. max_tokens: 0 for no limit."""
     args = run.args
     output = Output(run.chat, special=args.special, on_text=call.on_text)
     wish = Wish(
@@ -99,7 +99,7 @@ async def _decode(call: Call, run: Plan, max_tokens: int) -> tuple[GenerateResul
 
 
 def _record(run: Plan, result: GenerateResult, output: str) -> RunOutputRecord:
-    """What the caller is told."""
+    """The answer to the caller."""
     chat, texts = run.chat, run.chat.call.canister.texts
     remaining = chat.prompt[chat.n_cached + result.n_prompt_decoded :]
     everything = np.concatenate([chat.tokens[: chat.n_cached], chat.decoded(result)])
@@ -118,7 +118,7 @@ def _record(run: Plan, result: GenerateResult, output: str) -> RunOutputRecord:
 
 
 async def _keep(call: Call, run: Plan, result: GenerateResult, record: RunOutputRecord) -> None:
-    """Prompt cache, saved chat and log file, when the call commits."""
+    """Keep prompt cache, saved chat and log file, when the call commits."""
     if run.keeps:
         await run.chat.commit(result)
     if call.state.chats_on:

@@ -1,6 +1,6 @@
 """What a client needs to talk to the loaded model in turns: its properties, and its chat template applied.
 
-Only REST offers these. A model without a template whose vocabulary has the tokens of ChatML is taken to speak that.
+Only REST offers these. A model without a template is assumed to speak ChatML if its vocabulary has those tokens.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOu
 
 
 def template_of(engine: Engine) -> tuple[str, TemplateKind]:
-    """The template that fits the model, "" for none, and where it is from."""
+    """The template that fits the model, "" for none, and its origin."""
     if engine.info.chat_template:
         return engine.info.chat_template, "model"
     if len(engine.tokenize(CHATML_TOKEN, add_bos=False)) == 1:

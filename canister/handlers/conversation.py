@@ -1,8 +1,8 @@
-"""A conversation, as one call goes on with it: open → generate (prefetch, the engine decodes, metered) → commit.
+"""A conversation, as one call continues it: open → generate (prefetch, the engine decodes, metered) → commit.
 
-The tokens of a cache are the truth; its KV rows are a cache of their own, used as far as they are sound and fit, and
-computed again otherwise. Beside each cache stands a sidecar that names format and model; a cache without a valid
-sidecar is not used, unless it was uploaded and its own header proves that this format and this very model wrote it.
+The tokens of a cache are the truth. Its KV rows are only a cache: used as far as they are sound and fit, and otherwise
+computed again. A sidecar beside each cache names format and model. A cache without a valid sidecar is used only if it
+was uploaded, and its own header proves that this format and this very model wrote it.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class CachedConversation:
-    """What is known of a chat when a call begins, and what the call goes on with.
+    """What is known of a chat when a call begins, and what the call continues with.
 
     tokens: those in the cache, empty for a cold start. generated: which of them were generated, not prompt.
-    starts: with which prompt tokens a decode began, for engines that repeat the cut; else nothing is marked.
+    starts: with which prompt tokens a decode began, for engines that repeat the cut; otherwise nothing is marked.
     redrawn: which of the generated tokens were drawn twice.
     seed: kept with the cache since the chat's first call. cache: the container behind it, None for a cold start.
     prompt: P, the tokens of the whole prompt. n_cached: how many of them the cache has.
@@ -104,10 +104,10 @@ class CachedConversation:
         seed: int | None,
         n_most: int | None = None,
     ) -> Self:
-        """The chat in the cache at `path`; a cold start without a path, or when the cache is not usable.
+        """The chat in the cache at `path`; a cold start without a path, or when the cache cannot be used.
 
-        prompt: P; the empty text goes on where the cache ends. seed: None: the chat's own. n_most: tokens of P that may
-        be taken from the cache; None: all.
+        prompt: P; an empty text continues where the cache ends. seed: None: the chat's own. n_most: the most tokens of
+        P to take from the cache; None: all.
         """
         cache = await _usable_cache(call, engine, path) if path is not None else None
         if cache is None:
@@ -126,7 +126,7 @@ class CachedConversation:
         return cls(call, engine, path, tokens, generated, starts, redrawn, seed, cache, prompt, n_cached)
 
     def meter(self, limit: int | None, *, writes: bool, penalized: bool) -> CallMeter:
-        """Counts what the call takes; the arguments are those of CallMeter."""
+        """The meter of the call. The arguments are those of CallMeter."""
         return CallMeter(
             self.call.canister.model.cost_model_of(self.engine),
             limit=limit,
@@ -141,7 +141,7 @@ class CachedConversation:
     async def prefetch(self) -> None:
         """Read what a run can start from into the engine's memory, if it is not at hand there.
 
-        That is the run's own container, and where its prompt goes beyond it, the one of the caller's that begins most
+        That is the run's own container, and, where the prompt goes beyond that, the caller's container that begins most
         like the prompt.
         """
         engine, caches, prompt, n_cached = self.engine, self.call.canister.caches, self.prompt, self.n_cached
@@ -161,7 +161,7 @@ class CachedConversation:
 
         def read() -> None:
             if wants_own and path is not None and own is not None:
-                goes_on = n_cached == len(prompt)  # else the prompt's own logits are the next that count
+                goes_on = n_cached == len(prompt)  # otherwise the next logits that count are those of the prompt
                 marks = prompt[:n_cached], flags[:n_cached], self.starts[:n_cached]
                 prefetcher.park(path, caller, *marks, caches.segments_into(own, prefetcher.take), with_logits=goes_on)
             if wants_other:
@@ -177,7 +177,7 @@ class CachedConversation:
             log.info("stored KV rows could not be read", path=path, reason=str(error))
 
     async def generate(self, wish: Wish) -> GenerateResult:
-        """Let the engine work, as far as the limits allow, and meter it. A call that took too much raises."""
+        """Let the engine work within the limits, and meter it. Raises if the call took too much."""
         call = self.call
         meter = call.meter = self.meter(call.limit, writes=wish.keeps, penalized=wish.is_penalized)
         is_full = len(self.prompt) >= self.engine.info.n_ctx
@@ -188,7 +188,7 @@ class CachedConversation:
         result = await self.engine.generate(self._request(wish, meter))
         call.check_limit()
         if call.state.log_on:
-            # The loop writes it while the commit waits for the disk.
+            # The loop writes this line while the commit waits for the disk.
             asyncio.get_running_loop().call_soon(
                 partial(
                     log.info,
@@ -245,7 +245,7 @@ class CachedConversation:
         work, engine, cache, n_cached = self.call.work, self.engine, self.cache, self.n_cached
         caches, n_prompt = self.call.canister.caches, result.n_prompt_decoded
         decoded = self.decoded(result)
-        if result.shifted:  # the KV memory is no longer that of the tokens: the cache keeps the prompt alone
+        if result.shifted:  # the KV memory no longer fits the tokens, so the cache keeps only the prompt
             decoded = decoded[:n_prompt]
         flags = np.arange(len(decoded)) >= n_prompt
         starts = None if result.starts is None else result.starts[: n_cached + len(decoded)]
@@ -269,7 +269,7 @@ class CachedConversation:
             work.tx.write_file(sidecar, stamp)
 
     def _n_draws(self) -> int:
-        """How often the tokens were drawn that the call goes on from; an answer to a new prompt begins anew."""
+        """How often the answer so far was drawn. An answer to a new prompt begins at 0."""
         if self.n_cached < len(self.prompt):
             return 0
         n = n_last_generated(self.generated[: self.n_cached])
@@ -280,20 +280,24 @@ class CachedConversation:
         return np.array([False] * n_prompt + result.redrawn[: n_decoded - n_prompt], np.bool_)
 
     def _n_whole(self) -> int:
-        """As many of the reused tokens as whole decodes gave; what follows was decoded with what is not kept."""
+        """The number of reused tokens that whole decodes gave. Later ones were decoded together with tokens that are
+        not kept.
+        """
         return last_boundary(boundaries(self.generated, self.starts), self.n_cached)
 
     def _stored_rows(self, n_tokens: int) -> list[KvSegment]:
-        """KV rows of the first n tokens, as far as they are sound and fit the engine's context. Runs on its thread."""
+        """KV rows of the first n tokens, as far as they are sound and fit the engine's context. Runs on the decode
+        thread.
+        """
         if self.cache is None or not self.cache.fits(self.engine.info):
             return []
         try:
             return self.cache.segments(n_tokens)
         except (CanisterError, OSError):
-            return []  # the tokens are at hand: what cannot be read is computed again
+            return []  # rows that cannot be read are computed again from the tokens
 
     def _n_stored_rows(self) -> int:
-        """Of how many of the reused tokens the container should have usable rows."""
+        """How many of the reused tokens should have usable rows in the container."""
         cache = self.cache
         return cache.container.n_with_rows(self.n_cached) if cache is not None and cache.fits(self.engine.info) else 0
 
@@ -304,14 +308,14 @@ def _cut(engine: Engine, cache: OpenCache) -> Flags:
 
 
 async def _prompt_tokens(call: Call, engine: Engine, path: str | None, prompt: str) -> Tokens:
-    """The tokens of `-p`; those of the chat's last prompt are remembered."""
+    """The tokens of `-p`. Those of the chat's last prompt are remembered."""
     texts = call.canister.texts
     tokens = texts.prompt_tokens(engine, path, prompt)
     if tokens is not None:
         return tokens
     if len(prompt) < LONG_PROMPT_CHARACTERS:
         tokens = np.asarray(engine.tokenize(prompt, add_bos=True), np.int32)
-    else:  # some vocabularies take their time
+    else:  # some vocabularies take long
         tokens = np.asarray(await asyncio.to_thread(engine.tokenize, prompt, add_bos=True), np.int32)
     if not len(tokens):
         raise BadRequest("input is empty")
@@ -326,7 +330,7 @@ async def _prompt_tokens(call: Call, engine: Engine, path: str | None, prompt: s
 
 
 def _has_content(call: Call, path: str, content: bytes) -> bool:
-    """Does this file say just that? What was read of it is remembered until it changes."""
+    """Is this the content of the file? What was read is remembered until the file changes."""
     known, seen = call.canister.stable.stat(path), call.canister.caches.sidecars
     if known is None or known.size != len(content):
         return False

@@ -1,4 +1,4 @@
-"""What calls cost: the log of those that were made, and estimates of those to come. Ours, not in the original."""
+"""Costs of calls: the log of those that were made, and estimates of those to come. Not in the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of stable memory: upload, download, look, remove; and the log files that runs write."""
+"""Files of stable memory: upload, download, list, remove; and the log files that runs write."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def file_upload_chunk(call: Call, arg: FileUploadInputRecord) -> FileUploa
 
 async def upload_chunk(call: Call, path: str, chunk: bytes, chunksize: int, offset: int) -> FileUploadRecord:
     """`store_block` under the interface's limit on the size of a chunk."""
-    # The original's script always sends the nominal size, so the bytes count; the limit holds for both.
+    # The original's script always sends the nominal size, so the bytes count. The limit applies to both.
     size = max(chunksize, len(chunk))
     if size > MAX_CHUNK_BYTES:
         raise TooLarge(f"file_upload_chunk_: chunksize {size} exceeds limit {MAX_CHUNK_BYTES}")
@@ -54,7 +54,7 @@ async def upload_chunk(call: Call, path: str, chunk: bytes, chunksize: int, offs
 
 
 async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileUploadRecord:
-    """Add a block to a file, which must end at `offset`; the answer has size and SHA-256 of all so far."""
+    """Add a block to a file, which must end at `offset`. The answer has size and SHA-256 of all so far."""
     canister = call.canister
     call.cost(upload_cost(len(block)))
     await call.lock(canister.clean(path))
@@ -77,7 +77,7 @@ async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileU
                 f"go on at offset {n_before}, or start anew at 0"
             )
         size = n_before + len(block)
-        # An empty chunk is no chunk that a retry could mean: the next one with bytes has the same offset.
+        # An empty chunk cannot be a retry, since the next chunk with bytes has the same offset.
         last_offset = offset if block or last is None else last.last_offset
         call.tx.append_file(path, block)
         sha256 = await asyncio.to_thread(canister.uploads.extend, call.tx, path, block)
@@ -88,13 +88,13 @@ async def store_block(call: Call, path: str, block: bytes, offset: int) -> FileU
 
 
 def remove_sidecar(call: Call, path: str) -> None:
-    """Remove the sidecar of a prompt cache, if it has one: it vouches for bytes that are no longer there."""
+    """Remove the sidecar of a prompt cache, if there is one, since it vouches for bytes that are no longer there."""
     if call.canister.stable.stat(path + SIDECAR) is not None:
         call.tx.remove(path + SIDECAR)
 
 
 async def know_hash(call: Call, path: str) -> None:
-    """Hash what is stored of a file already, unless that is known, so that an upload can go on from there."""
+    """Hash the stored part of a file, unless its hash is known, so that an upload can continue there."""
     if call.canister.stable.stat(path) is not None:
         await call.canister.in_file_thread(call.canister.uploads.digest, path)
 
@@ -134,7 +134,7 @@ def download_chunk(call: Call, path: str, chunksize: int, offset: int) -> FileDo
 
 
 def open_stream(call: Call, path: str, closed: Callable[[], None]) -> FileStream:
-    """Opened here and not in a thread: whoever waits for one may go away, and the file would stay open."""
+    """Opened here and not in a thread, since a waiting caller may go away and the file would stay open."""
     stable = call.canister.stable
     known = stable.stat(path)
     if known is None or known.kind != "file":

@@ -1,6 +1,6 @@
-"""Folders of stable memory as REST shows them, and files as it removes them.
+"""Folders of stable memory as REST shows them, and removal of files over REST.
 
-The interface's own ways are `recursive_dir_content_query` and `filesystem_remove`.
+The interface's own methods are `recursive_dir_content_query` and `filesystem_remove`.
 """
 
 from __future__ import annotations

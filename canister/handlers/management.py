@@ -95,7 +95,7 @@ async def provisional_create_canister_with_cycles(
     if arg.specified_id is not None:
         raise BadArgument("specified_id: this server gives the ids itself; leave it out")
     settings = arg.settings or CanisterSettings()
-    # An empty list would leave nobody in control, and the folder to nobody.
+    # An empty list would leave the canister without anybody in control.
     controllers = sorted(_checked_controllers(settings.controllers or [call.caller]))
     cycles = INITIAL_CYCLES if arg.amount is None else _checked_amount(arg.amount)
     canister = await host.create(request_id, Birth(controllers, cycles, _changes(settings)))
@@ -127,7 +127,7 @@ async def delete_canister(call: Call, arg: CanisterIdRecord, *, host: Host, requ
 
 
 def _changes(settings: CanisterSettings) -> dict[str, object]:
-    """Settings as fields of the State."""
+    """The settings as fields of the State."""
     changes: dict[str, object] = settings.model_dump(exclude={"controllers", "log_visibility"}, exclude_none=True)
     if settings.log_visibility is not None:
         changes["log_visibility"] = settings.log_visibility.value

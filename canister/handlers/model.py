@@ -1,4 +1,4 @@
-"""Load a model; limit the tokens of one call."""
+"""Load a model, and limit the tokens of one call."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ async def load_model(call: Call, arg: InputRecord) -> RunOutputRecord:
 
 
 async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
-    """Load beside the model that is loaded, which stays usable until this call is committed, and if this one fails.
+    """Load beside the loaded model, which stays usable until this call is committed, and if this call fails.
 
-    On the main network a large model is loaded in several calls; here loading is one, which an operator makes. So what
-    it takes is metered, and is held against the limit only where calls trap at it as they do there.
+    On the main network several calls load a large model. Here an operator loads it in one call, so its cost is metered,
+    but held against the limit only where calls trap at it.
     """
     stored = await call.canister.model.find(args)
     instructions = load_cost(stored.n_bytes)
@@ -46,7 +46,7 @@ async def load(call: Call, args: RunArgs, given: tuple[str, ...]) -> Engine:
     engine = await call.canister.model.load(args, stored)
     call.change(model_args=given)
     call.on_commit(lambda: call.canister.model.adopt(engine))
-    call.on_commit(call.canister.model.crashes.forget)  # whoever asks for a model wants it to be tried again
+    call.on_commit(call.canister.model.crashes.forget)  # a caller who asks for a model wants it to be tried again
     call.on_rollback(lambda: call.canister.model.discard(engine))
     return engine
 

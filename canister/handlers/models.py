@@ -1,4 +1,4 @@
-"""The models of a canister: what lies in its stable memory, one of them in detail, and unloading. For REST alone."""
+"""The models of a canister: those in its stable memory, one of them in detail, and unloading. For REST only."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _is_model(file: FileInfo) -> bool:
 
 
 def _entry(call: Call, path: str, n_bytes: int, n_parts: int) -> ModelEntry:
-    """n_bytes, n_parts: of the files that there are, for a model whose header cannot be read."""
+    """n_bytes, n_parts: of the existing files, for a model whose header cannot be read."""
     is_loaded = call.canister.model.is_loaded_from(path)
     try:
         stored = read_model(call.canister.stable, path)
@@ -80,7 +80,7 @@ def _entry(call: Call, path: str, n_bytes: int, n_parts: int) -> ModelEntry:
 
 
 def _shape(stored: StoredModel) -> tuple[ModelShape | None, str | None]:
-    """The shape, or why it has none."""
+    """The shape, or the reason why there is none."""
     try:
         return read_shape(stored.header), None
     except BadRequest as error:

@@ -1,9 +1,10 @@
-"""The conversations that a caller keeps here under names: what was said, as messages, beside the prompt cache.
+"""The named conversations that a caller keeps here: their messages, beside the prompt cache.
 
     .canister_cache/<caller>/chats/<name>.json       messages and settings, written by the client after every turn
     .canister_cache/<caller>/sessions/chat-<name>    the prompt cache that its run_update calls use
 
-The messages alone are enough to go on: a prompt cache that was cleaned up is computed again. Only REST offers these.
+The messages alone are enough to continue, since a prompt cache that was cleaned up is computed again. Only REST offers
+these.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ async def remove_chat(call: Call, *, name: str) -> None:
 
 
 def cache_name(name: str) -> str:
-    """What a client names `--prompt-cache` for the chat of this name."""
+    """The client's `--prompt-cache` for the chat of this name."""
     return f"chat-{name}"
 
 
@@ -85,7 +86,7 @@ def _path(call: Call, name: str) -> str:
 
 
 def _name_of(path: str) -> str | None:
-    """The chat that a file in the folder keeps; None for what somebody else has put there."""
+    """The chat in a file of the folder; None for a file that somebody else has put there."""
     name = name_of(path)
     bare = name.removesuffix(SUFFIX)
     return bare if bare != name and _NAME.fullmatch(bare) else None

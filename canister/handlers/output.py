@@ -1,8 +1,8 @@
-"""`output` of a run, as it grows: the prompt tokens that are echoed, then what is sampled.
+"""`output` of a run, as it grows: the echoed prompt tokens, then the sampled ones.
 
-A token may end within a character. Its first bytes are held back, and lead the output of the call that goes on, so that
-the outputs of a chat's calls put together are the text that one call would have given. Who listens is given the pieces
-of text one by one; put together they are `output`.
+A token may end within a character. Its first bytes are held back and begin the output of the call that continues, so
+that the outputs of a chat's calls make the text of one call. A listener gets the pieces of text one by one; put
+together they are `output`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class Output:
         self._texts: list[str] = []
 
     def sampled(self, tokens: list[Sampled]) -> None:
-        """Tokens that were just sampled, so that all of the prompt is in."""
+        """Tokens that were just sampled, so all of the prompt is in."""
         stream = self._begun(len(self._chat.prompt))
         self._n_sampled += len(tokens)
         self._add(stream.feed(self._bytes([one.token for one in tokens])))
 
     def end(self, result: GenerateResult) -> str:
-        """All of `output`, once the call is over."""
+        """All of `output`, once the call has ended."""
         stream = self._begun(self._chat.n_cached + result.n_prompt_decoded)
         self._add(stream.feed(self._bytes(result.sampled[self._n_sampled :])))
-        if result.finish == "stop":  # nothing will follow: a character that is not complete is shown too
+        if result.finish == "stop":  # nothing will follow, so an incomplete character is shown too
             self._add(stream.end())
         return "".join(self._texts)
 
     def _begun(self, n_taken: int) -> TextStream:
-        """The first time, echo what is echoed of the n_taken prompt tokens that are in."""
+        """The first time, echo the prompt tokens that `output` echoes, of the n_taken that are in."""
         if self._stream is None:
             first = n_taken - n_echoed(n_taken, self._engine.info.n_batch)
             self._stream = TextStream(self._before(first) if n_taken == self._chat.n_cached else b"")
@@ -54,7 +54,7 @@ class Output:
         return self._stream
 
     def _before(self, first: int) -> bytes:
-        """The bytes of the generated tokens before the first that is shown, as many as a character may have."""
+        """The bytes of the generated tokens before the first shown one, as many as a character may have."""
         before = b""
         tokens, generated = self._chat.tokens[:first][::-1], self._chat.generated[:first][::-1]
         for token, is_generated in zip(tokens, generated, strict=True):
@@ -77,8 +77,8 @@ class Output:
 def n_echoed(n_taken: int, n_batch: int) -> int:
     """How many of the last of n_taken prompt tokens `output` echoes: those in batches of exactly one token.
 
-    The original shows them as if they had been generated. It forms its batches over the whole prompt from the first
-    token on, n_batch at a time, before it sees which tokens the cache has; so only the last batch can be that short.
+    The original shows them as if they were generated. It forms batches of n_batch over the whole prompt before it looks
+    at the cache, so only the last batch can be that short.
     """
     if n_batch == 1:
         return n_taken

@@ -33,13 +33,13 @@ NO_NAME = "ERROR: path_session is empty "
 
 
 def cache_path(call: Call, name: str) -> str:
-    """Path of the caller's cache of this name; two callers never share one. BadRequest when there is no usable name."""
+    """Path of the caller's cache of this name. Two callers never share one. BadRequest when the name cannot be used."""
     bare = name.lstrip("/")
     if not bare:
         raise BadRequest(NO_NAME)
     if bare.endswith(SIDECAR):
         raise BadRequest(f"prompt cache name {name!r} ends in {SIDECAR}, which is kept for sidecar files")
-    # `clean` refuses "..", so that no name leads out of the caller's folder.
+    # `clean` refuses "..", so no name leads out of the caller's folder.
     return call.canister.clean(f"{sessions_of(call.caller)}/{bare}")
 
 
@@ -97,7 +97,7 @@ def remove_with_sidecar(call: Call, path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Cleanup:
-    """Files looked at, deleted, and not deleted although they should have been. A cache and its sidecar are one."""
+    """Files seen, deleted, and not deleted although they should have been. A cache and its sidecar count as one."""
 
     examined: int
     deleted: int
@@ -105,10 +105,10 @@ class Cleanup:
 
 
 async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
-    """Delete the caches that nobody wrote to for `ttl_seconds`, those of running calls excepted."""
+    """Delete the caches that nobody wrote to for `ttl_seconds`, except those of running calls."""
     stable = call.canister.stable
     examined = deleted = failed = 0
-    # Those that are held are passed over, so that many more are needed.
+    # Held caches are passed over, so ask for so many more.
     n_most = max_files + len(call.canister.locks)
     for path in await asyncio.to_thread(call.canister.caches.oldest, n_most):
         if examined == max_files:
@@ -117,7 +117,7 @@ async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
             continue
         examined += 1
         known = stable.stat(path)
-        # Time since the last write decides; the clock of the machine may have been set back meanwhile.
+        # Time since the last write decides. The machine's clock may have been set back meanwhile.
         if known is None or call.now_ns - known.modified_ns < ttl_seconds * 1_000_000_000:
             continue
         await call.lock(path)

@@ -1,4 +1,4 @@
-"""The log of one run in a file of stable memory, as `--log-file` asks for it: prompt tokens, settings, timings."""
+"""The log of one run in a file of stable memory, for `--log-file`: prompt tokens, settings, timings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from canister.flags.parse import RunArgs
     from canister.runtime.call import Call
 
-OLD = ".1"  # behind the name of a log that was begun anew
+OLD = ".1"  # behind the name of the former log
 FIRST_LINE = b"# log of llama.cpp runs\n"  # tells a log from any other file: only logs are appended to
 
 
@@ -31,14 +31,14 @@ async def write_log(
     result: GenerateResult,
     seed: int,
 ) -> None:
-    """Append this run to the file `--log-file`; Conflict when a file of that name is no log.
+    """Append this run to the file `--log-file`. Conflict when a file of that name is no log.
 
-    A log that would become larger than the setting allows is begun anew, and the one before it is kept as `….1`.
+    A log that would outgrow the setting begins anew, and the former one is kept as `….1`.
     """
     stable = call.canister.stable
     path = log_path(call, args.log_file)
     old = path + OLD
-    await call.lock(path, old)  # after the cache's lock, never before: no run can wait for another in a circle
+    await call.lock(path, old)  # after the cache's lock, never before, so that no runs wait for each other in a circle
     entry = "\n".join(_lines(call, engine, args, prompt, record, result, seed)).encode() + b"\n\n"
     known = stable.stat(path)
     if known is None:
@@ -63,7 +63,9 @@ def _check_is_log(call: Call, path: str) -> None:
 
 
 def log_path(call: Call, name: str) -> str:
-    """Where a log of this name goes: for who is no admin, into a folder of its own, where it meets nobody's files."""
+    """The path of a log of this name. Callers who are no admins have a folder of their own, without other callers'
+    files.
+    """
     if not access.allows(call.canister, call.caller, "admin_update"):
         return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/logs/{name.lstrip('/')}")
     path = call.canister.clean(name)

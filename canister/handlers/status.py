@@ -1,4 +1,4 @@
-"""Is the canister alive and ready, who is asking, what it uses; and its housekeeping timers."""
+"""Is the canister alive and ready, who is asking, what does it use; and its housekeeping timers."""
 
 from __future__ import annotations
 

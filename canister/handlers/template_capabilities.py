@@ -1,6 +1,6 @@
-"""What a chat template makes something of, found out by applying it to made-up talks, as llama.cpp does.
+"""What a chat template supports, found out by applying it to made-up conversations, as llama.cpp does.
 
-Remembered by template. A template that fails at a talk makes nothing of it.
+The results are remembered by template. A template that fails for a conversation does not support it.
 """
 
 from __future__ import annotations
