@@ -13,6 +13,8 @@ from typing import Any
 from pydantic_core import from_json
 
 MAX_VALUES = 100_000
+LARGE_VALUES = 2_000
+LARGE_CHARACTERS = 65_536
 
 # Up to the next bracket or comma outside of texts. It always matches, so no text is read twice.
 _NEXT = re.compile(rb'(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+"?)*+(?:[\[{,]|\Z)', re.DOTALL)
@@ -34,6 +36,27 @@ def read(text: str | bytes) -> Any:
     if not _is_finite(value):
         raise NotJson("Invalid JSON: a number is larger than a 64-bit float can hold")
     return value
+
+
+def is_large(*values: object) -> bool:
+    """Is it more than some milliseconds' work to go through all of these? Looks at no more than it takes to tell."""
+    left = [*values]
+    n_values = n_characters = 0
+    while left:
+        value = left.pop()
+        n_values += 1
+        if isinstance(value, str):
+            n_characters += len(value)
+        elif isinstance(value, dict):
+            n_values += len(value)  # its keys
+            left += value.values() if len(value) <= LARGE_VALUES else ()
+        elif isinstance(value, list | tuple):
+            if len(value) > LARGE_VALUES:
+                return True
+            left += value
+        if n_values > LARGE_VALUES or n_characters > LARGE_CHARACTERS:
+            return True
+    return False
 
 
 def _is_bounded(data: bytes) -> bool:

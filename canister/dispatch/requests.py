@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -75,9 +76,11 @@ async def execute_in_turn(
             value = await handler(call, **named)
         else:
             arg = decode()
-            if inspect.isawaitable(arg):
+            if inspect.isawaitable(arg):  # for it is large
                 arg = await arg
-            call.request_bytes = argument_bytes(arg)
+                call.request_bytes = await asyncio.to_thread(argument_bytes, arg)
+            else:
+                call.request_bytes = argument_bytes(arg)
             value = await handler(call, arg, **named)
         if record is not None and call.is_update:
             record(call.tx, Reply(value, charge=call.charge()))

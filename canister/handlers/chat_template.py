@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from canister.engine.engine import Engine
     from canister.runtime.call import Call
 
+MESSAGES_AT_ONCE = 200  # that are gone through on the event loop
 CHATML_TOKEN = "<|im_start|>"
 
 
@@ -67,15 +68,20 @@ async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOu
             f"the model {engine.info.name} has no chat template, nor the tokens of ChatML: "
             "send it a text to go on with, as it is"
         )
+
+    def said() -> list[dict[str, object]]:
+        return [message.model_dump(exclude_unset=True) for message in arg.messages]
+
     prompt = await call.canister.model.templates.render(
         _source(engine, template),
-        [message.model_dump(exclude_unset=True) for message in arg.messages],
+        await asyncio.to_thread(said) if len(arg.messages) > MESSAGES_AT_ONCE else said(),
         add_generation_prompt=arg.add_generation_prompt,
         tools=arg.tools,
         options=arg.chat_template_kwargs,
     )
-    tokens = await asyncio.to_thread(engine.tokenize, prompt, add_bos=True)
-    return ApplyTemplateOutput(prompt=prompt, n_tokens=len(tokens))
+    # Counted and let go of by the thread: of a very long prompt even that takes its time.
+    n_tokens = await asyncio.to_thread(lambda: len(engine.tokenize(prompt, add_bos=True)))
+    return ApplyTemplateOutput(prompt=prompt, n_tokens=n_tokens)
 
 
 def template_of(engine: Engine) -> tuple[str, TemplateKind]:

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from canister.api import strict_json
 from canister.model_file.chat_template import MAX_PROMPT_CHARACTERS, Message, TemplateError
 
 START_SECONDS = 60.0  # of a busy machine
@@ -68,7 +69,12 @@ class TemplateRunner:
             "tools": tools,
             "options": options,
         }
-        task = json.dumps({"source": asdict(source), "chat": chat}).encode()
+
+        def encoded() -> bytes:
+            return json.dumps({"source": asdict(source), "chat": chat}).encode()
+
+        is_large = strict_json.is_large(messages, tools, options)
+        task = await asyncio.to_thread(encoded) if is_large else encoded()
         async with self._turn:
             try:
                 process = await self._ready()
@@ -118,7 +124,9 @@ class TemplateRunner:
                 (n_bytes,) = struct.unpack(">I", await process.stdout.readexactly(4))
                 if n_bytes > MAX_REPLY_BYTES:
                     raise TemplateError("the model's chat template writes more than a prompt may hold")
-                reply: dict[str, object] = json.loads(await process.stdout.readexactly(n_bytes))
+                data = await process.stdout.readexactly(n_bytes)
+                is_large = n_bytes > strict_json.LARGE_CHARACTERS
+                reply: dict[str, object] = await asyncio.to_thread(json.loads, data) if is_large else json.loads(data)
                 return reply
         except TimeoutError:
             raise TemplateError(f"the model's chat template took more than {seconds:g} s") from None

@@ -50,9 +50,9 @@ async def _preload(host: Host, file: Path, target: str) -> None:
             await host.default.model.check_crashes(target)
             await _call(host, "load_model", InputRecord(args=["--model", target]))
     except (CanisterError, Trap, OSError) as error:
-        host.pending[host.default.name] = f"{file} could not be loaded: {error}"
+        host.default.model.load_error = f"{file} could not be loaded: {error}"
         log.error("the model could not be put in place", file=str(file), reason=str(error))
-    else:
+    finally:
         del host.pending[host.default.name]
 
 

@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from pydantic import Field, JsonValue
 from starlette.routing import Route
 
+from canister.api import strict_json
 from canister.dispatch import ModelView
 from canister.server import answers
 from canister.server.doors.openai import chat_answer, door, run
@@ -103,7 +104,9 @@ async def create(request: Request) -> Response:
 async def turn_for(model: Model, body: ChatBody) -> Turn:
     """The turn of a body; texts in its logit_bias are tokenized for it."""
     texts = body.bias_texts()
-    return turn_of(body, model.view, await run.tokens_of(model, texts) if texts else {})
+    tokens_of = await run.tokens_of(model, texts) if texts else {}
+    is_large = strict_json.is_large(body.messages, body.tools, body.chat_template_kwargs, body.logit_bias)
+    return await door.beside_loop(is_large, lambda: turn_of(body, model.view, tokens_of))
 
 
 def turn_of(body: ChatBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> Turn:

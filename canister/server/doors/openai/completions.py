@@ -14,6 +14,7 @@ from fastapi import Request, Response
 from pydantic import Field, JsonValue
 from starlette.routing import Route
 
+from canister.api import strict_json
 from canister.api.tokens import Token
 from canister.dispatch import ModelView
 from canister.server import answers
@@ -77,7 +78,9 @@ async def create(request: Request) -> Response:
     model = door.model_of(request, body.model)
     with door.counted(model, "completions"):
         texts = body.bias_texts()
-        turns = turns_of(body, model.view, await run.tokens_of(model, texts) if texts else {})
+        tokens_of = await run.tokens_of(model, texts) if texts else {}
+        is_large = strict_json.is_large(body.prompt, body.logit_bias)
+        turns = await door.beside_loop(is_large, lambda: turns_of(body, model.view, tokens_of))
         head = head_of(body, model.view)
         admitted = await while_connected(request, _admitted(model, turns))
         events = together(admitted, body.n)

@@ -103,7 +103,12 @@ async def raw_body(request: Request) -> bytes:
 
 async def aside(n_bytes: int, work: Callable[[], T]) -> T:
     """What takes long for large requests is done in a worker thread for them. n_bytes: of the request."""
-    return await asyncio.to_thread(work) if n_bytes > MAX_BYTES_AT_ONCE else work()
+    return await beside_loop(n_bytes > MAX_BYTES_AT_ONCE, work)
+
+
+async def beside_loop(is_large: bool, work: Callable[[], T]) -> T:
+    """Work that may take more than some milliseconds: in a worker thread where it is large."""
+    return await asyncio.to_thread(work) if is_large else work()
 
 
 # -- models

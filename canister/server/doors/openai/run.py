@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from canister import dispatch
+from canister.api import strict_json
 from canister.api.rest_only import APPLY_TEMPLATE
 from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput
 from canister.errors import NotFound
@@ -99,14 +102,19 @@ async def _rendered(model: Model, turn: Turn) -> ApplyTemplateOutput:
     if turn.thinks is not None:
         options["enable_thinking"] = turn.thinks
     said = turn.messages[:-1] if turn.continues else turn.messages
-    asked = ApplyTemplateInput(
-        messages=said,  # type: ignore[arg-type]  # checked by the model
-        tools=list(turn.tools) or None if turn.tool_choice != "none" else None,
-        add_generation_prompt=turn.add_generation_prompt or turn.continues,
-        chat_template_kwargs=options,
-    )
+
+    def asked() -> ApplyTemplateInput:
+        return ApplyTemplateInput(
+            messages=said,  # type: ignore[arg-type]  # checked by the model
+            tools=list(turn.tools) or None if turn.tool_choice != "none" else None,
+            add_generation_prompt=turn.add_generation_prompt or turn.continues,
+            chat_template_kwargs=options,
+        )
+
+    is_large = strict_json.is_large(said, turn.tools, options)
+    decode = partial(asyncio.to_thread, asked) if is_large else asked
     try:
-        reply = await dispatch.execute(model.canister, APPLY_TEMPLATE, model.caller, lambda: asked)
+        reply = await dispatch.execute(model.canister, APPLY_TEMPLATE, model.caller, decode)
     except NotFound as error:
         raise invalid(str(error), "messages") from None
     if reply.error is not None:
