@@ -76,7 +76,7 @@ def args_from_json(method: Method, value: object) -> Any:
 def args_from_json_text(method: Method, text: str | bytes) -> Any:
     """The argument from JSON. BadArgument names the field, shows the value, and says what is wanted."""
     try:
-        strict_json.read(text)
+        strict_json.check(text)
         # From the text, so that the message speaks of objects and arrays.
         return _adapter(method.arg).validate_json(text)
     except (strict_json.NotJson, ValidationError) as error:

@@ -20,6 +20,11 @@ LARGE_CHARACTERS = 65_536
 _NEXT = re.compile(rb'(?:[^"\[{,]++|"(?:[^"\\]++|\\.)*+"?)*+(?:[\[{,]|\Z)', re.DOTALL)
 
 
+# What numbers that no float can hold have in them; a text may have it too.
+_SUSPECT = re.compile(rb"NaN|Infinity|[0-9][eE]\+?[0-9]|[0-9]{300}")
+_TOO_MANY = f"the JSON has more than {MAX_VALUES} values; send less at once"
+
+
 class NotJson(ValueError):
     """Not JSON, or too much of it. The message says which and where."""
 
@@ -28,7 +33,7 @@ def read(text: str | bytes) -> Any:
     """The value of a JSON text. Raises NotJson, also for NaN and for numbers that no float can hold."""
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if not _is_bounded(data):
-        raise NotJson(f"the JSON has more than {MAX_VALUES} values; send less at once")
+        raise NotJson(_TOO_MANY)
     try:
         value = from_json(data, allow_inf_nan=False)
     except ValueError as error:
@@ -57,6 +62,18 @@ def is_large(*values: object) -> bool:
         if n_values > LARGE_VALUES or n_characters > LARGE_CHARACTERS:
             return True
     return False
+
+
+def check(text: str | bytes) -> None:
+    """Raises NotJson for what `read` refuses and pydantic takes: too many values, NaN, numbers that no float can hold.
+
+    Only a text that may have such numbers is read for that. What is no JSON at all, pydantic tells.
+    """
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if _SUSPECT.search(data):
+        read(data)
+    elif not _is_bounded(data):
+        raise NotJson(_TOO_MANY)
 
 
 def _is_bounded(data: bytes) -> bool:

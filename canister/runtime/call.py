@@ -40,7 +40,7 @@ class Call:
         self.method = method
         self.caller = caller
         self.is_update = is_update
-        self.work = UnitOfWork(canister.stable, caller)
+        self.work = UnitOfWork(canister.stable.begin, caller)
         self.now_ns = self.work.now_ns
         self.change = self.work.change
         self.on_commit = self.work.on_commit

@@ -18,15 +18,15 @@ from canister.engine.load.trial import Trials
 from canister.engine.thread import DecodeThread
 from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
 from canister.ic import principal as principals
-from canister.ic.certificate import CertificateError, RootKey
-from canister.ic.identity import Identity, IdentityError
+from canister.ic.certificate import RootKey
+from canister.ic.identity import Identity
 from canister.nearest import nearest
+from canister.runtime import key_files
 from canister.runtime.canister import Canister
 from canister.runtime.stream_pacing import IDLE_SECONDS, Pacing, seconds_per_byte
 from canister.state.api_keys import KeyRing
 from canister.state.canisters import Birth, Canisters, KnownCanister
 from canister.store.database import Database
-from canister.system import atomic_file
 from canister.system.data_dir import (
     CANISTERS,
     CONTROLLER_IDENTITY,
@@ -41,7 +41,6 @@ from canister.system.data_dir import (
 from canister.system.machine import usable_cores
 from canister.telemetry.logs import get_logger
 
-CONTROLLER_KEY_NAME = "controller"
 MAX_CANISTERS = 100
 
 log = get_logger(__name__)
@@ -237,10 +236,10 @@ class Host:
             self._lock = take(self.data_dir)
         try:
             self._database.open()
-            self.identity = self._own_identity(self.identity_path)
-            self.node = self._own_identity(self.data_dir / NODE_IDENTITY)
-            self.root_key = self._own_root_key()
-            self._own_key()
+            self.identity = key_files.identity_in(self.identity_path)
+            self.node = key_files.identity_in(self.data_dir / NODE_IDENTITY)
+            self.root_key = key_files.root_key_in(self.root_key_path)
+            key_files.see_to_api_key(self.key_path, self.keys, self.identity)
         except BaseException:
             self._close()
             raise
@@ -250,46 +249,6 @@ class Host:
         self._database.close()
         if self._lock is not None:
             self._lock.release()
-
-    def _own_identity(self, path: Path) -> Identity:
-        if not path.exists():
-            identity = Identity.generate()
-            atomic_file.write(path, identity.to_pem())
-            return identity
-        try:
-            return Identity.from_pem(path.read_bytes())
-        except IdentityError as error:
-            raise BadRequest(
-                f"{path}: {error}; restore the file, or move it away to get a new identity (the canisters' controllers "
-                "follow)"
-            ) from error
-
-    def _own_root_key(self) -> RootKey:
-        if not self.root_key_path.exists():
-            root_key = RootKey.generate()
-            atomic_file.write(self.root_key_path, f"{root_key.to_bytes().hex()}\n".encode("ascii"))
-            return root_key
-        try:
-            return RootKey.from_bytes(bytes.fromhex(self.root_key_path.read_text(encoding="ascii", errors="replace")))
-        except (CertificateError, ValueError) as error:
-            raise BadRequest(
-                f"{self.root_key_path}: {error}; restore the file, or move it away to get a new root key "
-                "(clients that have remembered the old one have to fetch it)"
-            ) from error
-
-    def _own_key(self) -> None:
-        """Make sure that controller.key holds a key of our own identity, unless the operator has revoked it."""
-        known = self.keys.get(CONTROLLER_KEY_NAME)
-        is_ours = known is None or known.principal == self.identity.principal
-        if self.key_path.exists() and is_ours:
-            if self.principal_of(self.key_path.read_text(encoding="ascii", errors="replace").strip()) is None:
-                log.warning(
-                    "the controller's API key does not count any more; delete the file to get a new one at a start",
-                    file=str(self.key_path),
-                )
-            return
-        key = self.keys.create(CONTROLLER_KEY_NAME, self.identity.principal, replace=True)
-        atomic_file.write(self.key_path, f"{key}\n".encode("ascii"))
 
     def _make_canisters(self) -> list[Canister]:
         names = self.settings.canister

@@ -12,17 +12,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from canister.store.stable import StableMemory
     from canister.store.transaction import Transaction
 
 
 class UnitOfWork:
-    """caller: principal in text form. now_ns: when the call began, in ns since 1970."""
+    """caller: principal in text form. begin: makes its transaction. now_ns: when the call began, in ns since 1970."""
 
-    def __init__(self, stable: StableMemory, caller: str) -> None:
+    def __init__(self, begin: Callable[[], Transaction], caller: str) -> None:
         self.caller = caller
         self.now_ns = time.time_ns()
-        self._stable = stable
+        self._begin = begin
         self._transaction: Transaction | None = None
         self._changes: dict[str, object] = {}
         self._on_commit: list[Callable[[], None]] = []
@@ -32,7 +31,7 @@ class UnitOfWork:
     def tx(self) -> Transaction:
         """The changes in SQL and files; begun when first asked for."""
         if self._transaction is None:
-            self._transaction = self._stable.begin()
+            self._transaction = self._begin()
         return self._transaction
 
     @property

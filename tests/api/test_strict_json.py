@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from canister.api import strict_json
-from canister.api.strict_json import MAX_VALUES, NotJson, read
+from canister.api.strict_json import MAX_VALUES, NotJson, check, read
 
 ANY_JSON = st.recursive(
     st.none()
@@ -79,3 +81,41 @@ def test_large_numbers_are_not_taken_for_infinite() -> None:
     assert read("1.7e308") == 1.7e308
     assert math.isclose(read("1" + "0" * 300 + ".0"), 1e300)
     assert strict_json.read(str(2**80)) == 2**80
+
+
+# -- checked alone, before pydantic reads it
+
+ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def taken(text: str) -> bool:
+    """Whether a text is an argument that may be anything, checked and then read once."""
+    try:
+        check(text)
+        ANYTHING.validate_json(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_read(text: str) -> bool:
+    try:
+        read(text)
+    except NotJson:
+        return False
+    return True
+
+
+NUMBERS = st.from_regex(r"-?[0-9]{1,320}(\.[0-9]{1,9})?([eE][-+]?[0-9]{1,4})?", fullmatch=True)
+
+
+@given(st.lists(NUMBERS | st.sampled_from(["NaN", "-Infinity", '"NaN 1e999"', "{}", "[", "tru", "1e308", "9e307"])))
+def test_what_is_checked_and_read_once_is_what_is_read_alone(parts: list[str]) -> None:
+    text = "[" + ",".join(parts) + "]"
+    assert taken(text) == is_read(text)
+
+
+def test_too_many_values_are_found_without_reading() -> None:
+    with pytest.raises(NotJson, match=f"more than {MAX_VALUES} values"):
+        check("[" + ",".join(["1"] * MAX_VALUES) + "]")
+    check(json.dumps([",[{" * MAX_VALUES]))

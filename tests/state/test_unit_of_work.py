@@ -22,7 +22,7 @@ def loaded_roles(home: Home) -> Roles:
 
 def test_a_transaction_is_begun_when_it_is_asked_for(tmp_path: Path) -> None:
     with Home(tmp_path / "home") as home:
-        work = UnitOfWork(home.memory, CALLER)
+        work = UnitOfWork(home.memory.begin, CALLER)
         assert not work.has_transaction
         work.change(access_level=1)
         assert not work.has_transaction  # fields of the State need none before the commit
@@ -34,7 +34,7 @@ def test_a_transaction_is_begun_when_it_is_asked_for(tmp_path: Path) -> None:
 def test_what_is_committed_is_durable_and_then_seen(tmp_path: Path) -> None:
     with Home(tmp_path / "home") as home:
         roles, controllers = loaded_roles(home), Controllers(home.database, ["configured"])
-        work = UnitOfWork(home.memory, CALLER)
+        work = UnitOfWork(home.memory.begin, CALLER)
         roles.assign(work, "someone", "AdminQuery", "note")
         controllers.replace(work, ["another"])
         work.change(access_level=1)
@@ -54,7 +54,7 @@ def test_what_is_committed_is_durable_and_then_seen(tmp_path: Path) -> None:
 def test_what_is_undone_leaves_nothing(tmp_path: Path) -> None:
     with Home(tmp_path / "home") as home:
         roles = loaded_roles(home)
-        work = UnitOfWork(home.memory, CALLER)
+        work = UnitOfWork(home.memory.begin, CALLER)
         told: list[str] = []
         work.on_commit(lambda: told.append("committed"))
         work.on_rollback(lambda: told.append("undone"))
