@@ -20,7 +20,7 @@ MAX_TOKENS = 100_000
 class Document(BaseModel):
     """A JSON object; fields beyond the known ones are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class ContentPart(Document):
@@ -33,7 +33,7 @@ class ContentPart(Document):
 class Message(BaseModel):
     """What somebody said. Further fields, such as tool_calls, are handed on to the template."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     role: Annotated[str, Field(min_length=1, max_length=64, description="system, user, assistant, tool …")]
     content: str | Annotated[vec[ContentPart], Field(max_length=MAX_PARTS)] | None = None

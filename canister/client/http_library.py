@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-import sys
 from collections.abc import Mapping
 from typing import TypedDict
 from urllib.parse import urlsplit
 
 from canister.client.errors import NotConnected, ProtocolError, Unreachable
+from canister.system.lean_imports import without
 
-_COMMAND_LINE = "httpx._main"
-
-if "httpx" in sys.modules:
+with without("httpx._main"):
     import httpx as httpx
-else:
-    sys.modules[_COMMAND_LINE] = None  # type: ignore[assignment]  # an import of it fails, which httpx expects
-    try:
-        import httpx as httpx
-    finally:
-        del sys.modules[_COMMAND_LINE]
 
 CONNECT_SECONDS = 10.0
 

@@ -1,7 +1,7 @@
-"""Settings of the server and the clients: their rows (`sections.py`), and where values come from (`reading.py`)."""
+"""Settings of the server and the clients: their rows (`sections.py`), and where values come from (`sources.py`)."""
 
-from canister.config.reading import Settings, load_settings, rows, settings_from_json
 from canister.config.sections import CanisterSettings, EngineSettings, ServerSettings
+from canister.config.settings import Settings, rows, settings_from_json
 from canister.config.values import Flag
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Flag",
     "ServerSettings",
     "Settings",
-    "load_settings",
     "rows",
     "settings_from_json",
 ]

@@ -1,7 +1,7 @@
 """The settings, a row each, in sections: the server, each canister, and the engine of a canister.
 
 The options of `canister serve`, the names in the environment and in canister.toml, and the docs are made from these
-rows. `reading.py` reads their values.
+rows. `sources.py` reads their values.
 """
 
 from __future__ import annotations

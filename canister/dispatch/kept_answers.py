@@ -50,7 +50,7 @@ class AnswerFailed(Trap):
 class Choices(BaseModel):
     """What the tokens of an answer depend on beside the prompt, which all choices share. model_id: hex."""
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants", protected_namespaces=(), defer_build=True)
 
     model_id: str
     wanted: tuple[Wanted, ...]

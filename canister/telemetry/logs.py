@@ -17,18 +17,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
-from structlog.stdlib import BoundLogger, ProcessorFormatter
-from structlog.typing import EventDict, Processor
 
 from canister.errors import CallerBusy, Cancelled, CanisterBusy
 from canister.telemetry.console import ConsoleRenderer, colors_wanted
 from canister.telemetry.recent import RecentLogs
+from canister.telemetry.structlog_library import structlog
+
+if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger
+    from structlog.typing import EventDict, Processor
 
 # -- logs
 
@@ -48,9 +51,9 @@ def _heads_first(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 structlog.configure(
-    processors=[structlog.stdlib.filter_by_level, *_COMMON, ProcessorFormatter.wrap_for_formatter],
+    processors=[structlog.stdlib.filter_by_level, *_COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
     logger_factory=structlog.stdlib.LoggerFactory(),
-    wrapper_class=BoundLogger,
+    wrapper_class=structlog.stdlib.BoundLogger,
     cache_logger_on_first_use=True,
 )
 
@@ -71,9 +74,9 @@ _AS_JSON: list[Processor] = [
 ]
 
 
-def _formatter(render: list[Processor]) -> ProcessorFormatter:
-    return ProcessorFormatter(
-        foreign_pre_chain=_COMMON, processors=[ProcessorFormatter.remove_processors_meta, *render]
+def _formatter(render: list[Processor]) -> structlog.stdlib.ProcessorFormatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_COMMON, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
     )
 
 

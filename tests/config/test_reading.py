@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from canister.config import CanisterSettings, Settings, load_settings, rows, settings_from_json
+from canister.config import CanisterSettings, Settings, rows, settings_from_json
 from canister.config.sections import Section
+from canister.config.sources import load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -30,11 +30,11 @@ def load_settings(**flags: Any) -> Settings:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError
 
-    from canister import config
+    from canister.config import sources
 
     _tell_misspelt_variables()
     try:
-        return config.load_settings(**flags)
+        return sources.load_settings(**flags)
     except ValidationError as error:
         given = {name for name, value in flags.items() if value is not None}
         raise typer.BadParameter("; ".join(_problem(dict(one), given) for one in error.errors())) from None

@@ -126,7 +126,7 @@ Seed = Annotated[Whole, AfterValidator(_seed)]
 class Body(BaseModel):
     """A request's JSON object. Absent and null are the same; unknown fields are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), defer_build=True)
 
     @checked(mode="before")
     @classmethod

@@ -31,7 +31,7 @@ class Turn(BaseModel):
     cache_key: names one of the caller's caches; None: the one with the longest common prefix. reuses: False: cold.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", defer_build=True)
 
     messages: tuple[dict[str, JsonValue], ...] = ()
     prompt: str | tuple[int | str, ...] | None = None

@@ -1,22 +1,15 @@
-"""Settings read: flags > CANISTER_* > canister.toml > defaults."""
+"""All settings: sorted into sections, and those of single canisters completed by those of every one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, ValidationError, ValidationInfo, create_model, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
 
 from canister.config.sections import CanisterSettings, Section, ServerSettings
 from canister.config.values import PANELS, Flag
-from canister.defaults import ENVIRONMENT_PREFIX
 
 
 class Settings(Section):
@@ -68,33 +61,6 @@ def rows() -> dict[str, FieldInfo]:
         return next((PANELS.index(mark.panel) for mark in row.metadata if isinstance(mark, Flag)), len(PANELS))
 
     return dict(sorted(Settings.rows().items(), key=lambda row: place(row[1])))
-
-
-class _Sources(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, toml_file="canister.toml")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
-
-
-def load_settings(**flags: Any) -> Settings:
-    """Settings from given flags (those that are None are not given), environment and canister.toml.
-
-    Raises pydantic's ValidationError, which names the setting and the value, and SettingsError for what is no JSON.
-    """
-    fields: dict[str, Any] = {name: (row.annotation, row) for name, row in Settings.rows().items()}
-    fields["canisters"] = (dict[str, dict[str, Any]], Field(default={}))
-    read = create_model("Read", __base__=_Sources, **fields)
-    given = read(**{name: value for name, value in flags.items() if value is not None})
-    return Settings.model_validate({name: getattr(given, name) for name in given.model_fields_set})
 
 
 def settings_from_json(values: dict[str, Any]) -> Settings:
