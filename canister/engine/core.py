@@ -162,6 +162,7 @@ class EngineCore:
                 task.request.seed,
                 task.request.n_draws,
                 self._limits.n_ctx,
+                task.binding,
             )
             task.planned = Sequence(task.request, self._limits, model, task.sampler)
         except Exception as error:

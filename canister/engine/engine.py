@@ -21,6 +21,7 @@ from canister.engine.llama_types import EngineFault, ModelError
 from canister.engine.load.loaded import EngineInfo, Loaded, LoadParams
 from canister.engine.load.loader import load_model, prepare
 from canister.engine.request import GenerateRequest, GenerateResult
+from canister.engine.sampling.grammars import Grammars
 from canister.engine.stats import EngineStats
 from canister.engine.task import Task, settle, until_done
 from canister.engine.thread import DecodeThread
@@ -53,6 +54,7 @@ class Engine:
         self._is_waiting = False  # until work done aside has ended
         self._aside: Aside[Any] | None = None
         self._core: EngineCore | None = None
+        self._grammars = Grammars(self._loaded_model)
 
     # -- on the event loop
 
@@ -122,8 +124,11 @@ class Engine:
         if self._is_closing:
             raise Conflict("The model is being unloaded: try again")
         request.check(self.info.n_vocab, self.info.n_ctx)
+        binding = await self._grammars.bind(request.sampling)
+        if self._is_closing:
+            raise Conflict("The model is being unloaded: try again")
         loop = asyncio.get_running_loop()
-        task = Task(request, loop, loop.create_future())
+        task = Task(request, loop, loop.create_future(), binding)
         core = self._loaded_core()
         self._post(lambda: core.submit(task))
         try:

@@ -41,6 +41,7 @@ KV_TYPES = {
     "q5_1": lib.GGML_TYPE_Q5_1,
 }
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
+_CONTROL, _UNUSED = lib.LLAMA_TOKEN_ATTR_CONTROL, lib.LLAMA_TOKEN_ATTR_UNUSED
 _INTS = ctypes.POINTER(ctypes.c_int32)
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 
@@ -143,6 +144,10 @@ class Model:
             known = self._pieces[token, special] = self._read_piece(token, special)
         return known
 
+    def pieces(self) -> list[bytes]:
+        """The bytes of all tokens, the names of special ones; half a second for a large vocabulary."""
+        return [self._read_piece(token, True) for token in range(self.n_vocab)]
+
     def _read_piece(self, token: int, special: bool) -> bytes:
         if not 0 <= token < self.n_vocab:
             raise BadRequest(f"There is no token {token}: the vocabulary has {self.n_vocab}")
@@ -164,12 +169,16 @@ class Model:
     @cached_property
     def special_tokens(self) -> dict[str, int]:
         """Tokens that no text makes, such as <|im_end|>, by their names. Some 0.1 s for a large vocabulary."""
-        special = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        return {
-            self._text_of(token): token
-            for token in range(self.n_vocab)
-            if lib.llama_vocab_get_attr(self.vocab, token) & special
-        }
+        return {self._text_of(token): token for token in self._with(_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)}
+
+    @cached_property
+    def untexted_tokens(self) -> frozenset[int]:
+        """Tokens that are no text in an answer: special ones, those that end it, and those that mean nothing."""
+        return frozenset(self._with(_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN | _UNUSED)) | frozenset(self.eog_tokens)
+
+    def _with(self, attributes: int) -> list[int]:
+        ask, vocab = lib.llama_vocab_get_attr, self.vocab
+        return [token for token in range(self.n_vocab) if ask(vocab, token) & attributes]
 
     @cached_property
     def suppressed_tokens(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from canister.engine.kv.slots import Slot
 from canister.engine.request import GenerateRequest, GenerateResult, Sampled
+from canister.engine.sampling.binding import Binding
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sequence import Sequence
 from canister.telemetry.logs import get_logger
@@ -33,6 +34,7 @@ class Task:
     request: GenerateRequest
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[GenerateResult]
+    binding: Binding | None = None
     sampler: ChainSampler | None = None
     planned: Sequence | None = None
     placed: Slot | None = None

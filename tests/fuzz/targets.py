@@ -98,11 +98,11 @@ def arguments(data: bytes) -> None:
 
 
 def schema(data: bytes) -> None:
-    from canister.engine.sampling.samplers import grammar_of_schema
+    from canister import json_schema
     from canister.errors import BadRequest
 
     with refusing(BadRequest):
-        grammar_of_schema(data.decode("utf-8", "surrogateescape"))
+        json_schema.bindable(json_schema.read(data.decode("utf-8", "surrogateescape")))
 
 
 def paths(data: bytes) -> None:

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 
 from canister.engine.llama import Model
 from canister.engine.request import Tokens
-from canister.engine.sampling.samplers import Candidates, Sampler, grammar_of_schema
+from canister.engine.sampling.binding import Binding
+from canister.engine.sampling.samplers import Candidates, Sampler
 from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
 
-MAX_GRAMMAR_BYTES = 256 * 1024
-MAX_GRAMMAR_DEPTH = 128  # llama.cpp's parser recurses: too deep a nesting would end the process
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _XTC = 0x787463  # keeps its draws apart from those of the token itself
@@ -54,17 +53,26 @@ Stage = Sampler | Callable[[int], Sampler]
 
 
 class ChainSampler:
-    """Samples for one call; `sequence.TokenSampler` says what it must hold. To be closed."""
+    """Samples for one call; `sequence.TokenSampler` says what it must hold. To be closed.
+
+    binding: what the answer is bound to, at its beginning; it becomes the sampler's.
+    """
 
     def __init__(
-        self, model: Model, candidates: Candidates, params: SamplingParams, seed: int, n_draws: int, n_ctx: int
+        self,
+        model: Model,
+        candidates: Candidates,
+        params: SamplingParams,
+        seed: int,
+        n_draws: int,
+        n_ctx: int,
+        binding: Binding | None = None,
     ) -> None:
         self._model, self._candidates, self._params = model, candidates, params
         self._seed, self._n_ctx = seed, n_ctx
         self._dist: Sampler | None = None
         self.n_draws = n_draws
-        self._grammar_text = _grammar_text(params)
-        self._grammar = Sampler.grammar(model, self._grammar_text) if self._grammar_text else None
+        self._binding = binding
         self._members: list[Sampler] = []
         self._stages: list[Stage] = []
         # With temperature 0 the likeliest token wins where the temperature stands, whatever follows.
@@ -79,10 +87,12 @@ class ChainSampler:
         self._sees_tokens = False
 
     def close(self) -> None:
-        for stage in (*self._stages, self._dist, self._grammar):
+        for stage in (*self._stages, self._dist):
             if isinstance(stage, Sampler):
                 stage.close()
-        self._stages, self._dist, self._grammar = [], None, None
+        if self._binding is not None:
+            self._binding.close()
+        self._stages, self._dist, self._binding = [], None, None
 
     # -- building
 
@@ -172,25 +182,22 @@ class ChainSampler:
         if self._sees_tokens:
             for token in map(int, history[len(history) - min(self._n_window, len(history)) :]):
                 self._accept_stages(token)
-        if self._grammar is not None and n_continued:
+        if self._binding is not None and n_continued:
             for token in map(int, history[-n_continued:]):
-                if self._fits_grammar(token):
-                    self._grammar.accept(token)
-                else:  # what came before was not of this grammar, or its end: it begins anew
-                    self._grammar.close()
-                    self._grammar = Sampler.grammar(self._model, self._grammar_text)
+                self._binding.accept(token)
 
     def sample(self, logits: NDArray[np.float32], index: int) -> int:
         likeliest = int(logits.argmax())  # the first that is no number, if there is one
         if not math.isfinite(logits[likeliest]):
             raise BadRequest("The model's output is not a number: the model or the prompt cache is damaged")
-        if self._is_greedy and not self._stages and self._grammar is None:
+        if self._is_greedy and not self._stages and self._binding is None:
             self.n_draws += 1
             return likeliest
-        token, logit = self._choose(logits, index, with_grammar=False)
+        self.n_draws += 1
+        token, logit = self._choose(logits, index)
         # As llama.cpp does it: the grammar is asked about the chosen token first, about all only if it refuses.
-        if self._grammar is not None and not self._fits_grammar(token):
-            token, logit = self._choose(logits, index, with_grammar=True)
+        if self._binding is not None and not self._binding.fits(token):
+            token, logit = self._choose_again(logits, index, self._binding, token)
         if logit == -math.inf:
             raise BadRequest("No token may follow: grammar and logit biases leave none")
         return token
@@ -198,15 +205,33 @@ class ChainSampler:
     def accept(self, token: int) -> None:
         if self._sees_tokens:
             self._accept_stages(token)
-        if self._grammar is not None:
-            self._grammar.accept(token)
+        if self._binding is not None:
+            self._binding.accept(token)
 
-    def _choose(self, logits: NDArray[np.float32], number: int, with_grammar: bool) -> tuple[int, float]:
-        self.n_draws += 1
+    def _choose_again(
+        self, logits: NDArray[np.float32], number: int, binding: Binding, token: int
+    ) -> tuple[int, float]:
+        """The second draw of a token, whose first one does not fit. Where what fits is found out one by one, the draw
+        stays the same until one does.
+        """
+        refused = {token}
+        while True:
+            token, logit = self._choose(logits, number, lambda: binding.restrict(self._candidates, refused))
+            if logit == -math.inf or binding.fits(token):
+                self.n_draws += 1
+                return token, logit
+            refused.add(token)
+            if self._dist is not None:
+                self._dist.close()
+                self._dist = Sampler.dist(usable_seed(self._seed), self.n_draws)
+
+    def _choose(
+        self, logits: NDArray[np.float32], number: int, restrict: Callable[[], None] | None = None
+    ) -> tuple[int, float]:
         candidates = self._candidates
         candidates.fill(logits)
-        if with_grammar and self._grammar is not None:
-            self._grammar.apply(candidates)
+        if restrict is not None:
+            restrict()
         for stage in self._stages:
             if isinstance(stage, Sampler):
                 stage.apply(candidates)
@@ -217,12 +242,6 @@ class ChainSampler:
         if self._dist is not None:
             self._dist.apply(candidates)
         return candidates.selected()
-
-    def _fits_grammar(self, token: int) -> bool:
-        assert self._grammar is not None
-        self._candidates.only(token)
-        self._grammar.apply(self._candidates)
-        return self._candidates.best()[1] != -math.inf
 
     def _accept_stages(self, token: int) -> None:
         for stage in self._stages:
@@ -235,16 +254,3 @@ def _apply_once(sampler: Sampler, candidates: Candidates) -> None:
         sampler.apply(candidates)
     finally:
         sampler.close()
-
-
-def _grammar_text(params: SamplingParams) -> str:
-    text = params.grammar or (grammar_of_schema(params.json_schema) if params.json_schema else "")
-    depth = deepest = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    if deepest > MAX_GRAMMAR_DEPTH or len(text) > MAX_GRAMMAR_BYTES:
-        raise BadRequest(
-            f"The grammar cannot be used: at most {MAX_GRAMMAR_BYTES} bytes and {MAX_GRAMMAR_DEPTH} nested parentheses"
-        )
-    return text

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import llama_cpp as lib
-import llama_cpp.llama_grammar as schema_converter
 import numpy as np
+from numpy.typing import NDArray
 
 from canister.engine.llama import Logits, Model
 from canister.engine.llama_log import complaint
 from canister.engine.llama_types import EngineFault
-from canister.engine.sampling.grammar import check_grammar, check_schema, unusable
 from canister.engine.structs import address_of, set_fields
 from canister.errors import BadRequest
-
-NOT_UNDERSTOOD = "one of its parts is not what its keyword takes, such as properties that are no object"
 
 
 class Candidates:
@@ -38,6 +35,14 @@ class Candidates:
     def fill(self, logits: Logits) -> None:
         self._data["id"], self._data["logit"] = self._ids, logits
         self._reset(len(self._ids))
+
+    def keep(self, allowed: NDArray[np.bool_]) -> None:
+        """After `fill`: only tokens that are allowed, of the whole vocabulary, can come."""
+        self._data["logit"][~allowed] = -np.inf
+
+    def drop(self, tokens: Collection[int]) -> None:
+        """After `fill`: these tokens cannot come."""
+        self._data["logit"][list(tokens)] = -np.inf
 
     def only(self, token: int) -> None:
         self._data[0] = (token, 1.0, 0.0)
@@ -62,10 +67,13 @@ _FEW = 16  # applications that are cheaper one by one
 
 
 class Sampler:
-    """One of llama.cpp's samplers, or a chain of them."""
+    """One of llama.cpp's samplers, or a chain of them. It may be closed; else it ends with its object."""
 
     def __init__(self, pointer: object) -> None:
-        self._pointer = pointer
+        self._pointer: object | None = pointer
+
+    def __del__(self) -> None:
+        self.close()
 
     @classmethod
     def make(cls, kind: str, *args: float) -> Sampler:
@@ -75,11 +83,9 @@ class Sampler:
     @classmethod
     def chain(cls, members: Sequence[Sampler]) -> Sampler:
         """The members become the chain's, and are freed with it."""
-        params = lib.llama_sampler_chain_default_params()
-        set_fields(params, no_perf=True)
-        chain = cls(lib.llama_sampler_chain_init(params))
+        chain = cls(_chain_of([member._pointer for member in members]))
         for member in members:
-            lib.llama_sampler_chain_add(chain._pointer, member._pointer)
+            member._pointer = None
         return chain
 
     @classmethod
@@ -96,19 +102,19 @@ class Sampler:
         """
         nothing = Candidates(1)
         nothing.only(0)
-        times, chains = self, list[Sampler]()
+        times, chains = self._pointer, list[object]()
         while n > _FEW:
             if n & 1:
-                times.apply(nothing)
+                lib.llama_sampler_apply(times, nothing._ref)
             n >>= 1
-            chains.append(Sampler.chain([times, times]))
-            times = chains[-1]
+            times = _chain_of([times, times])
+            chains.append(times)
         for _ in range(n):
-            times.apply(nothing)
+            lib.llama_sampler_apply(times, nothing._ref)
         for chain in chains:  # what it holds is not its own
             for _ in range(2):
-                lib.llama_sampler_chain_remove(chain._pointer, 0)
-            chain.close()
+                lib.llama_sampler_chain_remove(chain, 0)
+            lib.llama_sampler_free(chain)
 
     @classmethod
     def logit_bias(cls, model: Model, biases: Sequence[tuple[int, float]]) -> Sampler:
@@ -128,13 +134,16 @@ class Sampler:
 
     @classmethod
     def grammar(cls, model: Model, text: str) -> Sampler:
-        """A GBNF grammar; BadRequest when it does not parse."""
-        check_grammar(text)
+        """A GBNF grammar; BadRequest when it does not parse. The parser calls itself: a full stack ends the process."""
         complaint()
         pointer = lib.llama_sampler_init_grammar(model.vocab, text.encode("utf-8", "replace"), b"root")
         if not pointer:
             raise BadRequest(f"The grammar cannot be used: {complaint() or 'it does not parse'}")
         return cls(pointer)
+
+    def clone(self) -> Sampler:
+        """Another in the same state."""
+        return Sampler(lib.llama_sampler_clone(self._pointer))
 
     def apply(self, candidates: Candidates) -> None:
         lib.llama_sampler_apply(self._pointer, candidates._ref)
@@ -148,14 +157,10 @@ class Sampler:
             self._pointer = None
 
 
-def grammar_of_schema(schema: str) -> str:
-    """GBNF of a JSON schema. BadRequest when it is none that llama.cpp's converter understands."""
-    check_schema(schema)
-    try:
-        return str(schema_converter.json_schema_to_gbnf(schema))
-    except RecursionError:
-        raise unusable("its references lead too deep") from None
-    except AssertionError as error:  # what the converter says itself
-        raise unusable(str(error)[:200] or NOT_UNDERSTOOD) from None
-    except Exception as error:  # the converter raises whatever happens to it where a part is of another kind
-        raise unusable(NOT_UNDERSTOOD) from error
+def _chain_of(pointers: Sequence[object]) -> object:
+    params = lib.llama_sampler_chain_default_params()
+    set_fields(params, no_perf=True)
+    chain: object = lib.llama_sampler_chain_init(params)
+    for pointer in pointers:
+        lib.llama_sampler_chain_add(chain, pointer)
+    return chain

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canister.engine.llama import Model
+from canister.engine.sampling.binding import Gbnf
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates, Sampler
 from canister.flags.params import SamplingParams
@@ -138,9 +139,11 @@ def test_the_tokens_of_llama_cpp_however_cut(model: Model, name: str, seed: int,
     params, logits = SETTINGS[name], some_logits(seed)
     with closing(Peer(model, params, seed)) as peer:
         expected = [peer.sample(row) for row in logits]
+    start = Sampler.grammar(model, params.grammar) if params.grammar else None
     candidates, tokens, n_draws, n_twice = Candidates(model.n_vocab), list[int](), 0, 0
     while len(tokens) < N_TOKENS:
-        with closing(ChainSampler(model, candidates, params, seed, n_draws, 512)) as sampler:
+        binding = None if start is None else Gbnf(start)
+        with closing(ChainSampler(model, candidates, params, seed, n_draws, 512, binding)) as sampler:
             sampler.begin(np.array(tokens, np.int32), len(tokens))
             for _ in range(min(cuts.pop() if cuts else N_TOKENS, N_TOKENS - len(tokens))):
                 tokens.append(sampler.sample(logits[len(tokens)], len(tokens)))

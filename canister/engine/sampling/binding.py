@@ -1,0 +1,110 @@
+"""What an answer is bound to, as the sampler asks it: may this token follow, and which may.
+
+A token that a binding does not take is no part of it: the binding begins anew behind it. That happens only where a call
+goes on what another one with another grammar has begun, or behind the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from canister.engine.sampling.llguidance import GrammarFault, Matcher
+from canister.engine.sampling.samplers import Candidates, Sampler
+from canister.errors import BadRequest
+
+
+class Binding(Protocol):
+    """For one answer and one thread; to be closed."""
+
+    def fits(self, token: int) -> bool:
+        """May it follow?"""
+
+    def restrict(self, candidates: Candidates, refused: Collection[int]) -> None:
+        """Leave those that fit, or all but those that were refused, where no others can be told apart."""
+
+    def accept(self, token: int) -> None:
+        """It follows."""
+
+    def begun(self) -> Binding:
+        """Another one at its beginning."""
+
+    def close(self) -> None: ...
+
+
+class Gbnf:
+    """A grammar of llama.cpp."""
+
+    def __init__(self, start: Sampler) -> None:
+        """start: the grammar at its beginning; nobody must move it."""
+        self._start, self._now, self._one = start, start.clone(), Candidates(1)
+
+    def fits(self, token: int) -> bool:
+        self._one.only(token)
+        self._now.apply(self._one)
+        return self._one.best()[1] != float("-inf")
+
+    def restrict(self, candidates: Candidates, refused: Collection[int]) -> None:
+        self._now.apply(candidates)
+
+    def accept(self, token: int) -> None:
+        if self.fits(token):
+            self._now.accept(token)  # any other would end the process
+        else:
+            self._now.close()
+            self._now = self._start.clone()
+
+    def begun(self) -> Gbnf:
+        return Gbnf(self._start)
+
+    def close(self) -> None:
+        self._now.close()
+
+
+class Guided:
+    """A Lark grammar or a JSON schema."""
+
+    def __init__(self, eog: frozenset[int], start: Matcher) -> None:
+        """eog: tokens that may end an answer. start: the grammar at its beginning; nobody must move it."""
+        self._eog, self._start, self._now = eog, start, start.clone()
+        self._is_ended = False
+
+    def fits(self, token: int) -> bool:
+        try:
+            if self._now.is_over:
+                self._now.check()
+                return not self._is_ended and token in self._eog
+            return self._now.takes(token)
+        except GrammarFault as fault:
+            raise _lost(fault) from fault
+
+    def restrict(self, candidates: Candidates, refused: Collection[int]) -> None:
+        try:
+            candidates.keep(self._now.mask())
+        except GrammarFault as fault:
+            raise _lost(fault) from fault
+
+    def accept(self, token: int) -> None:
+        if not self.fits(token):
+            self._now, self._is_ended = self._start.clone(), False
+        elif self._now.is_over:
+            self._is_ended = True
+        else:
+            self._now.take([token])
+            self._is_ended = token in self._eog
+
+    def begun(self) -> Guided:
+        return Guided(self._eog, self._start)
+
+    def close(self) -> None:
+        self._now = self._start
+
+
+def _lost(fault: GrammarFault) -> BadRequest:
+    return BadRequest(f"The grammar cannot be followed any further: {first_line(fault)}; make it simpler")
+
+
+def first_line(fault: GrammarFault) -> str:
+    """What a person is told of a fault."""
+    lines = [line.strip() for line in str(fault).splitlines()]
+    return next((line for line in lines if line and set(line) != {"^"}), "it is none")[:200]

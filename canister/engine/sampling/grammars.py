@@ -1,0 +1,140 @@
+"""The grammars of a model, read once: beside event loop and decoding, since that may take a second.
+
+What a request binds its answer to is looked up here when it comes in. A binding is cheap to begin from what was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from canister import json_schema
+from canister.engine.llama import Model
+from canister.engine.sampling.binding import Binding, Gbnf, Guided, first_line
+from canister.engine.sampling.llguidance import GrammarFault, GrammarLimits, Matcher, TokenTable
+from canister.engine.sampling.samplers import Sampler
+from canister.engine.sampling.triggers import Triggered
+from canister.errors import BadRequest
+from canister.flags.params import SamplingParams
+from canister.system.deep_stack import with_deep_stack
+
+MAX_GRAMMAR_BYTES = 262_144
+MAX_GRAMMAR_DEPTH = 128  # the parser of llama.cpp calls itself for each group in another
+MAX_GRAMMAR_GROUPS = 4096
+MAX_KNOWN = 32  # grammars that are kept
+MAX_READ_AT_ONCE = 2
+LIMITS = GrammarLimits()
+
+Start = Sampler | Matcher
+"""A grammar at its beginning."""
+
+
+class Source(NamedTuple):
+    """kind: gbnf, lark, json_schema."""
+
+    kind: str
+    text: str
+
+
+def source_of(params: SamplingParams) -> Source | None:
+    """What the answer is to be bound to. BadRequest if that is more than one thing."""
+    given = [
+        Source(kind, text)
+        for kind, text in (("gbnf", params.grammar), ("json_schema", params.json_schema), ("lark", params.lark))
+        if text
+    ]
+    if len(given) > 1:
+        raise BadRequest("An answer can be bound to one of a grammar and a JSON schema, not to both")
+    return given[0] if given else None
+
+
+class Grammars:
+    """For one event loop, but `table`. model: it may be dropped by its engine."""
+
+    def __init__(self, model: Callable[[], Model]) -> None:
+        self._model = model
+        self._table: asyncio.Future[TokenTable] | None = None
+        self._known: OrderedDict[Source, asyncio.Future[Start]] = OrderedDict()
+        self._turn = asyncio.Semaphore(MAX_READ_AT_ONCE)
+
+    async def bind(self, params: SamplingParams) -> Binding | None:
+        """A binding at its beginning, None if there is none; whoever gets it closes it. BadRequest."""
+        source = source_of(params)
+        if source is None:
+            return None
+        start = await self._start(source)
+        model = self._model()
+        binding = Gbnf(start) if isinstance(start, Sampler) else Guided(frozenset(model.eog_tokens), start)
+        if not any(params.grammar_triggers):
+            return binding
+        triggers = [text for text in params.grammar_triggers if text]
+        return Triggered(binding, triggers, partial(model.piece, special=True), (await self._tokens()).spelled)
+
+    async def _start(self, source: Source) -> Start:
+        known = self._known.get(source)
+        if known is None:
+            known = self._known[source] = asyncio.ensure_future(self._read(source))
+            known.add_done_callback(_is_known)
+            while len(self._known) > MAX_KNOWN:
+                self._known.popitem(last=False)
+        self._known.move_to_end(source)
+        try:
+            return await asyncio.shield(known)
+        except BadRequest:
+            if self._known.get(source) is known:
+                del self._known[source]
+            raise
+
+    async def _read(self, source: Source) -> Start:
+        async with self._turn:
+            if source.kind == "gbnf":
+                return await asyncio.to_thread(_read_gbnf, self._model(), source.text)
+            table = await self._tokens()
+            return await asyncio.to_thread(with_deep_stack, partial(_read_guided, table, source))
+
+    async def _tokens(self) -> TokenTable:
+        if self._table is None:
+            self._table = asyncio.ensure_future(asyncio.to_thread(_table_of, self._model()))
+        return await asyncio.shield(self._table)
+
+
+def _is_known(read: asyncio.Future[Start]) -> None:
+    if not read.cancelled():
+        read.exception()  # whoever waited may have gone
+
+
+def _table_of(model: Model) -> TokenTable:
+    return TokenTable(model.pieces(), model.untexted_tokens, model.eog_tokens)
+
+
+def _read_gbnf(model: Model, text: str) -> Sampler:
+    depth = deepest = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    n_bytes, n_groups = len(text.encode("utf-8", "replace")), text.count("(")
+    if n_bytes > MAX_GRAMMAR_BYTES or n_groups > MAX_GRAMMAR_GROUPS or deepest > MAX_GRAMMAR_DEPTH:
+        raise BadRequest(
+            f"The grammar cannot be used: it has {n_bytes} bytes and {n_groups} groups, {deepest} within each other; "
+            f"at most {MAX_GRAMMAR_BYTES}, {MAX_GRAMMAR_GROUPS} and {MAX_GRAMMAR_DEPTH} are taken"
+        )
+    return Sampler.grammar(model, text)
+
+
+def _read_guided(table: TokenTable, source: Source) -> Matcher:
+    kind, text = source
+    if kind == "json_schema":
+        text = json.dumps(json_schema.bindable(json_schema.read(text)))
+    try:
+        start = table.matcher(kind, text, LIMITS)
+        if not (start.mask().any() or start.may_end):
+            raise GrammarFault("nothing fits it")
+    except GrammarFault as fault:
+        if kind == "json_schema":
+            raise json_schema.unusable(first_line(fault)) from None
+        raise BadRequest(f"The grammar cannot be used: {first_line(fault)}") from None
+    return start
