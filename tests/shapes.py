@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from canister.metering.cost_model import Context, CostModel, PageCosts
+from canister.metering.cost_model import CostContext, CostModel, PageCosts
 from canister.model_file.gguf import read_gguf
 from canister.model_file.shape import ModelShape, read_shape
 from tests.engine.gguf_writer import Plain, Tensor, write_gguf
@@ -131,4 +131,4 @@ def shape_of(model: Published, mix: Mix) -> ModelShape:
 def model_of(
     model: Published, mix: Mix, n_ctx: int = 4096, n_batch: int = 64, kv: str = "q8_0", pages: PageCosts = "mainnet"
 ) -> CostModel:
-    return CostModel(shape_of(model, mix), Context(n_ctx, n_batch, n_batch, kv, kv), pages)
+    return CostModel(shape_of(model, mix), CostContext(n_ctx, n_batch, n_batch, kv, kv), pages)

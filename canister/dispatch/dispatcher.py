@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from canister.ic.certificate import RootKey
     from canister.ic.identity import Identity
     from canister.runtime.call import OnText
-    from canister.state.ingress_history import Answer, Known, Message
+    from canister.state.ingress_history import IngressMessage, KnownMessage, RecordedAnswer
 
 
 class OpenFile(Protocol):
@@ -76,15 +76,15 @@ class Target(Protocol):
     def submit(
         self,
         method: Method,
-        message: Message,
+        message: IngressMessage,
         decode: Callable[[], object],
         encode: Callable[[Reply], bytes],
         named: Mapping[str, object] = NOTHING,
-    ) -> asyncio.Future[Answer]:
+    ) -> asyncio.Future[RecordedAnswer]:
         """Run one method for a message that may come twice; see `messages.submit`."""
         ...
 
-    def find_message(self, id: bytes) -> Known | None:
+    def find_message(self, id: bytes) -> KnownMessage | None:
         """What is known of a message that came to `submit`."""
         ...
 

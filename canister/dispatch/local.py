@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from canister.runtime.call import OnText
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
-    from canister.state.ingress_history import Answer, Known, Message
+    from canister.state.ingress_history import IngressMessage, KnownMessage, RecordedAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,14 @@ class LocalTarget:
     def submit(
         self,
         method: Method,
-        message: Message,
+        message: IngressMessage,
         decode: Callable[[], object],
         encode: Callable[[Reply], bytes],
         named: Mapping[str, object] = NOTHING,
-    ) -> asyncio.Future[Answer]:
+    ) -> asyncio.Future[RecordedAnswer]:
         return messages.submit(self._canister, method, message, decode, encode, self._named(method, named))
 
-    def find_message(self, id: bytes) -> Known | None:
+    def find_message(self, id: bytes) -> KnownMessage | None:
         return messages.find_message(self._canister, id)
 
     async def store_stream(self, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:

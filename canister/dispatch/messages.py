@@ -11,7 +11,7 @@ from canister.dispatch.execute import Reply
 from canister.dispatch.requests import NOTHING, execute_in_turn
 from canister.dispatch.turns import NoPlace, place_for, turn
 from canister.errors import CanisterStopping, Trap
-from canister.state.ingress_history import Answer, Known, Message
+from canister.state.ingress_history import IngressMessage, KnownMessage, RecordedAnswer
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 def submit(
     canister: Canister,
     method: Method,
-    message: Message,
+    message: IngressMessage,
     decode: Callable[[], object],
     encode: Callable[[Reply], bytes],
     named: Mapping[str, object] = NOTHING,
-) -> asyncio.Future[Answer]:
+) -> asyncio.Future[RecordedAnswer]:
     """Run one method for a message that may come more than once. The second time, its answer is given again.
 
     named: as of `execute`. The call continues when nobody waits for it. Raises CanisterStopping (the future may raise
@@ -40,13 +40,13 @@ def submit(
 
     places: list[Place | NoPlace] = []
 
-    def begin() -> Callable[[], Awaitable[Answer]]:
+    def begin() -> Callable[[], Awaitable[RecordedAnswer]]:
         place = place_for(canister, method.access, message.caller, counted_as=method.name)
         places.append(place)
         return functools.partial(run, place)
 
-    async def run(place: Place | NoPlace) -> Answer:
-        committed: list[Answer] = []
+    async def run(place: Place | NoPlace) -> RecordedAnswer:
+        committed: list[RecordedAnswer] = []
 
         def record(transaction: Transaction, outcome: Reply | Trap) -> None:
             answer = _answer(outcome, encode)
@@ -74,10 +74,10 @@ def submit(
     return future
 
 
-def find_message(canister: Canister, id: bytes) -> Known | None:
+def find_message(canister: Canister, id: bytes) -> KnownMessage | None:
     """What is known of a message that came to `submit`; nothing while the canister is not available."""
     return None if canister.fault is not None else canister.ingress.find(id)
 
 
-def _answer(outcome: Reply | Trap, encode: Callable[[Reply], bytes]) -> Answer:
-    return Answer.rejected(outcome) if isinstance(outcome, Trap) else Answer(encode(outcome))
+def _answer(outcome: Reply | Trap, encode: Callable[[Reply], bytes]) -> RecordedAnswer:
+    return RecordedAnswer.rejected(outcome) if isinstance(outcome, Trap) else RecordedAnswer(encode(outcome))

@@ -9,7 +9,7 @@ from canister.api.records import InputRecord
 from canister.api.rest_records import ModelDetails, ModelEntry, ModelList, Unloaded
 from canister.errors import BadRequest, NotFound
 from canister.handlers.arguments import parse_args
-from canister.metering.cost_model import Context, CostModel
+from canister.metering.cost_model import CostContext, CostModel
 from canister.model_file.parts import PartName
 from canister.model_file.shape import ModelShape, read_shape
 from canister.model_file.summary import summary
@@ -119,6 +119,8 @@ def _details(call: Call, path: str) -> ModelDetails:
         n_heads=max((layer.heads for layer in layers), default=0),
         n_kv_heads=max((layer.kv_heads for layer in layers), default=0),
         n_vocab=0 if shape is None else shape.vocabulary,
-        kv_bytes_per_token=0 if shape is None else CostModel(shape, Context(shape.n_ctx_train or 1)).kv_bytes_per_token,
+        kv_bytes_per_token=0
+        if shape is None
+        else CostModel(shape, CostContext(shape.n_ctx_train or 1)).kv_bytes_per_token,
         chat_template=summary(stored.header).chat_template,
     )

@@ -73,7 +73,7 @@ _KV_LIKE = {"bf16": "f16", "q4_0": "q8_0", "q4_1": "q8_0", "iq4_nl": "q8_0", "q5
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class CostContext:
     """The context that load_model made; sizes in tokens."""
 
     n_ctx: int
@@ -143,7 +143,7 @@ class CostModel:
     multiplying one token with all weight matrices. estimates: what was guessed, as sentences.
     """
 
-    def __init__(self, shape: ModelShape, context: Context, pages: PageCosts = "mainnet") -> None:
+    def __init__(self, shape: ModelShape, context: CostContext, pages: PageCosts = "mainnet") -> None:
         self.shape = shape
         self.context = context
         self.estimates = list(shape.estimates)
@@ -281,7 +281,7 @@ def _kv_bytes(shape: ModelShape, layer: Layer, type_k: TensorType, type_v: Tenso
     return keys - (-layer.kv_heads * shape.value_length * type_v.block_bytes // type_v.block_elements)
 
 
-def _cells(layer: Layer, context: Context) -> int:
+def _cells(layer: Layer, context: CostContext) -> int:
     """Tokens of KV cache that the layer has."""
     if not layer.window or context.swa_full:
         return context.n_ctx

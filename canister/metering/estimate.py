@@ -13,7 +13,7 @@ from typing import Literal
 from canister.errors import BadRequest
 from canister.flags.parse import RunArgs
 from canister.metering import fees
-from canister.metering.cost_model import UPDATE_LIMIT, CallCost, Context, CostModel, PageCosts, Work
+from canister.metering.cost_model import UPDATE_LIMIT, CallCost, CostContext, CostModel, PageCosts, Work
 from canister.metering.meter import CallMeter
 from canister.model_file.shape import ModelShape
 
@@ -86,7 +86,7 @@ class Fit:
     n_ctx: int
 
 
-def context_of(args: RunArgs, shape: ModelShape) -> Context:
+def context_of(args: RunArgs, shape: ModelShape) -> CostContext:
     """The context that load_model makes of these flags."""
     n_ctx = args.ctx_size or shape.n_ctx_train
     if not n_ctx:
@@ -94,7 +94,7 @@ def context_of(args: RunArgs, shape: ModelShape) -> Context:
     # As llama.cpp does: no batch is larger than the context, and none is computed in larger pieces than itself.
     n_batch = min(args.batch_size, n_ctx)
     n_ubatch = min(args.ubatch_size, n_batch)
-    return Context(n_ctx, n_batch, n_ubatch, args.cache_type_k, args.cache_type_v, swa_full=args.swa_full)
+    return CostContext(n_ctx, n_batch, n_ubatch, args.cache_type_k, args.cache_type_v, swa_full=args.swa_full)
 
 
 def estimate_call(
@@ -234,7 +234,7 @@ def rehearse(meter: CallMeter, n_batch: int, position: int, prompt: int, max_dec
 
 def estimate_fit(
     shape: ModelShape,
-    context: Context,
+    context: CostContext,
     *,
     pages: PageCosts = "mainnet",
     limit: int | None = UPDATE_LIMIT,

@@ -15,15 +15,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from canister.errors import CanisterStopping
-from canister.state.ingress_history import Answer, IngressHistory, Known, Message
+from canister.state.ingress_history import IngressHistory, IngressMessage, KnownMessage, RecordedAnswer
 
-Run = Callable[[], Awaitable[Answer]]
+Run = Callable[[], Awaitable[RecordedAnswer]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
     caller: str
-    task: asyncio.Task[Answer]
+    task: asyncio.Task[RecordedAnswer]
 
 
 class Ingress:
@@ -33,14 +33,14 @@ class Ingress:
         self.history = history
         self._running: dict[bytes, _Running] = {}
 
-    def find(self, id: bytes) -> Known | None:
+    def find(self, id: bytes) -> KnownMessage | None:
         """None for a message that never came, was purged, or was rolled back."""
         running = self._running.get(id)
         if running is not None:
-            return Known(running.caller, "processing", None)
+            return KnownMessage(running.caller, "processing", None)
         return self.history.find(id)
 
-    def submit(self, message: Message, begin: Callable[[], Run]) -> asyncio.Future[Answer]:
+    def submit(self, message: IngressMessage, begin: Callable[[], Run]) -> asyncio.Future[RecordedAnswer]:
         """A future answer to a message: if the message is new, that of `begin`. Never cancel it.
 
         begin: called at once. It raises if the message is refused, and nothing is then known of it. Its answer must be
@@ -48,7 +48,7 @@ class Ingress:
         """
         known = self.find(message.id)
         if known is not None and known.answer is not None:
-            answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            answered: asyncio.Future[RecordedAnswer] = asyncio.get_running_loop().create_future()
             answered.set_result(known.answer)
             return answered
         running = self._running.get(message.id)
@@ -60,7 +60,7 @@ class Ingress:
         self._running[message.id] = _Running(message.caller, task)
         return task
 
-    async def _run(self, message: Message, run: Run) -> Answer:
+    async def _run(self, message: IngressMessage, run: Run) -> RecordedAnswer:
         try:
             return await run()
         except asyncio.CancelledError:

@@ -29,7 +29,7 @@ _PURGE = Prepared(delete(requests).where(requests.c.kept_until_ns < bindparam("n
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class IngressMessage:
     """id: the hash of the message's content. caller: principal in text form."""
 
     id: bytes
@@ -38,7 +38,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecordedAnswer:
     """reply: Candid; None: rejected, for the reason in the other fields."""
 
     reply: bytes | None
@@ -47,7 +47,7 @@ class Answer:
     error_code: str | None = None
 
     @classmethod
-    def rejected(cls, trap: Trap) -> Answer:
+    def rejected(cls, trap: Trap) -> RecordedAnswer:
         return cls(None, trap.reject_code, str(trap), trap.error_code)
 
     @property
@@ -56,12 +56,12 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownMessage:
     """What is known of a message. answer None: it is still running."""
 
     caller: str
     status: Status
-    answer: Answer | None
+    answer: RecordedAnswer | None
 
 
 class IngressHistory:
@@ -70,22 +70,22 @@ class IngressHistory:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, id: bytes) -> Known | None:
+    def find(self, id: bytes) -> KnownMessage | None:
         """None for a message that never came, was purged, or was rolled back."""
         with self._database.read() as connection:
             row = connection.execute(_BY_ID, {"of_id": id}).first()
         if row is None or row.kept_until_ns < time.time_ns():
             return None
-        answer = Answer(row.reply, row.reject_code, row.reject_message, row.error_code)
-        return Known(row.caller, answer.status, answer)
+        answer = RecordedAnswer(row.reply, row.reject_code, row.reject_message, row.error_code)
+        return KnownMessage(row.caller, answer.status, answer)
 
-    def record(self, transaction: Transaction, message: Message, answer: Answer) -> None:
+    def record(self, transaction: Transaction, message: IngressMessage, answer: RecordedAnswer) -> None:
         """Make the answer durable when this transaction commits, and purge old ones."""
         now_ns = time.time_ns()
         transaction.execute(_PURGE, {"now_ns": now_ns})
         transaction.execute(_INSERT, _row(message, answer, now_ns))
 
-    async def record_alone(self, message: Message, answer: Answer) -> None:
+    async def record_alone(self, message: IngressMessage, answer: RecordedAnswer) -> None:
         """Make the answer durable of a call that has changed nothing."""
         now_ns = time.time_ns()
 
@@ -96,7 +96,7 @@ class IngressHistory:
         await asyncio.wrap_future(self._database.submit(write))
 
 
-def _row(message: Message, answer: Answer, now_ns: int) -> dict[str, object]:
+def _row(message: IngressMessage, answer: RecordedAnswer, now_ns: int) -> dict[str, object]:
     return {
         "id": message.id,
         "caller": message.caller,

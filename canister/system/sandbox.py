@@ -42,7 +42,7 @@ _X32_BIT = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class Confinement:
     """What holds for this process. abi: Landlock's version in this kernel, 0 for none. reason: why it is off."""
 
     is_on: bool
@@ -58,15 +58,15 @@ def abi() -> int:
     return max(0, _syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG))
 
 
-_state: State | None = None
+_state: Confinement | None = None
 
 
-def state() -> State:
+def state() -> Confinement:
     """What holds for this process now."""
-    return _state or State(False, abi(), "not asked for")
+    return _state or Confinement(False, abi(), "not asked for")
 
 
-def confine_server(folders: Sequence[Path]) -> State:
+def confine_server(folders: Sequence[Path]) -> Confinement:
     """From now on write only below `folders`, which exist, and connect to nowhere. Never raises; `state` says what
     holds.
 
@@ -76,11 +76,11 @@ def confine_server(folders: Sequence[Path]) -> State:
     version = abi()
     if version < MIN_ABI:
         reason = f"Landlock {version} of this kernel is too old" if version else "this system has no Landlock"
-        _state = State(False, version, reason)
+        _state = Confinement(False, version, reason)
         return _state
     n_threads = len(os.listdir("/proc/self/task"))
     if n_threads > 1:
-        _state = State(False, version, f"{n_threads} threads run already, and it would bind only one of them")
+        _state = Confinement(False, version, f"{n_threads} threads run already, and it would bind only one of them")
         return _state
     truncate = _TRUNCATE if version >= 3 else 0
     writing = _WRITE_FILE | _REMOVE_AND_MAKE | _REFER | truncate
@@ -88,9 +88,9 @@ def confine_server(folders: Sequence[Path]) -> State:
         rules = [(Path("/dev/null"), _WRITE_FILE | truncate), *((folder, writing) for folder in folders)]
         _restrict(version, writing, _CONNECT_TCP, rules)
     except OSError as error:
-        _state = State(False, version, f"the kernel refused: {error}")
+        _state = Confinement(False, version, f"the kernel refused: {error}")
     else:
-        _state = State(True, version, "", tuple(str(folder) for folder in folders))
+        _state = Confinement(True, version, "", tuple(str(folder) for folder in folders))
     return _state
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from canister.metering.cost_model import Context, CostModel
+from canister.metering.cost_model import CostContext, CostModel
 from canister.metering.meter import CallMeter
 from canister.model_file.gguf import read_gguf
 from canister.model_file.shape import read_shape
@@ -19,7 +19,7 @@ def main() -> None:
         ("shipped model", read_shape(read_gguf(CHAT_MODEL))),
         ("Qwen3-0.6B", shape_of(QWEN3_06B, Q8_0)),
     ):
-        meter = CallMeter(CostModel(shape, Context(n_ctx=N_STEPS + 1)), limit=10**18)
+        meter = CallMeter(CostModel(shape, CostContext(n_ctx=N_STEPS + 1)), limit=10**18)
         started = time.perf_counter()
         for position in range(N_STEPS):
             meter.admit_sample(position)

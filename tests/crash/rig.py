@@ -17,7 +17,7 @@ from canister.api.methods import BY_NAME
 from canister.config import Settings
 from canister.runtime.canister import Canister
 from canister.runtime.host import Host
-from canister.state.ingress_history import Answer, Message
+from canister.state.ingress_history import IngressMessage, RecordedAnswer
 
 State = dict[str, Any]
 
@@ -45,10 +45,10 @@ class Rig:
             method = management.find_method(name)
             if method.is_of_server:
                 named = {"host": self.host, "request_id": id}
-        message = Message(id, caller, 0)
+        message = IngressMessage(id, caller, 0)
 
         def record(transaction: Any, outcome: Any) -> None:
-            canister.ingress.history.record(transaction, message, Answer(b"answer"))
+            canister.ingress.history.record(transaction, message, RecordedAnswer(b"answer"))
 
         def decode() -> object:
             return method.arg.model_validate(arg) if isinstance(arg, dict) else arg

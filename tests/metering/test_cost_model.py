@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from canister.errors import BadRequest
 from canister.metering import fees
-from canister.metering.cost_model import SCALE, Context, CostModel, Work, load_cost, other_cost, upload_cost
+from canister.metering.cost_model import SCALE, CostContext, CostModel, Work, load_cost, other_cost, upload_cost
 from canister.model_file.gguf import TENSOR_TYPES, read_gguf
 from canister.model_file.shape import ModelShapeError, read_shape
 from tests.calibration import FIGURES, Figure, table
@@ -102,7 +102,7 @@ def test_layers_without_attention_keep_no_keys() -> None:
 def test_what_was_never_fitted_is_marked() -> None:
     other = metadata(QWEN3_06B) | {"general.architecture": "novel"}
     head: list[Tensor] = [("token_embd.weight", (256, 100), "iq4_nl"), ("blk.0.ffn_down.weight", (256, 256), "bf16")]
-    model = CostModel(read_shape(read_gguf(with_weights(other, head))), Context(128, type_k="q4_0"))
+    model = CostModel(read_shape(read_gguf(with_weights(other, head))), CostContext(128, type_k="q4_0"))
     assert [text for text in model.estimates if "novel" in text]
     assert [text for text in model.estimates if "bf16" in text and "as f16" in text]
     assert [text for text in model.estimates if "iq4_nl" in text and "as q4_K" in text]
@@ -158,7 +158,7 @@ def test_any_metadata_gives_a_shape_or_is_refused(entries: dict[str, Plain], arc
     named = {key.replace("gemma3", arch): value for key, value in entries.items()}
     data = header_bytes(metadata(small) | named, list(tensors(small, F16)))
     try:
-        model = CostModel(read_shape(read_gguf(data + bytes(30_000_000))), Context(256))
+        model = CostModel(read_shape(read_gguf(data + bytes(30_000_000))), CostContext(256))
     except BadRequest:
         return
     assert all(part >= 0 for part in model.cost(Work(prompt=3, generated=2, sampled=2, saves=1)).parts().values())
@@ -269,7 +269,7 @@ def test_heap_and_other_methods() -> None:
 
 def test_unknown_kv_type() -> None:
     with pytest.raises(BadRequest, match="'q9' is no type of a KV cache"):
-        CostModel(shape_of(QWEN3_06B, Q8_0), Context(256, type_k="q9"))
+        CostModel(shape_of(QWEN3_06B, Q8_0), CostContext(256, type_k="q9"))
 
 
 @pytest.mark.parametrize("type_", TENSOR_TYPES, ids=lambda type_: type_.name)

@@ -11,22 +11,22 @@ from hypothesis import strategies as st
 from canister.errors import BadRequest
 from canister.flags.parse import parse
 from canister.metering import fees
-from canister.metering.cost_model import QUERY_LIMIT, UPDATE_LIMIT, Context, CostModel, Work
+from canister.metering.cost_model import QUERY_LIMIT, UPDATE_LIMIT, CostContext, CostModel, Work
 from canister.metering.estimate import HEAP_LIMIT_BYTES, context_of, estimate_call, estimate_conversation, estimate_fit
 from tests.shapes import Q8_0, QWEN3_06B, QWEN3_17B, SMOLLM2_135M, q4_k_m, shape_of
 
-SMALL = CostModel(shape_of(SMOLLM2_135M, Q8_0), Context(2048, 16, 16, "q8_0", "q8_0"))
-QWEN = CostModel(shape_of(QWEN3_06B, Q8_0), Context(16_384, 64, 64, "q8_0", "q8_0"))
-BIG = CostModel(shape_of(QWEN3_17B, q4_k_m), Context(16_384, 8, 8, "q8_0", "q8_0"))
+SMALL = CostModel(shape_of(SMOLLM2_135M, Q8_0), CostContext(2048, 16, 16, "q8_0", "q8_0"))
+QWEN = CostModel(shape_of(QWEN3_06B, Q8_0), CostContext(16_384, 64, 64, "q8_0", "q8_0"))
+BIG = CostModel(shape_of(QWEN3_17B, q4_k_m), CostContext(16_384, 8, 8, "q8_0", "q8_0"))
 
 
 def test_the_context_that_flags_make() -> None:
     shape = shape_of(QWEN3_06B, Q8_0)
-    assert context_of(parse([]), shape) == Context(40_960)
+    assert context_of(parse([]), shape) == CostContext(40_960)
     args = parse(["-c", "4096", "-b", "8", "-ub", "4", "-ctk", "q8_0", "-ctv", "f32", "--swa-full"])
-    assert context_of(args, shape) == Context(4096, 8, 4, "q8_0", "f32", swa_full=True)
-    assert context_of(parse(["-c", "4096", "-b", "8"]), shape) == Context(4096, 8, 8)
-    assert context_of(parse(["-c", "100"]), shape) == Context(100, 100, 100)
+    assert context_of(args, shape) == CostContext(4096, 8, 4, "q8_0", "f32", swa_full=True)
+    assert context_of(parse(["-c", "4096", "-b", "8"]), shape) == CostContext(4096, 8, 8)
+    assert context_of(parse(["-c", "100"]), shape) == CostContext(100, 100, 100)
     with pytest.raises(BadRequest, match="--ctx-size"):
         context_of(parse([]), replace(shape, n_ctx_train=0))
 
@@ -126,14 +126,14 @@ def test_a_query_costs_less_than_its_limit_or_nothing_fits() -> None:
 
 
 def test_the_models_that_are_known_to_load() -> None:
-    q4 = estimate_fit(shape_of(QWEN3_17B, q4_k_m), Context(16_384, 8, 8, "q8_0", "q8_0"))
-    q8 = estimate_fit(shape_of(QWEN3_17B, Q8_0), Context(16_384, 8, 8, "q8_0", "q8_0"))
+    q4 = estimate_fit(shape_of(QWEN3_17B, q4_k_m), CostContext(16_384, 8, 8, "q8_0", "q8_0"))
+    q8 = estimate_fit(shape_of(QWEN3_17B, Q8_0), CostContext(16_384, 8, 8, "q8_0", "q8_0"))
     assert (q4.loads, q8.loads) == ("yes", "no")
     assert q4.heap_fits
 
 
 def test_the_largest_context_is_the_largest() -> None:
-    shape, context = shape_of(QWEN3_17B, q4_k_m), Context(4096, 8, 8, "q8_0", "q8_0")
+    shape, context = shape_of(QWEN3_17B, q4_k_m), CostContext(4096, 8, 8, "q8_0", "q8_0")
     fit = estimate_fit(shape, context)
     assert fit.n_ctx == min(fit.n_ctx_heap, fit.n_ctx_calls) <= shape.n_ctx_train
 
@@ -151,5 +151,5 @@ def test_the_largest_context_is_the_largest() -> None:
 
 def test_a_model_with_a_short_context() -> None:
     shape = replace(shape_of(SMOLLM2_135M, Q8_0), n_ctx_train=100)
-    fit = estimate_fit(shape, Context(100, 8, 8, "q8_0", "q8_0"))
+    fit = estimate_fit(shape, CostContext(100, 8, 8, "q8_0", "q8_0"))
     assert fit.n_ctx == 100

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from canister.engine.request import Budget
 from canister.errors import BadRequest
-from canister.metering.cost_model import UPDATE_LIMIT, Context, CostModel
+from canister.metering.cost_model import UPDATE_LIMIT, CostContext, CostModel
 from canister.metering.meter import CallMeter, Policy
 from tests.shapes import Q8_0, QWEN3_06B, SMOLLM2_135M, shape_of
 
-SMALL = CostModel(shape_of(SMOLLM2_135M, Q8_0), Context(1024, 16, 16, "q8_0", "q8_0"))
-QWEN = CostModel(shape_of(QWEN3_06B, Q8_0), Context(16_384, 64, 64, "q8_0", "q8_0"))
+SMALL = CostModel(shape_of(SMOLLM2_135M, Q8_0), CostContext(1024, 16, 16, "q8_0", "q8_0"))
+QWEN = CostModel(shape_of(QWEN3_06B, Q8_0), CostContext(16_384, 64, 64, "q8_0", "q8_0"))
 
 
 def run(meter: CallMeter, reused: int, prompt: int, generate: int, n_batch: int = 16) -> tuple[int, int]:

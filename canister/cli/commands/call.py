@@ -12,7 +12,15 @@ import typer
 from canister.cli.shared import amounts, call_management, hints
 from canister.cli.shared.complete import canister_names
 from canister.cli.shared.connection import ANONYMOUS, LOCAL, Connected, agent_for, caller
-from canister.cli.shared.message import ArgsFormat, Argument, Output, Reply, print_reject, print_reply, read_argument
+from canister.cli.shared.message import (
+    ArgsFormat,
+    Argument,
+    CallReply,
+    OutputFormat,
+    print_reject,
+    print_reply,
+    read_argument,
+)
 from canister.cli.shared.options import Anonymous, ApiKey, DataDir, Environment, IdentityName, Network, Rest, RootKey
 
 if TYPE_CHECKING:
@@ -66,7 +74,7 @@ def call(
         ),
     ] = None,
     output: Annotated[
-        Output | None,
+        OutputFormat | None,
         typer.Option(
             "--output",
             "-o",
@@ -160,7 +168,7 @@ async def _call(
     canister: str,
     method: Method,
     given: Argument,
-    output: Output | None,
+    output: OutputFormat | None,
     as_document: bool,
     cost: bool,
 ) -> int:
@@ -174,13 +182,13 @@ async def _call(
         try:
             signs = given.is_json and isinstance(client, IcCanister)
             result = await client.call(method.name, codec.args_from_json(method, given.value) if signs else given.value)
-            reply = Reply(method, result.value, is_err=False)
+            reply = CallReply(method, result.value, is_err=False)
             if cost and result.instructions is not None and result.cycles is not None:
                 print_cost(result.instructions, result.cycles)
             elif cost:
                 print("what a call cost is told over REST: give --api-key, or --identity controller", file=sys.stderr)
         except Refused as error:
-            reply = Reply(method, error.record, is_err=True)
+            reply = CallReply(method, error.record, is_err=True)
             help_text = await hints.hint(client, canister, error.record)
         except Rejected as error:
             return print_reject(error, is_json=is_json)

@@ -119,7 +119,7 @@ def chat(
     for --resume. A single question is not kept, unless it continues a kept chat.
     """
     from canister.cli.talk.choices import Choices
-    from canister.cli.talk.lines import Lines, default_history
+    from canister.cli.talk.lines import LineEditor, default_history
     from canister.cli.talk.session import ChatOptions
 
     is_own = model is not None or temporary
@@ -152,7 +152,7 @@ def chat(
         if resume is not None:
             session.resume(resume)
         if question is None:
-            session.talk(Lines(default_history()))
+            session.talk(LineEditor(default_history()))
         else:
             session.ask(question if raw else question.strip())
 

@@ -1,6 +1,6 @@
 """`canister estimate`: what a call or a whole conversation will cost, before it is run.
 
-The question is asked for each model and context. Each answer is a Found, which `view.py` shows.
+The question is asked for each model and context. Each answer is an EstimateResult, which `view.py` shows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canister.cli.estimate.question import Found, OneCall, Question, Terms, WholeConversation
+from canister.cli.estimate.question import CallTerms, EstimateResult, OneCall, Question, WholeConversation
 from canister.cli.shared.connection import LOCAL, caller
 from canister.cli.shared.models import (
     DEFAULT_LIMIT,
@@ -132,7 +132,7 @@ def estimate(
             "--prompt is for the model loaded in --canister; with a FILE give the length of the prompt: --prompt-tokens"
         )
     flags = read_flags(args)
-    terms = Terms(read_limit(instruction_limit), nodes, request_bytes, flags.sampling.repeat_penalty != 1.0)
+    terms = CallTerms(read_limit(instruction_limit), nodes, request_bytes, flags.sampling.repeat_penalty != 1.0)
     question: Question
     if answer_tokens is None:
         if max_tokens:
@@ -164,12 +164,12 @@ def estimate(
 
 def _ask(
     question: Question,
-    terms: Terms,
+    terms: CallTerms,
     files: list[Path],
     flags: RunArgs,
     ctx_sizes: tuple[int, ...],
     pages: PageCost,
-) -> Iterator[Found]:
+) -> Iterator[EstimateResult]:
     from canister.errors import BadRequest
     from canister.metering.cost_model import CostModel
     from canister.metering.estimate import context_of
@@ -182,9 +182,9 @@ def _ask(
             try:
                 found = question.ask(model, terms)
             except BadRequest as error:
-                yield Found(file.name, context, None, problem=str(error))
+                yield EstimateResult(file.name, context, None, problem=str(error))
             else:
-                yield Found(file.name, context, found, tuple(model.estimates))
+                yield EstimateResult(file.name, context, found, tuple(model.estimates))
 
 
 def _ctx_sizes(text: str | None) -> tuple[int, ...]:
@@ -209,7 +209,7 @@ def _check_plot(file: Path, question: Question) -> None:
         raise typer.BadParameter(f"--plot writes {', '.join(FORMATS)}, not {file.name!r}")
 
 
-def _draw(file: Path, found: list[Found], prompt_tokens: int) -> None:
+def _draw(file: Path, found: list[EstimateResult], prompt_tokens: int) -> None:
     from canister.cli.estimate.plot import PlotMissing, draw_conversations
     from canister.metering.estimate import ConversationEstimate
 

@@ -1,6 +1,6 @@
 """The question of an estimate, about one call or a whole conversation, and its answer for one model and context.
 
-A Found has the estimate, or the reason why there is none. How its numbers were found does not matter to the view.
+An EstimateResult has the estimate, or the reason why there is none. The view does not care how its numbers were found.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from canister.metering.cost_model import Context, CostModel
+    from canister.metering.cost_model import CostContext, CostModel
     from canister.metering.estimate import CallEstimate, ConversationEstimate
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class CallTerms:
     """limit: instructions of a call; None: not limited. penalized: with a repeat penalty."""
 
     limit: int | None
@@ -32,7 +32,7 @@ class OneCall:
     generate: int
     saves: int | None
 
-    def ask(self, model: CostModel, terms: Terms) -> CallEstimate:
+    def ask(self, model: CostModel, terms: CallTerms) -> CallEstimate:
         from canister.metering.estimate import estimate_call
 
         return estimate_call(model, **asdict(self), **asdict(terms))
@@ -46,7 +46,7 @@ class WholeConversation:
     answer_tokens: int
     max_tokens: int
 
-    def ask(self, model: CostModel, terms: Terms) -> ConversationEstimate:
+    def ask(self, model: CostModel, terms: CallTerms) -> ConversationEstimate:
         from canister.metering.estimate import estimate_conversation
 
         return estimate_conversation(model, **asdict(self), **asdict(terms))
@@ -56,11 +56,11 @@ Question: TypeAlias = OneCall | WholeConversation
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EstimateResult:
     """The answer for one model and context. problem: why there is no estimate. guesses: what it rests on."""
 
     model: str
-    context: Context
+    context: CostContext
     estimate: CallEstimate | ConversationEstimate | None
     guesses: tuple[str, ...] = ()
     problem: str = ""

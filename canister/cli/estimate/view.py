@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from canister.cli.estimate.question import Found, OneCall, Question, Terms
+from canister.cli.estimate.question import CallTerms, EstimateResult, OneCall, Question
 from canister.cli.shared import tables
 from canister.metering import fees
 from canister.metering.estimate import CallEstimate, ConversationEstimate
@@ -29,7 +29,7 @@ PARTS = {
 """The terms of the formula, as a person reads them."""
 
 
-def document(found: Found, limit: int | None) -> dict[str, object]:
+def document(found: EstimateResult, limit: int | None) -> dict[str, object]:
     """One answer as JSON."""
     head: dict[str, object] = {"model": found.model, "n_ctx": found.context.n_ctx}
     match found.estimate:
@@ -63,7 +63,7 @@ def document(found: Found, limit: int | None) -> dict[str, object]:
     return head | numbers | {"estimates": list(found.guesses)}
 
 
-def show(found: Found, question: Question, terms: Terms) -> None:
+def show(found: EstimateResult, question: Question, terms: CallTerms) -> None:
     """One answer as a page."""
     context = found.context
     print(f"{found.model}, context {context.n_ctx:,} tokens, batch {context.n_batch:,}, ", end="")
@@ -84,7 +84,7 @@ def show(found: Found, question: Question, terms: Terms) -> None:
     _show_guesses([found])
 
 
-def show_table(found: Sequence[Found]) -> None:
+def show_table(found: Sequence[EstimateResult]) -> None:
     """A row for each answer."""
     talks = [one for one in found if isinstance(one.estimate, ConversationEstimate)]
     counts = ("tokens/call", "at the end", "calls") if talks else ("most tokens", "fits")
@@ -169,7 +169,7 @@ def _show_lines(*lines: tuple[str, str]) -> None:
         print(f"{name:<22} {value}")
 
 
-def _show_guesses(found: Sequence[Found]) -> None:
+def _show_guesses(found: Sequence[EstimateResult]) -> None:
     for guess in dict.fromkeys(guess for one in found for guess in one.guesses):
         print(f"estimated: {guess}")
 

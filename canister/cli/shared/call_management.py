@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from canister.cli.shared.message import Argument, Output, Reply, print_reject, print_reply
+from canister.cli.shared.message import Argument, CallReply, OutputFormat, print_reject, print_reply
 
 if TYPE_CHECKING:
     from canister.api.methods import Method
@@ -29,7 +29,7 @@ def find(name: str, *, as_query: bool) -> Method:
 
 
 async def send(
-    agent: Agent, method: Method, given: Argument, output: Output | None, *, as_document: bool, as_query: bool
+    agent: Agent, method: Method, given: Argument, output: OutputFormat | None, *, as_document: bool, as_query: bool
 ) -> int:
     """Call it, print the reply and return the exit code."""
     from canister.api import codec
@@ -49,7 +49,7 @@ async def send(
         print("null" if is_json else "()")
         return 0
     value = codec.decode_reply(method, reply).value
-    return print_reply(Reply(method, value, is_err=False), output, as_document=as_document, is_json=is_json)
+    return print_reply(CallReply(method, value, is_err=False), output, as_document=as_document, is_json=is_json)
 
 
 async def _subject(agent: Agent, arg: object) -> bytes:

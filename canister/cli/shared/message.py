@@ -30,7 +30,7 @@ class ArgsFormat(StrEnum):
     raw = "raw"
 
 
-class Output(StrEnum):
+class OutputFormat(StrEnum):
     """How a reply is printed: candid, auto and pp broken into lines, idl on one, json in dfx's form."""
 
     auto = "auto"
@@ -52,7 +52,7 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class CallReply:
     """is_err: the value stood inside `Err`."""
 
     method: Method
@@ -152,7 +152,7 @@ def _no_argument(method: Method) -> object:
 # -- replies
 
 
-def print_reply(reply: Reply, output: Output | None, *, as_document: bool, is_json: bool) -> int:
+def print_reply(reply: CallReply, output: OutputFormat | None, *, as_document: bool, is_json: bool) -> int:
     """Print a reply and return the exit code.
 
     as_document: the JSON document of `icp --json`. is_json: the argument was JSON, so the answer is JSON if nothing
@@ -168,7 +168,7 @@ def print_reply(reply: Reply, output: Output | None, *, as_document: bool, is_js
         if problem is not None:
             print(f"canister: {problem}", file=sys.stderr)
         return 0 if problem is None else 1
-    print(_rendered(reply, output or Output.auto))
+    print(_rendered(reply, output or OutputFormat.auto))
     return 0
 
 
@@ -185,18 +185,18 @@ def print_reject(error: Rejected, *, is_json: bool) -> int:
     return 1
 
 
-def _rendered(reply: Reply, output: Output) -> str:
+def _rendered(reply: CallReply, output: OutputFormat) -> str:
     from canister.api import codec
 
     match output:
-        case Output.hex | Output.raw:
+        case OutputFormat.hex | OutputFormat.raw:
             return _bytes(reply).hex()
-        case Output.json:
+        case OutputFormat.json:
             form = codec.reply_to_json(reply.method, reply.value, reply.is_err)
             return json.dumps(form, indent=2, ensure_ascii=False)
-        case Output.idl:
+        case OutputFormat.idl:
             return codec.reply_to_text(reply.method, reply.value, reply.is_err, width=None)
-        case Output.text:
+        case OutputFormat.text:
             try:
                 return _bytes(reply).decode("utf-8")
             except UnicodeDecodeError:
@@ -204,7 +204,7 @@ def _rendered(reply: Reply, output: Output) -> str:
     return codec.reply_to_text(reply.method, reply.value, reply.is_err)
 
 
-def _document(reply: Reply) -> dict[str, object]:
+def _document(reply: CallReply) -> dict[str, object]:
     from canister.api import codec
 
     return {
@@ -214,13 +214,13 @@ def _document(reply: Reply) -> dict[str, object]:
     }
 
 
-def _bytes(reply: Reply) -> bytes:
+def _bytes(reply: CallReply) -> bytes:
     from canister.api import codec
 
     return codec.encode_reply(reply.method, reply.value, reply.is_err)
 
 
-def _plain(reply: Reply) -> object:
+def _plain(reply: CallReply) -> object:
     """The JSON document that the REST door answers."""
     from canister.api.record_types import Variant
     from canister.client.rest import to_json
@@ -233,12 +233,12 @@ def _plain(reply: Reply) -> object:
     return {"Err" if reply.is_err else "Ok": value}
 
 
-def _problem(reply: Reply) -> str | None:
+def _problem(reply: CallReply) -> str | None:
     """What went wrong, in one line; None for an Ok."""
     match reply:
-        case Reply(is_err=False):
+        case CallReply(is_err=False):
             return None
-        case Reply(value=value) if hasattr(value, "status_code"):
+        case CallReply(value=value) if hasattr(value, "status_code"):
             return f"Err {value.status_code}: {value.error}"
-        case Reply(value=value):
+        case CallReply(value=value):
             return f"Err: {value.Other if value.Other is not None else value.StatusCode}"

@@ -22,7 +22,7 @@ def default_history() -> Path:
     return Path(base) / "llama-canister" / "chat_history"
 
 
-class Lines:
+class LineEditor:
     """read: returns a line for a prompt, as `input` does. history: keeps what was typed for the next time; None: it is
     not kept.
     """

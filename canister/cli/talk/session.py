@@ -22,7 +22,7 @@ from canister.client.conversation import ASSISTANT, SYSTEM, USER, AnswerOptions,
 from canister.client.errors import ClientError, Unreachable
 
 if TYPE_CHECKING:
-    from canister.cli.talk.lines import Lines
+    from canister.cli.talk.lines import LineEditor
     from canister.client.answer import Message
     from canister.client.conversation import Prompts
     from canister.client.methods import MethodCalls
@@ -76,7 +76,7 @@ class Session:
                 raise
             raise ClientError(f"{error}; --keep-system leaves the oldest turns out") from error
 
-    def talk(self, lines: Lines) -> None:
+    def talk(self, lines: LineEditor) -> None:
         """Question and answer, until the person leaves."""
         view.say("/help lists what can be typed; Ctrl-C stops an answer, Ctrl-D leaves")
         if self._conversation is not None:

@@ -33,7 +33,7 @@ _SUFFIXES = (".so", ".dylib", ".dll")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class BuildFacts:
     """What was found out about this build on this processor. compiled: instruction sets that the build uses.
 
     tried: outcomes, by kind of weights and the types of the KV cache.
@@ -66,7 +66,7 @@ def processor() -> str:
     return cpu_name().rpartition(" ")[0]
 
 
-def recall(path: Path) -> Known:
+def recall(path: Path) -> BuildFacts:
     """What is noted about this build on this processor; nothing if the file is damaged."""
     try:
         entry = _read(path)[_key()]
@@ -74,12 +74,12 @@ def recall(path: Path) -> Known:
             str(kind): {Way(bool(extra), bool(flash), int(rows)): str(fault) for extra, flash, rows, fault in outcomes}
             for kind, outcomes in entry["tried"].items()
         }
-        return Known(tuple(map(str, entry["compiled"])), tried)
+        return BuildFacts(tuple(map(str, entry["compiled"])), tried)
     except (KeyError, TypeError, ValueError, AttributeError):
-        return Known()
+        return BuildFacts()
 
 
-def keep(path: Path, known: Known) -> None:
+def keep(path: Path, known: BuildFacts) -> None:
     """Write it down beside the notes of other builds, of which the oldest are dropped. Raises OSError."""
     key = _key()
     entry = {

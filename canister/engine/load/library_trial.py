@@ -71,7 +71,7 @@ class LibraryTrials:
                 tried |= {names[kind]: one.outcomes for kind, one in found.items()}
                 try:
                     self._file.parent.mkdir(mode=0o700, exist_ok=True)
-                    await asyncio.to_thread(library.keep, self._file, library.Known(compiled, tried))
+                    await asyncio.to_thread(library.keep, self._file, library.BuildFacts(compiled, tried))
                 except OSError as error:
                     log.warning("the trial of llama.cpp could not be noted", file=str(self._file), reason=str(error))
         return {kind: tried[name] for kind, name in names.items()}, compiled

@@ -33,7 +33,7 @@ from canister.server.doors import ic_state
 from canister.server.doors.ic_state import PathError
 from canister.server.requests import decoding, dispatcher, read_body, while_connected
 from canister.server.verbs import ANY_VERB, page
-from canister.state.ingress_history import Answer, Known, Message
+from canister.state.ingress_history import IngressMessage, KnownMessage, RecordedAnswer
 from canister.system import distribution
 from canister.telemetry import logs
 
@@ -80,7 +80,7 @@ async def call(request: Request) -> Response:
         canister, method, named = _target(request, message, "update")
         future = canister.submit(
             method,
-            Message(message.id, principal.to_text(message.sender), message.expiry_ns),
+            IngressMessage(message.id, principal.to_text(message.sender), message.expiry_ns),
             functools.partial(decoding, message.arg, functools.partial(_decoded, canister, method, message.arg)),
             functools.partial(_encoded, method),
             named,
@@ -211,8 +211,8 @@ def _encoded(method: Method, reply: Reply) -> bytes:
     return codec.encode_reply(method, reply.value, is_err=reply.error is not None)
 
 
-def _known(message: envelope.Request, answer: Answer) -> Known:
-    return Known(principal.to_text(message.sender), answer.status, answer)
+def _known(message: envelope.Request, answer: RecordedAnswer) -> KnownMessage:
+    return KnownMessage(principal.to_text(message.sender), answer.status, answer)
 
 
 def _reject(trap: Trap) -> dict[str, Encodable]:

@@ -15,7 +15,7 @@ from canister.ic import cbor, certificate, principal
 from canister.ic.envelope import Path, Request
 from canister.ic.hash_tree import Content
 from canister.ic.request_id import leb128
-from canister.state.ingress_history import Known
+from canister.state.ingress_history import KnownMessage
 
 Tree = dict[bytes, Content]
 
@@ -64,7 +64,7 @@ def of_subnet(behind: Dispatcher, effective_id: bytes, request: Request) -> Tree
     return tree
 
 
-def request_status(id: bytes, known: Known) -> Tree:
+def request_status(id: bytes, known: KnownMessage) -> Tree:
     """The known state of an update call."""
     status: Tree = {b"status": known.status.encode()}
     answer = known.answer

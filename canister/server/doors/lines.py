@@ -28,7 +28,7 @@ _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 Run = Callable[[Callable[[str, bool], None]], Coroutine[Any, Any, Reply]]
 
 
-class Lines(Response):
+class LineStream(Response):
     """run: executes the method and reports its text, and whether that is echoed. The response cancels it when it ends
     early.
     """

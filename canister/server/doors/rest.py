@@ -20,7 +20,7 @@ from canister.api.methods import BY_NAME, Method
 from canister.errors import BadArgument, MethodNotFound
 from canister.nearest import nearest
 from canister.server import answers
-from canister.server.doors.lines import Lines
+from canister.server.doors.lines import LineStream
 from canister.server.requests import caller, decoding, dispatcher, read_body, while_connected
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
@@ -53,7 +53,7 @@ async def call_method(request: Request) -> Response:
         )
     run = functools.partial(_run, request, canister, method)
     if method.is_streamed and answers.LINES in accepted(request):
-        return Lines(method, run)
+        return LineStream(method, run)
     reply = await run()
     return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
 

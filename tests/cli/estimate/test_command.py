@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from canister.metering import fees
-from canister.metering.cost_model import Context, CostModel, Work
+from canister.metering.cost_model import CostContext, CostModel, Work
 from canister.model_file.gguf import read_gguf
 from canister.model_file.shape import read_shape
 from tests.cli.conftest import Command
 from tests.shapes import F16, GEMMA3_270M, Q8_0, SMOLLM2_135M, write_model
 
 FLAGS = "--ctx-size 2048 --batch-size 8 -ctk q8_0 -ctv q8_0"
-CONTEXT = Context(2048, 8, 8, "q8_0", "q8_0")
+CONTEXT = CostContext(2048, 8, 8, "q8_0", "q8_0")
 ONE = ("--prompt-tokens", 30, "--cached-tokens", 12, "--generate", 5)
 TALK = ("--prompt-tokens", 40, "--answer-tokens", 200)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from canister.cli.talk.lines import HISTORY_ENTRIES, Lines
+from canister.cli.talk.lines import HISTORY_ENTRIES, LineEditor
 
 
 def typing(*lines: str) -> Callable[[str], str]:
@@ -38,7 +38,7 @@ def typing(*lines: str) -> Callable[[str], str]:
     ],
 )
 def test_lines_that_are_one_text(typed: list[str], meant: str) -> None:
-    lines = Lines(read=typing(*typed))
+    lines = LineEditor(read=typing(*typed))
     assert lines.next() == meant
     with pytest.raises(EOFError):
         lines.next()
@@ -46,11 +46,11 @@ def test_lines_that_are_one_text(typed: list[str], meant: str) -> None:
 
 def test_history_is_for_its_owner_and_does_not_grow_for_ever(tmp_path: Path) -> None:
     path = tmp_path / "state" / "history"
-    Lines(path, typing("one", "  ", "two\\", "three")).next()
+    LineEditor(path, typing("one", "  ", "two\\", "three")).next()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     path.write_text("".join(f"{json.dumps(f'line {n}')}\n" for n in range(2 * HISTORY_ENTRIES + 1)) + "no JSON\n")
-    Lines(path, typing("last")).next()
+    LineEditor(path, typing("last")).next()
     entries = path.read_text().splitlines()
     assert len(entries) == HISTORY_ENTRIES + 1
     assert entries[-2:] == ["no JSON", '"last"']
@@ -59,4 +59,4 @@ def test_history_is_for_its_owner_and_does_not_grow_for_ever(tmp_path: Path) -> 
 
 def test_a_history_that_cannot_be_written_is_no_reason_to_end(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    assert Lines(tmp_path / "file" / "history", typing("one")).next() == "one"
+    assert LineEditor(tmp_path / "file" / "history", typing("one")).next() == "one"
