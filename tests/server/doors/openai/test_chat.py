@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import httpx
 import openai
 import pytest
@@ -69,6 +72,80 @@ async def test_the_route_has_three_places(server: Served, path: str) -> None:
     async with server.client("bob") as bob:
         body = {"messages": ASK, "max_tokens": 2}
         assert (await bob.post(f"{path}/chat/completions", json=body)).json()["object"] == "chat.completion"
+
+
+async def test_choices_have_seeds_one_after_the_other(client: openai.AsyncOpenAI) -> None:
+    anything = {"top_k": 0, "min_p": 0, "top_p": 1}
+    asked: dict[str, Any] = {"model": "x", "messages": ASK, "max_tokens": 12, "temperature": 2, "extra_body": anything}
+    both = await client.chat.completions.create(seed=41, n=2, **asked)
+    alone = [await client.chat.completions.create(seed=seed, **asked) for seed in (41, 42)]
+    texts = [choice.message.content for choice in both.choices]
+    assert texts == [answer.choices[0].message.content for answer in alone]
+    assert texts[0] != texts[1]
+    found: dict[int, str] = {0: "", 1: ""}
+    async for chunk in await client.chat.completions.create(seed=41, n=2, stream=True, **asked):
+        found[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert list(found.values()) == texts
+
+
+async def test_probabilities_of_tokens(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "x", "messages": ASK, "max_tokens": 6, "temperature": 0, "logprobs": True}
+    (choice,) = (await client.chat.completions.create(top_logprobs=3, **asked)).choices
+    assert choice.logprobs is not None
+    told = choice.logprobs.content
+    assert told
+    assert b"".join(bytes(token.bytes or []) for token in told).decode() == choice.message.content
+    for token in told:
+        assert len(token.top_logprobs) == 3
+        assert token.logprob == token.top_logprobs[0].logprob <= 0  # greedy
+    streamed = [
+        token
+        async for chunk in await client.chat.completions.create(top_logprobs=3, stream=True, **asked)
+        for token in (chunk.choices[0].logprobs.content or [] if chunk.choices[0].logprobs else [])
+    ]
+    assert streamed == told
+    (plain,) = (await client.chat.completions.create(**asked)).choices
+    assert plain.logprobs is not None
+    assert [token.top_logprobs for token in plain.logprobs.content or []] == [[]] * len(told)
+
+
+async def test_stop_strings_are_cut_off(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "x", "messages": ASK, "temperature": 0, "max_tokens": 40}
+    (choice,) = (await client.chat.completions.create(stop=["chat model", "never"], **asked)).choices
+    assert (choice.message.content, choice.finish_reason) == ("I am a tiny ", "stop")
+    stream = await client.chat.completions.create(stop="chat model", stream=True, **asked)
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "I am a tiny "
+
+
+async def test_a_message_that_is_continued(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "x", "temperature": 0, "max_tokens": 30}
+    whole = (await client.chat.completions.create(messages=ASK, **asked)).choices[0].message.content or ""
+    begun: Any = [*ASK, {"role": "assistant", "content": whole[:12]}]
+    rest = (await client.chat.completions.create(messages=begun, **asked)).choices[0].message.content or ""
+    assert rest
+    assert not rest.startswith(whole[:12])
+
+
+async def test_biases_of_texts_and_of_tokens(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "x", "messages": ASK, "temperature": 0, "max_tokens": 5}
+    plain = (await client.chat.completions.create(**asked)).choices[0].message.content or ""
+    assert plain.startswith("I am")
+    never = await client.chat.completions.create(extra_body={"logit_bias": {"I": False, "I am": False}}, **asked)
+    assert not (never.choices[0].message.content or "").startswith("I")
+
+
+async def test_the_client_without_asyncio(server: Served) -> None:
+    key = server.host.keys.create("frank", replace=True)
+
+    def ask() -> tuple[str | None, str]:
+        asked: dict[str, Any] = {"model": "x", "messages": ASK, "temperature": 0, "max_tokens": 8}
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as client:
+            whole = client.chat.completions.create(**asked)
+            parts = client.chat.completions.create(stream=True, **asked)
+            return whole.choices[0].message.content, "".join(part.choices[0].delta.content or "" for part in parts)
+
+    whole, streamed = await asyncio.to_thread(ask)
+    assert whole == streamed != ""
 
 
 async def test_who_may_not_chat_is_told_as_the_client_knows_it(server: Served, client: openai.AsyncOpenAI) -> None:

@@ -1,0 +1,188 @@
+"""Texts gone on with: the form of the answers, several prompts together, and OpenAI's own client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import openai
+import pytest
+
+from canister.api.tokens import Likely, Token
+from canister.server.doors.openai import completions, fields
+from canister.server.doors.openai.chat_answer import LOWEST, Head
+from canister.server.doors.openai.completions import CompletionBody, turns_of
+from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timings, Usage
+from tests.server.doors.openai.views import view
+from tests.server.served import Served
+
+pytestmark = pytest.mark.anyio
+
+HEAD = Head("cmpl-1", 5, "llama_cpp", "b1")
+DONE = Done(Usage(3, 1, 4, 0, 2, 10, 20), Timings(1, 2, 0.5, 4, 2.0))
+TOKENS = (Token(1, b"On", -0.5, (Likely(1, b"On", -0.5), Likely(2, b"In", -1.5))), Token(3, b"ce", float("-inf")))
+
+
+async def each(events: Sequence[Event]) -> AsyncIterator[Event]:
+    for event in events:
+        yield event
+
+
+async def chunks(events: Sequence[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> list[Any]:
+    frames = [frame async for frame in completions.stream(each(events), head, n, echoed)]
+    assert frames[0] == b""  # the head may go out
+    assert frames[-1] == b"data: [DONE]\n\n"
+    assert all(frame.startswith(b"data: ") and frame.count(b"\n") == 2 for frame in frames[1:])
+    return [json.loads(frame[6:]) for frame in frames[1:-1]]
+
+
+def turns(**body: Any) -> list[Any]:
+    return turns_of(fields.read(CompletionBody, json.dumps(body).encode()), view())
+
+
+# -- requests
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [
+        ("a", ["a"]),
+        ("", [""]),
+        (["a", "b"], ["a", "b"]),
+        ([1, 2], [(1, 2)]),
+        ([[1, 2], [3]], [(1, 2), (3,)]),
+        (["a", [3]], ["a", (3,)]),
+    ],
+)
+def test_prompts(prompt: object, prompts: list[object]) -> None:
+    assert [turn.prompt for turn in turns(prompt=prompt)] == prompts
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": 5}, "prompt"),
+        ({"prompt": {}}, "prompt"),
+        ({"prompt": ["a", 5]}, "prompt[1]"),
+        ({"prompt": [[]]}, "prompt[0]"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": ["a"] * 129}, "prompt"),
+        ({"prompt": "a", "suffix": "b"}, "suffix"),
+        ({"prompt": "a", "best_of": 2}, "best_of"),
+        ({"prompt": "a", "echo": True, "logprobs": 1}, "echo"),
+        ({"prompt": "a", "logprobs": 21}, "logprobs"),
+        ({"prompt": "a", "logprobs": True}, "logprobs"),
+        ({"prompt": "a", "n": 9}, "n"),
+    ],
+)
+def test_what_does_not_fit(body: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as told:
+        turns(**body)
+    assert (told.value.status, told.value.param) == (400, param)
+
+
+def test_all_of_a_request_is_in_each_turn() -> None:
+    first, second = turns(prompt=["a", "b"], n=2, logprobs=3, stop="x", seed=4, max_tokens=7, json_schema={})
+    assert first.model_copy(update={"prompt": "b"}) == second
+    assert (first.n, first.n_logprobs, first.stops, first.seed, first.max_tokens) == (2, 3, ("x",), 4, 7)
+    assert first.output_schema == {"type": "object"}
+
+
+# -- answers
+
+
+async def test_the_members_of_an_answer() -> None:
+    answer, usage = await completions.whole(each([Begun(3), TextDelta(0, "Hi"), Finished(0, "stop"), DONE]), HEAD, 1)
+    assert usage == DONE.usage
+    assert answer.pop("timings")["predicted_n"] == 4
+    assert answer.pop("usage")["total_tokens"] == 7
+    assert answer == {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 5,
+        "model": "llama_cpp",
+        "system_fingerprint": "b1",
+        "choices": [{"index": 0, "text": "Hi", "logprobs": None, "finish_reason": "stop"}],
+    }
+
+
+async def test_a_stream_put_together_is_the_whole_answer() -> None:
+    head = Head("cmpl-1", 5, "llama_cpp", "b1", wants_logprobs=True, wants_usage=True)
+    events = [
+        Begun(3),
+        Progress(3, 1, 3, 0.5),
+        TextDelta(1, "é"),
+        TextDelta(0, "Once", TOKENS),
+        Finished(1, "length"),
+        TextDelta(0, "!", (Token(5, b"!", -1.0),)),
+        Finished(0, "stop"),
+        DONE,
+    ]
+    answer, _ = await completions.whole(each(events), head, 2, ["One. ", "Two. "])
+    first, second = answer["choices"]
+    assert (first["text"], second["text"]) == ("One. Once!", "Two. é")
+    assert first["logprobs"] == {
+        "tokens": ["On", "ce", "!"],
+        "token_logprobs": [-0.5, LOWEST, -1.0],
+        "top_logprobs": [{"On": -0.5, "In": -1.5}, {}, {}],
+        "text_offset": [5, 7, 9],
+    }
+    parts = await chunks(events, head, 2, ["One. ", "Two. "])
+    assert parts[-1]["choices"] == []
+    assert parts[-1]["usage"] == answer["usage"]
+    found = [choice for part in parts for choice in part["choices"]]
+    for index, whole in enumerate((first, second)):
+        own = [choice for choice in found if choice["index"] == index]
+        assert "".join(choice["text"] for choice in own) == whole["text"]
+        assert [choice["finish_reason"] for choice in own if choice["finish_reason"]] == [whole["finish_reason"]]
+        told = [choice["logprobs"] for choice in own if choice["logprobs"]]
+        offsets = [offset for part in told for offset in part["text_offset"]]
+        assert offsets == whole["logprobs"]["text_offset"]
+
+
+# -- a real server
+
+
+async def test_several_prompts_are_what_each_would_be_alone(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "llama_cpp", "max_tokens": 8, "temperature": 0}
+    prompts = ["Hello", "Once upon a time", "The answer is"]
+    together = await client.completions.create(prompt=prompts, **asked)
+    alone = [await client.completions.create(prompt=prompt, **asked) for prompt in prompts]
+    assert [choice.text for choice in together.choices] == [answer.choices[0].text for answer in alone]
+    assert [choice.index for choice in together.choices] == [0, 1, 2]
+    assert together.usage is not None
+    assert together.usage.prompt_tokens == sum(answer.usage.prompt_tokens for answer in alone if answer.usage)
+
+    texts = ["", "", ""]
+    async for chunk in await client.completions.create(prompt=prompts, stream=True, **asked):
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [choice.text for choice in together.choices]
+
+
+async def test_the_prompt_comes_first_where_it_is_wanted(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "llama_cpp", "prompt": ["Hello", "Bye"], "max_tokens": 3, "echo": True, "n": 2}
+    answer = await client.completions.create(**asked)
+    starts = ["Hello", "Hello", "Bye", "Bye"]
+    assert [choice.text.startswith(start) for choice, start in zip(answer.choices, starts, strict=True)] == [True] * 4
+
+
+async def test_probabilities(client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(model="x", prompt="Hello", max_tokens=5, temperature=0, logprobs=2)
+    told = answer.choices[0].logprobs
+    assert told is not None
+    assert told.tokens
+    assert told.token_logprobs
+    assert told.top_logprobs
+    assert "".join(told.tokens) == answer.choices[0].text
+    for token, logprob, top in zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=True):
+        assert logprob == max(top.values()) == top[token]  # greedy
+
+
+async def test_one_prompt_that_fails_fails_all(server: Served) -> None:
+    async with server.client("bob") as bob:
+        answer = await bob.post("/v1/completions", json={"prompt": ["a", "x " * 3000], "max_tokens": 1})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
