@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-import warnings
 from collections.abc import Sequence
 
-from canister.chat_format import strict_json, values
+from canister.chat_format import literals, values
 from canister.chat_format.family import Wanted
 from canister.chat_format.lark import Lark
 from canister.chat_format.reader import Steps
@@ -17,9 +14,7 @@ from canister.chat_format.schemas import Schema
 from canister.chat_format.tagged import KEY_REGEX, is_of_name
 from canister.chat_format.tools import Tool
 
-MAX_VALUE_CHARACTERS = 1 << 20
 _NAMED = re.compile(r"\s*([^\s=,()\[\]{}'\"]+)\s*=")
-_LITERALS = {"true": True, "false": False, "null": None}
 
 
 def read_calls(it: Reading, end: str = "") -> Steps[Outcome]:
@@ -106,49 +101,12 @@ def arguments_of(text: str) -> str | None:
         if named is None or named[1] in told:
             return None
         end, is_comma = _Brackets(",").scan(text, named.end())
-        value = _value_of(text[named.end() : end - is_comma])
+        value = literals.as_json(text[named.end() : end - is_comma])
         if value is None:
             return None
         told[named[1]] = value
         at = end
     return "{" + ", ".join(f"{values.quoted(name)}: {value}" for name, value in told.items()) + "}"
-
-
-def _value_of(text: str) -> str | None:
-    """The JSON text of a literal of Python or JSON."""
-    if len(text) > MAX_VALUE_CHARACTERS:
-        return None
-    try:
-        strict_json.loads(text)
-        return text.strip()
-    except ValueError:
-        pass
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a strange escape in a text is the model's
-            told = _value(ast.parse(text.strip(), mode="eval").body)
-        return json.dumps(told, ensure_ascii=False, allow_nan=False)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        return None
-
-
-def _value(node: ast.expr) -> object:
-    if isinstance(node, ast.Name) and node.id in _LITERALS:
-        return _LITERALS[node.id]
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_value(one) for one in node.elts]
-    if isinstance(node, ast.Dict):
-        return {str(_key(key)): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
-    value = ast.literal_eval(node)
-    if not isinstance(value, str | int | float | None):
-        raise ValueError(value)
-    return value
-
-
-def _key(node: ast.expr | None) -> object:
-    if node is None:
-        raise ValueError("a dict within a dict")
-    return _value(node)
 
 
 # -- grammar

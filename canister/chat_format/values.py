@@ -10,13 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from canister.chat_format import strict_json
+from canister.chat_format import literals, strict_json
 from canister.chat_format.lark import ANY_TEXT, Lark
 from canister.chat_format.schemas import Schema
 from canister.errors import BadRequest
 
 ALL_TYPES = frozenset(("string", "integer", "number", "boolean", "null", "array", "object"))
-_PYTHON = {"True": "true", "False": "false", "None": "null"}
 _MAX_REFERENCES = 32
 _UNKNOWN: Schema = {}
 NO_BRACKET = r"(?s:([^\[{\s].*)?)"
@@ -78,15 +77,13 @@ def is_text(schema: Schema) -> bool:
 def as_json(text: str, schema: Schema) -> str:
     """The JSON text of a value that is written as `text`: by its types, a text where nothing else fits."""
     types = types_of(schema)
-    bare = text.strip()
-    written = _PYTHON.get(bare, bare)
-    try:
-        value = strict_json.loads(written)
-    except ValueError:
-        return quoted(text)
-    kind = _type(value)
     if types == {"string"}:
         return quoted(text)
+    written = literals.as_json(text)
+    if written is None:
+        return quoted(text)
+    value = strict_json.loads(written)
+    kind = _type(value)
     fits = (
         kind in types
         or (kind == "integer" and "number" in types)

@@ -365,6 +365,13 @@ CASES = (
     _list_case("nemotron", ("<TOOLCALL>", "</think>"), "<TOOLCALL>", "</TOOLCALL>", THINK),
     _list_case("hunyuan", ("<tool_calls>", "<answer>", "</think>"), "<tool_calls>", "</tool_calls>", THINK),
     _list_case("apriel", ("<tool_calls>", "<thinking>"), "<tool_calls>", "</tool_calls>", "<thinking>Hm.</thinking>"),
+    _list_case(
+        "apriel-thinker",
+        ("<tool_calls>", "[BEGIN FINAL RESPONSE]"),
+        "<tool_calls>",
+        "</tool_calls>",
+        "Here are my reasoning steps:\nHm.[BEGIN FINAL RESPONSE]",
+    ),
     _list_case("jamba", ("<tool_calls>",), "<tool_calls>", "</tool_calls>"),
     _json_case(
         "internlm",

@@ -24,7 +24,7 @@ from canister.chat_format import (
 )
 from canister.chat_format.detect import families
 from tests.chat_format.cases import CASES, ORDERED, Case
-from tests.chat_format.speech import TOOLS, calls, events_of, plain, read, said
+from tests.chat_format.speech import TOOLS, calls, events_of, plain, read, said, tool
 from tests.chat_format.walk import anything, ids, takes
 
 WEATHER_CALL = ("get_weather", {"city": "Zürich"})
@@ -70,6 +70,17 @@ def test_one_call_is_read(case: Case) -> None:
 @every_family
 def test_arguments_of_all_types_are_read(case: Case) -> None:
     assert said(_form(case), case.order) == ("", "", [("order", ORDERED)])
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [("True", True), ("[1, 'a']", [1, "a"]), ("{'a': None}", {"a": None}), ("1_000", "1_000"), ("0x10", "0x10")],
+)
+def test_a_value_of_any_type_is_what_it_looks_like(written: str, means: object) -> None:
+    case = next(case for case in CASES if case.family == "qwen-coder")
+    output = f"<tool_call>\n<function=f>\n<parameter=x>\n{written}\n</parameter>\n</function>\n</tool_call>"
+    anything = tool("f", {"type": "object", "properties": {"x": {}}})
+    assert said(_form(case), output, tools=[anything])[2] == [("f", {"x": means})]
 
 
 @every_family

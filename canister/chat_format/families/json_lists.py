@@ -15,6 +15,7 @@ def _family(
     thoughts: tuple[Thoughts, ...] = (),
     silent: tuple[str, ...] = (),
     answer: tuple[str, str] = ("", ""),
+    thought_openers: tuple[Mark, ...] = (),
 ) -> Family:
     return Family(
         name=name,
@@ -26,6 +27,7 @@ def _family(
         thoughts=thoughts,
         silent=silent,
         answer=answer,
+        thought_openers=thought_openers,
     )
 
 
@@ -58,11 +60,14 @@ PHI_4 = _family("phi-4", JsonCalls("<|tool_call|>", "<|/tool_call|>", "list"))
 NEMOTRON = _family("nemotron", JsonCalls("<TOOLCALL>", "</TOOLCALL>", "list"))
 TOOL_CALLS = JsonCalls("<tool_calls>", "</tool_calls>", "list")
 HUNYUAN = _family("hunyuan", TOOL_CALLS, silent=("<answer>", "</answer>"))
-APRIEL = _family(
-    "apriel",
+APRIEL = _family("apriel", TOOL_CALLS, thoughts=(Thoughts("<thinking>", "</thinking>"),))
+_FINAL, _FINAL_END = "[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"
+APRIEL_THINKER = _family(
+    "apriel-thinker",
     TOOL_CALLS,
-    thoughts=(Thoughts("<thinking>", "</thinking>"),),
-    silent=("[BEGIN FINAL RESPONSE]", "[END FINAL RESPONSE]"),
+    thoughts=(Thoughts("Here are my reasoning steps:\n", _FINAL),),
+    silent=(_FINAL_END,),
+    thought_openers=(mark(TOOL_CALLS.begin),),
 )
 JAMBA = _family("jamba", TOOL_CALLS)
 MINIMAX_M1 = _family("minimax-m1", JsonCalls("<tool_calls>", "</tool_calls>", "lines", line="\n"))
@@ -87,8 +92,8 @@ ROWS = (
     Row(PHI_4, has=("<|tool|>", "<|/tool|>")),
     Row(GRANITE, has=("<|tool_call|>",)),
     Row(NEMOTRON, has=("<TOOLCALL>",)),
+    Row(APRIEL_THINKER, has=("<tool_calls>", _FINAL)),
     Row(APRIEL, has=("<tool_calls>", "<thinking>")),
-    Row(APRIEL, has=("<tool_calls>", "[BEGIN FINAL RESPONSE]")),
     Row(HUNYUAN, has=("<tool_calls>", "<answer>")),
     Row(MINIMAX_M1, has=("<tool_calls>\\n", "<beginning_of_sentence>")),
     Row(MINIMAX_M1, has=("<tool_calls>\n", "<beginning_of_sentence>")),
