@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from canister.chat_format.schemas import answer_of
 from canister.chat_format.tools import Tool
 from canister.errors import BadRequest
 
@@ -23,7 +24,7 @@ def check(grammar: str, tools: Sequence[Tool], schema: Mapping[str, object] | bo
     for tool in tools:
         if told := problem(written([tool], None)):
             raise BadRequest(f"the parameters of the function {tool.name!r} cannot be bound: {told}; change the schema")
-    if schema is not None and (told := problem(f"start: %json {json.dumps(schema)}")):
+    if schema is not None and (told := problem(f"start: %json {json.dumps(answer_of(schema))}")):
         raise BadRequest(f"the schema of the answer cannot be bound: {told}; change the schema")
     raise BadRequest(f"the tools cannot be bound together: {why}; offer fewer, or with smaller schemas")
 

@@ -16,6 +16,7 @@ from canister.chat_format.families import (
     json_lists,
     kimi,
     llama,
+    minimax_m3,
     mistral,
     others,
     qwen_coder,
@@ -25,6 +26,7 @@ from canister.chat_format.form import Form
 
 _MODULES = (
     harmony,
+    minimax_m3,
     mistral,
     kimi,
     invoked,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from canister.chat_format import bindable
 from canister.chat_format.events import ParsedEvent
@@ -22,7 +23,10 @@ from canister.chat_format.output import Output
 from canister.chat_format.preamble import preamble
 from canister.chat_format.reader import Reader
 from canister.chat_format.reading import Reading
+from canister.chat_format.schemas import answer_of
 from canister.chat_format.tools import Tool, ToolChoice, chosen, tools_of
+from canister.errors import BadRequest
+from canister.system.deep_stack import with_deep_stack
 
 
 class OutputParser:
@@ -166,13 +170,16 @@ class Form:
             bodies = [family.write_calls(Wanted(lark, tools, many, is_triggered))] if tools else []
             if schema is not None and not (tools and must_call):
                 before, after = family.answer
-                bodies.append(" ".join([lark.text(before), lark.json(schema), lark.text(after)]))
+                bodies.append(" ".join([lark.text(before), lark.json(answer_of(schema)), lark.text(after)]))
             if is_triggered:
                 return lark.grammar(bodies[0])
             return lark.grammar(f"{write_thought(family, lark, starts_in_thought)} {lark.either(bodies)}")
 
-        grammar = written(tools, schema)
-        bindable.check(grammar, tools, schema, written)
+        try:
+            grammar = written(tools, schema)
+        except RecursionError:
+            raise BadRequest("the tools' parameters refer to each other too deeply; make them smaller") from None
+        with_deep_stack(partial(bindable.check, grammar, tools, schema, written))
         return grammar, triggers_of(family, tools) if not must_call and schema is None else ()
 
     def _special(self) -> tuple[str, ...]:

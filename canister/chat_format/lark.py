@@ -9,9 +9,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
+from canister import json_schema
+
 # Between the parts of a JSON text a model may break lines and indent, but not without end.
-WHITESPACE = r"[ \t\n\r]{0,20}"
-SPACE = f"/{WHITESPACE}/"
+SPACE = r"/[ \t\n\r]{0,20}/"
 ANY_TEXT = "(?s:.*)"
 _NAMED_TOKEN = re.compile(r"<[^<>\s\[\]\"\\][^<>\s\"\\]*>")
 _REGEX_SPECIAL = re.compile(r"([\\/.*+?()\[\]{}|^$])")
@@ -53,7 +54,7 @@ class Lark:
     def json(self, schema: object) -> str:
         """A JSON value of this schema."""
         if isinstance(schema, dict):
-            schema = {**schema, "x-guidance": {"whitespace_pattern": WHITESPACE}}
+            schema = {**schema, "x-guidance": {"whitespace_pattern": json_schema.WHITESPACE}}
         return self.rule("%json " + json.dumps(schema, ensure_ascii=False))
 
     def until(self, end: str, regex: str = ANY_TEXT) -> str:

@@ -77,7 +77,11 @@ def _tool(told: object, where: str) -> Tool:
             f"{where} ({name}) has parameters of the type {_shown(parameters['type'])}; arguments are an object"
         )
     description = function.get("description")
-    return Tool(name, description if isinstance(description, str) else "", arguments_of(parameters), parameters)
+    try:
+        bound = arguments_of(parameters)
+    except BadRequest as error:
+        raise BadRequest(f"the parameters of the function {name!r} cannot be bound: {error}") from None
+    return Tool(name, description if isinstance(description, str) else "", bound, parameters)
 
 
 def _shown(value: object) -> str:

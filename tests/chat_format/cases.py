@@ -202,6 +202,30 @@ def _with_arguments(
     )
 
 
+def _minimax_m3() -> Case:
+    def element(name: str, inner: str) -> str:
+        return f"]<]minimax[>[<{name}>{inner}]<]minimax[>[</{name}>"
+
+    def call(name: str, inner: str = "") -> str:
+        return f']<]minimax[>[<invoke name="{name}">{inner}]<]minimax[>[</invoke>\n'
+
+    def whole(calls: str) -> str:
+        return f"]<]minimax[>[<tool_call>\n{calls}]<]minimax[>[</tool_call>"
+
+    weather = call("get_weather", element("city", "Zürich"))
+    tags = element("tags", element("item", "x") + element("item", "y"))
+    to = element("to", element("street", "S 1") + element("zip", "02139"))
+    order = call("order", element("item", ITEM) + element("n", "3") + element("gift", "true") + tags + to)
+    return Case(
+        "minimax-m3",
+        template("]<]minimax[>["),
+        whole(weather),
+        whole(weather + call("get_time")),
+        whole(order),
+        "<mm:think>Hm.</mm:think>",
+    )
+
+
 def _command() -> Case:
     def call(index: int, name: str, arguments: str) -> str:
         return f'{{"tool_call_id": "{index}", "tool_name": "{name}", "parameters": {arguments}}}'
@@ -312,6 +336,7 @@ CASES = (
         between="",
         thought=f"<think{_HY}>Hm.</think{_HY}>",
     ),
+    _minimax_m3(),
     _dsml("deepseek-v3.2", "function_calls"),
     _dsml("deepseek-v4", "tool_calls"),
     _dsml("deepseek-v4.1", "calls", " "),

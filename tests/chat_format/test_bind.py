@@ -106,8 +106,29 @@ def test_a_choice_without_its_tool_is_refused() -> None:
 
 
 def test_a_schema_that_the_answer_cannot_obey_is_refused() -> None:
-    with pytest.raises(BadRequest, match="schema of the answer"):
+    with pytest.raises(BadRequest, match=r"JSON schema.*not"):
         HERMES.bind(schema={"not": {"type": "string"}})
+
+
+def test_references_that_would_fill_the_stack_are_refused_and_not_followed() -> None:
+    parts = {f"a{i}": {"type": "object", "properties": {"x": {"$ref": f"#/$defs/a{i + 1}"}}} for i in range(5000)}
+    parts["a5000"] = {"type": "integer"}
+    with pytest.raises(BadRequest, match=r"'f'.*within each other"):
+        HERMES.bind([tool("f", {"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": parts})])
+    deep: dict[str, object] = {}
+    for _ in range(2000):
+        deep = {"type": "object", "properties": {"x": deep}}
+    with pytest.raises(BadRequest, match=r"'f'.*nested too deeply"):
+        HERMES.bind([tool("f", deep)])
+
+
+def test_references_as_deep_as_is_allowed_are_bound_as_json_and_refused_where_each_is_written_out() -> None:
+    parts = {f"a{i}": {"type": "object", "properties": {"x": {"$ref": f"#/$defs/a{i + 1}"}}} for i in range(900)}
+    told = {"type": "object", "properties": {"x": {"$ref": "#/$defs/a0"}}, "$defs": {**parts, "a900": {"type": "null"}}}
+    for marks in (("<tool_call>",), ("<tool_call>", "<function=", "<parameter=")):
+        assert form_of(template(*marks)).bind([tool("f", told)]).lark
+    with pytest.raises(BadRequest, match="deep"):
+        form_of(template("<|tool_call>", "<channel|>")).bind([tool("f", told)])
 
 
 def test_a_template_that_says_nothing_of_tools_gets_words_for_it() -> None:

@@ -12,7 +12,12 @@ N_BYTES = 256
 _CLOSERS = (
     *('"', "}", "]", ")", "</param>", "<escape>", '<|"|>', "</atem:parameter>", "<|close|>argument<|sep|>"),
     *("</parameter>", "\n</parameter>", "</arg_value>", "</arg_value:opensource>", "</｜DSML｜parameter>"),
-    *("</｜DSML｜ parameter>", "</think>", "\n"),
+    *(
+        "</｜DSML｜ parameter>",
+        *(f"]<]minimax[>[</{name}>" for name in ("city", "item", "street", "zip")),
+        "</think>",
+        "\n",
+    ),
 )
 
 
