@@ -59,7 +59,8 @@ class Binding:
     """How one answer is bound and read.
 
     lark: the grammar, in llguidance's Lark; "" for none. triggers: texts from the first of which on it binds, that text
-    included; none: from the first token on. special: texts of special tokens that must come through as text.
+    included; none: from the first token on. quiet: (begin, end) of thoughts, in which no trigger counts; "" begins with
+    the answer. special: texts of special tokens that must come through as text.
     """
 
     family: Family
@@ -69,6 +70,7 @@ class Binding:
     special: tuple[str, ...]
     starts_in_thought: bool
     splits_thoughts: bool
+    quiet: tuple[tuple[str, str], ...] = ()
 
     def parser(self) -> OutputParser:
         """A parser for one answer; each choice needs its own."""
@@ -150,7 +152,14 @@ class Form:
             self._special(),
             starts_in_thought,
             splits_thoughts,
+            self._quiet(starts_in_thought) if triggers else (),
         )
+
+    def _quiet(self, starts_in_thought: bool) -> tuple[tuple[str, str], ...]:
+        """The thoughts in which a call's mark is talk. None where a call ends a thought."""
+        thoughts = () if self.family.thought_openers else self.family.thoughts
+        opened = tuple(("", one.end) for one in thoughts[:1] if starts_in_thought)
+        return opened + tuple((one.begin, one.end) for one in thoughts)
 
     def _bound(
         self,

@@ -29,7 +29,8 @@ class SamplingParams:
     Lark dialect; `%json {…}` embeds a JSON schema, `<name>` is a special token, or its text where the vocabulary has
     no such token.
     grammar_triggers: the grammar binds from the first of these texts in the answer on, which is part of what it
-    describes; none: from the answer's first token on.
+    describes; none: from the answer's first token on. grammar_quiet: (begin, end) of the parts in which they do not
+    count, such as thoughts; "" begins with the answer.
     """
 
     samplers: tuple[str, ...] = DEFAULT_SAMPLERS
@@ -64,3 +65,4 @@ class SamplingParams:
     json_schema: str = ""  # as text
     lark: str = ""
     grammar_triggers: tuple[str, ...] = ()
+    grammar_quiet: tuple[tuple[str, str], ...] = ()

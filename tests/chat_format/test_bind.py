@@ -28,6 +28,12 @@ def test_tools_that_may_be_called_are_bound_from_their_mark_on() -> None:
     assert LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(binding.lark)) == ""
 
 
+def test_a_mark_in_a_thought_binds_nothing() -> None:
+    assert QWEN3.bind(TOOLS).quiet == (("<think>", "</think>"),)
+    assert QWEN3.bind(TOOLS, prompt="<think>\n").quiet == (("", "</think>"), ("<think>", "</think>"))
+    assert QWEN3.bind(TOOLS, choice="required").quiet == HERMES.bind(TOOLS).quiet == ()
+
+
 @pytest.mark.parametrize("asked", [{"choice": "required"}, {"choice": "required", "name": "get_weather"}])
 def test_tools_that_must_be_called_are_bound_from_the_first_token_on(asked: dict[str, str]) -> None:
     binding = HERMES.bind(TOOLS, choice="required", name=asked.get("name"))

@@ -72,7 +72,8 @@ class Grammars:
         if not any(params.grammar_triggers):
             return binding
         triggers = [text for text in params.grammar_triggers if text]
-        return Triggered(binding, triggers, partial(model.piece, special=True), (await self._tokens()).spelled)
+        spell = (await self._tokens()).spelled
+        return Triggered(binding, triggers, partial(model.piece, special=True), spell, params.grammar_quiet)
 
     async def _start(self, source: Source) -> Start:
         known = self._known.get(source)

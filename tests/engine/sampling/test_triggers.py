@@ -90,6 +90,32 @@ def test_special_tokens(table: TokenTable) -> None:
     assert not both.fits(OPEN)
 
 
+@pytest.mark.parametrize("thought", [["<open>", "<tool>", "{"], ["<open>", "x<too", "l>", "{", "</ope", "</open>"]])
+def test_nothing_triggers_in_a_thought(table: TokenTable, thought: list[str]) -> None:
+    """Told by its marks, wherever tokens end; what follows it triggers."""
+    begun = Guided(frozenset([END]), table.matcher("lark", LARK, GrammarLimits()))
+    quiet = [("<open>", "</think>")]
+    binding = Triggered(begun, ["<tool>"], TOKENS.__getitem__, table.spelled, quiet)
+    assert fed(binding, [*tokens(*thought), *tokens("</th", "in", "k", "> <too")]) is None
+    assert binding.fits(END)
+    assert fed(binding, tokens("l>")) is None
+    assert not binding.fits(END)
+    assert fed(binding, tokens('{"', "abc", '"}')) is None
+    again = binding.begun()
+    assert fed(again, tokens("<open>", "<tool>", "x")) is None
+    assert again.fits(END)
+
+
+def test_nothing_triggers_before_a_thought_ends_that_the_prompt_began(table: TokenTable) -> None:
+    begun = Guided(frozenset([END]), table.matcher("lark", LARK, GrammarLimits()))
+    binding = Triggered(begun, ["<tool>"], TOKENS.__getitem__, table.spelled, [("", "</think>")])
+    assert fed(binding, tokens("<tool>x", "</thi", "nk><tool>")) is None
+    assert not binding.fits(END)
+    again = binding.begun()
+    assert fed(again, tokens("<tool>x")) is None
+    assert again.fits(END)
+
+
 def test_begun(table: TokenTable) -> None:
     binding = triggered(table, LARK, "<tool>")
     assert fed(binding, tokens("<tool>")) is None
