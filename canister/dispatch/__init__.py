@@ -9,7 +9,7 @@
 from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_text import AnswerText, Piece
 from canister.dispatch.answers import Answered, Ingested, Wanted, answer
-from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
+from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
 from canister.dispatch.durable_answers import (
     Question,
     answer_parts,
@@ -27,24 +27,20 @@ from canister.dispatch.durable_answers import (
 from canister.dispatch.execute import Recorder, Reply
 from canister.dispatch.inspection import (
     ModelView,
-    inspect_calls,
     inspect_engine,
-    inspect_model,
-    model_names,
-    observe,
-    tokenize,
 )
 from canister.dispatch.kept_answers import Part
 from canister.dispatch.local import of_host
-from canister.dispatch.messages import find_message, submit
-from canister.dispatch.requests import argument_bytes, execute, find_method
-from canister.dispatch.streams import read_stream, store_stream
+from canister.dispatch.messages import find_message
+from canister.dispatch.requests import execute, find_method
+from canister.dispatch.streams import store_stream
 from canister.runtime.call import OnText
 from canister.state.answers import KeptAnswer
 
 __all__ = [
     "AnswerText",
     "Answered",
+    "Answers",
     "Dispatcher",
     "Ingested",
     "KeptAnswer",
@@ -61,7 +57,6 @@ __all__ = [
     "answer",
     "answer_parts",
     "answer_so_far",
-    "argument_bytes",
     "begin_answer",
     "cache_of_key",
     "cancel_answer",
@@ -70,19 +65,12 @@ __all__ = [
     "find_answer",
     "find_message",
     "find_method",
-    "inspect_calls",
     "inspect_engine",
-    "inspect_model",
     "is_running",
     "join_answer",
     "look_again",
-    "model_names",
-    "observe",
     "of_host",
-    "read_stream",
     "remove_answer",
     "retry_answer",
     "store_stream",
-    "submit",
-    "tokenize",
 ]

@@ -2,6 +2,7 @@
 
     Dispatcher   all canisters, the keys that sign for them, who its callers are
     Target       one canister: a method to run, a message that may come twice, a file, a look
+    Answers      whole answers of a canister, and those that it keeps
 
 A door knows nothing else: no host, no canister of `runtime`, no state.
 """
@@ -9,7 +10,7 @@ A door knows nothing else: no host, no canister of `runtime`, no state.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from canister.dispatch.requests import NOTHING
@@ -17,10 +18,16 @@ from canister.dispatch.requests import NOTHING
 if TYPE_CHECKING:
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
+    from canister.dispatch.answers import Event as AnswerEvent
+    from canister.dispatch.answers import Wanted
+    from canister.dispatch.durable_answers import Question
     from canister.dispatch.execute import Reply
+    from canister.dispatch.inspection import ModelView
+    from canister.dispatch.kept_answers import Part
     from canister.ic.certificate import RootKey
     from canister.ic.identity import Identity
     from canister.runtime.call import OnText
+    from canister.state.answers import KeptAnswer
     from canister.state.ingress_history import IngressMessage, KnownMessage, RecordedAnswer
 
 
@@ -45,6 +52,54 @@ class OpenFile(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """Whole answers of one canister, each a chain of calls; see `answers.py` and `durable_answers.py`."""
+
+    def now(self, caller: str, wanted: Wanted) -> AsyncGenerator[AnswerEvent]:
+        """An answer to whoever listens; closed early, its running call is cancelled."""
+        ...
+
+    def join(self, caller: str, kind: str, key: str, body: bytes) -> KeptAnswer | None:
+        """The answer that this caller has begun with this key."""
+        ...
+
+    async def begin(self, caller: str, question: Question) -> KeptAnswer:
+        """Keep a question, and begin with its answer if it goes on without its client; or find it by its key."""
+        ...
+
+    def find(self, caller: str, id: str, kind: str) -> KeptAnswer | None:
+        """An answer of the caller's that is listed."""
+        ...
+
+    def is_running(self, kept: KeptAnswer) -> bool:
+        """Is it being made, or will it be without anybody's doing?"""
+        ...
+
+    def look_again(self, kept: KeptAnswer) -> KeptAnswer:
+        """As it is now; as it was, if it was removed."""
+        ...
+
+    def parts(self, kept: KeptAnswer) -> AsyncGenerator[Part]:
+        """All that there is of it from its start, then what comes."""
+        ...
+
+    def so_far(self, kept: KeptAnswer) -> AsyncGenerator[Part]:
+        """What there is of it at this moment."""
+        ...
+
+    async def retry(self, kept: KeptAnswer) -> KeptAnswer:
+        """One that failed is gone on with from where it is."""
+        ...
+
+    async def cancel(self, kept: KeptAnswer) -> KeptAnswer:
+        """Make no more of it; what there is of it is kept."""
+        ...
+
+    async def remove(self, kept: KeptAnswer) -> None:
+        """Forget it; it is stopped first."""
+        ...
+
+
 class Target(Protocol):
     """One canister, as doors see it. id and controllers: principals in text form."""
 
@@ -56,6 +111,9 @@ class Target(Protocol):
 
     @property
     def controllers(self) -> Collection[str]: ...
+
+    @property
+    def answers(self) -> Answers: ...
 
     def find_method(self, name: str, mode: Mode = "update") -> Method:
         """The row of the interface table; MethodNotFound names the nearest. Queries can be called as updates too."""
@@ -98,6 +156,18 @@ class Target(Protocol):
 
     def summary(self) -> dict[str, object]:
         """Facts that anybody may know."""
+        ...
+
+    def model_names(self) -> tuple[str, ...]:
+        """What the loaded model is called; none while none is loaded."""
+        ...
+
+    def inspect_model(self, caller: str) -> ModelView:
+        """The loaded model, for whoever may use it. AccessDenied; NotFound; CanisterBusy: it is coming."""
+        ...
+
+    async def tokenize(self, caller: str, texts: Sequence[str]) -> Reply:
+        """The tokens of texts, as they are in the midst of others."""
         ...
 
     async def inspect_engine(self, caller: str) -> Reply:

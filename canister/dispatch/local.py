@@ -3,24 +3,71 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from canister.dispatch import inspection, messages, requests, streams
+from canister.dispatch import answers, durable_answers, inspection, messages, requests, streams
 from canister.dispatch.execute import Reply
 from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
-    from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
+    from canister.dispatch.answers import Event as AnswerEvent
+    from canister.dispatch.answers import Wanted
+    from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
+    from canister.dispatch.durable_answers import Question
+    from canister.dispatch.inspection import ModelView
+    from canister.dispatch.kept_answers import Part
     from canister.ic.certificate import RootKey
     from canister.ic.identity import Identity
     from canister.runtime.call import OnText
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
+    from canister.state.answers import KeptAnswer
     from canister.state.ingress_history import IngressMessage, KnownMessage, RecordedAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAnswers:
+    """Whole answers of a canister of a host."""
+
+    _host: Host
+    _canister: Canister
+
+    def now(self, caller: str, wanted: Wanted) -> AsyncGenerator[AnswerEvent]:
+        return answers.answer(self._canister, caller, wanted)
+
+    def join(self, caller: str, kind: str, key: str, body: bytes) -> KeptAnswer | None:
+        return durable_answers.join_answer(self._canister, caller, kind, key, body)
+
+    async def begin(self, caller: str, question: Question) -> KeptAnswer:
+        return await durable_answers.begin_answer(self._host, self._canister, caller, question)
+
+    def find(self, caller: str, id: str, kind: str) -> KeptAnswer | None:
+        return durable_answers.find_answer(self._canister, caller, id, kind)
+
+    def is_running(self, kept: KeptAnswer) -> bool:
+        return durable_answers.is_running(self._canister, kept)
+
+    def look_again(self, kept: KeptAnswer) -> KeptAnswer:
+        return durable_answers.look_again(self._canister, kept)
+
+    def parts(self, kept: KeptAnswer) -> AsyncGenerator[Part]:
+        return durable_answers.answer_parts(self._host, self._canister, kept)
+
+    def so_far(self, kept: KeptAnswer) -> AsyncGenerator[Part]:
+        return durable_answers.answer_so_far(self._canister, kept)
+
+    async def retry(self, kept: KeptAnswer) -> KeptAnswer:
+        return await durable_answers.retry_answer(self._host, self._canister, kept)
+
+    async def cancel(self, kept: KeptAnswer) -> KeptAnswer:
+        return await durable_answers.cancel_answer(self._canister, kept)
+
+    async def remove(self, kept: KeptAnswer) -> None:
+        await durable_answers.remove_answer(self._canister, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +88,10 @@ class LocalTarget:
     @property
     def controllers(self) -> Collection[str]:
         return self._canister.controllers
+
+    @property
+    def answers(self) -> Answers:
+        return LocalAnswers(self._host, self._canister)
 
     def find_method(self, name: str, mode: Mode = "update") -> Method:
         return requests.find_method(self._canister, name, mode)
@@ -78,6 +129,15 @@ class LocalTarget:
 
     def summary(self) -> dict[str, object]:
         return self._canister.summary()
+
+    def model_names(self) -> tuple[str, ...]:
+        return inspection.model_names(self._canister)
+
+    def inspect_model(self, caller: str) -> ModelView:
+        return inspection.inspect_model(self._host, self._canister, caller)
+
+    async def tokenize(self, caller: str, texts: Sequence[str]) -> Reply:
+        return await inspection.tokenize(self._canister, caller, texts)
 
     async def inspect_engine(self, caller: str) -> Reply:
         return await inspection.inspect_engine(self._canister, caller)

@@ -147,9 +147,7 @@ async def running(host: Host) -> AsyncIterator[Host]:
 
 def create_app(host: Host) -> FastAPI:
     """The ASGI app of a running host."""
-    app = app_for(dispatch.of_host(host))
-    app.state.host = host
-    return app
+    return app_for(dispatch.of_host(host))
 
 
 def app_for(behind: Dispatcher) -> FastAPI:

@@ -14,7 +14,7 @@ from canister.api import codec, management
 from canister.api.records import InputRecord, MaxTokensRecord
 from canister.client.errors import Refused
 from canister.client.ic import IcCanister
-from canister.dispatch.dispatcher import Dispatcher, OpenFile, Target
+from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
 from canister.runtime.host import Host
 from canister.server.app import app_for
 from canister.system import server_proof
@@ -39,6 +39,8 @@ class Narrow:
 def _narrowed(value: Any) -> Any:
     if isinstance(value, dispatch.local.LocalTarget):
         return Narrow(value, Target)
+    if isinstance(value, dispatch.local.LocalAnswers):
+        return Narrow(value, Answers)
     if isinstance(value, dispatch.streams.FileStream):
         return Narrow(value, OpenFile)
     if isinstance(value, list):
@@ -86,6 +88,16 @@ async def test_methods_over_rest(http: httpx.AsyncClient) -> None:
     )
     assert "Err" in lines.json()  # no model is loaded
     assert (await http.post("/no_such_method")).status_code == 404
+
+
+async def test_the_openai_door(http: httpx.AsyncClient) -> None:
+    models = await http.get("/v1/models")
+    assert models.status_code in (200, 404), models.text
+    question = {"messages": [{"role": "user", "content": "Hi"}], "model": "second"}
+    answer = await http.post("/v1/chat/completions", json=question, headers={"Idempotency-Key": "narrow"})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found", answer.text
+    assert (await http.get("/v1/responses/resp_0")).status_code == 404
 
 
 async def test_files_as_streams(http: httpx.AsyncClient) -> None:

@@ -15,19 +15,17 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.dispatch import ModelView
 from canister.errors import AccessDenied, CanisterError, Trap
 from canister.ic.principal import ANONYMOUS
-from canister.runtime.host import Host
 from canister.server.doors.openai import errors, fields
 from canister.server.doors.openai.errors import ApiError, Form, openai_form
-from canister.server.requests import MAX_BYTES_AT_ONCE, caller, read_body
+from canister.server.requests import MAX_BYTES_AT_ONCE, caller, dispatcher, read_body
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
 
 if TYPE_CHECKING:
-    from canister.runtime.canister import Canister
+    from canister.dispatch import Dispatcher, Target
 
 PREFIX = "/canisters/{canister}"
 
@@ -41,8 +39,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 class Model:
     """The model that a request means, and who asks for it."""
 
-    host: Host
-    canister: Canister
+    canister: Target
     caller: str
     view: ModelView
 
@@ -97,8 +94,7 @@ async def body_of(request: Request, of: type[B]) -> B:
 
 
 async def raw_body(request: Request) -> bytes:
-    host: Host = request.app.state.host
-    return await read_body(request, host.settings.max_body_bytes)
+    return await read_body(request, dispatcher(request).settings.max_body_bytes)
 
 
 async def aside(n_bytes: int, work: Callable[[], T]) -> T:
@@ -120,24 +116,24 @@ def model_of(request: Request, name: str | None) -> Model:
     A name that is not known here means the only canister, where there is one: many clients know but gpt-4o. ApiError
     404; AccessDenied; CanisterBusy while it loads.
     """
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     who = caller(request)
     named = request.path_params.get("canister")
-    canister = _chosen(host, name) if named is None else host.find(named)
-    return Model(host, canister, who, dispatch.inspect_model(host, canister, who))
+    canister = _chosen(behind, name) if named is None else behind.find(named)
+    return Model(canister, who, canister.inspect_model(who))
 
 
 def models_of(request: Request) -> list[Model]:
     """All that the caller may use. AccessDenied: none at all; CanisterBusy: the only one is being loaded."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     who = caller(request)
     named = request.path_params.get("canister")
-    canisters = host.canisters if named is None else [host.find(named)]
+    canisters = behind.targets if named is None else [behind.find(named)]
     found: list[Model] = []
     refused: AccessDenied | None = None
     for canister in canisters:
         try:
-            found.append(Model(host, canister, who, dispatch.inspect_model(host, canister, who)))
+            found.append(Model(canister, who, canister.inspect_model(who)))
         except AccessDenied as error:
             refused = error
         except (CanisterError, Trap):
@@ -156,17 +152,18 @@ def find_model(request: Request, name: str) -> Model:
     raise _unknown(name, [model.view.name for model in models])
 
 
-def _chosen(host: Host, name: str | None) -> Canister:
-    names = [(canister, dispatch.model_names(canister)) for canister in host.canisters]
+def _chosen(behind: Dispatcher, name: str | None) -> Target:
+    canisters = behind.targets
+    names = [(canister, canister.model_names()) for canister in canisters]
     with_model = [canister for canister, known in names if known]
     if name is None:
-        return with_model[0] if with_model else host.default
+        return with_model[0] if with_model else behind.default
     wanted = name.removesuffix(":latest")
     for canister, known in names:
         if wanted in (canister.name, canister.id, *known):
             return canister
-    if len(host.canisters) == 1:
-        return host.canisters[0]
+    if len(canisters) == 1:
+        return canisters[0]
     raise _unknown(name, [canister.name for canister in with_model])
 
 

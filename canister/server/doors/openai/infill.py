@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from canister import dispatch
 from canister.api.rest_only import INFILL_PROMPT
 from canister.api.rest_records import InfillInput, InfillOutput
 from canister.server.doors.openai.door import Model
@@ -11,7 +10,7 @@ from canister.server.doors.openai.errors import ApiError
 
 async def prompt_for(model: Model, wanted: InfillInput) -> tuple[int, ...]:
     """The prompt's tokens. ApiError 501: the model was not trained to fill in."""
-    reply = await dispatch.execute(model.canister, INFILL_PROMPT, model.caller, lambda: wanted)
+    reply = await model.canister.execute(INFILL_PROMPT, model.caller, lambda: wanted)
     if reply.error is not None:
         raise reply.error
     made = reply.value

@@ -14,17 +14,15 @@ from typing import Any
 from fastapi import Request
 
 from canister import dispatch
-from canister.dispatch import KeptAnswer, Question
+from canister.dispatch import Answers, KeptAnswer, Question
 from canister.errors import AccessDenied, CanisterUnavailable
-from canister.runtime.canister import Canister
-from canister.runtime.host import Host
 from canister.server.doors.openai import errors, run
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import ApiError, invalid
 from canister.server.doors.openai.events import Event
 from canister.server.doors.openai.telling import Telling
 from canister.server.doors.openai.turn import Turn
-from canister.server.requests import caller
+from canister.server.requests import caller, dispatcher
 
 KEY_HEADER = "idempotency-key"
 MAX_KEY_CHARACTERS = 255
@@ -73,9 +71,9 @@ async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awa
     """
     key = _key(request)
     if key is not None:
-        known = dispatch.join_answer(model.canister, model.caller, wish.kind, key, wish.body)
+        known = model.canister.answers.join(model.caller, wish.kind, key, wish.body)
         if known is not None:
-            return (await Kept(model.host, model.canister, known).again()).asked()
+            return (await Kept(model.canister.answers, known).again()).asked()
     made = await make()
     admitted = await run.admit(model, made.turn)
     if key is None and not wish.is_listed:
@@ -91,25 +89,25 @@ async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awa
         is_listed=wish.is_listed,
         goes_on=wish.goes_on or key is not None,
     )
-    begun = await dispatch.begin_answer(model.host, model.canister, model.caller, question)
-    return Kept(model.host, model.canister, begun).asked()
+    begun = await model.canister.answers.begin(model.caller, question)
+    return Kept(model.canister.answers, begun).asked()
 
 
 def find(request: Request, id: str, kind: str) -> Kept | None:
     """A listed answer of the caller's, in any of the canisters that it may use. AccessDenied: in none."""
-    host: Host = request.app.state.host
+    behind = dispatcher(request)
     named = request.path_params.get("canister")
     refused: AccessDenied | None = None
-    n_refused, canisters = 0, host.canisters if named is None else [host.find(named)]
+    n_refused, canisters = 0, behind.targets if named is None else [behind.find(named)]
     for canister in canisters:
         try:
-            found = dispatch.find_answer(canister, caller(request), id, kind)
+            found = canister.answers.find(caller(request), id, kind)
         except (AccessDenied, CanisterUnavailable) as error:
             refused = error if isinstance(error, AccessDenied) else refused
             n_refused += 1
             continue
         if found is not None:
-            return Kept(host, canister, found)
+            return Kept(canister.answers, found)
     if refused is not None and n_refused == len(canisters):
         raise refused
     return None
@@ -118,8 +116,8 @@ def find(request: Request, id: str, kind: str) -> Kept | None:
 class Kept:
     """A kept answer, as it was when it was looked up."""
 
-    def __init__(self, host: Host, canister: Canister, answer: KeptAnswer) -> None:
-        self._host, self._canister, self._answer = host, canister, answer
+    def __init__(self, answers: Answers, answer: KeptAnswer) -> None:
+        self._answers, self._answer = answers, answer
         self._told: Json = json.loads(answer.asked.request)
         self.about: Json = self._told["about"]
 
@@ -129,7 +127,7 @@ class Kept:
 
     @property
     def is_running(self) -> bool:
-        return dispatch.is_running(self._canister, self._answer)
+        return self._answers.is_running(self._answer)
 
     @property
     def is_cancelled(self) -> bool:
@@ -148,25 +146,25 @@ class Kept:
 
     def now(self) -> Kept:
         """Looked up again."""
-        return Kept(self._host, self._canister, dispatch.look_again(self._canister, self._answer))
+        return Kept(self._answers, self._answers.look_again(self._answer))
 
     def asked(self) -> Asked:
         """To be told from its start."""
-        return Asked(self._events(dispatch.answer_parts(self._host, self._canister, self._answer)), self.about, self)
+        return Asked(self._events(self._answers.parts(self._answer)), self.about, self)
 
     async def again(self) -> Kept:
         """Gone on with, if it failed."""
-        return Kept(self._host, self._canister, await dispatch.retry_answer(self._host, self._canister, self._answer))
+        return Kept(self._answers, await self._answers.retry(self._answer))
 
     def events_so_far(self) -> AsyncGenerator[Event]:
         """What there is of it at this moment; none while it is queued."""
-        return self._events(dispatch.answer_so_far(self._canister, self._answer), is_begun=False)
+        return self._events(self._answers.so_far(self._answer), is_begun=False)
 
     async def cancel(self) -> Kept:
-        return Kept(self._host, self._canister, await dispatch.cancel_answer(self._canister, self._answer))
+        return Kept(self._answers, await self._answers.cancel(self._answer))
 
     async def remove(self) -> None:
-        await dispatch.remove_answer(self._canister, self._answer)
+        await self._answers.remove(self._answer)
 
     async def _events(self, parts: AsyncIterator[dispatch.Part], *, is_begun: bool = True) -> AsyncGenerator[Event]:
         telling = Telling.from_json(self._told["telling"])

@@ -68,7 +68,7 @@ async def events(admitted: Admitted) -> AsyncGenerator[Event]:
     model, telling = admitted.model, admitted.telling
     yield telling.begun
     for choice, wanted in enumerate(admitted.wanted):
-        async with aclosing(dispatch.answer(model.canister, model.caller, wanted)) as parts:
+        async with aclosing(model.canister.answers.now(model.caller, wanted)) as parts:
             async for part in parts:
                 for event in telling.feed(choice, part):
                     yield event
@@ -88,7 +88,7 @@ async def _prompt(model: Model, turn: Turn) -> tuple[str, int]:
 
 async def tokens_of(model: Model, texts: Sequence[str]) -> Mapping[str, Sequence[int]]:
     """The tokens of texts, as they are in the midst of others."""
-    reply = await dispatch.tokenize(model.canister, model.caller, texts)
+    reply = await model.canister.tokenize(model.caller, texts)
     if reply.error is not None:
         raise reply.error
     assert isinstance(reply.value, list)
@@ -114,7 +114,7 @@ async def _rendered(model: Model, turn: Turn) -> ApplyTemplateOutput:
     is_large = strict_json.is_large(said, turn.tools, options)
     decode = partial(asyncio.to_thread, asked) if is_large else asked
     try:
-        reply = await dispatch.execute(model.canister, APPLY_TEMPLATE, model.caller, decode)
+        reply = await model.canister.execute(APPLY_TEMPLATE, model.caller, decode)
     except NotFound as error:
         raise invalid(str(error), "messages") from None
     if reply.error is not None:

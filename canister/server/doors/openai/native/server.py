@@ -7,7 +7,6 @@ import json
 from fastapi import Request, Response
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.api.rest_only import SLOTS
 from canister.api.rest_records import Slots
 from canister.server import answers
@@ -70,7 +69,7 @@ async def model_health(request: Request) -> Response:
 async def slots(request: Request) -> Response:
     """How many conversations are decoded together, and in how many of these places there is work."""
     model = door.model_of(request, None)
-    reply = await dispatch.execute(model.canister, SLOTS, model.caller, lambda: None)
+    reply = await model.canister.execute(SLOTS, model.caller, lambda: None)
     if reply.error is not None:
         raise reply.error
     assert isinstance(reply.value, Slots)

@@ -9,7 +9,6 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field, JsonValue
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.api.methods import Method
 from canister.api.rest_only import DETOKENIZE, TOKENIZE
 from canister.api.rest_records import MAX_TOKENS, DetokenizeInput, TokenizeInput
@@ -87,7 +86,7 @@ async def detokenize(request: Request) -> Response:
 
 async def _answer(model: Model, row: Method, asked: TokenizeInput | DetokenizeInput) -> Response:
     with door.counted(model, row.name):
-        reply = await dispatch.execute(model.canister, row, model.caller, lambda: asked)
+        reply = await model.canister.execute(row, model.caller, lambda: asked)
         if reply.error is not None:
             raise reply.error
     assert isinstance(reply.value, BaseModel)

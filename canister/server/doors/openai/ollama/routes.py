@@ -12,7 +12,6 @@ from fastapi import Request, Response
 from pydantic import BaseModel, JsonValue
 from starlette.routing import Route
 
-from canister import dispatch
 from canister.api.rest_only import PROPS
 from canister.api.rest_records import InfillInput, Props
 from canister.server import answers
@@ -213,7 +212,7 @@ class Named(BaseModel):
 async def show(asking: Request) -> Response:
     named = await door.body_of(asking, Named)
     model = door.model_of(asking, _name(named))
-    reply = await dispatch.execute(model.canister, PROPS, model.caller, lambda: None)
+    reply = await model.canister.execute(PROPS, model.caller, lambda: None)
     if reply.error is not None:
         raise reply.error
     assert isinstance(reply.value, Props)
