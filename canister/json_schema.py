@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from urllib.parse import unquote
 
 from canister.errors import BadRequest
@@ -17,6 +18,7 @@ from canister.errors import BadRequest
 MAX_DEPTH = 100  # lists and objects within each other; what reads them takes 128
 MAX_LEVELS = 2000  # schemas within each other, through references too: each takes some kilobytes of stack
 MAX_SCHEMAS = 50_000
+MAX_DIVISOR = 10_000
 SHOWN_CHARACTERS = 80
 
 CHECKED_FORMATS = frozenset(
@@ -219,6 +221,7 @@ def _tidy(node: Node, place: str) -> None:
             raise unusable(f"{place}: {word} cannot be bound; leave it out")
         del node[word]
     _tidy_counts(node, place)
+    _check_divisor(node, place)
 
 
 def _tidy_counts(node: Node, place: str) -> None:
@@ -229,6 +232,19 @@ def _tidy_counts(node: Node, place: str) -> None:
             del node["minProperties"]
         elif least > 1:
             raise unusable(f"{place}: minProperties above 1 cannot be bound; name the properties in required")
+
+
+def _check_divisor(node: Node, place: str) -> None:
+    """Digit by digit, a state for each remainder; those of twos and fives are no matter."""
+    divisor = node.get("multipleOf")
+    if not isinstance(divisor, int | float) or isinstance(divisor, bool):
+        return
+    left = int(Decimal(repr(divisor)).scaleb(20)) if 0 < divisor < 1e9 else 0
+    for factor in (2, 5):
+        while left and left % factor == 0:
+            left //= factor
+    if left > MAX_DIVISOR or divisor >= 1e9:
+        raise unusable(f"{place}: multipleOf {_shown(divisor)} cannot be bound; at most {MAX_DIVISOR}")
 
 
 def _close(node: Node, tree: _Tree) -> None:

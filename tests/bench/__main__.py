@@ -14,6 +14,7 @@ from tests.bench import (
     cancel,
     candid,
     eight_chats,
+    grammars,
     growth,
     ic_door,
     many_chats,
@@ -44,7 +45,7 @@ BENCHES = (
     growth.BENCH,
 )
 BESIDE_LLAMA_SERVER = ("one_chat", "eight_chats", "many_chats", "restart")  # the others need not wait for its build
-PARTS = (("calls", calls), ("candid", candid), ("ic_door", ic_door), ("meter", meter))
+PARTS = (("calls", calls), ("candid", candid), ("grammars", grammars), ("ic_door", ic_door), ("meter", meter))
 
 
 def main() -> int:

@@ -40,6 +40,8 @@ samplers = st.fixed_dictionaries(
         "--repeat-penalty": st.sampled_from(["1.0", "1.1", "1.5"]),
         "--frequency-penalty": st.sampled_from(["0.0", "0.3"]),
         "--presence-penalty": st.sampled_from(["0.0", "0.2"]),
+        # Where a grammar refuses the first draw of a token there is a second one: the cache tells how many there were.
+        "--grammar": st.sampled_from(["", "", "root ::= ([a-z]+ [ .,!])+"]),
     }
 )
 

@@ -6,7 +6,7 @@ goes on what another one with another grammar has begun, or behind the end.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from canister.engine.sampling.llguidance import GrammarFault, Matcher
@@ -25,6 +25,9 @@ class Binding(Protocol):
 
     def accept(self, token: int) -> None:
         """It follows."""
+
+    def replay(self, tokens: Sequence[int]) -> None:
+        """They follow one after the other; thousands of them, where an answer goes on."""
 
     def begun(self) -> Binding:
         """Another one at its beginning."""
@@ -53,6 +56,10 @@ class Gbnf:
         else:
             self._now.close()
             self._now = self._start.clone()
+
+    def replay(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            self.accept(token)
 
     def begun(self) -> Gbnf:
         return Gbnf(self._start)
@@ -92,6 +99,20 @@ class Guided:
         else:
             self._now.take([token])
             self._is_ended = token in self._eog
+
+    def replay(self, tokens: Sequence[int]) -> None:
+        at = 0
+        while at < len(tokens):
+            try:
+                n = 0 if self._now.is_over else self._now.take(tokens[at:])
+            except GrammarFault as fault:
+                raise _lost(fault) from fault
+            if n:
+                self._is_ended = tokens[at + n - 1] in self._eog
+            else:
+                self.accept(tokens[at])
+                n = 1
+            at += n
 
     def begun(self) -> Guided:
         return Guided(self._eog, self._start)

@@ -183,8 +183,7 @@ class ChainSampler:
             for token in map(int, history[len(history) - min(self._n_window, len(history)) :]):
                 self._accept_stages(token)
         if self._binding is not None and n_continued:
-            for token in map(int, history[-n_continued:]):
-                self._binding.accept(token)
+            self._binding.replay(history[-n_continued:].tolist())
 
     def sample(self, logits: NDArray[np.float32], index: int) -> int:
         likeliest = int(logits.argmax())  # the first that is no number, if there is one

@@ -8,7 +8,7 @@ what the grammar does not take, does not fit. In a thought nothing triggers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from canister.engine.sampling.binding import Binding
@@ -89,6 +89,13 @@ class Triggered:
             dropped = len(self._recent.pop(0)[1])
             n -= dropped
             self._n_past = max(0, self._n_past - dropped)
+
+    def replay(self, tokens: Sequence[int]) -> None:
+        for at, token in enumerate(tokens):
+            if self._is_bound:
+                self._binding.replay(tokens[at:])
+                return
+            self.accept(token)
 
     def begun(self) -> Triggered:
         triggers = [text.decode() for text in self._triggers]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from canister.engine.llama import Model
 from canister.engine.sampling.binding import Binding
@@ -170,7 +172,10 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
         ('{"type": "object", "x-guidance": {"lenient": true}, "uniqueItems": true}', "uniqueItems cannot be bound"),
         ('{"items": {"$id": "http://a/b"}}', "$id of a part cannot be bound"),
         ('{"oneOf": [{"type": "string"}, {"maxLength": 3}]}', "oneOf"),
-        ('{"multipleOf": 1000000007, "type": "integer"}', "fuel"),
+        ('{"multipleOf": 99991, "type": "integer"}', "multipleOf 99991 cannot be bound"),
+        ('{"multipleOf": 0.99991, "type": "number"}', "multipleOf 0.99991 cannot be bound"),
+        ('{"multipleOf": 1e300, "type": "integer"}', "multipleOf 1e+300 cannot be bound"),
+        ('{"pattern": "^(a{900}|b{900}){900}$", "type": "string", "maxLength": 5, "minLength": 6}', "cannot be used"),
     ],
 )
 def test_what_is_no_schema(bind: Bind, text: str, said: str) -> None:
@@ -203,6 +208,8 @@ NODE = {"type": "object", "properties": {"next": {"anyOf": [{"$ref": "#/$defs/no
         ({"type": "integer", "minimum": 1, "maximum": 9}, ["1", "9"], ["-0", "0", "10", "1.5"]),
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 1.5}, ["0.1", "1.5"], ["0", "1.6", "-1"]),
         ({"type": "integer", "multipleOf": 7}, ["14", "0"], ["15"]),
+        ({"type": "integer", "multipleOf": 64000000}, ["128000000"], ["1"]),
+        ({"type": "number", "multipleOf": 0.01}, ["1.25", "3"], ["1.255"]),
         ({"type": "string", "pattern": UUID}, ['"01234567-89ab-cdef-0123-456789abcdef"'], ['"x"']),
         ({"type": "string", "maxLength": 3}, ['"äöü"', '""'], ['"abcd"']),
         ({"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": 2}, ["[1]", "[1, 2]"], ["[]"]),
@@ -273,6 +280,19 @@ def test_the_end_of_a_grammar_is_the_end_of_the_answer(bind: Bind) -> None:
         binding.accept(EOS)
         binding.accept(3)  # not of this grammar: it begins anew
         assert takes(binding, "ab")
+
+
+@given(st.lists(st.sampled_from([*(3 + byte for byte in b"ab;"), EOS]), max_size=40))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_replay_is_one_after_the_other(model: Model, bind: Bind, tokens: list[int]) -> None:
+    """Ends, what comes behind them, and tokens of another grammar included."""
+    for what in ({"lark": 'start: "a"+ ";"?'}, {"grammar": 'root ::= "a"+ ";"?'}):
+        at_once, one_by_one = bind(**what), bind(**what)
+        at_once.replay(tokens)
+        for token in tokens:
+            one_by_one.accept(token)
+        fitting = [[token for token in range(N_VOCAB) if binding.fits(token)] for binding in (at_once, one_by_one)]
+        assert fitting[0] == fitting[1]
 
 
 def test_a_grammar_is_read_once(model: Model) -> None:
