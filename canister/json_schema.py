@@ -1,8 +1,8 @@
-"""JSON schemas before they bind an answer: what can be bound is put so that llguidance binds it, the rest is refused.
+"""JSON schemas before they bind an answer: rewritten so that llguidance binds them, or refused.
 
-Pure. Words that assert nothing go, so that no schema is refused for them; words whose meaning would be lost are told by
-name and place, and what would take too long or too much stack is refused before anything reads it. An object with named
-properties has no others unless it says so, as with llama.cpp: a model would make some up.
+Pure. Words that assert nothing are dropped, so no schema is refused for them. Words whose meaning would be lost are
+refused by name and place, and so is what would take too long or too much stack. As with llama.cpp, an object with named
+properties has no others unless it says so, since a model would make some up.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _UNBOUND = frozenset(
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLE = ("items", "additionalItems", "additionalProperties")
-_JOINED = frozenset(("allOf", "anyOf", "oneOf", "$ref"))  # with what stands beside them
+_JOINED = frozenset(("allOf", "anyOf", "oneOf", "$ref"))  # together with their neighbours
 _OF_OBJECTS = _JOINED | {"properties", "patternProperties", "additionalProperties", "required"}
 _OPEN = _JOINED | {"patternProperties", "additionalProperties"}
 

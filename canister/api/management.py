@@ -1,8 +1,8 @@
 """The management canister `aaaaa-aa`, as far as tools need it: making, deleting, status, settings, cycles, start, stop.
 
-Its methods are rows like those of `methods.py`; they are run on the canister that they are about, through dispatch,
-also while it is stopped; those that are about the server, on its default canister. What has no meaning here is refused
-by name. Types and texts are those of the IC interface specification, "The IC management canister".
+Its methods are rows like those of `methods.py`. Dispatch runs them on the canister that they are about, also while it
+is stopped, and those about the server on its default canister. Methods without meaning here are refused by name. Types
+and texts are those of the IC interface specification, "The IC management canister".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where settings come from: flags > CANISTER_* > canister.toml > defaults.
 
-A server has its settings from who starts it, and does not load what reads them here.
+A server gets its settings from its starter, and does not load what reads them here.
 """
 
 from __future__ import annotations

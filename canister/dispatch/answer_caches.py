@@ -1,7 +1,7 @@
-"""The prompt cache of a whole answer: the caller's own that begins most like its prompt, gone on in or copied.
+"""The prompt cache of a whole answer: the caller's own that begins most like its prompt, continued or copied.
 
-Caches lie in a folder of their own among the caller's, at most `answer_caches_per_caller` of them. They are copied and
-removed by calls like any other. Two answers never use one cache at the same time, nor does one wait for the other.
+These caches lie in a folder of their own among the caller's, at most `answer_caches_per_caller` of them. Ordinary calls
+copy and remove them. Two answers never use one cache at the same time, and neither waits for the other.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from canister.runtime.canister import Canister
 
 _NONE = np.empty(0, np.int32)
-MORE_LISTED = 64  # than there may be: a setting may have been lowered
+MORE_LISTED = 64  # more than the limit, which may have been lowered
 
 
 @dataclass(slots=True)
 class Lease:
-    """A prompt cache that one answer uses. charges: of the calls that made it ready."""
+    """A prompt cache that one answer uses. charges: of the calls that prepared it."""
 
     name: str
     charges: list[Charge] = field(default_factory=list)
@@ -48,7 +48,7 @@ def cache_of_key(key: str) -> str:
 
 @asynccontextmanager
 async def passing(canister: Canister, caller: str, source: str | None = None) -> AsyncIterator[Lease]:
-    """A cache of which nothing stays. source: it begins as a copy of this one; None: empty."""
+    """A cache of which nothing stays. source: it begins as a copy of this cache; None: empty."""
     lease = Lease(f"{FOLDER}/t-{secrets.token_hex(8)}")
     try:
         if source is not None:
@@ -62,7 +62,7 @@ async def passing(canister: Canister, caller: str, source: str | None = None) ->
 async def leased(
     canister: Canister, caller: str, engine: Engine, prompt: Tokens, named: str | None
 ) -> AsyncIterator[Lease]:
-    """The cache for an answer to this prompt. named: the one that is wanted, if it is not in use."""
+    """The cache for an answer to this prompt. named: the wanted one, used if it is not in use."""
     caches = canister.answer_caches
     if not caches.is_listed(caller):
         caches.put(caller, await asyncio.to_thread(_listed, canister, caller, engine))
@@ -92,7 +92,7 @@ async def _left(canister: Canister, caller: str, engine: Engine, name: str) -> T
 
 
 def _listed(canister: Canister, caller: str, engine: Engine) -> list[tuple[str, Tokens]]:
-    """The caller's caches of before the start, the one written longest ago first. In a worker thread."""
+    """The caller's caches from before the start, the one written longest ago first. In a worker thread."""
     folder = sessions_of(caller)
     n_most = canister.settings.answer_caches_per_caller + MORE_LISTED
     paths = canister.stable.newest(f"{folder}/{FOLDER}", n_most, but=SIDECAR)
@@ -100,7 +100,7 @@ def _listed(canister: Canister, caller: str, engine: Engine) -> list[tuple[str, 
 
 
 def _tokens_of(canister: Canister, engine: Engine, path: str) -> Tokens:
-    """What a cache holds; nothing of one that this model cannot use."""
+    """The tokens in a cache; none for a cache that this model cannot use."""
     info = canister.stable.stat(path)
     try:
         cache = None if info is None else canister.caches.open(info, engine.info)
@@ -110,7 +110,7 @@ def _tokens_of(canister: Canister, engine: Engine, path: str) -> Tokens:
 
 
 async def _copied(canister: Canister, caller: str, choice: Choice, lease: Lease) -> None:
-    """Copy what is to be begun with; where it is gone or there is no room, the answer begins without."""
+    """Copy the cache to begin with. Where it is gone or there is no room, the answer begins without it."""
     with contextlib.suppress(CanisterError):
         await _copy(canister, caller, str(choice.source), lease)
 
@@ -130,7 +130,7 @@ async def _remove(canister: Canister, caller: str, name: str) -> None:
 
 
 async def _tidy(canister: Canister, caller: str, names: list[str]) -> None:
-    """Remove caches; those that cannot be removed now are found again after a restart."""
+    """Remove caches. Those that cannot be removed now are found again after a restart."""
     with contextlib.suppress(CanisterError, Trap):
         for name in names:
             await _remove(canister, caller, name)

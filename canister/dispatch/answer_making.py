@@ -1,8 +1,8 @@
-"""Kept answers being made: each in a task of its own, which goes on without its client where that is wanted.
+"""Makes kept answers, each in a task of its own, which continues without its client where that is wanted.
 
 made to its end     done, or failed
-nobody listens      left, unless it goes on
-the server ends     nothing is said: those that go on are resumed at the next start
+nobody listens      left, unless it continues by itself
+the server ends     its status stays, and the next start resumes those that continue by themselves
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ LOOK_SECONDS = 0.5  # how late an answer may be resumed, or stopped at the end o
 AGAIN_SECONDS = 1.0  # between tries while something is in the way
 PURGE_SECONDS = 3600.0
 
-# They say that it cannot be done now, not that it cannot be done.
+# These errors pass: the work cannot be done now.
 _PASSING = (CanisterStopping, CanisterBusy, CallerBusy, CanisterUnavailable, Busy)
 
 
 def live_answers(canister: Canister) -> LiveAnswers[Part]:
-    """Those that are being made."""
+    """The answers that are being made."""
     return cast("LiveAnswers[Part]", canister.live_answers)
 
 
 def start(host: Host, canister: Canister, kept: KeptAnswer) -> LiveAnswer[Part]:
-    """Begin to make an answer, or go on with it where its committed calls have left it."""
+    """Begin to make an answer, or continue where its committed calls have left it."""
     live = LiveAnswer[Part](goes_on=kept.asked.goes_on)
     live_answers(canister).add(kept.asked.id, live)
     live.task = asyncio.create_task(_make(host, canister, kept, live), name=f"answer {kept.asked.id}")
@@ -59,7 +59,7 @@ def start(host: Host, canister: Canister, kept: KeptAnswer) -> LiveAnswer[Part]:
 
 
 async def _make(host: Host, canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part]) -> None:
-    """Make an answer to its end, and say how it ended; nothing is said where the server's end has cut it off."""
+    """Make an answer to its end, and record how it ended. Nothing is recorded when the server's end cuts it off."""
     status: Status | None = None
     failure: Exception | None = None
     try:
@@ -77,7 +77,7 @@ async def _make(host: Host, canister: Canister, kept: KeptAnswer, live: LiveAnsw
         fault = CanisterTrapped("internal error; the server's log has the details")
         status, failure = "failed", AnswerFailed.of(fault)
     finally:
-        with contextlib.suppress(Exception):  # of a store that fails: then the next start goes on with it
+        with contextlib.suppress(Exception):  # if the store fails, the next start continues the answer
             await _note_end(canister, kept, live, status, failure)
         live_answers(canister).remove(kept.asked.id)
         live.over(failure)
@@ -87,14 +87,14 @@ async def _note_end(
     canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part], status: Status | None, failure: Exception | None
 ) -> None:
     if status == "failed" and not kept.asked.goes_on and not live.parts:
-        await canister.answers.remove(kept.asked.id)  # refused at once, and its id was told to nobody
+        await canister.answers.remove(kept.asked.id)  # refused at once, and nobody knows its id
     elif status is not None:
         told = failure.to_json() if isinstance(failure, AnswerFailed) else None
         await canister.answers.end(kept.asked.id, status, told)
 
 
 async def _persist(host: Host, canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part]) -> None:
-    """Run its choices side by side; again after what passes, if it goes on without its client."""
+    """Run its choices side by side. If it continues without its client, try again after errors that pass."""
     while True:
         try:
             await _run(canister, kept, live)
@@ -128,7 +128,9 @@ async def _run(canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part]) -> 
 async def _run_choice(
     canister: Canister, caller: str, live: LiveAnswer[Part], choice: int, wanted: Wanted, keeper: TokenKeeper
 ) -> None:
-    """What is given again, since it was given before but perhaps not kept, is the same, and is not told twice."""
+    """Make one choice. Pieces that are made again, because they were perhaps not kept, are the same and are not sent
+    twice.
+    """
     n_told = sum(1 for number, part in live.parts if number == choice and isinstance(part, Piece))
     async with aclosing(answer(canister, caller, wanted, keeper)) as events:
         async for event in events:
@@ -139,7 +141,7 @@ async def _run_choice(
 
 
 async def stopped(canister: Canister, id: str) -> None:
-    """Make no more of an answer; return when that is so."""
+    """Make no more of an answer. Returns when that is so."""
     live = live_answers(canister).find(id)
     if live is not None and live.task is not None:
         live.cancel()
@@ -147,9 +149,10 @@ async def stopped(canister: Canister, id: str) -> None:
 
 
 async def tend(host: Host) -> None:
-    """Resume what an earlier server has left undone, forget what is old, stop what would hold up the end. Until then.
+    """Until the server ends: resume what an earlier server has left undone, forget old answers, stop what would delay
+    the end.
 
-    A canister's running answers are resumed when it is seen for the first time.
+    A canister's running answers are resumed when the canister is seen for the first time.
     """
     seen: set[Canister] = set()
     purged_at = time.monotonic()
@@ -177,7 +180,7 @@ async def _resume(host: Host, canister: Canister) -> None:
 
 
 def _stop_unheard(host: Host) -> None:
-    """The server is to end: what nobody listens to goes on at its next start."""
+    """The server is about to end: stop answers without listeners, which continue at its next start."""
     for canister in host.canisters:
         for live in live_answers(canister):
             if not live.n_listeners:

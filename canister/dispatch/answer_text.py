@@ -1,6 +1,7 @@
 """Tokens of an answer to pieces of its text. Pure: the same tokens give the same text, in whatever steps they come.
 
-A piece never ends within a character, nor in what may become a stop string; what is held back comes with a later one.
+A piece never ends within a character, nor within what may become a stop string. Text held back comes with a later
+piece.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that an answer has more, and the tokens that end in it. Provisional until their call is committed."""
+    """New text of an answer, and the tokens that end in it. Provisional until their call is committed."""
 
     text: str
     tokens: tuple[Token, ...]
@@ -28,7 +29,7 @@ class AnswerText:
     """Of one answer: `feed` its tokens, then `end`. `stop` is the stop string that was found."""
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
-        """BadRequest for stop strings that are too many or too long."""
+        """Raises BadRequest for stop strings that are too many or too long."""
         self._stops = Stops(stops)
         self._decoder = _new_decoder(errors="replace")
         self._waiting: deque[tuple[int, int, Token]] = deque()  # where each begins and ends, in bytes; not shown yet
@@ -39,7 +40,7 @@ class AnswerText:
         return self._stops.found
 
     def feed(self, tokens: Iterable[Token]) -> Piece | None:
-        """What is to be shown now; None if that is nothing."""
+        """The text to show now; None if there is none."""
         text = ""
         for token in tokens:
             if self._stops.found is not None:
@@ -52,7 +53,7 @@ class AnswerText:
         return Piece(text, self._shown()) if text else None
 
     def end(self) -> Piece | None:
-        """What was held back, now that nothing more will come; None if that is nothing."""
+        """The text that was held back, now that nothing more will come; None if there is none."""
         text = self._decode(self._stops.end()) + self._decoder.decode(b"", final=True)
         tokens = self._shown() if self._stops.found is not None else tuple(token for _, _, token in self._waiting)
         self._waiting.clear()
@@ -63,7 +64,7 @@ class AnswerText:
         return self._decoder.decode(data)
 
     def _shown(self) -> tuple[Token, ...]:
-        """The tokens that are shown to their end; where a stop cut one, its beginning is enough."""
+        """The tokens whose text is shown to its end. Where a stop cuts a token, its beginning is enough."""
         n_shown = self._n_released - len(self._decoder.getstate()[0])
         is_over, found = self._stops.found is not None, []
         while self._waiting:

@@ -1,7 +1,7 @@
 """A whole answer inside the server: prompt → a chain of bounded calls → its text, as it is decoded.
 
-Each call is `handlers.generate`: admitted, metered, committed and logged like any other; between two of them it is
-others' turn. `client.ask` makes such chains of run_update from outside.
+Each call is `handlers.generate`, admitted, metered, committed and logged like any other, and other callers get their
+turns in between. `client.ask` makes such chains of run_update from outside.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
 LONG_PROMPT_CHARACTERS = 4096  # to be tokenized beside the event loop
-PIECES_AT_ONCE = 200  # of what is kept, before others have their turn on the event loop
+PIECES_AT_ONCE = 200  # kept pieces, before others get their turn on the event loop
 
 Finish = Literal["stop", "length"]
 """stop: end of generation, or a stop string. length: as long as it may be, or the context is full."""
@@ -64,7 +64,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """How much of the prompt is in: n_done of n_prompt tokens; a cache had n_cached. seconds: since the start."""
+    """The progress of the prompt: n_done of n_prompt tokens, of which a cache had n_cached. seconds: since the
+    start.
+    """
 
     n_prompt: int
     n_cached: int
@@ -74,7 +76,7 @@ class Ingested:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """How an answer ended, and what its calls took together.
+    """How an answer ended, and the totals of its calls.
 
     stop: the stop string that ended it. n_generated: tokens that were sampled. cycles: those that were charged.
     *_seconds: of the decodes that its calls took part in.
@@ -98,10 +100,10 @@ Event = Ingested | Piece | Answered
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What the committed calls of an answer came to together.
+    """The totals of an answer's committed calls.
 
-    n_remaining: tokens of the prompt that are not in yet. n_sampled: tokens of the answer; n_decoded: those of them
-    that the cache has; n_draws: random numbers that they took. finish: None: it is not finished.
+    n_remaining: tokens of the prompt that are not in yet. n_sampled: tokens of the answer. n_decoded: those of them
+    that the cache has. n_draws: random numbers that they took. finish: None: it is not finished.
     """
 
     n_prompt: int
@@ -134,23 +136,25 @@ class Taken:
 
 
 class Keeper(Protocol):
-    """Keeps what an answer's calls give. tokens, taken: of an answer that is gone on with; taken None: of a new one."""
+    """Keeps the results of an answer's calls. tokens, taken: of an answer that is continued; taken None: of a
+    new one.
+    """
 
     tokens: Sequence[Token]
     taken: Taken | None
 
     def keep(self, transaction: Transaction, tokens: Sequence[Token], taken: Taken) -> None:
-        """Called in the transaction that commits a call, with the call's tokens and what stands after it."""
+        """Called in the transaction that commits a call, with the call's tokens and the totals after it."""
 
 
 async def answer(
     canister: Canister, caller: str, wanted: Wanted, keeper: Keeper | None = None
 ) -> AsyncGenerator[Event]:
-    """How far the prompt is in, the pieces of the answer as they are decoded, and Answered at the end.
+    """Yields the progress of the prompt, the pieces of the answer as they are decoded, and Answered at the end.
 
-    Closed early, the running call is cancelled and no other is made. Raises ContextExceeded, and what a call is refused
-    for: CanisterError or Trap; before the first event if it can be known by then.
-    keeper: of an answer that is to be gone on with; the pieces of what it has are given first, as they were before.
+    Closed early, it cancels the running call and makes no other. Raises ContextExceeded, and the refusals of a call:
+    CanisterError or Trap; before the first event if that is possible.
+    keeper: of an answer that is continued. The pieces that it has come first, as they came before.
     """
     engine = _engine(canister, caller)
     prompt = await prompt_tokens(engine, wanted.prompt)
@@ -178,7 +182,7 @@ def _decoded(keeper: Keeper) -> Tokens:
 
 
 def replay(wanted: Wanted, keeper: Keeper) -> Iterator[Event]:
-    """What is kept of an answer, as it was given while it was made; the seed of `wanted` is known."""
+    """The events of a kept answer, as they came while it was made. The seed of `wanted` is known."""
     taken, text = keeper.taken, AnswerText(wanted.stops)
     if taken is None:
         return
@@ -204,7 +208,7 @@ def _last(text: AnswerText) -> Iterator[Piece]:
 
 
 class _Chain:
-    """The calls of one answer, and what they came to so far."""
+    """The calls of one answer, and their totals so far."""
 
     def __init__(
         self,
@@ -224,14 +228,14 @@ class _Chain:
         self._text = AnswerText(wanted.stops)
         self._started = asyncio.get_running_loop().time()
         self._n_cached = 0
-        self._is_begun = False  # so that n_cached is known
+        self._is_begun = False  # then n_cached is known
         instructions = sum(charge.instructions for charge in cache.charges)
         cycles = sum(charge.cycles for charge in cache.charges)
         self._taken = Taken(
             len(prompt), len(prompt), n_calls=len(cache.charges), instructions=instructions, cycles=cycles
         )
-        self._is_told = False  # that the prompt is in
-        self._has_cache = False  # which was left by a call
+        self._is_told = False  # the listener knows that the prompt is in
+        self._has_cache = False  # a call has left one
 
     async def events(self) -> AsyncGenerator[Event]:
         async with aclosing(self._resumed()) as known:
@@ -256,7 +260,7 @@ class _Chain:
         yield self._taken.answered(self._taken.finish, self._text.stop, self._seed)
 
     async def _resumed(self) -> AsyncGenerator[Event]:
-        """What earlier calls gave, as they gave it."""
+        """The events of earlier calls, as they came then."""
         if self._keeper is None or self._keeper.taken is None:
             return
         tokens, self._taken = self._keeper.tokens, self._keeper.taken
@@ -279,7 +283,7 @@ class _Chain:
         except CacheChanged:
             if not self._has_cache:
                 raise
-            # An answer does not depend on its cache, which may have been cleaned up meanwhile.
+            # An answer does not depend on its cache, which may have been cleaned up.
             self._has_cache = False
             async with aclosing(self._one_call()) as parts:
                 async for part in parts:
@@ -296,7 +300,7 @@ class _Chain:
             while (tokens := await found.get()) is not None:
                 yield tokens
         finally:
-            call.cancel()  # who listens has gone; else it is done
+            call.cancel()  # the listener is gone; otherwise the call is done
             await asyncio.wait([call])
         reply = call.result()
         if reply.error is not None:
@@ -324,7 +328,7 @@ class _Chain:
         self._n_cached, self._is_begun = n_cached, True
 
     def _record(self, transaction: Transaction, outcome: Reply | Trap) -> None:
-        """Keep what a call gave, in its own transaction."""
+        """Keep the results of a call, in its own transaction."""
         if self._keeper is not None and not isinstance(outcome, Trap) and outcome.error is None:
             done = outcome.value
             assert isinstance(done, GenerateOutput)

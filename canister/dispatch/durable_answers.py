@@ -1,9 +1,9 @@
-"""Answers that outlive their client and their server: begun once, joined by whoever asks again, resumed after a crash.
+"""Answers that outlive their client and their server: begun once, joined by repeated requests, resumed after a crash.
 
     begin → calls, each keeping its tokens in its own transaction → done | failed | cancelled
-              client gone, or server ended:  those that go on do so, also at the next start; others wait for a listener
+    client gone, or server ended:  those that continue do so, also at the next start; others wait for a listener
 
-What is given to who listens is made of what is asked and of the tokens alone, so it is the same whenever it is read.
+Events are made from the request and the tokens alone, so they are the same whenever they are read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class OtherRequest(Trap):
-    """An idempotency key that its caller has used for something else."""
+    """An idempotency key that its caller has used for another request."""
 
     reject_code = 4
     error_code = "idempotency_key_reused"
@@ -43,10 +43,10 @@ class OtherRequest(Trap):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """An answer to be kept. kind: the interface it is asked through. request: what the door needs to tell of it, JSON.
+    """An answer to be kept. kind: the interface of the request. request: what the door needs to show it, as JSON.
 
-    body: what was sent, to tell another request with the same key. wanted: a choice each.
-    is_listed: found by its id, else by its key alone. goes_on: without its client.
+    body: the request's bytes, to tell apart another request with the same key. wanted: one for each choice.
+    is_listed: found by its id, otherwise only by its key. goes_on: it continues without its client.
     """
 
     id: str
@@ -67,7 +67,7 @@ def _hash(kind: str, body: bytes) -> bytes:
 
 
 def join_answer(canister: Canister, caller: str, kind: str, key: str, body: bytes) -> KeptAnswer | None:
-    """The answer that this caller has begun with this key. None: none yet; OtherRequest: of another body."""
+    """The answer that this caller has begun with this key; None if there is none. OtherRequest: of another body."""
     access.check(canister, caller, "inference_query")
     known = canister.answers.find_key(caller, key)
     if known is not None and known.asked.body_hash != _hash(kind, body):
@@ -76,9 +76,9 @@ def join_answer(canister: Canister, caller: str, kind: str, key: str, body: byte
 
 
 async def begin_answer(host: Host, canister: Canister, caller: str, question: Question) -> KeptAnswer:
-    """Keep a question, and begin with its answer if it goes on without its client; or find it by its key.
+    """Keep a question, and begin its answer if that continues without its client; or find it by its key.
 
-    Raises OtherRequest, CallerBusy, StorageFull, and what the first call would be refused for.
+    Raises OtherRequest, CallerBusy, StorageFull, and the refusals of the first call.
     """
     access.check(canister, caller, "inference_update")
     canister.check_available()
@@ -118,7 +118,7 @@ async def begin_answer(host: Host, canister: Canister, caller: str, question: Qu
 
 
 def find_answer(canister: Canister, caller: str, id: str, kind: str) -> KeptAnswer | None:
-    """An answer of the caller's that is listed."""
+    """A listed answer of the caller."""
     access.check(canister, caller, "inference_query")
     kept = canister.answers.find(id)
     if kept is None or kept.asked.caller != caller or kept.asked.kind != kind or not kept.asked.is_listed:
@@ -127,19 +127,19 @@ def find_answer(canister: Canister, caller: str, id: str, kind: str) -> KeptAnsw
 
 
 def is_running(canister: Canister, kept: KeptAnswer) -> bool:
-    """Is it being made, or will it be without anybody's doing?"""
+    """Is it being made, or will it be without a listener?"""
     return kept.ended_ns is None and (kept.asked.goes_on or live_answers(canister).find(kept.asked.id) is not None)
 
 
 async def cancel_answer(canister: Canister, kept: KeptAnswer) -> KeptAnswer:
-    """Make no more of an answer; what there is of it is kept. One that has ended stays as it is."""
+    """Make no more of an answer. What there is of it is kept. An ended answer stays as it is."""
     await canister.answers.end(kept.asked.id, "cancelled")
     await stopped(canister, kept.asked.id)
     return look_again(canister, kept)
 
 
 async def remove_answer(canister: Canister, kept: KeptAnswer) -> None:
-    """Forget an answer; it is stopped first. NotFound: another was faster."""
+    """Stop and forget an answer. NotFound: somebody else was faster."""
     await cancel_answer(canister, kept)
     await canister.answers.remove(kept.asked.id)
 
@@ -148,9 +148,9 @@ async def remove_answer(canister: Canister, kept: KeptAnswer) -> None:
 
 
 async def answer_parts(host: Host, canister: Canister, kept: KeptAnswer) -> AsyncGenerator[Part]:
-    """All that there is of an answer from its start, then what comes; it is gone on with if nobody does.
+    """All parts of an answer from its start, then new ones as they come. Makes the answer if nobody does.
 
-    Ends without Answered for one that was cancelled. Raises AnswerFailed for one that failed.
+    Ends without Answered for a cancelled answer. Raises AnswerFailed for a failed one.
     """
     id = kept.asked.id
     live = live_answers(canister).find(id)
@@ -175,7 +175,7 @@ async def answer_parts(host: Host, canister: Canister, kept: KeptAnswer) -> Asyn
 
 
 async def answer_so_far(canister: Canister, kept: KeptAnswer) -> AsyncGenerator[Part]:
-    """What there is of an answer at this moment; nothing is done for it."""
+    """The present parts of an answer, without making more."""
     live = live_answers(canister).find(kept.asked.id)
     if live is None:
         async for part in replayed(canister, kept):
@@ -186,7 +186,7 @@ async def answer_so_far(canister: Canister, kept: KeptAnswer) -> AsyncGenerator[
 
 
 async def retry_answer(host: Host, canister: Canister, kept: KeptAnswer) -> KeptAnswer:
-    """One that failed is gone on with from where it is; others stay as they are."""
+    """Continue a failed answer from where it is. Others stay as they are."""
     if kept.status != "failed":
         return kept
     access.check(canister, kept.asked.caller, "inference_update")
@@ -203,11 +203,11 @@ def look_again(canister: Canister, kept: KeptAnswer) -> KeptAnswer:
 
 
 def failure_of(kept: KeptAnswer) -> AnswerFailed | None:
-    """Why an answer came to no good end, as whoever listened was told; None: it has not."""
+    """Why an answer failed, as its listeners were told; None: it did not."""
     return None if kept.status != "failed" or kept.error is None else AnswerFailed.from_json(kept.error)
 
 
 def _fixed(wanted: Wanted) -> Wanted:
-    """With its seed drawn, and without the prompt, which is kept beside it."""
+    """The request with its seed drawn, and without the prompt, which is kept beside it."""
     seed = secrets.randbelow(UINT32_MAX) if wanted.seed is None else wanted.seed
     return replace(wanted, prompt=(), seed=seed)

@@ -1,6 +1,6 @@
-"""A kept answer as rows, and as what dispatch makes answers of: what is wanted, the tokens that there are, their parts.
+"""A kept answer as rows, and as the values that dispatch makes answers from: request, tokens, parts.
 
-What is given to who listens is made of what is wanted and of the tokens alone, so it is the same whenever it is read.
+Events are made from the request and the tokens alone, so they are the same whenever they are read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Part = tuple[int, Ingested | Piece | Answered]
 
 
 class AnswerFailed(Trap):
-    """A kept answer that came to no good end; whoever asks later is told the same."""
+    """A kept answer that failed. Later readers are told the same."""
 
     def __init__(self, message: str, http_status: int, error_code: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class AnswerFailed(Trap):
 
 
 class Choices(BaseModel):
-    """What the tokens of an answer depend on beside the prompt, which all choices share. model_id: hex."""
+    """Everything that the tokens of an answer depend on, except the prompt, which all choices share. model_id: hex."""
 
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants", protected_namespaces=(), defer_build=True)
 
@@ -64,7 +64,7 @@ _TAKEN = TypeAdapter(Taken)
 
 
 class TokenKeeper:
-    """Keeps what the calls of one choice give: answers.Keeper."""
+    """Keeps the results of the calls of one choice; an answers.Keeper."""
 
     def __init__(self, canister: Canister, id: str, choice: int, calls: Sequence[KeptCall]) -> None:
         own = [call for call in calls if call.choice == choice]
@@ -95,7 +95,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 def read(canister: Canister, kept: KeptAnswer) -> list[tuple[Wanted, TokenKeeper]]:
-    """Each choice, and what is kept of it. Slow for long answers."""
+    """Each choice with its kept calls. Slow for long answers."""
     prompt = np.frombuffer(kept.asked.prompt, "<i4").tolist()
     calls = canister.answers.calls(kept.asked.id)
     return [
@@ -105,7 +105,7 @@ def read(canister: Canister, kept: KeptAnswer) -> list[tuple[Wanted, TokenKeeper
 
 
 async def replayed(canister: Canister, kept: KeptAnswer) -> AsyncGenerator[Part]:
-    """What the committed calls of an answer gave."""
+    """The results of the committed calls of an answer."""
     for number, (wanted, keeper) in enumerate(await asyncio.to_thread(read, canister, kept)):
         for n, event in enumerate(replay(wanted, keeper)):
             yield number, event

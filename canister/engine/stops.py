@@ -1,7 +1,7 @@
 """Stop strings in a stream of bytes: which one ends it, and how much of a tail may still become one.
 
-Bytes, since a token may end within a character. What must hold: the same bytes fed in any pieces give the same end and,
-put together, the same bytes to show. Of several stops, the one that ends first counts; of those, the longest.
+Bytes, since a token may end within a character. The same bytes fed in any pieces give the same end and, put together,
+the same bytes to show. Of several stops, the one that ends first counts, and of those the longest.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MAX_STOP_BYTES = 4096  # of one
 
 
 class Stops:
-    """Of one answer. `feed` is given its bytes in order; `found` is the stop that ended it, if one did."""
+    """Of one answer. `feed` gets its bytes in order. `found` is the stop that ended it, if there is one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        """BadRequest names what is too much; empty strings are no stops."""
+        """BadRequest says what is too much. Empty strings are no stops."""
         self._stops = {stop.encode("utf-8", "replace"): stop for stop in stops if stop}
         if len(self._stops) > MAX_STOPS:
             raise BadRequest(f"{len(self._stops)} stop strings are too many: an answer may have {MAX_STOPS}")
@@ -30,7 +30,7 @@ class Stops:
         self.held = b""  # the end of what was fed, as it may become a stop
 
     def feed(self, data: bytes) -> bytes:
-        """What can be shown now that this has come; nothing once a stop was found."""
+        """The bytes to show after these; none once a stop was found."""
         if self.found is not None:
             return b""
         if not self._stops:
@@ -46,7 +46,7 @@ class Stops:
         return data[:n]
 
     def end(self) -> bytes:
-        """Nothing more will come: what was held back."""
+        """The bytes held back, now that nothing more will come."""
         held, self.held = self.held, b""
         return held
 

@@ -1,7 +1,7 @@
-"""generate: one bounded call of a whole answer, on tokens; otherwise as run_update.
+"""generate: one bounded call of a whole answer, on tokens. Otherwise like run_update.
 
-No door and no caller can make it, only `dispatch/answers.py`: what was rendered, tokenized and checked once need not be
-so again for each call of a chain.
+No door and no caller can make it, only `dispatch/answers.py`, so that rendering, tokenizing and checking happen once
+and not in each call of a chain.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from canister.runtime.call import Call
 
 OnBegun = Callable[[int], None]
-"""Is told how many tokens of the prompt the cache has, before anything is decoded."""
+"""Hears how many tokens of the prompt the cache has, before anything is decoded."""
 
 OnTokens = Callable[[list[Sampled]], None]
-"""Is given tokens as they are sampled, before the call is committed. On the event loop."""
+"""Gets tokens as they are sampled, before the call is committed. On the event loop."""
 
 _TOKEN_BYTES = 4
 

@@ -146,9 +146,9 @@ class ChatTemplate:
 
 
 def _normal(message: Message, name: str) -> dict[str, object]:
-    """Content as one text, and arguments of tool calls as objects: the form that most templates are written for.
+    """Content as one text, and arguments of tool calls as objects, the form that most templates expect.
 
-    name: of the message, for who is told what is wrong with it. Raises TemplateError.
+    name: of the message, for errors. Raises TemplateError.
     """
     calls = message.get("tool_calls")
     normal = {**message, "content": _text(message.get("content"))}
@@ -253,7 +253,7 @@ def _raise(message: object = "") -> str:
 
 
 def _told(error: Exception) -> str:
-    """What went wrong, for a person: printable, and not longer than it need be."""
+    """The error for a person: printable, and no longer than needed."""
     text = " ".join(str(error).split())[:SHOWN_CHARACTERS]
     shown = "".join(character if character.isprintable() else "?" for character in text)
     if isinstance(error, jinja2.TemplateSyntaxError) and error.lineno:

@@ -1,7 +1,7 @@
-"""Which prompt caches whole answers have left of each caller, and which of them are in use. Memory only, on the loop.
+"""Which prompt caches whole answers have left for each caller, and which are in use. Memory only, on the event loop.
 
-What is known here says which cache to begin with, nothing else: the call that uses one looks at what it holds. A
-caller's caches of before the start are listed when its first answer is asked for.
+It only chooses the cache to begin with; the call that uses a cache checks its contents. A caller's caches from before
+the start are listed when its first answer is requested.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from canister.engine.request import Tokens
 
 FOLDER = "answers"  # among the prompt caches of a caller
-MAX_CALLERS = 1024  # whose caches are remembered
+MAX_CALLERS = 1024  # callers whose caches are remembered
 
 WORTH_TOKENS = 32  # to copy a cache for, rather than to begin anew
 WORTH_SHARE = 1 / 16  # of the cache that is copied
@@ -26,7 +26,7 @@ TAIL_TOKENS = 8  # of a cache that may be taken back: what is cut off an answer'
 
 
 class Choice(NamedTuple):
-    """Which cache an answer goes on in. source: the one to copy there before; None: as it is, or a new one."""
+    """The cache in which an answer continues. source: a cache to copy there first; None: as it is, or a new one."""
 
     name: str
     source: str | None = None
@@ -41,7 +41,7 @@ class _Caller:
 
 
 class AnswerCaches:
-    """By caller. n_most: caches that each may keep."""
+    """Caches by caller. n_most: how many each caller may keep."""
 
     def __init__(self, n_most: int) -> None:
         self._n_most = n_most
@@ -52,7 +52,7 @@ class AnswerCaches:
         return caller in self._callers
 
     def put(self, caller: str, caches: Iterable[tuple[str, Tokens]]) -> None:
-        """The caches of a caller, the one used longest ago first; they are known from now on."""
+        """Set the caches of a caller, the one used longest ago first."""
         if caller in self._callers:
             return
         self._callers[caller] = _Caller(OrderedDict(caches))
@@ -61,7 +61,7 @@ class AnswerCaches:
             del self._callers[name]
 
     def clear(self) -> None:
-        """Forget what is not in use: to be listed again."""
+        """Forget caches that are not in use, so that they are listed again."""
         for caller in [caller for caller, known in self._callers.items() if not known.busy]:
             del self._callers[caller]
 
@@ -105,7 +105,9 @@ class AnswerCaches:
         return None
 
     def give_back(self, caller: str, name: str, tokens: Tokens | None) -> list[str]:
-        """It is not in use any more, and holds these tokens; None: it is not there. The caches that have to go now."""
+        """The cache is free again and holds these tokens; None: it does not exist. Returns the caches to be removed
+        now.
+        """
         known = self._callers[caller]
         known.busy.discard(name)
         known.tokens.pop(name, None)

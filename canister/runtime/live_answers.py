@@ -1,7 +1,7 @@
-"""Kept answers that are being made at this moment: what there is of each so far, and who waits for more.
+"""Kept answers that are being made at the moment: what there is of each so far, and who waits for more.
 
-Whoever listens is given everything from the start, then what comes. On the event loop; what is made, and how it is
-kept, is decided in dispatch.
+A listener gets everything from the start, then new parts as they come. On the event loop. `dispatch` makes and keeps
+the answers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class LiveAnswer(Generic[T]):
-    """task: makes it. goes_on: also while nobody listens; else the task is cancelled when the last listener goes.
+    """task: makes it. goes_on: also without listeners; otherwise the last listener's leaving cancels the task.
 
-    is_cancelled: by its caller. failure: why it is over before its end, for whoever listens.
+    is_cancelled: by its caller. failure: for listeners, why it ended early.
     """
 
     def __init__(self, *, goes_on: bool) -> None:
@@ -44,7 +44,7 @@ class LiveAnswer(Generic[T]):
         self._more.set()
 
     async def listen(self) -> AsyncGenerator[T]:
-        """All parts from the first one, as they come, until it is over."""
+        """All parts from the first one, then new ones as they come, until it has ended."""
         self.n_listeners += 1
         try:
             n_given = 0
@@ -64,7 +64,7 @@ class LiveAnswer(Generic[T]):
                 self.stop()
 
     def cancel(self) -> None:
-        """Make no more of it, for whoever listens neither."""
+        """Make no more of it, not even for listeners."""
         self.is_cancelled = True
         self.stop()
 
@@ -75,7 +75,7 @@ class LiveAnswer(Generic[T]):
 
 
 class LiveAnswers(Generic[T]):
-    """Those of one canister, by id."""
+    """The live answers of one canister, by id."""
 
     def __init__(self) -> None:
         self._live: dict[str, LiveAnswer[T]] = {}
@@ -93,7 +93,7 @@ class LiveAnswers(Generic[T]):
         del self._live[id]
 
     async def stopped(self) -> None:
-        """Stop all, and wait until nothing is made any more."""
+        """Stop all, and wait until none is being made."""
         while tasks := [live.task for live in self._live.values() if live.task is not None]:
             for task in tasks:
                 task.cancel()

@@ -1,9 +1,9 @@
-"""Whole answers that are kept: what was asked, how it stands, and what each committed call gave.
+"""Whole answers that are kept: what was requested, the status, and the results of each committed call.
 
     running → done | cancelled | failed | left → running
 
-`left`: its client has gone, and it does not go on without. A call adds its row in its own transaction, so that what is
-kept of an answer is what its prompt cache has. Kept for a time, in number and bytes bounded for each caller.
+`left`: its client has gone, and it does not continue without one. A call adds its row in its own transaction, so the
+kept tokens of an answer are those of its prompt cache. Time, number and bytes are bounded for each caller.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ _CALLS = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is kept of a question. kind: the interface that it was asked through. caller: principal in text form.
+    """The kept part of a request. kind: the interface of the request. caller: principal in text form.
 
-    request: JSON of the door. wanted: JSON of dispatch, what the tokens depend on but the prompt. prompt: token ids.
-    is_listed: found by its id, else by its key alone. goes_on: without its client.
+    request: JSON of the door. wanted: JSON of dispatch, what the tokens depend on except the prompt. prompt: token ids.
+    is_listed: found by its id, otherwise only by its key. goes_on: it continues without its client.
     """
 
     id: str
@@ -97,7 +97,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """error: of one that failed, as dispatch tells it. ended_ns: None while it is running."""
+    """error: of a failed answer, in dispatch's form. ended_ns: None while it is running."""
 
     asked: Asked
     status: Status = "running"
@@ -107,7 +107,7 @@ class KeptAnswer:
 
 @dataclass(frozen=True, slots=True)
 class KeptCall:
-    """number: 0, 1, … within the choice. tokens: JSON of dispatch. taken: what stood after the call, of dispatch."""
+    """number: 0, 1, … within the choice. tokens: JSON of dispatch. taken: the totals after the call, of dispatch."""
 
     choice: int
     number: int
@@ -117,7 +117,7 @@ class KeptCall:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of the answers of one caller. kept_seconds: from the time when one was asked for."""
+    """Limits for the answers of one caller. kept_seconds: since the request."""
 
     kept_seconds: float
     max_answers: int
@@ -132,7 +132,9 @@ class Answers:
         self.n_bytes = 0
 
     def load(self) -> None:
-        """Those that do not go on without their clients are left: the server has started anew."""
+        """Read the answers. Running ones that do not continue without their clients become `left`, since the server has
+        restarted.
+        """
         values = {"now_ns": time.time_ns()}
         self._database.submit(lambda connection: _LEAVE.run(connection, values)).result()
         with self._database.read() as connection:
@@ -148,12 +150,12 @@ class Answers:
         return self._one(_BY_KEY, {"of_caller": caller, "of_key": key})
 
     def calls(self, id: str) -> list[KeptCall]:
-        """What the calls of an answer gave, by choice and number."""
+        """The results of an answer's calls, by choice and number."""
         with self._database.read() as connection:
             return [KeptCall(*row) for row in connection.execute(_CALLS, {"of_id": id})]
 
     def running(self) -> list[KeptAnswer]:
-        """The oldest first."""
+        """The running answers, the oldest first."""
         query = select(_answers).where(_answers.c.ended_ns.is_(None)).order_by(_answers.c.created_ns)
         with self._database.read() as connection:
             return [_answer(row._mapping) for row in connection.execute(query)]
@@ -166,9 +168,9 @@ class Answers:
     # -- changing
 
     async def begin(self, asked: Asked, limits: Limits) -> KeptAnswer:
-        """Keep a question; or find the answer that its caller has begun with the same idempotency key before.
+        """Keep a request, or find the answer that its caller has begun with the same idempotency key.
 
-        Raises CallerBusy and StorageFull when it would pass a limit; then nothing has changed.
+        Raises CallerBusy and StorageFull when it would pass a limit, and has then changed nothing.
         """
         row = {column: getattr(asked, column, None) for column in _COLUMNS}
         n_bytes = _ROW_BYTES + len(asked.request.encode()) + len(asked.wanted.encode()) + len(asked.prompt)
@@ -191,7 +193,7 @@ class Answers:
         return KeptAnswer(asked) if known is None else known
 
     def add_call(self, transaction: Transaction, id: str, call: KeptCall) -> None:
-        """Keep what a call gave, when this transaction commits."""
+        """Keep the results of a call, when this transaction commits."""
         row = {"answer_id": id, "choice": call.choice, "number": call.number, "tokens": call.tokens}
         n_bytes = _ROW_BYTES + len(call.tokens.encode())
         transaction.execute(_ADD_CALL, row | {"taken": dict(call.taken)})
@@ -203,7 +205,7 @@ class Answers:
         transaction.on_commit(grown)
 
     async def end(self, id: str, status: Status, error: Mapping[str, object] | None = None) -> None:
-        """How an answer ended that is running; one that has ended stays as it is."""
+        """Record how a running answer ended. An ended answer stays as it is."""
         values = {"of_id": id, "new_status": status, "new_error": error, "now_ns": time.time_ns()}
         await self._write(_END, values)
 
@@ -224,14 +226,14 @@ class Answers:
         self.n_bytes -= await asyncio.wrap_future(self._database.submit(work))
 
     async def purge(self) -> None:
-        """Forget the answers whose time is over."""
+        """Forget expired answers."""
         self.n_bytes -= await asyncio.wrap_future(self._database.submit(self._purge))
 
     async def _write(self, statement: Prepared, values: Mapping[str, object]) -> None:
         await asyncio.wrap_future(self._database.submit(lambda connection: statement.run(connection, values)))
 
     def _purge(self, connection: Connection) -> int:
-        """How many bytes were freed."""
+        """Returns how many bytes were freed."""
         now_ns = time.time_ns()
         old = _answers.c.kept_until_ns < now_ns, _answers.c.ended_ns.is_not(None)
         n_freed = connection.execute(select(func.coalesce(func.sum(_answers.c.n_bytes), 0)).where(*old)).scalar_one()

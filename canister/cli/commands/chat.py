@@ -271,7 +271,7 @@ async def _meet(
         if says:
             view.say(f"talking to canister {client.name} at {url}")
         if not options.is_raw:
-            view.say("who signs cannot ask for the model's chat template: ChatML is used (--raw: plain text)")
+            view.say("ChatML is used, since signed calls cannot ask for the model's chat template (--raw: plain text)")
         return ChatBackend(client, Raw() if options.is_raw else ChatMl())
     async with told_who(client, client.name):
         props = Props.model_validate(await client.document("GET", "props"))

@@ -57,7 +57,7 @@ def api_key_names(ctx: typer.Context) -> list[str]:
 
 @_quietly
 def canister_files(ctx: typer.Context) -> list[str]:
-    """In the canister that the command line names so far, for whoever may list them."""
+    """Files in the canister that the command line names so far, for callers who may list them."""
     import asyncio
 
     from canister.api.records import DirContentInputRecord

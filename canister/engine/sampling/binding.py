@@ -1,7 +1,7 @@
-"""What an answer is bound to, as the sampler asks it: may this token follow, and which may.
+"""What an answer is bound to, for the sampler: may this token follow, and which tokens may?
 
-A token that a binding does not take is no part of it: the binding begins anew behind it. That happens only where a call
-goes on what another one with another grammar has begun, or behind the end.
+A token that a binding rejects is no part of it, and the binding begins anew behind it. That happens only where a call
+continues what another call with another grammar has begun, or behind the end.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from canister.errors import BadRequest
 
 
 class Binding(Protocol):
-    """For one answer and one thread; to be closed."""
+    """For one answer and one thread. Its owner closes it."""
 
     def fits(self, token: int) -> bool:
         """May it follow?"""
 
     def restrict(self, candidates: Candidates, refused: Collection[int]) -> None:
-        """Leave those that fit, or all but those that were refused, where no others can be told apart."""
+        """Keep only tokens that fit, or drop only the refused ones, where the others cannot be told apart."""
 
     def accept(self, token: int) -> None:
-        """It follows."""
+        """The token follows."""
 
     def replay(self, tokens: Sequence[int]) -> None:
         """They follow one after the other; thousands of them, where an answer goes on."""
 
     def begun(self) -> Binding:
-        """Another one at its beginning."""
+        """A new binding at its beginning."""
 
     def close(self) -> None: ...
 
@@ -39,7 +39,7 @@ class Gbnf:
     """A grammar of llama.cpp."""
 
     def __init__(self, start: Sampler) -> None:
-        """start: the grammar at its beginning; nobody must move it."""
+        """start: the grammar at its beginning, which nobody may advance."""
         self._start, self._now, self._one = start, start.clone(), Candidates(1)
 
     def fits(self, token: int) -> bool:
@@ -72,7 +72,7 @@ class Guided:
     """A Lark grammar or a JSON schema."""
 
     def __init__(self, eog: frozenset[int], start: Matcher) -> None:
-        """eog: tokens that may end an answer. start: the grammar at its beginning; nobody must move it."""
+        """eog: tokens that may end an answer. start: the grammar at its beginning, which nobody may advance."""
         self._eog, self._start, self._now = eog, start, start.clone()
         self._is_ended = False
 

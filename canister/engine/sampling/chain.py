@@ -1,10 +1,9 @@
-"""The sampler chain of one call: which of llama.cpp's samplers, in which order, as llama-completion has them.
+"""The sampler chain of one call: llama.cpp's samplers, in the order of llama-completion.
 
-Tokens are drawn with llama.cpp's own random sequence: the k-th draw of an answer is the k-th of `dist(seed)`, however
-the answer is cut into calls. A token that the grammar refuses is drawn again, so that the number of draws is more than
-the number of tokens; it comes with the request. XTC's sequence depends on candidates that are gone: its draws depend on
-the seed and the token's place in the chat only. Mirostat and adaptive-p carry a state that is not in the tokens either:
-they follow llama.cpp in an answer's first call, and begin anew with each that goes on.
+The k-th draw of an answer is the k-th of llama.cpp's `dist(seed)`, however the answer is cut into calls. A token that
+the grammar refuses is drawn again, so there are more draws than tokens, and the request has their number. XTC draws by
+seed and position instead. Mirostat and adaptive-p follow llama.cpp in an answer's first call, and begin anew in later
+ones.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from canister.flags.params import SamplingParams
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_XTC = 0x787463  # keeps its draws apart from those of the token itself
+_XTC = 0x787463  # separates its draws from those of the token itself
 _RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one yourself"
 
 
@@ -34,7 +33,7 @@ def mix(seed: int, number: int) -> int:
 
 
 def usable_seed(seed: int) -> int:
-    """One that llama.cpp takes as it is."""
+    """A seed that llama.cpp takes as it is."""
     seed &= _RANDOM_SEED
     return seed if seed != _RANDOM_SEED else 0
 
@@ -53,9 +52,9 @@ Stage = Sampler | Callable[[int], Sampler]
 
 
 class ChainSampler:
-    """Samples for one call; `sequence.TokenSampler` says what it must hold. To be closed.
+    """Samples for one call, as `sequence.TokenSampler` demands. Its owner closes it.
 
-    binding: what the answer is bound to, at its beginning; it becomes the sampler's.
+    binding: of the answer, at its beginning. The sampler owns it.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class ChainSampler:
         self._binding = binding
         self._members: list[Sampler] = []
         self._stages: list[Stage] = []
-        # With temperature 0 the likeliest token wins where the temperature stands, whatever follows.
+        # With temperature 0 the likeliest token wins at the place of the temperature, whatever follows.
         self._is_greedy = (
             not params.mirostat
             and "temperature" in params.samplers
@@ -128,7 +127,7 @@ class ChainSampler:
             self._dist = Sampler.dist(seed, self.n_draws)
 
     def _add_by_name(self, name: str) -> None:
-        """Add what a name in --samplers stands for, if its settings make it do anything."""
+        """Add the sampler of a name in --samplers, if its settings have an effect."""
         p, model, make = self._params, self._model, Sampler.make
         keep = max(p.min_keep, 0)
         if name == "penalties":
@@ -194,7 +193,7 @@ class ChainSampler:
             return likeliest
         self.n_draws += 1
         token, logit = self._choose(logits, index)
-        # As llama.cpp does it: the grammar is asked about the chosen token first, about all only if it refuses.
+        # As in llama.cpp, ask the grammar about the chosen token first, and about all tokens only if it refuses.
         if self._binding is not None and not self._binding.fits(token):
             token, logit = self._choose_again(logits, index, self._binding, token)
         if logit == -math.inf:
@@ -210,8 +209,9 @@ class ChainSampler:
     def _choose_again(
         self, logits: NDArray[np.float32], number: int, binding: Binding, token: int
     ) -> tuple[int, float]:
-        """The second draw of a token, whose first one does not fit. Where what fits is found out one by one, the draw
-        stays the same until one does.
+        """The second draw of a token whose first draw does not fit.
+
+        Where the fitting tokens are found one by one, the draw stays the same until a token fits.
         """
         refused = {token}
         while True:

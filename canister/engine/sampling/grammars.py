@@ -1,6 +1,6 @@
-"""The grammars of a model, read once: beside event loop and decoding, since that may take a second.
+"""The grammars of a model, read once, outside of event loop and decode thread, since reading may take a second.
 
-What a request binds its answer to is looked up here when it comes in. A binding is cheap to begin from what was read.
+The binding of an answer is looked up here when its request comes in. A binding of a known grammar begins cheaply.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Source(NamedTuple):
 
 
 def source_of(params: SamplingParams) -> Source | None:
-    """What the answer is to be bound to. BadRequest if that is more than one thing."""
+    """What the answer is bound to. BadRequest if that is more than one thing."""
     given = [
         Source(kind, text)
         for kind, text in (("gbnf", params.grammar), ("json_schema", params.json_schema), ("lark", params.lark))
@@ -53,7 +53,7 @@ def source_of(params: SamplingParams) -> Source | None:
 
 
 class Grammars:
-    """For one event loop, but `table`. model: it may be dropped by its engine."""
+    """For one event loop, except `table`. model: the engine may have dropped it."""
 
     def __init__(self, model: Callable[[], Model]) -> None:
         self._model = model
@@ -62,7 +62,7 @@ class Grammars:
         self._turn = asyncio.Semaphore(MAX_READ_AT_ONCE)
 
     async def bind(self, params: SamplingParams) -> Binding | None:
-        """A binding at its beginning, None if there is none; whoever gets it closes it. BadRequest."""
+        """A binding at its beginning, None if there is none. The caller closes it. Raises BadRequest."""
         source = source_of(params)
         if source is None:
             return None
@@ -105,7 +105,7 @@ class Grammars:
 
 def _is_known(read: asyncio.Future[Start]) -> None:
     if not read.cancelled():
-        read.exception()  # whoever waited may have gone
+        read.exception()  # the waiting caller may have gone
 
 
 def _table_of(model: Model) -> TokenTable:

@@ -1,8 +1,8 @@
-"""llguidance by its C interface: what may follow in an answer that is bound to a Lark grammar or a JSON schema.
+"""llguidance by its C interface: which tokens may follow in an answer bound to a Lark grammar or a JSON schema.
 
-Its library is that of the Python package. The package's own classes hold the interpreter's lock while they sort a
-vocabulary, which takes half a second where it is large; ctypes gives the lock away for each call. Nothing here knows
-what a grammar is for. A matcher is for one thread at a time; all else may be shared.
+The library is that of the Python package. The package's classes hold the interpreter's lock while they sort a
+vocabulary, for half a second where it is large; ctypes releases it. Nothing here knows what a grammar is for. One
+thread at a time may use a matcher; everything else may be shared.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ _lib = _bound()
 
 
 class GrammarFault(ValueError):
-    """What llguidance says of a grammar that it does not take, or cannot go on with."""
+    """llguidance's complaint about a grammar that it rejects, or cannot continue with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ class TokenTable:
 
 
 class Matcher:
-    """What of a grammar is still to come."""
+    """The rest of a grammar."""
 
     def __init__(self, table: TokenTable, pointer: int) -> None:
         self._table, self._pointer = table, pointer  # the table must outlive it
@@ -180,7 +180,7 @@ class Matcher:
         return Matcher(self._table, _lib.llg_clone_matcher(self._pointer))
 
     def check(self) -> None:
-        """GrammarFault if it is of no use any more: the grammar is none, or cost more than it may."""
+        """GrammarFault if it is unusable: the grammar is invalid, or cost more than it may."""
         told = _lib.llg_matcher_get_error(self._pointer)
         if told is not None:
             raise GrammarFault(told.decode("utf-8", "replace"))
@@ -203,7 +203,7 @@ class Matcher:
         return bool(n == 1)
 
     def take(self, tokens: Sequence[int] | NDArray[np.uint32]) -> int:
-        """Go on by the leading tokens that may follow one another; how many these are."""
+        """Advance by the leading tokens that may follow one another. Returns how many these are."""
         data = np.ascontiguousarray(tokens, np.uint32)
         pointer = data.ctypes.data_as(_Uints)
         n = _lib.llg_matcher_validate_tokens(self._pointer, pointer, len(data))

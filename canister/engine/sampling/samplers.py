@@ -90,7 +90,7 @@ class Sampler:
 
     @classmethod
     def dist(cls, seed: int, n_draws: int) -> Sampler:
-        """Draws a token by the probabilities, with llama.cpp's own random sequence, n_draws of which are gone."""
+        """Draws a token by the probabilities, with llama.cpp's own random sequence, after n_draws draws."""
         dist = cls.make("dist", seed)
         dist._skip(n_draws)
         return dist
@@ -98,7 +98,8 @@ class Sampler:
     def _skip(self, n: int) -> None:
         """Apply it n times where there is nothing to choose.
 
-        By chains that hold the one before twice, the sampler itself at last: 2^k draws are one call.
+        It uses chains that each hold the former chain twice, and in the end the sampler itself, so 2^k draws are one
+        call.
         """
         nothing = Candidates(1)
         nothing.only(0)
@@ -134,7 +135,9 @@ class Sampler:
 
     @classmethod
     def grammar(cls, model: Model, text: str) -> Sampler:
-        """A GBNF grammar; BadRequest when it does not parse. The parser calls itself: a full stack ends the process."""
+        """A GBNF grammar. BadRequest when it does not parse. The parser is recursive, and a full stack ends the
+        process.
+        """
         complaint()
         pointer = lib.llama_sampler_init_grammar(model.vocab, text.encode("utf-8", "replace"), b"root")
         if not pointer:

@@ -1,9 +1,8 @@
-"""A binding that begins with the first of some texts in the answer; until then everything may come, the end as well.
+"""A binding that begins at the first of some trigger texts in the answer. Until then everything may come, also the end.
 
-The text is part of what is bound. It may begin and end within tokens, and consist of several: what of them belongs to
-it is given to the grammar as it came, special tokens as themselves, parts of tokens as other tokens of the same bytes.
-If the grammar knows a special token by its text, it is given that. A token that would end a trigger, and with it begin
-what the grammar does not take, does not fit. In a thought nothing triggers.
+The trigger is part of what is bound. It may begin and end within tokens and span several. The grammar gets it as it
+came: special tokens as themselves, parts of tokens as other tokens with the same bytes, and a special token that it
+knows by text as that text. A token that ends a trigger and also begins something that the grammar rejects does not fit.
 """
 
 from __future__ import annotations
@@ -126,7 +125,7 @@ class Triggered:
             at, until = span[0] + len(span[1]), span[2]
 
     def _entered(self, tokens: list[tuple[int, bytes]], n_before: int) -> Binding | None:
-        """The binding behind these tokens, without so many bytes before them; None if it does not take them."""
+        """The binding behind these tokens; None if it rejects them."""
         tokens = list(tokens)
         while n_before >= len(tokens[0][1]):
             n_before -= len(tokens.pop(0)[1])
