@@ -7,8 +7,9 @@
 """
 
 from canister.dispatch.answer_caches import cache_of_key
+from canister.dispatch.answer_chain import Answered, Ingested, Wanted
 from canister.dispatch.answer_text import AnswerText, Piece
-from canister.dispatch.answers import Answered, Ingested, Wanted, answer
+from canister.dispatch.answers import answer, answers, prompt_tokens_of
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
 from canister.dispatch.durable_answers import (
     Question,
@@ -57,6 +58,7 @@ __all__ = [
     "answer",
     "answer_parts",
     "answer_so_far",
+    "answers",
     "begin_answer",
     "cache_of_key",
     "cancel_answer",
@@ -70,6 +72,7 @@ __all__ = [
     "join_answer",
     "look_again",
     "of_host",
+    "prompt_tokens_of",
     "remove_answer",
     "retry_answer",
     "store_stream",

@@ -7,144 +7,36 @@ turns in between. `client.ask` makes such chains of run_update from outside.
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from canister.api.tokens import Likely, Token
-from canister.dispatch.answer_caches import Lease, leased, passing
-from canister.dispatch.answer_text import AnswerText, Piece
-from canister.dispatch.requests import execute
-from canister.errors import BadRequest, CacheChanged, CanisterTrapped, ContextExceeded, NotFound, Trap
-from canister.flags.params import SamplingParams
-from canister.flags.values import UINT32_MAX
-from canister.handlers.generate import GENERATE, GenerateInput, GenerateOutput
+from canister.dispatch.answer_caches import leased, passing
+from canister.dispatch.answer_chain import (
+    Chain,
+    Event,
+    Ingested,
+    Keeper,
+    Prompt,
+    Wanted,
+    decoded_of,
+    last_of,
+    pieces_of,
+)
+from canister.dispatch.answer_text import AnswerText
+from canister.errors import BadRequest, ContextExceeded, NotFound
+from canister.handlers.generate import GENERATE
 from canister.runtime import access
 
 if TYPE_CHECKING:
-    from canister.dispatch.execute import Reply
     from canister.engine.engine import Engine
-    from canister.engine.request import Sampled, Tokens
+    from canister.engine.request import Tokens
     from canister.runtime.canister import Canister
-    from canister.store.transaction import Transaction
 
 LONG_PROMPT_CHARACTERS = 4096  # to be tokenized beside the event loop
-PIECES_AT_ONCE = 200  # kept pieces, before others get their turn on the event loop
-
-Finish = Literal["stop", "length"]
-"""stop: end of generation, or a stop string. length: as long as it may be, or the context is full."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """An answer to ask for.
-
-    prompt: its text, special tokens in it parsed, or its tokens. seed: None: drawn. max_tokens: of the answer; None:
-    until the context is full. stops: strings that end the answer, and are no part of it. shown_special: the texts of
-    special tokens that are part of the text.
-    n_logprobs: None: no log-probabilities; else those of each token, and of the n likeliest at its place.
-    cache: name of the caller's prompt cache, if it is not in use; None: the one of earlier answers that begins most
-    like the prompt. reuses: False: no cache is looked at, and none stays.
-    """
-
-    prompt: str | Sequence[int]
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    seed: int | None = None
-    max_tokens: int | None = None
-    stops: tuple[str, ...] = ()
-    shown_special: tuple[str, ...] = ()
-    n_logprobs: int | None = None
-    cache: str | None = None
-    reuses: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Ingested:
-    """The progress of the prompt: n_done of n_prompt tokens, of which a cache had n_cached. seconds: since the
-    start.
-    """
-
-    n_prompt: int
-    n_cached: int
-    n_done: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """How an answer ended, and the totals of its calls.
-
-    stop: the stop string that ended it. n_generated: tokens that were sampled. cycles: those that were charged.
-    *_seconds: of the decodes that its calls took part in.
-    """
-
-    finish: Finish
-    stop: str | None
-    n_prompt: int
-    n_cached: int
-    n_generated: int
-    n_calls: int
-    instructions: int
-    cycles: int
-    prompt_seconds: float
-    decode_seconds: float
-    seed: int
-
-
-Event = Ingested | Piece | Answered
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """The totals of an answer's committed calls.
-
-    n_remaining: tokens of the prompt that are not in yet. n_sampled: tokens of the answer. n_decoded: those of them
-    that the cache has. n_draws: random numbers that they took. finish: None: it is not finished.
-    """
-
-    n_prompt: int
-    n_remaining: int
-    n_cached: int = 0
-    n_sampled: int = 0
-    n_decoded: int = 0
-    n_draws: int = 0
-    n_calls: int = 0
-    instructions: int = 0
-    cycles: int = 0
-    prompt_seconds: float = 0.0
-    decode_seconds: float = 0.0
-    finish: Finish | None = None
-
-    def answered(self, finish: Finish, stop: str | None, seed: int) -> Answered:
-        return Answered(
-            finish,
-            stop,
-            self.n_prompt,
-            self.n_cached,
-            self.n_sampled,
-            self.n_calls,
-            self.instructions,
-            self.cycles,
-            self.prompt_seconds,
-            self.decode_seconds,
-            seed,
-        )
-
-
-class Keeper(Protocol):
-    """Keeps the results of an answer's calls. tokens, taken: of an answer that is continued; taken None: of a
-    new one.
-    """
-
-    tokens: Sequence[Token]
-    taken: Taken | None
-
-    def keep(self, transaction: Transaction, tokens: Sequence[Token], taken: Taken) -> None:
-        """Called in the transaction that commits a call, with the call's tokens and the totals after it."""
 
 
 async def answer(
@@ -158,13 +50,67 @@ async def answer(
     """
     engine = _engine(canister, caller)
     prompt = await prompt_tokens(engine, wanted.prompt)
-    begun = prompt if keeper is None else np.concatenate([prompt, _decoded(keeper)])
+    begun = prompt if keeper is None else np.concatenate([prompt, decoded_of(keeper)])
     lease = leased(canister, caller, engine, begun, wanted.cache) if wanted.reuses else passing(canister, caller)
     async with lease as cache:
-        chain = _Chain(canister, caller, engine, wanted, prompt, cache, keeper)
+        chain = Chain(canister, caller, engine, wanted, prompt, cache, keeper)
         async with aclosing(chain.events()) as events:
             async for event in events:
                 yield event
+
+
+async def answers(canister: Canister, caller: str, wanted: Sequence[Wanted]) -> AsyncGenerator[tuple[int, Event]]:
+    """Several answers to the prompt of the first, side by side: each event with the number of its answer.
+
+    The prompt goes in once, and its cache is copied; the first answer is charged for that.
+    """
+    if len(wanted) == 1:
+        async with aclosing(answer(canister, caller, wanted[0])) as events:
+            async for event in events:
+                yield 0, event
+        return
+    first, engine = wanted[0], _engine(canister, caller)
+    prompt = await prompt_tokens(engine, first.prompt)
+    lease = leased(canister, caller, engine, prompt, first.cache) if first.reuses else passing(canister, caller)
+    async with AsyncExitStack() as held:
+        cache = await held.enter_async_context(lease)
+        chain = Chain(canister, caller, engine, replace(first, max_tokens=0), prompt, cache)
+        async with aclosing(chain.events()) as events:
+            async for event in events:
+                if isinstance(event, Ingested):
+                    yield 0, event
+        copies = [
+            await held.enter_async_context(passing(canister, caller, source=cache.name)) for _ in range(len(wanted) - 1)
+        ]
+        chains = [chain.followed_by(each, copy) for each, copy in zip(wanted, [cache, *copies], strict=True)]
+        async with aclosing(_side_by_side(chains)) as merged:
+            async for numbered in merged:
+                yield numbered
+
+
+async def _side_by_side(chains: Sequence[Chain]) -> AsyncGenerator[tuple[int, Event]]:
+    found: asyncio.Queue[tuple[int, Event] | None] = asyncio.Queue()
+
+    async def pump(number: int, chain: Chain) -> None:
+        try:
+            async with aclosing(chain.events()) as events:
+                async for event in events:
+                    found.put_nowait((number, event))
+        finally:
+            found.put_nowait(None)
+
+    tasks = [asyncio.create_task(pump(number, chain)) for number, chain in enumerate(chains)]
+    try:
+        for _ in tasks:
+            while (numbered := await found.get()) is not None:
+                yield numbered
+            for task in tasks:
+                if task.done():
+                    task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 def _engine(canister: Canister, caller: str) -> Engine:
@@ -175,223 +121,39 @@ def _engine(canister: Canister, caller: str) -> Engine:
     return engine
 
 
-def _decoded(keeper: Keeper) -> Tokens:
-    """The tokens of an answer that its cache has."""
-    n_decoded = 0 if keeper.taken is None else keeper.taken.n_decoded
-    return np.array([token.id for token in keeper.tokens[:n_decoded]], np.int32)
-
-
 def replay(wanted: Wanted, keeper: Keeper) -> Iterator[Event]:
     """The events of a kept answer, as they came while it was made. The seed of `wanted` is known."""
     taken, text = keeper.taken, AnswerText(wanted.stops)
     if taken is None:
         return
     yield Ingested(taken.n_prompt, taken.n_cached, taken.n_prompt - taken.n_remaining, taken.prompt_seconds)
-    yield from _pieces(text, keeper.tokens)
+    yield from pieces_of(text, keeper.tokens)
     if taken.finish is not None:
-        yield from _last(text)
+        yield from last_of(text)
         yield taken.answered(taken.finish, text.stop, wanted.seed or 0)
 
 
-def _pieces(text: AnswerText, tokens: Iterable[Token]) -> Iterator[Piece]:
-    """One by one: so they do not depend on which tokens came together."""
-    for token in tokens:
-        piece = text.feed([token])
-        if piece is not None:
-            yield piece
+async def prompt_tokens_of(canister: Canister, caller: str, prompt: Prompt) -> list[int]:
+    """The tokens of a prompt, for Wanted. Raises what `answer` would refuse it for."""
+    found: list[int] = (await prompt_tokens(_engine(canister, caller), prompt)).tolist()
+    return found
 
 
-def _last(text: AnswerText) -> Iterator[Piece]:
-    rest = text.end()
-    if rest is not None:
-        yield rest
-
-
-class _Chain:
-    """The calls of one answer, and their totals so far."""
-
-    def __init__(
-        self,
-        canister: Canister,
-        caller: str,
-        engine: Engine,
-        wanted: Wanted,
-        prompt: Tokens,
-        cache: Lease,
-        keeper: Keeper | None,
-    ) -> None:
-        self._canister, self._caller, self._engine = canister, caller, engine
-        self._wanted, self._cache, self._keeper = wanted, cache, keeper
-        self._prompt, self._tokens = prompt, prompt
-        self._seed = secrets.randbelow(UINT32_MAX) if wanted.seed is None else wanted.seed
-        self._shown = _special_tokens(engine, wanted.shown_special)
-        self._text = AnswerText(wanted.stops)
-        self._started = asyncio.get_running_loop().time()
-        self._n_cached = 0
-        self._is_begun = False  # then n_cached is known
-        instructions = sum(charge.instructions for charge in cache.charges)
-        cycles = sum(charge.cycles for charge in cache.charges)
-        self._taken = Taken(
-            len(prompt), len(prompt), n_calls=len(cache.charges), instructions=instructions, cycles=cycles
-        )
-        self._is_told = False  # the listener knows that the prompt is in
-        self._has_cache = False  # a call has left one
-
-    async def events(self) -> AsyncGenerator[Event]:
-        async with aclosing(self._resumed()) as known:
-            async for event in known:
-                yield event
-        while self._taken.finish is None:
-            async with aclosing(self._call()) as parts:
-                async for part in parts:
-                    if isinstance(part, list):
-                        if not self._is_told:
-                            self._is_told = True
-                            yield self._ingested(self._taken.n_prompt)
-                        for piece in _pieces(self._text, map(self._token, part)):
-                            yield piece
-                        continue
-                    self._took(part)
-                    if not self._is_told:
-                        self._is_told = not self._taken.n_remaining
-                        yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
-        for rest in _last(self._text):
-            yield rest
-        yield self._taken.answered(self._taken.finish, self._text.stop, self._seed)
-
-    async def _resumed(self) -> AsyncGenerator[Event]:
-        """The events of earlier calls, as they came then."""
-        if self._keeper is None or self._keeper.taken is None:
-            return
-        tokens, self._taken = self._keeper.tokens, self._keeper.taken
-        self._tokens = np.concatenate([self._prompt, _decoded(self._keeper)])
-        self._n_cached, self._is_begun = self._taken.n_cached, True
-        self._is_told = not self._taken.n_remaining
-        self._has_cache = True
-        yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
-        for n, piece in enumerate(_pieces(self._text, tokens)):
-            yield piece
-            if n % PIECES_AT_ONCE == 0:
-                await asyncio.sleep(0)
-
-    async def _call(self) -> AsyncGenerator[list[Sampled] | Reply]:
-        """The next call: its tokens as they are sampled, and its reply."""
-        try:
-            async with aclosing(self._one_call()) as parts:
-                async for part in parts:
-                    yield part
-        except CacheChanged:
-            if not self._has_cache:
-                raise
-            # An answer does not depend on its cache, which may have been cleaned up.
-            self._has_cache = False
-            async with aclosing(self._one_call()) as parts:
-                async for part in parts:
-                    yield part
-
-    async def _one_call(self) -> AsyncGenerator[list[Sampled] | Reply]:
-        found: asyncio.Queue[list[Sampled] | None] = asyncio.Queue()
-        named = {"on_tokens": found.put_nowait, "on_begun": None if self._is_begun else self._begun}
-        arg = self._next()
-        record = None if self._keeper is None else self._record
-        call = asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, record, named=named))
-        call.add_done_callback(lambda _: found.put_nowait(None))
-        try:
-            while (tokens := await found.get()) is not None:
-                yield tokens
-        finally:
-            call.cancel()  # the listener is gone; otherwise the call is done
-            await asyncio.wait([call])
-        reply = call.result()
-        if reply.error is not None:
-            raise reply.error
-        yield reply
-
-    def _next(self) -> GenerateInput:
-        most, wanted = self._wanted.max_tokens, self._wanted
-        return GenerateInput(
-            self._engine.info.model_id,
-            self._cache.name,
-            self._tokens,
-            self._taken.n_prompt,
-            wanted.sampling,
-            self._seed,
-            n_done=len(self._tokens) - self._taken.n_remaining if self._has_cache else None,
-            n_draws=self._taken.n_draws,
-            n_predict=-1 if most is None else most - self._taken.n_sampled,
-            n_logprobs=wanted.n_logprobs,
-            stops=wanted.stops,
-            shown=self._shown,
-        )
-
-    def _begun(self, n_cached: int) -> None:
-        self._n_cached, self._is_begun = n_cached, True
-
-    def _record(self, transaction: Transaction, outcome: Reply | Trap) -> None:
-        """Keep the results of a call, in its own transaction."""
-        if self._keeper is not None and not isinstance(outcome, Trap) and outcome.error is None:
-            done = outcome.value
-            assert isinstance(done, GenerateOutput)
-            self._keeper.keep(transaction, list(map(self._token, done.sampled)), self._after(outcome))
-
-    def _took(self, reply: Reply) -> None:
-        """A call is committed."""
-        done = reply.value
-        assert isinstance(done, GenerateOutput)
-        self._taken = self._after(reply)
-        self._has_cache = True
-        if done.n_generated:
-            decoded = np.array([sampled.token for sampled in done.sampled[: done.n_generated]], np.int32)
-            self._tokens = np.concatenate([self._tokens, decoded])
-        if self._taken.finish is None and not done.n_prompt_decoded and not done.sampled:
-            raise CanisterTrapped(f"Error from Canister {self._canister.id}: a call of an answer did nothing")
-
-    def _after(self, reply: Reply) -> Taken:
-        """What stands after a call."""
-        done, before = reply.value, self._taken
-        assert isinstance(done, GenerateOutput)
-        n_sampled = before.n_sampled + len(done.sampled)
-        finish: Finish | None = "stop" if done.finish == "stop" else None
-        is_full = len(self._tokens) + done.n_generated >= self._engine.info.n_ctx
-        if finish is None and not done.n_prompt_remaining and (is_full or n_sampled == self._wanted.max_tokens):
-            finish = "length"
-        return Taken(
-            before.n_prompt,
-            done.n_prompt_remaining,
-            self._n_cached,
-            n_sampled,
-            before.n_decoded + done.n_generated,
-            done.n_draws,
-            before.n_calls + 1,
-            before.instructions + (0 if reply.charge is None else reply.charge.instructions),
-            before.cycles + (0 if reply.charge is None else reply.charge.cycles),
-            before.prompt_seconds + done.prompt_seconds,
-            before.decode_seconds + done.decode_seconds,
-            finish,
-        )
-
-    def _ingested(self, n_done: int) -> Ingested:
-        seconds = asyncio.get_running_loop().time() - self._started
-        return Ingested(self._taken.n_prompt, self._n_cached, n_done, seconds)
-
-    def _token(self, sampled: Sampled) -> Token:
-        token = sampled.token
-        top = tuple(Likely(at, self._engine.piece(at, True), logprob) for at, logprob in sampled.top)
-        return Token(token, self._engine.piece(token, token in self._shown), sampled.logprob, top)
-
-
-async def prompt_tokens(engine: Engine, prompt: str | Sequence[int]) -> Tokens:
+async def prompt_tokens(engine: Engine, prompt: Prompt) -> Tokens:
     """The tokens of a prompt that leaves room for an answer."""
     n_ctx, n_vocab = engine.info.n_ctx, engine.info.n_vocab
-    if not isinstance(prompt, str):
-        wrong = next((token for token in prompt if not 0 <= token < n_vocab), None)
-        if wrong is not None:
-            raise BadRequest(f"{wrong} is no token: the vocabulary has those from 0 to {n_vocab - 1}")
-        found = list(prompt)
-    elif len(prompt) < LONG_PROMPT_CHARACTERS:
-        found = engine.tokenize(prompt, add_bos=True)
-    else:
-        found = await asyncio.to_thread(engine.tokenize, prompt, add_bos=True)
+    parts: Sequence[int | str] = (prompt,) if isinstance(prompt, str) else prompt
+    found: list[int] = []
+    for index, part in enumerate(parts):
+        if isinstance(part, str):
+            n, tokens = await _tokenized(engine, part, is_first=index == 0)
+            if len(found) + n >= n_ctx:
+                raise ContextExceeded(len(found) + n, n_ctx)
+            found += tokens
+        elif 0 <= part < n_vocab:
+            found.append(part)
+        else:
+            raise BadRequest(f"{part} is no token: the vocabulary has those from 0 to {n_vocab - 1}")
     if not found:
         raise BadRequest("The prompt is empty")
     if len(found) >= n_ctx:
@@ -399,7 +161,12 @@ async def prompt_tokens(engine: Engine, prompt: str | Sequence[int]) -> Tokens:
     return np.array(found, np.int32)
 
 
-def _special_tokens(engine: Engine, texts: Sequence[str]) -> frozenset[int]:
-    """The tokens with these texts; what is no single token is not special."""
-    found = (engine.tokenize(text, add_bos=False) for text in texts)
-    return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
+async def _tokenized(engine: Engine, text: str, *, is_first: bool) -> tuple[int, list[int]]:
+    """How many tokens a text has, and which, if they fit the context."""
+
+    def tokenized() -> tuple[int, list[int]]:
+        # Too many are let go of by the thread: even that takes its time.
+        tokens = engine.tokenize(text, add_bos=is_first)
+        return len(tokens), tokens if len(tokens) < engine.info.n_ctx else []
+
+    return await asyncio.to_thread(tokenized) if len(text) >= LONG_PROMPT_CHARACTERS else tokenized()

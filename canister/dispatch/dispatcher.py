@@ -18,8 +18,8 @@ from canister.dispatch.requests import NOTHING
 if TYPE_CHECKING:
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
-    from canister.dispatch.answers import Event as AnswerEvent
-    from canister.dispatch.answers import Wanted
+    from canister.dispatch.answer_chain import Event as AnswerEvent
+    from canister.dispatch.answer_chain import Prompt, Wanted
     from canister.dispatch.durable_answers import Question
     from canister.dispatch.execute import Reply
     from canister.dispatch.inspection import ModelView
@@ -55,8 +55,12 @@ class OpenFile(Protocol):
 class Answers(Protocol):
     """Whole answers of one canister, each a chain of calls; see `answers.py` and `durable_answers.py`."""
 
-    def now(self, caller: str, wanted: Wanted) -> AsyncGenerator[AnswerEvent]:
-        """An answer to whoever listens; closed early, its running call is cancelled."""
+    async def prompt_tokens(self, caller: str, prompt: Prompt) -> list[int]:
+        """The tokens of a prompt, for Wanted. Raises what it would be refused for."""
+        ...
+
+    def now(self, caller: str, wanted: Sequence[Wanted]) -> AsyncGenerator[tuple[int, AnswerEvent]]:
+        """Answers to one prompt to whoever listens; closed early, the running calls are cancelled."""
         ...
 
     def join(self, caller: str, kind: str, key: str, body: bytes) -> KeptAnswer | None:

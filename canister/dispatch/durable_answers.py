@@ -16,8 +16,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from canister.dispatch.answer_chain import Wanted
 from canister.dispatch.answer_making import live_answers, start, stopped
-from canister.dispatch.answers import Wanted, prompt_tokens
+from canister.dispatch.answers import prompt_tokens
 from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, replayed
 from canister.errors import NotFound, Trap
 from canister.flags.values import UINT32_MAX

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from canister.dispatch.execute import Reply, run
 from canister.engine.load import library
 from canister.errors import CanisterBusy, NotFound
 from canister.flags.parse import RunArgs, parse
+from canister.handlers.chat_template import template_of
 from canister.runtime import access
 from canister.runtime.call import Call
 
@@ -55,6 +56,8 @@ class ModelView:
     vocab_type: int
     fills_in: bool
     fingerprint: str
+    chat_template: str = ""
+    special_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
@@ -91,6 +94,8 @@ def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
         vocab_type=info.vocab_type,
         fills_in=min(info.fill_in[:3]) >= 0,
         fingerprint=_fingerprint(),
+        chat_template=template_of(engine)[0],
+        special_tokens=engine.special_tokens,
     )
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from canister.api.tokens import Likely, Token
+from canister.dispatch.answer_chain import PIECES_AT_ONCE, Answered, Ingested, Taken, Wanted
 from canister.dispatch.answer_text import Piece
-from canister.dispatch.answers import PIECES_AT_ONCE, Answered, Ingested, Taken, Wanted, replay
+from canister.dispatch.answers import replay
 from canister.errors import CanisterError, Trap
 from canister.state.answers import KeptAnswer, KeptCall
 

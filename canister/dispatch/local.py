@@ -14,8 +14,8 @@ from canister.dispatch.requests import NOTHING
 if TYPE_CHECKING:
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
-    from canister.dispatch.answers import Event as AnswerEvent
-    from canister.dispatch.answers import Wanted
+    from canister.dispatch.answer_chain import Event as AnswerEvent
+    from canister.dispatch.answer_chain import Prompt, Wanted
     from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
     from canister.dispatch.durable_answers import Question
     from canister.dispatch.inspection import ModelView
@@ -36,8 +36,11 @@ class LocalAnswers:
     _host: Host
     _canister: Canister
 
-    def now(self, caller: str, wanted: Wanted) -> AsyncGenerator[AnswerEvent]:
-        return answers.answer(self._canister, caller, wanted)
+    async def prompt_tokens(self, caller: str, prompt: Prompt) -> list[int]:
+        return await answers.prompt_tokens_of(self._canister, caller, prompt)
+
+    def now(self, caller: str, wanted: Sequence[Wanted]) -> AsyncGenerator[tuple[int, AnswerEvent]]:
+        return answers.answers(self._canister, caller, wanted)
 
     def join(self, caller: str, kind: str, key: str, body: bytes) -> KeptAnswer | None:
         return durable_answers.join_answer(self._canister, caller, kind, key, body)

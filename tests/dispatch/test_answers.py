@@ -125,9 +125,9 @@ async def test_an_answer_ends_where_the_context_is_full(canister: Canister) -> N
     assert (answered.finish, answered.n_prompt, answered.n_generated) == ("length", n_prompt, 5)
 
 
-async def test_nothing_stays_of_an_answer_without_a_cache(canister: Canister) -> None:
-    await events_of(canister, Wanted(PROMPT, GREEDY, max_tokens=5))
-    assert list(canister.folder.glob("stable/.canister_cache/*/sessions/answer-*")) == []
+async def test_nothing_stays_of_an_answer_that_reuses_nothing(canister: Canister) -> None:
+    await events_of(canister, Wanted(PROMPT, GREEDY, max_tokens=5, reuses=False))
+    assert list(canister.folder.glob("stable/.canister_cache/*/sessions/answers/t-*")) == []
 
 
 async def test_no_token_at_all_may_be_wanted(canister: Canister) -> None:
@@ -157,3 +157,33 @@ async def test_what_cannot_be_answered_is_refused(canister: Canister) -> None:
             await events_of(canister, wanted)
     with pytest.raises(CanisterError, match="Access Denied"):
         await events_of(canister, Wanted(PROMPT), caller=someone(9))
+
+
+async def test_several_answers_to_one_prompt_are_made_side_by_side(harness: Harness) -> None:
+    canister = harness.canister
+    await harness.limit(TOKENS_OF_A_CALL)
+    wanted = [Wanted(PROMPT, DRAWN, seed=40 + n, max_tokens=30, reuses=False) for n in range(3)]
+    alone = [await text_of(canister, each) for each in wanted]
+    texts, ends, order = ["", "", ""], dict[int, Answered](), list[int]()
+    async for number, event in dispatch.answers(canister, CONTROLLER, wanted):
+        if isinstance(event, Piece):
+            texts[number] += event.text
+            order.append(number)
+        elif isinstance(event, Answered):
+            ends[number] = event
+    assert texts == [text for text, _ in alone]
+    assert len(set(texts)) == 3
+    assert len(set(order[: len(order) // 2])) == 3  # none waits for the others
+    n_prompt = ends[0].n_prompt
+    assert [ends[n].n_cached for n in range(3)] == [0, n_prompt - 1, n_prompt - 1]
+    in_all = sum(end.instructions for end in ends.values())
+    assert in_all < sum(answered.instructions for _, answered in alone)
+    assert list(canister.folder.glob("stable/.canister_cache/*/sessions/answers/t-*")) == []
+
+
+async def test_tokens_and_texts_may_be_mixed(canister: Canister) -> None:
+    engine = canister.model.engine
+    assert engine is not None
+    whole = engine.tokenize(PROMPT, add_bos=True)
+    found = await dispatch.prompt_tokens_of(canister, CONTROLLER, [*whole[:3], engine.piece(whole[3], True).decode()])
+    assert found == whole[:4]

@@ -1,4 +1,4 @@
-"""A turn, run: rendered and counted, then answered by a chain of bounded calls, told as events."""
+"""A turn, run: rendered, counted and bound, then answered by chains of bounded calls, told as events."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from canister import dispatch
+from pydantic import JsonValue
+
+from canister import chat_format, dispatch
 from canister.api import strict_json
 from canister.api.rest_only import APPLY_TEMPLATE
 from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput
-from canister.errors import NotFound
+from canister.errors import BadRequest, ContextExceeded, NotFound
 from canister.flags.params import SamplingParams
-from canister.server.doors.openai.errors import ApiError, invalid, too_long
+from canister.flags.values import UINT32_MAX
+from canister.server.doors.openai.errors import invalid, too_long
 from canister.server.doors.openai.events import Begun, Event
-from canister.server.doors.openai.telling import Telling
+from canister.server.doors.openai.telling import Reading, Telling
 
 if TYPE_CHECKING:
     from canister.server.doors.openai.door import Model
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A turn that fits. wanted: an answer each choice. telling: makes events of what they give."""
+    """A turn that fits. wanted: an answer each choice. telling: makes events of what they give, once."""
 
     model: Model
     turn: Turn
@@ -37,53 +40,53 @@ class Admitted:
 
     @property
     def n_prompt(self) -> int:
-        """Tokens; 0: not known yet."""
+        """Tokens."""
         return self.telling.begun.n_prompt
 
     @property
     def prompt(self) -> str:
+        """As text."""
         return self.telling.begun.prompt
 
 
 async def admit(model: Model, turn: Turn) -> Admitted:
-    """Render and count. ApiError for what cannot be answered; Trap and CanisterError of the calls."""
-    prompt, n_prompt = await _prompt(model, turn)
-    seed = secrets.randbits(32) if turn.seed is None else turn.seed
+    """Render, count and bind. ApiError for what cannot be answered; Trap and CanisterError of the calls."""
+    prompt, binding = turn.prompt, None
+    if prompt is None:
+        form = _form_of(model.view.chat_template)
+        prompt = await _rendered(model, turn, form)
+        binding = await _binding(model, turn, form, prompt)
+    try:
+        tokens = await model.canister.answers.prompt_tokens(model.caller, prompt)
+    except ContextExceeded as error:
+        raise too_long(error.n_prompt_tokens, error.n_ctx) from None
+    seed = secrets.randbelow(UINT32_MAX) if turn.seed is None else turn.seed
     wanted = dispatch.Wanted(
-        prompt,
-        _bound(turn),
+        tokens,
+        _bound(turn, binding),
         seed=seed,
         max_tokens=turn.max_tokens,
         stops=turn.stops,
+        shown_special=() if binding is None else binding.special,
         n_logprobs=turn.n_logprobs,
         cache=None if turn.cache_key is None else dispatch.cache_of_key(turn.cache_key),
         reuses=turn.reuses,
     )
+    text = prompt if isinstance(prompt, str) else "".join(part for part in prompt if isinstance(part, str))
+    begun = Begun(len(tokens), seed, text)
+    telling = Telling(turn, begun, None if binding is None else Reading.of(binding))
     choices = tuple(replace(wanted, seed=(seed + choice) & 0xFFFFFFFF) for choice in range(turn.n))
-    return Admitted(model, turn, choices, Telling(turn, Begun(n_prompt, seed, prompt)))
+    return Admitted(model, turn, choices, telling)
 
 
 async def events(admitted: Admitted) -> AsyncGenerator[Event]:
     """What happens; the first event comes when the turn is admitted. Closed early, its calls are cancelled."""
     model, telling = admitted.model, admitted.telling
     yield telling.begun
-    for choice, wanted in enumerate(admitted.wanted):
-        async with aclosing(model.canister.answers.now(model.caller, wanted)) as parts:
-            async for part in parts:
-                for event in telling.feed(choice, part):
-                    yield event
-
-
-async def _prompt(model: Model, turn: Turn) -> tuple[str, int]:
-    """The prompt, and how many tokens it has; 0: not known yet."""
-    if turn.prompt is not None:
-        if not isinstance(turn.prompt, str):
-            raise ApiError(501, "prompts of tokens are not supported", param="prompt")
-        return turn.prompt, 0
-    made = await _rendered(model, turn)
-    if made.n_tokens >= model.view.n_ctx:
-        raise too_long(made.n_tokens, model.view.n_ctx)
-    return made.prompt, made.n_tokens
+    async with aclosing(model.canister.answers.now(model.caller, admitted.wanted)) as parts:
+        async for choice, part in parts:
+            for event in telling.feed(choice, part):
+                yield event
 
 
 async def tokens_of(model: Model, texts: Sequence[str]) -> Mapping[str, Sequence[int]]:
@@ -95,7 +98,7 @@ async def tokens_of(model: Model, texts: Sequence[str]) -> Mapping[str, Sequence
     return dict(zip(texts, reply.value, strict=True))
 
 
-async def _rendered(model: Model, turn: Turn) -> ApplyTemplateOutput:
+async def _rendered(model: Model, turn: Turn, form: chat_format.Form) -> str:
     options = dict(turn.template_options)
     if turn.reasoning_effort is not None:
         options["reasoning_effort"] = turn.reasoning_effort
@@ -105,7 +108,7 @@ async def _rendered(model: Model, turn: Turn) -> ApplyTemplateOutput:
 
     def asked() -> ApplyTemplateInput:
         return ApplyTemplateInput(
-            messages=said,  # type: ignore[arg-type]  # checked by the model
+            messages=_with_preamble(said, form, turn),  # type: ignore[arg-type]  # checked by the model
             tools=list(turn.tools) or None if turn.tool_choice != "none" else None,
             add_generation_prompt=turn.add_generation_prompt or turn.continues,
             chat_template_kwargs=options,
@@ -121,13 +124,53 @@ async def _rendered(model: Model, turn: Turn) -> ApplyTemplateOutput:
         raise reply.error
     made = reply.value
     assert isinstance(made, ApplyTemplateOutput)
-    if turn.continues:
-        last = str(turn.messages[-1]["content"] or "")
-        return ApplyTemplateOutput(prompt=made.prompt + last, n_tokens=made.n_tokens)
-    return made
+    return made.prompt + (str(turn.messages[-1]["content"] or "") if turn.continues else "")
 
 
-def _bound(turn: Turn) -> SamplingParams:
+def _with_preamble(
+    messages: tuple[dict[str, JsonValue], ...], form: chat_format.Form, turn: Turn
+) -> list[dict[str, JsonValue]]:
+    """What a template does not say of the tools is put into the system message."""
+    try:
+        preamble = form.preamble(turn.tools, choice=turn.tool_choice)
+    except BadRequest as error:
+        raise invalid(str(error), "tools") from None
+    if not preamble:
+        return list(messages)
+    if messages and messages[0]["role"] == "system":
+        first = messages[0]
+        return [{**first, "content": f"{first['content'] or ''}\n\n{preamble}"}, *messages[1:]]
+    return [{"role": "system", "content": preamble}, *messages]
+
+
+async def _binding(model: Model, turn: Turn, form: chat_format.Form, prompt: str) -> chat_format.Binding:
+    def bind() -> chat_format.Binding:
+        return form.bind(
+            turn.tools,
+            choice=turn.tool_choice,
+            name=turn.tool_name,
+            many=turn.parallel_tool_calls,
+            schema=turn.output_schema,
+            prompt=prompt,
+            splits_thoughts=turn.splits_thoughts,
+            special_tokens=model.view.special_tokens,
+        )
+
+    is_bound = turn.output_schema is not None or (turn.tools and turn.tool_choice != "none")
+    try:
+        return await asyncio.to_thread(bind) if is_bound else bind()
+    except BadRequest as error:
+        raise invalid(str(error), "tools" if turn.tools else "response_format") from None
+
+
+@lru_cache(16)
+def _form_of(template: str) -> chat_format.Form:
+    return chat_format.form_of(template)
+
+
+def _bound(turn: Turn, binding: chat_format.Binding | None) -> SamplingParams:
     """The turn's sampling, with what its answer is bound to."""
+    if binding is not None:
+        return replace(turn.sampling, grammar=turn.grammar, lark=binding.lark, grammar_triggers=binding.triggers)
     schema = "" if turn.output_schema is None else json.dumps(turn.output_schema)
     return replace(turn.sampling, grammar=turn.grammar, json_schema=schema)

@@ -2,57 +2,176 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any, Self
 
+from canister import chat_format
+from canister.api.tokens import Token
+from canister.chat_format.detect import families
+from canister.chat_format.family import Thoughts
+from canister.chat_format.form import OutputParser
+from canister.chat_format.tools import chosen, tools_of
 from canister.dispatch import Answered, Ingested, Piece
-from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timings, Usage
+from canister.server.doors.openai.events import (
+    Begun,
+    Done,
+    Event,
+    Finish,
+    Finished,
+    Progress,
+    TextDelta,
+    ThoughtDelta,
+    Timed,
+    Timings,
+    ToolArguments,
+    ToolBegun,
+    ToolDone,
+    Usage,
+)
 from canister.server.doors.openai.turn import Turn
 
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the model's output is to be read. family: its name among the chat formats. thoughts: its marks of them."""
+
+    family: str
+    thoughts: tuple[Thoughts, ...]
+    starts_in_thought: bool
+
+    @classmethod
+    def of(cls, binding: chat_format.Binding) -> Self:
+        return cls(binding.family.name, binding.family.thoughts, binding.starts_in_thought)
+
+    def parser(self, turn: Turn) -> OutputParser:
+        family = next(one for one in families() if one.name == self.family)
+        tools = chosen(tools_of(turn.tools), turn.tool_choice, turn.tool_name)
+        return OutputParser(
+            replace(family, thoughts=self.thoughts), tools, self.starts_in_thought, turn.splits_thoughts
+        )
+
+
+@dataclass(slots=True)
+class _Choice:
+    """parser: None: the output is text as it is. waiting: tokens whose text the parser holds back."""
+
+    parser: OutputParser | None
+    waiting: list[Token] = field(default_factory=list)
+    n_calls: int = 0
+    n_whole_calls: int = 0
+    n_thought: int = 0
+
+
 class Telling:
-    """Of one turn, from its start. begun: its first event.
+    """Of one turn, from its start. begun: its first event. reading: None: the answer is text as it is.
 
     Survives as JSON without what it has told: a kept answer is told anew.
     """
 
-    def __init__(self, turn: Turn, begun: Begun) -> None:
+    def __init__(self, turn: Turn, begun: Begun, reading: Reading | None = None) -> None:
         self.begun = begun
         self._turn = turn
+        self._reading = reading
+        self._choices = [_Choice(None if reading is None else reading.parser(turn)) for _ in range(turn.n)]
         self._n_unfinished = turn.n
         self._usage, self._timings = Usage(0, 0, 0), Timings()
+        self._began_at = 0.0  # to generate
+        self._so_far = Timings()
 
     def to_json(self) -> Json:
         """The messages are left out: they are in the prompt."""
         turn = self._turn.model_copy(update={"messages": ()})
         begun = {"n_prompt": self.begun.n_prompt, "seed": self.begun.seed, "prompt": self.begun.prompt}
-        return {"turn": turn.model_dump_json(exclude_defaults=True), "begun": begun}
+        told: Json = {"turn": turn.model_dump_json(exclude_defaults=True), "begun": begun}
+        if self._reading is not None:
+            thoughts = [[one.begin, one.end] for one in self._reading.thoughts]
+            told["reading"] = [self._reading.family, thoughts, self._reading.starts_in_thought]
+        return told
 
     @classmethod
     def from_json(cls, told: Json) -> Self:
-        return cls(Turn.model_validate_json(told["turn"]), Begun(**told["begun"]))
+        reading = None
+        if "reading" in told:
+            family, thoughts, starts_in_thought = told["reading"]
+            reading = Reading(family, tuple(Thoughts(*one) for one in thoughts), starts_in_thought)
+        return cls(Turn.model_validate_json(told["turn"]), Begun(**told["begun"]), reading)
 
     def feed(self, choice: int, part: Ingested | Piece | Answered) -> list[Event]:
         """The events that a part becomes. Done comes when the last choice is answered."""
         match part:
             case Ingested():
+                self._so_far = Timings(part.n_cached, part.n_done - part.n_cached, part.seconds)
+                self._began_at = perf_counter()
                 told = Progress(part.n_prompt, part.n_cached, part.n_done, part.seconds)
                 return [told] if self._turn.wants_progress else []
             case Piece():
-                return [TextDelta(choice, part.text, part.tokens)] if part.text else []
-        finished = Finished(choice, part.finish, part.stop, part.n_generated)
-        self._usage, self._timings = _with(self._usage, part), _timings(self._timings, part)
+                return self._timed(self._said(choice, part))
+        return self._ended(choice, part)
+
+    def _said(self, choice: int, piece: Piece) -> list[Event]:
+        of = self._choices[choice]
+        if of.parser is None:
+            return [TextDelta(choice, piece.text, piece.tokens)] if piece.text else []
+        of.waiting += piece.tokens
+        return self._parsed(choice, of.parser.feed(piece.text)) if piece.text else []
+
+    def _ended(self, choice: int, done: Answered) -> list[Event]:
+        of, events = self._choices[choice], list[Event]()
+        if of.parser is not None:
+            events = self._parsed(choice, of.parser.end(is_cut=done.finish == "length"))
+        finish: Finish = "tool_calls" if done.finish == "stop" and of.n_whole_calls else done.finish
+        events.append(Finished(choice, finish, done.stop, done.n_generated))
+        self._usage, self._timings = _with(self._usage, done, of.n_thought, choice), _timings(self._timings, done)
         self._n_unfinished -= 1
-        return [finished] if self._n_unfinished else [finished, Done(self._usage, self._timings)]
+        return events if self._n_unfinished else [*events, Done(self._usage, self._timings)]
+
+    def _parsed(self, choice: int, found: Iterable[chat_format.ParsedEvent]) -> list[Event]:
+        of, events = self._choices[choice], list[Event]()
+        for one in found:
+            tokens, of.waiting = tuple(of.waiting), []
+            match one:
+                case chat_format.Text(text):
+                    events.append(TextDelta(choice, text, tokens))
+                case chat_format.Thought(text):
+                    of.n_thought += len(tokens)
+                    events.append(ThoughtDelta(choice, text, tokens))
+                case chat_format.ToolBegin(name, id):
+                    events.append(ToolBegun(choice, of.n_calls, id or self._id(choice, of.n_calls), name))
+                    of.n_calls += 1
+                case chat_format.ToolArguments(text):
+                    events.append(ToolArguments(choice, of.n_calls - 1, text))
+                case chat_format.ToolEnd():
+                    events.append(ToolDone(choice, of.n_calls - 1))
+                    of.n_whole_calls += 1
+        return events
+
+    def _id(self, choice: int, index: int) -> str:
+        """Of a call: another one in each turn, and the same one whenever this turn is told."""
+        about = f"{self.begun.seed} {choice} {index} {self.begun.prompt}"
+        return f"call_{hashlib.sha256(about.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
+
+    def _timed(self, events: list[Event]) -> list[Event]:
+        if not self._turn.wants_timings or not events:
+            return events
+        n_generated = self._so_far.n_generated + sum(
+            max(1, len(event.tokens)) for event in events if isinstance(event, TextDelta | ThoughtDelta)
+        )
+        self._so_far = replace(self._so_far, n_generated=n_generated, decode_seconds=perf_counter() - self._began_at)
+        return [Timed(self._so_far), *events]
 
 
-def _with(usage: Usage, done: Answered) -> Usage:
+def _with(usage: Usage, done: Answered, n_thought: int, choice: int) -> Usage:
+    """The prompt went in once: what was cached of it is told with the first choice."""
     return Usage(
         done.n_prompt,
-        done.n_cached,
+        done.n_cached if choice == 0 else usage.n_cached,
         usage.n_generated + done.n_generated,
-        0,
+        usage.n_thought + n_thought,
         usage.n_calls + done.n_calls,
         usage.instructions + done.instructions,
         usage.cycles + done.cycles,
@@ -60,9 +179,10 @@ def _with(usage: Usage, done: Answered) -> Usage:
 
 
 def _timings(timings: Timings, done: Answered) -> Timings:
+    n_cached = done.n_cached if not timings.n_prompt else timings.n_cached
     return Timings(
-        done.n_cached,
-        done.n_prompt - done.n_cached,
+        n_cached,
+        done.n_prompt - n_cached,
         timings.prompt_seconds + done.prompt_seconds,
         timings.n_generated + done.n_generated,
         timings.decode_seconds + done.decode_seconds,
