@@ -103,6 +103,12 @@ class CanisterSettings(Section):
     call_timeout: Annotated[Seconds, Flag(SPEED, "SECONDS|none")] = Field(
         None, description="Seconds that one call may take, waiting included; then it is cancelled and rolled back."
     )
+    slice_seconds: Annotated[float, Flag(SPEED, "SECONDS")] = Field(
+        1.0,
+        gt=0,
+        description="Seconds after which a call of a whole answer ends, its next one follows: what it has decoded is "
+        "kept then, also for a client that gives up and asks again.",
+    )
     instruction_limit: Annotated[InstructionLimit, Flag(AS_ON_IC, "N|none")] = Field(
         UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
     )

@@ -18,6 +18,7 @@ from canister.api.tokens import Likely, Token
 from canister.dispatch.answer_caches import Lease
 from canister.dispatch.answer_text import AnswerText, Piece
 from canister.dispatch.requests import execute
+from canister.engine.request import Ahead
 from canister.errors import CacheChanged, CanisterTrapped, Trap
 from canister.flags.params import SamplingParams
 from canister.flags.values import UINT32_MAX
@@ -193,6 +194,7 @@ class Chain:
         self._taken = Taken(
             len(prompt), len(prompt), n_calls=len(cache.charges), instructions=instructions, cycles=cycles
         )
+        self._ahead = Ahead()
         self._is_told = False  # the listener knows that the prompt is in
         self._has_cache = False  # a call has left one
 
@@ -210,26 +212,30 @@ class Chain:
         return chain
 
     async def events(self) -> AsyncGenerator[Event]:
-        async with aclosing(self._resumed()) as known:
-            async for event in known:
-                yield event
-        while self._taken.finish is None:
-            async with aclosing(self._call()) as parts:
-                async for part in parts:
-                    if isinstance(part, list):
+        """All events, once. Closed early, the running call is cancelled."""
+        try:
+            async with aclosing(self._resumed()) as known:
+                async for event in known:
+                    yield event
+            while self._taken.finish is None:
+                async with aclosing(self._call()) as parts:
+                    async for part in parts:
+                        if isinstance(part, list):
+                            if not self._is_told:
+                                self._is_told = True
+                                yield self._ingested(self._taken.n_prompt)
+                            for piece in pieces_of(self._text, map(self._token, part)):
+                                yield piece
+                            continue
+                        self._took(part)
                         if not self._is_told:
-                            self._is_told = True
-                            yield self._ingested(self._taken.n_prompt)
-                        for piece in pieces_of(self._text, map(self._token, part)):
-                            yield piece
-                        continue
-                    self._took(part)
-                    if not self._is_told:
-                        self._is_told = not self._taken.n_remaining
-                        yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
-        for rest in last_of(self._text):
-            yield rest
-        yield self._taken.answered(self._taken.finish, self._text.stop, self._seed)
+                            self._is_told = not self._taken.n_remaining
+                            yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
+            for rest in last_of(self._text):
+                yield rest
+            yield self._taken.answered(self._taken.finish, self._text.stop, self._seed)
+        finally:
+            self._ahead.is_over = True
 
     async def _resumed(self) -> AsyncGenerator[Event]:
         """The events of earlier calls, as they came then."""
@@ -263,7 +269,11 @@ class Chain:
 
     async def _one_call(self) -> AsyncGenerator[list[Sampled] | Reply]:
         found: asyncio.Queue[list[Sampled] | None] = asyncio.Queue()
-        named = {"on_tokens": found.put_nowait, "on_begun": None if self._is_begun else self._begun}
+        named = {
+            "on_tokens": found.put_nowait,
+            "on_begun": None if self._is_begun else self._begun,
+            "ahead": self._ahead,
+        }
         arg = self._next()
         record = None if self._keeper is None else self._record
         call = asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, record, named=named))

@@ -17,7 +17,7 @@ from canister.engine.kv.slots import SlotTable
 from canister.engine.llama import Model
 from canister.engine.llama_types import DecodeAborted, EngineFault
 from canister.engine.load.loaded import Loaded, LoadParams
-from canister.engine.request import Sampled
+from canister.engine.request import GenerateRequest, Sampled
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
@@ -25,6 +25,10 @@ from canister.engine.schedule.scheduler import ALONE, Scheduler
 from canister.engine.sequence import ContextLimits, Sequence
 from canister.engine.stats import EngineStats
 from canister.engine.task import Outcome, Task, notify
+from canister.flags.params import SamplingParams
+
+CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
+MIN_TIMELY = 16  # tokens, of such a chunk
 
 
 class EngineCore:
@@ -58,6 +62,7 @@ class EngineCore:
         self._limits = ContextLimits(
             info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole, min(ALONE, n_rows)
         )
+        self._can_go_ahead = loaded.traits.layout is not None and loaded.traits.rolls_back and not repeats_cut
         self._fault: EngineFault | None = None
         self._decoding: Task | None = None  # whose chunk is being decoded
         self._ended: list[Task] = []
@@ -153,18 +158,9 @@ class EngineCore:
         if self._fault is not None:
             self._settle(task, self._fault)
             return
+        self._end_ahead(lambda ahead: ahead.key == task.key)
         try:
-            model = self._model()
-            task.sampler = ChainSampler(
-                model,
-                self._candidates,
-                task.request.sampling,
-                task.request.seed,
-                task.request.n_draws,
-                self._limits.n_ctx,
-                task.binding,
-            )
-            task.planned = Sequence(task.request, self._limits, model, task.sampler)
+            self._plan(task)
         except Exception as error:
             self._settle(task, error)
             return
@@ -174,6 +170,19 @@ class EngineCore:
         else:
             task.sequence.finish(reason)
             self._settle(task, task.sequence.result)
+
+    def _plan(self, task: Task) -> None:
+        model, request = self._model(), task.request
+        task.sampler = ChainSampler(
+            model,
+            self._candidates,
+            request.sampling,
+            request.seed,
+            request.n_draws,
+            self._limits.n_ctx,
+            task.binding,
+        )
+        task.planned = Sequence(request, self._limits, model, task.sampler)
 
     def cancel(self, task: Task) -> None:
         if task.outcome is None and task.planned is not None:
@@ -193,6 +202,8 @@ class EngineCore:
                 self.runner.drop(task.slot)
             self._slot_table.give_back(task.slot)
         self._settle(task, outcome)
+        if not task.is_ahead and not isinstance(outcome, Exception):
+            self._go_ahead(task)
 
     def _fail(self, task: Task, error: Exception) -> None:
         if task.outcome is None:
@@ -204,19 +215,70 @@ class EngineCore:
         task.outcome = outcome
         if task.sampler is not None:
             task.sampler.close()
-        self._ended.append(task)
+        if not task.is_ahead:
+            self._ended.append(task)
 
     def _notify(self) -> None:
         ended, self._ended = self._ended, []
         notify([*self.scheduler.running, *ended])
+
+    # -- ahead of the calls
+
+    def _go_ahead(self, task: Task) -> None:
+        """A call has ended before its prompt did: decode what its next ones will need, until they come."""
+        request, sequence = task.request, task.sequence
+        is_cut = sequence.finished in ("instructions", "length", "time") and not sequence.result.sampled
+        if request.ahead is None or request.ahead.is_over or not is_cut or not self._can_go_ahead:
+            return
+        rest, (tokens, generated, starts) = sequence.rest(), sequence.held()
+        if not len(rest) or len(task.slot.tokens) >= len(tokens) + len(rest):
+            return
+        wanted = GenerateRequest(
+            request.key,
+            request.caller,
+            tokens.copy(),
+            generated.copy(),
+            rest,
+            SamplingParams(),
+            request.seed,
+            n_predict=0,
+            seconds=request.seconds,
+            ahead=request.ahead,
+            prefix_starts=starts.copy(),
+            want_rows=False,
+        )
+        ahead = Task(wanted, task.loop, task.done, is_ahead=True)
+        try:
+            self._plan(ahead)
+        except Exception as error:
+            self._settle(ahead, error)
+            return
+        self.scheduler.add(ahead)
+
+    def _end_ahead(self, is_over: Callable[[Task], bool]) -> None:
+        for task in self._all():
+            if task.is_ahead and is_over(task):
+                task.sequence.finish("cancelled")
+                self._finish(task)
+
+    def _make_room(self) -> None:
+        """What is decoded ahead ends when nobody will need it, and takes no slot that a call waits for."""
+        self._end_ahead(lambda ahead: ahead.request.ahead is None or ahead.request.ahead.is_over)
+        if len(self.scheduler.running) >= self._info.n_slots and any(
+            not each.is_ahead for each in self.scheduler.waiting
+        ):
+            first = next((task for task in self.scheduler.running if task.is_ahead), None)
+            self._end_ahead(lambda ahead: ahead is first)
 
     # -- steps
 
     def _step(self) -> None:
         """Schedule, run, postprocess."""
         scheduler = self.scheduler
+        self._make_room()
         if scheduler.waiting and len(scheduler.running) < self._info.n_slots:
             for task in scheduler.admit(self._place, self._is_resident):
+                task.sequence.start_clock()
                 self._advance(task, partial(self.runner.begin, task))
         step = scheduler.schedule()
         started = perf_counter()
@@ -233,13 +295,23 @@ class EngineCore:
             # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
             self._decoding = chunk
             if not chunk.is_cancelled:
-                self._run([chunk], partial(self.runner.decode_chunk, chunk, step.n_chunk))
+                self._run([chunk], partial(self.runner.decode_chunk, chunk, self._timely(chunk, step.n_chunk)))
             self._decoding = None
             n_chunk = max(0, chunk.sequence.n_done - n_before)
             self._n_prompt_tokens += n_chunk
         if step.rows or chunk is not None:
             self._n_steps += 1
             scheduler.account(step, rows_end - started, n_chunk, perf_counter() - rows_end)
+        if chunk is not None and chunk.outcome is None and not chunk.is_ahead and chunk.sequence.end_in_time():
+            self._finish(chunk)
+
+    def _timely(self, task: Task, n_chunk: int) -> int:
+        """Of so many tokens, as many as a call that has its time decodes well within it."""
+        seconds = task.request.seconds
+        if seconds is None or self._limits.repeats_cut:
+            return n_chunk
+        n_fitting = self.scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * seconds, task.sequence.position, n_chunk)
+        return min(n_chunk, max(MIN_TIMELY, n_fitting))
 
     def _is_resident(self, task: Task) -> bool:
         return task.key is not None and any(slot.key == task.key for slot in self._slot_table.slots)

@@ -5,7 +5,7 @@ Plain values without llama.cpp, so that scheduler, handlers and tests can speak 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
 
-FinishReason = Literal["stop", "length", "instructions", "cancelled", "error"]
-"""stop: end of generation or reverse prompt. length: token limit or context. instructions: the budget."""
+FinishReason = Literal["stop", "length", "instructions", "time", "cancelled", "error"]
+"""stop: end of generation or reverse prompt. length: token limit or context. instructions: the budget.
+time: its own."""
 
 Tokens = NDArray[np.int32]
 Flags = NDArray[np.bool_]
@@ -33,6 +34,20 @@ class Budget(Protocol):
 
     def admit_decode(self, position: int) -> bool:
         """May the token just sampled for `position` be decoded?"""
+
+    def cut_prompt(self, batches: Sequence[tuple[int, int]]) -> None:
+        """Of the prompt only these batches were decoded: (position, tokens) of each."""
+
+
+@dataclass(slots=True, eq=False)
+class Ahead:
+    """Of calls that go on with one prompt: between two of them the engine decodes what the next ones will need.
+
+    Only KV rows: no call is charged for them, or counts them, before it comes. is_over: set, on any thread, when no
+    more calls come.
+    """
+
+    is_over: bool = False
 
 
 class Sampled(NamedTuple):
@@ -79,6 +94,8 @@ class GenerateRequest:
     ends: is given each sampled token that is not end of generation, and says whether it ends the answer, as a reverse
         prompt does; on the engine's thread.
     decodes_end: the token that ends the answer is decoded too; else it is only handed over, as the last of n_predict.
+    seconds: after this time the call ends, once it has decoded some of its prompt or a token; None: no limit.
+    ahead: of the calls that this one is of; None: it is alone.
     keep: False for queries: whatever is decoded is rolled back at the end.
     want_rows: hand out the KV rows at the end.
     n_logprobs: None: no log-probabilities; else those of each sampled token, and of the n likeliest.
@@ -99,6 +116,8 @@ class GenerateRequest:
     reverse_prompts: tuple[str, ...] = ()
     ends: Callable[[int], bool] | None = None
     decodes_end: bool = True
+    seconds: float | None = None
+    ahead: Ahead | None = None
     context_shift: bool = False
     n_keep: int = 0
     restore: Callable[[int], list[KvSegment]] | None = None

@@ -164,7 +164,11 @@ class Runner:
         if self._lengths[slot.stream] > len(tokens):
             slot.n_stored = sequence.result.rows_first
             return
-        n = self._streams.truncate(slot.stream, sequence.whole(min(sequence.n_prefix, len(tokens))))
+        # Of an answer that was cancelled the rows of its prompt stay in the slot: who asks again needs them.
+        request = sequence.request
+        stays = request.ahead is not None and sequence.finished == "cancelled" and not sequence.limits.repeats_cut
+        n = min(sequence.n_given if stays else sequence.n_prefix, len(tokens))
+        n = self._streams.truncate(slot.stream, sequence.whole(n))
         was_whole = slot.logits is not None and n == len(slot.tokens)
         marks = tokens[:n], generated[:n], starts[:n]
         slot.hold(*marks, slot.logits if was_whole else None, min(sequence.result.rows_first, n))

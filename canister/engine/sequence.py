@@ -110,6 +110,7 @@ class Sequence:
                 np.concatenate((request.prefix_generated, flags)),
             )
         self.n_done = 0
+        self._due: float | None = None
         self.logits: NDArray[np.float32] | None = None  # at the end: those after the last token of the history
         self._n_dropped = 0
         self._ending: FinishReason | None = None  # the reason, once the token that ends the call is sampled
@@ -254,6 +255,8 @@ class Sequence:
         reason = self._ending or self._stop_reason()
         if reason is not None:
             return self.finish(reason)
+        if self.result.sampled and self._is_late():
+            return self.finish("time")
         budget = self.request.budget
         if budget is not None and not budget.admit_sample(self.position):
             return self.finish("instructions")
@@ -278,6 +281,39 @@ class Sequence:
         details = Sampled(token, *logprobs(logits, token, self.request.n_logprobs))
         self.result.details.append(details)
         return [details]
+
+    def start_clock(self) -> None:
+        """The call's time begins."""
+        if self.request.seconds is not None:
+            self._due = perf_counter() + self.request.seconds
+
+    def end_in_time(self) -> bool:
+        """Has its time passed while its prompt goes in? Then it ends here, with what is decoded by now."""
+        if self.result.sampled or not (self._is_late() and self.n_prefix < self.n_done < self._n_history):
+            return False
+        self._n_history = self._n_given = self.n_done
+        left, batches = self.n_done - self.n_prefix, list[tuple[int, int]]()
+        for n in self.result.prompt_chunks:
+            if left > 0:
+                batches.append((self.n_done - left, min(n, left)))
+            left -= n
+        self.result.prompt_chunks = [n for _, n in batches]
+        if self.request.budget is not None:
+            self.request.budget.cut_prompt(batches)
+        self.finish("time")
+        return True
+
+    @property
+    def n_given(self) -> int:
+        """Tokens that the call was given: those of the prefix, and of the prompt as far as it was granted."""
+        return self._n_given
+
+    def rest(self) -> Tokens:
+        """Of the prompt, what lies beyond the tokens that are decoded."""
+        return self._wanted[0][self.n_done :]
+
+    def _is_late(self) -> bool:
+        return self._due is not None and perf_counter() >= self._due
 
     def finish(self, reason: FinishReason) -> list[Sampled]:
         result = self.result

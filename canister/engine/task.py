@@ -41,6 +41,7 @@ class Task:
     shown: list[Sampled] = field(default_factory=list)  # tokens sampled in this step
     outcome: Outcome | None = None
     is_cancelled: bool = False
+    is_ahead: bool = False  # nobody's call: rows are decoded for the next one
 
     @property
     def caller(self) -> str:

@@ -28,7 +28,7 @@ from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
-    from canister.engine.request import Budget, Flags, GenerateResult, KvSegment, Sampled, Tokens
+    from canister.engine.request import Ahead, Budget, Flags, GenerateResult, KvSegment, Sampled, Tokens
     from canister.flags.params import SamplingParams
     from canister.runtime.call import Call
     from canister.state.prompt_caches import OpenCache
@@ -63,6 +63,8 @@ class Wish:
     n_draws: int | None = None
     n_continued: int | None = None
     n_logprobs: int | None = None
+    seconds: float | None = None
+    ahead: Ahead | None = None
     on_tokens: Callable[[list[Sampled]], None] | None = None
 
     @property
@@ -231,6 +233,8 @@ class CachedConversation:
             keep=wish.keeps,
             want_rows=wish.keeps,
             n_logprobs=wish.n_logprobs,
+            seconds=wish.seconds,
+            ahead=wish.ahead,
             on_tokens=wish.on_tokens,
         )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from canister.api.methods import Method
 from canister.api.records import ApiError
-from canister.engine.request import FinishReason, Sampled, Tokens
+from canister.engine.request import Ahead, FinishReason, Sampled, Tokens
 from canister.engine.stops import Stops
 from canister.errors import CacheChanged, Conflict
 from canister.flags.params import SamplingParams
@@ -93,7 +93,12 @@ GENERATE = Method(
 
 
 async def generate(
-    call: Call, arg: GenerateInput, *, on_begun: OnBegun | None = None, on_tokens: OnTokens | None = None
+    call: Call,
+    arg: GenerateInput,
+    *,
+    on_begun: OnBegun | None = None,
+    on_tokens: OnTokens | None = None,
+    ahead: Ahead | None = None,
 ) -> GenerateOutput:
     path = cache_path(call, arg.cache)
     engine = await call.engine()
@@ -119,6 +124,8 @@ async def generate(
             n_draws=arg.n_draws,
             n_continued=len(arg.tokens) - arg.n_prompt,
             n_logprobs=arg.n_logprobs,
+            seconds=call.canister.settings.slice_seconds,
+            ahead=ahead,
             on_tokens=on_tokens,
         )
     )

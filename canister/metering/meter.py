@@ -6,6 +6,7 @@ that does the same steps has spent the same, and its parts are those of the clos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from canister.errors import BadRequest
@@ -83,6 +84,11 @@ class CallMeter:
         self._generated_scaled += decode
         self._n_generated += 1
         return True
+
+    def cut_prompt(self, batches: Sequence[tuple[int, int]]) -> None:
+        """Of the prompt only these batches were decoded: (position, tokens) of each."""
+        self._prompt_scaled = sum(self.model.decode(position, n) for position, n in batches)
+        self._n_prompt = sum(n for _, n in batches)
 
     # -- asked by the canister
 

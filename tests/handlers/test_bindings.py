@@ -9,6 +9,7 @@ import pytest
 
 from canister.api import management, methods, rest_only
 from canister.api.methods import Method
+from canister.engine.request import Ahead
 from canister.handlers.bindings import HANDLERS
 from canister.handlers.generate import GENERATE, OnBegun, OnTokens
 from canister.runtime.call import Call
@@ -18,7 +19,7 @@ ROWS = (*methods.METHODS, *rest_only.ROWS, *management.METHODS, GENERATE)
 IN_PATH = {  # what a door hands to a handler beside the argument
     **{key: {"name": str} for key in ("get_chat", "put_chat", "remove_chat")},
     **{key: {"path": str} for key in ("list_folder", "remove_file", "show_model")},
-    "generate": {"on_begun": OnBegun | None, "on_tokens": OnTokens | None},
+    "generate": {"on_begun": OnBegun | None, "on_tokens": OnTokens | None, "ahead": Ahead | None},
 }
 OF_SERVER = {
     **{row.name: {"host": Host} for row in management.METHODS if row.knows_server},

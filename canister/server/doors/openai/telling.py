@@ -10,8 +10,6 @@ from typing import Any, Self
 
 from canister import chat_format
 from canister.api.tokens import Token
-from canister.chat_format.detect import families
-from canister.chat_format.family import Thoughts
 from canister.chat_format.form import OutputParser
 from canister.chat_format.tools import chosen, tools_of
 from canister.dispatch import Answered, Ingested, Piece
@@ -41,19 +39,18 @@ class Reading:
     """How the model's output is to be read. family: its name among the chat formats. thoughts: its marks of them."""
 
     family: str
-    thoughts: tuple[Thoughts, ...]
+    thoughts: tuple[tuple[str, str], ...]
     starts_in_thought: bool
 
     @classmethod
     def of(cls, binding: chat_format.Binding) -> Self:
-        return cls(binding.family.name, binding.family.thoughts, binding.starts_in_thought)
+        thoughts = tuple((one.begin, one.end) for one in binding.family.thoughts)
+        return cls(binding.family.name, thoughts, binding.starts_in_thought)
 
     def parser(self, turn: Turn) -> OutputParser:
-        family = next(one for one in families() if one.name == self.family)
         tools = chosen(tools_of(turn.tools), turn.tool_choice, turn.tool_name)
-        return OutputParser(
-            replace(family, thoughts=self.thoughts), tools, self.starts_in_thought, turn.splits_thoughts
-        )
+        family = chat_format.form_named(self.family, self.thoughts).family
+        return OutputParser(family, tools, self.starts_in_thought, turn.splits_thoughts)
 
 
 @dataclass(slots=True)
@@ -89,8 +86,7 @@ class Telling:
         begun = {"n_prompt": self.begun.n_prompt, "seed": self.begun.seed, "prompt": self.begun.prompt}
         told: Json = {"turn": turn.model_dump_json(exclude_defaults=True), "begun": begun}
         if self._reading is not None:
-            thoughts = [[one.begin, one.end] for one in self._reading.thoughts]
-            told["reading"] = [self._reading.family, thoughts, self._reading.starts_in_thought]
+            told["reading"] = [self._reading.family, self._reading.thoughts, self._reading.starts_in_thought]
         return told
 
     @classmethod
@@ -98,7 +94,7 @@ class Telling:
         reading = None
         if "reading" in told:
             family, thoughts, starts_in_thought = told["reading"]
-            reading = Reading(family, tuple(Thoughts(*one) for one in thoughts), starts_in_thought)
+            reading = Reading(family, tuple((begin, end) for begin, end in thoughts), starts_in_thought)
         return cls(Turn.model_validate_json(told["turn"]), Begun(**told["begun"]), reading)
 
     def feed(self, choice: int, part: Ingested | Piece | Answered) -> list[Event]:
