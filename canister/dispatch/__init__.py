@@ -9,7 +9,7 @@
 from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_chain import Answered, Ingested, Wanted
 from canister.dispatch.answer_text import AnswerText, Piece
-from canister.dispatch.answers import answer, answers, prompt_tokens_of
+from canister.dispatch.answers import answer, answer_choices, prompt_tokens_of
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
 from canister.dispatch.durable_answers import (
     Question,
@@ -56,9 +56,9 @@ __all__ = [
     "Target",
     "Wanted",
     "answer",
+    "answer_choices",
     "answer_parts",
     "answer_so_far",
-    "answers",
     "begin_answer",
     "cache_of_key",
     "cancel_answer",

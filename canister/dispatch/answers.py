@@ -59,7 +59,9 @@ async def answer(
                 yield event
 
 
-async def answers(canister: Canister, caller: str, wanted: Sequence[Wanted]) -> AsyncGenerator[tuple[int, Event]]:
+async def answer_choices(
+    canister: Canister, caller: str, wanted: Sequence[Wanted]
+) -> AsyncGenerator[tuple[int, Event]]:
     """Several answers to the prompt of the first, side by side: each event with the number of its answer.
 
     The prompt goes in once, and its cache is copied; the first answer is charged for that.

@@ -40,7 +40,7 @@ class LocalAnswers:
         return await answers.prompt_tokens_of(self._canister, caller, prompt)
 
     def now(self, caller: str, wanted: Sequence[Wanted]) -> AsyncGenerator[tuple[int, AnswerEvent]]:
-        return answers.answers(self._canister, caller, wanted)
+        return answers.answer_choices(self._canister, caller, wanted)
 
     def join(self, caller: str, kind: str, key: str, body: bytes) -> KeptAnswer | None:
         return durable_answers.join_answer(self._canister, caller, kind, key, body)

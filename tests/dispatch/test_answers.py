@@ -165,7 +165,7 @@ async def test_several_answers_to_one_prompt_are_made_side_by_side(harness: Harn
     wanted = [Wanted(PROMPT, DRAWN, seed=40 + n, max_tokens=30, reuses=False) for n in range(3)]
     alone = [await text_of(canister, each) for each in wanted]
     texts, ends, order = ["", "", ""], dict[int, Answered](), list[int]()
-    async for number, event in dispatch.answers(canister, CONTROLLER, wanted):
+    async for number, event in dispatch.answer_choices(canister, CONTROLLER, wanted):
         if isinstance(event, Piece):
             texts[number] += event.text
             order.append(number)
