@@ -139,7 +139,7 @@ class GenerationDefaults(Document):
     n_ctx: Annotated[int, Field(description="Tokens that a conversation may have.")]
 
 
-TemplateKind = Literal["model", "chatml", "none"]
+TemplateKind = Literal["model", "flag", "chatml", "none"]
 
 
 class TemplateCapabilities(Document):
@@ -179,7 +179,7 @@ class Props(Document):
     description: str
     chat_template_source: Annotated[
         TemplateKind,
-        Field(description="chatml: the model has none, but the tokens of ChatML."),
+        Field(description="flag: --chat-template of load_model. chatml: the model has none, but the tokens of ChatML."),
     ]
 
 

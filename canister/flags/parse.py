@@ -66,6 +66,11 @@ class RunArgs:
     reverse_prompts: tuple[str, ...] = ()
     special: bool = False
     seed: int | None = None
+    chat_template: str = ""
+    chat_template_kwargs: str = ""  # a JSON object
+    reasoning: str = "auto"  # on, off
+    reasoning_effort: str = ""
+    reasoning_format: str = "auto"
     log_file: str = ""  # a stable-memory path
     log_disable: bool = False
     log_verbosity: int = 3

@@ -13,6 +13,7 @@ from enum import Enum
 from canister.flags.values import (
     CONTEXT_SIZE,
     INT32_MAX,
+    JSON_OBJECT,
     JSON_SCHEMA,
     KV_TYPE,
     LOGIT_BIAS,
@@ -165,6 +166,14 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _takes("--grammar", TEXT, "sampling.grammar", "GBNF of the output", clears="sampling.json_schema"),
         _takes("-j --json-schema", JSON_SCHEMA, "sampling.json_schema", "schema", clears="sampling.grammar"),
     ),
+    # Of load_model: what is so for the chats of the OpenAI door that do not say otherwise.
+    "Chats (load_model)": (
+        _takes("--chat-template", TEXT, "chat_template", "Jinja, or chatml, in place of the model's own"),
+        _takes("--chat-template-kwargs", JSON_OBJECT, "chat_template_kwargs", "variables of the template, as JSON"),
+        _takes("-rea --reasoning", ON_OFF_AUTO, "reasoning", "thoughts first; auto: as the template has it"),
+        _takes("--reasoning-effort", TEXT, "reasoning_effort", "how much is thought, for the template"),
+        _takes("--reasoning-format", TEXT, "reasoning_format", "none: thoughts stay in the answer"),
+    ),
     "Log": (
         _takes("--log-file", PATH, "log_file", "append the call's log to this stable-memory file"),
         _switch("--log-disable", "log_disable", "write no log for this call"),
@@ -232,11 +241,7 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _ignored("--in-suffix", _DIALOGUE, TEXT),
         _ignored("-sys --system-prompt", _TEMPLATE, TEXT),
         _ignored("--jinja", _TEMPLATE, off="--no-jinja"),
-        _ignored("--chat-template", _TEMPLATE, TEXT),
         _ignored("--skip-chat-parsing", _TEMPLATE, off="--no-skip-chat-parsing"),
-        _ignored("--reasoning-format", _TEMPLATE, TEXT),
-        _ignored("-rea --reasoning", _TEMPLATE, ON_OFF_AUTO),
-        _ignored("--reasoning-effort", _TEMPLATE, TEXT),
         _ignored("--reasoning-budget", _TEMPLATE, whole(-1)),
         _ignored("--reasoning-budget-message", _TEMPLATE, TEXT),
         _ignored("--reasoning-preserve", _TEMPLATE, off="--no-reasoning-preserve"),

@@ -171,6 +171,12 @@ def _json_schema(text: str) -> str:
     return text
 
 
+def _json_object(text: str) -> str:
+    if not isinstance(json.loads(_json_schema(text)), dict):
+        raise ValueError(f"{shown(text)} is not a JSON object")
+    return text
+
+
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
@@ -202,3 +208,4 @@ SAMPLERS = ValueKind("NAME;NAME;…", _sampler_names)
 SAMPLER_SEQUENCE = ValueKind("LETTERS", _sampler_sequence)
 LOGIT_BIAS = ValueKind("TOKEN±BIAS", _logit_bias)
 JSON_SCHEMA = ValueKind("SCHEMA", _json_schema)
+JSON_OBJECT = ValueKind("JSON", _json_object)

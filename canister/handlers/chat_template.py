@@ -28,6 +28,7 @@ from canister.system import distribution
 if TYPE_CHECKING:
     from canister.api.rest_records import TemplateKind
     from canister.engine.engine import Engine
+    from canister.flags.parse import RunArgs
     from canister.runtime.call import Call
 
 MESSAGES_AT_ONCE = 200  # that are gone through on the event loop
@@ -37,8 +38,8 @@ CHATML_TOKEN = "<|im_start|>"
 async def props(call: Call) -> Props:
     engine = await call.engine()
     info = engine.info
-    template, kind = template_of(engine)
-    args = parse_args(InputRecord(args=[*(call.state.model_args or ())]))
+    args = _loaded_with(call)
+    template, kind = template_of(engine, args.chat_template)
     params = generation_settings(args.sampling, args.seed, args.n_predict if args.n_predict >= 0 else None)
     caps = template_capabilities.NOTHING
     if template:
@@ -62,7 +63,7 @@ async def props(call: Call) -> Props:
 
 async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOutput:
     engine = await call.engine()
-    template, kind = template_of(engine)
+    template, kind = template_of(engine, _loaded_with(call).chat_template)
     if kind == "none":
         raise NotFound(
             f"the model {engine.info.name} has no chat template, nor the tokens of ChatML: "
@@ -84,13 +85,20 @@ async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOu
     return ApplyTemplateOutput(prompt=prompt, n_tokens=n_tokens)
 
 
-def template_of(engine: Engine) -> tuple[str, TemplateKind]:
-    """The template that fits the model, "" for none, and its origin."""
+def template_of(engine: Engine, wanted: str = "") -> tuple[str, TemplateKind]:
+    """The template that fits the model, "" for none, and its origin. wanted: the flag --chat-template."""
+    if wanted == "chatml" or "{" in wanted:  # another name stands for a template of llama.cpp, which is not here
+        return CHATML if wanted == "chatml" else wanted, "flag"
     if engine.info.chat_template:
         return engine.info.chat_template, "model"
     if len(engine.tokenize(CHATML_TOKEN, add_bos=False)) == 1:
         return CHATML, "chatml"
     return "", "none"
+
+
+def _loaded_with(call: Call) -> RunArgs:
+    """The flags of load_model."""
+    return parse_args(InputRecord(args=[*(call.state.model_args or ())]))
 
 
 def _source(engine: Engine, template: str) -> TemplateSource:

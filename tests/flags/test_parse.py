@@ -20,6 +20,7 @@ IGNORED = [flag for flag in FLAGS if flag.effect is Effect.IGNORED]
 REFUSED = [flag for flag in FLAGS if flag.effect is Effect.REFUSED]
 
 SAMPLES = {
+    "JSON": '{"a": 1}',
     "PATH": "models/a.gguf",
     "TEXT": "hello",
     "N": "1",
@@ -96,7 +97,11 @@ def test_every_field_can_be_set_by_a_flag() -> None:
     own = {field.name for field in dataclasses.fields(RunArgs)} - {"sampling", "rope", "given"}
     sampling = {f"sampling.{field.name}" for field in dataclasses.fields(SamplingParams)}
     rope = {f"rope.{field.name}" for field in dataclasses.fields(RopeParams)}
-    of_the_server = {"sampling.lark", "sampling.grammar_triggers"}  # llama-completion has no --min-keep either
+    of_the_server = {
+        "sampling.lark",
+        "sampling.grammar_triggers",
+        "sampling.grammar_quiet",
+    }  # llama-completion has no --min-keep either
     assert reached == own | sampling - of_the_server - {"sampling.min_keep"} | rope
 
 

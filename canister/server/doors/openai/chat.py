@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from canister.api import strict_json
 from canister.dispatch import ModelView
+from canister.flags.parse import RunArgs
 from canister.server import answers
 from canister.server.doors.openai import chat_answer, door, run
 from canister.server.doors.openai.chat_messages import messages_of, tools_of
@@ -120,7 +122,8 @@ def turn_of(body: ChatBody, view: ModelView, tokens_of: Mapping[str, Sequence[in
     if body.grammar and (tools.tools and tools.choice != "none"):
         raise invalid("grammar: it cannot be had together with tools; leave one of them out", "grammar")
     continues = _continues(body, messages[-1])
-    thinks = _thinks(body)
+    options = _options(body, defaults)
+    effort = body.reasoning_effort or defaults.reasoning_effort or None
     return Turn(
         messages=messages,
         tools=tools.tools,
@@ -135,10 +138,10 @@ def turn_of(body: ChatBody, view: ModelView, tokens_of: Mapping[str, Sequence[in
         n_logprobs=_n_logprobs(body),
         output_schema=schema,
         grammar=body.grammar,
-        reasoning_effort=None if body.reasoning_effort == "none" else body.reasoning_effort,
-        thinks=thinks,
-        splits_thoughts=body.reasoning_format != "none",
-        template_options=body.chat_template_kwargs,
+        reasoning_effort=None if effort == "none" else effort,
+        thinks=_thinks(effort, options, defaults),
+        splits_thoughts=(body.reasoning_format or defaults.reasoning_format) != "none",
+        template_options=options,
         add_generation_prompt=not continues and body.add_generation_prompt is not False,
         continues=continues,
         cache_key=body.prompt_key(),
@@ -188,11 +191,19 @@ def _continues(body: ChatBody, last: Mapping[str, JsonValue]) -> bool:
     return continues
 
 
-def _thinks(body: ChatBody) -> bool | None:
-    if body.reasoning_effort == "none":
+def _options(body: ChatBody, defaults: RunArgs) -> dict[str, JsonValue]:
+    """Variables of the template: the body's, and those of the flags where it has none."""
+    return {**json.loads(defaults.chat_template_kwargs or "{}"), **body.chat_template_kwargs}
+
+
+def _thinks(effort: str | None, options: Mapping[str, JsonValue], defaults: RunArgs) -> bool | None:
+    """Are there thoughts before the answer? None: as the template has it."""
+    if effort == "none":
         return False
-    thinks = body.chat_template_kwargs.get("enable_thinking")
-    if thinks is not None and not isinstance(thinks, bool):
+    thinks = options.get("enable_thinking")
+    if thinks is None:
+        return None if defaults.reasoning == "auto" else defaults.reasoning == "on"
+    if not isinstance(thinks, bool):
         name = "chat_template_kwargs.enable_thinking"
         raise invalid(f"{name}: true or false is wanted (given: {shown(thinks)})", name)
     return thinks

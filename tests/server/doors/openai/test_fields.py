@@ -236,6 +236,17 @@ def test_thoughts() -> None:
     assert turn(reasoning_format="auto").splits_thoughts is True
 
 
+def test_thoughts_as_the_model_was_loaded() -> None:
+    assert [turn("--reasoning", word).thinks for word in ("on", "off", "auto")] == [True, False, None]
+    assert turn("--reasoning", "off", chat_template_kwargs={"enable_thinking": True}).thinks is True
+    assert turn("--reasoning", "on", reasoning_effort="none").thinks is False
+    loaded = ("--reasoning-effort", "low", "--reasoning-format", "none", "--chat-template-kwargs", '{"a": 1, "b": 2}')
+    assert (turn(*loaded).reasoning_effort, turn(*loaded).splits_thoughts) == ("low", False)
+    assert turn(*loaded, reasoning_effort="high").reasoning_effort == "high"
+    assert turn(*loaded, reasoning_format="auto").splits_thoughts is True
+    assert turn(*loaded, chat_template_kwargs={"b": 3}).template_options == {"a": 1, "b": 3}
+
+
 # -- messages
 
 
