@@ -1,4 +1,4 @@
-"""Whether llguidance can bind what is asked for; if not, which tool or schema is to blame, and for what."""
+"""Whether llguidance can bind a request; if not, which tool or schema prevents it, and why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check(grammar: str, tools: Sequence[Tool], schema: Mapping[str, object] | bo
 
 
 def problem(grammar: str) -> str:
-    """Why llguidance does not take this grammar; "" if it does."""
+    """Why llguidance rejects this grammar; "" if it does not."""
     from llguidance import LLMatcher  # not needed by those who only read outputs
 
     message = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar))

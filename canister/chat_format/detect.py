@@ -1,4 +1,4 @@
-"""Which family a chat template speaks: seen by the marks that it writes. Pure."""
+"""The family of a chat template, found by the marks that it writes. Pure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MODULES = (
     llama,
 )
 ROWS: tuple[Row, ...] = tuple(row for module in _MODULES for row in module.ROWS)
-"""The first row whose texts a template holds is its family: what is most unlike others comes first."""
+"""The first row whose texts a template holds is its family. The most distinctive rows come first."""
 
 _THOUGHTS = (
     Thoughts("<think>", "</think>"),

@@ -1,4 +1,4 @@
-"""What a model's output says: text, thoughts and calls of tools, in pieces as they come. Plain records."""
+"""The content of a model's output: text, thoughts and tool calls, in pieces as they come. Plain records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Text(NamedTuple):
 
 
 class Thought(NamedTuple):
-    """A piece of what the model thinks before it answers; never empty."""
+    """A piece of the model's thoughts before its answer; never empty."""
 
     text: str
 
@@ -31,7 +31,7 @@ class ToolArguments(NamedTuple):
 
 
 class ToolEnd(NamedTuple):
-    """The call is whole. One that was cut off, or that does not read, has none."""
+    """The call is whole. A call that is cut off or cannot be read has none."""
 
 
 ParsedEvent: TypeAlias = Text | Thought | ToolBegin | ToolArguments | ToolEnd
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """An output read to its end. calls: the whole ones. is_broken: a call was begun that is not whole."""
+    """A whole output. calls: the whole ones. is_broken: a call was begun and is not whole."""
 
     text: str
     thought: str

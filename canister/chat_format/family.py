@@ -18,7 +18,7 @@ from canister.chat_format.tools import Tool
 
 @dataclass(frozen=True, slots=True)
 class Thoughts:
-    """How thoughts are marked. or_ends: marks that end one too."""
+    """The marks of thoughts. or_ends: further marks that end one."""
 
     begin: str
     end: str
@@ -27,7 +27,7 @@ class Thoughts:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What calls a grammar is for. lark: where its rules go. many: several calls may be made.
+    """The calls that a grammar is for. lark: receives its rules. many: several calls may be made.
 
     is_triggered: the grammar begins with one of the family's triggers, not with the calls.
     """
@@ -97,7 +97,7 @@ def triggers_of(family: Family, tools: Sequence[Tool]) -> tuple[str, ...]:
 
 
 def read_output(family: Family, it: Reading, starts_in_thought: bool) -> Steps[None]:
-    """Read all of an output: text, with thoughts and calls in it."""
+    """Read a whole output: text, with thoughts and calls in it."""
     if family.read_output is not None:
         yield from family.read_output(family, it, starts_in_thought)
     else:
@@ -113,7 +113,7 @@ def _read_text(family: Family, it: Reading, starts_in_thought: bool) -> Steps[No
     marks = Marks.of(*openers, *thoughts, *silent)
     found: Mark | None = None
     if starts_in_thought and family.thoughts:
-        yield from reader.closes(family.thoughts[0].begin)  # some models say it once more
+        yield from reader.closes(family.thoughts[0].begin)  # some models write it once more
         output.begin_thought()
         found = yield from _thought(family, it, family.thoughts[0])
     take: Take = output.text
@@ -144,7 +144,7 @@ def _read_text(family: Family, it: Reading, starts_in_thought: bool) -> Steps[No
             take = never
         elif outcome == "not a call":
             if is_marked and reader.is_over and reader.is_cut:
-                yield from reader.rest()  # it may have become a call
+                yield from reader.rest()  # it might have become a call
             else:
                 output.text(raw)
 
@@ -160,7 +160,7 @@ def _bare(family: Family, it: Reading) -> Steps[Mark | None]:
 
 
 def _thought(family: Family, it: Reading, thoughts: Thoughts) -> Steps[Mark | None]:
-    """A thought to its end, and the mark of a call that ended it."""
+    """A thought to its end, and the mark of the call that ended it, if one did."""
     end = Mark((thoughts.end,))
     ends = (end, *(Mark((one,)) for one in thoughts.or_ends))
     openers = family.thought_openers if it.tools else ()
@@ -174,7 +174,7 @@ def _thought(family: Family, it: Reading, thoughts: Thoughts) -> Steps[Mark | No
 
 
 def write_thought(family: Family, lark: Lark, starts_in_thought: bool) -> str:
-    """The body for the thoughts that come before all else; "" for none."""
+    """The rule body for the thoughts that come first; "" for none."""
     if starts_in_thought and family.thoughts:
         return f"{lark.until(family.thoughts[0].end)} {SPACE}"
     if not family.thoughts:

@@ -30,7 +30,7 @@ from canister.system.deep_stack import with_deep_stack
 
 
 class OutputParser:
-    """Reads one output. Pieces may be cut anywhere: the events, joined, are the same."""
+    """Reads one output. Pieces may be cut anywhere; the joined events are the same."""
 
     def __init__(self, family: Family, tools: Sequence[Tool], starts_in_thought: bool, splits_thoughts: bool) -> None:
         self._reader = Reader()
@@ -47,7 +47,7 @@ class OutputParser:
         return self._output.take()
 
     def end(self, is_cut: bool) -> list[ParsedEvent]:
-        """What is left. is_cut: by a limit or by the client, not by the model."""
+        """The remaining events. is_cut: by a limit or by the client, not by the model."""
         self._reader.close(is_cut)
         for _ in self._steps:
             pass
@@ -79,7 +79,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a template's models speak."""
+    """The form in which a template's models speak."""
 
     family: Family
 
@@ -109,13 +109,13 @@ class Form:
         return bool(self.family.thoughts)
 
     def preamble(self, tools: Sequence[object], *, choice: ToolChoice = "auto") -> str:
-        """What the system message must say about tools, since the template does not; "" if it does."""
+        """Text about tools for the system message, where the template has none; "" if it has."""
         if self.family.shows_tools or choice == "none" or not tools:
             return ""
         return preamble(tools_of(tools))
 
     def starts_in_thought(self, prompt: str) -> bool:
-        """Has the prompt opened a thought, which the model goes on with?"""
+        """Has the prompt opened a thought that the model continues?"""
         end = prompt[-256:].rstrip()
         return any(end.endswith(one.begin.rstrip()) for one in self.family.thoughts)
 

@@ -1,4 +1,4 @@
-"""JSON that comes in pieces: one value at a time, handed on as it comes, and calls that are written as JSON objects."""
+"""JSON that comes in pieces: one value at a time, passed on as it comes, and calls written as JSON objects."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def value(reader: Reader, take: Take) -> Steps[bool]:
 
 
 def whole_value(reader: Reader) -> Steps[str | None]:
-    """One JSON value's text, once all of it is there; None: the text ended before."""
+    """The text of one JSON value, once all of it is there; None: the text ended before."""
     pieces: list[str] = []
     return "".join(pieces) if (yield from value(reader, pieces.append)) else None
 
 
 def decoded(text: str | None) -> object:
-    """What this JSON says; None for what is no JSON."""
+    """The value of this JSON; None if it is no JSON."""
     try:
         return strict_json.loads(text or "null")
     except ValueError:
@@ -94,7 +94,7 @@ def decoded(text: str | None) -> object:
 
 
 def arguments(it: Reading) -> Steps[bool]:
-    """The arguments of a call that has begun: an object, as it comes, or one that was written as a text."""
+    """The arguments of a begun call: an object, as it comes, or one written as a text."""
     reader, output = it.reader, it.output
     first = yield from reader.skip_space()
     if first == "{":
@@ -111,9 +111,9 @@ def arguments(it: Reading) -> Steps[bool]:
 
 
 def call(it: Reading) -> Steps[Outcome]:
-    """A call written as {"name": …, "arguments": {…}}, keys in any order and under the names that models give them.
+    """A call written as {"name": …, "arguments": {…}}, with keys in any order and under the names that models use.
 
-    Nothing is said before the name is there, and is that of a tool.
+    Nothing is reported before the name is there and is that of a tool.
     """
     return (yield from _Call(it).object())
 
@@ -189,7 +189,7 @@ class _Call:
 
 
 def named_call(it: Reading, name: str, call_id: str | None = None) -> Steps[Outcome]:
-    """A call whose name was read already; its arguments come next."""
+    """A call whose name was already read. Its arguments come next."""
     if name not in it.tools:
         return "not a call"
     it.begin(name, call_id)

@@ -1,6 +1,6 @@
-"""A grammar in llguidance's Lark dialect, put together of the parts that chat formats are made of. Pure.
+"""A grammar in llguidance's Lark dialect, made of the parts of chat formats. Pure.
 
-Marks that the vocabulary has as special tokens are written as those, all else as text.
+Marks that the vocabulary has as special tokens are written as those, everything else as text.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _REGEX_SPECIAL = re.compile(r"([\\/.*+?()\[\]{}|^$])")
 
 
 class Lark:
-    """Rules so far; the same body is the same rule.
+    """The rules so far. The same body is the same rule.
 
-    special_tokens: texts and ids of the vocabulary's special tokens; None: not known here, then the sampler looks up
-    those of `marks` that can be named.
+    special_tokens: texts and ids of the vocabulary's special tokens. None: unknown here, and the sampler looks up those
+    of `marks` that can be named.
     """
 
     def __init__(self, special_tokens: Mapping[str, int] | None = None, marks: Iterable[str] = ()) -> None:

@@ -1,7 +1,7 @@
-"""Where a mark of a chat format stands in a text that still grows.
+"""Where a mark of a chat format stands in a growing text.
 
-A mark is a row of parts. Whether it stands at a place is known only when enough of the text is there: until then the
-answer is to wait, so that the same marks are found however the text is cut.
+A mark is a row of parts. Whether it stands at a place is known only when enough of the text is there. Until then the
+answer is to wait, so the same marks are found however the text is cut.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Part = str | tuple[str | Gap, ...] | Gap
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """parts: what is taken, from the text's first character on, so the first is no gap. ahead: what must follow."""
+    """parts: the mark itself, from the text's first character on, so the first is no gap. ahead: what must follow."""
 
     parts: tuple[Part, ...]
     ahead: tuple[Part, ...] = ()
@@ -74,7 +74,10 @@ def _first_of(wanted: Sequence[str | Gap], text: str, at: int, is_over: bool) ->
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """Several marks to look for. Where two can stand at one place, the one that is named first counts."""
+    """Several marks to look for. Where two can stand at one place, the first named one counts.
+
+    Without a mark: up to where there is certainly none, and the text's length.
+    """
 
     marks: tuple[Mark, ...]
     _jump: re.Pattern[str]

@@ -1,6 +1,6 @@
-"""What a reader says, made events: blanks at the edges of texts and thoughts are kept back until they matter.
+"""Makes events of a reader's findings. Blanks at the edges of texts and thoughts are held back until they matter.
 
-Blanks around a call are text only if more text follows it; those around thoughts belong to nobody.
+Blanks around a call are text only if more text follows it. Blanks around thoughts are dropped.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from canister.chat_format.events import ParsedEvent, Text, Thought, ToolArgument
 
 
 class Output:
-    """Events in order. `take` hands out those since the last time.
+    """Events in order. `take` returns those since the last time.
 
-    splits_thoughts: False: they are text, with their marks.
+    splits_thoughts: False: thoughts are text, with their marks.
     """
 
     def __init__(self, splits_thoughts: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What a model is told about tools where its template says nothing of them: the form that most models have seen."""
+"""How a model is told about tools where its template does not: in the form that most models have seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from canister.chat_format.tools import Tool
 
 
 def preamble(tools: Sequence[Tool]) -> str:
-    """Text for the system message: the tools, and how they are called."""
+    """Text for the system message: the tools, and how to call them."""
     described = "\n".join(
         json.dumps({"name": tool.name, "description": tool.description, "parameters": tool.told}, ensure_ascii=False)
         for tool in tools

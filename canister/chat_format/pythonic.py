@@ -18,7 +18,9 @@ _NAMED = re.compile(r"\s*([^\s=,()\[\]{}'\"]+)\s*=")
 
 
 def read_calls(it: Reading, end: str = "") -> Steps[Outcome]:
-    """Calls in a list or one after the other, up to `end`, which is taken. A list says nothing before it is closed."""
+    """Calls in a list or one after the other, up to `end`, which is taken. A list is reported only when it is
+    closed.
+    """
     reader = it.reader
     is_list = yield from reader.closes("[")
     told: list[tuple[str, str]] = []
@@ -54,7 +56,7 @@ def _tell(it: Reading, calls: Sequence[tuple[str, str]]) -> None:
 
 
 def _arguments(it: Reading) -> Steps[str | None]:
-    """The JSON text of what stands up to the closing bracket; None for what is no list of arguments."""
+    """The JSON text of the arguments up to the closing bracket; None if they are no list of arguments."""
     scan = _Brackets()
     if not (yield from it.reader.run(scan.scan, scan.take)):
         return None
@@ -141,7 +143,7 @@ def _write_arguments(lark: Lark, known: dict[str, Schema], required: frozenset[s
 
 
 def separated(lark: Lark, bodies: Sequence[tuple[str, bool]], rest: str = "", separator: str = ", ") -> str:
-    """The body for parts in this order, with a separator between them: (body, must it be there)."""
+    """The rule body for parts in this order, with a separator between them: (body, must it be there)."""
     if not bodies:
         return lark.text("")
     first = next((at for at, (_, is_required) in enumerate(bodies) if is_required), len(bodies) - 1)

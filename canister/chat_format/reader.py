@@ -1,7 +1,7 @@
-"""The output as it comes in, for readers that are written as if all of it were there.
+"""The output as it comes, for readers that are written as if all of it were there.
 
-A reader is a generator: where it needs more text than there is, it yields, and goes on when more has come. What it
-does depends on the text alone, never on where the pieces were cut.
+A reader is a generator. Where it needs more text it yields, and continues when more has come. What it does depends only
+on the text, never on its cuts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Take: TypeAlias = Callable[[str], None]
 
 
 class Reader:
-    """The text that came and was not read yet. is_over: nothing comes any more; is_cut: not because it was said."""
+    """The text that came and was not read yet. is_over: nothing more comes. is_cut: the output was cut off."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -46,14 +46,14 @@ class Reader:
         self._kept = None
 
     def taken(self) -> str:
-        """What was read since the place that is remembered, which is forgotten."""
+        """The text read since the remembered place, which is forgotten."""
         start, self._kept = self._kept or 0, None
         return self._text[start : self._at]
 
     # -- reading
 
     def rest(self) -> Steps[str]:
-        """All there is to come, once it is all there."""
+        """The whole rest, once it is all there."""
         while not self.is_over:
             yield
         text, self._at = self._text[self._at :], len(self._text)
@@ -72,7 +72,7 @@ class Reader:
         return character
 
     def takes(self, *parts: Part, ahead: tuple[Part, ...] = ()) -> Steps[bool]:
-        """Take these parts if they stand here. What had begun to be them when the output was cut is dropped."""
+        """Take these parts if they stand here. A beginning of them at the end of a cut output is dropped."""
         while (end := self._end_of(parts, ahead)) is None:
             yield
         if end >= 0:
@@ -93,10 +93,10 @@ class Reader:
         return (yield from self.takes(Gap.SPACE, *parts))
 
     def until(self, marks: Marks, take: Take) -> Steps[Mark | None]:
-        """Hand on the text before the first of the marks, as it comes, and take the mark; None: there is none.
+        """Pass on the text before the first of the marks, as it comes, and take the mark; None: there is none.
 
-        The place of the mark is remembered. What may become a mark waits. At the end it is text, unless the output was
-        cut: half a mark is never shown.
+        The place of the mark is remembered. Text that may become a mark waits. At the end it is text, unless the output
+        was cut: half a mark is never shown.
         """
         while True:
             place, end, found = marks.find(self._text, self._at, self.is_over)
@@ -113,7 +113,7 @@ class Reader:
             yield
 
     def _without_half(self, marks: Marks, start: int, place: int) -> str:
-        """The text up to a mark or the end of a cut output, without what had begun to be a mark."""
+        """The text up to a mark or the end of a cut output, without the beginning of a mark."""
         if place < len(self._text):
             return self._text[start:place]
         shown, _, _ = marks.find(self._text, start, False)
@@ -128,7 +128,7 @@ class Reader:
         return "".join(characters)
 
     def run(self, scan: Callable[[str, int], tuple[int, bool]], take: Take) -> Steps[bool]:
-        """Hand on what `scan` takes: (text, from) -> (to, is it done). False: the text ended before it was done."""
+        """Pass on what `scan` takes: (text, from) -> (to, is it done). False: the text ended before it was done."""
         while True:
             start = self._at
             self._at, is_done = scan(self._text, start)

@@ -1,4 +1,4 @@
-"""An output that is being read: what comes in, what is said about it, and the tools that it may call."""
+"""An output while it is read: its text, the events so far, and the tools that it may call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from canister.chat_format.reader import Reader
 from canister.chat_format.tools import Tool
 
 Outcome = Literal["whole", "not a call", "broken"]
-"""whole: read to its end. not a call: nothing was said about it. broken: it was begun, and does not go on."""
+"""whole: read to its end. not a call: it has no events. broken: it was begun, and does not continue."""
 
 
 @dataclass(frozen=True, slots=True)

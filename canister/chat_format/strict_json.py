@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 def loads(text: str) -> object:
-    """What the text says. Raises ValueError."""
+    """The value of the text. Raises ValueError."""
     try:
         value: object = json.loads(text, parse_constant=_refuse)
     except RecursionError:

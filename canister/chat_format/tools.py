@@ -29,9 +29,9 @@ class Tool:
 
 
 def tools_of(told: Sequence[object]) -> tuple[Tool, ...]:
-    """Tools as the OpenAI API has them: {"type": "function", "function": {"name", "description", "parameters"}}.
+    """Tools in the form of the OpenAI API: {"type": "function", "function": {"name", "description", "parameters"}}.
 
-    BadRequest for what cannot be a function, and names it.
+    BadRequest names a tool that cannot be a function.
     """
     tools: dict[str, Tool] = {}
     for index, one in enumerate(told):
@@ -43,7 +43,7 @@ def tools_of(told: Sequence[object]) -> tuple[Tool, ...]:
 
 
 def chosen(tools: Sequence[Tool], choice: ToolChoice, name: str | None) -> tuple[Tool, ...]:
-    """The tools that may be called: those that are offered, or the one that is asked for by name."""
+    """The tools that may be called: all offered ones, or the one requested by name."""
     if choice == "none":
         return ()
     if name is not None:

@@ -1,4 +1,4 @@
-"""Values of arguments that are written without quotes, as XML-like formats do: read by their schema, and bound by it.
+"""Values of arguments written without quotes, as in XML-like formats: read by their schema, and bound by it.
 
 <parameter=city>Zürich</parameter>      "city": "Zürich"     if it may be a text
 <parameter=n>3</parameter>              "n": 3               if it may be a number
@@ -42,7 +42,7 @@ def definitions(schema: Schema) -> dict[str, object]:
 
 
 def types_of(schema: Schema, root: Schema | None = None) -> frozenset[str]:
-    """The JSON types that a value may have: all of them where nothing is said."""
+    """The JSON types that a value may have; all of them where the schema has none."""
     root = root or schema
     told = schema.get("type")
     if isinstance(told, str):
@@ -70,12 +70,12 @@ def listed(schema: Schema) -> list[object] | None:
 
 
 def is_text(schema: Schema) -> bool:
-    """May it be a text, and nothing else?"""
+    """Must it be a text?"""
     return types_of(schema) == {"string"}
 
 
 def as_json(text: str, schema: Schema) -> str:
-    """The JSON text of a value that is written as `text`: by its types, a text where nothing else fits."""
+    """The JSON text of a value that is written as `text`, by its types; a text where nothing else fits."""
     types = types_of(schema)
     if types == {"string"}:
         return quoted(text)

@@ -1,6 +1,7 @@
-"""The OpenAI door: routes of OpenAI's interface, and of those that its clients know beside it.
+"""The OpenAI door: routes of OpenAI's interface, and of the other interfaces that its clients know.
 
     body → fields → Turn → run (render, a chain of calls) → events → the dialect's objects and streams
 
-`turn.py` and `events.py` are the middle; on both sides of it is a module a dialect. Failures of all are `errors.py`.
+`turn.py` and `events.py` are the middle. Each dialect has modules on both sides of it. `errors.py` has everybody's
+errors.
 """

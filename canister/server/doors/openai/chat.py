@@ -35,7 +35,7 @@ Schema = dict[str, JsonValue] | bool | None
 
 
 class ChatBody(GenerationFields):
-    """A chat request. Messages, tools and formats are checked in `turn_of`, which names what is wrong in them."""
+    """A chat request. `turn_of` checks messages, tools and formats, and names what is wrong in them."""
 
     messages: JsonValue = Field(None, description="system, developer, user, assistant and tool; texts alone.")
     logprobs: Yes = Field(False, description="Probabilities of the answer's tokens.")
@@ -104,7 +104,7 @@ async def create(request: Request) -> Response:
 
 
 async def turn_for(model: Model, body: ChatBody) -> Turn:
-    """The turn of a body; texts in its logit_bias are tokenized for it."""
+    """The turn of a body. Texts in its logit_bias are tokenized for it."""
     texts = body.bias_texts()
     tokens_of = await run.tokens_of(model, texts) if texts else {}
     is_large = strict_json.is_large(body.messages, body.tools, body.chat_template_kwargs, body.logit_bias)
@@ -112,7 +112,7 @@ async def turn_for(model: Model, body: ChatBody) -> Turn:
 
 
 def turn_of(body: ChatBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> Turn:
-    """Pure; ApiError names the field. tokens_of: of texts in logit_bias."""
+    """The turn of a body. Pure. ApiError names the field. tokens_of: of texts in logit_bias."""
     defaults = view.args
     messages = messages_of(body.messages) if body.has("messages") else None
     if messages is None:
@@ -164,7 +164,7 @@ def head_of(body: ChatBody, view: ModelView) -> chat_answer.Head:
 
 
 def cost_headers(usage: Usage) -> dict[str, str]:
-    """What an answer took, as REST's headers tell it."""
+    """The costs of an answer, in REST's headers."""
     return {"X-IC-Instructions": str(usage.instructions), "X-IC-Cycles": str(usage.cycles)}
 
 
@@ -175,7 +175,7 @@ def _n_logprobs(body: ChatBody) -> int | None:
 
 
 def _continues(body: ChatBody, last: Mapping[str, JsonValue]) -> bool:
-    """Is the last message gone on with?"""
+    """Does the answer continue the last message?"""
     is_own = last["role"] == "assistant"
     if body.continue_final_message:
         if body.add_generation_prompt:
@@ -210,7 +210,7 @@ def _thinks(effort: str | None, options: Mapping[str, JsonValue], defaults: RunA
 
 
 def _schema(body: ChatBody) -> Schema:
-    """What response_format or json_schema asks for."""
+    """The schema in response_format or json_schema."""
     schema = body.schema_or_none()
     given = body.response_format if body.has("response_format") else None
     if given is None:

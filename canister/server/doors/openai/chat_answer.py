@@ -1,6 +1,6 @@
-"""Events as OpenAI's chat completions: `whole` the one object, `stream` the chunks. Pure over events.
+"""Events as OpenAI's chat completions: `whole` makes one object, `stream` the chunks. Pure over events.
 
-Chunks are put together from texts that are made once a stream, since there is one a token.
+Chunks are assembled from texts made once a stream, since there is a chunk a token.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What an answer says of itself. wants_logprobs, wants_usage, wants_prompt: what its request asked for."""
+    """The parts of an answer about itself. wants_logprobs, wants_usage, wants_prompt: requested by the client."""
 
     id: str
     created: int
@@ -82,7 +82,7 @@ class _Choice:
 
 
 async def whole(events: AsyncIterator[Event], head: Head) -> tuple[Json, Usage]:
-    """The answer as one object, and what it took."""
+    """The answer as one object, with its usage."""
     choices: dict[int, _Choice] = {}
     prompt, done = "", Done(Usage(0, 0, 0))
     async for event in events:
@@ -126,7 +126,7 @@ async def whole(events: AsyncIterator[Event], head: Head) -> tuple[Json, Usage]:
 
 
 async def stream(events: AsyncIterator[Event], head: Head, n: int = 1) -> AsyncGenerator[bytes]:
-    """Server-sent events, each whole. n: how many choices there are."""
+    """Server-sent events, each whole. n: the number of choices."""
     about = dumps(head.about("chat.completion.chunk"))[:-1]
     frame = f'data: {about},"choices":['
     starts = [f'{frame}{{"index":{number},"delta":' for number in range(n)]
@@ -173,7 +173,7 @@ async def stream(events: AsyncIterator[Event], head: Head, n: int = 1) -> AsyncG
                 if n_unfinished:
                     yield f"{starts[event.choice]}{{}}{_end(event)}}}\n\n".encode()
                 else:
-                    last = event  # what ends last is told when all is committed, with what it took
+                    last = event  # the last end is sent when all is committed, with the usage
             case Done():
                 told = f',"timings":{dumps(timings(event.timings))}'
                 if last is not None:
@@ -194,7 +194,7 @@ def _end(event: Finished) -> str:
 
 
 def usage(of: Usage) -> Json:
-    """As OpenAI counts, and what the calls took."""
+    """Tokens as OpenAI counts them, and the costs of the calls."""
     return {
         "prompt_tokens": of.n_prompt,
         "completion_tokens": of.n_generated,
@@ -208,7 +208,7 @@ def usage(of: Usage) -> Json:
 
 
 def timings(of: Timings) -> Json:
-    """As llama.cpp's server tells them."""
+    """Timings in the form of llama.cpp's server."""
     return {
         "cache_n": of.n_cached,
         **_pace("prompt", of.n_prompt, of.prompt_seconds),

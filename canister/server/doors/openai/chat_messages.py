@@ -1,4 +1,4 @@
-"""Messages and tools of a chat request, checked and brought to the one form that templates are given.
+"""Messages and tools of a chat request, checked and brought into the one form that templates get.
 
     {"role": system | user | assistant | tool, "content": text | None, "tool_calls", "tool_call_id", "name",
      "reasoning_content"}
@@ -31,7 +31,7 @@ _NO_TEXT |= {"video_url": "video", "file": "file", "input_file": "file", "docume
 
 
 def messages_of(value: JsonValue, name: str = "messages") -> tuple[Message, ...]:
-    """Raises ApiError."""
+    """The messages in that form. Raises ApiError."""
     if not isinstance(value, list) or not value:
         raise invalid(f"{name}: a list of one or more messages is wanted (given: {shown(value)})", name)
     if len(value) > MAX_MESSAGES:
@@ -130,7 +130,7 @@ def _tool_call(value: JsonValue, name: str) -> JsonValue:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """tools: {"type": "function", "function": {"name", …}}. name: the one that must be called."""
+    """tools: {"type": "function", "function": {"name", …}}. name: the tool that must be called."""
 
     tools: tuple[dict[str, JsonValue], ...] = ()
     choice: ToolChoice = "auto"
@@ -198,7 +198,7 @@ def _chosen(tools: tuple[dict[str, JsonValue], ...], names: Sequence[str], choic
 
 
 def _allowed(tools: tuple[dict[str, JsonValue], ...], names: Sequence[str], allowed: Mapping[str, JsonValue]) -> Tools:
-    """Some of the tools alone."""
+    """Only some of the tools."""
     wanted = allowed.get("tools")
     if not isinstance(wanted, list) or allowed.get("mode") not in ("auto", "required"):
         raise _no_choice(dict(allowed))

@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: prompts gone on with as they are, without a chat template; several are run together."""
+"""`POST /v1/completions`: continues prompts as they are, without a chat template. Several prompts run together."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def _admitted(model: Model, turns: Sequence[Turn]) -> list[Admitted]:
 
 
 def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> list[Turn]:
-    """A turn for each prompt. Pure; ApiError names the field."""
+    """A turn for each prompt. Pure. ApiError names the field."""
     if body.suffix:
         raise invalid("suffix: it is not supported; leave it out", "suffix")
     if body.best_of is not None and body.best_of > body.n:
@@ -132,7 +132,7 @@ def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequ
 
 
 def prompts_of(value: JsonValue) -> list[Prompt]:
-    """A text or tokens are one prompt; a list of texts, or of lists of tokens, is several."""
+    """A text or tokens are one prompt. A list of texts, or of lists of tokens, is several."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not value:
@@ -182,7 +182,7 @@ def head_of(body: CompletionBody, view: ModelView) -> Head:
 async def together(admitted: Sequence[Admitted], n: int) -> AsyncGenerator[Event]:
     """The events of several prompts as those of one turn: choice j of prompt i is choice i · n + j.
 
-    At most as many prompts run at once as the model has slots. Begun comes as often as there are prompts, Done once.
+    At most as many prompts run at once as the model has slots. Begun comes once a prompt, Done once in all.
     """
     if len(admitted) == 1:
         async with aclosing(run.events(admitted[0])) as only:
@@ -254,7 +254,7 @@ class _Choice:
     finish: str | None = None
 
     def add(self, text: str, tokens: Sequence[Token]) -> Json:
-        """The logprobs of what is added."""
+        """The logprobs of new text."""
         start = self.offset
         self.text.append(text)
         self.offset += len(text)
@@ -281,7 +281,7 @@ def logprobs(tokens: Sequence[Token], offsets: Sequence[int]) -> Json:
 
 
 async def whole(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> tuple[Json, Usage]:
-    """The answer as one object, and what it took. n: choices in all. echoed: what comes before the text of each."""
+    """The answer as one object, with its usage. n: choices in all. echoed: text in front of each choice's text."""
     choices = _choices(n, echoed)
     prompts: list[str] = []
     done = Done(Usage(0, 0, 0))
@@ -348,7 +348,7 @@ async def stream(events: AsyncIterator[Event], head: Head, n: int, echoed: Seque
                 if n_unfinished:
                     yield f"{frame}{_part(event.choice, '', 'null', dumps(event.finish))}}}\n\n".encode()
                 else:
-                    last = event  # what ends last is told when all is committed, with what it took
+                    last = event  # the last end is sent when all is committed, with the usage
             case Done():
                 took = f',"timings":{dumps(timings(event.timings))}'
                 if last is not None:

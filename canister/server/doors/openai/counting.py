@@ -1,4 +1,4 @@
-"""How many tokens a conversation has, without an answer to it: `…/input_tokens` of OpenAI and llama.cpp."""
+"""The number of tokens of a conversation, without an answer to it: `…/input_tokens` of OpenAI and llama.cpp."""
 
 from __future__ import annotations
 

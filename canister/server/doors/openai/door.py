@@ -1,4 +1,4 @@
-"""What each route of the OpenAI door needs: which model is meant, the body read, and every failure told in its dialect.
+"""What each route of the OpenAI door needs: the requested model, the parsed body, and errors in its dialect.
 
 A model is a canister with a model loaded. `/canisters/{name}/v1/…` means that canister, whatever the body says.
 """
@@ -37,7 +37,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The model that a request means, and who asks for it."""
+    """The requested model and its caller."""
 
     canister: Target
     caller: str
@@ -51,7 +51,7 @@ def route(path: str, verbs: Mapping[str, Handler], form: Form = openai_form) -> 
 
 
 def at(path: str, verbs: Mapping[str, Handler], form: Form = openai_form) -> Route:
-    """One path; any failure of its handlers is an error in this form."""
+    """One path. Any failure of its handlers becomes an error in this form."""
 
     async def answer(request: Request) -> Response:
         verb = "GET" if request.method == "HEAD" else request.method
@@ -88,7 +88,7 @@ def request_id(request: Request) -> str:
 
 
 async def body_of(request: Request, of: type[B]) -> B:
-    """The JSON body, read and checked; a large one beside the event loop."""
+    """The JSON body, parsed and checked. A large body is parsed beside the event loop."""
     body = await raw_body(request)
     return await aside(len(body), lambda: fields.read(of, body))
 
@@ -98,12 +98,12 @@ async def raw_body(request: Request) -> bytes:
 
 
 async def aside(n_bytes: int, work: Callable[[], T]) -> T:
-    """What takes long for large requests is done in a worker thread for them. n_bytes: of the request."""
+    """Run slow work for large requests in a worker thread. n_bytes: of the request."""
     return await beside_loop(n_bytes > MAX_BYTES_AT_ONCE, work)
 
 
 async def beside_loop(is_large: bool, work: Callable[[], T]) -> T:
-    """Work that may take more than some milliseconds: in a worker thread where it is large."""
+    """Work that may take more than some milliseconds. A worker thread does it where it is large."""
     return await asyncio.to_thread(work) if is_large else work()
 
 
@@ -111,10 +111,10 @@ async def beside_loop(is_large: bool, work: Callable[[], T]) -> T:
 
 
 def model_of(request: Request, name: str | None) -> Model:
-    """The model that is meant. name: as the body has it; None: the first one.
+    """The requested model. name: from the body; None: the first one.
 
-    A name that is not known here means the only canister, where there is one: many clients know but gpt-4o. ApiError
-    404; AccessDenied; CanisterBusy while it loads.
+    An unknown name means the only canister, where there is only one, since many clients know only gpt-4o. Raises
+    ApiError 404, AccessDenied, and CanisterBusy while it loads.
     """
     behind = dispatcher(request)
     who = caller(request)
@@ -124,7 +124,7 @@ def model_of(request: Request, name: str | None) -> Model:
 
 
 def models_of(request: Request) -> list[Model]:
-    """All that the caller may use. AccessDenied: none at all; CanisterBusy: the only one is being loaded."""
+    """All models that the caller may use. AccessDenied: there are none. CanisterBusy: the only one is being loaded."""
     behind = dispatcher(request)
     who = caller(request)
     named = request.path_params.get("canister")
@@ -176,7 +176,7 @@ def _unknown(name: str, known: list[str]) -> ApiError:
 
 @contextmanager
 def counted(model: Model, what: str) -> Iterator[None]:
-    """In the metrics: how many requests of this kind there were, how long they took, and how many failed."""
+    """Count requests of this kind in the metrics, with their times and failures."""
     with logs.counted(model.canister.name, what) as outcome:
         yield
         outcome.is_ok = True

@@ -1,7 +1,7 @@
-"""What goes wrong, as OpenAI's clients are told it: a status, a type, a code, and whether to try again.
+"""Errors as OpenAI's clients get them: a status, a type, a code, and whether to try again.
 
-SDKs repeat 408, 409, 429 and 5xx by themselves, so what would fail again is none of these or says `x-should-retry:
-false`. Each dialect has its own body for the same error: a `Form`.
+SDKs repeat 408, 409, 429 and 5xx by themselves, so an error that would only repeat has another status, or says
+`x-should-retry: false`. Each dialect has its own body for the same error: a `Form`.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ _CODES = {401: "invalid_api_key"}
 
 
 class ApiError(Exception):
-    """An answer that is an error. type, code: None: as usual for the status. param: the field that is wrong.
+    """An answer that is an error. type, code: None: as usual for the status. param: the wrong field.
 
-    extra: further members of the body's error. may_retry: whether SDKs are told to repeat it, or not to; None: as they
-    do by the status. charge: what was paid for it all the same (fees.Charge). words: by dialect, where a message has
-    to be another there: `anthropic`.
+    extra: further members of the body's error. may_retry: tells SDKs to repeat the request or not; None: they decide by
+    the status. charge: what was paid all the same (fees.Charge). words: by dialect, where a message has to be another
+    there: `anthropic`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ApiError(Exception):
 
 
 Form: TypeAlias = Callable[[ApiError, str], Mapping[str, object]]
-"""The body of an error in a dialect; the text is the request's id."""
+"""Makes the body of an error in a dialect. The text is the request's id."""
 
 
 def openai_form(error: ApiError, _request_id: str) -> Mapping[str, object]:
@@ -109,12 +109,12 @@ def ollama_form(error: ApiError, _request_id: str) -> Mapping[str, object]:
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """400 for a request that can never succeed as it is. param: its field."""
+    """400, for a request that can never succeed as it is. param: its field."""
     return ApiError(400, message, param=param, code=code)
 
 
 def too_long(n_prompt: int, n_ctx: int) -> ApiError:
-    """400 in the words that frameworks look for."""
+    """400, with the words that frameworks look for."""
     return ApiError(
         400,
         f"request ({n_prompt} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it",
@@ -127,7 +127,7 @@ def too_long(n_prompt: int, n_ctx: int) -> ApiError:
 
 
 def of(error: Trap | CanisterError) -> ApiError:
-    """A failure of a call, or of what every request passes."""
+    """The error for a failure of a call, or of the middleware."""
     if isinstance(error, ContextExceeded):
         return too_long(error.n_prompt_tokens, error.n_ctx)
     charge = error.charge if isinstance(error, Trap) else None
@@ -142,7 +142,7 @@ def of(error: Trap | CanisterError) -> ApiError:
         return ApiError(429, message, type="insufficient_quota", code="storage_full", may_retry=False)
     if isinstance(error, StoreDamaged | CanisterTrapped | CanisterUnavailable):
         return ApiError(status, message, may_retry=False, charge=charge)
-    if status == 409:  # a state that repeating does not change
+    if status == 409:  # repeating does not change the state
         return ApiError(400, message, charge=charge)
     if isinstance(error, Trap) and status >= 402:
         code = None if status in (404, 413) else error.error_code

@@ -1,10 +1,10 @@
-"""What happens while a turn is answered: the one language between `run.py` and the dialects. Plain records, no I/O.
+"""The events of a turn while it is answered: the one language between `run.py` and the dialects. Plain records, no I/O.
 
     Begun  Progress*  (Timed? TextDelta | ThoughtDelta | ToolBegun ToolArguments* ToolDone)*  Finished  Done
 
-Deltas of several choices may alternate; each choice has one Finished, and Done comes once, at the end. Texts of deltas
-are whole characters and not empty; where they are cut says nothing. A tool call that is cut off has no ToolDone.
-What fails after Begun is raised as ApiError.
+Deltas of several choices may alternate. Each choice has one Finished, and Done comes once, at the end. Texts of deltas
+are whole characters and not empty; their cuts mean nothing. A tool call that is cut off has no ToolDone. A failure
+after Begun is raised as ApiError.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Finish = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The turn is admitted. seed: of choice 0. prompt: the text that the model goes on with."""
+    """The turn is admitted. seed: of choice 0. prompt: the text that the model continues."""
 
     n_prompt: int
     seed: int = 0
@@ -29,7 +29,7 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of the prompt, n_done tokens are in, of which n_cached were there before. seconds: since Begun."""
+    """n_done tokens of the prompt are in, of which a cache had n_cached. seconds: since Begun."""
 
     n_prompt: int
     n_cached: int
@@ -38,7 +38,7 @@ class Progress:
 
 
 class TextDelta(NamedTuple):
-    """tokens: those whose text this completes; none where nobody asked for them."""
+    """tokens: those whose text this completes; none unless requested."""
 
     choice: int
     text: str
@@ -46,7 +46,7 @@ class TextDelta(NamedTuple):
 
 
 class ThoughtDelta(NamedTuple):
-    """What the model thinks before it answers."""
+    """A piece of the model's thoughts before its answer."""
 
     choice: int
     text: str
@@ -90,7 +90,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """n_cached, n_prompt: prompt tokens that were there before, and those that were decoded."""
+    """n_cached, n_prompt: prompt tokens that a cache had, and those that were decoded."""
 
     n_cached: int = 0
     n_prompt: int = 0
@@ -101,15 +101,15 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What the turn took so far, for the delta that comes next; only where it was asked for (Turn.wants_timings)."""
+    """The costs of the turn so far, before the next delta. Only if requested (Turn.wants_timings)."""
 
     timings: Timings
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of all choices together. n_prompt: tokens of the prompt, which counts once; n_cached: those of them that were
-    there before. n_thought: generated tokens that were thoughts. cycles: those that were charged.
+    """Of all choices together. n_prompt: tokens of the prompt, counted once. n_cached: those of them that a cache had.
+    n_thought: generated tokens that were thoughts. cycles: those that were charged.
     """
 
     n_prompt: int

@@ -1,7 +1,7 @@
-"""Fields that requests of several dialects have: sampling and length, as they are at the top level of a body.
+"""Request fields of several dialects: sampling and length, at the top level of a body.
 
-`null` is absent, unknown fields are ignored, defaults are those of the flags that the model was loaded with. What does
-not fit is an ApiError that names the field, shows the value and says what is wanted.
+`null` is absent, unknown fields are ignored, and defaults are the flags with which the model was loaded. For a value
+that does not fit, ApiError names the field, shows the value and says what is wanted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _whole(value: object) -> object:
 
 
 def _within(low: float, high: float) -> BeforeValidator:
-    """Clamps, as llama.cpp's server does."""
+    """Clamps to the range, as llama.cpp's server does."""
 
     def clamp(value: object) -> object:
         return min(max(value, low), high) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -71,7 +71,7 @@ def _stops(value: object) -> object:
 
 
 def _biases(value: object) -> object:
-    """Pairs of a token's number, or a text whose tokens are meant, and what is added to its logit."""
+    """Pairs of a token's number, or a text that stands for its tokens, and the addition to its logit."""
     pairs = list(value.items()) if isinstance(value, dict) else value
     if not isinstance(pairs, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         raise ValueError('{"token": bias} is wanted, or [[token, bias]]')
@@ -111,7 +111,7 @@ Biases = Annotated[tuple[tuple[int | str, float], ...], BeforeValidator(_biases)
 
 
 def _seed(seed: int) -> int | None:
-    """llama.cpp's seeds have 32 bits; what does not fit is cut off as it is there. -1 and its 32 bits: drawn."""
+    """llama.cpp's seeds have 32 bits, and further bits are cut off as there. -1 and its 32 bits mean a drawn seed."""
     if not -(2**63) <= seed < 2**64:
         raise ValueError("a seed has at most 64 bits")
     return None if seed & 0xFFFFFFFF == 0xFFFFFFFF else seed & 0xFFFFFFFF
@@ -124,7 +124,7 @@ Seed = Annotated[Whole, AfterValidator(_seed)]
 
 
 class Body(BaseModel):
-    """A request's JSON object. Absent and null are the same; unknown fields are ignored."""
+    """A request's JSON object. Absent and null are the same. Unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=(), defer_build=True)
 
@@ -139,7 +139,7 @@ class Body(BaseModel):
 
 
 class SamplingFields(Body):
-    """How tokens are chosen; the names are those of llama.cpp's flags."""
+    """How tokens are chosen. The names are those of llama.cpp's flags."""
 
     samplers: Annotated[tuple[str, ...], BeforeValidator(_samplers)] | None = Field(
         None, description="Samplers by name, in their order; or by letter, as one text."
@@ -180,7 +180,7 @@ class SamplingFields(Body):
     seed: Seed | None = Field(None, description="-1: drawn. Choice i of n has seed + i.")
 
     def bias_texts(self) -> list[str]:
-        """Texts in logit_bias, whose tokens have to be found out."""
+        """Texts in logit_bias, whose tokens must be looked up."""
         return [token for token, _ in self.logit_bias or () if isinstance(token, str)]
 
     def sampling(
@@ -212,7 +212,7 @@ class StreamOptions(Body):
 
 
 class GenerationFields(SamplingFields):
-    """What answers of one text have in common, in OpenAI's dialects."""
+    """The common fields of one text's answers, in OpenAI's dialects."""
 
     model: Text | None = Field(None, description="A canister's name; absent: the first. GET /v1/models lists them.")
     stream: Yes = Field(False, description="The answer comes piece by piece.")
@@ -236,7 +236,7 @@ class GenerationFields(SamplingFields):
     )
 
     def silences(self) -> float | None:
-        """Seconds of silence after which a stream has a comment; None: as usual, infinite: never."""
+        """Seconds of silence after which a stream gets a comment; None: the default; infinite: never."""
         seconds = self.sse_ping_interval
         return None if seconds is None else math.inf if seconds <= 0 else float(seconds)
 
@@ -263,7 +263,7 @@ class GenerationFields(SamplingFields):
 
 
 def schema_of(value: JsonValue, name: str) -> dict[str, JsonValue]:
-    """A schema that was given; empty: any object."""
+    """A given schema; empty: any object."""
     if not isinstance(value, dict):
         raise invalid(f"{name}: a JSON schema is an object (given: {shown(value)})", name)
     return value or {"type": "object"}
@@ -273,12 +273,12 @@ def schema_of(value: JsonValue, name: str) -> dict[str, JsonValue]:
 
 
 def read(of: type[B], body: bytes) -> B:
-    """A body of JSON. ApiError names the field that is wrong."""
+    """A body of JSON. ApiError names the wrong field."""
     return read_value(of, object_of(body))
 
 
 def object_of(body: bytes) -> dict[str, JsonValue]:
-    """The JSON object that a body is. ApiError."""
+    """The JSON object in a body. Raises ApiError."""
     try:
         value = strict_json.read(body)
     except strict_json.NotJson as error:
@@ -289,7 +289,7 @@ def object_of(body: bytes) -> dict[str, JsonValue]:
 
 
 def read_value(of: type[B], value: Mapping[str, Any]) -> B:
-    """As `read`, of an object that was parsed already."""
+    """As `read`, for an object that is already parsed."""
     try:
         return of.model_validate(value)
     except ValidationError as error:
@@ -297,7 +297,7 @@ def read_value(of: type[B], value: Mapping[str, Any]) -> B:
 
 
 def _told(error: ValidationError) -> ApiError:
-    """The first thing that is wrong."""
+    """The first problem."""
     problem = error.errors(include_url=False, include_context=False)[0]
     param = path_text(problem["loc"])
     if problem["type"] == "missing":

@@ -1,4 +1,4 @@
-"""Prompts for what stands between two texts, for the dialects that can ask for it."""
+"""Prompts for text between two texts, for the dialects that can ask for it."""
 
 from __future__ import annotations
 

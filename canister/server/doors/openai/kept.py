@@ -1,7 +1,7 @@
 """Turns whose answers are kept: those with an Idempotency-Key, of any dialect, and stored ones.
 
-Such an answer is a row of its canister. What is told of it is made of the turn and of the tokens, each time anew, so
-that whoever asks again, also after a restart of the server, is told the same.
+Such an answer is a row of its canister. Its events are made from the turn and the tokens each time anew, so a repeated
+request gets the same, also after a restart of the server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A turn that was made of a request, and what its dialect needs to tell of it, as JSON."""
+    """A turn made from a request, and what its dialect needs to show it, as JSON."""
 
     turn: Turn
     about: Json
@@ -40,9 +40,9 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """kind: of the interface. id: of the answer. body: what was sent. is_listed: it is to be found by its id.
+    """kind: of the interface. id: of the answer. body: the request's bytes. is_listed: it can be found by its id.
 
-    goes_on: without its client, as those with a key do.
+    goes_on: it continues without its client, as those with a key do.
     """
 
     kind: str
@@ -54,9 +54,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An answer that is to be told. events: closed early, it ends, unless it goes on without its client.
+    """An answer with its events. events: closed early, the answer ends unless it continues without its client.
 
-    about: as Made has it, of the request that began the answer. kept: None: it is not.
+    about: as in Made, of the request that began the answer. kept: None: the answer is not kept.
     """
 
     events: AsyncGenerator[Event]
@@ -65,9 +65,9 @@ class Asked:
 
 
 async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awaitable[Made]]) -> Asked:
-    """Begin with an answer, or join the one that was begun with the request's Idempotency-Key.
+    """Begin an answer, or join the one that was begun with the request's Idempotency-Key.
 
-    make: the turn, called for a new answer alone. ApiError 422: the key was used for another body.
+    make: makes the turn; called only for a new answer. ApiError 422: the key was used for another body.
     """
     key = _key(request)
     if key is not None:
@@ -149,15 +149,15 @@ class Kept:
         return Kept(self._answers, self._answers.look_again(self._answer))
 
     def asked(self) -> Asked:
-        """To be told from its start."""
+        """The answer with its events from the start."""
         return Asked(self._events(self._answers.parts(self._answer)), self.about, self)
 
     async def again(self) -> Kept:
-        """Gone on with, if it failed."""
+        """Continued, if it failed."""
         return Kept(self._answers, await self._answers.retry(self._answer))
 
     def events_so_far(self) -> AsyncGenerator[Event]:
-        """What there is of it at this moment; none while it is queued."""
+        """The present events; none while it is queued."""
         return self._events(self._answers.so_far(self._answer), is_begun=False)
 
     async def cancel(self) -> Kept:

@@ -1,6 +1,6 @@
-"""What is told of the door's routes: rows that docs/openai.md and the OpenAPI document are made from.
+"""The documentation of the door's routes: rows from which docs/openai.md and the OpenAPI document are made.
 
-Each dialect has its rows in `OPERATIONS`, beside the routes that they tell of.
+Each dialect has its rows in `OPERATIONS`, beside its routes.
 """
 
 from __future__ import annotations

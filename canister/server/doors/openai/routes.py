@@ -1,4 +1,4 @@
-"""All routes of the door, a 404 for the rest below /v1, and which form the errors of a path have."""
+"""All routes of the door, a 404 for other paths below /v1, and the form of errors by path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHOWN_CHARACTERS = 80
 
 DIALECTS = (chat, counting, models, responses, messages, completions, native, ollama)
 OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for operation in dialect.OPERATIONS)
-"""What the documentation tells of, in its order."""
+"""The operations in the documentation, in its order."""
 
 _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),
@@ -47,7 +47,7 @@ def routes() -> list[Route]:
 
 
 async def no_such_route(request: Request) -> Response:
-    """404 for what is not offered below /v1."""
+    """404 for other paths below /v1."""
     path = request.url.path[:SHOWN_CHARACTERS]
     told = f"there is nothing at {request.method} {path}: docs/openai.md and GET /docs tell what is supported"
     error = ApiError(404, told, code="unknown_url")
@@ -60,6 +60,6 @@ def form_of(path: str) -> Form | None:
 
 
 def rejected(path: str, trap: Trap, request_id: str) -> Response | None:
-    """What a request is told that is turned away before it comes to its route; None: the path is not of this door."""
+    """The error for a request that is refused before it comes to its route; None: the path is not of this door."""
     form = form_of(path)
     return None if form is None else errors.response(errors.of(trap), form, request_id)

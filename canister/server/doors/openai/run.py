@@ -1,4 +1,4 @@
-"""A turn, run: rendered, counted and bound, then answered by chains of bounded calls, told as events."""
+"""Runs a turn: renders, counts and binds it, answers it by chains of bounded calls, and yields events."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A turn that fits. wanted: an answer each choice. telling: makes events of what they give, once."""
+    """A turn that fits. wanted: an answer each choice. telling: makes events of their parts, once."""
 
     model: Model
     turn: Turn
@@ -50,7 +50,7 @@ class Admitted:
 
 
 async def admit(model: Model, turn: Turn) -> Admitted:
-    """Render, count and bind. ApiError for what cannot be answered; Trap and CanisterError of the calls."""
+    """Render, count and bind. ApiError for a turn that cannot be answered; Trap and CanisterError of the calls."""
     prompt, binding = turn.prompt, None
     if prompt is None:
         form = _form_of(model.view.chat_template)
@@ -80,7 +80,7 @@ async def admit(model: Model, turn: Turn) -> Admitted:
 
 
 async def events(admitted: Admitted) -> AsyncGenerator[Event]:
-    """What happens; the first event comes when the turn is admitted. Closed early, its calls are cancelled."""
+    """The events. The first one comes when the turn is admitted. Closed early, the turn's calls are cancelled."""
     model, telling = admitted.model, admitted.telling
     yield telling.begun
     async with aclosing(model.canister.answers.now(model.caller, admitted.wanted)) as parts:
@@ -90,7 +90,7 @@ async def events(admitted: Admitted) -> AsyncGenerator[Event]:
 
 
 async def tokens_of(model: Model, texts: Sequence[str]) -> Mapping[str, Sequence[int]]:
-    """The tokens of texts, as they are in the midst of others."""
+    """The tokens of texts, as they stand within other text."""
     reply = await model.canister.tokenize(model.caller, texts)
     if reply.error is not None:
         raise reply.error
@@ -169,7 +169,7 @@ def _form_of(template: str) -> chat_format.Form:
 
 
 def _bound(turn: Turn, binding: chat_format.Binding | None) -> SamplingParams:
-    """The turn's sampling, with what its answer is bound to."""
+    """The turn's sampling, with the binding of its answer."""
     if binding is not None:
         return replace(turn.sampling, grammar=turn.grammar, lark=binding.lark, grammar_triggers=binding.triggers)
     schema = "" if turn.output_schema is None else json.dumps(turn.output_schema)

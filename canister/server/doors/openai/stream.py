@@ -1,8 +1,8 @@
 """Answers that come piece by piece: server-sent events, and lines of JSON.
 
-The head goes out with the first piece, which comes when the request is admitted: until then a failure is a plain answer
-with its status. A failure after that is a last piece. A comment breaks a silence, so that nobody on the way gives up;
-never `id:` or `retry:`, which openai-python takes for events.
+The head is sent with the first piece, when the request is admitted. Until then a failure is a plain answer with its
+status; later it is a last piece. A comment breaks a silence, so that no proxy gives up. There is never `id:` or
+`retry:`, which openai-python takes for events.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ async def streamed(
     comment: bytes | None = COMMENT,
     quiet_seconds: float | None = None,
 ) -> Response:
-    """The answer once its first piece is there; raises what is raised before it.
+    """The answer once its first piece is there. Raises errors that come before it.
 
-    frames: pieces that stand by themselves, the first may be empty; closed in any case. failed: the last piece of an
-    answer that fails, of what `told` makes of the error. comment: sent after quiet_seconds of silence (None:
+    frames: pieces that stand by themselves; the first may be empty. They are closed in any case. failed: the last piece
+    of a failing answer, made from the result of `told`. comment: sent after quiet_seconds of silence (None:
     QUIET_SECONDS; infinite: never); None: never.
     """
     try:
@@ -60,7 +60,7 @@ async def streamed(
 
 
 class _Stream(Response):
-    """On the event loop, in the task of the request; whatever sends is cancelled when the client goes away."""
+    """On the event loop, in the task of the request. Sending is cancelled when the client goes away."""
 
     def __init__(
         self,
@@ -94,7 +94,8 @@ class _Stream(Response):
                 own = asyncio.current_task()
                 if own is None or own.cancelling():
                     raise
-                await self._send(send, self._failed(self._told(stopped())))  # the call, by the end of the server
+                # The end of the server has cancelled the call.
+                await self._send(send, self._failed(self._told(stopped())))
         await send({"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send, frame: bytes) -> None:
@@ -132,14 +133,14 @@ class _Stream(Response):
 
 @contextlib.asynccontextmanager
 async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
-    """What is inside is cancelled when the client goes away, which ends it without an error."""
+    """Cancel the work inside when the client goes away, which ends it without an error."""
     own = asyncio.current_task()
     assert own is not None
     is_over = is_gone = False
 
     async def until_gone() -> None:
         while True:
-            with contextlib.suppress(BadArgument):  # what is left of a body that nobody wants
+            with contextlib.suppress(BadArgument):  # drop the rest of a body that nobody wants
                 if (await receive())["type"] == "http.disconnect":
                     return
 
@@ -148,7 +149,7 @@ async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
         if done.cancelled() or is_over:
             return
         is_gone = True
-        done.exception()  # whatever it was, nobody is there any more
+        done.exception()  # whatever it was, the client is gone
         own.cancel()
 
     watch = asyncio.create_task(until_gone())

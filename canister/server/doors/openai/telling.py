@@ -1,4 +1,4 @@
-"""What the chains of a turn give, told as events. Pure: the same parts give the same events, whenever they are told."""
+"""Events from the parts of a turn's chains. Pure: the same parts give the same events, whenever they are made."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class _Choice:
 class Telling:
     """Of one turn, from its start. begun: its first event. reading: None: the answer is text as it is.
 
-    Survives as JSON without what it has told: a kept answer is told anew.
+    As JSON it leaves out what it has made so far, since the events of a kept answer are made anew.
     """
 
     def __init__(self, turn: Turn, begun: Begun, reading: Reading | None = None) -> None:
@@ -81,7 +81,7 @@ class Telling:
         self._so_far = Timings()
 
     def to_json(self) -> Json:
-        """The messages are left out: they are in the prompt."""
+        """Without the messages, which are in the prompt."""
         turn = self._turn.model_copy(update={"messages": ()})
         begun = {"n_prompt": self.begun.n_prompt, "seed": self.begun.seed, "prompt": self.begun.prompt}
         told: Json = {"turn": turn.model_dump_json(exclude_defaults=True), "begun": begun}

@@ -1,8 +1,8 @@
-"""A turn: one request to the model, normalized, whatever dialect it came in. Plain data that survives as JSON.
+"""A turn: one request to the model, normalized, whatever its dialect. Plain data that survives as JSON.
 
     Turn.model_validate_json(turn.model_dump_json()) == turn
 
-Durable chains keep it so. Dialects make it (`turn_of`), `run.py` answers it with events.
+Durable chains keep it so. Dialects make it (`turn_of`), and `run.py` answers it with events.
 """
 
 from __future__ import annotations

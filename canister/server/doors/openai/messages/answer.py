@@ -1,7 +1,7 @@
 """Events → an answer of Anthropic's Messages, whole or as a stream. Pure: the same events give the same answer.
 
-A block begins where another kind of thing is said than before, and ends before the next one begins. In a stream they
-have the indices that they have in the list of the whole answer.
+A block begins where the answer changes to another kind of content, and ends before the next one begins. In a stream,
+blocks have the indices of the whole answer's list.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What an answer says of itself. hides_thoughts: a block of thoughts is there, and empty."""
+    """The parts of an answer about itself. hides_thoughts: a block of thoughts is there, and empty."""
 
     id: str
     model: str
@@ -42,7 +42,7 @@ class About:
 
 
 def whole(about: About, events: Iterable[Event]) -> dict[str, JsonValue]:
-    """The answer to all events of a turn with one choice."""
+    """The answer from all events of a turn with one choice."""
     blocks: list[dict[str, JsonValue]] = []
     texts: list[list[str]] = []
     end, usage = Finished(0, "stop"), Usage(0, 0, 0)
@@ -77,7 +77,7 @@ def _close(block: dict[str, JsonValue], text: str) -> None:
 
 
 def _input(text: str) -> JsonValue:
-    """The arguments of a tool; of an answer that was cut off, what there is of them."""
+    """The arguments of a tool; of an answer that was cut off, the part that there is."""
     try:
         found: JsonValue = from_json(text or "{}", allow_partial=True)
     except ValueError:
@@ -90,7 +90,7 @@ def _input(text: str) -> JsonValue:
 
 @dataclass(slots=True)
 class Stream:
-    """Feed it the events of a turn; what it gives back is to be sent."""
+    """Feed it the events of a turn, and send what it returns."""
 
     about: About
     _n_blocks: int = 0
@@ -100,7 +100,7 @@ class Stream:
     def feed(self, event: Event) -> bytes:
         match event:
             case Begun():
-                # What of the prompt was there before is not known yet; message_delta tells it.
+                # How much of the prompt a cache had is not known yet. message_delta tells it.
                 start = {**_message(self.about, Usage(event.n_prompt, 0, 0)), "content": [], **_NO_END}
                 return _sent("message_start", message=start)
             case TextDelta() | ThoughtDelta() | ToolArguments():
@@ -114,7 +114,7 @@ class Stream:
         return b""
 
     def _open(self, block: dict[str, JsonValue] | None) -> bytes:
-        """Begin a block; None: the one before goes on."""
+        """Begin a block; None: the former one continues."""
         if block is None:
             return b""
         before = self._close()

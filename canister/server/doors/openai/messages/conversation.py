@@ -22,7 +22,7 @@ from canister.server.doors.openai.errors import invalid
 ROLES = ("user", "assistant", "system")
 NO_IMAGES = "image input is not supported: describe it in words"
 
-# Claude Code's system text has a checksum of the request in it; no two calls would have a common prefix.
+# Claude Code's system text has a checksum of the request, so no two calls would have a common prefix.
 _CHECKSUM = re.compile(r"\bcch=[0-9a-f]{5};")
 _BLANK = "cch=fffff;"
 
@@ -44,7 +44,7 @@ def messages_of(system: JsonValue, messages: JsonValue) -> list[Said]:
 
 
 def _add(made: list[Said], said: Said) -> None:
-    """Append, or go on with the turn before if it is of the same side."""
+    """Append a message, or continue the former one if it is of the same side."""
     last = made[-1] if made else None
     role = said["role"]
     if last is None or last["role"] != role or role not in ("user", "assistant"):
@@ -80,7 +80,7 @@ def _converted(message: JsonValue, field: str) -> list[Said]:
 
 
 def _said(role: str, blocks: Sequence[JsonValue], field: str) -> list[Said]:
-    """What the blocks of one message say: a message, and one for each result of a tool."""
+    """The content of one message's blocks: a message, and one for each result of a tool."""
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[JsonValue] = []
@@ -129,7 +129,7 @@ def _tool_result(block: Mapping[str, JsonValue], field: str) -> Said:
 
 
 def _texts(content: JsonValue, field: str) -> str:
-    """The text of a field that takes text, or blocks of it."""
+    """The text of a field that takes text or blocks of text."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -184,6 +184,6 @@ def _text(block: Mapping[str, JsonValue], key: str, field: str) -> str:
 
 
 def _joined(texts: Sequence[str]) -> str | None:
-    """In one text; None where nothing is said."""
+    """All in one text; None where there is none."""
     told = [text for text in texts if text]
     return "\n".join(told) if told else None

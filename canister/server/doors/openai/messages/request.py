@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from canister.server.doors.openai.errors import invalid
 from canister.server.doors.openai.messages.conversation import messages_of
 
-# Of OpenAI's fields, those that have no sense here; and Anthropic's own that are read below, or mean nothing here.
+# OpenAI's fields without meaning here, and Anthropic's own that are read below or mean nothing here.
 _LEFT_OUT = frozenset(
     {
         *("n", "n_cmpl", "logprobs", "top_logprobs", "n_probs", "stream_options", "response_format", "stop"),
@@ -22,9 +22,9 @@ _THINKS = {"enabled": True, "adaptive": True, "between_tools": True, "disabled":
 
 
 def chat_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The body of a chat completion that asks for the same. Raises ApiError that names the field.
+    """The body of a chat completion that asks for the same. ApiError names the field.
 
-    Sampling settings under llama.cpp's names are handed on. Tools that Anthropic runs itself are left out.
+    Sampling settings under llama.cpp's names are kept. Tools that Anthropic runs itself are left out.
     """
     asked: dict[str, JsonValue] = {key: value for key, value in body.items() if key not in _LEFT_OUT}
     asked["messages"] = [*messages_of(body.get("system"), body.get("messages"))]
@@ -36,7 +36,7 @@ def chat_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def hides_thoughts(body: Mapping[str, JsonValue]) -> bool:
-    """Are thoughts not to be shown, though there are some?"""
+    """Should existing thoughts be hidden?"""
     thinking = body.get("thinking")
     return isinstance(thinking, dict) and thinking.get("display") == "omitted"
 
@@ -101,7 +101,7 @@ def _thinking(thinking: JsonValue, options: JsonValue) -> dict[str, JsonValue]:
 
 
 def _output(config: JsonValue, output_format: JsonValue) -> dict[str, JsonValue]:
-    """output_format: where a schema stood before there was output_config."""
+    """output_format: the place of a schema before there was output_config."""
     found: dict[str, JsonValue] = {}
     field = "output_format"
     if config is not None:

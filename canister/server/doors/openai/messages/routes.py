@@ -129,6 +129,6 @@ def _usage(events: list[Event]) -> Usage:
 
 
 def _with_id(request: Request, response: Response) -> Response:
-    """The request's id where Anthropic's clients look for it."""
+    """The request's id, where Anthropic's clients look for it."""
     response.headers["request-id"] = door.request_id(request)
     return response

@@ -1,6 +1,6 @@
 """Events → answers of llama.cpp's `/completion`, whole or as a stream. Pure: the same events give the same answer.
 
-A stream has a short form for each delta, and the whole form at its end, without what was sent already.
+A stream has a short form for each delta, and the whole form at its end, without what was already sent.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What an answer says of its request. settings: of generation, as told with each answer.
+    """An answer's facts about its request. settings: of generation, as sent with each answer.
 
-    index: of the first choice among all answers. n_probs: likeliest tokens to tell; 0: none. max_tokens: None: until
-    the context is full. response_fields: paths of what is told; empty: everything.
+    index: of the first choice among all answers. n_probs: the likeliest tokens to list; 0: none. max_tokens: None:
+    until the context is full. response_fields: paths of the wanted fields; empty: all.
     """
 
     model: str
@@ -59,9 +59,9 @@ class _Choice:
 
 @dataclass(slots=True)
 class Answer:
-    """Feed it the events of a turn: `whole` is the answer to them, `feed` gives back what a stream sends for each.
+    """Feed it the events of a turn. `whole` is the answer, `feed` returns what a stream sends for each event.
 
-    usage: what the turn took, once it is done.
+    usage: the turn's usage, once it is done.
     """
 
     about: About
@@ -166,7 +166,7 @@ def json_bytes(content: object) -> bytes:
 
 
 def selected(content: Mapping[str, JsonValue], paths: Sequence[str]) -> dict[str, JsonValue]:
-    """What stands at these paths, under their names; what is not there is left out."""
+    """The values at these paths, under their names, where they exist."""
     found: dict[str, JsonValue] = {}
     for path in paths:
         value: JsonValue = dict(content)
@@ -180,7 +180,7 @@ def selected(content: Mapping[str, JsonValue], paths: Sequence[str]) -> dict[str
 
 
 def probabilities(tokens: Sequence[Token]) -> list[JsonValue]:
-    """Of each token that came, and of those that might have."""
+    """Of each token, and of the likeliest others."""
     return [
         {
             **_probability(token.id, token.data, token.logprob),

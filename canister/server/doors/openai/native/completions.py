@@ -66,7 +66,7 @@ def routes() -> list[Route]:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """is_list: a list of prompts came, so a list of answers goes back."""
+    """is_list: the request had a list of prompts, so the answer is a list."""
 
     body: CompletionBody
     prompts: Sequence[Prompt]
@@ -132,7 +132,7 @@ async def _answered(request: Request, model: Model, asked: _Asked) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A prompt's events, and the answer that they are put into."""
+    """A prompt's events, and the answer that they make."""
 
     events: AsyncGenerator[Event]
     answer: Answer
@@ -151,7 +151,7 @@ async def _sources(model: Model, asked: _Asked, biased: Mapping[str, Sequence[in
 
 
 async def _together(sources: Sequence[_Source], at_once: int) -> AsyncGenerator[Json]:
-    """What a stream of all of them tells, in the order in which it happens; so many prompts at once."""
+    """The stream of all of them, in the order of events, with so many prompts at once."""
     if len(sources) == 1:
         async with aclosing(sources[0].events) as events:
             async for event in events:

@@ -1,4 +1,4 @@
-"""Answers that editors want no longer than a place or a moment allows: they end before the model would. Over events.
+"""Answers that end before the model would, at a place or after a time, as editors want them. Over events.
 
 n_indent   at a line that is indented less, of which nothing is shown
 seconds    of generation, once they are over, with the next line break
@@ -16,7 +16,7 @@ from canister.server.doors.openai.events import Begun, Done, Event, Finished, Te
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """n_indent: blanks; 0: any line. seconds: None: as long as it takes. tells_time: Timed is for the client too."""
+    """n_indent: blanks; 0: any line. seconds: None: as long as it takes. tells_time: the client wants Timed too."""
 
     n_indent: int = 0
     seconds: float | None = None
@@ -28,9 +28,9 @@ class Limits:
 
 
 async def ended_early(events: AsyncGenerator[Event], limits: Limits, now: Callable[[], float]) -> AsyncGenerator[Event]:
-    """The events of a turn with one choice, up to where the limits end it; then its chain is closed.
+    """The events of a turn with one choice, up to where the limits end it. Then its chain is closed.
 
-    What it took by then is known from Timed, which such a turn has to want.
+    Timed gives the usage by then, so such a turn must want it.
     """
     lines, n_prompt, timings = _Lines(limits.n_indent), 0, Timings()
     began: float | None = None
@@ -62,9 +62,9 @@ async def ended_early(events: AsyncGenerator[Event], limits: Limits, now: Callab
 
 @dataclass(slots=True)
 class _Lines:
-    """Text by lines: what may be shown of it, as long as no line is indented less than it should be.
+    """Text by lines, shown as long as no line is indented less than it should be.
 
-    Blanks at the start of a line are held back until it is known what becomes of it; the first line counts for nothing.
+    Blanks at the start of a line are held back until the line is decided. The first line does not count.
     """
 
     n_indent: int
@@ -96,7 +96,7 @@ class _Lines:
         return shown
 
     def end(self) -> str:
-        """What is held, at the end of it all."""
+        """The text held back, at the end."""
         held, self._held = self._held, ""
         return held
 

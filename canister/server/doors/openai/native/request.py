@@ -94,7 +94,7 @@ def turn_of(
 
 
 def about(body: CompletionBody, turn: Turn, view: ModelView, index: int) -> About:
-    """What the answers to a turn say of it. index: of its prompt."""
+    """The answers' facts about a turn's request. index: of its prompt."""
     settings: dict[str, JsonValue] = {
         **generation_settings(turn.sampling, turn.seed, turn.max_tokens),
         "stop": [*turn.stops],

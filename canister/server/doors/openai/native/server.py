@@ -1,4 +1,4 @@
-"""What llama.cpp's server tells of itself: `/health`, `/slots`; and what is not offered: `/rerank`."""
+"""Routes about llama.cpp's server itself: `/health`, `/slots`, and the refusal of `/rerank`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def model_health(request: Request) -> Response:
 
 
 async def slots(request: Request) -> Response:
-    """How many conversations are decoded together, and in how many of these places there is work."""
+    """How many conversations are decoded together, and which of these slots are busy."""
     model = door.model_of(request, None)
     reply = await model.canister.execute(SLOTS, model.caller, lambda: None)
     if reply.error is not None:

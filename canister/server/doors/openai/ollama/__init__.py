@@ -1,4 +1,4 @@
-"""Ollama's interface: chats and texts as lines of JSON, and what it tells of models."""
+"""Ollama's interface: chats and texts as lines of JSON, and its views of models."""
 
 from canister.server.doors.openai.ollama.routes import OPERATIONS, routes
 

@@ -1,6 +1,6 @@
-"""Events → Ollama's answers: lines of JSON, or all of it in one. Pure but for the clock that it is given.
+"""Events → Ollama's answers: lines of JSON, or all of it in one. Pure, except for the clock that it gets.
 
-A tool call is told when it is complete, since its arguments are an object; one that is cut off is not told.
+A tool call is sent when it is complete, since its arguments are an object. One that is cut off is not sent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Kind = Literal["chat", "generate"]
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """kind: which route is answered. model: as it was asked for. now_ns: since 1970. wants_logprobs: of each token."""
+    """kind: which route is answered. model: as requested. now_ns: since 1970. wants_logprobs: of each token."""
 
     kind: Kind
     model: str
@@ -44,7 +44,7 @@ class About:
 
 @dataclass(slots=True)
 class Stream:
-    """Feed it the events of a turn with one choice; each line that it gives back is to be sent."""
+    """Feed it the events of a turn with one choice, and send each line that it returns."""
 
     about: About
     _start_ns: int = 0
@@ -114,7 +114,7 @@ class Stream:
 
 
 def whole(about: About, events: Iterable[Event]) -> dict[str, JsonValue]:
-    """The answer in one: what all lines say, put together."""
+    """The content of all lines in one answer."""
     stream = Stream(about)
     return joined(about.kind, [line for event in events for line in stream.feed(event)])
 
@@ -143,7 +143,7 @@ def joined(kind: Kind, lines: Sequence[dict[str, JsonValue]]) -> dict[str, JsonV
 
 
 def loaded(about: About) -> dict[str, JsonValue]:
-    """The answer to who asks for nothing: the model is there."""
+    """The answer to a request without prompt or messages: the model is loaded."""
     return {**Stream(about).empty(), "done": True, "done_reason": "load"}
 
 

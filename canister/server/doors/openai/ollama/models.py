@@ -1,4 +1,4 @@
-"""What Ollama's interface tells of models, which are canisters: `/api/tags`, `/api/ps`, `/api/show`, `/api/version`."""
+"""Ollama's views of models, which are canisters: `/api/tags`, `/api/ps`, `/api/show`, `/api/version`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ VERSION = "0.13.0"
 """Of Ollama, whose interface this is; clients refuse to speak with older ones."""
 
 NEVER = "2318-01-01T00:00:00Z"
-"""When a model is unloaded by itself; Ollama has no word for never either."""
+"""When a model is unloaded by itself; Ollama too has no word for never."""
 
 _UNITS = ((10**9, "B", 1), (10**6, "M", 2), (10**3, "K", 2))
 
 
 def listed(view: ModelView) -> dict[str, JsonValue]:
-    """A model as `/api/tags` has it."""
+    """A model in the form of `/api/tags`."""
     return {
         "name": view.name + LATEST,
         "model": view.name + LATEST,
@@ -32,14 +32,14 @@ def listed(view: ModelView) -> dict[str, JsonValue]:
 
 
 def running(view: ModelView) -> dict[str, JsonValue]:
-    """A model as `/api/ps` has it; it stays loaded, and no part of it is on a graphics card."""
+    """A model in the form of `/api/ps`. It stays loaded, and no part of it is on a graphics card."""
     made = {**listed(view), "expires_at": NEVER, "size_vram": 0, "context_length": view.n_ctx}
     del made["modified_at"]
     return made
 
 
 def shown(view: ModelView, props: Props) -> dict[str, JsonValue]:
-    """A model as `/api/show` has it."""
+    """A model in the form of `/api/show`."""
     arch = architecture(view)
     params = props.default_generation_settings.params
     told = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
@@ -85,7 +85,7 @@ def details(view: ModelView) -> JsonValue:
 
 
 def architecture(view: ModelView) -> str:
-    """The first word of what llama.cpp says of a model."""
+    """The first word of llama.cpp's description of a model."""
     return view.description.split(" ")[0] or "unknown"
 
 

@@ -13,7 +13,7 @@ from canister.server.doors.openai.errors import invalid
 NO_IMAGES = "image input is not supported: describe it in words"
 LATEST = ":latest"
 
-# Options whose names are those of fields.py; what is about loading a model is not for a request to say.
+# Options with the names in fields.py. A request cannot set options for loading a model.
 _OPTIONS = (
     *("seed", "top_k", "top_p", "min_p", "typical_p", "temperature", "repeat_last_n", "repeat_penalty"),
     *("presence_penalty", "frequency_penalty", "mirostat", "mirostat_tau", "mirostat_eta", "stop"),
@@ -22,12 +22,12 @@ _EFFORTS = ("low", "medium", "high", "max")
 
 
 def bare_name(name: JsonValue) -> JsonValue:
-    """The name of a model without Ollama's tag for the newest."""
+    """A model's name without Ollama's tag for the newest."""
     return name.removesuffix(LATEST) if isinstance(name, str) else name
 
 
 def is_streamed(body: Mapping[str, JsonValue]) -> bool:
-    """Streams are what Ollama answers with unless told otherwise."""
+    """Ollama streams unless the request says otherwise."""
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise invalid("stream is true or false", "stream")
@@ -52,7 +52,7 @@ def generate_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def raw_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """`/api/generate` whose prompt goes in as it is → the body of a completion."""
+    """`/api/generate` with a prompt that goes in as it is → the body of a completion."""
     prompt, _ = _generated_from(body)
     asked = {**_common(body), "prompt": prompt}
     kind = asked.pop("response_format", None)
@@ -65,12 +65,12 @@ def raw_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def is_raw(body: Mapping[str, JsonValue]) -> bool:
-    """Is the prompt to go in as it is? What is filled in before a suffix has no template either."""
+    """Does the prompt go in as it is? Text filled in before a suffix has no template either."""
     return body.get("raw") is True or bool(body.get("suffix"))
 
 
 def asks_for_nothing(body: Mapping[str, JsonValue]) -> bool:
-    """Ollama's way to have a model loaded."""
+    """Is this Ollama's way to have a model loaded?"""
     return not (body.get("messages") or body.get("prompt") or body.get("suffix"))
 
 
@@ -90,7 +90,7 @@ def _generated_from(body: Mapping[str, JsonValue]) -> tuple[str, str | None]:
 
 @dataclass(slots=True)
 class _Calls:
-    """Tool calls that have no result yet, their names by their ids; Ollama's need not have ids."""
+    """Tool calls without results so far, their names by their ids. Ollama's need not have ids."""
 
     n_made: int = 0
     pending: dict[str, str] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class _Calls:
         return key
 
     def end(self, name: JsonValue, given: JsonValue) -> str:
-        """The id of the call whose result this is: the first one that waits, of those with this name if there are."""
+        """The id of the call with this result: the first waiting one, of those with this name if there are any."""
         first = next(iter(self.pending), f"call_{self.n_made}")
         key = next((key for key, called in self.pending.items() if called == name), first)
         key = given if isinstance(given, str) and given else key

@@ -1,4 +1,4 @@
-"""`/api/chat`, `/api/generate` and what tells of models, for tools that know only Ollama."""
+"""`/api/chat`, `/api/generate` and the views of models, for tools that know only Ollama."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def _create(asking: Request, kind: Kind, read: Callable[[dict[str, JsonVal
 
 def _chat(body: dict[str, JsonValue]) -> _Asked:
     is_empty = request.asks_for_nothing(body)
-    # Of a request for nothing the model counts alone.
+    # In a request without a prompt only the model counts.
     found = request.chat_body({"model": body.get("model"), "messages": []} if is_empty else body)
     return _asked(body, fields.read_value(ChatBody, found), is_empty=is_empty)
 
@@ -202,7 +202,7 @@ async def _whole(events: AsyncGenerator[Event], stream: Stream) -> Response:
 
 
 class Named(BaseModel):
-    """A request about a model; older clients say name."""
+    """A request about a model. Older clients say name."""
 
     model: str | None = None
     name: str | None = None
@@ -232,7 +232,7 @@ async def version(asking: Request) -> Response:
 
 
 async def pull(asking: Request) -> Response:
-    """A model that is there is there; others are not fetched for a request."""
+    """Succeeds for an existing model. Others are not downloaded for a request."""
     named = await door.body_of(asking, Named)
     door.find_model(asking, str(request.bare_name(_name(named)) or ""))
     return _one({"status": "success"}, media_type=answers.JSON if named.stream is False else NDJSON)

@@ -41,19 +41,19 @@ _INDEX_DIGITS = 4
 
 
 def item_id(kind: _Kind, response_id: str, index: int) -> str:
-    """The id of an output item: it names the answer and the place, so an answer that is read again has the same."""
+    """The id of an output item. It has the answer and the place, so an answer that is read again has the same ids."""
     return f"{ITEM_PREFIXES[kind]}{response_id.removeprefix(PREFIX)}{index:0{_INDEX_DIGITS}x}"
 
 
 def response_of(id: str) -> str | None:
-    """The id of the answer that an output item belongs to, by its own; None for ids that are not of ours."""
+    """The id of the answer that an output item belongs to, from the item's id; None for foreign ids."""
     prefix, separator, rest = id.partition("_")
     is_ours = f"{prefix}{separator}" in ITEM_PREFIXES.values() and len(rest) > _INDEX_DIGITS
     return f"{PREFIX}{rest[:-_INDEX_DIGITS]}" if is_ours else None
 
 
 class Converter:
-    """base: all fields of the object that are known when the answer is asked for, `id` and `background` among them."""
+    """base: all fields of the object that are known at the request, among them `id` and `background`."""
 
     def __init__(self, base: Mapping[str, object]) -> None:
         self._base = dict(base)
@@ -70,7 +70,7 @@ class Converter:
 
     @property
     def n_events(self) -> int:
-        """That were made so far."""
+        """Events that were made so far."""
         return self._n_events
 
     def feed(self, event: Event) -> list[Json]:
@@ -84,7 +84,7 @@ class Converter:
         return [self._numbered(made) for made in (error, *self._closed(is_cut=True), self._whole("response.failed"))]
 
     def stop(self, status: Status) -> list[Json]:
-        """What is told of an answer that ends early. status: cancelled; or incomplete: it may be gone on with."""
+        """The event of an answer that ends early. status: cancelled; or incomplete, which can be continued."""
         closed = [self._numbered(made) for made in self._closed(is_cut=True)]
         self._status = status
         return [*closed, self._numbered(self._whole("response.incomplete"))]
@@ -128,7 +128,7 @@ class Converter:
                 yield from self._closed()
             case Finished():
                 self._is_cut = event.finish == "length"
-                if not self._output:  # who asked looks for a message
+                if not self._output:  # clients look for a message
                     yield from self._begun_text("message")
                 yield from self._closed(is_cut=self._is_cut)
             case Done():
@@ -166,7 +166,7 @@ class Converter:
         yield {"type": "response.output_item.added", "output_index": index, "item": copy.deepcopy(item)}
 
     def _closed(self, *, is_cut: bool = False) -> Iterator[Json]:
-        """The item that is being written is over. Of a tool call that was cut nobody is told that its arguments are."""
+        """End the item that is being written. A tool call that was cut has no event for its arguments."""
         kind, item = self._open, self._output[-1] if self._output else {}
         if kind is None:
             return
@@ -188,7 +188,7 @@ class Converter:
         yield {"type": "response.output_item.done", "output_index": index, "item": copy.deepcopy(item)}
 
     def _unused_call_id(self, wanted: str) -> str:
-        """Models that name their calls themselves may name two alike; clients tell them apart by it."""
+        """Models that name their calls may name two alike, and clients tell them apart by it."""
         used = {item.get("call_id") for item in self._output}
         return wanted if wanted not in used else f"{wanted}_{len(self._output)}"
 

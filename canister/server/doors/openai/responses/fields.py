@@ -1,4 +1,4 @@
-"""A request of Responses: its fields, the turn that it asks for, and what its object repeats of it."""
+"""A request of Responses: its fields, its turn, and the fields that its object repeats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Metadata = Annotated[dict[str, str], Field(max_length=16)]
 
 
 class ResponsesBody(GenerationFields):
-    """A request for an answer. Items, tools and formats are checked in `asked_of`, which names what is wrong."""
+    """A request for an answer. `asked_of` checks items, tools and formats, and names what is wrong."""
 
     input: JsonValue = Field(None, description="A text, or items; what is no text is refused.")
     instructions: Text | None = Field(None, description="A system message; not carried over to the next answer.")
@@ -52,7 +52,7 @@ class ResponsesBody(GenerationFields):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """turn: what is answered. base: the object of the answer, as far as it is known before."""
+    """turn: to be answered. base: the object of the answer, as far as it is known before."""
 
     turn: Turn
     base: Json
@@ -75,7 +75,7 @@ def asked_of(
     head: Mapping[str, object],
     tokens_of: Mapping[str, Sequence[int]] | None = None,
 ) -> Asked:
-    """Pure; ApiError names the field. items: of the whole conversation. head: id and created_at."""
+    """Pure. ApiError names the field. items: of the whole conversation. head: id and created_at."""
     check(body)
     messages = messages_of(items, body.instructions)
     given, skipped = _functions(body.tools)
@@ -127,7 +127,7 @@ def _functions(value: JsonValue) -> tuple[list[JsonValue], bool]:
 
 
 def _flat(tool: dict[str, JsonValue]) -> JsonValue:
-    """A function as it is given here; one that came in the form of chat completions, brought to it."""
+    """A function in this interface's form. One in the form of chat completions is converted."""
     within = tool.get("function")
     return {"type": "function", **within} if isinstance(within, dict) else tool
 
@@ -138,7 +138,7 @@ def _chosen(functions: Sequence[JsonValue], choice: JsonValue, skipped: bool) ->
         assert isinstance(tool, dict)
         nested.append({"type": "function", "function": {key: part for key, part in tool.items() if key != "type"}})
     if not nested and skipped and choice is not None and choice != "none":
-        choice = "auto"  # it was one of those that are skipped
+        choice = "auto"  # it was one of the skipped tools
     try:
         return tools_of(nested, _nested(choice))
     except ApiError as error:
@@ -164,7 +164,7 @@ def _is_function(tool: JsonValue) -> bool:
 
 
 def _schema(body: ResponsesBody) -> dict[str, JsonValue] | bool | None:
-    """What text.format or json_schema asks for."""
+    """The schema in text.format or json_schema."""
     schema = body.schema_or_none()
     given = _format(body)
     kind = given.get("type")

@@ -1,7 +1,7 @@
-"""The input of Responses: a text or items, from which the messages of a turn are made. Pure.
+"""The input of Responses, a text or items, and the messages of a turn that it makes. Pure.
 
-A client may send back what it was given, with or without `type`, `id` and `status`. What belongs together in one
-message of a chat template is several items here: thoughts, text, tool calls.
+A client may send back items that it got, with or without `type`, `id` and `status`. One message of a chat template is
+several items here: thoughts, text, tool calls.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 _RESULTS = ("function_call_output", "custom_tool_call_output")
 _READ = ("message", "reasoning", *_CALLS, *_RESULTS, REFERENCE)
 
-# Of tools that a provider runs, and its notes to itself: nothing of them is for the model.
+# Items of tools that a provider runs, and its notes to itself. Nothing of them is for the model.
 _SKIPPED = frozenset(
     {
         "additional_tools",
@@ -56,7 +56,7 @@ _SKIPPED = frozenset(
 
 
 def items_of(value: object) -> list[Json]:
-    """The items of an `input`, each with its type; a text is one of the user's. ApiError names the place."""
+    """The items of an `input`, each with its type. A text is an item of the user's. ApiError names the place."""
     if isinstance(value, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": value}]}]
     if not isinstance(value, list) or not value:
@@ -72,13 +72,13 @@ def references(items: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def with_ids(items: Iterable[Json], response_id: str) -> list[Json]:
-    """The items, each with an id, as they are listed."""
+    """The items, each with an id, for lists."""
     hexed = response_id.partition("_")[2]
     return [{**item, "id": item.get("id") or f"in_{hexed}{index:04x}"} for index, item in enumerate(items)]
 
 
 def messages_of(items: Sequence[Mapping[str, Any]], instructions: str | None = None) -> tuple[Json, ...]:
-    """Messages of a turn. ApiError names the item that is wrong."""
+    """Messages of a turn. ApiError names the wrong item."""
     messages: list[Json] = [] if instructions is None else [{"role": "system", "content": instructions}]
     writing: Json | None = None  # the assistant's message that the next item may belong to
     for index, item in enumerate(items):
@@ -150,7 +150,7 @@ def _message(item: Mapping[str, Any], place: str) -> Json:
 
 
 def _is_thought_alone(message: Json) -> bool:
-    """Thoughts that led to nothing; templates have no place for them."""
+    """Thoughts without an answer, for which templates have no place."""
     return message["role"] == "assistant" and message["content"] is None and "tool_calls" not in message
 
 
@@ -162,7 +162,7 @@ def _text(item: Mapping[str, Any], name: str, place: str) -> str:
 
 
 def _thought(item: Mapping[str, Any], place: str) -> str:
-    """The text of the thoughts; of those that another has encrypted, there is none."""
+    """The text of the thoughts; none for those that another provider has encrypted."""
     parts = item.get("content") or item.get("summary") or []
     if not isinstance(parts, list):
         raise invalid(f"{place}.content: a list of parts is wanted (given: {shown(parts)})", f"{place}.content")

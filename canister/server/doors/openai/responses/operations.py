@@ -1,4 +1,4 @@
-"""What the documentation tells of the routes of Responses."""
+"""The documentation of the routes of Responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/v1/responses`: answers that are stored, may be made without their client, and are read again event by event."""
+"""`/v1/responses`: answers that are stored, may be made without their client, and can be read again event by event."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def cancel(request: Request) -> Response:
 
 
 async def list_items(request: Request) -> Response:
-    """What an answer was made of, the newest first."""
+    """The items from which an answer was made, the newest first."""
     found = _found(request, request.path_params["id"])
     listed: list[Json] = found.about["items"]
     order = request.query_params.get("order", "desc")
@@ -116,7 +116,7 @@ async def list_items(request: Request) -> Response:
 
 
 async def count(request: Request) -> Response:
-    """How many tokens a request would put in."""
+    """The number of tokens in a request's prompt."""
     raw = await door.raw_body(request)
     body = await door.aside(len(raw), lambda: read(ResponsesBody, raw))
     fields.check(body)
@@ -132,7 +132,7 @@ async def count(request: Request) -> Response:
 
 
 async def _conversation(request: Request, body: ResponsesBody) -> list[Json]:
-    """All items: of the answer before and what led to it, then the input's, with what they refer to in its place."""
+    """All items: the former answer with its history, then the input's, where references are replaced by their items."""
     given = items.items_of(body.input) if body.has("input") else None
     if given is None:
         raise invalid("input is missing", "input")
@@ -223,11 +223,13 @@ async def _streamed(request: Request, who: str, asked: kept.Asked, converter: Co
 
 
 async def _frames(asked: kept.Asked, converter: Converter, after: int) -> AsyncGenerator[bytes]:
-    """Events with numbers above `after`. An answer that the end of the server cuts off goes on by its id and number."""
+    """Events with numbers above `after`. An answer that the end of the server cuts off can be continued by its id and
+    number.
+    """
     is_whole = False
     async with aclosing(asked.events):
         if after >= 0:
-            yield COMMENT  # the first event of interest may be far, or nowhere
+            yield COMMENT  # the first event of interest may be far away
         try:
             async for event in asked.events:
                 is_whole = isinstance(event, Done)
@@ -268,7 +270,7 @@ def _number(request: Request, name: str, default: int, *, least: int, most: int 
 
 
 def _listed(item: Json) -> Json:
-    """An item as the SDK's types have it: a text is a part."""
+    """An item in the form of the SDK's types, where a text is a part."""
     if item["type"] == "message" and isinstance(item.get("content"), str):
         kind = "output_text" if item["role"] == "assistant" else "input_text"
         part = {"type": kind, "text": item["content"]}
