@@ -18,7 +18,7 @@ class Thought(NamedTuple):
 
 
 class ToolBegin(NamedTuple):
-    """A call begins. id: as the model wrote it, None where its form has none."""
+    """A call begins. id: as the model wrote it, None where its form has none that is unique."""
 
     name: str
     id: str | None = None

@@ -5,6 +5,7 @@ A family is a value: marks, a function that reads calls, and one that writes the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -57,7 +58,8 @@ class Family:
     thoughts: the marks of thoughts; the first is the usual one. bare: characters that, where the answer begins, may
     begin a call without a mark. thought_openers: calls that may begin in a thought, which ends there. silent: marks
     that say nothing. answer: what stands around an answer that is no call. shows_tools: the template tells the model
-    about tools, and how it calls them. read_output: for families whose output is more than text with marks.
+    about tools, and how it calls them. id_characters: letters and digits that ids of calls must have, 0: any.
+    read_output: for families whose output is more than text with marks.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Family:
     silent: tuple[str, ...] = ()
     answer: tuple[str, str] = ("", "")
     shows_tools: bool = True
+    id_characters: int = 0
     read_output: ReadOutput | None = None
 
 
@@ -85,6 +88,12 @@ class Row:
 
     def speaks(self, template: str) -> bool:
         return all(text in template for text in self.has) and not any(text in template for text in self.lacks)
+
+
+def call_id(family: Family, unique: str) -> str:
+    """The id of a call, the same for the same text. Mistral's templates refuse ids of another form than theirs."""
+    digest = hashlib.sha256(unique.encode("utf-8", "surrogatepass")).hexdigest()
+    return digest[: family.id_characters] if family.id_characters else f"call_{digest[:24]}"
 
 
 def triggers_of(family: Family, tools: Sequence[Tool]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from functools import partial
 
 from canister.chat_format import bindable
 from canister.chat_format.events import ParsedEvent
-from canister.chat_format.family import Family, Wanted, read_output, triggers_of, write_thought
+from canister.chat_format.family import Family, Wanted, call_id, read_output, triggers_of, write_thought
 from canister.chat_format.lark import Lark
 from canister.chat_format.output import Output
 from canister.chat_format.preamble import preamble
@@ -103,6 +103,10 @@ class Form:
     ) -> OutputParser:
         """A parser for an answer that was bound before; nothing is compiled."""
         return OutputParser(self.family, chosen(tools_of(tools), choice, name), starts_in_thought, splits_thoughts)
+
+    def call_id(self, unique: str) -> str:
+        """The id of a call, in the form that the template takes it back in; the same for the same text."""
+        return call_id(self.family, unique)
 
     @property
     def has_thoughts(self) -> bool:

@@ -12,9 +12,8 @@ from canister.chat_format.reading import Outcome, Reading
 
 NAME_KEYS = ("name", "function_name", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
-ID_KEYS = ("id", "tool_call_id", "call_id")
 _WRAPPING_KEY = "function"
-_OTHER_KEYS = ("type", "index")
+_OTHER_KEYS = ("type", "index", "id", "tool_call_id", "call_id")  # such ids begin anew in each answer: "0", "1"
 
 _IN_STRING = re.compile(r'["\\\x00-\x1f]')
 _OUTSIDE = re.compile(r'["{}\[\]]')
@@ -123,7 +122,6 @@ class _Call:
         self._it = it
         self._reader = it.reader
         self._output = it.output
-        self._id: str | None = None
         self._early_arguments: str | None = None
         self._name = ""
         self._has_arguments = False
@@ -166,7 +164,7 @@ class _Call:
             if self._name or not isinstance(name, str) or name not in self._it.tools:
                 return False
             self._name = name
-            self._it.begin(name, self._id)
+            self._it.begin(name)
             if self._early_arguments is not None:
                 output.arguments(self._early_arguments)
             return True
@@ -178,11 +176,6 @@ class _Call:
             inner = decoded(text)
             self._early_arguments = inner if isinstance(inner, str) else text
             return text is not None
-        if key in ID_KEYS:
-            told = yield from whole_value(reader)
-            call_id = decoded(told)
-            self._id = call_id if isinstance(call_id, str) else None
-            return told is not None
         if self._name or key in _OTHER_KEYS:
             return (yield from value(reader, never))
         return False

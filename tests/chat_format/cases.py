@@ -386,6 +386,13 @@ CASES = (
     _command(),
     _command_r_plus(),
     _list_case("granite", ("<|tool_call|>",), "<|tool_call|>", "", "<think>Hm.</think>"),
+    _list_case(
+        "granite-3.2",
+        ("<|tool_call|>", "Here is my thought process:"),
+        "<|tool_call|>",
+        "",
+        "Here is my thought process: Hm.\n\nHere is my response: ",
+    ),
     _list_case("phi-4", ("<|tool_call|>", "<|/tool_call|>"), "<|tool_call|>", "<|/tool_call|>"),
     _list_case("nemotron", ("<TOOLCALL>", "</think>"), "<TOOLCALL>", "</TOOLCALL>", THINK),
     _list_case("hunyuan", ("<tool_calls>", "<answer>", "</think>"), "<tool_calls>", "</tool_calls>", THINK),

@@ -137,6 +137,13 @@ def test_references_as_deep_as_is_allowed_are_bound_as_json_and_refused_where_ea
         form_of(template("<|tool_call>", "<channel|>")).bind([tool("f", told)])
 
 
+def test_ids_of_calls_have_the_form_that_a_template_takes_back() -> None:
+    mistral = form_of(template("[TOOL_CALLS]", "[ARGS]"))
+    assert re.fullmatch("[a-zA-Z0-9]{9}", mistral.call_id("an answer, 0"))
+    assert mistral.call_id("an answer, 0") == mistral.call_id("an answer, 0") != mistral.call_id("an answer, 1")
+    assert HERMES.call_id("x").startswith("call_")
+
+
 def test_a_template_that_says_nothing_of_tools_gets_words_for_it() -> None:
     assert "get_weather" in GENERIC.preamble(TOOLS)
     assert GENERIC.preamble(TOOLS, choice="none") == GENERIC.preamble([]) == HERMES.preamble(TOOLS) == ""

@@ -56,7 +56,16 @@ GRANITE = _family(
     thoughts=(Thoughts("<think>", "</think>"),),
     silent=("<response>", "</response>"),
 )
-PHI_4 = _family("phi-4", JsonCalls("<|tool_call|>", "<|/tool_call|>", "list"))
+GRANITE_32 = _family(
+    "granite-3.2",
+    JsonCalls("<|tool_call|>", "", "list"),
+    thoughts=(Thoughts("Here is my thought process:", "Here is my response:"),),
+)
+PHI_4 = _family(
+    "phi-4",
+    JsonCalls("<|tool_call|>", "<|/tool_call|>", "list"),
+    openers=(mark("<|tool_call|>"), mark("functools", ahead=("[",))),
+)
 NEMOTRON = _family("nemotron", JsonCalls("<TOOLCALL>", "</TOOLCALL>", "list"))
 TOOL_CALLS = JsonCalls("<tool_calls>", "</tool_calls>", "list")
 HUNYUAN = _family("hunyuan", TOOL_CALLS, silent=("<answer>", "</answer>"))
@@ -90,6 +99,7 @@ ROWS = (
     Row(COMMAND_R_PLUS, has=("Action:", "```json", "tool_name")),
     Row(PHI_4, has=("<|tool_call|>", "<|/tool_call|>")),
     Row(PHI_4, has=("<|tool|>", "<|/tool|>")),
+    Row(GRANITE_32, has=("<|tool_call|>", "Here is my thought process")),
     Row(GRANITE, has=("<|tool_call|>",)),
     Row(NEMOTRON, has=("<TOOLCALL>",)),
     Row(APRIEL_THINKER, has=("<tool_calls>", _FINAL)),

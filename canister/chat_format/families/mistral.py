@@ -43,6 +43,7 @@ MISTRAL = Family(
     write_calls=_write,
     triggers=(BEGIN,),
     special=(BEGIN, ID, ARGUMENTS),
+    id_characters=9,
 )
 MAGISTRAL = Family(
     name="magistral",
@@ -51,6 +52,7 @@ MAGISTRAL = Family(
     write_calls=_write,
     triggers=(BEGIN,),
     special=(BEGIN, ID, ARGUMENTS),
+    id_characters=9,
     thoughts=(Thoughts("[THINK]", "[/THINK]"),),
 )
 MISTRAL_LIST = Family(
@@ -60,6 +62,7 @@ MISTRAL_LIST = Family(
     write_calls=_LIST.write,
     triggers=(BEGIN,),
     special=(BEGIN, ID, ARGUMENTS),
+    id_characters=9,
 )
 
 ROWS = (
