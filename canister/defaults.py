@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 INTERFACE_VERSION = "0.16"  # of llama_cpp_canister, whose interface this is
 DEFAULT_CANISTER = "llama_cpp"
@@ -16,5 +17,9 @@ ENVIRONMENT_PREFIX = "CANISTER_"  # of the variables that set something
 
 def default_data_dir() -> Path:
     """`$XDG_DATA_HOME/llama-canister`, or `~/.local/share/llama-canister`."""
-    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(base) / "llama-canister"
+    return user_folder("DATA", ".local/share")
+
+
+def user_folder(kind: Literal["CACHE", "CONFIG", "DATA", "STATE"], otherwise: str) -> Path:
+    """`$XDG_{kind}_HOME/llama-canister`, or below this folder of the user's home."""
+    return Path(os.environ.get(f"XDG_{kind}_HOME") or Path.home() / otherwise) / "llama-canister"

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from canister.defaults import user_folder
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.ic.identity import Identity, IdentityError, KeyKind
 from canister.ic.principal import ANONYMOUS as ANONYMOUS_PRINCIPAL
@@ -43,8 +44,7 @@ def default_folder() -> Path:
     own = os.environ.get("CANISTER_CONFIG_DIR")
     if own:
         return Path(own).expanduser()
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "llama-canister"
+    return user_folder("CONFIG", ".config")
 
 
 def load_identity(name: str | None = None, data_dir: Path | None = None) -> Identity | None:

@@ -23,7 +23,7 @@ def test_what_was_imported_before_stays() -> None:
 
 
 def test_a_server_loads_nothing_that_only_commands_need() -> None:
-    names = ("rich", "pygments", "typer", "pydantic_settings", "huggingface_hub", "attr")
+    names = ("rich", "llguidance", "pygments", "typer", "pydantic_settings", "huggingface_hub", "attr")
     code = f"import canister.server.process, canister.server.app, sys; print(*({{*{names}}} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -16,7 +15,7 @@ from canister.cli.shared import tables
 from canister.cli.shared.app import App
 from canister.cli.shared.connection import LOCAL, connection
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
-from canister.defaults import DEFAULT_CANISTER
+from canister.defaults import DEFAULT_CANISTER, user_folder
 from canister.nearest import nearest
 
 if TYPE_CHECKING:
@@ -263,7 +262,7 @@ async def _are_there(client: Canister, remote: Remote) -> bool:
 
 
 def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama-canister" / "models"
+    return user_folder("CACHE", ".cache") / "models"
 
 
 # -- shared

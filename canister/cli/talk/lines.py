@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from canister.defaults import user_folder
+
 HISTORY_ENTRIES = 1000
 QUOTES = '"""'
 PROMPT, MORE = "> ", ". "
@@ -18,8 +20,7 @@ PROMPT, MORE = "> ", ". "
 
 def default_history() -> Path:
     """`$XDG_STATE_HOME/llama-canister/chat_history`, or below `~/.local/state`."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(base) / "llama-canister" / "chat_history"
+    return user_folder("STATE", ".local/state") / "chat_history"
 
 
 class LineEditor:

@@ -8,11 +8,11 @@ thread at a time may use a matcher; everything else may be shared.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import llguidance._lib as package
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,7 +72,11 @@ class _Init(ctypes.Structure):
     )
 
 
-def _bound() -> Any:
+@functools.cache
+def _lib() -> Any:
+    """The library, loaded for the first grammar: a server without any has 4 MB less."""
+    import llguidance._lib as package
+
     lib = ctypes.CDLL(package.__file__)
     tokens = (_Uints, ctypes.c_size_t)
     for name, result, *arguments in (
@@ -94,9 +98,6 @@ def _bound() -> Any:
         function = getattr(lib, f"llg_{name}")
         function.restype, function.argtypes = result, arguments
     return lib
-
-
-_lib = _bound()
 
 
 class GrammarFault(ValueError):
@@ -138,30 +139,30 @@ class TokenTable:
         )
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self.n_vocab = len(texts)
-        self._pointer = _lib.llg_new_tokenizer_v2(ctypes.byref(init), message, len(message))
+        self._pointer = _lib().llg_new_tokenizer_v2(ctypes.byref(init), message, len(message))
         if not self._pointer:
             raise GrammarFault(message.value.decode("utf-8", "replace"))
 
     def __del__(self) -> None:
         if getattr(self, "_pointer", None):
-            _lib.llg_free_tokenizer(self._pointer)
+            _lib().llg_free_tokenizer(self._pointer)
 
     def spelled(self, text: bytes) -> list[int]:
         """Tokens, none of them special, whose bytes put together are these."""
         found = (ctypes.c_uint32 * max(1, len(text)))()
-        return found[: _lib.llg_tokenize_bytes(self._pointer, text, len(text), found, len(found))]
+        return found[: _lib().llg_tokenize_bytes(self._pointer, text, len(text), found, len(found))]
 
     def matcher(self, kind: str, text: str, limits: GrammarLimits) -> Matcher:
         """kind: lark or json_schema. GrammarFault. May take a second; it gives the interpreter's lock away."""
         init = _Init()
-        _lib.llg_constraint_init_set_defaults(ctypes.byref(init), self._pointer)
+        _lib().llg_constraint_init_set_defaults(ctypes.byref(init), self._pointer)
         init.log_buffer_level = init.log_stderr_level = 0
         init.limits.initial_lexer_fuel, init.limits.step_lexer_fuel = limits.initial_fuel, limits.step_fuel
         init.limits.step_max_items, init.limits.max_lexer_states = limits.step_items, limits.states
         init.limits.max_grammar_size, init.limits.verbose_errors = limits.size, False
         if "\0" in text:
             raise GrammarFault("it holds a NUL character")
-        made = Matcher(self, _lib.llg_new_matcher(ctypes.byref(init), kind.encode(), text.encode("utf-8", "replace")))
+        made = Matcher(self, _lib().llg_new_matcher(ctypes.byref(init), kind.encode(), text.encode("utf-8", "replace")))
         made.check()
         return made
 
@@ -174,30 +175,30 @@ class Matcher:
         self._one = (ctypes.c_uint32 * 1)()
 
     def __del__(self) -> None:
-        _lib.llg_free_matcher(self._pointer)
+        _lib().llg_free_matcher(self._pointer)
 
     def clone(self) -> Matcher:
-        return Matcher(self._table, _lib.llg_clone_matcher(self._pointer))
+        return Matcher(self._table, _lib().llg_clone_matcher(self._pointer))
 
     def check(self) -> None:
         """GrammarFault if it is unusable: the grammar is invalid, or cost more than it may."""
-        told = _lib.llg_matcher_get_error(self._pointer)
+        told = _lib().llg_matcher_get_error(self._pointer)
         if told is not None:
             raise GrammarFault(told.decode("utf-8", "replace"))
 
     @property
     def is_over(self) -> bool:
         """Can nothing follow but the end?"""
-        return bool(_lib.llg_matcher_is_stopped(self._pointer))
+        return bool(_lib().llg_matcher_is_stopped(self._pointer))
 
     @property
     def may_end(self) -> bool:
-        return bool(_lib.llg_matcher_is_accepting(self._pointer))
+        return bool(_lib().llg_matcher_is_accepting(self._pointer))
 
     def takes(self, token: int) -> bool:
         """May this token follow?"""
         self._one[0] = token
-        n = _lib.llg_matcher_validate_tokens(self._pointer, self._one, 1)
+        n = _lib().llg_matcher_validate_tokens(self._pointer, self._one, 1)
         if n < 0:
             self.check()
         return bool(n == 1)
@@ -206,15 +207,15 @@ class Matcher:
         """Advance by the leading tokens that may follow one another. Returns how many these are."""
         data = np.ascontiguousarray(tokens, np.uint32)
         pointer = data.ctypes.data_as(_Uints)
-        n = _lib.llg_matcher_validate_tokens(self._pointer, pointer, len(data))
-        if n < 0 or _lib.llg_matcher_consume_tokens(self._pointer, pointer, n) < 0:
+        n = _lib().llg_matcher_validate_tokens(self._pointer, pointer, len(data))
+        if n < 0 or _lib().llg_matcher_consume_tokens(self._pointer, pointer, n) < 0:
             self.check()
         return int(n)
 
     def mask(self) -> NDArray[np.bool_]:
         """For each token of the vocabulary: may it follow?"""
-        n_bytes = _lib.llg_matcher_get_mask_byte_size(self._pointer)
+        n_bytes = _lib().llg_matcher_get_mask_byte_size(self._pointer)
         bits = np.zeros(n_bytes, np.uint8)
-        if _lib.llg_matcher_compute_mask_into(self._pointer, bits.ctypes.data, n_bytes) < 0:
+        if _lib().llg_matcher_compute_mask_into(self._pointer, bits.ctypes.data, n_bytes) < 0:
             self.check()
         return np.unpackbits(bits, count=self._table.n_vocab, bitorder="little").view(np.bool_)
