@@ -72,6 +72,16 @@ _CLIENTS = (
         "shell",
         "`export OPENAI_API_BASE=http://127.0.0.1:8000/v1 OPENAI_API_KEY=KEY`<br>`aider --model openai/llama_cpp`",
     ),
+    (
+        "llama.vim",
+        "`~/.vimrc`",
+        "`let g:llama_config = { 'api_key': 'KEY',`<br>`'endpoint_fim': 'http://127.0.0.1:8000/infill' }`",
+    ),
+    (
+        "tools that know only Ollama",
+        "where they ask for its address",
+        "`http://127.0.0.1:8000`, and the header `Authorization: Bearer KEY`;<br>ollama-python: `OLLAMA_API_KEY=KEY`",
+    ),
 )
 
 _PAGES = """

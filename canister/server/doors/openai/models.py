@@ -8,6 +8,7 @@ from starlette.routing import Route
 from canister.dispatch import ModelView
 from canister.server import answers
 from canister.server.doors.openai import door
+from canister.server.doors.openai.messages import models as anthropic_models
 from canister.server.doors.openai.operations import Operation
 
 OWNER = "llama-canister"
@@ -20,6 +21,7 @@ OPERATIONS = (
         "The models that the caller may use: canisters with a model loaded.",
         differs=(
             "`aliases`, `max_model_len` and `meta` are more than OpenAI tells; `meta` is as llama.cpp's server has it.",
+            "With the header `anthropic-version` the models are told in Anthropic's form.",
         ),
     ),
     Operation("GET", "/v1/models/{model}", "show_openai_model", "One of them, by its name or an alias."),
@@ -34,11 +36,20 @@ def routes() -> list[Route]:
 
 
 async def listed(request: Request) -> Response:
-    return answers.document({"object": "list", "data": [described(model.view) for model in door.models_of(request)]})
+    views = [model.view for model in door.models_of(request)]
+    if is_anthropic(request):
+        return answers.document(anthropic_models.page(views))
+    return answers.document({"object": "list", "data": [described(view) for view in views]})
 
 
 async def shown(request: Request) -> Response:
-    return answers.document(described(door.find_model(request, request.path_params["model"]).view))
+    view = door.find_model(request, request.path_params["model"]).view
+    return answers.document(anthropic_models.described(view) if is_anthropic(request) else described(view))
+
+
+def is_anthropic(request: Request) -> bool:
+    """Does one of Anthropic's clients ask, for whom a model looks otherwise?"""
+    return "anthropic-version" in request.headers
 
 
 def described(view: ModelView) -> dict[str, object]:

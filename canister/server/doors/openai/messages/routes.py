@@ -34,7 +34,14 @@ OPERATIONS = (
         "Anthropic's Messages: the assistant's next message, whole or as it comes.",
         example=_EXAMPLE,
         streams=SSE,
-        differs=("Text, thoughts, tool calls and their results are taken; images and documents are refused with 400.",),
+        differs=(
+            "Texts, thoughts, tool calls and their results are taken, and documents that are text; images and PDFs are "
+            "refused with 400. Tools that Anthropic runs itself, such as web search, are left out.",
+            "`max_tokens` may be missing: until the context is full. `temperature`, `top_k` and llama.cpp's other "
+            "settings are taken at the top level. `thinking.budget_tokens` is not enforced.",
+            "`message_start` counts the whole prompt; what of it was cached is told by `message_delta`.",
+            'Errors are `{"type": "error", "error": {"type", "message"}, "request_id"}`.',
+        ),
     ),
     Operation(
         "POST",

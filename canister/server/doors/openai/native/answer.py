@@ -34,7 +34,7 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """An answer's facts about its request. settings: of generation, as sent with each answer.
+    """An answer's facts about its request. settings: of generation, as sent with each answer. prompt: its text.
 
     index: of the first choice among all answers. n_probs: the likeliest tokens to list; 0: none. max_tokens: None:
     until the context is full. response_fields: paths of the wanted fields; empty: all.
@@ -42,6 +42,7 @@ class About:
 
     model: str
     settings: Mapping[str, JsonValue]
+    prompt: str = ""
     index: int = 0
     n_probs: int = 0
     returns_tokens: bool = False
@@ -66,7 +67,6 @@ class Answer:
 
     about: About
     _n_prompt: int = 0
-    _prompt: str = ""
     _seed: int = 0
     _timings: Timings | None = None
     _choices: dict[int, _Choice] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Answer:
     def feed(self, event: Event) -> list[dict[str, JsonValue]]:
         match event:
             case Begun():
-                self._n_prompt, self._prompt, self._seed = event.n_prompt, event.prompt, event.seed
+                self._n_prompt, self._seed = event.n_prompt, event.seed
             case Progress() if self.about.tells_progress:
                 return [{**self._short(0, "", ()), "prompt_progress": progress(event)}]
             case Timed():
@@ -136,7 +136,7 @@ class Answer:
             "tokens_predicted": end.n_generated,
             "tokens_evaluated": self._n_prompt,
             "generation_settings": {**about.settings, "seed": (self._seed + choice) & 0xFFFFFFFF},
-            "prompt": self._prompt,
+            "prompt": about.prompt,
             "has_new_line": "\n" in text,
             "truncated": is_cut,
             "stop_type": _stop_type(end),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -12,24 +13,28 @@ from fastapi import Request, Response
 from pydantic import JsonValue
 from starlette.routing import Route
 
+from canister.api import strict_json
 from canister.api.rest_records import InfillInput
 from canister.server import answers
-from canister.server.doors.openai import door, fields, infill, run
+from canister.server.doors.openai import door, fields, infill, kept, run
 from canister.server.doors.openai.chat import cost_headers
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import encoded, openai_form
 from canister.server.doors.openai.events import Event, Usage
+from canister.server.doors.openai.native import tokens
 from canister.server.doors.openai.native.answer import Answer, json_bytes, sent
 from canister.server.doors.openai.native.early_end import ended_early
 from canister.server.doors.openai.native.prompts import Prompt, prompts_of
 from canister.server.doors.openai.native.request import CompletionBody, InfillBody, about, infill_body, turn_of
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.stream import SSE, streamed
+from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
 Json = dict[str, JsonValue]
 
 
+KIND = "completion"
 _NOT_V1 = "Not with `/v1`, where llama.cpp's server does not have it either."
 
 OPERATIONS = (
@@ -66,8 +71,9 @@ def routes() -> list[Route]:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """is_list: the request had a list of prompts, so the answer is a list."""
+    """data: the body as it came. is_list: the request had a list of prompts, so the answer is a list."""
 
+    data: bytes
     body: CompletionBody
     prompts: Sequence[Prompt]
     is_list: bool
@@ -77,7 +83,7 @@ async def create(request: Request) -> Response:
     data = await door.raw_body(request)
     asked = await door.aside(len(data), lambda: _read(data))
     model = door.model_of(request, asked.body.model)
-    with door.counted(model, "completion"):
+    with door.counted(model, KIND):
         return await _answered(request, model, asked)
 
 
@@ -97,28 +103,25 @@ async def fill_in(request: Request) -> Response:
             }
         )
         prompt = await while_connected(request, infill.prompt_for(model, wanted))
-        return await _answered(request, model, _Asked(body, [prompt], is_list=False))
+        return await _answered(request, model, _Asked(data, body, [prompt], is_list=False))
 
 
 def _read(data: bytes) -> _Asked:
     body = fields.read(CompletionBody, data)
-    return _Asked(body, *prompts_of(body.prompt))
+    return _Asked(data, body, *prompts_of(body.prompt))
 
 
 async def _answered(request: Request, model: Model, asked: _Asked) -> Response:
     body = asked.body
-    texts = body.bias_texts()
-    biased = await run.tokens_of(model, texts) if texts else {}
-    sources = await while_connected(request, _sources(model, asked, biased))
+    sources = await while_connected(request, _sources(request, model, asked))
     made = _together(sources, max(1, model.view.n_slots // body.n_answers))
     if body.stream:
-        seconds = body.sse_ping_interval
         return await streamed(
             request,
             _frames(made),
             lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
             lambda error: door.failure(error, model.caller),
-            quiet_seconds=None if seconds is None or seconds < 0 else seconds,
+            quiet_seconds=body.silences(),
         )
     await while_connected(request, _drained(made))
     found = [one for source in sources for one in source.answer.whole()]
@@ -138,16 +141,32 @@ class _Source:
     answer: Answer
 
 
-async def _sources(model: Model, asked: _Asked, biased: Mapping[str, Sequence[int]]) -> list[_Source]:
-    """All prompts admitted, none begun."""
-    body, found = asked.body, list[_Source]()
-    for index, prompt in enumerate(asked.prompts):
-        turn = turn_of(body, model.view, prompt, biased)
-        events = run.events(await run.admit(model, turn))
+async def _sources(request: Request, model: Model, asked: _Asked) -> list[_Source]:
+    """All prompts admitted, none begun. An Idempotency-Key counts for one prompt alone."""
+    body = asked.body
+    texts = body.bias_texts()
+    biased = await run.tokens_of(model, texts) if texts else {}
+    is_large = strict_json.is_large(body.prompt, body.logit_bias, len(asked.prompts) * [""])
+    turns = await door.beside_loop(is_large, lambda: [turn_of(body, model.view, one, biased) for one in asked.prompts])
+    found: list[_Source] = []
+    for index, turn in enumerate(turns):
+        events = await _begun(request, model, turn, asked.data) if len(turns) == 1 else await _events(model, turn)
         if body.limits.are_any:
             events = ended_early(events, body.limits, time.monotonic)
-        found.append(_Source(events, Answer(about(body, turn, model.view, index))))
+        text = await tokens.text_of(model, asked.prompts[index])
+        found.append(_Source(events, Answer(about(body, turn, model.view, index, text))))
     return found
+
+
+async def _events(model: Model, turn: Turn) -> AsyncGenerator[Event]:
+    return run.events(await run.admit(model, turn))
+
+
+async def _begun(request: Request, model: Model, turn: Turn, data: bytes) -> AsyncGenerator[Event]:
+    async def make() -> kept.Made:
+        return kept.Made(turn, {})
+
+    return (await kept.ask(request, model, kept.Wish(KIND, secrets.token_hex(12), data), make)).events
 
 
 async def _together(sources: Sequence[_Source], at_once: int) -> AsyncGenerator[Json]:

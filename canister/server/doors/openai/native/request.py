@@ -75,6 +75,10 @@ def turn_of(
     if body.n_answers > view.n_slots:
         name = "n" if body.n_cmpl is None else "n_cmpl"
         raise invalid(f"{name}: {body.n_answers} answers are wanted, the model has {view.n_slots} slots", name)
+    tokens = () if isinstance(prompt, str) else prompt
+    beyond = next((one for one in tokens if isinstance(one, int) and one >= view.n_vocab), None)
+    if beyond is not None:
+        raise invalid(f"prompt: {beyond} is no token, the vocabulary has {view.n_vocab}", "prompt")
     return Turn(
         prompt=prompt,
         sampling=body.sampling(view.args, view.n_vocab, tokens_of),
@@ -93,8 +97,8 @@ def turn_of(
     )
 
 
-def about(body: CompletionBody, turn: Turn, view: ModelView, index: int) -> About:
-    """The answers' facts about a turn's request. index: of its prompt."""
+def about(body: CompletionBody, turn: Turn, view: ModelView, index: int, prompt: str) -> About:
+    """The answers' facts about a turn's request. index: of its prompt. prompt: as text."""
     settings: dict[str, JsonValue] = {
         **generation_settings(turn.sampling, turn.seed, turn.max_tokens),
         "stop": [*turn.stops],
@@ -107,6 +111,7 @@ def about(body: CompletionBody, turn: Turn, view: ModelView, index: int) -> Abou
     return About(
         model=view.name,
         settings=settings,
+        prompt=prompt,
         index=index * turn.n,
         n_probs=body.n_likeliest,
         returns_tokens=body.return_tokens,

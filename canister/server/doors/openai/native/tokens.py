@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Annotated
 
 from fastapi import Request, Response
@@ -11,12 +12,13 @@ from starlette.routing import Route
 
 from canister.api.methods import Method
 from canister.api.rest_only import DETOKENIZE, TOKENIZE
-from canister.api.rest_records import MAX_TOKENS, DetokenizeInput, TokenizeInput
+from canister.api.rest_records import MAX_TOKENS, DetokenizeInput, DetokenizeOutput, TokenizeInput
+from canister.dispatch import Reply
 from canister.server import answers
 from canister.server.doors.openai import door
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.fields import Body, Count, Text, Yes
-from canister.server.doors.openai.native.prompts import pieces_of
+from canister.server.doors.openai.native.prompts import Prompt, pieces_of
 from canister.server.doors.openai.operations import Operation
 from canister.server.requests import while_connected
 
@@ -86,9 +88,30 @@ async def detokenize(request: Request) -> Response:
 
 async def _answer(model: Model, row: Method, asked: TokenizeInput | DetokenizeInput) -> Response:
     with door.counted(model, row.name):
-        reply = await model.canister.execute(row, model.caller, lambda: asked)
-        if reply.error is not None:
-            raise reply.error
+        reply = await _run(model, row, asked)
     assert isinstance(reply.value, BaseModel)
     data = await asyncio.to_thread(reply.value.model_dump_json)  # it may be many
     return Response(data, headers=answers.cost_headers(reply.charge), media_type=answers.JSON)
+
+
+async def _run(model: Model, row: Method, asked: TokenizeInput | DetokenizeInput) -> Reply:
+    reply = await model.canister.execute(row, model.caller, lambda: asked)
+    if reply.error is not None:
+        raise reply.error
+    return reply
+
+
+async def text_of(model: Model, prompt: Prompt) -> str:
+    """A prompt as text, special tokens shown."""
+    if isinstance(prompt, str):
+        return prompt
+    texts: list[str] = []
+    for is_text, parts in itertools.groupby(prompt, key=lambda part: isinstance(part, str)):
+        if is_text:
+            texts += map(str, parts)
+            continue
+        asked = DetokenizeInput(tokens=[part for part in parts if isinstance(part, int)])
+        value = await _run(model, DETOKENIZE, asked)
+        assert isinstance(value.value, DetokenizeOutput)
+        texts.append(value.value.content)
+    return "".join(texts)

@@ -41,7 +41,8 @@ def chat_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         raise invalid("messages is a list of messages", "messages")
     calls = _Calls()
     said: list[JsonValue] = [_message(message, f"messages[{index}]", calls) for index, message in enumerate(messages)]
-    return {**_common(body), "messages": said, "tools": body.get("tools")}
+    # Ollama has no tool_choice; who sends one means what OpenAI's says.
+    return {**_common(body), "messages": said, "tools": body.get("tools"), "tool_choice": body.get("tool_choice")}
 
 
 def generate_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

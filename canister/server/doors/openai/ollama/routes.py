@@ -42,7 +42,13 @@ OPERATIONS = (
         "Ollama's chat: streamed unless `stream` is false.",
         example={**_MODEL, **_ASK},
         streams=NDJSON,
-        differs=("Not without `/api`. Models are not pulled, pushed, made, copied or deleted here: that is refused.",),
+        differs=(
+            "Not without `/api`. Models are not pushed, made, copied or deleted here: that is refused; a pull of one "
+            "that is there succeeds.",
+            "`keep_alive`, and `options` that are about loading a model, such as `num_ctx`, are ignored. What does not "
+            "fit into the context is refused, never cut off.",
+            '`tool_choice` is taken as OpenAI has it. Errors are `{"error": "text"}`.',
+        ),
     ),
     Operation(
         "POST",
@@ -51,6 +57,7 @@ OPERATIONS = (
         "Ollama's text that goes on where a prompt ends.",
         example={**_MODEL, "prompt": "Once upon a time"},
         streams=NDJSON,
+        differs=("`template` and `context` are refused: send `raw`, or messages to `/api/chat`.",),
     ),
     Operation("POST", "/api/show", "ollama_show", "One model in detail.", example=_MODEL),
     Operation("GET", "/api/tags", "ollama_tags", "The models that the caller may use."),

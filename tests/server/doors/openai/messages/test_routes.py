@@ -90,6 +90,72 @@ async def test_an_answer_of_the_assistant_is_gone_on_with(client: anthropic.Asyn
     assert answer.content[0].to_dict()["text"].startswith(" chat model")
 
 
+TOOLS: list[Any] = [
+    {
+        "name": name,
+        "description": "The weather of a city.",
+        "input_schema": {
+            "type": "object",
+            "properties": {"city": {"enum": ["Bern", "Genf"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    }
+    for name in ("weather", "forecast")
+]
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "forecast"}])
+async def test_tools_are_called_as_they_must_be(client: anthropic.AsyncAnthropic, choice: Any) -> None:
+    asked = {**FIXED, "max_tokens": 200, "tools": TOOLS, "tool_choice": {**choice, "disable_parallel_tool_use": True}}
+    whole = await client.messages.create(**asked)
+    assert whole.stop_reason == "tool_use"
+    (call,) = [block for block in whole.content if block.type == "tool_use"]
+    assert call.name in (choice.get("name", "weather"), "forecast")
+    assert set(call.input) == {"city", "days"}
+    assert call.input["city"] in ("Bern", "Genf")
+    assert 1 <= int(str(call.input["days"])) <= 9
+
+    async with client.messages.stream(**asked) as stream:
+        final = await stream.get_final_message()
+    assert [(block.to_dict() | {"id": ""}) for block in final.content] == [
+        (block.to_dict() | {"id": ""}) for block in whole.content
+    ]
+    assert final.stop_reason == "tool_use"
+
+    result: Any = {"type": "tool_result", "tool_use_id": call.id, "content": "rain"}
+    said: Any = [*ASK, {"role": "assistant", "content": whole.content}, {"role": "user", "content": [result]}]
+    after = await client.messages.create(**{**FIXED, "messages": said, "tools": TOOLS})
+    assert after.usage.input_tokens + (after.usage.cache_read_input_tokens or 0) > 14
+
+
+async def test_a_call_that_is_cut_off_is_told_as_far_as_it_goes(client: anthropic.AsyncAnthropic) -> None:
+    asked = {**FIXED, "max_tokens": 9, "tools": TOOLS, "tool_choice": {"type": "any"}}
+    whole = await client.messages.create(**asked)
+    assert whole.stop_reason == "max_tokens"
+    async with client.messages.stream(**asked) as stream:
+        final = await stream.get_final_message()
+    assert final.stop_reason == "max_tokens"
+    assert [block.to_dict() | {"id": ""} for block in final.content] == [
+        block.to_dict() | {"id": ""} for block in whole.content
+    ]
+
+
+async def test_an_answer_obeys_a_schema(client: anthropic.AsyncAnthropic) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]}
+    schema["additionalProperties"] = False
+    answer = await client.messages.create(
+        **{**FIXED, "max_tokens": 100}, output_config={"format": {"type": "json_schema", "schema": schema}}
+    )
+    text = json.loads(answer.content[0].to_dict()["text"])
+    assert list(text) == ["n"]
+    assert text["n"] <= 9
+    wrong: Any = {"format": {"type": "json_schema", "schema": {"type": "nonsense"}}}
+    for is_streamed in (False, True):
+        with pytest.raises(anthropic.BadRequestError):
+            await client.messages.create(**FIXED, output_config=wrong, stream=is_streamed)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -183,3 +249,26 @@ async def test_what_fails_on_the_way_is_the_last_event(client: anthropic.AsyncAn
     assert isinstance(caught.value.body, dict)
     assert caught.value.body["type"] == "error"
     assert caught.value.body["request_id"]
+
+
+async def test_models_are_told_in_the_clients_form(client: anthropic.AsyncAnthropic) -> None:
+    (model,) = [model async for model in client.models.list()]
+    assert (model.id, model.type, model.display_name) == ("llama_cpp", "model", "llama_cpp")
+    assert model.created_at.year > 2000
+    assert (await client.models.retrieve("llama_cpp")).id == "llama_cpp"
+    with pytest.raises(anthropic.NotFoundError):
+        await client.models.retrieve("gpt-4o")
+
+
+async def test_claude_codes_prompt_is_there_when_it_asks_again(client: anthropic.AsyncAnthropic) -> None:
+    """Though the header in its system text has another checksum each time."""
+
+    async def ask(digits: str) -> anthropic.types.Usage:
+        header = f"x-anthropic-billing-header: cc_version=2.1.0; cc_entrypoint=cli; cch={digits};"
+        system: Any = [{"type": "text", "text": header}, {"type": "text", "text": "You are an agent of few words."}]
+        return (await client.messages.create(**{**FIXED, "max_tokens": 2, "system": system})).usage
+
+    first, second = await ask("0a1b2"), await ask("c3d4e")
+    n_prompt = first.input_tokens + (first.cache_read_input_tokens or 0)
+    assert second.cache_read_input_tokens == n_prompt - 1
+    assert second.input_tokens == 1

@@ -13,7 +13,7 @@ from canister.server.doors.openai.events import Begun, Done, Event, Finished, Pr
 from canister.server.doors.openai.native.answer import About, Answer, probabilities, selected, whole
 from tests.server.doors.openai.made_events import Said, cut, ends, turns, two_cuts
 
-ABOUT = About("llama_cpp", {"temperature": 0.5, "n_predict": 9})
+ABOUT = About("llama_cpp", {"temperature": 0.5, "n_predict": 9}, "Once")
 TEXT: list[Event] = [
     Begun(10, 7, "Once"),
     TextDelta(0, "a\n", (Token(5, b"a\n", -0.25, (Likely(5, b"a\n", -0.25),)),)),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.server.served import CHAT, Served
+from tests.engine import tiny_models
+from tests.engine.gguf_writer import Plain
+from tests.server.served import CHAT, Served, served
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +38,66 @@ async def events(client: httpx.AsyncClient, path: str, **body: Any) -> list[dict
     lines = [line for line in answer.text.split("\n") if line]
     assert all(line.startswith("data: {") for line in lines), answer.text
     return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+async def test_an_answer_and_the_same_as_it_comes(bob: httpx.AsyncClient) -> None:
+    whole = await post(bob, "/completion", prompt=PROMPT, **FIXED)
+    assert whole["content"].startswith("I am a tiny chat model")
+    assert {key: whole[key] for key in ("index", "stop", "model", "tokens", "truncated", "tokens_evaluated")} == {
+        "index": 0,
+        "stop": True,
+        "model": "llama_cpp",
+        "tokens": [],
+        "truncated": False,
+        "tokens_evaluated": 14,
+    }
+    assert (whole["generation_settings"]["n_predict"], whole["generation_settings"]["temperature"]) == (25, 0)
+    assert whole["timings"]["predicted_n"] == whole["tokens_predicted"] > 5
+    *short, last = await events(bob, "/completions", prompt=PROMPT, **FIXED)
+    assert "".join(told["content"] for told in short) == whole["content"]
+    assert (last["stop"], last["stop_type"], last["content"]) == (True, whole["stop_type"], "")
+    tokens = [token for told in short for token in told["tokens"]]
+    again = await post(bob, "/completion", prompt=PROMPT, return_tokens=True, **FIXED)
+    assert again["tokens"] == tokens
+    text = (await post(bob, "/detokenize", tokens=tokens))["content"]
+    assert text.removesuffix("<|im_end|>") == whole["content"]
+
+
+async def test_prompts_of_tokens_are_those_of_their_text(bob: httpx.AsyncClient) -> None:
+    tokens = (await post(bob, "/tokenize", content=PROMPT, add_special=True))["tokens"]
+    wanted = (await post(bob, "/completion", prompt=PROMPT, **FIXED))["content"]
+    for prompt in (tokens, {"prompt_string": PROMPT}, [*tokens[:-3], *tokens[-3:]]):
+        answer = await post(bob, "/completion", prompt=prompt, **FIXED)
+        assert (answer["content"], answer["tokens_evaluated"]) == (wanted, len(tokens))
+        assert answer["prompt"] == PROMPT
+    first, second = PROMPT.split("?")
+    mixed = [*(await post(bob, "/tokenize", content=first, add_special=True))["tokens"], f"?{second}"]
+    answer = await post(bob, "/completion", prompt=mixed, **FIXED)
+    assert (answer["content"], answer["prompt"]) == (wanted, PROMPT)
+
+
+async def test_a_list_of_prompts_gets_a_list_of_answers(bob: httpx.AsyncClient) -> None:
+    prompts = [PROMPT, "Once upon", [1, 2, 3], {"prompt_string": PROMPT}]
+    found = await post(bob, "/completion", prompt=prompts, temperature=0, n_predict=5)
+    assert [one["index"] for one in found] == [0, 1, 2, 3]
+    assert found[0]["content"] == found[3]["content"] != found[1]["content"]
+    told = await events(bob, "/completion", prompt=prompts, temperature=0, n_predict=5)
+    for index, one in enumerate(found):
+        assert "".join(part["content"] for part in told if part["index"] == index) == one["content"]
+    assert isinstance(await post(bob, "/completion", prompt=["Once"], n_predict=1), list)
+    several = await post(bob, "/completion", prompt=PROMPT, n_predict=3, n_cmpl=2, seed=5)
+    assert [(one["index"], one["generation_settings"]["seed"]) for one in several] == [(0, 5), (1, 6)]
+
+
+async def test_a_key_means_one_answer(bob: httpx.AsyncClient) -> None:
+    body = {"prompt": PROMPT, "n_predict": 8, "temperature": 2}
+    first, again = [
+        (await bob.post("/completion", json=body, headers={"Idempotency-Key": "once"})).json() for _ in range(2)
+    ]
+    assert (again["content"], again["generation_settings"]["seed"]) == (
+        first["content"],
+        first["generation_settings"]["seed"],
+    )
 
 
 async def test_probabilities_of_tokens(bob: httpx.AsyncClient) -> None:
@@ -72,10 +135,12 @@ async def test_stop_words_and_limits_are_told_apart(bob: httpx.AsyncClient) -> N
     [
         ({}, "prompt", "text, or a list"),
         ({"prompt": []}, "prompt", "1 to 256"),
+        ({"prompt": [2_000_000_000]}, "prompt", "2000000000 is no token"),
         ({"prompt": "x", "n_probs": -1}, "n_probs", "greater than or equal to 0"),
         ({"prompt": "x", "n_cmpl": 99}, "n_cmpl", "has 4 slots"),
         ({"prompt": "x", "post_sampling_probs": True}, "post_sampling_probs", "not supported"),
         ({"prompt": {"prompt_string": "x", "multimodal_data": ["aGk="]}}, "prompt", "image input is not supported"),
+        ({"prompt": "word " * 3000}, None, "exceeds the available context size"),
     ],
 )
 async def test_bad_requests_are_told(bob: httpx.AsyncClient, body: Any, param: str | None, told: str) -> None:
@@ -122,3 +187,43 @@ async def test_slots_and_what_is_not_offered(bob: httpx.AsyncClient) -> None:
         assert (answer.status_code, answer.json()["error"]["type"]) == (501, "not_supported_error")
     answer = await bob.post("/infill", json={"input_prefix": "a", "input_suffix": "b"})
     assert (answer.status_code, "no prefix token" in answer.json()["error"]["message"]) == (501, True)
+
+
+async def test_what_llama_vim_asks_for(tmp_path: Path) -> None:
+    names = {"fim_pre": 300, "fim_suf": 301, "fim_mid": 302}
+    changes: dict[str, Plain] = {f"tokenizer.ggml.{name}_token_id": token for name, token in names.items()}
+    model = tiny_models.llama_model(tmp_path / "made.gguf", changes=changes)
+    body = {
+        "input_prefix": "def f(a):\n",
+        "input_suffix": "    return a\n",
+        "input_extra": [{"text": "x = 1", "filename": "x.py", "time": 1}],
+        "prompt": "    a",
+        "n_predict": 8,
+        "n_indent": 4,
+        "top_k": 40,
+        "top_p": 0.9,
+        "stream": False,
+        "samplers": ["top_k", "top_p", "infill"],
+        "cache_prompt": True,
+        "t_max_prompt_ms": 500,
+        "t_max_predict_ms": 60_000,
+        "response_fields": ["content", "timings/prompt_n", "timings/predicted_n", "tokens_cached", "truncated"],
+    }
+    async with served(tmp_path / "server") as server, server.client() as client:
+        async with httpx.AsyncClient(base_url=server.url) as nobody:
+            answer = await nobody.get("/v1/health")
+            assert (answer.status_code, answer.json()["error"]["message"]) == (503, "Loading model")
+        (await client.put("/canisters/llama_cpp/files/made.gguf", content=model.read_bytes())).raise_for_status()
+        loaded = await client.post("/load_model", json={"args": ["--model", "made.gguf", "-c", "256"]})
+        assert loaded.status_code == 200, loaded.text
+        answer = await client.post("/infill", json=body)
+        assert answer.status_code == 200, answer.text
+        assert list(answer.json()) == body["response_fields"]
+        warm = await client.post("/infill", json={**body, "n_predict": 0, "prompt": ""})
+        assert warm.json()["timings/predicted_n"] == 0
+        for change, param in (({"input_prefix": None}, "input_prefix"), ({"prompt": 7}, "prompt")):
+            wrong = await client.post("/infill", json={**body, **change})
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, param)
+        filled = await client.post("/api/generate", json={"prompt": "a", "suffix": "b", "options": {"num_predict": 2}})
+        assert filled.status_code == 200
+        assert "insert" in (await client.post("/api/show", json={})).json()["capabilities"]

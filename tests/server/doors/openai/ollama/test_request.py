@@ -25,9 +25,9 @@ def chat(**fields: Any) -> dict[str, Any]:
 
 
 def test_a_plain_chat() -> None:
-    assert chat(options=None, format="", keep_alive="5m", stream=False) == {"model": "m", "messages": [USER]} | {
-        "tools": None
-    }
+    asked = chat(options=None, format="", keep_alive="5m", stream=False)
+    assert {key: value for key, value in asked.items() if value is not None} == {"model": "m", "messages": [USER]}
+    assert chat(tools=[{"type": "function"}], tool_choice="required")["tool_choice"] == "required"
 
 
 def test_names_and_streams() -> None:
@@ -42,7 +42,7 @@ def test_names_and_streams() -> None:
 def test_options() -> None:
     options = {"num_predict": 7, "stop": ["END"], "seed": 3, "top_k": 5, "min_p": 0.1, "num_ctx": 4096, "tfs_z": 1}
     asked = chat(options=options)
-    assert {key: asked[key] for key in asked if key not in ("model", "messages", "tools")} == {
+    assert {key: asked[key] for key in asked if key not in ("model", "messages", "tools", "tool_choice")} == {
         "max_tokens": 7,
         "stop": ["END"],
         "seed": 3,

@@ -74,6 +74,32 @@ async def test_a_format_binds(client: ollama.AsyncClient) -> None:
         assert text.lstrip().startswith("{")
 
 
+async def test_tools_are_called(server: Served) -> None:
+    """Ollama's client cannot say that a tool must be called; the field is read all the same."""
+    parameters = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]}
+    parameters["additionalProperties"] = False
+    tool = {"type": "function", "function": {"name": "half", "description": "Half of it.", "parameters": parameters}}
+    body = {"model": MODEL, "messages": ASK, "tools": [tool], "tool_choice": "required", "options": FIXED}
+    body["options"] = {**FIXED, "num_predict": 200}
+    async with server.client("bob") as bob:
+        whole = ollama.ChatResponse(**(await bob.post("/api/chat", json={**body, "stream": False})).json())
+        lines = (await bob.post("/api/chat", json=body)).text.splitlines()
+    (call, *_) = whole.message.tool_calls or []
+    assert call.function.name == "half"
+    assert int(call.function.arguments["n"]) <= 9
+    parts = [ollama.ChatResponse(**json.loads(line)) for line in lines]
+    called = [one.function for part in parts for one in part.message.tool_calls or []]
+    assert called == [one.function for one in whole.message.tool_calls or []]
+    assert parts[-1].done_reason == whole.done_reason
+
+
+async def test_probabilities_are_told(client: ollama.AsyncClient) -> None:
+    answer = await client.chat(MODEL, ASK, options={**FIXED, "num_predict": 4}, logprobs=True, top_logprobs=2)
+    assert answer.logprobs is not None
+    assert len(answer.logprobs) == 4
+    assert all(one.logprob <= 0 and len(one.top_logprobs or []) == 2 for one in answer.logprobs)
+
+
 async def test_who_asks_for_nothing_is_told_that_the_model_is_there(client: ollama.AsyncClient) -> None:
     assert (await client.generate(MODEL)).done_reason == "load"
     assert (await client.chat(MODEL, [])).done_reason == "load"
@@ -115,7 +141,7 @@ async def test_a_model_that_is_there_need_not_be_pulled(client: ollama.AsyncClie
         ({"messages": "Hi"}, "messages is a list"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role"),
         ({"options": {"top_k": "x"}}, "top_k: "),
-        ({"format": {"type": 7}, "stream": False}, "schema"),
+        ({"format": {"type": 7}}, "schema"),
         ({"messages": [{"role": "user", "content": "word " * 3000}]}, "exceeds the available context size"),
     ],
 )
