@@ -26,7 +26,7 @@ class Templates(Protocol):
     async def document(self, verb: str, path: str, body: object = None) -> dict[str, Any]: ...
 
 
-class Asked(Templates, Protocol):
+class Askable(Templates, Protocol):
     """The part of a canister that `ask` needs."""
 
     async def call(self, name: str, arg: object = None, *, timeout_seconds: float | None = None) -> Result[Any]: ...
@@ -45,7 +45,7 @@ class CallStep:
     cycles: int | None
 
 
-async def run(canister: MethodCalls | Asked, chain: Chain, *, streams: bool = True) -> AsyncGenerator[str | CallStep]:
+async def run(canister: MethodCalls | Askable, chain: Chain, *, streams: bool = True) -> AsyncGenerator[str | CallStep]:
     """Make the calls of a chain. Yields pieces of its text as they come, and a CallStep behind each call.
 
     streams: ask for the text while a call runs. Without it, a call's text and costs come with its end. Raises
@@ -71,7 +71,7 @@ async def run(canister: MethodCalls | Asked, chain: Chain, *, streams: bool = Tr
 
 
 async def _call(
-    canister: MethodCalls | Asked, arg: InputRecord, *, streams: bool
+    canister: MethodCalls | Askable, arg: InputRecord, *, streams: bool
 ) -> AsyncGenerator[Piece | Result[RunOutputRecord]]:
     if not streams:
         yield await canister.call("run_update", arg)
@@ -82,7 +82,7 @@ async def _call(
 
 
 async def ask(
-    canister: Asked,
+    canister: Askable,
     messages: str | Sequence[Message],
     *,
     cache: str | None = None,

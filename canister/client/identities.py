@@ -31,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_@.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class IdentityRow:
     """One line of a list. principal None: the file cannot be read."""
 
     name: str
@@ -74,11 +74,11 @@ class IdentityStore:
         """Names of the identities kept here, sorted, without the built-in ones."""
         return sorted(path.stem for path in self._pems.glob("*.pem") if _is_name(path.stem))
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[IdentityRow]:
         """All identities, the built-in ones first; `controller` only where there is one."""
         default = self.default()
         names = [ANONYMOUS, *([CONTROLLER] if self.has_controller() else []), *self.names()]
-        return [Row(name, self._principal_if_readable(name), name == default) for name in names]
+        return [IdentityRow(name, self._principal_if_readable(name), name == default) for name in names]
 
     def default(self) -> str:
         """The name used when none is given."""

@@ -20,7 +20,7 @@ import numpy as np
 from canister.api.records import CopyPromptCacheInputRecord, InputRecord
 from canister.dispatch.requests import execute, find_method
 from canister.errors import CanisterError, Trap
-from canister.runtime.answer_caches import FOLDER, Choice
+from canister.runtime.answer_caches import FOLDER, CacheChoice
 from canister.store.cache_paths import SIDECAR, sessions_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _tokens_of(canister: Canister, engine: Engine, path: str) -> Tokens:
     return _NONE if cache is None else cache.container.tokens
 
 
-async def _copied(canister: Canister, caller: str, choice: Choice, lease: Lease) -> None:
+async def _copied(canister: Canister, caller: str, choice: CacheChoice, lease: Lease) -> None:
     """Copy the cache to begin with. Where it is gone or there is no room, the answer begins without it."""
     with contextlib.suppress(CanisterError):
         await _copy(canister, caller, str(choice.source), lease)

@@ -24,7 +24,7 @@ from canister.errors import NotFound, Trap
 from canister.flags.values import UINT32_MAX
 from canister.runtime import access
 from canister.state import quota
-from canister.state.answers import Asked, KeptAnswer, Limits
+from canister.state.answers import AnswerLimits, KeptAnswer, StoredRequest
 
 if TYPE_CHECKING:
     from canister.runtime.canister import Canister
@@ -90,7 +90,7 @@ async def begin_answer(host: Host, canister: Canister, caller: str, question: Qu
     prompt = await prompt_tokens(engine, question.wanted[0].prompt)
     wanted = map(_fixed, question.wanted)
     choices = Choices(model_id=engine.info.model_id.hex(), wanted=tuple(wanted))
-    asked = Asked(
+    asked = StoredRequest(
         question.id,
         caller,
         question.kind,
@@ -105,7 +105,7 @@ async def begin_answer(host: Host, canister: Canister, caller: str, question: Qu
     )
     settings = canister.settings
     quota.check_answer(canister.stable, canister.answers.n_bytes, len(asked.request) + len(asked.prompt), settings)
-    limits = Limits(
+    limits = AnswerLimits(
         settings.keep_answers_days * 86_400, settings.max_answers_per_caller, settings.max_answer_bytes_per_caller
     )
     kept = await canister.answers.begin(asked, limits)

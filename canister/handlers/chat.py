@@ -14,7 +14,7 @@ import numpy as np
 from canister.api.records import ChatRecord, GetChatsRecord, InputRecord, RunOutputRecord, StatusCodeRecord
 from canister.errors import BadRequest, Conflict
 from canister.handlers.arguments import parse_args
-from canister.handlers.conversation import CachedConversation, Wish
+from canister.handlers.conversation import CachedConversation, RunOptions
 from canister.handlers.model import load
 from canister.handlers.output import Output
 from canister.handlers.prompt_cache import cache_path
@@ -84,7 +84,7 @@ async def _decode(call: Call, run: Plan, max_tokens: int) -> tuple[GenerateResul
     """Let the engine work within the limits. Returns its result and the run's `output`. max_tokens: 0 for no limit."""
     args = run.args
     output = Output(run.chat, special=args.special, on_text=call.on_text)
-    wish = Wish(
+    options = RunOptions(
         args.sampling,
         args.n_predict,
         max_tokens or None,
@@ -94,7 +94,7 @@ async def _decode(call: Call, run: Plan, max_tokens: int) -> tuple[GenerateResul
         n_keep=args.keep,
         on_tokens=None if call.on_text is None else output.sampled,
     )
-    result = await run.chat.generate(wish)
+    result = await run.chat.generate(options)
     return result, output.end(result)
 
 

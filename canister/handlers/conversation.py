@@ -45,10 +45,10 @@ NO_FLAGS: Flags = np.empty(0, np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a call is to do with a conversation; fields as those of GenerateRequest. keeps: the cache is written.
+class RunOptions:
+    """What a call does with a conversation; fields as those of GenerateRequest. keeps: the cache is written.
 
-    n_draws, n_continued: None: as the cache tells.
+    n_draws, n_continued: None: as the cache says.
     """
 
     sampling: SamplingParams
@@ -178,16 +178,16 @@ class CachedConversation:
         except (CanisterError, OSError) as error:
             log.info("stored KV rows could not be read", path=path, reason=str(error))
 
-    async def generate(self, wish: Wish) -> GenerateResult:
+    async def generate(self, options: RunOptions) -> GenerateResult:
         """Let the engine work within the limits, and meter it. Raises if the call took too much."""
         call = self.call
-        meter = call.meter = self.meter(call.limit, writes=wish.keeps, penalized=wish.is_penalized)
+        meter = call.meter = self.meter(call.limit, writes=options.keeps, penalized=options.is_penalized)
         is_full = len(self.prompt) >= self.engine.info.n_ctx
-        decodes = self.n_cached < len(self.prompt) or (wish.n_predict != 0 and not is_full)
+        decodes = self.n_cached < len(self.prompt) or (options.n_predict != 0 and not is_full)
         if meter.policy == "yield" and (decodes or call.is_over_limit()):
             meter.check_first_step()
         await self.prefetch()
-        result = await self.engine.generate(self._request(wish, meter))
+        result = await self.engine.generate(self._request(options, meter))
         call.check_limit()
         if call.state.log_on:
             # The loop writes this line while the commit waits for the disk.
@@ -206,7 +206,7 @@ class CachedConversation:
             )
         return result
 
-    def _request(self, wish: Wish, budget: Budget) -> GenerateRequest:
+    def _request(self, options: RunOptions, budget: Budget) -> GenerateRequest:
         n_cached = self.n_cached
         return GenerateRequest(
             key=self.path,
@@ -214,28 +214,28 @@ class CachedConversation:
             prefix=self.tokens[:n_cached],
             prefix_generated=self.generated[:n_cached],
             prompt=self.prompt[n_cached:],
-            sampling=wish.sampling,
+            sampling=options.sampling,
             seed=self.seed,
-            n_draws=self._n_draws() if wish.n_draws is None else wish.n_draws,
-            n_continued=wish.n_continued,
-            max_decode=wish.max_decode,
-            n_predict=wish.n_predict,
-            reverse_prompts=wish.reverse_prompts,
-            ends=wish.ends,
-            decodes_end=wish.decodes_end,
-            context_shift=wish.context_shift,
-            n_keep=wish.n_keep,
+            n_draws=self._n_draws() if options.n_draws is None else options.n_draws,
+            n_continued=options.n_continued,
+            max_decode=options.max_decode,
+            n_predict=options.n_predict,
+            reverse_prompts=options.reverse_prompts,
+            ends=options.ends,
+            decodes_end=options.decodes_end,
+            context_shift=options.context_shift,
+            n_keep=options.n_keep,
             restore=self._stored_rows,
             n_stored=self._n_stored_rows,
             prefix_starts=self.starts[:n_cached],
             n_whole=self._n_whole() if self.engine.info.policy.repeats_cut else None,
             budget=budget,
-            keep=wish.keeps,
-            want_rows=wish.keeps,
-            n_logprobs=wish.n_logprobs,
-            seconds=wish.seconds,
-            ahead=wish.ahead,
-            on_tokens=wish.on_tokens,
+            keep=options.keeps,
+            want_rows=options.keeps,
+            n_logprobs=options.n_logprobs,
+            seconds=options.seconds,
+            ahead=options.ahead,
+            on_tokens=options.on_tokens,
         )
 
     def decoded(self, result: GenerateResult) -> Tokens:

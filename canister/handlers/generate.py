@@ -16,7 +16,7 @@ from canister.engine.request import Ahead, FinishReason, Sampled, Tokens
 from canister.engine.stops import Stops
 from canister.errors import CacheChanged, Conflict
 from canister.flags.params import SamplingParams
-from canister.handlers.conversation import CachedConversation, Wish
+from canister.handlers.conversation import CachedConversation, RunOptions
 from canister.handlers.prompt_cache import cache_path
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ async def generate(
         on_begun(chat.n_cached)
     call.request_bytes = _TOKEN_BYTES * (len(arg.tokens) - chat.n_cached) + sum(len(stop) for stop in arg.stops)
     result = await chat.generate(
-        Wish(
+        RunOptions(
             arg.sampling,
             arg.n_predict,
             call.state.max_tokens_update or None,

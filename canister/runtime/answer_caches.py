@@ -25,7 +25,7 @@ WORTH_SHARE = 1 / 16  # of the cache that is copied
 TAIL_TOKENS = 8  # of a cache that may be taken back: what is cut off an answer's end, such as a stop string
 
 
-class Choice(NamedTuple):
+class CacheChoice(NamedTuple):
     """The cache in which an answer continues. source: a cache to copy there first; None: as it is, or a new one."""
 
     name: str
@@ -65,7 +65,7 @@ class AnswerCaches:
         for caller in [caller for caller, known in self._callers.items() if not known.busy]:
             del self._callers[caller]
 
-    def take(self, caller: str, prompt: Tokens, new_name: str, named: str | None = None) -> Choice:
+    def take(self, caller: str, prompt: Tokens, new_name: str, named: str | None = None) -> CacheChoice:
         """The cache for an answer to this prompt, in use from now on. new_name: for one that is not there yet.
 
         named: the one that the caller wants; another if it is in use. Of the others it is the one with the longest
@@ -84,8 +84,8 @@ class AnswerCaches:
         known.busy.add(name)
         is_better = best is not None and best != name and n_best >= n_own + WORTH_TOKENS
         if best is not None and is_better and n_best >= WORTH_SHARE * len(known.tokens[best]):
-            return Choice(name, best)
-        return Choice(name)
+            return CacheChoice(name, best)
+        return CacheChoice(name)
 
     def _in_place(self, known: _Caller, shared: dict[str, int], n_best: int, named: str | None) -> str | None:
         if named is not None and named not in known.busy:

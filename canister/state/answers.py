@@ -75,7 +75,7 @@ _CALLS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StoredRequest:
     """The kept part of a request. kind: the interface of the request. caller: principal in text form.
 
     request: JSON of the door. wanted: JSON of dispatch, what the tokens depend on except the prompt. prompt: token ids.
@@ -99,7 +99,7 @@ class Asked:
 class KeptAnswer:
     """error: of a failed answer, in dispatch's form. ended_ns: None while it is running."""
 
-    asked: Asked
+    asked: StoredRequest
     status: Status = "running"
     error: Mapping[str, object] | None = None
     ended_ns: int | None = None
@@ -116,7 +116,7 @@ class KeptCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AnswerLimits:
     """Limits for the answers of one caller. kept_seconds: since the request."""
 
     kept_seconds: float
@@ -167,7 +167,7 @@ class Answers:
 
     # -- changing
 
-    async def begin(self, asked: Asked, limits: Limits) -> KeptAnswer:
+    async def begin(self, asked: StoredRequest, limits: AnswerLimits) -> KeptAnswer:
         """Keep a request, or find the answer that its caller has begun with the same idempotency key.
 
         Raises CallerBusy and StorageFull when it would pass a limit, and has then changed nothing.
@@ -242,7 +242,7 @@ class Answers:
         return int(n_freed)
 
 
-def _make_room(connection: Connection, caller: str, n_bytes: int, limits: Limits) -> int:
+def _make_room(connection: Connection, caller: str, n_bytes: int, limits: AnswerLimits) -> int:
     """Remove a caller's oldest answers that have ended, until one more fits; how many bytes were freed."""
     rows = connection.execute(_OF_CALLER, {"of_caller": caller}).all()
     n_answers, n_used, n_freed = len(rows), sum(row.n_bytes for row in rows), 0
@@ -266,5 +266,5 @@ def _make_room(connection: Connection, caller: str, n_bytes: int, limits: Limits
 
 
 def _answer(row: Mapping[Any, Any]) -> KeptAnswer:
-    asked = Asked(**{field.name: row[field.name] for field in fields(Asked)})
+    asked = StoredRequest(**{field.name: row[field.name] for field in fields(StoredRequest)})
     return KeptAnswer(asked, row["status"], row["error"], row["ended_ns"])

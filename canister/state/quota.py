@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from canister.config import CanisterSettings
 from canister.errors import StorageFull
 from canister.store.cache_paths import CACHE_FOLDER
-from canister.store.index import Usage
+from canister.store.index import FolderUsage
 
 if TYPE_CHECKING:
     from canister.store.stable import StableMemory
 
 
 def check(
-    stable: StableMemory, growth: Mapping[str, Usage], settings: CanisterSettings, n_answer_bytes: int = 0
+    stable: StableMemory, growth: Mapping[str, FolderUsage], settings: CanisterSettings, n_answer_bytes: int = 0
 ) -> None:
     """Raises StorageFull when a transaction would pass a limit. growth: what it adds, by path; may be negative.
 
@@ -30,7 +30,7 @@ def check(
     whole = _sum(list(growth.values()))
     _check_one("stable memory has", used.n_bytes + n_answer_bytes, whole.n_bytes, "bytes", "max_stable_bytes", settings)
     _check_one("stable memory has", used.n_entries, whole.n_entries, "files", "max_files", settings)
-    owners: dict[str, list[Usage]] = {}
+    owners: dict[str, list[FolderUsage]] = {}
     for path, one in growth.items():
         parts = path.split("/", 2)
         if parts[0] == CACHE_FOLDER and len(parts) == 3:
@@ -42,8 +42,8 @@ def check(
         _check_one(what, used.n_entries, more.n_entries, "files", "max_cache_files_per_caller", settings)
 
 
-def _sum(parts: list[Usage]) -> Usage:
-    return Usage(sum(part.n_entries for part in parts), sum(part.n_bytes for part in parts))
+def _sum(parts: list[FolderUsage]) -> FolderUsage:
+    return FolderUsage(sum(part.n_entries for part in parts), sum(part.n_bytes for part in parts))
 
 
 def _check_one(what: str, n_used: int, n_more: int, unit: str, setting: str, settings: CanisterSettings) -> None:

@@ -35,7 +35,7 @@ class Upload(NamedTuple):
     last_offset: int
 
 
-class Usage(NamedTuple):
+class FolderUsage(NamedTuple):
     """The contents of a folder, including all folders below it: files and folders, and the bytes of the files."""
 
     n_entries: int = 0
@@ -56,7 +56,7 @@ class FileIndex:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._children: dict[str, dict[str, None]] = {"": {}}
-        self._usage: dict[str, Usage] = {}  # by folder
+        self._usage: dict[str, FolderUsage] = {}  # by folder
         self._lock = threading.Lock()  # so that nobody sees half of a transaction
 
     @classmethod
@@ -80,16 +80,16 @@ class FileIndex:
             if folder:
                 above, own = used[parent_of(folder)], used[folder]
                 above[0], above[1] = above[0] + own[0], above[1] + own[1]
-        index._usage = {folder: Usage(*own) for folder, own in used.items() if own[0]}
+        index._usage = {folder: FolderUsage(*own) for folder, own in used.items() if own[0]}
         return index
 
     @property
     def total_bytes(self) -> int:
         return self.usage("").n_bytes
 
-    def usage(self, folder: str) -> Usage:
+    def usage(self, folder: str) -> FolderUsage:
         """What is in a folder now."""
-        return self._usage.get(folder, Usage())
+        return self._usage.get(folder, FolderUsage())
 
     def get(self, path: str) -> Entry | None:
         return self._entries.get(path)
@@ -115,8 +115,8 @@ class FileIndex:
         if not n_entries and not n_bytes:
             return
         for folder in ("", *ancestors_of(path)):
-            before = self._usage.get(folder, Usage())
-            after = Usage(before.n_entries + n_entries, before.n_bytes + n_bytes)
+            before = self._usage.get(folder, FolderUsage())
+            after = FolderUsage(before.n_entries + n_entries, before.n_bytes + n_bytes)
             if after.n_entries or not folder:
                 self._usage[folder] = after
             else:

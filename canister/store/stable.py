@@ -20,7 +20,7 @@ from sqlalchemy import bindparam, select
 from canister.errors import BadRequest, CanisterError, StoreDamaged
 from canister.store.database import Database
 from canister.store.filesystem import FileLayer, clear_error
-from canister.store.index import FileInfo, Upload, Usage, damaged
+from canister.store.index import FileInfo, FolderUsage, Upload, damaged
 from canister.store.journal import delete_redo
 from canister.store.paths import clean_folder, clean_path, names_folder
 from canister.store.recovery import Recovery, recover
@@ -202,7 +202,7 @@ class StableMemory:
         """The paths directly in a folder, given by its clean path, in creation order; none without such a folder."""
         return self.volume.index.children(folder)
 
-    def usage(self, folder: str) -> Usage:
+    def usage(self, folder: str) -> FolderUsage:
         """What is below a folder, given by its clean path; '' for all of stable memory."""
         return self.volume.index.usage(folder)
 

@@ -21,7 +21,7 @@ from canister.errors import CanisterError, Conflict, NotFound
 from canister.store.changes import Change, Committed, Piece, take_back, write_bytes
 from canister.store.commit import FileCommit
 from canister.store.filesystem import clear_error
-from canister.store.index import EntryKind, Upload, Usage
+from canister.store.index import EntryKind, FolderUsage, Upload
 from canister.store.journal import MAX_REDO_BYTES, delete_redo
 from canister.store.paths import ancestors_of, clean_file_path, clean_path, names_folder, parent_of
 from canister.store.statements import Prepared
@@ -137,7 +137,7 @@ class Transaction:
             self._write_contents()
             self._stage = "prepared"
 
-    def growth(self) -> dict[str, Usage]:
+    def growth(self) -> dict[str, FolderUsage]:
         """By how much each path makes stable memory larger or smaller. Call it when the transaction is small or
         prepared.
         """
@@ -148,7 +148,7 @@ class Transaction:
             n_after = change.size if change.kind == "file" else 0
             if self._stage == "open" and change.kind == "file":
                 n_after = change.n_bytes_at_hand() + (n_before if change.in_place else 0)
-            grown[path] = Usage((change.kind is not None) - (old is not None), n_after - n_before)
+            grown[path] = FolderUsage((change.kind is not None) - (old is not None), n_after - n_before)
         return grown
 
     def commit(self) -> Future[None]:

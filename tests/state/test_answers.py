@@ -12,17 +12,17 @@ import pytest
 
 from canister.errors import CallerBusy, NotFound, StorageFull
 from canister.runtime.canister import Canister
-from canister.state.answers import Answers, Asked, KeptCall, Limits
+from canister.state.answers import AnswerLimits, Answers, KeptCall, StoredRequest
 from tests.harness import CONTROLLER, Harness, canister_in
 
 pytestmark = pytest.mark.anyio
 
-LIMITS = Limits(kept_seconds=3600, max_answers=3, max_bytes=100_000)
+LIMITS = AnswerLimits(kept_seconds=3600, max_answers=3, max_bytes=100_000)
 TAKEN = {"n_calls": 1, "finish": None}
 
 
-def asked(id: str, caller: str = "me", key: str | None = None, **fields: Any) -> Asked:
-    made = Asked(id, caller, "responses", b"hash", '{"a":1}', '{"b":2}', b"1234", time.time_ns(), key)
+def asked(id: str, caller: str = "me", key: str | None = None, **fields: Any) -> StoredRequest:
+    made = StoredRequest(id, caller, "responses", b"hash", '{"a":1}', '{"b":2}', b"1234", time.time_ns(), key)
     return replace(made, **fields)
 
 

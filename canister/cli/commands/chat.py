@@ -134,7 +134,7 @@ def chat(
     given = {"temp": temp, "seed": seed, "max-tokens": max_tokens}
     choices = Choices({name: value for name, value in given.items() if value is not None})
     options = ChatOptions(system, choices, shows_calls=calls, drops_oldest=keep_system, is_raw=raw, thinks=think)
-    target = Target(url, canister, api_key, anonymous, identity, data_dir)
+    target = ChatTarget(url, canister, api_key, anonymous, identity, data_dir)
 
     _leave_in_order_when_told_to()
     with asyncio.Runner() as runner, ExitStack() as stack:
@@ -158,7 +158,7 @@ def chat(
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ChatTarget:
     """The server and the caller that the options name."""
 
     url: str | None
@@ -202,7 +202,7 @@ class Opening:
         self._keeps = keeps
         self._is_once = is_once
 
-    def running(self, target: Target, *, must_run: bool) -> Session:
+    def running(self, target: ChatTarget, *, must_run: bool) -> Session:
         """A session on the running server. If none can be used, one on our own server, unless it must run."""
         from canister.cli.talk.servers import look
         from canister.client.errors import ClientError

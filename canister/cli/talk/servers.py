@@ -22,14 +22,14 @@ LARGE_MODEL_CONTEXT_TOKENS = 4096  # a model of the user's may have room for mor
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningServer:
     """A server that answers. model: what its canister has loaded, None for nothing. has_canister: of that name."""
 
     model: str | None
     has_canister: bool
 
 
-def look(url: str, canister: str) -> Running | None:
+def look(url: str, canister: str) -> RunningServer | None:
     """What runs at a URL; None when no server of ours answers there."""
     from canister.client.http_library import httpx, trust
 
@@ -38,8 +38,8 @@ def look(url: str, canister: str) -> Running | None:
         rows = answer.json()["canisters"]
         row = next((row for row in rows if canister in (row["name"], row["id"])), None)
         if row is None:
-            return Running(None, has_canister=False)
-        return Running(row["model"] if row["ready"] else None, has_canister=True)
+            return RunningServer(None, has_canister=False)
+        return RunningServer(row["model"] if row["ready"] else None, has_canister=True)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
         return None
 

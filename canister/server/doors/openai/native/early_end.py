@@ -15,7 +15,7 @@ from canister.server.doors.openai.events import Begun, Done, Event, Finished, Te
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EndLimits:
     """n_indent: blanks; 0: any line. seconds: None: as long as it takes. tells_time: the client wants Timed too."""
 
     n_indent: int = 0
@@ -27,7 +27,9 @@ class Limits:
         return self.n_indent > 0 or self.seconds is not None
 
 
-async def ended_early(events: AsyncGenerator[Event], limits: Limits, now: Callable[[], float]) -> AsyncGenerator[Event]:
+async def ended_early(
+    events: AsyncGenerator[Event], limits: EndLimits, now: Callable[[], float]
+) -> AsyncGenerator[Event]:
     """The events of a turn with one choice, up to where the limits end it. Then its chain is closed.
 
     Timed gives the usage by then, so such a turn must want it.

@@ -13,7 +13,7 @@ from canister.flags.generation_settings import generation_settings
 from canister.server.doors.openai.errors import invalid
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read_value, shown
 from canister.server.doors.openai.native.answer import About
-from canister.server.doors.openai.native.early_end import Limits
+from canister.server.doors.openai.native.early_end import EndLimits
 from canister.server.doors.openai.native.prompts import Prompt, pieces_of
 from canister.server.doors.openai.turn import Turn
 
@@ -49,12 +49,12 @@ class CompletionBody(GenerationFields):
         return self.n_probs if self.n_probs is not None else self.logprobs or 0
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> EndLimits:
         """Of answers that stand alone; several ones at once have none."""
         if self.n_answers > 1:
-            return Limits()
+            return EndLimits()
         seconds = self.t_max_predict_ms / 1000 if self.t_max_predict_ms > 0 else None
-        return Limits(self.n_indent, seconds, self.stream and self.timings_per_token)
+        return EndLimits(self.n_indent, seconds, self.stream and self.timings_per_token)
 
 
 class InfillBody(CompletionBody):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from canister.api.tokens import Token
 from canister.server.doors.openai.events import Begun, Done, Event, Finished, TextDelta, Timed, Timings, Usage
-from canister.server.doors.openai.native.early_end import Limits, ended_early
+from canister.server.doors.openai.native.early_end import EndLimits, ended_early
 from tests.server.doors.openai.made_events import pieces
 
 CODE = st.text(st.sampled_from(" \n\tab\r"), max_size=40)
@@ -26,7 +26,7 @@ async def made(parts: list[str]) -> AsyncGenerator[Event]:
     yield Done(Usage(5, 2, len(parts), n_calls=1))
 
 
-def told(parts: list[str], limits: Limits, step: float = 1.0) -> list[Event]:
+def told(parts: list[str], limits: EndLimits, step: float = 1.0) -> list[Event]:
     clock = itertools.count(0.0, step)
 
     async def run() -> list[Event]:
@@ -58,7 +58,7 @@ def test_a_line_that_is_indented_less_ends_it_however_the_text_was_cut(
     text: str, n_indent: int, data: st.DataObject
 ) -> None:
     parts = data.draw(pieces(text))
-    events = told(parts, Limits(n_indent))
+    events = told(parts, EndLimits(n_indent))
     shown, is_cut = expected(text, n_indent)
     assert text_of(events) == shown
     finished, done = events[-2:]
@@ -72,13 +72,13 @@ def test_a_line_that_is_indented_less_ends_it_however_the_text_was_cut(
 
 def test_time_ends_it_with_the_next_line() -> None:
     parts = ["a", "b\n", "c", "d\n", "e"]
-    assert text_of(told(parts, Limits(seconds=1.5))) == "ab\ncd\n"
-    assert text_of(told(parts, Limits(seconds=100))) == "ab\ncd\ne"
-    *_, finished, done = told(parts, Limits(seconds=1.5))
+    assert text_of(told(parts, EndLimits(seconds=1.5))) == "ab\ncd\n"
+    assert text_of(told(parts, EndLimits(seconds=100))) == "ab\ncd\ne"
+    *_, finished, done = told(parts, EndLimits(seconds=1.5))
     assert finished == Finished(0, "length", None, 4)
     assert done == Done(Usage(5, 2, 4), Timings(2, 3, 0.5, 4, 0.4))
 
 
 def test_how_long_it_takes_is_told_to_who_asked() -> None:
-    assert not any(isinstance(event, Timed) for event in told(["a"], Limits(seconds=9)))
-    assert any(isinstance(event, Timed) for event in told(["a"], Limits(seconds=9, tells_time=True)))
+    assert not any(isinstance(event, Timed) for event in told(["a"], EndLimits(seconds=9)))
+    assert any(isinstance(event, Timed) for event in told(["a"], EndLimits(seconds=9, tells_time=True)))
