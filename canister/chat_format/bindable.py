@@ -17,6 +17,26 @@ SHOWN_CHARACTERS = 300
 Written = Callable[[Sequence[Tool], "Mapping[str, object] | bool | None"], str]
 
 
+def named(written: Written, tools: Sequence[Tool], schema: Mapping[str, object] | bool | None) -> str:
+    """The grammar, written. BadRequest, with the name of the tool that this format has no way to write."""
+    try:
+        return _written(written, tools, schema)
+    except BadRequest:
+        for tool in tools:
+            try:
+                _written(written, [tool], None)
+            except BadRequest as error:
+                raise BadRequest(f"the parameters of the function {tool.name!r} cannot be bound: {error}") from None
+        raise
+
+
+def _written(written: Written, tools: Sequence[Tool], schema: Mapping[str, object] | bool | None) -> str:
+    try:
+        return written(tools, schema)
+    except RecursionError:
+        raise BadRequest("they refer to each other too deeply; make them smaller") from None
+
+
 def check(grammar: str, tools: Sequence[Tool], schema: Mapping[str, object] | bool | None, written: Written) -> None:
     """BadRequest unless the grammar can be bound. written: the grammar of some of the tools and the schema."""
     if not (why := problem(grammar)):

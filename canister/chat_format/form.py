@@ -25,7 +25,6 @@ from canister.chat_format.reader import Reader
 from canister.chat_format.reading import Reading
 from canister.chat_format.schemas import answer_of
 from canister.chat_format.tools import Tool, ToolChoice, chosen, tools_of
-from canister.errors import BadRequest
 from canister.system.deep_stack import with_deep_stack
 
 
@@ -188,10 +187,7 @@ class Form:
                 return lark.grammar(bodies[0])
             return lark.grammar(f"{write_thought(family, lark, starts_in_thought)} {lark.either(bodies)}")
 
-        try:
-            grammar = written(tools, schema)
-        except RecursionError:
-            raise BadRequest("the tools' parameters refer to each other too deeply; make them smaller") from None
+        grammar = bindable.named(written, tools, schema)
         with_deep_stack(partial(bindable.check, grammar, tools, schema, written))
         return grammar, triggers_of(family, tools) if not must_call and schema is None else ()
 

@@ -254,12 +254,30 @@ _DESCRIBING = frozenset(
 )
 
 
+def _check_references(schema: object) -> None:
+    """An argument is bound by itself, so it can refer to the definitions only, which go along with it."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            reference = part.get("$ref")
+            if isinstance(reference, str) and not reference.startswith(("#/$defs/", "#/definitions/")):
+                raise BadRequest(
+                    f"$ref {reference!r} cannot be bound in this model's format; put what it leads to below $defs"
+                )
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+
+
 def _way(base: Schema, branch: Schema, root: Schema) -> tuple[dict[str, Schema], frozenset[str], Schema | None]:
     strange = [key for one in (base, branch) for key in one if key not in _DESCRIBING and not key.startswith("x-")]
     if strange:
         raise BadRequest(f"{strange[0]!r} on the arguments themselves cannot be bound in this model's format")
     properties: dict[str, Schema] = {}
     required: set[str] = set()
+    _check_references([one.get(key) for one in (base, branch) for key in ("properties", "additionalProperties")])
+    _check_references(definitions(root))
     others: Schema | None = None
     for one in (base, branch):
         told = one.get("properties")

@@ -13,6 +13,7 @@ from tests.chat_format.speech import TOOLS, WEATHER, template, tool
 
 HERMES = form_of(template("<tool_call>", "</tool_call>"))
 QWEN3 = form_of(template("<tool_call>", "</tool_call>", "<think>", "</think>"))
+CALLS_ITSELF = {"type": "object", "properties": {"x": {"$ref": "#/$defs/x"}}}
 GENERIC = form_of("{{ messages }}")
 
 
@@ -135,6 +136,26 @@ def test_references_as_deep_as_is_allowed_are_bound_as_json_and_refused_where_ea
         assert form_of(template(*marks)).bind([tool("f", told)]).lark
     with pytest.raises(BadRequest, match="deep"):
         form_of(template("<|tool_call>", "<channel|>")).bind([tool("f", told)])
+
+
+@pytest.mark.parametrize(
+    ("marks", "part", "told"),
+    [
+        (("<tool_call>", "<function=", "<parameter="), {"allOf": [{"required": ["x"]}]}, "allOf"),
+        (("<|tool_call>", "<channel|>"), {"properties": {"x": {"type": "array", "minItems": 2}}}, "minItems"),
+        (
+            ("]<]minimax[>[",),
+            {"properties": {"x": {"$ref": "#/$defs/x"}}, "$defs": {"x": CALLS_ITSELF}},
+            "calls itself",
+        ),
+        (("<tool_call>", "<function=", "<parameter="), {"properties": {"x": {"$ref": "#"}}}, "below"),
+    ],
+)
+def test_what_a_format_has_no_way_to_write_is_refused_with_its_function(
+    marks: tuple[str, ...], part: dict[str, object], told: str
+) -> None:
+    with pytest.raises(BadRequest, match=rf"'wrong'.*{told}"):
+        form_of(template(*marks)).bind([WEATHER, tool("wrong", {"type": "object", **part})], choice="required")
 
 
 def test_ids_of_calls_have_the_form_that_a_template_takes_back() -> None:

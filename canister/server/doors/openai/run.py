@@ -171,6 +171,12 @@ def _form_of(template: str) -> chat_format.Form:
 def _bound(turn: Turn, binding: chat_format.Binding | None) -> SamplingParams:
     """The turn's sampling, with the binding of its answer."""
     if binding is not None:
-        return replace(turn.sampling, grammar=turn.grammar, lark=binding.lark, grammar_triggers=binding.triggers)
+        return replace(
+            turn.sampling,
+            grammar=turn.grammar,
+            lark=binding.lark,
+            grammar_triggers=binding.triggers,
+            grammar_quiet=binding.quiet,
+        )
     schema = "" if turn.output_schema is None else json.dumps(turn.output_schema)
     return replace(turn.sampling, grammar=turn.grammar, json_schema=schema)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from time import perf_counter
@@ -49,8 +48,10 @@ class Reading:
 
     def parser(self, turn: Turn) -> OutputParser:
         tools = chosen(tools_of(turn.tools), turn.tool_choice, turn.tool_name)
-        family = chat_format.form_named(self.family, self.thoughts).family
-        return OutputParser(family, tools, self.starts_in_thought, turn.splits_thoughts)
+        return OutputParser(self.form().family, tools, self.starts_in_thought, turn.splits_thoughts)
+
+    def form(self) -> chat_format.Form:
+        return chat_format.form_named(self.family, self.thoughts)
 
 
 @dataclass(slots=True)
@@ -149,7 +150,8 @@ class Telling:
     def _id(self, choice: int, index: int) -> str:
         """Of a call: another one in each turn, and the same one whenever this turn is told."""
         about = f"{self.begun.seed} {choice} {index} {self.begun.prompt}"
-        return f"call_{hashlib.sha256(about.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}"
+        assert self._reading is not None
+        return self._reading.form().call_id(about)
 
     def _timed(self, events: list[Event]) -> list[Event]:
         if not self._turn.wants_timings or not events:
