@@ -94,7 +94,7 @@ def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
         vocab_type=info.vocab_type,
         fills_in=min(info.fill_in[:3]) >= 0,
         fingerprint=_fingerprint(),
-        chat_template=template_of(engine)[0],
+        chat_template=template_of(engine, _flags(given).chat_template)[0],
         special_tokens=engine.special_tokens,
     )
 

@@ -97,6 +97,7 @@ async def create(request: Request) -> Response:
                 lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
                 lambda error: door.failure(error, model.caller),
                 quiet_seconds=body.silences(),
+                source=events,
             )
         async with aclosing(events):
             answer, usage = await while_connected(request, chat_answer.whole(events, head))

@@ -93,6 +93,7 @@ async def create(request: Request) -> Response:
                 lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
                 lambda error: door.failure(error, model.caller),
                 quiet_seconds=body.silences(),
+                source=events,
             )
         async with aclosing(events):
             answer, used = await while_connected(request, whole(events, head, n, echoed))

@@ -1,8 +1,8 @@
 """Answers that come piece by piece: server-sent events, and lines of JSON.
 
-The head is sent with the first piece, when the request is admitted. Until then a failure is a plain answer with its
-status; later it is a last piece. A comment breaks a silence, so that no proxy gives up. There is never `id:` or
-`retry:`, which openai-python takes for events.
+The head is sent with the first piece, when the request is admitted, or a moment later, since a call that is refused is
+refused at once. Until then a failure is a plain answer with its status; later it is a last piece. A comment breaks a
+silence, so that no proxy gives up. There is never `id:` or `retry:`, which openai-python takes for events.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +25,7 @@ from canister.server.requests import while_connected
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
 QUIET_SECONDS = 15.0  # after which a comment is sent
+HEAD_SECONDS = 0.25  # that the head waits for a second piece
 COMMENT = b":\n\n"
 
 # Proxies must hand on each piece as it comes.
@@ -43,20 +45,58 @@ async def streamed(
     media_type: str = SSE,
     comment: bytes | None = COMMENT,
     quiet_seconds: float | None = None,
+    source: AsyncGenerator[Any] | None = None,
 ) -> Response:
-    """The answer once its first piece is there. Raises errors that come before it.
+    """The answer once it has begun. Raises errors that come before its head.
 
-    frames: pieces that stand by themselves; the first may be empty. They are closed in any case. failed: the last piece
-    of a failing answer, made from the result of `told`. comment: sent after quiet_seconds of silence (None:
-    QUIET_SECONDS; infinite: never); None: never.
+    frames: pieces that stand by themselves; the first may be empty. They are closed in any case, and after them their
+    source. failed: the last piece of a failing answer, made from the result of `told`. comment: sent after
+    quiet_seconds of silence (None: QUIET_SECONDS; infinite: never); None: never.
     """
+    pieces = _Pieces(frames, source)
     try:
-        first = await while_connected(request, anext(frames))
+        await while_connected(request, pieces.begin())
     except BaseException:
-        await frames.aclose()
+        await pieces.aclose()
         raise
     seconds = QUIET_SECONDS if quiet_seconds is None else quiet_seconds
-    return _Stream(first, frames, failed, told, media_type, comment, seconds)
+    return _Stream(pieces, failed, told, media_type, comment, seconds)
+
+
+class _Pieces:
+    """The pieces of an answer, of which the first is there, and the second on its way."""
+
+    def __init__(self, frames: Frames, source: AsyncGenerator[Any] | None) -> None:
+        self._frames, self._source = frames, source
+        self._first = b""
+        self._second: asyncio.Task[bytes | None] | None = None
+
+    async def begin(self) -> None:
+        """Wait for the first piece, and for a moment for the second. Raises what they raise."""
+        self._first = await anext(self._frames)
+        self._second = asyncio.create_task(self._next())
+        done, _ = await asyncio.wait({self._second}, timeout=HEAD_SECONDS)
+        for second in done:
+            second.result()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        second = None if self._second is None else await self._second
+        if second is not None:
+            yield second
+            async for frame in self._frames:
+                yield frame
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._frames, None)
+
+    async def aclose(self) -> None:
+        if self._second is not None and not self._second.done():
+            self._second.cancel()
+            await asyncio.wait({self._second})
+        await self._frames.aclose()
+        if self._source is not None:
+            await self._source.aclose()
 
 
 class _Stream(Response):
@@ -64,8 +104,7 @@ class _Stream(Response):
 
     def __init__(
         self,
-        first: bytes,
-        frames: Frames,
+        pieces: _Pieces,
         failed: Failed,
         told: Told,
         media_type: str,
@@ -76,17 +115,16 @@ class _Stream(Response):
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self.headers["content-type"] = media_type  # without a charset, which is not for event streams
-        self._first, self._frames, self._failed, self._told = first, frames, failed, told
+        self._pieces, self._failed, self._told = pieces, failed, told
         self._comment, self._quiet_seconds = comment, quiet_seconds
         self._sent_at = 0.0
         self._is_sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._frames), _cancelled_when_gone(receive), self._comments(send):
+        async with aclosing(self._pieces), _cancelled_when_gone(receive), self._comments(send):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
-                await self._send(send, self._first)
-                async for frame in self._frames:
+                async for frame in self._pieces:
                     await self._send(send, frame)
             except (ApiError, CanisterError, Trap) as error:
                 await self._send(send, self._failed(self._told(error)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx
@@ -115,6 +116,45 @@ async def test_stop_strings_are_cut_off(client: openai.AsyncOpenAI) -> None:
     assert (choice.message.content, choice.finish_reason) == ("I am a tiny ", "stop")
     stream = await client.chat.completions.create(stop="chat model", stream=True, **asked)
     assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "I am a tiny "
+
+
+async def test_an_answer_that_obeys_a_schema(client: openai.AsyncOpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"enum": ["Ada", "Bob"]}, "age": {"type": "integer", "minimum": 1, "maximum": 9}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    answer = await client.chat.completions.create(
+        model="x",
+        messages=ASK,
+        max_tokens=100,
+        response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}},
+    )
+    found = json.loads(answer.choices[0].message.content or "")
+    assert found["name"] in ("Ada", "Bob")
+    assert 1 <= found["age"] <= 9
+
+
+async def test_a_schema_that_cannot_be_bound_is_refused(client: openai.AsyncOpenAI) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "strange"}}}
+    with pytest.raises(openai.BadRequestError):
+        await client.chat.completions.create(
+            model="x", messages=ASK, extra_body={"json_schema": schema}, max_tokens=5, stream=True
+        )
+
+
+async def test_progress_timings_and_the_prompt_for_those_who_ask(server: Served) -> None:
+    wishes = {"return_progress": True, "timings_per_token": True, "verbose": True, "stream": True, "max_tokens": 5}
+    async with server.client("erin") as erin:
+        text = (await erin.post("/v1/chat/completions", json={"messages": ASK, **wishes})).text
+    parts = [json.loads(event[6:]) for event in text.split("\n\n") if event.startswith("data: {")]
+    assert "<|im_start|>user" in parts[0]["__verbose"]["prompt"]
+    progress = [part["prompt_progress"] for part in parts if "prompt_progress" in part]
+    assert progress[-1]["processed"] == progress[-1]["total"] == 14
+    timed = [part["timings"]["predicted_n"] for part in parts if part["choices"][0]["delta"].get("content")]
+    assert timed == sorted(timed)
+    assert timed[-1] > 0
 
 
 async def test_a_message_that_is_continued(client: openai.AsyncOpenAI) -> None:

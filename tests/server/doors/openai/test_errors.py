@@ -151,8 +151,10 @@ async def test_a_busy_caller_is_told_when_to_come_again_and_does(tmp_path: Path)
             assert told.value.response.headers["retry-after"] == "2"
             assert told.value.response.headers["retry-after-ms"] == "2000"
             assert told.value.type == "rate_limit_error"
+            with pytest.raises(openai.RateLimitError):  # no template is applied, so the first call tells it
+                await client.with_options(max_retries=0).completions.create(model="x", prompt="Hello", stream=True)
             again = asyncio.create_task(client.chat.completions.create(model="x", messages=ASK, max_tokens=1))
-            await until(lambda: statuses.count(429) == 2)
+            await until(lambda: statuses.count(429) == 3)
             await stream.close()
             assert (await again).choices
         assert statuses[-1] == 200
@@ -207,12 +209,13 @@ async def test_a_call_that_takes_too_long(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["error"]["type"]) == (504, "timeout_error")
 
 
-async def test_a_canister_without_cycles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_canister_without_cycles(tmp_path: Path, stream: bool) -> None:
     async with served(tmp_path, with_model=True, balance_policy="enforce") as server:
         ledger = server.host.default.ledger
         ledger.committed(-ledger.cycles + 1000)
         async with server.client("bob") as bob:
-            answer = await bob.post("/v1/chat/completions", json={"messages": ASK})
+            answer = await bob.post("/v1/chat/completions", json={"messages": ASK, "stream": stream})
     assert (answer.status_code, answer.json()["error"]["type"]) == (402, "insufficient_quota")
     assert answer.json()["error"]["code"] == "IC0207"
 
