@@ -251,6 +251,48 @@ async def test_what_fails_on_the_way_is_the_last_event(client: anthropic.AsyncAn
     assert caught.value.body["request_id"]
 
 
+async def test_what_may_help_is_asked_again_until_it_does(server: Served) -> None:
+    statuses: list[int] = []
+
+    async def note(response: Any) -> None:
+        statuses.append(response.status_code)
+        server.host.is_draining = False
+
+    async with connected(server, "carol", max_retries=2) as carol:
+        carol._client.event_hooks["response"] = [note]
+        server.host.is_draining = True
+        try:
+            answer = await carol.messages.create(**FIXED)
+        finally:
+            server.host.is_draining = False
+    assert statuses == [503, 200]
+    assert answer.type == "message"
+
+
+def deep(n: int) -> str:
+    return "[" * n + "]" * n
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (json.dumps({**PLAIN, "stop_sequences": ["x"] * 50_000}), "stop"),
+        (json.dumps({**PLAIN, "messages": ASK * 60_000}), "100000 values"),
+        (json.dumps({"messages": 0}).replace("0", deep(100_000)), "not understood"),
+        (json.dumps({**PLAIN, "messages": [{"role": "user", "content": "x" * 900_000}]}), "prompt is too long"),
+        (json.dumps({**PLAIN, "tools": [{"name": "f", "input_schema": {"$ref": "#"}}] * 2}), "name"),
+    ],
+    ids=["stops", "messages", "nesting", "text", "tools"],
+)
+async def test_what_is_too_much_is_refused_in_a_sentence(server: Served, body: str, told: str) -> None:
+    async with server.client("bob") as bob:
+        answer = await bob.post("/v1/messages", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert told in answer.json()["error"]["message"]
+    assert len(answer.content) < 1000
+
+
 async def test_models_are_told_in_the_clients_form(client: anthropic.AsyncAnthropic) -> None:
     (model,) = [model async for model in client.models.list()]
     assert (model.id, model.type, model.display_name) == ("llama_cpp", "model", "llama_cpp")

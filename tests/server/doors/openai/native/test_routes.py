@@ -13,6 +13,7 @@ import pytest
 from tests.engine import tiny_models
 from tests.engine.gguf_writer import Plain
 from tests.server.served import CHAT, Served, served
+from tests.traces import until
 
 pytestmark = pytest.mark.anyio
 
@@ -151,6 +152,38 @@ async def test_bad_requests_are_told(bob: httpx.AsyncClient, body: Any, param: s
         assert told in error["message"]
         if param is not None:
             assert (error["param"], error["type"]) == (param, "invalid_request_error")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("/completion", {"prompt": ["x"] * 257}, "1 to 256 prompts"),
+        ("/completion", {"prompt": "x", "response_fields": ["a"] * 101}, "at most 100"),
+        ("/completion", {"prompt": "x", "n_probs": 10**9}, "less than or equal to 100"),
+        ("/completion", {"prompt": "x", "stop": ["y"] * 50_000}, "at most 256"),
+        ("/completion", {"prompt": [1] * 50_000}, "exceeds the available context size"),
+        ("/infill", {"input_prefix": "", "input_suffix": "", "input_extra": [{"text": "x"}] * 1001}, "at most 1000"),
+        ("/tokenize", {"content": [1] * 100_001}, "100000 values"),
+        ("/detokenize", {"tokens": [10**12]}, "tokens[0]"),
+    ],
+)
+async def test_what_is_too_much_is_refused_in_a_sentence(
+    bob: httpx.AsyncClient, path: str, body: Any, told: str
+) -> None:
+    answer = await bob.post(path, json=body)
+    assert answer.status_code == 400
+    assert told in answer.json()["error"]["message"]
+    assert len(answer.content) < 1000
+
+
+async def test_who_goes_away_ends_all_prompts(server: Served, bob: httpx.AsyncClient) -> None:
+    engine = server.host.default.model.engine
+    assert engine is not None
+    body = {"prompt": [PROMPT, "Once", "Twice"], "ignore_eos": True, "stream": True}
+    async with bob.stream("POST", "/completion", json=body) as answer:
+        assert answer.status_code == 200
+        await anext(answer.aiter_lines())
+    await until(lambda: engine.stats().n_running == 0)
 
 
 async def test_tokens_of_texts(bob: httpx.AsyncClient) -> None:

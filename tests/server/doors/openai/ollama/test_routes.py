@@ -125,6 +125,20 @@ async def test_what_is_told_of_models(client: ollama.AsyncClient, server: Served
         assert (answer.status_code, list(answer.json())) == (401, ["error"])
 
 
+async def test_errors_before_a_route_have_its_form(server: Served) -> None:
+    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": "Bearer sk-no-key"}) as wrong:
+        answer = await wrong.post("/api/chat", json={})
+        assert (answer.status_code, list(answer.json())) == (401, ["error"])
+        assert "API key" in answer.json()["error"]
+        assert (await wrong.post("/completion", json={})).json()["error"]["code"] == "invalid_api_key"
+        assert (await wrong.post("/v1/messages", json={})).json()["error"]["type"] == "authentication_error"
+    async with server.client("bob") as bob:
+        answer = await bob.post("/api/nothing", json={})
+        assert (answer.status_code, "error" in answer.json()) == (404, True)
+        answer = await bob.get("/api/chat")
+        assert (answer.status_code, answer.headers["allow"], list(answer.json())) == (405, "POST", ["error"])
+
+
 async def test_a_model_that_is_there_need_not_be_pulled(client: ollama.AsyncClient) -> None:
     assert (await client.pull(f"{MODEL}:latest")).status == "success"
     with pytest.raises(ollama.ResponseError, match="does not exist") as caught:
