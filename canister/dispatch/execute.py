@@ -62,36 +62,39 @@ def admit(call: Call, method: Method) -> None:
     call.check_balance()
 
 
-async def run(
-    canister: Canister,
-    name: str,
-    caller: str,
-    handle: Callable[[Call], Awaitable[object]],
-    *,
-    is_update: bool,
-    err: type | None,
-    is_limited: bool = True,
-    record: Recorder | None = None,
-    due: float | None = None,
-) -> Reply:
-    """Run a handler and commit all of it, or nothing. Raises Trap for a reject.
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a call is run. is_update: what it changes is committed. err: the type inside `Err`; None: a bare result.
 
-    is_limited: by instructions. due: the call's deadline by the event loop's clock; None: its time begins now.
+    is_limited: by instructions. record: for updates. due: the call's deadline by the event loop's clock; None: its
+    time begins now.
     """
-    call = Call(canister, name, caller, is_update=is_update)
+
+    is_update: bool
+    err: type | None
+    is_limited: bool = True
+    record: Recorder | None = None
+    due: float | None = None
+
+
+async def run(
+    canister: Canister, name: str, caller: str, handle: Callable[[Call], Awaitable[object]], terms: Terms
+) -> Reply:
+    """Run a handler and commit all of it, or nothing. Raises Trap for a reject."""
+    call = Call(canister, name, caller, is_update=terms.is_update)
     try:
         with canister.running(call):
             try:
-                value = await in_time(canister, name, due or due_of(canister), handle(call))
-                if is_limited:
+                value = await in_time(canister, name, terms.due or due_of(canister), handle(call))
+                if terms.is_limited:
                     call.check_limit()
             except BaseException as error:
                 await _rollback(call)
                 if isinstance(error, CanisterError | InstructionLimit):
-                    await _finish(_charge_failed(call, error, err, record))
+                    await _finish(_charge_failed(call, error, terms))
                 raise
             charge = call.charge()
-            if is_update:
+            if terms.is_update:
                 await _finish(_commit(call, charge))
             else:
                 await _rollback(call)
@@ -99,7 +102,7 @@ async def run(
             _count_tokens(canister, value)
             return Reply(value, charge=charge)
     except CanisterError as error:
-        outcome = _outcome(call, error, err)
+        outcome = _outcome(call, error, terms.err)
         if isinstance(outcome, Trap):
             raise outcome from error
         return outcome
@@ -144,15 +147,15 @@ async def _commit(call: Call, charge: Charge) -> None:
         raise
 
 
-async def _charge_failed(call: Call, error: CanisterError | Trap, err: type | None, record: Recorder | None) -> None:
+async def _charge_failed(call: Call, error: CanisterError | Trap, terms: Terms) -> None:
     """Charge and log a failed update as well, unless its caller was not let in."""
     if call.is_update and call.is_admitted:
         charge = call.charge()
-        outcome = _outcome(call, error, err)
+        outcome = _outcome(call, error, terms.err)
 
         def note(transaction: Transaction) -> None:
-            if record is not None:
-                record(transaction, outcome)
+            if terms.record is not None:
+                terms.record(transaction, outcome)
 
         await call.commit_charge(charge, "trap" if isinstance(error, Trap) else "err", note)
         logs.count_cost(call.canister.name, call.method, charge.instructions, charge.cycles)

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from canister.api.records import ApiError
-from canister.dispatch.execute import Reply, run
+from canister.dispatch.execute import Reply, Terms, run
 from canister.engine.load import library
 from canister.errors import CanisterBusy, NotFound
 from canister.flags.parse import RunArgs, parse
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
     from canister.runtime.running_calls import RunningCall
+
+
+_LOOK = Terms(is_update=False, err=ApiError, is_limited=False)
 
 
 def observe(host: Host) -> dict[str, dict[str, float]]:
@@ -118,7 +121,7 @@ async def tokenize(canister: Canister, caller: str, texts: Sequence[str]) -> Rep
         engine = await call.engine()
         return await asyncio.to_thread(lambda: [engine.tokenize(text, add_bos=False) for text in texts])
 
-    return await run(canister, "tokenize", caller, handle, is_update=False, err=ApiError, is_limited=False)
+    return await run(canister, "tokenize", caller, handle, _LOOK)
 
 
 @cache
@@ -152,7 +155,7 @@ async def inspect_engine(canister: Canister, caller: str) -> Reply:
             "uptime_seconds": canister.uptime_seconds,
         }
 
-    return await run(canister, "engine", caller, handle, is_update=False, err=ApiError, is_limited=False)
+    return await run(canister, "engine", caller, handle, _LOOK)
 
 
 async def inspect_calls(canister: Canister, caller: str) -> Reply:
@@ -164,7 +167,7 @@ async def inspect_calls(canister: Canister, caller: str) -> Reply:
         waiting = canister.admission.waiting()
         return {"running": running, "waiting": [{"caller": who, "calls": n} for who, n in waiting.items()]}
 
-    return await run(canister, "calls", caller, handle, is_update=False, err=ApiError, is_limited=False)
+    return await run(canister, "calls", caller, handle, _LOOK)
 
 
 def _described(call: RunningCall, now_ns: int) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from canister.api.methods import BY_NAME, Method, Mode
-from canister.dispatch.execute import Recorder, Reply, admit, run
+from canister.dispatch.execute import Recorder, Reply, Terms, admit, run
 from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
 from canister.handlers.bindings import HANDLERS
@@ -86,8 +86,8 @@ async def execute_in_turn(
             record(call.tx, Reply(value, charge=call.charge()))
         return value
 
-    is_update = method.mode == "update"
-    return await run(canister, method.name, caller, handle, is_update=is_update, err=method.err, record=record, due=due)
+    terms = Terms(is_update=method.mode == "update", err=method.err, record=record, due=due)
+    return await run(canister, method.name, caller, handle, terms)
 
 
 def argument_bytes(value: object) -> int:

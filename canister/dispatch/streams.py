@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import ApiError, FileUploadRecord
-from canister.dispatch.execute import Reply, admit, run
+from canister.dispatch.execute import Reply, Terms, admit, run
 from canister.dispatch.turns import stream_place
 from canister.handlers import files
 from canister.runtime import access
@@ -33,23 +33,25 @@ async def store_stream(canister: Canister, caller: str, path: str, offset: int, 
 async def _store_stream(
     canister: Canister, method: Method, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]
 ) -> Reply:
+    hashing: asyncio.Task[None] | None = None  # of what is there, where the upload goes on behind it
+
     async def check(call: Call) -> None:
+        nonlocal hashing
         access.check(canister, caller, method.access)
         if offset:
-            resuming.append(asyncio.create_task(files.know_hash(call, path)))
+            hashing = asyncio.create_task(files.know_hash(call, path))
 
-    resuming: list[asyncio.Task[None]] = []
     # Refuse a caller who may not upload before reading anything of the body.
-    reply = await run(canister, "file_upload_chunk", caller, check, is_update=False, err=ApiError)
+    reply = await run(canister, "file_upload_chunk", caller, check, Terms(is_update=False, err=ApiError))
     if reply.error is not None:
         return reply
     try:
         async with aclosing(ahead(regrouped(canister.pacing.paced(blocks)))) as received:  # type: ignore[type-var]  # a generator
-            return await _store_blocks(canister, method, caller, path, offset, received, resuming)
+            return await _store_blocks(canister, method, caller, path, offset, received, hashing)
     finally:
-        for task in resuming:
-            task.cancel()
-        await asyncio.gather(*resuming, return_exceptions=True)
+        if hashing is not None:
+            hashing.cancel()
+            await asyncio.wait([hashing])
 
 
 async def _store_blocks(
@@ -59,12 +61,13 @@ async def _store_blocks(
     path: str,
     position: int,
     blocks: AsyncIterator[bytes],
-    resuming: Iterable[asyncio.Task[None]],
+    hashing: asyncio.Task[None] | None,
 ) -> Reply:
     reply = Reply(None)
     async for block in blocks:
         # Meanwhile more is received. If the hash fails, so will the block, with the reason.
-        await asyncio.gather(*resuming, return_exceptions=True)
+        if hashing is not None:
+            await asyncio.wait([hashing])
 
         async def handle(call: Call, block: bytes = block, position: int = position) -> FileUploadRecord:
             admit(call, method)
@@ -73,9 +76,8 @@ async def _store_blocks(
 
         async with canister.storing:
             # The limit of a message does not apply to a block, whose size suits the disk.
-            reply = await run(
-                canister, "file_upload_chunk", caller, handle, is_update=True, err=ApiError, is_limited=False
-            )
+            terms = Terms(is_update=True, err=ApiError, is_limited=False)
+            reply = await run(canister, "file_upload_chunk", caller, handle, terms)
         if reply.error is not None:
             return reply
         position += len(block)
@@ -88,23 +90,24 @@ async def read_stream(canister: Canister, caller: str, path: str) -> FileStream 
     The caller closes the stream, whether it was read or not.
     """
     method = BY_NAME["file_download_chunk"]
-    opened: list[FileStream] = []
+    stream: FileStream | None = None
 
-    async def handle(call: Call) -> FileStream:
+    async def handle(call: Call) -> None:
+        nonlocal stream
         access.check(canister, caller, method.access)
-        opened.append(files.open_stream(call, path, place.leave))
-        return opened[0]
+        stream = files.open_stream(call, path, place.leave)
 
     def give_up() -> None:
-        opened[0].close() if opened else place.leave()
+        place.leave() if stream is None else stream.close()
 
     place = stream_place(canister, method.access, caller)
     try:
-        reply = await run(canister, "file_download_chunk", caller, handle, is_update=False, err=ApiError)
+        reply = await run(canister, "file_download_chunk", caller, handle, Terms(is_update=False, err=ApiError))
     except BaseException:
         give_up()
         raise
     if reply.error is not None:
         give_up()
         return reply
-    return opened[0]
+    assert stream is not None
+    return stream

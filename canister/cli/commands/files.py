@@ -12,20 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 import typer
 
 from canister.cli.shared.complete import canister_files
-from canister.cli.shared.connection import LOCAL, caller, connection
 from canister.cli.shared.hints import told_who
-from canister.cli.shared.options import (
-    Anonymous,
-    ApiKey,
-    CanisterId,
-    CanisterName,
-    DataDir,
-    IdentityName,
-    Network,
-    Rest,
-    RootKey,
-)
-from canister.defaults import DEFAULT_CANISTER
+from canister.cli.shared.options import SERVER, ServerOptions, takes_server
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -63,6 +51,7 @@ Candid = Annotated[
 ]
 
 
+@takes_server
 def upload(
     local_filename: Annotated[Path, typer.Argument(metavar="FILE", help="Local file.", show_default=False)],
     canister_filename: Annotated[
@@ -83,15 +72,7 @@ def upload(
             show_default=False,
         ),
     ] = None,
-    network: Network = LOCAL,
-    canister: CanisterName = DEFAULT_CANISTER,
-    canister_id: CanisterId = "",
-    api_key: ApiKey = None,
-    anonymous: Anonymous = False,
-    data_dir: DataDir = None,
-    identity: IdentityName = None,
-    rest: Rest = False,
-    root_key: RootKey = None,
+    server: ServerOptions = SERVER,
     candid: Candid = None,
 ) -> None:
     """Upload a file to a canister, in chunks.
@@ -105,19 +86,10 @@ def upload(
     name = canister_filename or _default_name(local_filename.name, filetype)
     if filetype is FileType.gguf and (canister_filename is None or name.endswith(".gguf")):
         _check_gguf(local_filename, name)
-    connected = caller(
-        network,
-        canister_id or canister,
-        api_key,
-        anonymous,
-        data_dir,
-        identity=identity,
-        rest=rest,
-        root_key=root_key,
-    )
+    connected = server.caller()
 
     async def run() -> transfer.Transferred:
-        async with connected() as client, told_who(client, canister_id or canister):
+        async with connected() as client, told_who(client, server.canister):
             with ProgressReport(name) as report:
                 return await transfer.upload(
                     client,
@@ -132,8 +104,7 @@ def upload(
                 )
 
     async def replaced(before: FileDetailsRecord) -> None:
-        target = canister_id or canister
-        is_loaded = await _loaded_file(network, api_key, anonymous, data_dir, target) == name
+        is_loaded = await _loaded_file(server) == name
         print(
             f"{name} is in the canister already, another file of {before.filesize} bytes, sha256 {before.filesha256}; "
             f"it is replaced{LOADED if is_loaded else ''}",
@@ -144,6 +115,7 @@ def upload(
     print(f"uploaded {name}: {done.filesize} bytes{_resumed(done)}, sha256 {done.sha256}")
 
 
+@takes_server
 def download(
     canister_filename: Annotated[
         str, typer.Argument(metavar="NAME", help="Name in the canister.", autocompletion=canister_files)
@@ -154,15 +126,7 @@ def download(
     ] = None,
     filetype: Type = FileType.gguf,
     chunksize: ChunkSize = 2_000_000,
-    network: Network = LOCAL,
-    canister: CanisterName = DEFAULT_CANISTER,
-    canister_id: CanisterId = "",
-    api_key: ApiKey = None,
-    anonymous: Anonymous = False,
-    data_dir: DataDir = None,
-    identity: IdentityName = None,
-    rest: Rest = False,
-    root_key: RootKey = None,
+    server: ServerOptions = SERVER,
     candid: Candid = None,
 ) -> None:
     """Download a file from a canister, in chunks.
@@ -172,19 +136,10 @@ def download(
     from canister.client import transfer
 
     target = local_filename or _local_name(canister_filename)
-    connected = caller(
-        network,
-        canister_id or canister,
-        api_key,
-        anonymous,
-        data_dir,
-        identity=identity,
-        rest=rest,
-        root_key=root_key,
-    )
+    connected = server.caller()
 
     async def run() -> transfer.Transferred:
-        async with connected() as client, told_who(client, canister_id or canister):
+        async with connected() as client, told_who(client, server.canister):
             with ProgressReport(canister_filename) as report:
                 return await transfer.download(
                     client,
@@ -211,16 +166,14 @@ def _check_gguf(file: Path, name: str) -> None:
         )
 
 
-async def _loaded_file(
-    network: str, api_key: str | None, anonymous: bool, data_dir: Path | None, canister: str
-) -> str | None:
+async def _loaded_file(asked: ServerOptions) -> str | None:
     """The file of the loaded model. None also for callers who may not know it."""
     from canister.client.errors import ClientError
     from canister.client.rest import Canister
 
     try:
-        server = connection(network, api_key, anonymous, data_dir)
-        async with Canister(server.url, canister, server.api_key) as client:
+        server = asked.connection()
+        async with Canister(server.url, asked.canister, server.api_key) as client:
             file = (await client.engine()).get("file") or {}
     except ClientError:
         return None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from canister.cli.shared.complete import canister_names, identity_names
-from canister.cli.shared.connection import only_local
-from canister.defaults import LOCAL_URL
+from canister.cli.shared.connection import LOCAL, Connected, Connection, caller, connection, only_local
+from canister.defaults import DEFAULT_CANISTER, LOCAL_URL
 
 Network = Annotated[
     str,
@@ -76,3 +80,69 @@ Environment = Annotated[
         show_default=False,
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What a command line says of a server, a canister on it, and who calls."""
+
+    network: str
+    canister: str
+    api_key: str | None
+    anonymous: bool
+    data_dir: Path | None
+    identity: str | None
+    rest: bool
+    root_key: str | None
+
+    def caller(self) -> Connected:
+        """See `connection.caller`."""
+        return caller(
+            self.network,
+            self.canister,
+            self.api_key,
+            self.anonymous,
+            self.data_dir,
+            identity=self.identity,
+            rest=self.rest,
+            root_key=self.root_key,
+        )
+
+    def connection(self) -> Connection:
+        """See `connection.connection`."""
+        return connection(self.network, self.api_key, self.anonymous, self.data_dir)
+
+
+SERVER: Any = None  # stands where `takes_server` puts the options
+
+
+def takes_server(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with a parameter `server: ServerOptions`, in whose place it takes the options that make one."""
+    options = inspect.signature(_server, eval_str=True).parameters
+    signature = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(server=_server(**{name: given.pop(name) for name in options}), **given)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        parameters += options.values() if parameter.name == "server" else [parameter]
+    del run.__wrapped__  # typer would ask it
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def _server(
+    network: Network = LOCAL,
+    canister: CanisterName = DEFAULT_CANISTER,
+    canister_id: CanisterId = "",
+    api_key: ApiKey = None,
+    anonymous: Anonymous = False,
+    data_dir: DataDir = None,
+    identity: IdentityName = None,
+    rest: Rest = False,
+    root_key: RootKey = None,
+) -> ServerOptions:
+    return ServerOptions(network, canister_id or canister, api_key, anonymous, data_dir, identity, rest, root_key)
