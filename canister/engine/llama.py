@@ -146,7 +146,10 @@ class Model:
 
     def pieces(self) -> list[bytes]:
         """The bytes of all tokens, the names of special ones; half a second for a large vocabulary."""
-        return [self._read_piece(token, True) for token in range(self.n_vocab)]
+        read, vocab, room = lib.llama_token_to_piece, self.vocab, 64
+        buffer = ctypes.create_string_buffer(room)
+        lengths = ((token, read(vocab, token, buffer, room, 0, True)) for token in range(self.n_vocab))
+        return [buffer.raw[:n] if n >= 0 else self._read_piece(token, True) for token, n in lengths]
 
     def _read_piece(self, token: int, special: bool) -> bytes:
         if not 0 <= token < self.n_vocab:

@@ -155,6 +155,8 @@ def test_tokens_that_the_model_file_suppresses(tmp_path: Path) -> None:
 
 def test_special_tokens_are_those_that_no_text_makes(model: Model) -> None:
     assert model.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": EOS}
+    assert model.untexted_tokens == {0, 1, EOS}
+    assert model.pieces() == [model.piece(token, True) for token in range(N_VOCAB)]
 
 
 def test_penalties_see_what_came_before(sampler: Make) -> None:
