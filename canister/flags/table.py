@@ -164,7 +164,7 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _takes("--mirostat-ent", number(), "sampling.mirostat_tau", "Mirostat target entropy"),
         _takes("-l --logit-bias", LOGIT_BIAS, "sampling.logit_bias", "as 15043+1; may repeat", appends=True),
         _takes("--grammar", TEXT, "sampling.grammar", "GBNF of the output", clears="sampling.json_schema"),
-        _takes("-j --json-schema", JSON_SCHEMA, "sampling.json_schema", "JSON schema of the output", clears="sampling.grammar"),
+        _takes("-j --json-schema", JSON_SCHEMA, "sampling.json_schema", "a JSON schema", clears="sampling.grammar"),
     ),
     # Of load_model: what is so for the chats of the OpenAI door that do not say otherwise.
     "Chats (load_model)": (

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from canister.engine.llama import Model
+from canister.engine.sampling import grammars as grammars_module
 from canister.engine.sampling.binding import Binding
 from canister.engine.sampling.grammars import MAX_GRAMMAR_BYTES, MAX_GRAMMAR_DEPTH, MAX_GRAMMAR_GROUPS, Grammars
 from canister.errors import BadRequest
@@ -293,6 +295,27 @@ def test_a_replay_is_one_after_the_other(model: Model, bind: Bind, tokens: list[
             one_by_one.accept(token)
         fitting = [[token for token in range(N_VOCAB) if binding.fits(token)] for binding in (at_once, one_by_one)]
         assert fitting[0] == fitting[1]
+
+
+def test_grammars_are_read_beside_the_loop(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    for name in ("_read_gbnf", "_read_guided", "_table_of"):
+        real = getattr(grammars_module, name)
+
+        def noting(*args: Any, real: Callable[..., Any] = real) -> Any:
+            threads.append(threading.current_thread())
+            return real(*args)
+
+        monkeypatch.setattr(grammars_module, name, noting)
+
+    async def read() -> None:
+        grammars = Grammars(lambda: model)
+        await grammars.bind(SamplingParams(json_schema="{}"))
+        await grammars.bind(SamplingParams(grammar='root ::= "a"'))
+
+    asyncio.run(read())
+    assert len(threads) == 3
+    assert threading.current_thread() not in threads
 
 
 def test_a_grammar_is_read_once(model: Model) -> None:
