@@ -26,8 +26,10 @@ MAX_GRAMMAR_BYTES = 262_144
 MAX_GRAMMAR_DEPTH = 128  # the parser of llama.cpp calls itself for each group in another
 MAX_GRAMMAR_GROUPS = 4096
 MAX_KNOWN = 32  # grammars that are kept
+MAX_KNOWN_CHARACTERS = 1 << 20  # of all of them; what is read takes up to some hundred times as much memory
 MAX_READ_AT_ONCE = 2
 LIMITS = GrammarLimits()
+_BEGINNINGS = (b'{"', b'[{"')
 
 Start = Sampler | Matcher
 """A grammar at its beginning."""
@@ -80,8 +82,7 @@ class Grammars:
         if known is None:
             known = self._known[source] = asyncio.ensure_future(self._read(source))
             known.add_done_callback(_is_known)
-            while len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._forget_oldest()
         self._known.move_to_end(source)
         try:
             return await asyncio.shield(known)
@@ -89,6 +90,12 @@ class Grammars:
             if self._known.get(source) is known:
                 del self._known[source]
             raise
+
+    def _forget_oldest(self) -> None:
+        n_characters = sum(len(source.text) for source in self._known)
+        while len(self._known) > 1 and (len(self._known) > MAX_KNOWN or n_characters > MAX_KNOWN_CHARACTERS):
+            source, _ = self._known.popitem(last=False)
+            n_characters -= len(source.text)
 
     async def _read(self, source: Source) -> Start:
         async with self._turn:
@@ -134,6 +141,10 @@ def _read_guided(table: TokenTable, source: Source) -> Matcher:
         start = table.matcher(kind, text, LIMITS)
         if not (start.mask().any() or start.may_end):
             raise GrammarFault("nothing fits it")
+        for beginning in _BEGINNINGS:  # what costs too much there is told now, not in the middle of an answer
+            probe = start.clone()
+            probe.take(table.spelled(beginning))
+            probe.mask()
     except GrammarFault as fault:
         if kind == "json_schema":
             raise json_schema.unusable(first_line(fault)) from None

@@ -109,12 +109,14 @@ class GrammarLimits:
     """What a grammar may cost; in llguidance's own units, which docs of LlgParserLimits tell.
 
     initial_fuel: to read its regular expressions, 50 000 a millisecond. step_fuel, step_items: of one mask, 14 000 and
-    20 000 a millisecond. states: of its lexer, 2 KB each. size: symbols.
+    20 000 a millisecond. row_items: ways in which a text may have been read, such as one for each property that may
+    be next. states: of its lexer, 2 KB each. size: symbols.
     """
 
     initial_fuel: int = 1_000_000
     step_fuel: int = 200_000
-    step_items: int = 50_000
+    step_items: int = 100_000
+    row_items: int = 5000
     states: int = 50_000
     size: int = 500_000
 
@@ -159,6 +161,7 @@ class TokenTable:
         init.log_buffer_level = init.log_stderr_level = 0
         init.limits.initial_lexer_fuel, init.limits.step_lexer_fuel = limits.initial_fuel, limits.step_fuel
         init.limits.step_max_items, init.limits.max_lexer_states = limits.step_items, limits.states
+        init.limits.max_items_in_row = limits.row_items
         init.limits.max_grammar_size, init.limits.verbose_errors = limits.size, False
         if "\0" in text:
             raise GrammarFault("it holds a NUL character")

@@ -267,6 +267,19 @@ def test_schemas_that_people_use(bind: Bind, schema: Any, taken: list[str], refu
         assert not takes(binding.begun(), text), text
 
 
+def test_what_would_cost_too_much_later_is_refused_at_once(bind: Bind) -> None:
+    """One of thousands of properties may come next, or the text may have been read in thousands of ways."""
+
+    def optional(n: int) -> dict[str, Any]:
+        return {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(n)}}
+
+    assert takes(bind(json_schema=json.dumps(optional(1000))), '{"p7": "x", "p999": "y"}')
+    ways = [{"anyOf": [{"properties": {f"p{at}": {"const": value}}} for value in range(2)]} for at in range(8)]
+    for schema in (optional(3000), {"type": "array", "items": optional(3000)}, {"type": "object", "allOf": ways}):
+        with pytest.raises(BadRequest, match="Current row has"):
+            bind(json_schema=json.dumps(schema))
+
+
 def test_whitespace_ends(bind: Bind) -> None:
     binding = bind(json_schema=json.dumps(SCHEMA))
     assert takes(binding.begun(), '{\n\n    "a"', ends=False)
@@ -331,5 +344,8 @@ def test_a_grammar_is_read_once(model: Model) -> None:
         with pytest.raises(BadRequest):
             await grammars.bind(SamplingParams(lark="start: ("))
         assert len(grammars._known) == 31  # what cannot be used is not kept
+        for n in range(8):
+            await grammars.bind(SamplingParams(grammar=f'root ::= "{n}"' + "\n" * 250_000))
+        assert len(grammars._known) == 4
 
     asyncio.run(both())
