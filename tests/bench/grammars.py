@@ -91,6 +91,9 @@ def _measure(model: Model) -> None:
         _tell(f"{name}, chosen token alone, and taken", statistics.mean(alone))
         _tell(f"{name}, whole vocabulary", statistics.mean(whole), max(whole))
         _tell(f"{name}, replay of {len(tokens)} tokens", _replay(start, tokens))
+    for n_draws in (10, 1000, 100_000):
+        entered = [_timed(partial(Sampler.dist, 1, n_draws))[1] for _ in range(20)]
+        _tell(f"random sequence entered at draw {n_draws}", statistics.mean(entered))
     for n_top in (0, 20):
         told = [_timed(partial(logprobs, logits, 5, n_top))[1] for _ in range(50)]
         _tell(f"log-probabilities of a token and the {n_top} likeliest", statistics.mean(told))
