@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,10 +36,14 @@ MORE_LISTED = 64  # more than the limit, which may have been lowered
 
 @dataclass(slots=True)
 class Lease:
-    """A prompt cache that one answer uses. charges: of the calls that prepared it."""
+    """A prompt cache that one answer uses. charges: of the calls that prepared it.
+
+    grown: to be told its tokens after each call.
+    """
 
     name: str
     charges: list[Charge] = field(default_factory=list)
+    grown: Callable[[Tokens], None] = lambda _: None
 
 
 def cache_of_key(key: str) -> str:
@@ -67,7 +72,7 @@ async def leased(
     if not caches.is_listed(caller):
         caches.put(caller, await asyncio.to_thread(_listed, canister, caller, engine))
     choice = caches.take(caller, prompt, f"{FOLDER}/{secrets.token_hex(8)}", named)
-    lease = Lease(choice.name)
+    lease = Lease(choice.name, grown=partial(caches.grown, caller, choice.name))
     try:
         if choice.source is not None:
             await _copied(canister, caller, choice, lease)

@@ -325,6 +325,7 @@ class Chain:
         if done.n_generated:
             decoded = np.array([sampled.token for sampled in done.sampled[: done.n_generated]], np.int32)
             self._tokens = np.concatenate([self._tokens, decoded])
+        self._cache.grown(self._tokens[: len(self._tokens) - self._taken.n_remaining])
         if self._taken.finish is None and not done.n_prompt_decoded and not done.sampled:
             raise CanisterTrapped(f"Error from Canister {self._canister.id}: a call of an answer did nothing")
 

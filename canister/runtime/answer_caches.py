@@ -104,6 +104,15 @@ class AnswerCaches:
             return free[0]
         return None
 
+    @property
+    def n_busy(self) -> int:
+        """How many are in use."""
+        return sum(len(known.busy) for known in self._callers.values())
+
+    def grown(self, caller: str, name: str, tokens: Tokens) -> None:
+        """A cache in use holds these tokens by now: others may copy it."""
+        self._callers[caller].tokens[name] = tokens
+
     def give_back(self, caller: str, name: str, tokens: Tokens | None) -> list[str]:
         """The cache is free again and holds these tokens; None: it does not exist. Returns the caches to be removed
         now.
