@@ -104,11 +104,13 @@ async def _rendered(model: Model, turn: Turn, form: chat_format.Form) -> str:
         options["reasoning_effort"] = turn.reasoning_effort
     if turn.thinks is not None:
         options["enable_thinking"] = turn.thinks
-    said = turn.messages[:-1] if turn.continues else turn.messages
+    said = list(turn.messages[:-1] if turn.continues else turn.messages)
+    if turn.tools:
+        said = await asyncio.to_thread(_with_preamble, said, form, turn)
 
     def asked() -> ApplyTemplateInput:
         return ApplyTemplateInput(
-            messages=_with_preamble(said, form, turn),  # type: ignore[arg-type]  # checked by the model
+            messages=said,  # type: ignore[arg-type]  # checked by the model
             tools=list(turn.tools) or None if turn.tool_choice != "none" else None,
             add_generation_prompt=turn.add_generation_prompt or turn.continues,
             chat_template_kwargs=options,
@@ -128,7 +130,7 @@ async def _rendered(model: Model, turn: Turn, form: chat_format.Form) -> str:
 
 
 def _with_preamble(
-    messages: tuple[dict[str, JsonValue], ...], form: chat_format.Form, turn: Turn
+    messages: list[dict[str, JsonValue]], form: chat_format.Form, turn: Turn
 ) -> list[dict[str, JsonValue]]:
     """What a template does not say of the tools is put into the system message."""
     try:
@@ -136,7 +138,7 @@ def _with_preamble(
     except BadRequest as error:
         raise invalid(str(error), "tools") from None
     if not preamble:
-        return list(messages)
+        return messages
     if messages and messages[0]["role"] == "system":
         first = messages[0]
         return [{**first, "content": f"{first['content'] or ''}\n\n{preamble}"}, *messages[1:]]
