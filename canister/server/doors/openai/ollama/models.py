@@ -42,7 +42,7 @@ def shown(view: ModelView, props: Props) -> dict[str, JsonValue]:
     """A model in the form of `/api/show`."""
     arch = architecture(view)
     params = props.default_generation_settings.params
-    told = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed")
+    told = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
     return {
         "modelfile": f"FROM {view.name}{LATEST}\n",
         "parameters": "\n".join(f"{name:<30} {params[name]}" for name in told if name in params),
@@ -65,7 +65,7 @@ def capabilities(view: ModelView, props: Props) -> list[str]:
     caps = props.chat_template_caps
     found = {
         "completion": True,
-        "tools": caps.supports_tools,
+        "tools": bool(props.chat_template),  # told in the system message where the template does not
         "insert": view.fills_in,
         "thinking": caps.supports_thinking_switch or caps.supports_preserve_reasoning,
     }

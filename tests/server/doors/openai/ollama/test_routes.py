@@ -114,7 +114,7 @@ async def test_what_is_told_of_models(client: ollama.AsyncClient, server: Served
     (running,) = (await client.ps()).models
     assert (running.name, running.context_length, running.size) == (f"{MODEL}:latest", 1024, listed.size)
     shown = await client.show(MODEL)
-    assert shown.capabilities == ["completion"]
+    assert shown.capabilities == ["completion", "tools"]
     assert "<|im_start|>" in (shown.template or "")
     info = shown.modelinfo or {}
     assert info["general.architecture"] == listed.details.family
