@@ -79,9 +79,9 @@ class EngineSettings(Section):
     )
     exact: Annotated[Literal["auto", "on", "off"], Flag(SPEED)] = Field(
         "auto",
-        description="Whether a chat gets the same tokens whoever runs beside it and however it is cut into calls. "
+        description="Whether a chat gets the same tokens, whatever runs beside it and however it is cut into calls. "
         "auto: where it costs little; on: always, with fewer chats per decode if need be; "
-        "off: flash attention and any number.",
+        "off: flash attention and any number of chats.",
     )
     ram_cache: Annotated[MemorySize, Flag(SPEED, "SIZE|auto")] = Field(
         None,
@@ -91,8 +91,8 @@ class EngineSettings(Section):
     max_pause_ms: Annotated[int, Flag(SPEED)] = Field(
         200,
         ge=1,
-        description="Milliseconds that a chat may wait for its next token while prompts of others are decoded; it sets "
-        "the size of their chunks.",
+        description="Milliseconds that a chat may wait for its next token while prompts of others are decoded, which "
+        "limits the size of their chunks.",
     )
 
 
@@ -106,8 +106,8 @@ class CanisterSettings(Section):
     slice_seconds: Annotated[float, Flag(SPEED, "SECONDS")] = Field(
         1.0,
         gt=0,
-        description="Seconds after which a call of a whole answer ends, its next one follows: what it has decoded is "
-        "kept then, also for a client that gives up and asks again.",
+        description="Seconds after which a call of a whole answer ends and the next one follows. Its tokens are then "
+        "kept, also for a client that gives up and asks again.",
     )
     instruction_limit: Annotated[InstructionLimit, Flag(AS_ON_IC, "N|none")] = Field(
         UPDATE_LIMIT, description="Instructions that one update call may take; none: counted, not enforced."
@@ -142,10 +142,10 @@ class CanisterSettings(Section):
         128, ge=0, description="Calls of one caller that may wait; more are refused with 429, or rejected (IC0201)."
     )
     max_streams: Annotated[int, Flag(CALLERS)] = Field(
-        16, ge=1, description="Files that a canister sends and receives at once as streams; beyond that: 503."
+        16, ge=1, description="Files that a canister sends and receives at once as streams; more are refused with 503."
     )
     max_streams_per_caller: Annotated[int, Flag(CALLERS)] = Field(
-        4, ge=1, description="Of those, streams of one caller; beyond that: 429."
+        4, ge=1, description="Files that one caller sends and receives at once as streams; more are refused with 429."
     )
     max_stable_bytes: Annotated[int, Flag(CALLERS)] = Field(
         500 * 1024**3, ge=1, description="Bytes of all files in the stable memory of a canister, and of kept answers."
@@ -163,22 +163,24 @@ class CanisterSettings(Section):
         30.0,
         gt=0,
         le=3650,
-        description="How long answers are kept that were stored, run in the background, or have an Idempotency-Key.",
+        description="Days for which answers are kept that are stored, made in background, or have an Idempotency-Key.",
     )
     max_answers_per_caller: Annotated[int, Flag(CALLERS)] = Field(
-        1000, ge=1, description="Of those, answers of one caller; the oldest that have ended make room."
+        1000, ge=1, description="Kept answers of one caller; the oldest ended ones are removed for new ones."
     )
     max_answer_bytes_per_caller: Annotated[int, Flag(CALLERS)] = Field(
-        256 * 1024**2, ge=1, description="Bytes of those of one caller; the oldest that have ended make room."
+        256 * 1024**2,
+        ge=1,
+        description="Bytes of the kept answers of one caller; the oldest ended ones are removed for new ones.",
     )
     answer_caches_per_caller: Annotated[int, Flag(CALLERS)] = Field(
         32,
         ge=1,
-        description="Prompt caches that whole answers, as OpenAI's clients ask for them, leave of one caller; then the "
-        "one used longest ago is removed.",
+        description="Prompt caches that the whole answers of one caller leave, such as those of OpenAI's clients; then "
+        "the least recently used one is removed.",
     )
     max_log_bytes: Annotated[int, Flag(CALLERS)] = Field(
-        16 * 1024 * 1024, ge=1024, description="Size at which a --log-file begins anew; the one before stays as .1."
+        16 * 1024 * 1024, ge=1024, description="Bytes at which a --log-file begins anew; the former one stays as .1."
     )
 
 
@@ -200,39 +202,43 @@ class ServerSettings(Section):
     )
     supervise: Annotated[bool, Flag(PROCESS)] = Field(
         True,
-        description="Serve from a child process, which is started again when it crashes. Off for systemd and "
+        description="Serve from a child process, which is started again when it crashes. Turn it off for systemd and "
         "containers, which start a server again by themselves and go by its exit code.",
     )
     max_crashes: Annotated[int, Flag(PROCESS)] = Field(
-        5, ge=0, description="Crashes within a minute after which it is not started again; 0: it always is."
+        5, ge=0, description="Crashes within a minute after which the server is not started again; 0: it always is."
     )
     max_connections: Annotated[int, Flag(REQUESTS)] = Field(
-        1024, ge=1, description="Connections at once; then the longest idle one is closed, or a new one gets 503."
+        1024,
+        ge=1,
+        description="Connections at once; beyond that the longest idle one is closed, or a new one gets 503.",
     )
     header_seconds: Annotated[float, Flag(REQUESTS)] = Field(
-        20.0, gt=0, description="How long a client may take to send the head of a request; then it is disconnected."
+        20.0, gt=0, description="Seconds that a client may take to send the head of a request; then it is disconnected."
     )
     stall_seconds: Annotated[float, Flag(REQUESTS)] = Field(
-        30.0, gt=0, description="How long a client may be slower than 1 KB/s while it sends a body or takes an answer."
+        30.0,
+        gt=0,
+        description="Seconds that a client may be slower than 1 KB/s while it sends a body or takes an answer.",
     )
     max_body_bytes: Annotated[int, Flag(REQUESTS)] = Field(
-        8 * 1024 * 1024, ge=1024, description="Largest body of a call; larger ones are refused with 413."
+        8 * 1024 * 1024, ge=1024, description="Bytes of the largest body of a call; larger ones are refused with 413."
     )
     max_held_bytes: Annotated[int, Flag(REQUESTS)] = Field(
-        256 * 1024 * 1024, ge=1024, description="Bodies of requests held in memory at once; beyond that: 503."
+        256 * 1024 * 1024, ge=1024, description="Bytes of request bodies in memory at once; more are refused with 503."
     )
     sync_call_seconds: Annotated[float, Flag(REQUESTS)] = Field(
-        10.0, ge=0, description="How long an IC call is waited for before its client is told to poll."
+        10.0, ge=0, description="Seconds that an IC call is waited for before its client is told to poll."
     )
     stream_share: Annotated[float, Flag(CALLERS, "SHARE")] = Field(
         0.03,
         ge=0.001,
         le=1,
-        description="Share of a core that these streams may take, all together, while a model decodes on every core; "
+        description="Share of a core that all streams of files together may take while a model decodes on every core; "
         "1: as much as they want.",
     )
     drain_seconds: Annotated[float, Flag(PROCESS)] = Field(
-        30.0, ge=0, description="How long running calls may take after SIGTERM."
+        30.0, ge=0, description="Seconds that running calls may take after SIGTERM."
     )
     log_level: Annotated[LogLevel, Flag(PROCESS, "LEVEL")] = Field("info", description="debug, info, warning or error.")
     log_format: Annotated[LogFormat, Flag(PROCESS, "FORMAT")] = Field(
@@ -243,7 +249,7 @@ class ServerSettings(Section):
     )
     metrics: Annotated[Literal["controllers", "everybody"], Flag(ACCESS)] = Field(
         "controllers",
-        description="Who may read /metrics: sums over all callers, from which one caller could tell what others do.",
+        description="Who may read /metrics, whose sums over all callers reveal to one caller what others do.",
     )
     browser_origins: Annotated[list[str], Flag(ACCESS, "ORIGIN|*")] = Field(
         default=[],
@@ -252,8 +258,8 @@ class ServerSettings(Section):
     )
     allowed_hosts: Annotated[list[str], Flag(ACCESS, "NAME|*")] = Field(
         default=[],
-        description="Names by which clients call a server that listens on its own machine alone, as behind a proxy: "
-        "example.org; * for all. Others are refused with 403, but for localhost and addresses.",
+        description="Names by which clients call a server that listens only on its own machine, as behind a proxy, "
+        "such as example.org; * for all. Other names are refused with 403, except localhost and addresses.",
     )
     confine: Annotated[bool, Flag(ACCESS)] = Field(
         True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."
