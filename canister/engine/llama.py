@@ -172,12 +172,13 @@ class Model:
     @cached_property
     def special_tokens(self) -> dict[str, int]:
         """Tokens that no text makes, such as <|im_end|>, by their names. Some 0.1 s for a large vocabulary."""
-        return {self._text_of(token): token for token in self._with(_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)}
+        named = self._with(_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
+        return {self._text_of(token): token for token in (*named, *self.eog_tokens)}
 
     @cached_property
     def untexted_tokens(self) -> frozenset[int]:
         """Tokens that are no text in an answer: special ones, those that end it, and those that mean nothing."""
-        return frozenset(self._with(_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN | _UNUSED)) | frozenset(self.eog_tokens)
+        return frozenset(self._with(_UNUSED)).union(self.special_tokens.values())
 
     def _with(self, attributes: int) -> list[int]:
         ask, vocab = lib.llama_vocab_get_attr, self.vocab

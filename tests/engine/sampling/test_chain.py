@@ -22,7 +22,7 @@ from canister.flags.params import SamplingParams
 from tests.engine.driver import GREEDY, Driver
 from tests.engine.gguf_writer import Plain
 from tests.engine.test_batch_invariance import SAMPLED, some_prompt
-from tests.engine.tiny_models import EOS, N_VOCAB, llama_model
+from tests.engine.tiny_models import EOS, N_VOCAB, VOCABULARY, llama_model
 
 PLAIN = SamplingParams(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 
@@ -151,6 +151,17 @@ def test_tokens_that_the_model_file_suppresses(tmp_path: Path) -> None:
         chat.begin(np.empty(0, np.int32), 0)
         assert chat.sample(logits_of((5, 0.6), (6, 0.3), (7, 0.1)), 0) == 6
         chat.close()
+
+
+def test_what_ends_an_answer_is_no_text(tmp_path: Path) -> None:
+    """Even where the file has it as one: a grammar must not take it for text."""
+    kinds = VOCABULARY["tokenizer.ggml.token_type"]
+    assert isinstance(kinds, array)
+    user_defined: Plain = array("i", [*kinds[:EOS], 4, *kinds[EOS + 1 :]])
+    model = Model(llama_model(tmp_path / "m.gguf", changes={"tokenizer.ggml.token_type": user_defined}), "tiny")
+    assert model.eog_tokens == (EOS,)
+    assert model.special_tokens == {"<unk>": 0, "<s>": 1, "</s>": EOS}
+    assert EOS in model.untexted_tokens
 
 
 def test_special_tokens_are_those_that_no_text_makes(model: Model) -> None:
