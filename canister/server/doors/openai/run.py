@@ -17,6 +17,7 @@ from canister import chat_format, dispatch
 from canister.api import strict_json
 from canister.api.rest_only import APPLY_TEMPLATE
 from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput
+from canister.chat_format.tools import completed
 from canister.errors import BadRequest, ContextExceeded, NotFound
 from canister.flags.params import SamplingParams
 from canister.flags.values import UINT32_MAX
@@ -111,7 +112,7 @@ async def _rendered(model: Model, turn: Turn, form: chat_format.Form) -> str:
     def asked() -> ApplyTemplateInput:
         return ApplyTemplateInput(
             messages=said,  # type: ignore[arg-type]  # checked by the model
-            tools=list(turn.tools) or None if turn.tool_choice != "none" else None,
+            tools=completed(turn.tools) or None if turn.tool_choice != "none" else None,  # type: ignore[arg-type]  # as above
             add_generation_prompt=turn.add_generation_prompt or turn.continues,
             chat_template_kwargs=options,
         )
