@@ -23,7 +23,6 @@ from tests.traces import until
 pytestmark = pytest.mark.anyio
 
 ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Who are you?"}]
-ENDLESS: dict[str, Any] = {"ignore_eos": True, "temperature": 0}
 
 
 class Watched(httpx.AsyncHTTPTransport):
@@ -141,23 +140,26 @@ async def test_a_busy_caller_is_told_when_to_come_again_and_does(tmp_path: Path)
     limits = {"max_calls_per_caller": 1, "max_queue_per_caller": 0}
     async with served(tmp_path, with_model=True, **limits) as server:
         client, statuses = watched(server, "alice", max_retries=3)
+        alice = server.host.keys.get("alice")
+        assert alice is not None
+        place = server.host.default.admission.enter(alice.principal)  # as a call of hers that goes on has it
         async with client:
-            stream = await client.chat.completions.create(model="x", messages=ASK, stream=True, extra_body=ENDLESS)
-            chunks = aiter(stream)
-            while not (await anext(chunks)).choices[0].delta.content:
-                pass
-            with pytest.raises(openai.RateLimitError) as told:
-                await client.with_options(max_retries=0).chat.completions.create(model="x", messages=ASK)
-            assert told.value.response.headers["retry-after"] == "2"
-            assert told.value.response.headers["retry-after-ms"] == "2000"
-            assert told.value.type == "rate_limit_error"
-            with pytest.raises(openai.RateLimitError):  # no template is applied, so the first call tells it
-                await client.with_options(max_retries=0).completions.create(model="x", prompt="Hello", stream=True)
+            once = client.with_options(max_retries=0)
+            for asked in (
+                once.chat.completions.create(model="x", messages=ASK),
+                once.chat.completions.create(model="x", messages=ASK, stream=True),
+                once.completions.create(model="x", prompt="Hello", stream=True),  # its first call tells it
+            ):
+                with pytest.raises(openai.RateLimitError) as told:
+                    await asked
+                assert told.value.response.headers["retry-after"] == "2"
+                assert told.value.response.headers["retry-after-ms"] == "2000"
+                assert told.value.type == "rate_limit_error"
             again = asyncio.create_task(client.chat.completions.create(model="x", messages=ASK, max_tokens=1))
-            await until(lambda: statuses.count(429) == 3)
-            await stream.close()
+            await until(lambda: len(statuses) == 4)
+            place.leave()
             assert (await again).choices
-        assert statuses[-1] == 200
+        assert statuses == [429, 429, 429, 429, 200]
 
 
 async def test_a_model_that_is_being_loaded_is_waited_for(tmp_path: Path) -> None:
