@@ -49,6 +49,7 @@ _KEEP_THE_LIKELIEST = frozenset({"top_k", "top_p", "min_p", "top_n_sigma"})
 
 # A stage is a sampler that lasts for the call, or makes one for the token with this number.
 Stage = Sampler | Callable[[int], Sampler]
+_Made = tuple[str, *tuple[float, ...]] | None  # the name of llama.cpp's constructor, and its arguments
 
 
 class ChainSampler:
@@ -128,42 +129,40 @@ class ChainSampler:
 
     def _add_by_name(self, name: str) -> None:
         """Add the sampler of a name in --samplers, if its settings have an effect."""
-        p, model, make = self._params, self._model, Sampler.make
-        keep = max(p.min_keep, 0)
-        if name == "penalties":
-            n = self._n_ctx if p.repeat_last_n < 0 else p.repeat_last_n
-            neutral = p.repeat_penalty == 1.0 and p.frequency_penalty == 0.0 and p.presence_penalty == 0.0
-            if n and not neutral:
-                weights = (p.repeat_penalty, p.frequency_penalty, p.presence_penalty)
-                self._add(make("penalties", model.n_vocab, n, *weights))
-                self._n_window, self._sees_tokens = max(self._n_window, n), True
-        elif name == "dry":
-            n = self._n_ctx if p.dry_penalty_last_n < 0 else p.dry_penalty_last_n
-            if n and p.dry_multiplier != 0.0 and p.dry_base >= 1.0:
-                strength = (p.dry_multiplier, p.dry_base, p.dry_allowed_length)
-                self._add(Sampler.dry(model, *strength, n, p.dry_sequence_breakers))
-                self._n_window, self._sees_tokens = max(self._n_window, n), True
-        elif name == "top_n_sigma" and p.top_n_sigma > 0:
-            self._add(make("top_n_sigma", p.top_n_sigma))
-        elif name == "top_k" and p.top_k > 0:
-            self._add(make("top_k", p.top_k))
-        elif name == "typ_p" and p.typical_p < 1.0:
-            self._add(make("typical", p.typical_p, keep))
-        elif name == "top_p" and p.top_p < 1.0:
-            self._add(make("top_p", p.top_p, keep))
-        elif name == "min_p" and p.min_p > 0.0:
-            self._add(make("min_p", p.min_p, keep))
-        elif name == "xtc" and p.xtc_probability > 0.0 and p.xtc_threshold <= 0.5:
+        if name in _PLAIN:
+            made = _PLAIN[name](self._params, max(self._params.min_keep, 0))
+            if made is not None:
+                self._add(Sampler.make(*made))
+        elif name in _OWN_WAY:
+            _OWN_WAY[name](self)
+
+    def _add_penalties(self) -> None:
+        p = self._params
+        n = self._n_ctx if p.repeat_last_n < 0 else p.repeat_last_n
+        neutral = p.repeat_penalty == 1.0 and p.frequency_penalty == 0.0 and p.presence_penalty == 0.0
+        if n and not neutral:
+            weights = (p.repeat_penalty, p.frequency_penalty, p.presence_penalty)
+            self._add(Sampler.make("penalties", self._model.n_vocab, n, *weights))
+            self._n_window, self._sees_tokens = max(self._n_window, n), True
+
+    def _add_dry(self) -> None:
+        p = self._params
+        n = self._n_ctx if p.dry_penalty_last_n < 0 else p.dry_penalty_last_n
+        if n and p.dry_multiplier != 0.0 and p.dry_base >= 1.0:
+            strength = (p.dry_multiplier, p.dry_base, p.dry_allowed_length)
+            self._add(Sampler.dry(self._model, *strength, n, p.dry_sequence_breakers))
+            self._n_window, self._sees_tokens = max(self._n_window, n), True
+
+    def _add_xtc(self) -> None:
+        """A stage of its own, made anew for each draw, since its seed depends on the draw's number."""
+        p = self._params
+        if p.xtc_probability > 0.0 and p.xtc_threshold <= 0.5:
             self._flush()
-            weights = (p.xtc_probability, p.xtc_threshold, keep)
-            self._stages.append(lambda number: make("xtc", *weights, mix(self._seed ^ _XTC, number)))
-        elif name == "temperature":
-            if p.dynatemp_range > 0.0:
-                self._add(make("temp_ext", p.temperature, p.dynatemp_range, p.dynatemp_exponent))
-            elif p.temperature != 1.0:
-                self._add(make("temp", p.temperature))
-        elif name == "infill":
-            self._add(Sampler.infill(model))
+            weights = (p.xtc_probability, p.xtc_threshold, max(p.min_keep, 0))
+            self._stages.append(lambda number: Sampler.make("xtc", *weights, mix(self._seed ^ _XTC, number)))
+
+    def _add_infill(self) -> None:
+        self._add(Sampler.infill(self._model))
 
     def _add(self, sampler: Sampler) -> None:
         self._members.append(sampler)
@@ -253,3 +252,27 @@ def _apply_once(sampler: Sampler, candidates: Candidates) -> None:
         sampler.apply(candidates)
     finally:
         sampler.close()
+
+
+def _temperature(p: SamplingParams, _keep: int) -> _Made:
+    if p.dynatemp_range > 0.0:
+        return "temp_ext", p.temperature, p.dynatemp_range, p.dynatemp_exponent
+    return None if p.temperature == 1.0 else ("temp", p.temperature)
+
+
+# Samplers of --samplers by name: what makes one from the settings and --min-keep; None where it would change nothing.
+_PLAIN: dict[str, Callable[[SamplingParams, int], _Made]] = {
+    "top_n_sigma": lambda p, keep: ("top_n_sigma", p.top_n_sigma) if p.top_n_sigma > 0 else None,
+    "top_k": lambda p, keep: ("top_k", p.top_k) if p.top_k > 0 else None,
+    "typ_p": lambda p, keep: ("typical", p.typical_p, keep) if p.typical_p < 1.0 else None,
+    "top_p": lambda p, keep: ("top_p", p.top_p, keep) if p.top_p < 1.0 else None,
+    "min_p": lambda p, keep: ("min_p", p.min_p, keep) if p.min_p > 0.0 else None,
+    "temperature": _temperature,
+}
+# Those that look at tokens, or need more than settings.
+_OWN_WAY: dict[str, Callable[[ChainSampler], None]] = {
+    "penalties": ChainSampler._add_penalties,
+    "dry": ChainSampler._add_dry,
+    "xtc": ChainSampler._add_xtc,
+    "infill": ChainSampler._add_infill,
+}
