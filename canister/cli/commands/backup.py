@@ -33,7 +33,9 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file of canister backup.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A file made by `canister backup`.", show_default=False)
+    ],
     data_dir: FolderOption = None,
 ) -> None:
     """Make a data folder from a backup.

@@ -32,16 +32,18 @@ def bench(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="GGUF for a server that is started here, which also shows what a restart costs. "
-            "Without it, the model loaded in --canister.",
+            help="GGUF for a server started for this, which also shows the cost of a restart. [default: the model "
+            "loaded in --canister]",
             show_default=False,
         ),
     ] = None,
     prompt_words: Annotated[int, typer.Option(min=1, metavar="N", help="Length of the prompts.")] = 200,
     tokens: Annotated[int, typer.Option(min=2, metavar="N", help="Length of the answers.")] = 100,
     per_call: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens of a call.")] = 10,
-    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Medians of so many.")] = 5,
-    threads: Annotated[int, typer.Option(min=0, metavar="N", help="With FILE: as canister serve --threads.")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Rounds, of which medians are shown.")] = 5,
+    threads: Annotated[
+        int, typer.Option(min=0, metavar="N", help="With FILE: threads of its server, as of `canister serve`.")
+    ] = 0,
     network: Network = LOCAL,
     canister: CanisterName = DEFAULT_CANISTER,
     api_key: ApiKey = None,

@@ -69,7 +69,7 @@ def call(
             "--args-format",
             "--type",
             metavar="candid|hex|bin|json",
-            help="How the argument is written. [default: what it looks like]",
+            help="Form of the argument. [default: guessed]",
             show_default=False,
         ),
     ] = None,
@@ -79,16 +79,16 @@ def call(
             "--output",
             "-o",
             metavar="candid|text|hex|json",
-            help="How the reply is printed; of dfx also idl, raw and pp. "
-            "[default: candid; where the argument is JSON, the JSON of the REST interface]",
+            help="Form of the printed reply; dfx's idl, raw and pp work too. [default: candid, or REST's JSON if the "
+            "argument is JSON]",
             show_default=False,
         ),
     ] = None,
     as_document: Annotated[
-        bool, typer.Option("--json", help="Print what `icp --json` does: response_bytes, response_candid.")
+        bool, typer.Option("--json", help="Print the JSON of `icp --json`: response_bytes, response_candid.")
     ] = False,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Tell on stderr what the call took on the Internet Computer.")
+        bool, typer.Option("--cost", help="Print the call's cost on the Internet Computer on stderr.")
     ] = False,
     query: Annotated[bool, typer.Option("--query", help="Refuse to call an update method.")] = False,
     network: Network = LOCAL,

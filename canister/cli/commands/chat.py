@@ -44,7 +44,7 @@ class ChatCommand(Command):
 
 def chat(
     question: Annotated[
-        str | None, typer.Argument(help="Ask this once. Without it: a conversation.", show_default=False)
+        str | None, typer.Argument(help="A single question. Without it, hold a conversation.", show_default=False)
     ] = None,
     url: Annotated[
         str | None,
@@ -53,8 +53,8 @@ def chat(
             "--network",
             "-n",
             metavar="local|URL",
-            help="The server to talk to. Without it: the one at `local` if it runs and has a model loaded, else one "
-            "that is started for this chat alone.",
+            help="The server to talk to. [default: the one at `local` if it runs and has a model loaded, else a "
+            "server started for this chat]",
             show_default=False,
         ),
     ] = None,
@@ -65,19 +65,19 @@ def chat(
             "-m",
             "--model",
             metavar="FILE",
-            help="Start a server for this chat alone, with this GGUF.",
+            help="Start a server for this chat only, with this GGUF.",
             show_default=False,
         ),
     ] = None,
     temporary: Annotated[
-        bool, typer.Option("--temporary", help="Start a server for this chat alone, with the shipped model.")
+        bool, typer.Option("--temporary", help="Start a server for this chat only, with the shipped model.")
     ] = False,
     resume: Annotated[
         str | None,
         typer.Option(
             "--resume",
             metavar="[NAME]",
-            help="Go on with a chat that the server keeps; without a name the last one. `canister chats list`.",
+            help="Continue a kept chat, without a name the last one; see `canister chats list`.",
             show_default=False,
         ),
     ] = None,
@@ -89,14 +89,14 @@ def chat(
         bool,
         typer.Option(
             "--keep-system",
-            help="When the context is full, leave the oldest turns out, but for the system prompt, and go on.",
+            help="When the context is full, leave out the oldest turns, but not the system prompt.",
         ),
     ] = False,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Send texts as they are, without a chat template: for base models.")
+        bool, typer.Option("--raw", help="Send texts as they are, without a chat template, as for base models.")
     ] = False,
     think: Annotated[
-        bool, typer.Option("--think/--no-think", help="Whether a model that can think first does, by its template.")
+        bool, typer.Option("--think/--no-think", help="Whether a model that can think does so before it answers.")
     ] = True,
     temp: Annotated[
         float | None,

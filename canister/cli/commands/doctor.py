@@ -14,12 +14,12 @@ def doctor(
         Path | None,
         typer.Option("--data-dir", metavar="DIR", help="Data folder of the server.", show_default=False),
     ] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend everything that can be mended without loss.")] = False,
 ) -> None:
     """Check a data folder, also while its server runs.
 
     Databases, files, prompt caches, models, keys. Exit code 0: no problem is left. --repair moves what is in the way to
-    quarantine/ and deletes nothing. No server may run meanwhile.
+    quarantine/ and deletes nothing. For that the server must be stopped.
     """
     from canister.cli.shared.settings import data_folder
     from canister.engine.load import library

@@ -43,7 +43,7 @@ class FileType(StrEnum):
 
 Type = Annotated[
     FileType,
-    typer.Option(metavar="|".join(FileType), help="promptcache: a prompt cache of the caller; all others: a file."),
+    typer.Option(metavar="|".join(FileType), help="promptcache moves a prompt cache of the caller, all others a file."),
 ]
 ChunkSize = Annotated[int, typer.Option(min=1, metavar="N", help="Bytes in a call; at most 2097152.")]
 Candid = Annotated[

@@ -31,7 +31,7 @@ def logs(
         str,
         typer.Argument(metavar="CANISTER", help="Name or id of the canister.", autocompletion=canister_names),
     ] = DEFAULT_CANISTER,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show new lines until Ctrl-C.")] = False,
     tail: Annotated[int | None, typer.Option(min=0, metavar="N", help="Only the last N lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they were logged.")] = False,
     network: Network = LOCAL,

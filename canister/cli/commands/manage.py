@@ -76,7 +76,7 @@ def _print_id(canister: str | None, network: str) -> None:
 def status(
     canister: OnlyName = None,
     id_only: Annotated[bool, typer.Option("--id-only", "-i", help="Print the id and nothing else.")] = False,
-    short: Annotated[bool, typer.Option("--short", help="Only the lines that matter first.")] = False,
+    short: Annotated[bool, typer.Option("--short", help="Print only the most important lines.")] = False,
     as_json: Json = False,
     network: Network = LOCAL,
     identity: IdentityName = None,
@@ -193,7 +193,7 @@ def update_settings(
 def top_up(
     canister: Name,
     amount: Annotated[
-        str, typer.Option(metavar="CYCLES", help="How many: 20000000000000, or 20t.", show_default=False)
+        str, typer.Option(metavar="CYCLES", help="Number of cycles: 20000000000000, or 20t.", show_default=False)
     ],
     network: Network = LOCAL,
     identity: IdentityName = None,

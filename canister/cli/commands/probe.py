@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def probe(
     prompt: Annotated[
-        str, typer.Option(metavar="TEXT", help="What is in the prompt cache when the call begins.")
+        str, typer.Option(metavar="TEXT", help="Contents of the prompt cache when the call begins.")
     ] = "Once upon a time",
     args: Flags = "",
     network: Network = LOCAL,

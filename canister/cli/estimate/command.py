@@ -48,7 +48,7 @@ def estimate(
         int, typer.Option(min=0, metavar="P", help="Tokens of the whole prompt, the cached ones included.")
     ] = 0,
     cached_tokens: Annotated[
-        int, typer.Option(min=0, metavar="C", help="One call: tokens of the prompt that its cache has already.")
+        int, typer.Option(min=0, metavar="C", help="One call: tokens of the prompt that the cache already has.")
     ] = 0,
     generate: Annotated[
         int | None,
@@ -59,7 +59,7 @@ def estimate(
         typer.Option(
             min=0,
             metavar="S",
-            help="One call: times that the prompt cache is written. [default: 2 if it finishes a prompt, else 1]",
+            help="One call: how often the prompt cache is written. [default: 2 if it finishes a prompt, else 1]",
             show_default=False,
         ),
     ] = None,
@@ -68,17 +68,20 @@ def estimate(
         typer.Option(
             min=0,
             metavar="A",
-            help="Instead of one call a conversation: the prompt and an answer of A tokens, in as many calls as it "
-            "takes.",
+            help="Estimate a conversation instead of one call: the prompt and an answer of A tokens, in as many "
+            "calls as needed.",
             show_default=False,
         ),
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option(min=0, metavar="M", help="Conversation: tokens a call, as set_max_tokens; 0: what fits.")
+        int,
+        typer.Option(
+            min=0, metavar="M", help="Conversation: tokens per call, as for set_max_tokens; 0: as many as fit."
+        ),
     ] = 0,
     ctx_sizes: Annotated[
         str | None,
-        typer.Option(metavar="N,N,…", help="A table for these --ctx-size instead of one.", show_default=False),
+        typer.Option(metavar="N,N,…", help="Print a table for these context sizes.", show_default=False),
     ] = None,
     page_cost: Pages = PageCost.mainnet,
     nodes: Annotated[int, typer.Option(min=1, metavar="N", help="Nodes of the subnet.")] = 13,
@@ -93,9 +96,7 @@ def estimate(
         ),
     ] = None,
     as_json: Json = False,
-    prompt: Annotated[
-        str, typer.Option(metavar="TEXT", help="Without FILE: the prompt of the run_update to come.")
-    ] = "",
+    prompt: Annotated[str, typer.Option(metavar="TEXT", help="Without FILE: the prompt of the next run_update.")] = "",
     network: Network = LOCAL,
     canister: CanisterName = DEFAULT_CANISTER,
     api_key: ApiKey = None,

@@ -41,13 +41,13 @@ Pages = Annotated[
     typer.Option(
         "--page-cost",
         metavar="|".join(PageCost),
-        help="What touching memory costs: mainnet since 2026-07-30; legacy before, and on local replicas.",
+        help="Price of touching memory: mainnet since 2026-07-30; legacy before that and on local replicas.",
     ),
 ]
 Limit = Annotated[
     str,
     typer.Option(
-        "--instruction-limit", metavar="N|none", help="Instructions that a call may take; queries: 5000000000."
+        "--instruction-limit", metavar="N|none", help="Instructions that a call may take (queries: 5000000000)."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

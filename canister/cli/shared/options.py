@@ -30,14 +30,14 @@ CanisterName = Annotated[
     typer.Option("--canister", metavar="NAME", help="Name or id of the canister.", autocompletion=canister_names),
 ]
 CanisterId = Annotated[
-    str, typer.Option("--canister-id", metavar="ID", help="Id of the canister; overrules --canister.")
+    str, typer.Option("--canister-id", metavar="ID", help="Id of the canister, instead of --canister.")
 ]
 ApiKey = Annotated[
     str | None,
     typer.Option(
         metavar="KEY",
-        help="Who calls. Otherwise CANISTER_API_KEY; otherwise, for a server on this machine, controller.key "
-        "of the data folder; otherwise anonymous.",
+        help="API key of the caller. [default: CANISTER_API_KEY, else controller.key of the data folder for a server "
+        "on this machine, else anonymous]",
     ),
 ]
 Anonymous = Annotated[bool, typer.Option("--anonymous", help="Call without any key.")]
@@ -51,7 +51,8 @@ IdentityName = Annotated[
     typer.Option(
         "--identity",
         metavar="NAME",
-        help="Who signs: a name that `canister identity list` shows, or a PEM file. [default: the default identity]",
+        help="Identity that signs, by its name in `canister identity list` or its PEM file. [default: the default "
+        "identity]",
         show_default=False,
         autocompletion=identity_names,
     ),
@@ -62,7 +63,7 @@ RootKey = Annotated[
         "--root-key",
         "-k",
         metavar="HEX",
-        help="Key that vouches for the answers of a server elsewhere; `canister network status` prints it.",
+        help="Root key of a server on another machine, which checks its answers; `canister network status` prints it.",
         show_default=False,
     ),
 ]
@@ -75,7 +76,7 @@ Environment = Annotated[
         "--environment",
         "-e",
         metavar="local",
-        help="As icp names the network: local.",
+        help="The network in icp's words; only local is known.",
         callback=only_local,
         show_default=False,
     ),
