@@ -1,5 +1,4 @@
-"""A whole answer as a chain of bounded calls: which call comes next, and which part of its output is the answer. No
-I/O.
+"""A whole answer as a chain of bounded calls: the next call, and the part of its output that is the answer. No I/O.
 
     run_update -p PROMPT -n 1    until nothing of the prompt remains: it goes in, part by part
     run_update -p "" -n LEFT     until end of generation, the longest answer, a stop or a full context

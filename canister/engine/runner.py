@@ -1,15 +1,8 @@
 """Carries out steps on a context: brings conversations into their streams, decodes rows and chunks, rolls back.
 
-All of it runs on the decode thread. It composes each decode so that a chat's logits depend neither on its neighbours
-nor on how its prompt was cut (spec/engine.md §4):
-
-- Generated tokens are decoded one by one, prompt tokens in chunks of two or more of their stream. A lonely prompt token
-  gets a dummy token behind it, which is removed again. So does a chunk that would not fill the kernels' blocks.
-- Where a single row takes other kernels than several rows (F16 and F32 matrices), no row goes alone. llama.cpp computes
-  neighbouring streams together and splits at gaps, so a row whose neighbours do not decode gets a dummy row in a
-  neighbouring stream. That row asks for logits, since the last layers compute only rows that do.
-
-A dummy token needs a cell, so streams have a few more cells than a conversation may use.
+All of it runs on the decode thread. `Runner` composes each decode so that a chat's logits depend neither on its
+neighbours nor on how its prompt was cut (spec/engine.md §4). That may take dummy tokens, so streams have a few more
+cells than a conversation may use.
 """
 
 from __future__ import annotations
@@ -66,7 +59,15 @@ R = TypeVar("R", bound=Running)
 
 
 class Runner:
-    """The context, the length of each of its streams, and the call that is at work in each."""
+    """The context, the length of each of its streams, and the call that is at work in each.
+
+    - Generated tokens are decoded one by one, prompt tokens in chunks of two or more of their stream. A lonely prompt
+      token gets a dummy token behind it, which is removed again. So does a chunk that would not fill the kernels'
+      blocks.
+    - Where a single row takes other kernels than several rows (F16 and F32 matrices), no row goes alone. llama.cpp
+      computes neighbouring streams together and splits at gaps, so a row whose neighbours do not decode gets a dummy
+      row in a neighbouring stream. That row asks for logits, since the last layers compute only rows that do.
+    """
 
     def __init__(self, context: Context, traits: Traits, slot_table: SlotTable) -> None:
         self._context = context

@@ -1,6 +1,4 @@
-"""The records of a prompt cache's container: tokens and how they were decoded, as bytes. `container.py` has the
-format.
-"""
+"""The records of a prompt cache's container: tokens and how they were decoded. `container.py` has the format."""
 
 from __future__ import annotations
 

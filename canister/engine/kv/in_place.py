@@ -1,13 +1,8 @@
 """Reads KV rows where they lie, as arrays over llama.cpp's own tensors, so that no state need be copied.
 
-llama.cpp hands out whole sequence states only. But its memory object holds a vector of layers, each with two tensors
-named `cache_k_l<layer>` and `cache_v_l<layer>`, and the fields of a tensor are public (ggml.h). This module searches
-for them through /proc/self/mem, where a wrong address is an error and not a crash, and accepts only tensors whose
-names, types and shapes fit the layout. Then it tests them: rows read here must equal those cut out of a state, byte for
-byte. Where anything is unexpected it returns None, and rows are cut out of states.
-
-Cells equal positions in a stream that was only appended to, cut at its end, cleared and restored. A context shift
-breaks that, so after one no rows may be read here until the stream was cleared.
+llama.cpp hands out whole sequence states only, but the fields of its tensors are public (ggml.h). This module finds
+`cache_k_l<layer>` and `cache_v_l<layer>` in its memory object and tests them: rows read here must equal those cut out
+of a state, byte for byte. Where anything is unexpected it returns None, and rows are cut out of states.
 """
 
 from __future__ import annotations
@@ -62,6 +57,9 @@ class KvMemory:
     """Rows by stream and position, as views of the context's memory.
 
     k, v: per layer uint8 [streams, cells, row_bytes]; transposed v: [streams, elements, cells, element_bytes].
+
+    Cells equal positions in a stream that was only appended to, cut at its end, cleared and restored. A context shift
+    breaks that, so after one no rows may be read here until the stream was cleared.
     """
 
     def __init__(self, k: tuple[Bytes, ...], v: tuple[Bytes, ...], v_transposed: bool) -> None:
@@ -100,7 +98,11 @@ def _spans(arrays: Iterable[Bytes]) -> list[tuple[int, int]]:
 
 
 def open_kv_memory(context: Context, layout: Layout | None) -> KvMemory | None:
-    """The tested KV memory of a context without used cells; None where it cannot be read. On the context's thread."""
+    """The tested KV memory of a context without used cells; None where it cannot be read. On the context's thread.
+
+    The memory object holds a vector of layers with two tensors each. They are searched for through /proc/self/mem,
+    where a wrong address is an error and not a crash, and accepted only if names, types and shapes fit the layout.
+    """
     if layout is None or sys.platform != "linux" or sys.byteorder != "little" or tensor_bytes() != _TENSOR_BYTES:
         return None
     try:

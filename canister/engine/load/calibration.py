@@ -1,5 +1,4 @@
-"""Measures what only this machine can tell about a model: which decodes give the same bits, and the fastest thread
-count.
+"""Measures what only this machine can tell about a model: which decodes give the same bits, and the best thread count.
 
 Kernels differ by processor and weight type, so they are compared, not looked up. Everything here is a generator that
 yields after each decode, so that other engines get their turns, and runs in a small context of its own. It leaves

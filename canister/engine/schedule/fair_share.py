@@ -3,10 +3,6 @@
 The even share grows with everything given, divided by the callers present. A caller's lead is what it was given beyond
 that, plus what is set aside for it. The caller with the smallest lead is next. A newcomer begins at the even share, and
 a lead is remembered until the even share has caught up, so going away neither earns nor sheds anything.
-
-What is set aside and not used leaves no trace. In particular the even share never falls. There may be fewer callers
-when something is handed back than when it was set aside, so each time a little more would be taken from the even share
-than was added, and waiting callers would seem to have had too much.
 """
 
 from __future__ import annotations
@@ -18,7 +14,12 @@ _MANY = 1024
 
 
 class FairShare:
-    """Shares by caller, in tokens or any other additive measure."""
+    """Shares by caller, in tokens or any other additive measure.
+
+    The even share never falls, and what is set aside and not used changes nothing. There may be fewer callers when
+    something is handed back than when it was set aside, so each time a little more would be taken from the even share
+    than was added, and waiting callers would seem to have had too much.
+    """
 
     def __init__(self) -> None:
         self._n_calls: Counter[str] = Counter()

@@ -1,18 +1,8 @@
 """Who is in the next step. Pure Python: policy is tested without a model and without a clock.
 
-A step is at most two decodes: one row of every call that is generating, then one prompt chunk of one call. Calls join
-and leave between steps.
-
-- Slots and chunks go to the caller that was given least (`fair_share.py`), a slot among equals to whoever has fewest,
-  then to its calls in turn. A call is charged what is decoded for it, and a little is set aside for it when it gets its
-  slot, so that many calls at once count at once.
-- Calls on one conversation run one after the other. Among equals, those whose conversation is resident go first.
-- Where rows are capped, callers take turns and get the same number, one more or less. Then a caller's calls take turns.
-- A chunk is so small that neither those who generate nor a chat whose client is about to send its next call wait longer
-  than the set pause (`chunk_size.py`). A call that is alone takes the largest.
-
-The size of a chunk is a matter of time only: it does not change a chat's logits. Of models where it does, a chunk is
-never smaller for a chat that may come or not: one after the other, chats are cut in the same way every time.
+A step is at most two decodes: one row of every generating call, then one prompt chunk of one call. Calls join and leave
+between steps. The size of a chunk is a matter of time only. Where it would change a chat's logits, a chunk never
+shrinks for a chat that may come or not, so successive chats are always cut alike.
 """
 
 from __future__ import annotations
@@ -78,6 +68,15 @@ class _Account:
 
 class Scheduler(Generic[Call]):
     """Waiting calls, running calls, and whose turn it is.
+
+    - Slots and chunks go to the caller that was given least (`fair_share.py`), a slot among equals to the one with the
+      fewest, then to the caller's calls in turn. A call is charged what is decoded for it. A little is set aside when
+      it gets its slot, so that many new calls count at once.
+    - Calls on one conversation run one after the other. Among equals, those whose conversation is resident go first.
+    - Where rows are capped, callers take turns and get the same number, one more or less. Then a caller's calls take
+      turns.
+    - A chunk is so small that neither generating calls nor a chat whose client is about to send its next call wait
+      longer than the set pause (`chunk_size.py`). A call that is alone gets the largest chunks.
 
     max_rows: of a step; None: all. clock: seconds, for the time between two calls of a chat. cut_matters: another cut
     of a prompt changes a chat's logits.

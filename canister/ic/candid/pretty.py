@@ -1,10 +1,8 @@
-"""Values of given types as Candid text, laid out as candid-rs does it, and therefore icp and dfx.
+"""Values of given types as Candid text, laid out as candid-rs does it (rust/candid/src/pretty/candid.rs).
 
 `pretty` breaks lines wider than the width, after Wadler's "A prettier printer"; `flat` is the one line of dfx's
-`--output idl`. As in candid-rs, fields stand in the order of their hashes; vectors of more than ten items and levels
-below the tenth are flat; a blob is letters if all of its bytes are, else hex. Only the byte 0 in a text differs:
-`\\u{0}` can be read back.
-Source: https://github.com/dfinity/candid/blob/master/rust/candid/src/pretty/candid.rs
+`--output idl`. Fields stand in the order of their hashes. Vectors of more than ten items and levels below the tenth are
+flat. A blob is letters if all of its bytes are, else hex. Only the byte 0 in a text differs: `\\u{0}` can be read back.
 """
 
 from __future__ import annotations
