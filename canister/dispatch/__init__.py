@@ -8,6 +8,7 @@
 
 from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_chain import Answered, Ingested, Wanted
+from canister.dispatch.answer_making import PASSING
 from canister.dispatch.answer_text import AnswerText, Piece
 from canister.dispatch.answers import answer, answer_choices, prompt_tokens_of
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
@@ -39,6 +40,7 @@ from canister.runtime.call import OnText
 from canister.state.answers import KeptAnswer
 
 __all__ = [
+    "PASSING",
     "AnswerText",
     "Answered",
     "Answers",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from canister.dispatch.answer_chain import Ingested, Wanted
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.answers import answer
-from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, TokenKeeper, read
+from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, TokenKeeper, read, told_beyond
 from canister.errors import (
     Busy,
     CallerBusy,
@@ -32,6 +32,7 @@ from canister.runtime.live_answers import LiveAnswer, LiveAnswers
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from canister.engine.engine import Engine
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
     from canister.state.answers import KeptAnswer, Status
@@ -42,8 +43,8 @@ LOOK_SECONDS = 0.5  # how late an answer may be resumed, or stopped at the end o
 AGAIN_SECONDS = 1.0  # between tries while something is in the way
 PURGE_SECONDS = 3600.0
 
-# These errors pass: the work cannot be done now.
-_PASSING = (CanisterStopping, CanisterBusy, CallerBusy, CanisterUnavailable, Busy)
+PASSING = (CanisterStopping, CanisterBusy, CallerBusy, CanisterUnavailable, Busy)
+"""They say that it cannot be done now, not that it cannot be done: an answer may be gone on with later."""
 
 
 def live_answers(canister: Canister) -> LiveAnswers[Part]:
@@ -51,47 +52,67 @@ def live_answers(canister: Canister) -> LiveAnswers[Part]:
     return cast("LiveAnswers[Part]", canister.live_answers)
 
 
-def start(host: Host, canister: Canister, kept: KeptAnswer) -> LiveAnswer[Part]:
-    """Begin to make an answer, or continue where its committed calls have left it."""
+def start(host: Host, canister: Canister, kept: KeptAnswer, *, is_new: bool = False) -> LiveAnswer[Part]:
+    """Begin to make an answer, or go on with it where its committed calls have left it.
+
+    is_new: nobody knows its id yet, so that it need not be kept if its first call is refused.
+    """
     live = LiveAnswer[Part](goes_on=kept.asked.goes_on)
     live_answers(canister).add(kept.asked.id, live)
-    live.task = asyncio.create_task(_make(host, canister, kept, live), name=f"answer {kept.asked.id}")
+    live.task = asyncio.create_task(_make(host, canister, kept, live, is_new), name=f"answer {kept.asked.id}")
+
+    def over(_: asyncio.Task[None]) -> None:  # also when it was cancelled before it began
+        live_answers(canister).remove(kept.asked.id)
+        live.over()
+
+    live.task.add_done_callback(over)
     return live
 
 
-async def _make(host: Host, canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part]) -> None:
-    """Make an answer to its end, and record how it ended. Nothing is recorded when the server's end cuts it off."""
+async def _make(host: Host, canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part], is_new: bool) -> None:
+    """Make an answer to its end, and say how it ended; nothing is said where the server's end has cut it off."""
     status: Status | None = None
-    failure: Exception | None = None
+    failure: Trap | CanisterError | None = None
     try:
         await _persist(host, canister, kept, live)
         status = "done"
-    except (asyncio.CancelledError, CanisterStopping):
-        if not kept.asked.goes_on and not live.n_listeners:
+    except asyncio.CancelledError:
+        if live.is_cancelled:
+            status = "cancelled"
+        elif not kept.asked.goes_on and not live.n_listeners:
             status = "left"
-        elif not live.is_cancelled:
+        else:
             failure = CanisterStopping("the server is stopping; the answer goes on afterwards, from where it is")
-    except (Trap, CanisterError) as error:
-        status, failure = "failed", AnswerFailed.of(error)
+    except PASSING as reason:
+        status, failure = None if kept.asked.goes_on else "left", reason
+    except (Trap, CanisterError) as reason:
+        status, failure = "failed", AnswerFailed.of(reason)
     except Exception:
         log.exception("an answer failed", canister=canister.name, answer=kept.asked.id)
         fault = CanisterTrapped("internal error; the server's log has the details")
         status, failure = "failed", AnswerFailed.of(fault)
     finally:
-        with contextlib.suppress(Exception):  # if the store fails, the next start continues the answer
-            await _note_end(canister, kept, live, status, failure)
-        live_answers(canister).remove(kept.asked.id)
-        live.over(failure)
+        live.failure = failure
+        with contextlib.suppress(Exception):  # of a store that fails: then the next start goes on with it
+            await _note_end(canister, kept, live, status, failure, is_new)
 
 
 async def _note_end(
-    canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part], status: Status | None, failure: Exception | None
+    canister: Canister,
+    kept: KeptAnswer,
+    live: LiveAnswer[Part],
+    status: Status | None,
+    failure: Exception | None,
+    is_new: bool,
 ) -> None:
-    if status == "failed" and not kept.asked.goes_on and not live.parts:
-        await canister.answers.remove(kept.asked.id)  # refused at once, and nobody knows its id
+    if is_new and failure is not None and not live.parts and not kept.asked.goes_on:
+        await canister.answers.remove(kept.asked.id)
+    elif status in ("done", "left"):
+        await canister.answers.end(kept.asked.id, status)
     elif status is not None:
-        told = failure.to_json() if isinstance(failure, AnswerFailed) else None
-        await canister.answers.end(kept.asked.id, status, told)
+        error = failure.to_json() if isinstance(failure, AnswerFailed) else None
+        told = await asyncio.to_thread(told_beyond, canister, kept, live.parts)
+        await canister.answers.end(kept.asked.id, status, error, told)
 
 
 async def _persist(host: Host, canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part]) -> None:
@@ -100,16 +121,21 @@ async def _persist(host: Host, canister: Canister, kept: KeptAnswer, live: LiveA
         try:
             await _run(canister, kept, live)
             return
-        except _PASSING:
+        except PASSING:
             if not kept.asked.goes_on or host.is_draining:
                 raise
         await asyncio.sleep(AGAIN_SECONDS)
 
 
+def model_there(canister: Canister) -> Engine:
+    """CanisterBusy while it is not loaded."""
+    if canister.model.engine is None:
+        raise CanisterBusy(f"the model of canister {canister.name} is not loaded; try again later")
+    return canister.model.engine
+
+
 async def _run(canister: Canister, kept: KeptAnswer, live: LiveAnswer[Part]) -> None:
-    engine = canister.model.engine
-    if engine is None:
-        raise CanisterBusy(f"the model of canister {canister.name} is not loaded")
+    engine = model_there(canister)
     if engine.info.model_id.hex() != Choices.of(kept).model_id:
         raise Conflict("another model was loaded while the answer was made: ask again")
     choices = await asyncio.to_thread(read, canister, kept)

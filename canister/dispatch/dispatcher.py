@@ -79,6 +79,14 @@ class Answers(Protocol):
         """Is it being made, or will it be without anybody's doing?"""
         ...
 
+    def is_kept(self, kept: KeptAnswer) -> bool:
+        """False when it was removed or forgotten since."""
+        ...
+
+    def check_goes_on(self, kept: KeptAnswer) -> None:
+        """CanisterBusy for an unfinished answer that cannot be continued now, since the model is not there."""
+        ...
+
     def look_again(self, kept: KeptAnswer) -> KeptAnswer:
         """As it is now; as it was, if it was removed."""
         ...

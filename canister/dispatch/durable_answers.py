@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from canister.dispatch.answer_chain import Wanted
-from canister.dispatch.answer_making import live_answers, start, stopped
+from canister.dispatch.answer_making import live_answers, model_there, start, stopped
 from canister.dispatch.answers import prompt_tokens
 from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, replayed
 from canister.errors import NotFound, Trap
@@ -134,8 +134,8 @@ def is_running(canister: Canister, kept: KeptAnswer) -> bool:
 
 async def cancel_answer(canister: Canister, kept: KeptAnswer) -> KeptAnswer:
     """Make no more of an answer. What there is of it is kept. An ended answer stays as it is."""
-    await canister.answers.end(kept.asked.id, "cancelled")
     await stopped(canister, kept.asked.id)
+    await canister.answers.end(kept.asked.id, "cancelled")
     return look_again(canister, kept)
 
 
@@ -146,6 +146,18 @@ async def remove_answer(canister: Canister, kept: KeptAnswer) -> None:
 
 
 # -- listening
+
+
+def check_goes_on(canister: Canister, kept: KeptAnswer) -> None:
+    """CanisterBusy for an answer that was left and cannot be gone on with now, since the model is not there."""
+    if kept.status == "left" or (kept.status == "running" and live_answers(canister).find(kept.asked.id) is None):
+        canister.check_started()
+        model_there(canister)
+
+
+def is_kept(canister: Canister, kept: KeptAnswer) -> bool:
+    """Was it neither removed nor forgotten since?"""
+    return canister.answers.find(kept.asked.id) is not None
 
 
 async def answer_parts(host: Host, canister: Canister, kept: KeptAnswer) -> AsyncGenerator[Part]:
@@ -160,7 +172,8 @@ async def answer_parts(host: Host, canister: Canister, kept: KeptAnswer) -> Asyn
         if kept.status == "left":
             await canister.answers.go_on(id)
         if kept.status in ("left", "running"):
-            live = live_answers(canister).find(id) or start(host, canister, kept)
+            is_new = kept.status == "running" and not kept.asked.goes_on
+            live = live_answers(canister).find(id) or start(host, canister, kept, is_new=is_new)
     if live is None:
         async for part in replayed(canister, kept):
             yield part

@@ -19,7 +19,7 @@ from canister.dispatch.answer_chain import PIECES_AT_ONCE, Answered, Ingested, T
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.answers import replay
 from canister.errors import CanisterError, Trap
-from canister.state.answers import KeptAnswer, KeptCall
+from canister.state.answers import TOLD, KeptAnswer, KeptCall
 
 if TYPE_CHECKING:
     from canister.runtime.canister import Canister
@@ -65,13 +65,22 @@ _TAKEN = TypeAdapter(Taken)
 
 
 class TokenKeeper:
-    """Keeps the results of the calls of one choice; an answers.Keeper."""
+    """Keeps the results of the calls of one choice; an answers.Keeper. told: tokens told beyond them, and not kept."""
 
     def __init__(self, canister: Canister, id: str, choice: int, calls: Sequence[KeptCall]) -> None:
-        own = [call for call in calls if call.choice == choice]
+        own = [call for call in calls if call.choice == choice and call.number != TOLD]
         self.tokens: Sequence[Token] = [token for call in own for token in _tokens(call.tokens)]
         self.taken: Taken | None = _TAKEN.validate_python(own[-1].taken) if own else None
+        beyond = [call for call in calls if call.choice == choice and call.number == TOLD]
+        self.told: Sequence[Token] = [token for call in beyond for token in _tokens(call.tokens)]
         self._canister, self._id, self._choice = canister, id, choice
+
+    def as_told(self, n_prompt: int) -> TokenKeeper:
+        """To be replayed: what was told counts as what is kept."""
+        found = TokenKeeper(self._canister, self._id, self._choice, ())
+        found.tokens = [*self.tokens, *self.told]
+        found.taken = Taken(n_prompt, 0) if self.taken is None and self.told else self.taken
+        return found
 
     def keep(self, transaction: Transaction, tokens: Sequence[Token], taken: Taken) -> None:
         call = KeptCall(self._choice, taken.n_calls - 1, _text(tokens), asdict(taken))
@@ -95,6 +104,19 @@ def _tokens(text: str) -> list[Token]:
     ]
 
 
+def told_beyond(canister: Canister, kept: KeptAnswer, parts: Sequence[Part]) -> list[KeptCall]:
+    """What whoever listened was told of each choice beyond what its calls have kept. Slow for long answers."""
+    found = []
+    for number, (_, keeper) in enumerate(read(canister, kept)):
+        tokens = [
+            token for choice, part in parts if choice == number and isinstance(part, Piece) for token in part.tokens
+        ]
+        beyond = tokens[len(keeper.tokens) :]
+        if beyond:
+            found.append(KeptCall(number, TOLD, _text(beyond), {}))
+    return found
+
+
 def read(canister: Canister, kept: KeptAnswer) -> list[tuple[Wanted, TokenKeeper]]:
     """Each choice with its kept calls. Slow for long answers."""
     prompt = np.frombuffer(kept.asked.prompt, "<i4").tolist()
@@ -108,7 +130,7 @@ def read(canister: Canister, kept: KeptAnswer) -> list[tuple[Wanted, TokenKeeper
 async def replayed(canister: Canister, kept: KeptAnswer) -> AsyncGenerator[Part]:
     """The results of the committed calls of an answer."""
     for number, (wanted, keeper) in enumerate(await asyncio.to_thread(read, canister, kept)):
-        for n, event in enumerate(replay(wanted, keeper)):
+        for n, event in enumerate(replay(wanted, keeper.as_told(len(wanted.prompt)))):
             yield number, event
             if n % PIECES_AT_ONCE == 0:
                 await asyncio.sleep(0)

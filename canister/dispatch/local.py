@@ -54,6 +54,12 @@ class LocalAnswers:
     def is_running(self, kept: KeptAnswer) -> bool:
         return durable_answers.is_running(self._canister, kept)
 
+    def is_kept(self, kept: KeptAnswer) -> bool:
+        return durable_answers.is_kept(self._canister, kept)
+
+    def check_goes_on(self, kept: KeptAnswer) -> None:
+        durable_answers.check_goes_on(self._canister, kept)
+
     def look_again(self, kept: KeptAnswer) -> KeptAnswer:
         return durable_answers.look_again(self._canister, kept)
 

@@ -37,9 +37,8 @@ class LiveAnswer(Generic[T]):
         self._parts.append(part)
         self._more.set()
 
-    def over(self, failure: Exception | None) -> None:
+    def over(self) -> None:
         """Nothing more will come."""
-        self.failure = failure
         self._is_over = True
         self._more.set()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ from canister.store.statements import Prepared
 from canister.store.transaction import Transaction
 
 Status = Literal["running", "left", "done", "failed", "cancelled"]
+
+TOLD = 2**31 - 1
+"""In the place of a call's number: what was told of a call that came to nothing."""
 
 _ROW_BYTES = 512  # of a row beside its contents, generously
 
@@ -58,6 +61,9 @@ _GROWN = Prepared(
     update(_answers).where(_answers.c.id == bindparam("of_id")).values(n_bytes=_answers.c.n_bytes + bindparam("n_more"))
 )
 _ADD_CALL = Prepared(insert(_calls), "answer_id", "choice", "number", "tokens", "taken")
+_FORGET_TOLD = Prepared(
+    delete(_calls).where(_calls.c.answer_id == bindparam("of_id"), _calls.c.number == bindparam("told_number"))
+)
 _BY_ID = select(_answers).where(_answers.c.id == bindparam("of_id"))
 _BY_KEY = select(_answers).where(
     _answers.c.caller == bindparam("of_caller"), _answers.c.idempotency_key == bindparam("of_key")
@@ -204,14 +210,46 @@ class Answers:
 
         transaction.on_commit(grown)
 
-    async def end(self, id: str, status: Status, error: Mapping[str, object] | None = None) -> None:
-        """Record how a running answer ended. An ended answer stays as it is."""
+    async def end(
+        self, id: str, status: Status, error: Mapping[str, object] | None = None, told: Iterable[KeptCall] = ()
+    ) -> None:
+        """Record how a running answer ended. An ended answer stays as it is.
+
+        told: tokens that listeners were told beyond the kept calls, with the number TOLD.
+        """
         values = {"of_id": id, "new_status": status, "new_error": error, "now_ns": time.time_ns()}
-        await self._write(_END, values)
+        rows = [
+            {
+                "answer_id": id,
+                "choice": one.choice,
+                "number": one.number,
+                "tokens": one.tokens,
+                "taken": dict(one.taken),
+            }
+            for one in told
+        ]
+
+        def work(connection: Connection) -> int:
+            if connection.execute(_BY_ID, {"of_id": id}).first() is None:
+                return 0  # removed meanwhile
+            _END.run(connection, values)
+            _FORGET_TOLD.run(connection, {"of_id": id, "told_number": TOLD})
+            for row in rows:
+                _ADD_CALL.run(connection, row)
+            n_more = sum(_ROW_BYTES + len(str(row["tokens"]).encode()) for row in rows)
+            _GROWN.run(connection, {"of_id": id, "n_more": n_more})
+            return n_more
+
+        self.n_bytes += await asyncio.wrap_future(self._database.submit(work))
 
     async def go_on(self, id: str) -> None:
         """An answer that was left, or that failed, is running again."""
-        await self._write(_GO_ON, {"of_id": id})
+
+        def work(connection: Connection) -> None:
+            if _GO_ON.run(connection, {"of_id": id}).rowcount:
+                _FORGET_TOLD.run(connection, {"of_id": id, "told_number": TOLD})
+
+        await asyncio.wrap_future(self._database.submit(work))
 
     async def remove(self, id: str) -> None:
         """Forget an answer. NotFound."""
@@ -228,9 +266,6 @@ class Answers:
     async def purge(self) -> None:
         """Forget expired answers."""
         self.n_bytes -= await asyncio.wrap_future(self._database.submit(self._purge))
-
-    async def _write(self, statement: Prepared, values: Mapping[str, object]) -> None:
-        await asyncio.wrap_future(self._database.submit(lambda connection: statement.run(connection, values)))
 
     def _purge(self, connection: Connection) -> int:
         """Returns how many bytes were freed."""

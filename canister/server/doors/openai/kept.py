@@ -42,7 +42,7 @@ class Made:
 class Wish:
     """kind: of the interface. id: of the answer. body: the request's bytes. is_listed: it can be found by its id.
 
-    goes_on: it continues without its client, as those with a key do.
+    goes_on: it continues without its client, as those with a key do. part: of a request for several answers.
     """
 
     kind: str
@@ -50,17 +50,19 @@ class Wish:
     body: bytes
     is_listed: bool = False
     goes_on: bool = False
+    part: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """An answer with its events. events: closed early, the answer ends unless it continues without its client.
 
-    about: as in Made, of the request that began the answer. kept: None: the answer is not kept.
+    about: as in Made, of the request that began the answer. prompt: its text. kept: None: the answer is not kept.
     """
 
     events: AsyncGenerator[Event]
     about: Json
+    prompt: str
     kept: Kept | None = None
 
 
@@ -69,7 +71,7 @@ async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awa
 
     make: makes the turn; called only for a new answer. ApiError 422: the key was used for another body.
     """
-    key = _key(request)
+    key = _key(request, wish.part)
     if key is not None:
         known = model.canister.answers.join(model.caller, wish.kind, key, wish.body)
         if known is not None:
@@ -77,7 +79,7 @@ async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awa
     made = await make()
     admitted = await run.admit(model, made.turn)
     if key is None and not wish.is_listed:
-        return Asked(run.events(admitted), made.about)
+        return Asked(run.events(admitted), made.about, admitted.prompt)
     told = {"about": made.about, "telling": admitted.telling.to_json()}
     question = Question(
         wish.id,
@@ -144,13 +146,23 @@ class Kept:
         failed = dispatch.failure_of(self._answer)
         return None if failed is None else errors.of(failed)
 
+    @property
+    def is_there(self) -> bool:
+        """Was it neither removed nor forgotten since?"""
+        return self._answers.is_kept(self._answer)
+
+    def check_goes_on(self) -> None:
+        """CanisterBusy while the model is not there that an unfinished answer needs."""
+        self._answers.check_goes_on(self._answer)
+
     def now(self) -> Kept:
         """Looked up again."""
         return Kept(self._answers, self._answers.look_again(self._answer))
 
     def asked(self) -> Asked:
         """The answer with its events from the start."""
-        return Asked(self._events(self._answers.parts(self._answer)), self.about, self)
+        prompt = Telling.from_json(self._told["telling"]).begun.prompt
+        return Asked(self._events(self._answers.parts(self._answer)), self.about, prompt, self)
 
     async def again(self) -> Kept:
         """Continued, if it failed."""
@@ -178,8 +190,8 @@ class Kept:
                 yield event
 
 
-def _key(request: Request) -> str | None:
+def _key(request: Request, part: int) -> str | None:
     key = request.headers.get(KEY_HEADER)
     if key is not None and len(key) > MAX_KEY_CHARACTERS:
         raise invalid(f"Idempotency-Key: at most {MAX_KEY_CHARACTERS} characters are taken, not {len(key)}")
-    return key or None
+    return f"{key}\n{part}" if key and part else key or None

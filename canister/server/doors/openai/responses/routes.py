@@ -10,7 +10,7 @@ from contextlib import aclosing
 from fastapi import Request, Response
 from starlette.routing import Route
 
-from canister.errors import CanisterStopping
+from canister import dispatch
 from canister.server import answers
 from canister.server.doors.openai import counting, door, kept, run
 from canister.server.doors.openai.chat import cost_headers
@@ -21,7 +21,7 @@ from canister.server.doors.openai.kept import Kept
 from canister.server.doors.openai.responses import fields, items
 from canister.server.doors.openai.responses.converter import PREFIX, Converter, Json, Status, response_of
 from canister.server.doors.openai.responses.fields import ResponsesBody
-from canister.server.doors.openai.stream import COMMENT, streamed
+from canister.server.doors.openai.stream import streamed
 from canister.server.requests import caller, while_connected
 
 KIND = "responses"
@@ -74,8 +74,8 @@ async def retrieve(request: Request) -> Response:
     if request.query_params.get("stream") not in ("true", "True", "1"):
         return await _document(found)
     after = _number(request, "starting_after", -1, least=-1)
-    converter = Converter(found.about["base"])
-    return await _streamed(request, caller(request), found.asked(), converter, after)
+    found.check_goes_on()
+    return await _streamed(request, caller(request), found.asked(), Converter(found.about["base"]), after)
 
 
 async def delete(request: Request) -> Response:
@@ -223,21 +223,19 @@ async def _streamed(request: Request, who: str, asked: kept.Asked, converter: Co
 
 
 async def _frames(asked: kept.Asked, converter: Converter, after: int) -> AsyncGenerator[bytes]:
-    """Events with numbers above `after`. An answer that the end of the server cuts off can be continued by its id and
-    number.
-    """
+    """Events with numbers above `after`. An answer that is interrupted can be continued by its id and number."""
     is_whole = False
     async with aclosing(asked.events):
         if after >= 0:
-            yield COMMENT  # the first event of interest may be far away
+            yield b""  # the first event of interest may be far away
         try:
             async for event in asked.events:
                 is_whole = isinstance(event, Done)
                 for made in converter.feed(event):
                     if made["sequence_number"] > after:
                         yield _frame(made)
-        except CanisterStopping as error:
-            if asked.kept is None or not converter.n_events:
+        except dispatch.PASSING as error:
+            if asked.kept is None or not converter.n_events or not asked.kept.is_there:
                 raise
             # No event of the answer, which is told again by whoever goes on with it: so it takes no number.
             number = max(after, converter.n_events - 1)
