@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Request, Response
@@ -17,17 +18,18 @@ from canister.api import strict_json
 from canister.dispatch import ModelView
 from canister.flags.parse import RunArgs
 from canister.server import answers
-from canister.server.doors.openai import chat_answer, door, run
+from canister.server.doors.openai import chat_answer, door, kept, run
 from canister.server.doors.openai.chat_messages import messages_of, tools_of
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import encoded, invalid, openai_form
 from canister.server.doors.openai.events import Usage
-from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, schema_of, shown
+from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, schema_of, shown
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
+KIND = "chat_completions"
 MOST_LOGPROBS = 20
 EXAMPLE = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 64}
 
@@ -83,17 +85,21 @@ def routes() -> list[Route]:
 
 
 async def create(request: Request) -> Response:
-    body = await door.body_of(request, ChatBody)
+    data = await door.raw_body(request)
+    body = await door.aside(len(data), lambda: read(ChatBody, data))
     model = door.model_of(request, body.model)
-    with door.counted(model, "chat_completions"):
-        turn = await turn_for(model, body)
-        head = head_of(body, model.view)
-        admitted = await while_connected(request, run.admit(model, turn))
-        events = run.events(admitted)
+    with door.counted(model, KIND):
+
+        async def make() -> kept.Made:
+            return kept.Made(await turn_for(model, body), asdict(begun))
+
+        begun = head_of(body, model.view)
+        asked = await while_connected(request, kept.ask(request, model, kept.Wish(KIND, begun.id, data), make))
+        events, head = asked.events, chat_answer.Head(**asked.about)
         if body.stream:
             return await streamed(
                 request,
-                chat_answer.stream(events, head, turn.n),
+                chat_answer.stream(events, head, body.n),
                 lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
                 lambda error: door.failure(error, model.caller),
                 quiet_seconds=body.silences(),

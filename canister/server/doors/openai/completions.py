@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
 
 from fastapi import Request, Response
@@ -18,20 +18,19 @@ from canister.api import strict_json
 from canister.api.tokens import Token
 from canister.dispatch import ModelView
 from canister.server import answers
-from canister.server.doors.openai import door, run
+from canister.server.doors.openai import door, kept, run
 from canister.server.doors.openai.chat import cost_headers
 from canister.server.doors.openai.chat_answer import END, Head, dumps, finite, progress, timings, usage
-from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import encoded, invalid, openai_form
 from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timed, Timings, Usage
-from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, shown
+from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, shown
 from canister.server.doors.openai.operations import Operation
-from canister.server.doors.openai.run import Admitted
 from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
 KIND = "text_completion"
+KIND = "completions"
 MAX_PROMPTS = 128
 MOST_LOGPROBS = 20
 
@@ -74,18 +73,28 @@ def routes() -> list[Route]:
 
 
 async def create(request: Request) -> Response:
-    body = await door.body_of(request, CompletionBody)
+    data = await door.raw_body(request)
+    body = await door.aside(len(data), lambda: read(CompletionBody, data))
     model = door.model_of(request, body.model)
-    with door.counted(model, "completions"):
+    with door.counted(model, KIND):
         texts = body.bias_texts()
         tokens_of = await run.tokens_of(model, texts) if texts else {}
         is_large = strict_json.is_large(body.prompt, body.logit_bias)
         turns = await door.beside_loop(is_large, lambda: turns_of(body, model.view, tokens_of))
-        head = head_of(body, model.view)
-        admitted = await while_connected(request, _admitted(model, turns))
-        events = together(admitted, body.n)
+        begun = head_of(body, model.view)
+
+        async def ask(part: int, turn: Turn) -> kept.Asked:
+            async def make() -> kept.Made:
+                return kept.Made(turn, asdict(begun))
+
+            wish = kept.Wish(KIND, f"{begun.id}-{part}", data, part=part)
+            return await while_connected(request, kept.ask(request, model, wish, make))
+
+        asked = [await ask(part, turn) for part, turn in enumerate(turns)]
+        head = Head(**asked[0].about)
+        events = together([one.events for one in asked], body.n, model.view.n_slots)
         n = len(turns) * body.n
-        echoed = [one.prompt for one in admitted for _ in range(body.n)] if body.echo else ()
+        echoed = [one.prompt for one in asked for _ in range(body.n)] if body.echo else ()
         if body.stream:
             return await streamed(
                 request,
@@ -98,10 +107,6 @@ async def create(request: Request) -> Response:
         async with aclosing(events):
             answer, used = await while_connected(request, whole(events, head, n, echoed))
         return answers.document(answer, headers=cost_headers(used))
-
-
-async def _admitted(model: Model, turns: Sequence[Turn]) -> list[Admitted]:
-    return [await run.admit(model, turn) for turn in turns]
 
 
 # -- request
@@ -180,28 +185,28 @@ def head_of(body: CompletionBody, view: ModelView) -> Head:
 # -- several prompts
 
 
-async def together(admitted: Sequence[Admitted], n: int) -> AsyncGenerator[Event]:
+async def together(sources: Sequence[AsyncGenerator[Event]], n: int, n_slots: int) -> AsyncGenerator[Event]:
     """The events of several prompts as those of one turn: choice j of prompt i is choice i · n + j.
 
     At most as many prompts run at once as the model has slots. Begun comes once a prompt, Done once in all.
     """
-    if len(admitted) == 1:
-        async with aclosing(run.events(admitted[0])) as only:
+    if len(sources) == 1:
+        async with aclosing(sources[0]) as only:
             async for event in only:
                 yield event
         return
     found: asyncio.Queue[Event | None] = asyncio.Queue()
-    places = asyncio.Semaphore(max(1, admitted[0].model.view.n_slots // n))
+    places = asyncio.Semaphore(max(1, n_slots // n))
 
-    async def pump(first: int, one: Admitted) -> None:
-        async with places, aclosing(run.events(one)) as events:
+    async def pump(first: int, one: AsyncGenerator[Event]) -> None:
+        async with places, aclosing(one) as events:
             async for event in events:
                 found.put_nowait(_moved(event, first))
 
     async def pump_all() -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for index, one in enumerate(admitted):
+                for index, one in enumerate(sources):
                     group.create_task(pump(index * n, one))
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
