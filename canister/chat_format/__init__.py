@@ -2,13 +2,13 @@
 
 from canister.chat_format.detect import form_named, form_of
 from canister.chat_format.events import (
-    Call,
     Parsed,
     ParsedEvent,
     Text,
     Thought,
     ToolArguments,
     ToolBegin,
+    ToolCall,
     ToolEnd,
     joined,
 )
@@ -16,7 +16,6 @@ from canister.chat_format.form import Binding, Form, OutputParser
 
 __all__ = [
     "Binding",
-    "Call",
     "Form",
     "OutputParser",
     "Parsed",
@@ -25,6 +24,7 @@ __all__ = [
     "Thought",
     "ToolArguments",
     "ToolBegin",
+    "ToolCall",
     "ToolEnd",
     "form_named",
     "form_of",

@@ -37,7 +37,7 @@ class ToolEnd(NamedTuple):
 ParsedEvent: TypeAlias = Text | Thought | ToolBegin | ToolArguments | ToolEnd
 
 
-class Call(NamedTuple):
+class ToolCall(NamedTuple):
     """A whole call. arguments: JSON text of an object."""
 
     name: str
@@ -50,7 +50,7 @@ class Parsed(NamedTuple):
 
     text: str
     thought: str
-    calls: tuple[Call, ...]
+    calls: tuple[ToolCall, ...]
     is_broken: bool
 
 
@@ -58,7 +58,7 @@ def joined(events: list[ParsedEvent]) -> Parsed:
     """The pieces put together."""
     texts: list[str] = []
     thoughts: list[str] = []
-    calls: list[Call] = []
+    calls: list[ToolCall] = []
     is_open = is_broken = False
     name, call_id, arguments = "", None, list[str]()
     for event in events:
@@ -72,6 +72,6 @@ def joined(events: list[ParsedEvent]) -> Parsed:
         elif isinstance(event, ToolArguments):
             arguments.append(event.text)
         else:
-            calls.append(Call(name, "".join(arguments), call_id))
+            calls.append(ToolCall(name, "".join(arguments), call_id))
             is_open = False
     return Parsed("".join(texts), "".join(thoughts), tuple(calls), is_broken or is_open)

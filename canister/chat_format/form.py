@@ -19,7 +19,7 @@ from canister.chat_format import bindable
 from canister.chat_format.events import ParsedEvent
 from canister.chat_format.family import Family, Wanted, call_id, read_output, triggers_of, write_thought
 from canister.chat_format.lark import Lark
-from canister.chat_format.output import Output
+from canister.chat_format.output import EventBuilder
 from canister.chat_format.preamble import preamble
 from canister.chat_format.reader import Reader
 from canister.chat_format.reading import Reading
@@ -33,7 +33,7 @@ class OutputParser:
 
     def __init__(self, family: Family, tools: Sequence[Tool], starts_in_thought: bool, splits_thoughts: bool) -> None:
         self._reader = Reader()
-        self._output = Output(splits_thoughts)
+        self._output = EventBuilder(splits_thoughts)
         reading = Reading(self._reader, self._output, {tool.name: tool for tool in tools})
         self._steps = read_output(family, reading, starts_in_thought)
         next(self._steps, None)

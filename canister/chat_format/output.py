@@ -9,7 +9,7 @@ from canister.chat_format import strict_json
 from canister.chat_format.events import ParsedEvent, Text, Thought, ToolArguments, ToolBegin, ToolEnd
 
 
-class Output:
+class EventBuilder:
     """Events in order. `take` returns those since the last time.
 
     splits_thoughts: False: thoughts are text, with their marks.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from canister.chat_format.output import Output
+from canister.chat_format.output import EventBuilder
 from canister.chat_format.reader import Reader
 from canister.chat_format.tools import Tool
 
@@ -17,7 +17,7 @@ Outcome = Literal["whole", "not a call", "broken"]
 @dataclass(frozen=True, slots=True)
 class Reading:
     reader: Reader
-    output: Output
+    output: EventBuilder
     tools: Mapping[str, Tool]
 
     def begin(self, name: str, call_id: str | None = None) -> None:
