@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 INTERRUPTED = 130  # as a shell tells of a command that Ctrl-C ended; canister.cli is not imported yet
@@ -9,6 +10,7 @@ INTERRUPTED = 130  # as a shell tells of a command that Ctrl-C ended; canister.c
 
 def main() -> None:
     """Run the command line and exit; Ctrl-C shows no stack, also while the command is imported."""
+    gc.disable()  # modules are no garbage, and looking for some takes a tenth of a call; cli/shared/app.py goes back
     try:
         from canister.cli import main as command
 

@@ -63,3 +63,11 @@ def test_a_call_reads_no_settings_where_nothing_is_set(
     assert "status_code = 200" in answer
     assert "canister.client.ic" in loaded.split()
     assert not {"canister.config", "pydantic_settings"} & set(loaded.split())
+
+
+def test_a_command_runs_with_the_garbage_collector_though_modules_are_loaded_without() -> None:
+    code = "import atexit, gc, sys; sys.argv = ['canister', 'version']; "
+    code += "atexit.register(lambda: print('collects', gc.isenabled(), gc.get_freeze_count() > 10_000)); "
+    code += "from canister.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "collects True True"
