@@ -5,6 +5,7 @@ The results are remembered by template. A template that fails for a conversation
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from canister.runtime.template_runner import TemplateRunner, TemplateSource
 
 MAX_REMEMBERED = 64
+MOST_SECONDS = 5.0  # for all talks; what is not known by then counts as not supported
 NOTHING = TemplateCapabilities(
     supports_system_role=False,
     supports_tools=False,
@@ -40,23 +42,33 @@ async def capabilities(templates: TemplateRunner, source: TemplateSource) -> Tem
     """source.template: not empty."""
     known = _remembered.get(source)
     if known is None:
-        known = _remembered[source] = await _found(templates, source)
+        known, is_complete = await _found(templates, source)
+        if is_complete:
+            _remembered[source] = known
         while len(_remembered) > MAX_REMEMBERED:
             _remembered.popitem(last=False)
     return known
 
 
-async def _found(templates: TemplateRunner, source: TemplateSource) -> TemplateCapabilities:
+async def _found(templates: TemplateRunner, source: TemplateSource) -> tuple[TemplateCapabilities, bool]:
+    """What it makes something of, and whether all was tried."""
+    end = float("inf")
+
     async def shown(*messages: Message, tools: bool = False, **options: object) -> str:
+        if time.monotonic() > end:
+            return ""
         try:
             return await templates.render(source, messages, tools=_TOOLS if tools else None, options=options)
         except TemplateError:
             return ""
 
+    if not await shown(_USER):
+        return NOTHING, True  # it makes nothing of anything; a hostile one is not run again and again
+    end = time.monotonic() + MOST_SECONDS
     one, two = await shown(*_called(_FIRST), tools=True), await shown(*_called(_FIRST, _SECOND), tools=True)
     plain = await shown(*_called(), tools=True)
     thought = {"role": "assistant", "content": "Hi", "reasoning_content": _THOUGHT}
-    return TemplateCapabilities(
+    found = TemplateCapabilities(
         supports_system_role=_SYSTEM in await shown({"role": "system", "content": _SYSTEM}, _USER),
         supports_tools=_FIRST in await shown(_USER, tools=True),
         supports_tool_calls=one.count(_FIRST) > plain.count(_FIRST),
@@ -64,6 +76,7 @@ async def _found(templates: TemplateRunner, source: TemplateSource) -> TemplateC
         supports_preserve_reasoning=_THOUGHT in await shown(_USER, thought, _USER),
         supports_thinking_switch=await shown(_USER, enable_thinking=True) != await shown(_USER, enable_thinking=False),
     )
+    return found, time.monotonic() <= end
 
 
 def _called(*names: str) -> list[Message]:

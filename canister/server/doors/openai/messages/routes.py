@@ -92,6 +92,7 @@ async def create(request: Request) -> Response:
                     failed,
                     lambda error: door.failure(error, model.caller),
                     comment=answer.PING,
+                    quiet_seconds=asked.body.silences(),
                 ),
             )
         made = await while_connected(request, _all(begun.events))
