@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
+CLIENTS := .clients/.installed
 
-.PHONY: help venv chat serve test check generate bench train nightly clean
+.PHONY: help venv clients chat serve test check generate bench train nightly clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -31,6 +32,13 @@ $(INSTALLED): $(RUNTIME)
 	@$(PIP) install --quiet --editable '.[dev]'
 	@touch $@
 
+clients: $(CLIENTS) ## Set up .clients with the clients of others that tests run; what cannot be had is skipped
+
+$(CLIENTS): tests/clients/set_up.py tests/clients/node/package.json $(wildcard tests/clients/python/*.txt)
+	@echo "Installing the clients of others that the tests run into .clients" >&2
+	@$(PYTHON) tests/clients/set_up.py .clients
+	@touch $@
+
 chat: $(RUNTIME) ## Hold one chat with the shipped model on a temporary server, showing every call
 	@$(BIN)/canister chat --temporary --calls "Who are you?"
 	@printf '%s\n' '' 'That was one answer, cut into bounded calls, each kept on disk. How to go on:' \
@@ -41,7 +49,7 @@ chat: $(RUNTIME) ## Hold one chat with the shipped model on a temporary server, 
 serve: $(RUNTIME) ## Keep a server, until Ctrl-C
 	$(BIN)/canister serve
 
-test: $(INSTALLED) ## Run the tests: no network, no service
+test: $(INSTALLED) $(CLIENTS) ## Run the tests; once the set-up is done they need no network and no service
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(INSTALLED) ## Style, types, layers, generated files, dependencies
@@ -68,4 +76,4 @@ nightly: $(INSTALLED) ## The long runs, about half an hour on two cores
 	$(BIN)/python -m pytest -m nightly -n auto --dist worksteal -o faulthandler_timeout=0
 
 clean: ## Remove what can be made again
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clients dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
