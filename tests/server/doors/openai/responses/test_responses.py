@@ -281,6 +281,39 @@ async def test_a_schema_is_obeyed(client: openai.AsyncOpenAI) -> None:
     assert json.loads(made.output_text)["n"] in (3, 4)
 
 
+async def test_tools_are_called_and_their_results_taken(client: openai.AsyncOpenAI) -> None:
+    city = {"type": "object", "properties": {"city": {"enum": ["Bern", "Rome"]}}, "required": ["city"]}
+    tools: Any = [
+        {"type": "function", "name": "weather", "parameters": {**city, "additionalProperties": False}, "strict": True},
+        {"type": "web_search"},
+    ]
+    wanted: dict[str, Any] = {**GREEDY, "input": "Weather in Bern?", "tools": tools, "tool_choice": "required"}
+    events = [event.to_dict(mode="json") async for event in await client.responses.create(**wanted, stream=True)]
+    check_events(events)
+    response = events[-1]["response"]
+    (call,) = response["output"]
+    assert (response["status"], call["type"], call["name"], call["status"]) == (
+        "completed",
+        "function_call",
+        "weather",
+        "completed",
+    )
+    assert json.loads(call["arguments"])["city"] in ("Bern", "Rome")
+    deltas = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
+    assert "".join(deltas) == call["arguments"]
+    assert [tool["type"] for tool in response["tools"]] == ["function"]
+    again = [e.to_dict(mode="json") async for e in await client.responses.retrieve(response["id"], stream=True)]
+    assert again == events
+    result: Any = {"type": "function_call_output", "call_id": call["call_id"], "output": "sunny"}
+    after = await client.responses.create(
+        **GREEDY, input=[result], previous_response_id=response["id"], tools=tools, tool_choice="none"
+    )
+    assert after.output_text
+    named: Any = {"type": "function", "name": "weather"}
+    by_name = await client.responses.create(**{**wanted, "tool_choice": named})
+    assert by_name.output[0].type == "function_call"
+
+
 async def test_what_codex_sends_is_answered(http: httpx.AsyncClient) -> None:
     """Items without type, id and status; tools that are not functions; fields that nobody here knows."""
     body = {
