@@ -167,6 +167,33 @@ def last_of(text: AnswerText) -> Iterator[Piece]:
         yield rest
 
 
+class _Mailbox:
+    """Tokens on their way from a call to its listener, on the event loop; None ends them. There is one for each token,
+    so it is lighter than a queue: whatever has come is taken together.
+    """
+
+    def __init__(self) -> None:
+        self._tokens: list[Sampled] = []
+        self._is_over = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, tokens: list[Sampled] | None) -> None:
+        if tokens is None:
+            self._is_over = True
+        else:
+            self._tokens += tokens
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def take(self) -> list[Sampled] | None:
+        """Tokens; None after the last of them."""
+        if not self._tokens and not self._is_over:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        tokens, self._tokens = self._tokens, []
+        return tokens or None
+
+
 class Chain:
     """The calls of one answer, and their totals so far."""
 
@@ -268,18 +295,18 @@ class Chain:
                     yield part
 
     async def _one_call(self) -> AsyncGenerator[list[Sampled] | Reply]:
-        found: asyncio.Queue[list[Sampled] | None] = asyncio.Queue()
+        found = _Mailbox()
         named = {
-            "on_tokens": found.put_nowait,
+            "on_tokens": found.put,
             "on_begun": None if self._is_begun else self._begun,
             "ahead": self._ahead,
         }
         arg = self._next()
         record = None if self._keeper is None else self._record
         call = asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, record, named=named))
-        call.add_done_callback(lambda _: found.put_nowait(None))
+        call.add_done_callback(lambda _: found.put(None))
         try:
-            while (tokens := await found.get()) is not None:
+            while (tokens := await found.take()) is not None:
                 yield tokens
         finally:
             call.cancel()  # the listener is gone; otherwise the call is done

@@ -242,7 +242,6 @@ class EngineCore:
             SamplingParams(),
             request.seed,
             n_predict=0,
-            seconds=request.seconds,
             ahead=request.ahead,
             prefix_starts=starts.copy(),
             want_rows=False,
