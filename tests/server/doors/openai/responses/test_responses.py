@@ -288,6 +288,7 @@ async def test_tools_are_called_and_their_results_taken(client: openai.AsyncOpen
         {"type": "web_search"},
     ]
     wanted: dict[str, Any] = {**GREEDY, "input": "Weather in Bern?", "tools": tools, "tool_choice": "required"}
+    wanted["parallel_tool_calls"] = False
     events = [event.to_dict(mode="json") async for event in await client.responses.create(**wanted, stream=True)]
     check_events(events)
     response = events[-1]["response"]
