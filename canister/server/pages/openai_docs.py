@@ -32,7 +32,7 @@ ERROR: Json = {
                         "type": {"type": "string", "examples": ["invalid_request_error"]},
                         "param": {"type": ["string", "null"], "description": "The field that is wrong."},
                         "code": {
-                            "type": ["string", "null"],
+                            "type": ["string", "integer", "null"],
                             "description": "Which of the errors of its type.",
                             "examples": ["model_not_found"],
                         },
