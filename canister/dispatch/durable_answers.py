@@ -110,9 +110,7 @@ async def begin_answer(host: Host, canister: Canister, caller: str, question: Qu
     )
     kept = await canister.answers.begin(asked, limits)
     if kept.asked.body_hash != asked.body_hash:
-        raise OtherRequest(
-            f"the Idempotency-Key {question.key!r} was used for another request; take a new one for this"
-        )
+        raise OtherRequest(str(question.key))
     if kept.asked.goes_on and kept.ended_ns is None and live_answers(canister).find(kept.asked.id) is None:
         start(host, canister, kept)
     return kept

@@ -137,10 +137,11 @@ async def test_the_same_key_and_body_are_one_answer(home: House) -> None:
     joined = dispatch.join_answer(home.canister, home.caller, "test", "one", b"body")
     assert joined is not None
     assert joined.asked.id == first.asked.id
-    with pytest.raises(OtherRequest, match="'one'"):
+    with pytest.raises(OtherRequest, match="'one'") as at_begin:
         await home.begin(key="one", body=b"another", goes_on=True)
-    with pytest.raises(OtherRequest):
+    with pytest.raises(OtherRequest) as at_join:
         dispatch.join_answer(home.canister, home.caller, "test", "one", b"another")
+    assert str(at_begin.value) == str(at_join.value)
     with pytest.raises(OtherRequest):
         dispatch.join_answer(home.canister, home.caller, "of another interface", "one", b"body")
     assert dispatch.join_answer(home.canister, home.caller, "test", "two", b"body") is None

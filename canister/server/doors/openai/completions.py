@@ -29,7 +29,7 @@ from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
-KIND = "text_completion"
+OBJECT = "text_completion"
 KIND = "completions"
 MAX_PROMPTS = 128
 MOST_LOGPROBS = 20
@@ -303,7 +303,7 @@ async def whole(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequen
                 done = event
             case _:
                 pass
-    answer = head.about(KIND)
+    answer = head.about(OBJECT)
     answer["choices"] = [
         {
             "index": number,
@@ -328,7 +328,7 @@ def _choices(n: int, echoed: Sequence[str]) -> list[_Choice]:
 
 async def stream(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> AsyncGenerator[bytes]:
     """Server-sent events, each whole; an empty one first. n, echoed: as of `whole`."""
-    frame = f'data: {dumps(head.about(KIND))[:-1]},"choices":['
+    frame = f'data: {dumps(head.about(OBJECT))[:-1]},"choices":['
     choices = _choices(n, echoed)
     timed, is_first, n_unfinished = "", True, n
     last: Finished | None = None

@@ -77,7 +77,10 @@ def _biases(value: object) -> object:
         raise ValueError('{"token": bias} is wanted, or [[token, bias]]')
     if len(pairs) > MAX_BIASES:
         raise ValueError(f"at most {MAX_BIASES} tokens are taken")
-    return tuple((_biased(token), _bias(bias)) for token, bias in pairs)
+    biases = tuple((_biased(token), _bias(bias)) for token, bias in pairs)
+    if sum(isinstance(token, str) for token, _ in biases) > MAX_BIAS_TEXTS:
+        raise ValueError(f"at most {MAX_BIAS_TEXTS} texts are taken, for each may be many tokens; send tokens' numbers")
+    return biases
 
 
 def _biased(token: object) -> int | str:

@@ -179,6 +179,13 @@ def test_biases_of_tokens_and_of_texts() -> None:
         assert refused(logit_bias=wrong).param == "logit_bias", wrong
 
 
+def test_texts_with_biases_are_few_since_each_may_be_many_tokens() -> None:
+    texts = {f"text {number}": 1 for number in range(257)}
+    assert "at most 256 texts" in str(refused(logit_bias=texts))
+    texts.pop("text 0")
+    assert len(fields.read(ChatBody, json.dumps({"logit_bias": texts}).encode()).bias_texts()) == 256
+
+
 # -- formats
 
 
