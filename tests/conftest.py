@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from canister.client.local_server import LocalServer
 
 # Several test processes share the cores: decoding threads that wait for each other are not to wait in a busy loop.
 # OpenMP reads it when llama.cpp is loaded, here and in the servers that tests start.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# How fast examples are made and run tells of the machine's load, not of the code.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

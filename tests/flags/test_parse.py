@@ -241,7 +241,7 @@ WORDS = st.one_of(
 
 
 @given(st.lists(WORDS, max_size=12))
-@settings(max_examples=300, deadline=1000)
+@settings(max_examples=300)
 def test_any_arguments_parse_or_are_refused(args: list[str]) -> None:
     try:
         parsed = parse(args)
