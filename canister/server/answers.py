@@ -74,11 +74,13 @@ def cost_headers(charge: object) -> dict[str, str]:
     """A call's costs: instructions, cycles, and the instructions that it might have taken (`none`: not enforced)."""
     if not isinstance(charge, Charge):
         return {}
-    return {
-        "X-IC-Instructions": str(charge.instructions),
-        "X-IC-Cycles": str(charge.cycles),
-        "X-IC-Limit": "none" if charge.limit is None else str(charge.limit),
-    }
+    limit = "none" if charge.limit is None else str(charge.limit)
+    return {**work_headers(charge.instructions, charge.cycles), "X-IC-Limit": limit}
+
+
+def work_headers(instructions: int, cycles: int) -> dict[str, str]:
+    """The costs of any number of calls together."""
+    return {"X-IC-Instructions": str(instructions), "X-IC-Cycles": str(cycles)}
 
 
 def reject(trap: Trap) -> Response:

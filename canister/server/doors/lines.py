@@ -10,7 +10,6 @@ A run that ends before its first text has the HTTP status that it has without a 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -86,7 +85,7 @@ def _line(text: str, is_echo: bool) -> bytes:
     content: dict[str, object] = {"text": text}
     if is_echo:
         content["echo"] = True
-    return json.dumps(content, ensure_ascii=False).encode() + b"\n"
+    return answers.json_bytes(content)
 
 
 async def _cancelled(call: asyncio.Task[Reply]) -> None:

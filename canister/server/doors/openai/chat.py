@@ -21,8 +21,7 @@ from canister.server import answers
 from canister.server.doors.openai import chat_answer, door, kept, run
 from canister.server.doors.openai.chat_messages import messages_of, tools_of
 from canister.server.doors.openai.door import Model
-from canister.server.doors.openai.errors import encoded, invalid, openai_form
-from canister.server.doors.openai.events import Usage
+from canister.server.doors.openai.errors import invalid, openai_failed
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, schema_of, shown
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.stream import SSE, streamed
@@ -100,14 +99,13 @@ async def create(request: Request) -> Response:
             return await streamed(
                 request,
                 chat_answer.stream(events, head, body.n),
-                lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
-                lambda error: door.failure(error, model.caller),
+                openai_failed,
                 quiet_seconds=body.silences(),
                 source=events,
             )
         async with aclosing(events):
             answer, usage = await while_connected(request, chat_answer.whole(events, head))
-        return answers.document(answer, headers=cost_headers(usage))
+        return answers.document(answer, headers=door.usage_headers(usage))
 
 
 async def turn_for(model: Model, body: ChatBody) -> Turn:
@@ -168,11 +166,6 @@ def head_of(body: ChatBody, view: ModelView) -> chat_answer.Head:
         wants_usage=body.stream_options.include_usage,
         wants_prompt=body.verbose,
     )
-
-
-def cost_headers(usage: Usage) -> dict[str, str]:
-    """The costs of an answer, in REST's headers."""
-    return {"X-IC-Instructions": str(usage.instructions), "X-IC-Cycles": str(usage.cycles)}
 
 
 def _n_logprobs(body: ChatBody) -> int | None:

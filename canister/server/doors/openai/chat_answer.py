@@ -5,12 +5,12 @@ Chunks are assembled from texts made once a stream, since there is a chunk a tok
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from canister.api.tokens import Likely, Token
+from canister.server.doors.openai.encoding import dumps
 from canister.server.doors.openai.events import (
     Begun,
     Done,
@@ -31,8 +31,6 @@ Json = dict[str, Any]
 
 LOWEST = -3.4028234663852886e38  # where JSON has no −∞
 END = b"data: [DONE]\n\n"
-
-dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)

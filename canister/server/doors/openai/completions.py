@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -19,12 +18,13 @@ from canister.api.tokens import Token
 from canister.dispatch import ModelView
 from canister.server import answers
 from canister.server.doors.openai import door, kept, run
-from canister.server.doors.openai.chat import cost_headers
-from canister.server.doors.openai.chat_answer import END, Head, dumps, finite, progress, timings, usage
-from canister.server.doors.openai.errors import encoded, invalid, openai_form
+from canister.server.doors.openai.chat_answer import END, Head, finite, progress, timings, usage
+from canister.server.doors.openai.encoding import dumps
+from canister.server.doors.openai.errors import invalid, openai_failed
 from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timed, Timings, Usage
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, shown
 from canister.server.doors.openai.operations import Operation
+from canister.server.doors.openai.side_by_side import side_by_side
 from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
@@ -99,14 +99,13 @@ async def create(request: Request) -> Response:
             return await streamed(
                 request,
                 stream(events, head, n, echoed),
-                lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
-                lambda error: door.failure(error, model.caller),
+                openai_failed,
                 quiet_seconds=body.silences(),
                 source=events,
             )
         async with aclosing(events):
             answer, used = await while_connected(request, whole(events, head, n, echoed))
-        return answers.document(answer, headers=cost_headers(used))
+        return answers.document(answer, headers=door.usage_headers(used))
 
 
 # -- request
@@ -190,42 +189,15 @@ async def together(sources: Sequence[AsyncGenerator[Event]], n: int, n_slots: in
 
     At most as many prompts run at once as the model has slots. Begun comes once a prompt, Done once in all.
     """
-    if len(sources) == 1:
-        async with aclosing(sources[0]) as only:
-            async for event in only:
-                yield event
-        return
-    found: asyncio.Queue[Event | None] = asyncio.Queue()
-    places = asyncio.Semaphore(max(1, n_slots // n))
-
-    async def pump(first: int, one: AsyncGenerator[Event]) -> None:
-        async with places, aclosing(one) as events:
-            async for event in events:
-                found.put_nowait(_moved(event, first))
-
-    async def pump_all() -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for index, one in enumerate(sources):
-                    group.create_task(pump(index * n, one))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            found.put_nowait(None)
-
-    task = asyncio.create_task(pump_all())
     sums: list[Done] = []
-    try:
-        while (moved := await found.get()) is not None:
-            if isinstance(moved, Done):
-                sums.append(moved)
+    async with aclosing(side_by_side(sources, max(1, n_slots // n))) as numbered:
+        async for index, event in numbered:
+            if isinstance(event, Done):
+                sums.append(event)
             else:
-                yield moved
-        await task
+                yield _moved(event, index * n)
+    if sums:
         yield _sum(sums)
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def _moved(event: Event, first: int) -> Event:

@@ -18,8 +18,10 @@ from starlette.routing import Route
 from canister.dispatch import ModelView
 from canister.errors import AccessDenied, CanisterError, Trap
 from canister.ic.principal import ANONYMOUS
+from canister.server.answers import work_headers
 from canister.server.doors.openai import errors, fields
 from canister.server.doors.openai.errors import ApiError, Form, openai_form
+from canister.server.doors.openai.events import Usage
 from canister.server.requests import MAX_BYTES_AT_ONCE, caller, dispatcher, read_body
 from canister.server.verbs import ANY_VERB
 from canister.telemetry import logs
@@ -82,6 +84,11 @@ def request_id(request: Request) -> str:
     """As the answer's X-Request-Id has it."""
     found: str = getattr(request.state, "request_id", "")
     return found
+
+
+def usage_headers(usage: Usage) -> dict[str, str]:
+    """The costs of a whole answer, in REST's headers."""
+    return work_headers(usage.instructions, usage.cycles)
 
 
 # -- bodies

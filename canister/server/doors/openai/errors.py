@@ -6,7 +6,6 @@ SDKs repeat 408, 409, 429 and 5xx by themselves, so an error that would only rep
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
@@ -25,6 +24,7 @@ from canister.errors import (
     Unauthenticated,
 )
 from canister.server.answers import JSON, RETRY_SECONDS, cost_headers
+from canister.server.doors.openai.encoding import encoded, sse
 
 INVALID = "invalid_request_error"
 TOO_LONG = "context_length_exceeded"
@@ -97,6 +97,11 @@ def openai_form(error: ApiError, _request_id: str) -> Mapping[str, object]:
     return {"error": {**told, **error.extra}}
 
 
+def openai_failed(error: ApiError) -> bytes:
+    """The last event of a stream that fails."""
+    return sse(openai_form(error, ""))
+
+
 def anthropic_form(error: ApiError, request_id: str) -> Mapping[str, object]:
     kind = _ANTHROPIC_TYPES.get(error.status) or _TYPES.get(error.status) or "api_error"
     kind = kind if error.status < 500 or error.status in (501, 503, 504) else "api_error"
@@ -156,10 +161,6 @@ def response(error: ApiError, form: Form, request_id: str = "") -> Response:
     if form is anthropic_form and request_id:
         told["request-id"] = request_id  # where its clients look for it
     return Response(encoded(form(error, request_id)), error.status, told, JSON)
-
-
-def encoded(body: Mapping[str, object]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def headers(error: ApiError) -> dict[str, str]:

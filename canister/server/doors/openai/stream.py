@@ -19,8 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from canister.errors import BadArgument, CanisterError, Trap
 from canister.server.answers import stopped
+from canister.server.doors.openai.door import failure
 from canister.server.doors.openai.errors import ApiError
-from canister.server.requests import while_connected
+from canister.server.requests import caller, while_connected
 
 SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
@@ -33,14 +34,12 @@ _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 Frames = AsyncGenerator[bytes, None]
 Failed = Callable[[ApiError], bytes]
-Told = Callable[[ApiError | CanisterError | Trap], ApiError]
 
 
 async def streamed(
     request: Request,
     frames: Frames,
     failed: Failed,
-    told: Told,
     *,
     media_type: str = SSE,
     comment: bytes | None = COMMENT,
@@ -50,7 +49,7 @@ async def streamed(
     """The answer once it has begun. Raises errors that come before its head.
 
     frames: pieces that stand by themselves; the first may be empty. They are closed in any case, and after them their
-    source. failed: the last piece of a failing answer, made from the result of `told`. comment: sent after
+    source. failed: makes the last piece of a failing answer. comment: sent after
     quiet_seconds of silence (None: QUIET_SECONDS; infinite: never); None: never.
     """
     pieces = _Pieces(frames, source)
@@ -60,7 +59,7 @@ async def streamed(
         await pieces.aclose()
         raise
     seconds = QUIET_SECONDS if quiet_seconds is None else quiet_seconds
-    return _Stream(pieces, failed, told, media_type, comment, seconds)
+    return _Stream(pieces, lambda error: failed(failure(error, caller(request))), media_type, comment, seconds)
 
 
 class _Pieces:
@@ -105,8 +104,7 @@ class _Stream(Response):
     def __init__(
         self,
         pieces: _Pieces,
-        failed: Failed,
-        told: Told,
+        failed: Callable[[ApiError | CanisterError | Trap], bytes],
         media_type: str,
         comment: bytes | None,
         quiet_seconds: float,
@@ -115,7 +113,7 @@ class _Stream(Response):
         super().__init__(headers=_HEADERS)
         del self.headers["content-length"]
         self.headers["content-type"] = media_type  # without a charset, which is not for event streams
-        self._pieces, self._failed, self._told = pieces, failed, told
+        self._pieces, self._failed = pieces, failed
         self._comment, self._quiet_seconds = comment, quiet_seconds
         self._sent_at = 0.0
         self._is_sending = False
@@ -127,13 +125,13 @@ class _Stream(Response):
                 async for frame in self._pieces:
                     await self._send(send, frame)
             except (ApiError, CanisterError, Trap) as error:
-                await self._send(send, self._failed(self._told(error)))
+                await self._send(send, self._failed(error))
             except asyncio.CancelledError:
                 own = asyncio.current_task()
                 if own is None or own.cancelling():
                     raise
                 # The end of the server has cancelled the call.
-                await self._send(send, self._failed(self._told(stopped())))
+                await self._send(send, self._failed(stopped()))
         await send({"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send, frame: bytes) -> None:

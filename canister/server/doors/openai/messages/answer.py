@@ -6,13 +6,13 @@ blocks have the indices of the whole answer's list.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 from pydantic_core import from_json
 
+from canister.server.doors.openai.encoding import sse
 from canister.server.doors.openai.events import (
     Begun,
     Done,
@@ -25,7 +25,6 @@ from canister.server.doors.openai.events import (
     Usage,
 )
 
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -154,11 +153,11 @@ PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 def failed(body: Mapping[str, object]) -> bytes:
     """The last event of a stream that fails."""
-    return b"event: error\ndata: " + _json(body).encode("utf-8", "replace") + b"\n\n"
+    return sse(body, "error")
 
 
 def _sent(kind: str, **content: JsonValue) -> bytes:
-    return f"event: {kind}\ndata: {_json({'type': kind, **content})}\n\n".encode("utf-8", "replace")
+    return sse({"type": kind, **content}, kind)
 
 
 # -- what both say

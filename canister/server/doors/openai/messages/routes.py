@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from canister.server import answers
 from canister.server.doors.openai import chat, counting, door, fields, kept
-from canister.server.doors.openai.chat import ChatBody, cost_headers
+from canister.server.doors.openai.chat import ChatBody
 from canister.server.doors.openai.errors import ApiError, anthropic_form
 from canister.server.doors.openai.events import Done, Event, Usage
 from canister.server.doors.openai.messages import answer
@@ -90,13 +90,12 @@ async def create(request: Request) -> Response:
                     request,
                     _frames(begun.events, about),
                     failed,
-                    lambda error: door.failure(error, model.caller),
                     comment=answer.PING,
                     quiet_seconds=asked.body.silences(),
                 ),
             )
         made = await while_connected(request, _all(begun.events))
-        return _with_id(request, answers.document(answer.whole(about, made), headers=cost_headers(_usage(made))))
+        return _with_id(request, answers.document(answer.whole(about, made), headers=door.usage_headers(_usage(made))))
 
 
 async def count(request: Request) -> Response:

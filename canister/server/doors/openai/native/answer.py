@@ -5,7 +5,6 @@ A stream has a short form for each delta, and the whole form at its end, without
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -28,8 +27,6 @@ from canister.server.doors.openai.events import (
 )
 
 ANY_SLOT = -1
-
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +151,6 @@ def whole(about: About, events: Iterable[Event]) -> list[dict[str, JsonValue]]:
     for event in events:
         answer.feed(event)
     return answer.whole()
-
-
-def sent(content: Mapping[str, JsonValue]) -> bytes:
-    """As an event of a stream."""
-    return b"data: " + json_bytes(content) + b"\n\n"
-
-
-def json_bytes(content: object) -> bytes:
-    return _json(content).encode("utf-8", "replace")
 
 
 def selected(content: Mapping[str, JsonValue], paths: Sequence[str]) -> dict[str, JsonValue]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -17,16 +16,17 @@ from canister.api import strict_json
 from canister.api.rest_records import InfillInput
 from canister.server import answers
 from canister.server.doors.openai import door, fields, infill, kept, run
-from canister.server.doors.openai.chat import cost_headers
 from canister.server.doors.openai.door import Model
-from canister.server.doors.openai.errors import encoded, openai_form
+from canister.server.doors.openai.encoding import encoded, sse
+from canister.server.doors.openai.errors import openai_failed
 from canister.server.doors.openai.events import Event, Usage
 from canister.server.doors.openai.native import tokens
-from canister.server.doors.openai.native.answer import Answer, json_bytes, sent
+from canister.server.doors.openai.native.answer import Answer
 from canister.server.doors.openai.native.early_end import ended_early
 from canister.server.doors.openai.native.prompts import Prompt, prompts_of
 from canister.server.doors.openai.native.request import CompletionBody, InfillBody, about, infill_body, turn_of
 from canister.server.doors.openai.operations import Operation
+from canister.server.doors.openai.side_by_side import side_by_side
 from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
@@ -119,15 +119,14 @@ async def _answered(request: Request, model: Model, asked: _Asked) -> Response:
         return await streamed(
             request,
             _frames(made),
-            lambda error: b"data: " + encoded(openai_form(error, "")) + b"\n\n",
-            lambda error: door.failure(error, model.caller),
+            openai_failed,
             quiet_seconds=body.silences(),
         )
     await while_connected(request, _drained(made))
     found = [one for source in sources for one in source.answer.whole()]
     content: JsonValue = [*found] if asked.is_list or len(found) > 1 else found[0]
-    headers = cost_headers(_sum([source.answer.usage for source in sources]))
-    return Response(json_bytes(content), headers=headers, media_type=answers.JSON)
+    headers = door.usage_headers(_sum([source.answer.usage for source in sources]))
+    return Response(encoded(content), headers=headers, media_type=answers.JSON)
 
 
 # -- several prompts
@@ -171,46 +170,18 @@ async def _begun(request: Request, model: Model, turn: Turn, data: bytes) -> Asy
 
 async def _together(sources: Sequence[_Source], at_once: int) -> AsyncGenerator[Json]:
     """The stream of all of them, in the order of events, with so many prompts at once."""
-    if len(sources) == 1:
-        async with aclosing(sources[0].events) as events:
-            async for event in events:
-                for told in sources[0].answer.feed(event):
-                    yield told
-        return
-    found: asyncio.Queue[Json | None] = asyncio.Queue()
-    places = asyncio.Semaphore(at_once)
-
-    async def pump(source: _Source) -> None:
-        async with places, aclosing(source.events) as events:
-            async for event in events:
-                for told in source.answer.feed(event):
-                    found.put_nowait(told)
-
-    async def pump_all() -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for source in sources:
-                    group.create_task(pump(source))
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            found.put_nowait(None)
-
-    task = asyncio.create_task(pump_all())
-    try:
-        while (one := await found.get()) is not None:
-            yield one
-        await task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    streams = [source.events for source in sources]
+    async with aclosing(side_by_side(streams, at_once)) as numbered:
+        async for number, event in numbered:
+            for told in sources[number].answer.feed(event):
+                yield told
 
 
 async def _frames(made: AsyncGenerator[Json]) -> AsyncGenerator[bytes]:
     async with aclosing(made):
         yield b""
         async for told in made:
-            yield sent(told)
+            yield sse(told)
 
 
 async def _drained(made: AsyncGenerator[Json]) -> None:

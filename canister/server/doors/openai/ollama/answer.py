@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from canister.api.tokens import Token
 from canister.server.doors.openai.chat_answer import finite
+from canister.server.doors.openai.encoding import encoded
 from canister.server.doors.openai.events import (
     Begun,
     Done,
@@ -26,8 +27,6 @@ from canister.server.doors.openai.events import (
     ToolBegun,
     ToolDone,
 )
-
-_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Kind = Literal["chat", "generate"]
 
@@ -147,8 +146,8 @@ def loaded(about: About) -> dict[str, JsonValue]:
     return {**Stream(about).empty(), "done": True, "done_reason": "load"}
 
 
-def sent(line: Mapping[str, JsonValue]) -> bytes:
-    return f"{_json(line)}\n".encode("utf-8", "replace")
+def sent(line: Mapping[str, object]) -> bytes:
+    return encoded(line) + b"\n"
 
 
 def _list(value: JsonValue) -> list[JsonValue]:

@@ -16,10 +16,10 @@ from canister.api.rest_only import PROPS
 from canister.api.rest_records import InfillInput, Props
 from canister.server import answers
 from canister.server.doors.openai import chat, completions, door, fields, infill, kept
-from canister.server.doors.openai.chat import ChatBody, cost_headers
+from canister.server.doors.openai.chat import ChatBody
 from canister.server.doors.openai.completions import CompletionBody
 from canister.server.doors.openai.door import Handler, Model
-from canister.server.doors.openai.errors import ApiError, encoded, invalid, ollama_form
+from canister.server.doors.openai.errors import ApiError, invalid, ollama_form
 from canister.server.doors.openai.events import Begun, Done, Event
 from canister.server.doors.openai.ollama import models, request
 from canister.server.doors.openai.ollama.answer import About, Kind, Stream, joined, loaded, sent
@@ -128,8 +128,7 @@ async def _create(asking: Request, kind: Kind, read: Callable[[dict[str, JsonVal
             return await streamed(
                 asking,
                 _frames(events, stream),
-                lambda error: encoded(ollama_form(error, "")) + b"\n",
-                lambda error: door.failure(error, model.caller),
+                lambda error: sent(ollama_form(error, "")),
                 media_type=NDJSON,
                 comment=sent(stream.empty()),
             )
@@ -201,7 +200,7 @@ async def _whole(events: AsyncGenerator[Event], stream: Stream) -> Response:
         async for event in events:
             lines += stream.feed(event)
             if isinstance(event, Done):
-                headers = cost_headers(event.usage)
+                headers = door.usage_headers(event.usage)
     return _one(joined(stream.about.kind, lines), headers)
 
 

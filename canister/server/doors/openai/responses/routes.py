@@ -13,8 +13,8 @@ from starlette.routing import Route
 from canister import dispatch
 from canister.server import answers
 from canister.server.doors.openai import counting, door, kept, run
-from canister.server.doors.openai.chat import cost_headers
-from canister.server.doors.openai.errors import ApiError, encoded, invalid
+from canister.server.doors.openai.encoding import sse
+from canister.server.doors.openai.errors import ApiError, invalid
 from canister.server.doors.openai.events import Done, Event, Usage
 from canister.server.doors.openai.fields import read, shown
 from canister.server.doors.openai.kept import Kept
@@ -22,7 +22,7 @@ from canister.server.doors.openai.responses import fields, items
 from canister.server.doors.openai.responses.converter import PREFIX, Converter, Json, Status, response_of
 from canister.server.doors.openai.responses.fields import ResponsesBody
 from canister.server.doors.openai.stream import streamed
-from canister.server.requests import caller, while_connected
+from canister.server.requests import while_connected
 
 KIND = "responses"
 MOST_LISTED = 100
@@ -63,10 +63,10 @@ async def create(request: Request) -> Response:
             await asked.events.aclose()
             return await _document(asked.kept) if asked.kept is not None else answers.document(converter.response())
         if body.stream:
-            return await _streamed(request, model.caller, asked, converter)
+            return await _streamed(request, asked, converter)
         async with aclosing(asked.events):
             usage = await while_connected(request, _whole(asked.events, converter))
-        return answers.document(converter.response(), headers=cost_headers(usage))
+        return answers.document(converter.response(), headers=door.usage_headers(usage))
 
 
 async def retrieve(request: Request) -> Response:
@@ -75,7 +75,7 @@ async def retrieve(request: Request) -> Response:
         return await _document(found)
     after = _number(request, "starting_after", -1, least=-1)
     found.check_goes_on()
-    return await _streamed(request, caller(request), found.asked(), Converter(found.about["base"]), after)
+    return await _streamed(request, found.asked(), Converter(found.about["base"]), after)
 
 
 async def delete(request: Request) -> Response:
@@ -213,12 +213,11 @@ async def _whole(events: AsyncIterator[Event], converter: Converter) -> Usage:
 # -- streams
 
 
-async def _streamed(request: Request, who: str, asked: kept.Asked, converter: Converter, after: int = -1) -> Response:
+async def _streamed(request: Request, asked: kept.Asked, converter: Converter, after: int = -1) -> Response:
     return await streamed(
         request,
         _frames(asked, converter, after),
         lambda error: b"".join(map(_frame, _fail(converter, error))),
-        lambda error: door.failure(error, who),
     )
 
 
@@ -249,7 +248,7 @@ async def _frames(asked: kept.Asked, converter: Converter, after: int) -> AsyncG
 
 
 def _frame(event: Json) -> bytes:
-    return b"event: " + str(event["type"]).encode() + b"\ndata: " + encoded(event) + b"\n\n"
+    return sse(event, event["type"])
 
 
 def _fail(converter: Converter, error: ApiError) -> list[Json]:
