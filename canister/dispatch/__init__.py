@@ -2,38 +2,19 @@
 
     place → access → argument → handler → instruction limit → commit everything, or nothing → reply | reject
 
-`turns.py` decides whose turn it is, `execute.py` runs a handler and commits. Doors ask for a method that runs once
-(`requests.py`), a message that may come twice (`messages.py`), a file (`streams.py`), or a look (`inspection.py`).
+`dispatcher.py` tells what a door may ask for. `turns.py` decides whose turn it is, `execute.py` runs and commits.
 """
 
 from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_chain import Answered, Ingested, Wanted
 from canister.dispatch.answer_making import PASSING
-from canister.dispatch.answer_text import AnswerText, Piece
-from canister.dispatch.answers import answer, answer_choices, prompt_tokens_of
+from canister.dispatch.answer_text import Piece
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
-from canister.dispatch.durable_answers import (
-    Question,
-    answer_parts,
-    answer_so_far,
-    begin_answer,
-    cancel_answer,
-    failure_of,
-    find_answer,
-    is_running,
-    join_answer,
-    look_again,
-    remove_answer,
-    retry_answer,
-)
-from canister.dispatch.execute import Recorder, Reply
-from canister.dispatch.inspection import (
-    ModelView,
-    inspect_engine,
-)
+from canister.dispatch.durable_answers import Question, failure_of
+from canister.dispatch.execute import Reply
+from canister.dispatch.inspection import ModelView
 from canister.dispatch.kept_answers import Part
 from canister.dispatch.local import of_host
-from canister.dispatch.messages import find_message
 from canister.dispatch.requests import execute, find_method
 from canister.dispatch.streams import store_stream
 from canister.runtime.call import OnText
@@ -41,7 +22,6 @@ from canister.state.answers import KeptAnswer
 
 __all__ = [
     "PASSING",
-    "AnswerText",
     "Answered",
     "Answers",
     "Dispatcher",
@@ -53,29 +33,13 @@ __all__ = [
     "Part",
     "Piece",
     "Question",
-    "Recorder",
     "Reply",
     "Target",
     "Wanted",
-    "answer",
-    "answer_choices",
-    "answer_parts",
-    "answer_so_far",
-    "begin_answer",
     "cache_of_key",
-    "cancel_answer",
     "execute",
     "failure_of",
-    "find_answer",
-    "find_message",
     "find_method",
-    "inspect_engine",
-    "is_running",
-    "join_answer",
-    "look_again",
     "of_host",
-    "prompt_tokens_of",
-    "remove_answer",
-    "retry_answer",
     "store_stream",
 ]

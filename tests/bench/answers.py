@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from canister import dispatch
-from canister.dispatch import Answered, Piece, Wanted
+from canister.dispatch import Answered, Piece, Wanted, answers
 from canister.flags.params import SamplingParams
 from tests.harness import CONTROLLER, Harness, canister_in
 
@@ -32,7 +31,7 @@ async def first_token(harness: Harness, n_prompt: int, number: int) -> tuple[flo
     wanted = Wanted(prompt, GREEDY, seed=1, max_tokens=2, reuses=False)
     started, first, n_calls = time.perf_counter(), 0.0, 0
     busy = engine.stats().busy_seconds
-    async for event in dispatch.answer(harness.canister, CONTROLLER, wanted):
+    async for event in answers.answer(harness.canister, CONTROLLER, wanted):
         if isinstance(event, Piece) and not first:
             first = time.perf_counter() - started
             busy = engine.stats().busy_seconds - busy
@@ -45,7 +44,7 @@ async def cpu_of_a_token(harness: Harness, n_tokens: int) -> float:
     """Seconds of CPU of the event loop's thread, for each streamed token, the door's encoding not included."""
     wanted = Wanted([1, 2, 3], GREEDY, seed=1, max_tokens=n_tokens, reuses=False)
     n, started = 0, time.thread_time()
-    async for event in dispatch.answer(harness.canister, CONTROLLER, wanted):
+    async for event in answers.answer(harness.canister, CONTROLLER, wanted):
         if isinstance(event, Piece):
             n += len(event.tokens)
     return (time.thread_time() - started) / n

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from canister import dispatch
-from canister.dispatch import Answered, Ingested, Piece, Wanted, cache_of_key
+from canister.dispatch import Answered, Ingested, Piece, Wanted, answers, cache_of_key
 from canister.flags.params import SamplingParams
 from canister.runtime.canister import Canister
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in, someone
@@ -36,7 +35,7 @@ def asked(*tokens: int, n: int = 4) -> Wanted:
 
 async def ask(canister: Canister, wanted: Wanted, caller: str = CONTROLLER) -> tuple[list[int], Answered]:
     tokens: list[int] = []
-    async for event in dispatch.answer(canister, caller, wanted):
+    async for event in answers.answer(canister, caller, wanted):
         if isinstance(event, Piece):
             tokens += [token.id for token in event.tokens]
     assert isinstance(event, Answered)
@@ -125,7 +124,7 @@ async def test_two_at_once_are_both_right_and_do_not_wait_for_each_other(harness
     canister = harness.canister
     first, _ = await ask(canister, asked())
     alone = [await ask(canister, replace(asked(*first, 7 + n, n=30), reuses=False)) for n in range(4)]
-    async with aclosing(dispatch.answer(canister, CONTROLLER, asked(*first, 1, n=100_000))) as endless:
+    async with aclosing(answers.answer(canister, CONTROLLER, asked(*first, 1, n=100_000))) as endless:
         assert isinstance(await anext(endless), Ingested)
         together = await asyncio.gather(*(ask(canister, asked(*first, 7 + n, n=30)) for n in range(4)))
         for (tokens, answered), (expected, _) in zip(together, alone, strict=True):
@@ -141,7 +140,7 @@ async def test_a_cache_that_goes_away_meanwhile_does_no_harm(harness: Harness) -
     expected, _ = await ask(canister, replace(wanted, cache=None, reuses=False))
     tokens: list[int] = []
     n_removed = 0
-    async for event in dispatch.answer(canister, CONTROLLER, wanted):
+    async for event in answers.answer(canister, CONTROLLER, wanted):
         if isinstance(event, Piece):
             tokens += [token.id for token in event.tokens]
             if not n_removed:
@@ -156,7 +155,7 @@ async def test_who_goes_away_while_the_prompt_goes_in_finds_it_there(harness: Ha
     await harness.limit(10)
     wanted, n_tries, n_decoded = asked(), 0, []
     while True:
-        async with aclosing(dispatch.answer(canister, CONTROLLER, wanted)) as events:
+        async with aclosing(answers.answer(canister, CONTROLLER, wanted)) as events:
             event = await anext(events)
             n_tries += 1
             assert isinstance(event, Ingested)

@@ -8,9 +8,8 @@ from random import Random
 
 import pytest
 
-from canister import dispatch
 from canister.api.tokens import Token
-from canister.dispatch import Answered, Ingested, Piece, Wanted
+from canister.dispatch import Answered, Ingested, Piece, Wanted, answers
 from canister.flags.params import SamplingParams
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
 from tests.server.served import CHAT
@@ -43,7 +42,7 @@ async def harness(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 async def whole(harness: Harness, wanted: Wanted, chance: Random | None = None) -> Answer | None:
     """The answer; None: it was killed. chance: changes how much a call may decode, and kills."""
     text, tokens, n_done = "", list[Token](), 0
-    async with aclosing(dispatch.answer(harness.canister, CONTROLLER, wanted)) as events:
+    async with aclosing(answers.answer(harness.canister, CONTROLLER, wanted)) as events:
         async for event in events:
             if isinstance(event, Piece):
                 text += event.text

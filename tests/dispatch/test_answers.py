@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from canister import dispatch
-from canister.dispatch import Answered, Ingested, Piece, Wanted
+from canister.dispatch import Answered, Ingested, Piece, Wanted, answers
 from canister.errors import BadRequest, CanisterError, ContextExceeded
 from canister.flags.params import SamplingParams
 from canister.runtime.canister import Canister
@@ -41,7 +40,7 @@ def canister(harness: Harness) -> Canister:
 async def events_of(
     canister: Canister, wanted: Wanted, caller: str = CONTROLLER
 ) -> tuple[list[Ingested], list[Piece], Answered]:
-    events = [event async for event in dispatch.answer(canister, caller, wanted)]
+    events = [event async for event in answers.answer(canister, caller, wanted)]
     answered = events.pop()
     assert isinstance(answered, Answered)
     is_in = [isinstance(event, Piece) for event in events]
@@ -83,14 +82,14 @@ async def test_it_says_what_run_update_says(harness: Harness) -> None:
 
 async def test_however_many_tokens_a_call_may_take_the_answer_is_the_same(harness: Harness) -> None:
     wanted = Wanted(PROMPT, DRAWN, seed=7, max_tokens=40)
-    answers = []
+    same = []
     for limit in (0, 3, 7, TOKENS_OF_A_CALL):
         await harness.limit(limit)
         _, pieces, answered = await events_of(harness.canister, wanted)
         tokens = [token.id for piece in pieces for token in piece.tokens]
-        answers.append((tokens, "".join(piece.text for piece in pieces), answered.finish, answered.n_generated))
-    assert len(answers[0][0]) == 40
-    assert answers == [answers[0]] * 4
+        same.append((tokens, "".join(piece.text for piece in pieces), answered.finish, answered.n_generated))
+    assert len(same[0][0]) == 40
+    assert same == [same[0]] * 4
 
 
 async def test_a_stop_string_ends_it_across_the_borders_of_calls(harness: Harness) -> None:
@@ -139,7 +138,7 @@ async def test_no_token_at_all_may_be_wanted(canister: Canister) -> None:
 async def test_who_has_enough_ends_the_call(canister: Canister) -> None:
     engine = canister.model.engine
     assert engine is not None
-    async with aclosing(dispatch.answer(canister, CONTROLLER, Wanted(PROMPT, DRAWN))) as events:
+    async with aclosing(answers.answer(canister, CONTROLLER, Wanted(PROMPT, DRAWN))) as events:
         async for event in events:
             if isinstance(event, Piece):
                 break
@@ -165,7 +164,7 @@ async def test_several_answers_to_one_prompt_are_made_side_by_side(harness: Harn
     wanted = [Wanted(PROMPT, DRAWN, seed=40 + n, max_tokens=30, reuses=False) for n in range(3)]
     alone = [await text_of(canister, each) for each in wanted]
     texts, ends, order = ["", "", ""], dict[int, Answered](), list[int]()
-    async for number, event in dispatch.answer_choices(canister, CONTROLLER, wanted):
+    async for number, event in answers.answer_choices(canister, CONTROLLER, wanted):
         if isinstance(event, Piece):
             texts[number] += event.text
             order.append(number)
@@ -185,5 +184,5 @@ async def test_tokens_and_texts_may_be_mixed(canister: Canister) -> None:
     engine = canister.model.engine
     assert engine is not None
     whole = engine.tokenize(PROMPT, add_bos=True)
-    found = await dispatch.prompt_tokens_of(canister, CONTROLLER, [*whole[:3], engine.piece(whole[3], True).decode()])
+    found = await answers.prompt_tokens_of(canister, CONTROLLER, [*whole[:3], engine.piece(whole[3], True).decode()])
     assert found == whole[:4]

@@ -16,7 +16,7 @@ import pytest
 from canister import dispatch
 from canister.api.records import InputRecord
 from canister.api.tokens import Likely, Token
-from canister.dispatch import Answered, Ingested, KeptAnswer, Part, Piece, Question, Wanted
+from canister.dispatch import Answered, Ingested, KeptAnswer, Part, Piece, Question, Wanted, answers, durable_answers
 from canister.dispatch.answer_chain import Taken
 from canister.dispatch.durable_answers import OtherRequest
 from canister.dispatch.kept_answers import AnswerFailed, TokenKeeper
@@ -45,16 +45,16 @@ class House:
 
     async def begin(self, wanted: Wanted = WANTED, body: bytes = b"body", **fields: Any) -> KeptAnswer:
         question = Question(secrets.token_hex(8), "test", body, "{}", (wanted,), **fields)
-        return await dispatch.begin_answer(self.host, self.canister, self.caller, question)
+        return await durable_answers.begin_answer(self.host, self.canister, self.caller, question)
 
     async def parts(self, kept: KeptAnswer) -> list[Part]:
-        return [part async for part in dispatch.answer_parts(self.host, self.canister, kept)]
+        return [part async for part in durable_answers.answer_parts(self.host, self.canister, kept)]
 
     async def so_far(self, kept: KeptAnswer) -> list[Part]:
-        return [part async for part in dispatch.answer_so_far(self.canister, kept)]
+        return [part async for part in durable_answers.answer_so_far(self.canister, kept)]
 
     def status(self, kept: KeptAnswer) -> str:
-        return dispatch.look_again(self.canister, kept).status
+        return durable_answers.look_again(self.canister, kept).status
 
     async def ended(self, kept: KeptAnswer) -> str:
         await until(lambda: self.canister.live_answers.find(kept.asked.id) is None)
@@ -86,7 +86,7 @@ def told(parts: list[Part]) -> list[Any]:
 @pytest.fixture(scope="module")
 async def expected(home: House) -> list[Any]:
     """What an answer gives that is not kept."""
-    return told([(0, event) async for event in dispatch.answer(home.canister, home.caller, WANTED)])
+    return told([(0, event) async for event in answers.answer(home.canister, home.caller, WANTED)])
 
 
 async def test_it_is_the_answer_that_is_not_kept_and_is_read_again(home: House, expected: list[Any]) -> None:
@@ -107,19 +107,19 @@ async def test_it_is_the_answer_that_is_not_kept_and_is_read_again(home: House, 
 
 async def test_without_a_client_it_goes_on_where_that_is_wanted(home: House, expected: list[Any]) -> None:
     kept = await home.begin(goes_on=True)
-    assert dispatch.is_running(home.canister, kept)
+    assert durable_answers.is_running(home.canister, kept)
     assert await home.ended(kept) == "done"
     assert told(await home.parts(kept)) == expected
 
 
 async def test_else_it_is_left_and_gone_on_with_by_who_comes(home: House, expected: list[Any]) -> None:
     kept = await home.begin()
-    async with aclosing(dispatch.answer_parts(home.host, home.canister, kept)) as parts:
+    async with aclosing(durable_answers.answer_parts(home.host, home.canister, kept)) as parts:
         async for _, part in parts:
             if isinstance(part, Piece):
                 break
     assert await home.ended(kept) == "left"
-    assert not dispatch.is_running(home.canister, dispatch.look_again(home.canister, kept))
+    assert not durable_answers.is_running(home.canister, durable_answers.look_again(home.canister, kept))
     begun = told(await home.so_far(kept))
     assert begun == expected[: len(begun)]
     assert told(await home.parts(kept)) == expected
@@ -134,17 +134,17 @@ async def test_two_who_listen_are_told_the_same(home: House, expected: list[Any]
 async def test_the_same_key_and_body_are_one_answer(home: House) -> None:
     first = await home.begin(key="one", goes_on=True)
     assert (await home.begin(key="one", goes_on=True)).asked.id == first.asked.id
-    joined = dispatch.join_answer(home.canister, home.caller, "test", "one", b"body")
+    joined = durable_answers.join_answer(home.canister, home.caller, "test", "one", b"body")
     assert joined is not None
     assert joined.asked.id == first.asked.id
     with pytest.raises(OtherRequest, match="'one'") as at_begin:
         await home.begin(key="one", body=b"another", goes_on=True)
     with pytest.raises(OtherRequest) as at_join:
-        dispatch.join_answer(home.canister, home.caller, "test", "one", b"another")
+        durable_answers.join_answer(home.canister, home.caller, "test", "one", b"another")
     assert str(at_begin.value) == str(at_join.value)
     with pytest.raises(OtherRequest):
-        dispatch.join_answer(home.canister, home.caller, "of another interface", "one", b"body")
-    assert dispatch.join_answer(home.canister, home.caller, "test", "two", b"body") is None
+        durable_answers.join_answer(home.canister, home.caller, "of another interface", "one", b"body")
+    assert durable_answers.join_answer(home.canister, home.caller, "test", "two", b"body") is None
 
 
 async def test_a_seed_that_is_drawn_is_kept(home: House) -> None:
@@ -158,34 +158,34 @@ async def test_one_that_is_cancelled_keeps_what_there_is(home: House, expected: 
     kept = await home.begin(replace(WANTED, max_tokens=None), goes_on=True)
     listening = asyncio.create_task(home.parts(kept))
     await until(lambda: len(home.canister.answers.calls(kept.asked.id)) > 3)
-    cancelled = await dispatch.cancel_answer(home.canister, kept)
+    cancelled = await durable_answers.cancel_answer(home.canister, kept)
     assert (cancelled.status, cancelled.ended_ns is None) == ("cancelled", False)
     heard = told(await listening)
     assert heard[:20] == expected[:20]
     assert told(await home.parts(cancelled)) == heard
     assert not [part for _, part in await home.parts(cancelled) if isinstance(part, Answered)]
-    assert (await dispatch.cancel_answer(home.canister, cancelled)).status == "cancelled"
+    assert (await durable_answers.cancel_answer(home.canister, cancelled)).status == "cancelled"
 
 
 async def test_one_that_is_removed_is_stopped_and_gone(home: House) -> None:
     kept = await home.begin(replace(WANTED, max_tokens=None), goes_on=True)
-    await dispatch.remove_answer(home.canister, kept)
+    await durable_answers.remove_answer(home.canister, kept)
     assert home.canister.answers.find(kept.asked.id) is None
     assert home.canister.live_answers.find(kept.asked.id) is None
 
 
 async def test_nobody_finds_what_is_anothers_or_not_listed(home: House) -> None:
     kept, hidden = await home.begin(), await home.begin(is_listed=False)
-    found = dispatch.find_answer(home.canister, home.caller, kept.asked.id, "test")
+    found = durable_answers.find_answer(home.canister, home.caller, kept.asked.id, "test")
     assert found is not None
-    assert dispatch.find_answer(home.canister, home.caller, kept.asked.id, "other") is None
-    assert dispatch.find_answer(home.canister, home.caller, hidden.asked.id, "test") is None
+    assert durable_answers.find_answer(home.canister, home.caller, kept.asked.id, "other") is None
+    assert durable_answers.find_answer(home.canister, home.caller, hidden.asked.id, "test") is None
     other = home.host.keys.create("another", replace=True)
     principal = home.host.principal_of(other)
     assert principal is not None
-    assert dispatch.find_answer(home.canister, principal, kept.asked.id, "test") is None
+    assert durable_answers.find_answer(home.canister, principal, kept.asked.id, "test") is None
     with pytest.raises(CanisterError, match="Access Denied"):
-        dispatch.find_answer(home.canister, "2vxsx-fae", kept.asked.id, "test")
+        durable_answers.find_answer(home.canister, "2vxsx-fae", kept.asked.id, "test")
 
 
 async def test_what_fails_is_told_again_and_can_be_tried_again(home: House, expected: list[Any]) -> None:
@@ -200,14 +200,14 @@ async def test_what_fails_is_told_again_and_can_be_tried_again(home: House, expe
     assert live is not None
     live.stop()
     await home.ended(failing)
-    failing = dispatch.look_again(home.canister, failing)
+    failing = durable_answers.look_again(home.canister, failing)
     with pytest.raises(AnswerFailed, match="no room") as failed:
         await home.parts(failing)
     assert failed.value.http_status == 507
-    again = await dispatch.retry_answer(home.host, home.canister, failing)
+    again = await durable_answers.retry_answer(home.host, home.canister, failing)
     assert again.status == "running"
     await until(lambda: len(home.canister.answers.calls(failing.asked.id)) > 4)
-    await dispatch.cancel_answer(home.canister, again)
+    await durable_answers.cancel_answer(home.canister, again)
     assert told(await home.so_far(again))[:20] == expected[:20]
 
 
@@ -218,28 +218,28 @@ async def test_what_was_told_of_a_call_that_failed_is_told_again(home: House) ->
     heard: list[Part] = []
 
     async def listen() -> None:
-        async for part in dispatch.answer_parts(home.host, home.canister, kept):
+        async for part in durable_answers.answer_parts(home.host, home.canister, kept):
             heard.append(part)
 
     with pytest.raises(AnswerFailed, match="No token may follow") as failed:
         await listen()
     assert "".join(piece.text for piece in told(heard)) == "one two three four"
-    again = dispatch.look_again(home.canister, kept)
+    again = durable_answers.look_again(home.canister, kept)
     assert told(await home.so_far(again)) == told(heard)
     for _ in range(2):  # tried again, it comes to the same
         with pytest.raises(AnswerFailed, match="No token may follow"):
             await home.parts(again)
-        again = await dispatch.retry_answer(home.host, home.canister, again)
+        again = await durable_answers.retry_answer(home.host, home.canister, again)
         assert again.status == "running"
         await home.ended(again)
-        again = dispatch.look_again(home.canister, again)
+        again = durable_answers.look_again(home.canister, again)
         assert told(await home.so_far(again)) == told(heard)
     assert failed.value.http_status == 400
 
 
 async def test_a_lost_prompt_cache_does_no_harm(home: House) -> None:
     kept = await home.begin()
-    async with aclosing(dispatch.answer_parts(home.host, home.canister, kept)) as parts:
+    async with aclosing(durable_answers.answer_parts(home.host, home.canister, kept)) as parts:
         async for _, part in parts:
             if isinstance(part, Piece) and len(home.canister.answers.calls(kept.asked.id)) > 3:
                 break
@@ -260,12 +260,12 @@ async def test_a_lost_prompt_cache_does_no_harm(home: House) -> None:
 async def test_choices_share_a_prompt_and_are_told_apart(home: House) -> None:
     choices = tuple(replace(WANTED, seed=seed, max_tokens=12) for seed in (1, 2, 3))
     question = Question(secrets.token_hex(8), "test", b"", "{}", choices)
-    kept = await dispatch.begin_answer(home.host, home.canister, home.caller, question)
+    kept = await durable_answers.begin_answer(home.host, home.canister, home.caller, question)
     parts = await home.parts(kept)
     await home.ended(kept)
     again = await home.parts(kept)
     for choice, wanted in enumerate(choices):
-        alone = [(0, event) async for event in dispatch.answer(home.canister, home.caller, wanted)]
+        alone = [(0, event) async for event in answers.answer(home.canister, home.caller, wanted)]
         for found in (parts, again):
             assert told([(0, part) for number, part in found if number == choice]) == told(alone)
 
@@ -290,21 +290,21 @@ async def test_too_many_unfinished_are_refused(tmp_path: Path) -> None:
         kept = [await home.begin(endless, goes_on=True) for _ in range(2)]
         with pytest.raises(CallerBusy, match="max_answers_per_caller = 2"):
             await home.begin(endless, goes_on=True)
-        await dispatch.cancel_answer(home.canister, kept[0])
+        await durable_answers.cancel_answer(home.canister, kept[0])
         third = await home.begin(endless, goes_on=True)
         assert home.canister.answers.find(kept[0].asked.id) is None
         for one in (kept[1], third):
-            await dispatch.cancel_answer(home.canister, one)
+            await durable_answers.cancel_answer(home.canister, one)
         question = Question("big", "test", b"", "x" * 20_000, (endless,))
         with pytest.raises(StorageFull, match="max_answer_bytes_per_caller = 10000"):
-            await dispatch.begin_answer(home.host, home.canister, home.caller, question)
+            await durable_answers.begin_answer(home.host, home.canister, home.caller, question)
 
 
 async def test_after_the_end_of_the_server_it_goes_on_at_the_next_start(tmp_path: Path, expected: list[Any]) -> None:
     async with house(tmp_path) as home:
         kept = await home.begin(goes_on=True)
         left = await home.begin()
-        async with aclosing(dispatch.answer_parts(home.host, home.canister, left)) as parts:
+        async with aclosing(durable_answers.answer_parts(home.host, home.canister, left)) as parts:
             async for _, part in parts:
                 if isinstance(part, Ingested):
                     break
@@ -329,7 +329,7 @@ async def test_draining_stops_what_nobody_listens_to(tmp_path: Path) -> None:
 async def test_while_the_model_is_not_there_nothing_is_lost(tmp_path: Path, expected: list[Any]) -> None:
     async with house(tmp_path) as home:
         kept = await home.begin()
-        async with aclosing(dispatch.answer_parts(home.host, home.canister, kept)) as parts:
+        async with aclosing(durable_answers.answer_parts(home.host, home.canister, kept)) as parts:
             async for _, part in parts:
                 if isinstance(part, Piece):
                     break

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from canister import dispatch
 from canister.defaults import QUERY_LIMIT, UPDATE_LIMIT
+from canister.dispatch import inspection
 from canister.engine.load import calibration
 from canister.system.machine import usable_cores
 from tests.engine import tiny_models
@@ -26,13 +26,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
     async with canister_in(tmp_path, slots=2) as canister:
-        none = await dispatch.inspect_engine(canister.canister, CONTROLLER)
+        none = await inspection.inspect_engine(canister.canister, CONTROLLER)
         assert isinstance(none.value, dict)
         assert (none.value["model"], none.value["reason"]) == (None, "none")
         await canister.load(model, "--ctx-size", "300")
         await canister.call("set_access", {"level": 1})
         await canister.run("hello", *GREEDY, "-n", "5", caller=someone(7), cache="secret.cache")
-        reply = await dispatch.inspect_engine(canister.canister, CONTROLLER)
+        reply = await inspection.inspect_engine(canister.canister, CONTROLLER)
         told: Any = reply.value
         assert told["file"] == {"name": "models/model.gguf", "bytes": model.stat().st_size}
         assert told["limits"] == {
@@ -58,11 +58,11 @@ async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
 
 async def test_who_may_see_it(tmp_path: Path) -> None:
     async with canister_in(tmp_path) as canister:
-        stranger = await dispatch.inspect_engine(canister.canister, someone(3))
+        stranger = await inspection.inspect_engine(canister.canister, someone(3))
         assert stranger.error is not None
         assert stranger.error.http_status == 401
         await canister.call("assignAdminRole", {"principal": someone(3), "role": {"AdminQuery": None}, "note": ""})
-        assert (await dispatch.inspect_engine(canister.canister, someone(3))).error is None
+        assert (await inspection.inspect_engine(canister.canister, someone(3))).error is None
 
 
 async def test_a_restart_measures_nothing(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

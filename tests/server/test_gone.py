@@ -19,6 +19,7 @@ import pytest
 from canister import dispatch
 from canister.api.records import InputRecord
 from canister.config import Settings
+from canister.dispatch import messages
 from canister.engine.engine import EngineStats
 from canister.ic import envelope
 from canister.runtime.file_streams import STREAM_BLOCK_BYTES
@@ -193,10 +194,10 @@ async def test_an_accepted_message_goes_on_and_a_query_is_cancelled(served: Serv
     query, _ = envelope.seal(door.message("query", "run_query", InputRecord(args=ENDLESS)), served.host.identity)
     client = await served.connect()
     client.send(f"/api/v3/canister/{canister.id}/call", update)
-    await until(lambda: dispatch.find_message(canister, id) is not None)
+    await until(lambda: messages.find_message(canister, id) is not None)
     client.leave("abort")
     await canister.ingress.finished()
-    known = dispatch.find_message(canister, id)
+    known = messages.find_message(canister, id)
     assert known is not None
     assert known.status == "replied"
     assert served.stats.n_cancelled == 0
@@ -226,8 +227,8 @@ async def test_a_call_that_takes_too_long_is_rejected(tmp_path: Path) -> None:
             door.message("call", "run_update", InputRecord(args=[*ENDLESS, *CHAT])), served.host.identity
         )
         client.send(f"/api/v2/canister/{canister.id}/call", body)
-        await until(lambda: (found := dispatch.find_message(canister, id)) is not None and found.answer is not None)
-        known = dispatch.find_message(canister, id)
+        await until(lambda: (found := messages.find_message(canister, id)) is not None and found.answer is not None)
+        known = messages.find_message(canister, id)
         assert known is not None
         assert known.answer is not None
         assert (known.status, known.answer.reject_code, known.answer.error_code) == ("rejected", 2, "IC0202")

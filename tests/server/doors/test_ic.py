@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canister import dispatch
 from canister.api import codec
 from canister.api.methods import BY_NAME
 from canister.api.records import FileUploadInputRecord, MaxTokensRecord
 from canister.config import Settings
+from canister.dispatch import messages
 from canister.ic import cbor, envelope, hash_tree, principal
 from canister.ic.certificate import query_response_message
 from canister.ic.identity import Identity
@@ -320,10 +320,10 @@ async def test_old_records_are_purged(door: Door, monkeypatch: pytest.MonkeyPatc
     content = door.message("call", "set_max_tokens", LIMITS, nonce=b"old")
     _, id = envelope.seal(content, door.host.identity)
     await door.send("call", content, door.host.identity)
-    assert dispatch.find_message(door.canister, id) is not None
+    assert messages.find_message(door.canister, id) is not None
     later = time.time_ns() + 10 * 60 * 10**9
     monkeypatch.setattr(ingress_history.time, "time_ns", lambda: later)
-    assert dispatch.find_message(door.canister, id) is None
+    assert messages.find_message(door.canister, id) is None
 
 
 async def test_a_record_survives_a_restart(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ async def test_a_call_goes_on_when_its_client_goes_away(door: Door, monkeypatch:
     assert response.status_code == 202
     assert "read_state" in response.text
     await door.canister.ingress.finished()
-    known = dispatch.find_message(door.canister, id)
+    known = messages.find_message(door.canister, id)
     assert known is not None
     assert known.status == "replied"
 
@@ -368,4 +368,4 @@ async def test_a_message_to_a_stopping_canister_leaves_no_record(tmp_path: Path)
                 assert document["status"] == "non_replicated_rejection"
                 assert document["error_code"] == "IC0509"
             _, id = envelope.seal(content, host.identity)
-            assert dispatch.find_message(host.default, id) is None
+            assert messages.find_message(host.default, id) is None
