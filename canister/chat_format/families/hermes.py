@@ -5,6 +5,8 @@ The generic family is the same, taught by words, where a template says nothing o
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from canister.chat_format.families.llama import bare_json
 from canister.chat_format.family import Family, Row, Wanted
 from canister.chat_format.json_calls import JsonCalls
@@ -23,15 +25,7 @@ HERMES = Family(
 )
 
 # ERNIE 4.5 puts its answer in tags of its own.
-ERNIE = Family(
-    name="ernie",
-    openers=(mark(BEGIN),),
-    read_calls=_CALLS.read,
-    write_calls=_CALLS.write,
-    triggers=(BEGIN,),
-    special=(BEGIN, END),
-    silent=("<response>", "</response>"),
-)
+ERNIE = replace(HERMES, name="ernie", silent=("<response>", "</response>"))
 
 
 def _write_generic(wanted: Wanted) -> str:
@@ -42,13 +36,11 @@ def _write_generic(wanted: Wanted) -> str:
     return wanted.lark.either([marked, *bare_json(wanted, "arguments")])
 
 
-GENERIC = Family(
+GENERIC = replace(
+    HERMES,
     name="generic",
-    openers=(mark(BEGIN),),
-    read_calls=_CALLS.read,
     write_calls=_write_generic,
     triggers=(BEGIN, ('"name": "', '"'), ('"name":"', '"')),
-    special=(BEGIN, END),
     bare="{",
     shows_tools=False,
 )

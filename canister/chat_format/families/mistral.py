@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from canister.chat_format import json_text
 from canister.chat_format.family import Family, Row, Thoughts, Wanted
 from canister.chat_format.json_calls import JsonCalls
@@ -45,25 +47,8 @@ MISTRAL = Family(
     special=(BEGIN, ID, ARGUMENTS),
     id_characters=9,
 )
-MAGISTRAL = Family(
-    name="magistral",
-    openers=(mark(BEGIN),),
-    read_calls=_read,
-    write_calls=_write,
-    triggers=(BEGIN,),
-    special=(BEGIN, ID, ARGUMENTS),
-    id_characters=9,
-    thoughts=(Thoughts("[THINK]", "[/THINK]"),),
-)
-MISTRAL_LIST = Family(
-    name="mistral-list",
-    openers=(mark(BEGIN),),
-    read_calls=_read,
-    write_calls=_LIST.write,
-    triggers=(BEGIN,),
-    special=(BEGIN, ID, ARGUMENTS),
-    id_characters=9,
-)
+MAGISTRAL = replace(MISTRAL, name="magistral", thoughts=(Thoughts("[THINK]", "[/THINK]"),))
+MISTRAL_LIST = replace(MISTRAL, name="mistral-list", write_calls=_LIST.write)
 
 ROWS = (
     Row(MAGISTRAL, has=(BEGIN, "[THINK]")),

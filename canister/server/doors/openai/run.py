@@ -23,7 +23,7 @@ from canister.flags.params import SamplingParams
 from canister.flags.values import UINT32_MAX
 from canister.server.doors.openai.errors import invalid, too_long
 from canister.server.doors.openai.events import Begun, Event
-from canister.server.doors.openai.telling import Reading, Telling
+from canister.server.doors.openai.telling import Spoken, Telling
 
 if TYPE_CHECKING:
     from canister.server.doors.openai.door import Model
@@ -52,11 +52,12 @@ class Admitted:
 
 async def admit(model: Model, turn: Turn) -> Admitted:
     """Render, count and bind. ApiError for a turn that cannot be answered; Trap and CanisterError of the calls."""
-    prompt, binding = turn.prompt, None
+    prompt, binding, spoken = turn.prompt, None, None
     if prompt is None:
         form = _form_of(model.view.chat_template)
         prompt = await _rendered(model, turn, form)
         binding = await _binding(model, turn, form, prompt)
+        spoken = Spoken(form, binding.starts_in_thought)
     try:
         tokens = await model.canister.answers.prompt_tokens(model.caller, prompt)
     except ContextExceeded as error:
@@ -75,7 +76,7 @@ async def admit(model: Model, turn: Turn) -> Admitted:
     )
     text = prompt if isinstance(prompt, str) else "".join(part for part in prompt if isinstance(part, str))
     begun = Begun(len(tokens), seed, text)
-    telling = Telling(turn, begun, None if binding is None else Reading.of(binding))
+    telling = Telling(turn, begun, spoken)
     choices = tuple(replace(wanted, seed=(seed + choice) & 0xFFFFFFFF) for choice in range(turn.n))
     return Admitted(model, turn, choices, telling)
 

@@ -10,7 +10,6 @@ from typing import Any, Self
 from canister import chat_format
 from canister.api.tokens import Token
 from canister.chat_format.form import OutputParser
-from canister.chat_format.tools import chosen, tools_of
 from canister.dispatch import Answered, Ingested, Piece
 from canister.server.doors.openai.events import (
     Begun,
@@ -34,24 +33,28 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How the model's output is to be read. family: its name among the chat formats. thoughts: its marks of them."""
+class Spoken:
+    """In which form the model speaks, and whether its prompt has opened a thought."""
 
-    family: str
-    thoughts: tuple[tuple[str, str], ...]
+    form: chat_format.Form
     starts_in_thought: bool
 
-    @classmethod
-    def of(cls, binding: chat_format.Binding) -> Self:
-        thoughts = tuple((one.begin, one.end) for one in binding.family.thoughts)
-        return cls(binding.family.name, thoughts, binding.starts_in_thought)
-
     def parser(self, turn: Turn) -> OutputParser:
-        tools = chosen(tools_of(turn.tools), turn.tool_choice, turn.tool_name)
-        return OutputParser(self.form().family, tools, self.starts_in_thought, turn.splits_thoughts)
+        return self.form.parser(
+            turn.tools,
+            choice=turn.tool_choice,
+            name=turn.tool_name,
+            starts_in_thought=self.starts_in_thought,
+            splits_thoughts=turn.splits_thoughts,
+        )
 
-    def form(self) -> chat_format.Form:
-        return chat_format.form_named(self.family, self.thoughts)
+    def to_json(self) -> list[Any]:
+        return [*self.form.told, self.starts_in_thought]
+
+    @classmethod
+    def from_json(cls, told: list[Any]) -> Self:
+        family, thoughts, starts_in_thought = told
+        return cls(chat_format.form_named(family, [(begin, end) for begin, end in thoughts]), starts_in_thought)
 
 
 @dataclass(slots=True)
@@ -66,16 +69,16 @@ class _Choice:
 
 
 class Telling:
-    """Of one turn, from its start. begun: its first event. reading: None: the answer is text as it is.
+    """Of one turn, from its start. begun: its first event. spoken: None: the answer is text as it is.
 
     As JSON it leaves out what it has made so far, since the events of a kept answer are made anew.
     """
 
-    def __init__(self, turn: Turn, begun: Begun, reading: Reading | None = None) -> None:
+    def __init__(self, turn: Turn, begun: Begun, spoken: Spoken | None = None) -> None:
         self.begun = begun
         self._turn = turn
-        self._reading = reading
-        self._choices = [_Choice(None if reading is None else reading.parser(turn)) for _ in range(turn.n)]
+        self._spoken = spoken
+        self._choices = [_Choice(None if spoken is None else spoken.parser(turn)) for _ in range(turn.n)]
         self._n_unfinished = turn.n
         self._usage, self._timings = Usage(0, 0, 0), Timings()
         self._began_at = 0.0  # to generate
@@ -86,17 +89,14 @@ class Telling:
         turn = self._turn.model_copy(update={"messages": ()})
         begun = {"n_prompt": self.begun.n_prompt, "seed": self.begun.seed, "prompt": self.begun.prompt}
         told: Json = {"turn": turn.model_dump_json(exclude_defaults=True), "begun": begun}
-        if self._reading is not None:
-            told["reading"] = [self._reading.family, self._reading.thoughts, self._reading.starts_in_thought]
+        if self._spoken is not None:
+            told["reading"] = self._spoken.to_json()
         return told
 
     @classmethod
     def from_json(cls, told: Json) -> Self:
-        reading = None
-        if "reading" in told:
-            family, thoughts, starts_in_thought = told["reading"]
-            reading = Reading(family, tuple((begin, end) for begin, end in thoughts), starts_in_thought)
-        return cls(Turn.model_validate_json(told["turn"]), Begun(**told["begun"]), reading)
+        spoken = Spoken.from_json(told["reading"]) if "reading" in told else None
+        return cls(Turn.model_validate_json(told["turn"]), Begun(**told["begun"]), spoken)
 
     def feed(self, choice: int, part: Ingested | Piece | Answered) -> list[Event]:
         """The events that a part becomes. Done comes when the last choice is answered."""
@@ -150,8 +150,8 @@ class Telling:
     def _id(self, choice: int, index: int) -> str:
         """Of a call: another one in each turn, and the same one whenever this turn is told."""
         about = f"{self.begun.seed} {choice} {index} {self.begun.prompt}"
-        assert self._reading is not None
-        return self._reading.form().call_id(about)
+        assert self._spoken is not None
+        return self._spoken.form.call_id(about)
 
     def _timed(self, events: list[Event]) -> list[Event]:
         if not self._turn.wants_timings or not events:

@@ -17,7 +17,7 @@ from canister.dispatch.answers import replay
 from canister.dispatch.kept_answers import _text, _tokens
 from canister.server.doors.openai.events import Begun
 from canister.server.doors.openai.responses.converter import Converter
-from canister.server.doors.openai.telling import Reading, Telling
+from canister.server.doors.openai.telling import Spoken, Telling
 from canister.server.doors.openai.turn import Turn
 from tests.server.doors.openai.responses.sdk import check_events
 from tests.server.doors.openai.responses.test_converter import BASE
@@ -58,8 +58,7 @@ class Told:
     def events(self, n_calls: int, *, is_over: bool) -> list[dict[str, Any]]:
         tokens = [token for call in self.calls[:n_calls] for token in call]
         taken = Taken(7, 0, n_sampled=len(tokens), n_calls=n_calls, finish="stop" if is_over else None)
-        binding = form_of(TEMPLATE).bind(TOOLS, prompt="")
-        telling = Telling(self.turn, Begun(7, 3, "prompt"), Reading.of(binding))
+        telling = Telling(self.turn, Begun(7, 3, "prompt"), Spoken(form_of(TEMPLATE), starts_in_thought=False))
         telling = Telling.from_json(telling.to_json())  # as it is kept
         converter = Converter(BASE)
         wanted = Wanted((), stops=self.turn.stops, seed=3)
