@@ -41,6 +41,7 @@ KV_TYPES = {
     "q5_1": lib.GGML_TYPE_Q5_1,
 }
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
+_ABORTED = 2  # what llama_decode answers when it was told to end
 _CONTROL, _UNUSED = lib.LLAMA_TOKEN_ATTR_CONTROL, lib.LLAMA_TOKEN_ATTR_UNUSED
 _INTS = ctypes.POINTER(ctypes.c_int32)
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
@@ -301,8 +302,10 @@ class Context:
         for row in outputs:
             self._output[row] = 1
         self._batch.n_tokens = n
+        llama_log.hold()
         status = lib.llama_decode(self._ctx, self._batch)
-        if status == 2:
+        llama_log.release(was_wanted=status == _ABORTED)
+        if status == _ABORTED:
             raise DecodeAborted
         if status != 0:
             raise EngineFault(f"llama_decode answered {status} {complaint()}")

@@ -13,7 +13,7 @@ _LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, _ERROR: logging.
 # llama.cpp compares the cells of a stream with the training context. A stream has more cells than a conversation may
 # have tokens, so it would warn about every model that is loaded with its own context size.
 _UNTRUE = "possible training context overflow"
-_said = threading.local()  # per thread: the line being continued, its level, the first complaint
+_said = threading.local()  # per thread: the line being continued, its level, the first complaint, lines held back
 
 
 def take(level: int, text: bytes | None) -> None:
@@ -23,10 +23,33 @@ def take(level: int, text: bytes | None) -> None:
     _said.level, _said.line = level, line
     if line.endswith("\n"):
         _said.line = ""
-        if level == _ERROR and not getattr(_said, "complaint", ""):
-            _said.complaint = line.strip().split(": ", 1)[-1]  # without the C function's name
-        is_told = _UNTRUE not in line
-        log.log(_LEVELS.get(level, logging.DEBUG) if is_told else logging.DEBUG, "%s", line.rstrip())
+        held: list[tuple[int, str]] | None = getattr(_said, "held", None)
+        if held is None:
+            _tell(level, line)
+        else:
+            held.append((level, line))
+
+
+def _tell(level: int, line: str) -> None:
+    if level == _ERROR and not getattr(_said, "complaint", ""):
+        _said.complaint = line.strip().split(": ", 1)[-1]  # without the C function's name
+    is_told = _UNTRUE not in line
+    log.log(_LEVELS.get(level, logging.DEBUG) if is_told else logging.DEBUG, "%s", line.rstrip())
+
+
+def hold() -> None:
+    """Keep this thread's lines back until `release` tells what they are about."""
+    _said.held = []
+
+
+def release(*, was_wanted: bool) -> None:
+    """Log the lines that were held back. was_wanted: they tell of an end that was asked for, which is no error."""
+    held, _said.held = getattr(_said, "held", None) or [], None
+    for level, line in held:
+        if was_wanted:
+            log.debug("%s", line.rstrip())
+        else:
+            _tell(level, line)
 
 
 def complaint() -> str:

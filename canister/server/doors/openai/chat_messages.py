@@ -91,7 +91,7 @@ def _part(part: JsonValue, name: str) -> str:
     if kind == "refusal":
         return _text(part.get("refusal"), f"{name}.refusal")
     if kind in _NO_TEXT:
-        raise invalid(f"{_NO_TEXT[kind]} input is not supported", name)
+        raise invalid(f"{name}: {_NO_TEXT[kind]} input is not supported: send text", name)
     raise invalid(f"{name}.type: {shown(kind)} is not supported, text is", f"{name}.type")
 
 

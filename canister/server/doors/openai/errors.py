@@ -26,6 +26,10 @@ from canister.errors import (
 from canister.server.answers import JSON, RETRY_SECONDS, cost_headers
 from canister.server.doors.openai.encoding import encoded, sse
 
+_WAY_IN = (
+    "A controller lets everybody with a key chat with 'canister call NAME set_access '{\"level\": 1}'', "
+    "where NAME is the model's; 'canister status NAME --short' tells who may"
+)
 INVALID = "invalid_request_error"
 TOO_LONG = "context_length_exceeded"
 NO_KEY = (
@@ -138,7 +142,7 @@ def of(error: Trap | CanisterError) -> ApiError:
     charge = error.charge if isinstance(error, Trap) else None
     status, message = error.http_status, str(error)
     if isinstance(error, AccessDenied):
-        return ApiError(403, f"this caller may not use the model: {message}")
+        return ApiError(403, f"this caller may not use the model: {message}. {_WAY_IN}")
     if isinstance(error, Unauthenticated):
         return ApiError(401, message)
     if isinstance(error, InstructionLimit):
