@@ -314,6 +314,12 @@ def path_text(location: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
+def misfit(field: str, kind: str, given: object) -> ApiError:
+    """400 for a field of another kind. kind: what it is to be, such as `a text`."""
+    told = f"{field} is missing: it is {kind}" if given is None else f"{field} is {kind} (given: {shown(given)})"
+    return invalid(told, field)
+
+
 def shown(value: object) -> str:
     """A value for a message: short."""
     text = ""

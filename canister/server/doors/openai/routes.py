@@ -30,6 +30,8 @@ DIALECTS = (chat, counting, models, responses, messages, completions, native, ol
 OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for operation in dialect.OPERATIONS)
 """The operations in the documentation, in its order."""
 
+_EMBEDDINGS = re.compile(r"/(embeddings?|embed)$")
+_DOUBLED = re.compile(r"/v1(/v1)+(/|$)")
 _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),
     (re.compile(r"(/canisters/[^/]+)?/api/(?!v\d)[^/]+(/.*)?", re.DOTALL), ollama_form),
@@ -39,17 +41,28 @@ _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
 )
 
 
+_ELSEWHERE = ("embed", "embeddings")
+"""Below `/api`, where other doors have routes too: what clients of Ollama ask for, and is not here."""
+
+
 def routes() -> list[Route]:
     found = [route for dialect in DIALECTS for route in dialect.routes()]
     for prefix in ("", door.PREFIX):
         found += [Route(f"{prefix}/v1{rest}", no_such_route, methods=ANY_VERB) for rest in ("", "/{path:any}")]
+        found += [Route(f"{prefix}/api/{name}", no_such_route, methods=ANY_VERB) for name in _ELSEWHERE]
     return found
 
 
 async def no_such_route(request: Request) -> Response:
-    """404 for other paths below /v1."""
+    """404 for other paths below /v1, and for what Ollama would have."""
     path = request.url.path[:SHOWN_CHARACTERS]
-    told = f"there is nothing at {request.method} {path}: docs/openai.md and GET /docs tell what is supported"
+    if _EMBEDDINGS.search(path):
+        hint = "embeddings are not made here, take another server for them"
+    elif _DOUBLED.search(path):
+        hint = "the base URL of the client is to end in one /v1"
+    else:
+        hint = "docs/openai.md and GET /docs tell what is supported"
+    told = f"there is nothing at {request.method} {path}: {hint}"
     error = ApiError(404, told, code="unknown_url")
     return errors.response(error, form_of(request.url.path) or openai_form, door.request_id(request))
 

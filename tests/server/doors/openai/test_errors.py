@@ -93,6 +93,24 @@ async def test_what_is_no_object(server: Served, content: bytes, told: str) -> N
     assert told in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v1/embeddings", "embeddings are not made here"),
+        ("/api/embed", "embeddings are not made here"),
+        ("/canisters/llama_cpp/api/embeddings", "embeddings are not made here"),
+        ("/v1/v1/chat/completions", "one /v1"),
+        ("/v1/chat/completion", "docs/openai.md"),
+    ],
+)
+async def test_what_is_not_here_says_what_to_do_instead(server: Served, path: str, told: str) -> None:
+    async with server.client("bob") as bob:
+        answer = await bob.post(path, json={})
+    error = answer.json()["error"]
+    assert answer.status_code == 404
+    assert told in (error if "/api/" in path else error["message"])
+
+
 @pytest.mark.parametrize("verb", ["GET", "PUT", "DELETE", "OPTIONS"])
 async def test_a_wrong_verb(server: Served, verb: str) -> None:
     async with server.client("bob") as bob:
@@ -131,6 +149,7 @@ async def test_who_has_a_key_but_may_not_chat(tmp_path: Path) -> None:
                 with pytest.raises(openai.PermissionDeniedError) as told:
                     await asked
                 assert told.value.type == "permission_error"
+                assert "set_access" in told.value.message
 
 
 # -- requests that are worth repeating

@@ -300,7 +300,7 @@ def test_messages_that_are_none(messages: Any, param: str) -> None:
 
 def test_images_are_told_in_the_words_that_clients_look_for() -> None:
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}]
-    assert str(refused(messages=image)) == "image input is not supported"
+    assert str(refused(messages=image)) == "messages[0].content[0]: image input is not supported: send text"
 
 
 def test_a_last_message_of_the_assistant_is_continued() -> None:

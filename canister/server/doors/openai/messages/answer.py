@@ -61,7 +61,7 @@ def whole(about: About, events: Iterable[Event]) -> dict[str, JsonValue]:
                 usage = event.usage
     for block, said in zip(blocks, texts, strict=True):
         _close(block, "".join(said))
-    message = _message(about, usage)
+    message = _message(about, _usage(usage))
     return {**message, "content": [*blocks], **_end(end)}
 
 
@@ -99,8 +99,8 @@ class Stream:
     def feed(self, event: Event) -> bytes:
         match event:
             case Begun():
-                # How much of the prompt a cache had is not known yet. message_delta tells it.
-                start = {**_message(self.about, Usage(event.n_prompt, 0, 0)), "content": [], **_NO_END}
+                # What a cache had of the prompt, and what it costs, is not known yet. message_delta tells it.
+                start = {**_message(self.about, _tokens(Usage(event.n_prompt, 0, 0))), "content": [], **_NO_END}
                 return _sent("message_start", message=start)
             case TextDelta() | ThoughtDelta() | ToolArguments():
                 return self._open(_opened(event, self._block)) + self._delta(event)
@@ -187,9 +187,9 @@ def _shown(about: About, event: TextDelta | ThoughtDelta | ToolArguments) -> str
     return "" if about.hides_thoughts and isinstance(event, ThoughtDelta) else event.text
 
 
-def _message(about: About, usage: Usage) -> dict[str, JsonValue]:
+def _message(about: About, usage: JsonValue) -> dict[str, JsonValue]:
     head: dict[str, JsonValue] = {"id": about.id, "type": "message", "role": "assistant", "model": about.model}
-    return {**head, "usage": _usage(usage)}
+    return {**head, "usage": usage}
 
 
 def _end(end: Finished) -> dict[str, JsonValue]:
@@ -201,13 +201,15 @@ def _end(end: Finished) -> dict[str, JsonValue]:
 
 
 def _usage(usage: Usage) -> JsonValue:
+    cost = {"instructions": usage.instructions, "cycles": usage.cycles, "calls": usage.n_calls}
+    return {**_tokens(usage), **cost}
+
+
+def _tokens(usage: Usage) -> dict[str, JsonValue]:
     return {
         "input_tokens": usage.n_prompt - usage.n_cached,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": usage.n_cached,
         "output_tokens": usage.n_generated,
         "output_tokens_details": {"thinking_tokens": usage.n_thought},
-        "instructions": usage.instructions,
-        "cycles": usage.cycles,
-        "calls": usage.n_calls,
     }

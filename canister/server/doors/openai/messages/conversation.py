@@ -18,6 +18,7 @@ from typing import TypeAlias
 from pydantic import JsonValue
 
 from canister.server.doors.openai.errors import invalid
+from canister.server.doors.openai.fields import misfit
 
 ROLES = ("user", "assistant", "system")
 NO_IMAGES = "image input is not supported: describe it in words"
@@ -36,7 +37,7 @@ def messages_of(system: JsonValue, messages: JsonValue) -> list[Said]:
     if system is not None:
         made.append({"role": "system", "content": _CHECKSUM.sub(_BLANK, _texts(system, "system"))})
     if not isinstance(messages, list):
-        raise invalid("messages is a list of messages", "messages")
+        raise misfit("messages", "a list of messages", messages)
     for index, message in enumerate(messages):
         for said in _converted(message, f"messages[{index}]"):
             _add(made, said)
@@ -68,14 +69,14 @@ def _calls(said: Said) -> list[JsonValue]:
 
 def _converted(message: JsonValue, field: str) -> list[Said]:
     if not isinstance(message, dict):
-        raise invalid(f"{field} is an object with role and content", field)
+        raise misfit(field, "an object with role and content", message)
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or role not in ROLES:
-        raise invalid(f"{field}.role is one of {', '.join(ROLES)}, not {role!r}", f"{field}.role")
+        raise misfit(f"{field}.role", f"one of {', '.join(ROLES)}", role)
     if isinstance(content, str):
         return [{"role": role, "content": content}]
     if not isinstance(content, list):
-        raise invalid(f"{field}.content is text or a list of blocks", f"{field}.content")
+        raise misfit(f"{field}.content", "text or a list of blocks", content)
     return _said(role, content, f"{field}.content")
 
 
@@ -113,7 +114,7 @@ def _said(role: str, blocks: Sequence[JsonValue], field: str) -> list[Said]:
 def _tool_call(block: Mapping[str, JsonValue], field: str) -> Said:
     arguments = block.get("input", {})
     if not isinstance(arguments, dict):
-        raise invalid(f"{field}.input is an object", f"{field}.input")
+        raise misfit(f"{field}.input", "an object", arguments)
     text = json.dumps(arguments, ensure_ascii=False)
     function: Said = {"name": _text(block, "name", field), "arguments": text}
     return {"id": _text(block, "id", field), "type": "function", "function": function}
@@ -133,7 +134,7 @@ def _texts(content: JsonValue, field: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise invalid(f"{field} is text or a list of text blocks", field)
+        raise misfit(field, "text or a list of text blocks", content)
     blocks = (_block(found, f"{field}[{index}]") for index, found in enumerate(content))
     return "\n".join(_text_of(block, f"{field}[{index}]") for index, block in enumerate(blocks))
 
@@ -158,7 +159,7 @@ def _text_of(block: Mapping[str, JsonValue], field: str) -> str:
 def _document(block: Mapping[str, JsonValue], field: str) -> str:
     source = block.get("source")
     if not isinstance(source, dict):
-        raise invalid(f"{field}.source is an object with a type", f"{field}.source")
+        raise misfit(f"{field}.source", "an object with a type", source)
     kind = source.get("type")
     if kind == "text":
         text = _text(source, "data", f"{field}.source")
@@ -172,14 +173,14 @@ def _document(block: Mapping[str, JsonValue], field: str) -> str:
 
 def _block(found: JsonValue, field: str) -> Mapping[str, JsonValue]:
     if not isinstance(found, dict) or not isinstance(found.get("type"), str):
-        raise invalid(f"{field} is an object with a type, such as text", field)
+        raise misfit(field, "an object with a type, such as text", found)
     return found
 
 
 def _text(block: Mapping[str, JsonValue], key: str, field: str) -> str:
     value = block.get(key)
     if not isinstance(value, str):
-        raise invalid(f"{field}.{key} is a text", f"{field}.{key}")
+        raise misfit(f"{field}.{key}", "a text", value)
     return value
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from canister.server.doors.openai.errors import invalid
+from canister.server.doors.openai.fields import misfit
 from canister.server.doors.openai.messages.conversation import messages_of
 
 # OpenAI's fields without meaning here, and Anthropic's own that are read below or mean nothing here.
@@ -45,17 +45,17 @@ def _stops(stops: JsonValue) -> JsonValue:
     if stops is None:
         return None
     if not isinstance(stops, list) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise invalid("stop_sequences is a list of texts that are not empty", "stop_sequences")
+        raise misfit("stop_sequences", "a list of texts that are not empty", stops)
     return stops
 
 
 def _tools(tools: JsonValue, choice: JsonValue) -> dict[str, JsonValue]:
     if tools is not None and not isinstance(tools, list):
-        raise invalid("tools is a list of tools", "tools")
+        raise misfit("tools", "a list of tools", tools)
     made: list[JsonValue] = []
     for index, tool in enumerate(tools or []):
         if not isinstance(tool, dict):
-            raise invalid(f"tools[{index}] is an object with name and input_schema", f"tools[{index}]")
+            raise misfit(f"tools[{index}]", "an object with name and input_schema", tool)
         if tool.get("type") in (None, "custom"):
             made.append(_tool(tool, f"tools[{index}]"))
     found: dict[str, JsonValue] = {"tools": made, "parallel_tool_calls": True} if made else {}
@@ -65,9 +65,9 @@ def _tools(tools: JsonValue, choice: JsonValue) -> dict[str, JsonValue]:
 def _tool(tool: Mapping[str, JsonValue], field: str) -> JsonValue:
     name, schema = tool.get("name"), tool.get("input_schema")
     if not isinstance(name, str) or not name:
-        raise invalid(f"{field}.name is a text that is not empty", f"{field}.name")
+        raise misfit(f"{field}.name", "a text that is not empty", name)
     if not isinstance(schema, dict):
-        raise invalid(f"{field}.input_schema is a JSON schema", f"{field}.input_schema")
+        raise misfit(f"{field}.input_schema", "a JSON schema", schema)
     function: dict[str, JsonValue] = {"name": name, "parameters": schema}
     if isinstance(tool.get("description"), str):
         function["description"] = tool["description"]
@@ -77,14 +77,14 @@ def _tool(tool: Mapping[str, JsonValue], field: str) -> JsonValue:
 def _choice(choice: JsonValue) -> dict[str, JsonValue]:
     kind = choice.get("type") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(kind, str) or kind not in _CHOICES:
-        raise invalid(f"tool_choice.type is one of {', '.join(_CHOICES)}, not {kind!r}", "tool_choice.type")
+        raise misfit("tool_choice.type", f"one of {', '.join(_CHOICES)}", kind)
     found: dict[str, JsonValue] = {"tool_choice": _CHOICES[kind]}
     if choice.get("disable_parallel_tool_use") is True:
         found["parallel_tool_calls"] = False
     if kind == "tool":
         name = choice.get("name")
         if not isinstance(name, str):
-            raise invalid("tool_choice.name is the name of a tool", "tool_choice.name")
+            raise misfit("tool_choice.name", "the name of a tool", name)
         found["tool_choice"] = {"type": "function", "function": {"name": name}}
     return found
 
@@ -94,7 +94,7 @@ def _thinking(thinking: JsonValue, options: JsonValue) -> dict[str, JsonValue]:
         return {}
     kind = thinking.get("type") if isinstance(thinking, dict) else None
     if not isinstance(kind, str) or kind not in _THINKS:
-        raise invalid(f"thinking.type is one of {', '.join(_THINKS)}, not {kind!r}", "thinking.type")
+        raise misfit("thinking.type", f"one of {', '.join(_THINKS)}", kind)
     if options is not None and not isinstance(options, dict):
         return {}  # it is told of chat_template_kwargs
     return {"chat_template_kwargs": {"enable_thinking": _THINKS[kind], **(options or {})}}
@@ -106,7 +106,7 @@ def _output(config: JsonValue, output_format: JsonValue) -> dict[str, JsonValue]
     field = "output_format"
     if config is not None:
         if not isinstance(config, dict):
-            raise invalid("output_config is an object", "output_config")
+            raise misfit("output_config", "an object", config)
         found["reasoning_effort"] = config.get("effort")
         if config.get("format") is not None:
             output_format, field = config["format"], "output_config.format"
@@ -114,5 +114,5 @@ def _output(config: JsonValue, output_format: JsonValue) -> dict[str, JsonValue]
         return found
     schema = output_format.get("schema") if isinstance(output_format, dict) else None
     if not isinstance(output_format, dict) or output_format.get("type") != "json_schema" or schema is None:
-        raise invalid(f'{field} is {{"type": "json_schema", "schema": …}}', field)
+        raise misfit(field, '{"type": "json_schema", "schema": …}', output_format)
     return {**found, "response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}

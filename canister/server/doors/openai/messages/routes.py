@@ -39,7 +39,8 @@ OPERATIONS = (
             "refused with 400. Tools that Anthropic runs itself, such as web search, are left out.",
             "`max_tokens` may be missing: until the context is full. `temperature`, `top_k` and llama.cpp's other "
             "settings are taken at the top level. `thinking.budget_tokens` is not enforced.",
-            "`message_start` counts the whole prompt; what of it was cached is told by `message_delta`.",
+            "`message_start` counts the whole prompt; what of it was cached, and what the answer "
+            "costs, is told by `message_delta`.",
             'Errors are `{"type": "error", "error": {"type", "message"}, "request_id"}`.',
         ),
     ),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pydantic import JsonValue
 
 from canister.server.doors.openai.errors import invalid
+from canister.server.doors.openai.fields import misfit
 
 NO_IMAGES = "image input is not supported: describe it in words"
 LATEST = ":latest"
@@ -30,7 +31,7 @@ def is_streamed(body: Mapping[str, JsonValue]) -> bool:
     """Ollama streams unless the request says otherwise."""
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
-        raise invalid("stream is true or false", "stream")
+        raise misfit("stream", "true or false", stream)
     return stream is not False
 
 
@@ -38,7 +39,7 @@ def chat_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """`/api/chat` → the body of a chat completion that asks for the same. Raises ApiError that names the field."""
     messages = body.get("messages")
     if not isinstance(messages, list):
-        raise invalid("messages is a list of messages", "messages")
+        raise misfit("messages", "a list of messages", messages)
     calls = _Calls()
     said: list[JsonValue] = [_message(message, f"messages[{index}]", calls) for index, message in enumerate(messages)]
     # Ollama has no tool_choice; who sends one means what OpenAI's says.
@@ -113,7 +114,7 @@ class _Calls:
 
 def _message(message: JsonValue, where: str, calls: _Calls) -> JsonValue:
     if not isinstance(message, dict):
-        raise invalid(f"{where} is an object with role and content", where)
+        raise misfit(where, "an object with role and content", message)
     if message.get("images"):
         raise invalid(f"{where}.images: {NO_IMAGES}", f"{where}.images")
     made: dict[str, JsonValue] = {key: message[key] for key in ("role", "content") if key in message}
@@ -121,7 +122,7 @@ def _message(message: JsonValue, where: str, calls: _Calls) -> JsonValue:
         made["reasoning_content"] = message["thinking"]
     called = message.get("tool_calls")
     if called is not None and not isinstance(called, list):
-        raise invalid(f"{where}.tool_calls is a list", f"{where}.tool_calls")
+        raise misfit(f"{where}.tool_calls", "a list", called)
     if called:
         made["tool_calls"] = [_call(call, f"{where}.tool_calls[{index}]", calls) for index, call in enumerate(called)]
     if message.get("role") == "tool":
@@ -136,7 +137,7 @@ def _call(call: JsonValue, where: str, calls: _Calls) -> JsonValue:
     function = call.get("function") if isinstance(call, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(call, dict) or not isinstance(function, dict) or not isinstance(name, str):
-        raise invalid(f"{where}.function is an object with name and arguments", f"{where}.function")
+        raise misfit(f"{where}.function", "an object with name and arguments", function)
     arguments = function.get("arguments", {})
     text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     return {"id": calls.begin(name, call.get("id")), "type": "function", "function": {"name": name, "arguments": text}}
@@ -150,7 +151,7 @@ def _common(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     options = body.get("options")
     if options is not None:
         if not isinstance(options, dict):
-            raise invalid("options is an object", "options")
+            raise misfit("options", "an object", options)
         made.update({name: options[name] for name in _OPTIONS if name in options})
         made["max_tokens"] = _n_predict(options.get("num_predict"))
     made["response_format"] = _format(body.get("format"))
@@ -163,7 +164,7 @@ def _common(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _n_predict(wanted: JsonValue) -> JsonValue:
     """None: until the context is full, for which Ollama has -1 and -2."""
     if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int)):
-        raise invalid("options.num_predict is a whole number", "options.num_predict")
+        raise misfit("options.num_predict", "a whole number", wanted)
     return None if wanted is None or wanted < 0 else wanted
 
 
@@ -173,7 +174,7 @@ def _format(wanted: JsonValue) -> JsonValue:
     if wanted == "json":
         return {"type": "json_object"}
     if not isinstance(wanted, dict):
-        raise invalid('format is "json" or a JSON schema', "format")
+        raise misfit("format", '"json" or a JSON schema', wanted)
     return {"type": "json_schema", "json_schema": {"schema": wanted}}
 
 
@@ -183,12 +184,12 @@ def _thinking(think: JsonValue) -> dict[str, JsonValue]:
     if isinstance(think, bool):
         return {"chat_template_kwargs": {"enable_thinking": think}}
     if think not in _EFFORTS:
-        raise invalid(f"think is true, false, or one of {', '.join(_EFFORTS)}, not {think!r}", "think")
+        raise misfit("think", f"true, false, or one of {', '.join(_EFFORTS)}", think)
     return {"chat_template_kwargs": {"enable_thinking": True}, "reasoning_effort": think}
 
 
 def _text(body: Mapping[str, JsonValue], key: str) -> str | None:
     value = body.get(key)
     if value is not None and not isinstance(value, str):
-        raise invalid(f"{key} is a text", key)
+        raise misfit(key, "a text", value)
     return value

@@ -19,7 +19,7 @@ from canister.server.doors.openai import chat, completions, door, fields, infill
 from canister.server.doors.openai.chat import ChatBody
 from canister.server.doors.openai.completions import CompletionBody
 from canister.server.doors.openai.door import Handler, Model
-from canister.server.doors.openai.errors import ApiError, invalid, ollama_form
+from canister.server.doors.openai.errors import ApiError, ollama_form
 from canister.server.doors.openai.events import Begun, Done, Event
 from canister.server.doors.openai.ollama import models, request
 from canister.server.doors.openai.ollama.answer import About, Kind, Stream, joined, loaded, sent
@@ -148,7 +148,7 @@ def _text(body: dict[str, JsonValue]) -> _Asked:
         return _asked(body, fields.read_value(ChatBody, request.generate_body(body)), is_empty=is_empty)
     suffix = body.get("suffix")
     if suffix is not None and not isinstance(suffix, str):
-        raise invalid("suffix is a text", "suffix")
+        raise fields.misfit("suffix", "a text", suffix)
     return _asked(body, fields.read_value(CompletionBody, request.raw_body(body)), suffix=suffix or None)
 
 

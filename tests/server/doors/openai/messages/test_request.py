@@ -175,9 +175,10 @@ def block(content: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "param", "told"),
     [
-        ({"messages": "Hi"}, "messages", "list of messages"),
+        ({"messages": "Hi"}, "messages", 'list of messages .given: "Hi"'),
+        ({"messages": None}, "messages", "messages is missing: it is a list"),
         ({"messages": ["Hi"]}, "messages[0]", "object with role"),
-        ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role", "not 'bot'"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role", 'given: "bot"'),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "text or a list of blocks"),
         (block("x"), "messages[0].content[0]", "object with a type"),
         (block({"type": "text"}), "messages[0].content[0].text", "is a text"),
@@ -193,7 +194,7 @@ def block(content: Any) -> dict[str, Any]:
         ({"tools": [{"input_schema": {}}]}, "tools[0].name", "not empty"),
         ({"tool_choice": "auto"}, "tool_choice.type", "one of auto, any"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name", "name of a tool"),
-        ({"thinking": {"type": "much"}}, "thinking.type", "not 'much'"),
+        ({"thinking": {"type": "much"}}, "thinking.type", 'given: "much"'),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format", "json_schema"),
         ({"output_format": {"type": "json_schema"}}, "output_format", "json_schema"),
     ],

@@ -62,6 +62,8 @@ async def test_the_head_of_a_stream(server: Served) -> None:
     events = text.split("\n\n")[:-1]
     assert all(event.startswith("event: ") for event in events)
     assert events[0].startswith("event: message_start\n")
+    assert '"instructions"' not in events[0]  # not known yet, which is not 0
+    assert '"instructions"' in events[-2]
     assert events[-1] == 'event: message_stop\ndata: {"type":"message_stop"}'
     assert "id:" not in [line.partition(" ")[0] for event in events for line in event.split("\n")]
 
