@@ -21,6 +21,7 @@ from tests.bench import (
     memory,
     meter,
     one_chat,
+    openai_door,
     overhead,
     peers,
     python_server,
@@ -43,8 +44,15 @@ BENCHES = (
     cancel.BENCH,
     memory.BENCH,
     growth.BENCH,
+    openai_door.BENCH,
 )
-BESIDE_LLAMA_SERVER = ("one_chat", "eight_chats", "many_chats", "restart")  # the others need not wait for its build
+BESIDE_LLAMA_SERVER = (
+    "one_chat",
+    "eight_chats",
+    "many_chats",
+    "restart",
+    "openai_door",
+)  # the others need not wait for its build
 PARTS = (("calls", calls), ("candid", candid), ("grammars", grammars), ("ic_door", ic_door), ("meter", meter))
 
 

@@ -144,6 +144,11 @@ class Ours(Server):
     def data_dir(self) -> Path:
         return self._running().data_dir
 
+    @property
+    def http_key(self) -> str:
+        """API key of its controller."""
+        return self._running().api_key
+
     def start(self) -> None:
         is_new = self._server is None
         if self._server is None:
