@@ -12,10 +12,10 @@ from canister.chat_format.events import (
     ToolEnd,
     joined,
 )
-from canister.chat_format.form import Binding, Form, OutputParser
+from canister.chat_format.form import BoundForm, Form, OutputParser
 
 __all__ = [
-    "Binding",
+    "BoundForm",
     "Form",
     "OutputParser",
     "Parsed",

@@ -27,7 +27,7 @@ class Thoughts:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedCalls:
     """The calls that a grammar is for. lark: receives its rules. many: several calls may be made.
 
     is_triggered: the grammar begins with one of the family's triggers, not with the calls.
@@ -43,7 +43,7 @@ BARE = Mark(("",))
 """Stands for the mark of a call that has none."""
 
 ReadCalls: TypeAlias = Callable[[Reading, Mark], Steps[Outcome]]
-WriteCalls: TypeAlias = Callable[[Wanted], str]
+WriteCalls: TypeAlias = Callable[[WantedCalls], str]
 ReadOutput: TypeAlias = Callable[["Family", Reading, bool], Steps[None]]
 Trigger: TypeAlias = str | tuple[str, str]
 """A text, or what stands around the name of a tool."""

@@ -1,12 +1,7 @@
 """The form in which a model speaks: its tools bound by a grammar, its output read back. Pure.
 
-    form = form_of(template)
-    binding = form.bind(tools, choice="auto", prompt=prompt)        # lark and triggers for the sampler
-    parser = binding.parser()
-    for piece in pieces: events += parser.feed(piece)
-    events += parser.end(is_cut=False)
-
-`bind` compiles grammars: some milliseconds, more with many tools. It belongs on a thread.
+bound = form_of(template).bind(tools, prompt=prompt)    # lark and triggers for the sampler
+parser = bound.parser()                                 # feed it the output, piece by piece, then end it
 """
 
 from __future__ import annotations
@@ -17,7 +12,7 @@ from functools import partial
 
 from canister.chat_format import bindable
 from canister.chat_format.events import ParsedEvent
-from canister.chat_format.family import Family, Wanted, call_id, read_output, triggers_of, write_thought
+from canister.chat_format.family import Family, WantedCalls, call_id, read_output, triggers_of, write_thought
 from canister.chat_format.lark import Lark
 from canister.chat_format.output import EventBuilder
 from canister.chat_format.preamble import preamble
@@ -54,7 +49,7 @@ class OutputParser:
 
 
 @dataclass(frozen=True, slots=True)
-class Binding:
+class BoundForm:
     """How one answer is bound and read.
 
     lark: the grammar, in llguidance's Lark; "" for none. triggers: texts from the first of which on it binds, that text
@@ -133,8 +128,10 @@ class Form:
         prompt: str = "",
         splits_thoughts: bool = True,
         special_tokens: Mapping[str, int] | None = None,
-    ) -> Binding:
+    ) -> BoundForm:
         """Bind an answer. Raises BadRequest for tools and schemas that cannot be bound, and names them.
+
+        It compiles grammars: some milliseconds, more with many tools, so it belongs on a thread.
 
         tools: as the OpenAI API has them. name: the one that must be called, with choice "required". many: several
         calls may be made. schema: what an answer that is no call must obey. prompt: the rendered prompt, or its end.
@@ -147,7 +144,7 @@ class Form:
         if callable_tools or schema is not None:
             must_call = choice == "required" or name is not None
             lark, triggers = self._bound(callable_tools, must_call, many, schema, starts_in_thought, special_tokens)
-        return Binding(
+        return BoundForm(
             self.family,
             callable_tools,
             lark,
@@ -179,7 +176,7 @@ class Form:
         def written(tools: Sequence[Tool], schema: Mapping[str, object] | bool | None) -> str:
             lark = Lark(special_tokens, marks)
             is_triggered = not must_call and schema is None
-            bodies = [family.write_calls(Wanted(lark, tools, many, is_triggered))] if tools else []
+            bodies = [family.write_calls(WantedCalls(lark, tools, many, is_triggered))] if tools else []
             if schema is not None and not (tools and must_call):
                 before, after = family.answer
                 bodies.append(" ".join([lark.text(before), lark.json(answer_of(schema)), lark.text(after)]))

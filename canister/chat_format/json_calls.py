@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Wanted
+from canister.chat_format.family import WantedCalls
 from canister.chat_format.lark import SPACE
 from canister.chat_format.marks import Mark
 from canister.chat_format.reader import Steps
@@ -32,7 +32,7 @@ class JsonCalls:
     def read(self, it: Reading, _opener: Mark) -> Steps[Outcome]:
         return (yield from json_text.calls(it, self.end))
 
-    def write(self, wanted: Wanted) -> str:
+    def write(self, wanted: WantedCalls) -> str:
         lark = wanted.lark
         begin, end = lark.text(self.begin + self.line), lark.text(self.line + self.end)
         call = lark.either(self.write_one(wanted, tool) for tool in wanted.tools)
@@ -44,7 +44,7 @@ class JsonCalls:
         each = f"{begin} {call} {end}"
         return lark.many(each, SPACE) if wanted.many else each
 
-    def write_one(self, wanted: Wanted, tool: Tool) -> str:
+    def write_one(self, wanted: WantedCalls, tool: Tool) -> str:
         """The body of one call's object."""
         lark = wanted.lark
         numbered = (

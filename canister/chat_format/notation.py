@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from canister.chat_format import values
-from canister.chat_format.family import Wanted
+from canister.chat_format.family import WantedCalls
 from canister.chat_format.lark import Lark
 from canister.chat_format.marks import Marks
 from canister.chat_format.pythonic import separated
@@ -124,7 +124,7 @@ class Notation:
 
     # -- grammar
 
-    def write(self, wanted: Wanted, schema: Schema) -> str:
+    def write(self, wanted: WantedCalls, schema: Schema) -> str:
         """The body for arguments of this schema. Raises BadRequest for what cannot be bound in this notation."""
         return _Writing(wanted.lark, self._quote, schema).value(schema)
 

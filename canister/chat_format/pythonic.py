@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from canister.chat_format import literals, values
-from canister.chat_format.family import Wanted
+from canister.chat_format.family import WantedCalls
 from canister.chat_format.lark import Lark
 from canister.chat_format.reader import Steps
 from canister.chat_format.reading import Outcome, Reading
@@ -114,7 +114,7 @@ def arguments_of(text: str) -> str | None:
 # -- grammar
 
 
-def write_call(wanted: Wanted, tool: Tool) -> str:
+def write_call(wanted: WantedCalls, tool: Tool) -> str:
     """The body of one call."""
     lark = wanted.lark
     ways = [
@@ -124,7 +124,7 @@ def write_call(wanted: Wanted, tool: Tool) -> str:
     return f"{lark.text(tool.name + '(')} {lark.either(ways)} {lark.text(')')}"
 
 
-def write_list(wanted: Wanted, begin: str = "[", end: str = "]") -> str:
+def write_list(wanted: WantedCalls, begin: str = "[", end: str = "]") -> str:
     """The body of a list of calls."""
     lark = wanted.lark
     call = lark.either(write_call(wanted, tool) for tool in wanted.tools)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import unescape
 
 from canister.chat_format import values
-from canister.chat_format.family import Wanted
+from canister.chat_format.family import WantedCalls
 from canister.chat_format.lark import Lark
 from canister.chat_format.marks import Gap, Mark, Marks, Part, mark
 from canister.chat_format.reader import Steps
@@ -143,7 +143,7 @@ class Tags:
 
     # -- grammar
 
-    def write(self, wanted: Wanted, tool: Tool) -> str:
+    def write(self, wanted: WantedCalls, tool: Tool) -> str:
         """The body of one call, `begin` included."""
         lark = wanted.lark
         line = lark.text(self.line) if self.line else ""
@@ -201,7 +201,7 @@ def read_section(it: Reading, tags: Tags, end: str) -> Steps[Outcome]:
         n_read += 1
 
 
-def write_section(wanted: Wanted, tags: Tags, begin: str, end: str) -> str:
+def write_section(wanted: WantedCalls, tags: Tags, begin: str, end: str) -> str:
     """The body of a section of calls."""
     lark = wanted.lark
     call = lark.either(tags.write(wanted, tool) for tool in wanted.tools)

@@ -2,12 +2,12 @@
 
 from canister.config.sections import CanisterSettings, EngineSettings, ServerSettings
 from canister.config.settings import Settings, rows, settings_from_json
-from canister.config.values import Flag
+from canister.config.values import ServeOption
 
 __all__ = [
     "CanisterSettings",
     "EngineSettings",
-    "Flag",
+    "ServeOption",
     "ServerSettings",
     "Settings",
     "rows",

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from canister.config.sections import CanisterSettings, Section, ServerSettings
-from canister.config.values import PANELS, Flag
+from canister.config.values import PANELS, ServeOption
 
 
 class Settings(Section):
@@ -58,7 +58,7 @@ def rows() -> dict[str, FieldInfo]:
     """All settings by name, in the order of the help of `canister serve`."""
 
     def place(row: FieldInfo) -> int:
-        return next((PANELS.index(mark.panel) for mark in row.metadata if isinstance(mark, Flag)), len(PANELS))
+        return next((PANELS.index(mark.panel) for mark in row.metadata if isinstance(mark, ServeOption)), len(PANELS))
 
     return dict(sorted(Settings.rows().items(), key=lambda row: place(row[1])))
 

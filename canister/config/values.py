@@ -15,7 +15,7 @@ PANELS = (BASICS, SPEED, AS_ON_IC, REQUESTS, CALLERS, PROCESS, ACCESS)
 
 
 @dataclass(frozen=True, slots=True)
-class Flag:
+class ServeOption:
     """How `canister serve` takes a setting. metavar: names its value, where the type does not."""
 
     panel: str

@@ -1,10 +1,7 @@
 """What a door may ask of whatever stands behind it: the canisters of this process (`local.py`), or of a herd.
 
-    Dispatcher   all canisters, the keys that sign for them, who its callers are
-    Target       one canister: a method to run, a message that may come twice, a file, a look
-    Answers      whole answers of a canister, and those that it keeps
-
-A door knows nothing else: no host, no canister of `runtime`, no state.
+A `Dispatcher` has `Target`s, which are canisters, and each of them `Answers`, which are chains of calls. A door knows
+nothing else: no host, no canister of `runtime`, no state.
 """
 
 from __future__ import annotations

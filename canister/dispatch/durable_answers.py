@@ -1,7 +1,6 @@
 """Answers that outlive their client and their server: begun once, joined by repeated requests, resumed after a crash.
 
     begin → calls, each keeping its tokens in its own transaction → done | failed | cancelled
-    client gone, or server ended:  those that continue do so, also at the next start; others wait for a listener
 
 Events are made from the request and the tokens alone, so they are the same whenever they are read.
 """

@@ -1,8 +1,6 @@
 """Whole answers that are kept: what was requested, the status, and the results of each committed call.
 
-    running → done | cancelled | failed | left → running
-
-`left`: its client has gone, and it does not continue without one. A call adds its row in its own transaction, so the
+A call adds its row in its own transaction, so the
 kept tokens of an answer are those of its prompt cache. Time, number and bytes are bounded for each caller.
 """
 
@@ -24,6 +22,10 @@ from canister.store.statements import Prepared
 from canister.store.transaction import Transaction
 
 Status = Literal["running", "left", "done", "failed", "cancelled"]
+"""running → done | cancelled | failed | left → running
+
+left: its client has gone, and it does not go on without one.
+"""
 
 TOLD = 2**31 - 1
 """In the place of a call's number: what was told of a call that came to nothing."""

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-from canister.chat_format import Binding, Form, OutputParser, Parsed, ParsedEvent, joined
+from canister.chat_format import BoundForm, Form, OutputParser, Parsed, ParsedEvent, joined
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
@@ -34,7 +34,7 @@ ORDER = tool(
 TOOLS = (WEATHER, TIME, ORDER)
 
 
-def events_of(binding: Binding, pieces: Iterable[str], is_cut: bool = False) -> list[ParsedEvent]:
+def events_of(binding: BoundForm, pieces: Iterable[str], is_cut: bool = False) -> list[ParsedEvent]:
     return told_by(binding.parser(), pieces, is_cut)
 
 
@@ -43,7 +43,7 @@ def told_by(parser: OutputParser, pieces: Iterable[str], is_cut: bool = False) -
     return [*events, *parser.end(is_cut)]
 
 
-def read(binding: Binding, output: str, is_cut: bool = False) -> Parsed:
+def read(binding: BoundForm, output: str, is_cut: bool = False) -> Parsed:
     """The output read whole; character by character and in threes it must say the same."""
     whole = joined(events_of(binding, [output], is_cut))
     for step in (1, 3):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import validate
 
 from canister.chat_format import (
-    Binding,
+    BoundForm,
     Form,
     Text,
     Thought,
@@ -211,7 +211,7 @@ def test_an_answer_by_a_schema_may_follow_a_thought(case: Case) -> None:
     assert (plain(parsed.text), parsed.calls) == ('{"a": 1}', ())
 
 
-def _required(form: Form, special: tuple[str, ...], many: bool = True) -> Binding:
+def _required(form: Form, special: tuple[str, ...], many: bool = True) -> BoundForm:
     return form.bind(TOOLS, choice="required", many=many, special_tokens=ids(special))
 
 
@@ -242,7 +242,7 @@ def test_whole_or_cut_anywhere_an_output_says_the_same(
     case, output = made
     form = _form(case)
     prompt = form.family.thoughts[0].begin if has_opened and form.has_thoughts else ""
-    binding = Binding(form.family, _offered(), "", (), (), form.starts_in_thought(prompt), splits)
+    binding = BoundForm(form.family, _offered(), "", (), (), form.starts_in_thought(prompt), splits)
     places = sorted({min(cut, len(output)) for cut in cuts} | {0, len(output)})
     pieces = [output[a:b] for a, b in pairwise(places)]
     whole = events_of(binding, [output], is_cut)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Family, Row, Wanted
+from canister.chat_format.family import Family, Row, WantedCalls
 from canister.chat_format.marks import Mark, Marks, mark
 from canister.chat_format.reader import Steps, never
 from canister.chat_format.reading import Outcome, Reading
@@ -42,15 +42,15 @@ def _call(it: Reading) -> Steps[Outcome]:
     return outcome
 
 
-def _write_v3(wanted: Wanted) -> str:
+def _write_v3(wanted: WantedCalls) -> str:
     return _section(wanted, CALL + _KIND + SEPARATOR, "\n```json\n", "\n```" + CALL_END, "\n")
 
 
-def _write_v31(wanted: Wanted) -> str:
+def _write_v31(wanted: WantedCalls) -> str:
     return _section(wanted, CALL, SEPARATOR, CALL_END, "")
 
 
-def _section(wanted: Wanted, before: str, named: str, end: str, line: str) -> str:
+def _section(wanted: WantedCalls, before: str, named: str, end: str, line: str) -> str:
     lark = wanted.lark
     call = lark.either(
         f"{lark.text(before + tool.name + named)} {lark.json(dict(tool.parameters))} {lark.text(end)}"

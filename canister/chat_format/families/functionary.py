@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Family, Row, Wanted
+from canister.chat_format.family import Family, Row, WantedCalls
 from canister.chat_format.marks import Mark, Marks, mark
 from canister.chat_format.reader import Steps
 from canister.chat_format.reading import Outcome, Reading
@@ -23,7 +23,7 @@ def _read_v31(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return outcome
 
 
-def _write_v31(wanted: Wanted) -> str:
+def _write_v31(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(
         f"{lark.text(_BEGIN + tool.name + '>')} {lark.json(dict(tool.parameters))} {lark.text(_END)}"
@@ -60,7 +60,7 @@ def _read_v32(_family: Family, it: Reading, _starts_in_thought: bool) -> Steps[N
             return
 
 
-def _write_v32(wanted: Wanted) -> str:
+def _write_v32(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(f"{lark.text(tool.name + chr(10))} {lark.json(dict(tool.parameters))}" for tool in wanted.tools)
     return lark.many(call, lark.text(_NEXT)) if wanted.many else call

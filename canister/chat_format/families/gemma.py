@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.marks import Mark, mark
 from canister.chat_format.notation import Notation
 from canister.chat_format.reader import Steps
@@ -28,7 +28,7 @@ def _family(name: str, begin: str, end: str, quote: str, thoughts: tuple[Thought
         yield from reader.closes(end)
         return "whole"
 
-    def write(wanted: Wanted) -> str:
+    def write(wanted: WantedCalls) -> str:
         lark = wanted.lark
         call = lark.either(
             f"{lark.text(begin + _CALL + tool.name)} {notation.write(wanted, tool.parameters)} {lark.text(end)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.marks import Gap, Mark, mark
 from canister.chat_format.reader import Steps
 from canister.chat_format.reading import Outcome, Reading
@@ -25,7 +25,7 @@ def _family(name: str, line: str) -> Family:
         yield from it.reader.closes(END)
         return outcome
 
-    def write(wanted: Wanted) -> str:
+    def write(wanted: WantedCalls) -> str:
         lark = wanted.lark
         call = lark.either(tags.write(wanted, tool) for tool in wanted.tools)
         return lark.many(call, lark.text(line) if line else "") if wanted.many else call
@@ -61,7 +61,7 @@ def _read_hunyuan(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return (yield from read_section(it, _HY_TAGS, _HY_END))
 
 
-def _write_hunyuan(wanted: Wanted) -> str:
+def _write_hunyuan(wanted: WantedCalls) -> str:
     return write_section(wanted, _HY_TAGS, _HY_BEGIN + "\n", _HY_END)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.lark import Lark
 from canister.chat_format.marks import Gap, Mark, Marks, mark
 from canister.chat_format.reader import Steps, never
@@ -79,7 +79,7 @@ def _never(_it: Reading, _opener: Mark) -> Steps[Outcome]:
     return "not a call"
 
 
-def _write(wanted: Wanted) -> str:
+def _write(wanted: WantedCalls) -> str:
     lark = wanted.lark
     if wanted.is_triggered:
         begin = lark.text(_JSON_TO)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from canister.chat_format.families.llama import bare_json
-from canister.chat_format.family import Family, Row, Wanted
+from canister.chat_format.family import Family, Row, WantedCalls
 from canister.chat_format.json_calls import JsonCalls
 from canister.chat_format.marks import mark
 
@@ -28,7 +28,7 @@ HERMES = Family(
 ERNIE = replace(HERMES, name="ernie", silent=("<response>", "</response>"))
 
 
-def _write_generic(wanted: Wanted) -> str:
+def _write_generic(wanted: WantedCalls) -> str:
     """With its mark; or, where it binds from the name on, what a model wrote without it."""
     marked = _CALLS.write(wanted)
     if not wanted.is_triggered:

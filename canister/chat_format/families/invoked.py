@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from canister.chat_format.family import Family, Row, Wanted
+from canister.chat_format.family import Family, Row, WantedCalls
 from canister.chat_format.marks import Mark, mark
 from canister.chat_format.reader import Steps
 from canister.chat_format.reading import Outcome, Reading
@@ -15,7 +15,7 @@ def _section(name: str, tags: Tags, begin: str, end: str, *, special: tuple[str,
     def read(it: Reading, _opener: Mark) -> Steps[Outcome]:
         return (yield from read_section(it, tags, end))
 
-    def write(wanted: Wanted) -> str:
+    def write(wanted: WantedCalls) -> str:
         return write_section(wanted, tags, begin + tags.line, end)
 
     return Family(
@@ -68,7 +68,7 @@ def _read_minicpm(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return (yield from _MINICPM_TAGS.read(it))
 
 
-def _write_minicpm(wanted: Wanted) -> str:
+def _write_minicpm(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(_MINICPM_TAGS.write(wanted, tool) for tool in wanted.tools)
     return lark.many(call, lark.text("\n")) if wanted.many else call

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.marks import Mark, Marks, mark
 from canister.chat_format.reader import Steps, never
 from canister.chat_format.reading import Outcome, Reading
@@ -38,7 +38,7 @@ def _call(it: Reading) -> Steps[Outcome]:
     return outcome
 
 
-def _write(wanted: Wanted) -> str:
+def _write(wanted: WantedCalls) -> str:
     lark = wanted.lark
     number = "/[0-9]{1,3}/"
     call = lark.either(
@@ -85,7 +85,7 @@ def _read_k3(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return (yield from read_section(it, _TAGS, _close("tools")))
 
 
-def _write_k3(wanted: Wanted) -> str:
+def _write_k3(wanted: WantedCalls) -> str:
     return write_section(wanted, _TAGS, _open("tools"), _close("tools"))
 
 

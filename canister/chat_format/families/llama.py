@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from canister.chat_format import json_text, pythonic
-from canister.chat_format.family import BARE, Family, Row, Wanted
+from canister.chat_format.family import BARE, Family, Row, WantedCalls
 from canister.chat_format.json_calls import JsonCalls
 from canister.chat_format.lark import SPACE
 from canister.chat_format.marks import Gap, Mark, mark
@@ -25,7 +25,7 @@ def _read(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return outcome
 
 
-def bare_json(wanted: Wanted, key: str) -> list[str]:
+def bare_json(wanted: WantedCalls, key: str) -> list[str]:
     """The bodies of {"name": …, key: {…}}, from the name on where that is what triggered."""
     lark = wanted.lark
     begin = "" if wanted.is_triggered else lark.text("{")
@@ -44,7 +44,7 @@ def bare_json(wanted: Wanted, key: str) -> list[str]:
     ]
 
 
-def _write(wanted: Wanted) -> str:
+def _write(wanted: WantedCalls) -> str:
     return wanted.lark.either(bare_json(wanted, "parameters"))
 
 
@@ -76,7 +76,7 @@ LLAMA_4 = Family(
 _XLAM = JsonCalls("", "", "list")
 
 
-def _write_xlam(wanted: Wanted) -> str:
+def _write_xlam(wanted: WantedCalls) -> str:
     if not wanted.is_triggered:
         return _XLAM.write(wanted)
     lark = wanted.lark

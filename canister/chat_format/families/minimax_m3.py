@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from canister.chat_format import values
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.lark import Lark
 from canister.chat_format.marks import Mark, Marks, mark
 from canister.chat_format.reader import Reader, Steps
@@ -117,7 +117,7 @@ def _list(
 # -- grammar
 
 
-def _write(wanted: Wanted) -> str:
+def _write(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(
         f"{lark.text(_CALL + tool.name + _NAMED)} {_write_members(lark, tool.parameters, 0)} {lark.text(_CALL_END)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.json_calls import JsonCalls
 from canister.chat_format.marks import Mark, Marks, mark
 from canister.chat_format.reader import Steps
@@ -30,7 +30,7 @@ def _read(it: Reading, opener: Mark) -> Steps[Outcome]:
     return (yield from json_text.named_call(it, "".join(name).strip(), "".join(call_id).strip() or None))
 
 
-def _write(wanted: Wanted) -> str:
+def _write(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(
         f"{lark.text(BEGIN + tool.name + ARGUMENTS)} {lark.json(dict(tool.parameters))}" for tool in wanted.tools

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.chat_format import json_text, pythonic, values
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.marks import Mark, Marks, mark
 from canister.chat_format.reader import Steps, never
 from canister.chat_format.reading import Outcome, Reading
@@ -34,7 +34,7 @@ def _read_apertus(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return "whole"
 
 
-def _write_apertus(wanted: Wanted) -> str:
+def _write_apertus(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(
         f"{lark.text('{' + values.quoted(tool.name) + ': ')} {lark.json(dict(tool.parameters))} {lark.text('}')}"
@@ -63,7 +63,7 @@ def _read_lfm(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return (yield from pythonic.read_calls(it, _LFM_END))
 
 
-def _write_lfm(wanted: Wanted) -> str:
+def _write_lfm(wanted: WantedCalls) -> str:
     return pythonic.write_list(wanted, _LFM + "[", "]" + _LFM_END)
 
 
@@ -90,7 +90,7 @@ def _read_olmo(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return outcome
 
 
-def _write_olmo(wanted: Wanted) -> str:
+def _write_olmo(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(pythonic.write_call(wanted, tool) for tool in wanted.tools)
     calls = lark.many(call, lark.text("\n")) if wanted.many else call
@@ -119,7 +119,7 @@ def _read_solar(it: Reading, _opener: Mark) -> Steps[Outcome]:
     return outcome
 
 
-def _write_solar(wanted: Wanted) -> str:
+def _write_solar(wanted: WantedCalls) -> str:
     lark = wanted.lark
     call = lark.either(
         f"{lark.text(_SOLAR)} /[A-Za-z0-9_-]{{1,24}}/ {lark.text(_SOLAR_NAME + tool.name + _SOLAR_ARGUMENTS)} "

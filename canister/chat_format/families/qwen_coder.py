@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from canister.chat_format import json_text
-from canister.chat_format.family import Family, Row, Thoughts, Wanted
+from canister.chat_format.family import Family, Row, Thoughts, WantedCalls
 from canister.chat_format.marks import Gap, Mark, mark
 from canister.chat_format.reader import Steps
 from canister.chat_format.reading import Outcome, Reading
@@ -30,7 +30,7 @@ class _Wrapped:
             yield from it.reader.closes(self.end)
         return outcome
 
-    def write(self, wanted: Wanted) -> str:
+    def write(self, wanted: WantedCalls) -> str:
         lark = wanted.lark
         begin, end, line = lark.text(f"{self.begin}\n"), lark.text(f"\n{self.end}"), lark.text("\n")
         call = f"{begin} {lark.either(self.tags.write(wanted, tool) for tool in wanted.tools)} {end}"

@@ -11,7 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from canister.cli.shared.help import default_text
-from canister.config import Flag, rows
+from canister.config import ServeOption, rows
 
 
 def serve(**given: Any) -> None:
@@ -36,11 +36,11 @@ def _parameters() -> list[inspect.Parameter]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field, flag))
         for name, field in rows().items()
         for flag in field.metadata
-        if isinstance(flag, Flag)
+        if isinstance(flag, ServeOption)
     ]
 
 
-def _option(name: str, field: FieldInfo, flag: Flag) -> Any:
+def _option(name: str, field: FieldInfo, flag: ServeOption) -> Any:
     kind = _kind(field.annotation)
     values = list(map(str, get_args(field.annotation))) if get_origin(field.annotation) is Literal else []
     long = f"--{name.replace('_', '-')}"

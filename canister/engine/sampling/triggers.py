@@ -13,7 +13,7 @@ from typing import NamedTuple
 from canister.engine.sampling.binding import Binding
 from canister.engine.sampling.samplers import Candidates
 
-Piece = Callable[[int], bytes]
+PieceOf = Callable[[int], bytes]
 """The bytes of a token, the name of a special one."""
 
 Spell = Callable[[bytes], list[int]]
@@ -40,7 +40,12 @@ class Triggered:
     """Owns the binding."""
 
     def __init__(
-        self, binding: Binding, triggers: Collection[str], piece: Piece, spell: Spell, quiet: Collection[Span] = ()
+        self,
+        binding: Binding,
+        triggers: Collection[str],
+        piece: PieceOf,
+        spell: Spell,
+        quiet: Collection[Span] = (),
     ) -> None:
         self._binding = binding
         self._triggers = tuple(text.encode("utf-8", "replace") for text in triggers)

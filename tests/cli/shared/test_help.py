@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from canister.cli import Root, app
 from canister.cli.shared import help as texts
-from canister.config import Flag, rows
+from canister.config import ServeOption, rows
 from tests.cli.conftest import Command
 
 MOST_CHARACTERS = 60  # of a summary that a list of commands shows whole, in 80 columns
@@ -110,7 +110,7 @@ def test_the_options_of_serve_stand_in_groups(canister: Command) -> None:
     titles = [line.rstrip(":") for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert titles[:2] == ["Basics", "Model and speed"]
     assert titles[-1] == "Options"
-    panels = {flag.panel for field in rows().values() for flag in field.metadata if isinstance(flag, Flag)}
+    panels = {flag.panel for field in rows().values() for flag in field.metadata if isinstance(flag, ServeOption)}
     assert sorted(titles) == sorted([*panels, "Options"])
     basics = shown.partition("Basics:")[2].partition("Model and speed:")[0]
     assert re.findall(r"^  (?:-m, )?(--\S+)", basics, re.MULTILINE) == [

@@ -2,6 +2,5 @@
 
     body → fields → Turn → run (render, a chain of calls) → events → the dialect's objects and streams
 
-`turn.py` and `events.py` are the middle. Each dialect has modules on both sides of it. `errors.py` has everybody's
-errors.
+`turn.py` and `events.py` are the middle. Each dialect has modules on both sides of it.
 """

@@ -117,7 +117,7 @@ async def turn_for(model: Model, body: ChatBody) -> Turn:
 
 
 def turn_of(body: ChatBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> Turn:
-    """The turn of a body. Pure. ApiError names the field. tokens_of: of texts in logit_bias."""
+    """The turn of a body. Pure. DoorError names the field. tokens_of: of texts in logit_bias."""
     defaults = view.args
     messages = messages_of(body.messages) if body.has("messages") else None
     if messages is None:

@@ -1,7 +1,6 @@
 """Messages and tools of a chat request, checked and brought into the one form that templates get.
 
-    {"role": system | user | assistant | tool, "content": text | None, "tool_calls", "tool_call_id", "name",
-     "reasoning_content"}
+    {"role", "content": text | None, "tool_calls", "tool_call_id", "name", "reasoning_content"}
 
 Errors name the field, as in `messages[2].content`.
 """
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from canister.server.doors.openai.errors import ApiError, invalid
+from canister.server.doors.openai.errors import DoorError, invalid
 from canister.server.doors.openai.fields import shown
 from canister.server.doors.openai.turn import ToolChoice
 
@@ -31,7 +30,7 @@ _NO_TEXT |= {"video_url": "video", "file": "file", "input_file": "file", "docume
 
 
 def messages_of(value: JsonValue, name: str = "messages") -> tuple[Message, ...]:
-    """The messages in that form. Raises ApiError."""
+    """The messages in that form. Raises DoorError."""
     if not isinstance(value, list) or not value:
         raise invalid(f"{name}: a list of one or more messages is wanted (given: {shown(value)})", name)
     if len(value) > MAX_MESSAGES:
@@ -138,7 +137,7 @@ class Tools:
 
 
 def tools_of(tools: JsonValue, choice: JsonValue) -> Tools:
-    """`tools` and `tool_choice` of a chat request. Raises ApiError."""
+    """`tools` and `tool_choice` of a chat request. Raises DoorError."""
     if tools is not None and not isinstance(tools, list):
         raise invalid(f"tools: a list is wanted (given: {shown(tools)})", "tools")
     given = tools or []
@@ -216,7 +215,7 @@ def _known(name: JsonValue, names: Sequence[str]) -> str:
     return name
 
 
-def _no_choice(choice: JsonValue) -> ApiError:
+def _no_choice(choice: JsonValue) -> DoorError:
     return invalid(
         f"tool_choice: {shown(choice)} is none of none, auto, required, "
         '{"type": "function", "function": {"name": …}}',

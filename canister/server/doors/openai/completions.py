@@ -112,7 +112,7 @@ async def create(request: Request) -> Response:
 
 
 def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> list[Turn]:
-    """A turn for each prompt. Pure. ApiError names the field."""
+    """A turn for each prompt. Pure. DoorError names the field."""
     if body.suffix:
         raise invalid("suffix: it is not supported; leave it out", "suffix")
     if body.best_of is not None and body.best_of > body.n:

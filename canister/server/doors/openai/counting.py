@@ -9,7 +9,7 @@ from canister.server import answers
 from canister.server.doors.openai import chat, door, run
 from canister.server.doors.openai.chat import ChatBody
 from canister.server.doors.openai.door import Model
-from canister.server.doors.openai.errors import TOO_LONG, ApiError
+from canister.server.doors.openai.errors import TOO_LONG, DoorError
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
@@ -42,7 +42,7 @@ async def n_tokens_of(model: Model, turn: Turn) -> int:
     """Of the prompt, also of one that is too long to be answered."""
     try:
         return (await run.admit(model, turn)).n_prompt
-    except ApiError as error:
+    except DoorError as error:
         n_prompt = error.extra.get("n_prompt_tokens")
         if error.code == TOO_LONG and isinstance(n_prompt, int):
             return n_prompt

@@ -20,7 +20,7 @@ from canister.errors import AccessDenied, CanisterError, Trap
 from canister.ic.principal import ANONYMOUS
 from canister.server.answers import work_headers
 from canister.server.doors.openai import errors, fields
-from canister.server.doors.openai.errors import ApiError, Form, openai_form
+from canister.server.doors.openai.errors import DoorError, Form, openai_form
 from canister.server.doors.openai.events import Usage
 from canister.server.requests import MAX_BYTES_AT_ONCE, caller, dispatcher, read_body
 from canister.server.verbs import ANY_VERB
@@ -59,9 +59,9 @@ def at(path: str, verbs: Mapping[str, Handler], form: Form = openai_form) -> Rou
         verb = "GET" if request.method == "HEAD" else request.method
         try:
             if verb not in verbs:
-                raise ApiError(405, f"{request.url.path} takes {' or '.join(verbs)}, not {request.method}")
+                raise DoorError(405, f"{request.url.path} takes {' or '.join(verbs)}, not {request.method}")
             return await verbs[verb](request)
-        except (ApiError, CanisterError, Trap) as error:
+        except (DoorError, CanisterError, Trap) as error:
             told = failure(error, caller(request))
             response = errors.response(told, form, request_id(request))
             if told.status == 405:
@@ -71,12 +71,12 @@ def at(path: str, verbs: Mapping[str, Handler], form: Form = openai_form) -> Rou
     return Route(path, answer, methods=ANY_VERB)
 
 
-def failure(error: ApiError | CanisterError | Trap, who: str) -> ApiError:
+def failure(error: DoorError | CanisterError | Trap, who: str) -> DoorError:
     """who: the caller; one without a key is told to send one."""
-    if isinstance(error, ApiError):
+    if isinstance(error, DoorError):
         return error
     if isinstance(error, AccessDenied) and who == ANONYMOUS:
-        return ApiError(401, errors.NO_KEY)
+        return DoorError(401, errors.NO_KEY)
     return errors.of(error)
 
 
@@ -121,7 +121,7 @@ def model_of(request: Request, name: str | None) -> Model:
     """The requested model. name: from the body; None: the first one.
 
     An unknown name means the only canister, where there is only one, since many clients know only gpt-4o. Raises
-    ApiError 404, AccessDenied, and CanisterBusy while it loads.
+    DoorError 404, AccessDenied, and CanisterBusy while it loads.
     """
     behind = dispatcher(request)
     who = caller(request)
@@ -151,7 +151,7 @@ def models_of(request: Request) -> list[Model]:
 
 
 def find_model(request: Request, name: str) -> Model:
-    """The model with just this name or alias; ApiError 404 names those that there are."""
+    """The model with just this name or alias; DoorError 404 names those that there are."""
     models = models_of(request)
     for model in models:
         if name in (model.view.name, *model.view.aliases):
@@ -174,9 +174,9 @@ def _chosen(behind: Dispatcher, name: str | None) -> Target:
     raise _unknown(name, [canister.name for canister in with_model])
 
 
-def _unknown(name: str, known: list[str]) -> ApiError:
+def _unknown(name: str, known: list[str]) -> DoorError:
     there = f"there are {', '.join(known[:20])}" if known else "none is loaded"
-    return ApiError(
+    return DoorError(
         404, f"the model {fields.shown(name)} does not exist: {there}", code="model_not_found", param="model"
     )
 

@@ -60,7 +60,7 @@ _ANTHROPIC_TYPES = {
 _CODES = {401: "invalid_api_key"}
 
 
-class ApiError(Exception):
+class DoorError(Exception):
     """An answer that is an error. type, code: None: as usual for the status. param: the wrong field.
 
     extra: further members of the body's error. may_retry: tells SDKs to repeat the request or not; None: they decide by
@@ -92,39 +92,39 @@ class ApiError(Exception):
         self.words = words or {}
 
 
-Form: TypeAlias = Callable[[ApiError, str], Mapping[str, object]]
+Form: TypeAlias = Callable[[DoorError, str], Mapping[str, object]]
 """Makes the body of an error in a dialect. The text is the request's id."""
 
 
-def openai_form(error: ApiError, _request_id: str) -> Mapping[str, object]:
+def openai_form(error: DoorError, _request_id: str) -> Mapping[str, object]:
     told = {"message": str(error), "type": error.type, "param": error.param, "code": error.code}
     return {"error": {**told, **error.extra}}
 
 
-def openai_failed(error: ApiError) -> bytes:
+def openai_failed(error: DoorError) -> bytes:
     """The last event of a stream that fails."""
     return sse(openai_form(error, ""))
 
 
-def anthropic_form(error: ApiError, request_id: str) -> Mapping[str, object]:
+def anthropic_form(error: DoorError, request_id: str) -> Mapping[str, object]:
     kind = _ANTHROPIC_TYPES.get(error.status) or _TYPES.get(error.status) or "api_error"
     kind = kind if error.status < 500 or error.status in (501, 503, 504) else "api_error"
     message = error.words.get("anthropic", str(error))
     return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
 
 
-def ollama_form(error: ApiError, _request_id: str) -> Mapping[str, object]:
+def ollama_form(error: DoorError, _request_id: str) -> Mapping[str, object]:
     return {"error": str(error)}
 
 
-def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+def invalid(message: str, param: str | None = None, code: str | None = None) -> DoorError:
     """400, for a request that can never succeed as it is. param: its field."""
-    return ApiError(400, message, param=param, code=code)
+    return DoorError(400, message, param=param, code=code)
 
 
-def too_long(n_prompt: int, n_ctx: int) -> ApiError:
+def too_long(n_prompt: int, n_ctx: int) -> DoorError:
     """400, with the words that frameworks look for."""
-    return ApiError(
+    return DoorError(
         400,
         f"request ({n_prompt} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it",
         type="exceed_context_size_error",
@@ -135,31 +135,31 @@ def too_long(n_prompt: int, n_ctx: int) -> ApiError:
     )
 
 
-def of(error: Trap | CanisterError) -> ApiError:
+def of(error: Trap | CanisterError) -> DoorError:
     """The error for a failure of a call, or of the middleware."""
     if isinstance(error, ContextExceeded):
         return too_long(error.n_prompt_tokens, error.n_ctx)
     charge = error.charge if isinstance(error, Trap) else None
     status, message = error.http_status, str(error)
     if isinstance(error, AccessDenied):
-        return ApiError(403, f"this caller may not use the model: {message}. {_WAY_IN}")
+        return DoorError(403, f"this caller may not use the model: {message}. {_WAY_IN}")
     if isinstance(error, Unauthenticated):
-        return ApiError(401, message)
+        return DoorError(401, message)
     if isinstance(error, InstructionLimit):
-        return ApiError(429, message, code=error.error_code, may_retry=False, charge=charge)
+        return DoorError(429, message, code=error.error_code, may_retry=False, charge=charge)
     if isinstance(error, StorageFull):
-        return ApiError(429, message, type="insufficient_quota", code="storage_full", may_retry=False)
+        return DoorError(429, message, type="insufficient_quota", code="storage_full", may_retry=False)
     if isinstance(error, StoreDamaged | CanisterTrapped | CanisterUnavailable):
-        return ApiError(status, message, may_retry=False, charge=charge)
+        return DoorError(status, message, may_retry=False, charge=charge)
     if status == 409:  # repeating does not change the state
-        return ApiError(400, message, charge=charge)
+        return DoorError(400, message, charge=charge)
     if isinstance(error, Trap) and status >= 402:
         code = None if status in (404, 413) else error.error_code
-        return ApiError(status, message, code="model_not_found" if status == 404 else code, charge=charge)
-    return ApiError(status, message, code="model_not_found" if status == 404 else None, charge=charge)
+        return DoorError(status, message, code="model_not_found" if status == 404 else code, charge=charge)
+    return DoorError(status, message, code="model_not_found" if status == 404 else None, charge=charge)
 
 
-def response(error: ApiError, form: Form, request_id: str = "") -> Response:
+def response(error: DoorError, form: Form, request_id: str = "") -> Response:
     """The whole answer, with the headers that SDKs obey."""
     told = headers(error)
     if form is anthropic_form and request_id:
@@ -167,7 +167,7 @@ def response(error: ApiError, form: Form, request_id: str = "") -> Response:
     return Response(encoded(form(error, request_id)), error.status, told, JSON)
 
 
-def headers(error: ApiError) -> dict[str, str]:
+def headers(error: DoorError) -> dict[str, str]:
     told = cost_headers(error.charge)
     if error.status in (429, 503) and error.may_retry is not False:
         told |= {"Retry-After": str(RETRY_SECONDS), "retry-after-ms": str(1000 * RETRY_SECONDS)}

@@ -1,10 +1,6 @@
 """The events of a turn while it is answered: the one language between `run.py` and the dialects. Plain records, no I/O.
 
-    Begun  Progress*  (Timed? TextDelta | ThoughtDelta | ToolBegun ToolArguments* ToolDone)*  Finished  Done
-
-Deltas of several choices may alternate. Each choice has one Finished, and Done comes once, at the end. Texts of deltas
-are whole characters and not empty; their cuts mean nothing. A tool call that is cut off has no ToolDone. A failure
-after Begun is raised as ApiError.
+Begun  Progress*  (Timed? TextDelta | ThoughtDelta | ToolBegun ToolArguments* ToolDone)*  Finished  Done
 """
 
 from __future__ import annotations
@@ -129,3 +125,8 @@ class Done:
 
 Delta: TypeAlias = TextDelta | ThoughtDelta | ToolBegun | ToolArguments | ToolDone
 Event: TypeAlias = Begun | Progress | Timed | Delta | Finished | Done
+"""Deltas of several choices may alternate. Each choice has one Finished, and Done comes once, at the end.
+
+Texts of deltas are whole characters and not empty; their cuts mean nothing. A tool call that is cut off has no
+ToolDone. A failure after Begun is raised as DoorError.
+"""

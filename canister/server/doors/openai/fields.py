@@ -1,7 +1,7 @@
 """Request fields of several dialects: sampling and length, at the top level of a body.
 
 `null` is absent, unknown fields are ignored, and defaults are the flags with which the model was loaded. For a value
-that does not fit, ApiError names the field, shows the value and says what is wanted.
+that does not fit, DoorError names the field, shows the value and says what is wanted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from canister.api import strict_json
 from canister.flags.params import SamplingParams
 from canister.flags.parse import RunArgs
 from canister.flags.values import FLOAT32_MAX, INT32_MAX, SAMPLER_SEQUENCE, SAMPLERS
-from canister.server.doors.openai.errors import ApiError, invalid
+from canister.server.doors.openai.errors import DoorError, invalid
 
 MAX_STOPS = 256
 MAX_STOP_CHARACTERS = 65_536  # of all together
@@ -276,12 +276,12 @@ def schema_of(value: JsonValue, name: str) -> dict[str, JsonValue]:
 
 
 def read(of: type[B], body: bytes) -> B:
-    """A body of JSON. ApiError names the wrong field."""
+    """A body of JSON. DoorError names the wrong field."""
     return read_value(of, object_of(body))
 
 
 def object_of(body: bytes) -> dict[str, JsonValue]:
-    """The JSON object in a body. Raises ApiError."""
+    """The JSON object in a body. Raises DoorError."""
     try:
         value = strict_json.read(body)
     except strict_json.NotJson as error:
@@ -299,7 +299,7 @@ def read_value(of: type[B], value: Mapping[str, Any]) -> B:
         raise _told(error) from None
 
 
-def _told(error: ValidationError) -> ApiError:
+def _told(error: ValidationError) -> DoorError:
     """The first problem."""
     problem = error.errors(include_url=False, include_context=False)[0]
     param = path_text(problem["loc"])
@@ -314,7 +314,7 @@ def path_text(location: Sequence[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
 
 
-def misfit(field: str, kind: str, given: object) -> ApiError:
+def misfit(field: str, kind: str, given: object) -> DoorError:
     """400 for a field of another kind. kind: what it is to be, such as `a text`."""
     told = f"{field} is missing: it is {kind}" if given is None else f"{field} is {kind} (given: {shown(given)})"
     return invalid(told, field)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from canister.api.rest_only import INFILL_PROMPT
 from canister.api.rest_records import InfillInput, InfillOutput
 from canister.server.doors.openai.door import Model
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 
 
 async def prompt_for(model: Model, wanted: InfillInput) -> tuple[int, ...]:
-    """The prompt's tokens. ApiError 501: the model was not trained to fill in."""
+    """The prompt's tokens. DoorError 501: the model was not trained to fill in."""
     reply = await model.canister.execute(INFILL_PROMPT, model.caller, lambda: wanted)
     if reply.error is not None:
         raise reply.error
@@ -17,5 +17,5 @@ async def prompt_for(model: Model, wanted: InfillInput) -> tuple[int, ...]:
     assert isinstance(made, InfillOutput)
     if made.missing:
         missing = ", ".join(f"{name} token" for name in made.missing)
-        raise ApiError(501, f"infill is not supported by this model: it has no {missing}")
+        raise DoorError(501, f"infill is not supported by this model: it has no {missing}")
     return tuple(made.tokens)

@@ -18,7 +18,7 @@ from canister.dispatch import Answers, KeptAnswer, Question
 from canister.errors import AccessDenied, CanisterUnavailable
 from canister.server.doors.openai import errors, run
 from canister.server.doors.openai.door import Model
-from canister.server.doors.openai.errors import ApiError, invalid
+from canister.server.doors.openai.errors import DoorError, invalid
 from canister.server.doors.openai.events import Event
 from canister.server.doors.openai.telling import Telling
 from canister.server.doors.openai.turn import Turn
@@ -69,7 +69,7 @@ class Asked:
 async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awaitable[Made]]) -> Asked:
     """Begin an answer, or join the one that was begun with the request's Idempotency-Key.
 
-    make: makes the turn; called only for a new answer. ApiError 422: the key was used for another body.
+    make: makes the turn; called only for a new answer. DoorError 422: the key was used for another body.
     """
     key = _key(request, wish.part)
     if key is not None:
@@ -141,7 +141,7 @@ class Kept:
         return None if self._answer.ended_ns is None else self._answer.ended_ns // 10**9
 
     @property
-    def failure(self) -> ApiError | None:
+    def failure(self) -> DoorError | None:
         """Why it came to no good end."""
         failed = dispatch.failure_of(self._answer)
         return None if failed is None else errors.of(failed)

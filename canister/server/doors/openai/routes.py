@@ -20,7 +20,7 @@ from canister.server.doors.openai import (
     ollama,
     responses,
 )
-from canister.server.doors.openai.errors import ApiError, Form, anthropic_form, ollama_form, openai_form
+from canister.server.doors.openai.errors import DoorError, Form, anthropic_form, ollama_form, openai_form
 from canister.server.doors.openai.operations import Operation
 from canister.server.verbs import ANY_VERB
 
@@ -63,7 +63,7 @@ async def no_such_route(request: Request) -> Response:
     else:
         hint = "docs/openai.md and GET /docs tell what is supported"
     told = f"there is nothing at {request.method} {path}: {hint}"
-    error = ApiError(404, told, code="unknown_url")
+    error = DoorError(404, told, code="unknown_url")
     return errors.response(error, form_of(request.url.path) or openai_form, door.request_id(request))
 
 

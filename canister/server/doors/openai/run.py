@@ -51,7 +51,7 @@ class Admitted:
 
 
 async def admit(model: Model, turn: Turn) -> Admitted:
-    """Render, count and bind. ApiError for a turn that cannot be answered; Trap and CanisterError of the calls."""
+    """Render, count and bind. DoorError for a turn that cannot be answered; Trap and CanisterError of the calls."""
     prompt, binding, spoken = turn.prompt, None, None
     if prompt is None:
         form = _form_of(model.view.chat_template)
@@ -147,8 +147,8 @@ def _with_preamble(
     return [{"role": "system", "content": preamble}, *messages]
 
 
-async def _binding(model: Model, turn: Turn, form: chat_format.Form, prompt: str) -> chat_format.Binding:
-    def bind() -> chat_format.Binding:
+async def _binding(model: Model, turn: Turn, form: chat_format.Form, prompt: str) -> chat_format.BoundForm:
+    def bind() -> chat_format.BoundForm:
         return form.bind(
             turn.tools,
             choice=turn.tool_choice,
@@ -172,7 +172,7 @@ def _form_of(template: str) -> chat_format.Form:
     return chat_format.form_of(template)
 
 
-def _bound(turn: Turn, binding: chat_format.Binding | None) -> SamplingParams:
+def _bound(turn: Turn, binding: chat_format.BoundForm | None) -> SamplingParams:
     """The turn's sampling, with the binding of its answer."""
     if binding is not None:
         return replace(

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from canister.errors import BadArgument, CanisterError, Trap
 from canister.server.answers import stopped
 from canister.server.doors.openai.door import failure
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.requests import caller, while_connected
 
 SSE = "text/event-stream"
@@ -33,7 +33,7 @@ COMMENT = b":\n\n"
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 Frames = AsyncGenerator[bytes, None]
-Failed = Callable[[ApiError], bytes]
+Failed = Callable[[DoorError], bytes]
 
 
 async def streamed(
@@ -104,7 +104,7 @@ class _Stream(Response):
     def __init__(
         self,
         pieces: _Pieces,
-        failed: Callable[[ApiError | CanisterError | Trap], bytes],
+        failed: Callable[[DoorError | CanisterError | Trap], bytes],
         media_type: str,
         comment: bytes | None,
         quiet_seconds: float,
@@ -124,7 +124,7 @@ class _Stream(Response):
             try:
                 async for frame in self._pieces:
                     await self._send(send, frame)
-            except (ApiError, CanisterError, Trap) as error:
+            except (DoorError, CanisterError, Trap) as error:
                 await self._send(send, self._failed(error))
             except asyncio.CancelledError:
                 own = asyncio.current_task()

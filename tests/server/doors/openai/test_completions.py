@@ -13,7 +13,7 @@ from canister.api.tokens import Likely, Token
 from canister.server.doors.openai import completions, fields
 from canister.server.doors.openai.chat_answer import LOWEST, Head
 from canister.server.doors.openai.completions import CompletionBody, turns_of
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timings, Usage
 from tests.server.doors.openai.views import view
 from tests.server.served import Served
@@ -80,7 +80,7 @@ def test_prompts(prompt: object, prompts: list[object]) -> None:
     ],
 )
 def test_what_does_not_fit(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as told:
+    with pytest.raises(DoorError) as told:
         turns(**body)
     assert (told.value.status, told.value.param) == (400, param)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from canister.flags.params import SamplingParams
 from canister.server.doors.openai import fields
 from canister.server.doors.openai.chat import ChatBody, turn_of
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.doors.openai.turn import Turn
 from tests.server.doors.openai.views import view
 
@@ -30,8 +30,8 @@ def turn(*flags: str, tokens_of: dict[str, list[int]] | None = None, **body: Any
     return turn_of(fields.read(ChatBody, sent), view(*flags), tokens_of)
 
 
-def refused(**body: Any) -> ApiError:
-    with pytest.raises(ApiError) as told:
+def refused(**body: Any) -> DoorError:
+    with pytest.raises(DoorError) as told:
         turn(**body)
     assert (told.value.status, told.value.type) == (400, "invalid_request_error")
     return told.value
@@ -371,9 +371,9 @@ def test_any_body_is_a_turn_or_a_400_that_names_a_field(body: dict[str, Any]) ->
     assert told is None or (told.status == 400 and told.param and len(str(told)) < 500)
 
 
-def error_of(body: dict[str, Any]) -> ApiError | None:
+def error_of(body: dict[str, Any]) -> DoorError | None:
     try:
         turn(**body)
-    except ApiError as error:
+    except DoorError as error:
         return error
     return None

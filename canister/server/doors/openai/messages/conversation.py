@@ -1,10 +1,5 @@
 """Messages in Anthropic's form → messages in OpenAI's form, which chat templates know. Pure.
 
-    text, search_result, document (of text)    text, parts joined by a line break
-    thinking, redacted_thinking                reasoning_content; left out
-    tool_use                                   tool_calls
-    tool_result                                a `tool` message, after the text that is beside it
-
 Turns of one side that follow each other are one turn, as with Anthropic.
 """
 
@@ -32,7 +27,7 @@ Said: TypeAlias = dict[str, JsonValue]
 
 
 def messages_of(system: JsonValue, messages: JsonValue) -> list[Said]:
-    """OpenAI's messages. system: text, text blocks, or None. Raises ApiError that names the field."""
+    """OpenAI's messages. system: text, text blocks, or None. Raises DoorError that names the field."""
     made: list[Said] = []
     if system is not None:
         made.append({"role": "system", "content": _CHECKSUM.sub(_BLANK, _texts(system, "system"))})
@@ -81,7 +76,11 @@ def _converted(message: JsonValue, field: str) -> list[Said]:
 
 
 def _said(role: str, blocks: Sequence[JsonValue], field: str) -> list[Said]:
-    """The content of one message's blocks: a message, and one for each result of a tool."""
+    """The content of one message's blocks: a message, and one for each result of a tool, after the text beside it.
+
+    Texts, search results and documents become one text, with line breaks between them. Thinking becomes
+    reasoning_content, and redacted thinking nothing; tool_use becomes tool_calls.
+    """
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[JsonValue] = []

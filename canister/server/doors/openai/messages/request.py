@@ -22,7 +22,7 @@ _THINKS = {"enabled": True, "adaptive": True, "between_tools": True, "disabled":
 
 
 def chat_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """The body of a chat completion that asks for the same. ApiError names the field.
+    """The body of a chat completion that asks for the same. DoorError names the field.
 
     Sampling settings under llama.cpp's names are kept. Tools that Anthropic runs itself are left out.
     """

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from canister.server import answers
 from canister.server.doors.openai import chat, counting, door, fields, kept
 from canister.server.doors.openai.chat import ChatBody
-from canister.server.doors.openai.errors import ApiError, anthropic_form
+from canister.server.doors.openai.errors import DoorError, anthropic_form
 from canister.server.doors.openai.events import Done, Event, Usage
 from canister.server.doors.openai.messages import answer
 from canister.server.doors.openai.messages.answer import About, Stream
@@ -82,7 +82,7 @@ async def create(request: Request) -> Response:
         about = About(begun.about["id"], model.view.name, asked.hides_thoughts)
         if asked.body.stream:
 
-            def failed(error: ApiError) -> bytes:
+            def failed(error: DoorError) -> bytes:
                 return answer.failed(anthropic_form(error, door.request_id(request)))
 
             return _with_id(

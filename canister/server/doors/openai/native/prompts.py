@@ -20,7 +20,7 @@ Prompt: TypeAlias = str | tuple[int | str, ...]
 
 
 def prompts_of(value: JsonValue, field: str = "prompt") -> tuple[list[Prompt], bool]:
-    """The prompts, and whether they came as a list, so that a list goes back. ApiError names the field."""
+    """The prompts, and whether they came as a list, so that a list goes back. DoorError names the field."""
     if not isinstance(value, list) or any(map(_is_number, value)):
         return [_prompt(value, field)], False
     if not 0 < len(value) <= MAX_PROMPTS:

@@ -68,7 +68,7 @@ class InfillBody(CompletionBody):
 def turn_of(
     body: CompletionBody, view: ModelView, prompt: Prompt, tokens_of: Mapping[str, Sequence[int]] | None = None
 ) -> Turn:
-    """tokens_of: of texts in logit_bias. ApiError names the field."""
+    """tokens_of: of texts in logit_bias. DoorError names the field."""
     if body.post_sampling_probs:
         name = "post_sampling_probs"
         raise invalid(f"{name}: it is not supported; without it, n_probs tells those of the raw logits", name)

@@ -12,7 +12,7 @@ from canister.api.rest_records import Slots
 from canister.server import answers
 from canister.server.doors import rest
 from canister.server.doors.openai import door
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.doors.openai.operations import Operation
 from canister.server.requests import dispatcher
 from canister.server.verbs import ANY_VERB, READ_VERBS
@@ -62,7 +62,7 @@ async def model_health(request: Request) -> Response:
     behind, named = dispatcher(request), request.path_params.get("canister")
     targets = behind.targets if named is None else [behind.find(named)]
     if not any(target.summary()["ready"] for target in targets):
-        raise ApiError(503, LOADING, extra={"code": 503})
+        raise DoorError(503, LOADING, extra={"code": 503})
     return answers.document({"status": "ok"})
 
 
@@ -75,13 +75,13 @@ async def slots(request: Request) -> Response:
     assert isinstance(reply.value, Slots)
     told = [slot.model_dump() for slot in reply.value.slots]
     if request.query_params.get("fail_on_no_slot") and all(slot["is_processing"] for slot in told):
-        raise ApiError(503, "no slot available")
+        raise DoorError(503, "no slot available")
     return Response(json.dumps(told), media_type=answers.JSON)
 
 
 async def no_slot_files(request: Request) -> Response:
-    raise ApiError(501, "slots are not saved by hand: each conversation's prompt cache is kept, and found by itself")
+    raise DoorError(501, "slots are not saved by hand: each conversation's prompt cache is kept, and found by itself")
 
 
 async def rank(request: Request) -> Response:
-    raise ApiError(501, "ranking is not supported: there are no models for it here")
+    raise DoorError(501, "ranking is not supported: there are no models for it here")

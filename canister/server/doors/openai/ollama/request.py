@@ -36,7 +36,7 @@ def is_streamed(body: Mapping[str, JsonValue]) -> bool:
 
 
 def chat_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """`/api/chat` → the body of a chat completion that asks for the same. Raises ApiError that names the field."""
+    """`/api/chat` → the body of a chat completion that asks for the same. Raises DoorError that names the field."""
     messages = body.get("messages")
     if not isinstance(messages, list):
         raise misfit("messages", "a list of messages", messages)
@@ -47,7 +47,7 @@ def chat_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def generate_body(body: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """`/api/generate` → the body of a chat completion. Raises ApiError that names the field."""
+    """`/api/generate` → the body of a chat completion. Raises DoorError that names the field."""
     prompt, system = _generated_from(body)
     messages: list[JsonValue] = [{"role": "system", "content": system}] if system else []
     return {**_common(body), "messages": [*messages, {"role": "user", "content": prompt}]}

@@ -19,7 +19,7 @@ from canister.server.doors.openai import chat, completions, door, fields, infill
 from canister.server.doors.openai.chat import ChatBody
 from canister.server.doors.openai.completions import CompletionBody
 from canister.server.doors.openai.door import Handler, Model
-from canister.server.doors.openai.errors import ApiError, ollama_form
+from canister.server.doors.openai.errors import DoorError, ollama_form
 from canister.server.doors.openai.events import Begun, Done, Event
 from canister.server.doors.openai.ollama import models, request
 from canister.server.doors.openai.ollama.answer import About, Kind, Stream, joined, loaded, sent
@@ -245,7 +245,7 @@ async def pull(asking: Request) -> Response:
 
 
 async def for_operators(asking: Request) -> Response:
-    raise ApiError(501, OPERATORS)
+    raise DoorError(501, OPERATORS)
 
 
 def _name(named: Named) -> str | None:

@@ -1,13 +1,4 @@
-"""From events of a turn to those of Responses, and to its object. Pure: the same events give the same numbers.
-
-response.created (.queued) .in_progress
-    .output_item.added
-        .content_part.added  .output_text.delta*     .output_text.done     .content_part.done
-        .content_part.added  .reasoning_text.delta*  .reasoning_text.done  .content_part.done
-        .function_call_arguments.delta*  .function_call_arguments.done
-    .output_item.done
-response.completed | .incomplete | .failed
-"""
+"""From events of a turn to those of Responses, and to its object. Pure: the same events give the same numbers."""
 
 from __future__ import annotations
 
@@ -53,7 +44,16 @@ def response_of(id: str) -> str | None:
 
 
 class Converter:
-    """base: all fields of the object that are known at the request, among them `id` and `background`."""
+    """base: all fields of the object that are known at the request, among them `id` and `background`.
+
+    response.created (.queued) .in_progress
+        .output_item.added
+            .content_part.added  .output_text.delta*     .output_text.done     .content_part.done
+            .content_part.added  .reasoning_text.delta*  .reasoning_text.done  .content_part.done
+            .function_call_arguments.delta*  .function_call_arguments.done
+        .output_item.done
+    response.completed | .incomplete | .failed
+    """
 
     def __init__(self, base: Mapping[str, object]) -> None:
         self._base = dict(base)

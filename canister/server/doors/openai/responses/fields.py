@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from canister.dispatch import ModelView
 from canister.server.doors.openai.chat_messages import Tools, tools_of
-from canister.server.doors.openai.errors import ApiError, invalid
+from canister.server.doors.openai.errors import DoorError, invalid
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, schema_of, shown
 from canister.server.doors.openai.responses.items import Json, messages_of
 from canister.server.doors.openai.turn import Turn
@@ -59,7 +59,7 @@ class Asked:
 
 
 def check(body: ResponsesBody) -> None:
-    """ApiError for what is not offered here."""
+    """DoorError for what is not offered here."""
     if body.has("conversation"):
         raise invalid("conversation: there are none here; send previous_response_id, or all items", "conversation")
     if body.has("prompt"):
@@ -75,7 +75,7 @@ def asked_of(
     head: Mapping[str, object],
     tokens_of: Mapping[str, Sequence[int]] | None = None,
 ) -> Asked:
-    """Pure. ApiError names the field. items: of the whole conversation. head: id and created_at."""
+    """Pure. DoorError names the field. items: of the whole conversation. head: id and created_at."""
     check(body)
     messages = messages_of(items, body.instructions)
     given, skipped = _functions(body.tools)
@@ -141,7 +141,7 @@ def _chosen(functions: Sequence[JsonValue], choice: JsonValue, skipped: bool) ->
         choice = "auto"  # it was one of the skipped tools
     try:
         return tools_of(nested, _nested(choice))
-    except ApiError as error:
+    except DoorError as error:
         raise invalid(str(error).replace("].function", "]"), (error.param or "").replace("].function", "]")) from None
 
 

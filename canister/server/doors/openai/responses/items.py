@@ -56,7 +56,7 @@ _SKIPPED = frozenset(
 
 
 def items_of(value: object) -> list[Json]:
-    """The items of an `input`, each with its type. A text is an item of the user's. ApiError names the place."""
+    """The items of an `input`, each with its type. A text is an item of the user's. DoorError names the place."""
     if isinstance(value, str):
         return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": value}]}]
     if not isinstance(value, list) or not value:
@@ -78,7 +78,7 @@ def with_ids(items: Iterable[Json], response_id: str) -> list[Json]:
 
 
 def messages_of(items: Sequence[Mapping[str, Any]], instructions: str | None = None) -> tuple[Json, ...]:
-    """Messages of a turn. ApiError names the wrong item."""
+    """Messages of a turn. DoorError names the wrong item."""
     messages: list[Json] = [] if instructions is None else [{"role": "system", "content": instructions}]
     writing: Json | None = None  # the assistant's message that the next item may belong to
     for index, item in enumerate(items):

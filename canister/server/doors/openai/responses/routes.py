@@ -14,7 +14,7 @@ from canister import dispatch
 from canister.server import answers
 from canister.server.doors.openai import counting, door, kept, run
 from canister.server.doors.openai.encoding import sse
-from canister.server.doors.openai.errors import ApiError, invalid
+from canister.server.doors.openai.errors import DoorError, invalid
 from canister.server.doors.openai.events import Done, Event, Usage
 from canister.server.doors.openai.fields import read, shown
 from canister.server.doors.openai.kept import Kept
@@ -173,7 +173,7 @@ def _find(request: Request, id: str) -> Kept | None:
 def _found(request: Request, id: str) -> Kept:
     found = _find(request, id)
     if found is None:
-        raise ApiError(404, f"there is no answer {shown(id)}: it was not stored, is too old, or is another's")
+        raise DoorError(404, f"there is no answer {shown(id)}: it was not stored, is too old, or is another's")
     return found
 
 
@@ -251,7 +251,7 @@ def _frame(event: Json) -> bytes:
     return sse(event, event["type"])
 
 
-def _fail(converter: Converter, error: ApiError) -> list[Json]:
+def _fail(converter: Converter, error: DoorError) -> list[Json]:
     code = "rate_limit_exceeded" if error.status == 429 else "invalid_prompt" if error.status < 429 else "server_error"
     return converter.fail(code, str(error), error.param)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.doors.openai.messages.request import chat_body, hides_thoughts
 
 USER = {"role": "user", "content": "Hi"}
@@ -200,6 +200,6 @@ def block(content: Any) -> dict[str, Any]:
     ],
 )
 def test_what_is_wrong_is_told_by_field(fields: dict[str, Any], param: str, told: str) -> None:
-    with pytest.raises(ApiError, match=told) as caught:
+    with pytest.raises(DoorError, match=told) as caught:
         made(**fields)
     assert (caught.value.status, caught.value.param) == (400, param)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import JsonValue
 
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.doors.openai.native.prompts import MAX_PROMPTS, Prompt, prompts_of
 
 
@@ -47,6 +47,6 @@ def test_forms(value: JsonValue, prompts: list[Prompt], is_list: bool) -> None:
     ],
 )
 def test_what_is_no_prompt(value: JsonValue, param: str) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(DoorError) as caught:
         prompts_of(value)
     assert (caught.value.status, caught.value.param) == (400, param)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.doors.openai.ollama.request import (
     asks_for_nothing,
     bare_name,
@@ -35,7 +35,7 @@ def test_names_and_streams() -> None:
     assert is_streamed({})
     assert is_streamed({"stream": None})
     assert not is_streamed({"stream": False})
-    with pytest.raises(ApiError, match="true or false"):
+    with pytest.raises(DoorError, match="true or false"):
         is_streamed({"stream": "yes"})
 
 
@@ -127,7 +127,7 @@ def test_requests_for_nothing(body: dict[str, Any], is_empty: bool) -> None:
     ],
 )
 def test_what_is_wrong_is_told_by_field(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(DoorError) as caught:
         chat(**fields)
     assert (caught.value.status, caught.value.param) == (400, param)
 
@@ -142,6 +142,6 @@ def test_what_is_wrong_is_told_by_field(fields: dict[str, Any], param: str) -> N
     ],
 )
 def test_what_a_text_cannot_have(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(DoorError) as caught:
         generate_body({"model": "m", **fields})
     assert (caught.value.status, caught.value.param) == (400, param)

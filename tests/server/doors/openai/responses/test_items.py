@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canister.server.doors.openai.errors import ApiError
+from canister.server.doors.openai.errors import DoorError
 from canister.server.doors.openai.responses.items import items_of, messages_of, references, with_ids
 from tests.server.doors.openai.responses.test_converter import BASE, converted, deltas, whole
 
@@ -141,7 +141,7 @@ def test_references_are_found_with_and_without_their_type() -> None:
     ],
 )
 def test_what_is_wrong_is_named(value: object, param: str) -> None:
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(DoorError) as caught:
         messages_of(items_of(value))
     assert caught.value.status == 400
     assert caught.value.param == param
