@@ -92,6 +92,9 @@ def show_model(
         print(f"\n{told['chat_template'].rstrip()}")
 
 
+_OPTIONS = {"--network", "--canister", "--api-key", "--anonymous", "--data-dir"}
+
+
 @models_app.command("load", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def load_model(
     name: Name,
@@ -111,6 +114,10 @@ def load_model(
 
     Example: canister models load qwen.gguf -c 8192
     """
+
+    misplaced = sorted({flag.partition("=")[0] for flag in flags or []} & _OPTIONS)
+    if misplaced:
+        raise typer.BadParameter(f"{misplaced[0]} is no flag of llama.cpp; this option stands before the model")
 
     async def load(client: Canister) -> str:
         path = str((await _named(client, name))["path"])

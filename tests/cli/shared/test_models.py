@@ -102,6 +102,9 @@ def test_what_is_not_there_is_told(models: Run, upload: Callable[[Path, str], No
     assert "the canister has no model 'x'; it has none" in models("show", "x").err
     upload(model, "models/tiny.gguf")
     assert "did you mean models/tiny.gguf?" in models("load", "tiy.gguf").err
+    misplaced = models("load", "tiny.gguf", "--canister", "llama_cpp")
+    assert misplaced.code == 2
+    assert "--canister is no flag of llama.cpp; this option stands before the model" in misplaced.err
     assert "there are models/tiny.gguf" in models("load", "nix.gguf").err
     wrong = models("load", "tiny", "--no-such-flag")
     assert (wrong.code, "--no-such-flag" in wrong.err) == (1, True)
