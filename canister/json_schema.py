@@ -8,6 +8,7 @@ properties has no others unless it says so, since a model would make some up.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,12 +20,14 @@ MAX_DEPTH = 100  # lists and objects within each other; what reads them takes 12
 MAX_LEVELS = 2000  # schemas within each other, through references too: each takes some kilobytes of stack
 MAX_SCHEMAS = 50_000
 MAX_DIVISOR = 10_000
+MAX_OPTIONAL = 1200  # properties that may all be next; llguidance gives up at 1250 of them, after a minute for 8000
 SHOWN_CHARACTERS = 80
 
 CHECKED_FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown")
 )
 WHITESPACE = r"( |\n{1,2}[ \t]{0,20})?"  # llama.cpp's; any more, and a small model does not end
+_INDEX = re.compile(r"[0-9]{1,9}")
 _EXAMPLE = '{"type": "object", "properties": {"name": {"type": "string"}}}'
 
 _UNBOUND = frozenset(
@@ -114,6 +117,7 @@ class _Tree:
                 waiting.append(target)
             waiting += _children(node, place)
         self._check_levels()
+        self._check_optional()
         self._find_parts()
 
     def _check_levels(self) -> None:
@@ -126,6 +130,17 @@ class _Tree:
             raise unusable(
                 f"its parts and references come to more than {MAX_LEVELS} schemas within each other; make it smaller"
             )
+
+    def _check_optional(self) -> None:
+        """Each optional property may come next in an answer, in any branch of a union: so many are kept apart."""
+        known: dict[int, int] = {}
+        for key, node in reversed(self.nodes.items()):
+            known[key] = n = _n_optional(node) + sum(known.get(id(branch), 0) for branch in self._joined_to(node))
+            if n > MAX_OPTIONAL:
+                raise unusable(
+                    f"an object, or a union of objects, has {n} optional properties; at most {MAX_OPTIONAL} can be "
+                    "bound: name some in required, or leave some out"
+                )
 
     def target(self, node: Node, place: str) -> tuple[Node, str]:
         """Where a reference leads: to a part of the same schema; nothing is ever fetched."""
@@ -152,7 +167,7 @@ class _Tree:
         part: object = self.root
         for name in unquote(reference).split("/")[1:]:
             name = name.replace("~1", "/").replace("~0", "~")
-            if isinstance(part, list) and name.isdecimal() and int(name) < len(part):
+            if isinstance(part, list) and _INDEX.fullmatch(name) and int(name) < len(part):
                 part = part[int(name)]
             elif isinstance(part, dict) and name in part:
                 part = part[name]
@@ -222,6 +237,14 @@ def _tidy(node: Node, place: str) -> None:
         del node[word]
     _tidy_counts(node, place)
     _check_divisor(node, place)
+
+
+def _n_optional(node: Node) -> int:
+    properties, required = node.get("properties"), node.get("required")
+    if not isinstance(properties, dict):
+        return 0
+    named = {name for name in required if isinstance(name, str)} if isinstance(required, list) else set()
+    return len(properties.keys() - named)
 
 
 def _tidy_counts(node: Node, place: str) -> None:

@@ -15,6 +15,7 @@ MAX_MESSAGES = 10_000
 MAX_PARTS = 1_000  # of a message
 MAX_TOOLS = 1_000
 MAX_TOKENS = 100_000
+MAX_TOKENS_ALONE = 1_000_000  # without their texts
 
 
 class Document(BaseModel):

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from canister.api.rest_records import (
+    MAX_TOKENS,
+    MAX_TOKENS_ALONE,
     DetokenizeInput,
     DetokenizeOutput,
     InfillInput,
@@ -59,6 +61,9 @@ async def slots(call: Call) -> Slots:
 
 def _tokenized(engine: Engine, arg: TokenizeInput) -> TokenizeOutput:
     tokens = _tokens(engine, arg.content, add_bos=arg.add_special, special=arg.parse_special)
+    most, how = (MAX_TOKENS, " with their texts") if arg.with_pieces else (MAX_TOKENS_ALONE, "")
+    if len(tokens) > most:
+        raise BadRequest(f"content has {len(tokens)} tokens; at most {most} are told{how} at once: send it in parts")
     if not arg.with_pieces:
         return TokenizeOutput(tokens=tokens)
     return TokenizeOutput(tokens=[Piece(id=token, piece=_text_or_bytes(_piece(engine, token))) for token in tokens])

@@ -23,6 +23,7 @@ from canister.engine.sampling.binding import Binding
 from canister.engine.sampling.grammars import MAX_GRAMMAR_BYTES, MAX_GRAMMAR_DEPTH, MAX_GRAMMAR_GROUPS, Grammars
 from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
+from canister.json_schema import MAX_OPTIONAL
 from tests.engine.tiny_models import EOS, N_VOCAB, llama_model
 from tests.fuzz.targets import NAME_OF_AN_EXCEPTION, refusing
 
@@ -150,6 +151,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required":
         ('{"$ref": 5}', "$ref 5 is no place"),
         ('{"$ref": "#/a/b", "a": {}}', 'there is no "b"'),
         ('{"$ref": "#"}', "leads to itself"),
+        (f'{{"$ref": "#/anyOf/{"9" * 5000}", "anyOf": [true]}}', "leads nowhere"),
         ('{"$ref": "#/a", "a": {"$ref": "#/b"}, "b": {"$ref": "#/a"}}', "leads to itself"),
         ('{"$ref": "#/a", "a": 7}', "leads to 7, which is no schema"),
         ('{"properties": []}', "properties"),
@@ -275,8 +277,27 @@ def test_what_would_cost_too_much_later_is_refused_at_once(bind: Bind) -> None:
 
     assert takes(bind(json_schema=json.dumps(optional(1000))), '{"p7": "x", "p999": "y"}')
     ways = [{"anyOf": [{"properties": {f"p{at}": {"const": value}}} for value in range(2)]} for at in range(8)]
-    for schema in (optional(3000), {"type": "array", "items": optional(3000)}, {"type": "object", "allOf": ways}):
-        with pytest.raises(BadRequest, match="Current row has"):
+    with pytest.raises(BadRequest, match="Current row has"):
+        bind(json_schema=json.dumps({"type": "object", "allOf": ways}))
+
+
+def test_objects_with_too_many_optional_properties_are_refused_before_they_are_read(bind: Bind) -> None:
+    def of(n: int, first: str = "p", n_required: int = 0) -> dict[str, Any]:
+        names = [f"{first}{at}" for at in range(n)]
+        return {"type": "object", "properties": {name: {"type": "null"} for name in names}} | (
+            {"required": names[:n_required]} if n_required else {}
+        )
+
+    few = of(MAX_OPTIONAL + 500, n_required=500)
+    assert takes(bind(json_schema=json.dumps(of(MAX_OPTIONAL))), '{"p7": null}')
+    assert takes(bind(json_schema=json.dumps(few)), '{"p0": null', ends=False)
+    for schema in (
+        of(MAX_OPTIONAL + 1),
+        {"type": "array", "items": of(8000, n_required=1000)},
+        {"anyOf": [of(MAX_OPTIONAL // 2, "a"), of(MAX_OPTIONAL // 2, "b"), of(2, "c")]},
+        {"$defs": {name: of(500, name) for name in "abc"}, "anyOf": [{"$ref": f"#/$defs/{name}"} for name in "abc"]},
+    ):
+        with pytest.raises(BadRequest, match="optional properties; at most"):
             bind(json_schema=json.dumps(schema))
 
 

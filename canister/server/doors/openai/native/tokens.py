@@ -7,12 +7,20 @@ import itertools
 from typing import Annotated
 
 from fastapi import Request, Response
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 from starlette.routing import Route
 
 from canister.api.methods import Method
 from canister.api.rest_only import DETOKENIZE, TOKENIZE
-from canister.api.rest_records import MAX_TOKENS, DetokenizeInput, DetokenizeOutput, TokenizeInput
+from canister.api.rest_records import (
+    MAX_TOKENS,
+    MAX_TOKENS_ALONE,
+    DetokenizeInput,
+    DetokenizeOutput,
+    Piece,
+    TokenizeInput,
+    TokenizeOutput,
+)
 from canister.dispatch import Reply
 from canister.server import answers
 from canister.server.doors.openai import door
@@ -21,6 +29,10 @@ from canister.server.doors.openai.fields import Body, Count, Text, Yes
 from canister.server.doors.openai.native.prompts import Prompt, pieces_of
 from canister.server.doors.openai.operations import Operation
 from canister.server.requests import while_connected
+
+AT_ONCE = 5000  # tokens that are encoded without a break
+
+_TOKENS = TypeAdapter[list[int] | list[Piece]](list[int] | list[Piece])
 
 
 class TokenizeBody(Body):
@@ -46,6 +58,7 @@ OPERATIONS = (
         example={"content": "Who are you?", "with_pieces": True},
         differs=(
             "Not with `/v1`. A text that is longer than the context is read in pieces, so that some tokens differ.",
+            f"At most {MAX_TOKENS_ALONE} tokens are told at once, {MAX_TOKENS} with their texts.",
         ),
     ),
     Operation(
@@ -90,8 +103,17 @@ async def _answer(model: Model, row: Method, asked: TokenizeInput | DetokenizeIn
     with door.counted(model, row.name):
         reply = await _run(model, row, asked)
     assert isinstance(reply.value, BaseModel)
-    data = await asyncio.to_thread(reply.value.model_dump_json)  # it may be many
+    data = await asyncio.to_thread(_encoded, reply.value)
     return Response(data, headers=answers.cost_headers(reply.charge), media_type=answers.JSON)
+
+
+def _encoded(value: BaseModel) -> bytes:
+    """Tokens may be many, and what encodes them holds the interpreter's lock: so some at a time."""
+    if not isinstance(value, TokenizeOutput):
+        return value.model_dump_json().encode()
+    tokens = value.tokens
+    parts = (_TOKENS.dump_json(tokens[at : at + AT_ONCE])[1:-1] for at in range(0, len(tokens), AT_ONCE))
+    return b'{"tokens":[' + b",".join(parts) + b"]}"
 
 
 async def _run(model: Model, row: Method, asked: TokenizeInput | DetokenizeInput) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,6 +12,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister import dispatch
+from canister.errors import NotFound
 from canister.server import answers
 from canister.server.doors.openai import counting, door, kept, run
 from canister.server.doors.openai.encoding import sse
@@ -27,6 +29,8 @@ from canister.server.requests import while_connected
 KIND = "responses"
 MOST_LISTED = 100
 PATH = "/v1/responses"
+
+_NUMBER = re.compile(r"-?[0-9]{1,16}")
 
 
 def routes() -> list[Route]:
@@ -49,10 +53,8 @@ async def create(request: Request) -> Response:
 
         async def make() -> kept.Made:
             said = await _conversation(request, body)
-            texts = body.bias_texts()
-            tokens = await run.tokens_of(model, texts) if texts else {}
             head = {"id": response_id, "created_at": int(time.time())}
-            asked = await door.aside(len(raw), lambda: fields.asked_of(body, said, model.view, head, tokens))
+            asked = await _asked(model, body, len(raw), said, head)
             told: Json = {"base": asked.base, "items": items.with_ids(said, response_id)}
             return kept.Made(asked.turn, told)
 
@@ -80,7 +82,10 @@ async def retrieve(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     found = _found(request, request.path_params["id"])
-    await found.remove()
+    try:
+        await found.remove()
+    except NotFound:  # somebody else was faster
+        raise _missing(found.id) from None
     return answers.document({"id": found.id, "object": "response", "deleted": True})
 
 
@@ -123,9 +128,15 @@ async def count(request: Request) -> Response:
     model = door.model_of(request, body.model)
     with door.counted(model, "responses_input_tokens"):
         said = await _conversation(request, body)
-        asked = await door.aside(len(raw), lambda: fields.asked_of(body, said, model.view, {"id": ""}))
+        asked = await _asked(model, body, len(raw), said, {"id": ""})
         n_tokens = await while_connected(request, counting.n_tokens_of(model, asked.turn))
         return answers.document({"object": "response.input_tokens", "input_tokens": n_tokens})
+
+
+async def _asked(model: door.Model, body: ResponsesBody, n_bytes: int, said: list[Json], head: Json) -> fields.Asked:
+    texts = body.bias_texts()
+    tokens = await run.tokens_of(model, texts) if texts else {}
+    return await door.aside(n_bytes, lambda: fields.asked_of(body, said, model.view, head, tokens))
 
 
 # -- what came before
@@ -173,8 +184,12 @@ def _find(request: Request, id: str) -> Kept | None:
 def _found(request: Request, id: str) -> Kept:
     found = _find(request, id)
     if found is None:
-        raise DoorError(404, f"there is no answer {shown(id)}: it was not stored, is too old, or is another's")
+        raise _missing(id)
     return found
+
+
+def _missing(id: str) -> DoorError:
+    return DoorError(404, f"there is no answer {shown(id)}: it was not stored, is too old, or is another's")
 
 
 async def _document(found: Kept) -> Response:
@@ -260,7 +275,7 @@ def _number(request: Request, name: str, default: int, *, least: int, most: int 
     text = request.query_params.get(name)
     if text is None:
         return default
-    number = int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdecimal() else None
+    number = int(text) if _NUMBER.fullmatch(text) else None
     if number is None or not least <= number <= most:
         raise invalid(f"{name}: a whole number from {least} is wanted (given: {shown(text)})", name)
     return number

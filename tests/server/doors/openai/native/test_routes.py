@@ -164,6 +164,8 @@ async def test_bad_requests_are_told(bob: httpx.AsyncClient, body: Any, param: s
         ("/completion", {"prompt": [1] * 50_000}, "exceeds the available context size"),
         ("/infill", {"input_prefix": "", "input_suffix": "", "input_extra": [{"text": "x"}] * 1001}, "at most 1000"),
         ("/tokenize", {"content": [1] * 100_001}, "100000 values"),
+        ("/tokenize", {"content": "a b " * 60_000, "with_pieces": True}, "at most 100000 are told with their texts"),
+        ("/tokenize", {"content": "a b " * 600_000}, "at most 1000000 are told at once: send it in parts"),
         ("/detokenize", {"tokens": [10**12]}, "tokens[0]"),
     ],
 )
@@ -192,6 +194,10 @@ async def test_tokens_of_texts(bob: httpx.AsyncClient) -> None:
     pieces = (await post(bob, "/canisters/llama_cpp/tokenize", content="Who are you?", with_pieces=True))["tokens"]
     assert [piece["id"] for piece in pieces] == plain
     assert "".join(piece["piece"] for piece in pieces).strip() == "Who are you?"
+    many = "Who are you?" * 4000
+    pieces = (await post(bob, "/tokenize", content=many, with_pieces=True))["tokens"]
+    assert len(pieces) > 10_000
+    assert [piece["id"] for piece in pieces] == (await post(bob, "/tokenize", content=many))["tokens"]
     assert (await post(bob, "/tokenize"))["tokens"] == []
     assert len((await post(bob, "/tokenize", content="<|im_end|>"))["tokens"]) == 1
     assert len((await post(bob, "/tokenize", content="<|im_end|>", parse_special=False))["tokens"]) > 1

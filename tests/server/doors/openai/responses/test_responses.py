@@ -241,12 +241,24 @@ async def test_nobody_finds_anothers(server: Served, client: openai.AsyncOpenAI)
     assert (await client.responses.retrieve(made.id)).id == made.id
 
 
+async def test_who_is_too_late_to_remove_an_answer_is_told_that_it_is_not_there(http: httpx.AsyncClient) -> None:
+    body = {**ENDLESS, "input": QUESTION, "background": True}
+    path = f"/v1/responses/{(await http.post('/v1/responses', json=body)).json()['id']}"
+    removed = sorted(await asyncio.gather(*(http.delete(path) for _ in range(3))), key=lambda one: one.status_code)
+    assert [one.status_code for one in removed] == [200, 404, 404]
+    missing = (await http.get(path)).json()
+    assert [one.json() for one in removed[1:]] == [missing, missing]
+
+
 async def test_tokens_are_counted(client: openai.AsyncOpenAI) -> None:
     counted = await client.responses.input_tokens.count(model="llama_cpp", input=QUESTION)
     made = await client.responses.create(**GREEDY, input=QUESTION, max_output_tokens=1)
     assert made.usage is not None
     assert counted.input_tokens == made.usage.input_tokens
     assert counted.object == "response.input_tokens"
+    biased = {"logit_bias": {"The": 1}}
+    again = await client.responses.input_tokens.count(model="llama_cpp", input=QUESTION, extra_body=biased)
+    assert again.input_tokens == counted.input_tokens
 
 
 async def test_probabilities(client: openai.AsyncOpenAI) -> None:
@@ -418,7 +430,7 @@ async def test_other_refusals(http: httpx.AsyncClient) -> None:
     key = await http.post("/v1/responses", json={"input": "x"}, headers={"Idempotency-Key": "k" * 256})
     assert key.status_code == 400
     made = (await http.post("/v1/responses", json={"input": QUESTION, "max_output_tokens": 1})).json()
-    for query in ("stream=true&starting_after=x", "stream=true&starting_after=-2"):
+    for query in (f"stream=true&starting_after={text}" for text in ("x", "-2", "9" * 5000)):
         assert (await http.get(f"/v1/responses/{made['id']}?{query}")).status_code == 400
     for query in ("limit=0", "limit=101", "order=up", "after=nothing"):
         assert (await http.get(f"/v1/responses/{made['id']}/input_items?{query}")).status_code == 400
