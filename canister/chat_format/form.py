@@ -102,10 +102,6 @@ class Form:
         """The id of a call, in the form that the template takes it back in; the same for the same text."""
         return call_id(self.family, unique)
 
-    @property
-    def has_thoughts(self) -> bool:
-        return bool(self.family.thoughts)
-
     def preamble(self, tools: Sequence[object], *, choice: ToolChoice = "auto") -> str:
         """Text about tools for the system message, where the template has none; "" if it has."""
         if self.family.shows_tools or choice == "none" or not tools:

@@ -117,10 +117,14 @@ async def _side_by_side(chains: Sequence[Chain]) -> AsyncGenerator[tuple[int, Ev
 
 def _engine(canister: Canister, caller: str) -> Engine:
     access.check(canister, caller, GENERATE.access)
-    engine = canister.model.engine
-    if engine is None:
+    return loaded_engine(canister)
+
+
+def loaded_engine(canister: Canister) -> Engine:
+    """NotFound: no model is loaded."""
+    if canister.model.engine is None:
         raise NotFound("No model is loaded. Call load_model first.")
-    return engine
+    return canister.model.engine
 
 
 def replay(wanted: Wanted, keeper: Keeper) -> Iterator[Event]:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from canister.dispatch.answer_chain import Wanted
 from canister.dispatch.answer_making import live_answers, model_there, start, stopped
-from canister.dispatch.answers import prompt_tokens
+from canister.dispatch.answers import loaded_engine, prompt_tokens
 from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, replayed
-from canister.errors import NotFound, Trap
+from canister.errors import Trap
 from canister.flags.values import UINT32_MAX
 from canister.runtime import access
 from canister.state import quota
@@ -83,9 +83,7 @@ async def begin_answer(host: Host, canister: Canister, caller: str, question: Qu
     access.check(canister, caller, "inference_update")
     canister.check_available()
     canister.check_started()
-    engine = canister.model.engine
-    if engine is None:
-        raise NotFound("No model is loaded. Call load_model first.")
+    engine = loaded_engine(canister)
     prompt = await prompt_tokens(engine, question.wanted[0].prompt)
     wanted = map(_fixed, question.wanted)
     choices = Choices(model_id=engine.info.model_id.hex(), wanted=tuple(wanted))

@@ -60,7 +60,7 @@ class GenerateInput:
 
 @dataclass(frozen=True, slots=True)
 class GenerateOutput:
-    """What the call did. finish: why it ended; eog: with end of generation.
+    """What the call did. finish: why it ended.
 
     n_cached: tokens that the cache had. n_prompt_decoded: of the prompt, by this call; n_prompt_remaining: after it.
     sampled: all, of which the first n_generated were decoded: the last of an answer is not.
@@ -69,7 +69,6 @@ class GenerateOutput:
     """
 
     finish: FinishReason
-    eog: bool
     n_cached: int
     n_prompt_decoded: int
     n_prompt_remaining: int
@@ -132,7 +131,6 @@ async def generate(
     await chat.commit(result)
     return GenerateOutput(
         result.finish,
-        result.eog,
         chat.n_cached,
         result.n_prompt_decoded,
         len(chat.prompt) - chat.n_cached - result.n_prompt_decoded,

@@ -241,7 +241,7 @@ def test_whole_or_cut_anywhere_an_output_says_the_same(
 ) -> None:
     case, output = made
     form = _form(case)
-    prompt = form.family.thoughts[0].begin if has_opened and form.has_thoughts else ""
+    prompt = form.family.thoughts[0].begin if has_opened and form.family.thoughts else ""
     binding = BoundForm(form.family, _offered(), "", (), (), form.starts_in_thought(prompt), splits)
     places = sorted({min(cut, len(output)) for cut in cuts} | {0, len(output)})
     pieces = [output[a:b] for a, b in pairwise(places)]

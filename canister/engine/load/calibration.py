@@ -23,7 +23,6 @@ from canister.engine.llama import Context, Logits
 Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
 
-PROBE_CELLS = 256
 PROBE_ROWS = 48  # of the longest chunk that is compared
 ROW_COUNTS = (1, 2, 3, 4, 7, 8, 16)
 N_BEFORE = 3  # tokens of a stream before the one that is compared

@@ -178,7 +178,9 @@ class SamplingFields(Body):
     min_keep: Count | None = Field(None, description="Tokens that samplers leave at least.")
     ignore_eos: Yes | None = Field(None, description="Never end by itself.")
     logit_bias: Biases | None = Field(
-        None, description="{token: bias} or [[token, bias]]; a token is its number or a text; false: never."
+        None,
+        description="{token: bias} or [[token, bias]]; a token is its number or a text, of "
+        f"which at most {MAX_BIAS_TEXTS} are taken; false: never.",
     )
     seed: Seed | None = Field(None, description="-1: drawn. Choice i of n has seed + i.")
 
