@@ -30,6 +30,8 @@ $(RUNTIME): pyproject.toml scripts/llama_wheel.py
 $(INSTALLED): $(RUNTIME)
 	@echo "Installing the developers' tools into $(VENV)" >&2
 	@$(PIP) install --quiet --editable '.[dev]'
+	@$(BIN)/python -m tests.model_file.chat_template.public_templates >&2 || \
+	  echo 'The public chat templates could not be fetched, so the tests of their prompts will be skipped' >&2
 	@touch $@
 
 clients: $(CLIENTS) ## Set up .clients with the clients of others that tests run; what cannot be had is skipped

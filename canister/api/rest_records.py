@@ -48,6 +48,9 @@ Messages = Annotated[vec[Message], Field(max_length=MAX_MESSAGES)]
 class ApplyTemplateInput(Document):
     messages: Annotated[Messages, Field(min_length=1)]
     add_generation_prompt: Annotated[StrictBool, Field(description="End where the model is to go on.")] = True
+    continue_final_message: Annotated[
+        StrictBool, Field(description="End within the last message, behind what it says.")
+    ] = False
     tools: Annotated[
         Annotated[vec[JsonValue], Field(max_length=MAX_TOOLS)] | None,
         Field(description="Tools that the model may call."),

@@ -42,20 +42,6 @@ def tools_of(told: Sequence[object]) -> tuple[Tool, ...]:
     return tuple(tools.values())
 
 
-def completed(told: Sequence[object]) -> list[object]:
-    """The tools with the members that templates read without asking, as with llama.cpp: description, parameters."""
-    tools: list[object] = []
-    for one in told:
-        function = one.get("function") if isinstance(one, Mapping) else None
-        if isinstance(one, Mapping) and isinstance(function, Mapping):
-            defaults = {"description": "", "parameters": {"type": "object", "properties": {}}}
-            said = {key: value for key, value in function.items() if value is not None}
-            tools.append({**one, "function": {**defaults, **said}})
-        else:
-            tools.append(one)
-    return tools
-
-
 def chosen(tools: Sequence[Tool], choice: ToolChoice, name: str | None) -> tuple[Tool, ...]:
     """The tools that may be called: all offered ones, or the one requested by name."""
     if choice == "none":

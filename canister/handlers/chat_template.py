@@ -77,6 +77,7 @@ async def apply_template(call: Call, arg: ApplyTemplateInput) -> ApplyTemplateOu
         _source(engine, template),
         await asyncio.to_thread(said) if len(arg.messages) > MESSAGES_AT_ONCE else said(),
         add_generation_prompt=arg.add_generation_prompt,
+        continue_final_message=arg.continue_final_message,
         tools=arg.tools,
         options=arg.chat_template_kwargs,
     )

@@ -59,13 +59,15 @@ class TemplateRunner:
         messages: Sequence[Message],
         *,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         tools: Sequence[object] | None = None,
         options: Mapping[str, object] | None = None,
     ) -> str:
-        """The prompt of these messages. Raises TemplateError."""
+        """The prompt of these messages. See ChatTemplate.render. Raises TemplateError."""
         chat = {
             "messages": messages,
             "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
             "tools": tools,
             "options": options,
         }

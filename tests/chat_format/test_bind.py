@@ -8,9 +8,8 @@ import pytest
 from llguidance import LLMatcher
 
 from canister.chat_format import form_of
-from canister.chat_format.tools import completed
 from canister.errors import BadRequest
-from tests.chat_format.speech import CITY, TOOLS, WEATHER, template, tool
+from tests.chat_format.speech import TOOLS, WEATHER, template, tool
 
 HERMES = form_of(template("<tool_call>", "</tool_call>"))
 QWEN3 = form_of(template("<tool_call>", "</tool_call>", "<think>", "</think>"))
@@ -157,15 +156,6 @@ def test_what_a_format_has_no_way_to_write_is_refused_with_its_function(
 ) -> None:
     with pytest.raises(BadRequest, match=rf"'wrong'.*{told}"):
         form_of(template(*marks)).bind([WEATHER, tool("wrong", {"type": "object", **part})], choice="required")
-
-
-def test_templates_find_a_description_and_parameters_of_every_tool() -> None:
-    described = tool("f", CITY)
-    described["function"]["description"] = "Does it."  # type: ignore[index]
-    whole, bare = completed([described, {"type": "function", "function": {"name": "g", "parameters": None}}])
-    assert whole == described
-    no_arguments = {"type": "object", "properties": {}}
-    assert bare == {"type": "function", "function": {"name": "g", "description": "", "parameters": no_arguments}}
 
 
 def test_ids_of_calls_have_the_form_that_a_template_takes_back() -> None:

@@ -2,6 +2,7 @@
 
     {"role", "content": text | None, "tool_calls", "tool_call_id", "name", "reasoning_content"}
 
+Content of several texts stays so, [{"type": "text", "text"}, …]: templates put them together in their own ways.
 Errors name the field, as in `messages[2].content`.
 """
 
@@ -50,7 +51,7 @@ def _message(value: JsonValue, name: str) -> Message:
         raise invalid(f"{name}.role is missing", f"{name}.role")
     if not isinstance(role, str) or role not in _ROLES:
         raise invalid(f"{name}.role: {shown(role)} is none of {', '.join(list(_ROLES)[:5])}", f"{name}.role")
-    message: Message = {"role": _ROLES[role], "content": content_of(given.get("content"), f"{name}.content")}
+    message: Message = {"role": _ROLES[role], "content": _content(given.get("content"), f"{name}.content")}
     thought = given.get("reasoning_content", given.get("reasoning"))
     if role == "assistant":
         if thought is not None:
@@ -69,6 +70,18 @@ def _message(value: JsonValue, name: str) -> Message:
 
 def content_of(value: JsonValue, name: str) -> str | None:
     """Text, or the texts of parts, a line each; None for none."""
+    content = _content(value, name)
+    return None if content is None else text_of(content)
+
+
+def text_of(content: JsonValue) -> str:
+    """A message's content as one text, a line for each of several."""
+    if isinstance(content, list):
+        return "\n".join(str(part["text"]) for part in content if isinstance(part, dict))
+    return "" if content is None else str(content)
+
+
+def _content(value: JsonValue, name: str) -> JsonValue:
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, list):
@@ -76,7 +89,9 @@ def content_of(value: JsonValue, name: str) -> str | None:
     if len(value) > MAX_PARTS:
         raise invalid(f"{name}: at most {MAX_PARTS} parts are taken, not {len(value)}", name)
     texts = [_part(part, f"{name}[{index}]") for index, part in enumerate(value)]
-    return "\n".join(texts) if texts else None
+    if len(texts) > 1:
+        return [{"type": "text", "text": text} for text in texts]
+    return texts[0] if texts else None
 
 
 def _part(part: JsonValue, name: str) -> str:

@@ -17,10 +17,10 @@ from canister import chat_format, dispatch
 from canister.api import strict_json
 from canister.api.rest_only import APPLY_TEMPLATE
 from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput
-from canister.chat_format.tools import completed
 from canister.errors import BadRequest, ContextExceeded, NotFound
 from canister.flags.params import SamplingParams
 from canister.flags.values import UINT32_MAX
+from canister.server.doors.openai.chat_messages import text_of
 from canister.server.doors.openai.errors import invalid, too_long
 from canister.server.doors.openai.events import Begun, Event
 from canister.server.doors.openai.telling import Spoken, Telling
@@ -106,15 +106,16 @@ async def _rendered(model: Model, turn: Turn, form: chat_format.Form) -> str:
         options["reasoning_effort"] = turn.reasoning_effort
     if turn.thinks is not None:
         options["enable_thinking"] = turn.thinks
-    said = list(turn.messages[:-1] if turn.continues else turn.messages)
+    said = list(turn.messages)
     if turn.tools:
         said = await asyncio.to_thread(_with_preamble, said, form, turn)
 
     def asked() -> ApplyTemplateInput:
         return ApplyTemplateInput(
             messages=said,  # type: ignore[arg-type]  # checked by the model
-            tools=completed(turn.tools) or None if turn.tool_choice != "none" else None,  # type: ignore[arg-type]  # as above
-            add_generation_prompt=turn.add_generation_prompt or turn.continues,
+            tools=list(turn.tools) or None if turn.tool_choice != "none" else None,
+            add_generation_prompt=turn.add_generation_prompt,
+            continue_final_message=turn.continues,
             chat_template_kwargs=options,
         )
 
@@ -128,7 +129,7 @@ async def _rendered(model: Model, turn: Turn, form: chat_format.Form) -> str:
         raise reply.error
     made = reply.value
     assert isinstance(made, ApplyTemplateOutput)
-    return made.prompt + (str(turn.messages[-1]["content"] or "") if turn.continues else "")
+    return made.prompt
 
 
 def _with_preamble(
@@ -143,7 +144,7 @@ def _with_preamble(
         return messages
     if messages and messages[0]["role"] == "system":
         first = messages[0]
-        return [{**first, "content": f"{first['content'] or ''}\n\n{preamble}"}, *messages[1:]]
+        return [{**first, "content": f"{text_of(first['content'])}\n\n{preamble}"}, *messages[1:]]
     return [{"role": "system", "content": preamble}, *messages]
 
 

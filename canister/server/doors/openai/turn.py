@@ -17,7 +17,7 @@ ToolChoice = Literal["none", "auto", "required"]
 
 
 class Turn(BaseModel):
-    """messages: {"role", "content", …} as OpenAI's API has them, content as one text or None, thoughts in
+    """messages: {"role", "content", …} as OpenAI's API has them, content as one text, several or None, thoughts in
     `reasoning_content`; empty where `prompt` is given, which goes in as it is: text, or token ids and texts in order.
 
     tools: {"type": "function", "function": {"name", "description", "parameters"}}. tool_name: the one that must be

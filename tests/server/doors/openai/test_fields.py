@@ -260,12 +260,12 @@ def test_thoughts_as_the_model_was_loaded() -> None:
 def test_messages_in_the_form_of_templates() -> None:
     said = [
         {"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind"}]},
-        {"role": "user", "content": "Hi", "name": "bob"},
+        {"role": "user", "content": [{"type": "text", "text": "Hi"}], "name": "bob"},
         {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning": "hm", "refusal": None},
         {"role": "tool", "tool_call_id": "c1", "content": "42"},
     ]
     assert turn(messages=said).messages == (
-        {"role": "system", "content": "Be\nkind"},
+        {"role": "system", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind"}]},
         {"role": "user", "content": "Hi", "name": "bob"},
         {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [CALL]},
         {"role": "tool", "content": "42", "tool_call_id": "c1"},

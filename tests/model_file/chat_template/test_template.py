@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -374,7 +375,7 @@ def test_tojson_as_the_families_use_it() -> None:
         ("\n\n{{ 1 +", "cannot be read: line 3: "),
         ("{% include 'other' %}", "fails: "),
         ("{{ raise_exception('only\n one turn') }}", "refuses these messages: only one turn"),
-        ("{{ nowhere.there }}", "fails: 'nowhere' is undefined"),
+        ("{{ nowhere.there() }}", "fails: 'nowhere' is undefined"),
         ("{{ 1 / 0 }}", "fails: division by zero"),
         ("{{ ''.__class__.__mro__ }}", "fails: "),
         ("{{ messages.__init__.__globals__ }}", "fails: "),
@@ -404,3 +405,123 @@ def test_a_template_of_any_length_is_not_read() -> None:
 
 def test_half_a_character_does_not_get_into_a_prompt() -> None:
     assert ChatTemplate("{{ 'a\\ud800' }}").render(TALK, now=NOW) == "a?"
+
+
+# -- a message that is gone on with
+
+THINKING = """\
+{%- for m in messages %}
+    {{- '<|im_start|>' + m.role + '\\n' }}
+    {%- if m.reasoning_content %}{{- '<think>\\n' + m.reasoning_content + '\\n</think>\\n\\n' }}{%- endif %}
+    {{- m.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}
+"""
+ASKED = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "begun", "prompt"),
+    [
+        (CHATML, {"content": "Hel"}, f"{ASKED}Hel"),
+        (CHATML, {"content": "Hel", "reasoning_content": "greet"}, f"{ASKED}Hel"),
+        (THINKING, {"content": "Hel"}, f"{ASKED}<think>\n\n</think>\n\nHel"),
+        (THINKING, {"content": "Hel", "reasoning_content": "greet"}, f"{ASKED}<think>\ngreet\n</think>\n\nHel"),
+        (THINKING, {"content": None, "reasoning_content": "gre"}, f"{ASKED}<think>\ngre"),
+    ],
+)
+def test_the_prompt_ends_within_a_message_that_is_gone_on_with(
+    template: str, begun: dict[str, object], prompt: str
+) -> None:
+    said: list[Message] = [TALK[1], {"role": "assistant", **begun}]
+    assert ChatTemplate(template).render(said, now=NOW, continue_final_message=True) == prompt
+
+
+# -- what templates find
+
+
+def shown(expression: str, *messages: Message, **chat: Any) -> str:
+    """An expression, written as JSON."""
+    template = ChatTemplate("{{ (" + expression + ") | tojson }}")
+    return template.render(messages or TALK[1:2], now=NOW, **chat)
+
+
+def test_messages_are_in_one_form() -> None:
+    call = {"id": "c1", "function": {"arguments": {"x": [1]}, "name": "f"}, "index": 0}
+    said: Message = {
+        "refusal": None,
+        "tool_calls": [call],
+        "name": "",
+        "reasoning_content": "hm",
+        "content": None,
+        "role": "assistant",
+        "audio": {"id": "a"},
+    }
+    made = '{"type": "function", "function": {"name": "f", "arguments": {"x": [1]}}, "id": "c1"}'
+    assert shown("messages[1]", TALK[1], said) == (
+        '{"role": "assistant", "content": "", "reasoning_content": "hm", "tool_calls": [' + made + "], "
+        '"audio": {"id": "a"}}'
+    )
+
+
+def test_tools_have_a_description_and_parameters_and_nothing_else() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "strict": True, "parameters": None}}, "t"]
+    bare = '{"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}'
+    assert shown("tools", tools=tools) == f'[{bare}, "t"]'
+
+
+def test_what_there_is_not_is_undefined() -> None:
+    asked = "[tools is defined, add_generation_prompt is defined, nowhere.there.deeper, nowhere.items() | list]"
+    assert shown(asked, add_generation_prompt=False) == "[false, false, null, []]"
+    assert shown("['a' + nowhere, none + 'b', none | default('c')]") == '["a", "b", "c"]'
+    assert ChatTemplate("[{{ none }}{{ nowhere }}]").render(TALK, now=NOW) == "[]"
+
+
+def test_thoughts_of_former_turns_stay_unless_told_otherwise() -> None:
+    names = "[preserve_thinking, clear_thinking, truncate_history_thinking, drop_thinking]"
+    assert shown(names) == "[true, false, false, false]"
+    assert shown(names, options={"preserve_reasoning": False}) == "[false, true, true, true]"
+    assert shown("[reasoning_effort, reasoning_strength]", options={"reasoning_effort": "low"}) == '["low", "low"]'
+
+
+def test_only_a_template_that_knows_thoughts_is_told_to_think() -> None:
+    tail = "{{ enable_thinking }}"
+    assert ChatTemplate(CHATML + tail).render(TALK[:2], now=NOW).endswith("False")
+    assert ChatTemplate(THINKING + tail).render(TALK[:2], now=NOW).endswith("True")
+    on = ChatTemplate(CHATML + tail).render(TALK[:2], now=NOW, options={"enable_thinking": True})
+    assert on.endswith("True")
+
+
+def test_arguments_are_objects_where_the_template_looks_into_them() -> None:
+    called: Message = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}],
+    }
+    said = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls %}{{ ARGS }}{% endfor %}{% endfor %}"
+
+    def made(arguments: str) -> str:
+        return ChatTemplate(said.replace("ARGS", arguments)).render([TALK[1], called], now=NOW)
+
+    assert made("c.function.arguments") == 'Hi{"x": 1}'
+    assert made("c.function.arguments | tojson") == 'Hi{"x": 1}'
+    assert made("c.function.arguments.x") == "Hi1"
+    assert made("c.function.arguments + '!'") == 'Hi{"x": 1}!'
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("{{ messages[0].content }}", "a\nb"),
+        ("{% for part in messages[0].content %}<{{ part.text }}>{% endfor %}", "<a><b>"),
+        (
+            "{% set c = messages[0].content %}{% if c is string %}{{ c }}{% else %}"
+            "{% for part in c %}<{{ part.text }}>{% endfor %}{% endif %}",
+            "<a><b>",
+        ),
+        ("{% set c = messages[0].content %}{{ c if c is string else c | tojson }}", "a\nb"),
+    ],
+)
+def test_several_texts_reach_a_template_in_the_form_that_it_takes(template: str, prompt: str) -> None:
+    said: Message = {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+    assert ChatTemplate(template).render([said], now=NOW) == prompt
