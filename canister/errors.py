@@ -4,6 +4,7 @@
       AccessDenied           the caller may not call this method             401     401
       BadRequest             the arguments do not make sense                 500     400
         ContextExceeded      a prompt that does not fit the context          500     400
+      NotSupported           the loaded model is of another kind             500     501
       NotFound               no such file, cache, chat or model              500     404
       Conflict               not in a state in which this can be done        500     409
         CacheChanged         a prompt cache that others have changed         500     409
@@ -65,6 +66,12 @@ class ContextExceeded(BadRequest):
             f"request ({n_prompt_tokens} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it"
         )
         self.n_prompt_tokens, self.n_ctx = n_prompt_tokens, n_ctx
+
+
+class NotSupported(CanisterError):
+    """What the loaded model cannot do, and will not do if asked again."""
+
+    http_status = 501
 
 
 class NotFound(CanisterError):

@@ -11,6 +11,7 @@ from canister.dispatch.answer_making import PASSING
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
 from canister.dispatch.durable_answers import Question, failure_of
+from canister.dispatch.embeddings import Embedded, TextRefused, TextTooLong
 from canister.dispatch.execute import Reply
 from canister.dispatch.inspection import ModelView
 from canister.dispatch.kept_answers import Part
@@ -25,6 +26,7 @@ __all__ = [
     "Answered",
     "Answers",
     "Dispatcher",
+    "Embedded",
     "Ingested",
     "KeptAnswer",
     "ModelView",
@@ -35,6 +37,8 @@ __all__ = [
     "Question",
     "Reply",
     "Target",
+    "TextRefused",
+    "TextTooLong",
     "Wanted",
     "cache_of_key",
     "execute",

@@ -121,9 +121,10 @@ def _engine(canister: Canister, caller: str) -> Engine:
 
 
 def loaded_engine(canister: Canister) -> Engine:
-    """NotFound: no model is loaded."""
+    """NotFound: no model is loaded. NotSupported: it makes no answers."""
     if canister.model.engine is None:
         raise NotFound("No model is loaded. Call load_model first.")
+    canister.model.engine.check_use("chat")
     return canister.model.engine
 
 

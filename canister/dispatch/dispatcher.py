@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from canister.dispatch.answer_chain import Event as AnswerEvent
     from canister.dispatch.answer_chain import Prompt, Wanted
     from canister.dispatch.durable_answers import Question
+    from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.execute import Reply
     from canister.dispatch.inspection import ModelView
     from canister.dispatch.kept_answers import Part
@@ -177,6 +178,10 @@ class Target(Protocol):
 
     async def tokenize(self, caller: str, texts: Sequence[str]) -> Reply:
         """The tokens of texts, as they are in the midst of others."""
+        ...
+
+    async def embed(self, caller: str, texts: Sequence[Text], *, truncates: bool = False) -> Embedded:
+        """The vectors of texts; see `embeddings.embed`."""
         ...
 
     async def inspect_engine(self, caller: str) -> Reply:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from canister.api.records import ApiError, RunOutputRecord
 from canister.dispatch.turns import due_of, in_time
 from canister.errors import AccessDenied, CanisterError, CanisterTrapped, InstructionLimit, NotController, Trap
+from canister.handlers.embed import EmbedOutput
 from canister.handlers.generate import GenerateOutput
 from canister.metering.fees import Charge
 from canister.runtime import access
@@ -124,6 +125,8 @@ async def run(
 def _count_tokens(canister: Canister, value: object) -> None:
     if isinstance(value, GenerateOutput):
         prompt, generated, cached = value.n_prompt_decoded, len(value.sampled), value.n_cached
+    elif isinstance(value, EmbedOutput):
+        prompt, generated, cached = value.n_tokens, 0, 0
     elif isinstance(value, RunOutputRecord) and value.n_prompt_tokens is not None:
         prompt, generated = value.n_prompt_tokens_decoded or 0, value.n_tokens_generated or 0
         cached = value.n_prompt_tokens_cached or 0

@@ -39,7 +39,8 @@ class ModelView:
     aliases: other names that it goes by. args: the flags that it was loaded with. created: seconds since 1970, of its
     file. digest: SHA-256 of its files, hex. file_type: how the weights are stored, as llama.cpp says it. n_slots:
     conversations that are decoded together. vocab_type: llama.cpp's number of the kind of tokenizer. fills_in: it was
-    trained to fill in what stands between two texts. fingerprint: of the build of llama.cpp.
+    trained to fill in what stands between two texts. fingerprint: of the build of llama.cpp. pooling: of an embedding
+    model; "" for one that continues texts.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelView:
     fingerprint: str
     chat_template: str = ""
     special_tokens: Mapping[str, int] = field(default_factory=dict)
+    pooling: str = ""
 
 
 def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
@@ -99,6 +101,7 @@ def inspect_model(host: Host, canister: Canister, caller: str) -> ModelView:
         fingerprint=_fingerprint(),
         chat_template=template_of(engine, _flags(given).chat_template)[0],
         special_tokens=engine.special_tokens,
+        pooling=info.pooling,
     )
 
 
@@ -118,7 +121,7 @@ async def tokenize(canister: Canister, caller: str, texts: Sequence[str]) -> Rep
 
     async def handle(call: Call) -> list[list[int]]:
         access.check(canister, caller, "inference_query")
-        engine = await call.engine()
+        engine = await call.engine(use="any")
         return await asyncio.to_thread(lambda: [engine.tokenize(text, add_bos=False) for text in texts])
 
     return await run(canister, "tokenize", caller, handle, _LOOK)

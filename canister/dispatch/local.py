@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from canister.dispatch import answers, durable_answers, inspection, messages, requests, streams
+from canister.dispatch import answers, durable_answers, embeddings, inspection, messages, requests, streams
 from canister.dispatch.execute import Reply
 from canister.dispatch.requests import NOTHING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from canister.dispatch.answer_chain import Prompt, Wanted
     from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
     from canister.dispatch.durable_answers import Question
+    from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.inspection import ModelView
     from canister.dispatch.kept_answers import Part
     from canister.ic.certificate import RootKey
@@ -147,6 +148,9 @@ class LocalTarget:
 
     async def tokenize(self, caller: str, texts: Sequence[str]) -> Reply:
         return await inspection.tokenize(self._canister, caller, texts)
+
+    async def embed(self, caller: str, texts: Sequence[Text], *, truncates: bool = False) -> Embedded:
+        return await embeddings.embed(self._canister, caller, texts, truncates=truncates)
 
     async def inspect_engine(self, caller: str) -> Reply:
         return await inspection.inspect_engine(self._canister, caller)

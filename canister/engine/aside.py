@@ -1,7 +1,8 @@
 """Slow work, done on a thread of its own while other engines take their turns on the decode thread.
 
 llama.cpp writes zeros into all of a context's memory, so contexts are made and freed here. The only decodes here are
-those that measure a model's kernels, because OpenMP keeps workers for each thread that decodes, until the thread ends.
+those that measure a model's kernels, and those of long texts for embeddings, because OpenMP keeps workers for each
+thread that decodes, until the thread ends.
 """
 
 from __future__ import annotations
@@ -61,9 +62,7 @@ def computed_aside(steps: Callable[[], Generator[None, None, T]]) -> Generator[A
     """As `done_aside`, for what computes in steps of its own; it ends between two of them when nobody wants it."""
 
     def work() -> T:
-        if sys.platform == "linux":
-            with suppress(OSError):  # of this thread alone, and of those that it makes
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        step_back()
         running = steps()
         try:
             while step.is_wanted:
@@ -78,6 +77,13 @@ def computed_aside(steps: Callable[[], Generator[None, None, T]]) -> Generator[A
     step = Aside(work)
     yield step
     return step.result()
+
+
+def step_back() -> None:
+    """Let the threads that answer somebody go before this one, and those that it makes."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def run_through(steps: Steps[T]) -> T:

@@ -8,30 +8,53 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from canister.engine.aside import Aside, Steps
 from canister.engine.core import EngineCore
 from canister.engine.crash_notes import CrashNotes, ModelWatch
+from canister.engine.embedder import EmbedderCore, EmbedTask, Vectors
 from canister.engine.kv.prefetch import Prefetcher
 from canister.engine.llama import Model
 from canister.engine.llama_types import EngineFault, ModelError
-from canister.engine.load.loaded import EngineInfo, Loaded, LoadParams
+from canister.engine.load.embedding_loader import prepare_embedder
+from canister.engine.load.loaded import EngineInfo, Loaded, LoadedEmbedder, LoadParams
 from canister.engine.load.loader import load_model, prepare
-from canister.engine.request import GenerateRequest, GenerateResult
+from canister.engine.request import GenerateRequest, GenerateResult, Tokens
 from canister.engine.sampling.grammars import Grammars
 from canister.engine.stats import EngineStats
 from canister.engine.task import Task, settle, until_done
 from canister.engine.thread import DecodeThread
-from canister.errors import Conflict
+from canister.errors import BadRequest, Conflict, ContextExceeded, NotSupported
 from canister.system.machine import usable_cores
 
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
 
 
 PIECE_CHARACTERS = 4096  # of one piece, when a text is too long for the context
+
+
+Use = Literal["chat", "embeddings", "any"]
+
+
+def no_chat(model: str) -> str:
+    """Why a model for embeddings answers nothing, in a sentence."""
+    return (
+        f"The loaded model {model} is an embedding model, which turns a text into numbers and writes none: send it to "
+        "/v1/embeddings, or load a model that continues a text"
+    )
+
+
+def no_embeddings(model: str) -> str:
+    """Why a model makes no embeddings, in a sentence."""
+    return (
+        f"The loaded model {model} makes no embeddings, since it was made to continue texts: load an embedding model "
+        "(one whose file says how its tokens' vectors are pooled)"
+    )
 
 
 class Engine:
@@ -50,10 +73,10 @@ class Engine:
         self._n_cores = usable_cores()
         self._info: EngineInfo | None = None
         self._model: Model | None = None
-        self._preparing: Steps[Loaded] | None = None
+        self._preparing: Steps[Loaded | LoadedEmbedder] | None = None
         self._is_waiting = False  # until work done aside has ended
         self._aside: Aside[Any] | None = None
-        self._core: EngineCore | None = None
+        self._core: EngineCore | EmbedderCore | None = None
         self._grammars = Grammars(self._loaded_model)
 
     # -- on the event loop
@@ -93,6 +116,13 @@ class Engine:
         assert self._info is not None
         return self._info
 
+    def check_use(self, use: Use) -> None:
+        """NotSupported for a use that the loaded model is not of the kind for."""
+        if use == "chat" and self.info.pooling:
+            raise NotSupported(no_chat(self.info.name))
+        if use == "embeddings" and not self.info.pooling:
+            raise NotSupported(no_embeddings(self.info.name))
+
     def tokenize(self, text: str, add_bos: bool, special: bool = True) -> list[int]:
         """Tokens of a text. add_bos: put BOS first if the vocabulary says so. special: parse special tokens.
 
@@ -123,13 +153,13 @@ class Engine:
         """Run one call. Cancelling it ends the work and rolls it back before this returns."""
         if self._is_closing:
             raise Conflict("The model is being unloaded: try again")
+        core = self._chat_core()
         request.check(self.info.n_vocab, self.info.n_ctx)
         binding = await self._grammars.bind(request.sampling)
         if self._is_closing:
             raise Conflict("The model is being unloaded: try again")
         loop = asyncio.get_running_loop()
         task = Task(request, loop, loop.create_future(), binding)
-        core = self._loaded_core()
         self._post(lambda: core.submit(task))
         try:
             result = await asyncio.shield(task.done)
@@ -145,19 +175,62 @@ class Engine:
             self._watch.went_well()
         return result
 
+    def tokenize_framed(self, text: str) -> list[int]:
+        """Tokens of a text for `embed`, with all that the vocabulary puts around one. Of a text that is too long in any
+        case there are more than n_ctx, which are not quite right.
+        """
+        model = self._loaded_model()
+        if len(text) <= PIECE_CHARACTERS or len(text) <= self.info.n_ctx * model.longest_piece_bytes:
+            return model.tokenize_framed(text)
+        return self.tokenize(text, add_bos=False)
+
+    async def embed(self, caller: str, texts: Sequence[Tokens]) -> Vectors:
+        """A vector for each text, as the model gives it. Cancelling it ends the work before this returns.
+
+        NotSupported: the model makes none. ContextExceeded, BadRequest: for a text that cannot be read.
+        """
+        if self._is_closing:
+            raise Conflict("The model is being unloaded: try again")
+        core, info = self._loaded_core(), self.info
+        if not isinstance(core, EmbedderCore):
+            raise NotSupported(no_embeddings(info.name))
+        for tokens in texts:
+            if not len(tokens) or not 0 <= tokens.min() <= tokens.max() < info.n_vocab:
+                raise BadRequest(f"A text has one token or more, each below {info.n_vocab}")
+            if len(tokens) > info.n_ctx:
+                raise ContextExceeded(len(tokens), info.n_ctx)
+        vectors = np.empty((len(texts), info.n_embd), np.float32)
+        if not len(texts):
+            return vectors
+        loop = asyncio.get_running_loop()
+        task = EmbedTask(caller, texts, loop, loop.create_future(), vectors)
+        self._post(lambda: core.submit(task))
+        try:
+            found = await asyncio.shield(task.done)
+        except asyncio.CancelledError:
+            if not task.done.done():
+                self._post(lambda: core.cancel(task))
+                core.abort(task)
+                await until_done(task.done)
+            raise
+        self._watch.went_well()
+        return found
+
     def forget(self, key: str) -> None:
         """Free the KV memory of a conversation, at once or when its call ends."""
         core = self._loaded_core()
-        self._post(lambda: core.forget(key))
+        if isinstance(core, EngineCore):
+            self._post(lambda: core.forget(key))
 
     @property
     def prefetcher(self) -> Prefetcher:
         """Brings stored conversations near before a call needs them."""
-        return self._loaded_core().prefetcher
+        return self._chat_core().prefetcher
 
     def residents(self) -> dict[str, int]:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
-        return self._loaded_core().residents()
+        core = self._loaded_core()
+        return core.residents() if isinstance(core, EngineCore) else {}
 
     def stats(self) -> EngineStats:
         """The current counters, for metrics. Each is right by itself; together they may be of two moments."""
@@ -188,9 +261,15 @@ class Engine:
             raise Conflict("The model is not loaded any more: call load_model")
         return model
 
-    def _loaded_core(self) -> EngineCore:
+    def _loaded_core(self) -> EngineCore | EmbedderCore:
         assert self._core is not None  # `load` gives nobody an engine before
         return self._core
+
+    def _chat_core(self) -> EngineCore:
+        core = self._loaded_core()
+        if not isinstance(core, EngineCore):
+            raise NotSupported(no_chat(self.info.name))
+        return core
 
     # -- on the thread
 
@@ -214,8 +293,10 @@ class Engine:
         with self._watch.decoding:
             if self._preparing is not None:
                 self._prepare()
-            if self._core is not None:
+            if isinstance(self._core, EngineCore):
                 self._core.take_turn()
+            elif self._core is not None:
+                self._embed(self._core)
         if self._is_ending and (self._core is None or not self._core.has_tasks):
             self._leave()
 
@@ -229,7 +310,16 @@ class Engine:
     def _begin(self) -> None:
         self._thread.attach(self)
         mapped_bytes, is_shared = self._thread.mapped_bytes, self._thread.is_shared
-        self._preparing = prepare(self._params, self._loaded_model(), mapped_bytes, is_shared=is_shared)
+        if self._params.pooling:
+            self._preparing = prepare_embedder(self._params, self._loaded_model(), mapped_bytes)
+        else:
+            self._preparing = prepare(self._params, self._loaded_model(), mapped_bytes, is_shared=is_shared)
+
+    def _embed(self, core: EmbedderCore) -> None:
+        """One decode for embeddings, here or aside."""
+        work = core.take_turn(is_shared=self._thread.is_shared)
+        if work is not None:
+            self._do_aside(work, lambda: core.finish(work))
 
     def _prepare(self) -> None:
         """One step of loading, until the context is there or cannot be made."""
@@ -247,7 +337,11 @@ class Engine:
             if step is not None:
                 self._do_aside(step, lambda: step.drop() if self._preparing is None else None)
 
-    def _set_up(self, loaded: Loaded) -> None:
+    def _set_up(self, loaded: Loaded | LoadedEmbedder) -> None:
+        if isinstance(loaded, LoadedEmbedder):
+            self._info, self._core = loaded.info, EmbedderCore(loaded, self._params, self._watch)
+            settle(self._ready, None)
+            return
         core = EngineCore(self._loaded_model, loaded, self._params)
 
         def ready() -> None:
@@ -277,7 +371,8 @@ class Engine:
         if self._core is None:
             settle(self._closed, None)
             return
-        self._core.end(keeps_logits=self._keeps_logits)
+        if isinstance(self._core, EngineCore):
+            self._core.end(keeps_logits=self._keeps_logits)
         self._do_aside(Aside(self._core.close), lambda: settle(self._closed, None))
 
     def _begin_end(self, drain: bool) -> None:

@@ -43,6 +43,11 @@ KV_TYPES = {
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
 _ABORTED = 2  # what llama_decode answers when it was told to end
 _CONTROL, _UNUSED = lib.LLAMA_TOKEN_ATTR_CONTROL, lib.LLAMA_TOKEN_ATTR_UNUSED
+_POOLINGS = {
+    "mean": lib.LLAMA_POOLING_TYPE_MEAN,
+    "cls": lib.LLAMA_POOLING_TYPE_CLS,
+    "last": lib.LLAMA_POOLING_TYPE_LAST,
+}
 _INTS = ctypes.POINTER(ctypes.c_int32)
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 
@@ -96,6 +101,7 @@ class Model:
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
         self.n_params: int = lib.llama_model_n_params(self._model)
         self.n_embd: int = lib.llama_model_n_embd(self._model)
+        self.n_embd_out: int = lib.llama_model_n_embd_out(self._model)
         self.vocab_type: int = lib.llama_vocab_type(self.vocab)
         self.size_bytes: int = lib.llama_model_size(self._model)
         self._bos: int = lib.llama_vocab_bos(self.vocab)
@@ -128,12 +134,19 @@ class Model:
         """
         data = text.encode("utf-8", "replace")
         before = [self._bos] if add_bos and self.add_bos else []
-        room = len(data) + 1
+        return before + self._tokens(data, framed=False, special=special)
+
+    def tokenize_framed(self, text: str) -> list[int]:
+        """Tokens of a whole text, with all that the vocabulary puts around one, special tokens parsed."""
+        return self._tokens(text.encode("utf-8", "replace"), framed=True, special=True)
+
+    def _tokens(self, data: bytes, *, framed: bool, special: bool) -> list[int]:
+        room = len(data) + 3
         while True:
             tokens = (lib.llama_token * room)()
-            n = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, False, special)
+            n = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, framed, special)
             if n >= 0:
-                return before + tokens[:n]
+                return tokens[:n]
             if -n <= room or n == -(2**31):
                 raise EngineFault(f"a text of {len(data)} bytes does not tokenize ({n})")
             room = -n
@@ -202,9 +215,11 @@ class Context:
 
     def __init__(self, model: Model, p: ContextParams, name: str) -> None:
         params = lib.llama_context_default_params()
+        if p.pooling:
+            set_fields(params, embeddings=True, pooling_type=_POOLINGS[p.pooling])
         set_fields(
             params,
-            n_ctx=p.n_streams * p.n_cells,
+            n_ctx=p.n_cells if p.pooling else p.n_streams * p.n_cells,
             n_batch=p.n_rows,
             n_ubatch=p.n_rows,
             n_seq_max=p.n_streams,
@@ -214,7 +229,7 @@ class Context:
             flash_attn_type=1 if p.flash_attn else 0,
             type_k=KV_TYPES[p.type_k],
             type_v=KV_TYPES[p.type_v],
-            kv_unified=False,
+            kv_unified=bool(p.pooling),
             offload_kqv=False,
             op_offload=False,
             no_perf=True,
@@ -228,6 +243,7 @@ class Context:
         self._memory = lib.llama_get_memory(self._ctx)
         self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
         self._row_of_logits = ctypes.c_float * model.n_vocab
+        self._row_of_embedding = ctypes.c_float * model.n_embd_out
         self._outputs: frozenset[int] = frozenset()
         self._pieces: dict[int, Logits] = {}  # by row, where a decode was cut into several of llama.cpp's
         # The batch: arrays that llama.cpp reads, seq_id pointers aimed once at one array.
@@ -309,6 +325,26 @@ class Context:
             raise DecodeAborted
         if status != 0:
             raise EngineFault(f"llama_decode answered {status} {complaint()}")
+
+    def embed(
+        self, streams: Sequence[int], positions: Sequence[int], tokens: Sequence[int] | NDArray[np.int32]
+    ) -> None:
+        """Decode rows in a context for embeddings. DecodeAborted, EngineFault."""
+        if not 0 < len(tokens) <= self.params.n_rows or not self.params.pooling:
+            raise EngineFault(f"a batch of {len(tokens)} rows for embeddings, in {self.params}")
+        self._decode(streams, positions, tokens, range(len(tokens)))
+
+    def embedding(self, stream: int) -> Logits:
+        """A copy of the vector of a stream of the last decode."""
+        self._check(stream)
+        address = address_of(lib.llama_get_embeddings_seq(self._ctx, stream))
+        return np.frombuffer(memoryview(self._row_of_embedding.from_address(address)), np.float32).copy()
+
+    def forget(self, stream: int) -> None:
+        """Free the cells of a stream, where there are any."""
+        self._check(stream)
+        if self._memory:
+            lib.llama_memory_seq_rm(self._memory, stream, -1, -1)
 
     def logits(self, row: int) -> Logits:
         """A view of the logits of a row of the last decode. The next decode overwrites it."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from canister.errors import BadRequest
 from canister.flags.parse import RopeParams
+from canister.model_file.kind import Pooling
 
 UNQUANTIZED = ("f32", "f16", "bf16")  # types of KV cells
 
@@ -39,6 +40,7 @@ class ContextParams:
 
     most_at_once: rows that llama.cpp gets at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
     that may have logits; 0: one of each stream.
+    pooling: makes a context for embeddings, which has no logits, and whose streams share n_cells; "" for one that has.
     """
 
     n_streams: int
@@ -51,6 +53,7 @@ class ContextParams:
     rope: RopeParams = field(default_factory=RopeParams)
     most_at_once: int = 0
     n_outputs: int = 0
+    pooling: Pooling | Literal[""] = ""
 
     @property
     def max_outputs(self) -> int:

@@ -14,6 +14,7 @@ from canister.handlers import (
     chat,
     chat_template,
     cost,
+    embed,
     files,
     folders,
     generate,
@@ -106,7 +107,7 @@ _MANAGEMENT: tuple[Handler, ...] = (
     management.fetch_canister_logs,
 )
 
-_INTERNAL: tuple[Handler, ...] = (generate.generate,)  # which dispatch alone calls
+_INTERNAL: tuple[Handler, ...] = (generate.generate, embed.embed)  # which dispatch alone calls
 
 HANDLERS: Mapping[str, Handler] = MappingProxyType(
     {handler.__name__: handler for handler in (*_INTERFACE, *_REST_ONLY, *_MANAGEMENT, *_INTERNAL)}

@@ -36,7 +36,7 @@ CHATML_TOKEN = "<|im_start|>"
 
 
 async def props(call: Call) -> Props:
-    engine = await call.engine()
+    engine = await call.engine(use="any")
     info = engine.info
     args = _loaded_with(call)
     template, kind = template_of(engine, args.chat_template)

@@ -82,7 +82,7 @@ def _entry(call: Call, path: str, n_bytes: int, n_parts: int) -> ModelEntry:
 def _shape(stored: StoredModel) -> tuple[ModelShape | None, str | None]:
     """The shape, or the reason why there is none."""
     try:
-        return read_shape(stored.header), None
+        return read_shape(stored.header, may_embed=True), None
     except BadRequest as error:
         return None, str(error)
 

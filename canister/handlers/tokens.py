@@ -33,12 +33,12 @@ SNIPPET = "\n\n--- snippet ---\n\n"  # between texts, for vocabularies without a
 
 
 async def tokenize(call: Call, arg: TokenizeInput) -> TokenizeOutput:
-    engine = await call.engine()
+    engine = await call.engine(use="any")
     return await asyncio.to_thread(_tokenized, engine, arg)
 
 
 async def detokenize(call: Call, arg: DetokenizeInput) -> DetokenizeOutput:
-    engine = await call.engine()
+    engine = await call.engine(use="any")
     return await asyncio.to_thread(_detokenized, engine, arg)
 
 
@@ -52,7 +52,7 @@ async def infill_prompt(call: Call, arg: InfillInput) -> InfillOutput:
 
 
 async def slots(call: Call) -> Slots:
-    engine = await call.engine()
+    engine = await call.engine(use="any")
     stats = engine.stats()
     return Slots(
         slots=[Slot(id=n, n_ctx=engine.info.n_ctx, is_processing=n < stats.n_running) for n in range(stats.n_slots)]

@@ -173,8 +173,10 @@ class CostModel:
         head += _PER_ROW * shape.vocabulary + _PER_INPUT * shape.width
         self.matrices = rounded(matrices + head, SCALE)
         storing = int((k_set * keys + v_set * values) * SCALE)
-        self._per_token = matrices + storing + _element_wise(shape)
-        self._per_decode = head + _PER_LAYER_AND_DECODE * len(shape.layers)
+        self._per_uncached_token = matrices + _element_wise(shape)
+        self._per_token = self._per_uncached_token + storing
+        self._per_headless_decode = _PER_LAYER_AND_DECODE * len(shape.layers)
+        self._per_decode = head + self._per_headless_decode
 
     def decode(self, position: int, n_tokens: int) -> int:
         """Decoding n_tokens as one batch, the first at `position`, in 1/SCALE instructions."""
@@ -187,6 +189,26 @@ class CostModel:
         steps = 18 * _ATTENTION_STEP * SCALE * (_sum_of_steps(end) - _sum_of_steps(position))
         attention = keys * self._per_key + self._heads * (n_tokens * self._per_head + steps)
         return n_tokens * self._per_token + self._per_decode + attention
+
+    def embed(self, n_tokens: int, *, both_ways: bool) -> int:
+        """Instructions for the vector of a text of so many tokens, without what every call takes.
+
+        No head is computed. both_ways: each token sees all others, and there is no KV cache; else the text is decoded
+        as a prompt.
+        """
+        if not both_ways:
+            n_batch = self.context.n_batch
+            starts = range(0, n_tokens, n_batch)
+            decodes = (self.decode(at, min(n_batch, n_tokens - at)) for at in starts)
+            return rounded(sum(decodes) - len(starts) * (self._per_decode - self._per_headless_decode), SCALE)
+        seen = sum(heads * min(n_tokens, window or n_tokens) for window, heads in self._heads_by_window)
+        steps = 18 * _ATTENTION_STEP * SCALE * -(-n_tokens // _ATTENTION_STEP)
+        attention = n_tokens * (seen * self._per_key + self._heads * (self._per_head + steps))
+        return rounded(n_tokens * self._per_uncached_token + attention + self._per_headless_decode, SCALE)
+
+    def embed_call(self, *, both_ways: bool) -> int:
+        """Instructions that every call for embeddings takes."""
+        return self.pagein + self.base + (0 if both_ways else self.clear)
 
     def sample(self, *, penalized: bool) -> int:
         """Instructions for sampling one token."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from canister.errors import BadRequest
 from canister.model_file.gguf import GgufFile, TensorInfo, TensorType
-from canister.model_file.kind import why_no_chat
+from canister.model_file.kind import why_no_chat, why_not_run
 
 FITTED = frozenset({"llama", "qwen2", "qwen3", "gemma3", "lfm2"})
 
@@ -86,9 +86,12 @@ class ModelShape:
         return tuple(layer for layer in self.layers if layer.heads)
 
 
-def read_shape(file: GgufFile) -> ModelShape:
-    """The shape of a model. Raises ModelShapeError when the file is no language model."""
-    other_kind = why_no_chat(file)
+def read_shape(file: GgufFile, *, may_embed: bool = False) -> ModelShape:
+    """The shape of a model. Raises ModelShapeError when the file is no language model.
+
+    may_embed: models that are run for embeddings are welcome too.
+    """
+    other_kind = why_not_run(file) if may_embed else why_no_chat(file)
     if other_kind is not None:
         raise ModelShapeError(other_kind)
     arch = file.architecture

@@ -16,7 +16,7 @@ from canister.metering.fees import Charge
 from canister.state.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from canister.engine.engine import Engine
+    from canister.engine.engine import Engine, Use
     from canister.metering.fees import CallOutcome
     from canister.metering.meter import CallMeter
     from canister.runtime.canister import Canister
@@ -68,14 +68,17 @@ class Call:
         for name in sorted(set(names)):
             self._held.append(await self.canister.locks.acquire(name))
 
-    async def engine(self) -> Engine:
-        """The loaded model, kept in place until the call ends. NotFound while none is loaded."""
+    async def engine(self, *, use: Use = "chat") -> Engine:
+        """The loaded model, kept in place until the call ends. NotFound while none is loaded, NotSupported where it is
+        of another kind.
+        """
         await self.canister.model.loaded()
         self._held.append(await self.canister.model.gate.enter())
         if self.canister.model.engine is None:
             raise NotFound(
                 'No model is loaded. Call load_model first, for instance with args ["--model", "models/model.gguf"].'
             )
+        self.canister.model.engine.check_use(use)
         return self.canister.model.engine
 
     async def model_alone(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,9 @@ from canister.engine.load.ways import weight_kinds
 from canister.engine.thread import DecodeThread
 from canister.errors import BadRequest, CanisterError
 from canister.flags.parse import RunArgs, parse
-from canister.metering.cost_model import CostModel
+from canister.metering.cost_model import CostContext, CostModel
 from canister.metering.estimate import context_of
+from canister.model_file.kind import Embedding, embedding_of
 from canister.model_file.shape import FITTED, read_shape
 from canister.runtime.locks import Gate
 from canister.runtime.stored_model import StoredModel, files_of, find_model, model_id, opened_model
@@ -119,7 +121,9 @@ class ServedModel:
     # -- loading
 
     async def find(self, args: RunArgs) -> StoredModel:
-        """The model of these flags in stable memory. NotFound, or BadRequest for a file that is no model for chats."""
+        """The model of these flags in stable memory. NotFound, or BadRequest for a file that is no model for chats or
+        embeddings.
+        """
         stored = await find_model(self._stable, args.model or "")
         self._cost_model(stored, args)
         return stored
@@ -132,7 +136,11 @@ class ServedModel:
         """
         stored = stored or await self.find(args)
         cost_model = self._cost_model(stored, args)
-        self._check_room(stored.path, cost_model)
+        embedding = embedding_of(stored.header)
+        if embedding is None:
+            self._check_room(stored.path, cost_model)
+        else:
+            _check_positions(stored, args)
         key = _EngineKey.of(files_of(self._stable, stored.path), args)
         identity = await model_id(self._stable, stored)
         with opened_model(self._stable, stored) as parts:
@@ -157,6 +165,8 @@ class ServedModel:
                 kv_bytes=cost_model.kv_bytes,
                 calibration_file=self._folder / CALIBRATION_NAME,
                 logits_file=self._folder / LOGITS_FILE_NAME,
+                pooling="" if embedding is None else embedding.pooling,
+                reads_whole=embedding is not None and embedding.reads_whole,
             )
             watch = self.crashes.of_model(identity)
             try:
@@ -172,8 +182,9 @@ class ServedModel:
     def _cost_model(self, stored: StoredModel, args: RunArgs) -> CostModel:
         """What calls on this model cost, from its header and tensor list."""
         try:
-            shape = read_shape(stored.header)
-            return CostModel(shape, context_of(args, shape), self._page_cost)
+            shape = read_shape(stored.header, may_embed=True)
+            context = _context(embedding_of(stored.header), context_of(args, shape))
+            return CostModel(shape, context, self._page_cost)
         except BadRequest as error:
             raise BadRequest(f"cannot load model {stored.path}: {error}") from error
 
@@ -273,6 +284,26 @@ class ServedModel:
             "canister_engine_parked_bytes": stats.parked_bytes,
             "canister_engine_busy_seconds_total": stats.busy_seconds,
         }
+
+
+def _context(embedding: Embedding | None, context: CostContext) -> CostContext:
+    """What the costs of calls depend on. Where a text is read both ways there is no KV cache, and nothing is rounded to
+    its types.
+    """
+    is_uncached = embedding is not None and not embedding.is_causal
+    return replace(context, type_k="f32", type_v="f32") if is_uncached else context
+
+
+def _check_positions(stored: StoredModel, args: RunArgs) -> None:
+    """BadRequest for more tokens than the model has positions for, beyond which llama.cpp would read."""
+    header = stored.header
+    table = next((tensor for tensor in header.tensors if tensor.name == "position_embd.weight"), None)
+    wanted = args.ctx_size or header.integer(f"{header.architecture}.context_length") or 0
+    if table is not None and len(table.shape) > 1 and wanted > table.shape[1]:
+        raise BadRequest(
+            f"cannot load model {stored.path}: it has {table.shape[1]} positions, and {wanted} tokens are wanted; give "
+            f"--ctx-size {table.shape[1]} or less"
+        )
 
 
 class _EngineKey(NamedTuple):

@@ -17,7 +17,7 @@ from pathlib import Path
 import llama_cpp
 import llama_cpp._ggml as ggml
 
-from tests.architectures.table import ROWS
+from tests.architectures.table import ROWS, Row
 from tests.engine.gguf_writer import Tensor, header_bytes
 from tests.engine.tiny_models import write_random
 
@@ -51,9 +51,9 @@ def diffusion_architectures() -> list[str]:
     return [name for i, name in enumerate(known_architectures()) if is_diffusion(ctypes.byref(ctypes.c_int(i)))]
 
 
-def write_model(path: Path, architecture: str, seed: int = 0) -> Path:
+def write_model(path: Path, architecture: str, seed: int = 0, row: Row | None = None) -> Path:
     """A tiny model of an architecture; NotWritableError with what llama.cpp said."""
-    row = ROWS[architecture]
+    row = row or ROWS[architecture]
     metadata, types = row.metadata(architecture), row.types
     header = path.with_suffix(".header")
     header.write_bytes(header_bytes(metadata, [(name, (1,), kind) for name, kind in types.items()]))

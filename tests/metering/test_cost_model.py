@@ -16,6 +16,7 @@ from canister.model_file.gguf import TENSOR_TYPES, read_gguf
 from canister.model_file.shape import ModelShapeError, read_shape
 from tests.calibration import FIGURES, Figure, table
 from tests.engine.gguf_writer import Plain, Tensor, header_bytes
+from tests.engine.tiny_models import llama_model
 from tests.shapes import (
     F16,
     GEMMA3_270M,
@@ -284,3 +285,20 @@ def test_fees() -> None:
     assert fees.update_cycles(1, nodes=34) == round(6_200_001 * 34 / 13)
     assert (fees.xdr(10**12), fees.usd(10**12)) == (1.0, 1.366)
     assert fees.seconds(40_000_000_000) == pytest.approx(8.6)
+
+
+def test_embeddings_compute_no_head_and_need_no_cache(tmp_path: Path) -> None:
+    model = CostModel(read_shape(read_gguf(llama_model(tmp_path / "model.gguf"))), CostContext(512, n_batch=64))
+    head = model.decode(0, 1) - model.embed(1, both_ways=False) * SCALE
+    assert 0 < head < model.decode(0, 1)
+    # A prompt in decodes of 64, each without its head.
+    decodes = model.decode(0, 64) + model.decode(64, 36)
+    assert abs(model.embed(100, both_ways=False) * SCALE - (decodes - 2 * head)) < 3 * SCALE
+    # One token sees itself either way; keys and values of 3 layers with 4 heads of 32 are stored for a cache alone.
+    stored = 18.25 * 2 * 3 * 4 * 32
+    assert abs(model.embed(1, both_ways=False) - model.embed(1, both_ways=True) - stored) <= 1
+    # Two-way attention grows by the square, the rest by the tokens.
+    one, two, four = (model.embed(n, both_ways=True) for n in (64, 128, 256))
+    assert 2 * one < two
+    assert four - 2 * two > 3 * (two - 2 * one)
+    assert model.embed_call(both_ways=False) - model.embed_call(both_ways=True) == model.clear > 0

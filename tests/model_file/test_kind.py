@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from canister.model_file.gguf import GgufFile
-from canister.model_file.kind import ARCHITECTURES, why_no_chat
+from canister.model_file.kind import ARCHITECTURES, Embedding, embedding_of, why_no_chat, why_not_run
 from tests.engine.gguf_writer import Plain
 
 
@@ -57,3 +57,46 @@ def test_values_that_mean_nothing_are_left_to_the_trial(value: Plain) -> None:
     assert why_no_chat(header("qwen3", arch__pooling_type=value)) is None
     if value is not False:
         assert why_no_chat(header("qwen3", arch__attention__causal=value)) is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "metadata", "found", "reads_whole"),
+    [
+        ("bert", {"arch__pooling_type": 2}, Embedding("cls", is_causal=False), True),
+        ("bert", {}, Embedding("mean", is_causal=False), True),
+        ("nomic-bert", {"arch__pooling_type": 1, "arch__attention__causal": False}, Embedding("mean", False), True),
+        # llama.cpp reads such a model both ways, whatever the header says.
+        ("gemma-embedding", {"arch__attention__causal": True}, Embedding("mean", is_causal=False), True),
+        ("qwen3", {"arch__pooling_type": 3}, Embedding("last", is_causal=True), False),
+        ("qwen3", {"arch__pooling_type": 1}, Embedding("mean", is_causal=True), True),
+        ("qwen3", {"arch__pooling_type": 3, "arch__attention__causal": False}, Embedding("last", False), True),
+        ("llama", {"arch__attention__causal": False}, Embedding("mean", is_causal=False), True),
+    ],
+)
+def test_how_embeddings_are_made(
+    architecture: str, metadata: dict[str, Plain], found: Embedding, reads_whole: bool
+) -> None:
+    file = header(architecture, **metadata)
+    assert embedding_of(file) == found
+    assert found.reads_whole == reads_whole
+    assert why_not_run(file) is None
+    assert why_no_chat(file) is not None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "metadata"),
+    [
+        ("llama", {}),
+        ("qwen3", {"arch__pooling_type": 0}),
+        ("qwen3", {"arch__pooling_type": 4}),
+        ("qwen3", {"arch__pooling_type": 5}),
+        ("bert", {"arch__pooling_type": 4}),
+        ("t5encoder", {}),
+        ("dream", {}),
+        ("bert", {"general__type": "vocab"}),
+    ],
+)
+def test_what_makes_no_embeddings(architecture: str, metadata: dict[str, Plain]) -> None:
+    file = header(architecture, **metadata)
+    assert embedding_of(file) is None
+    assert why_not_run(file) == why_no_chat(file)

@@ -15,9 +15,8 @@ pytestmark = pytest.mark.anyio
 
 OTHERS: dict[str, tuple[dict[str, Plain], str]] = {
     "diffusion": ({"general.architecture": "dream"}, "it is a diffusion model (architecture 'dream')"),
-    "encoder": ({"general.architecture": "modern-bert"}, "it is an embedding model (architecture 'modern-bert')"),
-    "pooled": ({"llama.pooling_type": 1}, "it is an embedding model (architecture 'llama', pooling 'mean')"),
-    "both ways": ({"llama.attention.causal": False}, "it is an embedding model (architecture 'llama', attention in"),
+    "encoder": ({"general.architecture": "t5encoder"}, "it is an embedding model (architecture 't5encoder')"),
+    "reranker": ({"llama.pooling_type": 4}, "it is an embedding model (architecture 'llama', pooling 'rank')"),
     "translator": ({"general.architecture": "t5"}, "it is an encoder-decoder model (architecture 't5')"),
     "adapter": ({"general.type": "adapter"}, "it is a LoRA adapter"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from canister.engine.batch_invariance import ExactMode, Policy, RowClasses
 from canister.engine.kv.logits_file import Origin
@@ -14,6 +15,7 @@ from canister.engine.load.memory_trial import MemoryTraits
 from canister.engine.load.ways import Attention, Restrictions
 from canister.engine.runner import Traits
 from canister.flags.parse import RopeParams
+from canister.model_file.kind import Pooling
 from canister.system.machine import cpu_name
 
 
@@ -31,6 +33,8 @@ class LoadParams:
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     restrictions: what llama.cpp must not do on this processor, or with this file.
     memory: what a trial has found out about the model's memory.
+    pooling: of a model that is loaded for embeddings; "" for one that continues texts. reads_whole: all tokens of a
+    text must be in one decode.
     """
 
     path: Path
@@ -54,6 +58,8 @@ class LoadParams:
     logits_file: Path | None = None
     restrictions: Restrictions = field(default_factory=Restrictions)
     memory: MemoryTraits = field(default_factory=MemoryTraits)
+    pooling: Pooling | Literal[""] = ""
+    reads_whole: bool = False
 
     @property
     def allowed_flash_attn(self) -> str:
@@ -98,6 +104,7 @@ class EngineInfo:
     kv_layout: stored KV rows fit if theirs is the same; b"" when this model's rows cannot be stored. kv_kind describes
     it.
     row_classes, attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
+    n_embd: of a vector that comes out. pooling, reads_whole: as in LoadParams.
     """
 
     name: str
@@ -134,6 +141,8 @@ class EngineInfo:
     threads: Threads
     restrictions: Restrictions
     memory: MemoryTraits
+    pooling: Pooling | Literal[""] = ""
+    reads_whole: bool = False
 
     @property
     def origin(self) -> Origin:
@@ -150,3 +159,13 @@ class Loaded:
     context: Context
     traits: Traits
     info: EngineInfo
+
+
+@dataclass(slots=True)
+class LoadedEmbedder:
+    """A model and a context for embeddings of it. seconds: that a row of a small decode took."""
+
+    model: Model
+    context: Context
+    info: EngineInfo
+    seconds: float

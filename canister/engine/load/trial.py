@@ -236,7 +236,8 @@ def _outcome(restrictions: Restrictions, faults: dict[str, _Fault | None], reaso
 
 def _parameters(params: LoadParams) -> dict[str, object]:
     """The parameters that the child needs and that a result depends on."""
-    fields = {name: value for name, value in asdict(params).items() if name not in _LEFT_OUT}
+    left_out = _LEFT_OUT if params.pooling else _LEFT_OUT | {"pooling", "reads_whole"}
+    fields = {name: value for name, value in asdict(params).items() if name not in left_out}
     return {**fields, "restrictions": params.restrictions.key}
 
 

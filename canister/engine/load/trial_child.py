@@ -18,7 +18,8 @@ import numpy as np
 from canister.engine.llama import Context, Model
 from canister.engine.llama_types import EngineFault, ModelError
 from canister.engine.load.child import DECODING, LOADING, MEMORY, limit, say, task
-from canister.engine.load.loaded import Loaded, LoadParams
+from canister.engine.load.embedding_loader import load_embedder
+from canister.engine.load.loaded import Loaded, LoadedEmbedder, LoadParams
 from canister.engine.load.loader import load, load_model
 from canister.engine.load.memory_trial import N_CELLS, N_OUTPUTS, N_ROWS, MemoryTraits, to_json, try_memory
 from canister.engine.load.ways import Restrictions
@@ -65,6 +66,9 @@ def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool
         if reads_vocabulary:
             read_vocabulary(model, params.name)
         say(DECODING)
+        if params.pooling:
+            embed(load_embedder(params, model), params)
+            return None, MemoryTraits()
         loaded = load(params, model)
         decode(loaded)
         loaded.context.close()
@@ -81,6 +85,7 @@ def read_vocabulary(model: Model, name: str) -> None:
         model.tokenize(TEXT, add_bos=True, special=special)
         for token in range(model.n_vocab):
             model.piece(token, special)
+    model.tokenize_framed(TEXT)
     _ = model.eog_tokens
 
 
@@ -88,11 +93,42 @@ def decode(loaded: Loaded) -> None:
     """Decode chunks of a prompt as a server does. Raises ModelError."""
     context, n_vocab = loaded.context, loaded.model.n_vocab
     n_cells, n_rows = context.params.n_cells, context.params.n_rows
-    affordable = int(MULTIPLICATIONS // max(1, loaded.model.n_params))
-    counts = sorted({n for n in (*ROW_COUNTS, min(n_rows, affordable)) if 0 < n <= min(n_rows, n_cells)})
-    for n in counts:
+    for n in _row_counts(loaded, min(n_rows, n_cells)):
         context.clear(0)
         _decode(loaded, [0] * n, range(n), [(n_vocab - 1 - row) % n_vocab for row in range(n)])
+
+
+def embed(loaded: LoadedEmbedder, params: LoadParams) -> None:
+    """Make vectors of texts of many lengths, alone and together, as a server does. Raises ModelError."""
+    context, n_vocab = loaded.context, loaded.model.n_vocab
+    n_streams, n_rows = context.params.n_streams, context.params.n_rows
+    most = min(n_rows, loaded.info.n_ctx) if params.reads_whole else n_rows
+    for n in _row_counts(loaded, most):
+        _embed(loaded, [0] * n, range(n), [(n_vocab - 1 - row) % n_vocab for row in range(n)])
+    n_texts = min(n_streams, n_rows // 2)
+    if n_texts > 1:
+        streams = [row // 2 for row in range(2 * n_texts)]
+        _embed(
+            loaded, streams, [row % 2 for row in range(len(streams))], [row % n_vocab for row in range(len(streams))]
+        )
+    if not params.reads_whole and loaded.info.n_ctx > 1:
+        for position in range(2):  # a text in pieces
+            context.embed([0], [position], [0])
+    context.close()
+
+
+def _row_counts(loaded: Loaded | LoadedEmbedder, most: int) -> list[int]:
+    """Sizes of decodes to try."""
+    affordable = int(MULTIPLICATIONS // max(1, loaded.model.n_params))
+    return sorted({n for n in (*ROW_COUNTS, min(most, affordable)) if 0 < n <= most})
+
+
+def _embed(loaded: LoadedEmbedder, streams: list[int], positions: range | list[int], tokens: list[int]) -> None:
+    loaded.context.embed(streams, positions, tokens)
+    for stream in dict.fromkeys(streams):
+        if not np.isfinite(loaded.context.embedding(stream)).all():
+            raise ModelError(f"Cannot load the model {loaded.info.name}: what it computes are no numbers")
+        loaded.context.forget(stream)
 
 
 def look_at_memory(loaded: Loaded) -> MemoryTraits:

@@ -122,14 +122,14 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
     return DoorError(400, message, param=param, code=code)
 
 
-def too_long(n_prompt: int, n_ctx: int) -> DoorError:
-    """400, with the words that frameworks look for."""
+def too_long(n_prompt: int, n_ctx: int, param: str = "messages") -> DoorError:
+    """400, with the words that frameworks look for. param: the field with the text."""
     return DoorError(
         400,
         f"request ({n_prompt} tokens) exceeds the available context size ({n_ctx} tokens), try increasing it",
         type="exceed_context_size_error",
         code=TOO_LONG,
-        param="messages",
+        param=param,
         extra={"n_prompt_tokens": n_prompt, "n_ctx": n_ctx},
         words={"anthropic": f"prompt is too long: {n_prompt} tokens > {n_ctx} maximum"},
     )
@@ -171,8 +171,9 @@ def headers(error: DoorError) -> dict[str, str]:
     told = cost_headers(error.charge)
     if error.status in (429, 503) and error.may_retry is not False:
         told |= {"Retry-After": str(RETRY_SECONDS), "retry-after-ms": str(1000 * RETRY_SECONDS)}
-    if error.may_retry is not None:
-        told["x-should-retry"] = "true" if error.may_retry else "false"
+    may_retry = False if error.status == 501 else error.may_retry
+    if may_retry is not None:
+        told["x-should-retry"] = "true" if may_retry else "false"
     if error.status == 401:
         told["WWW-Authenticate"] = 'Bearer error="invalid_token"'
     return told

@@ -20,7 +20,8 @@ OPERATIONS = (
         "list_openai_models",
         "The models that the caller may use: canisters with a model loaded.",
         differs=(
-            "`aliases`, `max_model_len` and `meta` are more than OpenAI tells; `meta` is as llama.cpp's server has it.",
+            "`aliases`, `max_model_len`, `capabilities` (`completion` or `embedding`) and `meta` are more than OpenAI "
+            "tells; `meta` is as llama.cpp's server has it, and has `pooling` for an embedding model.",
             "With the header `anthropic-version` the models are told in Anthropic's form.",
         ),
     ),
@@ -60,6 +61,7 @@ def described(view: ModelView) -> dict[str, object]:
         "owned_by": OWNER,
         "aliases": list(view.aliases),
         "max_model_len": view.n_ctx,
+        "capabilities": ["embedding" if view.pooling else "completion"],
         "meta": {
             "vocab_type": view.vocab_type,
             "n_vocab": view.n_vocab,
@@ -68,5 +70,6 @@ def described(view: ModelView) -> dict[str, object]:
             "n_embd": view.n_embd,
             "n_params": view.n_params,
             "size": view.n_bytes,
+            **({"pooling": view.pooling} if view.pooling else {}),
         },
     }

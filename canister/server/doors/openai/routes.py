@@ -13,6 +13,7 @@ from canister.server.doors.openai import (
     completions,
     counting,
     door,
+    embeddings,
     errors,
     messages,
     models,
@@ -26,39 +27,34 @@ from canister.server.verbs import ANY_VERB
 
 SHOWN_CHARACTERS = 80
 
-DIALECTS = (chat, counting, models, responses, messages, completions, native, ollama)
+DIALECTS = (chat, counting, models, responses, messages, completions, native, embeddings, ollama)
 OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for operation in dialect.OPERATIONS)
 """The operations in the documentation, in its order."""
 
-_EMBEDDINGS = re.compile(r"/(embeddings?|embed)$")
 _DOUBLED = re.compile(r"/v1(/v1)+(/|$)")
 _FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),
     (re.compile(r"(/canisters/[^/]+)?/api/(?!v\d)[^/]+(/.*)?", re.DOTALL), ollama_form),
     (re.compile(r"(/canisters/[^/]+)?/v1(/.*)?", re.DOTALL), openai_form),
-    (re.compile(r"(/canisters/[^/]+)?/(completions?|infill|(de)?tokenize|slots|rerank(ing)?)(/.*)?"), openai_form),
+    (
+        re.compile(r"(/canisters/[^/]+)?/(completions?|embedding|infill|(de)?tokenize|slots|rerank(ing)?)(/.*)?"),
+        openai_form,
+    ),
     (re.compile(r"/(chat/completions|models|responses|embeddings)(/.*)?", re.DOTALL), openai_form),
 )
-
-
-_ELSEWHERE = ("embed", "embeddings")
-"""Below `/api`, where other doors have routes too: what clients of Ollama ask for, and is not here."""
 
 
 def routes() -> list[Route]:
     found = [route for dialect in DIALECTS for route in dialect.routes()]
     for prefix in ("", door.PREFIX):
         found += [Route(f"{prefix}/v1{rest}", no_such_route, methods=ANY_VERB) for rest in ("", "/{path:any}")]
-        found += [Route(f"{prefix}/api/{name}", no_such_route, methods=ANY_VERB) for name in _ELSEWHERE]
     return found
 
 
 async def no_such_route(request: Request) -> Response:
-    """404 for other paths below /v1, and for what Ollama would have."""
+    """404 for other paths below /v1."""
     path = request.url.path[:SHOWN_CHARACTERS]
-    if _EMBEDDINGS.search(path):
-        hint = "embeddings are not made here, take another server for them"
-    elif _DOUBLED.search(path):
+    if _DOUBLED.search(path):
         hint = "the base URL of the client is to end in one /v1"
     else:
         hint = "docs/openai.md and GET /docs tell what is supported"

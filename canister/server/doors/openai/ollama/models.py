@@ -62,6 +62,8 @@ def shown(view: ModelView, props: Props) -> dict[str, JsonValue]:
 
 
 def capabilities(view: ModelView, props: Props) -> list[str]:
+    if view.pooling:
+        return ["embedding"]
     caps = props.chat_template_caps
     found = {
         "completion": True,

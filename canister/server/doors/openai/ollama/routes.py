@@ -21,7 +21,7 @@ from canister.server.doors.openai.completions import CompletionBody
 from canister.server.doors.openai.door import Handler, Model
 from canister.server.doors.openai.errors import DoorError, ollama_form
 from canister.server.doors.openai.events import Begun, Done, Event
-from canister.server.doors.openai.ollama import models, request
+from canister.server.doors.openai.ollama import embeddings, models, request
 from canister.server.doors.openai.ollama.answer import About, Kind, Stream, joined, loaded, sent
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.stream import NDJSON, streamed
@@ -59,6 +59,7 @@ OPERATIONS = (
         streams=NDJSON,
         differs=("`template` and `context` are refused: send `raw`, or messages to `/api/chat`.",),
     ),
+    *embeddings.OPERATIONS,
     Operation("POST", "/api/show", "ollama_show", "One model in detail.", example=_MODEL),
     Operation("GET", "/api/tags", "ollama_tags", "The models that the caller may use."),
     Operation("GET", "/api/ps", "ollama_ps", "The models that are loaded."),
@@ -70,6 +71,8 @@ def routes() -> list[Route]:
     verbs: dict[str, Mapping[str, Handler]] = {
         "/api/chat": {"POST": create_chat},
         "/api/generate": {"POST": create_text},
+        "/api/embed": {"POST": embeddings.create},
+        "/api/embeddings": {"POST": embeddings.create_one},
         "/api/show": {"POST": show},
         "/api/tags": {"GET": tags},
         "/api/ps": {"GET": running},
