@@ -14,9 +14,10 @@ from typing import Any
 from fastapi import Request
 
 from canister import dispatch
+from canister.api import strict_json
 from canister.dispatch import Answers, KeptAnswer, Question
 from canister.errors import AccessDenied, CanisterUnavailable
-from canister.server.doors.openai import errors, run
+from canister.server.doors.openai import door, errors, run
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import DoorError, invalid
 from canister.server.doors.openai.events import Event
@@ -80,12 +81,16 @@ async def ask(request: Request, model: Model, wish: Wish, make: Callable[[], Awa
     admitted = await run.admit(model, made.turn)
     if key is None and not wish.is_listed:
         return Asked(run.events(admitted), made.about, admitted.prompt)
-    told = {"about": made.about, "telling": admitted.telling.to_json()}
+
+    def told() -> str:
+        return json.dumps({"about": made.about, "telling": admitted.telling.to_json()}, ensure_ascii=False)
+
+    is_large = strict_json.is_large(made.about, made.turn.tools, made.turn.output_schema, admitted.prompt)
     question = Question(
         wish.id,
         wish.kind,
         wish.body,
-        json.dumps(told, ensure_ascii=False),
+        await door.beside_loop(is_large, told),
         admitted.wanted,
         key,
         is_listed=wish.is_listed,

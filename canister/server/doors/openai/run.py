@@ -62,10 +62,12 @@ async def admit(model: Model, turn: Turn) -> Admitted:
         tokens = await model.canister.answers.prompt_tokens(model.caller, prompt)
     except ContextExceeded as error:
         raise too_long(error.n_prompt_tokens, error.n_ctx) from None
+    is_large = strict_json.is_large(turn.output_schema)
+    sampling = await asyncio.to_thread(_bound, turn, binding) if is_large else _bound(turn, binding)
     seed = secrets.randbelow(UINT32_MAX) if turn.seed is None else turn.seed
     wanted = dispatch.Wanted(
         tokens,
-        _bound(turn, binding),
+        sampling,
         seed=seed,
         max_tokens=turn.max_tokens,
         stops=turn.stops,

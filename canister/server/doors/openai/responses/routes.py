@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -152,6 +153,7 @@ async def _conversation(request: Request, body: ResponsesBody) -> list[Json]:
         before = await _before(request, body.previous_response_id)
     known = {item["id"]: item for item in before if "id" in item}
     for response_id in {response_of(id) for id in items.references(given) if id not in known}:
+        await asyncio.sleep(0)  # a look into the database each, and there may be thousands
         found = None if response_id is None else _find(request, response_id)
         if found is not None:
             converter = await _read(found)
