@@ -141,7 +141,10 @@ class Sampler:
         complaint()
         pointer = lib.llama_sampler_init_grammar(model.vocab, text.encode("utf-8", "replace"), b"root")
         if not pointer:
-            raise BadRequest(f"The grammar cannot be used: {complaint() or 'it does not parse'}")
+            told = complaint() or "it does not parse"
+            raise BadRequest(
+                f"The grammar cannot be used: {told}; it takes a rule root, and none undefined or beginning with itself"
+            )
         return cls(pointer)
 
     def clone(self) -> Sampler:
