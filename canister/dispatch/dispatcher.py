@@ -1,4 +1,4 @@
-"""What a door may ask of whatever stands behind it: the canisters of this process (`local.py`), or of a herd.
+"""What a door may ask of what stands behind it: the canisters of this process (`local.py`), or others.
 
 A `Dispatcher` has `Target`s, which are canisters, and each of them `Answers`, which are chains of calls. A door knows
 nothing else: no host, no canister of `runtime`, no state.

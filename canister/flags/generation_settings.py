@@ -8,8 +8,7 @@ from dataclasses import fields
 from pydantic import JsonValue
 
 from canister.flags.params import SamplingParams
-
-RANDOM_SEED = 0xFFFFFFFF  # for one that is drawn
+from canister.flags.values import UINT32_MAX
 
 # Grammars are told as they were asked for, and biases in a form of their own.
 _TOLD_APART = frozenset({"samplers", "dry_sequence_breakers", "logit_bias", "grammar", "json_schema"})
@@ -22,7 +21,7 @@ def generation_settings(sampling: SamplingParams, seed: int | None, max_tokens: 
     }
     n_predict = -1 if max_tokens is None else max_tokens
     return {
-        "seed": RANDOM_SEED if seed is None else seed,
+        "seed": UINT32_MAX if seed is None else seed,  # llama.cpp's way to say that it is drawn
         **{name: value for name, value in plain.items() if isinstance(value, bool | int | float)},
         "dry_sequence_breakers": list(sampling.dry_sequence_breakers),
         "samplers": list(sampling.samplers),
