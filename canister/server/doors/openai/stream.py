@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -27,6 +27,7 @@ SSE = "text/event-stream"
 NDJSON = "application/x-ndjson"
 QUIET_SECONDS = 15.0  # after which a comment is sent
 HEAD_SECONDS = 0.25  # that the head waits for a second piece
+END_SECONDS = 1.0  # that the last piece may take when the server ends
 COMMENT = b":\n\n"
 
 # Proxies must hand on each piece as it comes.
@@ -119,7 +120,8 @@ class _Stream(Response):
         self._is_sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._pieces), _cancelled_when_gone(receive), self._comments(send):
+        seconds: float | None = None
+        async with aclosing(self._pieces), _cancelled_when_gone(receive) as is_gone, self._comments(send):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             try:
                 async for frame in self._pieces:
@@ -127,12 +129,15 @@ class _Stream(Response):
             except (DoorError, CanisterError, Trap) as error:
                 await self._send(send, self._failed(error))
             except asyncio.CancelledError:
-                own = asyncio.current_task()
-                if own is None or own.cancelling():
+                if is_gone():
                     raise
-                # The end of the server has cancelled the call.
-                await self._send(send, self._failed(stopped()))
-        await send({"type": "http.response.body", "body": b""})
+                # The end of the server has cancelled the call, or this task.
+                own = asyncio.current_task()
+                if own is not None:
+                    own.uncancel()
+                seconds = END_SECONDS
+                await _within(seconds, self._send(send, self._failed(stopped())))
+        await _within(seconds, send({"type": "http.response.body", "body": b""}))
 
     async def _send(self, send: Send, frame: bytes) -> None:
         if not frame:
@@ -167,9 +172,16 @@ class _Stream(Response):
             self._sent_at = loop.time()
 
 
+async def _within(seconds: float | None, sending: Awaitable[None]) -> None:
+    """Who does not read is not waited for any longer. None: waited for."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await sending
+
+
 @contextlib.asynccontextmanager
-async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the work inside when the client goes away, which ends it without an error."""
+async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[Callable[[], bool]]:
+    """Cancel the work inside when the client goes away, which ends it without an error. Yields whether it has gone."""
     own = asyncio.current_task()
     assert own is not None
     is_over = is_gone = False
@@ -191,7 +203,7 @@ async def _cancelled_when_gone(receive: Receive) -> AsyncIterator[None]:
     watch = asyncio.create_task(until_gone())
     watch.add_done_callback(on_gone)
     try:
-        yield
+        yield lambda: is_gone
         if is_gone:  # too late to matter
             own.uncancel()
     except asyncio.CancelledError:

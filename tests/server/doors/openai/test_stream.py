@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from canister.server.doors.openai import stream
+from canister.server.http import listener
 from tests.server.doors.openai.conftest import connected
 from tests.server.served import Served, served
 from tests.traces import until
@@ -100,6 +102,34 @@ async def test_the_end_of_the_server_is_told(own: Served) -> None:
         with pytest.raises(openai.APIError, match="server is stopping"):
             async for _ in answer:
                 pass
+
+
+async def test_streams_that_outlast_the_servers_time_to_drain_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "CLOSING_SECONDS", 0)
+    held = AsyncExitStack()
+    own = await held.enter_async_context(served(tmp_path, with_model=True))
+    async with connected(own, "alice") as client, own.client("carol") as http:
+        answer = await endless(client)
+
+        async def rest() -> None:
+            async for _ in answer:
+                pass
+
+        async def events_of_a_stored_answer() -> list[str]:
+            body = {"input": "Who are you?", "stream": True, **ENDLESS}
+            async with http.stream("POST", "/v1/responses", json=body) as told:
+                return [line async for line in told.aiter_lines() if line.startswith("data: ")]
+
+        stored = asyncio.create_task(events_of_a_stored_answer())
+        reading = asyncio.create_task(rest())
+        await until(lambda: n_running(own) > 1)
+        await held.aclose()
+        with pytest.raises(openai.APIError, match="server is stopping"):
+            await reading
+        last = json.loads((await stored)[-1].removeprefix("data: "))
+    assert (last["type"], last["code"]) == ("error", "server_error")  # not response.failed: it can be gone on with
 
 
 async def test_a_client_that_goes_away_ends_its_answer(server: Served, client: openai.AsyncOpenAI) -> None:

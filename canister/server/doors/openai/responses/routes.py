@@ -234,7 +234,11 @@ async def _streamed(request: Request, asked: kept.Asked, converter: Converter, a
     return await streamed(
         request,
         _frames(asked, converter, after),
-        lambda error: b"".join(map(_frame, _fail(converter, error))),
+        lambda error: (
+            # The server ends: what is stored can be gone on with.
+            (_interrupted(asked, converter, after, error) if error.status == 503 else None)
+            or b"".join(map(_frame, _fail(converter, error)))
+        ),
     )
 
 
@@ -251,17 +255,27 @@ async def _frames(asked: kept.Asked, converter: Converter, after: int) -> AsyncG
                     if made["sequence_number"] > after:
                         yield _frame(made)
         except dispatch.PASSING as error:
-            if asked.kept is None or not converter.n_events or not asked.kept.is_there:
+            told = _interrupted(asked, converter, after, error)
+            if told is None:
                 raise
-            # No event of the answer, which is told again by whoever goes on with it: so it takes no number.
-            number = max(after, converter.n_events - 1)
-            told = {"type": "error", "sequence_number": number, "code": "server_error", "message": str(error)}
-            yield _frame({**told, "param": None})
+            yield told
             return
     if asked.kept is not None and not is_whole:
         for made in converter.stop(_ended(asked.kept.now())):
             if made["sequence_number"] > after:
                 yield _frame(made)
+
+
+def _interrupted(asked: kept.Asked, converter: Converter, after: int, error: Exception) -> bytes | None:
+    """Tells that a stored answer can be gone on with later; None: it cannot.
+
+    No event of the answer, which is told again by whoever goes on with it: so it takes no number.
+    """
+    if asked.kept is None or not converter.n_events or not asked.kept.is_there:
+        return None
+    number = max(after, converter.n_events - 1)
+    told = {"type": "error", "sequence_number": number, "code": "server_error", "message": str(error)}
+    return _frame({**told, "param": None})
 
 
 def _frame(event: Json) -> bytes:
