@@ -82,6 +82,10 @@ class Conflict(CanisterError):
     http_status = 409
 
 
+class ModelUnloaded(Conflict):
+    """The model was unloaded, or exchanged, while a call used it. The next call finds what is loaded then."""
+
+
 class CacheChanged(Conflict):
     """A prompt cache that is not as the call before left it."""
 

@@ -26,6 +26,7 @@ from canister.errors import (
     CanisterTrapped,
     CanisterUnavailable,
     Conflict,
+    ModelUnloaded,
     Trap,
 )
 from canister.runtime.live_answers import LiveAnswer, LiveAnswers
@@ -43,7 +44,7 @@ LOOK_SECONDS = 0.5  # how late an answer may be resumed, or stopped at the end o
 AGAIN_SECONDS = 1.0  # between tries while something is in the way
 PURGE_SECONDS = 3600.0
 
-PASSING = (CanisterStopping, CanisterBusy, CallerBusy, CanisterUnavailable, Busy)
+PASSING = (CanisterStopping, CanisterBusy, CallerBusy, CanisterUnavailable, Busy, ModelUnloaded)
 """They say that it cannot be done now, not that it cannot be done: an answer may be gone on with later."""
 
 

@@ -29,7 +29,7 @@ from canister.engine.sampling.grammars import Grammars
 from canister.engine.stats import EngineStats
 from canister.engine.task import Task, settle, until_done
 from canister.engine.thread import DecodeThread
-from canister.errors import BadRequest, Conflict, ContextExceeded, NotSupported
+from canister.errors import BadRequest, ContextExceeded, ModelUnloaded, NotSupported
 from canister.system.machine import usable_cores
 
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
@@ -152,12 +152,12 @@ class Engine:
     async def generate(self, request: GenerateRequest) -> GenerateResult:
         """Run one call. Cancelling it ends the work and rolls it back before this returns."""
         if self._is_closing:
-            raise Conflict("The model is being unloaded: try again")
+            raise ModelUnloaded("The model is being unloaded: try again")
         core = self._chat_core()
         request.check(self.info.n_vocab, self.info.n_ctx)
         binding = await self._grammars.bind(request.sampling)
         if self._is_closing:
-            raise Conflict("The model is being unloaded: try again")
+            raise ModelUnloaded("The model is being unloaded: try again")
         loop = asyncio.get_running_loop()
         task = Task(request, loop, loop.create_future(), binding)
         self._post(lambda: core.submit(task))
@@ -190,7 +190,7 @@ class Engine:
         NotSupported: the model makes none. ContextExceeded, BadRequest: for a text that cannot be read.
         """
         if self._is_closing:
-            raise Conflict("The model is being unloaded: try again")
+            raise ModelUnloaded("The model is being unloaded: try again")
         core, info = self._loaded_core(), self.info
         if not isinstance(core, EmbedderCore):
             raise NotSupported(no_embeddings(info.name))
@@ -258,7 +258,7 @@ class Engine:
     def _loaded_model(self) -> Model:
         model = self._model
         if model is None:
-            raise Conflict("The model is not loaded any more: call load_model")
+            raise ModelUnloaded("The model is not loaded any more: call load_model")
         return model
 
     def _loaded_core(self) -> EngineCore | EmbedderCore:

@@ -25,6 +25,7 @@ from canister.flags.params import SamplingParams
 from canister.runtime.answer_caches import FOLDER
 from canister.runtime.canister import Canister
 from canister.store.cache_paths import SIDECAR, sessions_of
+from tests.harness import CHAT_MODEL
 from tests.server.served import CHAT, Served, served
 from tests.traces import until
 
@@ -39,7 +40,7 @@ class House:
     """A running server, and its controller's questions."""
 
     def __init__(self, server: Served) -> None:
-        self.host = server.host
+        self.server, self.host = server, server.host
         self.canister: Canister = server.host.default
         self.caller = server.host.identity.principal
 
@@ -341,6 +342,20 @@ async def test_while_the_model_is_not_there_nothing_is_lost(tmp_path: Path, expe
         assert home.status(kept) == "left"
         model.engine = engine
         assert told(await home.parts(kept)) == expected
+
+
+async def test_it_goes_on_when_the_model_is_loaded_anew_meanwhile(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, home.server.client() as controller:
+        wanted = replace(WANTED, max_tokens=600)
+        kept = await home.begin(wanted, goes_on=True)
+        await until(lambda: bool(home.canister.answers.calls(kept.asked.id)))
+        before = home.canister.model.engine
+        loaded = await controller.post("/load_model", json={"args": ["--model", f"models/{CHAT_MODEL.name}"]})
+        assert loaded.status_code == 200, loaded.text
+        assert home.canister.model.engine is not before
+        assert await home.ended(kept) == "done"
+        alone = [(0, event) async for event in answers.answer(home.canister, home.caller, wanted)]
+        assert told(await home.parts(kept)) == told(alone)
 
 
 async def test_one_that_is_refused_at_once_is_not_kept(home: House) -> None:

@@ -18,6 +18,7 @@ from canister.errors import (
     CanisterUnavailable,
     ContextExceeded,
     InstructionLimit,
+    ModelUnloaded,
     StorageFull,
     StoreDamaged,
     Trap,
@@ -151,6 +152,8 @@ def of(error: Trap | CanisterError) -> DoorError:
         return DoorError(429, message, type="insufficient_quota", code="storage_full", may_retry=False)
     if isinstance(error, StoreDamaged | CanisterTrapped | CanisterUnavailable):
         return DoorError(status, message, may_retry=False, charge=charge)
+    if isinstance(error, ModelUnloaded):
+        return DoorError(503, "the model was unloaded or exchanged meanwhile; try again", charge=charge)
     if status == 409:  # repeating does not change the state
         return DoorError(400, message, charge=charge)
     if isinstance(error, Trap) and status >= 402:

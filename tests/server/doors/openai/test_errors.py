@@ -265,6 +265,7 @@ EVERY: list[canister_errors.CanisterError | canister_errors.Trap] = [
     canister_errors.BadRequest("b"),
     canister_errors.NotFound("n"),
     canister_errors.Conflict("c"),
+    canister_errors.ModelUnloaded("m"),
     canister_errors.TooLarge("t"),
     canister_errors.Busy("b"),
     canister_errors.StorageFull("s"),
@@ -302,6 +303,12 @@ def test_every_error_has_a_status_a_type_and_says_whether_to_come_again(
     assert ("retry-after" in answer.headers) == (helps and answer.status_code != 504)
     assert set(errors.anthropic_form(told, "r")) == {"type", "error", "request_id"}
     assert errors.ollama_form(told, "r") == {"error": str(told)}
+
+
+def test_who_loses_the_model_is_told_to_come_again() -> None:
+    told = errors.of(canister_errors.ModelUnloaded("m"))
+    assert (told.status, told.type) == (503, "unavailable_error")
+    assert errors.headers(told)["Retry-After"]
 
 
 def test_who_has_no_key_is_told_to_send_one() -> None:
