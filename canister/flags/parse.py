@@ -71,6 +71,7 @@ class RunArgs:
     reasoning: str = "auto"  # on, off
     reasoning_effort: str = ""
     reasoning_format: str = "auto"
+    reasoning_preserve: bool = True
     log_file: str = ""  # a stable-memory path
     log_disable: bool = False
     log_verbosity: int = 3

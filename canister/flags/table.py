@@ -173,6 +173,12 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _takes("-rea --reasoning", ON_OFF_AUTO, "reasoning", "thoughts first; auto: as the template has it"),
         _takes("--reasoning-effort", TEXT, "reasoning_effort", "how much is thought, for the template"),
         _takes("--reasoning-format", TEXT, "reasoning_format", "none: thoughts stay in the answer"),
+        _switch(
+            "--reasoning-preserve",
+            "reasoning_preserve",
+            "thoughts of former turns stay, where the template asks",
+            off="--no-reasoning-preserve",
+        ),
     ),
     "Log": (
         _takes("--log-file", PATH, "log_file", "append the call's log to this stable-memory file"),
@@ -244,7 +250,6 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _ignored("--skip-chat-parsing", _TEMPLATE, off="--no-skip-chat-parsing"),
         _ignored("--reasoning-budget", _TEMPLATE, whole(-1)),
         _ignored("--reasoning-budget-message", _TEMPLATE, TEXT),
-        _ignored("--reasoning-preserve", _TEMPLATE, off="--no-reasoning-preserve"),
         _ignored("-ctkd --cache-type-k-draft --spec-draft-type-k", _DRAFT, KV_TYPE),
         _ignored("-ctvd --cache-type-v-draft --spec-draft-type-v", _DRAFT, KV_TYPE),
     ),

@@ -193,7 +193,8 @@ def _continues(body: ChatBody, last: Mapping[str, JsonValue]) -> bool:
 
 def _options(body: ChatBody, defaults: RunArgs) -> dict[str, JsonValue]:
     """Variables of the template: the body's, and those of the flags where it has none."""
-    return {**json.loads(defaults.chat_template_kwargs or "{}"), **body.chat_template_kwargs}
+    own: dict[str, JsonValue] = {} if defaults.reasoning_preserve else {"preserve_reasoning": False}
+    return {**own, **json.loads(defaults.chat_template_kwargs or "{}"), **body.chat_template_kwargs}
 
 
 def _thinks(effort: str | None, options: Mapping[str, JsonValue], defaults: RunArgs) -> bool | None:

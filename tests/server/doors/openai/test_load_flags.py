@@ -41,6 +41,12 @@ async def test_what_a_model_was_loaded_with(tmp_path: Path) -> None:
         props = (await client.get("/canisters/llama_cpp/props")).json()
         assert (props["chat_template"], props["chat_template_source"]) == (TEMPLATE, "flag")
 
+        former = "{{ preserve_thinking }}|{{ clear_thinking }}"
+        for flags, prompt in (((), "True|False"), (("--no-reasoning-preserve",), "False|True")):
+            await load("--chat-template", former, "-n", "1", *flags)
+            assert (await ask())["__verbose"]["prompt"] == prompt
+        assert (await ask(chat_template_kwargs={"preserve_reasoning": True}))["__verbose"]["prompt"] == "True|False"
+
         await load("--chat-template", "chatml", "-n", "1")
         prompt = (await ask())["__verbose"]["prompt"]
         assert prompt == "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n"
