@@ -55,7 +55,7 @@ def paths(schema_of: SchemaOf) -> Json:
 
 
 def _operation(operation: Operation, schema_of: SchemaOf) -> Json:
-    done: Json = {answers.JSON: {"schema": {"type": "object"}}}
+    done: Json = {answers.JSON: {"schema": {"type": ["object", "array"]}}}
     if operation.streams:
         done[operation.streams] = {"schema": {"type": "string"}}
     error = {answers.JSON: {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
