@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-NICENESS = 10  # of work that computes: the threads that answer somebody come first
+NICENESS = 15  # the threads of a decode wait for each other: whoever takes part of one core holds all of them up
 
 
 class Aside(Generic[T]):
@@ -62,7 +62,6 @@ def computed_aside(steps: Callable[[], Generator[None, None, T]]) -> Generator[A
     """As `done_aside`, for what computes in steps of its own; it ends between two of them when nobody wants it."""
 
     def work() -> T:
-        step_back()
         running = steps()
         try:
             while step.is_wanted:

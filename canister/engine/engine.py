@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from canister.engine.aside import Aside, Steps
+from canister.engine.aside import Aside, Steps, step_back
 from canister.engine.core import EngineCore
 from canister.engine.crash_notes import CrashNotes, ModelWatch
 from canister.engine.embedder import EmbedderCore, EmbedTask, Vectors
@@ -358,6 +358,7 @@ class Engine:
             then()
 
         def do() -> None:
+            step_back()
             work.run()
             self._post(over)
 
