@@ -73,7 +73,7 @@ class App:
 
 @asynccontextmanager
 async def serving(app: ASGIApp, host: Host, drain_seconds: float) -> AsyncIterator[tuple[asyncio.Task[None], str]]:
-    settings = Settings(data_dir=host.data_dir, drain_seconds=drain_seconds)
+    settings = Settings(data_dir=host.data_dir, drain_seconds=drain_seconds).server
     like_host = cast(Any, SimpleNamespace(**vars(host)))
     like_host.settings, like_host.default, like_host.is_idle, like_host.n_calls = settings, host.default, True, 0
     with bind("127.0.0.1", 0) as listener:
