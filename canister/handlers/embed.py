@@ -53,7 +53,7 @@ EMBED = Method(
 
 
 async def embed(call: Call, arg: EmbedInput) -> EmbedOutput:
-    """A text can hardly be read in several calls, so its cost is held against the limit only where calls trap at it."""
+    # A text can hardly be read in several calls, so its cost is held against the limit only where calls trap at it.
     engine = await call.engine(use="embeddings")
     if engine.info.model_id != arg.model_id:
         raise Conflict("Another model was loaded while texts were read: ask again")

@@ -11,11 +11,12 @@ from canister.api import management, methods, rest_only
 from canister.api.methods import Method
 from canister.engine.request import Ahead
 from canister.handlers.bindings import HANDLERS
+from canister.handlers.embed import EMBED
 from canister.handlers.generate import GENERATE, OnBegun, OnTokens
 from canister.runtime.call import Call
 from canister.runtime.host import Host
 
-ROWS = (*methods.METHODS, *rest_only.ROWS, *management.METHODS, GENERATE)
+ROWS = (*methods.METHODS, *rest_only.ROWS, *management.METHODS, GENERATE, EMBED)
 IN_PATH = {  # what a door hands to a handler beside the argument
     **{key: {"name": str} for key in ("get_chat", "put_chat", "remove_chat")},
     **{key: {"path": str} for key in ("list_folder", "remove_file", "show_model")},
