@@ -189,7 +189,9 @@ def _wait_until_ready(server: LocalServer) -> None:
 @asynccontextmanager
 async def _opened(folder: Folder) -> AsyncIterator[tuple[Canister, Engine]]:
     settings = Settings(data_dir=folder.path, instruction_limit=None, **SHAPE, **LIMITS)
-    canister = Canister(principals.canister_id(0), "llama_cpp", folder.canister_folder, folder.callers[:1], settings.every_canister)
+    canister = Canister(
+        principals.canister_id(0), "llama_cpp", folder.canister_folder, folder.callers[:1], settings.every_canister
+    )
     await canister.start()
     try:
         await canister.model.loaded()
