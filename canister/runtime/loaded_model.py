@@ -253,7 +253,7 @@ class ServedModel:
     def report(self) -> dict[str, object]:
         """How the loaded model runs and what the engine is doing. Without an engine, why there is none."""
         if self.engine is None:
-            reason = self.load_error or self._refusal or "none"
+            reason = self._refusal or self.load_error or "none"  # the newest
             return {"model": None, "reason": reason if self.is_ready else "it is being loaded"}
         n_bytes = None if self.cost_model is None else self.cost_model.shape.file_bytes
         file = {"name": self.engine.info.name, "bytes": n_bytes}

@@ -80,23 +80,22 @@ def test_it_falls_back_and_says_so(name: str, tmp_path: Path, monkeypatch: pytes
 
 def test_when_nothing_survives_the_server_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, tmp_path / "plant", "SIGILL")
-    server = LocalServer(tmp_path / "data", "-m", str(CHAT_MODEL))
-    server.start()
-    with httpx.Client(base_url=server.url, headers=key_of(server), timeout=60) as http:
-        wait_until(lambda: "could not be loaded" in http.get("/readyz").text)
-        text = http.get("/readyz").json()["canisters"]["llama_cpp"]
-        assert "does not work on this processor" in text
-        assert "crashed (SIGILL)" in text
-        assert "pip install --no-binary llama-cpp-python" in text
-        assert http.get("/healthz").status_code == 200
-        refused = http.post("/load_model", json={"args": ["--model", f"models/{CHAT_MODEL.name}"]})
-        assert (refused.status_code, text in refused.text or "does not work" in refused.text) == (400, True)
-    status = ("status", "llama_cpp", "--short", "--network", server.url, "--data-dir", str(server.data_dir))
-    assert "none is loaded: Cannot load the model" in run_cli(*status)
-    assert "nothing that llama.cpp can do with q8_0 weights survives" in run_cli(
-        "doctor", "--data-dir", str(server.data_dir)
-    )
-    assert server.stop() == 0
+    with LocalServer(tmp_path / "data", "-m", str(CHAT_MODEL)) as server:
+        with httpx.Client(base_url=server.url, headers=key_of(server), timeout=60) as http:
+            wait_until(lambda: "could not be loaded" in http.get("/readyz").text)
+            text = http.get("/readyz").json()["canisters"]["llama_cpp"]
+            assert "does not work on this processor" in text
+            assert "crashed (SIGILL)" in text
+            assert "pip install --no-binary llama-cpp-python" in text
+            assert http.get("/healthz").status_code == 200
+            refused = http.post("/load_model", json={"args": ["--model", f"models/{CHAT_MODEL.name}"]})
+            assert (refused.status_code, text in refused.text or "does not work" in refused.text) == (400, True)
+        status = ("status", "llama_cpp", "--short", "--network", server.url, "--data-dir", str(server.data_dir))
+        assert "none is loaded: Cannot load the model" in run_cli(*status)
+        assert "nothing that llama.cpp can do with q8_0 weights survives" in run_cli(
+            "doctor", "--data-dir", str(server.data_dir)
+        )
+        assert server.stop() == 0
 
 
 def test_a_good_build_is_used_in_full_and_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
