@@ -1,0 +1,146 @@
+"""How the leader of a herd asks its workers: routes, ids, and signatures. `herd_wire.py` has the messages.
+
+Pure functions, no I/O. A request that the herd has not signed for this worker, at this time, is NotSigned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, urlencode
+
+from canister.api.cbor_fields import WireError
+from canister.ic import cbor
+
+RUN, CONTROL, CHATS, STATE, DRAIN = (f"/herd/1/{name}" for name in ("run", "control", "chats", "state", "drain"))
+CBOR_TYPE = "application/cbor"
+FRAMES_TYPE = "application/x-herd-frames"
+CONTAINER_TYPE = "application/octet-stream"
+
+SIGNATURE_HEADER = "X-Herd"
+CALLER_HEADER = "X-Herd-Caller"
+"""The caller that the herd asserts for a request to another route of a worker. It is signed too."""
+HEAD_HEADER = "X-Herd-Head"
+"""In hex; of the chat in the answer to GET, and of the one in the body of PUT."""
+
+MAX_CLOCK_MS = 60_000  # by which a signed request may be older or newer than its receiver's clock
+
+
+class NotSigned(Exception):
+    """A request that the herd has not signed for this worker, now. The message names what is wrong."""
+
+
+# -- ids
+
+
+def job_of_key(canister: str, caller: str, key: str) -> bytes:
+    """The id of the job that a caller began under this idempotency key."""
+    return _id("job", canister, caller, key)
+
+
+def job_of_control(canister: str, rev: int) -> bytes:
+    """The id under which every worker runs an entry of the control log."""
+    return _id("control", canister, rev)
+
+
+def _id(kind: str, *parts: str | int) -> bytes:
+    return hashlib.sha256(b"llama-canister herd\n" + cbor.encode([kind, *parts])).digest()
+
+
+# -- chats
+
+
+def chat_target(canister: str, caller: str, path: str, *, rows: bool = False) -> str:
+    """Path and query by which a chat is fetched and put. Send it as it is, since it is signed so."""
+    named = {"canister": canister, "caller": caller, "path": path} | ({"rows": "1"} if rows else {})
+    return f"{CHATS}?{urlencode(named, quote_via=quote, safe='')}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatQuery:
+    """Which chat is asked for. rows: with its KV rows."""
+
+    canister: str
+    caller: str
+    path: str
+    rows: bool
+
+
+def chat_query(query: str) -> ChatQuery:
+    """The chat that the query of `chat_target` names. Raises WireError."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8)
+    except ValueError as error:
+        raise WireError(f"the query does not decode: {error}") from None
+    named = dict(pairs)
+    missing = {"canister", "caller", "path"} - named.keys()
+    if missing or len(named) < len(pairs):
+        raise WireError(f"the query names a chat by canister, caller and path, each once; missing: {sorted(missing)}")
+    return ChatQuery(named["canister"], named["caller"], named["path"], named.get("rows") == "1")
+
+
+# -- signatures
+
+_SIGNATURE = re.compile(r"v1 ([A-Za-z0-9._-]{1,64}) ([0-9]{1,18}) ([0-9]{1,15}) ([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class HerdKey:
+    """What leader and worker share: the worker's id, the generation of its process, the herd's secret."""
+
+    worker: str
+    generation: int
+    secret: bytes = field(repr=False)
+
+
+def read_secret(text: str) -> bytes:
+    """The secret in the contents of its file: 32 bytes in hex. Raises ValueError, which does not repeat it."""
+    try:
+        secret = bytes.fromhex(text)
+    except ValueError:
+        secret = b""
+    if len(secret) != 32:
+        raise ValueError("the secret of a herd is 32 bytes in hex")
+    return secret
+
+
+def sign(key: HerdKey, method: str, target: str, body: bytes, *, now_ms: int, caller: str = "") -> str:
+    """The X-Herd header of a request. target: path and query as they are sent. caller: that of X-Herd-Caller."""
+    mac = _mac(key, method, target, hashlib.sha256(body).digest(), now_ms, caller)
+    return f"v1 {key.worker} {key.generation} {now_ms} {mac}"
+
+
+def check(
+    key: HerdKey,
+    header: str | None,
+    method: str,
+    target: str,
+    body_sha256: bytes,
+    *,
+    now_ms: int,
+    caller: str = "",
+) -> str:
+    """Is a request signed for this worker, now? Returns its MAC, which no other request has. Raises NotSigned."""
+    found = _SIGNATURE.fullmatch(header or "")
+    if found is None:
+        raise NotSigned(f"{SIGNATURE_HEADER} must be 'v1 WORKER GENERATION UNIX_MS HEX', signed by the herd")
+    worker, generation, at_ms, mac = found[1], int(found[2]), int(found[3]), found[4]
+    if worker != key.worker:
+        raise NotSigned(f"this is worker {key.worker}, and the request is for worker {worker}")
+    if generation != key.generation:
+        raise NotSigned(f"this is generation {key.generation} of the worker, and the request is for {generation}")
+    if not hmac.compare_digest(mac, _mac(key, method, target, body_sha256, at_ms, caller)):
+        raise NotSigned("the request is not signed with the secret of this herd, or was changed on its way")
+    if abs(now_ms - at_ms) > MAX_CLOCK_MS:
+        raise NotSigned(
+            f"the request was signed at {at_ms} ms since 1970, and here it is {now_ms}; they may be {MAX_CLOCK_MS} "
+            "apart, so see to the clocks of both machines"
+        )
+    return mac
+
+
+def _mac(key: HerdKey, method: str, target: str, body_sha256: bytes, at_ms: int, caller: str) -> str:
+    said = f"{method}\n{target}\n{key.worker}\n{key.generation}\n{at_ms}\n{caller}\n"
+    return hmac.new(key.secret, said.encode("utf-8", "surrogatepass") + body_sha256, hashlib.sha256).hexdigest()

@@ -1,0 +1,370 @@
+"""The messages of the private door, by which a herd's leader uses a worker: records, and their bytes.
+
+Bodies are CBOR maps; unknown fields are ignored, so that versions next to each other understand each other. The answers
+to `run` and `control` are frames: four bytes of length, big-endian, then a CBOR map. Pure functions, no I/O. Bytes that
+are no such message are a WireError, whatever else they are. `herd_requests.py` has routes and signatures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar, cast, get_args
+
+from canister.api.cbor_fields import U32, Fields, WireError, fields_of
+from canister.ic import cbor
+from canister.ic.cbor import Encodable
+
+__all__ = [  # WireError is raised here, wherever it is made
+    *("CanisterState", "ChatAt", "ChatChange", "Conflict", "Control", "Cost", "Done", "Frame", "FrameReader"),
+    *("Message", "ModelState", "Run", "Saved", "State", "Text", "Why", "WireError"),
+    *("decode", "encode", "encode_frame"),
+]
+
+T = TypeVar("T")
+
+MAX_FRAME_BYTES = 64 << 20
+N_JOB, N_HEAD, N_SHA256 = 32, 16, 32
+
+Why = Literal["head", "epoch", "rev", "draining", "busy"]
+
+
+# -- messages
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAt:
+    """A chat as the journal has it. path: of its container in stable memory. head: b"" for one that is not there."""
+
+    path: str
+    head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call. job: its id, 32 bytes. fence, epoch: of the try and the leader. rev: of the control log, to be reached.
+
+    arg: Candid. seed: below 2^32 - 1, for a chat that begins without one. now_ns: the call's time, since 1970. due_ms:
+    milliseconds that it may take from now on. chats: what it may change or read. detached: it goes on when nobody waits
+    for it any more.
+    """
+
+    job: bytes
+    epoch: int
+    fence: int
+    rev: int
+    canister: str
+    caller: str
+    method: str
+    arg: bytes
+    seed: int
+    now_ns: int
+    stream: bool = False
+    due_ms: int | None = None
+    chats: tuple[ChatAt, ...] = ()
+    detached: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The entry `rev` of a canister's control log. arg: Candid."""
+
+    rev: int
+    epoch: int
+    canister: str
+    caller: str
+    method: str
+    arg: bytes
+    now_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call cost. limit: instructions that it might have taken; None: not enforced."""
+
+    instructions: int
+    cycles: int
+    limit: int | None
+    parts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatChange:
+    """What a call did to a chat. container: of the tokens from `keep` on, without KV rows. head b"": it was removed."""
+
+    path: str
+    head_before: bytes
+    head: bytes
+    keep: int
+    container: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a call did to the caller's saved chats. started: it began one. chat: the text of the newest one; None: it
+    was left alone.
+    """
+
+    started: bool
+    chat: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of a call. reply: Candid; None: rejected, for the reason in the three fields behind it.
+
+    http_status: of the answer over REST. charge: what the call cost. charged: the canister pays for it; otherwise the
+    caller is told only. replayed: the call had ended before, and `chats` are whole, as they are now.
+    """
+
+    reply: bytes | None
+    reject_code: int | None = None
+    reject_message: str | None = None
+    error_code: str | None = None
+    http_status: int = 200
+    charge: Cost | None = None
+    charged: bool = True
+    chats: tuple[ChatChange, ...] = ()
+    saved: Saved | None = None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of a run's output. echo: of the prompt."""
+
+    text: str
+    echo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Why a call was not begun; nothing of it is known then. path, head: of the chat that is another here.
+
+    epoch: the highest one seen. rev: of the last entry of the control log that was run.
+    """
+
+    why: Why
+    path: str | None = None
+    head: bytes | None = None
+    epoch: int = 0
+    rev: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """The loaded model. sha256: of its file. exact: chats get the same tokens, whatever runs beside them."""
+
+    sha256: bytes
+    kv_layout: bytes
+    exact: bool
+    n_ctx: int
+    n_vocab: int
+
+
+@dataclass(frozen=True, slots=True)
+class CanisterState:
+    """One canister of a worker. prefill_tps, decode_tps: tokens a second of late, of all chats together; None: not
+    known.
+    """
+
+    name: str
+    id: str
+    rev: int
+    model: ModelState | None
+    loading: bool
+    slots: int
+    running: int
+    waiting: int
+    prefill_tps: int | None = None
+    decode_tps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A worker. idle: it does nothing, and if it is draining, it will not begin anything any more."""
+
+    worker: str
+    generation: int
+    version: str
+    pid: int
+    epoch: int
+    draining: bool
+    idle: bool
+    canisters: tuple[CanisterState, ...]
+
+
+Message = Run | Control | Done | Conflict | State
+Frame = Text | Done
+
+
+def encode(message: Message) -> bytes:
+    return cbor.encode(cast("Encodable", _plain(message)))
+
+
+def decode(kind: type[T], data: bytes | memoryview) -> T:
+    """The message of this kind in `data`. Raises WireError for anything else."""
+    return cast("T", _READERS[kind](fields_of(data)))
+
+
+# -- frames
+
+
+def encode_frame(frame: Frame) -> bytes:
+    content = _plain(frame) if isinstance(frame, Text) else {"done": _plain(frame)}
+    data = cbor.encode(cast("Encodable", content))
+    if len(data) > MAX_FRAME_BYTES:
+        raise WireError(f"a frame of {len(data)} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return len(data).to_bytes(4, "big") + data
+
+
+class FrameReader:
+    """Frames out of the pieces in which they come."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that are complete with these bytes. Raises WireError."""
+        self._held += data
+        found: list[Frame] = []
+        start = 0
+        while len(self._held) - start >= 4:
+            size = int.from_bytes(self._held[start : start + 4], "big")
+            if size > MAX_FRAME_BYTES:
+                raise WireError(f"a frame of {size} bytes is over the limit of {MAX_FRAME_BYTES}")
+            end = start + 4 + size
+            if len(self._held) < end:
+                break
+            found.append(_frame(bytes(self._held[start + 4 : end])))
+            start = end
+        del self._held[:start]
+        return found
+
+    def close(self) -> None:
+        """No more bytes come. WireError when a frame was cut off."""
+        if self._held:
+            raise WireError(f"the answer ends within a frame, after {len(self._held)} bytes of it")
+
+
+def _frame(data: bytes) -> Frame:
+    content = fields_of(data)
+    return _done(content.map("done")) if content.has("done") else _text(content)
+
+
+# -- records to plain values and back
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(getattr(value, name)) for name in _names(type(value))}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    return cast("tuple[str, ...]", kind.__match_args__)  # type: ignore[attr-defined]  # of every dataclass
+
+
+def _run(of: Fields) -> Run:
+    return Run(
+        of.data("job", N_JOB),
+        *(of.number("epoch"), of.number("fence"), of.number("rev")),
+        *(of.text("canister"), of.text("caller"), of.text("method")),
+        of.data("arg"),
+        of.number("seed", U32 - 1),
+        of.number("now_ns"),
+        of.flag("stream", False),
+        of.maybe("due_ms", of.number),
+        tuple(ChatAt(chat.text("path"), _head(chat, "head")) for chat in of.maps("chats")),
+        of.flag("detached", True),
+    )
+
+
+def _control(of: Fields) -> Control:
+    return Control(
+        *(of.number("rev"), of.number("epoch")),
+        *(of.text("canister"), of.text("caller"), of.text("method")),
+        of.data("arg"),
+        of.number("now_ns"),
+    )
+
+
+def _done(of: Fields) -> Done:
+    charge, saved = of.maybe("charge", of.map), of.maybe("saved", of.map)
+    return Done(
+        of.maybe("reply", of.data),
+        of.maybe("reject_code", of.number),
+        of.maybe("reject_message", of.long_text),
+        of.maybe("error_code", of.text),
+        of.number("http_status", 599),
+        None if charge is None else _cost(charge),
+        of.flag("charged", True),
+        tuple(_chat_change(chat) for chat in of.maps("chats")),
+        None if saved is None else Saved(saved.flag("started"), saved.maybe("chat", saved.long_text)),
+        of.flag("replayed", False),
+    )
+
+
+def _cost(of: Fields) -> Cost:
+    return Cost(of.number("instructions"), of.number("cycles"), of.maybe("limit", of.number), of.map("parts").numbers())
+
+
+def _chat_change(of: Fields) -> ChatChange:
+    return ChatChange(
+        of.text("path"), _head(of, "head_before"), _head(of, "head"), of.number("keep", U32), of.data("container")
+    )
+
+
+def _head(of: Fields, name: str) -> bytes:
+    return of.data(name, 0, N_HEAD)
+
+
+def _conflict(of: Fields) -> Conflict:
+    why = of.text("why")
+    if why not in get_args(Why):
+        raise WireError(f"a conflict is one of {', '.join(get_args(Why))}, not {why[:40]!r}")
+    head = _head(of, "head") if of.has("head") else None
+    return Conflict(cast("Why", why), of.maybe("path", of.text), head, of.number("epoch"), of.number("rev"))
+
+
+def _text(of: Fields) -> Text:
+    return Text(of.long_text("text"), of.flag("echo", False))
+
+
+def _state(of: Fields) -> State:
+    return State(
+        *(of.text("worker"), of.number("generation"), of.text("version"), of.number("pid"), of.number("epoch")),
+        *(of.flag("draining"), of.flag("idle")),
+        tuple(_canister_state(canister) for canister in of.maps("canisters")),
+    )
+
+
+def _canister_state(of: Fields) -> CanisterState:
+    model = of.maybe("model", of.map)
+    return CanisterState(
+        *(of.text("name"), of.text("id"), of.number("rev")),
+        None if model is None else _model_state(model),
+        of.flag("loading"),
+        *(of.number("slots"), of.number("running"), of.number("waiting")),
+        *(of.maybe("prefill_tps", of.number), of.maybe("decode_tps", of.number)),
+    )
+
+
+def _model_state(of: Fields) -> ModelState:
+    return ModelState(
+        of.data("sha256", N_SHA256),
+        of.data("kv_layout"),
+        of.flag("exact"),
+        of.number("n_ctx"),
+        of.number("n_vocab"),
+    )
+
+
+_READERS: Mapping[type, Callable[[Fields], object]] = {
+    Run: _run,
+    Control: _control,
+    Done: _done,
+    Conflict: _conflict,
+    State: _state,
+}

@@ -1,0 +1,129 @@
+"""Requests to the private door: signed for one worker, at one time, over all that they say."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canister.api import herd_requests as requests
+from canister.api.cbor_fields import WireError
+from canister.api.herd_requests import HerdKey, NotSigned
+
+KEY = HerdKey("w1", 4, bytes(range(32)))
+NOW_MS = 1_796_000_000_000
+BODY = b"what is asked"
+TARGET = "/herd/1/chats?path=a%20b"
+
+
+def signed(key: HerdKey = KEY, **changed: Any) -> str:
+    said: dict[str, Any] = {"method": "PUT", "target": TARGET, "body": BODY, "now_ms": NOW_MS, "caller": ""} | changed
+    return requests.sign(key, said.pop("method"), said.pop("target"), said.pop("body"), **said)
+
+
+def check(header: str | None, *, now_ms: int = NOW_MS, key: HerdKey = KEY) -> str:
+    return requests.check(key, header, "PUT", TARGET, hashlib.sha256(BODY).digest(), now_ms=now_ms)
+
+
+def test_what_the_herd_signed() -> None:
+    said = f"PUT\n{TARGET}\nw1\n4\n{NOW_MS}\n\n".encode() + hashlib.sha256(BODY).digest()
+    mac = hmac.new(KEY.secret, said, hashlib.sha256).hexdigest()
+    assert signed() == f"v1 w1 4 {NOW_MS} {mac}"
+    assert check(signed()) == mac
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"method": "GET"},
+        {"target": "/herd/1/chats?path=b"},
+        {"body": b"something else"},
+        {"caller": "2vxsx-fae"},
+        {"key": HerdKey("w1", 4, bytes(32))},
+    ],
+)
+def test_what_was_changed_on_its_way(changed: dict[str, Any]) -> None:
+    with pytest.raises(NotSigned, match="secret of this herd, or was changed"):
+        check(signed(**changed))
+
+
+def test_the_time_cannot_be_changed() -> None:
+    later = signed().replace(str(NOW_MS), str(NOW_MS + 90_000))
+    with pytest.raises(NotSigned, match="changed on its way"):
+        check(later, now_ms=NOW_MS + 90_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [(HerdKey("w2", 4, KEY.secret), "this is worker w1"), (HerdKey("w1", 3, KEY.secret), "this is generation 4")],
+)
+def test_for_another_worker(key: HerdKey, told: str) -> None:
+    with pytest.raises(NotSigned, match=told):
+        check(signed(key))
+
+
+@pytest.mark.parametrize("off_ms", [-60_001, 60_001])
+def test_at_another_time(off_ms: int) -> None:
+    assert check(signed(), now_ms=NOW_MS + off_ms // 60_001 * 60_000)
+    with pytest.raises(NotSigned, match="clocks"):
+        check(signed(), now_ms=NOW_MS + off_ms)
+
+
+@given(st.none() | st.text(max_size=120) | st.from_regex(r"v1 \w+ \d+ \d+ [0-9a-f]{64}", fullmatch=True))
+def test_headers_that_are_no_signature(header: str | None) -> None:
+    with pytest.raises(NotSigned):
+        check(header)
+
+
+def test_the_key_does_not_show_its_secret() -> None:
+    assert KEY.secret.hex() not in repr(KEY)
+    assert "secret" not in repr(KEY)
+
+
+def test_the_secret_of_a_file() -> None:
+    assert requests.read_secret(f"{KEY.secret.hex()}\n") == KEY.secret
+
+
+@pytest.mark.parametrize("text", ["", "00" * 31, "zz" * 32, "00" * 33])
+def test_no_secret(text: str) -> None:
+    with pytest.raises(ValueError, match="32 bytes in hex"):
+        requests.read_secret(text)
+
+
+@given(st.text(), st.text(), st.text(), st.booleans())
+def test_chats_in_queries(canister: str, caller: str, path: str, rows: bool) -> None:
+    target = requests.chat_target(canister, caller, path, rows=rows)
+    assert target.isascii()
+    assert not set(target) & set("\n\r #")
+    found = requests.chat_query(target.partition("?")[2])
+    assert found == requests.ChatQuery(canister, caller, path, rows)
+
+
+@given(st.text(max_size=60))
+def test_queries_that_name_no_chat(query: str) -> None:
+    with contextlib.suppress(WireError):
+        requests.chat_query(query)
+
+
+@pytest.mark.parametrize("query", ["", "canister=a&caller=b", "canister=a&caller=b&path=c&path=d", "path=%ff"])
+def test_incomplete_queries(query: str) -> None:
+    with pytest.raises(WireError):
+        requests.chat_query(query)
+
+
+def test_ids_differ() -> None:
+    found = {
+        requests.job_of_key("a", "b", "c"),
+        requests.job_of_key("ab", "", "c"),
+        requests.job_of_key("a", "bc", ""),
+        requests.job_of_control("a", 1),
+        requests.job_of_control("a", 2),
+        requests.job_of_control("b", 1),
+    }
+    assert len(found) == 6
+    assert {len(id) for id in found} == {32}
