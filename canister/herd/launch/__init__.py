@@ -1,0 +1,1 @@
+"""What starts and ends workers, on this machine or on others."""
