@@ -10,6 +10,7 @@
         CacheChanged         a prompt cache that others have changed         500     409
       TooLarge               over a size limit                               500     413
       Busy                   too many at once; try again                     500     429
+      InsufficientBalance    an account of a herd has not that much          500     402
       StorageFull            the disk has no room                            500     507
       StoreDamaged           stable memory fails its checks                  500     500
     Trap                     a reject: the call is rolled back               reject  http
@@ -28,6 +29,8 @@
         CanisterStopped      IC0508                                          5       503
       NotController          IC0512                                          5       403
       CanisterUnavailable    its files cannot be read; others are served     5       503
+        JournalUnavailable   the database of a herd does not answer          5       503
+        LeadershipLost       another process leads the herd by now           5       503
       Cancelled              the client went away                            4       499
       CallTimeout            IC0202: the call took too long                  2       504
       CanisterTrapped        IC0503: a fault of ours                         5       500
@@ -96,6 +99,10 @@ class TooLarge(CanisterError):
 
 class Busy(CanisterError):
     http_status = 429
+
+
+class InsufficientBalance(CanisterError):
+    http_status = 402
 
 
 class StorageFull(CanisterError):
@@ -217,6 +224,14 @@ class CanisterUnavailable(Trap):
 
     error_code = "IC0503"
     http_status = 503
+
+
+class JournalUnavailable(CanisterUnavailable):
+    """The herd's database does not answer. What was asked for may have been done all the same: ask again."""
+
+
+class LeadershipLost(CanisterUnavailable):
+    """Another process leads the herd by now, so this one may change nothing."""
 
 
 class NotController(Trap):

@@ -1,0 +1,59 @@
+"""The control log of each canister: the updates of its small state, numbered from 1 without gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, insert, select, update
+
+from canister.errors import LeadershipLost
+from canister.herd.journal import canisters, leading
+from canister.herd.journal.records import ControlEntry
+from canister.herd.journal.tables import canister, control
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """object: SHA-256 of the argument, where that lies in the objects; arg is None then."""
+
+    epoch: int
+    canister: str
+    caller: str
+    method: str
+    arg: bytes | None
+    object: bytes | None
+    now_ns: int
+
+
+def append(connection: Connection, entries: Sequence[Append]) -> list[int | Exception]:
+    """The number of each entry."""
+    epoch = leading.epoch(connection)
+    results: list[int | Exception] = []
+    for entry in entries:
+        if entry.epoch != epoch:
+            results.append(LeadershipLost("another process leads this herd by now; ask again"))
+            continue
+        canisters.lock(connection, entry.canister)
+        rev = rev_of(connection, entry.canister) + 1
+        connection.execute(update(canister).where(canister.c.name == entry.canister).values(rev=rev))
+        values = {"caller": entry.caller, "method": entry.method, "arg": entry.arg, "object": entry.object}
+        connection.execute(insert(control).values(canister=entry.canister, rev=rev, now_ns=entry.now_ns, **values))
+        results.append(rev)
+    return results
+
+
+def rev_of(connection: Connection, name: str) -> int:
+    """The number of the newest entry; 0 for none."""
+    found = connection.execute(select(canister.c.rev).where(canister.c.name == name)).scalar_one_or_none()
+    return 0 if found is None else int(found)
+
+
+def since(connection: Connection, name: str, rev: int, max_entries: int) -> list[ControlEntry]:
+    """The entries after `rev`, oldest first."""
+    c = control.c
+    query = select(control).where(c.canister == name, c.rev > rev).order_by(c.rev).limit(max_entries)
+    return [
+        ControlEntry(row.canister, row.rev, row.caller, row.method, row.arg, row.object, row.now_ns)
+        for row in connection.execute(query)
+    ]

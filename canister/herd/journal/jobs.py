@@ -1,0 +1,362 @@
+"""The rows of jobs: accepted, assigned, queued again, refused, found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from canister.errors import Conflict
+from canister.herd.journal import leading, money
+from canister.herd.journal.records import Accepted, Answer, JobRow, JobState, NewJob, Requeued, Settled
+from canister.herd.journal.tables import job as table
+
+WAITING = ("queued", "running")
+_PER_QUERY = 500  # ids; SQLite takes so many parameters at least
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    id: bytes
+    worker: str
+    fence: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """answer: what the job is told when it has had its tries."""
+
+    id: bytes
+    fence: int
+    epoch: int
+    max_tries: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    id: bytes
+    epoch: int
+    answer: Answer
+
+
+def accept(connection: Connection, jobs: Sequence[NewJob]) -> list[Accepted | Exception]:
+    """New jobs into the journal, and what they pay for from their payers' free money into what is held."""
+    known = {row.id: row for row in find(connection, [job.id for job in jobs])}
+    books = money.Books(connection, [job.payer for job in jobs if job.payer is not None and job.id not in known])
+    now_ns = time.time_ns()
+    new: dict[bytes, NewJob] = {}
+    refused: dict[int, Exception] = {}
+    for index, job in enumerate(jobs):
+        if job.id in known or job.id in new:
+            continue
+        try:
+            if job.payer is not None and job.hold:
+                books.hold(job.payer, job.hold, job.id)
+            new[job.id] = job
+        except Exception as error:
+            refused[index] = error
+    seqs = insert_jobs(connection, [new_values(job, now_ns) for job in new.values()])
+    books.write(now_ns)
+    results: list[Accepted | Exception] = []
+    told: set[bytes] = set()
+    for index, job in enumerate(jobs):
+        if index in refused:
+            results.append(refused[index])
+        elif job.id in known:
+            results.append(_known(known[job.id], job))
+        else:
+            row = _row_of_new(new[job.id], seqs[job.id], now_ns)
+            results.append(_known(row, job) if job.id in told else Accepted(True, row))
+            told.add(job.id)
+    return results
+
+
+def assign(connection: Connection, assigns: Sequence[Assign]) -> list[bool | Exception]:
+    """Jobs to workers. False: another leads, the job does not wait, or it had a higher fence already."""
+    epoch = leading.epoch(connection)
+    rows = lock(connection, [step.id for step in assigns])
+    now_ns = time.time_ns()
+    changes: list[dict[str, Any]] = []
+    results: list[bool | Exception] = []
+    for step in assigns:
+        row = rows.get(step.id)
+        holds = row is not None and step.epoch == epoch and row.state == "queued" and step.fence > row.fence
+        if row is not None and holds:
+            row.state, row.fence = "running", step.fence
+            row.tries += 1
+            changes.append(
+                {
+                    "of_seq": row.seq,
+                    "worker": step.worker,
+                    "fence": step.fence,
+                    "tries": row.tries,
+                    "started_ns": now_ns,
+                }
+            )
+        results.append(holds)
+    if changes:
+        connection.execute(_ASSIGN, changes)
+    return results
+
+
+def requeue(connection: Connection, steps: Sequence[Requeue]) -> list[Requeued | Exception]:
+    """Jobs whose worker is lost, back into the queue; those that have had their tries are refused."""
+    epoch = leading.epoch(connection)
+    rows = lock(connection, [step.id for step in steps])
+    results: list[Requeued | Exception] = []
+    again: list[dict[str, Any]] = []
+    over: list[tuple[LockedJob, Answer]] = []
+    for step in steps:
+        row = rows.get(step.id)
+        if row is None or step.epoch != epoch or row.state != "running" or step.fence != row.fence:
+            results.append("stale")
+        elif row.tries >= step.max_tries:
+            row.state = "refused"
+            over.append((row, step.answer))
+            results.append("refused")
+        else:
+            row.state = "queued"
+            again.append({"of_seq": row.seq})
+            results.append("queued")
+    if again:
+        connection.execute(_REQUEUE, again)
+    _end(connection, over)
+    return results
+
+
+def refuse(connection: Connection, steps: Sequence[Refuse]) -> list[bool | Exception]:
+    """Jobs that are given up, with the reason; what they hold goes back. False: another leads, or it has ended."""
+    epoch = leading.epoch(connection)
+    rows = lock(connection, [step.id for step in steps])
+    results: list[bool | Exception] = []
+    over: list[tuple[LockedJob, Answer]] = []
+    for step in steps:
+        row = rows.get(step.id)
+        holds = row is not None and step.epoch == epoch and row.state in WAITING
+        if row is not None and holds:
+            row.state = "refused"
+            over.append((row, step.answer))
+        results.append(holds)
+    _end(connection, over)
+    return results
+
+
+def _end(connection: Connection, over: Sequence[tuple[LockedJob, Answer]]) -> None:
+    if not over:
+        return
+    now_ns = time.time_ns()
+    books = money.Books(connection, [row.payer for row, _ in over if row.payer is not None])
+    for row, _ in over:
+        if row.payer is not None and row.hold:
+            books.refund(row.payer, row.hold, row.id)
+    values = [{"of_seq": row.seq, **end_values("refused", answer, now_ns, is_refunded=True)} for row, answer in over]
+    connection.execute(_END, values)
+    books.write(now_ns)
+
+
+# -- for those who end jobs
+
+
+@dataclass(slots=True)
+class LockedJob:
+    """What decides about a job, locked until the transaction ends. Whoever changes the row changes this too.
+
+    seq None: it has no row yet.
+    """
+
+    seq: int | None
+    id: bytes
+    canister: str
+    caller: str
+    method: str
+    state: str
+    fence: int
+    tries: int
+    hold: int
+    payer: str | None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state not in WAITING
+
+
+def lock(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, LockedJob]:
+    c = table.c
+    columns = (c.seq, c.id, c.canister, c.caller, c.method, c.state, c.fence, c.tries, c.hold, c.payer)
+    query = select(*columns).order_by(c.seq).with_for_update()
+    rows: dict[bytes, LockedJob] = {}
+    for part in _parts(ids):
+        rows |= {row.id: LockedJob(*tuple(row)) for row in connection.execute(query.where(c.id.in_(part)))}
+    return rows
+
+
+def not_yet(job: NewJob) -> LockedJob:
+    """A job that is written when it ends. It holds no money, which needs a job that was accepted."""
+    return LockedJob(None, job.id, job.canister, job.caller, job.method, "queued", 0, 0, 0, None)
+
+
+def end_values(state: JobState, answer: Answer, ended_ns: int, *, is_refunded: bool) -> dict[str, Any]:
+    """The columns that a job ends with."""
+    return {
+        "state": state,
+        "ended_ns": ended_ns,
+        "is_refunded": is_refunded,
+        "reply": answer.reply,
+        "reject_code": answer.reject_code,
+        "reject_message": answer.reject_message,
+        "error_code": answer.error_code,
+        "http_status": answer.http_status,
+    }
+
+
+def settled_values(step: Settled) -> dict[str, Any]:
+    """The columns that a job ends with whose call has run."""
+    return {
+        **end_values("done", step.answer, step.ended_ns, is_refunded=step.is_refunded),
+        "worker": step.worker,
+        "fence": step.fence,
+        "started_ns": step.started_ns,
+        "instructions": None if step.charge is None else step.charge.instructions,
+        "cycles": None if step.charge is None else step.charge.cycles,
+    }
+
+
+def write_settled(connection: Connection, ended: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> None:
+    """ended: settled_values with of_seq. new: those of whole rows."""
+    if ended:
+        connection.execute(_SETTLE, list(ended))
+    if new:
+        connection.execute(insert(table), list(new))
+
+
+def insert_jobs(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[bytes, int]:
+    """New rows; their numbers by id."""
+    if not rows:
+        return {}
+    found = connection.execute(_INSERT, list(rows)).all()
+    return {row.id: row.seq for row in found}
+
+
+# -- reading
+
+
+def find(connection: Connection, ids: Iterable[bytes]) -> list[JobRow]:
+    rows: list[JobRow] = []
+    for part in _parts(list(ids)):
+        rows += map(_job_row, connection.execute(select(table).where(table.c.id.in_(part))))
+    return rows
+
+
+def waiting(connection: Connection) -> list[JobRow]:
+    """All jobs that have not ended, in the order in which they came."""
+    query = select(table).where(table.c.state.in_(WAITING)).order_by(table.c.seq)
+    return [_job_row(row) for row in connection.execute(query)]
+
+
+def answer_of(row: Row[Any]) -> Answer:
+    return Answer(row.reply, row.reject_code, row.reject_message, row.error_code, row.http_status or 200)
+
+
+def purge(connection: Connection, now_ns: int) -> int:
+    """Drop the jobs that have ended and need not be kept any more; returns their number."""
+    ended = table.c.state.not_in(WAITING)
+    return connection.execute(delete(table).where(ended, table.c.kept_until_ns < now_ns)).rowcount
+
+
+def _known(row: JobRow, job: NewJob) -> Accepted | Exception:
+    if (row.canister, row.caller, row.method, row.arg) != (job.canister, job.caller, job.method, job.arg):
+        return Conflict(
+            f"the same id was used for another call, of {row.method}; take a new idempotency key for each call"
+        )
+    return Accepted(False, row)
+
+
+def new_values(job: NewJob, now_ns: int) -> dict[str, Any]:
+    """The columns of a job that waits."""
+    return {
+        "id": job.id,
+        "canister": job.canister,
+        "caller": job.caller,
+        "method": job.method,
+        "arg": job.arg,
+        "chats": list(job.chats),
+        "multiplier": job.multiplier,
+        "hold": job.hold,
+        "payer": job.payer,
+        "due_ns": job.due_ns,
+        "kept_until_ns": job.kept_until_ns,
+        "state": "queued",
+        "worker": None,
+        "fence": 0,
+        "tries": 0,
+        "made_ns": now_ns,
+        "is_refunded": False,
+    }
+
+
+def _row_of_new(job: NewJob, seq: int, now_ns: int) -> JobRow:
+    return JobRow(
+        seq=seq,
+        id=job.id,
+        canister=job.canister,
+        caller=job.caller,
+        method=job.method,
+        arg=job.arg,
+        chats=tuple(job.chats),
+        multiplier=job.multiplier,
+        hold=job.hold,
+        payer=job.payer,
+        due_ns=job.due_ns,
+        kept_until_ns=job.kept_until_ns,
+        state="queued",
+        worker=None,
+        fence=0,
+        tries=0,
+        made_ns=now_ns,
+        ended_ns=None,
+        answer=None,
+    )
+
+
+def _job_row(row: Row[Any]) -> JobRow:
+    values = {name: getattr(row, name) for name in _SAME}
+    return JobRow(chats=tuple(row.chats), answer=None if row.state in WAITING else answer_of(row), **values)
+
+
+def _parts(ids: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
+    return (ids[start : start + _PER_QUERY] for start in range(0, len(ids), _PER_QUERY))
+
+
+_SAME = tuple(name for name in (field.name for field in fields(JobRow)) if name not in ("chats", "answer"))
+_of_seq = table.c.seq == bindparam("of_seq")
+_INSERT = insert(table).returning(table.c.seq, table.c.id)
+_ASSIGN = (
+    update(table)
+    .where(_of_seq)
+    .values(
+        state="running",
+        worker=bindparam("worker"),
+        fence=bindparam("fence"),
+        tries=bindparam("tries"),
+        started_ns=bindparam("started_ns"),
+    )
+)
+_REQUEUE = update(table).where(_of_seq).values(state="queued", worker=None)
+_END_COLUMNS = (
+    "state",
+    "ended_ns",
+    "is_refunded",
+    "reply",
+    "reject_code",
+    "reject_message",
+    "error_code",
+    "http_status",
+)
+_SETTLE_COLUMNS = (*_END_COLUMNS, "worker", "fence", "started_ns", "instructions", "cycles")
+_END = update(table).where(_of_seq).values({name: bindparam(name) for name in _END_COLUMNS})
+_SETTLE = update(table).where(_of_seq).values({name: bindparam(name) for name in _SETTLE_COLUMNS})
