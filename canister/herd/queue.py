@@ -57,10 +57,11 @@ class _Entry(Generic[J]):
 
 @dataclass(slots=True)
 class _Turns:
-    """Of one caller among jobs of one multiplier."""
+    """Of one caller among jobs of one multiplier: rounds, and how many jobs wait."""
 
-    last: int  # round
-    n: int = 0  # jobs that wait
+    last: int  # of the job that came last
+    taken: int  # of the job that was taken last
+    n: int = 0
 
 
 @dataclass(slots=True)
@@ -71,25 +72,29 @@ class _Level:
     now: int = 0  # the round of the job that was taken last
     callers: dict[str, _Turns] = field(default_factory=dict)
 
-    def next_round(self, caller: str) -> int:
+    def join(self, caller: str, *, takes_turn: bool) -> int:
+        """The round of a job that has come."""
+        self.n += 1
         turns = self.callers.get(caller)
         if turns is None:
-            turns = self.callers[caller] = _Turns(self.now - 1)
-        turns.last = max(self.now, turns.last + 1)
-        return turns.last
+            turns = self.callers[caller] = _Turns(self.now - 1, self.now - 1)
+        turns.n += 1
+        if takes_turn:
+            turns.last = max(self.now, turns.last + 1)
+            return turns.last
+        return self.now
 
-    def joined(self, caller: str) -> None:
-        self.n += 1
-        self.callers.setdefault(caller, _Turns(self.now - 1)).n += 1
-
-    def left(self, caller: str, taken: int | None) -> None:
-        """taken: the round of the job, if it runs. A caller whose jobs were all taken back loses no turns by that."""
+    def leave(self, caller: str, round_: int, *, is_taken: bool) -> None:
+        """A caller who takes all jobs back loses no turn by that, and wins none."""
         self.n -= 1
-        if taken is not None:
-            self.now = max(self.now, taken)
         turns = self.callers[caller]
         turns.n -= 1
-        if not turns.n and (taken is None or turns.last < self.now):
+        if is_taken:
+            self.now = max(self.now, round_)
+            turns.taken = max(turns.taken, round_)
+        elif not turns.n:
+            turns.last = turns.taken
+        if not turns.n and turns.last < self.now:
             del self.callers[caller]
         if len(self.callers) > 2 * self.n + 64:
             self.callers = {name: kept for name, kept in self.callers.items() if kept.n or kept.last >= self.now}
@@ -123,12 +128,8 @@ class JobQueue(Generic[J]):
         if job.id in self._entries:
             raise ValueError(f"job {job.id.hex()} waits already")
         level = self._levels.setdefault(job.multiplier, _Level())
-        arrival, round_ = next(self._arrivals), 0
-        if not self._strict:
-            round_ = level.now if again else level.next_round(job.caller)
-        if again:
-            arrival -= 1 << 62
-        level.joined(job.caller)
+        round_ = level.join(job.caller, takes_turn=not (again or self._strict))
+        arrival = next(self._arrivals) - (1 << 62 if again else 0)
         entry = _Entry((-job.multiplier, round_, arrival), job)
         self._entries[job.id] = entry
         self._lay(entry, None)
@@ -149,7 +150,7 @@ class JobQueue(Generic[J]):
             if waits_for is None:
                 heapq.heappop(self._groups[group])
                 self._show(group)
-                self._forget(entry, taken=entry.place[1])
+                self._forget(entry, is_taken=True)
                 return entry.job
             self._closed.add(waits_for)
             if waits_for != group:
@@ -170,7 +171,7 @@ class JobQueue(Generic[J]):
         if entry is None:
             return None
         entry.is_gone = True
-        self._forget(entry, taken=None)
+        self._forget(entry, is_taken=False)
         self._show(entry.waits_for)
         return entry.job
 
@@ -226,9 +227,9 @@ class JobQueue(Generic[J]):
                 return group, jobs[0]
         return None
 
-    def _forget(self, entry: _Entry[J], *, taken: int | None) -> None:
+    def _forget(self, entry: _Entry[J], *, is_taken: bool) -> None:
         del self._entries[entry.job.id]
         level = self._levels[entry.job.multiplier]
-        level.left(entry.job.caller, taken)
+        level.leave(entry.job.caller, entry.place[1], is_taken=is_taken)
         if not level.n:
             del self._levels[entry.job.multiplier]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from pathlib import Path
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.herd.postgresql import NotHere, PostgreSQL, own_server
 
-_schemas = itertools.count(1)
+NewDatabase = Callable[[], str]
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """A server for all tests; each takes a schema of its own."""
+    """A server for all tests; each takes schemas of its own."""
     try:
         with own_server() as server:
             yield server
@@ -23,19 +26,32 @@ def postgresql() -> Iterator[PostgreSQL]:
         pytest.skip(str(reason))
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest) -> Iterator[NewDatabase]:
+    """Gives the URL of another empty database of one kind, each time."""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql")
+        assert isinstance(server, PostgreSQL)
+        yield lambda: new_schema(server)
+        return
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="herd-", dir=fast) as folder:
+        yield lambda: f"sqlite:///{folder}/herd{next(_numbers)}.db"
+
+
+@pytest.fixture
+def journal_url(new_database: NewDatabase) -> str:
+    """An empty database of either kind."""
+    return new_database()
+
+
 @pytest.fixture
 def postgresql_url(postgresql: PostgreSQL) -> str:
     """An empty schema."""
-    schema = f"herd{next(_schemas)}"
-    postgresql.query(f"CREATE SCHEMA {schema}")
-    return postgresql.url(schema)
+    return new_schema(postgresql)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of either kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'herd.db'}"
-    url = request.getfixturevalue("postgresql_url")
-    assert isinstance(url, str)
-    return url
+def new_schema(server: PostgreSQL) -> str:
+    name = f"herd{next(_numbers)}"
+    server.query(f"CREATE SCHEMA {name}")
+    return server.url(name)

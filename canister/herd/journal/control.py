@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
-from canister.errors import LeadershipLost
 from canister.herd.journal import canisters, leading
 from canister.herd.journal.records import ControlEntry
 from canister.herd.journal.tables import canister, control
@@ -32,7 +31,7 @@ def append(connection: Connection, entries: Sequence[Append]) -> list[int | Exce
     results: list[int | Exception] = []
     for entry in entries:
         if entry.epoch != epoch:
-            results.append(LeadershipLost("another process leads this herd by now; ask again"))
+            results.append(leading.lost())
             continue
         canisters.lock(connection, entry.canister)
         rev = rev_of(connection, entry.canister) + 1

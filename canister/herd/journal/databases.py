@@ -100,6 +100,7 @@ def _postgresql(url: URL) -> Engine:
                 "keepalives_idle": 5,
                 "keepalives_interval": 2,
                 "keepalives_count": 3,
+                "tcp_user_timeout": 10_000,
             },
         )
     except (ImportError, NoSuchModuleError) as error:

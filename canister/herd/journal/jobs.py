@@ -9,13 +9,21 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from canister.errors import Conflict
+from canister.errors import Conflict, InsufficientBalance
 from canister.herd.journal import leading, money
 from canister.herd.journal.records import Accepted, Answer, JobRow, JobState, NewJob, Requeued, Settled
 from canister.herd.journal.tables import job as table
 
 WAITING = ("queued", "running")
 _PER_QUERY = 500  # ids; SQLite takes so many parameters at least
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """epoch: of who accepts it, and must lead; None: whoever leads will read it from the journal."""
+
+    job: NewJob
+    epoch: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +52,51 @@ class Refuse:
     answer: Answer
 
 
-def accept(connection: Connection, jobs: Sequence[NewJob]) -> list[Accepted | Exception]:
+def accept(connection: Connection, steps: Sequence[Accept]) -> list[Accepted | Exception]:
     """New jobs into the journal, and what they pay for from their payers' free money into what is held."""
-    known = {row.id: row for row in find(connection, [job.id for job in jobs])}
-    books = money.Books(connection, [job.payer for job in jobs if job.payer is not None and job.id not in known])
+    epoch = leading.epoch(connection) if any(step.epoch is not None for step in steps) else None
+    known = {row.id: row for row in find(connection, [step.job.id for step in steps])}
+    new = [step.job for step in steps if step.job.id not in known]
+    books = money.Books(connection, [job.payer for job in new if job.payer is not None and job.hold])
     now_ns = time.time_ns()
-    new: dict[bytes, NewJob] = {}
-    refused: dict[int, Exception] = {}
-    for index, job in enumerate(jobs):
-        if job.id in known or job.id in new:
-            continue
-        try:
-            if job.payer is not None and job.hold:
-                books.hold(job.payer, job.hold, job.id)
-            new[job.id] = job
-        except Exception as error:
-            refused[index] = error
-    seqs = insert_jobs(connection, [new_values(job, now_ns) for job in new.values()])
-    books.write(now_ns)
-    results: list[Accepted | Exception] = []
-    told: set[bytes] = set()
-    for index, job in enumerate(jobs):
-        if index in refused:
-            results.append(refused[index])
-        elif job.id in known:
+    begun: dict[bytes, NewJob] = {}
+    results: list[Accepted | Exception | None] = []
+    for step in steps:
+        job = step.job
+        if job.id in known:
             results.append(_known(known[job.id], job))
+        elif job.id in begun:
+            results.append(None)  # told below, when it has a row
+        elif step.epoch is not None and step.epoch != epoch:
+            results.append(leading.lost())
         else:
-            row = _row_of_new(new[job.id], seqs[job.id], now_ns)
-            results.append(_known(row, job) if job.id in told else Accepted(True, row))
-            told.add(job.id)
-    return results
+            error = _held(books, job)
+            results.append(error)
+            if error is None:
+                begun[job.id] = job
+    seqs = insert_jobs(connection, [new_values(job, now_ns) for job in begun.values()])
+    books.write(now_ns)
+    rows = {id: _row_of_new(job, seqs[id], now_ns) for id, job in begun.items()}
+    return [
+        _begun(rows, begun, step.job) if result is None else result for step, result in zip(steps, results, strict=True)
+    ]
+
+
+def _held(books: money.Books, job: NewJob) -> Exception | None:
+    if job.payer is None or not job.hold:
+        return None
+    try:
+        books.hold(job.payer, job.hold, job.id)
+    except InsufficientBalance as error:
+        return error
+    return None
+
+
+def _begun(rows: dict[bytes, JobRow], begun: dict[bytes, NewJob], job: NewJob) -> Accepted | Exception:
+    """A job that is new in this transaction; it is new to the first who asks."""
+    if begun.pop(job.id, None) is not None:
+        return Accepted(True, rows[job.id])
+    return _known(rows[job.id], job)
 
 
 def assign(connection: Connection, assigns: Sequence[Assign]) -> list[bool | Exception]:
@@ -319,6 +342,7 @@ def _row_of_new(job: NewJob, seq: int, now_ns: int) -> JobRow:
         tries=0,
         made_ns=now_ns,
         ended_ns=None,
+        is_refunded=False,
         answer=None,
     )
 

@@ -33,11 +33,12 @@ from canister.herd.journal.records import (
     SettleOutcome,
     Supply,
 )
-from canister.herd.journal.writer import PATIENCE_SECONDS, Kind, Writer
+from canister.herd.journal.writer import Kind, Writer
 from canister.metering.fees import INITIAL_CYCLES, CallOutcome, Charge
 from canister.state.call_log import LoggedCall
 from canister.state.saved_chats import SavedChat
 
+PATIENCE_SECONDS = 5.0
 SYS_TRANSIENT = 2
 
 V = TypeVar("V")
@@ -47,30 +48,32 @@ T = TypeVar("T")
 class Journal:
     """One herd's journal, open. `open` makes it; close it with `close`."""
 
-    def __init__(self, pair: DatabasePair) -> None:
+    def __init__(self, pair: DatabasePair, patience_seconds: float) -> None:
         self._pair = pair
+        self._patience_seconds = patience_seconds
         self._states = chats.States()
         self._settle: Kind[Settled, SettleOutcome] = Kind("settle", 50, settle.Settling(self._states))
         self._lock = leading.LeaderLock(pair)
         self._writer = Writer(pair)
 
     @classmethod
-    async def open(cls, url: str) -> Journal:
+    async def open(cls, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Journal:
         """sqlite:///PATH or postgresql://…; makes the tables, or brings them to this version.
 
+        patience_seconds: of what is asked for while the database does not answer, but for what settles jobs.
         Raises BadRequest (no such kind of URL, no driver), JournalUnavailable (cannot be reached), Conflict (written by
         a newer version), StoreDamaged, StorageFull.
         """
-        return await asyncio.to_thread(cls._open, url)
+        return await asyncio.to_thread(cls._open, url, patience_seconds)
 
     @classmethod
-    def _open(cls, url: str) -> Journal:
+    def _open(cls, url: str, patience_seconds: float) -> Journal:
         pair = connect_to(url)
         try:
             with clear_errors(pair.name), pair.writers.connect() as connection:
                 migrations.bring_up(connection, pair.name)
                 connection.commit()
-            journal = cls(pair)
+            journal = cls(pair, patience_seconds)
             journal._writer.start()
         except Unreachable as error:
             pair.dispose()
@@ -126,15 +129,16 @@ class Journal:
 
     # -- jobs
 
-    async def accept(self, job: NewJob) -> Accepted:
+    async def accept(self, job: NewJob, *, epoch: int | None = None) -> Accepted:
         """Make a call durable before it runs (T1), and hold what is paid for it.
 
-        A job whose id is known is not accepted again: its state and answer are told. Raises Conflict when that id was
-        used for another call, and InsufficientBalance.
+        A job whose id is known is not accepted again: its state and answer are told. epoch: of the leader that takes it
+        into its queue, so that nothing is accepted by a leader that is none any more (LeadershipLost). Raises Conflict
+        when the id was used for another call, and InsufficientBalance.
         """
         if job.hold < 0 or (job.hold and job.payer is None):
             raise BadRequest(f"a hold of {job.hold} needs a payer, and is not negative")
-        return await self._do(_ACCEPT, job)
+        return await self._do(_ACCEPT, jobs.Accept(job, epoch))
 
     async def find(self, id: bytes) -> JobRow | None:
         """The job; None for one that never came, or was purged."""
@@ -300,8 +304,9 @@ class Journal:
 
     # -- how
 
-    async def _do(self, kind: Kind[V, T], value: V, patience_seconds: float = PATIENCE_SECONDS) -> T:
-        return await asyncio.wrap_future(self._writer.submit(kind, value, patience_seconds))
+    async def _do(self, kind: Kind[V, T], value: V, patience_seconds: float | None = None) -> T:
+        patience = self._patience_seconds if patience_seconds is None else patience_seconds
+        return await asyncio.wrap_future(self._writer.submit(kind, value, patience))
 
     async def _read(self, read: Callable[[Connection], T]) -> T:
         def work() -> T:
@@ -320,7 +325,7 @@ def _purge(connection: Connection, steps: Sequence[int]) -> list[int | Exception
 _LEAD: Kind[leading.Lead, int] = Kind("lead", 0, leading.begin)
 _FOUND: Kind[canisters.Found, int] = Kind("found", 5, canisters.found)
 _MOVE: Kind[money.Transfer, bool] = Kind("move", 10, money.move)
-_ACCEPT: Kind[NewJob, Accepted] = Kind("accept", 20, jobs.accept)
+_ACCEPT: Kind[jobs.Accept, Accepted] = Kind("accept", 20, jobs.accept)
 _ASSIGN: Kind[jobs.Assign, bool] = Kind("assign", 30, jobs.assign)
 _REQUEUE: Kind[jobs.Requeue, Requeued] = Kind("requeue", 40, jobs.requeue)
 _REFUSE: Kind[jobs.Refuse, bool] = Kind("refuse", 45, jobs.refuse)

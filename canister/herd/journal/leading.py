@@ -11,7 +11,7 @@ from threading import Lock
 
 from sqlalchemy import Connection, insert, select, text, update
 
-from canister.errors import Conflict
+from canister.errors import Conflict, LeadershipLost
 from canister.herd.journal.databases import DatabasePair, Unreachable, clear_errors
 from canister.herd.journal.records import Leader
 from canister.herd.journal.tables import leader as table
@@ -54,7 +54,7 @@ class LeaderLock:
 
     def _take_file(self, file: FolderLock) -> bool:
         if not self._is_held:
-            with suppress(Conflict):
+            with suppress(Conflict), clear_errors(self._pair.name):
                 file.take()
                 self._is_held = True
         return self._is_held
@@ -102,6 +102,10 @@ def begin(connection: Connection, leads: Sequence[Lead]) -> list[int | Exception
 def epoch(connection: Connection) -> int:
     """The epoch of who leads, which stays until the transaction ends; 0 before anybody has led."""
     return connection.execute(_EPOCH).scalar_one_or_none() or 0
+
+
+def lost() -> LeadershipLost:
+    return LeadershipLost("another process leads this herd by now; ask again")
 
 
 def current(connection: Connection) -> Leader | None:

@@ -52,7 +52,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job as the journal has it. seq rises with arrival. answer: None until it ends."""
+    """A job as the journal has it. seq rises with arrival. answer: None until it ends. is_refunded: the payer has it
+    back."""
 
     seq: int
     id: bytes
@@ -72,6 +73,7 @@ class JobRow:
     tries: int
     made_ns: int
     ended_ns: int | None
+    is_refunded: bool
     answer: Answer | None
 
 

@@ -31,7 +31,6 @@ from canister.herd.journal.tables import writer as table
 from canister.telemetry import logs
 
 MAX_GROUP = 256  # steps in one transaction; so nobody waits for too many others
-PATIENCE_SECONDS = 5.0  # for a database that does not answer; then the caller is told so
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _MAX_TRIES = 8  # of a transaction that the database undoes in favour of others
 _KEPT_NS = 7 * 24 * 3600 * 10**9  # marks of writers that are gone
@@ -97,9 +96,10 @@ class Writer:
         if thread is not None:
             thread.join()
 
-    def submit(self, kind: Kind[V, T], value: V, patience_seconds: float = PATIENCE_SECONDS) -> Future[T]:
-        """Do a step; the future is done when it is durable. A step whose future is cancelled may be done all the
-        same.
+    def submit(self, kind: Kind[V, T], value: V, patience_seconds: float) -> Future[T]:
+        """Do a step; the future is done when it is durable. One whose future is cancelled may be done all the same.
+
+        patience_seconds: for a database that does not answer; then the caller is told so. inf: to the end.
         """
         step = _Step(kind, value, time.monotonic() + patience_seconds, Future())
         with self._closing:
@@ -197,13 +197,16 @@ class Writer:
                     self._enrol(connection)
                     return self._transact(group)
                 self._unknown = (mark, results)
-                connection.commit()
+                self._commit(connection)
             except BaseException:
                 self._undo(connection)
                 raise
         self._unknown = None
         self._n_lost = 0
         return results
+
+    def _commit(self, connection: Connection) -> None:
+        connection.commit()
 
     def _enrol(self, connection: Connection) -> None:
         """A row of this writer, committed before it is needed: what is not there cannot be locked and waited for."""

@@ -123,6 +123,10 @@ async def test_an_old_epoch_changes_nothing(journal: Journal, journal_url: str) 
         assert not await journal.assign(job_id(1), "w1", 9, old)
         with pytest.raises(LeadershipLost):
             await journal.append_control(old, CANISTER, CALLER, "set_access", b"", 1)
+        with pytest.raises(LeadershipLost):
+            await journal.accept(new_job(2), epoch=old)
+        assert (await other.accept(new_job(2), epoch=new)).is_new
+        assert not (await journal.accept(new_job(2), epoch=old)).is_new
         assert (await other.settle(settled(1, epoch=new, fence=1))).outcome == "done"
     finally:
         await other.close()
