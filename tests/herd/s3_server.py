@@ -90,20 +90,28 @@ class S3Server:
         self.stop()
 
     def _serves(self) -> bool:
-        """Is there a bucket, and does the S3 part answer? A folder below /buckets of the filer is a bucket."""
-        made = _status(f"http://127.0.0.1:{self._ports['filer.port']}/buckets/herd/", "POST")
-        asked = _status(f"{self.endpoint}/herd", "GET")
-        return made in (201, 409) and asked == 403  # nobody signed the second one
+        """Does the S3 part answer, is there a bucket, and can bytes be written and read? The parts start one by one.
+
+        A folder below /buckets of the filer is a bucket. A file of some size lies in a volume.
+        """
+        filer = f"http://127.0.0.1:{self._ports['filer.port']}"
+        return (
+            _status(f"{self.endpoint}/herd", "GET") == 403  # nobody signed that
+            and _status(f"{filer}/buckets/herd/", "POST") in (201, 409)
+            and _status(f"{filer}/ready", "PUT", bytes(100_000)) == 201
+            and _status(f"{filer}/ready", "GET") == 200
+        )
 
     def _last_lines(self) -> str:
         text = (self._folder / "weed.log").read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-20:])
 
 
-def _status(url: str, verb: str) -> int:
+def _status(url: str, verb: str, body: bytes | None = None) -> int:
     """0 when nobody answers."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method=verb), timeout=5) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, body, method=verb), timeout=5) as answer:
+            answer.read()
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
