@@ -47,13 +47,15 @@ class Kernels:
     row_classes: numbers of rows, of different streams, that give the same bits. chunk: a rule under which prompts are
     the same however they are cut; None: no rule of CHUNK_RULES does that. attention: whether one token of a stream
     gives the same bits as several. rolls_back: the tail of a stream can be removed. Dummy rows need that, so without it
-    PLAIN is the only rule and row_classes is empty.
+    PLAIN is the only rule and row_classes is empty. side_by_side: prompts of several streams that share a decode, cut
+    by that rule, are the same as alone.
     """
 
     row_classes: RowClasses
     chunk: ChunkRule | None
     attention: RowClasses
     rolls_back: bool
+    side_by_side: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,13 @@ def decide(mode: ExactMode, flash_attn: str, v_is_quantized: bool, n_slots: int,
         return Policy(True, why, False, None, needs_pairs, kernels.chunk, max_slots=cap)
     why = f"auto: only decodes of at most {cap} rows would be of one class; prompts are the same however they are cut"
     return Policy(False, why, False, chunk=kernels.chunk)
+
+
+def joins_prompts(policy: Policy, kernels: Kernels | None) -> bool:
+    """May prompts of several chats share a decode?"""
+    if kernels is None or policy.repeats_cut or policy.chunk != kernels.chunk or policy.chunk.most is not None:
+        return False
+    return kernels.side_by_side
 
 
 def _fault(kernels: Kernels) -> str | None:

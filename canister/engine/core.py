@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
+from canister.engine.ahead import n_lookahead, task_ahead
 from canister.engine.kv.logits_file import LogitsFile, write
 from canister.engine.kv.prefetch import Prefetcher
 from canister.engine.kv.slots import SlotTable
 from canister.engine.llama import Model
 from canister.engine.llama_types import DecodeAborted, EngineFault
 from canister.engine.load.loaded import Loaded, LoadParams
-from canister.engine.request import GenerateRequest, Sampled
+from canister.engine.request import Sampled
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
@@ -25,8 +26,8 @@ from canister.engine.schedule.scheduler import ALONE, Scheduler
 from canister.engine.sequence import ContextLimits, Sequence
 from canister.engine.stats import EngineStats
 from canister.engine.task import Outcome, Task, notify
-from canister.flags.params import SamplingParams
 
+MIN_SHARED_CHUNK = 4  # tokens of a prompt, of a decode that several share
 CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
 MIN_TIMELY = 16  # tokens, of such a chunk
 
@@ -54,6 +55,7 @@ class EngineCore:
             info.policy.max_rows,
             max_pause_seconds=params.max_pause_ms / 1000,
             cut_matters=info.policy.repeats_cut,
+            min_shared=max(MIN_SHARED_CHUNK, info.policy.chunk.block) if loaded.traits.joins_prompts else 0,
         )
         self._candidates = Candidates(info.n_vocab)
         repeats_cut = info.policy.repeats_cut
@@ -62,9 +64,10 @@ class EngineCore:
         self._limits = ContextLimits(
             info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole, min(ALONE, n_rows)
         )
+        self._n_lookahead = n_lookahead(info.n_vocab)
         self._can_go_ahead = loaded.traits.layout is not None and loaded.traits.rolls_back and not repeats_cut
         self._fault: EngineFault | None = None
-        self._decoding: Task | None = None  # whose chunk is being decoded
+        self._decoding: tuple[Task, ...] = ()  # whose chunks are being decoded
         self._ended: list[Task] = []
         self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
         self._busy_seconds = 0.0
@@ -73,7 +76,7 @@ class EngineCore:
 
     def abort_chunk(self, task: Task) -> None:
         """End the running decode if it is a prompt chunk of this call alone."""
-        if self._decoding is task:
+        if self._decoding == (task,):
             self.runner.abort()
 
     def residents(self) -> dict[str, int]:
@@ -171,18 +174,20 @@ class EngineCore:
             task.sequence.finish(reason)
             self._settle(task, task.sequence.result)
 
-    def _plan(self, task: Task) -> None:
+    def _plan(self, task: Task, *, goes_on: bool = False) -> None:
+        """goes_on: with a sampler that has sampled what is given."""
         model, request = self._model(), task.request
-        task.sampler = ChainSampler(
-            model,
-            self._candidates,
-            request.sampling,
-            request.seed,
-            request.n_draws,
-            self._limits.n_ctx,
-            task.binding,
-        )
-        task.planned = Sequence(request, self._limits, model, task.sampler)
+        if task.sampler is None:
+            task.sampler = ChainSampler(
+                model,
+                self._candidates,
+                request.sampling,
+                request.seed,
+                request.n_draws,
+                self._limits.n_ctx,
+                task.binding,
+            )
+        task.planned = Sequence(request, self._limits, model, task.sampler, goes_on=goes_on)
 
     def cancel(self, task: Task) -> None:
         if task.outcome is None and task.planned is not None:
@@ -201,9 +206,11 @@ class EngineCore:
                 outcome = error
                 self.runner.drop(task.slot)
             self._slot_table.give_back(task.slot)
+        may_go_on = self._can_go_ahead and not task.is_ahead and not isinstance(outcome, Exception)
+        ahead = task_ahead(task, self._n_lookahead) if may_go_on else None
         self._settle(task, outcome)
-        if not task.is_ahead and not isinstance(outcome, Exception):
-            self._go_ahead(task)
+        if ahead is not None:
+            self._begin_ahead(ahead, goes_on=task.sequence.has_begun)
 
     def _fail(self, task: Task, error: Exception) -> None:
         if task.outcome is None:
@@ -224,35 +231,13 @@ class EngineCore:
 
     # -- ahead of the calls
 
-    def _go_ahead(self, task: Task) -> None:
-        """A call has ended before its prompt did: decode what its next ones will need, until they come."""
-        request, sequence = task.request, task.sequence
-        is_cut = sequence.finished in ("instructions", "length", "time") and not sequence.result.sampled
-        if request.ahead is None or request.ahead.is_over or not is_cut or not self._can_go_ahead:
-            return
-        rest, (tokens, generated, starts) = sequence.rest(), sequence.held()
-        if not len(rest) or len(task.slot.tokens) >= len(tokens) + len(rest):
-            return
-        wanted = GenerateRequest(
-            request.key,
-            request.caller,
-            tokens.copy(),
-            generated.copy(),
-            rest,
-            SamplingParams(),
-            request.seed,
-            n_predict=0,
-            ahead=request.ahead,
-            prefix_starts=starts.copy(),
-            want_rows=False,
-        )
-        ahead = Task(wanted, task.loop, task.done, is_ahead=True)
+    def _begin_ahead(self, ahead: Task, *, goes_on: bool) -> None:
         try:
-            self._plan(ahead)
+            self._plan(ahead, goes_on=goes_on and ahead.sampler is not None)
         except Exception as error:
             self._settle(ahead, error)
-            return
-        self.scheduler.add(ahead)
+        else:
+            self.scheduler.add(ahead)
 
     def _end_ahead(self, is_over: Callable[[Task], bool]) -> None:
         for task in self._all():
@@ -287,30 +272,32 @@ class EngineCore:
             self.runner.rearm()
             self._run(step.rows, partial(self.runner.decode_rows, step.rows))
         rows_end = perf_counter()
-        chunk, n_chunk = step.chunk, 0
-        if chunk is not None:
-            n_before = chunk.sequence.n_done
-            self.runner.rearm()
-            # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
-            self._decoding = chunk
-            if not chunk.is_cancelled:
-                self._run([chunk], partial(self.runner.decode_chunk, chunk, self._timely(chunk, step.n_chunk)))
-            self._decoding = None
-            n_chunk = max(0, chunk.sequence.n_done - n_before)
-            self._n_prompt_tokens += n_chunk
-        if step.rows or chunk is not None:
+        n_before = [task.sequence.n_done for task in step.chunks]
+        self.runner.rearm()
+        # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
+        self._decoding = step.chunks
+        if chunks := [task for task in step.chunks if not task.is_cancelled]:
+            n_each = self._timely(chunks, step.n_chunk)
+            self._run(chunks, partial(self.runner.decode_chunks, chunks, n_each))
+        self._decoding = ()
+        n_chunks = [max(0, task.sequence.n_done - n) for task, n in zip(step.chunks, n_before, strict=True)]
+        self._n_prompt_tokens += sum(n_chunks)
+        if step.rows or step.chunks:
             self._n_steps += 1
-            scheduler.account(step, rows_end - started, n_chunk, perf_counter() - rows_end)
-        if chunk is not None and chunk.outcome is None and not chunk.is_ahead and chunk.sequence.end_in_time():
-            self._finish(chunk)
+            scheduler.account(step, rows_end - started, n_chunks, perf_counter() - rows_end)
+        for task in step.chunks:
+            if task.outcome is None and not task.is_ahead and task.sequence.end_in_time():
+                self._finish(task)
 
-    def _timely(self, task: Task, n_chunk: int) -> int:
-        """Of so many tokens, as many as a call that has its time decodes well within it."""
-        seconds = task.request.seconds
-        if seconds is None or self._limits.repeats_cut:
-            return n_chunk
-        n_fitting = self.scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * seconds, task.sequence.position, n_chunk)
-        return min(n_chunk, max(MIN_TIMELY, n_fitting))
+    def _timely(self, tasks: list[Task], n_each: int) -> int:
+        """Of so many tokens of each call, as many as calls that have their time decode well within it."""
+        times = [task.request.seconds for task in tasks if task.request.seconds is not None]
+        if not times or self._limits.repeats_cut:
+            return n_each
+        position = max(task.sequence.position for task in tasks)
+        n_all = n_each * len(tasks)
+        n_fitting = self.scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * min(times), position, n_all)
+        return min(n_each, max(2, max(MIN_TIMELY, n_fitting) // len(tasks)))
 
     def _is_resident(self, task: Task) -> bool:
         return task.key is not None and any(slot.key == task.key for slot in self._slot_table.slots)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import pairwise
 from time import perf_counter
 from typing import Protocol, TypeVar
 
 from canister.engine.batch_invariance import PLAIN, ChunkRule
+from canister.engine.kv.lookahead import Lookahead
 from canister.engine.kv.reuse import PrefixReuse, Sources
 from canister.engine.kv.rows import Layout
 from canister.engine.kv.slots import Slot, SlotTable
@@ -23,6 +25,8 @@ from canister.engine.request import GenerateRequest, Sampled, Tokens
 from canister.engine.sequence import Sequence
 
 DUMMY_CELLS = 4
+MAX_GAP = 2  # streams, whose dummy rows cost less than another pass over the weights
+CELLS_AT_ONCE = 256  # llama.cpp attends to a multiple of so many
 _DUMMY_TOKEN = 0
 
 
@@ -32,7 +36,8 @@ class Traits:
 
     layout: of KV rows; None for memories whose states are not cut into rows.
     rolls_back: the tail of a stream can be removed. needs_pairs: one row alone differs from the same row beside others.
-    chunk: how decodes of prompt tokens are filled up.
+    chunk: how decodes of prompt tokens are filled up. joins_prompts: those of several streams may share a decode.
+    fills_gaps: a decode of rows may have dummy rows between them.
     all_outputs: logits are right only where every row of a decode asks for them.
     keeps_states: a state that was taken out of a stream may be put back.
     """
@@ -42,6 +47,8 @@ class Traits:
     needs_pairs: bool
     kv_bytes_per_token: int
     chunk: ChunkRule = PLAIN
+    joins_prompts: bool = False
+    fills_gaps: bool = False
     all_outputs: bool = False
     keeps_states: bool = True
 
@@ -53,6 +60,9 @@ class Running(Protocol):
     def sequence(self) -> Sequence: ...
     @property
     def slot(self) -> Slot: ...
+    @property
+    def found(self) -> Lookahead | None:
+        """Where its tokens go if they are for the next call."""
 
 
 R = TypeVar("R", bound=Running)
@@ -67,6 +77,7 @@ class Runner:
     - Where a single row takes other kernels than several rows (F16 and F32 matrices), no row goes alone. llama.cpp
       computes neighbouring streams together and splits at gaps, so a row whose neighbours do not decode gets a dummy
       row in a neighbouring stream. That row asks for logits, since the last layers compute only rows that do.
+    - Elsewhere the streams of small gaps get a dummy row, since it costs less than what follows a split.
     """
 
     def __init__(self, context: Context, traits: Traits, slot_table: SlotTable) -> None:
@@ -140,8 +151,14 @@ class Runner:
         if sequence.limits.repeats_cut:
             result.starts = starts.copy()
         self._reuse.sequences.pop(slot.stream, None)
+        left = slot.ahead  # the call has not come so far
+        if left is not None and (sequence.finished in ("cancelled", "error") or not (request.keep and len(left))):
+            self._streams.truncate(slot.stream, sequence.n_done)
+            slot.ahead = left = None
         if sequence.finished == "error" or result.shifted:
             self.drop(slot)
+        elif task.found is not None:
+            self._keep_found(sequence, slot, task.found)
         elif sequence.finished == "cancelled" or not request.keep:
             self._roll_back(sequence, slot)
         else:
@@ -149,9 +166,26 @@ class Runner:
             if request.want_rows:
                 result.rows = self._streams.rows(slot.stream, result.rows_first, sequence.n_done)
             n_stored = sequence.n_done if request.want_rows else min(slot.n_stored, result.rows_first)
-            if self._lengths[slot.stream] > sequence.n_done:
+            if left is None and self._lengths[slot.stream] > sequence.n_done:
                 tokens, generated, starts, logits = slot.tokens, slot.generated, slot.starts, slot.logits
             slot.hold(tokens, generated, starts, logits, n_stored)
+            slot.ahead = left
+
+    def _keep_found(self, sequence: Sequence, slot: Slot, found: Lookahead) -> None:
+        """The slot's conversation is what it was; its stream has more than that, as long as somebody may want it."""
+        tokens, generated, starts = sequence.held()
+        n_prefix = sequence.n_prefix
+        n = sequence.n_done - n_prefix
+        if found.logits is None or n < 0:
+            self._roll_back(sequence, slot)
+            return
+        marks = tokens[:n_prefix], generated[:n_prefix], starts[:n_prefix]
+        slot.hold(*marks, found.logits, min(slot.n_stored, n_prefix))
+        if n and not found.calls.is_over:
+            found.seconds = sequence.result.decode_seconds / n
+            slot.ahead = found
+        else:
+            self._streams.truncate(slot.stream, n_prefix)
 
     def drop(self, slot: Slot) -> None:
         """Nothing of the slot's stream is kept."""
@@ -183,7 +217,7 @@ class Runner:
         started = perf_counter()
         by_stream = {task.slot.stream: task for task in tasks}
         pairs, all_outputs = self._traits.needs_pairs, self._traits.all_outputs
-        streams = sorted([*by_stream, *(self._lonely_neighbours(sorted(by_stream)) if pairs else [])])
+        streams = sorted([*by_stream, *self._dummies(sorted(by_stream))])
         tokens, outputs = [], []
         for row, stream in enumerate(streams):
             task = by_stream.get(stream)
@@ -192,7 +226,7 @@ class Runner:
             if pairs or all_outputs or (sequence is not None and sequence.is_last):
                 outputs.append(row)
         try:
-            self._decode(streams, tokens, outputs)
+            self._decode(streams, [self._lengths[stream] for stream in streams], tokens, outputs)
         except DecodeAborted:
             for task in tasks:
                 self._rewind(task)
@@ -211,32 +245,57 @@ class Runner:
                 reached.append((task, row))
         return reached
 
-    def decode_chunk(self, task: R, n_max: int) -> list[tuple[R, int]]:
-        """Decode the next prompt tokens of one call. Returns the same as decode_rows."""
+    def decode_chunks(self, tasks: list[R], n_max: int) -> list[tuple[R, int]]:
+        """Decode the next prompt tokens of calls together, at most n_max of each. Returns the same as decode_rows.
+
+        llama.cpp computes streams together that have the same number of rows, so shorter chunks are filled up.
+        """
         started = perf_counter()
-        sequence, stream = task.sequence, task.slot.stream
-        rule = self._traits.chunk
-        n_rows, max_outputs = self._context.params.n_rows, self._context.params.max_outputs
-        tokens = sequence.chunk(n_max, min(n_rows, rule.most or n_rows))[: rule.most]
-        if self._traits.all_outputs and rule.rows(len(tokens)) > max_outputs:
-            # So that the end of the prompt comes in a chunk whose rows may all have logits.
-            tokens = tokens[: -max_outputs // 2]
-        n = len(tokens)
-        n_dummies = rule.rows(n) - n
-        rows = [*tokens.tolist(), *[_DUMMY_TOKEN] * n_dummies] if n_dummies else tokens
-        at_end = sequence.n_done + n == len(sequence.history)
-        outputs = range(len(rows)) if self._traits.all_outputs else [n - 1]
+        tasks = sorted(tasks, key=lambda task: task.slot.stream)
+        chunks, n_rows = self._chunks(tasks, n_max)
+        streams, positions, tokens, outputs = list[int](), list[int](), list[int](), list[int]()
+        for number, (task, chunk) in enumerate(zip(tasks, chunks, strict=True)):
+            stream, n_done = task.slot.stream, self._lengths[task.slot.stream]
+            streams += [stream] * n_rows
+            positions += range(n_done, n_done + n_rows)
+            tokens += [*chunk.tolist(), *[_DUMMY_TOKEN] * (n_rows - len(chunk))]
+            if task.sequence.n_done + len(chunk) == len(task.sequence.history):
+                first = number * n_rows
+                outputs += range(first, first + n_rows) if self._traits.all_outputs else [first + len(chunk) - 1]
         try:
-            self._decode([stream] * len(rows), rows, outputs if at_end else [])
+            self._decode(streams, positions, tokens, outputs)
         except DecodeAborted:
-            self._rewind(task)
+            for task in tasks:
+                self._rewind(task)
             raise
-        self._lengths[stream] += n
-        if n_dummies:
-            self._context.remove(stream, self._lengths[stream])
-        sequence.decoded(n)
-        sequence.result.prompt_seconds += perf_counter() - started
-        return [(task, n - 1)] if at_end else []
+        reached: list[tuple[R, int]] = []
+        seconds = perf_counter() - started
+        for number, (task, chunk) in enumerate(zip(tasks, chunks, strict=True)):
+            sequence, stream = task.sequence, task.slot.stream
+            self._lengths[stream] += len(chunk)
+            if len(chunk) < n_rows:
+                self._context.remove(stream, self._lengths[stream])
+            sequence.decoded(len(chunk))
+            sequence.result.prompt_seconds += seconds
+            if sequence.is_decoded:
+                reached.append((task, number * n_rows + len(chunk) - 1))
+        return reached
+
+    def _chunks(self, tasks: list[R], n_max: int) -> tuple[list[Tokens], int]:
+        """The next prompt tokens of each call, and the rows that each chunk takes."""
+        rule, params = self._traits.chunk, self._context.params
+        n_most = min(params.n_rows // len(tasks), rule.most or params.n_rows)
+        n_most -= n_most % (rule.block or 1)
+        chunks = [task.sequence.chunk(n_max, n_most)[: rule.most] for task in tasks]
+        if self._traits.all_outputs and rule.rows(len(chunks[0])) > params.max_outputs:
+            # So that the end of the prompt comes in a chunk whose rows may all have logits.
+            chunks = [chunks[0][: -params.max_outputs // 2]]
+        n_rows = rule.rows(max(map(len, chunks)))
+        if len(tasks) > 1:
+            # A conversation that is nearly full has few cells for dummies.
+            n_rows = min(n_rows, *(params.n_cells - self._lengths[task.slot.stream] for task in tasks))
+            n_rows -= n_rows % (rule.block or 1)
+        return [chunk[:n_rows] for chunk in chunks], n_rows
 
     def _rewind(self, task: Running) -> None:
         """After an abort: a memory that keeps all or nothing has kept nothing."""
@@ -248,6 +307,22 @@ class Runner:
         return self._advance(task, self._context.logits(row))
 
     def _advance(self, task: Running, logits: Logits) -> list[Sampled]:
+        sequence, slot = task.sequence, task.slot
+        if task.found is not None:
+            task.found.put(sequence.history[sequence.n_prefix :], logits)
+        shown = self._sampled(task, logits)
+        while slot.ahead is not None and not sequence.finished:
+            known = slot.ahead.take(sequence.next_token)
+            if known is None:
+                slot.ahead = None
+                self._streams.truncate(slot.stream, sequence.n_done)
+                break
+            sequence.decoded(1)
+            sequence.result.decode_seconds += slot.ahead.seconds
+            shown += self._sampled(task, known)
+        return shown
+
+    def _sampled(self, task: Running, logits: Logits) -> list[Sampled]:
         sequence, stream = task.sequence, task.slot.stream
         dropped = sequence.shift()
         if dropped is not None:
@@ -260,12 +335,9 @@ class Runner:
             sequence.logits = logits.copy()
         return shown
 
-    def _decode(self, streams: list[int], tokens: list[int] | Tokens, outputs: list[int] | range) -> None:
+    def _decode(self, streams: list[int], positions: list[int], tokens: list[int], outputs: list[int]) -> None:
         """Decode tokens at the ends of their streams. If that fails half-way, none of them stays."""
         lengths = self._lengths
-        positions = [lengths[stream] for stream in streams]
-        if len(set(streams)) == 1:
-            positions = list(range(positions[0], positions[0] + len(tokens)))
         try:
             self._context.decode(streams, positions, tokens, outputs)
         except (DecodeAborted, EngineFault):
@@ -273,6 +345,22 @@ class Runner:
                 if lengths[stream] == 0 or not self._context.remove(stream, lengths[stream]):
                     self._streams.clear(stream)
             raise
+
+    def _dummies(self, streams: list[int]) -> list[int]:
+        """The streams beside these, in order, that get a dummy row."""
+        if self._traits.needs_pairs:
+            return self._lonely_neighbours(streams)
+        return self._gaps(streams) if self._traits.fills_gaps else []
+
+    def _gaps(self, streams: list[int]) -> list[int]:
+        """The streams of small gaps. Each gap would be one more pass over the weights.
+
+        All streams of a pass attend to as many cells as the longest has, so none is filled with a longer stream.
+        """
+        lengths = self._lengths
+        n_cells = -(-(max(lengths[stream] for stream in streams) + 1) // CELLS_AT_ONCE) * CELLS_AT_ONCE
+        gaps = [range(a + 1, b) for a, b in pairwise(streams) if 1 < b - a <= 1 + MAX_GAP]
+        return [stream for gap in gaps for stream in gap if all(lengths[each] < n_cells for each in gap)]
 
     def _lonely_neighbours(self, streams: list[int]) -> list[int]:
         """A neighbouring stream for every stream without one in the decode."""

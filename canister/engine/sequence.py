@@ -83,8 +83,15 @@ class Sequence:
     """A call from its admission to its end. `finished` is None until then."""
 
     def __init__(
-        self, request: GenerateRequest, limits: ContextLimits, vocabulary: Vocabulary, sampler: TokenSampler
+        self,
+        request: GenerateRequest,
+        limits: ContextLimits,
+        vocabulary: Vocabulary,
+        sampler: TokenSampler,
+        *,
+        goes_on: bool = False,
     ) -> None:
+        """goes_on: the sampler has sampled what is given."""
         self.request = request
         self.limits = limits
         self.vocabulary = vocabulary
@@ -115,7 +122,7 @@ class Sequence:
         self._n_dropped = 0
         self._ending: FinishReason | None = None  # the reason, once the token that ends the call is sampled
         self._prompt_cut: FinishReason | None = None
-        self._has_begun = False
+        self.has_begun = goes_on  # to sample
         self._plan_prompt()
         self._n_given = self._n_history
 
@@ -151,6 +158,12 @@ class Sequence:
     def wants_row(self) -> bool:
         """The next token was generated, and is decoded alone; else it is prompt, and goes in chunks."""
         return bool(self._flags[self.n_done]) if not self.is_decoded else True
+
+    @property
+    def n_prompt(self) -> int:
+        """Tokens to decode in chunks before the next one that was generated."""
+        flags = self.generated[self.n_done :]
+        return int(flags.argmax()) if flags.any() else len(flags)
 
     def chunk(self, n_max: int, n_most: int) -> Tokens:
         """The next prompt tokens, at most n_max; never such that a lonely one would be left over.
@@ -304,6 +317,12 @@ class Sequence:
         return True
 
     @property
+    def ends_before_a_draw(self) -> bool:
+        """Has it ended with its history decoded and no token drawn that the next call must draw again?"""
+        has_ended = self.finished in ("instructions", "length", "time") and self.is_decoded
+        return has_ended and self.sampler.n_draws == self.result.n_draws
+
+    @property
     def n_given(self) -> int:
         """Tokens that the call was given: those of the prefix, and of the prompt as far as it was granted."""
         return self._n_given
@@ -387,8 +406,8 @@ class Sequence:
 
     def _sample(self, logits: NDArray[np.float32]) -> int:
         started = perf_counter()
-        if not self._has_begun:
-            self._has_begun = True
+        if not self.has_begun:
+            self.has_begun = True
             self.sampler.begin(self.history, self._n_continued())
         token = self.sampler.sample(logits, self._n_history)
         self.sampler.accept(token)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from canister.engine.kv.lookahead import Lookahead
 from canister.engine.kv.slots import Slot
 from canister.engine.request import GenerateRequest, GenerateResult, Sampled
 from canister.engine.sampling.binding import Binding
@@ -42,6 +43,7 @@ class Task:
     outcome: Outcome | None = None
     is_cancelled: bool = False
     is_ahead: bool = False  # nobody's call: rows are decoded for the next one
+    found: Lookahead | None = None  # of such a one that generates: where its tokens go
 
     @property
     def caller(self) -> str:
@@ -58,6 +60,10 @@ class Task:
     @property
     def position(self) -> int:
         return self.sequence.position
+
+    @property
+    def n_prompt(self) -> int:
+        return self.sequence.n_prompt
 
     @property
     def sequence(self) -> Sequence:

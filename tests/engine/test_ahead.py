@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
+from canister.engine.ahead import n_lookahead
 from canister.engine.request import Ahead, GenerateResult
 from canister.flags.params import SamplingParams
 from tests.engine.driver import Chat, Driver
@@ -15,7 +16,10 @@ from tests.traces import until
 
 Drive = Callable[..., Driver]
 
+Turn = Callable[[Driver, Chat], Awaitable[list[int]]]
+
 DRAWN = SamplingParams(temperature=1.5, ignore_eos=True)
+PENALIZED = SamplingParams(temperature=1.5, ignore_eos=True, repeat_penalty=1.2, dry_multiplier=0.8)
 N = 400
 NO_TIME = 1e-9
 
@@ -151,3 +155,154 @@ def test_of_a_cancelled_call_of_a_chain_the_prompt_need_not_be_decoded_again(dri
     assert again.sampled == expected
     assert again.n_prompt_decoded == N + 1
     assert driver.engine.stats().n_prompt_tokens - n_before <= 1
+
+
+# -- tokens of an answer
+
+
+class Limited:
+    """A budget that lets a call sample so many tokens."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def admit_prompt(self, position: int, n_wanted: int) -> int:
+        return n_wanted
+
+    def admit_sample(self, position: int) -> bool:
+        self._n -= 1
+        return self._n >= 0
+
+    def admit_decode(self, position: int) -> bool:
+        return True
+
+    def cut_prompt(self, batches: list[tuple[int, int]]) -> None:
+        raise AssertionError
+
+
+def draws_of(chat: Chat) -> int:
+    assert chat.last is not None
+    return chat.last.n_draws
+
+
+BOUND = SamplingParams(temperature=1.5, grammar='root ::= "a"+ ("b" | "c")+', ignore_eos=True)
+
+
+@pytest.mark.parametrize("sampling", [DRAWN, PENALIZED, BOUND], ids=["drawn", "penalized", "bound"])
+@pytest.mark.parametrize("model", ["q8_0", "f32"])
+def test_an_answer_goes_on_between_its_calls(drive: Drive, model: str, sampling: SamplingParams) -> None:
+    """What was decoded meanwhile is handed out, charged and told by the next call, and decoded once."""
+    driver = drive(model, n_slots=2, n_ctx=512)
+    prompt = some_prompt(1, 30)
+    expected = driver.run(driver.chat(None, sampling=sampling).call(prompt, n_predict=31)).sampled
+    n_before = driver.engine.stats().n_rows
+    ahead, chat = Ahead(), driver.chat("k", sampling=sampling)
+    told: list[int] = []
+
+    async def chain() -> None:
+        while len(chat.sampled) < 30:
+            first = chat.prompt or prompt if not chat.tokens else ()
+            more = {"n_draws": draws_of(chat), "n_continued": len(chat.sampled)} if chat.tokens else {}
+            result = await chat.call(
+                first, budget=Limited(5), ahead=ahead, on_tokens=lambda new: told.extend(t.token for t in new), **more
+            )
+            assert (result.finish, result.n_generated) == ("instructions", 5)
+            await until_idle(driver)
+
+    driver.run(chain())
+    assert told == chat.sampled == expected[:30]
+    n_ahead = n_lookahead(driver.engine.info.n_vocab) - 1
+    assert n_ahead == 15
+    assert driver.engine.stats().n_rows - n_before == 5 + 2 * n_ahead  # five are left; all others were decoded once
+    copy = chat.copy("l")
+    driver.engine.forget("k")
+    restored = driver.run(copy.call(n_predict=1, caller="another"))
+    assert restored.redecoded <= 1  # all rows were handed out
+
+
+async def begun(driver: Driver, chat: Chat, ahead: Ahead) -> None:
+    """A call of five tokens, and what is decoded after it."""
+    await chat.call(some_prompt(1, 40), budget=Limited(5), ahead=ahead)
+    await until_idle(driver)
+    assert driver.engine.stats().n_row_steps > 5
+
+
+async def another_seed(driver: Driver, chat: Chat) -> list[int]:
+    return (await chat.call(n_predict=20, seed=7)).sampled
+
+
+async def cancelled(driver: Driver, chat: Chat) -> list[int]:
+    first = asyncio.Event()
+    call = asyncio.create_task(chat.call(on_tokens=lambda _: first.set()))
+    await first.wait()
+    call.cancel()
+    await asyncio.wait([call])
+    return (await chat.call(n_predict=20)).sampled
+
+
+async def out_of_its_slot(driver: Driver, chat: Chat) -> list[int]:
+    for name in "xyz":
+        await driver.chat(name).call(some_prompt(3, 9), n_predict=1)
+    return (await chat.call(n_predict=20)).sampled
+
+
+async def a_query_between(driver: Driver, chat: Chat) -> list[int]:
+    await chat.call([], keep=False, n_predict=3)
+    return (await chat.call(n_predict=20)).sampled
+
+
+async def a_short_call(driver: Driver, chat: Chat) -> list[int]:
+    one = await chat.call(budget=Limited(1))
+    return [*one.sampled, *(await chat.call(n_predict=19)).sampled]
+
+
+async def another_prompt(driver: Driver, chat: Chat) -> list[int]:
+    return (await chat.call(some_prompt(5, 3), n_predict=20)).sampled
+
+
+async def from_another_chat(driver: Driver, chat: Chat) -> list[int]:
+    twin = chat.copy("twin")
+    return (await twin.call(n_predict=20, caller=chat.defaults.caller)).sampled
+
+
+@pytest.mark.parametrize(
+    "other_turn",
+    [another_seed, cancelled, out_of_its_slot, a_query_between, a_short_call, another_prompt, from_another_chat],
+)
+@pytest.mark.parametrize("is_over", [False, True])
+def test_who_does_not_want_the_tokens_does_not_get_them(drive: Drive, other_turn: Turn, is_over: bool) -> None:
+    """Whatever comes next gives the same as where nothing was decoded ahead."""
+    driver = drive("q8_0", n_slots=2, n_ctx=512)
+    found: list[list[int]] = []
+    for key in ("k", "l"):
+        ahead, chat = Ahead(), driver.chat(key, sampling=DRAWN)
+
+        async def work(chat: Chat = chat, ahead: Ahead = ahead, key: str = key) -> None:
+            await begun(driver, chat, ahead if key == "k" else Ahead(is_over=True))
+            ahead.is_over = is_over
+            found.append(await other_turn(driver, chat))
+            for name in "mno":  # the slots are sound
+                assert (await driver.chat(name).call(some_prompt(3, 9), n_predict=3)).n_generated == 2
+
+        driver.run(work())
+    assert found[0] == found[1]
+
+
+def test_an_answer_that_is_over_is_not_gone_on_with(drive: Drive) -> None:
+    driver = drive("q8_0", n_slots=2, n_ctx=512)
+
+    def rows(**changes: object) -> int:
+        n_before = driver.engine.stats().n_rows
+
+        async def work() -> None:
+            await driver.chat("k", sampling=DRAWN).call(some_prompt(1, 9), **changes)
+            await until_idle(driver)
+
+        driver.run(work())
+        driver.engine.forget("k")
+        return driver.engine.stats().n_rows - n_before
+
+    assert rows(ahead=Ahead(), n_predict=5) == 4
+    assert rows(ahead=Ahead(), n_predict=7, budget=Limited(5)) == 6
+    assert rows(ahead=Ahead(is_over=True), budget=Limited(5)) == 5
+    assert rows(budget=Limited(5)) == 5

@@ -58,6 +58,7 @@ class World:
         max_rows: int | None = None,
         max_pause_seconds: float = 0.2,
         cut_matters: bool = False,
+        min_shared: int = 0,
     ) -> None:
         self.now = 0.0
         self.n_steps = 0
@@ -68,6 +69,7 @@ class World:
             max_rows=max_rows,
             max_pause_seconds=max_pause_seconds,
             cut_matters=cut_matters,
+            min_shared=min_shared,
             clock=lambda: self.now,
         )
         self.given: Counter[str] = Counter()
@@ -100,16 +102,16 @@ class World:
             call.n_rows -= 1
             call.row_ends.append(self.now)
             self._decoded(call, 1)
-        n_chunk, chunk_seconds = 0, 0.0
-        if step.chunk is not None:
+        n_chunks, chunk_seconds = [min(step.n_chunk, call.n_prompt) for call in step.chunks], 0.0
+        if step.chunks:
             assert step.n_chunk >= 2
-            n_chunk = min(step.n_chunk, step.chunk.n_prompt)
-            chunk_seconds = self.costs.of_chunk(n_chunk, step.chunk.position)
+            chunk_seconds = self.costs.of_chunk(len(n_chunks) * max(n_chunks), step.position)
             self.now += chunk_seconds
-            step.chunk.n_prompt -= n_chunk
-            self.chunks.append((step.chunk, n_chunk))
-            self._decoded(step.chunk, n_chunk)
-        self.scheduler.account(step, rows_seconds, n_chunk, chunk_seconds)
+            for call, n in zip(step.chunks, n_chunks, strict=True):
+                call.n_prompt -= n
+                self.chunks.append((call, n))
+                self._decoded(call, n)
+        self.scheduler.account(step, rows_seconds, n_chunks, chunk_seconds)
 
     def run(self, n_steps: int) -> None:
         for _ in range(n_steps):

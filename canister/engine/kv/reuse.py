@@ -65,7 +65,20 @@ class PrefixReuse:
         """A slot for a call, or None. The conversation that loses the slot is parked."""
         return self._slot_table.take(request.key, request.caller, waiting=waiting, park=self._park)
 
+    def retract(self, slot: Slot) -> None:
+        """Cut off what the slot's stream has beyond its tokens."""
+        if slot.ahead is not None:
+            slot.ahead = None
+            self._streams.truncate(slot.stream, len(slot.tokens))
+
+    def _goes_on(self, sequence: Sequence, slot: Slot) -> bool:
+        """Does the call generate from where the slot's tokens end?"""
+        n, request = len(slot.tokens), sequence.request
+        is_there = request.keep and n == sequence.n_prefix == len(sequence.wanted[0])
+        return is_there and sequence.n_common(slot.tokens, slot.generated, slot.starts) == n
+
     def _park(self, slot: Slot) -> None:
+        self.retract(slot)
         state_cache, stream = self._slot_table.state_cache, slot.stream
         n = len(slot.tokens)
         if not n or slot.key is None or not self._keeps_states or self._streams.lengths[stream] != n:
@@ -83,6 +96,11 @@ class PrefixReuse:
         container has the rows.
         """
         sources, request = self.sources, sequence.request
+        if slot.ahead is not None:
+            if self._goes_on(sequence, slot):
+                sources.slot += sequence.n_prefix
+                return min(sequence.n_prefix, slot.n_stored)
+            self.retract(slot)
         n_most = len(sequence.history)
         n = sequence.n_common(slot.tokens, slot.generated, slot.starts)
         n_stored = min(n, slot.n_stored)
@@ -126,6 +144,9 @@ class PrefixReuse:
         if len(sequence.wanted[0]) < n + MIN_SHARED:
             return None
         caller = sequence.request.caller
+        for other in self._slot_table.of(caller):
+            if not other.busy and other.ahead is not None and other.ahead.calls.is_over:
+                self.retract(other)
         parked = self._slot_table.state_cache.closest(caller, symbols(*sequence.wanted), whole=not self._can_cut)
         found = [self._source(sequence, parked[1])] if parked is not None else []
         found += [self._source(sequence, other) for other in self._slot_table.of(caller) if other is not slot]

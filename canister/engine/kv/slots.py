@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.buffers import Buffers, resident_bytes
+from canister.engine.kv.lookahead import Lookahead
 from canister.engine.kv.prefix_tree import PrefixTree, Symbols, symbols
 from canister.engine.request import Flags, Tokens
 
@@ -37,6 +38,7 @@ class Slot:
     tokens, generated, starts: what it held when it was given back, and how that was decoded.
     logits: those after the last of them, if known.
     n_stored: of how many leading tokens the KV rows were handed out, or came from outside.
+    ahead: what the stream has beyond the tokens, for the next call.
     """
 
     stream: int
@@ -48,11 +50,12 @@ class Slot:
     starts: Flags = field(default_factory=lambda: _NO_FLAGS)
     logits: Logits | None = None
     n_stored: int = 0
+    ahead: Lookahead | None = None
     last_used: int = 0
 
     def hold(self, tokens: Tokens, generated: Flags, starts: Flags, logits: Logits | None, n_stored: int) -> None:
         self.tokens, self.generated, self.starts = tokens, generated, starts
-        self.logits, self.n_stored = logits, n_stored
+        self.logits, self.n_stored, self.ahead = logits, n_stored, None
 
     def hold_nothing(self) -> None:
         self.hold(_NO_TOKENS, _NO_FLAGS, _NO_FLAGS, None, 0)

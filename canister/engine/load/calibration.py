@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 Steps = Generator[None, None, Result]
 
 PROBE_ROWS = 48  # of the longest chunk that is compared
+PROBE_STREAMS = 4  # that share a decode
 ROW_COUNTS = (1, 2, 3, 4, 7, 8, 16)
 N_BEFORE = 3  # tokens of a stream before the one that is compared
 CUTS = (1, 2, 3, 5, 7, 13, 17)  # of PROBE_ROWS
@@ -57,7 +58,8 @@ def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kern
     classes = yield from row_classes(context, rounds)
     attention = yield from _attention_classes(context, rounds[0])
     rule = yield from _chunk_rule(context, rounds, CHUNK_RULES)
-    return Kernels(classes, rule, attention, True)
+    side_by_side = rule is not None and (yield from _side_by_side(context, rounds, rule))
+    return Kernels(classes, rule, attention, True, side_by_side)
 
 
 def row_classes(context: Context, rounds: Sequence[Sequence[int]]) -> Steps[RowClasses]:
@@ -122,7 +124,41 @@ def _chunk_rule(
     return None
 
 
-def _prompt(context: Context, tokens: Sequence[int], cuts: Sequence[int], rule: ChunkRule) -> Steps[Bits]:
+def _side_by_side(context: Context, rounds: Sequence[Sequence[int]], rule: ChunkRule) -> Steps[bool]:
+    """Are prompts of several streams that share a decode the same as alone, every time?"""
+    params = context.params
+    streams = range(min(PROBE_STREAMS, params.n_streams))
+    n_each = rule.rows(PROBE_ROWS // len(streams))
+    may_share = rule.most is None and len(streams) > 1 and n_each * len(streams) <= params.n_rows
+    if not may_share or params.max_outputs >= params.n_rows:
+        return False
+    for tokens in rounds:
+        # Of different lengths, so that there are dummy rows between them.
+        prompts = [[*tokens[stream:], *tokens[:stream]][: n_each - stream % 2] for stream in streams]
+        alone: list[Bits] = []
+        for stream, prompt in enumerate(prompts):
+            alone.append((yield from _prompt(context, prompt, [len(prompt)], rule, stream)))
+        rows: list[int] = []
+        for prompt in prompts:
+            rows += [*prompt, *[_DUMMY_TOKEN] * (n_each - len(prompt))]
+        ends = [stream * n_each + len(prompt) - 1 for stream, prompt in enumerate(prompts)]
+        context.decode(
+            [stream for stream in streams for _ in range(n_each)], [*range(n_each)] * len(streams), rows, ends
+        )
+        are_equal = True
+        for stream, prompt in enumerate(prompts):
+            context.remove(stream, len(prompt))
+            are_equal = are_equal and _equal(alone[stream], (_kv_bits(context, stream), context.logits(ends[stream])))
+            context.clear(stream)
+        yield
+        if not are_equal:
+            return False
+    return True
+
+
+def _prompt(
+    context: Context, tokens: Sequence[int], cuts: Sequence[int], rule: ChunkRule, stream: int = 0
+) -> Steps[Bits]:
     """KV rows and last logits of a prompt decoded in chunks of these sizes, the last size repeated."""
     n_done, at = 0, 0
     while n_done < len(tokens):
@@ -132,23 +168,23 @@ def _prompt(context: Context, tokens: Sequence[int], cuts: Sequence[int], rule: 
         at_end = n_done + n == len(tokens)
         chunk += [_DUMMY_TOKEN] * n_dummies
         outputs = range(n_rows) if context.params.max_outputs >= context.params.n_rows else [n - 1]
-        context.decode([0] * n_rows, range(n_done, n_done + n_rows), chunk, outputs if at_end else [])
+        context.decode([stream] * n_rows, range(n_done, n_done + n_rows), chunk, outputs if at_end else [])
         n_done += n
         if n_dummies:
-            context.remove(0, n_done)
+            context.remove(stream, n_done)
         at = min(at + 1, len(cuts) - 1)
         if not at_end:
             yield
     logits = context.logits(n - 1).copy()
-    bits = _kv_bits(context)
-    context.clear(0)
+    bits = _kv_bits(context, stream)
+    context.clear(stream)
     yield
     return bits, logits
 
 
-def _kv_bits(context: Context) -> NDArray[np.uint8]:
-    """The KV rows of stream 0; empty for memories that order rows as they like."""
-    blob = context.state(0)
+def _kv_bits(context: Context, stream: int) -> NDArray[np.uint8]:
+    """The KV rows of a stream; empty for memories that order rows as they like."""
+    blob = context.state(stream)
     try:
         parse(blob)
     except KvRowsError:

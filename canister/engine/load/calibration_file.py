@@ -12,7 +12,7 @@ from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kern
 from canister.system import atomic_file
 from canister.telemetry.logs import get_logger
 
-FORMAT = 2
+FORMAT = 3
 MOST_ENTRIES = 32
 
 log = get_logger(__name__)
@@ -83,6 +83,7 @@ def _kernels(entry: Any) -> Kernels:
         chunk=None if chunk is None else _rule(ChunkRule(**chunk)),
         attention=_classes(entry["attention"]),
         rolls_back=entry["rolls_back"] is True,
+        side_by_side=entry["side_by_side"] is True,
     )
 
 

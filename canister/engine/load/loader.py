@@ -18,6 +18,7 @@ from canister.engine.batch_invariance import (
     Kernels,
     Policy,
     decide,
+    joins_prompts,
     measures,
 )
 from canister.engine.kv.rows import KvRowsError, Layout, parse
@@ -99,7 +100,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         policy = replace(policy, chunk=TOKEN_BY_TOKEN)
     threads = _threads(params, found, n_cores)
     shape = replace(shape, flash_attn=policy.flash_attn, n_threads=threads.n)
-    traits = yield from _look(model, shape, policy, params)
+    traits = yield from _look(model, shape, policy, found.kernels, params)
     # Where a chunk is filled up with dummy rows they need cells.
     n_cells = -(-(n_ctx + max(DUMMY_CELLS, policy.chunk.block)) // CELLS_STEP) * CELLS_STEP
     n_slots = params.allowed_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
@@ -239,7 +240,9 @@ def _threads(params: LoadParams, found: Calibration, n_cores: int) -> Threads:
     return Threads(calibration.best_threads(found.speeds), why, found.speeds)
 
 
-def _look(model: Model, shape: ContextParams, policy: Policy, params: LoadParams) -> Steps[Traits]:
+def _look(
+    model: Model, shape: ContextParams, policy: Policy, kernels: Kernels | None, params: LoadParams
+) -> Steps[Traits]:
     """Find out in a small context of the same kind how the model's memory works."""
     context = yield from _context(model, shape, _name(params))
     memory = params.memory
@@ -255,12 +258,15 @@ def _look(model: Model, shape: ContextParams, policy: Policy, params: LoadParams
         grown = len(context.state(0)) - n_bytes
         rolls_back = context.remove(0, _PROBE_TOKENS)
         n_bytes = layout.bytes_per_token if layout else max(grown, 0)
+        cuts_tails = rolls_back and layout is not None and memory.no_states is None and not memory.all_outputs
         return Traits(
             layout=layout if memory.no_states is None else None,
             rolls_back=rolls_back,
             needs_pairs=policy.needs_pairs,
             kv_bytes_per_token=n_bytes,
             chunk=policy.chunk,
+            joins_prompts=cuts_tails and joins_prompts(policy, kernels),
+            fills_gaps=cuts_tails and policy.max_rows is None and not policy.needs_pairs,
             all_outputs=memory.all_outputs,
             keeps_states=memory.no_states is None,
         )

@@ -1,30 +1,34 @@
 """Who is in the next step. Pure Python: policy is tested without a model and without a clock.
 
-A step is at most two decodes: one row of every generating call, then one prompt chunk of one call. Calls join and leave
-between steps. The size of a chunk is a matter of time only. Where it would change a chat's logits, a chunk never
-shrinks for a chat that may come or not, so successive chats are always cut alike.
+A step is at most two decodes: one row of every generating call, then a prompt chunk of one call, or of several where
+that changes no logits. Calls join and leave between steps. The size of a chunk is a matter of time only. Where it would
+change a chat's logits, a chunk never shrinks for a chat that may come or not, so successive chats are always cut alike.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
-from canister.engine.schedule.chunk_size import ChunkSizer
+from canister.engine.schedule.chunk_size import MIN_CHUNK, ChunkSizer
 from canister.engine.schedule.fair_share import FairShare
 
 ALONE = 256  # tokens of a chunk
-BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates
+BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates and none share a decode
+PASS_ROWS = 16  # what a decode costs beside its rows, in rows
 ADVANCE = 16  # tokens that are set aside for a call that gets a slot; it is charged them all if it decodes nothing
 MAX_PASSED = 8  # resident calls that may overtake one that is not
 MAX_PAUSE_SECONDS = 0.2
 
 
 class Schedulable(Protocol):
-    """What the scheduler reads of a call. A running call wants either a row or a chunk, which begins at `position`."""
+    """What the scheduler reads of a call. A running call wants either a row or a chunk, which begins at `position`.
+
+    n_prompt: tokens that it can take in chunks.
+    """
 
     @property
     def caller(self) -> str: ...
@@ -34,6 +38,8 @@ class Schedulable(Protocol):
     def wants_row(self) -> bool: ...
     @property
     def position(self) -> int: ...
+    @property
+    def n_prompt(self) -> int: ...
 
 
 Call = TypeVar("Call", bound=Schedulable)
@@ -41,13 +47,13 @@ Call = TypeVar("Call", bound=Schedulable)
 
 @dataclass(frozen=True, slots=True)
 class Step(Generic[Call]):
-    """rows: calls that decode one token each, together. chunk: the call whose prompt continues.
+    """rows: calls that decode one token each, together. chunks: the calls whose prompts continue, together.
 
-    The chunk begins at `position` and has at most n_chunk tokens.
+    Of each of these at most n_chunk tokens are decoded. position: where the furthest of them begins.
     """
 
     rows: list[Call]
-    chunk: Call | None = None
+    chunks: tuple[Call, ...] = ()
     n_chunk: int = 0
     position: int = 0
 
@@ -78,8 +84,11 @@ class Scheduler(Generic[Call]):
     - A chunk is so small that neither generating calls nor a chat whose client is about to send its next call wait
       longer than the set pause (`chunk_size.py`). A call that is alone gets the largest chunks.
 
-    max_rows: of a step; None: all. clock: seconds, for the time between two calls of a chat. cut_matters: another cut
-    of a prompt changes a chat's logits.
+    - Prompts that have as many tokens left, or more than they may take now, share a decode.
+
+    max_rows: of a step; None: all. min_shared: tokens of a chunk, below which no more prompts share a decode; 0: none
+    ever do. clock: seconds, for the time between two calls of a chat. cut_matters: another cut of a prompt changes a
+    chat's logits.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class Scheduler(Generic[Call]):
         *,
         max_pause_seconds: float = MAX_PAUSE_SECONDS,
         cut_matters: bool = False,
+        min_shared: int = 0,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self.waiting: list[Call] = []  # in order of arrival
@@ -97,6 +107,7 @@ class Scheduler(Generic[Call]):
         self._max_chunk = max_chunk
         self._max_rows = max_rows
         self._cut_matters = cut_matters
+        self._min_shared = min_shared
         self._clock = clock
         self._fair_share = FairShare()
         self._accounts: dict[int, _Account] = {}  # by id() of a running call
@@ -155,35 +166,60 @@ class Scheduler(Generic[Call]):
         def order(call: Call) -> tuple[float, int, int]:
             return (*self._fair_share.order(call.caller), self._accounts[id(call)].chunk_turn)
 
-        chunk = min(prompts, key=order)
-        if rows or (not self._cut_matters and self._is_expecting(chunk)):
+        prompts.sort(key=order)
+        first = prompts[0]
+        if rows or (not self._cut_matters and self._is_expecting(first)):
             n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
-            n_chunk = self.chunk_sizer.chunk(len(rows), n_next, self._round(wanting), chunk.position, self._max_chunk)
+            n = self.chunk_sizer.chunk(len(rows), n_next, self._round(wanting), first.position, self._max_chunk)
         else:
-            n_chunk = min(BESIDE_PROMPTS if len(prompts) > 1 else ALONE, self._max_chunk)
+            n = min(BESIDE_PROMPTS if len(prompts) > 1 and not self._min_shared else ALONE, self._max_chunk)
+        chunks = self._sharing(prompts, n)
         self._turn += 1
-        account = self._accounts[id(chunk)]
-        account.chunk_turn, account.has_decoded = self._turn, True
-        return Step(rows, chunk, n_chunk, chunk.position)
+        for call in chunks:
+            account = self._accounts[id(call)]
+            account.chunk_turn, account.has_decoded = self._turn, True
+        return Step(rows, chunks, max(n // len(chunks), MIN_CHUNK), max(call.position for call in chunks))
 
-    def account(self, step: Step[Call], rows_seconds: float, n_chunk: int, chunk_seconds: float) -> None:
-        """Note the costs of a step: n_chunk tokens of the chunk were decoded, 0 if it was aborted."""
+    def _sharing(self, prompts: list[Call], n: int) -> tuple[Call, ...]:
+        """Of prompts in order of their turns the first, and those that best share a decode of n rows with it.
+
+        All of them get as many rows as the one that needs most, so those that need fewer waste some. Of ways that are
+        equally good, take the one with the most prompts, so that no chat has to wait for another one's prompt when it
+        already generates.
+        """
+        best, best_value = tuple(prompts[:1]), 0.0
+        if not self._min_shared:
+            return best
+        others = sorted(prompts[1:], key=lambda call: -call.n_prompt)
+        for n_calls in range(1, min(len(prompts), n // self._min_shared) + 1):
+            calls = (prompts[0], *others[: n_calls - 1])
+            n_each = n // n_calls
+            sizes = [min(call.n_prompt, n_each) for call in calls]
+            value = sum(sizes) / (n_calls * max(sizes) + PASS_ROWS)
+            if value >= best_value:
+                best, best_value = calls, value
+        return best
+
+    def account(self, step: Step[Call], rows_seconds: float, n_chunks: Sequence[int], chunk_seconds: float) -> None:
+        """Note the costs of a step. n_chunks: tokens that were decoded of each chunk, 0 if it was aborted."""
         if step.rows:
             for call in step.rows:
                 account = self._accounts.get(id(call))
                 if account is not None:
                     account.has_had_row = True
             self.chunk_sizer.rows.measured(len(step.rows), rows_seconds)
-        if step.chunk is not None and n_chunk:
-            self.chunk_sizer.chunks.measured(n_chunk, step.position, chunk_seconds)
-            account = self._accounts.get(id(step.chunk))  # None: the call has ended with this step
-            from_advance = 0 if account is None else min(account.in_advance, n_chunk)
+        n_rows = len(step.chunks) * max(n_chunks, default=0)
+        if n_rows:
+            self.chunk_sizer.chunks.measured(n_rows, step.position, chunk_seconds)
+        for call, n in zip(step.chunks, n_chunks, strict=True):
+            account = self._accounts.get(id(call))  # None: the call has ended with this step
+            from_advance = 0 if account is None else min(account.in_advance, n)
             if account is not None and from_advance:
                 account.in_advance -= from_advance
                 if not account.in_advance:
-                    self._charge_advance(step.chunk.caller, ADVANCE)
-            if n_chunk > from_advance:
-                self._fair_share.give(step.chunk.caller, n_chunk - from_advance)
+                    self._charge_advance(call.caller, ADVANCE)
+            if n > from_advance:
+                self._fair_share.give(call.caller, n - from_advance)
 
     def _charge_advance(self, caller: str, n_used: int) -> None:
         """Give the caller n_used of what was set aside for a call, and drop the rest."""

@@ -1,0 +1,78 @@
+"""What is decoded between two calls of one answer, so that the second finds it: the rest of a prompt, or tokens.
+
+It is nobody's call: nothing is charged, committed or told before the next call hands it out. Of a prompt there are only
+KV rows. Of an answer there are tokens, drawn as the next call will draw them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from canister.engine.kv.lookahead import Lookahead
+from canister.engine.request import Ahead, GenerateRequest
+from canister.engine.task import Task
+from canister.flags.params import SamplingParams
+
+LOGITS_BYTES = 4 << 20  # of a chat, for tokens of which nobody was told
+MOST_TOKENS = 16
+
+
+def n_lookahead(n_vocab: int) -> int:
+    """How many tokens of an answer are decoded ahead, at most."""
+    return max(1, min(MOST_TOKENS, LOGITS_BYTES // (4 * n_vocab)))
+
+
+def task_ahead(task: Task, n_tokens: int) -> Task | None:
+    """What to decode after a call that has ended, if its answer goes on."""
+    calls = task.request.ahead
+    if calls is None or calls.is_over:
+        return None
+    return _prompt_ahead(task, calls) if len(task.sequence.rest()) else _answer_ahead(task, calls, n_tokens)
+
+
+def _prompt_ahead(task: Task, calls: Ahead) -> Task | None:
+    sequence, rest = task.sequence, task.sequence.rest()
+    is_cut = sequence.finished in ("instructions", "length", "time") and not sequence.result.sampled
+    if not is_cut or len(task.slot.tokens) >= sequence.n_done + len(rest):
+        return None
+    wanted = replace(_here(task, calls), prompt=rest, n_predict=0)
+    return Task(wanted, task.loop, task.done, is_ahead=True)
+
+
+def _answer_ahead(task: Task, calls: Ahead, n_tokens: int) -> Task | None:
+    """It takes over the call's sampler, which is in the state in which the next call begins."""
+    request, sequence = task.request, task.sequence
+    if not sequence.ends_before_a_draw or request.context_shift or task.slot.ahead is not None:
+        return None  # it is over, or there still is some
+    if request.n_predict >= 0:
+        n_tokens = min(n_tokens, request.n_predict - len(sequence.result.sampled))
+    if n_tokens <= 0:
+        return None
+    n_before = request.n_continued
+    wanted = replace(
+        _here(task, calls),
+        sampling=request.sampling,
+        n_draws=sequence.result.n_draws,
+        n_continued=None if n_before is None else n_before + sequence.result.n_generated,
+        n_predict=n_tokens,
+        decodes_end=False,
+    )
+    sampler, task.sampler = task.sampler, None
+    return Task(wanted, task.loop, task.done, None, sampler, is_ahead=True, found=Lookahead(calls))
+
+
+def _here(task: Task, calls: Ahead) -> GenerateRequest:
+    """A request that goes on where a call has ended."""
+    request, (tokens, generated, starts) = task.request, task.sequence.held()
+    return GenerateRequest(
+        request.key,
+        request.caller,
+        tokens.copy(),
+        generated.copy(),
+        task.sequence.rest()[:0],
+        SamplingParams(),
+        request.seed,
+        ahead=calls,
+        prefix_starts=starts.copy(),
+        want_rows=False,
+    )

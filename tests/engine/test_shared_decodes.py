@@ -1,0 +1,130 @@
+"""Prompts of several chats in one decode, and rows beside each other: no chat's bits change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kernels, Policy, joins_prompts
+from canister.engine.llama import Context
+from canister.flags.params import SamplingParams
+from tests.engine.driver import GREEDY, Chat, Driver
+from tests.engine.test_batch_invariance import some_prompt, state_of
+
+Drive = Callable[..., Driver]
+
+ENDLESS = SamplingParams(temperature=1.5, ignore_eos=True)
+N_ANSWER = 12
+
+
+@pytest.fixture
+def decodes(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """The streams of the rows of each decode."""
+    found: list[list[int]] = []
+    decode = Context.decode
+
+    def noted(self: Context, streams: Sequence[int], *rest: Sequence[int]) -> None:
+        found.append([*streams])
+        decode(self, streams, *rest)
+
+    monkeypatch.setattr(Context, "decode", noted)
+    return found
+
+
+def together(driver: Driver, chats: Sequence[Chat], prompts: Sequence[list[int]], n: int = N_ANSWER) -> list[list[int]]:
+    """They come before a step is made."""
+    return driver.together(*(chat.answer(prompt, n) for chat, prompt in zip(chats, prompts, strict=True)))
+
+
+@pytest.mark.parametrize("model", ["q8_0", "chat", "f32"])
+def test_prompts_that_share_decodes_give_the_bits_of_each_alone(drive: Drive, model: str) -> None:
+    driver = drive(model, n_slots=4, n_ctx=200, exact="on")
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.integers(1, 90), min_size=2, max_size=4))
+    def check(sizes: list[int]) -> None:
+        prompts = [some_prompt(seed, size) for seed, size in enumerate(sizes)]
+
+        def chats(kind: str) -> list[Chat]:
+            return [driver.chat(f"{kind} {n}", sampling=ENDLESS, seed=n) for n in range(len(sizes))]
+
+        alone, beside = chats("alone"), chats("beside")
+        expected = [driver.run(chat.answer(prompt, N_ANSWER)) for chat, prompt in zip(alone, prompts, strict=True)]
+        assert together(driver, beside, prompts) == expected
+        for one, other in zip(alone, beside, strict=True):
+            assert state_of(driver, other) == state_of(driver, one)
+            for chat in (one, other):
+                driver.engine.forget(chat.key or "")
+
+    check()
+
+
+def test_equal_prompts_take_as_many_decodes_as_one(drive: Drive, decodes: list[list[int]]) -> None:
+    driver = drive("q8_0", n_slots=4, n_ctx=200)
+    if not driver.engine._core.runner._traits.joins_prompts:
+        pytest.skip("prompts of several streams have other bits on this processor")
+    busy = driver.chat("busy", sampling=GREEDY)
+    decodes.clear()
+
+    async def burst() -> None:
+        first = asyncio.create_task(busy.call(some_prompt(9, 150), n_predict=0))
+        await asyncio.sleep(0)
+        chats = [driver.chat(f"k{n}", sampling=ENDLESS) for n in range(3)]
+        await asyncio.gather(first, *(chat.call(some_prompt(n, 40), n_predict=1) for n, chat in enumerate(chats)))
+
+    driver.run(burst())
+    shared = [streams for streams in decodes if len(set(streams)) >= 3]
+    assert len(shared) == 1
+    assert {shared[0].count(stream) for stream in shared[0]} == {41}
+
+
+def test_a_stream_between_two_rows_gets_a_row(drive: Drive, decodes: list[list[int]]) -> None:
+    """A gap would be another pass over the weights. What is put there is taken back."""
+    driver = drive("q8_0", n_slots=4, n_ctx=300)
+    chats = [driver.chat(f"k{n}", sampling=ENDLESS, seed=n) for n in range(4)]
+    prompts = [some_prompt(n, 10 + n) for n in range(4)]
+    expected = [driver.run(driver.chat(None, sampling=ENDLESS, seed=n).answer(prompts[n], 60)) for n in range(4)]
+    decodes.clear()
+    driver.together(*(chat.answer(prompts[n], 30 if n == 1 else 60) for n, chat in enumerate(chats)))
+    at = {stream for streams in decodes for stream in streams}
+    assert at == {0, 1, 2, 3}
+    rows = [streams for streams in decodes if len(set(streams)) == len(streams) >= 3]
+    assert rows
+    assert all(streams == [*range(min(streams), max(streams) + 1)] for streams in rows)
+    driver.run(chats[1].answer((), 30))
+    assert [chat.sampled for chat in chats] == expected
+
+
+def test_a_long_chat_between_two_short_ones_is_left_out(drive: Drive, decodes: list[list[int]]) -> None:
+    driver = drive("q8_0", n_slots=3, n_ctx=700)
+    long = driver.chat("long")
+    chats = [driver.chat(f"k{n}", sampling=ENDLESS) for n in range(2)]
+    driver.run(chats[0].call(some_prompt(0, 9), n_predict=0))
+    driver.run(long.call(some_prompt(1, 400), n_predict=0))
+    driver.run(chats[1].call(some_prompt(2, 9), n_predict=0))
+    decodes.clear()
+    driver.together(*(chat.answer((), 9) for chat in chats))
+    assert {len(streams) for streams in decodes} <= {1, 2}
+
+
+RULED = Kernels(((1, 2, 3),), CHUNK_RULES[0], ((1,), (2,)), True, side_by_side=True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "kernels", "expected"),
+    [
+        (Policy(True, "", False, chunk=CHUNK_RULES[0]), RULED, True),
+        (Policy(False, "", False, chunk=CHUNK_RULES[0]), RULED, True),
+        (Policy(True, "", False, chunk=CHUNK_RULES[0]), None, False),
+        (Policy(False, "", True, repeats_cut=True), RULED, False),
+        (Policy(True, "", False, chunk=ChunkRule(1, 3)), RULED, False),
+        (Policy(True, "", False, chunk=PLAIN), RULED, False),
+        (Policy(True, "", False, chunk=CHUNK_RULES[0]), Kernels(((1, 2),), CHUNK_RULES[0], (), True), False),
+    ],
+)
+def test_who_may_share(policy: Policy, kernels: Kernels | None, expected: bool) -> None:
+    assert joins_prompts(policy, kernels) == expected
