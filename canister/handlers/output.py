@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from canister.runtime.call import OnText
 
 LONGEST_CHARACTER_BYTES = 4
+LOOKED_BACK = 16  # tokens: some have no bytes of their own
 
 
 class Output:
@@ -56,11 +57,10 @@ class Output:
     def _before(self, first: int) -> bytes:
         """The bytes of the generated tokens before the first shown one, as many as a character may have."""
         before = b""
-        tokens, generated = self._chat.tokens[:first][::-1], self._chat.generated[:first][::-1]
-        for token, is_generated in zip(tokens, generated, strict=True):
-            if not is_generated or len(before) >= LONGEST_CHARACTER_BYTES:
-                break
-            before = self._engine.piece(int(token), self._special) + before
+        at = slice(max(0, first - LOOKED_BACK), first)
+        tokens, generated = self._chat.tokens[at].tolist(), self._chat.generated[at].tolist()
+        while tokens and generated.pop() and len(before) < LONGEST_CHARACTER_BYTES:
+            before = self._engine.piece(tokens.pop(), self._special) + before
         return before
 
     def _bytes(self, tokens: list[int]) -> bytes:

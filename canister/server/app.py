@@ -156,6 +156,7 @@ def app_for(behind: Dispatcher) -> FastAPI:
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.dispatcher = behind
     doors = (health, openapi, docs, files, conversations, models, ic, openai, rest)
+    app.router.routes.extend(rest.first_routes())
     app.router.routes.extend(route for door in doors for route in door.routes())
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, behind=behind)

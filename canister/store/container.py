@@ -177,7 +177,7 @@ class CacheFile:
         usual = usual_starts(flags)
         begun = usual if starts is None else np.asarray(starts, np.bool_).reshape(-1) & ~flags
         twice = np.zeros_like(flags) if redrawn is None else np.asarray(redrawn, np.bool_).reshape(-1) & flags
-        has_cut = bool(twice.any()) or not np.array_equal(begun, usual)
+        has_cut = b"\1" in twice.tobytes() or begun.tobytes() != usual.tobytes()  # numpy's own ways take 5 µs each
         data, check = encode_record(keep, Part(added, flags, begun, twice), has_cut, kv, self._check)
         live = list(self._live)
         n_live = self._live_bytes - _roll_back(live, keep)

@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Route
 
 from canister.api import codec
@@ -29,6 +30,25 @@ if TYPE_CHECKING:
     from canister.dispatch import OnText, Reply, Target
 
 SHOWN_CHARACTERS = 80
+
+
+class _MethodName(Convertor[str]):
+    regex = "|".join(name for name in BY_NAME if name != "health")  # at /health are llama.cpp's clients
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("known_method", _MethodName())
+
+
+def first_routes() -> list[Route]:
+    """Calls of methods that exist. To be put in front of all others, so that a call need not be compared with them."""
+    paths = ("/canisters/{canister}/{method:known_method}", "/{method:known_method}")
+    return [Route(path, call_method, methods=ANY_VERB) for path in paths]
 
 
 def routes() -> list[Route]:
