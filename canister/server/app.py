@@ -24,7 +24,7 @@ from canister.errors import Trap
 from canister.runtime.host import Host
 from canister.server import answers, crash_stacks, notices, preload
 from canister.server.doors import conversations, files, ic, models, rest
-from canister.server.doors.openai import routes as openai
+from canister.server.doors.openai import entrance as openai
 from canister.server.http.listener import Server
 from canister.server.middleware.auth import Authentication
 from canister.server.middleware.bounds import Bounds
@@ -155,9 +155,11 @@ def app_for(behind: Dispatcher) -> FastAPI:
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.dispatcher = behind
-    doors = (health, openapi, docs, files, conversations, models, ic, openai, rest)
+    doors = (health, openapi, docs, files, conversations, models, ic)
     app.router.routes.extend(rest.first_routes())
     app.router.routes.extend(route for door in doors for route in door.routes())
+    app.router.routes.append(openai.route(rest.routes))
+    app.router.routes.extend(rest.routes())
     app.add_exception_handler(Trap, _reject)
     app.add_middleware(Authentication, behind=behind)
     app.add_middleware(Bounds, behind=behind)

@@ -9,7 +9,6 @@ from pydantic.json_schema import JsonSchemaMode
 
 from canister.server import answers
 from canister.server.doors.openai.operations import Operation
-from canister.server.doors.openai.routes import OPERATIONS
 
 TAG = "OpenAI"
 
@@ -48,6 +47,8 @@ _NAMES = {"{model}": "Name of a model, or an alias.", "{id}": "Id of a response.
 
 def paths(schema_of: SchemaOf) -> Json:
     """schema_of: gives the schema of a type, as an argument."""
+    from canister.server.doors.openai.routes import OPERATIONS
+
     found: Json = {}
     for operation in OPERATIONS:
         found.setdefault(operation.path, {})[operation.verb.lower()] = _operation(operation, schema_of)
