@@ -13,7 +13,7 @@ from typing import TypedDict
 from urllib.parse import urlsplit
 
 from canister.client.errors import NotConnected, ProtocolError, Unreachable
-from canister.lean_imports import without
+from canister.telemetry.lean_imports import without
 
 with without("httpx._main"):
     import httpx as httpx

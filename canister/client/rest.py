@@ -45,7 +45,7 @@ from canister.client.http_library import (
 )
 from canister.client.methods import MethodCalls
 from canister.client.result import Piece, Result
-from canister.nearest import nearest
+from canister.errors.nearest import nearest
 
 __all__ = [
     "Canister",

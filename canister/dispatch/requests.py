@@ -14,8 +14,8 @@ from canister.api.methods import BY_NAME, Method, Mode
 from canister.dispatch.execute import Recorder, Reply, Terms, admit, run
 from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
+from canister.errors.nearest import nearest
 from canister.handlers.bindings import HANDLERS
-from canister.nearest import nearest
 from canister.runtime.call import Call
 
 if TYPE_CHECKING:

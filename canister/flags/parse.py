@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from canister.errors import BadRequest
+from canister.errors.nearest import nearest
 from canister.flags.params import SamplingParams
 from canister.flags.table import BREAKERS, FLAGS, SECTIONS, Effect, Flag
 from canister.flags.values import shown, unescape
-from canister.nearest import nearest
 
 
 class ArgsError(BadRequest):

@@ -17,10 +17,10 @@ from canister.config import Settings
 from canister.engine.load.trial import Trials
 from canister.engine.thread import DecodeThread
 from canister.errors import BadArgument, BadRequest, CanisterError, CanisterNotFound, NotController, Trap
+from canister.errors.nearest import nearest
 from canister.ic import principal as principals
 from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity
-from canister.nearest import nearest
 from canister.runtime import key_files
 from canister.runtime.canister import Canister
 from canister.runtime.stream_pacing import IDLE_SECONDS, Pacing, seconds_per_byte

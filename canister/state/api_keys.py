@@ -22,9 +22,9 @@ from pathlib import Path
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
 from canister.errors import BadRequest, Conflict, NotFound
+from canister.errors.nearest import nearest
 from canister.ic import principal as principals
 from canister.ic.identity import Identity
-from canister.nearest import nearest
 from canister.store.database import Database
 from canister.store.statements import Prepared
 from canister.store.tables import api_keys

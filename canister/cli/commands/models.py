@@ -16,7 +16,7 @@ from canister.cli.shared.app import App
 from canister.cli.shared.connection import LOCAL, connection
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
 from canister.defaults import DEFAULT_CANISTER, user_folder
-from canister.nearest import nearest
+from canister.errors.nearest import nearest
 
 if TYPE_CHECKING:
     from canister.cli.shared.pulling import Remote

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from canister.defaults import DEFAULT_PORT, ENVIRONMENT_PREFIX, LOCAL_URL, default_data_dir
-from canister.nearest import nearest
+from canister.errors.nearest import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ from canister.api import codec
 from canister.api.examples import EXAMPLES
 from canister.api.methods import BY_NAME, Method
 from canister.errors import BadArgument, MethodNotFound
-from canister.nearest import nearest
+from canister.errors.nearest import nearest
 from canister.server import answers
 from canister.server.doors.lines import LineStream
 from canister.server.requests import caller, decoding, dispatcher, read_body, while_connected

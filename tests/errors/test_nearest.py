@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from canister.api.methods import BY_NAME
-from canister.nearest import nearest
+from canister.errors.nearest import nearest
 
 
 @pytest.mark.parametrize(
