@@ -50,19 +50,24 @@ def prepare(workers: Path, spec: WorkerSpec) -> Path:
     return folder
 
 
-def next_generation(folder: Path) -> int:
-    """A number above those of all processes that were started in this folder; kept before it is returned."""
+def next_generation(folder: Path, floor: int = 0) -> int:
+    """A number above those of all processes that were started in this folder, and not below `floor`; kept before it is
+    returned.
+    """
     path = folder / GENERATION
     try:
         last = int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
         last = 0
-    atomic_file.write(path, f"{last + 1}\n".encode())
-    return last + 1
+    generation = max(last + 1, floor)
+    atomic_file.write(path, f"{generation}\n".encode())
+    return generation
 
 
-def command(folder: Path, spec: WorkerSpec, generation: int, listen: str = f"unix:{SOCKET}") -> list[str]:
-    """The command line of a worker that ends with this process, to be started in `folder`.
+def command(
+    folder: Path, spec: WorkerSpec, generation: int, listen: str = f"unix:{SOCKET}", *, alone: bool = False
+) -> list[str]:
+    """The command line of a worker, to be started in `folder`. It ends with this process, unless it is to live alone.
 
     listen: `unix:PATH`, relative to the folder, or `HOST:PORT`.
     """
@@ -71,7 +76,8 @@ def command(folder: Path, spec: WorkerSpec, generation: int, listen: str = f"uni
         host, _, port = listen.rpartition(":")
         address = ["--host", host, "--port", port]
     return [
-        *(sys.executable, "-P", "-m", "canister.herd.launch.child", str(os.getpid())),
+        *(sys.executable, "-P", "-m"),
+        *(["canister"] if alone else ["canister.herd.launch.child", str(os.getpid())]),
         *("serve", "--data-dir", str(folder), *address, "--no-supervise"),
         *("--herd-worker", spec.id, "--herd-generation", str(generation)),
         *("--herd-secret-file", str(folder / SECRET)),
