@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_SECONDS = 60.0
@@ -69,9 +69,7 @@ class PostgreSQL:
         )
 
     def start(self) -> None:
-        """Start, and wait until it answers; again and again, while the memory of one that was killed is still in
-        use.
-        """
+        """Start, and wait until it answers. Tries again while the memory of one that was killed is still in use."""
         given = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -86,7 +84,12 @@ class PostgreSQL:
         while True:
             with (self.folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, **self._as_user()
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.folder,
+                    **self._as_user(),
                 )
             while self._process.poll() is None:
                 if self._answers():
@@ -100,8 +103,14 @@ class PostgreSQL:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """As a machine that loses its power kills it; its children end when they notice."""
+        """All its processes, as a machine that loses its power does. Each is in a session of its own."""
+        children: list[str] = []
+        if self._process is not None:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         self._end(signal.SIGKILL)
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
 
     def stop(self) -> None:
         self._end(signal.SIGINT)

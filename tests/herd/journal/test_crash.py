@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from canister.errors import JournalUnavailable, StorageFull
 from canister.herd.journal import OPERATOR, Balance, Journal, Supply
@@ -168,32 +169,38 @@ async def test_an_old_transaction_that_is_still_there_is_waited_for(
     postgresql: PostgreSQL, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is lost for the client, while the server has not noticed and will commit."""
+    import psycopg
+
     journal = await Journal.open(postgresql_url)
-    commit = journal._writer._commit
-    kept: list[Any] = []
+    writer = journal._writer
+    commit, undo = writer._commit, writer._undo
+    left: list[Connection] = []
     is_lost = threading.Event()
 
     def lose(connection: Connection) -> None:
-        if kept:
+        if left:
             return commit(connection)
-        kept.append(connection.connection.dbapi_connection)
-        connection.connection.detach()  # so that nobody closes it
-        import psycopg
-        from sqlalchemy.exc import OperationalError
-
+        left.append(connection)
+        writer._connection = None
         is_lost.set()
         raise OperationalError("COMMIT", None, psycopg.OperationalError("the network is gone"))
 
-    monkeypatch.setattr(journal._writer, "_commit", lose)
+    monkeypatch.setattr(writer, "_commit", lose)
+    monkeypatch.setattr(writer, "_undo", lambda connection: None if connection in left else undo(connection))
     minting = asyncio.ensure_future(journal.mint("a", 100))
     assert await asyncio.to_thread(is_lost.wait, 60)
-    await asyncio.sleep(0.3)
+    await asyncio.to_thread(wait_for_a_lock, postgresql)  # the row of the writer
     assert not minting.done()
-    await asyncio.to_thread(kept[0].commit)
+    await asyncio.to_thread(left[0].commit)
     assert await minting
     assert await journal.supply() == Supply(100, 100, 0)
-    kept[0].close()
+    left[0].close()
     await journal.close()
+
+
+def wait_for_a_lock(server: PostgreSQL) -> None:
+    while not server.query("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        time.sleep(0.01)
 
 
 async def test_what_fails_in_a_group_fails_alone(journal: Journal) -> None:

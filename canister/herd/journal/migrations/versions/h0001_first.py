@@ -29,7 +29,7 @@ def _leaders() -> None:
         sa.Column("address", sa.Text, nullable=False),
         sa.Column("epoch", sa.BigInteger, nullable=False),
         sa.Column("since_ns", sa.BigInteger, nullable=False),
-        sa.CheckConstraint("one = 1", name="ck_leader_one"),
+        sa.CheckConstraint("one = 1", name=op.f("ck_leader_one")),
     )
     op.create_table(
         "writer",
@@ -70,8 +70,8 @@ def _jobs() -> None:
         sa.Column("cycles", sa.BigInteger),
         sa.Column("is_refunded", sa.Boolean, nullable=False),
         sa.UniqueConstraint("id", name="uq_job_id"),
-        sa.CheckConstraint("state IN ('queued', 'running', 'done', 'refused')", name="ck_job_state"),
-        sa.CheckConstraint(f"payer IS NOT NULL OR hold = {_zero()}", name="ck_job_payer"),
+        sa.CheckConstraint("state IN ('queued', 'running', 'done', 'refused')", name=op.f("ck_job_state")),
+        sa.CheckConstraint(f"payer IS NOT NULL OR hold = {_zero()}", name=op.f("ck_job_payer")),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_job_kept_until_ns", "job", ["kept_until_ns"])
@@ -159,7 +159,7 @@ def _money() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("free", _amount, nullable=False),
         sa.Column("held", _amount, nullable=False),
-        sa.CheckConstraint(sound, name="ck_account_amounts"),
+        sa.CheckConstraint(sound, name=op.f("ck_account_amounts")),
     )
     op.create_table(
         "payment",
@@ -173,7 +173,7 @@ def _money() -> None:
         sa.Column("at_ns", sa.BigInteger, nullable=False),
         sa.Column("note", sa.Text, nullable=False),
         sa.UniqueConstraint("key", name="uq_payment_key"),
-        sa.CheckConstraint("kind IN ('mint', 'transfer', 'hold', 'settle', 'refund')", name="ck_payment_kind"),
+        sa.CheckConstraint("kind IN ('mint', 'transfer', 'hold', 'settle', 'refund')", name=op.f("ck_payment_kind")),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_payment_source", "payment", ["source", "id"])
