@@ -1,15 +1,18 @@
-"""Small files that are whole or absent, also after a power cut: written beside their place, synced, then put there.
+"""Files that are whole or absent, also after a power cut: written beside their place, synced, then put there.
 
-Only their owner may read them (0600). For files beside the canisters: keys, identities, notes. `store` has the files in
-stable memory.
+Small ones may be read by their owner alone (0600): keys, identities, notes beside the canisters. `store` has the files
+in stable memory.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write(path: Path, content: bytes) -> None:
@@ -20,6 +23,25 @@ def write(path: Path, content: bytes) -> None:
 def create(path: Path, content: bytes) -> None:
     """Write a new file; FileExistsError if there is one."""
     _put(path, content, _link)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file of any size, put there when the block ends, and readable as others that its owner makes.
+
+    An error of the block is raised, and what was there before stays. Raises OSError.
+    """
+    staged = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+    try:
+        with staged.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staged, path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

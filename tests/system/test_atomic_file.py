@@ -63,3 +63,29 @@ def test_contents_are_synced_before_the_name_and_the_name_before_the_end(
         monkeypatch.setattr(os, name, noting(name))
     put(tmp_path / "file", b"x")
     assert done == ["sync contents", "name", "sync folder"]
+
+
+def test_a_large_file_is_there_when_it_is_whole_and_readable_as_others(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with atomic_file.writing(path) as file:
+        file.write(b"half")
+        assert not path.exists()
+        file.write(b" and half")
+    assert path.read_bytes() == b"half and half"
+    (tmp_path / "other").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+
+
+def test_of_a_large_file_that_fails_nothing_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(b"before")
+
+    def fails() -> None:
+        with atomic_file.writing(path) as file:
+            file.write(b"half")
+            raise ValueError("midway")
+
+    with pytest.raises(ValueError, match="midway"):
+        fails()
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,1 @@
+"""AO, as pure functions and files: signatures, permanent storage, model files, Lua."""
