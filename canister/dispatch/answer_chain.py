@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -22,7 +22,7 @@ from canister.engine.request import Ahead
 from canister.errors import CacheChanged, CanisterTrapped, Trap
 from canister.flags.params import SamplingParams
 from canister.flags.values import UINT32_MAX
-from canister.handlers.generate import GENERATE, GenerateInput, GenerateOutput
+from canister.handlers.generate import GENERATE, GenerateInput, GenerateOutput, OnTokens
 
 if TYPE_CHECKING:
     from canister.dispatch.execute import Reply
@@ -156,7 +156,7 @@ def decoded_of(keeper: Keeper) -> Tokens:
 def pieces_of(text: AnswerText, tokens: Iterable[Token]) -> Iterator[Piece]:
     """One by one: so they do not depend on which tokens came together."""
     for token in tokens:
-        piece = text.feed([token])
+        piece = text.feed_one(token)
         if piece is not None:
             yield piece
 
@@ -167,31 +167,43 @@ def last_of(text: AnswerText) -> Iterator[Piece]:
         yield rest
 
 
-class _Mailbox:
-    """Tokens on their way from a call to its listener, on the event loop; None ends them. There is one for each token,
-    so it is lighter than a queue: whatever has come is taken together.
+class _RunningCall:
+    """A call, and its tokens on their way to the listener, on the event loop.
+
+    There is a piece for each token, so this is lighter than a queue: whatever has come is taken together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[OnTokens], asyncio.Task[Reply]]) -> None:
         self._tokens: list[Sampled] = []
-        self._is_over = False
         self._waiter: asyncio.Future[None] | None = None
+        self._task = begin(self._put)
+        self._task.add_done_callback(lambda _: self._wake())
 
-    def put(self, tokens: list[Sampled] | None) -> None:
-        if tokens is None:
-            self._is_over = True
-        else:
-            self._tokens += tokens
+    def _put(self, tokens: list[Sampled]) -> None:
+        self._tokens += tokens
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def take(self) -> list[Sampled] | None:
         """Tokens; None after the last of them."""
-        if not self._tokens and not self._is_over:
-            self._waiter = asyncio.get_running_loop().create_future()
+        if not self._tokens and not self._task.done():
+            self._waiter = self._task.get_loop().create_future()
             await self._waiter
         tokens, self._tokens = self._tokens, []
         return tokens or None
+
+    async def end(self) -> None:
+        """Wait for its end, and cancel it, unless it is over: the listener is gone."""
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    def reply(self) -> Reply:
+        """Raises what the call raised."""
+        return self._task.result()
 
 
 class Chain:
@@ -212,6 +224,7 @@ class Chain:
         self._prompt, self._tokens = prompt, prompt
         self._seed = secrets.randbelow(UINT32_MAX) if wanted.seed is None else wanted.seed
         self._shown = _special_tokens(engine, wanted.shown_special)
+        self._known: dict[int, Token] = {}  # without probabilities
         self._text = AnswerText(wanted.stops)
         self._started = asyncio.get_running_loop().time()
         self._n_cached = 0
@@ -239,25 +252,32 @@ class Chain:
         return chain
 
     async def events(self) -> AsyncGenerator[Event]:
-        """All events, once. Closed early, the running call is cancelled."""
+        """All events, once. Closed early, the running call is cancelled.
+
+        There is one for each token, so that they take no way through other generators.
+        """
         try:
             async with aclosing(self._resumed()) as known:
                 async for event in known:
                     yield event
             while self._taken.finish is None:
-                async with aclosing(self._call()) as parts:
-                    async for part in parts:
-                        if isinstance(part, list):
-                            if not self._is_told:
-                                self._is_told = True
-                                yield self._ingested(self._taken.n_prompt)
-                            for piece in pieces_of(self._text, map(self._token, part)):
-                                yield piece
-                            continue
-                        self._took(part)
+                call = _RunningCall(self._begun_call)
+                try:
+                    while (tokens := await call.take()) is not None:
                         if not self._is_told:
-                            self._is_told = not self._taken.n_remaining
-                            yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
+                            self._is_told = True
+                            yield self._ingested(self._taken.n_prompt)
+                        for sampled in tokens:
+                            piece = self._text.feed_one(self._token(sampled))
+                            if piece is not None:
+                                yield piece
+                finally:
+                    await call.end()
+                if not self._took(call.reply()):
+                    continue
+                if not self._is_told:
+                    self._is_told = not self._taken.n_remaining
+                    yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
             for rest in last_of(self._text):
                 yield rest
             yield self._taken.answered(self._taken.finish, self._text.stop, self._seed)
@@ -279,42 +299,16 @@ class Chain:
             if n % PIECES_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    async def _call(self) -> AsyncGenerator[list[Sampled] | Reply]:
-        """The next call: its tokens as they are sampled, and its reply."""
-        try:
-            async with aclosing(self._one_call()) as parts:
-                async for part in parts:
-                    yield part
-        except CacheChanged:
-            if not self._has_cache:
-                raise
-            # An answer does not depend on its cache, which may have been cleaned up.
-            self._has_cache = False
-            async with aclosing(self._one_call()) as parts:
-                async for part in parts:
-                    yield part
-
-    async def _one_call(self) -> AsyncGenerator[list[Sampled] | Reply]:
-        found = _Mailbox()
+    def _begun_call(self, on_tokens: OnTokens) -> asyncio.Task[Reply]:
+        """The next call."""
         named = {
-            "on_tokens": found.put,
+            "on_tokens": on_tokens,
             "on_begun": None if self._is_begun else self._begun,
             "ahead": self._ahead,
         }
         arg = self._next()
         record = None if self._keeper is None else self._record
-        call = asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, record, named=named))
-        call.add_done_callback(lambda _: found.put(None))
-        try:
-            while (tokens := await found.take()) is not None:
-                yield tokens
-        finally:
-            call.cancel()  # the listener is gone; otherwise the call is done
-            await asyncio.wait([call])
-        reply = call.result()
-        if reply.error is not None:
-            raise reply.error
-        yield reply
+        return asyncio.create_task(execute(self._canister, GENERATE, self._caller, lambda: arg, record, named=named))
 
     def _next(self) -> GenerateInput:
         most, wanted = self._wanted.max_tokens, self._wanted
@@ -343,8 +337,14 @@ class Chain:
             assert isinstance(done, GenerateOutput)
             self._keeper.keep(transaction, list(map(self._token, done.sampled)), self._after(outcome))
 
-    def _took(self, reply: Reply) -> None:
-        """A call is committed."""
+    def _took(self, reply: Reply) -> bool:
+        """A call is committed. False: its cache is gone, and it is to be made again without one."""
+        if reply.error is not None:
+            if not (isinstance(reply.error, CacheChanged) and self._has_cache):
+                raise reply.error
+            # An answer does not depend on its cache, which may have been cleaned up.
+            self._has_cache = False
+            return False
         done = reply.value
         assert isinstance(done, GenerateOutput)
         self._taken = self._after(reply)
@@ -355,6 +355,7 @@ class Chain:
         self._cache.grown(self._tokens[: len(self._tokens) - self._taken.n_remaining])
         if self._taken.finish is None and not done.n_prompt_decoded and not done.sampled:
             raise CanisterTrapped(f"Error from Canister {self._canister.id}: a call of an answer did nothing")
+        return True
 
     def _after(self, reply: Reply) -> Taken:
         """What stands after a call."""
@@ -386,6 +387,11 @@ class Chain:
 
     def _token(self, sampled: Sampled) -> Token:
         token = sampled.token
+        if sampled.logprob is None:
+            known = self._known.get(token)
+            if known is None:
+                known = self._known[token] = Token(token, self._engine.piece(token, token in self._shown))
+            return known
         top = tuple(Likely(at, self._engine.piece(at, True), logprob) for at, logprob in sampled.top)
         return Token(token, self._engine.piece(token, token in self._shown), sampled.logprob, top)
 

@@ -31,6 +31,7 @@ class AnswerText:
     def __init__(self, stops: Sequence[str] = ()) -> None:
         """Raises BadRequest for stop strings that are too many or too long."""
         self._stops = Stops(stops)
+        self._has_stops = any(stops)
         self._decoder = _new_decoder(errors="replace")
         self._waiting: deque[tuple[int, int, Token]] = deque()  # where each begins and ends, in bytes; not shown yet
         self._n_fed = self._n_released = 0
@@ -38,6 +39,15 @@ class AnswerText:
     @property
     def stop(self) -> str | None:
         return self._stops.found
+
+    def feed_one(self, token: Token) -> Piece | None:
+        """The same for one token, most often whole characters that nothing waits for."""
+        data = token.data
+        if self._waiting or self._has_stops or not data or not data.isascii():
+            return self.feed((token,))
+        self._n_fed += len(data)
+        self._n_released = self._n_fed
+        return Piece(data.decode("ascii"), (token,))
 
     def feed(self, tokens: Iterable[Token]) -> Piece | None:
         """The text to show now; None if there is none."""

@@ -7,8 +7,8 @@ turns in between. `client.ask` makes such chains of run_update from outside.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -48,15 +48,25 @@ async def answer(
     CanisterError or Trap; before the first event if that is possible.
     keeper: of an answer that is continued. The pieces that it has come first, as they came before.
     """
+    async with _events(canister, caller, wanted, keeper) as events:
+        async for event in events:
+            yield event
+
+
+@asynccontextmanager
+async def _events(
+    canister: Canister, caller: str, wanted: Wanted, keeper: Keeper | None = None
+) -> AsyncIterator[AsyncGenerator[Event]]:
+    """The events of one answer, closed in the end."""
     engine = _engine(canister, caller)
     prompt = await prompt_tokens(engine, wanted.prompt)
     begun = prompt if keeper is None else np.concatenate([prompt, decoded_of(keeper)])
     lease = leased(canister, caller, engine, begun, wanted.cache) if wanted.reuses else passing(canister, caller)
-    async with lease as cache:
-        chain = Chain(canister, caller, engine, wanted, prompt, cache, keeper)
-        async with aclosing(chain.events()) as events:
-            async for event in events:
-                yield event
+    async with (
+        lease as cache,
+        aclosing(Chain(canister, caller, engine, wanted, prompt, cache, keeper).events()) as events,
+    ):
+        yield events
 
 
 async def answer_choices(
@@ -67,7 +77,7 @@ async def answer_choices(
     The prompt goes in once, and its cache is copied; the first answer is charged for that.
     """
     if len(wanted) == 1:
-        async with aclosing(answer(canister, caller, wanted[0])) as events:
+        async with _events(canister, caller, wanted[0]) as events:
             async for event in events:
                 yield 0, event
         return

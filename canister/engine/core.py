@@ -22,13 +22,14 @@ from canister.engine.request import Sampled
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
-from canister.engine.schedule.scheduler import ALONE, Scheduler
+from canister.engine.schedule.scheduler import ALONE, Scheduler, Step
 from canister.engine.sequence import ContextLimits, Sequence
 from canister.engine.stats import EngineStats
 from canister.engine.task import Outcome, Task, notify
 
 MIN_SHARED_CHUNK = 4  # tokens of a prompt, of a decode that several share
 CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
+JOIN_SHARE = 0.15  # of the time of a decode of prompts, within which it is begun anew for one that comes
 MIN_TIMELY = 16  # tokens, of such a chunk
 
 
@@ -50,12 +51,13 @@ class EngineCore:
         self.prefetcher = Prefetcher(
             self._slot_table, loaded.traits.layout, loaded.context.params.n_streams, self._logits_file
         )
+        self._joins_prompts = loaded.traits.joins_prompts
         self.scheduler: Scheduler[Task] = Scheduler(
             loaded.context.params.n_rows,
             info.policy.max_rows,
             max_pause_seconds=params.max_pause_ms / 1000,
             cut_matters=info.policy.repeats_cut,
-            min_shared=max(MIN_SHARED_CHUNK, info.policy.chunk.block) if loaded.traits.joins_prompts else 0,
+            min_shared=max(MIN_SHARED_CHUNK, info.policy.chunk.block) if self._joins_prompts else 0,
         )
         self._candidates = Candidates(info.n_vocab)
         repeats_cut = info.policy.repeats_cut
@@ -68,6 +70,8 @@ class EngineCore:
         self._can_go_ahead = loaded.traits.layout is not None and loaded.traits.rolls_back and not repeats_cut
         self._fault: EngineFault | None = None
         self._decoding: tuple[Task, ...] = ()  # whose chunks are being decoded
+        self._joins_until = 0.0  # until when the running decode of chunks may be begun anew
+        self._joins_since = 0.0  # when it was begun for the first time
         self._ended: list[Task] = []
         self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
         self._busy_seconds = 0.0
@@ -77,6 +81,11 @@ class EngineCore:
     def abort_chunk(self, task: Task) -> None:
         """End the running decode if it is a prompt chunk of this call alone."""
         if self._decoding == (task,):
+            self.runner.abort()
+
+    def join(self, task: Task) -> None:
+        """A call was submitted. A chunk that has just begun is begun anew, so that the prompts share a decode."""
+        if len(task.request.prompt) and perf_counter() < self._joins_until:
             self.runner.abort()
 
     def residents(self) -> dict[str, int]:
@@ -274,14 +283,17 @@ class EngineCore:
         rows_end = perf_counter()
         n_before = [task.sequence.n_done for task in step.chunks]
         self.runner.rearm()
+        self._joins_until = self._join_time(step)
         # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
         self._decoding = step.chunks
         if chunks := [task for task in step.chunks if not task.is_cancelled]:
             n_each = self._timely(chunks, step.n_chunk)
             self._run(chunks, partial(self.runner.decode_chunks, chunks, n_each))
-        self._decoding = ()
+        self._decoding, self._joins_until = (), 0.0
         n_chunks = [max(0, task.sequence.n_done - n) for task, n in zip(step.chunks, n_before, strict=True)]
         self._n_prompt_tokens += sum(n_chunks)
+        if any(n_chunks):
+            self._joins_since = 0.0
         if step.rows or step.chunks:
             self._n_steps += 1
             scheduler.account(step, rows_end - started, n_chunks, perf_counter() - rows_end)
@@ -289,15 +301,25 @@ class EngineCore:
             if task.outcome is None and not task.is_ahead and task.sequence.end_in_time():
                 self._finish(task)
 
+    def _join_time(self, step: Step[Task]) -> float:
+        """Until when a decode of chunks may be begun anew for calls that come. Little of its time may be lost."""
+        if step.rows or not (step.chunks and self._joins_prompts):
+            return 0.0
+        n_rows = len(step.chunks) * min(step.n_chunk, max(task.n_prompt for task in step.chunks))
+        self._joins_since = self._joins_since or perf_counter()
+        return self._joins_since + JOIN_SHARE * self.scheduler.chunk_sizer.chunks.seconds(n_rows, step.position)
+
     def _timely(self, tasks: list[Task], n_each: int) -> int:
-        """Of so many tokens of each call, as many as calls that have their time decode well within it."""
+        """Of so many tokens of each call, as many as calls that have their time decode well within it.
+
+        One that shares its decode is not aborted when one of the clients goes, so that only its own part counts.
+        """
         times = [task.request.seconds for task in tasks if task.request.seconds is not None]
         if not times or self._limits.repeats_cut:
             return n_each
         position = max(task.sequence.position for task in tasks)
-        n_all = n_each * len(tasks)
-        n_fitting = self.scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * min(times), position, n_all)
-        return min(n_each, max(2, max(MIN_TIMELY, n_fitting) // len(tasks)))
+        n_fitting = self.scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * min(times), position, n_each)
+        return min(n_each, max(MIN_TIMELY, n_fitting))
 
     def _is_resident(self, task: Task) -> bool:
         return task.key is not None and any(slot.key == task.key for slot in self._slot_table.slots)

@@ -161,6 +161,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         task = Task(request, loop, loop.create_future(), binding)
         self._post(lambda: core.submit(task))
+        core.join(task)
         try:
             result = await asyncio.shield(task.done)
         except asyncio.CancelledError:

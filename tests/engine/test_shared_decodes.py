@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from canister.engine import core
 from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kernels, Policy, joins_prompts
 from canister.engine.llama import Context
+from canister.engine.llama_types import DecodeAborted
 from canister.flags.params import SamplingParams
 from tests.engine.driver import GREEDY, Chat, Driver
 from tests.engine.test_batch_invariance import some_prompt, state_of
+from tests.traces import until
 
 Drive = Callable[..., Driver]
 
@@ -128,3 +132,51 @@ RULED = Kernels(((1, 2, 3),), CHUNK_RULES[0], ((1,), (2,)), True, side_by_side=T
 )
 def test_who_may_share(policy: Policy, kernels: Kernels | None, expected: bool) -> None:
     assert joins_prompts(policy, kernels) == expected
+
+
+def test_a_prompt_that_comes_at_once_shares_the_decode_that_has_just_begun(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has begun is broken off, unless it has gone on for a while."""
+    driver = drive("q8_0", n_slots=3, n_ctx=300)
+    if not driver.engine._core.runner._traits.joins_prompts:
+        pytest.skip("prompts of several streams have other bits on this processor")
+    prompts = [some_prompt(n, 150) for n in range(2)]
+    expected = [driver.run(driver.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER)) for prompt in prompts]
+    found: list[list[int]] = []
+    begun, go_on = threading.Event(), threading.Event()
+    decode = Context.decode
+
+    def held(self: Context, streams: Sequence[int], *rest: Sequence[int]) -> None:
+        is_first = not begun.is_set()
+        if is_first:
+            begun.set()
+            assert go_on.wait(60)
+        try:
+            decode(self, streams, *rest)
+        except DecodeAborted:
+            found.append([])
+            raise
+        found.append([*streams])
+
+    monkeypatch.setattr(Context, "decode", held)
+
+    async def two(key: str) -> list[list[int]]:
+        begun.clear()
+        go_on.clear()
+        found.clear()
+        chats = [driver.chat(f"{key} {n}", sampling=ENDLESS) for n in range(2)]
+        first = asyncio.create_task(chats[0].answer(prompts[0], N_ANSWER))
+        assert await asyncio.to_thread(begun.wait, 60)
+        second = asyncio.create_task(chats[1].answer(prompts[1], N_ANSWER))
+        await until(lambda: driver.engine._thread._inbox.qsize() > 0)  # it is submitted
+        go_on.set()
+        return [await first, await second]
+
+    monkeypatch.setattr(core, "JOIN_SHARE", 1e9)
+    assert driver.run(two("at once")) == expected
+    assert found[0] == []
+    assert len(set(found[1])) == 2
+    monkeypatch.setattr(core, "JOIN_SHARE", 0.0)
+    assert driver.run(two("too late")) == expected
+    assert len(set(found[0])) == 1

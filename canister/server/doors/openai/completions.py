@@ -92,7 +92,8 @@ async def create(request: Request) -> Response:
 
         asked = [await ask(part, turn) for part, turn in enumerate(turns)]
         head = Head(**asked[0].about)
-        events = together([one.events for one in asked], body.n, model.view.n_slots)
+        sources = [one.events for one in asked]
+        events = sources[0] if len(sources) == 1 else together(sources, body.n, model.view.n_slots)
         n = len(turns) * body.n
         echoed = [one.prompt for one in asked for _ in range(body.n)] if body.echo else ()
         if body.stream:
