@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from canister.api.herd_wire import Saved
+from canister.herd.journal.statements import Rows, Statement
 from canister.herd.journal.tables import call_log, canister, saved_chat
 from canister.metering.fees import INITIAL_CYCLES, CallOutcome, Charge
 from canister.state.call_log import KEPT_CALLS, LoggedCall
@@ -71,10 +72,9 @@ class Diary:
 
     def write(self, connection: Connection) -> None:
         for name, difference in sorted(self._cycles.items()):
-            row = lock(connection, name)
-            connection.execute(_SET_CYCLES, {"of_name": name, "amount": row + difference})
-        if self._rows:
-            connection.execute(insert(call_log), self._rows)
+            cycles = lock(connection, name)
+            _SET_CYCLES.run(connection, [{"of_name": name, "amount": cycles + difference}])
+        _LOG.run(connection, self._rows)
 
 
 def log(connection: Connection, entries: Sequence[Entry]) -> list[Exception | None]:
@@ -97,12 +97,11 @@ def found(connection: Connection, canisters: Sequence[Found]) -> list[int | Exce
 
 def lock(connection: Connection, name: str, first_cycles: int = INITIAL_CYCLES) -> int:
     """Lock a canister's row, made if need be; returns its cycles."""
-    query = select(canister.c.cycles).where(canister.c.name == name).with_for_update()
-    cycles = connection.execute(query).scalar_one_or_none()
-    if cycles is None:
-        connection.execute(insert(canister).values(name=name, rev=0, cycles=first_cycles))
-        return first_cycles
-    return int(cycles)
+    found = _LOCK.fetch(connection, {"of_name": name})
+    if found:
+        return int(found[0][0])
+    _NEW.run(connection, [{"name": name, "rev": 0, "cycles": first_cycles}])
+    return first_cycles
 
 
 def save_chat(connection: Connection, name: str, caller: str, saved: Saved, now_ns: int) -> None:
@@ -165,4 +164,11 @@ def purge(connection: Connection) -> None:
             connection.execute(delete(call_log).where(c.canister == name, c.id <= oldest))
 
 
-_SET_CYCLES = update(canister).where(canister.c.name == bindparam("of_name")).values(cycles=bindparam("amount"))
+_of_name = canister.c.name == bindparam("of_name")
+_LOCK = Statement(select(canister.c.cycles).where(_of_name).with_for_update())
+_NEW = Statement(insert(canister), ("name", "rev", "cycles"))
+_SET_CYCLES = Statement(update(canister).where(_of_name).values(cycles=bindparam("amount")))
+_LOG = Rows(
+    call_log,
+    ("canister", "caller", "method", "timestamp_ns", "outcome", "instructions", "cycles", "limit", "parts"),
+)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from canister.api.herd_wire import ChatChange
 from canister.errors import StoreDamaged
 from canister.herd.journal.records import Chat
+from canister.herd.journal.statements import Lookup, Rows, Statement
 from canister.herd.journal.tables import chat as table
 from canister.herd.journal.tables import chat_record as records
 from canister.store.container import CacheDamaged, CacheFile, encode_header
@@ -69,20 +70,17 @@ class LockedChat:
     key: Key
     id: int | None = None
     head: bytes = b""
+    n_tokens: int = 0
     n_changes: int = 0
 
 
 def lock(connection: Connection, keys: Iterable[Key]) -> dict[Key, LockedChat]:
     """The chats, also those that are not there."""
-    wanted = sorted(set(keys))
-    found = {key: LockedChat(key) for key in wanted}
-    c = table.c
-    query = select(c.canister, c.caller, c.path, c.id, c.head, c.n_changes).order_by(c.id).with_for_update()
-    for start in range(0, len(wanted), 100):
-        part = tuple_(c.canister, c.caller, c.path).in_(wanted[start : start + 100])
-        for row in connection.execute(query.where(part)):
-            key = (row.canister, row.caller, row.path)
-            found[key] = LockedChat(key, row.id, row.head, row.n_changes)
+    found = {key: LockedChat(key) for key in keys}
+    for *key, id, head, n_tokens, n_changes in _LOCK.fetch(connection, sorted({path for _, _, path in found})):
+        canister, caller, path = key
+        if (canister, caller, path) in found:
+            found[canister, caller, path] = LockedChat((canister, caller, path), id, head, n_tokens, n_changes)
     return found
 
 
@@ -118,38 +116,34 @@ def check(
 
 def write(connection: Connection, states: States, changes: Sequence[CheckedChange]) -> None:
     """Write checked changes, at most one a chat."""
-    removed = [done.chat.id for done in changes if done.after is None and done.chat.id is not None]
-    if removed:
-        connection.execute(delete(table).where(table.c.id.in_(removed)))
     updated: list[dict[str, Any]] = []
     cut: list[dict[str, Any]] = []
     added: list[dict[str, Any]] = []
     for done in changes:
-        if done.after is None or done.added is None:
-            continue
-        values = _values(done, done.after)
-        if done.chat.id is None:
-            canister, caller, path = done.chat.key
-            row = connection.execute(_NEW, {"canister": canister, "caller": caller, "path": path, **values}).one()
-            done.chat.id = row.id
+        chat, after = done.chat, done.after
+        if after is None or done.added is None:
+            _REMOVE.run(connection, [] if chat.id is None else [{"of_id": chat.id}])
+            chat.id = None
         else:
-            updated.append({"of_id": done.chat.id, **values})
-            cut.append({"of_chat": done.chat.id, "keep": done.change.keep})
-        added.append(_record(done.chat.id, done.change.keep, done.added))
-    if updated:
-        connection.execute(_UPDATE, updated)
-        connection.execute(_CUT, cut)
-    if added:
-        connection.execute(insert(records), added)
+            chat.n_changes += 1
+            if chat.id is None:
+                canister, caller, path = chat.key
+                key = {"canister": canister, "caller": caller, "path": path}
+                chat.id = int(_NEW.fetch(connection, key | _values(done, after))[0][0])
+            else:
+                updated.append({"of_id": chat.id, **_values(done, after)})
+                if done.change.keep < chat.n_tokens:
+                    cut.append({"of_chat": chat.id, "keep": done.change.keep})
+            added.append(_record(chat.id, done.change.keep, done.added))
+            states.put(done.change.head, after)
+        chat.head = done.change.head
+        chat.n_tokens = 0 if after is None else len(after.tokens)
+    _UPDATE.run(connection, updated)
+    _CUT.run(connection, cut)
+    _ADD.run(connection, added)
     for done in changes:
-        if done.after is not None:
-            states.put(done.change.head, done.after)
-            done.chat.n_changes += 1
-            if done.chat.n_changes % MERGED == 0 and done.chat.id is not None:
-                _merge(connection, done.chat.id, done.after)
-        done.chat.head = done.change.head
-        if done.after is None:
-            done.chat.id = None
+        if done.after is not None and done.chat.id is not None and done.chat.n_changes % MERGED == 0:
+            _merge(connection, done.chat.id, done.after)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +199,10 @@ def container(connection: Connection, states: States, key: Key) -> tuple[bytes, 
     canister, caller, path = key
     c = table.c
     where = (c.canister == canister, c.caller == caller, c.path == path)
-    row = connection.execute(select(c.id, c.head, c.n_changes).where(*where)).one_or_none()
+    row = connection.execute(select(c.id, c.head).where(*where)).one_or_none()
     if row is None:
         return None
-    state = state_of(connection, states, LockedChat(key, row.id, row.head, row.n_changes))
+    state = state_of(connection, states, LockedChat(key, row.id, row.head))
     assert state is not None
     return row.head, tokens_alone(state)
 
@@ -227,9 +221,7 @@ def _read(connection: Connection, chat_id: int, header: bytes) -> CacheFile:
 
 def _merge(connection: Connection, chat_id: int, state: CacheFile) -> None:
     """Make one record of the last small ones, and so on with those that are MERGED times as large."""
-    c = records.c
-    found = connection.execute(select(c.first, c.n_tokens).where(c.chat == chat_id).order_by(c.first)).all()
-    sizes: list[tuple[int, int]] = [(row.first, row.n_tokens) for row in found]
+    sizes: list[tuple[int, int]] = [(first, n) for first, n in _SIZES.fetch(connection, {"of_chat": chat_id})]
     before = list(sizes)
     bound = MERGED * 4
     while bound < 2**31:
@@ -243,9 +235,8 @@ def _merge(connection: Connection, chat_id: int, state: CacheFile) -> None:
     if sizes == before:
         return
     first = sizes[-1][0]
-    connection.execute(delete(records).where(c.chat == chat_id, c.first >= first))
-    part = CacheFile.parse(tokens_alone(state, first))
-    connection.execute(insert(records), [_record(chat_id, first, part)])
+    _CUT.run(connection, [{"of_chat": chat_id, "keep": first}])
+    _ADD.run(connection, [_record(chat_id, first, CacheFile.parse(tokens_alone(state, first)))])
 
 
 def _record(chat_id: int, first: int, added: CacheFile) -> dict[str, Any]:
@@ -268,19 +259,26 @@ def _values(done: CheckedChange, after: CacheFile) -> dict[str, Any]:
     return {
         "head": done.change.head,
         "n_tokens": len(after.tokens),
-        "n_changes": done.chat.n_changes + 1,
+        "n_changes": done.chat.n_changes,
         "header": encode_header(after.header),
         "worker": done.worker,
         "changed_ns": done.now_ns,
     }
 
 
-_c = table.c
+_c, _r = table.c, records.c
 _ROWS = select(_c.canister, _c.caller, _c.path, _c.head, _c.n_tokens, _c.worker, _c.stored_head, _c.changed_ns)
-_NEW = insert(table).returning(table.c.id)
-_UPDATE = (
-    update(table)
-    .where(table.c.id == bindparam("of_id"))
-    .values({name: bindparam(name) for name in ("head", "n_tokens", "n_changes", "header", "worker", "changed_ns")})
+_VALUES = ("head", "n_tokens", "n_changes", "header", "worker", "changed_ns")
+_of_id, _of_chat = _c.id == bindparam("of_id"), _r.chat == bindparam("of_chat")
+_LOCK = Lookup(
+    select(_c.canister, _c.caller, _c.path, _c.id, _c.head, _c.n_tokens, _c.n_changes)
+    .order_by(_c.id)
+    .with_for_update(),
+    _c.path,
 )
-_CUT = delete(records).where(records.c.chat == bindparam("of_chat"), records.c.first >= bindparam("keep"))
+_NEW = Statement(insert(table).returning(_c.id), ("canister", "caller", "path", *_VALUES))
+_UPDATE = Rows(table, _VALUES, key="id")
+_REMOVE = Statement(delete(table).where(_of_id))
+_CUT = Statement(delete(records).where(_of_chat, _r.first >= bindparam("keep")))
+_ADD = Rows(records, ("chat", "first", "n_tokens", "tokens", "marks"))
+_SIZES = Statement(select(_r.first, _r.n_tokens).where(_of_chat).order_by(_r.first))

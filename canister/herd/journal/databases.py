@@ -116,21 +116,26 @@ def clear_errors(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except (DBAPIError, sqlite3.Error, OSError) as error:
+    except Exception as error:
         clear = _clear_error(name, error)
         if clear is None:
             raise
         raise clear from error
 
 
-def _clear_error(name: str, error: BaseException) -> Exception | None:
+def _clear_error(name: str, error: Exception) -> Exception | None:
     if isinstance(error, OSError):
         return StoreDamaged(f"{name} cannot be opened: {error.strerror}; check its folder")
     cause = error.orig if isinstance(error, DBAPIError) else error
-    is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    code = getattr(cause, "sqlite_errorname", None)
-    if code is None:
-        return _postgresql_error(name, cause, is_lost)
+    if isinstance(cause, sqlite3.Error):
+        return _sqlite_error(name, cause)
+    if type(cause).__module__.partition(".")[0] == "psycopg":
+        return _postgresql_error(name, cause, isinstance(error, DBAPIError) and error.connection_invalidated)
+    return None
+
+
+def _sqlite_error(name: str, cause: sqlite3.Error) -> Exception | None:
+    code = getattr(cause, "sqlite_errorname", "")
     if code.startswith("SQLITE_FULL"):
         return StorageFull(f"no room on the disk for {name}; make room and try again")
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
@@ -146,6 +151,8 @@ def _clear_error(name: str, error: BaseException) -> Exception | None:
 
 def _postgresql_error(name: str, cause: BaseException | None, is_lost: bool) -> Exception | None:
     state = getattr(cause, "sqlstate", None)
+    if type(cause).__name__ == "PipelineAborted":  # the cause was another statement's error
+        return None
     if state in _AGAIN:
         return Again(str(cause))
     if state == "53100":

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, select
 
 from canister.errors import Conflict, InsufficientBalance
 from canister.herd.journal import leading, money
 from canister.herd.journal.records import Accepted, Answer, JobRow, JobState, NewJob, Requeued, Settled
+from canister.herd.journal.statements import Lookup, Rows, pipelined
 from canister.herd.journal.tables import job as table
 
 WAITING = ("queued", "running")
@@ -74,8 +75,10 @@ def accept(connection: Connection, steps: Sequence[Accept]) -> list[Accepted | E
             results.append(error)
             if error is None:
                 begun[job.id] = job
-    seqs = insert_jobs(connection, [new_values(job, now_ns) for job in begun.values()])
-    books.write(now_ns)
+    with pipelined(connection):
+        _INSERT.run(connection, [new_values(job, now_ns) for job in begun.values()])
+        books.write(now_ns)
+        seqs: dict[bytes, int] = {row[0]: row[1] for row in _SEQ.fetch(connection, list(begun))}
     rows = {id: _row_of_new(job, seqs[id], now_ns) for id, job in begun.items()}
     return [
         _begun(rows, begun, step.job) if result is None else result for step, result in zip(steps, results, strict=True)
@@ -122,8 +125,7 @@ def assign(connection: Connection, assigns: Sequence[Assign]) -> list[bool | Exc
                 }
             )
         results.append(holds)
-    if changes:
-        connection.execute(_ASSIGN, changes)
+    _ASSIGN.run(connection, changes)
     return results
 
 
@@ -146,8 +148,7 @@ def requeue(connection: Connection, steps: Sequence[Requeue]) -> list[Requeued |
             row.state = "queued"
             again.append({"of_seq": row.seq})
             results.append("queued")
-    if again:
-        connection.execute(_REQUEUE, again)
+    _REQUEUE.run(connection, again)
     _end(connection, over)
     return results
 
@@ -177,8 +178,10 @@ def _end(connection: Connection, over: Sequence[tuple[LockedJob, Answer]]) -> No
     for row, _ in over:
         if row.payer is not None and row.hold:
             books.refund(row.payer, row.hold, row.id)
-    values = [{"of_seq": row.seq, **end_values("refused", answer, now_ns, is_refunded=True)} for row, answer in over]
-    connection.execute(_END, values)
+    values: list[dict[str, Any]] = [
+        {"of_seq": row.seq, **end_values("refused", answer, now_ns, is_refunded=True)} for row, answer in over
+    ]
+    _END.run(connection, values)
     books.write(now_ns)
 
 
@@ -209,13 +212,11 @@ class LockedJob:
 
 
 def lock(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, LockedJob]:
-    c = table.c
-    columns = (c.seq, c.id, c.canister, c.caller, c.method, c.state, c.fence, c.tries, c.hold, c.payer)
-    query = select(*columns).order_by(c.seq).with_for_update()
-    rows: dict[bytes, LockedJob] = {}
-    for part in _parts(ids):
-        rows |= {row.id: LockedJob(*tuple(row)) for row in connection.execute(query.where(c.id.in_(part)))}
-    return rows
+    """The jobs of these ids that have rows."""
+    found: dict[bytes, LockedJob] = {}
+    for seq, id, canister, caller, method, state, fence, tries, hold, payer in _LOCK.fetch(connection, ids):
+        found[id] = LockedJob(seq, id, canister, caller, method, state, fence, tries, int(hold), payer)
+    return found
 
 
 def not_yet(job: NewJob) -> LockedJob:
@@ -251,18 +252,8 @@ def settled_values(step: Settled) -> dict[str, Any]:
 
 def write_settled(connection: Connection, ended: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> None:
     """ended: settled_values with of_seq. new: those of whole rows."""
-    if ended:
-        connection.execute(_SETTLE, list(ended))
-    if new:
-        connection.execute(insert(table), list(new))
-
-
-def insert_jobs(connection: Connection, rows: Sequence[dict[str, Any]]) -> dict[bytes, int]:
-    """New rows; their numbers by id."""
-    if not rows:
-        return {}
-    found = connection.execute(_INSERT, list(rows)).all()
-    return {row.id: row.seq for row in found}
+    _SETTLE.run(connection, ended)
+    _INSERT_SETTLED.run(connection, new)
 
 
 # -- reading
@@ -357,30 +348,28 @@ def _parts(ids: Sequence[bytes]) -> Iterable[Sequence[bytes]]:
 
 
 _SAME = tuple(name for name in (field.name for field in fields(JobRow)) if name not in ("chats", "answer"))
-_of_seq = table.c.seq == bindparam("of_seq")
-_INSERT = insert(table).returning(table.c.seq, table.c.id)
-_ASSIGN = (
-    update(table)
-    .where(_of_seq)
-    .values(
-        state="running",
-        worker=bindparam("worker"),
-        fence=bindparam("fence"),
-        tries=bindparam("tries"),
-        started_ns=bindparam("started_ns"),
-    )
+_c = table.c
+_NEW_COLUMNS = (
+    *("id", "canister", "caller", "method", "arg", "chats", "multiplier", "hold", "payer", "due_ns", "kept_until_ns"),
+    *("state", "worker", "fence", "tries", "made_ns", "is_refunded"),
 )
-_REQUEUE = update(table).where(_of_seq).values(state="queued", worker=None)
 _END_COLUMNS = (
-    "state",
-    "ended_ns",
-    "is_refunded",
-    "reply",
-    "reject_code",
-    "reject_message",
-    "error_code",
-    "http_status",
+    *("state", "ended_ns", "is_refunded"),
+    *("reply", "reject_code", "reject_message", "error_code", "http_status"),
 )
 _SETTLE_COLUMNS = (*_END_COLUMNS, "worker", "fence", "started_ns", "instructions", "cycles")
-_END = update(table).where(_of_seq).values({name: bindparam(name) for name in _END_COLUMNS})
-_SETTLE = update(table).where(_of_seq).values({name: bindparam(name) for name in _SETTLE_COLUMNS})
+
+
+_LOCK = Lookup(
+    select(_c.seq, _c.id, _c.canister, _c.caller, _c.method, _c.state, _c.fence, _c.tries, _c.hold, _c.payer)
+    .order_by(_c.seq)
+    .with_for_update(),
+    _c.id,
+)
+_SEQ = Lookup(select(_c.id, _c.seq), _c.id)
+_INSERT = Rows(table, _NEW_COLUMNS)
+_INSERT_SETTLED = Rows(table, tuple(dict.fromkeys((*_NEW_COLUMNS, *_SETTLE_COLUMNS))))
+_ASSIGN = Rows(table, ("worker", "fence", "tries", "started_ns"), key="seq", state="running")
+_REQUEUE = Rows(table, (), key="seq", state="queued", worker=None)
+_END = Rows(table, _END_COLUMNS, key="seq")
+_SETTLE = Rows(table, _SETTLE_COLUMNS, key="seq")

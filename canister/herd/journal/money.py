@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, or_, select
 
 from canister.errors import BadRequest, Conflict, InsufficientBalance
 from canister.herd.journal.records import OPERATOR, Balance, Payment, PaymentKind, Supply
+from canister.herd.journal.statements import Lookup, Rows
 from canister.herd.journal.tables import account, payment
 
 MAX_AMOUNT = 10**60  # of one payment, so that no account outgrows its column
@@ -46,8 +47,8 @@ class Books:
         wanted = sorted({*names, OPERATOR}) if names else []
         if wanted:
             # In order of name, so that two processes cannot wait for each other.
-            query = select(account).where(account.c.name.in_(wanted)).order_by(account.c.name).with_for_update()
-            self._accounts = {row.name: _Account(row.free, row.held) for row in connection.execute(query)}
+            rows = _LOCK.fetch(connection, wanted)
+            self._accounts = {name: _Account(int(free), int(held)) for name, free, held in rows}
 
     def mint(self, target: str, amount: int, note: str, key: bytes | None) -> None:
         self._add(target, free=amount)
@@ -81,12 +82,9 @@ class Books:
                 new.append({"name": name, "free": kept.free, "held": kept.held})
             elif kept.is_changed:
                 changed.append({"of_name": name, "free": kept.free, "held": kept.held})
-        if new:
-            self._connection.execute(insert(account), new)
-        if changed:
-            self._connection.execute(_CHANGE, changed)
-        if self._payments:
-            self._connection.execute(insert(payment), [{**row, "at_ns": now_ns} for row in self._payments])
+        _NEW.run(self._connection, new)
+        _CHANGE.run(self._connection, changed)
+        _PAY.run(self._connection, [{**row, "at_ns": now_ns} for row in self._payments])
 
     def _need(self, name: str, amount: int) -> None:
         free = self._accounts[name].free if name in self._accounts else 0
@@ -206,6 +204,9 @@ def supply(connection: Connection) -> Supply:
     return Supply(minted, sum(row.free for row in rows), sum(row.held for row in rows))
 
 
-_CHANGE = (
-    update(account).where(account.c.name == bindparam("of_name")).values(free=bindparam("free"), held=bindparam("held"))
+_LOCK = Lookup(
+    select(account.c.name, account.c.free, account.c.held).order_by(account.c.name).with_for_update(), account.c.name
 )
+_NEW = Rows(account, ("name", "free", "held"))
+_CHANGE = Rows(account, ("free", "held"), key="name")
+_PAY = Rows(payment, ("key", "kind", "source", "target", "amount", "job", "at_ns", "note"))

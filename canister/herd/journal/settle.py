@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from canister.herd.journal import canisters, chats, jobs, leading, money
 from canister.herd.journal.records import Settled, SettleOutcome, StaleReason
+from canister.herd.journal.statements import pipelined
 
 
 @dataclass(slots=True)
@@ -62,9 +63,10 @@ class Settling:
             elif outcome.outcome == "known":
                 outcome = SettleOutcome("known", known[step.id])
             outcomes.append(outcome)
-        self._write(connection, batch)
-        books.write(time.time_ns())
-        diary.write(connection)
+        with pipelined(connection):
+            self._write(connection, batch)
+            books.write(time.time_ns())
+            diary.write(connection)
         return outcomes
 
     def _decide(

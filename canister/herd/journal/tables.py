@@ -141,7 +141,8 @@ chat = Table(
     Column("worker", Text),
     Column("stored_head", LargeBinary),
     Column("changed_ns", BigInteger, nullable=False),
-    UniqueConstraint("canister", "caller", "path"),
+    UniqueConstraint("path", "canister", "caller"),
+    Index("ix_chat_caller", "canister", "caller"),
     sqlite_autoincrement=True,
 )
 

@@ -27,6 +27,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from canister.errors import JournalUnavailable
 from canister.herd.journal.databases import Again, DatabasePair, Unreachable, clear_errors, unavailable
+from canister.herd.journal.statements import Statement
 from canister.herd.journal.tables import writer as table
 from canister.telemetry import logs
 
@@ -217,7 +218,7 @@ class Writer:
 
     def _mark(self, connection: Connection, mark: bytes) -> bool:
         """False: another writer took this one for gone, since it has not written for so long."""
-        return connection.execute(_MARK, {"of_id": self._id, "mark": mark, "at_ns": time.time_ns()}).rowcount == 1
+        return bool(_MARK.fetch(connection, {"of_id": self._id, "mark": mark, "at_ns": time.time_ns()}))
 
     def _run(self, connection: Connection, group: Sequence[_Step]) -> list[Any]:
         results: list[Any] = []
@@ -279,9 +280,10 @@ class Writer:
         """Does the COMMIT with this mark hold? Waits for its transaction to end, if it is still there."""
         with clear_errors(self._pair.name):
             connection = self._connect()
-            found = connection.execute(_MARKED, {"of_id": self._id}).scalar_one_or_none()
+            connection.begin()
+            found = _MARKED.fetch(connection, {"of_id": self._id})
             connection.rollback()
-            return found == mark
+            return found == [(mark,)]
 
     def _connect(self) -> Connection:
         with clear_errors(self._pair.name):
@@ -304,5 +306,8 @@ def _told(error: BaseException) -> BaseException:
     return error
 
 
-_MARK = update(table).where(table.c.id == bindparam("of_id")).values(mark=bindparam("mark"), at_ns=bindparam("at_ns"))
-_MARKED = select(table.c.mark).where(table.c.id == bindparam("of_id")).with_for_update()
+_of_id = table.c.id == bindparam("of_id")
+_MARK = Statement(
+    update(table).where(_of_id).values(mark=bindparam("mark"), at_ns=bindparam("at_ns")).returning(table.c.id)
+)
+_MARKED = Statement(select(table.c.mark).where(_of_id).with_for_update())

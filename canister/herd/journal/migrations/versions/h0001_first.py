@@ -92,9 +92,10 @@ def _chats() -> None:
         sa.Column("worker", sa.Text),
         sa.Column("stored_head", sa.LargeBinary),
         sa.Column("changed_ns", sa.BigInteger, nullable=False),
-        sa.UniqueConstraint("canister", "caller", "path", name="uq_chat_canister"),
+        sa.UniqueConstraint("path", "canister", "caller", name="uq_chat_path"),
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_chat_caller", "chat", ["canister", "caller"])
     op.create_table(
         "chat_record",
         sa.Column("chat", _id, sa.ForeignKey("chat.id", ondelete="CASCADE"), primary_key=True),
