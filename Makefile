@@ -36,7 +36,7 @@ $(INSTALLED): $(RUNTIME)
 
 clients: $(CLIENTS) ## Set up .clients with the clients of others that tests run; what cannot be had is skipped
 
-$(CLIENTS): tests/clients/set_up.py tests/clients/node/package.json $(wildcard tests/clients/python/*.txt)
+$(CLIENTS): tests/clients/set_up.py $(wildcard tests/clients/*/package.json) $(wildcard tests/clients/python/*.txt)
 	@echo "Installing the clients of others that the tests run into .clients" >&2
 	@$(PYTHON) tests/clients/set_up.py .clients
 	@touch $@

@@ -2,7 +2,7 @@
 
     python tests/clients/set_up.py FOLDER
 
-FOLDER gets a virtual environment for each `python/*.txt`, and the packages of `node/package.json`. What cannot be had
+FOLDER gets a virtual environment for each `python/*.txt`, and the packages of each `*/package.json`. What cannot be had
 leaves a note, and its tests skip with it. The standard library alone.
 """
 
@@ -25,13 +25,15 @@ def main(folder: Path) -> int:
         install = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-r", str(wanted)]
         _tell(folder, wanted.stem, _run([sys.executable, "-m", "venv", str(place)]) or _run(install))
     npm = shutil.which("npm")
-    _tell(folder, "node", _node(npm, folder / "node") if npm else "npm is not installed")
+    for wanted in sorted(HERE.glob("*/package.json")):
+        name = wanted.parent.name
+        _tell(folder, name, _node(npm, name, folder / name) if npm else "npm is not installed")
     return 0
 
 
-def _node(npm: str, place: Path) -> str:
+def _node(npm: str, name: str, place: Path) -> str:
     """The scripts stand beside the packages, since node looks for those from where a script lies."""
-    shutil.copytree(HERE / "node", place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
+    shutil.copytree(HERE / name, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     return _run([npm, "install", "--prefix", str(place), "--no-package-lock", "--no-audit", "--no-fund", "--silent"])
 
 

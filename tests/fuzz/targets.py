@@ -116,8 +116,31 @@ def paths(data: bytes) -> None:
         assert clean_path(clean) == clean
 
 
+def ans104(data: bytes) -> None:
+    from canister.ao.encoding import Malformed, WrongSignature
+    from canister.ao.signing import bundles, items
+
+    with refusing(Malformed, WrongSignature):
+        item = items.read_item(data)
+        assert item.to_bytes() == data
+        items.verify(item.head, item.data)
+    with refusing(Malformed):
+        assert bundles.write_bundle(bundles.read_bundle(data)) == data
+
+
+def signed_http(data: bytes) -> None:
+    from canister.ao.encoding import Malformed, WrongSignature
+    from canister.ao.signing import http_messages
+
+    method, _, rest = data.decode("latin-1").partition("\n")
+    fields = dict(line.partition(": ")[::2] for line in rest.split("\n"))
+    with refusing(Malformed, WrongSignature):
+        http_messages.verify(http_messages.Request(method, "/push", fields, data[:20]), 1_700_000_000.0)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    function.__name__: function for function in (candid, cbor, envelope, container, gguf, arguments, schema, paths)
+    function.__name__: function
+    for function in (candid, cbor, envelope, container, gguf, arguments, schema, paths, ans104, signed_http)
 }
 
 
@@ -170,7 +193,27 @@ def seeds(name: str) -> list[bytes]:
                 {"type": ["string", "null"], "minLength": 1, "maxLength": 9, "prefixItems": [{"type": "boolean"}]},
             )
         ]
+    if name in ("ans104", "signed_http"):
+        return _signed(name)
     return [b"models/model.gguf", b"./a//b/", "é/e\u0301/ß".encode(), b"../../etc/passwd", b"con\\nul\0"]
+
+
+def _signed(name: str) -> list[bytes]:
+    from canister.ao.signing.bundles import write_bundle
+    from canister.ao.signing.http_messages import label_of
+    from canister.ao.signing.items import sign_item
+    from canister.ao.signing.wallets import Ed25519Wallet, EthereumWallet
+
+    if name == "signed_http":
+        key, label = "A" * 683, label_of(bytes(512))
+        told = f'{label}=("action" "@method");alg="rsa-pss-sha512";keyid="{key}"'
+        signature = f"{label}=:{'A' * 683}=:"
+        return [f"POST\naction: Eval\nsignature: {signature}\nsignature-input: {told}".encode()]
+    items = [
+        sign_item(wallet, b"data", [(b"a", b"b")] * 3)
+        for wallet in (Ed25519Wallet.generate(), EthereumWallet.generate())
+    ]
+    return [*(item.to_bytes() for item in items), write_bundle(items), bytes(32)]
 
 
 def mutations(name: str, seed: int) -> Iterator[bytes]:

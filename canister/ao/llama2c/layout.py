@@ -123,7 +123,8 @@ def read_header(head: bytes) -> Layout:
         raise Llama2cError(f"it has {len(head)} bytes, and the header of a model of llama2.c has {_NUMBERS.size}")
     if int.from_bytes(head[:4], "little") != MAGIC:
         numbers = _NUMBERS.unpack_from(head)
-        return layout_of(0, _shape(numbers, shares_output=numbers[5] > 0))
+        own_output = numbers[5] < 0
+        return layout_of(0, _shape((*numbers[:5], abs(numbers[5]), numbers[6]), shares_output=not own_output))
     if len(head) < HEADER_BYTES:
         raise Llama2cError(f"it has {len(head)} bytes, and its header has {HEADER_BYTES}")
     version = int.from_bytes(head[4:8], "little", signed=True)
@@ -173,7 +174,7 @@ def layout_of(version: int, shape: Shape, group: int = 0) -> Layout:
 
 def _shape(numbers: Sequence[int], *, shares_output: bool) -> Shape:
     width, feed_forward, layers, heads, kv_heads, vocabulary, context = numbers
-    return Shape(width, feed_forward, layers, heads, kv_heads, abs(vocabulary), context, shares_output)
+    return Shape(width, feed_forward, layers, heads, kv_heads, vocabulary, context, shares_output)
 
 
 def _order(version: int, shape: Shape) -> Iterator[str]:

@@ -180,6 +180,16 @@ def test_a_damaged_header_is_refused_or_is_another_sound_one(
     assert n_refused > 90
 
 
+def test_a_negative_vocabulary_is_one_of_version_0_alone(
+    made: Callable[..., tuple[Path, Path]], tmp_path: Path
+) -> None:
+    model, tokenizer = made(Model(vocab=300).fill(1), 1)
+    data = bytearray(model.read_bytes())
+    data[28:32] = (-300).to_bytes(4, "little", signed=True)
+    model.write_bytes(data)
+    assert "the vocabulary has -300 tokens" in _refused(model, tokenizer, tmp_path, model)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("version", [0, 1, 2])
 def test_weights_that_are_no_numbers_are_refused(
