@@ -14,6 +14,13 @@ QUERY_LIMIT = 5_000_000_000
 LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 ENVIRONMENT_PREFIX = "CANISTER_"  # of the variables that set something
 
+UNIX = "unix:"  # before the path of a socket, where a URL may stand
+
+
+def socket_path(url: str) -> str | None:
+    """The path in `unix:PATH`; None for other URLs."""
+    return url.removeprefix(UNIX) if url.startswith(UNIX) else None
+
 
 def default_data_dir() -> Path:
     """`$XDG_DATA_HOME/llama-canister`, or `~/.local/share/llama-canister`."""

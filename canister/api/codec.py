@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -93,6 +94,8 @@ def args_to_text(method: Method, value: object = None, *, width: int = pretty.WI
 
 def encode_reply(method: Method, value: object, is_err: bool = False) -> bytes:
     """A message with what a method answered."""
+    if method.ok is NoneType:
+        return encode((), ())
     return encode((_result_type(method),), (_plain_result(method, value, is_err),))
 
 

@@ -23,9 +23,10 @@ SIGNATURE_HEADER = "X-Herd"
 CALLER_HEADER = "X-Herd-Caller"
 """The caller that the herd asserts for a request to another route of a worker. It is signed too."""
 HEAD_HEADER = "X-Herd-Head"
-"""In hex; of the chat in the answer to GET, and of the one in the body of PUT."""
+"""In hex, in the answers to GET and PUT of a chat: its head, as it is then."""
 
-MAX_CLOCK_MS = 60_000  # by which a signed request may be older or newer than its receiver's clock
+MAX_CHAT_BYTES = 1 << 30  # of a container that is moved with its KV rows; a larger one is moved as tokens alone
+MAX_CLOCK_NS = 60 * 10**9  # by which a signed request may be older or newer than its receiver's clock
 
 
 class NotSigned(Exception):
@@ -83,7 +84,7 @@ def chat_query(query: str) -> ChatQuery:
 
 # -- signatures
 
-_SIGNATURE = re.compile(r"v1 ([A-Za-z0-9._-]{1,64}) ([0-9]{1,18}) ([0-9]{1,15}) ([0-9a-f]{64})")
+_SIGNATURE = re.compile(r"v1 ([A-Za-z0-9._-]{1,64}) ([0-9]{1,18}) ([0-9]{1,19}) ([0-9a-f]{64}) ([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,19 @@ class HerdKey:
     worker: str
     generation: int
     secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A request that the herd has signed, if its body has this SHA-256. mac: no other request has it."""
+
+    mac: str
+    body_sha256: bytes
+
+    def check_body(self, sha256: bytes) -> None:
+        """Raise NotSigned for another body."""
+        if sha256 != self.body_sha256:
+            raise NotSigned("the body is not the one that was signed")
 
 
 def read_secret(text: str) -> bytes:
@@ -106,41 +120,32 @@ def read_secret(text: str) -> bytes:
     return secret
 
 
-def sign(key: HerdKey, method: str, target: str, body: bytes, *, now_ms: int, caller: str = "") -> str:
+def sign(key: HerdKey, method: str, target: str, body: bytes, *, now_ns: int, caller: str = "") -> str:
     """The X-Herd header of a request. target: path and query as they are sent. caller: that of X-Herd-Caller."""
-    mac = _mac(key, method, target, hashlib.sha256(body).digest(), now_ms, caller)
-    return f"v1 {key.worker} {key.generation} {now_ms} {mac}"
+    sha256 = hashlib.sha256(body).hexdigest()
+    return f"v1 {key.worker} {key.generation} {now_ns} {sha256} {_mac(key, method, target, sha256, now_ns, caller)}"
 
 
-def check(
-    key: HerdKey,
-    header: str | None,
-    method: str,
-    target: str,
-    body_sha256: bytes,
-    *,
-    now_ms: int,
-    caller: str = "",
-) -> str:
-    """Is a request signed for this worker, now? Returns its MAC, which no other request has. Raises NotSigned."""
+def check(key: HerdKey, header: str | None, method: str, target: str, *, now_ns: int, caller: str = "") -> Signed:
+    """Is a request signed for this worker, now? Nothing of its body is needed for that. Raises NotSigned."""
     found = _SIGNATURE.fullmatch(header or "")
     if found is None:
-        raise NotSigned(f"{SIGNATURE_HEADER} must be 'v1 WORKER GENERATION UNIX_MS HEX', signed by the herd")
-    worker, generation, at_ms, mac = found[1], int(found[2]), int(found[3]), found[4]
+        raise NotSigned(f"{SIGNATURE_HEADER} must be 'v1 WORKER GENERATION UNIX_NS SHA256 HEX', signed by the herd")
+    worker, generation, at_ns, sha256, mac = found[1], int(found[2]), int(found[3]), found[4], found[5]
     if worker != key.worker:
         raise NotSigned(f"this is worker {key.worker}, and the request is for worker {worker}")
     if generation != key.generation:
         raise NotSigned(f"this is generation {key.generation} of the worker, and the request is for {generation}")
-    if not hmac.compare_digest(mac, _mac(key, method, target, body_sha256, at_ms, caller)):
+    if not hmac.compare_digest(mac, _mac(key, method, target, sha256, at_ns, caller)):
         raise NotSigned("the request is not signed with the secret of this herd, or was changed on its way")
-    if abs(now_ms - at_ms) > MAX_CLOCK_MS:
+    if abs(now_ns - at_ns) > MAX_CLOCK_NS:
         raise NotSigned(
-            f"the request was signed at {at_ms} ms since 1970, and here it is {now_ms}; they may be {MAX_CLOCK_MS} "
-            "apart, so see to the clocks of both machines"
+            f"the request was signed {abs(now_ns - at_ns) // 10**9} seconds before or after now, at most "
+            f"{MAX_CLOCK_NS // 10**9} are taken: see to the clocks of both machines"
         )
-    return mac
+    return Signed(mac, bytes.fromhex(sha256))
 
 
-def _mac(key: HerdKey, method: str, target: str, body_sha256: bytes, at_ms: int, caller: str) -> str:
-    said = f"{method}\n{target}\n{key.worker}\n{key.generation}\n{at_ms}\n{caller}\n"
-    return hmac.new(key.secret, said.encode("utf-8", "surrogatepass") + body_sha256, hashlib.sha256).hexdigest()
+def _mac(key: HerdKey, method: str, target: str, sha256: str, at_ns: int, caller: str) -> str:
+    said = f"{method}\n{target}\n{key.worker}\n{key.generation}\n{at_ns}\n{caller}\n{sha256}"
+    return hmac.new(key.secret, said.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

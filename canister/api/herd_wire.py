@@ -1,8 +1,8 @@
 """The messages of the private door, by which a herd's leader uses a worker: records, and their bytes.
 
-Bodies are CBOR maps; unknown fields are ignored, so that versions next to each other understand each other. The answers
-to `run` and `control` are frames: four bytes of length, big-endian, then a CBOR map. Pure functions, no I/O. Bytes that
-are no such message are a WireError, whatever else they are. `herd_requests.py` has routes and signatures.
+Bodies are CBOR maps; unknown fields are ignored, so that versions next to each other understand each other. Answers to
+`run` and `control` are frames: four bytes of length, big-endian, then a CBOR map; without a Done at the end the call
+was cut short. Pure functions, no I/O. What is no message is a WireError. `herd_requests.py` has the signatures.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast, get_args
+from typing import TypeVar, cast, get_args
 
-from canister.api.cbor_fields import U32, Fields, WireError, fields_of
+from canister.api.cbor_fields import U32, Fields, fields_of
+from canister.api.cbor_fields import WireError as WireError
+from canister.errors import NotBegunWhy
 from canister.ic import cbor
 from canister.ic.cbor import Encodable
-
-__all__ = [  # WireError is raised here, wherever it is made
-    *("CanisterState", "ChatAt", "ChatChange", "Conflict", "Control", "Cost", "Done", "Frame", "FrameReader"),
-    *("Message", "ModelState", "Run", "Saved", "State", "Text", "Why", "WireError"),
-    *("decode", "encode", "encode_frame"),
-]
 
 T = TypeVar("T")
 
 MAX_FRAME_BYTES = 64 << 20
 N_JOB, N_HEAD, N_SHA256 = 32, 16, 32
 
-Why = Literal["head", "epoch", "rev", "draining", "busy"]
+Why = NotBegunWhy
 
 
 # -- messages

@@ -23,7 +23,16 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from canister.client.errors import ClientError, ProtocolError, Rejected, Unreachable
-from canister.client.http_library import CONNECT_SECONDS, httpx, is_loopback, no_answer, not_ours, trust
+from canister.client.http_library import (
+    CONNECT_SECONDS,
+    async_transport,
+    base_url,
+    httpx,
+    is_loopback,
+    no_answer,
+    not_ours,
+    trust,
+)
 from canister.client.rest import CALL_SECONDS
 from canister.ic import cbor, certificate, envelope, hash_tree, keys, principal
 from canister.ic.cbor import Encodable
@@ -67,11 +76,11 @@ class Agent:
         self._timeout_seconds = timeout_seconds
         self._node_keys: dict[bytes, bytes] = {}
         self._http = httpx.AsyncClient(
-            base_url=self.url,
+            base_url=base_url(self.url),
             headers={"Content-Type": "application/cbor"},
             timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
             **trust(url),
-            transport=transport,
+            transport=transport or async_transport(self.url),
         )
 
     async def __aenter__(self) -> Self:

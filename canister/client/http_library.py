@@ -13,12 +13,14 @@ from typing import TypedDict
 from urllib.parse import urlsplit
 
 from canister.client.errors import NotConnected, ProtocolError, Unreachable
+from canister.defaults import socket_path
 from canister.telemetry.lean_imports import without
 
 with without("httpx._main"):
     import httpx as httpx
 
 CONNECT_SECONDS = 10.0
+_OVER_SOCKET = "http://localhost"  # what a server on a socket file is called
 
 
 class Trust(TypedDict):
@@ -35,12 +37,32 @@ def trust(url: str) -> Trust:
     a call, and none is trusted.
     """
     is_here = is_loopback(url)
-    is_plain = is_here and urlsplit(url).scheme == "http"
+    is_plain = is_here and urlsplit(url).scheme != "https"
     return Trust(trust_env=not is_here, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True)
+
+
+def open_client(url: str, timeout_seconds: float) -> httpx.Client:
+    """A client of this server, over TCP or a socket file (`unix:PATH`)."""
+    path = socket_path(url)
+    transport = None if path is None else httpx.HTTPTransport(uds=path, verify=trust(url)["verify"])
+    return httpx.Client(base_url=base_url(url), timeout=timeout_seconds, transport=transport, **trust(url))
+
+
+def async_transport(url: str) -> httpx.AsyncBaseTransport | None:
+    """What carries requests to this server; None: httpx's own."""
+    path = socket_path(url)
+    return None if path is None else httpx.AsyncHTTPTransport(uds=path, verify=trust(url)["verify"])
+
+
+def base_url(url: str) -> str:
+    """The URL that requests to this server begin with."""
+    return url if socket_path(url) is None else _OVER_SOCKET
 
 
 def is_loopback(url: str) -> bool:
     """True when nothing sent to this URL leaves the machine."""
+    if socket_path(url) is not None:
+        return True
     host = urlsplit(url).hostname or ""
     if host == "localhost":
         return True
@@ -81,5 +103,7 @@ def not_ours(url: str, http_status: int, headers: Mapping[str, str]) -> Protocol
 def reason(error: httpx.TransportError) -> str:
     """Why a connection failed, in words."""
     text = str(error) or type(error).__name__
+    if "No such file or directory" in text:
+        return "there is no such socket file"
     is_refused = text == "All connection attempts failed" or "Connection refused" in text
     return "nobody listens there" if is_refused else text

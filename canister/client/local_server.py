@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from canister.client import known_trials
+from canister.defaults import socket_path
 from canister.system.data_dir import CONTROLLER_KEY
 
 GREETING = "listening on "
@@ -63,7 +64,7 @@ class LocalServer:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         known_trials.borrow(self.data_dir)
         # Started again, it takes the port that it had, so that clients find it.
-        port = self.url.rpartition(":")[2] or "0"
+        port = "0" if socket_path(self.url) is not None else self.url.rpartition(":")[2] or "0"
         own = ["--port", port, "--data-dir", str(self.data_dir), "--no-supervise"]
         serve = ["-m", "canister", "serve", *own, *self._flags]
         leash = [sys.executable, "-c", _LEASH] if sys.platform == "linux" else []

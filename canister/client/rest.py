@@ -36,6 +36,8 @@ from canister.client.errors import (
 from canister.client.http_library import (
     CONNECT_SECONDS,
     NEVER_CONNECTED,
+    async_transport,
+    base_url,
     httpx,
     is_loopback,
     no_answer,
@@ -117,11 +119,11 @@ class Canister(MethodCalls):
         self.url = url.rstrip("/")
         self.name = canister
         self._http = httpx.AsyncClient(
-            base_url=self.url,
+            base_url=base_url(self.url),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
             **trust(url),
-            transport=transport,
+            transport=transport or async_transport(self.url),
         )
 
     async def __aenter__(self) -> Self:

@@ -17,6 +17,7 @@ from canister.config.values import (
     AS_ON_IC,
     BASICS,
     CALLERS,
+    HERD,
     PROCESS,
     REQUESTS,
     SPEED,
@@ -27,6 +28,7 @@ from canister.config.values import (
     MemorySize,
     Seconds,
     ServeOption,
+    UnixAddress,
 )
 from canister.defaults import DEFAULT_CANISTER, DEFAULT_PORT, QUERY_LIMIT, UPDATE_LIMIT, default_data_dir
 
@@ -191,6 +193,11 @@ class ServerSettings(Section):
     port: Annotated[int, ServeOption(BASICS, "PORT")] = Field(
         DEFAULT_PORT, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
     )
+    listen: Annotated[UnixAddress | None, ServeOption(BASICS, "unix:PATH")] = Field(
+        None,
+        description="A socket file to listen on instead, which only the server's user may open; --network unix:PATH "
+        "finds it.",
+    )
     data_dir: Annotated[Path, ServeOption(BASICS, "DIR")] = Field(
         default_factory=default_data_dir, description="Folder that holds all state of the server."
     )
@@ -262,6 +269,17 @@ class ServerSettings(Section):
         default=[],
         description="Names by which clients call a server that listens only on its own machine, as behind a proxy, "
         "such as example.org; * for all. Other names are refused with 403, except localhost and addresses.",
+    )
+    herd_worker: Annotated[str | None, ServeOption(HERD, "ID")] = Field(
+        None,
+        pattern="^[A-Za-z0-9._-]{1,64}$",
+        description="Name of this worker in its herd, whose leader it then serves by the private door /herd.",
+    )
+    herd_generation: Annotated[int, ServeOption(HERD)] = Field(
+        0, ge=0, description="Number of this start of the worker; requests for another one are refused."
+    )
+    herd_secret_file: Annotated[Path | None, ServeOption(HERD, "FILE")] = Field(
+        None, description="File with the secret by which the herd signs its requests: 32 bytes in hex."
     )
     confine: Annotated[bool, ServeOption(ACCESS)] = Field(
         True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from canister.defaults import UNIX, socket_path
+
 # Panels of the help of `canister serve`. Each setting names its panel.
 BASICS, SPEED, AS_ON_IC = "Basics", "Model and speed", "As on the Internet Computer"
 ACCESS, CALLERS, REQUESTS, PROCESS = "Access", "Limits of callers", "Requests", "Process and log"
-PANELS = (BASICS, SPEED, AS_ON_IC, REQUESTS, CALLERS, PROCESS, ACCESS)
+HERD = "Worker of a herd"
+PANELS = (BASICS, SPEED, AS_ON_IC, REQUESTS, CALLERS, PROCESS, ACCESS, HERD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,13 @@ def _known_format(value: str) -> str:
     return value
 
 
+def _socket_path(value: str) -> str:
+    path = socket_path(value)
+    if not path:
+        raise ValueError(f"{value!r} is no socket: unix:PATH; --host and --port are for TCP")
+    return f"{UNIX}{Path(path).expanduser().absolute()}"
+
+
 def _usable_names(names: list[str]) -> list[str]:
     for name in names:
         if not name or len(name) > 64 or not name.replace("_", "").replace("-", "").isalnum():
@@ -64,4 +75,5 @@ InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator
 Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
 LogLevel = Annotated[str, AfterValidator(_known_level)]
 LogFormat = Annotated[str, AfterValidator(_known_format)]
+UnixAddress = Annotated[str, AfterValidator(_socket_path)]
 CanisterNames = Annotated[list[str], AfterValidator(_usable_names)]

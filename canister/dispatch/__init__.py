@@ -9,7 +9,7 @@ from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_chain import Answered, Ingested, Wanted
 from canister.dispatch.answer_making import PASSING
 from canister.dispatch.answer_text import Piece
-from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
+from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target, Worker
 from canister.dispatch.durable_answers import Question, failure_of
 from canister.dispatch.embeddings import Embedded, TextRefused, TextTooLong
 from canister.dispatch.execute import Reply
@@ -40,6 +40,7 @@ __all__ = [
     "TextRefused",
     "TextTooLong",
     "Wanted",
+    "Worker",
     "cache_of_key",
     "execute",
     "failure_of",

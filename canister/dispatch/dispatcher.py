@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
+    from canister.api.herd_wire import CanisterState, Control, Done, Frame, Run
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
     from canister.dispatch.answer_chain import Event as AnswerEvent
@@ -110,6 +111,43 @@ class Answers(Protocol):
         ...
 
 
+class Worker(Protocol):
+    """One canister, as the leader of its herd uses it; see `herd_calls.py` and `herd_chats.py`."""
+
+    @property
+    def epoch(self) -> int:
+        """The highest that a leader has shown."""
+        ...
+
+    @property
+    def rev(self) -> int:
+        """Of the last entry of the control log that was run."""
+        ...
+
+    @property
+    def n_jobs(self) -> int:
+        """Jobs that run or wait."""
+        ...
+
+    def state(self) -> CanisterState: ...
+
+    def run_job(self, run: Run) -> AsyncGenerator[Frame]:
+        """What a job says as it comes, then its end. Raises NotBegun."""
+        ...
+
+    async def run_control(self, control: Control) -> Done:
+        """Run the next entry of the control log. Raises NotBegun."""
+        ...
+
+    async def get_chat(self, caller: str, path: str, *, rows: bool) -> tuple[Reply, bytes]:
+        """The container of a chat, in the reply, and its head."""
+        ...
+
+    async def put_chat(self, caller: str, path: str, container: bytes) -> tuple[Reply, bytes]:
+        """Let a chat be exactly what a container holds; no bytes: remove it. With the head that it has then."""
+        ...
+
+
 class Target(Protocol):
     """One canister, as doors see it. id and controllers: principals in text form."""
 
@@ -124,6 +162,9 @@ class Target(Protocol):
 
     @property
     def answers(self) -> Answers: ...
+
+    @property
+    def worker(self) -> Worker: ...
 
     def find_method(self, name: str, mode: Mode = "update") -> Method:
         """The row of the interface table; MethodNotFound names the nearest. Queries can be called as updates too."""

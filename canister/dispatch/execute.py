@@ -46,6 +46,8 @@ class Reply:
 Recorder = Callable[["Transaction", "Reply | Trap"], None]
 """Adds the answer to the transaction that commits the call."""
 
+Prepare = Callable[[Call], None]
+
 
 def admit(call: Call, method: Method) -> None:
     """Let a call in if it may run and can be paid. Raises why not."""
@@ -68,7 +70,7 @@ class Terms:
     """How a call is run. is_update: what it changes is committed. err: the type inside `Err`; None: a bare result.
 
     is_limited: by instructions. record: for updates. due: the call's deadline by the event loop's clock; None: its
-    time begins now.
+    time begins now. prepare: sees the call before it begins.
     """
 
     is_update: bool
@@ -76,6 +78,7 @@ class Terms:
     is_limited: bool = True
     record: Recorder | None = None
     due: float | None = None
+    prepare: Prepare | None = None
 
 
 async def run(
@@ -83,6 +86,8 @@ async def run(
 ) -> Reply:
     """Run a handler and commit all of it, or nothing. Raises Trap for a reject."""
     call = Call(canister, name, caller, is_update=terms.is_update)
+    if terms.prepare is not None:
+        terms.prepare(call)
     try:
         with canister.running(call):
             try:
@@ -155,6 +160,8 @@ async def _charge_failed(call: Call, error: CanisterError | Trap, terms: Terms) 
     if call.is_update and call.is_admitted:
         charge = call.charge()
         outcome = _outcome(call, error, terms.err)
+        if isinstance(outcome, Trap):
+            outcome.charge = charge
 
         def note(transaction: Transaction) -> None:
             if terms.record is not None:

@@ -7,16 +7,27 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from canister.dispatch import answers, durable_answers, embeddings, inspection, messages, requests, streams
+from canister.dispatch import (
+    answers,
+    durable_answers,
+    embeddings,
+    herd_calls,
+    herd_chats,
+    inspection,
+    messages,
+    requests,
+    streams,
+)
 from canister.dispatch.execute import Reply
 from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
+    from canister.api.herd_wire import CanisterState, Control, Done, Frame, Run
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
     from canister.dispatch.answer_chain import Event as AnswerEvent
     from canister.dispatch.answer_chain import Prompt, Wanted
-    from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target
+    from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target, Worker
     from canister.dispatch.durable_answers import Question
     from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.inspection import ModelView
@@ -81,6 +92,40 @@ class LocalAnswers:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalWorker:
+    """A canister of a host that works for a herd."""
+
+    _canister: Canister
+
+    @property
+    def epoch(self) -> int:
+        return self._canister.herd.marks.epoch
+
+    @property
+    def rev(self) -> int:
+        return self._canister.herd.marks.rev
+
+    @property
+    def n_jobs(self) -> int:
+        return len(self._canister.herd.jobs)
+
+    def state(self) -> CanisterState:
+        return herd_calls.state_of(self._canister)
+
+    def run_job(self, run: Run) -> AsyncGenerator[Frame]:
+        return herd_calls.run_job(self._canister, run)
+
+    async def run_control(self, control: Control) -> Done:
+        return await herd_calls.run_control(self._canister, control)
+
+    async def get_chat(self, caller: str, path: str, *, rows: bool) -> tuple[Reply, bytes]:
+        return await herd_chats.get_chat(self._canister, caller, path, rows=rows)
+
+    async def put_chat(self, caller: str, path: str, container: bytes) -> tuple[Reply, bytes]:
+        return await herd_chats.put_chat(self._canister, caller, path, container)
+
+
+@dataclass(frozen=True, slots=True)
 class LocalTarget:
     """A canister of a host."""
 
@@ -102,6 +147,10 @@ class LocalTarget:
     @property
     def answers(self) -> Answers:
         return LocalAnswers(self._host, self._canister)
+
+    @property
+    def worker(self) -> Worker:
+        return LocalWorker(self._canister)
 
     def find_method(self, name: str, mode: Mode = "update") -> Method:
         return requests.find_method(self._canister, name, mode)

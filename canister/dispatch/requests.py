@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from canister.api.methods import BY_NAME, Method, Mode
-from canister.dispatch.execute import Recorder, Reply, Terms, admit, run
+from canister.dispatch.execute import Prepare, Recorder, Reply, Terms, admit, run
 from canister.dispatch.turns import place_for, turn
 from canister.errors import MethodNotFound
 from canister.errors.nearest import nearest
@@ -43,6 +43,7 @@ async def execute(
     record: Recorder | None = None,
     on_text: OnText | None = None,
     named: Mapping[str, object] = NOTHING,
+    prepare: Prepare | None = None,
 ) -> Reply:
     """Run one method, when it is its caller's turn. Raises Trap for a reject.
 
@@ -51,9 +52,10 @@ async def execute(
     record: for updates; not called when nothing is committed.
     on_text: gets the text of a run while it runs, provisional until the reply.
     named: what the handler takes beside the argument, such as the name of a chat in a path, or the host.
+    prepare: sees the call before it begins.
     """
     async with turn(canister, method, place_for(canister, method.access, caller)) as due:
-        return await execute_in_turn(canister, method, caller, decode, record, due, on_text, named)
+        return await execute_in_turn(canister, method, caller, decode, record, due, on_text, named, prepare)
 
 
 async def execute_in_turn(
@@ -65,6 +67,7 @@ async def execute_in_turn(
     due: float | None,
     on_text: OnText | None = None,
     named: Mapping[str, object] = NOTHING,
+    prepare: Prepare | None = None,
 ) -> Reply:
     """As `execute`, for a call that has waited for its turn already. due: its deadline."""
     handler = HANDLERS[method.name]
@@ -86,7 +89,7 @@ async def execute_in_turn(
             record(call.tx, Reply(value, charge=call.charge()))
         return value
 
-    terms = Terms(is_update=method.mode == "update", err=method.err, record=record, due=due)
+    terms = Terms(is_update=method.mode == "update", err=method.err, record=record, due=due, prepare=prepare)
     return await run(canister, method.name, caller, handle, terms)
 
 

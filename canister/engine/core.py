@@ -108,6 +108,8 @@ class EngineCore:
             sources=replace(self.runner.sources),
             n_parked=len(self._slot_table.state_cache),
             parked_bytes=self._slot_table.state_cache.n_bytes,
+            prefill_tps=self.scheduler.chunk_sizer.prefill_tps,
+            decode_tps=self.scheduler.chunk_sizer.decode_tps,
         )
 
     # -- the whole

@@ -12,7 +12,8 @@ class EngineStats:
     """What the engine is doing, and what it has done since it was loaded.
 
     n_prompt_tokens: decoded in chunks, for the first time or again. sources: tokens that need not be decoded.
-    n_row_steps: steps with rows, n_rows in all.
+    n_row_steps: steps with rows, n_rows in all. prefill_tps, decode_tps: tokens a second of one prompt, and of one
+    answer, as measured of late; 0: not known yet.
     """
 
     n_slots: int
@@ -28,3 +29,5 @@ class EngineStats:
     sources: Sources
     n_parked: int
     parked_bytes: int
+    prefill_tps: float = 0.0
+    decode_tps: float = 0.0

@@ -28,6 +28,7 @@
       CanisterStopping       IC0509: or the server is shutting down          5       503
         CanisterStopped      IC0508                                          5       503
       NotController          IC0512                                          5       403
+      NotBegun               a herd's call that must not run here now        2       409
       CanisterUnavailable    its files cannot be read; others are served     5       503
         JournalUnavailable   the database of a herd does not answer          5       503
         LeadershipLost       another process leads the herd by now           5       503
@@ -40,6 +41,8 @@ Anything else that escapes a handler is a bug: it is rolled back, logged with it
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class CanisterError(Exception):
@@ -232,6 +235,24 @@ class JournalUnavailable(CanisterUnavailable):
 
 class LeadershipLost(CanisterUnavailable):
     """Another process leads the herd by now, so this one may change nothing."""
+
+
+NotBegunWhy = Literal["head", "epoch", "rev", "draining", "busy"]
+
+
+class NotBegun(Trap):
+    """A call of a herd that this worker must not run now. It is as if it had never come.
+
+    why: as `api.herd_wire.Conflict` has it. path, head: of a chat that is another here.
+    """
+
+    reject_code = 2
+    error_code = "not_begun"
+    http_status = 409
+
+    def __init__(self, why: NotBegunWhy, message: str, path: str | None = None, head: bytes | None = None) -> None:
+        super().__init__(message)
+        self.why, self.path, self.head = why, path, head
 
 
 class NotController(Trap):

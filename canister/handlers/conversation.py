@@ -8,7 +8,6 @@ was uploaded, and its own header proves that this format and this very model wro
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,6 @@ import numpy as np
 from canister.engine.kv.slots import MIN_SHARED
 from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary, n_last_generated
 from canister.errors import BadRequest, CanisterError, Conflict
-from canister.flags.values import UINT32_MAX
 from canister.metering.meter import CallMeter
 from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
@@ -114,7 +112,7 @@ class CachedConversation:
         cache = await _usable_cache(call, engine, path) if path is not None else None
         if cache is None:
             tokens, generated, starts, redrawn = NO_TOKENS, NO_FLAGS, NO_FLAGS, NO_FLAGS
-            seed = secrets.randbelow(UINT32_MAX) if seed is None else seed
+            seed = call.seed_of_chance() if seed is None else seed
         else:
             container = cache.container
             tokens, generated, starts = container.tokens, container.generated, _cut(engine, cache)

@@ -6,10 +6,12 @@ and a meter. It never commits. `dispatch` commits everything at once, or nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from canister.errors import InstructionLimit, NotFound, OutOfCycles
+from canister.flags.values import UINT32_MAX
 from canister.metering import fees
 from canister.metering.cost_model import other_cost
 from canister.metering.fees import Charge
@@ -26,13 +28,17 @@ if TYPE_CHECKING:
 OnText = Callable[[str, bool], None]
 """Gets each piece of a run's `output` as soon as it is known, and whether it is echoed prompt. On the event loop."""
 
+OnLocked = Callable[[Sequence[str]], Awaitable[None]]
+"""Sees the locks that a call has just got, before it goes on, and raises if it may not."""
+
 
 class Call:
     """caller: principal in text form. is_update: False for queries, whose changes are discarded.
 
     work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`.
     meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
-    on_text: listens to the output of a run before it is committed; None: nobody does.
+    on_text: listens to the output of a run before it is committed; None: nobody does. on_locked: asked for each lock.
+    seed: instead of a random one, for a chat that begins without; None: a random one.
     """
 
     def __init__(self, canister: Canister, method: str, caller: str, *, is_update: bool) -> None:
@@ -49,6 +55,8 @@ class Call:
         self.request_bytes = 0
         self.is_admitted = False
         self.on_text: OnText | None = None
+        self.on_locked: OnLocked | None = None
+        self.seed: int | None = None
         self._flat_cost: int | None = None
         self._is_flat_limited = True
         self._held: list[Callable[[], None]] = []  # what gives back locks and model
@@ -65,8 +73,19 @@ class Call:
 
     async def lock(self, *names: str) -> None:
         """Hold these locks until the call ends. Ask for all at once, since a second request could dead-lock."""
-        for name in sorted(set(names)):
+        wanted = sorted(set(names))
+        for name in wanted:
             self._held.append(await self.canister.locks.acquire(name))
+        if self.on_locked is not None:
+            await self.on_locked(wanted)
+
+    def seed_of_chance(self) -> int:
+        """The seed of a chat that begins without one."""
+        return secrets.randbelow(UINT32_MAX) if self.seed is None else self.seed
+
+    def begun_at(self, now_ns: int) -> None:
+        """Let the call's time be another than that of this machine."""
+        self.now_ns = self.work.now_ns = now_ns
 
     async def engine(self, *, use: Use = "chat") -> Engine:
         """The loaded model, kept in place until the call ends. NotFound while none is loaded, NotSupported where it is

@@ -23,6 +23,7 @@ from canister.metering.fees import INITIAL_CYCLES
 from canister.runtime import admission
 from canister.runtime.admission import Admission
 from canister.runtime.answer_caches import AnswerCaches
+from canister.runtime.herd_side import HerdSide
 from canister.runtime.ingress import Ingress
 from canister.runtime.live_answers import LiveAnswers
 from canister.runtime.loaded_model import ServedModel
@@ -99,6 +100,7 @@ class Canister:
         self.live_answers = LiveAnswers[tuple[int, object]]()
         self.uploads = UploadHasher(self.stable)
         self.caches = Caches(self.stable)
+        self.herd = HerdSide(self.database, self.stable, self.caches)
         self.answer_caches = AnswerCaches(self.settings.answer_caches_per_caller)
         self.admission = Admission(canister_id, admission.of_calls(self.settings))
         self.streams = Admission(canister_id, admission.of_streams(self.settings))
@@ -143,6 +145,7 @@ class Canister:
         self.roles.load()
         self.ledger.load()
         self.answers.load()
+        self.herd.marks.load()
 
     async def stop(self, drain_seconds: float) -> None:
         """Refuse new calls, give running ones some time, cancel the rest, and close."""

@@ -18,9 +18,10 @@ from contextlib import ExitStack, asynccontextmanager
 from fastapi import FastAPI, Request, Response
 
 from canister import dispatch
+from canister.api.herd_requests import HerdKey, read_secret
 from canister.config import ServerSettings, Settings
 from canister.dispatch import Dispatcher, answer_making, timers
-from canister.errors import Trap
+from canister.errors import BadRequest, Trap
 from canister.runtime.host import Host
 from canister.server import answers, crash_stacks, notices, preload
 from canister.server.doors import conversations, files, ic, models, rest
@@ -33,7 +34,7 @@ from canister.server.middleware.encodings import Encodings
 from canister.server.middleware.request_log import RequestLog
 from canister.server.middleware.slashes import Slashes
 from canister.server.pages import docs, health, openapi
-from canister.server.sockets import bind
+from canister.server.sockets import listening
 from canister.server.supervised import Supervised
 from canister.system import data_dir, sandbox
 from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
@@ -45,10 +46,10 @@ ROLLBACK_SECONDS = 5.0
 log = logs.get_logger(__name__)
 
 
-def run(settings: Settings, supervised: Supervised | None = None) -> None:
+def run(settings: Settings, listener: socket.socket | None = None, supervised: Supervised | None = None) -> None:
     """Serve until SIGTERM or SIGINT. When the start fails, raises a CanisterError whose message says what to do.
 
-    supervised: what a supervisor holds for this process.
+    listener: if it listens already. supervised: what a supervisor holds for this process.
     """
     server = settings.server
     logs.set_up_logs(server.log_level, server.log_format)
@@ -60,7 +61,8 @@ def run(settings: Settings, supervised: Supervised | None = None) -> None:
     with ExitStack() as stack:
         if supervised is None:
             FolderLock(folder / LOCK).wait_for_orphan()
-            listener = stack.enter_context(bind(server.host, server.port))
+            if listener is None:
+                listener = stack.enter_context(listening(server.listen, server.host, server.port))
             lock = data_dir.take(folder)
         else:
             supervised.end_with_parent()
@@ -145,13 +147,27 @@ async def running(host: Host) -> AsyncIterator[Host]:
         await host.stop(ROLLBACK_SECONDS)
 
 
+def herd_key(settings: ServerSettings) -> HerdKey | None:
+    """What the settings have for a worker of a herd; None: it is none. BadRequest says what is missing."""
+    if settings.herd_worker is None:
+        return None
+    if settings.herd_secret_file is None:
+        raise BadRequest("--herd-worker needs the secret of its herd: --herd-secret-file FILE")
+    try:
+        secret = read_secret(settings.herd_secret_file.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        raise BadRequest(f"--herd-secret-file {settings.herd_secret_file}: {told}") from None
+    return HerdKey(settings.herd_worker, settings.herd_generation, secret)
+
+
 def create_app(host: Host) -> FastAPI:
     """The ASGI app of a running host."""
-    return app_for(dispatch.of_host(host))
+    return app_for(dispatch.of_host(host), herd_key(host.settings))
 
 
-def app_for(behind: Dispatcher) -> FastAPI:
-    """The ASGI app in front of a dispatcher."""
+def app_for(behind: Dispatcher, herd_key: HerdKey | None = None) -> FastAPI:
+    """The ASGI app in front of a dispatcher. herd_key: it is a worker of a herd, and has its private door."""
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.dispatcher = behind
@@ -166,6 +182,10 @@ def app_for(behind: Dispatcher) -> FastAPI:
     app.add_middleware(Encodings)
     app.add_middleware(Slashes)
     app.add_middleware(Browsers, behind=behind)
+    if herd_key is not None:
+        from canister.server.doors.herd import HerdDoor  # what is no worker does not load it
+
+        app.add_middleware(HerdDoor, behind=behind, key=herd_key)
     app.add_middleware(RequestLog, rejects=openai.rejected)
     return app
 

@@ -8,7 +8,7 @@ import socket
 import sys
 
 from canister.config import ServerSettings
-from canister.defaults import DEFAULT_PORT, default_data_dir
+from canister.defaults import DEFAULT_PORT, default_data_dir, socket_path
 from canister.runtime.host import Host
 from canister.server.sockets import url_of
 from canister.telemetry.logs import get_logger
@@ -21,6 +21,9 @@ def greeting(listener: socket.socket, host: Host) -> str:
     url = url_of(listener, for_clients=True)
     options = _options(url, host)
     name = host.default.name
+    path, curl = socket_path(url), "curl"
+    if path is not None:
+        curl, url = f"curl --unix-socket {shlex.quote(path)}", "http://localhost"
     return "\n".join(
         [
             f"listening on {url_of(listener)}",
@@ -30,8 +33,8 @@ def greeting(listener: socket.socket, host: Host) -> str:
             f"  documentation   {url}/docs",
             f"  OpenAI clients  {url}/v1 as their base URL, with that key",
             "first calls:",
-            f"  curl {url}/canisters/{name}/health",
-            f'  curl -H "Authorization: Bearer $(cat {shlex.quote(str(host.key_path))})" '
+            f"  {curl} {url}/canisters/{name}/health",
+            f'  {curl} -H "Authorization: Bearer $(cat {shlex.quote(str(host.key_path))})" '
             f'-d \'{{"dir": ".", "max_entries": 0}}\' {url}/canisters/{name}/recursive_dir_content_query',
             f"  canister call{options} {name} whoami",
         ]
@@ -59,7 +62,7 @@ def _options(url: str, host: Host) -> str:
     """What the client commands need to find this server."""
     settings: ServerSettings = host.settings
     is_default = settings.port == DEFAULT_PORT and url == f"http://127.0.0.1:{DEFAULT_PORT}"
-    options = "" if is_default else f" --network {url}"
+    options = "" if is_default else f" --network {shlex.quote(url)}"
     if host.data_dir != default_data_dir():
         options += f" --data-dir {shlex.quote(str(host.data_dir))}"
     return options

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from canister.config import Settings, settings_from_json
 from canister.errors import CanisterError, Trap
+from canister.server.sockets import listening
 from canister.server.supervised import Supervised
 from canister.system import sandbox
 from canister.system.data_dir import LOCK, FolderLock
@@ -25,9 +26,14 @@ _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 def start(settings: Settings) -> None:
     """Serve until the end, supervised or not. CanisterErrors say why the start fails."""
-    if settings.server.supervise:
+    server = settings.server
+    if server.supervise:
         _supervise(settings)
-    _serve(settings, None)
+    if server.listen is None:
+        _serve(settings)
+        return
+    with listening(server.listen, server.host, server.port) as listener:  # it may lie outside the data folder
+        _serve(settings, listener)
 
 
 def _supervise(settings: Settings) -> NoReturn:
@@ -40,14 +46,14 @@ def _supervise(settings: Settings) -> NoReturn:
     os.execve(sys.executable, command, environment)
 
 
-def _serve(settings: Settings, supervised: Supervised | None) -> None:
+def _serve(settings: Settings, listener: socket.socket | None = None, supervised: Supervised | None = None) -> None:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else a crash would look for a debugger before it ends
     if settings.server.confine:
         _confine(settings.server.data_dir.expanduser().absolute())
 
     from canister.server.app import run
 
-    run(settings, supervised)
+    run(settings, listener, supervised)
 
 
 def _confine(data_dir: Path) -> None:
@@ -83,7 +89,7 @@ def _child(descriptor: int) -> None:
         task["crash"],
         task["n_crashes"],
     )
-    _serve(settings, supervised)
+    _serve(settings, supervised=supervised)
 
 
 def main() -> None:

@@ -25,6 +25,9 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.
 """Paths that monitors and browsers fetch by themselves; answered while the server drains, and not logged."""
 
 
+VOUCHED = "vouched_for"
+"""In the state of a request: its caller is the one for whom the herd has vouched."""
+
 # The path as the router matches it: the name of a canister has no slash.
 _STREAM_PATH = re.compile(r"/canisters/[^/]+/files(/.*)?", re.DOTALL)
 

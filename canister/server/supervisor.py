@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from canister.errors import CanisterError
-from canister.server.sockets import bind
+from canister.server.sockets import listening
 from canister.system import data_dir
 from canister.system.data_dir import CRASH, LOCK, FolderLock
 
@@ -50,7 +50,7 @@ def supervise(settings_json: str) -> int:
     server = settings["server"]
     folder = Path(server["data_dir"]).expanduser().absolute()
     FolderLock(folder / LOCK).wait_for_orphan()
-    with bind(server["host"], server["port"]) as listener:
+    with listening(server["listen"], server["host"], server["port"]) as listener:
         lock = data_dir.take(folder)
         supervisor = Supervisor(settings, listener, lock)
         with _signals() as wakeup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,7 @@ KEPT_NS = 60 * 10**9  # after the request's expiry: clocks differ
 POLLED_NS = 6 * 60 * 10**9  # after the answer: a call may take longer than its request is good for
 
 Status = Literal["processing", "replied", "rejected"]
+Also = Sequence[tuple[Prepared, Mapping[str, object]]]
 
 _BY_ID = select(requests).where(requests.c.id == bindparam("of_id"))
 _INSERT = Prepared(
@@ -85,13 +87,15 @@ class IngressHistory:
         transaction.execute(_PURGE, {"now_ns": now_ns})
         transaction.execute(_INSERT, _row(message, answer, now_ns))
 
-    async def record_alone(self, message: IngressMessage, answer: RecordedAnswer) -> None:
-        """Make the answer durable of a call that has changed nothing."""
+    async def record_alone(self, message: IngressMessage, answer: RecordedAnswer, also: Also = ()) -> None:
+        """Make the answer durable of a call that has changed nothing. also: statements of the same transaction."""
         now_ns = time.time_ns()
 
         def write(connection: Connection) -> None:
             _PURGE.run(connection, {"now_ns": now_ns})
             _INSERT.run(connection, _row(message, answer, now_ns))
+            for statement, values in also:
+                statement.run(connection, values)
 
         await asyncio.wrap_future(self._database.submit(write))
 

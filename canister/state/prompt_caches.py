@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from canister.state.known_prefixes import KnownPrefixes
 from canister.state.unit_of_work import UnitOfWork
 from canister.store.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR, sessions_folder
 from canister.store.container import BlockReader, CacheFile, CacheHeader
+from canister.store.heads import n_same, tokens_alone
 from canister.store.stable import FileInfo, StableMemory
 from canister.store.statements import Prepared
 from canister.store.tables import files
@@ -120,6 +121,20 @@ class Caches:
 
     def open(self, info: FileInfo, model: EngineInfo) -> OpenCache | None:
         """The container in this file. None when it is unsound, or was not written with this very model."""
+        known = self.opened(info)
+        if known is None:
+            return None
+        tokens = known.container.tokens
+        if known.container.header.model_sha256 != model.model_id:
+            return None
+        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.n_vocab:
+            return None  # an uploaded container may claim anything
+        if known.info.path not in self._prefixes:
+            self._know(known)
+        return known
+
+    def opened(self, info: FileInfo) -> OpenCache | None:
+        """The container in this file, whichever model it is of. None when it is unsound."""
         known = self._open.get(info.path)
         if known is None or known.info != info:
             try:
@@ -128,13 +143,6 @@ class Caches:
                 return None
             known = OpenCache(info, container)
         self._keep(known)
-        tokens = known.container.tokens
-        if known.container.header.model_sha256 != model.model_id:
-            return None
-        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.n_vocab:
-            return None  # an uploaded container may claim anything
-        if known.info.path not in self._prefixes:
-            self._know(known)
         return known
 
     def oldest(self, n_most: int) -> list[str]:
@@ -213,6 +221,39 @@ class Caches:
         parts.append(data)
         work.tx.write_file(path, b"".join(parts))
         self._keep_when_committed(work, path, container)
+
+    def put(
+        self, work: UnitOfWork, path: str, wanted: CacheFile, before: OpenCache | None, kv_layout: bytes | None
+    ) -> None:
+        """Let the container at `path` hold exactly the conversation that `wanted` does.
+
+        KV rows that are there already stay, as far as the conversations agree; where `wanted` has more of them, they
+        are its own. kv_layout: of the loaded model, if that is the container's. Slow for a long chat, so in a worker
+        thread. Raises CacheDamaged.
+        """
+        header = wanted.header if kv_layout is None else replace(wanted.header, kv_layout=kv_layout)
+        own = None if before is None else before.container
+        if own is not None and replace(own.header, seed=header.seed) != header:
+            own = None
+        keep = 0 if own is None else n_same(own, wanted)
+        n_own = 0 if own is None else own.n_with_rows(keep)
+        has_rows = wanted.header == header
+        rest = slice(keep, None)
+        more = (wanted.tokens[rest], wanted.generated[rest], b"", wanted.starts[rest], wanted.redrawn[rest])
+        if own is None or (has_rows and wanted.n_with_rows(len(wanted.tokens)) > n_own):
+            whole = wanted if has_rows else CacheFile.parse(tokens_alone(wanted, header=header))
+            container, data = whole.compacted()
+            work.tx.write_file(path, data)
+        elif before is not None and before.can_grow and own.header == header:
+            if keep == len(own.tokens) == len(wanted.tokens):
+                return
+            container, data = own.extended(keep, *more)
+            work.tx.append_file(path, data)
+        else:
+            kept, data = own.rolled_back(keep).compacted(header)
+            container, added = kept.extended(keep, *more)
+            work.tx.write_file(path, data + added)
+        self._keep_when_committed(work, path, container.read_by(self._reader(path)))
 
     def _sound_part(self, path: str, header: CacheHeader, before: OpenCache | None) -> tuple[CacheFile, bytes]:
         if before is not None and before.container.header == header:

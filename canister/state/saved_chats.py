@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, exists, insert, select, update
 
-from canister.state.unit_of_work import UnitOfWork
+from canister.state.unit_of_work import SavedChatChange, UnitOfWork
 from canister.store import tables
 from canister.store.database import Database
 from canister.store.statements import Prepared
@@ -59,11 +59,13 @@ class Chats:
         """A new, empty chat. Drops the caller's oldest beyond KEPT_PER_CALLER."""
         work.tx.execute(_START, _first_row(work))
         work.tx.execute(_PRUNE, {"of_caller": work.caller})
+        work.saved_chat = SavedChatChange(started=True)
 
     def save(self, work: UnitOfWork, conversation: str) -> None:
         """Save the conversation as the text of the caller's newest chat, which is started if there is none."""
         work.tx.execute(_START_FIRST, _first_row(work))
         work.tx.execute(_SAVE, {"of_caller": work.caller, "conversation": conversation})
+        work.saved_chat = SavedChatChange(started=False, text=conversation)
 
 
 def _first_row(work: UnitOfWork) -> dict[str, object]:

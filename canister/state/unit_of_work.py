@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from canister.store.transaction import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class SavedChatChange:
+    """What a call does to its caller's saved chats. started: it begins one. text: of the newest one; None: it is left
+    alone.
+    """
+
+    started: bool
+    text: str | None = None
 
 
 class UnitOfWork:
@@ -26,6 +37,9 @@ class UnitOfWork:
         self._changes: dict[str, object] = {}
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
+
+        self.saved_chat: SavedChatChange | None = None
+        """Noted by who changes them, for who keeps the saved chats elsewhere too."""
 
     @property
     def tx(self) -> Transaction:

@@ -238,9 +238,12 @@ class CacheFile:
         """Is more than half of the container waste, or its end damaged?"""
         return not self.is_whole or 2 * self.waste_bytes > self.size
 
-    def compacted(self) -> tuple[CacheFile, bytes]:
-        """The same conversation in as few bytes as possible: only live records, without damaged KV rows."""
-        cache, data = CacheFile.create(self.header, self._read)
+    def compacted(self, header: CacheHeader | None = None) -> tuple[CacheFile, bytes]:
+        """The same conversation in as few bytes as possible: only live records, without damaged KV rows.
+
+        header: another one to put in front, whose KV layout is the same.
+        """
+        cache, data = CacheFile.create(header or self.header, self._read)
         parts = [data]
         for live in self._live:
             part = self._part_of(live)
@@ -251,6 +254,24 @@ class CacheFile:
             cache, data = cache.extended(len(self.tokens), (), ())
             parts.append(data)
         return cache, b"".join(parts)
+
+    def rolled_back(self, keep: int) -> CacheFile:
+        """The conversation's first `keep` tokens, as a container from which others are made; nothing is appended."""
+        live = list(self._live)
+        n_live = self._live_bytes - _roll_back(live, keep)
+        return replace(
+            self,
+            tokens=self.tokens[:keep],
+            generated=self.generated[:keep],
+            starts=self.starts[:keep],
+            redrawn=self.redrawn[:keep],
+            _live=tuple(live),
+            _live_bytes=n_live,
+        )
+
+    def read_by(self, read: Reader) -> CacheFile:
+        """The same, whose bytes `read` will find somewhere else."""
+        return replace(self, _read=read)
 
     def _part_of(self, live: CacheRecord) -> Part:
         """All tokens of a record: those that the conversation has, and for KV rows that cannot be cut, the others."""

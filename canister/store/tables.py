@@ -137,6 +137,14 @@ requests = Table(
     Column("error_code", Text),
 )
 
+# How far a worker of a herd has come: `state/herd_marks.py`.
+herd_marks = Table(
+    "herd_marks",
+    canister_metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
 # Whole answers that are kept: what was asked, so that it can be answered again or gone on with, and how it stands.
 answers = Table(
     "answers",

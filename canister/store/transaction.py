@@ -120,6 +120,11 @@ class Transaction:
         self._check("open")
         self._on_rollback.append(call)
 
+    @property
+    def changed_paths(self) -> tuple[str, ...]:
+        """The files and folders that it changes or has changed."""
+        return tuple(self._changes)
+
     # What dispatch does with it
 
     def prepare(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from canister.client.http_library import open_client
 from canister.client.local_server import LocalServer
 from canister.config import Settings
 from canister.errors import BadRequest, Conflict, NotFound
@@ -56,6 +58,36 @@ def test_a_life(server: LocalServer) -> None:
     server.start()
     assert httpx.get(f"{server.url}/canisters").json() == before
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("flag", ["--supervise", "--no-supervise"])
+def test_a_life_on_a_socket_file(flag: str, tmp_path: Path) -> None:
+    """Clients of all kinds find it there, also after a crash, and nobody else may open it."""
+    url = f"unix:{tmp_path}/s.sock"
+    server = LocalServer(tmp_path / "data", "--listen", url, flag)
+    for end in (server.kill, server.stop):
+        with contextlib.closing(server_at(server)) as http:
+            assert server.url == url
+            assert stat.S_IMODE((tmp_path / "s.sock").stat().st_mode) == 0o600
+            key = {"Authorization": f"Bearer {server.api_key}"}
+            caller = http.get("/whoami", headers=key).json()
+            for how in ((), ("--rest",), ("--anonymous",)):
+                command = ["call", "--url", url, "--data-dir", str(server.data_dir), *how, "llama_cpp", "whoami"]
+                called = subprocess.run(
+                    [sys.executable, "-m", "canister", *command], capture_output=True, text=True, timeout=60, check=True
+                )
+                assert (caller in called.stdout) == (how != ("--anonymous",))
+            shown = (server.data_dir / "serve.out").read_text()
+            assert f"curl --unix-socket {tmp_path}/s.sock http://localhost/" in shown
+            assert f"--network {url} " in shown
+            end()
+    doctor = [sys.executable, "-m", "canister", "doctor", "--data-dir", str(server.data_dir)]
+    assert subprocess.run(doctor, capture_output=True, timeout=60, check=False).returncode == 0
+
+
+def server_at(server: LocalServer) -> httpx.Client:
+    server.start()
+    return open_client(server.url, 60)
 
 
 def test_a_start_that_fails_says_why_in_one_line(running_server: LocalServer) -> None:

@@ -34,10 +34,10 @@ def identity_names(ctx: typer.Context) -> list[str]:
 def canister_names(ctx: typer.Context) -> list[str]:
     """Of the server that the command line names so far."""
     from canister.cli.shared.connection import LOCAL, url_of
-    from canister.client.http_library import httpx, trust
+    from canister.client.http_library import open_client
 
-    url = url_of(ctx.params.get("network") or LOCAL)
-    response = httpx.get(f"{url}/canisters", timeout=SECONDS, **trust(url))
+    with open_client(url_of(ctx.params.get("network") or LOCAL), SECONDS) as client:
+        response = client.get("/canisters")
     return [str(row["name"]) for row in response.json()["canisters"]]
 
 

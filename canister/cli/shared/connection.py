@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import typer
 
 from canister.cli.shared.settings import data_folder, served_url
-from canister.defaults import LOCAL_URL
+from canister.defaults import LOCAL_URL, UNIX, socket_path
 from canister.system import server_proof
 from canister.system.data_dir import CONTROLLER_KEY, ROOT_KEY
 
@@ -136,9 +136,13 @@ def _root_key(text: str | None) -> bytes | None:
 def url_of(network: str) -> str:
     """`local` or a URL, as the URL of a server. Raises typer.BadParameter."""
     url = os.environ.get("CANISTER_URL") or served_url() if network == LOCAL else network
+    path = socket_path(url)
+    if path:
+        return f"{UNIX}{Path(path).expanduser().absolute()}"
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise typer.BadParameter(f"a network is 'local' or a URL like {LOCAL_URL}, not {url!r}{_elsewhere(url)}")
+        known = f"'local', a URL like {LOCAL_URL} or unix:PATH"
+        raise typer.BadParameter(f"a network is {known}, not {url!r}{_elsewhere(url)}")
     return url.rstrip("/")
 
 
@@ -215,19 +219,15 @@ def _is_server_of(url: str, folder: Path) -> bool:
 
 def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]]:
     """The server's answer, and the address that we are really connected to. Raises ClientError."""
-    from canister.client.http_library import CONNECT_SECONDS, httpx, no_answer, not_ours, trust
+    from canister.client.http_library import CONNECT_SECONDS, httpx, no_answer, not_ours, open_client
 
-    request = httpx.stream(
-        "GET",
-        f"{url}{server_proof.PATH}",
-        params={"nonce": nonce},
-        headers={"Accept-Encoding": "identity"},
-        timeout=CONNECT_SECONDS,
-        **trust(url),
-    )
+    named, headers = {"nonce": nonce}, {"Accept-Encoding": "identity"}
     body = bytearray()
     try:
-        with request as response:
+        with (
+            open_client(url, CONNECT_SECONDS) as client,
+            client.stream("GET", server_proof.PATH, params=named, headers=headers) as response,
+        ):
             address = _address_of(response.extensions["network_stream"])
             for block in response.iter_raw():
                 body += block
@@ -246,7 +246,9 @@ def _ask_for_proof(url: str, nonce: str) -> tuple[object, tuple[str, int | None]
 
 def _address_of(stream: httpcore.NetworkStream) -> tuple[str, int | None]:
     try:
-        host, port = stream.get_extra_info("server_addr")[:2]
+        address = stream.get_extra_info("server_addr")
     except OSError:  # it hung up
         return "", None
-    return str(host), int(port)
+    if isinstance(address, str):  # of a socket file
+        return address, None
+    return str(address[0]), int(address[1])

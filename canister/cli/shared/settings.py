@@ -69,6 +69,8 @@ def served_url() -> str:
     if not _is_anything_set(but=_variable("data_dir")):
         return LOCAL_URL
     settings = load_settings().server
+    if settings.listen is not None:
+        return settings.listen
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     port = settings.port or DEFAULT_PORT
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

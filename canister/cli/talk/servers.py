@@ -31,10 +31,11 @@ class RunningServer:
 
 def look(url: str, canister: str) -> RunningServer | None:
     """What runs at a URL; None when no server of ours answers there."""
-    from canister.client.http_library import httpx, trust
+    from canister.client.http_library import httpx, open_client
 
     try:
-        answer = httpx.get(f"{url}/canisters", timeout=LOOK_SECONDS, **trust(url))
+        with open_client(url, LOOK_SECONDS) as client:
+            answer = client.get("/canisters")
         rows = answer.json()["canisters"]
         row = next((row for row in rows if canister in (row["name"], row["id"])), None)
         if row is None:

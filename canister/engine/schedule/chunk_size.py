@@ -106,6 +106,18 @@ class ChunkSizer:
         self.rows = RowCost()
         self.chunks = ChunkCost()
 
+    @property
+    def prefill_tps(self) -> float:
+        """Tokens a second in the largest chunk so far, at the beginning of a prompt; 0: nothing was measured."""
+        seconds = self.chunks.seconds(self.chunks.largest, 0)
+        return self.chunks.largest / seconds if seconds > 0 else 0.0
+
+    @property
+    def decode_tps(self) -> float:
+        """Tokens a second of an answer that is decoded alone; 0: nothing was measured."""
+        seconds = self.rows.measured_seconds(1)
+        return 1 / seconds if seconds > 0 else 0.0
+
     def chunk(self, n_rows: int, n_next: int, n_steps: int, position: int, n_max: int) -> int:
         """Tokens of a chunk after n_rows rows and before at most n_next, when each call gets a row in one of n_steps
         steps.

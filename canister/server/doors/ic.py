@@ -16,7 +16,6 @@ import asyncio
 import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from types import NoneType
 
 from fastapi import Request, Response
 from starlette.routing import Route
@@ -39,7 +38,6 @@ from canister.telemetry import logs
 
 CBOR = "application/cbor"
 MAX_INGRESS_BYTES = 2 * 1024 * 1024
-_EMPTY_REPLY = b"DIDL\0\0"
 API_VERSION = "0.18.0"  # of the interface specification
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -206,8 +204,6 @@ def _decoded(canister: Target, method: Method, arg: bytes) -> object:
 
 
 def _encoded(method: Method, reply: Reply) -> bytes:
-    if method.ok is NoneType:
-        return _EMPTY_REPLY
     return codec.encode_reply(method, reply.value, is_err=reply.error is not None)
 
 

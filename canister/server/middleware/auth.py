@@ -14,6 +14,7 @@ from canister.dispatch import Dispatcher
 from canister.errors import Unauthenticated
 from canister.ic.principal import ANONYMOUS
 from canister.server.answers import rejected
+from canister.server.requests import VOUCHED
 
 
 class Authentication:
@@ -26,7 +27,8 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                scope["state"]["caller"] = caller_of(Headers(scope=scope), self._behind)
+                if not scope["state"].get(VOUCHED):  # by the herd that this server works for: doors/herd.py
+                    scope["state"]["caller"] = caller_of(Headers(scope=scope), self._behind)
             except Unauthenticated as error:
                 await rejected(scope, error)(scope, receive, send)
                 return
