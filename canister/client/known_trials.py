@@ -17,12 +17,12 @@ MAX_FILES = 200
 
 def borrow(data_dir: Path) -> None:
     """Copy what is known into a data folder."""
-    _copy(_kept(), data_dir / TRIED)
+    copy(_kept(), data_dir / TRIED)
 
 
 def lend(data_dir: Path) -> None:
     """Keep what a server has added."""
-    _copy(data_dir / TRIED, _kept())
+    copy(data_dir / TRIED, _kept())
     for old in _newest_first(_kept())[MAX_FILES:]:
         old.unlink(missing_ok=True)
 
@@ -32,7 +32,7 @@ def _kept() -> Path:
     return (Path(cache) if cache else Path("~/.cache").expanduser()) / "llama-canister" / TRIED
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
     """Copy files that are missing or older there. It is a cache: what cannot be copied is found out again."""
     with contextlib.suppress(OSError):
         target.mkdir(mode=0o700, parents=True, exist_ok=True)

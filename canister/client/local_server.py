@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,8 +43,10 @@ class LocalServer:
     serve.out and serve.err. On Linux it ends with the thread that started it, even if that is killed.
     """
 
-    def __init__(self, data_dir: Path, *flags: str) -> None:
+    def __init__(self, data_dir: Path, *flags: str, command: Sequence[str] = ("serve",)) -> None:
+        """command: what follows `canister`, such as ("herd", "serve")."""
         self.data_dir = data_dir
+        self._command = command
         self.url = ""
         self._flags = flags
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,7 +69,7 @@ class LocalServer:
         # Started again, it takes the port that it had, so that clients find it.
         port = "0" if socket_path(self.url) is not None else self.url.rpartition(":")[2] or "0"
         own = ["--port", port, "--data-dir", str(self.data_dir), "--no-supervise"]
-        serve = ["-m", "canister", "serve", *own, *self._flags]
+        serve = ["-m", "canister", *self._command, *own, *self._flags]
         leash = [sys.executable, "-c", _LEASH] if sys.platform == "linux" else []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CANISTER_")}
         with (self.data_dir / "serve.out").open("wb") as out, (self.data_dir / "serve.err").open("ab") as err:

@@ -178,8 +178,13 @@ class Target(Protocol):
         *,
         on_text: OnText | None = None,
         named: Mapping[str, object] = NOTHING,
+        key: str | None = None,
     ) -> Reply:
-        """Run one method when it is its caller's turn; see `requests.execute`. Raises Trap for a reject."""
+        """Run one method when it is its caller's turn; see `requests.execute`. Raises Trap for a reject.
+
+        key: the caller's name for this call, that with the same name gets the same answer where answers are kept: in a
+        herd.
+        """
         ...
 
     def submit(
@@ -193,7 +198,11 @@ class Target(Protocol):
         """Run one method for a message that may come twice; see `messages.submit`."""
         ...
 
-    def find_message(self, id: bytes) -> KnownMessage | None:
+    async def accepted(self, id: bytes) -> None:
+        """Wait until a message that was given to `submit` is kept, where it is kept before it runs: in a herd."""
+        ...
+
+    async def find_message(self, id: bytes) -> KnownMessage | None:
         """What is known of a message that came to `submit`."""
         ...
 

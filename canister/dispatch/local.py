@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from canister.dispatch import (
@@ -95,6 +95,7 @@ class LocalAnswers:
 class LocalWorker:
     """A canister of a host that works for a herd."""
 
+    _host: Host
     _canister: Canister
 
     @property
@@ -110,7 +111,8 @@ class LocalWorker:
         return len(self._canister.herd.jobs)
 
     def state(self) -> CanisterState:
-        return herd_calls.state_of(self._canister)
+        state = herd_calls.state_of(self._canister)
+        return replace(state, loading=True) if self._canister.name in self._host.pending else state
 
     def run_job(self, run: Run) -> AsyncGenerator[Frame]:
         return herd_calls.run_job(self._canister, run)
@@ -150,7 +152,7 @@ class LocalTarget:
 
     @property
     def worker(self) -> Worker:
-        return LocalWorker(self._canister)
+        return LocalWorker(self._host, self._canister)
 
     def find_method(self, name: str, mode: Mode = "update") -> Method:
         return requests.find_method(self._canister, name, mode)
@@ -163,6 +165,7 @@ class LocalTarget:
         *,
         on_text: OnText | None = None,
         named: Mapping[str, object] = NOTHING,
+        key: str | None = None,
     ) -> Reply:
         named = self._named(method, named)
         return await requests.execute(self._canister, method, caller, decode, on_text=on_text, named=named)
@@ -177,7 +180,9 @@ class LocalTarget:
     ) -> asyncio.Future[RecordedAnswer]:
         return messages.submit(self._canister, method, message, decode, encode, self._named(method, named))
 
-    def find_message(self, id: bytes) -> KnownMessage | None:
+    async def accepted(self, id: bytes) -> None: ...
+
+    async def find_message(self, id: bytes) -> KnownMessage | None:
         return messages.find_message(self._canister, id)
 
     async def store_stream(self, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:

@@ -12,6 +12,7 @@ from canister.runtime import access
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
+    from canister.state.call_log import LoggedCall
 
 DEFAULT_ENTRIES = 100
 MAX_ENTRIES = 1000
@@ -24,20 +25,22 @@ async def get_call_log(call: Call, arg: CallLogInput) -> list[CallLogEntry]:
         arg.before_id,
         min(DEFAULT_ENTRIES if arg.max_entries is None else arg.max_entries, MAX_ENTRIES),
     )
-    return [
-        CallLogEntry(
-            id=entry.id,
-            caller=entry.caller,
-            method=entry.method,
-            timestamp_ns=entry.timestamp_ns,
-            outcome=entry.outcome,
-            instructions=entry.charge.instructions,
-            cycles=entry.charge.cycles,
-            limit=entry.charge.limit,
-            parts=_parts(entry.charge.parts),
-        )
-        for entry in entries
-    ]
+    return list(map(call_log_entry, entries))
+
+
+def call_log_entry(entry: LoggedCall) -> CallLogEntry:
+    """A row of a call log, as its readers get it."""
+    return CallLogEntry(
+        id=entry.id,
+        caller=entry.caller,
+        method=entry.method,
+        timestamp_ns=entry.timestamp_ns,
+        outcome=entry.outcome,
+        instructions=entry.charge.instructions,
+        cycles=entry.charge.cycles,
+        limit=entry.charge.limit,
+        parts=_parts(entry.charge.parts),
+    )
 
 
 async def estimate_run(call: Call, arg: EstimateInput) -> EstimateRecord:

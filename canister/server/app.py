@@ -12,10 +12,13 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from canister import dispatch
 from canister.api.herd_requests import HerdKey, read_secret
@@ -35,6 +38,7 @@ from canister.server.middleware.request_log import RequestLog
 from canister.server.middleware.slashes import Slashes
 from canister.server.pages import docs, health, openapi
 from canister.server.sockets import listening
+from canister.server.sockets import url_of
 from canister.server.supervised import Supervised
 from canister.system import data_dir, sandbox
 from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
@@ -46,10 +50,31 @@ ROLLBACK_SECONDS = 5.0
 log = logs.get_logger(__name__)
 
 
-def run(settings: Settings, listener: socket.socket | None = None, supervised: Supervised | None = None) -> None:
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What the doors of a started host stand before. routes: that come before all others. wrapped: puts something
+    around the app.
+    """
+
+    behind: Dispatcher
+    routes: Sequence[BaseRoute] = ()
+    wrapped: Callable[[FastAPI], ASGIApp] = lambda app: app
+
+
+Opened = Callable[[Host, str], AbstractAsyncContextManager[Front]]
+"""A started host, and the URL at which it is served, to what stands behind the doors meanwhile."""
+
+
+def run(
+    settings: Settings,
+    listener: socket.socket | None = None,
+    supervised: Supervised | None = None,
+    opened: Opened | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT. When the start fails, raises a CanisterError whose message says what to do.
 
-    listener: if it listens already. supervised: what a supervisor holds for this process.
+    listener: if it listens already. supervised: what a supervisor holds for this process. opened: None for the host's
+    own canisters.
     """
     server = settings.server
     logs.set_up_logs(server.log_level, server.log_format)
@@ -76,7 +101,7 @@ def run(settings: Settings, listener: socket.socket | None = None, supervised: S
         for_person = notices.is_for_person(server)
         release = stack.enter_context(logs.logs_held_back()) if for_person else lambda: None
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
-        runner.run(_serve(Host(settings, lock, crash), listener, supervised, release))
+        runner.run(_serve(Host(settings, lock, crash), listener, supervised, release, opened or _alone))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -105,7 +130,11 @@ def _tell_crash(host: Host, supervised: Supervised | None) -> None:
 
 
 async def _serve(
-    host: Host, listener: socket.socket, supervised: Supervised | None, release_logs: Callable[[], None]
+    host: Host,
+    listener: socket.socket,
+    supervised: Supervised | None,
+    release_logs: Callable[[], None],
+    opened: Opened,
 ) -> None:
     def begun() -> None:
         if supervised is None or supervised.greets:
@@ -117,10 +146,11 @@ async def _serve(
             supervised.serving()
 
     _tell_crash(host, supervised)
-    async with running(host):
+    async with _started(host), opened(host, url_of(listener, for_clients=True)) as front:
         _tell_confinement(host.settings)
         gc.freeze()  # objects made at the start stay, so Python's collector need not look through them again and again
-        server = Server(create_app(host), host, begun)
+        app = app_for(front.behind, herd_key(host.settings), front.routes)
+        server = Server(front.wrapped(app), host, begun)
         await server.serve([listener])
         # Calls cancelled at the end of the drain still have to roll back.
         if server.server_state.tasks:
@@ -131,7 +161,22 @@ async def _serve(
 @asynccontextmanager
 async def running(host: Host) -> AsyncIterator[Host]:
     """A started host with ticking timers, which begins to load the model of the settings. Stopped at the end."""
+    async with _started(host), _alone(host, ""):
+        yield host
+
+
+@asynccontextmanager
+async def _started(host: Host) -> AsyncIterator[None]:
     await host.start()
+    try:
+        yield
+    finally:
+        await host.stop(ROLLBACK_SECONDS)
+
+
+@asynccontextmanager
+async def _alone(host: Host, url: str) -> AsyncIterator[Front]:
+    """The canisters of the host itself, with ticking timers and the model of the settings."""
     background = [
         asyncio.create_task(timers.beat(host), name="heartbeat"),
         asyncio.create_task(answer_making.tend(host), name="kept answers"),
@@ -139,12 +184,11 @@ async def running(host: Host) -> AsyncIterator[Host]:
     if host.settings.model is not None:
         background.append(preload.begin(host, host.settings.model))
     try:
-        yield host
+        yield Front(dispatch.of_host(host))
     finally:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await host.stop(ROLLBACK_SECONDS)
 
 
 def herd_key(settings: ServerSettings) -> HerdKey | None:
@@ -166,14 +210,16 @@ def create_app(host: Host) -> FastAPI:
     return app_for(dispatch.of_host(host), herd_key(host.settings))
 
 
-def app_for(behind: Dispatcher, herd_key: HerdKey | None = None) -> FastAPI:
-    """The ASGI app in front of a dispatcher. herd_key: it is a worker of a herd, and has its private door."""
+def app_for(behind: Dispatcher, herd_key: HerdKey | None = None, routes: Sequence[BaseRoute] = ()) -> FastAPI:
+    """The ASGI app in front of a dispatcher. herd_key: it is a worker of a herd, and has its private door. routes: that
+    come before those of the doors.
+    """
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.dispatcher = behind
     doors = (health, openapi, docs, files, conversations, models, ic)
     app.router.routes.extend(rest.first_routes())
-    app.router.routes.extend(route for door in doors for route in door.routes())
+    app.router.routes.extend([*routes, *(route for door in doors for route in door.routes())])
     app.router.routes.append(openai.route(rest.routes))
     app.router.routes.extend(rest.routes())
     app.add_exception_handler(Trap, _reject)

@@ -30,7 +30,7 @@ def serve(**given: Any) -> None:
     start(settings)
 
 
-def _parameters() -> list[inspect.Parameter]:
+def parameters() -> list[inspect.Parameter]:
     """One for each setting that can be a flag, which a table of tables cannot."""
     return [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, field, flag))
@@ -66,5 +66,5 @@ def _kind(annotation: Any) -> Any:
     return annotation if annotation in (bool, int, float, Path, list[str]) else str
 
 
-serve.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]  # typer reads it
-serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters()}
+serve.__signature__ = inspect.Signature(parameters())  # type: ignore[attr-defined]  # typer reads it
+serve.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters()}

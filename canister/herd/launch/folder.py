@@ -16,10 +16,11 @@ import sys
 import time
 from pathlib import Path
 
+from canister.client import known_trials
 from canister.errors import BadRequest, Conflict
 from canister.herd.launch.launcher import WorkerSpec
 from canister.system import atomic_file
-from canister.system.data_dir import LOCK, FolderLock
+from canister.system.data_dir import LOCK, TRIED, FolderLock
 
 SECRET, GENERATION, SOCKET, LOG = "herd.secret", "generation", "door.sock", "worker.log"
 MAX_SOCKET_BYTES = 100  # the least that systems allow is 103
@@ -45,9 +46,18 @@ def prepare(workers: Path, spec: WorkerSpec) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         atomic_file.write(folder / SECRET, f"{spec.secret.hex()}\n".encode())
+        _share_trials(workers, folder)
     except OSError as error:
         raise BadRequest(f"the worker's folder {folder} cannot be used: {error.strerror}") from error
     return folder
+
+
+def _share_trials(workers: Path, folder: Path) -> None:
+    """What the herd's other workers have found out of llama.cpp and model files counts for a new one."""
+    others = [other for other in workers.iterdir() if other.is_dir() and other != folder]
+    for other in [workers.parent, *others]:
+        if (other / TRIED).is_dir():
+            known_trials.copy(other / TRIED, folder / TRIED)
 
 
 def next_generation(folder: Path, floor: int = 0) -> int:

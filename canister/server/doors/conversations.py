@@ -37,5 +37,10 @@ PATHS: dict[str, resources.Verbs] = {
 }
 
 
+def worker_routes() -> list[Route]:
+    """Of these, what only a server can answer that has the model."""
+    return [resources.route(path, verbs, EXAMPLES) for path, verbs in PATHS.items() if "chats" not in path]
+
+
 def routes() -> list[Route]:
     return [resources.route(path, verbs, EXAMPLES) for path, verbs in PATHS.items()]

@@ -137,7 +137,7 @@ class HerdDoor:
     async def run(self, request: Request, body: bytes) -> Response:
         run = herd_wire.decode(Run, body)
         target = self._behind.find(run.canister)
-        if self._takes(target, run.job):
+        if await self._takes(target, run.job):
             return FrameStream(request, target, target.worker.run_job(run))
         return _conflict(target, "draining")
 
@@ -148,7 +148,7 @@ class HerdDoor:
         async def frames() -> AsyncGenerator[Frame]:
             yield await target.worker.run_control(control)
 
-        if self._takes(target, herd_requests.job_of_control(target.id, control.rev)):
+        if await self._takes(target, herd_requests.job_of_control(target.id, control.rev)):
             return FrameStream(request, target, frames())
         return _conflict(target, "draining")
 
@@ -193,9 +193,9 @@ class HerdDoor:
     def _drains(self) -> bool:
         return self._is_draining or self._behind.is_draining
 
-    def _takes(self, target: Target, job: bytes) -> bool:
+    async def _takes(self, target: Target, job: bytes) -> bool:
         """While it drains, a worker answers only what it has begun."""
-        return not self._drains or target.find_message(job) is not None
+        return not self._drains or await target.find_message(job) is not None
 
 
 class FrameStream(Response):

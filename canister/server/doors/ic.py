@@ -83,6 +83,7 @@ async def call(request: Request) -> Response:
             functools.partial(_encoded, method),
             named,
         )
+        await canister.accepted(message.id)
         is_polled = request.url.path.startswith("/api/v2/")
         await asyncio.wait({future}, timeout=0 if is_polled else behind.settings.sync_call_seconds)
         answer = future.result() if future.done() else None
@@ -118,7 +119,7 @@ async def read_canister_state(request: Request) -> Response:
     """Parts of the state tree: of a canister, and of the requests that were sent to it."""
     behind = dispatcher(request)
     message, targets = await _received(request, "read_state")
-    return _certified(behind, ic_state.of_canister(behind, _effective_id(request), message, targets), {})
+    return _certified(behind, await ic_state.of_canister(behind, _effective_id(request), message, targets), {})
 
 
 async def read_subnet_state(request: Request) -> Response:

@@ -31,7 +31,9 @@ class PathError(Exception):
         self.http_status = http_status
 
 
-def of_canister(behind: Dispatcher, effective_id: bytes, request: Request, targets: frozenset[bytes] | None) -> Tree:
+async def of_canister(
+    behind: Dispatcher, effective_id: bytes, request: Request, targets: frozenset[bytes] | None
+) -> Tree:
     """The answer to a read_state of a canister; targets: the canisters that its sender may ask about, None for all."""
     canister = _canister(behind, effective_id)
     tree: Tree = {}
@@ -39,7 +41,7 @@ def of_canister(behind: Dispatcher, effective_id: bytes, request: Request, targe
         match path:
             case (b"request_status", id, *_):
                 _check_request_id(id, request.paths)
-                _add_status(tree, behind, canister, id, effective_id, request.sender, targets)
+                await _add_status(tree, behind, canister, id, effective_id, request.sender, targets)
             case (b"canister", id, (b"controllers" | b"module_hash"), *_) | (b"canister", id, b"metadata", _, *_):
                 if id != effective_id:
                     raise PathError(
@@ -92,7 +94,7 @@ def _add_common(tree: Tree, behind: Dispatcher, path: Path) -> None:
             raise PathError("Invalid path requested.", 404)
 
 
-def _add_status(
+async def _add_status(
     tree: Tree,
     behind: Dispatcher,
     canister: Target | None,
@@ -102,7 +104,7 @@ def _add_status(
     targets: frozenset[bytes] | None,
 ) -> None:
     # The default canister knows the messages that make and delete others.
-    known = (canister or behind.default).find_message(id) or behind.default.find_message(id)
+    known = await (canister or behind.default).find_message(id) or await behind.default.find_message(id)
     if known is None:
         return
     if known.caller != principal.to_text(sender):

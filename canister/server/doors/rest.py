@@ -85,7 +85,8 @@ async def _run(request: Request, canister: Target, method: Method, on_text: OnTe
         body = b"" if method.arg is None else await read_body(request, dispatcher(request).settings.max_body_bytes)
         read = functools.partial(decode_text if is_candid(request) else decode, method, body)
         arg = functools.partial(decoding, body, read)
-        call = canister.execute(method, caller(request), arg, on_text=on_text)
+        key = request.headers.get("idempotency-key")
+        call = canister.execute(method, caller(request), arg, on_text=on_text, key=key)
         reply = await while_connected(request, call)
         outcome.is_ok = reply.error is None
         return reply

@@ -1,0 +1,253 @@
+"""A running herd: mirror, journal, leader and workers, from their start to their end.
+
+started: the mirror's host → `running`: journal, lead, control log, jobs of the leader before, workers → stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from canister.config import Settings
+from canister.errors import CanisterUnavailable, Conflict, MethodNotFound
+from canister.herd import inference, replies
+from canister.herd.control import ControlLog
+from canister.herd.control_rows import find_row
+from canister.herd.jobs import Job
+from canister.herd.journal.journal import Journal
+from canister.herd.known_chats import KnownChats
+from canister.herd.launch.launcher import Launcher, WorkerSpec
+from canister.herd.leader import EVER, Leader
+from canister.herd.messages import Messages
+from canister.herd.mirror import Mirror
+from canister.herd.objects.opening import open_objects
+from canister.herd.readings import Readings
+from canister.herd.routing import class_of
+from canister.herd.settings import HerdSettings, secret_in, worker_options
+from canister.herd.transfers import DirectTransfers
+from canister.herd.workers import Workers
+from canister.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from canister.api.herd_wire import Done, ModelState
+    from canister.api.methods import Method
+    from canister.herd.journal.records import JobRow
+    from canister.runtime.host import Host
+
+RENEW_SECONDS = 2.0
+PURGE_SECONDS = 60.0
+MIRROR = "mirror"  # stands for a worker, where the journal asks which one ran a call
+
+log = get_logger(__name__)
+
+
+class Herd:
+    """Made by `running`."""
+
+    def __init__(
+        self,
+        host: Host,
+        journal: Journal,
+        leader: Leader,
+        workers: Workers,
+        control: ControlLog,
+        settings: HerdSettings,
+    ) -> None:
+        self.host = host
+        self.journal = journal
+        self.leader = leader
+        self.workers = workers
+        self.control = control
+        self.settings = settings
+        self.mirror = Mirror(host)
+        self.messages = Messages()
+        self.readings = Readings(journal)
+        self.inference = inference.Inference(self)
+
+    async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
+        """Run an update of what all workers have."""
+        self.leader.check_leads()
+        if job.accepted:
+            known = await self.journal.accept(job.as_new())
+            if known.job.answer is not None:
+                return replies.of_answer(known.job.answer)
+        accepted()
+        job.fence = self.leader.tries.next_fence()
+        if job.accepted:
+            await self.journal.assign(job.id, MIRROR, job.fence, self.leader.epoch)
+        started_ns = time.time_ns()
+        done = await self.control.run(job)
+        return await self.leader.tries.settle(job, MIRROR, done, started_ns) or done
+
+    async def take_up(self) -> None:
+        """Go on with the jobs of the leader before."""
+        for row in await self.journal.waiting():
+            if row.method == inference.METHOD:
+                await self._requeue(row)
+                self.leader.spawn(self.inference.go_on(_job_of(row, inference.ROW)), f"inference {row.id.hex()[:16]}")
+                continue
+            try:
+                job = _job_of(row, find_row(row.method))
+            except MethodNotFound as error:
+                await self.journal.refuse(row.id, self.leader.epoch, replies.to_answer(replies.of_trap(error)))
+                continue
+            job.rev = self.control.rev(job.canister)
+            if class_of(job.method) in ("control", "model"):
+                self.leader.spawn(self._control_again(row, job), f"control {row.id.hex()[:16]}")
+            else:
+                await self.leader.take_up(row, job)
+
+    async def _control_again(self, row: JobRow, job: Job) -> None:
+        await self._requeue(row)
+        await self.run_control(job, lambda: None)
+
+    async def _requeue(self, row: JobRow) -> None:
+        if row.state == "running":
+            await self.journal.requeue(row.id, row.fence, self.leader.epoch, EVER)
+
+    # -- what is known
+
+    def model_of(self, canister: str) -> ModelState | None:
+        """The model that a worker has loaded."""
+        found = (worker.canister(canister) for worker in self.workers.all if not worker.is_gone)
+        return next((one.model for one in found if one is not None and one.model is not None), None)
+
+    def not_ready(self) -> dict[str, str]:
+        """By name, why canisters have no worker that could run a call."""
+        waiting = {}
+        for canister in self.host.canisters:
+            if not any(worker.may_run(canister.id, 0) for worker in self.workers.all):
+                phases = ", ".join(f"{worker.id} is {worker.phase}" for worker in self.workers.all)
+                waiting[canister.name] = f"no worker is ready: {phases or 'none was started'}"
+        return waiting
+
+    def observed(self, name: str) -> dict[str, float]:
+        """Metrics of a canister, in place of the mirror's."""
+        id = self.host.find(name).id
+        jobs = [job for job in self.leader.jobs() if job.canister == id]
+        n_running = sum(job.worker is not None for job in jobs)
+        return {
+            "canister_ready": float(name not in self.not_ready()),
+            "canister_calls_running": n_running,
+            "canister_calls_waiting": len(jobs) - n_running,
+        }
+
+    def calls_of(self, canister: str) -> dict[str, object]:
+        """The calls that run and wait, for controllers."""
+        now_ns = time.time_ns()
+        running: list[dict[str, object]] = []
+        waiting: dict[str, int] = {}
+        for job in self.leader.jobs():
+            if job.canister != canister:
+                continue
+            if job.worker is None:
+                waiting[job.caller] = waiting.get(job.caller, 0) + 1
+                continue
+            seconds = round((now_ns - job.now_ns) / 1e9, 3)
+            told = {"caller": job.caller, "method": job.method.name, "seconds": seconds}
+            running.append({**told, "phase": f"at worker {job.worker}"})
+        return {"running": running, "waiting": [{"caller": who, "calls": n} for who, n in waiting.items()]}
+
+
+@asynccontextmanager
+async def running(
+    host: Host,
+    settings: Settings,
+    herd: HerdSettings,
+    launcher: Launcher,
+    address: str,
+    *,
+    deposed: Callable[[], None],
+) -> AsyncIterator[Herd]:
+    """Lead a herd behind a started host. address: where others find this door. deposed: called when another leads.
+
+    Raises Conflict while another process leads.
+    """
+    async with AsyncExitStack() as held:
+        journal = await Journal.open(herd.journal_url(host.data_dir))
+        held.push_async_callback(journal.close)
+        epoch = await journal.lead(f"{socket.gethostname()} process {os.getpid()}", address)
+        if epoch is None:
+            raise Conflict(f"another process leads this herd: {await _led_by(journal)}")
+        objects = await open_objects(herd.objects_place(host.data_dir))
+        held.push_async_callback(objects.close)
+        for canister in host.canisters:
+            await journal.found(canister.id)
+
+        workers = Workers(launcher, secret_in(host.data_dir))
+        held.push_async_callback(workers.close)
+        chats = KnownChats(journal)
+        transfers = DirectTransfers(journal, workers.get)
+        leader = Leader(journal, workers, transfers, chats, epoch, herd.limits, deposed=deposed)
+        held.push_async_callback(leader.close)
+        control = ControlLog(journal, Mirror(host), objects, epoch)
+        held.push_async_callback(control.close)
+        await control.load([canister.id for canister in host.canisters])
+        workers.changed, workers.fed = leader.changed, control.fed
+
+        running = Herd(host, journal, leader, workers, control, herd)
+        held.push_async_callback(running.messages.close)
+        leader.begin()
+        leader.spawn(_renew(journal, epoch, deposed), "lead")
+        leader.spawn(_purge(journal), "purge")
+        await running.take_up()
+        workers.begin()
+        for number in range(1, herd.workers + 1):
+            options = worker_options(settings, sorted(_controllers(host)), herd.workers)
+            await workers.start(WorkerSpec(f"w{number}", secret_in(host.data_dir), options))
+        log.info("leading", epoch=epoch, workers=herd.workers, journal=herd.journal_url(host.data_dir).split("@")[-1])
+        yield running
+
+
+def _controllers(host: Host) -> set[str]:
+    return {host.identity.principal, *host.settings.controller}
+
+
+async def _led_by(journal: Journal) -> str:
+    leader = await journal.leader()
+    return "nobody knows which" if leader is None else f"{leader.holder}, at {leader.address}"
+
+
+async def _renew(journal: Journal, epoch: int, deposed: Callable[[], None]) -> None:
+    """Notice when another process leads."""
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        try:
+            if not await journal.renew(epoch):
+                deposed()
+                return
+        except CanisterUnavailable as error:
+            log.warning("the journal does not answer", reason=str(error))
+
+
+async def _purge(journal: Journal) -> None:
+    while True:
+        await asyncio.sleep(PURGE_SECONDS)
+        with contextlib.suppress(CanisterUnavailable):
+            await journal.purge(time.time_ns())
+
+
+def _job_of(row: JobRow, method: Method) -> Job:
+    return Job(
+        id=row.id,
+        canister=row.canister,
+        caller=row.caller,
+        method=method,
+        arg=row.arg,
+        chats=row.chats,
+        now_ns=row.made_ns,
+        settles=True,
+        accepted=True,
+        goes_on=True,
+        multiplier=row.multiplier,
+        hold=row.hold,
+        payer=row.payer,
+        due_ns=row.due_ns,
+        kept_until_ns=row.kept_until_ns,
+    )

@@ -1,0 +1,202 @@
+"""The paid queue: a prompt, a number of tokens and a fee, for one answer that is paid for when it is there.
+
+    quoted → accepted, the fee is held → calls of a passing chat, at the multiplier's place in the queue → settled
+
+The job in the journal is the whole answer; its calls are jobs of their own, with ids that follow from it. So after a
+crash the chain goes on behind its last settled call, and is paid for once. Where it cannot be answered, the fee goes
+back to whoever paid it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from canister.api import codec
+from canister.api.herd_wire import Done
+from canister.api.methods import BY_NAME, Method
+from canister.api.records import InputRecord, RunOutputRecord
+from canister.errors import BadArgument, CanisterStopping, CanisterTrapped, Trap
+from canister.herd import fees, replies
+from canister.herd.chat_paths import chats_of
+from canister.herd.jobs import Job
+
+if TYPE_CHECKING:
+    from canister.herd.herd import Herd
+
+METHOD = "inference"
+"""In the journal, instead of a row's name."""
+
+KEPT_NS = 24 * 3600 * 10**9
+MAX_CALLS = 10_000  # of one answer
+_CHAIN = "chain"  # stands for a worker, where the journal asks
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """prompt: as the model gets it. tokens: that are paid for. fee: in smallest units."""
+
+    canister: str
+    prompt: str
+    tokens: int
+    fee: int
+    multiplier: float
+
+    def to_bytes(self) -> bytes:
+        return json.dumps([self.prompt, self.tokens, str(self.fee)]).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """output: the generated text. tokens: how many. ended: the model ended it, and not the number of tokens."""
+
+    output: str
+    tokens: int
+    ended: bool
+
+
+class Inference:
+    """The paid queue of one herd."""
+
+    def __init__(self, herd: Herd) -> None:
+        self._herd = herd
+        self._running: dict[bytes, Job] = {}
+
+    def quote(self, prompt: str, tokens: int, fee: int | None, by: float | None) -> tuple[int, int]:
+        """The least that a job costs, and what its client would pay: enough to be next. Raises BadRequest."""
+        leader = self._herd.leader
+        least = fees.needed(prompt, tokens, self._herd.settings.prices)
+        last = fees.published(leader.last_multiplier)
+        return least, fees.quote(least, last, leader.n_queued, fee=fee, by=by)
+
+    def wanted(self, canister: str, prompt: str, tokens: int, fee: int | None, by: float | None) -> Wanted:
+        """A job as it will be paid for. Raises BadRequest for too small a fee."""
+        least, price = self.quote(prompt, tokens, fee, by)
+        return Wanted(canister, prompt, tokens, price, fees.multiplier(price, least))
+
+    async def run(self, id: bytes, caller: str, wanted: Wanted, accepted: Callable[[], None] = lambda: None) -> Done:
+        """Hold the fee, answer, settle. It goes on when nobody waits. Raises InsufficientBalance, Trap."""
+        job = self._running.get(id)
+        if job is None:
+            herd, now_ns = self._herd, time.time_ns()
+            herd.leader.check_leads()
+            job = Job(
+                id=id,
+                canister=wanted.canister,
+                caller=caller,
+                method=ROW,
+                arg=wanted.to_bytes(),
+                chats=(),
+                now_ns=now_ns,
+                settles=True,
+                accepted=True,
+                goes_on=True,
+                multiplier=wanted.multiplier,
+                hold=wanted.fee,
+                payer=caller,
+                due_ns=now_ns + int(herd.settings.ttl_seconds * 1e9),
+                kept_until_ns=now_ns + KEPT_NS,
+            )
+            known = await herd.journal.accept(job.as_new())
+            if known.job.answer is not None:
+                return replies.of_answer(known.job.answer)
+            job = self._running.setdefault(id, job)
+            herd.leader.spawn(self.go_on(job), f"inference {id.hex()[:16]}")
+        accepted()
+        return await job.outcome()
+
+    async def go_on(self, job: Job) -> None:
+        """Answer a job that the journal has accepted."""
+        self._running[job.id] = job
+        herd = self._herd
+        try:
+            job.fence = herd.leader.tries.next_fence()
+            await herd.journal.assign(job.id, _CHAIN, job.fence, herd.leader.epoch)
+            prompt, tokens, _ = json.loads(job.arg)
+            started_ns = time.time_ns()
+            answered = await self._answered(job, prompt, tokens)
+            record = RunOutputRecord(
+                status_code=200,
+                output=answered.output,
+                generated_eog=answered.ended,
+                n_tokens_generated=answered.tokens,
+            )
+            done = Done(codec.encode_reply(ROW, record))
+            job.end(await herd.leader.tries.settle(job, _CHAIN, done, started_ns) or done)
+        except Trap as trap:
+            await herd.leader.refuse(job, trap)
+        finally:
+            job.fail(CanisterStopping("the herd is stopping; ask again with the same key, and nothing is paid twice"))
+            del self._running[job.id]
+
+    async def _answered(self, job: Job, prompt: str, tokens: int) -> Answered:
+        name = f"herd-{job.id.hex()[:32]}"
+        base = ["--prompt-cache", name, "--prompt-cache-all"]
+        output, n_done, is_over, given = "", 0, False, prompt
+        for number in range(MAX_CALLS):
+            args = [*base, "-n", str(tokens - n_done), "-p", given]
+            record = await self._call(job, number, "run_update", args)
+            output += record.output
+            n_done += record.n_tokens_generated or 0
+            is_over = record.generated_eog
+            if record.prompt_remaining:
+                continue
+            given = ""
+            if is_over or n_done >= tokens:
+                break
+        await self._call(job, MAX_CALLS, "remove_prompt_cache", ["--prompt-cache", name])
+        return Answered(output, n_done, is_over)
+
+    async def _call(self, parent: Job, number: int, method: str, args: list[str]) -> RunOutputRecord:
+        """One call of the chain. Raises Trap for whatever keeps it from going on."""
+        row, arg = BY_NAME[method], InputRecord(args=args)
+        child = Job(
+            id=hashlib.sha256(b"llama-canister call of a chain\n" + parent.id + number.to_bytes(4, "big")).digest(),
+            canister=parent.canister,
+            caller=parent.caller,
+            method=row,
+            arg=codec.encode_args(row, arg),
+            chats=chats_of(row, parent.caller, arg),
+            now_ns=parent.now_ns,
+            settles=True,
+            goes_on=True,
+            rev=self._herd.control.rev(parent.canister),
+            multiplier=parent.multiplier,
+            is_priced=True,
+            due_ns=parent.due_ns if number == 0 else None,
+            kept_until_ns=parent.kept_until_ns,
+        )
+        done = await self._herd.leader.run(child)
+        reply = replies.to_reply(row, done)
+        assert isinstance(reply.value, RunOutputRecord)
+        if reply.error is not None:
+            raise CanisterTrapped(f"the call could not be answered: {reply.value.error or reply.value.output}")
+        return reply.value
+
+
+ROW = Method(METHOD, "update", "inference_update", InputRecord, RunOutputRecord, RunOutputRecord, "", "chat")
+
+
+def read_amount(body: dict[str, Any]) -> tuple[int | None, float | None]:
+    """The fee in smallest units and the multiplier of a request. Raises BadArgument."""
+    fee, by = body.get("fee"), body.get("multiplier")
+    if isinstance(fee, str) and fee.isascii() and fee.isdigit() and len(fee) <= 78:
+        fee = int(fee)
+    if fee is not None and (isinstance(fee, bool) or not isinstance(fee, int) or fee < 0):
+        raise BadArgument(f'"fee" is a number of smallest units, such as "12", not {str(fee)[:80]!r}')
+    if by is not None and (isinstance(by, bool) or not isinstance(by, int | float) or not 0 < by < 1e9):
+        raise BadArgument(f'"multiplier" is a number above 0, such as 1.5, not {str(by)[:80]!r}')
+    return fee, None if by is None else float(by)
+
+
+def check_prompt(prompt: object, tokens: object) -> tuple[str, int]:
+    """Raises BadArgument."""
+    if not isinstance(prompt, str) or not prompt:
+        raise BadArgument('"prompt" is a text, or give "messages": [{"role": "user", "content": "Hi"}]')
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= fees.MAX_TOKENS:
+        raise BadArgument(f'"tokens" is a number from 1 to {fees.MAX_TOKENS}, not {str(tokens)[:80]!r}')
+    return prompt, tokens

@@ -1,0 +1,101 @@
+"""Requests that one worker answers whole, such as those of OpenAI's clients: passed on to a worker of the caller's.
+
+A caller's requests go to the same worker as long as it is there, since kept answers and their caches lie in its folder.
+They are not moved between workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from canister.errors import BadArgument, CanisterBusy, MessageTooLarge
+from canister.herd.worker_client import WorkerLost
+
+if TYPE_CHECKING:
+    from canister.herd.herd import Herd
+    from canister.herd.workers import Worker
+
+_SENT = ("accept", "content-type", "idempotency-key", "last-event-id", "anthropic-version", "anthropic-beta")
+_NOT_TOLD = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding", "upgrade"})
+
+
+def worker_of(herd: Herd, caller: str) -> Worker:
+    """The same for one caller, whichever other workers come and go. CanisterBusy while none is ready."""
+    id = herd.host.default.id
+    ready = [worker for worker in herd.workers.all if worker.may_run(id, herd.control.rev(id))]
+    if not ready:
+        raise CanisterBusy("no worker of this herd is ready; try again later")
+    return max(ready, key=lambda worker: hashlib.blake2b(f"{worker.id}\n{caller}".encode(), digest_size=8).digest())
+
+
+class Templates:
+    """Prompts of messages, by the chat template of the model, which a worker has."""
+
+    def __init__(self, herd: Herd) -> None:
+        self._herd = herd
+
+    async def prompt_of(self, canister: str, caller: str, messages: object) -> str:
+        """Raises BadArgument with the worker's reason, CanisterBusy."""
+        body = json.dumps({"messages": messages, "add_generation_prompt": True}).encode()
+        client = worker_of(self._herd, caller).client
+        target, headers = f"/canisters/{quote(canister)}/apply-template", {"Content-Type": "application/json"}
+        try:
+            async with client.passed_on("POST", target, body, headers, caller) as answer:
+                found = json.loads(await answer.read())
+        except (WorkerLost, ValueError) as error:
+            raise CanisterBusy(f"the chat template could not be asked for: {error}; try again") from None
+        if answer.status != 200 or not isinstance(found.get("prompt"), str):
+            raise BadArgument(f"the messages make no prompt: {str(found)[:500]}")
+        return str(found["prompt"])
+
+
+class Proxy:
+    """An endpoint for routes that the workers have too."""
+
+    def __init__(self, herd: Herd) -> None:
+        self._herd = herd
+
+    def routes(self, wanted: Sequence[Route]) -> list[BaseRoute]:
+        """Routes in place of these, with the same paths."""
+        return [Route(route.path, self, methods=sorted(route.methods or ("GET",))) for route in wanted]
+
+    async def __call__(self, request: Request) -> Response:
+        """The worker's answer, as it comes. CanisterBusy while no worker is ready, or when it is lost."""
+        caller: str = request.state.caller
+        worker = worker_of(self._herd, caller)
+        body = await self._body(request)
+        headers = {name: value for name in _SENT if (value := request.headers.get(name)) is not None}
+        query = request.scope["query_string"].decode("latin-1")
+        target = request.scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+        held = AsyncExitStack()
+        try:
+            asked = worker.client.passed_on(request.method, target, body, headers, caller)
+            answer = await held.enter_async_context(asked)
+        except WorkerLost as error:
+            raise CanisterBusy(f"{error}; send the request again") from None
+        told = {name: value for name, value in answer.headers.items() if name.lower() not in _NOT_TOLD}
+
+        async def pieces() -> AsyncIterator[bytes]:
+            async with held:
+                async for piece in answer.content.iter_any():
+                    yield piece
+
+        return StreamingResponse(pieces(), answer.status, told, background=BackgroundTask(held.aclose))
+
+    async def _body(self, request: Request) -> bytes:
+        limit, body = self._herd.host.settings.max_body_bytes, bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > limit:
+                raise MessageTooLarge(f"the body has more than {limit} bytes, which is the most that is taken")
+        return bytes(body)

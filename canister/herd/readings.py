@@ -1,0 +1,49 @@
+"""What is answered from the journal, since no single worker knows it: saved chats, the call log, the cycle balance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from canister.api.records import (
+    CallLogEntry,
+    CallLogInput,
+    ChatRecord,
+    CycleBalanceRecord,
+    GetChatsRecord,
+)
+from canister.dispatch import Reply
+from canister.dispatch.requests import execute
+from canister.handlers.cost import DEFAULT_ENTRIES, MAX_ENTRIES, call_log_entry
+from canister.runtime import access
+
+if TYPE_CHECKING:
+    from canister.api.methods import Method
+    from canister.herd.journal.journal import Journal
+    from canister.runtime.canister import Canister
+
+
+class Readings:
+    """Of one journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def read(self, canister: Canister, method: Method, caller: str, arg: object) -> Reply:
+        """The reply to a caller who may ask. The mirror says when it is refused."""
+        if isinstance(arg, CallLogInput):
+            return Reply(await self._calls(canister, caller, arg))
+        reply = await execute(canister, method, caller, lambda: arg)
+        if reply.error is not None:
+            return reply
+        if isinstance(reply.value, CycleBalanceRecord):
+            cycles = await self._journal.cycles(canister.id)
+            now = reply.value if cycles is None else reply.value.model_copy(update={"cycle_balance": cycles})
+            return Reply(now, charge=reply.charge)
+        saved = await self._journal.saved_chats(canister.id, caller)
+        chats = [ChatRecord(timestamp=chat.timestamp, chat=chat.chat) for chat in saved]
+        return Reply(GetChatsRecord(chats=chats), charge=reply.charge)
+
+    async def _calls(self, canister: Canister, caller: str, arg: CallLogInput) -> list[CallLogEntry]:
+        whose = None if access.allows(canister, caller, "admin_query") else caller
+        n_most = min(DEFAULT_ENTRIES if arg.max_entries is None else arg.max_entries, MAX_ENTRIES)
+        return [call_log_entry(row) for row in await self._journal.call_log(canister.id, whose, arg.before_id, n_most)]

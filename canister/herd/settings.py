@@ -1,0 +1,92 @@
+"""How a herd is set up, beside the settings of its own door, which are those of `canister serve`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from canister.config import Settings
+from canister.config.sections import CanisterSettings
+from canister.errors import BadRequest
+from canister.herd.fees import Prices
+from canister.herd.leader import Limits
+from canister.system import atomic_file
+from canister.system.machine import usable_cores
+
+JOURNAL, OBJECTS, WORKERS, SECRET = "herd.db", "objects", "workers", "herd.secret"
+
+
+@dataclass(frozen=True, slots=True)
+class HerdSettings:
+    """workers: how many. journal: a URL; None: a SQLite file in the data folder. objects: a folder or a bucket; None: a
+    folder in the data folder. prices: of the paid queue. ttl_seconds: that a paid job may wait.
+    """
+
+    workers: int = 2
+    journal: str | None = None
+    objects: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    prices: Prices = field(default_factory=Prices)
+    ttl_seconds: float = 600.0
+
+    def journal_url(self, data_dir: Path) -> str:
+        return self.journal or f"sqlite:///{data_dir / JOURNAL}"
+
+    def objects_place(self, data_dir: Path) -> str:
+        return self.objects or str(data_dir / OBJECTS)
+
+
+def secret_in(data_dir: Path) -> bytes:
+    """The herd's secret, made at the first start. BadRequest for a file that is none."""
+    path = data_dir / SECRET
+    if not path.exists():
+        atomic_file.write(path, f"{secrets.token_hex(32)}\n".encode())
+    try:
+        secret = bytes.fromhex(path.read_text(encoding="ascii", errors="replace"))
+    except ValueError:
+        secret = b""
+    if len(secret) != 32:
+        raise BadRequest(f"{path} does not hold 64 hex digits; move it away to get a new secret")
+    return secret
+
+
+def worker_options(
+    settings: Settings, controllers: Sequence[str], n_here: int
+) -> Mapping[str, str | bool | Sequence[str]]:
+    """The flags of each worker: what is set of the canisters and the engine. n_here: workers on this machine, which
+    share its cores.
+    """
+    if settings.canisters:
+        raise BadRequest(
+            f"[canisters.{next(iter(settings.canisters))}]: workers of a herd have the same settings for all "
+            "canisters; set them for every canister"
+        )
+    server = settings.server
+    options: dict[str, str | bool | Sequence[str]] = {
+        "canister": list(server.canister),
+        "controller": list(controllers),
+        "confine": server.confine,
+        "log-level": server.log_level,
+        "log-format": "json",
+        "drain-seconds": _text(server.drain_seconds),
+    }
+    if server.model is not None:
+        options["model"] = str(server.model.expanduser().absolute())
+    given, usual = settings.every_canister, CanisterSettings.defaults()
+    for name in CanisterSettings.rows():
+        value = _value(given, name)
+        if value != _value(usual, name):
+            options[name.replace("_", "-")] = value if isinstance(value, bool) else _text(value)
+    if given.engine.threads == 0:
+        options["threads"] = str(max(1, usable_cores() // max(1, n_here)))
+    return options
+
+
+def _value(settings: CanisterSettings, name: str) -> object:
+    return getattr(settings.engine if name in type(settings.engine).rows() else settings, name)
+
+
+def _text(value: object) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,297 @@
+"""What doors see of a herd: a `Dispatcher` whose canisters run their calls in the mirror, at workers, or everywhere.
+
+Every row of the interface goes where `routing.py` says. A call is refused before it costs anything: its caller's access
+and its argument are checked here, against the mirror's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from canister.api import codec, rest_only
+from canister.api.herd_requests import job_of_key
+from canister.api.methods import BY_NAME, Method, Mode
+from canister.api.records import (
+    ApiError,
+    FilesystemRemoveInputRecord,
+    FileUploadInputRecord,
+    InputRecord,
+    RunOutputRecord,
+)
+from canister.dispatch import Reply
+from canister.dispatch.guard import read_argument
+from canister.dispatch.requests import NOTHING
+from canister.errors import CanisterError, NotSupported, Trap
+from canister.handlers.named_chats import cache_name
+from canister.herd import replies
+from canister.herd.chat_paths import chats_of
+from canister.herd.jobs import Job, TextSoFar
+from canister.herd.routing import class_of
+from canister.state.ingress_history import KEPT_NS, POLLED_NS, IngressMessage, KnownMessage, RecordedAnswer
+
+if TYPE_CHECKING:
+    from canister.api.herd_wire import Done
+    from canister.dispatch import OnText
+    from canister.dispatch.dispatcher import Answers, OpenFile, Target, Worker
+    from canister.dispatch.embeddings import Embedded, Text
+    from canister.dispatch.inspection import ModelView
+    from canister.herd.herd import Herd
+    from canister.runtime.canister import Canister
+
+T = TypeVar("T")
+
+KEPT_KEY_NS = 24 * 3600 * 10**9  # an answer with an idempotency key
+BLOCK_BYTES = 1024 * 1024  # of a file, in one entry of the control log
+LARGE_BYTES = 256 * 1024  # of an argument or a reply: not to be coded on the event loop
+
+
+class HerdTarget:
+    """One canister of a herd. Everything that needs no worker is the mirror's."""
+
+    def __init__(self, herd: Herd, mirrored: Target, canister: Canister) -> None:
+        self._herd = herd
+        self._mirrored = mirrored
+        self._canister = canister
+
+    @property
+    def id(self) -> str:
+        return self._canister.id
+
+    @property
+    def name(self) -> str:
+        return self._canister.name
+
+    @property
+    def controllers(self) -> Collection[str]:
+        return self._canister.controllers
+
+    @property
+    def answers(self) -> Answers:
+        _not_in_a_herd("whole answers of this kind")
+
+    @property
+    def worker(self) -> Worker:
+        _not_in_a_herd("the work for another herd")
+
+    def find_method(self, name: str, mode: Mode = "update") -> Method:
+        return self._mirrored.find_method(name, mode)
+
+    # -- calls
+
+    async def execute(
+        self,
+        method: Method,
+        caller: str,
+        decode: Callable[[], object],
+        *,
+        on_text: OnText | None = None,
+        named: Mapping[str, object] = NOTHING,
+        key: str | None = None,
+    ) -> Reply:
+        of = class_of(method)
+        if of == "mirror":
+            return await self._mirrored.execute(method, caller, decode, on_text=on_text, named=named)
+        if method is rest_only.REMOVE_CHAT:
+            return await self._remove_chat(method, caller, decode, named)
+        if of == "alone":
+            return _err(method, NotSupported(f"{method.name} is not available in front of a herd; see docs/herd.md"))
+        if method is rest_only.REMOVE_FILE:
+            method, path = BY_NAME["filesystem_remove"], str(named["path"])
+            decode = lambda: FilesystemRemoveInputRecord(filename=path)  # noqa: E731  # of another row
+        looked = await read_argument(self._canister, method, caller, decode)
+        if looked.error is not None:
+            return looked
+        if of == "journal":
+            return await self._herd.readings.read(self._canister, method, caller, looked.value)
+        job = await self._job(method, caller, looked.value, None if key is None else job_of_key(self.id, caller, key))
+        if key is not None:
+            job.goes_on, job.kept_until_ns = True, job.now_ns + KEPT_KEY_NS
+        if on_text is not None and method.is_streamed:
+            job.text = TextSoFar(on_text)
+        try:
+            done = await self._run(job)
+        except CanisterError as error:
+            return _err(method, error)
+        return await _in_time_of(len(done.reply or b""), lambda: replies.to_reply(method, done))
+
+    async def _remove_chat(
+        self, method: Method, caller: str, decode: Callable[[], object], named: Mapping[str, object]
+    ) -> Reply:
+        """The mirror has what was said, and the workers its prompt cache."""
+        reply = await self._mirrored.execute(method, caller, decode, named=named)
+        if reply.error is not None:
+            return reply
+        arg = InputRecord(args=["--prompt-cache", cache_name(str(named["name"]))])
+        removed = await self.execute(BY_NAME["remove_prompt_cache"], caller, lambda: arg)
+        return reply if removed.error is None else _err(method, removed.error)
+
+    def submit(
+        self,
+        method: Method,
+        message: IngressMessage,
+        decode: Callable[[], object],
+        encode: Callable[[Reply], bytes],
+        named: Mapping[str, object] = NOTHING,
+    ) -> asyncio.Future[RecordedAnswer]:
+        if class_of(method) in ("mirror", "alone"):
+            return self._mirrored.submit(method, message, decode, encode, named)
+        return self._herd.messages.submit(
+            message, lambda accepted: self._submitted(method, message, decode, encode, accepted)
+        )
+
+    async def _submitted(
+        self,
+        method: Method,
+        message: IngressMessage,
+        decode: Callable[[], object],
+        encode: Callable[[Reply], bytes],
+        accepted: Callable[[], None],
+    ) -> RecordedAnswer:
+        """Run a message of the IC's door. accepted: told once the journal has it."""
+        known = await self._mirrored.find_message(message.id)
+        looked: Reply | Trap
+        if known is None:
+            try:
+                looked = await read_argument(self._canister, method, message.caller, decode)
+            except Trap as trap:
+                looked = trap
+        if known is not None or isinstance(looked, Trap) or looked.error is not None:
+            # It is refused: the mirror does so in the same words, and keeps that.
+            refused = self._mirrored.submit(method, message, decode, encode)
+            accepted()
+            return await asyncio.shield(refused)
+        if class_of(method) == "journal":
+            reply = await self._herd.readings.read(self._canister, method, message.caller, looked.value)
+            return RecordedAnswer(encode(reply))
+        job = await self._job(method, message.caller, looked.value, message.id)
+        job.goes_on = job.settles = job.accepted = True
+        job.kept_until_ns = max(message.expires_ns + KEPT_NS, job.now_ns + POLLED_NS)
+        return replies.to_recorded(await self._run(job, accepted))
+
+    async def accepted(self, id: bytes) -> None:
+        await self._herd.messages.accepted(id)
+
+    async def find_message(self, id: bytes) -> KnownMessage | None:
+        running = self._herd.messages.find(id)
+        if running is not None:
+            return running
+        row = await self._herd.leader.journal.find(id)
+        if row is None:
+            return await self._mirrored.find_message(id)
+        if row.answer is None:
+            return KnownMessage(row.caller, "processing", None)
+        answer = replies.to_recorded(replies.of_answer(row.answer))
+        return KnownMessage(row.caller, answer.status, answer)
+
+    async def _run(self, job: Job, accepted: Callable[[], None] = lambda: None) -> Done:
+        if class_of(job.method) in ("control", "model"):
+            return await self._herd.run_control(job, accepted)
+        return await self._herd.leader.run(job, accepted)
+
+    async def _job(self, method: Method, caller: str, arg: object, id: bytes | None) -> Job:
+        of = class_of(method)
+        data = await _in_time_of(_size(arg), lambda: codec.encode_args(method, arg))
+        return Job(
+            id=secrets.token_bytes(32) if id is None else id,
+            canister=self.id,
+            caller=caller,
+            method=method,
+            arg=data,
+            chats=chats_of(method, caller, arg) if of in ("chat", "ask") else (),
+            now_ns=time.time_ns(),
+            settles=of != "ask",
+            rev=self._herd.control.rev(self.id),
+        )
+
+    # -- files
+
+    async def store_stream(self, caller: str, path: str, offset: int, blocks: AsyncIterator[bytes]) -> Reply:
+        """In blocks, each an entry of the control log: confirmed ones stay."""
+        method = BY_NAME["file_upload_chunk"]
+        reply = await read_argument(self._canister, method, caller, lambda: None)
+        if reply.error is not None:
+            return reply
+        async for block in _regrouped(blocks):
+            chunk = FileUploadInputRecord(filename=path, chunk=block, chunksize=len(block), offset=offset)
+            reply = await self.execute(method, caller, lambda chunk=chunk: chunk)  # type: ignore[misc]
+            if reply.error is not None:
+                return reply
+            offset += len(block)
+        return reply
+
+    async def read_stream(self, caller: str, path: str) -> OpenFile | Reply:
+        return await self._mirrored.read_stream(caller, path)
+
+    # -- what is known
+
+    def summary(self) -> dict[str, object]:
+        model = self._herd.model_of(self.id)
+        workers = len(list(self._herd.workers.all))
+        return {
+            **self._mirrored.summary(),
+            "ready": model is not None,
+            "model": None if model is None else f"SHA-256 {model.sha256.hex()}",
+            "workers": workers,
+        }
+
+    def model_names(self) -> tuple[str, ...]:
+        return (self.name, self.id) if self._herd.model_of(self.id) is not None else ()
+
+    def inspect_model(self, caller: str) -> ModelView:
+        _not_in_a_herd("the details of a model")
+
+    async def tokenize(self, caller: str, texts: Sequence[str]) -> Reply:
+        _not_in_a_herd("tokenizing")
+
+    async def embed(self, caller: str, texts: Sequence[Text], *, truncates: bool = False) -> Embedded:
+        _not_in_a_herd("embedding")
+
+    async def inspect_engine(self, caller: str) -> Reply:
+        return await self._mirrored.inspect_engine(caller)
+
+    async def inspect_calls(self, caller: str) -> Reply:
+        reply = await self._mirrored.inspect_calls(caller)
+        return reply if reply.error is not None else Reply(self._herd.calls_of(self.id))
+
+
+def _not_in_a_herd(what: str) -> NoReturn:
+    raise NotInHerd(f"{what} cannot be had in front of a herd; see docs/herd.md")
+
+
+class NotInHerd(Trap):
+    """What a single server can do, and a herd does not do yet."""
+
+    error_code = "not_in_a_herd"
+    http_status = 501
+
+
+def _err(method: Method, error: CanisterError) -> Reply:
+    """The `Err` of a row for what went wrong before it ran."""
+    if method.err is RunOutputRecord:
+        return Reply(RunOutputRecord(status_code=error.record_status, error=str(error)), error)
+    if method.err is None:
+        raise NotInHerd(str(error)) from error
+    return Reply(ApiError(Other=str(error)), error)
+
+
+def _size(arg: object) -> int:
+    return len(arg.chunk) if isinstance(arg, FileUploadInputRecord) else 0
+
+
+async def _in_time_of(n_bytes: int, work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work) if n_bytes > LARGE_BYTES else work()
+
+
+async def _regrouped(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    held = bytearray()
+    async for block in blocks:
+        held += block
+        while len(held) >= BLOCK_BYTES:
+            yield bytes(held[:BLOCK_BYTES])
+            del held[:BLOCK_BYTES]
+    if held:
+        yield bytes(held)

@@ -1,0 +1,159 @@
+"""One try of a job at one worker: asked on the present state of its chats, then settled in the journal.
+
+The worker gets a chat's present state first if it has another one. The journal takes the end of a job only on top of
+the head that the job began from; so whatever a worker has done that nobody waited for any more changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from canister.api.herd_wire import ChatAt, Done, Run, Text
+from canister.herd import replies
+from canister.herd.jobs import Job
+from canister.herd.journal.records import Settled
+from canister.herd.worker_client import WorkerConflict, WorkerLost
+from canister.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from canister.herd.journal.journal import Journal
+    from canister.herd.known_chats import KnownChats
+    from canister.herd.transfers import Transfers
+    from canister.herd.workers import Worker
+
+FENCE_BITS = 32  # of a fence below the epoch
+MAX_MOVES = 4  # of chats to a worker for one try
+
+log = get_logger(__name__)
+
+
+class Deposed(Exception):
+    """Another process leads this herd."""
+
+
+class Tries:
+    """Of one epoch of a leader."""
+
+    def __init__(self, journal: Journal, chats: KnownChats, transfers: Transfers, epoch: int) -> None:
+        self._journal = journal
+        self._chats = chats
+        self._transfers = transfers
+        self._epoch = epoch
+        self._n_fences = 0
+
+    def next_fence(self) -> int:
+        """Higher than those of all tries before, of this and of former leaders."""
+        self._n_fences += 1
+        return self._epoch << FENCE_BITS | self._n_fences
+
+    async def run(self, job: Job, worker: Worker) -> Done:
+        """The end of a job, durable if it settles. Raises WorkerConflict: not begun; WorkerLost, WorkerRefused,
+        Deposed.
+        """
+        job.fence = self.next_fence()
+        if job.accepted and not await self._journal.assign(job.id, worker.id, job.fence, self._epoch):
+            raise Deposed
+        for _ in range(MAX_MOVES):
+            started_ns = time.time_ns()
+            done = await self._asked(job, worker)
+            if not job.settles:
+                return done
+            settled = await self.settle(job, worker.id, done, started_ns)
+            if settled is not None:
+                return settled
+        raise WorkerLost(f"worker {worker.id} does not get on with the chat of the call")
+
+    async def _asked(self, job: Job, worker: Worker) -> Done:
+        """The worker's answer, on the present state of its chats."""
+        for _ in range(MAX_MOVES):
+            heads = [(await self._chats.of(key)).head for key in job.keys]
+            message = Run(
+                job=job.id,
+                epoch=self._epoch,
+                fence=job.fence,
+                rev=job.rev,
+                canister=job.canister,
+                caller=job.caller,
+                method=job.method.name,
+                arg=job.arg,
+                seed=job.seed,
+                now_ns=job.now_ns,
+                stream=job.text is not None,
+                chats=tuple(map(ChatAt, job.chats, heads)),
+                detached=job.goes_on,
+            )
+            try:
+                async with _lease(job, worker):
+                    return await worker.client.run(message, _teller(job))
+            except WorkerConflict as error:
+                path = error.conflict.path
+                if error.conflict.why != "head" or path is None:
+                    raise
+                chat = await self._chats.of((job.canister, job.caller, path))
+                async with _lease(job, worker):
+                    await self._transfers.bring(chat, worker)
+        raise WorkerLost(f"worker {worker.id} does not take the chat of the call")
+
+    async def settle(self, job: Job, worker: str, done: Done, started_ns: int) -> Done | None:
+        """Make the end of a job durable. Returns it, or the one that it had before; None: its chat is another one by
+        now, so it has to run again.
+        """
+        settled = Settled(
+            id=job.id,
+            epoch=self._epoch,
+            fence=job.fence,
+            worker=worker,
+            answer=replies.to_answer(done),
+            outcome=replies.outcome_of(done),
+            charge=replies.to_charge(done) if done.charged else None,
+            chats=done.chats,
+            saved=done.saved,
+            is_refunded=bool(job.hold) and done.reply is None,
+            started_ns=started_ns,
+            ended_ns=time.time_ns(),
+            new=None if job.accepted else job.as_new(),
+        )
+        outcome = await self._journal.settle(settled)
+        if outcome.outcome == "known" and outcome.answer is not None:
+            return replies.of_answer(outcome.answer)
+        if outcome.outcome == "done":
+            for change in done.chats:
+                self._chats.changed((job.canister, job.caller, change.path), change, worker)
+            return done
+        for key in job.keys:
+            self._chats.forget(key)
+        if outcome.why in ("epoch", "fence"):
+            raise Deposed
+        log.warning("a call has to run again", job=job.id.hex(), worker=worker, why=outcome.why, path=outcome.path)
+        return None
+
+
+@asynccontextmanager
+async def _lease(job: Job, worker: Worker) -> AsyncIterator[None]:
+    """Wait for a worker only as long as it is there and the job is wanted. Raises WorkerLost."""
+    lease = asyncio.timeout(None)
+    try:
+        async with lease:
+            if worker.is_gone or job.is_dropped:
+                raise TimeoutError
+            worker.leases.add(lease)
+            job.lease = lease
+            yield
+    except TimeoutError:
+        raise WorkerLost(f"worker {worker.id} is gone") from None
+    finally:
+        worker.leases.discard(lease)
+        job.lease = None
+
+
+def _teller(job: Job) -> Callable[[Text], None] | None:
+    """What the client of a stream has not read yet goes to it at once."""
+    text = job.text
+    if text is None:
+        return None
+    text.begin()
+    return lambda piece: text.take(piece.text, piece.echo)

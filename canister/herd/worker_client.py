@@ -1,0 +1,186 @@
+"""Talking to one worker's private door, and to its other doors in a caller's name: every request is signed.
+
+What a worker did is known only by its answer. WorkerLost says that there was none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import aiohttp
+from yarl import URL
+
+from canister.api import herd_requests as requests
+from canister.api import herd_wire as wire
+from canister.api.cbor_fields import WireError
+from canister.api.herd_requests import HerdKey
+from canister.api.herd_wire import Conflict, Control, Done, FrameReader, Run, State, Text
+from canister.errors import CanisterError
+from canister.herd.launch.launcher import WorkerRef
+
+CONNECT_SECONDS = 2.0
+STATE_SECONDS = 1.0
+MAX_TOLD_BYTES = 500
+
+OnText = Callable[[Text], None]
+
+
+class WorkerLost(Exception):
+    """The worker did not answer, or its answer broke off. was_asked: nobody knows what it did; False: nothing."""
+
+    def __init__(self, message: str, *, was_asked: bool = True) -> None:
+        super().__init__(message)
+        self.was_asked = was_asked
+
+
+class WorkerRefused(CanisterError):
+    """The worker does not take what the herd asks: other versions, secrets or clocks. The message is the worker's."""
+
+    http_status = 503
+
+
+class WorkerConflict(Exception):
+    """The worker has not begun the call."""
+
+    def __init__(self, conflict: Conflict) -> None:
+        super().__init__(conflict.why)
+        self.conflict = conflict
+
+
+@dataclass(frozen=True, slots=True)
+class ChatCopy:
+    """A worker's copy of a chat."""
+
+    head: bytes
+    container: bytes
+
+
+class WorkerClient:
+    """One process of a worker. Closed at its end."""
+
+    def __init__(self, ref: WorkerRef, secret: bytes, *, max_connections: int = 0) -> None:
+        """max_connections: at once; 0: no limit."""
+        self.ref = ref
+        self._key = HerdKey(ref.id, ref.generation, secret)
+        if ref.url.startswith("unix:"):
+            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(
+                ref.url.removeprefix("unix:"), limit=max_connections
+            )
+            self._base = "http://worker"
+        else:
+            connector = aiohttp.TCPConnector(limit=max_connections)
+            self._base = ref.url.rstrip("/")
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def run(self, message: Run, on_text: OnText | None = None) -> Done:
+        """Run a call. Raises WorkerConflict when it was not begun, WorkerLost, WorkerRefused."""
+        return await self._framed(requests.RUN, wire.encode(message), on_text)
+
+    async def control(self, message: Control) -> Done:
+        """Run an entry of the control log. Raises as `run`."""
+        return await self._framed(requests.CONTROL, wire.encode(message), None)
+
+    async def chat(self, canister: str, caller: str, path: str, *, rows: bool = False) -> ChatCopy | None:
+        """The worker's copy of a chat; None: it has none. rows: with its KV rows."""
+        target = requests.chat_target(canister, caller, path, rows=rows)
+        async with self._asked("GET", target) as response:
+            if response.status == 404:
+                return None
+            await self._check(response, 200)
+            head = bytes.fromhex(response.headers.get(requests.HEAD_HEADER, ""))
+            return ChatCopy(head, await response.read())
+
+    async def put_chat(self, canister: str, caller: str, path: str, copy: ChatCopy) -> None:
+        """Make the worker's copy of a chat exactly this; an empty container removes it."""
+        target = requests.chat_target(canister, caller, path)
+        headers = {requests.HEAD_HEADER: copy.head.hex(), "Content-Type": requests.CONTAINER_TYPE}
+        async with self._asked("PUT", target, copy.container, headers) as response:
+            await self._check(response, 204)
+
+    async def state(self) -> State:
+        """How the worker is, within a second. Raises WorkerLost, WorkerRefused."""
+        async with self._asked("GET", requests.STATE, limits=aiohttp.ClientTimeout(total=STATE_SECONDS)) as response:
+            await self._check(response, 200)
+            return wire.decode(State, await response.read())
+
+    async def drain(self) -> None:
+        """Let the worker take no more jobs."""
+        async with self._asked("POST", requests.DRAIN) as response:
+            await self._check(response, 200, 202, 204)
+
+    @asynccontextmanager
+    async def passed_on(
+        self, method: str, target: str, body: bytes, headers: Mapping[str, str], caller: str
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask any route of the worker in a caller's name. The answer is read by whoever asks, as it comes."""
+        own = {**headers, requests.CALLER_HEADER: caller}
+        async with self._asked(method, target, body, own, caller=caller) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _asked(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        caller: str = "",
+        limits: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        now_ms = time.time_ns() // 10**6
+        signed = requests.sign(self._key, method, target, body, now_ms=now_ms, caller=caller)
+        sent = {"Content-Type": requests.CBOR_TYPE, **(headers or {}), requests.SIGNATURE_HEADER: signed}
+        url = URL(self._base + target, encoded=True)
+        try:
+            async with self._session.request(
+                method, url, data=body, headers=sent, timeout=limits or self._session.timeout, allow_redirects=False
+            ) as response:
+                yield response
+        except aiohttp.ClientConnectorError as error:
+            raise WorkerLost(f"worker {self.ref.id}: {error}", was_asked=False) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise WorkerLost(f"worker {self.ref.id}: {type(error).__name__}: {error}") from error
+        except WireError as error:
+            raise WorkerLost(f"worker {self.ref.id} answered what is no message of a herd: {error}") from error
+
+    async def _framed(self, target: str, body: bytes, on_text: OnText | None) -> Done:
+        async with self._asked("POST", target, body) as response:
+            if response.status == 409:
+                raise WorkerConflict(wire.decode(Conflict, await response.read()))
+            await self._check(response, 200)
+            reader, done = FrameReader(), None
+            async for piece in response.content.iter_any():
+                for frame in reader.feed(piece):
+                    if isinstance(frame, Done):
+                        done = frame
+                    elif on_text is not None:
+                        on_text(frame)
+            reader.close()
+            if done is None:
+                raise WorkerLost(f"worker {self.ref.id}: its answer broke off")
+            return done
+
+    async def _check(self, response: aiohttp.ClientResponse, *wanted: int) -> None:
+        if response.status in wanted:
+            return
+        told = (await response.read())[:MAX_TOLD_BYTES].decode(errors="replace").strip()
+        raise WorkerRefused(f"worker {self.ref.id} answered {response.status}: {told}")

@@ -1,0 +1,232 @@
+"""The workers of a herd as its leader knows them: which are there, what each does, and which are lost.
+
+Each worker is asked for its state again and again; one that is silent for LEASE_SECONDS is taken for dead, whether it
+is. It may come back: what it did meanwhile is fenced off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from canister.api.herd_wire import CanisterState, State
+from canister.herd.jobs import Job
+from canister.herd.launch.launcher import Launcher, WorkerEnded, WorkerRef, WorkerSpec, WorkerStarted
+from canister.herd.placement import Load
+from canister.herd.worker_client import WorkerClient, WorkerLost, WorkerRefused
+from canister.telemetry.logs import get_logger
+
+LEASE_SECONDS = 5.0
+BEAT_SECONDS = 1.0
+HASTY_BEAT_SECONDS = 0.1  # while a worker is starting or loading its model
+FIRST_CALL_SECONDS = 1.0  # that a call is taken to need, until one has been seen
+WEIGHT = 0.1  # of the last call in the mean
+
+WorkerPhase = Literal["starting", "loading", "ready", "draining", "silent", "ended"]
+
+log = get_logger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One process of a worker.
+
+    changed: told when it can take more. state: as it told last; None: it has not answered yet. seen: when, monotonic.
+    revs: of the control log, by canister's id, that it has run. is_lost: its process has ended. leases: of the requests
+    that it is asked; they end when it is gone.
+    """
+
+    ref: WorkerRef
+    client: WorkerClient
+    changed: Callable[[], None] = lambda: None
+    state: State | None = None
+    seen: float = field(default_factory=time.monotonic)
+    leases: set[asyncio.Timeout] = field(default_factory=set)
+    is_lost: bool = False
+    is_silent: bool = False
+    is_draining: bool = False
+    jobs: set[Job] = field(default_factory=set)
+    revs: dict[str, int] = field(default_factory=dict)
+    call_seconds: float = FIRST_CALL_SECONDS
+    n_done: int = 0
+    refusal: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.ref.id
+
+    @property
+    def is_gone(self) -> bool:
+        """Its jobs must go elsewhere; it may come back."""
+        return self.is_lost or self.is_silent
+
+    def end_leases(self) -> None:
+        """Nobody waits for it any more: whoever does gets TimeoutError."""
+        now = asyncio.get_running_loop().time()
+        for lease in self.leases:
+            lease.reschedule(now)
+
+    def canister(self, id: str) -> CanisterState | None:
+        if self.state is None:
+            return None
+        return next((one for one in self.state.canisters if one.id == id), None)
+
+    def slots(self, canister: str) -> int:
+        found = self.canister(canister)
+        return 1 if found is None else max(1, found.slots)
+
+    def may_run(self, canister: str, rev: int) -> bool:
+        """May it get a job of this canister now, as far as it has room?"""
+        found = self.canister(canister)
+        if found is None or found.loading or self.is_gone or self.phase == "draining":
+            return False
+        return self.revs.get(canister, 0) >= rev
+
+    def is_exact(self, canister: str) -> bool:
+        """Do its chats get the same tokens at every worker like it?"""
+        found = self.canister(canister)
+        return found is not None and found.model is not None and found.model.exact
+
+    def load(self, canister: str) -> Load:
+        return Load(self.id, len(self.jobs), self.slots(canister), self.call_seconds)
+
+    def took(self, seconds: float) -> None:
+        """A call took so long here."""
+        self.n_done += 1
+        self.call_seconds += (seconds - self.call_seconds) * (WEIGHT if self.n_done > 1 else 1.0)
+
+    @property
+    def phase(self) -> WorkerPhase:
+        if self.is_lost:
+            return "ended"
+        if self.is_silent:
+            return "silent"
+        if self.state is None:
+            return "starting"
+        if self.is_draining or self.state.draining:
+            return "draining"
+        return "loading" if any(one.loading for one in self.state.canisters) else "ready"
+
+
+class Workers:
+    """Starts workers, watches them, and tells when something has changed for their jobs."""
+
+    def __init__(self, launcher: Launcher, secret: bytes) -> None:
+        self._launcher = launcher
+        self._secret = secret
+        self.changed: Callable[[], None] = lambda: None  # a worker has come, gone, or can take more
+        self._workers: dict[str, Worker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.fed: Callable[[Worker], None] = lambda worker: None  # sees to a worker's control log
+
+    @property
+    def all(self) -> Iterable[Worker]:
+        return self._workers.values()
+
+    def get(self, id: str | None) -> Worker | None:
+        return None if id is None else self._workers.get(id)
+
+    def begin(self) -> None:
+        """Follow what the launcher tells."""
+        self._spawn(self._follow(), "workers")
+
+    async def start(self, spec: WorkerSpec) -> None:
+        await self._launcher.start(spec)
+
+    async def close(self) -> None:
+        """End all workers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._launcher.close()
+        await asyncio.gather(*(worker.client.close() for worker in self._workers.values()), return_exceptions=True)
+
+    async def drain(self, id: str) -> Worker | None:
+        """Give a worker no more jobs."""
+        worker = self._workers.get(id)
+        if worker is not None:
+            worker.is_draining = True
+            with contextlib.suppress(WorkerLost, WorkerRefused):
+                await worker.client.drain()
+        return worker
+
+    async def suspect(self, worker: Worker) -> None:
+        """A request to it broke off: is it still there? If not, it gets nothing until it answers."""
+        if worker.is_gone:
+            return
+        try:
+            await worker.client.state()
+        except (WorkerLost, WorkerRefused) as error:
+            if not worker.is_gone:
+                log.warning("a worker does not answer", worker=worker.id, reason=str(error), jobs=len(worker.jobs))
+                worker.is_silent = True
+                worker.end_leases()
+                self.changed()
+
+    async def _follow(self) -> None:
+        async for event in self._launcher.events():
+            if isinstance(event, WorkerStarted):
+                self._came(event.ref)
+            elif isinstance(event, WorkerEnded):
+                worker = self._workers.get(event.ref.id)
+                if worker is not None and worker.ref == event.ref:
+                    self._lose(worker, event.reason)
+                    if not event.returns:
+                        del self._workers[worker.id]
+
+    def _came(self, ref: WorkerRef) -> None:
+        former = self._workers.get(ref.id)
+        if former is not None:
+            self._lose(former, "another process took its place")
+        worker = Worker(ref, WorkerClient(ref, self._secret), self.changed)
+        self._workers[ref.id] = worker
+        self._spawn(self._watch(worker), f"watch {ref.id}")
+
+    def _lose(self, worker: Worker, reason: str) -> None:
+        if worker.is_lost:
+            return
+        if worker.jobs:
+            log.warning("a worker is lost", worker=worker.id, reason=reason, jobs=len(worker.jobs))
+        worker.is_lost = True
+        worker.end_leases()
+        self._spawn(worker.client.close(), "close")
+        self.changed()
+
+    async def _watch(self, worker: Worker) -> None:
+        """Ask it for its state as long as it lives."""
+        while not worker.is_lost:
+            await self._look(worker)
+            await asyncio.sleep(BEAT_SECONDS if worker.phase == "ready" else HASTY_BEAT_SECONDS)
+
+    async def _look(self, worker: Worker) -> None:
+        before = worker.phase
+        try:
+            worker.state = await worker.client.state()
+        except WorkerRefused as error:
+            if worker.refusal != str(error):
+                log.error("a worker does not work for this herd", worker=worker.id, reason=str(error))
+            worker.refusal = str(error)
+        except WorkerLost:
+            if worker.state is not None and time.monotonic() - worker.seen > LEASE_SECONDS and not worker.is_silent:
+                log.error("a worker is silent", worker=worker.id, jobs=len(worker.jobs))
+                worker.is_silent = True
+                worker.end_leases()
+        else:
+            worker.seen, worker.refusal = time.monotonic(), ""
+            if worker.is_silent:
+                log.info("a worker is back", worker=worker.id)
+                worker.is_silent = False
+            for one in worker.state.canisters:
+                worker.revs[one.id] = max(one.rev, worker.revs.get(one.id, 0))
+            self.fed(worker)
+        if worker.phase != before:
+            self.changed()
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

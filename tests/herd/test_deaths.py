@@ -1,0 +1,150 @@
+"""Workers that die before, in and after a call's commit, or hang: the texts are those of a single server, each call is
+run to its end once, and nothing that was answered is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canister.api.herd_wire import Done, Run
+from canister.client.local_server import LocalServer
+from canister.herd.leader import Limits
+from canister.herd.worker_client import OnText, WorkerClient, WorkerLost
+from canister.herd.workers import Worker
+from tests.harness import CHAT_MODEL
+from tests.herd.herds import QUESTIONS, InProcess, chat, client_of, herd_in, wait_ready
+from tests.traces import until
+
+pytestmark = pytest.mark.anyio
+
+Chaos = Callable[[str, WorkerClient, Run], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+async def texts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the chats say when nobody disturbs them."""
+    flags = ("-m", str(CHAT_MODEL), "--threads", "1", "--slots", "2")
+    with LocalServer(tmp_path_factory.mktemp("alone"), *flags) as server:
+        async with client_of(server) as http:
+            await wait_ready(http)
+
+            async def call(method: str, arg: object) -> Any:
+                return (await http.post(f"/canisters/llama_cpp/{method}", json=arg)).json()["Ok"]
+
+            return [_text(await chat(call, f"c{i}", question)) for i, question in enumerate(QUESTIONS)]
+
+
+def _text(records: list[Any]) -> str:
+    return "".join(record["output"] for record in records[1:])
+
+
+@pytest.fixture
+def disturbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Chaos], None]]:
+    """Lets something happen to a worker before, while and after it runs a call."""
+
+    def disturb(chaos: Chaos) -> None:
+        run = WorkerClient.run
+
+        async def disturbed_run(client: WorkerClient, message: Run, on_text: OnText | None = None) -> Done:
+            await chaos("before", client, message)
+            task = asyncio.ensure_future(run(client, message, on_text))
+            try:
+                await chaos("in", client, message)
+                done = await task
+            finally:
+                task.cancel()
+            await chaos("after", client, message)
+            return done
+
+        monkeypatch.setattr(WorkerClient, "run", disturbed_run)
+
+    return disturb  # type: ignore[return-value]
+
+
+def kill(worker: Worker | WorkerClient) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(worker.ref.pid, signal.SIGKILL)
+
+
+async def test_workers_that_are_killed_at_any_moment(
+    tmp_path: Path, texts: list[str], disturbed: Callable[[Chaos], None]
+) -> None:
+    chance, hit, killed = random.Random(11), set[bytes](), Counter[str]()
+
+    async def chaos(stage: str, client: WorkerClient, message: Run) -> None:
+        if message.job in hit or chance.random() > 0.12:
+            return
+        hit.add(message.job)
+        if stage == "in":
+            await asyncio.sleep(chance.random() * 0.02)
+        killed[stage] += 1
+        kill(client)
+        if stage == "after":
+            raise WorkerLost("the answer was lost on its way")
+
+    # Calls that ran beside the one that was hit are lost with it, so that is no sign that they did it.
+    async with herd_in(tmp_path, herd={"limits": Limits(max_tries=20)}) as herd:
+        disturbed(chaos)
+        found = await asyncio.gather(*(chat(herd.call, f"c{i}", question) for i, question in enumerate(QUESTIONS)))
+        assert [_text(records) for records in found] == texts
+        assert set(killed) == {"before", "in", "after"}, killed
+        calls = (await herd.http.post("/canisters/llama_cpp/get_call_log", json={"max_entries": 1000})).json()["Ok"]
+        n_calls = sum(map(len, found))
+        assert len([call for call in calls if call["method"] in ("new_chat", "run_update")]) == n_calls
+
+
+async def test_a_job_that_kills_two_workers_is_not_tried_again(
+    tmp_path: Path, disturbed: Callable[[Chaos], None]
+) -> None:
+    async def chaos(stage: str, client: WorkerClient, message: Run) -> None:
+        if stage == "in" and b"poison" in message.arg:
+            await asyncio.sleep(0.01)
+            kill(client)
+            raise WorkerLost("killed")
+
+    async with herd_in(tmp_path) as herd:
+        disturbed(chaos)
+        response = await herd.post("run_update", {"args": ["-p", "poison", "-n", "4"]})
+        assert response.status_code == 503
+        assert response.json()["reject_code"] == 2
+        assert "2 workers" in response.json()["reject_message"]
+        assert "retry-after" in response.headers
+        assert (await herd.call("run_update", {"args": ["-p", "hello", "-n", "4"]}))["output"]
+
+
+async def test_a_worker_that_hangs_and_wakes_up(tmp_path: Path, texts: list[str]) -> None:
+    """Its chats go on elsewhere. What it has done meanwhile changes nothing, also when it is asked again."""
+    async with herd_in(tmp_path) as herd:
+        before = asyncio.ensure_future(chat(herd.call, "c0", QUESTIONS[0]))
+        hung = await _busy(herd)
+        os.kill(hung.ref.pid, signal.SIGSTOP)
+        try:
+            assert _text(await before) == texts[0]
+            await until(lambda: hung.phase == "silent")
+        finally:
+            os.kill(hung.ref.pid, signal.SIGCONT)
+        await until(lambda: hung.phase == "ready")
+        others = [worker for worker in herd.workers if worker is not hung]
+        for worker in others:
+            await herd.herd.workers.drain(worker.id)
+        assert _text(await chat(herd.call, "c1", QUESTIONS[1])) == texts[1]
+        again = await herd.call("run_update", {"args": ["--prompt-cache", "c0.cache", "--prompt-cache-all", "-n", "1"]})
+        assert again["output"] is not None
+
+
+async def _busy(herd: InProcess) -> Worker:
+    while True:
+        for worker in herd.workers:
+            if worker.jobs:
+                return worker
+        await asyncio.sleep(0)
