@@ -87,7 +87,7 @@ class LocalLauncher:
             process = await create_subprocess_exec(
                 *folders.command(folder, spec, generation),
                 stdin=DEVNULL,
-                stdout=descriptor,
+                stdout=DEVNULL,
                 stderr=descriptor,
                 cwd=folder,
                 env=folders.environment(),

@@ -1,0 +1,116 @@
+"""Streams whose worker is killed at a random token: their bytes are those of a run that nobody disturbed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from canister.api.herd_wire import Done, Run, Text
+from canister.errors import Trap
+from canister.herd.jobs import StreamBroken, TextSoFar
+from canister.herd.worker_client import OnText, WorkerClient
+from canister.herd.workers import Worker
+from tests.herd.herds import LINES, PROMPT, QUESTIONS, InProcess, herd_in
+
+pytestmark = pytest.mark.anyio
+
+N_KILLS = int(os.environ.get("HERD_STREAM_KILLS", "6"))
+
+
+class KillAt:
+    """Kills the worker of a stream when it has told so many pieces, once."""
+
+    def __init__(self, n_pieces: int) -> None:
+        self.n_pieces = n_pieces
+        self.has_killed = False
+
+    def watching(self, client: WorkerClient, on_text: OnText) -> OnText:
+        n_told = 0
+
+        def told(piece: Text) -> None:
+            nonlocal n_told
+            on_text(piece)
+            n_told += 1
+            if n_told == self.n_pieces and not self.has_killed:
+                self.has_killed = True
+                os.kill(client.ref.pid, signal.SIGKILL)
+
+        return told
+
+
+async def stream(herd: InProcess, question: str, *flags: str) -> bytes:
+    args = ["-p", PROMPT.format(question), "--temp", "0.9", "--seed", "7", "-n", "40", "--ignore-eos", *flags]
+    response = await herd.post("run_query", {"args": args}, accept=LINES)
+    assert response.status_code == 200
+    return response.content
+
+
+async def test_the_bytes_of_a_stream_whose_worker_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, run = random.Random(3), WorkerClient.run
+    now: list[KillAt] = []
+
+    async def watched(client: WorkerClient, message: Run, on_text: OnText | None = None) -> Done:
+        if on_text is not None and now:
+            on_text = now[0].watching(client, on_text)
+        return await run(client, message, on_text)
+
+    async with herd_in(tmp_path) as herd:
+        monkeypatch.setattr(WorkerClient, "run", watched)
+        wanted = {question: await stream(herd, question) for question in QUESTIONS[:2]}
+        n_pieces = {question: content.count(b"\n") - 1 for question, content in wanted.items()}
+        assert min(n_pieces.values()) > 20
+        for number in range(N_KILLS):
+            await herd.ready(2)
+            question = QUESTIONS[number % 2]
+            now[:] = [KillAt(chance.randrange(1, n_pieces[question]))]
+            found = await stream(herd, question)
+            assert now[0].has_killed
+            assert b"".join(_texts(found)) == b"".join(_texts(wanted[question]))
+            assert _end(found) == _end(wanted[question])
+
+
+def _texts(content: bytes) -> list[bytes]:
+    return [json.loads(line)["text"].encode() for line in content.splitlines() if b'"text"' in line]
+
+
+def _end(content: bytes) -> bytes:
+    return content.splitlines()[-1]
+
+
+async def test_a_stream_of_a_model_that_is_not_exact_ends_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = WorkerClient.run
+    kills = KillAt(5)
+
+    async def watched(client: WorkerClient, message: Run, on_text: OnText | None = None) -> Done:
+        return await run(client, message, None if on_text is None else kills.watching(client, on_text))
+
+    async with herd_in(tmp_path) as herd:
+        monkeypatch.setattr(WorkerClient, "run", watched)
+        monkeypatch.setattr(Worker, "is_exact", lambda worker, canister: False)
+        content = await stream(herd, QUESTIONS[0])
+        assert b"not exact" in _end(content)
+        assert b'"reject_code":2' in _end(content).replace(b" ", b"")
+        await herd.ready(2)
+        assert b'"Ok"' in await stream(herd, QUESTIONS[0])
+
+
+def test_what_is_told_again_is_passed_over() -> None:
+    told: list[str] = []
+    text = TextSoFar(lambda piece, echo: told.append(piece))
+    for piece in ("Once", " upon", " a"):
+        text.take(piece, False)
+    text.begin()
+    for piece in ("On", "ce upo", "n a ti", "me"):
+        text.take(piece, False)
+    assert told == ["Once", " upon", " a", " ti", "me"]
+    text.begin()
+    with pytest.raises(StreamBroken):
+        text.take("Twice", False)
+    assert issubclass(StreamBroken, Trap)
