@@ -68,7 +68,7 @@ class Herd:
         self.mirror = Mirror(host)
         self.messages = Messages()
         self.readings = Readings(journal)
-        self.inference = inference.Inference(self)
+        self.inference = inference.Inference(leader, control, settings)
 
     async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
         """Run an update of what all workers have."""

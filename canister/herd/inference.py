@@ -26,7 +26,9 @@ from canister.herd.chat_paths import chats_of
 from canister.herd.jobs import Job
 
 if TYPE_CHECKING:
-    from canister.herd.herd import Herd
+    from canister.herd.control import ControlLog
+    from canister.herd.leader import Leader
+    from canister.herd.settings import HerdSettings
 
 METHOD = "inference"
 """In the journal, instead of a row's name."""
@@ -62,16 +64,18 @@ class Answered:
 class Inference:
     """The paid queue of one herd."""
 
-    def __init__(self, herd: Herd) -> None:
-        self._herd = herd
+    def __init__(self, leader: Leader, control: ControlLog, settings: HerdSettings) -> None:
+        self._leader = leader
+        self._journal = leader.journal
+        self._control = control
+        self._settings = settings
         self._running: dict[bytes, Job] = {}
 
     def quote(self, prompt: str, tokens: int, fee: int | None, by: float | None) -> tuple[int, int]:
         """The least that a job costs, and what its client would pay: enough to be next. Raises BadRequest."""
-        leader = self._herd.leader
-        least = fees.needed(prompt, tokens, self._herd.settings.prices)
-        last = fees.published(leader.last_multiplier)
-        return least, fees.quote(least, last, leader.n_queued, fee=fee, by=by)
+        least = fees.needed(prompt, tokens, self._settings.prices)
+        last = fees.published(self._leader.last_multiplier)
+        return least, fees.quote(least, last, self._leader.n_queued, fee=fee, by=by)
 
     def wanted(self, canister: str, prompt: str, tokens: int, fee: int | None, by: float | None) -> Wanted:
         """A job as it will be paid for. Raises BadRequest for too small a fee."""
@@ -82,8 +86,8 @@ class Inference:
         """Hold the fee, answer, settle. It goes on when nobody waits. Raises InsufficientBalance, Trap."""
         job = self._running.get(id)
         if job is None:
-            herd, now_ns = self._herd, time.time_ns()
-            herd.leader.check_leads()
+            now_ns = time.time_ns()
+            self._leader.check_leads()
             job = Job(
                 id=id,
                 canister=wanted.canister,
@@ -98,24 +102,24 @@ class Inference:
                 multiplier=wanted.multiplier,
                 hold=wanted.fee,
                 payer=caller,
-                due_ns=now_ns + int(herd.settings.ttl_seconds * 1e9),
+                due_ns=now_ns + int(self._settings.ttl_seconds * 1e9),
                 kept_until_ns=now_ns + KEPT_NS,
             )
-            known = await herd.journal.accept(job.as_new())
+            known = await self._journal.accept(job.as_new())
             if known.job.answer is not None:
                 return replies.of_answer(known.job.answer)
             job = self._running.setdefault(id, job)
-            herd.leader.spawn(self.go_on(job), f"inference {id.hex()[:16]}")
+            self._leader.spawn(self.go_on(job), f"inference {id.hex()[:16]}")
         accepted()
         return await job.outcome()
 
     async def go_on(self, job: Job) -> None:
         """Answer a job that the journal has accepted."""
         self._running[job.id] = job
-        herd = self._herd
+        leader = self._leader
         try:
-            job.fence = herd.leader.tries.next_fence()
-            await herd.journal.assign(job.id, _CHAIN, job.fence, herd.leader.epoch)
+            job.fence = leader.tries.next_fence()
+            await self._journal.assign(job.id, _CHAIN, job.fence, leader.epoch)
             prompt, tokens, _ = json.loads(job.arg)
             started_ns = time.time_ns()
             answered = await self._answered(job, prompt, tokens)
@@ -126,9 +130,9 @@ class Inference:
                 n_tokens_generated=answered.tokens,
             )
             done = Done(codec.encode_reply(ROW, record))
-            job.end(await herd.leader.tries.settle(job, _CHAIN, done, started_ns) or done)
+            job.end(await leader.tries.settle(job, _CHAIN, done, started_ns) or done)
         except Trap as trap:
-            await herd.leader.refuse(job, trap)
+            await leader.refuse(job, trap)
         finally:
             job.fail(CanisterStopping("the herd is stopping; ask again with the same key, and nothing is paid twice"))
             del self._running[job.id]
@@ -164,13 +168,13 @@ class Inference:
             now_ns=parent.now_ns,
             settles=True,
             goes_on=True,
-            rev=self._herd.control.rev(parent.canister),
+            rev=self._control.rev(parent.canister),
             multiplier=parent.multiplier,
             is_priced=True,
             due_ns=parent.due_ns if number == 0 else None,
             kept_until_ns=parent.kept_until_ns,
         )
-        done = await self._herd.leader.run(child)
+        done = await self._leader.run(child)
         reply = replies.to_reply(row, done)
         assert isinstance(reply.value, RunOutputRecord)
         if reply.error is not None:

@@ -21,7 +21,7 @@ from canister.errors import CallerBusy, CanisterBusy, CanisterStopping, Leadersh
 from canister.herd import replies
 from canister.herd.jobs import Job, StreamBroken
 from canister.herd.known_chats import Key, KnownChats
-from canister.herd.placement import choose
+from canister.herd.placement import aim
 from canister.herd.queue import JobQueue
 from canister.herd.tries import Deposed, Tries
 from canister.herd.worker_client import WorkerConflict, WorkerLost, WorkerRefused
@@ -298,14 +298,14 @@ class Leader:
             return busy
         able = {worker.id: worker for worker in self.workers.all if worker.may_run(job.canister, job.rev)}
         chat = self.chats.at_hand(job.keys[0]) if job.chats else None
-        id = choose(
+        load = aim(
             [worker.load(job.canister) for worker in able.values()],
             None if chat is None else chat.worker,
             lambda id: 0.0 if chat is None else self._transfers.seconds(chat, able[id]),
             self._random,
         )
-        if id is not None:
-            chosen.append(able[id])
+        if load is not None and load.has_room:
+            chosen.append(able[load.worker])
             return None
         waits_for = ("worker", job.canister, job.rev)
         self._waiting_for.add(waits_for)

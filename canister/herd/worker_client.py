@@ -146,8 +146,7 @@ class WorkerClient:
         caller: str = "",
         limits: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        now_ms = time.time_ns() // 10**6
-        signed = requests.sign(self._key, method, target, body, now_ms=now_ms, caller=caller)
+        signed = requests.sign(self._key, method, target, body, now_ns=time.time_ns(), caller=caller)
         sent = {"Content-Type": requests.CBOR_TYPE, **(headers or {}), requests.SIGNATURE_HEADER: signed}
         url = URL(self._base + target, encoded=True)
         try:

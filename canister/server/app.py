@@ -37,8 +37,7 @@ from canister.server.middleware.encodings import Encodings
 from canister.server.middleware.request_log import RequestLog
 from canister.server.middleware.slashes import Slashes
 from canister.server.pages import docs, health, openapi
-from canister.server.sockets import listening
-from canister.server.sockets import url_of
+from canister.server.sockets import listening, url_of
 from canister.server.supervised import Supervised
 from canister.system import data_dir, sandbox
 from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
