@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from canister.api import codec
+from canister.api.chain import Chain
 from canister.api.herd_wire import Done
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import InputRecord, RunOutputRecord
@@ -139,25 +140,22 @@ class Inference:
 
     async def _answered(self, job: Job, prompt: str, tokens: int) -> Answered:
         name = f"herd-{job.id.hex()[:32]}"
-        base = ["--prompt-cache", name, "--prompt-cache-all"]
-        output, n_done, is_over, given = "", 0, False, prompt
+        chain = Chain(prompt, name, tokens)
         for number in range(MAX_CALLS):
-            args = [*base, "-n", str(tokens - n_done), "-p", given]
-            record = await self._call(job, number, "run_update", args)
-            output += record.output
-            n_done += record.n_tokens_generated or 0
-            is_over = record.generated_eog
-            if record.prompt_remaining:
-                continue
-            given = ""
-            if is_over or n_done >= tokens:
+            arg = chain.next()
+            if arg is None:
                 break
-        await self._call(job, MAX_CALLS, "remove_prompt_cache", ["--prompt-cache", name])
-        return Answered(output, n_done, is_over)
+            chain.took(await self._call(job, number, "run_update", arg), is_shown=False)
+        await self._call(job, MAX_CALLS, "remove_prompt_cache", InputRecord(args=["--prompt-cache", name]))
+        if chain.finish == "stuck":
+            raise CanisterTrapped("the call could not be answered: no call takes any more of the prompt")
+        # A call that ends at the number of tokens has told one more than it counts.
+        n_left = 0 if chain.finish == "length" else chain.n_left
+        return Answered(chain.answer, tokens - n_left, chain.finish == "stop")
 
-    async def _call(self, parent: Job, number: int, method: str, args: list[str]) -> RunOutputRecord:
+    async def _call(self, parent: Job, number: int, method: str, arg: InputRecord) -> RunOutputRecord:
         """One call of the chain. Raises Trap for whatever keeps it from going on."""
-        row, arg = BY_NAME[method], InputRecord(args=args)
+        row = BY_NAME[method]
         child = Job(
             id=hashlib.sha256(b"llama-canister call of a chain\n" + parent.id + number.to_bytes(4, "big")).digest(),
             canister=parent.canister,
