@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,10 +18,8 @@ from canister.ao.signing.http_messages import verify as verify_request
 from canister.ao.signing.items import Item, read_item, sign_item, verify
 from canister.ao.signing.tags import texts
 from canister.ao.signing.wallets import ArweaveWallet, Ed25519Wallet, EthereumWallet, Wallet
+from tests.clients.ao_clients import run
 
-HERE = Path(__file__).parent
-PLACE = HERE.parent.parent / ".clients" / "ao"
-SECONDS = 120
 SECRET = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 WANTED: list[dict[str, Any]] = [
     {"data": "hello", "tags": [], "target": None, "anchor": None},
@@ -43,25 +37,6 @@ WANTED: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def wallet() -> ArweaveWallet:
     return ArweaveWallet.generate()
-
-
-def run(script: str, given: object) -> str:
-    note = PLACE.with_name("ao.missing")
-    if note.exists():
-        pytest.skip(f"these clients could not be installed: {note.read_text()}")
-    node = shutil.which("node")
-    if node is None or not PLACE.is_dir():
-        pytest.skip("these clients are not installed: `make test` installs them, or `make clients`")
-    copy = PLACE / f"{script}.{os.getpid()}.mjs"  # node looks for packages from where a script lies
-    shutil.copy(HERE / "ao" / f"{script}.mjs", copy)
-    try:
-        done = subprocess.run(
-            [node, str(copy)], input=json.dumps(given), capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    finally:
-        copy.unlink()
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def made(wallet: Wallet, wanted: dict[str, Any]) -> Item:

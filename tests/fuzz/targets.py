@@ -138,9 +138,23 @@ def signed_http(data: bytes) -> None:
         http_messages.verify(http_messages.Request(method, "/push", fields, data[:20]), 1_700_000_000.0)
 
 
+def arweave(data: bytes) -> None:
+    from canister.ao.arweave import chunks, transactions
+    from canister.ao.encoding import Malformed, WrongSignature
+
+    document = None
+    with contextlib.suppress(ValueError, RecursionError):
+        document = json.loads(data)
+    with refusing(Malformed, WrongSignature):
+        transactions.verify(transactions.read_transaction(document)[0])
+    with refusing(Malformed):
+        posted = transactions.read_chunk(document)
+        chunks.check_chunk(posted.data_root, posted.data_bytes, posted.offset, posted.proof, posted.chunk)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
-    for function in (candid, cbor, envelope, container, gguf, arguments, schema, paths, ans104, signed_http)
+    for function in (candid, cbor, envelope, container, gguf, arguments, schema, paths, ans104, signed_http, arweave)
 }
 
 
@@ -193,7 +207,7 @@ def seeds(name: str) -> list[bytes]:
                 {"type": ["string", "null"], "minLength": 1, "maxLength": 9, "prefixItems": [{"type": "boolean"}]},
             )
         ]
-    if name in ("ans104", "signed_http"):
+    if name in ("ans104", "signed_http", "arweave"):
         return _signed(name)
     return [b"models/model.gguf", b"./a//b/", "é/e\u0301/ß".encode(), b"../../etc/passwd", b"con\\nul\0"]
 
@@ -204,6 +218,11 @@ def _signed(name: str) -> list[bytes]:
     from canister.ao.signing.items import sign_item
     from canister.ao.signing.wallets import Ed25519Wallet, EthereumWallet
 
+    if name == "arweave":
+        signed = {"format": 2, "owner": "A" * 683, "signature": "A" * 683, "quantity": "0", "reward": "1", "data": ""}
+        tags = [{"name": "QQ", "value": "QQ"}]
+        chunk = {"data_root": "A" * 43, "data_size": "500", "data_path": "A" * 256, "offset": "499", "chunk": "AAAA"}
+        return [json.dumps({**signed, "id": "A" * 43, "tags": tags}).encode(), json.dumps(chunk).encode()]
     if name == "signed_http":
         key, label = "A" * 683, label_of(bytes(512))
         told = f'{label}=("action" "@method");alg="rsa-pss-sha512";keyid="{key}"'
