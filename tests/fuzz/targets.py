@@ -152,9 +152,30 @@ def arweave(data: bytes) -> None:
         chunks.check_chunk(posted.data_root, posted.data_bytes, posted.offset, posted.proof, posted.chunk)
 
 
+def graphql(data: bytes) -> None:
+    from canister.ao.storage import queries
+
+    told = queries.answer({"query": data.decode("utf-8", "replace"), "variables": {"ids": ["x"]}}, lambda _: [])
+    for error in told.get("errors") or []:  # type: ignore[attr-defined]
+        assert not NAME_OF_AN_EXCEPTION.search(error["message"]), error
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
-    for function in (candid, cbor, envelope, container, gguf, arguments, schema, paths, ans104, signed_http, arweave)
+    for function in (
+        candid,
+        cbor,
+        envelope,
+        container,
+        gguf,
+        arguments,
+        schema,
+        paths,
+        ans104,
+        signed_http,
+        arweave,
+        graphql,
+    )
 }
 
 
@@ -207,6 +228,10 @@ def seeds(name: str) -> list[bytes]:
                 {"type": ["string", "null"], "minLength": 1, "maxLength": 9, "prefixItems": [{"type": "boolean"}]},
             )
         ]
+    if name == "graphql":
+        from tests.ao.storage.test_queries import QUERIES
+
+        return [query.encode() for query in QUERIES]
     if name in ("ans104", "signed_http", "arweave"):
         return _signed(name)
     return [b"models/model.gguf", b"./a//b/", "é/e\u0301/ß".encode(), b"../../etc/passwd", b"con\\nul\0"]
