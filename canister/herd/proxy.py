@@ -60,16 +60,16 @@ class Templates:
 
 
 class Proxy:
-    """An endpoint for routes that the workers have too."""
+    """Answers on routes that the workers have too."""
 
     def __init__(self, herd: Herd) -> None:
         self._herd = herd
 
     def routes(self, wanted: Sequence[Route]) -> list[BaseRoute]:
         """Routes in place of these, with the same paths."""
-        return [Route(route.path, self, methods=sorted(route.methods or ("GET",))) for route in wanted]
+        return [Route(route.path, self.answer, methods=sorted(route.methods or ("GET",))) for route in wanted]
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         """The worker's answer, as it comes. CanisterBusy while no worker is ready, or when it is lost."""
         caller: str = request.state.caller
         worker = worker_of(self._herd, caller)

@@ -70,7 +70,7 @@ class WorkerClient:
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(
                 ref.url.removeprefix("unix:"), limit=max_connections
             )
-            self._base = "http://worker"
+            self._base = "http://localhost"
         else:
             connector = aiohttp.TCPConnector(limit=max_connections)
             self._base = ref.url.rstrip("/")

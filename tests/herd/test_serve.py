@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,3 +57,23 @@ async def test_chats_are_those_of_a_single_server(alone: LocalServer, herd: Loca
 def _without_principal(records: list[Any]) -> list[Any]:
     """new_chat names the folder of its caller, who differs."""
     return [{**record, "output": record["output"].rpartition("/")[2]} for record in records]
+
+
+async def test_openai_clients_are_answered_by_a_worker(alone: LocalServer, herd: LocalServer) -> None:
+    """Whole, in pieces, and refused: as a single server does."""
+    body = {"model": "any", "messages": [{"role": "user", "content": QUESTIONS[0]}], "seed": 7, "max_tokens": 20}
+    said, streamed, refused = [], [], []
+    for server in (alone, herd):
+        async with client_of(server) as http:
+            await wait_ready(http)
+            answer = await http.post("/v1/chat/completions", json=body)
+            assert answer.status_code == 200, answer.text
+            said.append(answer.json()["choices"][0]["message"]["content"])
+            lines = (await http.post("/v1/chat/completions", json={**body, "stream": True})).text.split("\n\n")
+            chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+            pieces = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
+            streamed.append("".join(pieces))
+            wrong = await http.post("/v1/chat/completions", json={**body, "temperature": "hot"})
+            refused.append((wrong.status_code, wrong.json()["error"]["param"]))
+    assert said[0] == said[1] == streamed[0] == streamed[1] != ""
+    assert refused == [(400, "temperature")] * 2
