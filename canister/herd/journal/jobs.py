@@ -56,7 +56,8 @@ class Refuse:
 def accept(connection: Connection, steps: Sequence[Accept]) -> list[Accepted | Exception]:
     """New jobs into the journal, and what they pay for from their payers' free money into what is held."""
     epoch = leading.epoch(connection) if any(step.epoch is not None for step in steps) else None
-    known = {row.id: row for row in find(connection, [step.job.id for step in steps])}
+    there = [id for id, _ in _SEQ.fetch(connection, [step.job.id for step in steps])]
+    known = {row.id: row for row in find(connection, there)}
     new = [step.job for step in steps if step.job.id not in known]
     books = money.Books(connection, [job.payer for job in new if job.payer is not None and job.hold])
     now_ns = time.time_ns()

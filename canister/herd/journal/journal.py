@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from canister.api.herd_wire import Saved
-from canister.errors import BadRequest
+from canister.errors import BadRequest, JournalUnavailable
 from canister.herd.journal import canisters, chats, control, jobs, leading, migrations, money, settle
 from canister.herd.journal.databases import DatabasePair, Unreachable, clear_errors, connect_to, reading, unavailable
 from canister.herd.journal.records import (
@@ -39,6 +40,7 @@ from canister.state.call_log import LoggedCall
 from canister.state.saved_chats import SavedChat
 
 PATIENCE_SECONDS = 5.0
+N_READERS = 4  # threads
 SYS_TRANSIENT = 2
 
 V = TypeVar("V")
@@ -55,6 +57,7 @@ class Journal:
         self._settle: Kind[Settled, SettleOutcome] = Kind("settle", 50, settle.Settling(self._states))
         self._lock = leading.LeaderLock(pair)
         self._writer = Writer(pair)
+        self._threads = ThreadPoolExecutor(N_READERS, "herd journal reader")
 
     @classmethod
     async def open(cls, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Journal:
@@ -89,6 +92,7 @@ class Journal:
 
     def _close(self) -> None:
         self._writer.close()
+        self._threads.shutdown()
         self._lock.release()
         self._pair.dispose()
 
@@ -115,7 +119,7 @@ class Journal:
 
     async def resign(self) -> None:
         """Let another one lead."""
-        await asyncio.to_thread(self._lock.release)
+        await self._aside(self._lock.release)
 
     async def leader(self) -> Leader | None:
         """Who led last, and does still unless it died; None before anybody did."""
@@ -123,7 +127,7 @@ class Journal:
 
     async def _taken(self) -> bool:
         try:
-            return await asyncio.to_thread(self._lock.take)
+            return await self._aside(self._lock.take)
         except Unreachable as error:
             raise unavailable(error) from error
 
@@ -313,7 +317,15 @@ class Journal:
             with reading(self._pair) as connection:
                 return read(connection)
 
-        return await asyncio.to_thread(work)
+        return await self._aside(work)
+
+    async def _aside(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except RuntimeError:
+            if not self._writer.is_open:
+                raise JournalUnavailable("the journal is closed") from None
+            raise
 
 
 def _purge(connection: Connection, steps: Sequence[int]) -> list[int | Exception]:

@@ -97,6 +97,10 @@ class Writer:
         if thread is not None:
             thread.join()
 
+    @property
+    def is_open(self) -> bool:
+        return self._thread is not None
+
     def submit(self, kind: Kind[V, T], value: V, patience_seconds: float) -> Future[T]:
         """Do a step; the future is done when it is durable. One whose future is cancelled may be done all the same.
 

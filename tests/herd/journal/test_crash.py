@@ -121,8 +121,9 @@ async def test_at_the_end_nobody_waits_for_a_database_that_is_gone(mortal: Postg
     await journal.close()
     with pytest.raises(JournalUnavailable):
         await held
-    with pytest.raises(JournalUnavailable, match="closed"):
-        await journal.accept(new_job(2))
+    for asked in (journal.accept(new_job(2)), journal.find(job_id(1)), journal.renew(epoch)):
+        with pytest.raises(JournalUnavailable, match="closed"):
+            await asked
 
 
 # -- a COMMIT of which nobody knows whether it holds
