@@ -1,8 +1,8 @@
 """The journal of a herd: `python -m tests.bench.herd_journal [--database sqlite|postgresql] [--seconds N]`.
 
-Calls settled per second with 1, 8 and 64 that end at the same time (answer, tokens, head, money, log in one commit),
-paid jobs accepted (hold and enqueue), and the queue in memory. Both databases wait for the disk. The CPU time is that
-of this process, the event loop and the writer together; PostgreSQL's own is not in it.
+Jobs accepted with their fee (hold and enqueue), and calls settled (answer, ten tokens of a chat, head, money, cycles,
+log row), with 1, 8 and 64 at a time, each of which waits for its commit. Both databases wait for the disk. Then the
+queue in memory. CPU is that of this process and, behind the plus, that of PostgreSQL's processes.
 """
 
 from __future__ import annotations
@@ -14,165 +14,136 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from canister.herd.journal import Journal, NewJob, Settled
+from canister.herd.journal import Answer, Journal, NewJob, Settled
 from canister.herd.queue import JobQueue
 from tests.herd.journal.parts import CALLER, CANISTER, CHARGE, Talk, path_of
-from tests.herd.postgresql import NotHere, own_server
+from tests.herd.postgresql import NotHere, PostgreSQL, own_server
 
 N_CHATS = 256
-TURN = 10  # tokens of a call
-ANSWER = bytes(400)
+N_PAYERS = 50
+LONGEST_CHAT = 1500  # tokens
+TOKENS = range(10)  # of a call
+ANSWER = Answer(bytes(400))
 PROMPT = bytes(500)
+TOGETHER = (1, 8, 64)
+BATCH = 512  # calls whose jobs are made ready before the clock runs
 
 
 @contextmanager
-def database(kind: str) -> Iterator[str]:
+def database(kind: str) -> Iterator[tuple[str, PostgreSQL | None]]:
+    """URL of an empty one, and its server."""
     if kind == "postgresql":
         with own_server(is_durable=True) as server:
-            yield server.url()
+            yield server.url(), server
     else:
         with tempfile.TemporaryDirectory() as folder:
-            yield f"sqlite:///{folder}/herd.db"
+            yield f"sqlite:///{folder}/herd.db", None
 
 
-@asynccontextmanager
-async def journal_in(url: str) -> AsyncIterator[Journal]:
-    journal = await Journal.open(url)
-    try:
-        yield journal
-    finally:
-        await journal.close()
+class Clock:
+    """Counts what is done while it runs, and what that takes."""
 
+    def __init__(self, server: PostgreSQL | None) -> None:
+        self._server = server
+        self.n = 0
+        self.seconds = self.cpu_seconds = self.server_seconds = 0.0
+        self.waits: list[float] = []
 
-@dataclass(slots=True)
-class Measured:
-    """What one kind of work took."""
+    async def run(self, together: int, work: Sequence[Callable[[], Awaitable[object]]]) -> None:
+        """All of the work, so much at a time: each part when the one before is done."""
+        started, cpu, server = time.perf_counter(), time.process_time(), self._server_cpu()
+        for first in range(0, len(work), together):
+            await asyncio.gather(*map(self._timed, work[first : first + together]))
+        self.seconds += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu
+        self.server_seconds += self._server_cpu() - server
+        self.n += len(work)
 
-    n: int
-    seconds: float
-    cpu_seconds: float
-    waits: list[float]
+    async def _timed(self, work: Callable[[], Awaitable[object]]) -> None:
+        started = time.perf_counter()
+        await work()
+        self.waits.append(time.perf_counter() - started)
 
-    def line(self, name: str) -> str:
+    def _server_cpu(self) -> float:
+        if self._server is None:
+            return 0.0
+        pids = [
+            self._server.pid,
+            *map(int, Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text().split()),
+        ]
+        ticks = 0
+        for pid in pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def tell(self, name: str) -> None:
         waits = sorted(self.waits)
-        p99 = waits[min(len(waits) - 1, int(len(waits) * 0.99))]
-        return (
-            f"{name}: {self.n / self.seconds:6.0f} a second, waiting {1e3 * statistics.median(waits):.2f} ms "
-            f"(p99 {1e3 * p99:.1f}), {1e6 * self.cpu_seconds / self.n:.0f} µs CPU each"
+        p99 = waits[int(len(waits) * 0.99)]
+        cpu = f"{1e6 * self.cpu_seconds / self.n:.0f}"
+        if self._server is not None:
+            cpu += f" + {1e6 * self.server_seconds / self.n:.0f}"
+        print(
+            f"  {name:42} {self.n / self.seconds:6.0f} a second, {1e3 * statistics.median(waits):5.1f} ms each, "
+            f"p99 {1e3 * p99:5.1f}; CPU {cpu} µs",
+            flush=True,
         )
 
 
-async def measure(together: int, seconds: float, work: Callable[[int], Awaitable[object]]) -> Measured:
-    """Run `work` again and again, so many at a time, each group when the one before is done."""
-    waits: list[float] = []
-    n = 0
-    started, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() - started < seconds:
-
-        async def one(number: int) -> None:
-            begun = time.perf_counter()
-            await work(number)
-            waits.append(time.perf_counter() - begun)
-
-        await asyncio.gather(*map(one, range(n, n + together)))
-        n += together
-    return Measured(n, time.perf_counter() - started, time.process_time() - cpu, waits)
+def job(number: int, *, paid: bool) -> NewJob:
+    money = {"hold": 12, "payer": f"payer {number % N_PAYERS}"} if paid else {}
+    return NewJob(os.urandom(32), CANISTER, CALLER, "run_update", PROMPT, **money)  # type: ignore[arg-type]
 
 
-class Settling:
-    """Calls whose jobs were accepted and paid before: each goes on with one of many chats."""
+async def accepting(journal: Journal, clock: Clock, together: int, seconds: float) -> None:
+    while clock.seconds < seconds:
+        jobs = [job(number, paid=True) for number in range(BATCH)]
+        await clock.run(together, [lambda one=one: journal.accept(one) for one in jobs])
 
-    def __init__(self, journal: Journal, epoch: int) -> None:
-        self.journal, self.epoch = journal, epoch
-        self.talks = [Talk(path_of(f"c{n}")) for n in range(N_CHATS)]
-        self.prepared: dict[int, Settled] = {}
 
-    async def prepare(self, n: int, *, paid: bool) -> None:
-        """Jobs, and their workers' replies, ready to be settled."""
-        names = [os.urandom(32) for _ in range(n)]
-        jobs = [
-            NewJob(name, CANISTER, CALLER, "run_update", PROMPT, hold=12, payer=f"p{number % 50}")
-            if paid
-            else NewJob(name, CANISTER, CALLER, "run_update", PROMPT)
-            for number, name in enumerate(names)
-        ]
+async def settling(journal: Journal, epoch: int, clock: Clock, together: int, seconds: float, *, paid: bool) -> None:
+    """Calls that go on with many chats in turns. paid: their jobs were accepted before, which is not measured."""
+    talks = [Talk(path_of(os.urandom(8).hex())) for _ in range(N_CHATS)]
+    while clock.seconds < seconds:
+        jobs = [job(number, paid=paid) for number in range(BATCH)]
         if paid:
-            await asyncio.gather(*map(self.journal.accept, jobs))
-        for number, job in enumerate(jobs):
-            talk = self.talks[number % N_CHATS]
-            if len(talk.tokens) > 1500:
-                self.talks[number % N_CHATS] = talk = Talk(path_of(os.urandom(8).hex()))
-            self.prepared[number] = Settled(
-                *(job.id, self.epoch, 1, "w1"),
-                answer=_answer(),
-                charge=CHARGE,
-                chats=(talk.change(range(TURN)),),
-                new=None if paid else job,
-            )
-
-    async def settle(self, number: int) -> None:
-        outcome = await self.journal.settle(self.prepared.pop(number))
-        assert outcome.outcome == "done", outcome
+            await asyncio.gather(*map(journal.accept, jobs))
+        steps = []
+        for number, new in enumerate(jobs):
+            if len(talks[number % N_CHATS].tokens) > LONGEST_CHAT:
+                talks[number % N_CHATS] = Talk(path_of(os.urandom(8).hex()))
+            change = talks[number % N_CHATS].change(TOKENS)
+            told = Settled(new.id, epoch, 1, "w1", ANSWER, "ok", CHARGE, (change,), new=None if paid else new)
+            steps.append(lambda told=told: settled(journal, told))
+        await clock.run(together, steps)
 
 
-def _answer():  # type: ignore[no-untyped-def]
-    from canister.herd.journal import Answer
-
-    return Answer(ANSWER)
-
-
-async def settled_per_second(journal: Journal, epoch: int, together: int, seconds: float, *, paid: bool) -> str:
-    settling = Settling(journal, epoch)
-    settling.talks = [Talk(path_of(f"{together} {paid} c{n}")) for n in range(N_CHATS)]
-    total = Measured(0, 0.0, 0.0, [])
-    while total.seconds < seconds:
-        part = max(together * 4, 256)
-        await settling.prepare(part, paid=paid)
-        left = part
-        while left:
-            done = await measure_once(together, part - left, settling.settle)
-            left -= together
-            total.n += done.n
-            total.seconds += done.seconds
-            total.cpu_seconds += done.cpu_seconds
-            total.waits += done.waits
-    return total.line(f"  settled, {together:2} together, {'paid' if paid else 'not accepted before'}")
+async def settled(journal: Journal, told: Settled) -> None:
+    outcome = await journal.settle(told)
+    assert outcome.outcome == "done", outcome
 
 
-async def measure_once(together: int, first: int, work: Callable[[int], Awaitable[object]]) -> Measured:
-    waits: list[float] = []
-
-    async def one(number: int) -> None:
-        begun = time.perf_counter()
-        await work(number)
-        waits.append(time.perf_counter() - begun)
-
-    started, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*map(one, range(first, first + together)))
-    return Measured(together, time.perf_counter() - started, time.process_time() - cpu, waits)
-
-
-async def measure_journal(url: str, seconds: float) -> None:
-    async with journal_in(url) as journal:
-        epoch = await journal.lead("bench", "nowhere")
-        assert epoch is not None
-        for n in range(50):
-            await journal.mint(f"p{n}", 10**12)
-
-        async def accept(number: int) -> None:
-            await journal.accept(
-                NewJob(os.urandom(32), CANISTER, CALLER, "run_update", PROMPT, hold=12, payer=f"p{number % 50}")
-            )
-
-        for together in (1, 8, 64):
-            print((await measure(together, seconds, accept)).line(f"  hold and enqueue, {together:2} together"))
-        for paid in (True, False):
-            for together in (1, 8, 64):
-                print(await settled_per_second(journal, epoch, together, seconds, paid=paid))
+async def measure_journal(url: str, server: PostgreSQL | None, seconds: float) -> None:
+    journal = await Journal.open(url)
+    epoch = await journal.lead("bench", "nowhere")
+    assert epoch is not None
+    for number in range(N_PAYERS):
+        await journal.mint(f"payer {number}", 10**12)
+    for together in TOGETHER:
+        clock = Clock(server)
+        await accepting(journal, clock, together, seconds)
+        clock.tell(f"hold and enqueue, {together} together")
+    for paid in (True, False):
+        for together in TOGETHER:
+            clock = Clock(server)
+            await settling(journal, epoch, clock, together, seconds, paid=paid)
+            clock.tell(f"settle, {together} together, {'paid' if paid else 'unpaid, not accepted before'}")
+    await journal.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,32 +154,33 @@ class Waiting:
 
 
 def measure_queue() -> None:
+    print("queue in memory:")
     for n in (1000, 200_000):
         jobs = [Waiting(b"%d" % k, f"c{k % 20}", 1 + k % 10 / 10) for k in range(n)]
         queue: JobQueue[Waiting] = JobQueue()
         started = time.perf_counter()
-        for job in jobs:
-            queue.push(job)
+        for one in jobs:
+            queue.push(one)
         pushed = time.perf_counter()
         while queue.pop() is not None:
             pass
         ended = time.perf_counter()
-        print(f"queue of {n}: push {1e6 * (pushed - started) / n:.1f} µs, pop {1e6 * (ended - pushed) / n:.1f} µs")
+        print(f"  {n} jobs: push {1e6 * (pushed - started) / n:.1f} µs, pop {1e6 * (ended - pushed) / n:.1f} µs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=sys.modules[__name__].__doc__)
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], action="append")
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], action="append", help="both by default")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each figure")
     given = parser.parse_args()
     measure_queue()
     for kind in given.database or ["sqlite", "postgresql"]:
+        print(f"{kind}:")
         try:
-            with database(kind) as url:
-                print(f"{kind}:")
-                asyncio.run(measure_journal(url, given.seconds))
+            with database(kind) as (url, server):
+                asyncio.run(measure_journal(url, server, given.seconds))
         except NotHere as reason:
-            print(f"{kind}: {reason}")
+            print(f"  {reason}")
 
 
 if __name__ == "__main__":

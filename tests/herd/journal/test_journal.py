@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 
 import pytest
+from sqlalchemy import Connection, select
 
 from canister.api.herd_wire import Saved
 from canister.errors import BadRequest, Conflict, InsufficientBalance, LeadershipLost
 from canister.herd.journal import OPERATOR, Answer, Balance, Journal, Supply
+from canister.herd.journal.chats import MERGED
+from canister.herd.journal.tables import chat_record
 from canister.metering.fees import INITIAL_CYCLES
 from tests.herd.journal.parts import CALLER, CANISTER, CHARGE, OK, Talk, job_id, new_job, path_of, settled
 
@@ -91,7 +95,10 @@ async def test_a_stale_fence_settles_nothing(journal: Journal) -> None:
     assert await journal.requeue(job_id(1), 1, epoch, max_tries=2) == "queued"
     late = await journal.settle(settled(1, epoch=epoch, fence=1))
     assert (late.outcome, late.why) == ("stale", "fence")
+    assert not await journal.assign(job_id(1), "w2", 1, epoch)
     assert await journal.assign(job_id(1), "w2", 2, epoch)
+    assert not await journal.assign(job_id(1), "w3", 3, epoch)
+    assert await journal.requeue(job_id(1), 1, epoch, max_tries=9) == "stale"
     late = await journal.settle(settled(1, epoch=epoch, fence=1))
     assert (late.outcome, late.why) == ("stale", "fence")
     assert (await journal.settle(settled(1, epoch=epoch, fence=2))).outcome == "done"
@@ -262,6 +269,27 @@ async def test_calls_of_one_chat_may_be_settled_together(journal: Journal) -> No
     outcomes = await asyncio.gather(*map(journal.settle, steps))
     assert {outcome.outcome for outcome in outcomes} == {"done"}
     assert await journal.container(CANISTER, CALLER, talk.path) == (talk.head, talk.container())
+
+
+async def test_the_records_of_a_long_chat_stay_few(journal: Journal) -> None:
+    """And are not written anew with each call: most stay where they are, for many calls."""
+    epoch = await leading(journal)
+    talk = Talk(path_of("a"))
+    seen: list[set[tuple[int, int]]] = []
+    for n in range(400):
+        step = settled(n, epoch=epoch, fence=1, new=new_job(n), chats=(talk.change([n] * 3),))
+        assert (await journal.settle(step)).outcome == "done"
+        seen.append(await journal._read(records_of))
+    assert max(map(len, seen)) <= 3 * MERGED
+    n_written = sum(n for before, after in itertools.pairwise(seen) for _, n in after - before)
+    assert n_written <= 4 * len(talk.tokens)
+
+
+def records_of(connection: Connection) -> set[tuple[int, int]]:
+    """Of the only chat: first and number of tokens of each."""
+    return {
+        (row.first, row.n_tokens) for row in connection.execute(select(chat_record.c.first, chat_record.c.n_tokens))
+    }
 
 
 async def test_a_long_chat_is_read_by_who_has_not_seen_it(journal: Journal, journal_url: str) -> None:
