@@ -29,7 +29,7 @@ from canister.engine.task import Outcome, Task, notify
 
 MIN_SHARED_CHUNK = 4  # tokens of a prompt, of a decode that several share
 CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
-JOIN_SHARE = 0.15  # of the time of a decode of prompts, within which it is begun anew for one that comes
+JOIN_SHARE = 0.25  # of the time of a decode of prompts, within which it is begun anew for one that comes
 MIN_TIMELY = 16  # tokens, of such a chunk
 
 

@@ -66,6 +66,14 @@ class Task:
         return self.sequence.n_prompt
 
     @property
+    def goes_on(self) -> bool:
+        """Ended, may it be followed by a call that goes on with its answer?"""
+        sequence = self.sequence
+        if self.request.ahead is not None:
+            return sequence.ends_before_a_draw
+        return sequence.finished in ("instructions", "length", "time")
+
+    @property
     def sequence(self) -> Sequence:
         assert self.planned is not None
         return self.planned

@@ -15,7 +15,7 @@ from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kern
 from canister.engine.llama import Context
 from canister.engine.llama_types import DecodeAborted
 from canister.flags.params import SamplingParams
-from tests.engine.driver import GREEDY, Chat, Driver
+from tests.engine.driver import Chat, Driver
 from tests.engine.test_batch_invariance import some_prompt, state_of
 from tests.traces import until
 
@@ -67,25 +67,6 @@ def test_prompts_that_share_decodes_give_the_bits_of_each_alone(drive: Drive, mo
     check()
 
 
-def test_equal_prompts_take_as_many_decodes_as_one(drive: Drive, decodes: list[list[int]]) -> None:
-    driver = drive("q8_0", n_slots=4, n_ctx=200)
-    if not driver.engine._core.runner._traits.joins_prompts:
-        pytest.skip("prompts of several streams have other bits on this processor")
-    busy = driver.chat("busy", sampling=GREEDY)
-    decodes.clear()
-
-    async def burst() -> None:
-        first = asyncio.create_task(busy.call(some_prompt(9, 150), n_predict=0))
-        await asyncio.sleep(0)
-        chats = [driver.chat(f"k{n}", sampling=ENDLESS) for n in range(3)]
-        await asyncio.gather(first, *(chat.call(some_prompt(n, 40), n_predict=1) for n, chat in enumerate(chats)))
-
-    driver.run(burst())
-    shared = [streams for streams in decodes if len(set(streams)) >= 3]
-    assert len(shared) == 1
-    assert {shared[0].count(stream) for stream in shared[0]} == {41}
-
-
 def test_a_stream_between_two_rows_gets_a_row(drive: Drive, decodes: list[list[int]]) -> None:
     """A gap would be another pass over the weights. What is put there is taken back."""
     driver = drive("q8_0", n_slots=4, n_ctx=300)
@@ -134,49 +115,77 @@ def test_who_may_share(policy: Policy, kernels: Kernels | None, expected: bool) 
     assert joins_prompts(policy, kernels) == expected
 
 
-def test_a_prompt_that_comes_at_once_shares_the_decode_that_has_just_begun(
-    drive: Drive, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What has begun is broken off, unless it has gone on for a while."""
-    driver = drive("q8_0", n_slots=3, n_ctx=300)
+class Held:
+    """The first decode waits until it may go on. found: the streams of each decode; none of one that was broken off."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self._go_on = threading.Event(), threading.Event()
+        self.found: list[list[int]] = []
+        decode = Context.decode
+
+        def held(context: Context, streams: Sequence[int], *rest: Sequence[int]) -> None:
+            if not self.begun.is_set():
+                self.begun.set()
+                assert self._go_on.wait(60)
+            try:
+                decode(context, streams, *rest)
+            except DecodeAborted:
+                self.found.append([])
+                raise
+            self.found.append([*streams])
+
+        monkeypatch.setattr(Context, "decode", held)
+
+    async def together(
+        self, driver: Driver, first: tuple[Chat, list[int]], *others: tuple[Chat, list[int]]
+    ) -> list[list[int]]:
+        """The answers, where the others come while the first prompt is decoded."""
+        self.begun.clear()
+        self._go_on.clear()
+        self.found.clear()
+        tasks = [asyncio.create_task(first[0].answer(first[1], N_ANSWER))]
+        assert await asyncio.to_thread(self.begun.wait, 60)
+        tasks += [asyncio.create_task(chat.answer(prompt, N_ANSWER)) for chat, prompt in others]
+        await until(lambda: driver.engine._thread._inbox.qsize() == len(others))  # they are submitted
+        self._go_on.set()
+        return list(await asyncio.gather(*tasks))
+
+
+@pytest.fixture
+def joined(drive: Drive) -> Driver:
+    driver = drive("q8_0", n_slots=4, n_ctx=300)
     if not driver.engine._core.runner._traits.joins_prompts:
         pytest.skip("prompts of several streams have other bits on this processor")
+    return driver
+
+
+def test_equal_prompts_take_as_many_decodes_as_one(joined: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [some_prompt(n, 40) for n in range(4)]
+    expected = [joined.run(joined.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER)) for prompt in prompts]
+    held = Held(monkeypatch)
+    monkeypatch.setattr(core, "JOIN_SHARE", 1e9)
+    chats = [(joined.chat(f"k{n}", sampling=ENDLESS), prompt) for n, prompt in enumerate(prompts)]
+    assert joined.run(held.together(joined, *chats)) == expected
+    assert held.found[0] == []  # the first one is begun anew
+    assert held.found[1] == [stream for stream in range(4) for _ in prompts[0]]
+
+
+def test_a_prompt_that_comes_at_once_shares_the_decode_that_has_just_begun(
+    joined: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has begun is broken off, unless it has gone on for a while."""
     prompts = [some_prompt(n, 150) for n in range(2)]
-    expected = [driver.run(driver.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER)) for prompt in prompts]
-    found: list[list[int]] = []
-    begun, go_on = threading.Event(), threading.Event()
-    decode = Context.decode
+    expected = [joined.run(joined.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER)) for prompt in prompts]
+    held = Held(monkeypatch)
 
-    def held(self: Context, streams: Sequence[int], *rest: Sequence[int]) -> None:
-        is_first = not begun.is_set()
-        if is_first:
-            begun.set()
-            assert go_on.wait(60)
-        try:
-            decode(self, streams, *rest)
-        except DecodeAborted:
-            found.append([])
-            raise
-        found.append([*streams])
-
-    monkeypatch.setattr(Context, "decode", held)
-
-    async def two(key: str) -> list[list[int]]:
-        begun.clear()
-        go_on.clear()
-        found.clear()
-        chats = [driver.chat(f"{key} {n}", sampling=ENDLESS) for n in range(2)]
-        first = asyncio.create_task(chats[0].answer(prompts[0], N_ANSWER))
-        assert await asyncio.to_thread(begun.wait, 60)
-        second = asyncio.create_task(chats[1].answer(prompts[1], N_ANSWER))
-        await until(lambda: driver.engine._thread._inbox.qsize() > 0)  # it is submitted
-        go_on.set()
-        return [await first, await second]
+    def two(key: str) -> list[list[int]]:
+        chats = [(joined.chat(f"{key} {n}", sampling=ENDLESS), prompt) for n, prompt in enumerate(prompts)]
+        return joined.run(held.together(joined, *chats))
 
     monkeypatch.setattr(core, "JOIN_SHARE", 1e9)
-    assert driver.run(two("at once")) == expected
-    assert found[0] == []
-    assert len(set(found[1])) == 2
+    assert two("at once") == expected
+    assert held.found[0] == []
+    assert len(set(held.found[1])) == 2
     monkeypatch.setattr(core, "JOIN_SHARE", 0.0)
-    assert driver.run(two("too late")) == expected
-    assert len(set(found[0])) == 1
+    assert two("too late") == expected
+    assert len(set(held.found[0])) == 1

@@ -19,6 +19,7 @@ class Call:
     n_prompt: int = 0
     n_rows: int = 3
     position: int = 0
+    goes_on: bool = True
     added_at: int = 0
     admitted_at: int | None = None
     ended_at: int | None = None

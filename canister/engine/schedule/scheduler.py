@@ -19,6 +19,7 @@ from canister.engine.schedule.fair_share import FairShare
 ALONE = 256  # tokens of a chunk
 BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates and none share a decode
 PASS_ROWS = 16  # what a decode costs beside its rows, in rows
+LEFT_OUT_ROWS = 48  # what a prompt costs, in rows, that goes in beside chats that generate
 ADVANCE = 16  # tokens that are set aside for a call that gets a slot; it is charged them all if it decodes nothing
 MAX_PASSED = 8  # resident calls that may overtake one that is not
 MAX_PAUSE_SECONDS = 0.2
@@ -27,7 +28,7 @@ MAX_PAUSE_SECONDS = 0.2
 class Schedulable(Protocol):
     """What the scheduler reads of a call. A running call wants either a row or a chunk, which begins at `position`.
 
-    n_prompt: tokens that it can take in chunks.
+    n_prompt: tokens that it can take in chunks. goes_on: of a call that has ended: its chat's next one may come soon.
     """
 
     @property
@@ -40,6 +41,8 @@ class Schedulable(Protocol):
     def position(self) -> int: ...
     @property
     def n_prompt(self) -> int: ...
+    @property
+    def goes_on(self) -> bool: ...
 
 
 Call = TypeVar("Call", bound=Schedulable)
@@ -147,7 +150,7 @@ class Scheduler(Generic[Call]):
             account = self._accounts.pop(id(call))
             if account.in_advance:
                 self._charge_advance(call.caller, ADVANCE - account.in_advance if account.has_decoded else ADVANCE)
-            if call.key is not None and account.has_had_row:
+            if call.key is not None and account.has_had_row and call.goes_on:
                 self._between[call.key] = self._clock()
         else:
             return
@@ -173,19 +176,19 @@ class Scheduler(Generic[Call]):
             n = self.chunk_sizer.chunk(len(rows), n_next, self._round(wanting), first.position, self._max_chunk)
         else:
             n = min(BESIDE_PROMPTS if len(prompts) > 1 and not self._min_shared else ALONE, self._max_chunk)
-        chunks = self._sharing(prompts, n)
+        chunks = self._sharing(prompts, n, nobody_generates=not rows)
         self._turn += 1
         for call in chunks:
             account = self._accounts[id(call)]
             account.chunk_turn, account.has_decoded = self._turn, True
         return Step(rows, chunks, max(n // len(chunks), MIN_CHUNK), max(call.position for call in chunks))
 
-    def _sharing(self, prompts: list[Call], n: int) -> tuple[Call, ...]:
+    def _sharing(self, prompts: list[Call], n: int, *, nobody_generates: bool) -> tuple[Call, ...]:
         """Of prompts in order of their turns the first, and those that best share a decode of n rows with it.
 
-        All of them get as many rows as the one that needs most, so those that need fewer waste some. Of ways that are
-        equally good, take the one with the most prompts, so that no chat has to wait for another one's prompt when it
-        already generates.
+        All of them get as many rows as the one that needs most, so those that need fewer waste some. But where these
+        prompts end and their chats begin to generate, those that are left out go in by small chunks. Of ways that are
+        equally good it is the one with the most prompts.
         """
         best, best_value = tuple(prompts[:1]), 0.0
         if not self._min_shared:
@@ -195,9 +198,12 @@ class Scheduler(Generic[Call]):
             calls = (prompts[0], *others[: n_calls - 1])
             n_each = n // n_calls
             sizes = [min(call.n_prompt, n_each) for call in calls]
-            value = sum(sizes) / (n_calls * max(sizes) + PASS_ROWS)
-            if value >= best_value:
-                best, best_value = calls, value
+            n_done, n_rows = sum(sizes), n_calls * max(sizes) + PASS_ROWS
+            if nobody_generates and any(call.n_prompt <= n_each for call in calls):
+                left = [min(call.n_prompt, max(sizes)) for call in others[n_calls - 1 :]]
+                n_done, n_rows = n_done + sum(left), n_rows + sum(left) + LEFT_OUT_ROWS * len(left)
+            if n_done / n_rows >= best_value:
+                best, best_value = calls, n_done / n_rows
         return best
 
     def account(self, step: Step[Call], rows_seconds: float, n_chunks: Sequence[int], chunk_seconds: float) -> None:

@@ -112,6 +112,14 @@ def test_the_next_call_of_a_chat_is_waited_for_with_small_chunks() -> None:
     assert world.chunks[-1][1] == ALONE  # it does not seem to come
 
 
+def test_a_chat_whose_answer_is_over_is_not_waited_for() -> None:
+    chat, prompt = Call("a", "chat", n_rows=30, goes_on=False), Call("b", "other", n_prompt=5000)
+    world = World(2, chat, prompt)
+    world.run_until_ended(chat, within=30)
+    world.step()
+    assert world.chunks[-1][1] == ALONE
+
+
 def test_where_the_cut_matters_it_does_not_depend_on_who_was_there_before() -> None:
     chat, prompt = Call("a", "chat", n_rows=30), Call("b", "other", n_prompt=5000)
     world = World(2, chat, cut_matters=True)
@@ -473,6 +481,7 @@ def test_which_prompts_share_a_decode() -> None:
     assert sharing(200, 5) == [200, 0]  # as many rows for the other would be too many
     assert sum(sharing(5, 200, 200, 200)) > 128  # the first in turn comes along in any case
     assert sharing(5, 200, 200, 200)[0] == 5
+    assert sharing(*[30] * 6, 9, 9) == [*[30] * 6, 9, 9]  # they would go in slowly beside the others' answers
     assert sharing(30, 30, n_rows=1) == [2, 0]  # nothing is known yet of what a chunk costs
 
 
