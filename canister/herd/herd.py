@@ -74,7 +74,7 @@ class Herd:
         """Run an update of what all workers have."""
         self.leader.check_leads()
         if job.accepted:
-            known = await self.journal.accept(job.as_new())
+            known = await self.journal.accept(job.as_new(), epoch=self.leader.epoch)
             if known.job.answer is not None:
                 return replies.of_answer(known.job.answer)
         accepted()

@@ -106,7 +106,7 @@ class Inference:
                 due_ns=now_ns + int(self._settings.ttl_seconds * 1e9),
                 kept_until_ns=now_ns + KEPT_NS,
             )
-            known = await self._journal.accept(job.as_new())
+            known = await self._journal.accept(job.as_new(), epoch=self._leader.epoch)
             if known.job.answer is not None:
                 return replies.of_answer(known.job.answer)
             job = self._running.setdefault(id, job)

@@ -193,7 +193,7 @@ class Leader:
     async def _recall(self, job: Job) -> None:
         """Let the journal accept it, or end it as the journal knows that it has ended."""
         if job.accepted:
-            accepted = await self.journal.accept(job.as_new())
+            accepted = await self.journal.accept(job.as_new(), epoch=self.epoch)
             answer = None if accepted.is_new else accepted.job.answer
         elif job.goes_on:
             row = await self.journal.find(job.id)

@@ -153,6 +153,7 @@ async def test_two_that_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     shared = {"journal": f"sqlite:///{tmp_path / 'shared.db'}", "objects": str(tmp_path / "objects")}
     chat = ["--prompt-cache", "c.cache", "--prompt-cache-all"]
     async with herd_in(tmp_path / "one", 1, herd=shared) as one:
+        await _open_to(one.http)
         await one.call("run_update", {"args": [*chat, *SHORT]}, "first")
         with pytest.raises(Conflict, match="another process leads"):
             async with herd_in(tmp_path / "two", 1, herd=shared):
@@ -160,10 +161,14 @@ async def test_two_that_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         await one.herd.journal.resign()  # as a database does whose session with the leader is lost
         async with herd_in(tmp_path / "two", 1, herd=shared) as two:
             assert two.herd.leader.epoch == one.herd.leader.epoch + 1
+            _, status, _ = await IcCaller(one.http, one.host.default.id).send("run_update", InputRecord(args=SHORT))
+            assert status != 202  # nobody would run it
+            assert await two.herd.journal.waiting() == []
             late = await one.post("run_update", {"args": [*chat, *SHORT]}, "second")
             assert late.status_code == 503
             assert late.json()["error_code"] == "IC0509"
             assert (await one.post("run_update", {"args": SHORT})).status_code == 503
             (known,) = await two.herd.journal.chats_of(two.host.default.id)
             assert known.worker == "w1"
-            assert len(await two.herd.journal.call_log(two.host.default.id, None, None, 100)) == 1
+            calls = await two.herd.journal.call_log(two.host.default.id, None, None, 100)
+            assert [call.method for call in calls] == ["run_update", "set_access"]
