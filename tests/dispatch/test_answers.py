@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from canister.dispatch import Answered, Ingested, Piece, Wanted, answers
+from canister.engine.llama import Context
 from canister.errors import BadRequest, CanisterError, ContextExceeded
 from canister.flags.params import SamplingParams
 from canister.runtime.canister import Canister
@@ -143,6 +147,38 @@ async def test_who_has_enough_ends_the_call(canister: Canister) -> None:
             if isinstance(event, Piece):
                 break
     await until(lambda: engine.stats().n_running == 0)
+
+
+async def test_who_gives_up_before_a_call_is_over_finds_what_it_decoded(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was committed, but the rows stay: a client gets through whose time-out is shorter than a call."""
+    await harness.limit(0)
+    canister, engine = harness.canister, harness.canister.model.engine
+    assert engine is not None
+    wanted = Wanted(CHAT.format(" ".join(f"Llama {n} is kind." for n in range(60))), GREEDY, max_tokens=3)
+    n_before, decode = engine.stats().n_prompt_tokens, Context.decode
+    is_held, go_on = threading.Event(), threading.Event()
+
+    def held(self: Context, *rows: Any) -> None:
+        if not is_held.is_set() and engine.stats().n_prompt_tokens - n_before >= 32:
+            is_held.set()
+            assert go_on.wait(60)
+        decode(self, *rows)
+
+    monkeypatch.setattr(Context, "decode", held)
+    try_ = asyncio.ensure_future(text_of(canister, wanted))
+    assert await asyncio.to_thread(is_held.wait, 60)
+    try_.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.wait([try_])
+    n_in = engine.stats().n_prompt_tokens - n_before
+    _, answered = await text_of(canister, wanted)
+    await harness.limit(TOKENS_OF_A_CALL)
+    assert 32 <= n_in < answered.n_prompt
+    assert answered.n_cached == 0  # it pays for what nobody has paid for
+    assert engine.stats().n_prompt_tokens - n_before <= answered.n_prompt + 1
 
 
 async def test_what_cannot_be_answered_is_refused(canister: Canister) -> None:
