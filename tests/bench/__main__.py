@@ -16,6 +16,7 @@ from tests.bench import (
     eight_chats,
     grammars,
     growth,
+    herd,
     ic_door,
     many_chats,
     memory,
@@ -45,6 +46,7 @@ BENCHES = (
     memory.BENCH,
     growth.BENCH,
     openai_door.BENCH,
+    herd.BENCH,
 )
 BESIDE_LLAMA_SERVER = (
     "one_chat",

@@ -131,6 +131,7 @@ class Ours(Server):
         self._server: LocalServer | None = None
         self._admin: Http | None = None
         self._flags = (*GREEDY, "--ignore-eos") if ends_by_itself(model) else GREEDY
+        self._command: tuple[str, ...] = ("serve",)
 
     @property
     def url(self) -> str:  # type: ignore[override]
@@ -152,7 +153,9 @@ class Ours(Server):
     def start(self) -> None:
         is_new = self._server is None
         if self._server is None:
-            self._server = LocalServer(Path(tempfile.mkdtemp(prefix="canister-bench-")), *self._serve)
+            self._server = LocalServer(
+                Path(tempfile.mkdtemp(prefix="canister-bench-")), *self._serve, command=self._command
+            )
         try:
             self._server.start()
             self._wait_until_ready()
@@ -209,6 +212,14 @@ class Ours(Server):
                 time.sleep(0.02)
             finally:
                 http.close()
+
+
+class Herd(Ours):
+    """`canister herd serve`: a door, and workers that each get `threads` and `slots`."""
+
+    def __init__(self, label: str, model: Path, *, workers: int, n_ctx: int, slots: int, threads: int) -> None:
+        super().__init__(label, model, n_ctx=n_ctx, slots=slots, threads=threads, flags=("--workers", str(workers)))
+        self._command = ("herd", "serve")
 
 
 def call(http: Http, method: str, argument: object) -> Any:

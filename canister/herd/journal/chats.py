@@ -134,7 +134,8 @@ def write(connection: Connection, states: States, changes: Sequence[CheckedChang
                 updated.append({"of_id": chat.id, **_values(done, after)})
                 if done.change.keep < chat.n_tokens:
                     cut.append({"of_chat": chat.id, "keep": done.change.keep})
-            added.append(_record(chat.id, done.change.keep, done.added))
+            if len(done.added.tokens):  # a chat that was only rolled back has its row's number of tokens
+                added.append(_record(chat.id, done.change.keep, done.added))
             states.put(done.change.head, after)
         chat.head = done.change.head
         chat.n_tokens = 0 if after is None else len(after.tokens)
@@ -169,8 +170,8 @@ def state_of(connection: Connection, states: States, chat: LockedChat) -> CacheF
         return None
     known = states.get(chat.head)
     if known is None:
-        row = connection.execute(select(table.c.header).where(table.c.id == chat.id)).one()
-        known = _read(connection, chat.id, row.header)
+        row = connection.execute(select(table.c.header, table.c.n_tokens).where(table.c.id == chat.id)).one()
+        known = _read(connection, chat.id, row.header, row.n_tokens)
         if head_of(known) != chat.head:
             raise StoreDamaged(f"the tokens of the chat {chat.key[2]} in the journal are not those that were written")
         states.put(chat.head, known)
@@ -207,7 +208,7 @@ def container(connection: Connection, states: States, key: Key) -> tuple[bytes, 
     return row.head, tokens_alone(state)
 
 
-def _read(connection: Connection, chat_id: int, header: bytes) -> CacheFile:
+def _read(connection: Connection, chat_id: int, header: bytes, n_tokens: int) -> CacheFile:
     tokens, marks = np.zeros(0, "<i4"), np.zeros((3, 0), np.bool_)
     c = records.c
     query = select(c.first, c.n_tokens, c.tokens, c.marks).where(c.chat == chat_id).order_by(c.first)
@@ -215,6 +216,7 @@ def _read(connection: Connection, chat_id: int, header: bytes) -> CacheFile:
         tokens = np.concatenate((tokens[: row.first], np.frombuffer(row.tokens, "<i4")))
         marks = np.concatenate((marks[:, : row.first], _unpacked(row.marks, row.n_tokens)), axis=1)
     empty = CacheFile.parse(header)
+    tokens, marks = tokens[:n_tokens], marks[:, :n_tokens]
     state, _ = empty.extended(0, tokens, marks[0], starts=marks[1], redrawn=marks[2])
     return state
 

@@ -217,6 +217,23 @@ async def test_chats_go_on_from_their_head_alone(journal: Journal) -> None:
     assert chat.stored_head == talk.head
 
 
+async def test_a_chat_that_was_only_rolled_back_goes_on(journal: Journal, journal_url: str) -> None:
+    """A prompt that the chat begins with takes the rest away and adds nothing."""
+    epoch = await leading(journal)
+    talk = Talk(path_of("a"))
+    steps: list[tuple[list[int], int | None]] = [
+        *[([1, 2, 3], None), ([4, 5], None), ([], 3), ([6], None), ([], 2)],
+        *[([], 1), ([], None), ([7, 8], None), ([], 0), ([9], 0)],
+    ]
+    for number, (tokens, keep) in enumerate(steps):
+        change = talk.change(tokens, keep=keep, marks=number)
+        step = settled(number, epoch=epoch, fence=1, new=new_job(number), chats=(change,))
+        assert (await journal.settle(step)).outcome == "done"
+        other = await Journal.open(journal_url)
+        assert await other.container(CANISTER, CALLER, talk.path) == (talk.head, talk.container())
+        await other.close()
+
+
 async def test_a_chat_is_removed_and_begins_anew(journal: Journal) -> None:
     epoch = await leading(journal)
     talk = Talk(path_of("a"))

@@ -163,8 +163,8 @@ def test_a_call_happens_exactly_once(new_database: NewDatabase, data: st.DataObj
                     copy = data.draw(st.sampled_from(copies[path]))
                     worker = Talk(path, copy.state)
                     journal, epoch = data.draw(st.sampled_from(herd.leaders), "leader")
-                    keep = data.draw(st.sampled_from([None, 0])) if worker.tokens else None
-                    change = worker.change([number], keep=keep)
+                    keep = data.draw(st.sampled_from([None, 0, len(worker.tokens) // 2])) if worker.tokens else None
+                    change = worker.change(data.draw(st.sampled_from([[number], [number, 1], []])), keep=keep)
                     copies[path].append(worker)
                     step = settled(number, epoch=epoch, fence=next(herd.fences), new=new_job(number), chats=(change,))
                     together.append((number, worker, partial(journal.settle, step)))

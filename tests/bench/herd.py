@@ -1,0 +1,135 @@
+"""A herd beside separate servers, and what its door costs.
+
+Two workers of one thread each against two servers of one thread each, with the same chats on both. Then, on the shipped
+model, the CPU time of the door's process: a call of one token, and each token of a streamed answer.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from contextlib import ExitStack
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.bench.results import Row, ratio_row
+from tests.bench.servers import EXACT, BenchError, Herd, OurChat, Ours, words
+from tests.bench.suite import TOKENS_PER_CALL, Bench, Options, alternating, begin, context_for, main, together
+from tests.harness import CHAT_MODEL
+
+SERVERS = 2
+CHATS = 4  # of each server
+PROMPT_TOKENS = 100
+CALLS = 3  # of a chat and a round
+TINY_CALLS = 100
+STREAM_TOKENS = 400
+GOAL_RATIO = 0.9
+GOAL_CALL_MS = 1.0
+GOAL_TOKEN_US = 50.0
+HERD, SEPARATE = "herd of two workers", "two servers"
+
+
+def measure(options: Options) -> list[Row]:
+    return [_rate_row(options), *_door_rows(options)]
+
+
+def _rate_row(options: Options) -> Row:
+    """All chats go on at once, by calls of ten tokens."""
+    n_chats = options.scaled(CHATS, 1)
+    n_prompt = options.scaled(PROMPT_TOKENS, 10)
+    n_ctx = context_for(n_prompt + TOKENS_PER_CALL * (CALLS * options.rounds + 1))
+    shape = {"n_ctx": n_ctx, "slots": CHATS, "threads": 1}
+    rates: dict[str, list[float]] = {HERD: [], SEPARATE: []}
+    with ExitStack() as stack:
+        herd = stack.enter_context(Herd(HERD, options.model, workers=SERVERS, **shape))
+        alone = [stack.enter_context(Ours(EXACT, options.model, **shape)) for _ in range(SERVERS)]
+        of_herd = [herd.chat(f"herd-{n}") for n in range(SERVERS * n_chats)]
+        of_alone = [[server.chat(f"alone-{n}") for n in range(n_chats)] for server in alone]
+        begin(herd, of_herd, [words(n_prompt, n) for n in range(len(of_herd))], len(of_herd))
+        for server, chats in zip(alone, of_alone, strict=True):
+            begin(server, chats, [words(n_prompt, n) for n in range(n_chats)])
+        for server in (herd, *alone):
+            server.prepare(TOKENS_PER_CALL)
+        sides = {HERD: of_herd, SEPARATE: [chat for chats in of_alone for chat in chats]}
+        for number in range(options.rounds + 1):
+            for side in alternating(list(sides), number):
+                seconds = together([partial(_go_on, chat) for chat in sides[side]])
+                if number:  # the first round warms up
+                    rates[side].append(len(sides[side]) * CALLS * TOKENS_PER_CALL / seconds)
+    return ratio_row(
+        f"{SERVERS * n_chats} chats, a {HERD}, against {SEPARATE}",
+        rates[HERD],
+        rates[SEPARATE],
+        unit="tok/s",
+        goal=GOAL_RATIO,
+        peer_name=SEPARATE,
+    )
+
+
+def _go_on(chat: OurChat) -> None:
+    for _ in range(CALLS):
+        chat.go_on(TOKENS_PER_CALL)
+
+
+def _door_rows(options: Options) -> list[Row]:
+    n_calls, n_tokens = options.scaled(TINY_CALLS, 5), options.scaled(STREAM_TOKENS, 20)
+    calls: list[float] = []
+    tokens: list[float] = []
+    with Herd(HERD, CHAT_MODEL, workers=1, n_ctx=1024, slots=2, threads=1) as herd:
+        chat = herd.chat("door")
+        begin(herd, [chat], [words(20, "door")])
+        herd.prepare(1)
+        for number in range(options.rounds + 1):
+            before = cpu_seconds(herd.pid)
+            for _ in range(n_calls):
+                chat.go_on(1)
+            spent = (cpu_seconds(herd.pid) - before) / n_calls
+            if number:
+                calls.append(spent * 1000)
+        herd.prepare(0)
+        for number in range(options.rounds + 1):
+            before = cpu_seconds(herd.pid)
+            n_lines = stream(herd, chat.argument("", "-n", str(n_tokens)))
+            spent = cpu_seconds(herd.pid) - before - statistics.median(calls) / 1000
+            begin(herd, [chat], [words(20, "door")])
+            if number:
+                tokens.append(spent / n_lines * 1e6)
+    call, token = statistics.median(calls), statistics.median(tokens)
+    return [
+        _goal("CPU time of the door for a call of one token", call, GOAL_CALL_MS, "ms", calls),
+        _goal("CPU time of the door for a streamed token", token, GOAL_TOKEN_US, "µs", tokens),
+    ]
+
+
+def _goal(what: str, figure: float, goal: float, unit: str, samples: list[float]) -> Row:
+    return Row(what, figure, None, unit, figure, goal, at_least=False, figure_unit=unit, samples={"ours": samples})
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of a process since its start, to the nanosecond."""
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()) / 1e9
+
+
+def stream(herd: Ours, argument: object) -> int:
+    """One streamed run_update; the number of its lines with text."""
+    parts = urlsplit(herd.url)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=300)
+    headers = {
+        "Authorization": f"Bearer {herd.http_key}",
+        "Content-Type": "application/json",
+        "Accept": "application/x-ndjson",
+    }
+    connection.request("POST", "/canisters/llama_cpp/run_update", json.dumps(argument).encode(), headers)
+    lines = connection.getresponse().read().splitlines()
+    connection.close()
+    if len(lines) < 3 or b"Ok" not in lines[-1]:
+        raise BenchError(f"the stream ended with {lines[-1:]!r}")
+    return len(lines) - 1
+
+
+BENCH = Bench("herd", "a herd of two workers beside two servers, and what its door costs", measure)
+
+if __name__ == "__main__":
+    main(BENCH)
