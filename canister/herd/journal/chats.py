@@ -99,14 +99,15 @@ class CheckedChange:
 def check(
     connection: Connection, states: States, chat: LockedChat, change: ChatChange, worker: str, now_ns: int
 ) -> CheckedChange:
-    """What the change gives. Raises BadChange; nothing is written here."""
+    """What the change gives; nothing is written here. Raises BadChange, and StoreDamaged for the chat before it."""
     if change.head == b"":
         return CheckedChange(chat, change, None, None, worker, now_ns)
+    before = state_of(connection, states, chat) if change.keep else None
     try:
         added = CacheFile.parse(change.container)
         if not added.is_whole:
             raise BadChange("its container is cut off")
-        after = gone_on(state_of(connection, states, chat) if change.keep else None, change.keep, added)
+        after = gone_on(before, change.keep, added)
     except (CacheDamaged, ValueError) as error:
         raise BadChange(str(error)) from error
     if head_of(after) != change.head:
@@ -171,11 +172,21 @@ def state_of(connection: Connection, states: States, chat: LockedChat) -> CacheF
     known = states.get(chat.head)
     if known is None:
         row = connection.execute(select(table.c.header, table.c.n_tokens).where(table.c.id == chat.id)).one()
-        known = _read(connection, chat.id, row.header, row.n_tokens)
+        try:
+            known = _read(connection, chat.id, row.header, row.n_tokens)
+        except (CacheDamaged, ValueError) as error:
+            raise _damaged(chat) from error
         if head_of(known) != chat.head:
-            raise StoreDamaged(f"the tokens of the chat {chat.key[2]} in the journal are not those that were written")
+            raise _damaged(chat)
         states.put(chat.head, known)
     return known
+
+
+def _damaged(chat: LockedChat) -> StoreDamaged:
+    return StoreDamaged(
+        f"the tokens of the chat {chat.key[2]} in the journal are not those that were written; remove its prompt cache "
+        "and start the chat anew, or restore the database"
+    )
 
 
 # -- reading
@@ -253,7 +264,7 @@ def _record(chat_id: int, first: int, added: CacheFile) -> dict[str, Any]:
 
 
 def _unpacked(data: bytes, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    rows = np.frombuffer(data, np.uint8).reshape(3, -1)
+    rows = np.frombuffer(data, np.uint8).reshape(3, (count + 7) // 8)  # or ValueError: numpy pads with anything
     return np.unpackbits(rows, axis=1, count=count, bitorder="little").astype(np.bool_)
 
 

@@ -177,7 +177,8 @@ class Journal:
     async def settle(self, settled: Settled) -> SettleOutcome:
         """End a job whose call has run (T3): answer, chats, money, cycles, log and saved chat, all of it or nothing.
 
-        Returns when it is durable, together with all that waits. Waits for a database that does not answer.
+        Returns when it is durable, together with all that waits. Waits for a database that does not answer. Raises
+        StoreDamaged when the chat that the call went on with is damaged in the database.
         """
         if settled.new is not None and (settled.new.hold or settled.new.id != settled.id):
             raise BadRequest("a job that is paid for must be accepted before it runs, and has one id")

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from canister.errors import StoreDamaged
 from canister.herd.journal import canisters, chats, jobs, leading, money
 from canister.herd.journal.records import Settled, SettleOutcome, StaleReason
 from canister.herd.journal.statements import pipelined
@@ -52,7 +53,11 @@ class Settling:
             if batch.keys & set(_keys(step, rows)):
                 self._write(connection, batch)
                 batch = _Batch()
-            outcome = self._decide(connection, step, rows.get(step.id), epoch, locked, batch)
+            try:
+                outcome = self._decide(connection, step, rows.get(step.id), epoch, locked, batch)
+            except StoreDamaged as error:  # of this chat alone
+                outcomes.append(error)
+                continue
             if outcome.outcome == "done":
                 row = rows[step.id]
                 known[step.id] = step.answer

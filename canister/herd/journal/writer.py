@@ -25,7 +25,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from canister.errors import JournalUnavailable
+from canister.errors import Busy, JournalUnavailable, StoreDamaged
 from canister.herd.journal.databases import Again, DatabasePair, Unreachable, clear_errors, unavailable
 from canister.herd.journal.statements import Statement
 from canister.herd.journal.tables import writer as table
@@ -169,8 +169,9 @@ class Writer:
                 n_tries += 1
                 if isinstance(error, Again) and n_tries < _MAX_TRIES:
                     time.sleep(0.01 * n_tries)
-                elif len(group) == 1:
-                    group[0].future.set_exception(_told(error))
+                elif len(group) == 1 or isinstance(error, Busy | StoreDamaged):  # no better one by one
+                    for step in group:
+                        step.future.set_exception(_told(error))
                     return
                 else:
                     for step in group:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from canister.errors import JournalUnavailable, StorageFull
+from canister.errors import Busy, JournalUnavailable, StorageFull
 from canister.herd.journal import OPERATOR, Balance, Journal, Supply
 from canister.herd.journal.writer import Kind
 from tests.herd.journal.parts import CALLER, CANISTER, OK, Talk, job_id, new_job, path_of, settled
@@ -243,6 +245,25 @@ async def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path) -> None:
     await journal._do(bound, 1_000_000)
     assert (await journal.settle(settled(1, epoch=epoch, fence=1))).outcome == "done"
     assert (await journal.accept(new_job(999))).is_new
+    await journal.close()
+
+
+async def test_another_process_that_writes_for_too_long_is_told_to_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("canister.store.connections.BUSY_SECONDS", 0.5)
+    journal = await Journal.open(f"sqlite:///{tmp_path / 'herd.db'}")
+    tries: list[None] = []
+    transact = journal._writer._transact
+    monkeypatch.setattr(journal._writer, "_transact", lambda group: tries.append(None) or transact(group))
+    with closing(sqlite3.connect(tmp_path / "herd.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asked = [journal.accept(new_job(n)) for n in range(20)]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        other.execute("COMMIT")
+    assert {type(error) for error in told} == {Busy}
+    assert len(tries) <= 2
+    assert (await journal.accept(new_job(1))).is_new
     await journal.close()
 
 

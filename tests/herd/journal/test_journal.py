@@ -7,13 +7,14 @@ import dataclasses
 import itertools
 
 import pytest
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from canister.api.herd_wire import Saved
-from canister.errors import BadRequest, Conflict, InsufficientBalance, LeadershipLost
-from canister.herd.journal import OPERATOR, Answer, Balance, Journal, Supply
+from canister.errors import BadRequest, Conflict, InsufficientBalance, LeadershipLost, StoreDamaged
+from canister.herd.journal import OPERATOR, Answer, Balance, Journal, SettleOutcome, Supply
 from canister.herd.journal.chats import MERGED
-from canister.herd.journal.tables import chat_record
+from canister.herd.journal.databases import connect_to
+from canister.herd.journal.tables import chat, chat_record
 from canister.metering.fees import INITIAL_CYCLES
 from tests.herd.journal.parts import CALLER, CANISTER, CHARGE, OK, Talk, job_id, new_job, path_of, settled
 
@@ -205,16 +206,17 @@ async def test_chats_go_on_from_their_head_alone(journal: Journal) -> None:
     assert (await journal.settle(settled(2, epoch=epoch, fence=2, new=new_job(2), chats=(second,)))).outcome == "done"
     assert talk.tokens == [1, 2, 4, 5]
     assert await journal.container(CANISTER, CALLER, talk.path) == (talk.head, talk.container())
-    chat = await journal.chat(CANISTER, CALLER, talk.path)
-    assert chat is not None
-    assert (chat.head, chat.n_tokens, chat.worker, chat.stored_head, chat.changed_ns) == (talk.head, 4, "w1", None, 2)
-    assert await journal.chats_of(CANISTER, CALLER) == await journal.chats_of(CANISTER) == [chat]
+    found = await journal.chat(CANISTER, CALLER, talk.path)
+    assert found is not None
+    assert (found.head, found.n_tokens, found.worker, found.stored_head) == (talk.head, 4, "w1", None)
+    assert found.changed_ns == 2
+    assert await journal.chats_of(CANISTER, CALLER) == await journal.chats_of(CANISTER) == [found]
     assert await journal.chats_of(CANISTER, "aaaaa-aa") == await journal.chats_of("other") == []
     assert not await journal.stored(CANISTER, CALLER, talk.path, first.head)
     assert await journal.stored(CANISTER, CALLER, talk.path, talk.head)
-    chat = await journal.chat(CANISTER, CALLER, talk.path)
-    assert chat is not None
-    assert chat.stored_head == talk.head
+    found = await journal.chat(CANISTER, CALLER, talk.path)
+    assert found is not None
+    assert found.stored_head == talk.head
 
 
 async def test_a_chat_that_was_only_rolled_back_goes_on(journal: Journal, journal_url: str) -> None:
@@ -274,7 +276,7 @@ async def test_one_stale_job_does_not_spoil_the_others(journal: Journal) -> None
         steps.append(settled(n, epoch=epoch, fence=1, new=new_job(n), chats=(change,)))
     outcomes = await asyncio.gather(*map(journal.settle, steps))
     assert [outcome.outcome for outcome in outcomes] == ["done", "stale"] * 3
-    assert [chat.path for chat in await journal.chats_of(CANISTER)] == [talk.path for talk in talks[::2]]
+    assert [one.path for one in await journal.chats_of(CANISTER)] == [talk.path for talk in talks[::2]]
 
 
 async def test_calls_of_one_chat_may_be_settled_together(journal: Journal) -> None:
@@ -325,6 +327,38 @@ async def test_a_long_chat_is_read_by_who_has_not_seen_it(journal: Journal, jour
             await other.close()
 
 
+@pytest.mark.parametrize(("column", "value"), [("tokens", bytes(12)), ("marks", b""), ("tokens", b"1")])
+async def test_a_chat_that_is_damaged_in_the_database_is_told_and_spoils_no_other(
+    journal: Journal, journal_url: str, column: str, value: bytes
+) -> None:
+    epoch = await leading(journal)
+    bad, good = Talk(path_of("bad")), Talk(path_of("good"))
+    for n, talk in enumerate((bad, good)):
+        await journal.settle(settled(n, epoch=epoch, fence=1, new=new_job(n), chats=(talk.change([1, 2, 3]),)))
+    await journal.close()
+    pair = connect_to(journal_url)
+    with pair.writers.begin() as connection:
+        of_bad = select(chat.c.id).where(chat.c.path == bad.path).scalar_subquery()
+        connection.execute(update(chat_record).where(chat_record.c.chat == of_bad).values({column: value}))
+    pair.dispose()
+    again = await Journal.open(journal_url)
+    epoch = await leading(again)
+    with pytest.raises(StoreDamaged, match="start the chat anew"):
+        await again.container(CANISTER, CALLER, bad.path)
+    steps = [
+        settled(10 + n, epoch=epoch, fence=1, new=new_job(10 + n), chats=(talk.change([4]),))
+        for n, talk in enumerate((bad, good))
+    ]
+    told, outcome = await asyncio.gather(*map(again.settle, steps), return_exceptions=True)
+    assert isinstance(told, StoreDamaged)
+    assert isinstance(outcome, SettleOutcome)
+    assert outcome.outcome == "done"
+    bad.undo()
+    removed = await again.settle(settled(20, epoch=epoch, fence=1, new=new_job(20), chats=(bad.remove(),)))
+    assert removed.outcome == "done"
+    await again.close()
+
+
 # -- what callers see of a canister
 
 
@@ -358,14 +392,14 @@ async def test_the_newest_chats_of_a_caller_are_saved(journal: Journal) -> None:
         await journal.settle(step)
     step = settled(5, epoch=epoch, fence=1, new=new_job(5), saved=Saved(False, "chat 4, longer"), ended_ns=9 * hour)
     await journal.settle(step)
-    found = [(chat.timestamp, chat.chat) for chat in await journal.saved_chats(CANISTER, CALLER)]
+    found = [(saved.timestamp, saved.chat) for saved in await journal.saved_chats(CANISTER, CALLER)]
     assert found == [
         ("1970-01-01_04-00-00", "chat 4, longer"),
         ("1970-01-01_03-00-00", "chat 3"),
         ("1970-01-01_02-00-00", "chat 2"),
     ]
     await journal.log(CANISTER, "aaaaa-aa", "run_update", hour, saved=Saved(False, "begun by its text"))
-    assert [chat.chat for chat in await journal.saved_chats(CANISTER, "aaaaa-aa")] == ["begun by its text"]
+    assert [saved.chat for saved in await journal.saved_chats(CANISTER, "aaaaa-aa")] == ["begun by its text"]
 
 
 async def test_the_control_log_has_no_gaps(journal: Journal) -> None:
