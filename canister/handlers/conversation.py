@@ -22,6 +22,7 @@ from canister.metering.meter import CallMeter
 from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
 from canister.store.container import CacheHeader
+from canister.store.container_records import usual_starts
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class CachedConversation:
         contents = Contents(
             np.concatenate([self.tokens[:n_cached], decoded]),
             np.concatenate([self.generated[:n_cached], flags]),
-            starts,
+            self._marked(flags) if starts is None else starts,
             np.concatenate([self.redrawn[:n_cached], self._redrawn(result, len(decoded))]),
             result.rows,
             result.rows_first,
@@ -269,6 +270,13 @@ class CachedConversation:
         stamp, sidecar = sidecar_text(engine).encode(), self.path + SIDECAR
         if not _has_content(self.call, sidecar, stamp):
             work.tx.write_file(sidecar, stamp)
+
+    def _marked(self, flags: Flags) -> Flags:
+        """Where decodes began, for an engine that does not repeat the cut: as the cache has it, and a call's own tokens
+        as usual. So what is marked depends on the calls, and not on how their container came to be written.
+        """
+        own = NO_FLAGS if self.cache is None else self.cache.container.starts[: self.n_cached]
+        return np.concatenate([own, usual_starts(flags)])
 
     def _n_draws(self) -> int:
         """How often the answer so far was drawn. An answer to a new prompt begins at 0."""

@@ -84,13 +84,13 @@ class OpenCache:
 class Contents:
     """The future contents of a container: all tokens, with their marks.
 
-    generated: which were generated. starts: with which prompt tokens a decode began; None: not marked. redrawn: which
-    of the generated ones were drawn twice. rows: the KV rows of the tokens from rows_first on.
+    generated: which were generated. starts: with which prompt tokens a decode began. redrawn: which of the generated
+    ones were drawn twice. rows: the KV rows of the tokens from rows_first on.
     """
 
     tokens: Tokens
     generated: Flags
-    starts: Flags | None
+    starts: Flags
     redrawn: Flags
     rows: bytes
     rows_first: int
@@ -98,8 +98,7 @@ class Contents:
     def added_to(self, container: CacheFile, keep: int, end: int | None, rows: bytes) -> tuple[CacheFile, bytes]:
         """The container rolled back to `keep` tokens, with those up to `end` behind them; the bytes to append."""
         at = slice(keep, end)
-        starts = None if self.starts is None else self.starts[at]
-        return container.extended(keep, self.tokens[at], self.generated[at], rows, starts, self.redrawn[at])
+        return container.extended(keep, self.tokens[at], self.generated[at], rows, self.starts[at], self.redrawn[at])
 
 
 class Caches:
@@ -212,8 +211,7 @@ class Caches:
         """
         container, data = self._sound_part(path, header, before)
         parts, first = [data], contents.rows_first
-        starts = contents.starts
-        is_cut_so = starts is None or np.array_equal(container.starts[:first], starts[:first])
+        is_cut_so = np.array_equal(container.starts[:first], contents.starts[:first])
         if len(container.tokens) < first or not is_cut_so:
             container, data = contents.added_to(container, 0, first, b"")
             parts.append(data)

@@ -44,6 +44,7 @@ from canister.state.api_keys import open_keys
 from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
 from canister.store.container import CacheHeader
+from canister.store.container_records import usual_starts
 from canister.system.data_dir import CANISTERS
 from models.make_bench_model import cached
 from tests.bench.http_client import Http, HttpError
@@ -252,7 +253,11 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
         call = Call(canister, "run_update", caller, is_update=True)
         header = CacheHeader(engine.info.model_id, n, engine.info.kv_layout)
         canister.caches.write(
-            call.work, path, header, None, Contents(tokens, generated, None, ~generated & False, template.rows, 0)
+            call.work,
+            path,
+            header,
+            None,
+            Contents(tokens, generated, usual_starts(generated), ~generated & False, template.rows, 0),
         )
         call.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
         await call.commit(call.charge())

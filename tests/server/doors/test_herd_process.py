@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import replace
@@ -177,7 +179,7 @@ async def test_two_workers_take_turns_on_a_chat(with_rows: bool, tmp_path: Path)
         found = []
         for i in range(n_turns):
             here, there = workers[i % 2], workers[(i + 1) % 2]
-            job = leader.chat_job("shared", PROMPT if i == 0 else "", *HOT, seed=SEED)
+            job = leader.chat_job("shared", prompt_of_turn(i), *HOT, seed=SEED)
             if i:
                 told = await here.run(job)
                 assert isinstance(told, Conflict)
@@ -203,13 +205,19 @@ async def test_two_workers_take_turns_on_a_chat(with_rows: bool, tmp_path: Path)
             assert n_prefilled > n_prompt + leader.n_moved
             # Rows of what a worker had already are kept: only what the other one made is decoded anew.
             assert n_prefilled <= 2 * len(chat.tokens) + leader.n_moved
-        assert head_of(CacheFile.parse((await last(workers[1], leader))[0])) == head_of(chat)
+
+        # However the container came to be written, it is the conversation of one that never moved.
+        fetched = await workers[1].get("llama_cpp", leader.caller, leader.path("shared"), rows=True)
+        assert fetched is not None
+        assert fetched[1] == head_of(CacheFile.parse(fetched[0])) == head_of(chat)
+        for i in range(n_turns):
+            await leader.call(workers[0], leader.chat_job("straight", prompt_of_turn(i), *HOT, seed=SEED))
+        assert leader.head("straight") == head_of(chat)
 
 
-async def last(worker: WorkerClient, leader: Leader) -> tuple[bytes, bytes]:
-    fetched = await worker.get("llama_cpp", leader.caller, leader.path("shared"), rows=True)
-    assert fetched is not None
-    return fetched
+def prompt_of_turn(i: int) -> str:
+    """The first two calls take the prompt in."""
+    return PROMPT if i < 2 else ""
 
 
 def texts_of(plain: LocalServer, limits: dict[str, int], n_turns: int) -> list[str | None]:
@@ -219,7 +227,37 @@ def texts_of(plain: LocalServer, limits: dict[str, int], n_turns: int) -> list[s
     with httpx.Client(base_url=plain.url, headers=key, timeout=60) as http:
         assert http.post("/set_max_tokens", json=limits).status_code == 200
         for i in range(n_turns):
-            args = ["-p", PROMPT if i == 0 else "", "--prompt-cache", "shared", "--prompt-cache-all", *HOT]
+            args = ["-p", prompt_of_turn(i), "--prompt-cache", "shared", "--prompt-cache-all", *HOT]
             response = http.post("/run_update", json={"args": [*args, "--seed", str(SEED)]})
             found.append(response.json()["Ok"]["conversation"])
     return found
+
+
+@pytest.mark.nightly
+async def test_killed_at_any_time(tmp_path: Path) -> None:
+    """Fifty kills under one chat: the text is that of a chat that nothing disturbed, and each job counts once."""
+    draws = random.Random(1)
+    n_calls = 50
+    async with started(tmp_path, "w1") as (server, worker):
+        leader = leader_of(server)
+        await leader.control(worker, "set_max_tokens", {"max_tokens_update": 8, "max_tokens_query": 8})
+        began = time.monotonic()
+        straight = await undisturbed(worker, leader, n_calls)
+        seconds = (time.monotonic() - began) / n_calls
+        n_replayed = 0
+        for i, expected in enumerate(straight):
+            job = leader.chat_job("killed", PROMPT if i == 0 else "", *HOT)
+            asked = asyncio.create_task(worker.run(job))
+            await asyncio.sleep(draws.uniform(0, 1.5 * seconds))
+            await asyncio.to_thread(server.kill)
+            await asyncio.wait([asked])
+            asked.exception()
+            await asyncio.to_thread(server.start)
+            await ready(server)
+            again = await leader.call(worker, job)
+            n_replayed += again.done.replayed
+            assert again.run == expected.run
+        assert leader.head("killed") == leader.head("straight")
+        assert 0 < n_replayed < n_calls
+        counted = rows(server, "SELECT count(*) FROM call_log WHERE method = 'run_update'")
+        assert counted == [(2 * n_calls,)]
