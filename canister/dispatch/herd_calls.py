@@ -116,7 +116,7 @@ async def _done(canister: Canister, run: Run, live: LiveAnswer[Frame]) -> Done:
         )
     except Trap as trap:
         return _refused(trap)
-    return replace(_of_record(recorded), chats=await watch.changes())
+    return replace(watch.done or _of_record(recorded), chats=await watch.changes())
 
 
 async def _replayed(canister: Canister, run: Run) -> Done | None:
@@ -169,7 +169,7 @@ async def run_control(canister: Canister, control: Control) -> Done:
         await canister.ingress.history.record_alone(message, RecordedAnswer(herd_wire.encode(done)), also)
         marks.rev = max(marks.rev, control.rev)
         return done
-    return replace(_of_record(recorded), chats=await watch.changes())
+    return replace(watch.done or _of_record(recorded), chats=await watch.changes())
 
 
 def state_of(canister: Canister) -> CanisterState:
@@ -213,9 +213,10 @@ def _recorded(method: Method, watch: ChatWatch, outcome: Reply | Trap, is_charge
     """What is recorded under the job's id, in the transaction of the call: its end without the chats."""
     watch.ends()
     if isinstance(outcome, Trap):
-        return RecordedAnswer(herd_wire.encode(_rejected(outcome, is_charged=is_charged)))
-    saved = watch.saved if outcome.error is None else None
-    return RecordedAnswer(herd_wire.encode(_told(method, outcome, saved)))
+        watch.done = _rejected(outcome, is_charged=is_charged)
+    else:
+        watch.done = _told(method, outcome, watch.saved if outcome.error is None else None)
+    return RecordedAnswer(herd_wire.encode(watch.done))
 
 
 def _of_record(answer: RecordedAnswer) -> Done:

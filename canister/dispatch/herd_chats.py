@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from canister.api.herd_wire import ChatChange
+from canister.api.herd_wire import ChatChange, Done
 from canister.api.records import ApiError
 from canister.dispatch.execute import Terms, run
 from canister.errors import NotBegun
@@ -32,6 +32,7 @@ class ChatWatch:
         self._canister = canister
         self._expected = expected
         self._call: Call | None = None
+        self.done: Done | None = None  # the end of the call, as it was recorded last
         self._before: dict[str, ChatCopy] = {}
         self._after: dict[str, ChatCopy | None] = {}  # None: its file has to be read
 

@@ -23,7 +23,16 @@ POLLED_NS = 6 * 60 * 10**9  # after the answer: a call may take longer than its 
 Status = Literal["processing", "replied", "rejected"]
 Also = Sequence[tuple[Prepared, Mapping[str, object]]]
 
-_BY_ID = select(requests).where(requests.c.id == bindparam("of_id"))
+_BY_ID = Prepared(
+    select(
+        requests.c.caller,
+        requests.c.kept_until_ns,
+        requests.c.reply,
+        requests.c.reject_code,
+        requests.c.reject_message,
+        requests.c.error_code,
+    ).where(requests.c.id == bindparam("of_id"))
+)
 _INSERT = Prepared(
     insert(requests), *("id", "caller", "kept_until_ns", "reply", "reject_code", "reject_message", "error_code")
 )
@@ -74,12 +83,14 @@ class IngressHistory:
 
     def find(self, id: bytes) -> KnownMessage | None:
         """None for a message that never came, was purged, or was rolled back."""
-        with self._database.read() as connection:
-            row = connection.execute(_BY_ID, {"of_id": id}).first()
-        if row is None or row.kept_until_ns < time.time_ns():
+        row = self._database.first(_BY_ID, {"of_id": id})
+        if row is None:
             return None
-        answer = RecordedAnswer(row.reply, row.reject_code, row.reject_message, row.error_code)
-        return KnownMessage(row.caller, answer.status, answer)
+        caller, kept_until_ns, *recorded = row
+        if kept_until_ns < time.time_ns():
+            return None
+        answer = RecordedAnswer(*recorded)
+        return KnownMessage(caller, answer.status, answer)
 
     def record(self, transaction: Transaction, message: IngressMessage, answer: RecordedAnswer) -> None:
         """Make the answer durable when this transaction commits, and purge old ones."""
