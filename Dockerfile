@@ -17,7 +17,9 @@ RUN /opt/llama-canister/bin/python scripts/llama_wheel.py --cache /tmp/wheels &&
 COPY README.md LICENSE ./
 COPY models/llama-canister-tiny.gguf models/
 COPY canister canister
-RUN /opt/llama-canister/bin/pip install --no-cache-dir .
+# Extras such as `herd`, for a machine or the door of a herd: --build-arg EXTRAS=herd
+ARG EXTRAS=""
+RUN /opt/llama-canister/bin/pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}"
 
 FROM python:3.12-slim-bookworm
 # hadolint ignore=DL3008

@@ -11,13 +11,14 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import count
+from typing import Generic, TypeVar
 
 IDLE_SECONDS = 2.0
 GROWN_TOKENS = 256
 _GROWN_SHARE = 0.25  # of what is stored, so that a long chat is not sent again for every few hundred tokens
 RETRY_SECONDS = 5.0
 
-ChatName = Hashable
+N = TypeVar("N", bound=Hashable)
 
 
 @dataclass(slots=True)
@@ -30,16 +31,16 @@ class _Chat:
     sending: int | None = None  # tokens that are on their way
 
 
-class Uploads:
+class Uploads(Generic[N]):
     """The chats that have rows which are not stored yet. The leader notes each settled call, and asks what is due."""
 
     def __init__(self) -> None:
-        self._chats: dict[ChatName, _Chat] = {}
-        self._waiting: list[tuple[float, int, ChatName]] = []  # when to look at a chat again
+        self._chats: dict[N, _Chat] = {}
+        self._waiting: list[tuple[float, int, N]] = []  # when to look at a chat again
         self._order = count()
         self._leaving: set[str] = set()
 
-    def changed(self, chat: ChatName, worker: str, n_tokens: int, n_same: int, now: float) -> None:
+    def changed(self, chat: N, worker: str, n_tokens: int, n_same: int, now: float) -> None:
         """A call on a worker has ended. n_same: how many of the first tokens are those of before."""
         known = self._chats.get(chat)
         if known is None:
@@ -52,7 +53,7 @@ class Uploads:
         if self._has_grown(known) or worker in self._leaving:
             self._look_again(chat, now)
 
-    def forget(self, chat: ChatName) -> None:
+    def forget(self, chat: N) -> None:
         """It was removed."""
         self._chats.pop(chat, None)
 
@@ -67,9 +68,9 @@ class Uploads:
         """A worker has left, or is back: what it had is no longer due because of it."""
         self._leaving.discard(worker)
 
-    def due(self, now: float, at_most: int) -> list[tuple[ChatName, str]]:
+    def due(self, now: float, at_most: int) -> list[tuple[N, str]]:
         """Chats to send now, with the worker that has each; they count as under way until `sent` or `failed`."""
-        found: list[tuple[ChatName, str]] = []
+        found: list[tuple[N, str]] = []
         while len(found) < at_most and self._waiting and self._waiting[0][0] <= now:
             _, _, name = heappop(self._waiting)
             chat = self._chats.get(name)
@@ -81,7 +82,7 @@ class Uploads:
             found.append((name, chat.worker))
         return found
 
-    def sent(self, chat: ChatName, now: float) -> None:
+    def sent(self, chat: N, now: float) -> None:
         """The rows that were due are stored. A chat that has changed meanwhile is looked at again."""
         known = self._chats.get(chat)
         if known is None or known.sending is None:
@@ -90,7 +91,7 @@ class Uploads:
         if known.stored < known.n_tokens:
             self._look_again(chat, now if self._has_grown(known) else known.changed + IDLE_SECONDS)
 
-    def failed(self, chat: ChatName, now: float) -> None:
+    def failed(self, chat: N, now: float) -> None:
         """They are not stored; it is tried again later."""
         known = self._chats.get(chat)
         if known is None or known.sending is None:
@@ -98,7 +99,7 @@ class Uploads:
         known.sending, known.not_before = None, now + RETRY_SECONDS
         self._look_again(chat, known.not_before)
 
-    def stored(self, chat: ChatName) -> int:
+    def stored(self, chat: N) -> int:
         """How many of the chat's first tokens have their rows in the object store."""
         known = self._chats.get(chat)
         return 0 if known is None else known.stored
@@ -116,5 +117,5 @@ class Uploads:
     def _has_grown(self, chat: _Chat) -> bool:
         return chat.n_tokens - chat.stored >= max(GROWN_TOKENS, _GROWN_SHARE * chat.stored)
 
-    def _look_again(self, chat: ChatName, when: float) -> None:
+    def _look_again(self, chat: N, when: float) -> None:
         heappush(self._waiting, (when, next(self._order), chat))

@@ -11,7 +11,7 @@ CHAT, WORKER = ("llama_cpp", "alice", "prompt.cache"), "w1"
 
 
 def test_a_chat_at_rest_is_due_once() -> None:
-    uploads = Uploads()
+    uploads: Uploads[object] = Uploads()
     uploads.changed(CHAT, WORKER, 10, 0, now=100.0)
     assert uploads.due(100.0 + IDLE_SECONDS / 2, 10) == []
     assert uploads.due(100.0 + IDLE_SECONDS, 10) == [(CHAT, WORKER)]
@@ -22,7 +22,7 @@ def test_a_chat_at_rest_is_due_once() -> None:
 
 
 def test_a_chat_that_is_talked_with_is_not_due_until_it_has_grown() -> None:
-    uploads = Uploads()
+    uploads: Uploads[object] = Uploads()
     now, n_tokens = 0.0, 0
     while n_tokens + 10 < GROWN_TOKENS:
         n_tokens += 10
@@ -34,7 +34,7 @@ def test_a_chat_that_is_talked_with_is_not_due_until_it_has_grown() -> None:
 
 
 def test_a_long_chat_is_not_sent_again_for_every_few_hundred_tokens() -> None:
-    uploads = Uploads()
+    uploads: Uploads[object] = Uploads()
     sent, n_tokens, now = 0, 0, 0.0
     while n_tokens < 100_000:
         n_tokens += 50
@@ -47,7 +47,7 @@ def test_a_long_chat_is_not_sent_again_for_every_few_hundred_tokens() -> None:
 
 
 def test_a_worker_that_leaves_gives_all_away() -> None:
-    uploads = Uploads()
+    uploads: Uploads[object] = Uploads()
     for n in range(5):
         uploads.changed(n, "w1" if n < 3 else "w2", 10, 0, now=0.0)
     uploads.drain("w1", now=0.5)
@@ -61,7 +61,7 @@ def test_a_worker_that_leaves_gives_all_away() -> None:
 
 
 def test_what_failed_is_tried_again_later() -> None:
-    uploads = Uploads()
+    uploads: Uploads[object] = Uploads()
     uploads.changed(CHAT, WORKER, 10, 0, now=0.0)
     assert uploads.due(10.0, 10) != []
     uploads.failed(CHAT, 10.0)
@@ -70,7 +70,7 @@ def test_what_failed_is_tried_again_later() -> None:
 
 
 def test_what_is_sent_of_a_chat_that_was_rolled_back_meanwhile_counts_as_far_as_it_is_still_true() -> None:
-    uploads = Uploads()
+    uploads: Uploads[object] = Uploads()
     uploads.changed(CHAT, WORKER, 100, 0, now=0.0)
     assert uploads.due(10.0, 10) != []
     uploads.changed(CHAT, WORKER, 120, 30, now=11.0)
@@ -88,7 +88,7 @@ class AnyUploads(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.uploads = Uploads()
+        self.uploads: Uploads[object] = Uploads()
         self.now = 0.0
         self.tokens: dict[int, int] = {}
         self.on_the_way: set[object] = set()

@@ -22,7 +22,7 @@ class WorkerSpec:
     """
 
     id: str
-    secret: bytes
+    secret: bytes = field(repr=False)
     options: Mapping[str, str | bool | Sequence[str]]
     resources: Mapping[str, float] = field(default_factory=dict)
 
