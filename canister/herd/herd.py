@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from canister.config import Settings
 from canister.errors import CanisterUnavailable, Conflict, MethodNotFound
 from canister.herd import inference, replies
+from canister.herd.autoscale import Autoscaler, ScalePolicy
 from canister.herd.control import ControlLog
 from canister.herd.control_rows import find_row
 from canister.herd.jobs import Job
@@ -29,8 +30,11 @@ from canister.herd.mirror import Mirror
 from canister.herd.objects.opening import open_objects
 from canister.herd.readings import Readings
 from canister.herd.routing import class_of
+from canister.herd.row_store import RowStore
+from canister.herd.scaling import Scaling
 from canister.herd.settings import HerdSettings, secret_in, worker_options
-from canister.herd.transfers import DirectTransfers
+from canister.herd.stored_transfers import StoredTransfers
+from canister.herd.ways import Speeds
 from canister.herd.workers import Workers
 from canister.telemetry.logs import get_logger
 
@@ -69,6 +73,7 @@ class Herd:
         self.messages = Messages()
         self.readings = Readings(journal)
         self.inference = inference.Inference(leader, control, settings)
+        self.store: RowStore | None = None
 
     async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
         """Run an update of what all workers have."""
@@ -183,7 +188,11 @@ async def running(
         workers = Workers(launcher, secret_in(host.data_dir))
         held.push_async_callback(workers.close)
         chats = KnownChats(journal)
-        transfers = DirectTransfers(journal, workers.get)
+        speeds = Speeds()
+        store = RowStore(objects, journal, chats, workers.get, speeds)
+        if herd.stores_rows:
+            chats.told = store.changed
+        transfers = StoredTransfers(journal, workers.get, store, speeds)
         leader = Leader(journal, workers, transfers, chats, epoch, herd.limits, deposed=deposed)
         held.push_async_callback(leader.close)
         control = ControlLog(journal, Mirror(host), objects, epoch)
@@ -192,15 +201,26 @@ async def running(
         workers.changed, workers.fed = leader.changed, control.fed
 
         running = Herd(host, journal, leader, workers, control, herd)
+        running.store = store
         held.push_async_callback(running.messages.close)
         leader.begin()
         leader.spawn(_renew(journal, epoch, deposed), "lead")
         leader.spawn(_purge(journal), "purge")
+        leader.spawn(store.run(), "rows of chats")
         await running.take_up()
         workers.begin()
-        for number in range(1, herd.workers + 1):
-            options = worker_options(settings, sorted(_controllers(host)), herd.workers)
-            await workers.start(WorkerSpec(f"w{number}", secret_in(host.data_dir), options))
+        options = worker_options(settings, sorted(_controllers(host)), herd)
+
+        def spec(id: str) -> WorkerSpec:
+            return WorkerSpec(id, secret_in(host.data_dir), options, herd.needs)
+
+        if herd.scales:
+            workers.leaves = store.drain
+            scaler = Autoscaler(ScalePolicy(herd.workers, herd.most_workers or herd.workers))
+            leader.spawn(Scaling(workers, leader, store, spec, scaler).run(), "scaling")
+        else:
+            for number in range(1, herd.workers + 1):
+                await workers.start(spec(f"w{number}"))
         log.info("leading", epoch=epoch, workers=herd.workers, journal=herd.journal_url(host.data_dir).split("@")[-1])
         yield running
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from canister.api.herd_wire import ChatChange
@@ -32,6 +33,7 @@ class KnownChats:
     """The least recently used ones are forgotten, and read again."""
 
     def __init__(self, journal: Journal) -> None:
+        self.told: Callable[[KnownChat, int], None] = lambda chat, n_same: None  # of each change
         self._journal = journal
         self._known: OrderedDict[Key, KnownChat] = OrderedDict()
 
@@ -55,7 +57,17 @@ class KnownChats:
         grown = len(change.container) // 5  # about: four bytes a token, and its marks
         n_tokens = (change.keep + grown) if change.head else 0
         stored = None if before is None else before.stored_head
-        self._keep(KnownChat(key, change.head, n_tokens, worker if change.head else None, stored))
+        chat = KnownChat(key, change.head, n_tokens, worker if change.head else None, stored)
+        self._keep(chat if change.head else replace(chat, stored_head=None))
+        self.told(chat, change.keep)
+
+    def stored(self, key: Key, head: bytes) -> bytes | None:
+        """The rows of this state are in the objects now. Returns the state whose rows were there before."""
+        known = self._known.get(key)
+        if known is None:
+            return None
+        self._keep(replace(known, stored_head=head))
+        return known.stored_head
 
     def forget(self, key: Key) -> None:
         """Read it again the next time."""

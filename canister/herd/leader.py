@@ -299,7 +299,7 @@ class Leader:
         able = {worker.id: worker for worker in self.workers.all if worker.may_run(job.canister, job.rev)}
         chat = self.chats.at_hand(job.keys[0]) if job.chats else None
         load = aim(
-            [worker.load(job.canister) for worker in able.values()],
+            [worker.load(job.canister, self._queue.n_ahead(job.id, _full(worker.id))) for worker in able.values()],
             None if chat is None else chat.worker,
             lambda id: 0.0 if chat is None else self._transfers.seconds(chat, able[id]),
             self._random,
@@ -307,7 +307,8 @@ class Leader:
         if load is not None and load.has_room:
             chosen.append(able[load.worker])
             return None
-        waits_for = ("worker", job.canister, job.rev)
+        # A job that waits for the worker that has its chat keeps nobody else from the others.
+        waits_for = ("workers", job.canister, job.rev) if load is None else _full(load.worker)
         self._waiting_for.add(waits_for)
         return waits_for
 
@@ -404,3 +405,8 @@ def _follow(job: Job, same: Job) -> None:
             job.fail(error)
 
     same.done.add_done_callback(over)
+
+
+def _full(worker: str) -> Hashable:
+    """What jobs wait for that only this worker is to run, since it has their chats."""
+    return ("worker", worker)

@@ -165,6 +165,13 @@ class JobQueue(Generic[J]):
             self._closed.discard(obstacle)
             self._show(obstacle)
 
+    def n_ahead(self, id: bytes, obstacle: Hashable) -> int:
+        """How many jobs wait for this obstacle ahead of a job that is asked about it."""
+        entry = self._entries.get(id)
+        if entry is not None and entry.waits_for == obstacle:
+            return 0  # of those who wait only the first one is asked
+        return len(self._groups.get(obstacle, ()))
+
     def remove(self, id: bytes) -> J | None:
         """Take a job out, wherever it stands; None if it does not wait."""
         entry = self._entries.get(id)

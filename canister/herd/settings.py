@@ -20,19 +20,44 @@ JOURNAL, OBJECTS, WORKERS, SECRET = "herd.db", "objects", "workers", "herd.secre
 
 @dataclass(frozen=True, slots=True)
 class HerdSettings:
-    """workers: how many. journal: a URL; None: a SQLite file in the data folder. objects: a folder or a bucket; None: a
-    folder in the data folder. prices: of the paid queue. ttl_seconds: that a paid job may wait.
+    """workers: how many; most_workers: if more wait for them, up to so many. ray: HOST:PORT of the head of a cluster on
+    whose machines they run; None: on this one. needs: what each takes of a machine there. journal: a URL; None: a
+    SQLite file in the data folder. objects: a folder or a bucket; None: a folder in the data folder. store_rows: are KV
+    rows of chats kept there; None: if it is a bucket, since the disk of a single machine has them already. prices: of
+    the paid queue. ttl_seconds: that a paid job may wait.
     """
 
     workers: int = 2
+    most_workers: int | None = None
+    ray: str | None = None
+    needs: Mapping[str, float] = field(default_factory=dict)
     journal: str | None = None
     objects: str | None = None
+    store_rows: bool | None = None
     limits: Limits = field(default_factory=Limits)
     prices: Prices = field(default_factory=Prices)
     ttl_seconds: float = 600.0
 
+    def __post_init__(self) -> None:
+        most = self.workers if self.most_workers is None else self.most_workers
+        if self.scales and not 1 <= self.workers <= most:
+            raise BadRequest(
+                f"--workers {self.workers} and --most-workers {most}: give at least 1, and no fewer at most"
+            )
+        if self.needs and self.ray is None:
+            raise BadRequest("--needs says what a worker takes of a machine of a cluster: it goes with --ray")
+
+    @property
+    def scales(self) -> bool:
+        """Are workers started and ended while the herd runs, as machines and work come and go?"""
+        return self.ray is not None or self.most_workers is not None
+
     def journal_url(self, data_dir: Path) -> str:
         return self.journal or f"sqlite:///{data_dir / JOURNAL}"
+
+    @property
+    def stores_rows(self) -> bool:
+        return "://" in (self.objects or "") if self.store_rows is None else self.store_rows
 
     def objects_place(self, data_dir: Path) -> str:
         return self.objects or str(data_dir / OBJECTS)
@@ -53,10 +78,10 @@ def secret_in(data_dir: Path) -> bytes:
 
 
 def worker_options(
-    settings: Settings, controllers: Sequence[str], n_here: int
+    settings: Settings, controllers: Sequence[str], herd: HerdSettings
 ) -> Mapping[str, str | bool | Sequence[str]]:
-    """The flags of each worker: what is set of the canisters and the engine. n_here: workers on this machine, which
-    share its cores.
+    """The flags of each worker: what is set of the canisters and the engine. Workers of one machine
+    share its cores; elsewhere each has those that it needs.
     """
     if settings.canisters:
         raise BadRequest(
@@ -80,7 +105,9 @@ def worker_options(
         if value != _value(usual, name):
             options[name.replace("_", "-")] = value if isinstance(value, bool) else _text(value)
     if given.engine.threads == 0:
-        options["threads"] = str(max(1, usable_cores() // max(1, n_here)))
+        cores = herd.needs.get("CPU") if herd.ray else usable_cores() // max(1, herd.most_workers or herd.workers)
+        if cores is not None:
+            options["threads"] = str(max(1, int(cores)))
     return options
 
 

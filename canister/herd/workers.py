@@ -24,6 +24,7 @@ LEASE_SECONDS = 5.0
 BEAT_SECONDS = 1.0
 HASTY_BEAT_SECONDS = 0.1  # while a worker is starting or loading its model
 FIRST_CALL_SECONDS = 1.0  # that a call is taken to need, until one has been seen
+STOP_SECONDS = 20.0  # for a worker that has nothing to do any more
 WEIGHT = 0.1  # of the last call in the mean
 
 WorkerPhase = Literal["starting", "loading", "ready", "draining", "silent", "ended"]
@@ -91,8 +92,9 @@ class Worker:
         found = self.canister(canister)
         return found is not None and found.model is not None and found.model.exact
 
-    def load(self, canister: str) -> Load:
-        return Load(self.id, len(self.jobs), self.slots(canister), self.call_seconds)
+    def load(self, canister: str, waiting: int = 0) -> Load:
+        """waiting: jobs of the queue that wait for this worker."""
+        return Load(self.id, len(self.jobs), self.slots(canister), self.call_seconds, waiting)
 
     def took(self, seconds: float) -> None:
         """A call took so long here."""
@@ -121,6 +123,7 @@ class Workers:
         self.changed: Callable[[], None] = lambda: None  # a worker has come, gone, or can take more
         self._workers: dict[str, Worker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.leaves: Callable[[str], None] = lambda id: None  # a worker gets no more jobs
         self.fed: Callable[[Worker], None] = lambda worker: None  # sees to a worker's control log
 
     @property
@@ -145,11 +148,18 @@ class Workers:
         await self._launcher.close()
         await asyncio.gather(*(worker.client.close() for worker in self._workers.values()), return_exceptions=True)
 
+    async def stop(self, id: str) -> None:
+        """End a worker for good; what it still does is lost."""
+        worker = self._workers.get(id)
+        if worker is not None:
+            await self._launcher.stop(worker.ref, STOP_SECONDS)
+
     async def drain(self, id: str) -> Worker | None:
         """Give a worker no more jobs."""
         worker = self._workers.get(id)
         if worker is not None:
             worker.is_draining = True
+            self.leaves(id)
             with contextlib.suppress(WorkerLost, WorkerRefused):
                 await worker.client.drain()
         return worker

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from canister.cli.commands.herd_machine import machine
 from canister.cli.commands.serve import parameters as serve_parameters
 from canister.cli.shared import tables
 from canister.cli.shared.app import App
@@ -23,6 +24,7 @@ from canister.cli.shared.settings import data_folder
 if TYPE_CHECKING:
     from canister.config import Settings
     from canister.herd.journal import Journal
+    from canister.herd.launch.launcher import Launcher
     from canister.herd.settings import HerdSettings
     from canister.runtime.host import Host
     from canister.server.app import Front
@@ -63,11 +65,13 @@ def serve(**given: Any) -> None:
     options of `canister serve` count for it or for each worker.
     """
     from canister.cli.shared.settings import load_settings
+    from canister.herd.launch import ray_machine
     from canister.herd.settings import HerdSettings
     from canister.server import app
     from canister.server.sockets import listening
 
-    own = {name: given.pop(name) for name in ("workers", "journal", "objects")}
+    own = {name: given.pop(name) for name in ("workers", "most_workers", "ray", "journal", "objects", "store_rows")}
+    own["needs"] = ray_machine.resources(given.pop("needs") or ())
     settings = load_settings(**{name: None if value == [] else value for name, value in given.items()})
     herd = HerdSettings(**own)
     # The door connects to databases and workers, and has no engine; so it is the workers that are confined.
@@ -85,6 +89,7 @@ def _opened(settings: Settings, herd: HerdSettings) -> Callable[[Host, str], Abs
     from canister.herd.door import HerdDoor
     from canister.herd.herd import running
     from canister.herd.launch.local import LocalLauncher
+    from canister.herd.launch.ray import RayCluster, RayLauncher
     from canister.herd.proxy import Proxy
     from canister.herd.settings import WORKERS
     from canister.server.app import Front
@@ -96,7 +101,9 @@ def _opened(settings: Settings, herd: HerdSettings) -> Callable[[Host, str], Abs
         def deposed() -> None:
             host.is_draining = True
 
-        launcher = LocalLauncher(host.data_dir / WORKERS)
+        launcher: Launcher = LocalLauncher(host.data_dir / WORKERS)
+        if herd.ray is not None:
+            launcher = RayLauncher(RayCluster(herd.ray))
         async with running(host, settings, herd, launcher, url, deposed=deposed) as leading:
             proxied = Proxy(leading).routes([*openai.routes(), *conversations.worker_routes()])
             yield Front(HerdDispatcher(leading, dispatch.of_host(host)), [*HerdDoor(leading).routes(), *proxied])
@@ -107,7 +114,35 @@ def _opened(settings: Settings, herd: HerdSettings) -> Callable[[Host, str], Abs
 def _serve_parameters() -> list[inspect.Parameter]:
     own = {
         "workers": Annotated[
-            int, typer.Option(min=0, metavar="N", help="Workers on this machine.", rich_help_panel=HERD)
+            int, typer.Option(min=0, metavar="N", help="Workers, on this machine or by --ray.", rich_help_panel=HERD)
+        ],
+        "most_workers": Annotated[
+            int | None,
+            typer.Option(
+                min=1,
+                metavar="N",
+                help="Start workers up to N while work waits for seconds. [default: as many as --workers]",
+                show_default=False,
+                rich_help_panel=HERD,
+            ),
+        ],
+        "ray": Annotated[
+            str | None,
+            typer.Option(
+                metavar="HOST:PORT",
+                help="Head of the cluster on whose machines workers run; see `canister herd machine`.",
+                show_default=False,
+                rich_help_panel=HERD,
+            ),
+        ],
+        "needs": Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="NAME=N",
+                help="What a worker takes of its machine: CPU=4, GPU=1, memory=BYTES, NAME=N; repeatable.",
+                show_default=False,
+                rich_help_panel=HERD,
+            ),
         ],
         "journal": JournalUrl,
         "objects": Annotated[
@@ -115,6 +150,15 @@ def _serve_parameters() -> list[inspect.Parameter]:
             typer.Option(
                 metavar="DIR|s3://…",
                 help="Where large arguments and KV rows lie. [default: objects in the data folder]",
+                show_default=False,
+                rich_help_panel=HERD,
+            ),
+        ],
+        "store_rows": Annotated[
+            bool | None,
+            typer.Option(
+                "--store-rows/--no-store-rows",
+                help="Keep KV rows of chats in the objects, for when their worker is lost. [default: in a bucket]",
                 show_default=False,
                 rich_help_panel=HERD,
             ),
@@ -131,6 +175,7 @@ def _serve_parameters() -> list[inspect.Parameter]:
 serve.__signature__ = inspect.Signature(_serve_parameters())  # type: ignore[attr-defined]  # typer reads it
 serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _serve_parameters()}
 herd_app.command()(serve)
+herd_app.command()(machine)
 
 
 @herd_app.command()

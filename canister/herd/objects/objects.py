@@ -77,13 +77,8 @@ def blob_key(sha256: str) -> str:
 
 
 def chat_key(owner: bytes, head: bytes) -> str:
-    """KV rows of a chat with this head. owner: whose it is; equal chats of two callers have two keys."""
+    """KV rows of a chat with this head. owner: which chat it is; two chats that are equal now have two keys."""
     return f"chat/{_short(owner)}/{head.hex()}"
-
-
-def chats_of(owner: bytes) -> str:
-    """The prefix of all KV rows of an owner."""
-    return f"chat/{_short(owner)}"
 
 
 def prefix_key(model_sha256: bytes, kv_layout: bytes, head: bytes) -> str:
