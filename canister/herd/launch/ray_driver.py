@@ -18,7 +18,7 @@ from typing import Any, TextIO, TypeAlias
 import ray
 from ray.exceptions import RayError
 
-from canister.herd.agent import Agent, AgentStatus
+from canister.herd.launch.agent import Agent, AgentStatus
 from canister.herd.launch.launcher import WorkerSpec
 from canister.herd.launch.ray_lines import Order, Report, WorkerReport
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from canister.herd.agent import Agent, AgentStatus
+from canister.herd.launch.agent import Agent, AgentStatus
 from canister.herd.launch.launcher import WorkerSpec
 
 pytestmark = [

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from canister.errors import CanisterError, Trap
-from canister.herd import worker_process
+from canister.herd.launch import worker_process
 from canister.herd.launch.launcher import WorkerSpec
-from canister.herd.worker_process import WorkerProcess
+from canister.herd.launch.worker_process import WorkerProcess
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 30.0
 _LONG_SECONDS = 60.0  # a process that lived so long has not failed to start
