@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from canister.api.methods import Access, Method, query, update
+from canister.api.methods import BY_NAME, Access, Method, query, update
 from canister.api.record_types import Candid, Record, Tag, Variant, blob, nat, nat64, text, vec
 from canister.errors import MethodNotFound
 from canister.ic import principal as principals
@@ -206,6 +206,11 @@ def find_method(name: str, mode: str = "update") -> Method:
         why = f": {_REFUSED[name]}" if name in _REFUSED else ""
         raise ManagementMethodNotFound(f"Management canister has no {mode} method '{name[:100]}'{why}")
     return method
+
+
+def find_row(name: str) -> Method:
+    """A row of the interface of a canister, or of the management canister. Raises MethodNotFound."""
+    return BY_NAME[name] if name in BY_NAME else find_method(name)
 
 
 class ManagementMethodNotFound(MethodNotFound):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from canister.api import codec, herd_wire
 from canister.api.herd_requests import job_of_control
 from canister.api.herd_wire import CanisterState, Control, Cost, Done, Frame, ModelState, Run, Saved, Text
+from canister.api.management import find_row
 from canister.dispatch import messages, requests
 from canister.dispatch.herd_chats import ChatWatch, chats_now
 from canister.errors import (
@@ -154,7 +155,7 @@ async def run_control(canister: Canister, control: Control) -> Done:
 
     message, also = IngressMessage(id, control.caller, time.time_ns() + KEPT_NS), [mark("rev", control.rev)]
     try:
-        method = requests.find_method(canister, control.method)
+        method = find_row(control.method)
         decode = functools.partial(_decoded, method, control.arg)
         answer = functools.partial(_recorded, method, watch)
         future = messages.submit_recorded(canister, method, message, decode, answer, prepare=prepare, also=also)

@@ -13,8 +13,8 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING
 
 from canister.api.herd_wire import Control, Done
-from canister.errors import CanisterUnavailable, Trap
-from canister.herd.control_rows import find_row
+from canister.api.management import find_row
+from canister.errors import CanisterError, Trap
 from canister.herd.journal.records import ControlEntry
 from canister.herd.objects import blobs
 from canister.herd.routing import class_of
@@ -126,8 +126,11 @@ class ControlLog:
                     await self._feed_canister(worker, canister)
             except WorkerLost:
                 await asyncio.sleep(RETRY_SECONDS)
-            except (WorkerRefused, CanisterUnavailable, Trap) as error:
+            except (CanisterError, Trap) as error:
                 log.error("a worker cannot follow the control log", worker=worker.id, reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                log.exception("a worker cannot follow the control log", worker=worker.id)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _feed_canister(self, worker: Worker, canister: str) -> None:

@@ -14,12 +14,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from canister.api.management import find_row
 from canister.config import Settings
 from canister.errors import CanisterUnavailable, Conflict, MethodNotFound
 from canister.herd import inference, replies
 from canister.herd.autoscale import Autoscaler, ScalePolicy
 from canister.herd.control import ControlLog
-from canister.herd.control_rows import find_row
 from canister.herd.jobs import Job
 from canister.herd.journal.journal import Journal
 from canister.herd.known_chats import KnownChats

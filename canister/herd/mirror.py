@@ -12,11 +12,11 @@ from canister.api import codec
 from canister.api import herd_wire as wire
 from canister.api.herd_requests import job_of_control
 from canister.api.herd_wire import Done
+from canister.api.management import find_row
 from canister.dispatch.execute import Reply
 from canister.dispatch.messages import submit_recorded
 from canister.errors import Trap
 from canister.herd import replies
-from canister.herd.control_rows import find_row
 from canister.state.herd_marks import mark
 from canister.state.ingress_history import IngressMessage, RecordedAnswer
 

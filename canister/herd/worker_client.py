@@ -5,6 +5,7 @@ What a worker did is known only by its answer. WorkerLost says that there was no
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from canister.herd.launch.launcher import WorkerRef
 CONNECT_SECONDS = 2.0
 STATE_SECONDS = 1.0
 MAX_TOLD_BYTES = 500
+AT_ONCE_BYTES = 256 * 1024  # written to a connection without a look at others
 
 OnText = Callable[[Text], None]
 
@@ -149,9 +151,10 @@ class WorkerClient:
         signed = requests.sign(self._key, method, target, body, now_ns=time.time_ns(), caller=caller)
         sent = {"Content-Type": requests.CBOR_TYPE, **(headers or {}), requests.SIGNATURE_HEADER: signed}
         url = URL(self._base + target, encoded=True)
+        data = io.BytesIO(body) if len(body) > AT_ONCE_BYTES else body
         try:
             async with self._session.request(
-                method, url, data=body, headers=sent, timeout=limits or self._session.timeout, allow_redirects=False
+                method, url, data=data, headers=sent, timeout=limits or self._session.timeout, allow_redirects=False
             ) as response:
                 yield response
         except aiohttp.ClientConnectorError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from canister import dispatch
+from canister.api import codec, management
 from canister.client import known_trials
 from canister.client.local_server import LocalServer
 from canister.config import Settings
@@ -55,6 +56,14 @@ class InProcess:
             headers["Idempotency-Key"] = key
         content = b"" if arg is None else json.dumps(arg)
         return await self.http.post(f"/canisters/llama_cpp/{method}", content=content, headers=headers)
+
+    async def set_controllers(self, controllers: list[str]) -> None:
+        """As the management canister's update_settings does."""
+        row = management.find_method("update_settings")
+        arg = {"canister_id": self.host.default.id, "settings": {"controllers": controllers}}
+        target = HerdDispatcher(self.herd, dispatch.of_host(self.host)).default
+        caller = self.host.identity.principal
+        await target.execute(row, caller, lambda: codec.args_from_json(row, arg))
 
     async def call(self, method: str, arg: object = None, key: str | None = None) -> Any:
         response = await self.post(method, arg, key)
