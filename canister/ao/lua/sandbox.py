@@ -18,7 +18,7 @@ DEFAULT_MEMORY_BYTES = 64 << 20
 DEFAULT_INSTRUCTIONS = 50_000_000
 DEFAULT_SECONDS = 5.0  # of CPU
 _SHOWN_CHARACTERS = 2000
-_HERE = Path(__file__).parent
+HERE = Path(__file__).parent
 
 HostFunction = Callable[..., Value]
 
@@ -61,8 +61,8 @@ class Sandbox:
             unpack_returned_tuples=True,
             max_memory=memory_bytes,
         )
-        patterns = self._lua.execute((_HERE / "patterns.lua").read_bytes(), name=b"=patterns")
-        self._guard: Any = self._lua.execute((_HERE / "guard.lua").read_bytes(), patterns, name=b"=host")
+        patterns = self._lua.execute((HERE / "patterns.lua").read_bytes(), name=b"=patterns")
+        self._guard: Any = self._lua.execute((HERE / "guard.lua").read_bytes(), patterns, name=b"=host")
 
     def define(self, path: str, function: HostFunction) -> None:
         """A function of the host's for the program, as `name` or `table.name`. It is called with plain values.
@@ -110,6 +110,10 @@ class Sandbox:
     def seed(self, number: int) -> None:
         """What `math.random` draws from now on. number: 63 bits."""
         self._guard[b"seed"](number)
+
+    def limit_memory(self, memory_bytes: int) -> None:
+        """Another bound than it was made with."""
+        self._lua.set_max_memory(memory_bytes)
 
     @property
     def memory_bytes(self) -> int:

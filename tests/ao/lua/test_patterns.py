@@ -20,7 +20,7 @@ REPEATS = ["", "", "", "*", "+", "-", "?"]
 @pytest.fixture(scope="module")
 def both() -> tuple[Any, Any]:
     runtime = lua53.LuaRuntime(encoding=None, unpack_returned_tuples=True)
-    source = (sandbox._HERE / "patterns.lua").read_bytes()
+    source = (sandbox.HERE / "patterns.lua").read_bytes()
     compare = runtime.execute(
         b"""local ours, theirs = (...), string
         local function run(lib, name, ...)

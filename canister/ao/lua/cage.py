@@ -1,0 +1,258 @@
+"""Fence 3: each running program in a process of its own that is killed at its deadline, and its state back by its log.
+
+The log has the calls that counted and what the host answered to them, so that the same calls give the same state
+without asking the host again. A call that goes over a limit, or is killed, changes nothing: the state is made anew
+without it, when it is needed next. All methods block; a server calls them on threads, one at a time for a program.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from canister.ao.lua import frames, values
+from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HostError, HostFunction, Limits, Outcome
+from canister.ao.lua.values import BadValue, Value
+from canister.errors import CanisterUnavailable, StoreDamaged
+
+DEFAULT_DEADLINE_SECONDS = 10.0
+REPLAY_SECONDS = 60.0  # a call that was within its limits once
+LIMITS = ("instruction limit reached", "time limit reached", "memory limit reached")
+DEFAULT_LIMITS = Limits()
+ENDED = "the program's process ended"
+
+
+class CagesUnavailable(CanisterUnavailable):
+    """No process for a program can be started. Nothing is lost; the same call may be sent again."""
+
+
+class LogDamaged(StoreDamaged):
+    """A log that does not give its program's state: the program asked the host otherwise than before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """kind: `load` of a text with its name, `evaluate` of one, or `call` of a function with encoded arguments.
+
+    now_ms, seed: the time and the draws that the program sees.
+    """
+
+    kind: str
+    subject: bytes
+    arguments: bytes = b""
+    limits: Limits = DEFAULT_LIMITS
+    now_ms: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One call of a log. answers: the host's, each a word and its bytes, in the order in which they were asked for."""
+
+    call: Call
+    answers: tuple[tuple[bytes, bytes, bytes], ...] = ()
+
+
+class Nursery:
+    """The process that cages are forked from; started when it is needed, and again when it has ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    def start(self, memory_bytes: int) -> tuple[int, socket.socket]:
+        """A new cage: the number of its process, and the socket to it. Raises CagesUnavailable."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            for _ in range(2):
+                answer = self._ask(b"start %d" % memory_bytes, [theirs.fileno()])
+                if answer:
+                    return int(answer), ours
+        ours.close()
+        raise CagesUnavailable("the process that starts programs has ended, and does not come back; see the log")
+
+    def kill(self, pid: int) -> None:
+        self._ask(b"kill %d" % pid, [])
+
+    def close(self) -> None:
+        """All cages end with it."""
+        with self._lock:
+            self._stop()
+
+    def _ask(self, message: bytes, descriptors: Sequence[int]) -> bytes:
+        """Nothing when the process has ended; the next question starts it again."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._stop()
+                self._run()
+            assert self._control is not None
+            try:
+                socket.send_fds(self._control, [message], descriptors)
+                answer = self._control.recv(100)
+            except OSError:
+                answer = b""
+            if not answer:
+                self._stop()
+            return answer
+
+    def _run(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "canister.ao.lua.nursery"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env={**kept, "TZ": "UTC"},
+                start_new_session=True,
+            )
+        self._control = ours
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
+
+
+@dataclass(slots=True)
+class _Running:
+    pid: int
+    connection: socket.socket
+
+
+@dataclass(slots=True)
+class Cage:
+    """One program. host: functions for it, by `name` or `table.name`. log: what made its state; read it after a call,
+    and give it back to have the same program again."""
+
+    nursery: Nursery
+    host: Mapping[str, HostFunction] = field(default_factory=dict)
+    memory_bytes: int = DEFAULT_MEMORY_BYTES
+    log: list[Entry] = field(default_factory=list)
+    n_kills: int = 0
+    _running: _Running | None = None
+
+    def load(self, source: bytes, name: str = "program") -> Outcome:
+        return self.run(Call("load", source, name.encode()))
+
+    def evaluate(self, source: bytes) -> Outcome:
+        return self.run(Call("evaluate", source))
+
+    def call(self, path: str, *arguments: Value) -> Outcome:
+        return self.run(Call("call", path.encode(), values.encode(*arguments)))
+
+    def run(self, call: Call, *, dry: bool = False, deadline_seconds: float = DEFAULT_DEADLINE_SECONDS) -> Outcome:
+        """dry: in a copy, which changes nothing. deadline_seconds: of the program alone, without what the host takes.
+
+        Raises CagesUnavailable, LogDamaged.
+        """
+        running = self._ready()
+        answers: list[tuple[bytes, bytes, bytes]] = []
+        try:
+            outcome = self._exchange(running, call, answers, None, dry, deadline_seconds)
+        except TimeoutError:
+            outcome = Outcome((), "time limit reached", call.limits.instructions, b"")
+            self.stop()
+        except frames.CageEnded:
+            outcome = Outcome((), ENDED, call.limits.instructions, b"")
+            self.stop()
+        except BaseException:  # the host's, in the midst of a call
+            self.stop()
+            raise
+        if dry:
+            return outcome
+        if outcome.error in LIMITS:
+            self.stop()
+        elif outcome.error != ENDED:
+            self.log.append(Entry(call, tuple(answers)))
+        return outcome
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return self._running.pid if self._running else None
+
+    def stop(self) -> None:
+        """End the process. The next call starts one again, with the same state."""
+        if self._running is not None:
+            self._running.connection.close()
+            self.nursery.kill(self._running.pid)
+            self._running = None
+            self.n_kills += 1
+
+    def _ready(self) -> _Running:
+        if self._running is None:
+            running = _Running(*self.nursery.start(self.memory_bytes))
+            self._running = running
+            try:
+                for path in self.host:
+                    frames.send(running.connection, b"define", path.encode())
+                for entry in self.log:
+                    self._exchange(running, entry.call, [], list(entry.answers), False, REPLAY_SECONDS)
+            except (TimeoutError, frames.CageEnded):
+                self.stop()
+                raise CagesUnavailable("a program's process ended while its state was made again; try again") from None
+            except LogDamaged:
+                self.stop()
+                raise
+        return self._running
+
+    def _exchange(
+        self,
+        running: _Running,
+        call: Call,
+        answers: list[tuple[bytes, bytes, bytes]],
+        known: list[tuple[bytes, bytes, bytes]] | None,
+        dry: bool,
+        seconds: float,
+    ) -> Outcome:
+        """known: the answers of a log, which are given instead of the host's."""
+        connection, left = running.connection, seconds
+        about = (call.limits.instructions, call.limits.seconds, call.now_ms, call.seed, dry)
+        frames.send(connection, b"call", call.kind.encode(), call.subject, call.arguments, *about)
+        while True:
+            start = time.monotonic()
+            message = frames.receive(connection, start + left)
+            left -= time.monotonic() - start
+            match message:
+                case [b"done", bytes(result), error, int(used), bytes(printed)]:
+                    return _outcome(result, error, used, printed)
+                case [b"host", bytes(path), bytes(arguments)]:
+                    if known is None:
+                        word, answer = self._host(path.decode(errors="replace"), arguments)
+                    else:
+                        if not known or known[0][0] != path:
+                            raise LogDamaged(f"a program asked the host for {path[:80]!r}, which its log does not have")
+                        _, word, answer = known.pop(0)
+                    answers.append((path, word, answer))
+                    frames.send(connection, word, answer)
+                case _:
+                    raise frames.CageEnded("what came is no answer")
+
+    def _host(self, path: str, arguments: bytes) -> tuple[bytes, bytes]:
+        function = self.host.get(path)
+        if function is None:
+            return b"error", b"the host has no such function"
+        try:
+            return b"ok", values.encode(function(*values.decode(arguments)))
+        except (HostError, BadValue) as error:
+            return b"error", str(error).encode()
+
+
+def _outcome(result: bytes, error: Value, used: int, printed: bytes) -> Outcome:
+    try:
+        found = tuple(values.decode(result))
+    except BadValue:
+        raise frames.CageEnded("what came are no values") from None
+    text = error.decode(errors="replace") if isinstance(error, bytes) else None
+    return Outcome(found, text, used, printed)
