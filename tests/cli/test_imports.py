@@ -11,7 +11,7 @@ import pytest
 
 from canister.client.local_server import LocalServer
 
-HEAVY = ("llama_cpp", "sqlalchemy", "fastapi", "uvicorn", "ray", "matplotlib")
+HEAVY = ("llama_cpp", "sqlalchemy", "fastapi", "uvicorn", "ray", "matplotlib", "lupa")
 ALSO_HEAVY = ("pydantic", "pydantic_settings", "httpx", "rich", "pygments", "asyncio")
 
 
@@ -30,6 +30,7 @@ def loaded_after(statement: str, wanted: tuple[str, ...] = HEAVY) -> set[str]:
         "import canister.client.rest, canister.client.transfer",
         "import canister.client.conversation, canister.client.local_server",
         "from canister.api.methods import METHODS",
+        "import canister.cli.commands.ao",
         "import canister.api.management, canister.client.ic, canister.cli.shared.managing",
     ],
 )

@@ -61,8 +61,11 @@ class Sandbox:
             unpack_returned_tuples=True,
             max_memory=memory_bytes,
         )
-        patterns = self._lua.execute((HERE / "patterns.lua").read_bytes(), name=b"=patterns")
-        self._guard: Any = self._lua.execute((HERE / "guard.lua").read_bytes(), patterns, name=b"=host")
+        meter, patterns = self._part("meter"), self._part("patterns")
+        self._guard: Any = self._part("world", meter, self._part("library", meter, patterns))
+
+    def _part(self, name: str, *needed: object) -> object:
+        return self._lua.execute((HERE / f"{name}.lua").read_bytes(), *needed, name=b"=host")
 
     def define(self, path: str, function: HostFunction) -> None:
         """A function of the host's for the program, as `name` or `table.name`. It is called with plain values.
