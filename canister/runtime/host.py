@@ -23,6 +23,7 @@ from canister.ic.certificate import RootKey
 from canister.ic.identity import Identity
 from canister.runtime import key_files
 from canister.runtime.canister import Canister
+from canister.runtime.sign_in import SignInCodes
 from canister.runtime.stream_pacing import IDLE_SECONDS, Pacing, seconds_per_byte
 from canister.state.api_keys import KeyRing
 from canister.state.canisters import Birth, Canisters, KnownCanister
@@ -76,6 +77,7 @@ class Host:
         self.crash = crash
         self._database = Database(self.data_dir / SERVER_DATABASE, "server")
         self.keys = KeyRing(self._database)
+        self.codes = SignInCodes()
         self._known = Canisters(self._database)
         self._decode_thread = DecodeThread()  # all engines of the process decode on it
         self._trials = Trials(self.data_dir / TRIED)

@@ -24,10 +24,11 @@ from canister import dispatch
 from canister.api.herd_requests import HerdKey, read_secret
 from canister.config import ServerSettings, Settings
 from canister.dispatch import Dispatcher, answer_making, timers
+from canister.dispatch.key_desk import KeyDesk
 from canister.errors import BadRequest, Trap
 from canister.runtime.host import Host
 from canister.server import answers, crash_stacks, notices, preload
-from canister.server.doors import conversations, files, ic, models, rest
+from canister.server.doors import conversations, files, ic, keys, models, rest
 from canister.server.doors.openai import entrance as openai
 from canister.server.http.listener import Server
 from canister.server.middleware.auth import Authentication
@@ -36,7 +37,7 @@ from canister.server.middleware.browsers import Browsers
 from canister.server.middleware.encodings import Encodings
 from canister.server.middleware.request_log import RequestLog
 from canister.server.middleware.slashes import Slashes
-from canister.server.pages import docs, health, openapi
+from canister.server.pages import console, docs, health, openapi
 from canister.server.sockets import listening, url_of
 from canister.server.supervised import Supervised
 from canister.system import data_dir, sandbox
@@ -148,7 +149,7 @@ async def _serve(
     async with _started(host), opened(host, url_of(listener, for_clients=True)) as front:
         _tell_confinement(host.settings)
         gc.freeze()  # objects made at the start stay, so Python's collector need not look through them again and again
-        app = app_for(front.behind, herd_key(host.settings), front.routes)
+        app = app_for(front.behind, herd_key(host.settings), front.routes, desk=KeyDesk(host))
         server = Server(front.wrapped(app), host, begun)
         await server.serve([listener])
         # Calls cancelled at the end of the drain still have to roll back.
@@ -206,17 +207,24 @@ def herd_key(settings: ServerSettings) -> HerdKey | None:
 
 def create_app(host: Host) -> FastAPI:
     """The ASGI app of a running host."""
-    return app_for(dispatch.of_host(host), herd_key(host.settings))
+    return app_for(dispatch.of_host(host), herd_key(host.settings), desk=KeyDesk(host))
 
 
-def app_for(behind: Dispatcher, herd_key: HerdKey | None = None, routes: Sequence[BaseRoute] = ()) -> FastAPI:
+def app_for(
+    behind: Dispatcher,
+    herd_key: HerdKey | None = None,
+    routes: Sequence[BaseRoute] = (),
+    *,
+    desk: KeyDesk | None = None,
+) -> FastAPI:
     """The ASGI app in front of a dispatcher. herd_key: it is a worker of a herd, and has its private door. routes: that
-    come before those of the doors.
+    come before those of the doors. desk: makes API keys over REST; None: that is not done here.
     """
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.dispatcher = behind
-    doors = (health, openapi, docs, files, conversations, models, ic)
+    app.state.key_desk = desk
+    doors = (health, console, openapi, docs, keys, files, conversations, models, ic)
     app.router.routes.extend(rest.first_routes())
     app.router.routes.extend([*routes, *(route for door in doors for route in door.routes())])
     app.router.routes.append(openai.route(rest.routes))

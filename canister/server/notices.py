@@ -42,14 +42,19 @@ def greeting(listener: socket.socket, host: Host) -> str:
 
 
 def next_steps(listener: socket.socket, host: Host) -> str:
-    """How to get to a chat from here, for a person who has just started the server at a terminal."""
+    """How to get to the console or a chat from here, for a person who has just started the server at a terminal."""
     options = _options(url_of(listener, for_clients=True), host)
     name = host.default.name
     model = host.default.model
+    console = [
+        "open its console in a browser; this link counts once, for ten minutes ('canister console' makes another):",
+        f"  {url_of(listener, for_clients=True)}/#code={host.codes.make(host.identity.principal)}",
+    ]
     if name in host.pending or not model.is_ready or model.engine is not None:
-        return f"talk to it, in another terminal:\n  canister chat{options}"
+        return "\n".join([*console, "or talk to it, in another terminal:", f"  canister chat{options}"])
     return "\n".join(
         [
+            *console,
             "no model is loaded; in another terminal:",
             f"  canister upload{options} FILE.gguf",
             f"  canister models load{options} model.gguf",

@@ -1,7 +1,8 @@
 """Which web pages may use this server from inside a browser. It refuses three things with 403:
 
 a Host header that is not ours         the owner of a name can point it at any machine (DNS rebinding)
-/api, for pages that are not named     there a page makes a caller of its own, and needs no answer to have it run
+/api, for pages that are not named     there a page makes a caller of its own, and needs no answer to have it run;
+                                       the console, a page of this server under its own name, may call it
 preflights of pages that are not named the pages of `browser_origins` get CORS headers and call with an API key
 """
 
@@ -37,8 +38,8 @@ class Browsers:
     whatever answers under a page's own name is the page's own server, so calls under names that are not ours are
     refused. Without CORS other pages cannot read answers, and REST knows callers by a header that no browser adds.
 
-    A signed envelope of the IC interface names its caller itself, so pages are refused there until they are named, also
-    those that claim to be of this server, which has none that use it. Other agents send no Origin.
+    A signed envelope of the IC interface names its caller itself, so pages of others are refused there until they are
+    named. Other agents send no Origin.
     """
 
     def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
@@ -63,9 +64,18 @@ class Browsers:
             elif origin is not None:
                 if "*" in self._origins or origin in self._origins:
                     app = self._with_cors
-                elif scope["path"].startswith("/api/") or _asks_first(scope, headers):
+                elif _asks_first(scope, headers) or (
+                    scope["path"].startswith("/api/") and not self._is_own_page(headers, origin, name)
+                ):
                     app = answers.rejected(scope, Forbidden(_other_page(origin)))
         await app(scope, receive, send)
+
+    def _is_own_page(self, headers: Headers, origin: str, name: str) -> bool:
+        """Is this the console, which this server has sent under a name that is its own? A name that was rebound to our
+        address has an origin of that name, so the name is looked at here whatever the settings say.
+        """
+        is_same = headers.get("sec-fetch-site", "same-origin") == "same-origin"
+        return is_same and origin.partition("://")[2] == name and bool(name) and self._is_ours(name[:LONGEST_NAME])
 
 
 def _asks_first(scope: Scope, headers: Headers) -> bool:

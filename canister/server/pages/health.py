@@ -9,6 +9,7 @@ from canister.api import rest_only
 from canister.errors import BadArgument, Forbidden
 from canister.server import answers
 from canister.server.doors import resources
+from canister.server.pages import console
 from canister.server.requests import caller, dispatcher
 from canister.server.verbs import ANY_VERB, READ_VERBS, page
 from canister.system import distribution, server_proof
@@ -38,7 +39,9 @@ def routes() -> list[Route]:
 
 
 async def root(request: Request) -> Response:
-    """Where to go from here."""
+    """The console for browsers; for others, where to go from here."""
+    if console.is_wanted(request):
+        return await console.index(request)
     behind = dispatcher(request)
     return answers.document(
         {
@@ -47,7 +50,8 @@ async def root(request: Request) -> Response:
             "canisters": [canister.name for canister in behind.targets],
             "docs": "/docs",
             "openapi": "/openapi.json",
-        }
+        },
+        headers={"Vary": "Accept"},
     )
 
 

@@ -18,7 +18,7 @@ from canister.ic.annotations import result_name
 from canister.server import answers
 from canister.server.middleware.encodings import compressible
 from canister.server.pages import openai_docs, resource_docs
-from canister.server.pages.openapi_pages import CANISTER, FILES, PAGES, REJECTED, ref
+from canister.server.pages.openapi_pages import CANISTER, FILES, KEYS, PAGES, REJECTED, ref
 from canister.server.pages.property_texts import describe
 from canister.server.verbs import page
 
@@ -127,7 +127,7 @@ def document() -> Json:
         by_tag[tag] |= resources
     by_tag[openai_docs.TAG] |= openai_docs.paths(schemas.of)
     paths: Json = {}
-    for told in (*by_tag.values(), FILES, PAGES):
+    for told in (*by_tag.values(), FILES, PAGES, KEYS):
         for path, operations in told.items():
             paths[path] = paths.get(path, {}) | operations
     components = dict(sorted(schemas.components.items()))

@@ -128,7 +128,7 @@ PAGES: Json = {
         (
             "start",
             "/",
-            "Where to go from here.",
+            "Where to go from here; browsers get the console.",
             {
                 "200": (
                     "Names of the canisters, and of this document",
@@ -220,5 +220,68 @@ PAGES: Json = {
             },
         )
         | {"parameters": [CANISTER]}
+    },
+}
+
+_MADE = _object(name=_text(), key=_text(), principal=_text(), expires_ns={"type": ["integer", "null"]})
+_KEY_NAME: Json = {"name": "name", "in": "path", "required": True, "description": "Of a key.", "schema": _text()}
+
+
+def _fields(needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> Json:
+    """The body of an operation: an object of texts."""
+    properties: Json = {name: _text() for name in needed} | {name: {"type": ["string", "null"]} for name in optional}
+    schema: Json = {
+        "type": "object",
+        "required": list(needed),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    return {"requestBody": {"required": True, "content": json_content(schema)}}
+
+
+KEYS: Json = {
+    "/session": {
+        "post": _page_operation(
+            "sign_in",
+            "access",
+            "Exchange a code for a browser's API key, for eight hours.",
+            {"200": ("The key", _MADE)},
+        )
+        | _fields(("code",)),
+        "delete": _page_operation(
+            "sign_out", "access", "Revoke the browser's API key that this request has.", {"200": ("Done", _object())}
+        ),
+    },
+    "/session/codes": {
+        "post": _page_operation(
+            "make_sign_in_code",
+            "access",
+            "A code that signs a browser in as the caller: it counts once, for ten minutes.",
+            {"200": ("The code", _object(code=_text(), seconds={"type": "integer"}))},
+        )
+    },
+    "/keys": {
+        "get": _page_operation(
+            "list_api_keys",
+            "access",
+            "All API keys, without their secrets; for those who control every canister of the server.",
+            {"200": ("Name, principal and times of each", _object(keys=_OBJECTS))},
+        ),
+        "post": _page_operation(
+            "make_api_key",
+            "access",
+            "Make an API key, which is shown this once; for those who control every canister of the server.",
+            {"200": ("The key", _MADE)},
+        )
+        | _fields(("name",), ("principal", "expires")),
+    },
+    "/keys/{name}": {
+        "delete": _page_operation(
+            "revoke_api_key",
+            "access",
+            "Revoke an API key; for those who control every canister of the server.",
+            {"200": ("Done", _object())},
+        )
+        | {"parameters": [_KEY_NAME]}
     },
 }

@@ -50,14 +50,37 @@ async def preflight_from(door: Door, origin: str) -> httpx.Response:
 @pytest.mark.parametrize("named", [(), (PAGE,)])
 async def test_a_page_that_is_not_named_is_refused(tmp_path: Path, named: tuple[str, ...]) -> None:
     async with door_for(tmp_path, *named) as door:
-        # The last one is what a page has whose name was rebound to our address.
-        for origin in (f"{PAGE}.evil.example", "http://app.example", "null", "http://127.0.0.1:9000", "", OURS):
+        for origin in (f"{PAGE}.evil.example", "http://app.example", "null", "http://127.0.0.1:9000", ""):
             preflight = await preflight_from(door, origin)
             assert (preflight.status_code, preflight.headers.get(ALLOWED)) == (403, None), origin
             for content_type in ("application/cbor", "text/plain"):  # a browser sends the second without a preflight
                 response = await update_from(door, origin, content_type)
                 assert (response.status_code, response.headers.get(ALLOWED)) == (403, None), origin
                 assert "--browser-origins" in response.json()["reject_message"]
+
+
+async def test_the_console_is_a_page_of_our_own(tmp_path: Path) -> None:
+    async with door_for(tmp_path) as door:
+        assert (await update_from(door, OURS)).status_code == 200
+        body = envelope.seal(door.message("call", "chats_pause"), SOMEBODY)[0]
+        url = f"/api/v3/canister/{door.canister.id}/call"
+        for more, status in (
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403),  # another port of this machine
+        ):
+            headers = {"Origin": OURS, "Content-Type": "application/cbor", **more}
+            assert (await door.http.post(url, content=body, headers=headers)).status_code == status, more
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+async def test_a_name_that_was_rebound_is_no_page_of_our_own(tmp_path: Path, host: str) -> None:
+    settings = Settings(data_dir=tmp_path / "data", host=host)
+    async with running(Host(settings)) as started:
+        transport = httpx.ASGITransport(app=create_app(started))
+        async with httpx.AsyncClient(transport=transport, base_url="http://evil.example:8000") as http:
+            door = Door(started, http, started.default)
+            assert (await update_from(door, "http://evil.example:8000")).status_code == 403
 
 
 @pytest.mark.parametrize(("named", "allowed"), [(PAGE, PAGE), ("*", "*")])

@@ -1,0 +1,173 @@
+// Requests to the server that sent this page. An API key travels in a header alone; there are no cookies.
+import { signal } from "@preact/signals";
+
+const KEY = "canister.key";
+const LONGEST_WAIT_SECONDS = 30;
+
+export const key = signal(stored(sessionStorage) ?? stored(localStorage) ?? "");
+export const isOnline = signal(true);
+export const canister = signal("llama_cpp");
+/** Why the last key did not count; empty: it does, as far as is known. */
+export const refusal = signal("");
+
+function stored(place: Storage): string | null {
+  try {
+    return place.getItem(KEY);
+  } catch {
+    return null;
+  }
+}
+
+export interface Cost {
+  instructions: number;
+  cycles: number;
+  /** null: instructions are counted and not limited. */
+  limit: number | null;
+}
+
+export interface Reply<T> {
+  value: T;
+  cost: Cost | null;
+  ms: number;
+}
+
+/** Err: the method refused. reject: the call failed as a whole and changed nothing. network: nobody knows. */
+export type Kind = "Err" | "reject" | "network" | "http";
+
+export class CallError extends Error {
+  constructor(
+    message: string,
+    readonly kind: Kind,
+    readonly status = 0,
+    readonly cost: Cost | null = null,
+    readonly requestId = "",
+    readonly retrySeconds = 0,
+  ) {
+    super(message);
+  }
+
+  /** The caller is known, and may not call this. */
+  get isDenied(): boolean {
+    return this.status === 403 || (this.status === 401 && this.kind === "Err");
+  }
+}
+
+/** Integers that a double cannot hold become BigInt. */
+export function parse(text: string): unknown {
+  return JSON.parse(text, function (_key, value: unknown, context?: { source: string }) {
+    const isRounded = typeof value === "number" && !Number.isSafeInteger(value);
+    return isRounded && context && /^-?\d+$/.test(context.source) ? BigInt(context.source) : value;
+  } as (key: string, value: unknown) => unknown);
+}
+
+/** JSON of any value of an answer; 64-bit integers as texts, which the server takes too. */
+export const toJson = (value: unknown, indent?: number): string =>
+  JSON.stringify(value, (_key, v: unknown) => (typeof v === "bigint" ? v.toString() : v), indent);
+
+export function keepKey(text: string, isKept: boolean): void {
+  sessionStorage.setItem(KEY, text);
+  if (isKept) localStorage.setItem(KEY, text);
+  else localStorage.removeItem(KEY);
+  refusal.value = "";
+  key.value = text;
+}
+
+export function forgetKey(why = ""): void {
+  sessionStorage.removeItem(KEY);
+  localStorage.removeItem(KEY);
+  refusal.value = why;
+  key.value = "";
+}
+
+/** Fetch from this server. CallError of kind network when nothing answers; an abort stays an AbortError. */
+export async function request(path: string, init: RequestInit = {}): Promise<Response> {
+  const headers = new Headers(init.headers);
+  if (key.value) headers.set("Authorization", `Bearer ${key.value}`);
+  try {
+    const response = await fetch(path, { cache: "no-store", credentials: "omit", ...init, headers });
+    isOnline.value = true;
+    return response;
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    isOnline.value = false;
+    throw new CallError("The server does not answer.", "network");
+  }
+}
+
+export const canisterPath = (rest: string): string => `canisters/${encodeURIComponent(canister.value)}/${rest}`;
+
+interface Options {
+  abort?: AbortSignal;
+  verb?: string;
+}
+
+/** Call a method of the canister, with its argument as JSON or, if it is a text, as it stands. */
+export function call<T>(method: string, arg?: unknown, options: Options = {}): Promise<Reply<T>> {
+  return ask<T>(canisterPath(method), arg, options);
+}
+
+/** Send to a path and read what comes back: the value in Ok, or the whole document. Raises CallError. */
+export async function ask<T>(path: string, arg?: unknown, { abort, verb = "POST" }: Options = {}): Promise<Reply<T>> {
+  const started = performance.now();
+  const init: RequestInit = { method: verb };
+  if (abort) init.signal = abort;
+  if (arg !== undefined) {
+    init.headers = { "Content-Type": "application/json" };
+    init.body = typeof arg === "string" ? arg : toJson(arg);
+  }
+  const response = await request(path, init);
+  let text: string;
+  try {
+    text = await response.text();
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    isOnline.value = false;
+    throw new CallError("The connection broke before the answer was complete.", "network");
+  }
+  const cost = costOf(response.headers);
+  return { value: read<T>(text, response, cost), cost, ms: performance.now() - started };
+}
+
+function read<T>(text: string, response: Response, cost: Cost | null): T {
+  const fail = (message: string, kind: Kind): never => {
+    const id = response.headers.get("x-request-id") ?? "";
+    const seconds = Math.min(LONGEST_WAIT_SECONDS, Number(response.headers.get("retry-after") ?? 0));
+    if (response.status === 401 && kind === "reject" && key.value) forgetKey(message);
+    throw new CallError(message, kind, response.status, cost, id, seconds);
+  };
+  let body: unknown;
+  try {
+    body = parse(text);
+  } catch {
+    return fail(text.slice(0, 300) || response.statusText, "http");
+  }
+  if (isObject(body)) {
+    if ("reject_code" in body) return fail(String(body.reject_message), "reject");
+    if ("Err" in body) return fail(errText(body.Err), "Err");
+    if ("Ok" in body) return body.Ok as T;
+  }
+  return body as T;
+}
+
+function errText(err: unknown): string {
+  if (!isObject(err)) return String(err);
+  const text = err.Other ?? err.error;
+  return String(text || `status ${String(err.StatusCode ?? err.status_code ?? "")}`);
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null;
+
+function costOf(headers: Headers): Cost | null {
+  const instructions = headers.get("x-ic-instructions");
+  if (instructions === null) return null;
+  const limit = headers.get("x-ic-limit");
+  return {
+    instructions: Number(instructions),
+    cycles: Number(headers.get("x-ic-cycles")),
+    limit: limit === null || limit === "none" ? null : Number(limit),
+  };
+}
+
+export const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
+
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -1,0 +1,241 @@
+// The chat: its list, the conversation with every call that it took, and the composer that tells what comes next.
+import { signal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { messageOf } from "./api";
+import { active, conversations, exported, forget, fresh, imported, open } from "./chats";
+import { Composer } from "./composer";
+import type { Conversation } from "./conversation";
+import { percent, number } from "./format";
+import { MessageView } from "./message";
+import { current, denial, props } from "./session";
+import { Denied } from "./widgets";
+
+const WINDOW = 60; // messages in the document, so that a long chat costs what a short one does
+const QUESTIONS = ["Who are you?", "What is a canister?", "Why is the sky blue?"];
+const isListOpen = signal(false);
+
+export function ChatPage() {
+  const chat = active.value;
+  return (
+    <div class={`chat ${isListOpen.value ? "listed" : ""}`}>
+      <h1 class="sr">Chat</h1>
+      <ChatList />
+      <section class="talk" aria-label="Conversation">
+        <div class="bar narrow">
+          <button type="button" aria-expanded={isListOpen.value} onClick={() => (isListOpen.value = !isListOpen.value)}>
+            Chats
+          </button>
+        </div>
+        <Talk chat={chat} />
+        <Composer key={chat.id} chat={chat} />
+      </section>
+    </div>
+  );
+}
+
+function Talk({ chat }: { chat: Conversation }) {
+  const one = current.value;
+  if (denial.value)
+    return (
+      <div class="empty">
+        <Denied text={denial.value} />
+      </div>
+    );
+  if (one && !one.ready)
+    return (
+      <div class="empty">
+        <h2>No model is loaded</h2>
+        <p>Load the model that comes with the package in one click, or put in a GGUF file of your own.</p>
+        <a class="button primary" href="#/models">
+          Models
+        </a>
+      </div>
+    );
+  if (chat.messages.value.length === 0)
+    return (
+      <div class="empty">
+        <h2>Ask {one?.model ?? "the model"}</h2>
+        <p>
+          An answer is a chain of bounded calls. Each has a budget of instructions, as on the Internet Computer, and is
+          kept when it ends; you see every one of them.
+        </p>
+        <div class="examples">
+          {QUESTIONS.map((text) => (
+            <button type="button" key={text} onClick={() => void chat.ask(text)}>
+              {text}
+            </button>
+          ))}
+        </div>
+      </div>
+    );
+  return <Messages key={chat.id} chat={chat} />;
+}
+
+function Messages({ chat }: { chat: Conversation }) {
+  const all = chat.messages.value;
+  const scroller = useRef<HTMLDivElement>(null);
+  const isPinned = useRef(true);
+  const [shown, setShown] = useState(WINDOW);
+  useEffect(() => {
+    if (isPinned.current && scroller.current) scroller.current.scrollTop = scroller.current.scrollHeight;
+  });
+  const from = Math.max(0, all.length - shown);
+  const nCtx = props.value?.default_generation_settings.n_ctx ?? 0;
+  return (
+    <>
+      <div
+        class="messages"
+        ref={scroller}
+        tabIndex={0}
+        role="log"
+        aria-label="Messages"
+        aria-busy={chat.busy.value !== ""}
+        onScroll={(event) => {
+          const box = event.currentTarget;
+          isPinned.current = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
+        }}
+      >
+        {from ? (
+          <button
+            type="button"
+            class="more"
+            onClick={() => {
+              isPinned.current = false;
+              setShown(shown + WINDOW);
+            }}
+          >
+            {number(from)} earlier messages
+          </button>
+        ) : null}
+        {all.slice(from).map((one, at) => (
+          <MessageView
+            key={from + at}
+            message={one}
+            at={from + at}
+            chat={chat}
+            isLast={from + at === all.length - 1}
+            isBusy={chat.busy.value !== ""}
+          />
+        ))}
+      </div>
+      {nCtx ? (
+        <p class="context hint">
+          context{" "}
+          <span
+            class="track"
+            role="meter"
+            aria-label="Part of the context that is used"
+            aria-valuemin={0}
+            aria-valuemax={nCtx}
+            aria-valuenow={Math.min(nCtx, chat.context.value)}
+          >
+            <span class="fill" style={{ inlineSize: `${Math.min(100, (100 * chat.context.value) / nCtx)}%` }} />
+          </span>{" "}
+          {percent(chat.context.value / nCtx)} · {number(chat.context.value)} of {number(nCtx)} tokens
+        </p>
+      ) : null}
+    </>
+  );
+}
+
+function ChatList() {
+  const [sought, setSought] = useState("");
+  const [problem, setProblem] = useState("");
+  const picker = useRef<HTMLInputElement>(null);
+  const low = sought.toLowerCase();
+  const fits = (one: Conversation): boolean =>
+    !low ||
+    one.title.value.toLowerCase().includes(low) ||
+    one.messages.value.some((said) => said.text.toLowerCase().includes(low));
+  const take = async (files: FileList | null): Promise<void> => {
+    try {
+      if (files?.[0]) imported(await files[0].text());
+      setProblem("");
+    } catch (error) {
+      setProblem(messageOf(error));
+    }
+  };
+  return (
+    <aside class="list" aria-label="Chats">
+      <button
+        type="button"
+        class="primary wide"
+        onClick={() => {
+          active.value = fresh();
+          isListOpen.value = false;
+        }}
+      >
+        New chat
+      </button>
+      <input
+        id="search-chats"
+        type="search"
+        aria-label="Search chats"
+        placeholder="Search"
+        value={sought}
+        onInput={(event) => setSought(event.currentTarget.value)}
+      />
+      <ul>
+        {conversations.value.filter(fits).map((one) => (
+          <li key={one.id} class="line">
+            <button
+              type="button"
+              class={`item ${one === active.value ? "current" : ""}`}
+              aria-current={one === active.value}
+              onClick={() => {
+                open(one);
+                isListOpen.value = false;
+              }}
+            >
+              {one.parent ? "⑂ " : ""}
+              {one.title.value}
+            </button>
+            <button
+              type="button"
+              class="quiet"
+              aria-label={`Forget the chat ${one.title.value}`}
+              disabled={one.busy.value !== ""}
+              onClick={() => {
+                if (confirm(`Forget the chat “${one.title.value}” and its prompt cache?`)) void forget(one);
+              }}
+            >
+              ×
+            </button>
+          </li>
+        ))}
+      </ul>
+      <div class="actions">
+        <button type="button" class="quiet" disabled={conversations.value.length === 0} onClick={save}>
+          Export
+        </button>
+        <button type="button" class="quiet" onClick={() => picker.current?.click()}>
+          Import
+        </button>
+        <input
+          type="file"
+          accept="application/json,.json"
+          ref={picker}
+          hidden
+          aria-label="File of chats"
+          onChange={(event) => {
+            const input = event.currentTarget;
+            void take(input.files).then(() => (input.value = "")); // so that the same file can be chosen again
+          }}
+        />
+      </div>
+      {problem ? (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
+      ) : null}
+    </aside>
+  );
+}
+
+function save(): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([exported()], { type: "application/json" }));
+  link.download = "chats.json";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

@@ -1,0 +1,41 @@
+// Numbers, sizes, times and money as people read them.
+
+const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
+const whole = new Intl.NumberFormat();
+const DASH = "–";
+
+type Amount = number | bigint | null | undefined;
+
+export const number = (n: Amount): string => (n == null ? DASH : whole.format(n));
+export const short = (n: Amount): string => (n == null ? DASH : compact.format(n));
+
+export function percent(part: number | null): string {
+  return part == null || !Number.isFinite(part) ? DASH : `${(100 * part).toFixed(part < 0.1 ? 1 : 0)} %`;
+}
+
+export function bytes(n: Amount): string {
+  if (n == null) return DASH;
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let i = 0;
+  let value = Number(n);
+  while (value >= 1024 && i < units.length - 1) {
+    value /= 1024;
+    i++;
+  }
+  return `${i ? value.toFixed(value < 10 ? 2 : 1) : value} ${units[i]}`;
+}
+
+/** What cycles cost: 10¹² are an XDR, and `usdPerXdr` comes with every estimate of the server. */
+export const usdOf = (cycles: number, usdPerXdr: number): string => usd((cycles / 1e12) * usdPerXdr);
+export const usd = (amount: number): string => `$${amount === 0 ? "0" : amount.toPrecision(2)}`;
+
+export function milliseconds(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  return ms < 120_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
+}
+
+export const when = (ns: number | bigint): string => new Date(Number(BigInt(ns) / 1_000_000n)).toLocaleString();
+
+/** 12 characters are enough to tell principals apart. */
+export const shortPrincipal = (text: string): string =>
+  text.length < 20 ? text : `${text.slice(0, 11)}…${text.slice(-3)}`;

@@ -1,0 +1,218 @@
+// The shell: sign-in, the bar above, the pages. It knows no page by name.
+import { signal } from "@preact/signals";
+import { render } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { canister } from "./api";
+import { active, fresh } from "./chats";
+import { shortPrincipal } from "./format";
+import { PAGES } from "./pages";
+import * as session from "./session";
+import { Boundary } from "./widgets";
+
+const THEMES = { auto: "light", light: "dark", dark: "auto" } as const;
+const SIGNS = { auto: "◐", light: "☀", dark: "☾" } as const;
+const LOOK_MS = 5000;
+
+type Theme = keyof typeof THEMES;
+const kept = localStorage.getItem("canister.theme");
+const theme = signal<Theme>(kept === "light" || kept === "dark" ? kept : "auto");
+const isHelpOpen = signal(false);
+
+const routeOf = (): string => location.hash.split("/")[1] || "chat";
+const route = signal(routeOf());
+addEventListener("hashchange", () => {
+  if (location.hash === "#main") return;
+  route.value = routeOf();
+  document.getElementById("main")?.focus();
+});
+
+function SignIn() {
+  const box = useRef<HTMLInputElement>(null);
+  const keep = useRef<HTMLInputElement>(null);
+  return (
+    <main id="main" class="signin">
+      <form
+        class="card"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void session.enterByKey(box.current?.value.trim() ?? "", keep.current?.checked ?? false);
+        }}
+      >
+        <h1>llama-canister</h1>
+        <p>
+          On the server’s machine <code>canister console</code> opens this page signed in. Or give an API key: that of
+          the controller is printed by <code>canister key</code>, others are made with{" "}
+          <code>canister api-key create NAME</code>.
+        </p>
+        {session.refusal.value ? (
+          <p class="problem" role="alert">
+            {session.refusal.value}
+          </p>
+        ) : null}
+        {session.isOnline.value ? null : (
+          <p class="problem" role="alert">
+            The server does not answer.
+          </p>
+        )}
+        <label for="key">
+          API key
+          <input id="key" ref={box} type="password" autocomplete="off" spellcheck={false} required />
+        </label>
+        <label class="inline">
+          <input type="checkbox" ref={keep} /> Keep it in this browser
+        </label>
+        <p class="hint">A key that is kept can be read by whatever serves this address and port next.</p>
+        <div class="actions">
+          <button type="submit" class="primary">
+            Sign in
+          </button>
+        </div>
+      </form>
+    </main>
+  );
+}
+
+function Header() {
+  const one = session.current.value;
+  return (
+    <header>
+      <span class="brand">llama-canister</span>
+      <select
+        aria-label="Canister"
+        value={canister.value}
+        onChange={(event) => {
+          canister.value = event.currentTarget.value;
+          void session.refresh();
+        }}
+      >
+        {session.canisters.value.map((each) => (
+          <option key={each.name} value={each.name}>
+            {each.name}
+          </option>
+        ))}
+      </select>
+      <span class={`chip ${one?.ready ? "good" : "bad"}`}>{one?.ready ? one.model : "no model"}</span>
+      {session.isOnline.value ? null : (
+        <span class="chip bad" role="status">
+          Not connected, trying again
+        </span>
+      )}
+      <span class="grow" />
+      <span class="hint principal" title={session.principal.value}>
+        {shortPrincipal(session.principal.value)}
+      </span>
+      <button
+        type="button"
+        class="quiet"
+        aria-label={`Colours: ${theme.value}`}
+        onClick={() => {
+          theme.value = THEMES[theme.value];
+          localStorage.setItem("canister.theme", theme.value);
+        }}
+      >
+        {SIGNS[theme.value]}
+      </button>
+      <button type="button" class="quiet" onClick={() => void session.leave()}>
+        Sign out
+      </button>
+    </header>
+  );
+}
+
+function Help() {
+  const rows = [
+    ["Enter", "send"],
+    ["Shift+Enter", "begin a line"],
+    ["Esc", "stop after this call; again: stop now"],
+    ["↑", "edit the last message, from an empty box"],
+    ["Ctrl+K", "search chats"],
+    ["Ctrl+Shift+O", "new chat"],
+    ...PAGES.map((page) => [`g ${page.key}`, page.title]),
+    ["?", "this help"],
+  ];
+  return (
+    <dialog open class="help" aria-label="Keys">
+      <h2>Keys</h2>
+      <dl>
+        {rows.map(([keys, what]) => (
+          <div key={keys}>
+            <dt>
+              <kbd>{keys}</kbd>
+            </dt>
+            <dd>{what}</dd>
+          </div>
+        ))}
+      </dl>
+      <button type="button" class="primary" onClick={() => (isHelpOpen.value = false)}>
+        Close
+      </button>
+    </dialog>
+  );
+}
+
+let wasG = false;
+
+function onKey(event: KeyboardEvent): void {
+  const isTyping = event.target instanceof Element && event.target.matches("input, textarea, select");
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    location.hash = "#/chat";
+    requestAnimationFrame(() => document.getElementById("search-chats")?.focus());
+  } else if ((event.ctrlKey || event.metaKey) && event.shiftKey && event.key.toLowerCase() === "o") {
+    event.preventDefault();
+    active.value = fresh();
+    location.hash = "#/chat";
+  } else if (event.key === "Escape" && isHelpOpen.value) isHelpOpen.value = false;
+  else if (event.key === "Escape" && active.value.busy.value) active.value.stop();
+  else if (isTyping || event.ctrlKey || event.metaKey || event.altKey) wasG = false;
+  else if (event.key === "?") isHelpOpen.value = !isHelpOpen.value;
+  else if (wasG) {
+    wasG = false;
+    const page = PAGES.find((one) => one.key === event.key);
+    if (page) location.hash = `#/${page.name}`;
+  } else wasG = event.key === "g";
+}
+
+function App() {
+  const isIn = session.key.value !== "";
+  useEffect(() => {
+    if (!isIn) return;
+    void session.refresh();
+    const timer = setInterval(() => {
+      if (!document.hidden) void session.refresh();
+    }, LOOK_MS);
+    return () => clearInterval(timer);
+  }, [isIn]);
+  useEffect(() => {
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, []);
+  useEffect(() => {
+    if (theme.value === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme.value;
+  }, [theme.value]);
+  const page = PAGES.find((one) => one.name === route.value) ?? PAGES[0]!;
+  document.title = isIn ? `${page.title} · llama-canister` : "llama-canister";
+  if (!isIn) return <SignIn />;
+  return (
+    <div class="shell">
+      <Header />
+      <nav class="main" aria-label="Pages">
+        {PAGES.map(({ name, title }) => (
+          <a key={name} href={`#/${name}`} aria-current={name === page.name ? "page" : undefined}>
+            {title}
+          </a>
+        ))}
+        <a href="docs">API</a>
+      </nav>
+      <main id="main" tabIndex={-1}>
+        <Boundary key={`${page.name} ${canister.value}`}>
+          <page.Body />
+        </Boundary>
+      </main>
+      {isHelpOpen.value ? <Help /> : null}
+    </div>
+  );
+}
+
+void session.enterByLink().finally(() => render(<App />, document.getElementById("app")!));

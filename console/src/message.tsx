@@ -1,0 +1,236 @@
+// One message: what was said, what can be done with it, and the calls that it took.
+import { useRef, useState } from "preact/hooks";
+import { messageOf } from "./api";
+import { open } from "./chats";
+import type { Conversation, Message, Step } from "./conversation";
+import { milliseconds, number, short } from "./format";
+import { Markdown } from "./markdown";
+import { memo } from "./memo";
+import { Budget, CopyButton } from "./widgets";
+
+interface Properties {
+  message: Message;
+  at: number;
+  chat: Conversation;
+  isLast: boolean;
+  isBusy: boolean;
+}
+
+export const MessageView = memo((given: Properties) =>
+  given.message.role === "user" ? <Question {...given} /> : <Answer {...given} />,
+);
+
+function Question({ message, at, chat, isBusy }: Properties) {
+  const [isEdited, setEdited] = useState(false);
+  const [problem, setProblem] = useState("");
+  const box = useRef<HTMLTextAreaElement>(null);
+  const ask = async (): Promise<void> => {
+    const text = box.current?.value.trim() ?? "";
+    if (!text) return;
+    try {
+      const other = await chat.branch(at);
+      setEdited(false);
+      open(other);
+      await other.ask(text);
+    } catch (error) {
+      setProblem(messageOf(error));
+    }
+  };
+  if (!isEdited)
+    return (
+      <article class="message user" aria-label="You">
+        <div class="bubble">{message.text}</div>
+        <div class="actions">
+          <button type="button" class="quiet edit" disabled={isBusy} onClick={() => setEdited(true)}>
+            Edit
+          </button>
+        </div>
+      </article>
+    );
+  return (
+    <article class="message user" aria-label="You">
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          void ask();
+        }}
+      >
+        <textarea ref={box} rows={3} aria-label="Edit your message" defaultValue={message.text} />
+        {problem ? (
+          <p class="problem" role="alert">
+            {problem}
+          </p>
+        ) : null}
+        <div class="actions">
+          <button type="submit" class="primary">
+            Ask in a branch
+          </button>
+          <button type="button" onClick={() => setEdited(false)}>
+            Cancel
+          </button>
+        </div>
+      </form>
+    </article>
+  );
+}
+
+function Answer({ message, at, chat, isLast, isBusy }: Properties) {
+  const { state, steps } = message;
+  const goesOn = isLast && !isBusy && ["stopped", "limit", "failed"].includes(state);
+  const cycles = steps.reduce((sum, step) => sum + (step.cost?.cycles ?? 0), 0);
+  return (
+    <article class="message assistant" aria-label="Model" aria-busy={state === "running"}>
+      <Said text={message.text} isRunning={state === "running"} />
+      <Ending message={message} chat={chat} />
+      {isBusy && isLast ? null : (
+        <div class="actions">
+          {goesOn ? (
+            <button type="button" class="primary" onClick={() => void chat.resume()}>
+              Go on
+            </button>
+          ) : null}
+          {message.text ? (
+            <>
+              <button type="button" class="quiet" disabled={isBusy} onClick={() => void chat.branch(at + 1).then(open)}>
+                Branch from here
+              </button>
+              <CopyButton text={message.text.trim()} />
+            </>
+          ) : null}
+        </div>
+      )}
+      {steps.length ? (
+        <details class="steps" open={isLast}>
+          <summary>
+            {steps.length} {steps.length === 1 ? "call" : "calls"} · {short(cycles)} cycles
+          </summary>
+          <Calls steps={steps} />
+        </details>
+      ) : null}
+    </article>
+  );
+}
+
+/** An answer with its thoughts and its calls of tools told apart. */
+function Said({ text, isRunning }: { text: string; isRunning: boolean }) {
+  const shown = text.trim();
+  if (!shown) return isRunning ? <p class="hint">The prompt goes in, part by part…</p> : null;
+  const parts = shown.split(/(<think>[\s\S]*?(?:<\/think>|$)|<tool_call>[\s\S]*?(?:<\/tool_call>|$))/);
+  return (
+    <>
+      {parts.map((part, at) => {
+        const inner = part.replace(/^<\w+>|<\/\w+>$/g, "").trim();
+        if (part.startsWith("<think>"))
+          return (
+            <details key={at} class="steps">
+              <summary>Thoughts</summary>
+              <div class="thoughts">
+                <Markdown text={inner} />
+              </div>
+            </details>
+          );
+        if (part.startsWith("<tool_call>"))
+          return (
+            <figure key={at} class="code">
+              <figcaption>call of a tool</figcaption>
+              <pre tabIndex={0}>{inner}</pre>
+            </figure>
+          );
+        return part.trim() ? <Markdown key={at} text={part} /> : null;
+      })}
+    </>
+  );
+}
+
+function Ending({ message, chat }: { message: Message; chat: Conversation }) {
+  switch (message.state) {
+    case "stopped":
+      return <p class="hint">Stopped. What was answered until then is kept.</p>;
+    case "limit":
+      return <p class="hint">The answer’s limit of {number(chat.settings.value.answerTokens)} tokens was reached.</p>;
+    case "full":
+      return <p class="hint">The context is full: nothing more fits in.</p>;
+    case "failed":
+      return (
+        <p class="problem" role="alert">
+          {message.error}
+          {message.kind === "network" ? " What was answered until then is kept; go on when it is back." : ""}
+          {message.requestId ? <span class="hint"> request {message.requestId}</span> : null}
+        </p>
+      );
+    default:
+      return null;
+  }
+}
+
+const PHASES = { open: "open", prompt: "prompt", answer: "answer" } as const;
+
+function Calls({ steps }: { steps: Step[] }) {
+  const limit = steps.findLast((step) => step.cost)?.cost?.limit;
+  const sum = (of: (step: Step) => number): number => steps.reduce((total, step) => total + of(step), 0);
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label="Calls of this answer">
+      <table class="calls">
+        <caption class="sr">Calls of this answer</caption>
+        <thead>
+          <tr>
+            <th scope="col">call</th>
+            <th scope="col">budget{limit ? ` of ${short(limit)}` : ""}</th>
+            <th scope="col" class="n">
+              in
+            </th>
+            <th scope="col" class="n">
+              out
+            </th>
+            <th scope="col" class="n">
+              left
+            </th>
+            <th scope="col" class="n">
+              cycles
+            </th>
+            <th scope="col" class="n">
+              time
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {steps.map((step) => (
+            <tr key={step.n} class={step.state}>
+              <td>
+                <span class={`tag ${step.phase}`}>{PHASES[step.phase]}</span> {step.n}
+              </td>
+              <td>
+                <Budget cost={step.cost} isRunning={step.state === "running"} />
+              </td>
+              {step.state === "done" ? (
+                <>
+                  <td class="n">{number(step.tokensIn)}</td>
+                  <td class="n">{number(step.tokensOut)}</td>
+                  <td class="n">{number(step.tokensLeft)}</td>
+                </>
+              ) : (
+                <td colSpan={3}>
+                  {step.state === "running" ? <span class="pulse" /> : null} {step.state}
+                  {step.error ? `: ${step.error}` : ""}
+                </td>
+              )}
+              <td class="n">{step.cost ? short(step.cost.cycles) : "–"}</td>
+              <td class="n">{step.ms ? milliseconds(step.ms) : ""}</td>
+            </tr>
+          ))}
+        </tbody>
+        <tfoot>
+          <tr>
+            <th scope="row">together</th>
+            <td>{short(sum((step) => step.cost?.instructions ?? 0))} instructions</td>
+            <td class="n">{number(sum((step) => step.tokensIn))}</td>
+            <td class="n">{number(sum((step) => step.tokensOut))}</td>
+            <td />
+            <td class="n">{short(sum((step) => step.cost?.cycles ?? 0))}</td>
+            <td class="n">{milliseconds(sum((step) => step.ms))}</td>
+          </tr>
+        </tfoot>
+      </table>
+    </div>
+  );
+}

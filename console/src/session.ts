@@ -1,0 +1,92 @@
+// Who is signed in, what the server has, and how one gets in: by a code of a link, or by an API key.
+import { computed, signal } from "@preact/signals";
+import { ask, call, canister, CallError, forgetKey, isOnline, keepKey, key, messageOf, refusal } from "./api";
+
+export interface Canister {
+  id: string;
+  name: string;
+  status: string;
+  ready: boolean;
+  model: string | null;
+}
+
+interface Props {
+  model_path: string;
+  chat_template: string;
+  default_generation_settings: { n_ctx: number };
+}
+
+export const principal = signal("");
+export const canisters = signal<Canister[]>([]);
+export const current = computed(() => canisters.value.find((one) => one.name === canister.value) ?? null);
+/** Of the loaded model; null while none is loaded, or for callers who may not use it. */
+export const props = signal<Props | null>(null);
+/** Why the caller may not use the model; empty: may, or nobody knows. */
+export const denial = signal("");
+
+/** A code in the fragment, as `canister console` makes it. It is never sent in an address, and leaves it at once. */
+export async function enterByLink(): Promise<void> {
+  const given = /^#code=([\w-]+)$/.exec(location.hash);
+  if (!given) return;
+  history.replaceState(null, "", `${location.pathname}#/chat`);
+  try {
+    const made = (await ask<{ key: string }>("session", { code: given[1] })).value;
+    keepKey(made.key, false);
+  } catch (error) {
+    forgetKey(messageOf(error));
+  }
+}
+
+export async function enterByKey(text: string, isKept: boolean): Promise<void> {
+  keepKey(text, isKept);
+  await refresh();
+}
+
+export async function leave(): Promise<void> {
+  try {
+    await ask("session", undefined, { verb: "DELETE" });
+  } catch {
+    // a key that no console made stays; the browser forgets it all the same
+  }
+  forgetKey();
+  principal.value = "";
+  props.value = null;
+}
+
+let isLooking = false;
+
+/** Look at the server again; what cannot be had is told by the signals. */
+export async function refresh(): Promise<void> {
+  if (isLooking) return;
+  isLooking = true;
+  try {
+    const found = (await ask<{ canisters: Canister[] }>("canisters", undefined, { verb: "GET" })).value.canisters;
+    if (JSON.stringify(found) !== JSON.stringify(canisters.value)) canisters.value = found;
+    if (!found.some((one) => one.name === canister.value)) canister.value = found[0]?.name ?? "";
+    if (!principal.value && key.value) principal.value = (await call<string>("whoami")).value;
+    await look();
+  } catch {
+    // isOnline and refusal say it
+  } finally {
+    isLooking = false;
+  }
+}
+
+async function look(): Promise<void> {
+  if (!current.value?.ready) {
+    props.value = null;
+    denial.value = "";
+    return;
+  }
+  try {
+    const path = `canisters/${encodeURIComponent(canister.value)}/props`;
+    const found = (await ask<Props>(path, undefined, { verb: "GET" })).value;
+    if (JSON.stringify(found) !== JSON.stringify(props.value)) props.value = found;
+    denial.value = "";
+  } catch (error) {
+    props.value = null;
+    denial.value = error instanceof CallError && error.isDenied ? error.message : "";
+  }
+}
+
+export { isOnline, key, refusal };

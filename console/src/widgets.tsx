@@ -1,0 +1,115 @@
+// Small parts that pages share.
+import { Component, type ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+import { CallError, canister, messageOf, type Cost } from "./api";
+import { number, percent, short } from "./format";
+import { principal } from "./session";
+
+const NEAR = 0.8;
+const FULL = 0.97;
+
+/** Instructions of a call against their limit: a bar with its number. */
+export function Budget({ cost, isRunning = false }: { cost: Cost | null; isRunning?: boolean }) {
+  if (!cost?.limit)
+    return (
+      <span class="budget">
+        <span class="track" />
+        <b>{cost ? short(cost.instructions) : isRunning ? "…" : "–"}</b>
+      </span>
+    );
+  const part = cost.instructions / cost.limit;
+  const told = `${number(cost.instructions)} of ${number(cost.limit)} instructions`;
+  return (
+    <span class="budget" title={told}>
+      <span
+        class="track"
+        role="meter"
+        aria-valuemin={0}
+        aria-valuemax={100}
+        aria-valuenow={Math.min(100, Math.round(100 * part))}
+        aria-label={told}
+      >
+        <span
+          class={`fill ${part > FULL ? "full" : part > NEAR ? "near" : ""}`}
+          style={{ inlineSize: `${Math.min(100, 100 * part)}%` }}
+        />
+      </span>
+      <b>{percent(part)}</b>
+    </span>
+  );
+}
+
+/** Copies a text. Where a page may not use the clipboard (plain HTTP by a name), there is no button. */
+export function CopyButton({ text, label = "Copy" }: { text: string; label?: string }) {
+  const [isDone, setDone] = useState(false);
+  if (!navigator.clipboard) return null;
+  const copy = async (): Promise<void> => {
+    await navigator.clipboard.writeText(text);
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return (
+    <button type="button" class="quiet" onClick={() => void copy()}>
+      {isDone ? "Copied" : label}
+    </button>
+  );
+}
+
+/** What went wrong, and what can be done about it. */
+export function Problem({ error }: { error: unknown }) {
+  if (error instanceof CallError && error.isDenied) return <Denied text={error.message} />;
+  const id = error instanceof CallError ? error.requestId : "";
+  return (
+    <p class="problem" role="alert">
+      {messageOf(error)}
+      {id ? <span class="hint"> request {id}</span> : null}
+    </p>
+  );
+}
+
+/** The caller is known and may not do this: who can change that, and how. */
+export function Denied({ text }: { text: string }) {
+  const role = `'(record { "principal" = "${principal.value}"; role = variant { AdminQuery } })'`;
+  return (
+    <div class="problem" role="alert">
+      <p>{text}. This caller may not do that here. A controller of the canister can change it:</p>
+      <pre tabIndex={0}>{`canister call ${canister.value} assignAdminRole ${role}`}</pre>
+      <p>
+        AdminQuery reads, AdminUpdate also changes things. At access level 1 everybody with an API key may chat:{" "}
+        <code>{`canister call ${canister.value} set_access '(record { level = 1; explanation = "" })'`}</code>
+      </p>
+    </div>
+  );
+}
+
+/** What fails in one page stays there, and is told. */
+export class Boundary extends Component<{ children: ComponentChildren }, { error: unknown }> {
+  override state = { error: null as unknown };
+  override componentDidCatch(error: unknown): void {
+    this.setState({ error });
+  }
+  override render() {
+    if (this.state.error === null) return this.props.children;
+    return (
+      <div class="page">
+        <Problem error={this.state.error} />
+        <button type="button" onClick={() => this.setState({ error: null })}>
+          Show the page again
+        </button>
+      </div>
+    );
+  }
+}
+
+export function Tiles({ tiles }: { tiles: [string, string | number][] }) {
+  return (
+    <dl class="tiles">
+      {tiles.map(([name, value]) => (
+        <div class="tile" key={name}>
+          <dt>{name}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}

@@ -1,0 +1,235 @@
+"""A chat, call by call: what is shown, and what happens when it is stopped, cut off, or gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from canister.client.local_server import LocalServer
+from tests.console.conftest import Visit, link_for, post, wait_for_model
+from tests.harness import CHAT_MODEL
+
+QUESTION = "Who are you?"
+PER_CALL = "Answer tokens a call (0: as many as fit)"
+RUNS = "**/run_update"
+# Does the browser's database hold a chat with a complete answer?
+IS_WRITTEN = """() => new Promise((done) => {
+  const opened = indexedDB.open("canister-console");
+  opened.onsuccess = () => {
+    const asked = opened.result.transaction("chats").objectStore("chats").getAll();
+    asked.onsuccess = () => {
+      opened.result.close();
+      done(asked.result.some((chat) => chat.messages.at(-1).state === "done"));
+    };
+  };
+})"""
+
+
+@pytest.fixture(scope="module")
+def whole(server: LocalServer) -> str:
+    """The answer to the question, made in one call."""
+    prompt = post(server, "/apply-template", {"messages": [{"role": "user", "content": QUESTION}]})["prompt"]
+    args = ["--prompt-cache", "whole", "--prompt-cache-all", "-p", prompt, "-n", "256", "--temp", "0"]
+    record = post(server, "/run_update", {"args": args})["Ok"]
+    assert record["generated_eog"]
+    return str(record["output"]).strip()
+
+
+class Gate:
+    """Holds the n-th run_update of a page back until it is let go."""
+
+    def __init__(self, page: Any, n: int) -> None:
+        self.held: Any = None
+        self._left = n
+        page.route(RUNS, self._on_route)
+        self._page = page
+
+    def _on_route(self, route: Any) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.held = route
+        else:
+            route.continue_()
+
+    def wait(self) -> None:
+        while self.held is None:
+            self._page.wait_for_timeout(10)
+
+
+def test_every_call_of_an_answer_is_shown_with_its_budget(visit: Visit, whole: str) -> None:
+    visit.set_option(PER_CALL, 6)
+    visit.ask(QUESTION)
+    assert visit.answer() == whole
+    assert visit.calls() > 3
+    last = visit.page.locator(".message.assistant").last
+    assert last.locator("tbody [role=meter]").count() == visit.calls()
+    assert "budget of 40B" in last.locator("thead").inner_text()
+    rows = last.locator("tbody tr").all_inner_texts()
+    assert "open" in rows[0]
+    assert "prompt" in rows[1]
+    assert all("answer" in row for row in rows[2:])
+    together = last.locator("tfoot").inner_text()
+    assert "together" in together
+    assert "instructions" in together
+
+
+def test_what_it_will_cost_is_told_while_one_types(visit: Visit) -> None:
+    visit.box.fill(QUESTION)
+    told = visit.page.locator(".estimate")
+    told.get_by_text("of the budget").wait_for()
+    text = told.inner_text()
+    assert "14 prompt tokens, 0 cached" in text
+    assert "1 call" in text
+    assert "$" in text
+
+
+def test_stopped_after_a_call_it_goes_on_as_if_it_had_not_been(visit: Visit, whole: str) -> None:
+    visit.set_option(PER_CALL, 4)
+    gate = Gate(visit.page, 3)
+    visit.ask(QUESTION)
+    gate.wait()
+    visit.button("Stop after this call").click()
+    visit.button("Stop now").wait_for()
+    gate.held.continue_()
+    visit.page.get_by_text("Stopped. What was answered until then is kept.").wait_for()
+    so_far = visit.answer()
+    assert so_far
+    assert whole.startswith(so_far)
+    assert visit.calls() == 4
+    visit.button("Go on").click()
+    visit.button("Branch from here").wait_for()
+    assert visit.answer() == whole
+
+
+def test_stopped_now_the_call_leaves_no_trace(visit: Visit, whole: str) -> None:
+    visit.set_option(PER_CALL, 4)
+    gate = Gate(visit.page, 3)
+    visit.ask(QUESTION)
+    gate.wait()
+    visit.page.keyboard.press("Escape")
+    visit.button("Stop now").click()
+    visit.page.get_by_text("Stopped. What was answered until then is kept.").wait_for()
+    assert "stopped" in visit.page.locator("table.calls tbody tr").last.inner_text()
+    gate.held.abort()
+    visit.button("Go on").click()
+    visit.button("Branch from here").wait_for()
+    assert visit.answer() == whole
+
+
+def test_a_lost_reply_loses_no_text(visit: Visit, whole: str) -> None:
+    visit.set_option(PER_CALL, 4)
+    gate = Gate(visit.page, 3)
+    visit.ask(QUESTION)
+    gate.wait()
+    gate.held.fetch()  # the server commits it
+    gate.held.abort("connectionreset")
+    visit.page.get_by_role("alert").get_by_text("The server does not answer.").wait_for()
+    assert whole.startswith(visit.answer())
+    visit.button("Go on").click()
+    visit.button("Branch from here").wait_for()
+    assert visit.answer() == whole
+
+
+def test_offline_a_question_waits_and_the_page_says_so(visit: Visit, whole: str) -> None:
+    visit.page.context.set_offline(True)
+    visit.ask(QUESTION)
+    visit.page.get_by_text("Not connected").wait_for()
+    visit.button("Go on").wait_for()
+    visit.page.context.set_offline(False)
+    visit.button("Go on").click()
+    visit.button("Branch from here").wait_for()
+    assert visit.answer() == whole
+    assert visit.page.get_by_text("Not connected").count() == 0
+
+
+def test_a_branch_and_an_edit_leave_the_first_chat_as_it_was(visit: Visit, whole: str) -> None:
+    visit.ask(QUESTION)
+    assert visit.answer() == whole
+    visit.button("Branch from here").click()
+    chats = visit.page.locator(".list li")
+    chats.nth(1).wait_for()
+    visit.ask("What is a canister?")
+    visit.page.locator(".message.assistant").nth(1).locator("table.calls").wait_for()
+    other = visit.answer()
+    assert other != whole
+    # The first question and its answer were in the copied cache.
+    cached = visit.page.locator(".message.assistant").last.locator("tbody tr").last.locator("td").nth(2).inner_text()
+    assert int(cached) < 25
+    visit.page.locator(".message.user .edit").last.click()
+    visit.page.get_by_label("Edit your message").fill(QUESTION)
+    visit.button("Ask in a branch").click()
+    chats.nth(2).wait_for()
+    visit.answer()
+    chats.last.get_by_role("button").first.click()
+    assert visit.answer() == whole
+    assert visit.page.locator(".message").count() == 2
+
+
+def test_chats_are_kept_found_exported_and_brought_back(visit: Visit, whole: str, tmp_path: Path) -> None:
+    visit.ask(QUESTION)
+    assert visit.answer() == whole
+    visit.page.wait_for_function(IS_WRITTEN)
+    visit.page.reload()
+    chats = visit.page.locator(".list li")
+    chats.get_by_role("button", name=QUESTION, exact=True).click()
+    assert visit.answer() == whole
+    visit.page.keyboard.press("Control+k")
+    visit.page.keyboard.type("no chat has this")
+    visit.page.wait_for_function("document.querySelectorAll('.list li').length === 0")
+    visit.page.get_by_label("Search chats").fill("tiny chat model")
+    chats.first.wait_for()
+    with visit.page.expect_download() as download:
+        visit.button("Export").click()
+    file = tmp_path / "chats.json"
+    download.value.save_as(file)
+    visit.page.get_by_label("Search chats").fill("")
+    visit.page.on("dialog", lambda dialog: dialog.accept())
+    visit.button(f"Forget the chat {QUESTION}").click()
+    visit.page.wait_for_function("document.querySelectorAll('.list li').length === 0")
+    visit.page.set_input_files("input[type=file]", file)
+    chats.first.get_by_role("button").first.click()
+    assert visit.answer() == whole
+    # Its prompt cache was forgotten with it: what was said goes in again.
+    visit.ask("What is a canister?")
+    visit.page.locator(".message.assistant").nth(1).locator("table.calls").wait_for()
+    visit.answer()
+    n_in = visit.page.locator(".message.assistant").last.locator("tbody tr").last.locator("td").nth(2).inner_text()
+    assert int(n_in) > 40
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[LocalServer]:
+    with LocalServer(tmp_path / "data", "--model", str(CHAT_MODEL)) as started:
+        wait_for_model(started)
+        yield started
+
+
+def test_a_server_that_is_killed_in_the_middle_and_comes_back(
+    browser: Any, own_server: LocalServer, whole: str
+) -> None:
+    context = browser.new_context()
+    try:
+        visit = Visit(context.new_page(), own_server)
+        visit.page.goto(link_for(own_server))
+        visit.box.wait_for()
+        visit.set_option(PER_CALL, 4)
+        gate = Gate(visit.page, 3)
+        visit.ask(QUESTION)
+        gate.wait()
+        own_server.kill()
+        gate.held.abort("connectionreset")
+        visit.page.get_by_role("alert").get_by_text("The server does not answer.").wait_for()
+        assert whole.startswith(visit.answer())
+        visit.box.fill("a draft")
+        own_server.start()
+        wait_for_model(own_server)
+        visit.button("Go on").click()  # still signed in: its key is in the server's database
+        visit.button("Branch from here").wait_for()
+        assert visit.answer() == whole
+        assert visit.box.input_value() == "a draft"
+        visit.check_quiet()
+    finally:
+        context.close()
