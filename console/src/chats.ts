@@ -27,10 +27,11 @@ async function load(of: string): Promise<void> {
   const begun = active.value;
   batch(() => {
     conversations.value = found;
-    if (begun.owner === "" && begun.messages.value.length) {
-      begun.owner = of; // somebody was quicker than this list
-      begun.onChange(true);
-    } else if (begun.owner !== of || begun.messages.value.length === 0) active.value = fresh();
+    // Somebody may have been quicker than this list: what they wrote and asked stays.
+    if (begun.owner === "") {
+      begun.owner = of;
+      if (begun.messages.value.length) begun.onChange(true);
+    } else if (begun.owner !== of) active.value = fresh();
   });
 }
 

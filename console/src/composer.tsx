@@ -67,6 +67,8 @@ export function Composer({ chat }: { chat: Conversation }) {
     }
   };
 
+  useEffect(look, [isReady, busy]); // what was written before the model was there, or while it answered
+
   const send = (): void => {
     const text = box.current?.value.trim() ?? "";
     if (!text || busy || !isReady || !box.current) return;
