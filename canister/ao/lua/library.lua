@@ -2,8 +2,8 @@
 -- calls nothing of the program's inside a loop of C, and never looks at what the program may have changed.
 local meter, patterns = ...
 local charge, passed = meter.charge, meter.passed
-local error, rawset, type, select, next, tostring, tonumber, setmetatable =
-  error, rawset, type, select, next, tostring, tonumber, setmetatable
+local error, rawget, rawset, type, select, next, tostring, tonumber, setmetatable =
+  error, rawget, rawset, type, select, next, tostring, tonumber, setmetatable
 local string, table, math, utf8 = string, table, math, utf8
 local byte, sub, strfind, format, rep = string.byte, string.sub, string.find, string.format, string.rep
 local pack, unpack, concat, mathtype, floor = table.pack, table.unpack, table.concat, math.type, math.floor
@@ -243,6 +243,89 @@ function T.sort(t, order)
   return passed()
 end
 
+-- The order of a table's keys: numbers, then texts, each rising. C's own order depends on where memory lies and on the
+-- clock; a program that is run again by its log must see the same one. ----------------------------------------------------
+local function ordered_keys(t)    -- nil where there are numbers alone, whose order is always the same
+  local others, n_others, texts, n_texts, numbers, n_numbers = nil, 0, nil, 0, {}, 0
+  for key in next, t do
+    local kind = type(key)
+    if kind == "number" then
+      n_numbers = n_numbers + 1
+      numbers[n_numbers] = key
+    elseif kind == "string" then
+      texts = texts or {}
+      n_texts = n_texts + 1
+      texts[n_texts] = key
+    else
+      others = others or {}
+      n_others = n_others + 1
+      others[n_others] = key
+    end
+  end
+  if not texts and not others then return nil end
+  charge(n_numbers + n_texts)
+  table.sort(numbers)
+  if texts then
+    table.sort(texts)
+    table.move(texts, 1, n_texts, n_numbers + 1, numbers)
+  end
+  if others then table.move(others, 1, n_others, n_numbers + n_texts + 1, numbers) end
+  return numbers, n_numbers + n_texts + n_others
+end
+
+local function from(t, keys, n, i)               -- the first key from place i on that is still there
+  while i <= n do
+    local key = keys[i]
+    local value = rawget(t, key)
+    if value ~= nil then return i, key, value end
+    i = i + 1
+  end
+  return n
+end
+
+local function safe_pairs(t)
+  local meta = metatable_of(t)
+  local made = meta and rawget(meta, "__pairs")
+  if made then
+    local f, s, v = made(t)
+    return f, s, v
+  end
+  if type(t) ~= "table" then error("bad argument #1 to 'for iterator' (table expected, got " .. type(t) .. ")", 2) end
+  local keys, n = ordered_keys(t)
+  if not keys then return next, t, nil end
+  local i = 0
+  return function()
+    local key, value
+    i, key, value = from(t, keys, n, i + 1)
+    return key, value
+  end, t, nil
+end
+
+local orders = setmetatable({}, { __mode = "k" })
+local function safe_next(t, key)
+  if type(t) ~= "table" then return next(t, key) end
+  if key == nil then
+    orders[t] = nil
+    if next(t) == nil then return nil end
+    local keys, n = ordered_keys(t)
+    if not keys then return next(t) end
+    orders[t] = { keys = keys, n = n }
+    local _, first, value = from(t, keys, n, 1)
+    return first, value
+  end
+  local order = orders[t]
+  if not order then return next(t, key) end
+  local places = order.places
+  if not places then
+    places = {}
+    for i = 1, order.n do places[order.keys[i]] = i end
+    order.places = places
+  end
+  if not places[key] then return next(t, key) end
+  local _, following, value = from(t, order.keys, order.n, places[key] + 1)
+  return following, value
+end
+
 -- Numbers that are drawn: the same ones for the same seed, in every run ------------------------------------------------
 local M = {}
 for name, f in next, math do M[name] = f end
@@ -268,4 +351,7 @@ function M.random(low, high)
   return low + (drawn >> 1) % (span + 1)
 end
 
-return { string = S, table = T, utf8 = U, math = M, tostring = safe_tostring, whole = whole, seed = seed }
+return {
+  string = S, table = T, utf8 = U, math = M, tostring = safe_tostring, pairs = safe_pairs, next = safe_next,
+  ordered_keys = ordered_keys, whole = whole, seed = seed,
+}

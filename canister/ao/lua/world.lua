@@ -67,7 +67,7 @@ end
 
 env = {
   _VERSION = _VERSION, assert = assert, error = error, getmetatable = getmetatable, ipairs = ipairs, load = safe_load,
-  next = next, pairs = pairs, pcall = meter.pcall, rawequal = rawequal, rawget = rawget, rawlen = rawlen,
+  next = library.next, pairs = library.pairs, pcall = meter.pcall, rawequal = rawequal, rawget = rawget, rawlen = rawlen,
   rawset = rawset, select = select, setmetatable = safe_setmetatable, tonumber = function(text, ...)
     if type(text) == "string" then charge(#text // 8) end
     return tonumber(text, ...)
@@ -119,7 +119,17 @@ meta.__index, meta.__metatable = library.string, false
 
 -- What crosses to the host: bytes, numbers and booleans, in tables without their metatables ----------------------------
 local MAX_DEPTH, MAX_VALUES = 100, 200000
-local function encode(value, out, depth)
+local ordered_keys = library.ordered_keys
+local encode
+local function entry(key, item, out, depth)
+  local of, by = type(item), type(key)
+  if (by == "string" or by == "number") and of ~= "function" and of ~= "thread" and of ~= "userdata" then
+    if #out > MAX_VALUES then error("a table has too many entries", 0) end
+    encode(key, out, depth)
+    encode(item, out, depth)
+  end
+end
+function encode(value, out, depth)
   local kind = type(value)
   if kind == "string" then
     charge(#value // 16)
@@ -132,13 +142,11 @@ local function encode(value, out, depth)
   elseif kind == "table" then
     if depth >= MAX_DEPTH then error("a table is nested too deeply, or contains itself", 0) end
     out[#out + 1] = "t"
-    for key, item in next, value do
-      local of = type(item)
-      if (type(key) == "string" or type(key) == "number") and of ~= "function" and of ~= "thread" and of ~= "userdata" then
-        if #out > MAX_VALUES then error("a table has too many entries", 0) end
-        encode(key, out, depth + 1)
-        encode(item, out, depth + 1)
-      end
+    local keys, n = ordered_keys(value)
+    if keys then
+      for i = 1, n do entry(keys[i], rawget(value, keys[i]), out, depth + 1) end
+    else
+      for key, item in next, value do entry(key, item, out, depth + 1) end
     end
     out[#out + 1] = "e"
   else out[#out + 1] = "N" end

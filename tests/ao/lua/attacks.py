@@ -128,6 +128,10 @@ ATTACKS: dict[str, tuple[str, str]] = {
         "local t = {} for i = 1, 2e5 do t[i] = i end while true do select(-1, table.unpack(t)) end",
         LIMIT,
     ),
+    "pairs_for_ever": (
+        "local t = {} for i = 1, 2e4 do t['k' .. i] = i end while true do pairs(t) next(t) end",
+        LIMIT,
+    ),
     # ways out
     "libraries": (
         "return tostring(io.open), tostring(os.execute), tostring(require), tostring(dofile), tostring(package)",

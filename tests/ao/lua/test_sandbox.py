@@ -126,6 +126,40 @@ def test_state_stays_and_time_and_draws_are_the_hosts() -> None:
     assert len({row[0] for row in drawn[0]}) == 3
 
 
+def test_keys_have_one_order_in_every_state() -> None:
+    """C's order of texts depends on addresses and the clock: two states would differ."""
+    source = b"""local t = {} for i = 1, 300 do t['key' .. i * 7919 % 1000] = i end t[1.5], t[3], t[true] = 1, 2, 3
+        local by_pairs, by_next, seen = {}, {}, 0
+        for k in pairs(t) do by_pairs[#by_pairs + 1] = tostring(k) end
+        for k, v in next, t do by_next[#by_next + 1] = tostring(k) end
+        return by_pairs, by_next, {b = 1, a = 2, [3] = 3}"""
+    first, second = Sandbox().evaluate(source).values, Sandbox().evaluate(source).values
+    assert first == second
+    keys = first[0]
+    assert isinstance(keys, list)
+    assert keys[:2] == [b"1.5", b"3"]
+    assert keys[2:-1] == sorted(keys[2:-1])  # type: ignore[type-var]
+    assert (len(keys), keys[-1]) == (303, b"true")
+    assert first[1] == keys
+    assert list(first[2]) == [3, b"a", b"b"]  # type: ignore[arg-type]
+
+
+def test_tables_may_change_while_they_are_walked(sandbox: Sandbox) -> None:
+    source = """local t, n = {a = 1, b = 2, c = 3, d = 4, 5}, 0
+        for k in pairs(t) do t[k] = nil n = n + 1 if k == 'a' then t.b = nil end end
+        return n, next(t)"""
+    assert evaluated(sandbox, source) == (4, None)
+    by_next = """local t, k, n = {a = 1, b = 2, c = 3}, nil, 0
+        repeat k = next(t, k) n = n + 1 if k then t[k] = 0 end until not k
+        return n"""
+    assert evaluated(sandbox, by_next) == (4,)
+    assert evaluated(sandbox, "pcall(next, {a = 1}, 'none')")[0] is False
+    proxied = """local r, meta = {}, {__pairs = function() return next, {x = 7} end}
+        for k, v in pairs(setmetatable({}, meta)) do r[k] = v end
+        return r"""
+    assert evaluated(sandbox, proxied) == ({b"x": 7},)
+
+
 def test_draws_are_even_and_within_their_bounds(sandbox: Sandbox) -> None:
     source = """local n, low, high = {0, 0, 0, 0}, 1, 0
         for i = 1, 4000 do local k = math.random(4) n[k] = n[k] + 1
