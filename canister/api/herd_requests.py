@@ -23,7 +23,9 @@ SIGNATURE_HEADER = "X-Herd"
 CALLER_HEADER = "X-Herd-Caller"
 """The caller that the herd asserts for a request to another route of a worker. It is signed too."""
 HEAD_HEADER = "X-Herd-Head"
-"""In hex, in the answers to GET and PUT of a chat: its head, as it is then."""
+"""In hex, in the answers to GET and PUT of a chat: its head, as it is then. With a PUT: the head of what it brings, so
+that nothing else is taken.
+"""
 
 MAX_CHAT_BYTES = 1 << 30  # of a container that is moved with its KV rows; a larger one is moved as tokens alone
 MAX_CLOCK_NS = 60 * 10**9  # by which a signed request may be older or newer than its receiver's clock

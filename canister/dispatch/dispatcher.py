@@ -143,8 +143,13 @@ class Worker(Protocol):
         """The container of a chat, in the reply, and its head."""
         ...
 
-    async def put_chat(self, caller: str, path: str, container: bytes) -> tuple[Reply, bytes]:
-        """Let a chat be exactly what a container holds; no bytes: remove it. With the head that it has then."""
+    async def put_chat(
+        self, caller: str, path: str, container: bytes, head: bytes | None = None
+    ) -> tuple[Reply, bytes]:
+        """Let a chat be exactly what a container holds; no bytes: remove it. With the head that it has then.
+
+        head: that of the container; one with another head is refused.
+        """
         ...
 
 

@@ -95,11 +95,13 @@ def _change(path: str, head_before: bytes, now: ChatCopy, keep: int) -> ChatChan
     return ChatChange(path, head_before, now.head, keep, container)
 
 
-async def put_chat(canister: Canister, caller: str, path: str, container: bytes) -> tuple[Reply, bytes]:
+async def put_chat(
+    canister: Canister, caller: str, path: str, container: bytes, head: bytes | None
+) -> tuple[Reply, bytes]:
     """Let a chat be exactly what this container holds; no bytes: remove it. With the head that it has then."""
 
     async def handle(call: Call) -> None:
-        await herd_chats.put_chat(call, path, container)
+        await herd_chats.put_chat(call, path, container, head)
 
     reply = await run(canister, "herd_put", caller, handle, Terms(is_update=True, err=ApiError, is_limited=False))
     copy = None if reply.error is not None else await canister.herd.heads.of(canister.clean(path))

@@ -123,8 +123,10 @@ class LocalWorker:
     async def get_chat(self, caller: str, path: str, *, rows: bool) -> tuple[Reply, bytes]:
         return await herd_chats.get_chat(self._canister, caller, path, rows=rows)
 
-    async def put_chat(self, caller: str, path: str, container: bytes) -> tuple[Reply, bytes]:
-        return await herd_chats.put_chat(self._canister, caller, path, container)
+    async def put_chat(
+        self, caller: str, path: str, container: bytes, head: bytes | None = None
+    ) -> tuple[Reply, bytes]:
+        return await herd_chats.put_chat(self._canister, caller, path, container, head)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from canister.handlers.files import remove_sidecar
 from canister.handlers.prompt_cache import remove_with_sidecar
 from canister.store.cache_paths import SIDECAR, sessions_folder, sessions_of
 from canister.store.container import CacheDamaged, CacheFile
-from canister.store.heads import head_of, tokens_alone
+from canister.store.heads import NO_CHAT, head_of, tokens_alone
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
@@ -27,9 +27,10 @@ def chat_path(call: Call, path: str) -> str:
     return clean
 
 
-async def put_chat(call: Call, path: str, data: bytes) -> None:
+async def put_chat(call: Call, path: str, data: bytes, head: bytes | None = None) -> None:
     """Let the chat be exactly what this container holds; no bytes: remove it. Raises BadRequest, Conflict.
 
+    head: that of the container; one with another head is refused.
     KV rows that are here already are kept, as far as the conversations agree. The engine's memory is left alone, since
     what it has of a chat is used only as far as its tokens agree.
     """
@@ -42,6 +43,7 @@ async def put_chat(call: Call, path: str, data: bytes) -> None:
     if known is not None and known.kind == "directory":
         raise Conflict(f"{path} is a folder, not a prompt cache")
     if not data:
+        _check_head(NO_CHAT, head)
         if known is not None:
             remove_with_sidecar(call, path)
         return
@@ -49,6 +51,7 @@ async def put_chat(call: Call, path: str, data: bytes) -> None:
 
     def put() -> None:
         wanted = _parsed(data)
+        _check_head(head_of(wanted), head)
         before = None if known is None else caches.opened(known)
         if engine is not None and engine.info.model_id == wanted.header.model_sha256:
             caches.put(call.work, path, wanted, before, engine.info.kv_layout)
@@ -71,6 +74,11 @@ def _parsed(data: bytes) -> CacheFile:
     if not container.is_whole:
         raise BadRequest(f"the container is damaged after byte {container.size} of {len(data)}")
     return container
+
+
+def _check_head(found: bytes, wanted: bytes | None) -> None:
+    if wanted is not None and found != wanted:
+        raise BadRequest(f"the container is not the chat that was promised: its head is {found.hex()}")
 
 
 async def get_chat(call: Call, path: str, *, rows: bool) -> tuple[bytes, bytes]:

@@ -163,7 +163,13 @@ class HerdDoor:
 
     async def put_chat(self, request: Request, body: bytes) -> Response:
         asked = herd_requests.chat_query(request.scope["query_string"].decode("ascii", "replace"))
-        reply, head = await self._behind.find(asked.canister).worker.put_chat(asked.caller, asked.path, body)
+        promised = request.headers.get(herd_requests.HEAD_HEADER)
+        try:
+            wanted = None if promised is None else bytes.fromhex(promised)
+        except ValueError:
+            raise WireError(f"{herd_requests.HEAD_HEADER} is not hex") from None
+        worker = self._behind.find(asked.canister).worker
+        reply, head = await worker.put_chat(asked.caller, asked.path, body, wanted)
         if reply.error is not None:
             return answers.error(reply)
         return Response(None, 204, {herd_requests.HEAD_HEADER: head.hex()})

@@ -399,6 +399,19 @@ async def test_bodies_that_are_no_chats(leader: Leader, worker: WorkerClient) ->
     assert (await worker.get("llama_cpp", leader.caller, leader.path("whole"))) == fetched
 
 
+async def test_a_chat_that_is_not_the_one_that_was_promised(leader: Leader, worker: WorkerClient) -> None:
+    await leader.call(worker, leader.chat_job("promised", PROMPT, *WARM))
+    target = herd_requests.chat_target("llama_cpp", leader.caller, leader.path("promised"))
+    fetched = await worker.get("llama_cpp", leader.caller, leader.path("promised"))
+    assert fetched is not None
+    right = {herd_requests.HEAD_HEADER: fetched[1].hex()}
+    assert (await worker.send("PUT", target, fetched[0], **right)).status_code == 204
+    for body, head in ((fetched[0], bytes(16).hex()), (fetched[0], ""), (b"", fetched[1].hex()), (fetched[0], "x")):
+        response = await worker.send("PUT", target, body, **{herd_requests.HEAD_HEADER: head})
+        assert response.status_code == 400, (head, response.text)
+    assert (await worker.get("llama_cpp", leader.caller, leader.path("promised"))) == fetched
+
+
 async def test_ahead_behind_and_beside(leader: Leader, worker: WorkerClient, server: Served) -> None:
     """A worker whose copy is another is brought to the journal's by PUT, and decodes nothing that it has had before."""
     engine = server.host.default.model.engine
