@@ -160,6 +160,23 @@ def graphql(data: bytes) -> None:
         assert not NAME_OF_AN_EXCEPTION.search(error["message"]), error
 
 
+def llama2c(data: bytes) -> None:
+    from canister.ao.llama2c import layout, vocabulary
+
+    with refusing(layout.Llama2cError):
+        read = layout.read_header(data[:256])
+        assert layout.read_header(layout.write_header(read)) == read
+    with refusing(layout.Llama2cError):
+        vocabulary.read_tokenizer(data, 5)
+
+
+def lua_values(data: bytes) -> None:
+    from canister.ao.lua import values
+
+    with refusing(values.BadValue):
+        values.encode(*values.decode(data))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     function.__name__: function
     for function in (
@@ -175,6 +192,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         signed_http,
         arweave,
         graphql,
+        llama2c,
+        lua_values,
     )
 }
 
@@ -228,6 +247,16 @@ def seeds(name: str) -> list[bytes]:
                 {"type": ["string", "null"], "minLength": 1, "maxLength": 9, "prefixItems": [{"type": "boolean"}]},
             )
         ]
+    if name == "llama2c":
+        from canister.ao.llama2c import layout, vocabulary
+
+        shape = layout.Shape(32, 64, 2, 4, 2, 300, 48, shares_output=False)
+        heads = [layout.write_header(layout.layout_of(version, shape, 32)) for version in layout.VERSIONS]
+        return [*heads, vocabulary.write_tokenizer(["", "", "", "a", "b"], [0.0, 0.0, 0.0, -1.0, -2.0])]
+    if name == "lua_values":
+        from canister.ao.lua import values
+
+        return [values.encode(b"text", 1, 2.5, True, None, {b"a": [1, {b"b": b"c"}]}), values.encode([1, 2, 3])]
     if name == "graphql":
         from tests.ao.storage.test_queries import QUERIES
 
