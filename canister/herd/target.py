@@ -137,7 +137,9 @@ class HerdTarget:
         encode: Callable[[Reply], bytes],
         named: Mapping[str, object] = NOTHING,
     ) -> asyncio.Future[RecordedAnswer]:
-        if class_of(method) in ("mirror", "alone"):
+        if class_of(method) == "alone":
+            _not_in_a_herd(method.name)
+        if class_of(method) == "mirror":
             return self._mirrored.submit(method, message, decode, encode, named)
         return self._herd.messages.submit(
             message, lambda accepted: self._submitted(method, message, decode, encode, accepted)
