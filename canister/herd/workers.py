@@ -107,10 +107,10 @@ class Worker:
             return "ended"
         if self.is_silent:
             return "silent"
+        if self.is_draining or (self.state is not None and self.state.draining):
+            return "draining"
         if self.state is None:
             return "starting"
-        if self.is_draining or self.state.draining:
-            return "draining"
         return "loading" if any(one.loading for one in self.state.canisters) else "ready"
 
 
@@ -122,6 +122,7 @@ class Workers:
         self._secret = secret
         self.changed: Callable[[], None] = lambda: None  # a worker has come, gone, or can take more
         self._workers: dict[str, Worker] = {}
+        self._drained: set[str] = set()  # also when their processes are started again
         self._tasks: set[asyncio.Task[None]] = set()
         self.leaves: Callable[[str], None] = lambda id: None  # a worker gets no more jobs
         self.fed: Callable[[Worker], None] = lambda worker: None  # sees to a worker's control log
@@ -159,6 +160,7 @@ class Workers:
         worker = self._workers.get(id)
         if worker is not None:
             worker.is_draining = True
+            self._drained.add(id)
             self.leaves(id)
             with contextlib.suppress(WorkerLost, WorkerRefused):
                 await worker.client.drain()
@@ -192,7 +194,7 @@ class Workers:
         former = self._workers.get(ref.id)
         if former is not None:
             self._lose(former, "another process took its place")
-        worker = Worker(ref, WorkerClient(ref, self._secret), self.changed)
+        worker = Worker(ref, WorkerClient(ref, self._secret), self.changed, is_draining=ref.id in self._drained)
         self._workers[ref.id] = worker
         self._spawn(self._watch(worker), f"watch {ref.id}")
 

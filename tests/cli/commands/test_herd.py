@@ -35,7 +35,7 @@ def test_money(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "98.5" in shown
     assert "1.5" in shown
     assert run("transfer", OTHER, PAYER, "2", *journal) == 1
-    assert "1.5" in capsys.readouterr().err
+    assert "1500000000000 units free" in capsys.readouterr().err
     assert run("mint", PAYER, "much", *journal) == 1
     assert "such as 1.5" in capsys.readouterr().err
 
