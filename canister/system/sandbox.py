@@ -20,7 +20,7 @@ from pathlib import Path
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every architecture
 _VERSION_FLAG = 1
 _PATH_BENEATH = 1
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
+_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
 _SIGKILL = 9
 
 MIN_ABI = 2  # before, files could not be moved from folder to folder, as every commit does
@@ -103,6 +103,12 @@ def end_with_parent(parent: int | None = None) -> None:
         _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), _SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Processes that descend from this one become its children when their parents end. Only Linux can."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def confine_trial(readable: Iterable[Path]) -> None:

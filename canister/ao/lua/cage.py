@@ -2,7 +2,8 @@
 
 The log has the calls that counted and what the host answered to them, so that the same calls give the same state
 without asking the host again. A call that goes over a limit, or is killed, changes nothing: the state is made anew
-without it, when it is needed next. All methods block; a server calls them on threads, one at a time for a program.
+without it, when it is needed next. A spare, which is a copy of the process that waits, has most of it ready. All
+methods block; a server calls them on threads, one at a time for a program.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from canister.errors import CanisterUnavailable, StoreDamaged
 
 DEFAULT_DEADLINE_SECONDS = 10.0
 REPLAY_SECONDS = 60.0  # a call that was within its limits once
+SPARE_EVERY = 50  # calls that may have to be done again
 LIMITS = ("instruction limit reached", "time limit reached", "memory limit reached")
 DEFAULT_LIMITS = Limits()
 ENDED = "the program's process ended"
@@ -81,6 +83,11 @@ class Nursery:
     def kill(self, pid: int) -> None:
         self._ask(b"kill %d" % pid, [])
 
+    @property
+    def pid(self) -> int | None:
+        """While there is one."""
+        return self._process.pid if self._process else None
+
     def close(self) -> None:
         """All cages end with it."""
         with self._lock:
@@ -125,9 +132,12 @@ class Nursery:
 
 
 @dataclass(slots=True)
-class _Running:
+class _Process:
+    """n_done: how many calls of the log are in its state."""
+
     pid: int
     connection: socket.socket
+    n_done: int = 0
 
 
 @dataclass(slots=True)
@@ -140,7 +150,8 @@ class Cage:
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     log: list[Entry] = field(default_factory=list)
     n_kills: int = 0
-    _running: _Running | None = None
+    _running: _Process | None = None
+    _spare: _Process | None = None
 
     def load(self, source: bytes, name: str = "program") -> Outcome:
         return self.run(Call("load", source, name.encode()))
@@ -162,19 +173,22 @@ class Cage:
             outcome = self._exchange(running, call, answers, None, dry, deadline_seconds)
         except TimeoutError:
             outcome = Outcome((), "time limit reached", call.limits.instructions, b"")
-            self.stop()
+            self._kill()
         except frames.CageEnded:
             outcome = Outcome((), ENDED, call.limits.instructions, b"")
-            self.stop()
+            self._kill()
         except BaseException:  # the host's, in the midst of a call
-            self.stop()
+            self._kill()
             raise
         if dry:
             return outcome
         if outcome.error in LIMITS:
-            self.stop()
+            self._kill()
         elif outcome.error != ENDED:
             self.log.append(Entry(call, tuple(answers)))
+            running.n_done = len(self.log)
+            if running.n_done - (self._spare.n_done if self._spare else 0) >= SPARE_EVERY:
+                self._leave_spare(running)
         return outcome
 
     @property
@@ -184,32 +198,83 @@ class Cage:
 
     def stop(self) -> None:
         """End the process. The next call starts one again, with the same state."""
+        self._kill()
+        self._drop_spare()
+
+    def _kill(self) -> None:
+        """The spare stays."""
         if self._running is not None:
             self._running.connection.close()
             self.nursery.kill(self._running.pid)
             self._running = None
             self.n_kills += 1
 
-    def _ready(self) -> _Running:
-        if self._running is None:
-            running = _Running(*self.nursery.start(self.memory_bytes))
-            self._running = running
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.connection.close()  # it ends when it sees that
+            self._spare = None
+
+    def _leave_spare(self, running: _Process) -> None:
+        """A copy of the process as it is now; without one, more calls are done again."""
+        self._drop_spare()
+        ours, theirs = socket.socketpair()
+        with theirs:
             try:
-                for path in self.host:
-                    frames.send(running.connection, b"define", path.encode())
-                for entry in self.log:
+                frames.send(running.connection, b"spare")
+                socket.send_fds(running.connection, [b"s"], [theirs.fileno()])
+                match frames.receive(running.connection, time.monotonic() + REPLAY_SECONDS):
+                    case [b"spare", int(pid)]:
+                        self._spare = _Process(pid, ours, running.n_done)
+                        return
+            except (TimeoutError, OSError, frames.CageEnded):
+                pass
+        ours.close()
+        self._kill()  # what it is doing is unknown
+
+    def _ready(self) -> _Process:
+        if self._running is None:
+            self._running = self._woken() or self._made()
+            running = self._running
+            try:
+                for entry in self.log[running.n_done :]:
                     self._exchange(running, entry.call, [], list(entry.answers), False, REPLAY_SECONDS)
+                    running.n_done += 1
             except (TimeoutError, frames.CageEnded):
-                self.stop()
+                self._kill()
                 raise CagesUnavailable("a program's process ended while its state was made again; try again") from None
             except LogDamaged:
-                self.stop()
+                self._kill()
                 raise
-        return self._running
+            if running.n_done >= SPARE_EVERY:
+                self._leave_spare(running)
+        return self._running or self._ready()
+
+    def _woken(self) -> _Process | None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return None
+        try:
+            frames.send(spare.connection, b"wake", self.nursery.pid)
+            if frames.receive(spare.connection, time.monotonic() + REPLAY_SECONDS) == [b"awake"]:
+                return spare
+        except (TimeoutError, frames.CageEnded):
+            pass
+        spare.connection.close()
+        return None
+
+    def _made(self) -> _Process:
+        made = _Process(*self.nursery.start(self.memory_bytes))
+        try:
+            for path in self.host:
+                frames.send(made.connection, b"define", path.encode())
+        except frames.CageEnded:
+            made.connection.close()
+            raise CagesUnavailable("a program's process ended as soon as it was started; try again") from None
+        return made
 
     def _exchange(
         self,
-        running: _Running,
+        running: _Process,
         call: Call,
         answers: list[tuple[bytes, bytes, bytes]],
         known: list[tuple[bytes, bytes, bytes]] | None,

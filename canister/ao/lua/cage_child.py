@@ -1,14 +1,18 @@
 """Inside a cage: one program's state, which does what its keeper asks, one call after the other.
 
-asked      "call" kind subject arguments instructions seconds now seed dry      "define" path
+asked      "call" kind subject arguments instructions seconds now seed dry; "define" path;
+           "spare", then a socket: a copy of this process waits there, with the state as it is now;
+           "wake" and the nursery's number, of such a copy
 answered   "host" path arguments, which the keeper answers with "ok" values or "error" text;
-           "done" values error used printed
+           "done" values error used printed; "spare" and the copy's number; "awake"
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from dataclasses import dataclass
 
 from canister.ao.lua import frames, values
 from canister.ao.lua.sandbox import HostError, Limits, Outcome, Sandbox
@@ -16,25 +20,63 @@ from canister.ao.lua.values import Value
 from canister.system.sandbox import end_with_parent
 
 
+@dataclass(slots=True)
+class _Line:
+    """To the keeper; a spare has another one than the process that it is a copy of."""
+
+    connection: socket.socket
+
+
 def run(connection: socket.socket, sandbox: Sandbox) -> None:
     """Until the keeper has gone."""
+    line = _Line(connection)
     while True:
         try:
-            message = frames.receive(connection)
-            if message[0] == b"define":
-                _define(connection, sandbox, _bytes(message[1]).decode())
-            elif message[-1]:
-                _dry(connection, sandbox, message)
-            else:
-                _answer(connection, _called(sandbox, message))
+            message = frames.receive(line.connection)
+            match message[0]:
+                case b"define":
+                    _define(line, sandbox, _bytes(message[1]).decode())
+                case b"spare":
+                    _leave_spare(line)
+                case b"wake":
+                    _wake(_int(message[1]))
+                    frames.send(line.connection, b"awake")
+                case _ if message[-1]:
+                    _dry(line.connection, sandbox, message)
+                case _:
+                    _answer(line.connection, _called(sandbox, message))
         except frames.CageEnded:
             return
 
 
-def _define(connection: socket.socket, sandbox: Sandbox, path: str) -> None:
+def _leave_spare(line: _Line) -> None:
+    """The copy takes the new socket and waits; this process goes on. Copies that have ended are reaped."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    _, descriptors, _, _ = socket.recv_fds(line.connection, 1, 1)
+    if not descriptors:
+        raise frames.CageEnded("no socket came for a spare")
+    child = os.fork()
+    if child:
+        os.close(descriptors[0])
+        frames.send(line.connection, b"spare", child)
+    else:
+        line.connection.close()
+        line.connection = socket.socket(fileno=descriptors[0])
+
+
+def _wake(nursery: int) -> None:
+    """The process that this one is a copy of has ended, so the nursery is its parent, and it ends with it."""
+    if os.getppid() != nursery:  # which has ended too: nobody could end this process then
+        raise frames.CageEnded("the nursery has gone")
+    end_with_parent(nursery)
+
+
+def _define(line: _Line, sandbox: Sandbox, path: str) -> None:
     def call(*arguments: Value) -> Value:
-        frames.send(connection, b"host", path.encode(), values.encode(*arguments))
-        word, given = frames.receive(connection)
+        frames.send(line.connection, b"host", path.encode(), values.encode(*arguments))
+        word, given = frames.receive(line.connection)
         if word != b"ok":
             raise HostError(_bytes(given).decode(errors="replace"))
         found = values.decode(_bytes(given))

@@ -8,6 +8,7 @@ number is still its cage's. It ends with its keeper, and the cages end with it.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -25,6 +26,7 @@ _CONTROL = 0  # its file descriptor
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C; the keeper decides
     control = socket.socket(fileno=_CONTROL)
+    confinement.adopt_orphans()  # spares, whose cage was killed
     ready = Sandbox()
     gc.collect()
     gc.freeze()  # so that no cage copies pages by looking at what they share
@@ -72,12 +74,11 @@ def confine(parent: int) -> None:
 
 
 def _kill(pid: int) -> None:
-    """A cage that has ended by itself is only reaped."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass
+    """One that has ended by itself is only reaped. A number that is no child of this process is left alone."""
+    with contextlib.suppress(ChildProcessError):
+        if not os.waitpid(pid, os.WNOHANG)[0]:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _reap() -> None:

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.lua import values
-from canister.ao.lua.cage import ENDED, Cage, Call, Entry, LogDamaged, Nursery
+from canister.ao.lua.cage import ENDED, SPARE_EVERY, Cage, Call, Entry, LogDamaged, Nursery
 from canister.ao.lua.sandbox import HostError, Limits
 from canister.ao.lua.values import Value
 
@@ -124,6 +124,56 @@ def test_the_log_makes_the_same_state_without_asking_the_host_again(nursery: Nur
     second.stop()
 
 
+def test_a_spare_has_most_of_the_state_ready(nursery: Nursery) -> None:
+    asked: list[Value] = []
+    cage = Cage(nursery, {"host.note": asked.append})
+    cage.load(COUNTER)
+    for _ in range(SPARE_EVERY + 10):
+        cage.call("step")
+    pids = [cage.pid]
+    for i in range(3):
+        hostile = Call("evaluate", b"n = 0 while true do end", limits=LONG)
+        assert cage.run(hostile, deadline_seconds=0.3).error == "time limit reached"
+        assert cage.call("step").values == (SPARE_EVERY + 11 + i,)
+        pids.append(cage.pid)
+    assert len(set(pids)) == 4
+    assert cage.evaluate(b"host.note('here') return n").values == (SPARE_EVERY + 13,)
+    assert asked == [b"here"]
+    status = Path(f"/proc/{cage.pid}/status").read_text()
+    assert f"PPid:\t{nursery.pid}\n" in status
+    assert "Seccomp:\t2" in status
+    log = list(cage.log)
+    cage.stop()
+    again = Cage(nursery, {"host.note": asked.append}, log=log)
+    assert again.evaluate(b"n").values == (SPARE_EVERY + 13,)
+    again.stop()
+
+
+def test_spares_end_with_their_keeper_and_their_nursery() -> None:
+    nursery = Nursery()
+    cage = Cage(nursery)
+    cage.load(COUNTER)
+    for _ in range(SPARE_EVERY + 5):
+        cage.call("step")
+    spare = cage._spare
+    assert spare is not None
+    nursery.close()
+    assert cage.call("step").error == ENDED
+    assert cage.call("step").values == (SPARE_EVERY + 6,)
+    _gone(spare.pid)
+    spare = cage._spare
+    assert spare is not None
+    cage.stop()
+    _gone(spare.pid)
+    nursery.close()
+
+
+def _gone(pid: int) -> None:
+    stat = Path(f"/proc/{pid}/stat")
+    while stat.exists() and stat.read_text().split()[2] != "Z":
+        time.sleep(0.01)
+
+
 def test_a_log_of_another_program_is_told(nursery: Nursery) -> None:
     log = [Entry(Call("evaluate", b"return host.f()"), ((b"host.g", b"ok", values.encode(1)),))]
     damaged = Cage(nursery, {"host.f": lambda: 1}, log=log)
@@ -165,8 +215,8 @@ def test_cages_end_with_their_nursery_and_come_back(tmp_path: Path) -> None:
     cage.load(COUNTER)
     pid = cage.pid
     nursery.close()
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        time.sleep(0.01)
+    assert pid is not None
+    _gone(pid)
     assert cage.call("step").error == ENDED
     assert cage.call("step").values == (1,)
     cage.stop()
