@@ -12,17 +12,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from canister.api import codec, herd_wire
 from canister.api.herd_requests import job_of_control
 from canister.api.herd_wire import CanisterState, Control, Cost, Done, Frame, ModelState, Run, Saved, Text
 from canister.api.management import find_row
 from canister.dispatch import messages, requests
-from canister.dispatch.herd_chats import ChatWatch, chats_now
+from canister.dispatch.herd_chats import ChatWatch, Effect, chats_now, still_counts
 from canister.errors import (
     CallerBusy,
     CallTimeout,
@@ -33,6 +33,7 @@ from canister.errors import (
     NotBegun,
     Trap,
 )
+from canister.ic import cbor
 from canister.metering.fees import Charge
 from canister.runtime.live_answers import LiveAnswer
 from canister.state.herd_marks import mark
@@ -89,6 +90,7 @@ async def _done(canister: Canister, run: Run, live: LiveAnswer[Frame]) -> Done:
     done = await _replayed(canister, run)
     if done is not None:
         return done
+    # What is known of the job counts no more: the journal has lost it, and went on without it.
     await check_leader(canister, run.epoch)
     if canister.herd.marks.rev < run.rev:
         raise NotBegun("rev", f"entry {canister.herd.marks.rev} of the control log is the last one that was run here")
@@ -113,7 +115,7 @@ async def _done(canister: Canister, run: Run, live: LiveAnswer[Frame]) -> Done:
         message = IngressMessage(run.job, run.caller, time.time_ns() + KEPT_NS)
         answer = functools.partial(_recorded, method, watch)
         recorded = await messages.submit_recorded(
-            canister, method, message, decode, answer, on_text=on_text, prepare=prepare
+            canister, method, message, decode, answer, on_text=on_text, prepare=prepare, anew=True
         )
     except Trap as trap:
         return _refused(trap)
@@ -121,12 +123,18 @@ async def _done(canister: Canister, run: Run, live: LiveAnswer[Frame]) -> Done:
 
 
 async def _replayed(canister: Canister, run: Run) -> Done | None:
-    """The end of a job that has ended before."""
+    """The end of a job that has ended before, if what it did to chats still counts."""
     known = messages.find_message(canister, run.job)
     if known is None or known.answer is None:
         return None
-    chats = await chats_now(canister, {chat.path: chat.head for chat in run.chats})
-    return replace(_of_record(known.answer), chats=chats, replayed=True)
+    heads = {chat.path: chat.head for chat in run.chats}
+    try:
+        done, effects = _of_record(known.answer), _effects(known.answer)
+    except (TypeError, ValueError):
+        return None
+    if not await still_counts(canister, effects, heads):
+        return None
+    return replace(done, chats=await chats_now(canister, heads), replayed=True)
 
 
 async def run_control(canister: Canister, control: Control) -> Done:
@@ -167,7 +175,7 @@ async def run_control(canister: Canister, control: Control) -> Done:
         except CanisterStopping as error:
             raise _draining(error) from error
         # Refused everywhere in the same way, so the log goes on behind it.
-        await canister.ingress.history.record_alone(message, RecordedAnswer(herd_wire.encode(done)), also)
+        await canister.ingress.history.record_alone(message, _record(done), also)
         marks.rev = max(marks.rev, control.rev)
         return done
     return replace(watch.done or _of_record(recorded), chats=await watch.changes())
@@ -213,15 +221,34 @@ def _decoded(method: Method, arg: bytes) -> object:
 def _recorded(method: Method, watch: ChatWatch, outcome: Reply | Trap, is_charged: bool) -> RecordedAnswer:
     """What is recorded under the job's id, in the transaction of the call: its end without the chats."""
     watch.ends()
+    effects: tuple[Effect, ...] = ()
     if isinstance(outcome, Trap):
         watch.done = _rejected(outcome, is_charged=is_charged)
     else:
-        watch.done = _told(method, outcome, watch.saved if outcome.error is None else None)
-    return RecordedAnswer(herd_wire.encode(watch.done))
+        is_ok = outcome.error is None
+        watch.done = _told(method, outcome, watch.saved if is_ok else None)
+        effects = watch.effects() if is_ok else ()
+    return _record(watch.done, effects)
+
+
+def _record(done: Done, effects: Sequence[Effect] = ()) -> RecordedAnswer:
+    """What is kept of a job: its end, and behind it what it did to chats."""
+    told = [[effect.path, effect.before, effect.after] for effect in effects]
+    return RecordedAnswer(cbor.encode([herd_wire.encode(done), told]))
 
 
 def _of_record(answer: RecordedAnswer) -> Done:
-    return herd_wire.decode(Done, answer.reply or b"")
+    return herd_wire.decode(Done, _parts(answer)[0])
+
+
+def _effects(answer: RecordedAnswer) -> list[Effect]:
+    return [Effect(*effect) for effect in _parts(answer)[1]]
+
+
+def _parts(answer: RecordedAnswer) -> tuple[bytes, list[tuple[str, bytes, bytes | None]]]:
+    """Raises ValueError for the record of a message that came by another door."""
+    done, effects = cast("tuple[bytes, list[tuple[str, bytes, bytes | None]]]", cbor.decode(answer.reply or b""))
+    return done, effects
 
 
 def _told(method: Method, reply: Reply, saved: SavedChatChange | None) -> Done:

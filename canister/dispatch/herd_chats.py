@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from canister.api.herd_wire import ChatChange, Done
@@ -12,13 +13,36 @@ from canister.errors import NotBegun
 from canister.handlers import herd_chats
 from canister.runtime.call import Call
 from canister.store.cache_paths import sessions_folder
-from canister.store.heads import NO_CHAT, n_same, tokens_alone
+from canister.store.heads import NO_CHAT, head_of, n_same, tokens_alone
 
 if TYPE_CHECKING:
     from canister.dispatch.execute import Reply
     from canister.runtime.canister import Canister
     from canister.state.chat_heads import ChatCopy
     from canister.state.unit_of_work import SavedChatChange
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a call did to a chat: the heads before and after it. after None: nobody knows, as of an upload."""
+
+    path: str
+    before: bytes
+    after: bytes | None
+
+
+async def still_counts(canister: Canister, effects: Iterable[Effect], given: Mapping[str, bytes]) -> bool:
+    """Is what a job once did to chats what the journal would have it do now, and is it still there?
+
+    given: the journal's heads. The job may have been lost for the journal, and another have gone on with the chat.
+    """
+    for effect in effects:
+        copy = await canister.herd.heads.of(effect.path)
+        if effect.after is not None and copy.head != effect.after:
+            return False
+        if given.get(effect.path, effect.before) not in (effect.before, copy.head):
+            return False
+    return True
 
 
 class ChatWatch:
@@ -62,6 +86,19 @@ class ChatWatch:
         """The handler has ended: look at the chats when the call is committed, before anybody else gets at them."""
         if self._call is not None:
             self._call.on_commit(self._committed)
+
+    def effects(self) -> tuple[Effect, ...]:
+        """What the call will have done to chats once it is committed."""
+        if self._call is None or not self._call.work.has_transaction:
+            return ()
+        tx, containers = self._call.work.tx, self._call.work.containers
+        found = []
+        for path in filter(sessions_folder, tx.changed_paths):
+            before = self._before.get(path)
+            container = containers.get(path)
+            after = NO_CHAT if tx.removes(path) else None if container is None else head_of(container)
+            found.append(Effect(path, NO_CHAT if before is None else before.head, after))
+        return tuple(found)
 
     def _committed(self) -> None:
         assert self._call is not None

@@ -56,11 +56,12 @@ def submit_recorded(
     on_text: OnText | None = None,
     prepare: Prepare | None = None,
     also: Also = (),
+    anew: bool = False,
 ) -> asyncio.Future[RecordedAnswer]:
     """As `submit`, for whoever records answers in a form of its own.
 
-    on_text, prepare: as of `execute`. also: statements of the transaction that records the answer, whatever it is. The
-    future raises NotBegun, and then nothing is recorded.
+    on_text, prepare: as of `execute`. also: statements of the transaction that records the answer, whatever it is.
+    anew: run it also if it was answered before. The future raises NotBegun, and then nothing is recorded.
     """
     canister.check_available()
     if not method.runs_stopped:
@@ -100,7 +101,7 @@ def submit_recorded(
             await canister.ingress.history.record_alone(message, committed[0], also)
         return committed[0]
 
-    future = canister.ingress.submit(message, begin)
+    future = canister.ingress.submit(message, begin, anew=anew)
     for place in places:  # also when the call was cancelled before it began
         future.add_done_callback(lambda _, place=place: place.leave())  # type: ignore[misc]
     return future

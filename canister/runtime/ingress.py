@@ -40,14 +40,17 @@ class Ingress:
             return KnownMessage(running.caller, "processing", None)
         return self.history.find(id)
 
-    def submit(self, message: IngressMessage, begin: Callable[[], Run]) -> asyncio.Future[RecordedAnswer]:
+    def submit(
+        self, message: IngressMessage, begin: Callable[[], Run], *, anew: bool = False
+    ) -> asyncio.Future[RecordedAnswer]:
         """A future answer to a message: if the message is new, that of `begin`. Never cancel it.
 
         begin: called at once. It raises if the message is refused, and nothing is then known of it. Its answer must be
-        recorded before it returns. The future raises CanisterStopping when the message was not run, or was cut short.
+        recorded before it returns. anew: also if the message was answered before. The future raises CanisterStopping
+        when the message was not run, or was cut short.
         """
         known = self.find(message.id)
-        if known is not None and known.answer is not None:
+        if known is not None and known.answer is not None and not anew:
             answered: asyncio.Future[RecordedAnswer] = asyncio.get_running_loop().create_future()
             answered.set_result(known.answer)
             return answered

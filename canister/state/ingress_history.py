@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, select
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection
 
 from canister.errors import Trap
@@ -33,8 +34,13 @@ _BY_ID = Prepared(
         requests.c.error_code,
     ).where(requests.c.id == bindparam("of_id"))
 )
+_COLUMNS = ("id", "caller", "kept_until_ns", "reply", "reject_code", "reject_message", "error_code")
+_NEW = insert(requests)
 _INSERT = Prepared(
-    insert(requests), *("id", "caller", "kept_until_ns", "reply", "reject_code", "reject_message", "error_code")
+    _NEW.on_conflict_do_update(  # only of a message that is run anew
+        index_elements=["id"], set_={name: _NEW.excluded[name] for name in _COLUMNS[1:]}
+    ),
+    *_COLUMNS,
 )
 _PURGE = Prepared(delete(requests).where(requests.c.kept_until_ns < bindparam("now_ns")))
 

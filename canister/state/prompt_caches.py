@@ -283,6 +283,7 @@ class Caches:
         self._prefixes.clear()
 
     def _keep_when_committed(self, work: UnitOfWork, path: str, container: CacheFile) -> None:
+        work.containers[path] = container
         folder = sessions_folder(path)
         is_first = folder is not None and self._stable.stat(folder) is None
 

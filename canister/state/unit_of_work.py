@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from canister.store.container import CacheFile
     from canister.store.transaction import Transaction
 
 
@@ -37,6 +38,9 @@ class UnitOfWork:
         self._changes: dict[str, object] = {}
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
+
+        self.containers: dict[str, CacheFile] = {}
+        """Chats that it writes, by path, as they will be; noted for who compares them."""
 
         self.saved_chat: SavedChatChange | None = None
         """Noted by who changes them, for who keeps the saved chats elsewhere too."""

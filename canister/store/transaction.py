@@ -125,6 +125,10 @@ class Transaction:
         """The files and folders that it changes or has changed."""
         return tuple(self._changes)
 
+    def removes(self, path: str) -> bool:
+        """Will nothing be at this clean path that it changes?"""
+        return self._changes[path].kind is None
+
     # What dispatch does with it
 
     def prepare(self) -> None:

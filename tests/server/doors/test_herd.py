@@ -138,6 +138,31 @@ async def test_a_job_that_comes_again_is_answered_from_the_record(leader: Leader
     assert ran(await worker.run(dataclasses.replace(job, epoch=0))).done.replayed
 
 
+async def test_a_job_that_the_journal_has_lost_is_run_anew(leader: Leader, worker: WorkerClient) -> None:
+    """Others went on with its chat meanwhile, so that its record counts no more: nothing of theirs is undone by it."""
+    await leader.call(worker, leader.chat_job("lost", PROMPT, *WARM))
+    await leader.call(worker, leader.chat_job("lost", PROMPT, *WARM))
+    before = leader.chats[leader.path("lost")]
+    job = leader.chat_job("lost", "", *WARM, "-n", "3")
+    lost = ran(await worker.run(job))  # and not settled
+
+    # The same chat again: it is rolled back, and the job gives the same once more.
+    await leader.bring(worker, leader.path("lost"))
+    again = ran(await worker.run(job))
+    assert (again.done.replayed, again.run, again.done.chats) == (False, lost.run, lost.done.chats)
+    assert ran(await worker.run(job)).done.replayed
+
+    # Another job has gone on from there, on this worker or on another one.
+    await leader.call(worker, leader.chat_job("lost", "", *WARM, "-n", "2"))
+    head = leader.head("lost")
+    late = dataclasses.replace(job, chats=(ChatAt(leader.path("lost"), head),))
+    found = await leader.call(worker, late)
+    assert not found.done.replayed
+    (change,) = found.done.chats
+    assert (change.head_before, change.keep > len(before.tokens)) == (head, True)
+    assert (await worker.get("llama_cpp", leader.caller, leader.path("lost")) or (b"", b""))[1] == leader.head("lost")
+
+
 async def test_who_comes_while_it_runs_gets_all_of_it(leader: Leader, worker: WorkerClient) -> None:
     job = leader.chat_job("twice", PROMPT, *WARM, "-n", "12", stream=True)
     first, second = await asyncio.gather(worker.run(job), worker.run(job))
