@@ -19,7 +19,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from canister.api.herd_wire import ChatChange
 from canister.errors import StoreDamaged
 from canister.herd.journal.records import Chat
-from canister.herd.journal.statements import Lookup, Rows, Statement
+from canister.herd.journal.statements import Lookup, Row, Rows, Statement
 from canister.herd.journal.tables import chat as table
 from canister.herd.journal.tables import chat_record as records
 from canister.store.container import CacheDamaged, CacheFile, encode_header
@@ -74,11 +74,11 @@ class LockedChat:
     n_changes: int = 0
 
 
-def lock(connection: Connection, keys: Iterable[Key]) -> dict[Key, LockedChat]:
-    """The chats, also those that are not there."""
+def locked(rows: Sequence[Row], keys: Iterable[Key]) -> dict[Key, LockedChat]:
+    """What LOCK has found of these chats, also those that are not there. It looks for paths alone."""
     found = {key: LockedChat(key) for key in keys}
-    for *key, id, head, n_tokens, n_changes in _LOCK.fetch(connection, sorted({path for _, _, path in found})):
-        canister, caller, path = key
+    for *names, id, head, n_tokens, n_changes in rows:
+        canister, caller, path = names
         if (canister, caller, path) in found:
             found[canister, caller, path] = LockedChat((canister, caller, path), id, head, n_tokens, n_changes)
     return found
@@ -283,7 +283,7 @@ _c, _r = table.c, records.c
 _ROWS = select(_c.canister, _c.caller, _c.path, _c.head, _c.n_tokens, _c.worker, _c.stored_head, _c.changed_ns)
 _VALUES = ("head", "n_tokens", "n_changes", "header", "worker", "changed_ns")
 _of_id, _of_chat = _c.id == bindparam("of_id"), _r.chat == bindparam("of_chat")
-_LOCK = Lookup(
+LOCK = Lookup(
     select(_c.canister, _c.caller, _c.path, _c.id, _c.head, _c.n_tokens, _c.n_changes)
     .order_by(_c.id)
     .with_for_update(),

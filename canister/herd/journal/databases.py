@@ -23,7 +23,8 @@ _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _CONNECT_SECONDS = 5
 # A machine that is lost does not close its connections. So the server asks, or the lock of a leader would stay.
 _KEEPALIVE = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
-_AGAIN = ("40001", "40P01")  # serialization_failure, deadlock_detected: run it again
+# serialization_failure, deadlock_detected, unique_violation: another process was first, which the next run will see.
+_AGAIN = ("40001", "40P01", "23505")
 _GONE = re.compile("08...|57P0[1-5]|25006|53300")  # connection lost, server ending or starting, read-only, too many
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select
 
 from canister.errors import Conflict, InsufficientBalance
-from canister.herd.journal import leading, money
+from canister.herd.journal import leading, money, statements
 from canister.herd.journal.records import Accepted, Answer, JobRow, JobState, NewJob, Requeued, Settled
 from canister.herd.journal.statements import Lookup, Rows, pipelined
 from canister.herd.journal.tables import job as table
@@ -55,11 +55,13 @@ class Refuse:
 
 def accept(connection: Connection, steps: Sequence[Accept]) -> list[Accepted | Exception]:
     """New jobs into the journal, and what they pay for from their payers' free money into what is held."""
-    epoch = leading.epoch(connection) if any(step.epoch is not None for step in steps) else None
-    there = [id for id, _ in _SEQ.fetch(connection, [step.job.id for step in steps])]
-    known = {row.id: row for row in find(connection, there)}
-    new = [step.job for step in steps if step.job.id not in known]
-    books = money.Books(connection, [job.payer for job in new if job.payer is not None and job.hold])
+    payers = [step.job.payer for step in steps if step.job.payer is not None and step.job.hold]
+    led, there, accounts = statements.fetch_together(
+        connection, leading.EPOCH.asked(), _SEQ.asked([step.job.id for step in steps]), money.asked(payers)
+    )
+    epoch = leading.epoch_in(led)
+    known = {row.id: row for row in find(connection, [id for id, _ in there])}
+    books = money.Books(connection, payers, accounts)
     now_ns = time.time_ns()
     begun: dict[bytes, NewJob] = {}
     results: list[Accepted | Exception | None] = []
@@ -214,8 +216,13 @@ class LockedJob:
 
 def lock(connection: Connection, ids: Sequence[bytes]) -> dict[bytes, LockedJob]:
     """The jobs of these ids that have rows."""
+    return locked(LOCK.fetch(connection, ids))
+
+
+def locked(rows: Sequence[statements.Row]) -> dict[bytes, LockedJob]:
+    """What LOCK has found."""
     found: dict[bytes, LockedJob] = {}
-    for seq, id, canister, caller, method, state, fence, tries, hold, payer in _LOCK.fetch(connection, ids):
+    for seq, id, canister, caller, method, state, fence, tries, hold, payer in rows:
         found[id] = LockedJob(seq, id, canister, caller, method, state, fence, tries, int(hold), payer)
     return found
 
@@ -361,7 +368,7 @@ _END_COLUMNS = (
 _SETTLE_COLUMNS = (*_END_COLUMNS, "worker", "fence", "started_ns", "instructions", "cycles")
 
 
-_LOCK = Lookup(
+LOCK = Lookup(
     select(_c.seq, _c.id, _c.canister, _c.caller, _c.method, _c.state, _c.fence, _c.tries, _c.hold, _c.payer)
     .order_by(_c.seq)
     .with_for_update(),

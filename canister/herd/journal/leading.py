@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, select, text, update
 from canister.errors import Conflict, LeadershipLost
 from canister.herd.journal.databases import DatabasePair, Unreachable, clear_errors
 from canister.herd.journal.records import Leader
-from canister.herd.journal.statements import Statement
+from canister.herd.journal.statements import Row, Statement
 from canister.herd.journal.tables import leader as table
 from canister.system.data_dir import FolderLock
 
@@ -102,8 +102,12 @@ def begin(connection: Connection, leads: Sequence[Lead]) -> list[int | Exception
 
 def epoch(connection: Connection) -> int:
     """The epoch of who leads, which stays until the transaction ends; 0 before anybody has led."""
-    found = _EPOCH.fetch(connection)
-    return int(found[0][0]) if found else 0
+    return epoch_in(EPOCH.fetch(connection))
+
+
+def epoch_in(rows: Sequence[Row]) -> int:
+    """What EPOCH has found."""
+    return int(rows[0][0]) if rows else 0
 
 
 def lost() -> LeadershipLost:
@@ -115,4 +119,4 @@ def current(connection: Connection) -> Leader | None:
     return None if row is None else Leader(*row)
 
 
-_EPOCH = Statement(select(table.c.epoch).with_for_update(read=True))
+EPOCH = Statement(select(table.c.epoch).with_for_update(read=True))

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, or_, select
 
 from canister.errors import BadRequest, Conflict, InsufficientBalance
 from canister.herd.journal.records import OPERATOR, Balance, Payment, PaymentKind, Supply
-from canister.herd.journal.statements import Lookup, Rows
+from canister.herd.journal.statements import Asked, Lookup, Row, Rows, fetch_together
 from canister.herd.journal.tables import account, payment
 
 MAX_AMOUNT = 10**60  # of one payment, so that no account outgrows its column
@@ -36,19 +36,21 @@ class _Account:
     is_changed: bool = False
 
 
+def asked(names: Sequence[str]) -> list[Asked]:
+    """The query for accounts, in order of name, so that two processes cannot wait for each other."""
+    return _LOCK.asked(sorted({*names, OPERATOR})) if names else []
+
+
 class Books:
     """Some accounts, locked until the transaction ends, and what has moved between them. `write` writes all of it."""
 
-    def __init__(self, connection: Connection, names: Sequence[str]) -> None:
-        """names: of all accounts that will be used. The operator's is taken along."""
+    def __init__(self, connection: Connection, names: Sequence[str], rows: Sequence[Row] | None = None) -> None:
+        """names: of all accounts that will be used. The operator's is taken along. rows: what `asked` has found."""
         self._connection = connection
-        self._accounts: dict[str, _Account] = {}
         self._payments: list[dict[str, Any]] = []
-        wanted = sorted({*names, OPERATOR}) if names else []
-        if wanted:
-            # In order of name, so that two processes cannot wait for each other.
-            rows = _LOCK.fetch(connection, wanted)
-            self._accounts = {name: _Account(int(free), int(held)) for name, free, held in rows}
+        if rows is None:
+            [rows] = fetch_together(connection, asked(names))
+        self._accounts = {name: _Account(int(free), int(held)) for name, free, held in rows}
 
     def mint(self, target: str, amount: int, note: str, key: bytes | None) -> None:
         self._add(target, free=amount)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from canister.errors import StoreDamaged
 from canister.herd.journal import canisters, chats, jobs, leading, money
 from canister.herd.journal.records import Settled, SettleOutcome, StaleReason
-from canister.herd.journal.statements import pipelined
+from canister.herd.journal.statements import fetch_together, pipelined
 
 
 @dataclass(slots=True)
@@ -36,12 +36,18 @@ class Settling:
         self._states = states
 
     def __call__(self, connection: Connection, steps: Sequence[Settled]) -> list[SettleOutcome | Exception]:
-        epoch = leading.epoch(connection)
-        rows = jobs.lock(connection, [step.id for step in steps])
+        paths = {change.path for step in steps for change in step.chats}
+        led, found_jobs, found_chats = fetch_together(
+            connection,
+            leading.EPOCH.asked(),
+            jobs.LOCK.asked([step.id for step in steps]),
+            chats.LOCK.asked(sorted(paths)),
+        )
+        epoch, rows = leading.epoch_in(led), jobs.locked(found_jobs)
         for step in steps:
             if step.new is not None and step.id not in rows:
                 rows[step.id] = jobs.not_yet(step.new)
-        locked = chats.lock(connection, [key for step in steps for key in _keys(step, rows)])
+        locked = chats.locked(found_chats, [key for step in steps for key in _keys(step, rows)])
         books = money.Books(connection, [row.payer for row in rows.values() if row.payer is not None and row.hold])
         known = {
             row.id: row.answer for row in jobs.find(connection, [row.id for row in rows.values() if row.has_ended])

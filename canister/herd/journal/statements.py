@@ -62,12 +62,21 @@ class Statement:
 
     def fetch(self, connection: Connection, values: Mapping[str, object] | None = None) -> list[Row]:
         """Run it in the transaction of this connection; all rows."""
-        compiled = self._for(connection)
-        cursor: Any = connection.connection.cursor()
-        cursor.execute(compiled.sql, compiled.parameters(values or {}))
+        cursor = self.begin(connection, values or {})
         found: list[Row] = cursor.fetchall()
         cursor.close()
         return found
+
+    def begin(self, connection: Connection, values: Mapping[str, object]) -> Any:
+        """Run it; the driver's cursor, whose rows are to be fetched."""
+        compiled = self._for(connection)
+        cursor: Any = connection.connection.cursor()
+        cursor.execute(compiled.sql, compiled.parameters(values))
+        return cursor
+
+    def asked(self, **values: object) -> list[Asked]:
+        """For `fetch_together`."""
+        return [(self, values)]
 
     def run(self, connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
         """Run it with each of these parameters."""
@@ -86,6 +95,10 @@ class Statement:
         if compiled is None:
             compiled = self._compiled[dialect.name] = _Compiled(self._statement, self._columns, dialect)
         return compiled
+
+
+Asked = tuple[Statement, Mapping[str, object]]
+"""A query and its parameters."""
 
 
 class Rows:
@@ -168,13 +181,16 @@ class Lookup:
         self._statements: dict[int, Statement] = {}
 
     def fetch(self, connection: Connection, values: Sequence[object]) -> list[Row]:
-        rows: list[Row] = []
+        return [row for statement, named in self.asked(values) for row in statement.fetch(connection, named)]
+
+    def asked(self, values: Sequence[object]) -> list[Asked]:
+        """For `fetch_together`."""
+        asked: list[Asked] = []
         for start in range(0, len(values), MAX_LOOKUP):
             part = values[start : start + MAX_LOOKUP]
             size = 1 << (len(part) - 1).bit_length()
-            named = {f"value{n}": part[min(n, len(part) - 1)] for n in range(size)}
-            rows += self._of_size(size).fetch(connection, named)
-        return rows
+            asked.append((self._of_size(size), {f"value{n}": part[min(n, len(part) - 1)] for n in range(size)}))
+        return asked
 
     def _of_size(self, size: int) -> Statement:
         statement = self._statements.get(size)
@@ -182,6 +198,13 @@ class Lookup:
             values = [bindparam(f"value{n}", type_=self._column.type) for n in range(size)]
             statement = self._statements[size] = Statement(self._query.where(self._column.in_(values)))
         return statement
+
+
+def fetch_together(connection: Connection, *groups: Sequence[Asked]) -> list[list[Row]]:
+    """The rows of each group of queries, which PostgreSQL is sent without waiting for each other's."""
+    with pipelined(connection):
+        cursors = [[statement.begin(connection, values) for statement, values in group] for group in groups]
+        return [[row for cursor in group for row in cursor.fetchall()] for group in cursors]
 
 
 def pipelined(connection: Connection) -> AbstractContextManager[object]:
