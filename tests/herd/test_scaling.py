@@ -23,14 +23,21 @@ async def test_workers_come_with_the_work_and_leave_after_it(tmp_path: Path, mon
     monkeypatch.setattr(herds, "ScalePolicy", partial(ScalePolicy, wait_seconds=0.05, calm_seconds=2.0))
     monkeypatch.setattr(scaling, "LOOK_SECONDS", 0.1)
     async with herd_in(tmp_path, workers=1, herd={"most_workers": 2, "store_rows": True}) as herd:
-        names = [f"c{n}" for n in range(12)]
-        talking = asyncio.gather(*(chat(herd.call, name, QUESTIONS[0], n=60) for name in names))
-        await herd.ready(2)
-        said = await talking
-        assert len({"".join(record["output"] for record in records[1:]) for records in said}) == 1
+        said: set[str] = set()
+
+        async def talk(name: str) -> None:
+            """One chat after the other, until both workers have had some."""
+            n = 0
+            while sum(worker.n_done > 20 for worker in herd.workers) < 2:
+                records = await chat(herd.call, f"{name}-{n}", QUESTIONS[0], n=60)
+                said.add("".join(record["output"] for record in records[1:]))
+                n += 1
+
+        await asyncio.gather(*(talk(f"c{n}") for n in range(12)))
         await until(lambda: [worker.id for worker in herd.workers] == ["w1"])
-        flags = ["--prompt-cache-all", "--temp", "0.9", "--seed", "7", "-p", "", "-n", "4"]
-        calls = (herd.call("run_update", {"args": ["--prompt-cache", f"{name}.cache", *flags]}) for name in names)
+        assert len(said) == 1
+        flags = ["--prompt-cache-all", "--temp", "0.9", "--seed", "7", "-p", "And then?", "-n", "4"]
+        calls = (herd.call("run_update", {"args": ["--prompt-cache", f"c{n}-0.cache", *flags]}) for n in range(12))
         assert len({record["output"] for record in await asyncio.gather(*calls)}) == 1
 
 
