@@ -41,7 +41,7 @@ def machine(
     """Run Ray on this machine for a herd, until SIGTERM or Ctrl-C.
 
     All machines need the same token: whoever has it, and reaches Ray's ports, runs programs on all of them. So keep the
-    machines in a private network. docs/herd.md goes through it.
+    machines in a private network. docs/herd-machines.md goes through it.
     """
     from canister.herd.launch import ray_machine
 
