@@ -151,21 +151,19 @@ async def test_a_chat_goes_on_from_its_tokens_when_the_objects_are_damaged(tmp_p
             os.kill(owner.ref.pid, signal.SIGCONT)
 
 
-async def test_rows_of_a_chat_that_is_removed_are_removed(tmp_path: Path) -> None:
-    async with herd_of(tmp_path, 1, store_rows=True) as herd:
-        await chat(herd.call, "gone", QUESTIONS[0], n=1)
-        await until_stored(herd, "gone")
-        await herd.call("remove_prompt_cache", {"args": ["--prompt-cache", "gone.cache"]})
-        await until(lambda: not [path for path in (tmp_path / "objects" / "chat").rglob("*") if path.is_file()])
+async def test_only_the_newest_state_of_a_chat_is_kept_and_none_of_a_removed_one(tmp_path: Path) -> None:
+    def stored() -> list[Path]:
+        return [path for path in (tmp_path / "objects" / "chat").rglob("*") if path.is_file()]
 
-
-async def test_only_the_newest_state_of_a_chat_is_kept(tmp_path: Path) -> None:
     async with herd_of(tmp_path, 1, store_rows=True) as herd:
         await chat(herd.call, "one", QUESTIONS[0], n=1)
         await until_stored(herd, "one")
+        first = stored()
         await go_on(herd, "one")
         await until_stored(herd, "one")
-        await until(lambda: len([path for path in (tmp_path / "objects" / "chat").rglob("*") if path.is_file()]) == 1)
+        await until(lambda: len(stored()) == 1 and stored() != first)
+        await herd.call("remove_prompt_cache", {"args": ["--prompt-cache", "one.cache"]})
+        await until(lambda: stored() == [])
 
 
 async def owner_of(herd: InProcess, name: str) -> Worker:

@@ -16,6 +16,7 @@ from typing import Literal
 from canister.errors import CanisterError, Trap
 from canister.herd.launch import worker_process
 from canister.herd.launch.launcher import WorkerSpec
+from canister.herd.launch.orphans import PATIENCE_SECONDS, Orphans, note_agent
 from canister.herd.launch.worker_process import WorkerProcess
 
 _FIRST_PAUSE_SECONDS, _MAX_PAUSE_SECONDS = 0.1, 30.0
@@ -43,9 +44,13 @@ class AgentStatus:
 class Agent:
     """One worker. All methods may be called again and again; they are coroutines, as Ray's async actors want it."""
 
-    def __init__(self, workers: Path, address: str = "127.0.0.1") -> None:
-        """workers: the folder of the workers' folders on this machine. address: of this machine, to listen on."""
+    def __init__(self, workers: Path, address: str = "127.0.0.1", patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """workers: the folder of the workers' folders on this machine. address: of this machine, to listen on.
+        patience_seconds: before workers of this machine are ended whose agents are gone.
+        """
         self._workers = workers.expanduser().absolute()
+        self._orphans = Orphans(self._workers, patience_seconds)
+        self._looking: asyncio.Task[None] | None = None
         self._status = AgentStatus("idle", os.getpid(), address)
         self._wanted: WorkerSpec | None = None
         self._floor = 0
@@ -58,6 +63,8 @@ class Agent:
             await self._stop_keeping()
             self._wanted, self._floor = wanted, floor
             self._keeping = asyncio.create_task(self._keep(wanted))
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._orphans.run())
         return self._status
 
     async def status(self) -> AgentStatus:
@@ -66,6 +73,9 @@ class Agent:
     async def end(self, drain_seconds: float) -> AgentStatus:
         """End the process, in order within drain_seconds, else by force; its folder stays."""
         await self._stop_keeping()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         if self._process is not None:
             await worker_process.end(self._process, drain_seconds)
             self._process = None
@@ -84,6 +94,7 @@ class Agent:
                     self._workers, wanted, self._status.address, self._floor
                 )
                 self._floor = process.generation + 1
+                await asyncio.to_thread(note_agent, self._workers / wanted.id)
                 self._status = replace(
                     self._status,
                     phase="running",

@@ -70,7 +70,7 @@ async def run(workers: Path, spec: WorkerSpec, host: str, floor: int) -> WorkerP
     await asyncio.to_thread(folders.end_orphan, folder)  # one that was killed before it could write a record
     generation = await asyncio.to_thread(folders.next_generation, folder, max(floor, time.time_ns() // 1_000_000))
     pid = await asyncio.to_thread(_spawn, folder, spec, generation, host)
-    record = _Record(pid, _begun(pid), generation, mark)
+    record = _Record(pid, start_of(pid), generation, mark)
     await asyncio.to_thread(_write_record, folder, record)
     try:
         url = await _greeting(folder, record)
@@ -83,6 +83,19 @@ async def run(workers: Path, spec: WorkerSpec, host: str, floor: int) -> WorkerP
 async def end(process: WorkerProcess, drain_seconds: float) -> None:
     """End it in order within drain_seconds, else by force."""
     await _end(process.pid, process.begun, drain_seconds)
+
+
+def runs_in(folder: Path) -> bool:
+    """Does the process run that was started last in a worker's folder?"""
+    record = _read_record(folder)
+    return record is not None and _is_alive(record.pid, record.begun)
+
+
+async def end_recorded(folder: Path) -> None:
+    """End the process that was started last in a worker's folder, in order if it can be."""
+    record = await asyncio.to_thread(_read_record, folder)
+    if record is not None:
+        await _end(record.pid, record.begun, KILL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +158,13 @@ async def _end(pid: int, begun: str, drain_seconds: float) -> None:
 def _is_alive(pid: int, begun: str) -> bool:
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)  # where it is our child, it is not to stay a zombie
-    return begun != "" and _begun(pid) == begun
+    return begun != "" and start_of(pid) == begun
 
 
-def _begun(pid: int) -> str:
-    """When a process was started, in the kernel's ticks; empty when there is none, or it is a zombie."""
+def start_of(pid: int) -> str:
+    """When a process was started, in the kernel's ticks; empty when there is none, or it is a zombie. A pid and this
+    name a process, since pids come again.
+    """
     fields = _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return "" if len(fields) < 20 or fields[0] in ("Z", "X") else fields[19]
 

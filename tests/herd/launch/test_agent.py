@@ -143,3 +143,26 @@ async def test_why_a_worker_does_not_start_is_told(agent: Agent) -> None:
     assert "--port is set by the herd" in (await until(agent, lambda status: "port" in status.reason)).reason
     await agent.begin(SPEC, 0)
     await running(agent)
+
+
+async def test_a_worker_whose_agent_is_gone_for_long_is_ended_and_no_other(agent: Agent, tmp_path: Path) -> None:
+    await agent.begin(SPEC, 0)
+    orphan = await running(agent)
+    await agent._stop_keeping()
+    gone = await asyncio.create_subprocess_exec("true")
+    await gone.wait()
+    (tmp_path / "w1" / "agent.json").write_text(json.dumps({"pid": gone.pid, "begun": "1"}))
+    kept, looking = Agent(tmp_path), Agent(tmp_path, patience_seconds=0.3)
+    try:
+        await kept.begin(replace(SPEC, id="w2"), 0)
+        await looking.begin(replace(SPEC, id="w3"), 0)
+        other = await running(kept)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while is_alive(orphan.pid):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.0)  # some more looks
+        assert is_alive(other.pid)
+        assert is_alive((await running(looking)).pid)
+    finally:
+        await kept.end(0)
+        await looking.end(0)
