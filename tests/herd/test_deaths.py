@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ from canister.herd.worker_client import OnText, WorkerClient, WorkerLost
 from canister.herd.workers import Worker
 from tests.harness import CHAT_MODEL
 from tests.herd.herds import QUESTIONS, InProcess, chat, client_of, herd_in, wait_ready
+from tests.herd.postgresql import NotHere, PostgreSQL, own_server
 from tests.traces import until
 
 pytestmark = pytest.mark.anyio
@@ -151,3 +153,43 @@ async def _busy(herd: InProcess) -> Worker:
             if worker.jobs:
                 return worker
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[PostgreSQL]:
+    """One that may be killed."""
+    try:
+        with own_server() as server:
+            yield server
+    except NotHere as reason:
+        pytest.skip(str(reason))
+
+
+async def test_a_database_that_dies_loses_no_call_and_repeats_none(
+    tmp_path: Path, texts: list[str], own_postgresql: PostgreSQL
+) -> None:
+    """Ends of calls wait until it is back; new calls are told to come again, and queries go on."""
+    numbers, told = itertools.count(), Counter[int]()
+    async with herd_in(tmp_path, herd={"journal": own_postgresql.url()}) as herd:
+
+        async def call(method: str, arg: object) -> Any:
+            key = f"call {next(numbers)}"
+            while True:
+                response = await herd.post(method, arg, key)
+                told[response.status_code] += 1
+                if response.status_code == 200:
+                    return response.json()["Ok"]
+                assert response.status_code == 503, response.text
+                assert "retry-after" in response.headers
+                await asyncio.sleep(0.1)
+
+        running = [asyncio.ensure_future(chat(call, f"c{i}", question)) for i, question in enumerate(QUESTIONS)]
+        await until(lambda: sum(worker.n_done for worker in herd.workers) > 4)
+        await asyncio.to_thread(own_postgresql.kill)
+        asked = await herd.call("run_query", {"args": ["-p", "hello", "-n", "3", "--temp", "0.0"]})
+        assert asked["status_code"] == 200
+        await asyncio.to_thread(own_postgresql.start)
+        found = await asyncio.gather(*running)
+        assert [_text(records) for records in found] == texts
+        calls = await herd.herd.journal.call_log(herd.host.default.id, None, None, 1000)
+        assert len(calls) == told[200] == sum(map(len, found))

@@ -19,8 +19,6 @@ from tests.herd.herds import LINES, PROMPT, QUESTIONS, InProcess, herd_in
 
 pytestmark = pytest.mark.anyio
 
-N_KILLS = int(os.environ.get("HERD_STREAM_KILLS", "6"))
-
 
 class KillAt:
     """Kills the worker of a stream when it has told so many pieces, once."""
@@ -50,7 +48,10 @@ async def stream(herd: InProcess, question: str, *flags: str) -> bytes:
     return response.content
 
 
-async def test_the_bytes_of_a_stream_whose_worker_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_kills", [4, pytest.param(50, marks=pytest.mark.nightly)])
+async def test_the_bytes_of_a_stream_whose_worker_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_kills: int
+) -> None:
     chance, run = random.Random(3), WorkerClient.run
     now: list[KillAt] = []
 
@@ -64,7 +65,7 @@ async def test_the_bytes_of_a_stream_whose_worker_is_killed(tmp_path: Path, monk
         wanted = {question: await stream(herd, question) for question in QUESTIONS[:2]}
         n_pieces = {question: content.count(b"\n") - 1 for question, content in wanted.items()}
         assert min(n_pieces.values()) > 20
-        for number in range(N_KILLS):
+        for number in range(n_kills):
             await herd.ready(2)
             question = QUESTIONS[number % 2]
             now[:] = [KillAt(chance.randrange(1, n_pieces[question]))]
