@@ -11,7 +11,7 @@ from canister.api.records import (
     PromptCacheDetailsInputRecord,
     UploadPromptCacheInputRecord,
 )
-from canister.errors import CanisterError
+from canister.errors import BadRequest, CanisterError
 from canister.handlers.arguments import parse_args
 from canister.store.cache_paths import SIDECAR, sessions_of
 from canister.store.paths import clean_path
@@ -25,6 +25,18 @@ def chats_of(method: Method, caller: str, arg: object) -> tuple[str, ...]:
     except CanisterError:
         return ()
     return tuple(dict.fromkeys(path for path in paths if not path.endswith(SIDECAR)))
+
+
+def check_no_model(method: Method, arg: object) -> None:
+    """Raise BadRequest for a run that would load a model: it would do so at one worker alone."""
+    try:
+        wants_model = isinstance(arg, InputRecord) and parse_args(arg).model is not None
+    except CanisterError:
+        return  # the worker says what is wrong
+    if wants_model:
+        raise BadRequest(
+            f"{method.name} takes no --model in front of a herd: load_model loads one at every worker, once for all"
+        )
 
 
 def _names(arg: object) -> list[str]:

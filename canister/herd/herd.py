@@ -10,10 +10,11 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from canister.api import codec
 from canister.api.management import find_row
 from canister.config import Settings
 from canister.errors import CanisterUnavailable, Conflict, MethodNotFound
@@ -77,6 +78,20 @@ class Herd:
 
     async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
         """Run an update of what all workers have."""
+        return await self.run_here(job, accepted, lambda: self.control.run(job))
+
+    async def run_reading(self, job: Job, accepted: Callable[[], None]) -> Done:
+        """Answer a question to the journal that is a job, since its answer may be asked for later."""
+
+        async def read() -> Done:
+            arg = codec.decode_args(job.method, job.arg)
+            canister = self.mirror.canister(job.canister)
+            return replies.of_reply(job.method, await self.readings.read(canister, job.method, job.caller, arg))
+
+        return await self.run_here(job, accepted, read)
+
+    async def run_here(self, job: Job, accepted: Callable[[], None], work: Callable[[], Awaitable[Done]]) -> Done:
+        """Run a job in this process, and end it in the journal. accepted: called once it is kept, as far as it is."""
         self.leader.check_leads()
         if job.accepted:
             known = await self.journal.accept(job.as_new(), epoch=self.leader.epoch)
@@ -87,7 +102,7 @@ class Herd:
         if job.accepted:
             await self.journal.assign(job.id, MIRROR, job.fence, self.leader.epoch)
         started_ns = time.time_ns()
-        done = await self.control.run(job)
+        done = await work()
         return await self.leader.tries.settle(job, MIRROR, done, started_ns) or done
 
     async def take_up(self) -> None:
@@ -103,14 +118,15 @@ class Herd:
                 await self.journal.refuse(row.id, self.leader.epoch, replies.to_answer(replies.of_trap(error)))
                 continue
             job.rev = self.control.rev(job.canister)
-            if class_of(job.method) in ("control", "model"):
-                self.leader.spawn(self._control_again(row, job), f"control {row.id.hex()[:16]}")
+            if class_of(job.method) in ("control", "model", "journal"):
+                self.leader.spawn(self._again(row, job), f"again {row.id.hex()[:16]}")
             else:
                 await self.leader.take_up(row, job)
 
-    async def _control_again(self, row: JobRow, job: Job) -> None:
+    async def _again(self, row: JobRow, job: Job) -> None:
         await self._requeue(row)
-        await self.run_control(job, lambda: None)
+        run = self.run_reading if class_of(job.method) == "journal" else self.run_control
+        await run(job, lambda: None)
 
     async def _requeue(self, row: JobRow) -> None:
         if row.state == "running":

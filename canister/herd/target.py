@@ -28,7 +28,7 @@ from canister.dispatch.requests import NOTHING
 from canister.errors import CanisterError, NotSupported, Trap
 from canister.handlers.named_chats import cache_name
 from canister.herd import replies
-from canister.herd.chat_paths import chats_of
+from canister.herd.chat_paths import chats_of, check_no_model
 from canister.herd.jobs import Job, TextSoFar
 from canister.herd.routing import class_of
 from canister.state.ingress_history import KEPT_NS, POLLED_NS, IngressMessage, KnownMessage, RecordedAnswer
@@ -107,12 +107,13 @@ class HerdTarget:
             return looked
         if of == "journal":
             return await self._herd.readings.read(self._canister, method, caller, looked.value)
-        job = await self._job(method, caller, looked.value, None if key is None else job_of_key(self.id, caller, key))
-        if key is not None:
-            job.goes_on, job.kept_until_ns = True, job.now_ns + KEPT_KEY_NS
-        if on_text is not None and method.is_streamed:
-            job.text = TextSoFar(on_text)
+        id = None if key is None else job_of_key(self.id, caller, key)
         try:
+            job = await self._job(method, caller, looked.value, id)
+            if key is not None:
+                job.goes_on, job.kept_until_ns = True, job.now_ns + KEPT_KEY_NS
+            if on_text is not None and method.is_streamed:
+                job.text = TextSoFar(on_text)
             done = await self._run(job)
         except CanisterError as error:
             return _err(method, error)
@@ -166,13 +167,17 @@ class HerdTarget:
             refused = self._mirrored.submit(method, message, decode, encode)
             accepted()
             return await asyncio.shield(refused)
-        if class_of(method) == "journal":
-            reply = await self._herd.readings.read(self._canister, method, message.caller, looked.value)
-            return RecordedAnswer(encode(reply))
-        job = await self._job(method, message.caller, looked.value, message.id)
-        job.goes_on = job.settles = job.accepted = True
-        job.kept_until_ns = max(message.expires_ns + KEPT_NS, job.now_ns + POLLED_NS)
-        return replies.to_recorded(await self._run(job, accepted))
+        try:
+            job = await self._job(method, message.caller, looked.value, message.id)
+            job.goes_on = job.settles = job.accepted = True
+            job.kept_until_ns = max(message.expires_ns + KEPT_NS, job.now_ns + POLLED_NS)
+            if class_of(method) == "journal":
+                return replies.to_recorded(await self._herd.run_reading(job, accepted))
+            return replies.to_recorded(await self._run(job, accepted))
+        except CanisterError as error:
+            answer = RecordedAnswer(encode(_err(method, error)))
+            await self._canister.ingress.history.record_alone(message, answer)  # the journal has no job that tells it
+            return answer
 
     async def accepted(self, id: bytes) -> None:
         await self._herd.messages.accepted(id)
@@ -196,6 +201,8 @@ class HerdTarget:
 
     async def _job(self, method: Method, caller: str, arg: object, id: bytes | None) -> Job:
         of = class_of(method)
+        if of == "chat":
+            check_no_model(method, arg)
         data = await _in_time_of(_size(arg), lambda: codec.encode_args(method, arg))
         return Job(
             id=secrets.token_bytes(32) if id is None else id,

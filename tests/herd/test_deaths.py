@@ -85,8 +85,8 @@ async def test_workers_that_are_killed_at_any_moment(
 
     async def chaos(stage: str, client: WorkerClient, message: Run) -> None:
         n = len(wanted)
-        if message.job not in wanted:  # every seventh call is hit, once, at one stage after the other
-            wanted[message.job] = ("before", "in", "after")[n // 7 % 3] if n % 7 == 3 else ""
+        if message.job not in wanted:  # every fourth call is hit, once, at one stage after the other
+            wanted[message.job] = ("before", "in", "after")[n // 4 % 3] if n % 4 == 1 else ""
         if wanted[message.job] != stage:
             return
         wanted[message.job] = ""

@@ -141,6 +141,26 @@ async def test_an_accepted_message_is_answered_by_the_next_leader(tmp_path: Path
             assert [call["caller"] for call in calls].count(caller.principal) == 1
 
 
+async def test_queries_that_are_sent_as_updates_can_be_polled(tmp_path: Path) -> None:
+    """Also those that the journal answers, and those that are refused."""
+    with herd_process(tmp_path, workers=1) as server:
+        async with client_of(server) as http:
+            await wait_ready(http)
+            caller = IcCaller(http, (await http.get("/canisters/llama_cpp")).json()["id"])
+            await _open_to(http)
+            for method, arg in (("get_chats", None), ("get_max_tokens", None), ("run_query", InputRecord(args=SHORT))):
+                request, status, _ = await caller.send(method, arg)
+                assert status == 202
+                assert (await caller.ended(request))[0] == "replied", method
+            elsewhere = InputRecord(args=["--model", "models/other.gguf", *SHORT])
+            request, _, _ = await caller.send("run_update", elsewhere)
+            how, reply = await caller.ended(request)
+            assert (how, reply is None) == ("replied", False)
+            answer = codec.decode_reply(BY_NAME["run_update"], reply or b"")
+            assert answer.is_err
+            assert "load_model loads one at every worker" in answer.value.error
+
+
 async def _open_to(http: httpx.AsyncClient) -> None:
     """Let every named caller in."""
     response = await http.post("/canisters/llama_cpp/set_access", json={"level": 1})
