@@ -29,6 +29,7 @@ from canister.herd.launch.launcher import WorkerEnded, WorkerEvent, WorkerRef, W
 from canister.herd.launch.ray import RayCluster, RayLauncher
 from canister.herd.launch.ray_machine import Machine, environment
 from canister.system import sandbox
+from tests.herd.herds import QUESTIONS, chat, client_of, herd_process, wait_ready
 
 pytestmark = [
     pytest.mark.anyio,
@@ -238,6 +239,58 @@ async def test_workers_and_agents_go_on_without_the_head(launcher: RayLauncher, 
     other = await launcher.start(spec("w2", second=1))
     assert await serves(other)
     assert is_alive(again.pid)
+
+
+async def test_chats_go_on_when_a_machine_is_lost(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`canister herd serve --ray`: two workers on two machines, of which one burns in the middle of chats."""
+    for name, value in environment(Machine(machines.folder), machines.folder / "token").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    on_ray = ("--ray", machines.do("address"), "--needs", "CPU=1", "--needs", "any=5")  # one a machine
+    with herd_process(tmp_path, *on_ray) as server:
+        async with client_of(server) as http:
+            await wait_ready(http)
+            pids = await workers_of(http, 2)
+
+            async def call(method: str, arg: object) -> Any:
+                said = await http.post(f"/canisters/llama_cpp/{method}", json=arg)
+                assert said.status_code == 200, said.text
+                return said.json()["Ok"]
+
+            quiet = await chat(call, "quiet", QUESTIONS[0])
+            n_calls = 0
+
+            async def disturbed(method: str, arg: object) -> Any:
+                nonlocal n_calls
+                n_calls += 1
+                if n_calls == 7:  # each chat has begun
+                    await asyncio.to_thread(machines.do, "kill raylet", node="second")
+                    for pid in pids.values():  # and with it what runs there
+                        if f"{machines.folder / 'second'}/".encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                            os.kill(pid, signal.SIGKILL)
+                return await call(method, arg)
+
+            try:
+                said = await asyncio.gather(*(chat(disturbed, f"d{n}", QUESTIONS[0]) for n in range(4)))
+                for records in said:  # the first one names the chat
+                    assert [record["output"] for record in records[1:]] == [record["output"] for record in quiet[1:]]
+            finally:
+                await asyncio.to_thread(machines.do, "add", node="second", resources={"second": 9, "any": 9})
+            again = await workers_of(http, 2)
+            assert again.keys() == pids.keys()
+            assert again != pids
+
+
+async def workers_of(http: httpx.AsyncClient, n: int) -> dict[str, int]:
+    """The pids of the workers, once so many are ready."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            found = (await http.get("/herd/status")).json()["workers"]
+            if sum(worker["phase"] == "ready" for worker in found) == n:
+                return {worker["id"]: worker["pid"] for worker in found}
+            await asyncio.sleep(0.2)
 
 
 async def test_a_driver_that_dies_is_started_again_and_finds_all(launcher: RayLauncher) -> None:
