@@ -69,14 +69,14 @@ export function Problem({ error }: { error: unknown }) {
 
 /** The caller is known and may not do this: who can change that, and how. */
 export function Denied({ text }: { text: string }) {
-  const role = `'(record { "principal" = "${principal.value}"; role = variant { AdminQuery } })'`;
+  const role = `'(record { "principal" = "${principal.value}"; role = variant { AdminUpdate }; note = "" })'`;
   return (
     <div class="problem" role="alert">
       <p>{text}. This caller may not do that here. A controller of the canister can change it:</p>
       <pre tabIndex={0}>{`canister call ${canister.value} assignAdminRole ${role}`}</pre>
       <p>
         AdminQuery reads, AdminUpdate also changes things. At access level 1 everybody with an API key may chat:{" "}
-        <code>{`canister call ${canister.value} set_access '(record { level = 1; explanation = "" })'`}</code>
+        <code>{`canister call ${canister.value} set_access '(record { level = 1 : nat16 })'`}</code>
       </p>
     </div>
   );

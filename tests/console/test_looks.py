@@ -16,7 +16,7 @@ from tests.harness import ROOT
 
 DOCS = ROOT / "docs" / "console"
 MOST_BYTES = 150_000
-PAGES = ["chat"]
+PAGES = ["chat", "models", "costs", "caches", "engine", "methods", "access"]
 
 RUN_AXE = """(() => axe.run(document, {resultTypes: ["violations"]}).then((found) => JSON.stringify(
   found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" | ")}`))))()"""
@@ -32,8 +32,23 @@ def violations(visit: Visit) -> list[str]:
     return found
 
 
+# What a page shows when it has what it asked for.
+SHOWN = {
+    "models": "main td:has-text('llama-canister tiny')",
+    "costs": "main tbody tr",
+    "caches": "main tbody tr",
+    "engine": "main svg",
+    "methods": "main form.method",
+    "access": "main tbody tr",
+}
+
+
 def prepare(visit: Visit, name: str) -> None:
+    if name == "caches":
+        prepare(visit, "chat")
     visit.go(name)
+    if name in SHOWN:
+        visit.page.locator(SHOWN[name]).first.wait_for()
     if name == "chat":
         visit.set_option("Answer tokens a call (0: as many as fit)", 6)
         visit.ask("Who are you?")

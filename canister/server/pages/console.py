@@ -7,6 +7,7 @@ and no text may become markup or a script (Trusted Types).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister.errors import MethodNotFound
+from canister.model_file import shipped
 from canister.server.middleware.encodings import compressible
 from canister.server.verbs import page
 
@@ -61,7 +63,7 @@ class Bundle:
 
 
 def routes() -> list[Route]:
-    return [page("/console/{version}/{name}", _file)]
+    return [page(f"/console/shipped/{shipped.SHIPPED_MODEL}", _shipped), page("/console/{version}/{name}", _file)]
 
 
 def is_wanted(request: Request) -> bool:
@@ -75,6 +77,15 @@ async def index(request: Request) -> Response:
     answer = await compressible(request, content, {**HEADERS, "Cache-Control": "no-cache"}, HTML)
     answer.headers["Vary"] = "Accept, Accept-Encoding"
     return answer
+
+
+async def _shipped(_request: Request) -> Response:
+    """The model that comes with the package, which the page puts into a canister as it would any other."""
+    path = shipped.shipped_model()
+    if path is None:
+        raise MethodNotFound("the model that comes with the package is not in this installation")
+    content = await asyncio.to_thread(path.read_bytes)
+    return Response(content, headers={**HEADERS, "Cache-Control": "no-cache"}, media_type="application/octet-stream")
 
 
 async def _file(request: Request) -> Response:

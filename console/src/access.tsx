@@ -1,0 +1,247 @@
+// Who may do what: the access level, roles, and API keys.
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { ask, call, canister } from "./api";
+import { shortPrincipal, when } from "./format";
+import { CopyButton, Problem } from "./widgets";
+
+interface Key {
+  name: string;
+  principal: string;
+  created_ns: number | bigint;
+  expires_ns: number | bigint | null;
+  is_expired: boolean;
+}
+
+interface Role {
+  principal: string;
+  role: "AdminQuery" | "AdminUpdate" | Record<string, null>;
+  note: string;
+}
+
+const LEVELS = ["Only controllers and admins may chat", "Everybody with an API key may chat"];
+const roleOf = (role: Role["role"]): string => (typeof role === "string" ? role : (Object.keys(role)[0] ?? ""));
+
+export function AccessPage() {
+  return (
+    <div class="page" tabIndex={0} role="region" aria-label="Access">
+      <h1>Access</h1>
+      <Level />
+      <Roles />
+      <Keys />
+    </div>
+  );
+}
+
+function Level() {
+  const level = useSignal<number | null>(null);
+  const problem = useSignal<unknown>(null);
+  const run = async (act: () => Promise<{ value: { level: number } }>): Promise<void> => {
+    try {
+      level.value = (await act()).value.level;
+      problem.value = null;
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  useEffect(() => void run(() => call("get_access")), [canister.value]);
+  return (
+    <section aria-label="Level">
+      <h2>Level</h2>
+      {problem.value ? <Problem error={problem.value} /> : null}
+      {level.value === null ? null : (
+        <fieldset>
+          <legend>Who may use the model</legend>
+          {LEVELS.map((text, at) => (
+            <label key={at} class="inline">
+              <input
+                type="radio"
+                name="level"
+                checked={level.value === at}
+                onChange={() => void run(() => call("set_access", { level: at }))}
+              />
+              {text}
+            </label>
+          ))}
+        </fieldset>
+      )}
+    </section>
+  );
+}
+
+function Roles() {
+  const roles = useSignal<Role[] | null>(null);
+  const problem = useSignal<unknown>(null);
+  const form = useRef<HTMLFormElement>(null);
+  const list = async (): Promise<void> => {
+    try {
+      roles.value = (await call<Role[]>("getAdminRoles")).value;
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  const change = async (method: string, arg: unknown): Promise<void> => {
+    try {
+      await call(method, arg);
+      problem.value = null;
+      form.current?.reset();
+    } catch (error) {
+      problem.value = error;
+    }
+    await list();
+  };
+  useEffect(() => void list(), [canister.value]);
+  return (
+    <section aria-label="Roles">
+      <h2>Roles</h2>
+      {problem.value ? <Problem error={problem.value} /> : null}
+      <ul class="plain">
+        {(roles.value ?? []).map((one) => (
+          <li key={one.principal}>
+            <code title={one.principal}>{shortPrincipal(one.principal)}</code> {roleOf(one.role)}{" "}
+            <span class="hint">{one.note}</span>{" "}
+            <button type="button" class="quiet" onClick={() => void change("revokeAdminRole", JSON.stringify(one.principal))}>
+              Revoke
+            </button>
+          </li>
+        ))}
+      </ul>
+      {roles.value?.length === 0 ? <p class="hint">Nobody has a role besides the controllers.</p> : null}
+      {roles.value ? (
+        <form
+          ref={form}
+          class="row form"
+          onSubmit={(event) => {
+            event.preventDefault();
+            const given = new FormData(event.currentTarget);
+            void change("assignAdminRole", {
+              principal: String(given.get("principal")).trim(),
+              role: given.get("role"),
+              note: String(given.get("note")),
+            });
+          }}
+        >
+          <label>
+            Principal
+            <input name="principal" required spellcheck={false} />
+          </label>
+          <label>
+            Role
+            <select name="role">
+              <option>AdminQuery</option>
+              <option>AdminUpdate</option>
+            </select>
+          </label>
+          <label>
+            Note
+            <input name="note" />
+          </label>
+          <button type="submit">Assign</button>
+        </form>
+      ) : null}
+    </section>
+  );
+}
+
+function Keys() {
+  const keys = useSignal<Key[] | null>(null);
+  const problem = useSignal<unknown>(null);
+  const [made, setMade] = useState<{ name: string; key: string } | null>(null);
+  const form = useRef<HTMLFormElement>(null);
+  const list = async (): Promise<void> => {
+    try {
+      keys.value = (await ask<{ keys: Key[] }>("keys", undefined, { verb: "GET" })).value.keys;
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  const change = async (act: () => Promise<unknown>): Promise<void> => {
+    try {
+      await act();
+      problem.value = null;
+    } catch (error) {
+      problem.value = error;
+    }
+    await list();
+  };
+  useEffect(() => void list(), []);
+  return (
+    <section aria-label="API keys">
+      <h2>API keys</h2>
+      {problem.value ? <Problem error={problem.value} /> : null}
+      {made ? (
+        <p class="made" role="status">
+          The key of {made.name}, which is shown only now: <code>{made.key}</code> <CopyButton text={made.key} />
+        </p>
+      ) : null}
+      {keys.value ? (
+        <>
+          <form
+            ref={form}
+            class="row form"
+            onSubmit={(event) => {
+              event.preventDefault();
+              const given = new FormData(event.currentTarget);
+              const expires = String(given.get("expires")).trim() || null;
+              void change(async () => {
+                const name = String(given.get("name")).trim();
+                setMade((await ask<{ name: string; key: string }>("keys", { name, expires })).value);
+                form.current?.reset();
+              });
+            }}
+          >
+            <label>
+              Name
+              <input name="name" required spellcheck={false} />
+            </label>
+            <label>
+              Lives for (such as 30d; empty: for ever)
+              <input name="expires" spellcheck={false} />
+            </label>
+            <button type="submit">Make a key</button>
+          </form>
+          <div class="scroll" tabIndex={0} role="region" aria-label="Keys">
+            <table>
+              <thead>
+                <tr>
+                  <th scope="col">name</th>
+                  <th scope="col">stands for</th>
+                  <th scope="col">made</th>
+                  <th scope="col">ends</th>
+                  <th scope="col">
+                    <span class="sr">what can be done</span>
+                  </th>
+                </tr>
+              </thead>
+              <tbody>
+                {keys.value.map((one) => (
+                  <tr key={one.name}>
+                    <td>{one.name}</td>
+                    <td>
+                      <code title={one.principal}>{shortPrincipal(one.principal)}</code>
+                    </td>
+                    <td>{when(one.created_ns)}</td>
+                    <td>{one.expires_ns === null ? "never" : one.is_expired ? "is over" : when(one.expires_ns)}</td>
+                    <td class="n">
+                      <button
+                        type="button"
+                        class="quiet"
+                        aria-label={`Revoke the key ${one.name}`}
+                        onClick={() => {
+                          if (confirm(`Revoke the key ${one.name}? Programs that use it are refused from now on.`))
+                            void change(() => ask(`keys/${encodeURIComponent(one.name)}`, undefined, { verb: "DELETE" }));
+                        }}
+                      >
+                        Revoke
+                      </button>
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        </>
+      ) : null}
+    </section>
+  );
+}

@@ -1,0 +1,133 @@
+// Small charts as SVG: coloured by the theme, with a summary for those who do not see them.
+import { number, short } from "./format";
+
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 180, 46, 10, 8, 22];
+const INNER = HEIGHT - TOP - BOTTOM;
+
+/** The next round number. */
+function roundUp(value: number): number {
+  const power = 10 ** Math.floor(Math.log10(value || 1));
+  return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((one) => one >= value) ?? value;
+}
+
+function Grid({ top, parts }: { top: number; parts: number[] }) {
+  return (
+    <g class="grid">
+      {parts.map((part) => (
+        <g key={part}>
+          <line x1={LEFT} x2={WIDTH - RIGHT} y1={TOP + INNER * (1 - part)} y2={TOP + INNER * (1 - part)} />
+          <text x={LEFT - 6} y={TOP + INNER * (1 - part) + 4} text-anchor="end">
+            {short(top * part)}
+          </text>
+        </g>
+      ))}
+    </g>
+  );
+}
+
+export interface Row {
+  label: string;
+  values: Record<string, number>;
+}
+
+interface BarsGiven {
+  title: string;
+  unit: string;
+  names: string[];
+  rows: Row[];
+  /** A line that no bar may cross. */
+  limit: number | null;
+}
+
+export function Bars({ title, unit, names, rows, limit }: BarsGiven) {
+  const sums = rows.map((row) => names.reduce((sum, name) => sum + (row.values[name] ?? 0), 0));
+  const highest = Math.max(0, ...sums);
+  const isFar = limit !== null && highest < limit / 5; // then the bars would be too low to be seen
+  const top = roundUp(Math.max(isFar ? 0 : (limit ?? 0), highest) * 1.02);
+  const step = (WIDTH - LEFT - RIGHT) / Math.max(1, rows.length);
+  const y = (value: number): number => TOP + INNER * (1 - value / top);
+  const told = `${title}: ${rows.length} bars, the highest ${number(highest)} ${unit}`;
+  return (
+    <figure class="chart">
+      <figcaption>
+        {title}
+        <span class="hint">{limit ? `limit ${short(limit)}` : ""}</span>
+      </figcaption>
+      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={told}>
+        <Grid top={top} parts={[0, 0.25, 0.5, 0.75, 1]} />
+        {rows.map((row, at) => {
+          let base = 0;
+          return (
+            <g key={at}>
+              <title>{`${row.label}: ${names.map((name) => `${name} ${short(row.values[name] ?? 0)}`).join(", ")}`}</title>
+              {names.map((name, n) => {
+                const below = base;
+                base += row.values[name] ?? 0;
+                return (
+                  <rect
+                    key={name}
+                    class={`s${n}`}
+                    x={LEFT + at * step + step * 0.12}
+                    width={Math.max(1, step * 0.76)}
+                    y={y(base)}
+                    height={Math.max(0, y(below) - y(base))}
+                  />
+                );
+              })}
+            </g>
+          );
+        })}
+        {limit && !isFar ? (
+          <g class="limit">
+            <line x1={LEFT} x2={WIDTH - RIGHT} y1={y(limit)} y2={y(limit)} />
+          </g>
+        ) : null}
+      </svg>
+      <div class="legend">
+        {names.map((name, n) => (
+          <span key={name}>
+            <i class={`s${n}`} />
+            {name}
+          </span>
+        ))}
+      </div>
+    </figure>
+  );
+}
+
+/** points: in order, x in ms since 1970. */
+export function Line({ title, unit, points }: { title: string; unit: string; points: [number, number][] }) {
+  const [first, last] = [points[0], points.at(-1)];
+  if (!first || !last || points.length < 2)
+    return (
+      <figure class="chart">
+        <figcaption>{title}</figcaption>
+        <p class="hint">Two points at least make a line.</p>
+      </figure>
+    );
+  const top = roundUp(Math.max(...points.map(([, value]) => value)));
+  const x = (at: number): number => LEFT + ((WIDTH - LEFT - RIGHT) * (at - first[0])) / Math.max(1, last[0] - first[0]);
+  const y = (value: number): number => TOP + INNER * (1 - value / top);
+  const path = points.map(([at, value], n) => `${n ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  const time = (at: number): string => new Date(at).toLocaleTimeString();
+  return (
+    <figure class="chart">
+      <figcaption>{title}</figcaption>
+      <svg
+        viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
+        role="img"
+        aria-label={`${title}: from ${number(first[1])} to ${number(last[1])} ${unit}`}
+      >
+        <Grid top={top} parts={[0, 0.5, 1]} />
+        <path class="area" d={`${path}L${x(last[0])} ${y(0)}L${x(first[0])} ${y(0)}Z`} />
+        <path class="line" d={path} />
+        <text x={LEFT} y={HEIGHT - 6}>
+          {time(first[0])}
+        </text>
+        <text x={WIDTH - RIGHT} y={HEIGHT - 6} text-anchor="end">
+          {time(last[0])}
+        </text>
+      </svg>
+    </figure>
+  );
+}

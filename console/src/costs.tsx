@@ -1,0 +1,195 @@
+// What calls cost: the log of calls, its sums, instructions by part against the limit, cycles over time.
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { call, canister } from "./api";
+import { Bars, Line } from "./charts";
+import { number, percent, short, when } from "./format";
+import { Budget, Problem, Tiles } from "./widgets";
+
+const MOST_ENTRIES = 500;
+const SHOWN = 100;
+const BARS = 60;
+
+interface Entry {
+  id: number | bigint;
+  caller: string;
+  method: string;
+  timestamp_ns: bigint | number;
+  outcome: string;
+  instructions: number | bigint;
+  cycles: number | bigint;
+  limit: number | bigint | null;
+  parts: { part: string; instructions: number | bigint }[];
+}
+
+const sumOf = (entries: Entry[], of: (one: Entry) => number): number => entries.reduce((sum, one) => sum + of(one), 0);
+
+export function CostsPage() {
+  const entries = useSignal<Entry[] | null>(null);
+  const problem = useSignal<unknown>(null);
+  const method = useSignal("");
+  const outcome = useSignal("");
+  const look = async (): Promise<void> => {
+    try {
+      entries.value = (await call<Entry[]>("get_call_log", { max_entries: MOST_ENTRIES })).value;
+      problem.value = null;
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  useEffect(() => void look(), [canister.value]);
+  const all = entries.value ?? [];
+  const chosen = all.filter(
+    (one) => (!method.value || one.method === method.value) && (!outcome.value || one.outcome === outcome.value),
+  );
+  return (
+    <div class="page" tabIndex={0} role="region" aria-label="Costs">
+      <h1>Costs</h1>
+      {problem.value ? <Problem error={problem.value} /> : null}
+      {entries.value === null && !problem.value ? <p class="hint">The log is being read…</p> : null}
+      {entries.value ? (
+        <>
+          <div class="row">
+            <Choice label="Method" of={all.map((one) => one.method)} chosen={method.value} set={(to) => (method.value = to)} />
+            <Choice label="Outcome" of={all.map((one) => one.outcome)} chosen={outcome.value} set={(to) => (outcome.value = to)} />
+            <button type="button" onClick={() => void look()}>
+              Look again
+            </button>
+            <button type="button" disabled={chosen.length === 0} onClick={() => save(chosen)}>
+              Save as CSV
+            </button>
+          </div>
+          <Sums entries={chosen} />
+          <Log entries={chosen} />
+        </>
+      ) : null}
+    </div>
+  );
+}
+
+function Choice({ label, of, chosen, set }: { label: string; of: string[]; chosen: string; set: (to: string) => void }) {
+  return (
+    <label class="inline">
+      {label}
+      <select value={chosen} onChange={(event) => set(event.currentTarget.value)}>
+        <option value="">all</option>
+        {[...new Set(of)].sort().map((one) => (
+          <option key={one} value={one}>
+            {one}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+function Sums({ entries }: { entries: Entry[] }) {
+  const oldest = entries.toReversed();
+  const runs = oldest.filter((one) => one.method === "run_update").slice(-BARS);
+  const byPart = new Map<string, number>();
+  for (const run of runs)
+    for (const { part, instructions } of run.parts) byPart.set(part, (byPart.get(part) ?? 0) + Number(instructions));
+  const names = [...byPart]
+    .sort((a, b) => b[1] - a[1])
+    .slice(0, 6)
+    .map(([name]) => name);
+  let sum = 0;
+  const points = oldest.map((one): [number, number] => [Number(one.timestamp_ns) / 1e6, (sum += Number(one.cycles))]);
+  const limit = runs.at(-1)?.limit ?? null;
+  const fullest = Math.max(0, ...runs.map((one) => (one.limit ? Number(one.instructions) / Number(one.limit) : 0)));
+  return (
+    <>
+      <Tiles
+        tiles={[
+          ["calls", number(entries.length)],
+          ["instructions", short(sumOf(entries, (one) => Number(one.instructions)))],
+          ["cycles", short(sumOf(entries, (one) => Number(one.cycles)))],
+          ["cycles of 1,000 such calls", entries.length ? short((1000 * sum) / entries.length) : "–"],
+          ["fullest budget", percent(fullest)],
+        ]}
+      />
+      <div class="charts">
+        <Bars
+          title="Instructions of each run_update"
+          unit="instructions"
+          names={names}
+          limit={limit === null ? null : Number(limit)}
+          rows={runs.map((one) => ({
+            label: `call ${one.id}`,
+            values: Object.fromEntries(one.parts.map(({ part, instructions }) => [part, Number(instructions)])),
+          }))}
+        />
+        <Line title="Cycles, added up" unit="cycles" points={points} />
+      </div>
+    </>
+  );
+}
+
+function Log({ entries }: { entries: Entry[] }) {
+  return (
+    <>
+      <h2>Calls</h2>
+      {entries.length > SHOWN ? <p class="hint">The newest {number(SHOWN)}; the CSV has all {number(entries.length)}.</p> : null}
+      <div class="scroll" tabIndex={0} role="region" aria-label="Log of calls">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">id</th>
+              <th scope="col">time</th>
+              <th scope="col">method</th>
+              <th scope="col">outcome</th>
+              <th scope="col">budget</th>
+              <th scope="col" class="n">
+                instructions
+              </th>
+              <th scope="col" class="n">
+                cycles
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {entries.slice(0, SHOWN).map((one) => (
+              <tr key={String(one.id)}>
+                <td>{String(one.id)}</td>
+                <td>{when(one.timestamp_ns)}</td>
+                <td>
+                  <code>{one.method}</code>
+                </td>
+                <td>
+                  <span class={`tag ${one.outcome}`}>{one.outcome}</span>
+                </td>
+                <td>
+                  <Budget
+                    cost={{
+                      instructions: Number(one.instructions),
+                      cycles: Number(one.cycles),
+                      limit: one.limit === null ? null : Number(one.limit),
+                    }}
+                  />
+                </td>
+                <td class="n">{number(one.instructions)}</td>
+                <td class="n">{number(one.cycles)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </>
+  );
+}
+
+/** A text that a spreadsheet takes for a formula would be run by it. */
+const cell = (value: unknown): string => {
+  const text = String(value ?? "");
+  return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
+};
+
+function save(entries: Entry[]): void {
+  const head = ["id", "timestamp_ns", "caller", "method", "outcome", "instructions", "cycles", "limit"] as const;
+  const lines = [head.join(","), ...entries.map((one) => head.map((name) => cell(one[name])).join(","))];
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
+  link.download = "calls.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}

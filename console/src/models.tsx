@@ -1,0 +1,239 @@
+// Models: those in the canister, the one that is loaded, and how others get in.
+import { useSignal } from "@preact/signals";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { ask, call, canister, canisterPath, messageOf, request } from "./api";
+import { bytes, number, percent, short } from "./format";
+import { headOf } from "./gguf";
+import { current, refresh } from "./session";
+import { isUnderWay, send, uploads, type Upload } from "./uploads";
+import { Problem } from "./widgets";
+
+const SHIPPED = "llama-canister-tiny.gguf";
+
+interface Model {
+  path: string;
+  bytes: number;
+  n_parts: number;
+  is_loaded: boolean;
+  problem: string | null;
+  architecture: string | null;
+  title: string | null;
+  quantization: string | null;
+  n_params: number | bigint | null;
+  n_ctx_train: number | null;
+}
+
+export function ModelsPage() {
+  const models = useSignal<Model[] | null>(null);
+  const problem = useSignal<unknown>(null);
+  const [busy, setBusy] = useState("");
+  const [isOver, setOver] = useState(false);
+  const [context, setContext] = useState("");
+  const picker = useRef<HTMLInputElement>(null);
+
+  const list = async (): Promise<void> => {
+    try {
+      models.value = (await ask<{ models: Model[] }>(canisterPath("models"), undefined, { verb: "GET" })).value.models;
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  useEffect(() => void list(), [canister.value]);
+
+  /** Do something that changes what is here; what it is refused for is told. */
+  const change = async (what: string, act: () => Promise<unknown>): Promise<void> => {
+    setBusy(what);
+    problem.value = null;
+    try {
+      await act();
+    } catch (error) {
+      problem.value = error;
+    }
+    await list();
+    await refresh();
+    setBusy("");
+  };
+
+  const load = (path: string): Promise<unknown> =>
+    call("load_model", { args: ["--model", path, ...(context ? ["--ctx-size", context] : [])] });
+
+  const take = async (files: FileList | undefined | null): Promise<void> => {
+    for (const file of files ?? []) {
+      try {
+        await headOf(file);
+      } catch (error) {
+        problem.value = new Error(`${file.name}: ${messageOf(error)}`);
+        continue;
+      }
+      problem.value = null;
+      await send(file, `models/${file.name}`);
+      await list();
+    }
+  };
+
+  const loadShipped = async (): Promise<void> => {
+    const path = `models/${SHIPPED}`;
+    if (!models.value?.some((one) => one.path === path)) {
+      const response = await request(`console/shipped/${SHIPPED}`);
+      if (!response.ok) throw new Error("The model that comes with the package is not in this installation.");
+      if (!(await send(await response.blob(), path))) throw new Error("The model could not be put in.");
+    }
+    await load(path);
+  };
+
+  return (
+    <div class="page" tabIndex={0} role="region" aria-label="Models">
+      <h1>Models</h1>
+      <p>
+        Loaded: <b>{current.value?.model ?? "none"}</b>{" "}
+        {current.value?.ready ? (
+          <button
+            type="button"
+            disabled={busy !== ""}
+            onClick={() => void change("unload", () => ask(canisterPath("engine"), undefined, { verb: "DELETE" }))}
+          >
+            Unload
+          </button>
+        ) : (
+          <button type="button" class="primary" disabled={busy !== ""} onClick={() => void change("shipped", loadShipped)}>
+            {busy === "shipped" ? "Loading…" : "Load the shipped model"}
+          </button>
+        )}
+      </p>
+      <div
+        class={`drop ${isOver ? "over" : ""}`}
+        onDragOver={(event) => {
+          event.preventDefault();
+          setOver(true);
+        }}
+        onDragLeave={() => setOver(false)}
+        onDrop={(event) => {
+          event.preventDefault();
+          setOver(false);
+          void take(event.dataTransfer?.files);
+        }}
+      >
+        <p>Drop a GGUF file here, or</p>
+        <button type="button" class="primary" onClick={() => picker.current?.click()}>
+          Choose a file
+        </button>
+        <input
+          type="file"
+          accept=".gguf"
+          multiple
+          ref={picker}
+          hidden
+          aria-label="Model to upload"
+          onChange={(event) => {
+            const input = event.currentTarget;
+            void take(input.files).then(() => (input.value = ""));
+          }}
+        />
+        <p class="hint">
+          Its header is looked at first. It is sent in pieces of 8 MiB; an upload that was cut off goes on where it was.
+        </p>
+      </div>
+      {uploads.value.map((one) => (
+        <UploadLine key={one.id} upload={one} />
+      ))}
+      {problem.value ? <Problem error={problem.value} /> : null}
+      <label class="inline">
+        Context in tokens when loading (empty: as the model says)
+        <input class="short" inputMode="numeric" pattern="[0-9]*" value={context} onInput={(event) => setContext(event.currentTarget.value.trim())} />
+      </label>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Models in the canister">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">file</th>
+              <th scope="col">model</th>
+              <th scope="col" class="n">
+                size
+              </th>
+              <th scope="col" class="n">
+                parameters
+              </th>
+              <th scope="col" class="n">
+                context
+              </th>
+              <th scope="col">
+                <span class="sr">what can be done</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {(models.value ?? []).map((one) => (
+              <tr key={one.path}>
+                <td>
+                  <code>{one.path}</code>
+                  {one.problem ? <p class="hint">{one.problem}</p> : null}
+                </td>
+                <td>
+                  {one.title ?? ""} <span class="hint">{[one.architecture, one.quantization].filter(Boolean).join(" ")}</span>
+                </td>
+                <td class="n">{bytes(one.bytes)}</td>
+                <td class="n">{short(one.n_params)}</td>
+                <td class="n">{number(one.n_ctx_train)}</td>
+                <td class="n">
+                  {one.is_loaded ? (
+                    <span class="tag ok">loaded</span>
+                  ) : (
+                    <>
+                      <button
+                        type="button"
+                        disabled={busy !== "" || one.problem !== null}
+                        aria-label={`Load ${one.path}`}
+                        onClick={() => void change(one.path, () => load(one.path))}
+                      >
+                        {busy === one.path ? "Loading…" : "Load"}
+                      </button>{" "}
+                      <button
+                        type="button"
+                        class="quiet"
+                        disabled={busy !== ""}
+                        aria-label={`Remove ${one.path}`}
+                        onClick={() => {
+                          if (confirm(`Remove ${one.path} (${bytes(one.bytes)})?`))
+                            void change(one.path, () => call("filesystem_remove", { filename: one.path }));
+                        }}
+                      >
+                        Remove
+                      </button>
+                    </>
+                  )}
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {models.value?.length === 0 ? <p class="hint">No model is here yet.</p> : null}
+    </div>
+  );
+}
+
+function UploadLine({ upload }: { upload: Upload }) {
+  const { target, size, sent, state, cycles, problem } = upload;
+  return (
+    <div class="upload">
+      <div class="row">
+        <code>{target}</code>
+        <span class="hint" role="status">
+          {bytes(sent.value)} of {bytes(size)} · {percent(sent.value / size)} · {state.value}
+          {cycles.value ? ` · ${short(cycles.value)} cycles` : ""}
+        </span>
+        {isUnderWay(upload) ? (
+          <button type="button" class="quiet" onClick={upload.stop}>
+            Stop
+          </button>
+        ) : null}
+      </div>
+      <progress max={size} value={sent.value} aria-label={`Upload of ${target}`} />
+      {problem.value ? (
+        <p class="problem" role="alert">
+          {problem.value}
+        </p>
+      ) : null}
+    </div>
+  );
+}

@@ -1,0 +1,173 @@
+"""The pages beside the chat, each doing what it is for once."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from canister.api.methods import METHODS
+from canister.client.local_server import LocalServer
+from tests.console.conftest import Visit, link_for, post
+
+PAGES = ["chat", "models", "costs", "caches", "engine", "methods", "access"]
+
+
+def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> None:
+    visit.ask("Who are you?")
+    visit.answer()
+    visit.go("costs")
+    rows = visit.page.locator("main tbody tr")
+    rows.first.wait_for()
+    visit.page.locator("label", has_text="Method").locator("select").select_option("run_update")
+    assert set(rows.locator("code").all_inner_texts()) == {"run_update"}
+    assert visit.page.locator("main svg rect").count() > 0
+    assert visit.page.locator(".tile dd").first.inner_text() == str(rows.count())
+    with visit.page.expect_download() as download:
+        visit.button("Save as CSV").click()
+    download.value.save_as(tmp_path / "calls.csv")
+    saved = list(csv.DictReader((tmp_path / "calls.csv").open(newline="")))
+    assert {row["method"] for row in saved} == {"run_update"}
+    assert len(saved) == rows.count()
+
+
+def test_caches_are_listed_with_their_chats_and_removed(visit: Visit) -> None:
+    visit.ask("Who are you?")
+    visit.answer()
+    visit.go("caches")
+    own = visit.page.locator("main tbody tr", has_text="Who are you?")
+    own.wait_for()
+    assert int(own.locator("td").nth(2).inner_text()) > 20
+    visit.page.on("dialog", lambda dialog: dialog.accept())
+    own.get_by_role("button").click()
+    own.wait_for(state="detached")
+    visit.go("chat")
+    visit.ask("What is a canister?")  # what was said goes in again
+    visit.page.locator(".message.assistant").nth(1).locator("table.calls").wait_for()
+    assert visit.answer()
+
+
+def test_the_engine_shows_its_slots_and_its_rate(visit: Visit) -> None:
+    visit.go("engine")
+    visit.page.locator(".slot").first.wait_for()
+    assert visit.page.locator(".slot").count() == 8
+    visit.page.get_by_role("img", name="Tokens decoded a second").wait_for()
+
+
+def test_keys_and_roles_are_made_and_taken_back(visit: Visit) -> None:
+    visit.page.on("dialog", lambda dialog: dialog.accept())
+    visit.go("access")
+    keys = visit.page.get_by_role("region", name="API keys")
+    keys.get_by_label("Name").fill("from-the-console")
+    keys.get_by_label("Lives for").fill("1d")
+    keys.get_by_role("button", name="Make a key").click()
+    made = visit.page.locator(".made code").inner_text()
+    principal = post(visit.server, "/whoami", key=made)
+    roles = visit.page.get_by_role("region", name="Roles")
+    roles.get_by_label("Principal").fill(principal)
+    roles.locator("select").select_option("AdminQuery")
+    roles.get_by_role("button", name="Assign").click()
+    given = roles.locator("li", has_text="AdminQuery")
+    given.wait_for()
+    given.get_by_role("button", name="Revoke").click()
+    given.wait_for(state="detached")
+    keys.get_by_role("button", name="Revoke the key from-the-console").click()
+    keys.get_by_text("from-the-console", exact=True).wait_for(state="detached")
+    keys.get_by_label("Name").fill("a b")
+    keys.get_by_role("button", name="Make a key").click()
+    keys.get_by_role("alert").get_by_text("no name for an API key").wait_for()
+
+
+def test_the_level_is_set(visit: Visit) -> None:
+    visit.go("access")
+    open_to_all = visit.page.get_by_label("Everybody with an API key may chat")
+    open_to_all.check()
+    assert post(visit.server, "/get_access")["Ok"]["level"] == 1
+    visit.page.get_by_label("Only controllers and admins may chat").check()
+    visit.page.wait_for_function("document.querySelector('input[name=level]').checked")
+    assert post(visit.server, "/get_access")["Ok"]["level"] == 0
+
+
+def test_every_method_has_a_form_that_sends_what_the_interface_takes(visit: Visit) -> None:
+    """Nothing is done: what is sent is looked at on its way, and answered with a reject as a server would."""
+    visit.go("methods")
+    names = visit.page.locator("nav[aria-label=Methods] code")
+    names.first.wait_for()
+    shown = set(names.all_inner_texts())
+    rows = {method.name: method for method in METHODS}
+    assert shown == set(rows)
+    sent: dict[str, str | None] = {}
+
+    def on_call(route: object) -> None:
+        request = route.request  # type: ignore[attr-defined]
+        sent[request.url.rpartition("/")[2]] = request.post_data
+        reject = '{"reject_code": 4, "error_code": "x", "reject_message": "looked at"}'
+        route.fulfill(status=400, content_type="application/json", body=reject)  # type: ignore[attr-defined]
+
+    visit.page.route("**/canisters/llama_cpp/*", lambda route: on_call(route) if is_form(route) else route.continue_())
+    for name in sorted(shown):
+        names.get_by_text(name, exact=True).click()
+        visit.page.locator("main form.method button[type=submit]").click()
+        visit.page.locator(".answer").get_by_text("looked at").wait_for()
+    from canister.api import codec
+
+    for name, body in sent.items():
+        if rows[name].arg is None:
+            assert body is None
+        else:
+            assert body is not None
+            codec.args_from_json_text(rows[name], body.encode())
+    assert set(sent) == shown
+
+
+def is_form(route: object) -> bool:
+    request = route.request  # type: ignore[attr-defined]
+    return request.method == "POST" and not request.url.endswith(("/whoami/", "/apply-template"))
+
+
+def test_a_form_calls_and_shows_answer_and_cost(visit: Visit) -> None:
+    visit.page.goto(f"{visit.server.url}/#/methods/get_max_tokens")
+    visit.page.locator("main h1").get_by_text("get_max_tokens").wait_for()
+    visit.page.locator("main form.method button[type=submit]").click()
+    answer = visit.page.locator(".answer")
+    answer.get_by_text("max_tokens_update").wait_for()
+    assert "instructions" in answer.inner_text()
+    visit.page.locator("nav[aria-label=Methods] code").get_by_text("set_max_tokens", exact=True).click()
+    visit.page.get_by_label("max_tokens_update").fill("-1")
+    visit.page.locator("main form.method button[type=submit]").click()
+    visit.page.locator(".answer.problem").get_by_text("max_tokens_update").first.wait_for()
+
+
+@pytest.fixture
+def stranger(browser: object, server: LocalServer) -> Iterator[Visit]:
+    """Signed in as somebody without any role."""
+    key = post(server, "/keys", {"name": "a-stranger", "expires": "1h"})["key"]
+    context = browser.new_context()  # type: ignore[attr-defined]
+    visit = Visit(context.new_page(), server)
+    visit.page.goto(link_for(server, key=key))
+    visit.page.locator("nav.main").wait_for()
+    yield visit
+    visit.check_quiet()
+    context.close()
+    post_revoke(server, "a-stranger")
+
+
+def post_revoke(server: LocalServer, name: str) -> None:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {server.api_key}"}
+    assert httpx.delete(f"{server.url}/keys/{name}", headers=headers).status_code == 200
+
+
+def test_who_has_no_role_is_told_so_on_each_page_and_breaks_none(stranger: Visit) -> None:
+    for name in PAGES:
+        stranger.go(name)
+        told = stranger.page.locator("main").get_by_role("alert").first
+        if name in ("costs", "methods"):  # these are for everybody who is named
+            stranger.page.locator("main h1").wait_for()
+        else:
+            told.wait_for()
+            assert "assignAdminRole" in told.inner_text() or "control every canister" in told.inner_text()
+        assert stranger.page.get_by_text("Show the page again").count() == 0
