@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from canister.server.pages import console
+from tests.harness import CHAT_MODEL
 
 pytestmark = pytest.mark.anyio
 
@@ -80,3 +81,10 @@ async def test_without_a_bundle_the_page_says_what_is_missing(
     assert "npm" in shown.text
     assert "make console" in shown.text
     assert (await anonymous.get("/console/0123456789abcdef/main.js")).status_code == 404
+
+
+async def test_the_page_gets_the_shipped_model(anonymous: httpx.AsyncClient) -> None:
+    answer = await anonymous.get(f"/console/shipped/{CHAT_MODEL.name}")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.content == CHAT_MODEL.read_bytes()
+    assert (await anonymous.get("/console/shipped/other.gguf")).status_code == 404
