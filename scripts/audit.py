@@ -40,7 +40,7 @@ def main() -> int:
     everything = [requirement for group in groups.values() for requirement in group]
     problems = [
         *unbounded(everything),
-        *undeclared(imports_of(ROOT / "canister"), [*groups[""], *groups["plot"], *groups["herd"]]),
+        *undeclared(imports_of(ROOT / "canister"), [*groups[""], *groups["plot"], *groups["herd"], *groups["ao"]]),
         *undeclared(imports_of(ROOT / "scripts"), [*groups[""], *groups["dev"]]),
         *licences(everything),
         *advisories(),

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from canister.client.errors import NotConnected, ProtocolError, Unreachable
 from canister.defaults import socket_path
-from canister.telemetry.lean_imports import without
+from canister.lean_imports import without
 
 with without("httpx._main"):
     import httpx as httpx

@@ -47,7 +47,6 @@ from canister.client.http_library import (
 )
 from canister.client.methods import MethodCalls
 from canister.client.result import Piece, Result
-from canister.errors.nearest import nearest
 
 __all__ = [
     "Canister",
@@ -98,6 +97,8 @@ def find_method(name: str) -> Method:
     """The row of the interface table; UnknownMethod names the nearest."""
     method = BY_NAME.get(name)
     if method is None:
+        from canister.errors.nearest import nearest  # only a slip needs it
+
         near = nearest(name, BY_NAME)
         hint = f"Did you mean '{near}'?" if near else f"The methods are {', '.join(BY_NAME)}."
         raise UnknownMethod(f"There is no method '{name}'. {hint}")

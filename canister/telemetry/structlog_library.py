@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from canister.telemetry.lean_imports import without
+from canister.lean_imports import without
 
 with without("rich"):
     import structlog as structlog

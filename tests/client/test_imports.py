@@ -6,7 +6,7 @@ import ssl
 import subprocess
 import sys
 
-MAX_MODULES = 18
+MAX_MODULES = 15
 HEAVY = {
     *("numpy", "prometheus_client", "structlog", "sqlalchemy", "starlette", "fastapi", "uvicorn", "llama_cpp"),
     *("pydantic_settings", "typer", "click", "rich", "pygments"),

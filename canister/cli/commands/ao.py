@@ -49,7 +49,7 @@ def export_model(
     version: Annotated[int, typer.Option(min=0, max=2, help="Of the file: 0 and 1 are f32, 2 is int8.")] = 0,
     group_size: Annotated[int, typer.Option(min=1, help="Of version 2: how many weights share a scale.")] = 64,
 ) -> None:
-    """Export a GGUF file as model.bin and tokenizer.bin of llama2.c.
+    """Export a GGUF file as the model.bin of llama2.c.
 
     A model that such a file cannot hold is refused, and nothing is written then.
 

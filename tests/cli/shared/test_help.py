@@ -116,6 +116,7 @@ def test_the_options_of_serve_stand_in_groups(canister: Command) -> None:
     assert re.findall(r"^  (?:-m, )?(--\S+)", basics, re.MULTILINE) == [
         "--host",
         "--port",
+        "--listen",
         "--data-dir",
         "--model",
         "--canister",

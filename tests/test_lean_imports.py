@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from canister.telemetry.lean_imports import without
+from canister.lean_imports import without
 
 
 def test_a_module_is_not_there_inside_and_is_there_afterwards() -> None:
