@@ -38,6 +38,17 @@ def worker_of(herd: Herd, caller: str) -> Worker:
     return max(ready, key=lambda worker: hashlib.blake2b(f"{worker.id}\n{caller}".encode(), digest_size=8).digest())
 
 
+async def engine_of(herd: Herd, canister: str, caller: str) -> dict[str, object] | None:
+    """How the model runs at the caller's worker, as it tells there; None while no worker can tell."""
+    try:
+        client = worker_of(herd, caller).client
+        async with client.passed_on("GET", f"/canisters/{quote(canister)}/engine", b"", {}, caller) as answer:
+            found = json.loads(await answer.read()) if answer.status == 200 else None
+    except (CanisterBusy, WorkerLost, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 class Templates:
     """Prompts of messages, by the chat template of the model, which a worker has."""
 

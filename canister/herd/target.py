@@ -30,6 +30,7 @@ from canister.handlers.named_chats import cache_name
 from canister.herd import replies
 from canister.herd.chat_paths import chats_of, check_no_model
 from canister.herd.jobs import Job, TextSoFar
+from canister.herd.proxy import engine_of
 from canister.herd.routing import class_of
 from canister.state.ingress_history import KEPT_NS, POLLED_NS, IngressMessage, KnownMessage, RecordedAnswer
 
@@ -46,6 +47,7 @@ T = TypeVar("T")
 
 KEPT_KEY_NS = 24 * 3600 * 10**9  # an answer with an idempotency key
 BLOCK_BYTES = 1024 * 1024  # of a file, in one entry of the control log
+NO_ENGINE = ("model", "reason")  # of a report, where a process has no model
 LARGE_BYTES = 256 * 1024  # of an argument or a reply: not to be coded on the event loop
 
 
@@ -260,7 +262,14 @@ class HerdTarget:
         _not_in_a_herd("embedding")
 
     async def inspect_engine(self, caller: str) -> Reply:
-        return await self._mirrored.inspect_engine(caller)
+        reply = await self._mirrored.inspect_engine(caller)
+        if reply.error is not None or not isinstance(reply.value, dict):
+            return reply
+        found = await engine_of(self._herd, self.name, caller)
+        if found is None:
+            return reply
+        own = {name: value for name, value in reply.value.items() if name not in NO_ENGINE}
+        return Reply({**found, **own}, charge=reply.charge)
 
     async def inspect_calls(self, caller: str) -> Reply:
         reply = await self._mirrored.inspect_calls(caller)

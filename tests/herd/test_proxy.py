@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from canister.client.local_server import LocalServer
+from tests.harness import CHAT_MODEL
 from tests.herd.herds import client_of, herd_process, wait_ready
 
 pytestmark = pytest.mark.anyio
@@ -35,6 +36,16 @@ async def test_openai_clients_and_templates(server: LocalServer) -> None:
         assert "Who are you?" in template.json()["prompt"]
         anonymous = await http.post("/v1/chat/completions", json=body, headers={"Authorization": ""})
         assert anonymous.status_code == 401  # nobody becomes the herd by coming through it
+
+
+async def test_the_engine_is_that_of_a_worker(server: LocalServer) -> None:
+    async with client_of(server) as http:
+        await wait_ready(http)
+        told = (await http.get("/canisters/llama_cpp/engine")).json()
+        assert told["file"]["name"] == CHAT_MODEL.name
+        assert told["model"]["n_ctx"] > 0
+        refused = await http.get("/canisters/llama_cpp/engine", headers={"Authorization": ""})
+        assert refused.status_code == 403
 
 
 async def test_a_named_chat_and_its_cache_are_removed_together(server: LocalServer) -> None:

@@ -59,7 +59,7 @@ Key = Annotated[
 
 
 def serve(**given: Any) -> None:
-    """Serve canisters from several workers, until a signal ends it.
+    """Serve canisters by several workers, until SIGTERM or Ctrl-C.
 
     This process is the door: it holds the queue, gives calls to workers and keeps their ends in the journal. All
     options of `canister serve` count for it or for each worker.

@@ -223,11 +223,13 @@ PAGES: Json = {
     },
 }
 
+_ERR: Json = {"type": "object", "required": ["Err"], "properties": {"Err": ref("ApiError")}}
+_TOLD = ("Err, or a reject", json_content({"anyOf": [_ERR, ref("Reject")]}))
 _MADE = _object(name=_text(), key=_text(), principal=_text(), expires_ns={"type": ["integer", "null"]})
 _KEY_NAME: Json = {"name": "name", "in": "path", "required": True, "description": "Of a key.", "schema": _text()}
 
 
-def _fields(needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> Json:
+def _fields(example: Json, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> Json:
     """The body of an operation: an object of texts."""
     properties: Json = {name: _text() for name in needed} | {name: {"type": ["string", "null"]} for name in optional}
     schema: Json = {
@@ -236,7 +238,7 @@ def _fields(needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> Json:
         "properties": properties,
         "additionalProperties": False,
     }
-    return {"requestBody": {"required": True, "content": json_content(schema)}}
+    return {"requestBody": {"required": True, "content": {answers.JSON: {"schema": schema, "example": example}}}}
 
 
 KEYS: Json = {
@@ -245,11 +247,14 @@ KEYS: Json = {
             "sign_in",
             "access",
             "Exchange a code for a browser's API key, for eight hours.",
-            {"200": ("The key", _MADE)},
+            {"default": _TOLD, "200": ("The key", _MADE)},
         )
-        | _fields(("code",)),
+        | _fields({"code": "the code of the link"}, ("code",)),
         "delete": _page_operation(
-            "sign_out", "access", "Revoke the browser's API key that this request has.", {"200": ("Done", _object())}
+            "sign_out",
+            "access",
+            "Revoke the browser's API key that this request has.",
+            {"default": _TOLD, "200": ("Done", _object())},
         ),
     },
     "/session/codes": {
@@ -257,7 +262,7 @@ KEYS: Json = {
             "make_sign_in_code",
             "access",
             "A code that signs a browser in as the caller: it counts once, for ten minutes.",
-            {"200": ("The code", _object(code=_text(), seconds={"type": "integer"}))},
+            {"default": _TOLD, "200": ("The code", _object(code=_text(), seconds={"type": "integer"}))},
         )
     },
     "/keys": {
@@ -265,22 +270,22 @@ KEYS: Json = {
             "list_api_keys",
             "access",
             "All API keys, without their secrets; for those who control every canister of the server.",
-            {"200": ("Name, principal and times of each", _object(keys=_OBJECTS))},
+            {"default": _TOLD, "200": ("Name, principal and times of each", _object(keys=_OBJECTS))},
         ),
         "post": _page_operation(
             "make_api_key",
             "access",
             "Make an API key, which is shown this once; for those who control every canister of the server.",
-            {"200": ("The key", _MADE)},
+            {"default": _TOLD, "200": ("The key", _MADE)},
         )
-        | _fields(("name",), ("principal", "expires")),
+        | _fields({"name": "notebook", "expires": "30d"}, ("name",), ("principal", "expires")),
     },
     "/keys/{name}": {
         "delete": _page_operation(
             "revoke_api_key",
             "access",
             "Revoke an API key; for those who control every canister of the server.",
-            {"200": ("Done", _object())},
+            {"default": _TOLD, "200": ("Done", _object())},
         )
         | {"parameters": [_KEY_NAME]}
     },

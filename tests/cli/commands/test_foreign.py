@@ -123,7 +123,7 @@ def test_a_line_that_works(run: Command, server: LocalServer, controller: str, l
 @pytest.mark.parametrize(
     ("line", "code", "told"),
     [
-        ("dfx canister --ic call llama_cpp health", 2, "'local' or a URL like"),
+        ("dfx canister --ic call llama_cpp health", 2, "'local', a URL like"),
         ("dfx canister call --ic llama_cpp health", 2, "the Internet Computer itself is reached with icp or dfx"),
         ("dfx canister call llama_cpp health --ic", 2, "not 'ic'"),
         ("dfx --network ic identity whoami", 2, "not 'ic'"),

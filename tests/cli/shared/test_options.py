@@ -84,7 +84,7 @@ def test_local_follows_the_file_of_the_folder(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("network", ["ic", "staging", "127.0.0.1:8000", "ftp://host", "http://", ""])
 def test_other_networks_are_told(network: str) -> None:
-    with pytest.raises(typer.BadParameter, match="'local' or a URL") as told:
+    with pytest.raises(typer.BadParameter, match="'local', a URL") as told:
         url_of(network)
     assert ("icp or dfx" in str(told.value)) == (network == "ic")
 
