@@ -71,7 +71,7 @@ async def test_the_bytes_of_a_stream_whose_worker_is_killed(
             now[:] = [KillAt(chance.randrange(1, n_pieces[question]))]
             found = await stream(herd, question)
             assert now[0].has_killed
-            assert b"".join(_texts(found)) == b"".join(_texts(wanted[question]))
+            assert b"".join(_texts(found)) == b"".join(_texts(wanted[question])), _end(found)
             assert _end(found) == _end(wanted[question])
 
 

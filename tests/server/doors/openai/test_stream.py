@@ -124,7 +124,7 @@ async def test_streams_that_outlast_the_servers_time_to_drain_are_told(
 
         stored = asyncio.create_task(events_of_a_stored_answer())
         reading = asyncio.create_task(rest())
-        await until(lambda: n_running(own) > 1)
+        await until(lambda: own.host.default.n_calls > 1)
         await held.aclose()
         with pytest.raises(openai.APIError, match="server is stopping"):
             await reading
