@@ -43,9 +43,9 @@ async def test_the_engine_is_that_of_a_worker(server: LocalServer) -> None:
         await wait_ready(http)
         told = (await http.get("/canisters/llama_cpp/engine")).json()
         assert told["file"]["name"].rpartition("/")[2] == CHAT_MODEL.name
-        assert told["model"]["n_ctx"] > 0
+        assert told["model"]  # architecture, size and quantization
         refused = await http.get("/canisters/llama_cpp/engine", headers={"Authorization": ""})
-        assert refused.status_code == 403
+        assert refused.status_code == 401  # as in front of a single server
 
 
 async def test_a_named_chat_and_its_cache_are_removed_together(server: LocalServer) -> None:
