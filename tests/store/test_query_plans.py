@@ -25,7 +25,7 @@ WHOLE_TABLE = {
 def statements() -> Iterator[tuple[str, Prepared]]:
     """All that are prepared: those of the hot path, that is."""
     for module in pkgutil.walk_packages(canister.__path__, "canister."):
-        if module.name.startswith(("canister.cli", "canister.store.migrations", "canister.__main__")):
+        if module.name.startswith(("canister.cli", "canister.store.migrations", "canister.herd", "canister.__main__")):
             continue
         if module.name.endswith("trial_child"):
             continue
