@@ -59,7 +59,8 @@ class Job:
     goes_on: also when nobody waits for it any more. rev: of the control log, that its worker must have reached.
     now_ns: when it came, which is the call's time wherever it runs. due_ns: to be refused if it has not begun by then.
     is_priced: its multiplier was paid for.
-    tries: that a worker was lost with. worker, fence: of the present try. is_dropped: nobody wants it any more.
+    lost_with: the workers that were lost with it, each by id and generation: one that dies may be met twice.
+    worker, fence: of the present try. is_dropped: nobody wants it any more.
     """
 
     id: bytes
@@ -80,12 +81,17 @@ class Job:
     due_ns: int | None = None
     kept_until_ns: int = 0
     text: TextSoFar | None = None
-    tries: int = 0
+    lost_with: set[tuple[str, int]] = field(default_factory=set)
     worker: str | None = None
     fence: int = 0
     lease: asyncio.Timeout | None = None
     is_dropped: bool = False
     done: asyncio.Future[Done] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def tries(self) -> int:
+        """How many workers were lost with it."""
+        return len(self.lost_with)
 
     @property
     def seed(self) -> int:

@@ -362,7 +362,12 @@ class Leader:
             self._forget(job)
             return False
         await self.workers.suspect(worker)
-        job.tries += error.was_asked
+        process = (worker.id, worker.ref.generation)
+        log.warning("a call's worker was lost", job=job.id.hex()[:16], process=process, reason=str(error))
+        if process in job.lost_with:
+            await asyncio.sleep(BUSY_SECONDS)  # it is dying, and its socket still takes connections
+        if error.was_asked:
+            job.lost_with.add(process)
         if job.text is not None and job.text.has_begun and not worker.is_exact(job.canister):
             told = f"{error}. Its model is not exact, so no other worker can go on with this text: send the call again"
             await self.refuse(job, StreamBroken(told))

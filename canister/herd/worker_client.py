@@ -5,6 +5,7 @@ What a worker did is known only by its answer. WorkerLost says that there was no
 
 from __future__ import annotations
 
+import errno
 import io
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -160,7 +161,9 @@ class WorkerClient:
         except aiohttp.ClientConnectorError as error:
             raise WorkerLost(f"worker {self.ref.id}: {error}", was_asked=False) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise WorkerLost(f"worker {self.ref.id}: {type(error).__name__}: {error}") from error
+            # With a broken pipe it has not got the whole request, so it cannot have begun.
+            is_cut = isinstance(error, OSError) and error.errno == errno.EPIPE
+            raise WorkerLost(f"worker {self.ref.id}: {type(error).__name__}: {error}", was_asked=not is_cut) from error
         except WireError as error:
             raise WorkerLost(f"worker {self.ref.id} answered what is no message of a herd: {error}") from error
 
