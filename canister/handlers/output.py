@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from canister.runtime.call import OnText
 
 LONGEST_CHARACTER_BYTES = 4
-LOOKED_BACK = 16  # tokens: some have no bytes of their own
 
 
 class Output:
@@ -57,10 +56,11 @@ class Output:
     def _before(self, first: int) -> bytes:
         """The bytes of the generated tokens before the first shown one, as many as a character may have."""
         before = b""
-        at = slice(max(0, first - LOOKED_BACK), first)
-        tokens, generated = self._chat.tokens[at].tolist(), self._chat.generated[at].tolist()
-        while tokens and generated.pop() and len(before) < LONGEST_CHARACTER_BYTES:
-            before = self._engine.piece(tokens.pop(), self._special) + before
+        tokens, generated = self._chat.tokens, self._chat.generated
+        for at in range(first - 1, -1, -1):
+            if not generated[at] or len(before) >= LONGEST_CHARACTER_BYTES:
+                break
+            before = self._engine.piece(int(tokens[at]), self._special) + before
         return before
 
     def _bytes(self, tokens: list[int]) -> bytes:
