@@ -232,9 +232,8 @@ class Answers:
         ]
 
         def work(connection: Connection) -> int:
-            if connection.execute(_BY_ID, {"of_id": id}).first() is None:
-                return 0  # removed meanwhile
-            _END.run(connection, values)
+            if not _END.run(connection, values).rowcount:
+                return 0  # it has ended before, with what was told then, or it was removed
             _FORGET_TOLD.run(connection, {"of_id": id, "told_number": TOLD})
             for row in rows:
                 _ADD_CALL.run(connection, row)

@@ -12,7 +12,7 @@ import pytest
 
 from canister.errors import CallerBusy, NotFound, StorageFull
 from canister.runtime.canister import Canister
-from canister.state.answers import AnswerLimits, Answers, KeptCall, StoredRequest
+from canister.state.answers import TOLD, AnswerLimits, Answers, KeptCall, StoredRequest
 from tests.harness import CONTROLLER, Harness, canister_in
 
 pytestmark = pytest.mark.anyio
@@ -92,6 +92,16 @@ async def test_one_ends_once_and_what_failed_or_was_left_can_go_on(answers: Answ
         await answers.go_on(id)
     assert [kept.asked.id for kept in answers.running()] == ["one", "three"]
     assert answers.running()[0].error is None
+
+
+async def test_what_was_told_beyond_the_calls_stays_when_the_end_is_said_again(answers: Answers) -> None:
+    await answers.begin(asked("one"), LIMITS)
+    told = [KeptCall(0, TOLD, '["told"]', {})]
+    await answers.end("one", "cancelled", told=told)
+    n_bytes = answers.n_bytes
+    await answers.end("one", "cancelled")
+    assert answers.calls("one") == told
+    assert answers.n_bytes == n_bytes
 
 
 async def test_after_a_start_those_that_go_on_alone_are_running(harness: Harness, answers: Answers) -> None:
