@@ -9,6 +9,7 @@ from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_chain import Answered, Ingested, Wanted
 from canister.dispatch.answer_making import PASSING
 from canister.dispatch.answer_text import Piece
+from canister.dispatch.behind_host import CanisterOfHost, HostDispatcher
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target, Worker
 from canister.dispatch.durable_answers import Question, failure_of
 from canister.dispatch.embeddings import Embedded, TextRefused, TextTooLong
@@ -25,8 +26,10 @@ __all__ = [
     "PASSING",
     "Answered",
     "Answers",
+    "CanisterOfHost",
     "Dispatcher",
     "Embedded",
+    "HostDispatcher",
     "Ingested",
     "KeptAnswer",
     "ModelView",

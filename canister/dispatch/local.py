@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,13 +18,13 @@ from canister.dispatch import (
     requests,
     streams,
 )
+from canister.dispatch.behind_host import CanisterOfHost, HostDispatcher
 from canister.dispatch.execute import Reply
 from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
     from canister.api.herd_wire import CanisterState, Control, Done, Frame, Run
-    from canister.api.methods import Method, Mode
-    from canister.config import ServerSettings
+    from canister.api.methods import Method
     from canister.dispatch.answer_chain import Event as AnswerEvent
     from canister.dispatch.answer_chain import Prompt, Wanted
     from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target, Worker
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.inspection import ModelView
     from canister.dispatch.kept_answers import Part
-    from canister.ic.certificate import RootKey
-    from canister.ic.identity import Identity
     from canister.runtime.call import OnText
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
@@ -129,24 +127,12 @@ class LocalWorker:
         return await herd_chats.put_chat(self._canister, caller, path, container, head)
 
 
-@dataclass(frozen=True, slots=True)
-class LocalTarget:
+class LocalTarget(CanisterOfHost):
     """A canister of a host."""
 
-    _host: Host
-    _canister: Canister
-
-    @property
-    def id(self) -> str:
-        return self._canister.id
-
-    @property
-    def name(self) -> str:
-        return self._canister.name
-
-    @property
-    def controllers(self) -> Collection[str]:
-        return self._canister.controllers
+    def __init__(self, host: Host, canister: Canister) -> None:
+        super().__init__(canister)
+        self._host = host
 
     @property
     def answers(self) -> Answers:
@@ -155,9 +141,6 @@ class LocalTarget:
     @property
     def worker(self) -> Worker:
         return LocalWorker(self._host, self._canister)
-
-    def find_method(self, name: str, mode: Mode = "update") -> Method:
-        return requests.find_method(self._canister, name, mode)
 
     async def execute(
         self,
@@ -219,50 +202,11 @@ class LocalTarget:
         return {**named, "host": self._host} if method.knows_server else named
 
 
-class LocalDispatcher:
-    """A host between its start and its stop."""
+class LocalDispatcher(HostDispatcher):
+    """A host whose canisters run their calls in this process."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    @property
-    def settings(self) -> ServerSettings:
-        return self._host.settings
-
-    @property
-    def is_draining(self) -> bool:
-        return self._host.is_draining
-
-    @property
-    def node(self) -> Identity:
-        return self._host.node
-
-    @property
-    def root_key(self) -> RootKey:
-        return self._host.root_key
-
-    @property
-    def targets(self) -> Sequence[Target]:
-        return [LocalTarget(self._host, canister) for canister in self._host.canisters]
-
-    @property
-    def default(self) -> Target:
-        return LocalTarget(self._host, self._host.default)
-
-    def find(self, name_or_id: str) -> Target:
-        return LocalTarget(self._host, self._host.find(name_or_id))
-
-    def with_id(self, canister_id: bytes) -> Target:
-        return LocalTarget(self._host, self._host.with_id(canister_id))
-
-    def principal_of(self, key: str) -> str | None:
-        return self._host.principal_of(key)
-
-    def not_ready(self) -> Mapping[str, str]:
-        return self._host.not_ready()
-
-    def observe(self) -> dict[str, dict[str, float]]:
-        return inspection.observe(self._host)
+    def _target(self, canister: Canister) -> Target:
+        return LocalTarget(self._host, canister)
 
 
 def of_host(host: Host) -> Dispatcher:

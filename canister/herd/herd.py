@@ -25,7 +25,8 @@ from canister.herd.jobs import Job
 from canister.herd.journal.journal import Journal
 from canister.herd.known_chats import KnownChats
 from canister.herd.launch.launcher import Launcher, WorkerSpec
-from canister.herd.leader import EVER, Leader
+from canister.herd.leader import Leader
+from canister.herd.losses import EVER
 from canister.herd.messages import Messages
 from canister.herd.mirror import Mirror
 from canister.herd.objects.opening import open_objects

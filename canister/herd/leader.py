@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from canister.api.herd_wire import Conflict, Done
+from canister.api.herd_wire import Done
 from canister.errors import CallerBusy, CanisterBusy, CanisterStopping, LeadershipLost, Trap
 from canister.herd import replies
-from canister.herd.jobs import Job, StreamBroken
+from canister.herd.jobs import Job
 from canister.herd.known_chats import Key, KnownChats
+from canister.herd.losses import EVER, Fate, Losses, WorkersLost
 from canister.herd.placement import aim
 from canister.herd.queue import JobQueue
 from canister.herd.tries import Deposed, Tries
@@ -34,18 +35,8 @@ if TYPE_CHECKING:
     from canister.herd.workers import Worker, Workers
 
 DUE_SECONDS = 0.5  # how often jobs are looked through for those that have waited too long
-BUSY_SECONDS = 0.05  # before a worker that said it was busy is asked again
-EVER = 1 << 30  # tries that the journal is to allow: they are counted here
 
 log = get_logger(__name__)
-
-
-class WorkersLost(Trap):
-    """The call was tried as often as it may be, and each worker was lost with it. SYS_TRANSIENT of the IC."""
-
-    reject_code = 2
-    error_code = "IC0202"
-    http_status = 503
 
 
 class WaitedTooLong(Trap):
@@ -87,6 +78,7 @@ class Leader:
         self.tries = Tries(journal, chats, transfers, epoch)
         self.last_multiplier = 1.0  # of the job with a price that was given away last
         self._transfers = transfers
+        self._losses = Losses(journal, workers, epoch, limits.max_tries)
         self._limits = limits
         self._tell_deposed = deposed
         self._queue: JobQueue[Job] = JobQueue()
@@ -314,20 +306,11 @@ class Leader:
 
     async def _serve(self, job: Job, worker: Worker) -> None:
         """One try of a job, at a worker."""
-        began = time.monotonic()
         again = False
         try:
-            done = await self.tries.run(job, worker)
-            worker.took(time.monotonic() - began)
-            self._end(job, done)
+            again = await self._tried(job, worker)
         except (Deposed, LeadershipLost):
             self._depose()
-        except WorkerConflict as error:
-            again = await self._not_begun(job, worker, error.conflict)
-        except WorkerLost as error:
-            again = await self._lost(job, worker, error)
-        except (WorkerRefused, Trap) as error:
-            await self.refuse(job, error if isinstance(error, Trap) else WorkersLost(str(error)))
         except Exception as error:
             log.exception("a job of the herd failed", job=job.id.hex(), worker=worker.id)
             job.fail(error)
@@ -341,53 +324,29 @@ class Leader:
             self._line_up(job, again=True)
         self.changed()
 
-    async def _not_begun(self, job: Job, worker: Worker, conflict: Conflict) -> bool:
-        """The worker has not begun it: it goes back into the queue."""
-        match conflict.why:
-            case "rev":
-                worker.revs[job.canister] = conflict.rev
-            case "draining":
-                worker.is_draining = True
-            case "epoch":
-                log.error("a worker has seen a later leader", worker=worker.id, epoch=conflict.epoch)
-                self._depose()
-                return False
-            case _:
-                await asyncio.sleep(BUSY_SECONDS)
-        return await self._may_go_back(job)
-
-    async def _lost(self, job: Job, worker: Worker, error: WorkerLost) -> bool:
-        """Nobody knows what the worker has done of it. Another one may have to say the same again."""
-        if job.is_dropped:
+    async def _tried(self, job: Job, worker: Worker) -> bool:
+        """Try a job at a worker. True: it has to be tried again. Raises Deposed, LeadershipLost."""
+        began = time.monotonic()
+        fate: Fate
+        try:
+            done = await self.tries.run(job, worker)
+        except WorkerConflict as error:
+            fate = await self._losses.not_begun(job, worker, error.conflict)
+        except WorkerLost as error:
+            fate = await self._losses.lost(job, worker, error)
+        except Trap as trap:
+            fate = trap
+        except WorkerRefused as error:
+            fate = WorkersLost(str(error))
+        else:
+            worker.took(time.monotonic() - began)
+            self._end(job, done)
+            return False
+        if isinstance(fate, Trap):
+            await self.refuse(job, fate)
+        elif fate == "dropped":
             self._forget(job)
-            return False
-        await self.workers.suspect(worker)
-        process = (worker.id, worker.ref.generation)
-        log.warning("a call's worker was lost", job=job.id.hex()[:16], process=process, reason=str(error))
-        if process in job.lost_with:
-            await asyncio.sleep(BUSY_SECONDS)  # it is dying, and its socket still takes connections
-        if error.was_asked:
-            job.lost_with.add(process)
-        if job.text is not None and job.text.has_begun and not worker.is_exact(job.canister):
-            told = f"{error}. Its model is not exact, so no other worker can go on with this text: send the call again"
-            await self.refuse(job, StreamBroken(told))
-            return False
-        if job.tries >= self._limits.max_tries:
-            told = f"the call was given to {job.tries} workers, and each was lost with it, so it is not tried again"
-            await self.refuse(job, WorkersLost(f"{told}; nothing of it was kept or charged"))
-            return False
-        return await self._may_go_back(job)
-
-    async def _may_go_back(self, job: Job) -> bool:
-        if job.is_dropped:
-            self._forget(job)
-            return False
-        if job.accepted and await self.journal.requeue(job.id, job.fence, self.epoch, EVER) == "stale":
-            row = await self.journal.find(job.id)
-            if row is None or row.state != "queued":  # else its assignment never became durable
-                self._depose()
-                return False
-        return True
+        return fate == "again"
 
     def _depose(self) -> None:
         if self._closing:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from canister.api import codec, rest_only
 from canister.api.herd_requests import job_of_key
-from canister.api.methods import BY_NAME, Method, Mode
+from canister.api.methods import BY_NAME, Method
 from canister.api.records import (
     ApiError,
     FilesystemRemoveInputRecord,
@@ -22,7 +22,7 @@ from canister.api.records import (
     InputRecord,
     RunOutputRecord,
 )
-from canister.dispatch import Reply
+from canister.dispatch import CanisterOfHost, Reply
 from canister.dispatch.guard import read_argument
 from canister.dispatch.requests import NOTHING
 from canister.errors import CanisterError, NotSupported, Trap
@@ -51,25 +51,13 @@ NO_ENGINE = ("model", "reason")  # of a report, where a process has no model
 LARGE_BYTES = 256 * 1024  # of an argument or a reply: not to be coded on the event loop
 
 
-class HerdTarget:
+class HerdTarget(CanisterOfHost):
     """One canister of a herd. Everything that needs no worker is the mirror's."""
 
     def __init__(self, herd: Herd, mirrored: Target, canister: Canister) -> None:
+        super().__init__(canister)
         self._herd = herd
         self._mirrored = mirrored
-        self._canister = canister
-
-    @property
-    def id(self) -> str:
-        return self._canister.id
-
-    @property
-    def name(self) -> str:
-        return self._canister.name
-
-    @property
-    def controllers(self) -> Collection[str]:
-        return self._canister.controllers
 
     @property
     def answers(self) -> Answers:
@@ -78,9 +66,6 @@ class HerdTarget:
     @property
     def worker(self) -> Worker:
         _not_in_a_herd("the work for another herd")
-
-    def find_method(self, name: str, mode: Mode = "update") -> Method:
-        return self._mirrored.find_method(name, mode)
 
     # -- calls
 

@@ -60,20 +60,56 @@ def _without_principal(records: list[Any]) -> list[Any]:
 
 
 async def test_openai_clients_are_answered_by_a_worker(alone: LocalServer, herd: LocalServer) -> None:
-    """Whole, in pieces, and refused: as a single server does."""
+    """Whole, in pieces as they come, and refused: as a single server does."""
     body = {"model": "any", "messages": [{"role": "user", "content": QUESTIONS[0]}], "seed": 7, "max_tokens": 20}
-    said, streamed, refused = [], [], []
+    said, streamed, refused, prompts = [], [], [], []
     for server in (alone, herd):
         async with client_of(server) as http:
             await wait_ready(http)
             answer = await http.post("/v1/chat/completions", json=body)
             assert answer.status_code == 200, answer.text
             said.append(answer.json()["choices"][0]["message"]["content"])
-            lines = (await http.post("/v1/chat/completions", json={**body, "stream": True})).text.split("\n\n")
-            chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
+            async with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as response:
+                assert response.headers["content-type"].startswith("text/event-stream")
+                lines = [line async for line in response.aiter_lines() if line.startswith("data: {")]
+            assert len(lines) > 3
+            chunks = [json.loads(line.removeprefix("data: ")) for line in lines]
             pieces = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
             streamed.append("".join(pieces))
             wrong = await http.post("/v1/chat/completions", json={**body, "temperature": "hot"})
             refused.append((wrong.status_code, wrong.json()["error"]["param"]))
+            anonymous = await http.post("/v1/chat/completions", json=body, headers={"Authorization": ""})
+            assert anonymous.status_code == 401  # nobody becomes the herd by coming through it
+            template = await http.post("/canisters/llama_cpp/apply-template", json={"messages": body["messages"]})
+            prompts.append(template.json()["prompt"])
     assert said[0] == said[1] == streamed[0] == streamed[1] != ""
     assert refused == [(400, "temperature")] * 2
+    assert prompts[0] == prompts[1]
+    assert QUESTIONS[0] in prompts[0]
+
+
+async def test_the_engine_is_that_of_a_worker(herd: LocalServer) -> None:
+    async with client_of(herd) as http:
+        await wait_ready(http)
+        told = (await http.get("/canisters/llama_cpp/engine")).json()
+        assert told["file"]["name"].rpartition("/")[2] == CHAT_MODEL.name
+        assert told["model"]  # architecture, size and quantization
+        refused = await http.get("/canisters/llama_cpp/engine", headers={"Authorization": ""})
+        assert refused.status_code == 401  # as in front of a single server
+
+
+async def test_a_named_chat_and_its_cache_are_removed_together(herd: LocalServer) -> None:
+    async with client_of(herd) as http:
+        await wait_ready(http)
+        said = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]}
+        put = await http.put("/canisters/llama_cpp/chats/mine", json=said)
+        assert put.status_code == 200, put.text
+        flags = ["--prompt-cache", "chat-mine", "--prompt-cache-all", "-p", "Hi", "-n", "2"]
+        assert (await http.post("/canisters/llama_cpp/run_update", json={"args": flags})).status_code == 200
+        removed = await http.delete("/canisters/llama_cpp/chats/mine")
+        assert removed.status_code == 200, removed.text
+        assert (await http.get("/canisters/llama_cpp/chats")).json()["chats"] == []
+        gone = await http.post(
+            "/canisters/llama_cpp/remove_prompt_cache", json={"args": ["--prompt-cache", "chat-mine"]}
+        )
+        assert "not found" in gone.json()["Ok"]["output"]
