@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 
@@ -12,6 +12,8 @@ from canister.runtime.canister import Canister
 from canister.store import tables
 
 SECONDS = 60.0  # for what takes milliseconds, also on a machine that does much else
+
+T = TypeVar("T")
 
 
 def trace(canister: Canister) -> dict[str, Any]:
@@ -35,3 +37,11 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not condition():  # noqa: ASYNC110  it has no event
             await asyncio.sleep(0.001)
+
+
+async def until_so(asked: Callable[[], Awaitable[T | None]]) -> T:
+    """The first answer that is not None, to a question that is asked again and again; TimeoutError without one."""
+    async with asyncio.timeout(SECONDS):
+        while (found := await asked()) is None:  # noqa: ASYNC110  it has no event
+            await asyncio.sleep(0.01)
+        return found

@@ -29,12 +29,16 @@ VOUCHED = "vouched_for"
 """In the state of a request: its caller is the one for whom the herd has vouched."""
 
 # The path as the router matches it: the name of a canister has no slash.
-_STREAM_PATH = re.compile(r"/canisters/[^/]+/files(/.*)?", re.DOTALL)
+_STREAM_PATHS = {
+    "PUT": re.compile(r"/canisters/[^/]+/files(/.*)?", re.DOTALL),
+    "POST": re.compile(r"(/v1)?/chunks/[^/]+/[^/]+/[0-9]+"),  # of doors/ao/bundler.py
+}
 
 
 def is_stream(scope: Scope) -> bool:
     """Is this the upload of a file, whose body is stored as it comes? All other bodies are held whole."""
-    return scope["method"] == "PUT" and _STREAM_PATH.fullmatch(scope["path"]) is not None
+    paths = _STREAM_PATHS.get(scope["method"])
+    return paths is not None and paths.fullmatch(scope["path"]) is not None
 
 
 def dispatcher(request: Request) -> Dispatcher:

@@ -6,11 +6,12 @@ A look-up walks the shortest list that the filter names, so that finding a proce
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from canister.ao.arweave.transactions import Transaction
 from canister.ao.encoding import sha256, to_base64url
+from canister.ao.signing.tags import Tag
 from canister.ao.storage.items import ItemStore, StoredItem
 from canister.ao.storage.queries import Filter, Record
 
@@ -97,6 +98,30 @@ class Index:
                 seconds=block.seconds,
             ),
         )
+
+    def add_known(self, id: str, owner: str, tags: Sequence[Tag], seconds: float = 0.0) -> Record:
+        """What is known here by its id alone, such as a module that programs name: it has no data and no signature."""
+        block = block_at(seconds)
+        return self._add(
+            id,
+            lambda place: Record(
+                place=place,
+                id=id,
+                owner=owner,
+                owner_key="",
+                target="",
+                anchor="",
+                signature="",
+                tags=tuple(tags),
+                data_bytes=0,
+                block_id=block.id,
+                height=block.height,
+                seconds=block.seconds,
+            ),
+        )
+
+    def record(self, id: str) -> Record | None:
+        return self._by_id.get(id)
 
     def find(self, wanted: Filter) -> Iterable[Record]:
         """At least all that match, the newest first."""

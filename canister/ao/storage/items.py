@@ -47,6 +47,8 @@ class Objects(Protocol):
 
     async def size(self, key: str) -> int | None: ...
 
+    async def remove(self, key: str) -> None: ...
+
     def list(self, prefix: str) -> AsyncGenerator[Stored, None]: ...
 
 
@@ -118,6 +120,12 @@ class ItemStore:
             async for stored in listed:
                 head, data_at = items.read_head(await self._beginning(stored.key, MAX_HEAD_BYTES))
                 yield StoredItem(head, data_at, stored.n_bytes - data_at, stored.changed_seconds)
+
+    async def all_item_ids(self) -> AsyncGenerator[tuple[str, int], None]:
+        """With the length of each item. In no order."""
+        async with aclosing(self._objects.list(_ITEMS)) as listed:
+            async for stored in listed:
+                yield stored.key.rpartition("/")[2], stored.n_bytes
 
     async def put_transaction(self, document: object) -> tuple[StoredTransaction, bool]:
         """A transaction as clients post it, with its data or without; True when it was not there before.

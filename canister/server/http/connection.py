@@ -16,7 +16,7 @@ from canister.config import ServerSettings
 from canister.telemetry import logs
 
 MIN_BYTES_PER_SECOND = 1000
-MAX_HEAD_BYTES = 64 * 1024  # of a request
+MAX_HEAD_BYTES = 256 * 1024  # of a request; dry runs of AO have all tags in their path
 CHECKS = 4  # in the shortest of the times that are watched
 
 _FULL = (  # sent before there is a request that an app could answer
