@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from canister.ao.lua import frames, values
 from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HostError, HostFunction, Limits, Outcome
@@ -62,9 +63,13 @@ class Entry:
 
 
 class Nursery:
-    """The process that cages are forked from; started when it is needed, and again when it has ended."""
+    """The process that cages are forked from; started when it is needed, and again when it has ended.
 
-    def __init__(self) -> None:
+    world: files of Lua that run before any program of its cages does.
+    """
+
+    def __init__(self, world: Sequence[Path] = ()) -> None:
+        self._world = tuple(map(str, world))
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -114,7 +119,7 @@ class Nursery:
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "canister.ao.lua.nursery"],
+                [sys.executable, "-m", "canister.ao.lua.nursery", *self._world],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={**kept, "TZ": "UTC"},

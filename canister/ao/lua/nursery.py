@@ -1,6 +1,8 @@
 """The process that cages are forked from: one thread, one state made ready, no program ever run in it.
 
-    python -m canister.ao.lua.nursery      on its standard input: a socket of its keeper
+    python -m canister.ao.lua.nursery FILE…      on its standard input: a socket of its keeper
+
+FILE: Lua that runs in the state before any program does, as the world that its cages share.
 
 It forks a cage for each socket that it is sent, and kills a cage when it is told to; as their parent it knows that a
 number is still its cage's. It ends with its keeper, and the cages end with it.
@@ -14,6 +16,8 @@ import os
 import resource
 import signal
 import socket
+import sys
+from pathlib import Path
 
 from canister.ao.lua.cage_child import run
 from canister.ao.lua.sandbox import Sandbox
@@ -27,7 +31,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C; the keeper decides
     control = socket.socket(fileno=_CONTROL)
     confinement.adopt_orphans()  # spares, whose cage was killed
-    ready = Sandbox()
+    ready = made_ready(list(map(Path, sys.argv[1:])))
     gc.collect()
     gc.freeze()  # so that no cage copies pages by looking at what they share
     while True:
@@ -43,6 +47,20 @@ def main() -> None:
             control.send(b"ok")
         elif descriptors:
             control.send(b"%d" % _fork(control, descriptors[0], int(number), ready))
+
+
+def made_ready(world: list[Path]) -> Sandbox:
+    """A state in which these files have run, with the functions that they need. Raises SyntaxError when one fails."""
+    ready = Sandbox()
+    if world:
+        from canister.ao.lua import natives
+
+        natives.define_all(ready)
+    for path in world:
+        outcome = ready.load(path.read_bytes(), path.stem)
+        if outcome.error is not None:
+            raise SyntaxError(f"{path}: {outcome.error}")
+    return ready
 
 
 def _fork(control: socket.socket, descriptor: int, memory_bytes: int, ready: Sandbox) -> int:

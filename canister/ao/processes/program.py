@@ -1,0 +1,208 @@
+"""A process that is a Lua program: messages in, results out. Its state is what the calls of its log make of the world.
+
+Blocks, and is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from canister.ao.encoding import sha256
+from canister.ao.lua import values
+from canister.ao.lua.cage import Cage, Call, Entry, Nursery
+from canister.ao.lua.sandbox import HostError, HostFunction, Limits, Outcome
+from canister.ao.lua.values import Value
+from canister.ao.processes.messages import (
+    Assignment,
+    Delivered,
+    Outgoing,
+    ProcessInfo,
+    Result,
+    shown_text,
+)
+from canister.ao.processes.talk import Talk
+from canister.ao.signing.tags import Tag
+
+BLOCK_SECONDS = 120
+MAX_SENT = 1000  # messages of one result
+MAX_SPAWNED = 20
+MAX_OUTPUT_BYTES = 1 << 20
+_HERE = Path(__file__).parent / "world"
+WORLD = tuple(_HERE / f"{name}.lua" for name in ("modules", "handlers", "ao", "process", "llama", "sqlite", "last"))
+_PACKAGE = re.compile(r"(@[A-Za-z0-9_.-]+/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+PackageReader = Callable[[str], bytes]
+
+
+def package_reader(folder: Path | None) -> PackageReader:
+    """Packages of an operator: `NAME.lua`, or a folder of that name with `init.lua` or `main.lua`."""
+
+    def read(name: str) -> bytes:
+        if folder is not None and _PACKAGE.fullmatch(name) and ".." not in name:
+            for path in (folder / f"{name}.lua", folder / name / "init.lua", folder / name / "main.lua"):
+                if path.is_file():
+                    return path.read_bytes()
+        raise HostError(f"there is no package {name[:80]} here; the operator's folder of packages has those that are")
+
+    return read
+
+
+class Program:
+    """log: what made its state so far; after each message it has what is to be kept."""
+
+    def __init__(
+        self, nursery: Nursery, info: ProcessInfo, node: str, talk: Talk, packages: PackageReader, log: list[Entry]
+    ) -> None:
+        self._info, self._node, self.talk = info, node, talk
+        host: dict[str, HostFunction] = {
+            "__host.llama": talk.ask,
+            "__host.package": lambda name: packages(shown_text(_bytes(name))),
+        }
+        self._cage = Cage(nursery, host, log=log)
+
+    @property
+    def log(self) -> Sequence[Entry]:
+        return self._cage.log
+
+    @property
+    def is_running(self) -> bool:
+        return self._cage.pid is not None
+
+    def handle(self, delivered: Delivered, limits: Limits, boot: bytes | None = None, *, dry: bool = False) -> Result:
+        """A message; the one in slot 0 makes the process, and runs `boot`. Raises CagesUnavailable, LogDamaged.
+
+        One that goes over its limits changes nothing, and neither does a dry run.
+        """
+        given = _table(delivered, self._info)
+        if delivered.place.slot == 0 and not dry:
+            path, arguments = b"__ao.boot", values.encode(self._about(), boot, given)
+        else:
+            path, arguments = b"__ao.handle", values.encode(given)
+        seed = int.from_bytes(sha256(f"{self._info.id} {delivered.place.slot}".encode())[:8], "little") >> 1
+        call = Call("call", path, arguments, limits, delivered.timestamp_ms, seed)
+        kept, n_log = self.talk.kept, len(self._cage.log)
+        self.talk.begin(is_dry=dry)
+        outcome = self._cage.run(call, dry=dry)
+        if len(self._cage.log) == n_log:
+            self.talk.kept = kept
+        return result_of(outcome)
+
+    def stop(self) -> None:
+        """End its process of the system; the next message starts one again."""
+        self._cage.stop()
+
+    def _about(self) -> Value:
+        info = self._info
+        return {
+            b"Id": info.id.encode(),
+            b"Owner": info.owner.encode(),
+            b"Module": info.module.encode(),
+            b"Node": self._node.encode(),
+            b"Tags": _tags(info.tags),
+        }
+
+
+def _table(delivered: Delivered, info: ProcessInfo) -> Value:
+    message = delivered.message
+    return {
+        b"Id": message.id.encode(),
+        b"From": delivered.sender.encode(),
+        b"Owner": message.owner.encode(),
+        b"Target": (message.target or info.id).encode(),
+        b"Data": message.data,
+        b"Anchor": message.anchor,
+        b"Tags": _tags(message.tags),
+        b"Timestamp": delivered.timestamp_ms,
+        b"Block-Height": delivered.timestamp_ms // 1000 // BLOCK_SECONDS,
+        b"Nonce": delivered.place.slot,
+        b"Epoch": 0,
+        b"Module": info.module.encode(),
+    }
+
+
+def _tags(tags: Sequence[Tag]) -> Value:
+    return [{b"name": name, b"value": value} for name, value in tags]
+
+
+def result_of(outcome: Outcome) -> Result:
+    """What the world gives for a message, whatever a program has made of it."""
+    found = outcome.values[0] if outcome.values else None
+    if outcome.error is not None or not isinstance(found, Mapping):
+        return Result(error=outcome.error or "the process gave no result", gas_used=outcome.used)
+    if (error := found.get(b"Error")) is not None:
+        return Result(error=shown_text(_bytes(error)), gas_used=outcome.used)
+    output = found.get(b"Output")
+    output = output if isinstance(output, Mapping) else {}
+    data, is_value = _bytes(output.get(b"data")), output.get(b"is_value") is True
+    printed = outcome.printed
+    if printed and not data:
+        printed = printed.removesuffix(b"\n")
+    patch: dict[bytes | int | float, Value] = {}
+    for each in _each(found.get(b"Patches")):
+        if isinstance(each, Mapping):
+            merge(patch, each)
+    messages = tuple(_outgoing(each) for each in _each(found.get(b"Messages")))
+    spawns = tuple(_outgoing(each) for each in _each(found.get(b"Spawns")))
+    if len(messages) > MAX_SENT or len(spawns) > MAX_SPAWNED:
+        return Result(
+            error=f"a message may send {MAX_SENT} messages and spawn {MAX_SPAWNED} processes at most",
+            gas_used=outcome.used,
+        )
+    return Result(
+        (printed + data)[:MAX_OUTPUT_BYTES],
+        _bytes(output.get(b"prompt")),
+        bool(printed) and not is_value,
+        messages,
+        spawns,
+        tuple(_assignment(each) for each in _each(found.get(b"Assignments"))),
+        None,
+        outcome.used,
+        patch,
+    )
+
+
+def merge(tree: dict[bytes | int | float, Value], given: Mapping[bytes | int | float, Value]) -> None:
+    """Tables become part of tables with their name; anything else takes the place of what was there."""
+    for key, value in given.items():
+        known = tree.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping):
+            inner = dict(known)
+            merge(inner, value)
+            tree[key] = inner
+        else:
+            tree[key] = value
+
+
+def _outgoing(value: Value) -> Outgoing:
+    if not isinstance(value, Mapping):
+        return Outgoing("")
+    tags = tuple(
+        (_bytes(tag.get(b"name")), _bytes(tag.get(b"value")))
+        for tag in _each(value.get(b"Tags"))
+        if isinstance(tag, Mapping)
+    )
+    target = shown_text(_bytes(value.get(b"Target")))
+    return Outgoing(target, _bytes(value.get(b"Data")), _bytes(value.get(b"Anchor")), tags)
+
+
+def _assignment(value: Value) -> Assignment:
+    if not isinstance(value, Mapping):
+        return Assignment((), "")
+    processes = tuple(shown_text(_bytes(each)) for each in _each(value.get(b"Processes")))
+    return Assignment(processes, shown_text(_bytes(value.get(b"Message"))))
+
+
+def _each(value: Value) -> Sequence[Value]:
+    if isinstance(value, Mapping):
+        return [value[key] for key in sorted(key for key in value if isinstance(key, int))]
+    return value if isinstance(value, Sequence) and not isinstance(value, bytes) else ()
+
+
+def _bytes(value: Value) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if value is None or isinstance(value, Mapping | Sequence):
+        return b""
+    return str(value).encode()

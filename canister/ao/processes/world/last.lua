@@ -1,0 +1,2 @@
+-- What no program needs to see.
+__native = nil
