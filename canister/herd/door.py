@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from canister.herd import fees
 from canister.herd.inference import METHOD, ROW, check_prompt, read_amount
 from canister.herd.proxy import Templates
 from canister.herd.replies import of_answer, to_reply
+from canister.herd.standby import KEPT_SEEN_SECONDS
 from canister.ic.principal import ANONYMOUS
 
 if TYPE_CHECKING:
@@ -139,9 +141,17 @@ class HerdDoor:
         self._check_controller(request)
         herd, leader = self._herd, self._herd.leader
         supply = await herd.journal.supply()
+        leads = await herd.journal.leader()
+        waiting = await herd.journal.doors(time.time_ns() - int(KEPT_SEEN_SECONDS * 1e9))
         return _json(
             {
                 "epoch": leader.epoch,
+                "leader": None if leads is None else {"holder": leads.holder, "address": leads.address},
+                "standing_by": [
+                    {"holder": door.holder, "address": door.address}
+                    for door in waiting
+                    if leads is None or door.address != leads.address
+                ],
                 "workers": [_told(worker) for worker in herd.workers.all],
                 "jobs": {"waiting": leader.n_queued, "running": leader.n_jobs - leader.n_queued},
                 "queue": [{"multiplier": multiplier, "jobs": n} for multiplier, n in leader.by_multiplier()],

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from canister.api import codec
@@ -35,6 +36,7 @@ from canister.herd.routing import class_of
 from canister.herd.row_store import RowStore
 from canister.herd.scaling import Scaling
 from canister.herd.settings import HerdSettings, secret_in, worker_options
+from canister.herd.shared_keys import SharedKeys
 from canister.herd.stored_transfers import StoredTransfers
 from canister.herd.ways import Speeds
 from canister.herd.workers import Workers
@@ -177,26 +179,46 @@ class Herd:
         return {"running": running, "waiting": [{"caller": who, "calls": n} for who, n in waiting.items()]}
 
 
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The lead of a herd. It ends with its journal."""
+
+    journal: Journal
+    epoch: int
+
+
+def holder() -> str:
+    """This process, for people."""
+    return f"{socket.gethostname()} process {os.getpid()}"
+
+
+async def take_lead(url: str, address: str) -> Lead:
+    """Lead the herd of a journal. address: where others find this door. Conflict while another process leads."""
+    journal = await Journal.open(url)
+    try:
+        epoch = await journal.lead(holder(), address)
+        if epoch is None:
+            raise Conflict(f"another process leads this herd: {await _led_by(journal)}")
+    except BaseException:
+        await journal.close()
+        raise
+    return Lead(journal, epoch)
+
+
 @asynccontextmanager
 async def running(
     host: Host,
     settings: Settings,
     herd: HerdSettings,
     launcher: Launcher,
-    address: str,
+    lead: Lead,
     *,
     deposed: Callable[[], None],
 ) -> AsyncIterator[Herd]:
-    """Lead a herd behind a started host. address: where others find this door. deposed: called when another leads.
-
-    Raises Conflict while another process leads.
-    """
+    """The herd that this process leads, behind a started host. deposed: called when another process leads."""
     async with AsyncExitStack() as held:
-        journal = await Journal.open(herd.journal_url(host.data_dir))
+        journal, epoch = lead.journal, lead.epoch
         held.push_async_callback(journal.close)
-        epoch = await journal.lead(f"{socket.gethostname()} process {os.getpid()}", address)
-        if epoch is None:
-            raise Conflict(f"another process leads this herd: {await _led_by(journal)}")
         objects = await open_objects(herd.objects_place(host.data_dir))
         held.push_async_callback(objects.close)
         for canister in host.canisters:
@@ -221,7 +243,9 @@ async def running(
         running.store = store
         held.push_async_callback(running.messages.close)
         leader.begin()
-        leader.spawn(_renew(journal, epoch, deposed), "lead")
+        keys = SharedKeys(journal, host.data_dir, host.keys, epoch)
+        await keys.begin()
+        leader.spawn(_renew(journal, epoch, keys, deposed), "lead")
         leader.spawn(_purge(journal), "purge")
         leader.spawn(store.run(), "rows of chats")
         await running.take_up()
@@ -251,14 +275,15 @@ async def _led_by(journal: Journal) -> str:
     return "nobody knows which" if leader is None else f"{leader.holder}, at {leader.address}"
 
 
-async def _renew(journal: Journal, epoch: int, deposed: Callable[[], None]) -> None:
-    """Notice when another process leads."""
+async def _renew(journal: Journal, epoch: int, keys: SharedKeys, deposed: Callable[[], None]) -> None:
+    """Notice when another process leads, and let it have the API keys that were made meanwhile."""
     while True:
         await asyncio.sleep(RENEW_SECONDS)
         try:
             if not await journal.renew(epoch):
                 deposed()
                 return
+            await keys.give()
         except CanisterUnavailable as error:
             log.warning("the journal does not answer", reason=str(error))
 

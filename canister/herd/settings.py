@@ -12,19 +12,21 @@ from canister.config.sections import CanisterSettings
 from canister.errors import BadRequest
 from canister.herd.fees import Prices
 from canister.herd.leader import Limits
+from canister.herd.shared_keys import SECRET
 from canister.system import atomic_file
 from canister.system.machine import usable_cores
 
-JOURNAL, OBJECTS, WORKERS, SECRET = "herd.db", "objects", "workers", "herd.secret"
+JOURNAL, OBJECTS, WORKERS = "herd.db", "objects", "workers"
 
 
 @dataclass(frozen=True, slots=True)
 class HerdSettings:
     """workers: how many; most_workers: if more wait for them, up to so many. ray: HOST:PORT of the head of a cluster on
     whose machines they run; None: on this one. needs: what each takes of a machine there. journal: a URL; None: a
-    SQLite file in the data folder. objects: a folder or a bucket; None: a folder in the data folder. store_rows: are KV
-    rows of chats kept there; None: if it is a bucket, since the disk of a single machine has them already. prices: of
-    the paid queue. ttl_seconds: that a paid job may wait.
+    SQLite file in the data folder. address: where other doors reach this one; None: where it listens. objects: a folder
+    or a bucket; None: a folder in the data folder. store_rows: are KV rows of chats kept there; None: if it is a
+    bucket, since the disk of a single machine has them already. prices: of the paid queue. ttl_seconds: that a paid job
+    may wait.
     """
 
     workers: int = 2
@@ -32,6 +34,7 @@ class HerdSettings:
     ray: str | None = None
     needs: Mapping[str, float] = field(default_factory=dict)
     journal: str | None = None
+    address: str | None = None
     objects: str | None = None
     store_rows: bool | None = None
     limits: Limits = field(default_factory=Limits)

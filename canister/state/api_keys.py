@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
@@ -35,6 +36,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _NO_HASH = "0" * 64
+
+_COPIED = tuple(api_keys.c[name] for name in ("name", "key_id", "hash", "principal", "created_ns", "expires_ns"))
 
 # Made once, since it runs on every request with a key.
 _BY_ID = Prepared(
@@ -132,6 +135,23 @@ class KeyRing:
                 near = nearest(name, names)
                 hint = f"did you mean {near!r}?" if near else "canister api-key list shows them all"
                 raise NotFound(f"there is no API key named {name[:80]!r}: {hint}")
+
+        self._database.submit(write).result()
+
+    def copy(self) -> bytes:
+        """All keys, without their secrets, for `put`."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(*_COPIED).order_by(api_keys.c.name)).mappings()
+            return json.dumps([dict(row) for row in rows]).encode()
+
+    def put(self, copy: bytes) -> None:
+        """Let these be all keys."""
+        rows = json.loads(copy)
+
+        def write(connection: Connection) -> None:
+            connection.execute(delete(api_keys))
+            if rows:
+                connection.execute(insert(api_keys), rows)
 
         self._database.submit(write).result()
 

@@ -38,7 +38,7 @@ async def test_a_herd_that_is_killed_and_started_again(tmp_path: Path) -> None:
             assert await _run(http, [*chat, *SHORT], "one") == first
             running = asyncio.create_task(_run(http, [*chat, *LONG], "two"))
             await asyncio.sleep(0)
-            await _until_it_runs(http)
+            await until_it_runs(http)
             server.kill()
             with pytest.raises(httpx.TransportError):
                 await running
@@ -57,7 +57,7 @@ async def test_a_herd_that_is_killed_and_started_again(tmp_path: Path) -> None:
             assert int((folder / GENERATION).read_text()) == 2
 
 
-async def _until_it_runs(http: httpx.AsyncClient) -> None:
+async def until_it_runs(http: httpx.AsyncClient) -> None:
     while True:
         if (await http.get("/herd/status")).json()["jobs"]["running"]:
             return

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -23,6 +24,7 @@ from canister.cli.shared.settings import data_folder
 
 if TYPE_CHECKING:
     from canister.config import Settings
+    from canister.herd.herd import Lead
     from canister.herd.journal import Journal
     from canister.herd.launch.launcher import Launcher
     from canister.herd.settings import HerdSettings
@@ -61,27 +63,37 @@ Key = Annotated[
 def serve(**given: Any) -> None:
     """Serve canisters by several workers, until SIGTERM or Ctrl-C.
 
-    This process is the door: it holds the queue, gives calls to workers and keeps their ends in the journal. All
+    This process is the door: it holds the queue, gives calls to workers and keeps their ends in the journal. While
+    another process leads on the same journal, it passes requests on to that one, and leads when that one ends. All
     options of `canister serve` count for it or for each worker.
     """
+    from canister.cli.commands import herd_standby
     from canister.cli.shared.settings import load_settings
     from canister.herd.launch import ray_machine
     from canister.herd.settings import HerdSettings
     from canister.server import app
     from canister.server.sockets import listening
 
-    own = {name: given.pop(name) for name in ("workers", "most_workers", "ray", "journal", "objects", "store_rows")}
+    names = ("workers", "most_workers", "ray", "journal", "objects", "store_rows", "address")
+    own = {name: given.pop(name) for name in names}
     own["needs"] = ray_machine.resources(given.pop("needs") or ())
     settings = load_settings(**{name: None if value == [] else value for name, value in given.items()})
     herd = HerdSettings(**own)
     # The door connects to databases and workers, and has no engine; so it is the workers that are confined.
     server = settings.server.model_copy(update={"confine": False, "model": None})
     with listening(server.listen, server.host, server.port) as listener:
-        app.run(settings.model_copy(update={"server": server}), listener, opened=_opened(settings, herd))
+        while (lead := herd_standby.lead_of(server, herd, listener)) is not None:
+            is_lost = Event()
+            opened = _opened(settings, herd, lead, is_lost)
+            app.run(settings.model_copy(update={"server": server}), listener.dup(), opened=opened)
+            if not is_lost.is_set():
+                return
 
 
-def _opened(settings: Settings, herd: HerdSettings) -> Callable[[Host, str], AbstractAsyncContextManager[Front]]:
-    """What opens the herd behind the doors."""
+def _opened(
+    settings: Settings, herd: HerdSettings, lead: Lead, is_lost: Event
+) -> Callable[[Host, str], AbstractAsyncContextManager[Front]]:
+    """What opens the herd behind the doors. is_lost: set when another process leads."""
     from contextlib import asynccontextmanager
 
     from canister import dispatch
@@ -99,12 +111,13 @@ def _opened(settings: Settings, herd: HerdSettings) -> Callable[[Host, str], Abs
     @asynccontextmanager
     async def opened(host: Host, url: str) -> Any:
         def deposed() -> None:
+            is_lost.set()
             host.is_draining = True
 
         launcher: Launcher = LocalLauncher(host.data_dir / WORKERS)
         if herd.ray is not None:
             launcher = RayLauncher(RayCluster(herd.ray))
-        async with running(host, settings, herd, launcher, url, deposed=deposed) as leading:
+        async with running(host, settings, herd, launcher, lead, deposed=deposed) as leading:
             proxied = Proxy(leading).routes([*openai.routes(), *conversations.worker_routes()])
             yield Front(HerdDispatcher(leading, dispatch.of_host(host)), [*HerdDoor(leading).routes(), *proxied])
 
@@ -145,6 +158,15 @@ def _serve_parameters() -> list[inspect.Parameter]:
             ),
         ],
         "journal": JournalUrl,
+        "address": Annotated[
+            str | None,
+            typer.Option(
+                metavar="URL",
+                help="Where the herd's other doors reach this one. [default: host and port that it listens on]",
+                show_default=False,
+                rich_help_panel=HERD,
+            ),
+        ],
         "objects": Annotated[
             str | None,
             typer.Option(
@@ -191,6 +213,9 @@ def status(
         print(json.dumps(found, indent=2))
         return
     tables.show(HEAD, [_row(worker) for worker in found["workers"]], right=(2, 3, 4, 5, 6, 7))
+    print(f"{found['leader']['holder']} leads, at {found['leader']['address']}")
+    for door in found["standing_by"]:
+        print(f"{door['holder']} stands by, at {door['address']}")
     jobs = found["jobs"]
     print(f"jobs: {jobs['running']} running, {jobs['waiting']} waiting")
     for level in found["queue"]:

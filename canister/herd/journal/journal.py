@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from canister.api.herd_wire import Saved
 from canister.errors import BadRequest, JournalUnavailable
-from canister.herd.journal import canisters, chats, control, jobs, leading, migrations, money, settle
+from canister.herd.journal import canisters, chats, control, doors, jobs, leading, migrations, money, settle
 from canister.herd.journal.databases import DatabasePair, Unreachable, clear_errors, connect_to, reading, unavailable
 from canister.herd.journal.records import (
     Accepted,
@@ -25,6 +25,7 @@ from canister.herd.journal.records import (
     Balance,
     Chat,
     ControlEntry,
+    Door,
     JobRow,
     Leader,
     NewJob,
@@ -124,6 +125,22 @@ class Journal:
     async def leader(self) -> Leader | None:
         """Who led last, and does still unless it died; None before anybody did."""
         return await self._read(leading.current)
+
+    async def stand_by(self, door: Door) -> None:
+        """Note that a door waits for the lead."""
+        await self._do(_STAND_BY, door)
+
+    async def doors(self, since_ns: int) -> list[Door]:
+        """The doors that waited for the lead since then."""
+        return await self._read(lambda connection: doors.seen(connection, since_ns))
+
+    async def share(self, contents: Mapping[str, bytes], epoch: int) -> None:
+        """What the door of each process is to have alike, by name. Raises LeadershipLost."""
+        await self._do(_SHARE, doors.Share(epoch, contents))
+
+    async def shared(self) -> dict[str, bytes]:
+        """What was shared last, by name."""
+        return await self._read(doors.contents)
 
     async def _taken(self) -> bool:
         try:
@@ -345,4 +362,6 @@ _REFUSE: Kind[jobs.Refuse, bool] = Kind("refuse", 45, jobs.refuse)
 _STORED: Kind[chats.Stored, bool] = Kind("stored", 60, chats.stored)
 _APPEND: Kind[control.Append, int] = Kind("append", 70, control.append)
 _LOG: Kind[canisters.Entry, None] = Kind("log", 80, canisters.log)
+_STAND_BY: Kind[Door, None] = Kind("stand by", 82, doors.stand_by)
+_SHARE: Kind[doors.Share, None] = Kind("share", 84, doors.share)
 _PURGE: Kind[int, int] = Kind("purge", 90, _purge)

@@ -159,6 +159,15 @@ class Leader:
 
 
 @dataclass(frozen=True, slots=True)
+class Door:
+    """A door that waits for the lead. address: where it is found. seen_ns: when it was there last."""
+
+    holder: str
+    address: str
+    seen_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ControlEntry:
     """An update of a canister's small state. Either arg is there, or `object` with the SHA-256 of it in the objects."""
 

@@ -75,6 +75,23 @@ leader = Table(
     CheckConstraint("one = 1", name="one"),
 )
 
+# Doors that wait until they may lead, and when each was there last.
+door = Table(
+    "door",
+    metadata,
+    Column("address", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("seen_ns", BigInteger, nullable=False),
+)
+
+# What all doors of a herd have alike, since a caller must not see which one leads: keys, secrets.
+shared = Table(
+    "shared",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+)
+
 # The newest commit of each writer, in that commit. After a COMMIT whose outcome is unknown it tells whether it holds.
 writer = Table(
     "writer",

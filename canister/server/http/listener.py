@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from canister.runtime.host import Host
+from canister.config import ServerSettings
 from canister.server.http.connection import Connection
 from canister.server.notices import StopNotices
 
@@ -20,14 +21,29 @@ KEEP_ALIVE_SECONDS = 60  # longer than clients keep theirs, so that none is clos
 CLOSING_SECONDS = 1  # for connections to end by themselves
 
 
+class Served(Protocol):
+    """What stands behind the app, as a server sees it. is_draining: it is to end, and takes nothing new."""
+
+    is_draining: bool
+
+    @property
+    def settings(self) -> ServerSettings: ...
+
+    @property
+    def is_idle(self) -> bool: ...
+
+    @property
+    def n_calls(self) -> int: ...
+
+
 class Server(uvicorn.Server):
     """uvicorn that reports when it listens, and ends in order on SIGTERM, SIGINT and SIGHUP.
 
-    After such a signal it refuses new calls and finishes the running ones (`Host.is_draining`). It stops listening when
-    they have ended, or when their time is up.
+    After such a signal, or when what it serves begins to drain by itself, it refuses new calls and finishes the running
+    ones (`Served.is_draining`). It stops listening when they have ended, or when their time is up.
     """
 
-    def __init__(self, app: ASGIApp, host: Host, begun: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, app: ASGIApp, host: Served, begun: Callable[[], None] = lambda: None) -> None:
         """begun: called once it listens."""
         super().__init__(
             uvicorn.Config(
@@ -76,6 +92,8 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         while self._signals:
             self._announce(self._signals.pop(0))
+        if self._host.is_draining and self._drained_at is None:
+            self._drained_at = time.monotonic() + self._host.settings.drain_seconds
         if self._drained_at is not None:
             is_idle = not self.server_state.tasks and self._host.is_idle
             self.should_exit |= is_idle or time.monotonic() > self._drained_at

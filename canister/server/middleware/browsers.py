@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
+from typing import Protocol
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from canister.dispatch import Dispatcher
+from canister.config import ServerSettings
 from canister.errors import Forbidden
 from canister.server import answers
 
@@ -30,6 +31,13 @@ EXPOSED = [
 ]
 
 
+class Settled(Protocol):
+    """What has the settings of a server."""
+
+    @property
+    def settings(self) -> ServerSettings: ...
+
+
 class Browsers:
     """ASGI middleware: 403 for foreign hosts, CORS for the pages of `browser_origins`, 403 for other pages at `/api`
     and for their preflights elsewhere.
@@ -42,7 +50,7 @@ class Browsers:
     named. Other agents send no Origin.
     """
 
-    def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
+    def __init__(self, app: ASGIApp, behind: Settled) -> None:
         self._app = app
         self._origins = behind.settings.browser_origins
         self._with_cors = CORSMiddleware(
