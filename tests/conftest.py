@@ -92,6 +92,14 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
         yield server
 
 
+@pytest.fixture(scope="session")
+def ao_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """`canister ao serve` as a child process, shared: each test has processes and items of its own."""
+    folder = tmp_path_factory.mktemp("ao_server")
+    with LocalServer(folder, "--slots", "2", command=("ao", "serve")) as server:
+        yield server
+
+
 @pytest.fixture
 def story_model() -> Path:
     """llama.cpp's 260 K parameter story teller."""

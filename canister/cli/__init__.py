@@ -56,7 +56,7 @@ class Root(LazyGroup):
         "api-key": Entry("commands.keys:api_key_app", "API keys of REST callers: make, list, revoke."),
         "identity": Entry("commands.foreign:identity_app", "Identities: who signs the calls."),
         "models": Entry("commands.models:models_app", "Models in a canister: list, load, unload, pull."),
-        "ao": Entry("commands.ao:ao_app", "AO: what its programs, wallets and models need."),
+        "ao": Entry("commands.ao.group:ao_app", "AO: what its programs, wallets and models need."),
         "herd": Entry("commands.herd:herd_app", "A herd: one canister on many workers, behind one door."),
         "settings": Entry("commands.foreign:settings_app", "Settings of a canister."),
         "ledger": Entry("commands.foreign:ledger_app"),

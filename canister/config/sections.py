@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from canister.config.values import (
     ACCESS,
+    AO,
     AS_ON_IC,
     BASICS,
     CALLERS,
@@ -26,6 +27,7 @@ from canister.config.values import (
     LogFormat,
     LogLevel,
     MemorySize,
+    NamedModels,
     Seconds,
     ServeOption,
     UnixAddress,
@@ -280,6 +282,25 @@ class ServerSettings(Section):
     )
     herd_secret_file: Annotated[Path | None, ServeOption(HERD, "FILE")] = Field(
         None, description="File with the secret by which the herd signs its requests: 32 bytes in hex."
+    )
+    ao: Annotated[bool, ServeOption(AO)] = Field(
+        False,
+        description="Also be a network of AO: Lua processes, a token and a herder, with a gateway and a bundler; see "
+        "`canister ao`.",
+    )
+    ao_model: Annotated[NamedModels, ServeOption(AO, "ID=FILE")] = Field(
+        default=[], description="A model that programs of AO load by this id: a GGUF file. The shipped one is there."
+    )
+    ao_packages: Annotated[Path | None, ServeOption(AO, "DIR")] = Field(
+        None, description="Folder with Lua packages that programs of AO may install, as DIR/@vendor/Name.lua."
+    )
+    ao_workers: Annotated[int, ServeOption(AO)] = Field(
+        2, ge=0, le=64, description="Workers of the herder of AO, which sells answers for its token."
+    )
+    ao_storage: Annotated[int, ServeOption(AO, "BYTES")] = Field(
+        64 * 1024**3,
+        ge=1,
+        description="Bytes that strangers may store at the gateway of AO; more are refused with 507.",
     )
     confine: Annotated[bool, ServeOption(ACCESS)] = Field(
         True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."

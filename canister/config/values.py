@@ -14,8 +14,8 @@ from canister.defaults import UNIX, socket_path
 # Panels of the help of `canister serve`. Each setting names its panel.
 BASICS, SPEED, AS_ON_IC = "Basics", "Model and speed", "As on the Internet Computer"
 ACCESS, CALLERS, REQUESTS, PROCESS = "Access", "Limits of callers", "Requests", "Process and log"
-HERD = "Worker of a herd"
-PANELS = (BASICS, SPEED, AS_ON_IC, REQUESTS, CALLERS, PROCESS, ACCESS, HERD)
+HERD, AO = "Worker of a herd", "AO"
+PANELS = (BASICS, SPEED, AS_ON_IC, REQUESTS, CALLERS, PROCESS, ACCESS, HERD, AO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,14 @@ def _usable_names(names: list[str]) -> list[str]:
     return names
 
 
+def _named_models(models: list[str]) -> list[str]:
+    for model in models:
+        name, equals, file = model.partition("=")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) or not equals or not file:
+            raise ValueError(f"{model!r} is no ID=FILE, such as tiny=model.gguf")
+    return models
+
+
 MemorySize = Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(_size)]
 InstructionLimit = Annotated[Annotated[int, Field(ge=1)] | None, BeforeValidator(_limit)]
 Seconds = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_limit)]
@@ -77,3 +85,4 @@ LogLevel = Annotated[str, AfterValidator(_known_level)]
 LogFormat = Annotated[str, AfterValidator(_known_format)]
 UnixAddress = Annotated[str, AfterValidator(_socket_path)]
 CanisterNames = Annotated[list[str], AfterValidator(_usable_names)]
+NamedModels = Annotated[list[str], AfterValidator(_named_models)]

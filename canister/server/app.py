@@ -101,7 +101,7 @@ def run(
         for_person = notices.is_for_person(server)
         release = stack.enter_context(logs.logs_held_back()) if for_person else lambda: None
         runner = stack.enter_context(asyncio.Runner(loop_factory=new_event_loop))
-        runner.run(_serve(Host(settings, lock, crash), listener, supervised, release, opened or _alone))
+        runner.run(_serve(Host(settings, lock, crash), listener, supervised, release, opened or alone))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -161,7 +161,7 @@ async def _serve(
 @asynccontextmanager
 async def running(host: Host) -> AsyncIterator[Host]:
     """A started host with ticking timers, which begins to load the model of the settings. Stopped at the end."""
-    async with _started(host), _alone(host, ""):
+    async with _started(host), alone(host, ""):
         yield host
 
 
@@ -175,7 +175,7 @@ async def _started(host: Host) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _alone(host: Host, url: str) -> AsyncIterator[Front]:
+async def alone(host: Host, url: str) -> AsyncIterator[Front]:
     """The canisters of the host itself, with ticking timers and the model of the settings."""
     background = [
         asyncio.create_task(timers.beat(host), name="heartbeat"),

@@ -1,7 +1,7 @@
 """A server process, from its start to the event loop: checked, confined, then served.
 
 With --no-supervise `canister serve` is one itself. Otherwise it becomes a supervisor, which starts this module as its
-child.
+child; or another one, which calls `main` with what it puts behind the doors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from canister.config import Settings, settings_from_json
 from canister.errors import CanisterError, Trap
@@ -21,39 +21,50 @@ from canister.server.supervised import Supervised
 from canister.system import sandbox
 from canister.system.data_dir import LOCK, FolderLock
 
+if TYPE_CHECKING:
+    from canister.server.app import Opened
+
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 
 
-def start(settings: Settings) -> None:
-    """Serve until the end, supervised or not. CanisterErrors say why the start fails."""
+def start(settings: Settings, opened: Opened | None = None, module: str = "canister.server.process") -> None:
+    """Serve until the end, supervised or not. CanisterErrors say why the start fails.
+
+    opened: what stands behind the doors; module: whose main puts the same there, in the child of a supervisor.
+    """
     server = settings.server
     if server.supervise:
-        _supervise(settings)
+        _supervise(settings, module)
     if server.listen is None:
-        _serve(settings)
+        _serve(settings, opened=opened)
         return
     with listening(server.listen, server.host, server.port) as listener:  # it may lie outside the data folder
-        _serve(settings, listener)
+        _serve(settings, listener, opened=opened)
 
 
-def _supervise(settings: Settings) -> NoReturn:
+def _supervise(settings: Settings, module: str) -> NoReturn:
     """Become a supervisor: another program, without what the command line needed in memory."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     path = [str(_PACKAGE_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    command = [sys.executable, "-P", "-m", "canister.server.supervisor", settings.model_dump_json()]
+    command = [sys.executable, "-P", "-m", "canister.server.supervisor", settings.model_dump_json(), module]
     os.execve(sys.executable, command, environment)
 
 
-def _serve(settings: Settings, listener: socket.socket | None = None, supervised: Supervised | None = None) -> None:
+def _serve(
+    settings: Settings,
+    listener: socket.socket | None = None,
+    supervised: Supervised | None = None,
+    opened: Opened | None = None,
+) -> None:
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # else a crash would look for a debugger before it ends
     if settings.server.confine:
         _confine(settings.server.data_dir.expanduser().absolute())
 
     from canister.server.app import run
 
-    run(settings, listener, supervised)
+    run(settings, listener, supervised, opened)
 
 
 def _confine(data_dir: Path) -> None:
@@ -69,7 +80,7 @@ def _confine(data_dir: Path) -> None:
     sandbox.confine_server([data_dir])
 
 
-def _child(descriptor: int) -> None:
+def _child(descriptor: int, opened: Opened | None) -> None:
     link = socket.socket(fileno=descriptor)
     with link.makefile("rb") as lines:
         task = json.loads(lines.readline() or b"null")
@@ -89,12 +100,12 @@ def _child(descriptor: int) -> None:
         task["crash"],
         task["n_crashes"],
     )
-    _serve(settings, supervised=supervised)
+    _serve(settings, supervised=supervised, opened=opened)
 
 
-def main() -> None:
+def main(opened: Opened | None = None) -> None:
     try:
-        _child(int(sys.argv[1]))
+        _child(int(sys.argv[1]), opened)
     except (CanisterError, Trap, OSError) as error:
         print(f"canister: {error}", file=sys.stderr)
         sys.exit(1)

@@ -30,6 +30,7 @@ from canister.server.sockets import listening
 from canister.system import data_dir
 from canister.system.data_dir import CRASH, LOCK, FolderLock
 
+PROCESS = "canister.server.process"
 SERVING = b"S"  # what the child says when it serves
 
 WINDOW_SECONDS = 60.0  # in which crashes are counted
@@ -41,10 +42,10 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGTSTP, signal.SIGCHLD)
 
 
-def supervise(settings_json: str) -> int:
+def supervise(settings_json: str, module: str = PROCESS) -> int:
     """Serve until told to end. Returns the exit code. CanisterErrors say why the start fails.
 
-    settings_json: all of config.Settings, handed on to the child as they are.
+    settings_json: all of config.Settings, handed on to the child as they are. module: that the child runs.
     """
     settings: dict[str, Any] = json.loads(settings_json)
     server = settings["server"]
@@ -52,7 +53,7 @@ def supervise(settings_json: str) -> int:
     FolderLock(folder / LOCK).wait_for_orphan()
     with listening(server["listen"], server["host"], server["port"]) as listener:
         lock = data_dir.take(folder)
-        supervisor = Supervisor(settings, listener, lock)
+        supervisor = Supervisor(settings, listener, lock, module)
         with _signals() as wakeup:
             return supervisor.run(wakeup)
 
@@ -89,8 +90,11 @@ class _Child:
 class Supervisor:
     """Runs one server after the other until one ends in order, is told to end, or crashes too often."""
 
-    def __init__(self, settings: dict[str, Any], listener: socket.socket, lock: FolderLock) -> None:
+    def __init__(
+        self, settings: dict[str, Any], listener: socket.socket, lock: FolderLock, module: str = PROCESS
+    ) -> None:
         self._settings = settings
+        self._module = module
         self._listener = listener
         self._lock = lock
         server = settings["server"]
@@ -174,7 +178,7 @@ class Supervisor:
         }
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "canister.server.process", str(given[0])],
+                [sys.executable, "-P", "-m", self._module, str(given[0])],
                 stdin=subprocess.DEVNULL,
                 pass_fds=given,
                 process_group=0,  # Ctrl-C at the terminal reaches us alone, and the child through us
@@ -242,7 +246,7 @@ def _signals() -> Iterator[int]:
 
 def main() -> None:
     try:
-        code = supervise(sys.argv[1])
+        code = supervise(*sys.argv[1:])
     except (CanisterError, OSError) as error:
         print(f"canister: {error}", file=sys.stderr)
         code = 1

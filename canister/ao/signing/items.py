@@ -104,11 +104,18 @@ def sign_item(
     wallet: Wallet, data: bytes, tags: Sequence[Tag] = (), *, target: bytes = b"", anchor: bytes = b""
 ) -> Item:
     """target: 32 bytes, or none; anchor too. Raises Malformed."""
+    return Item(sign_head(wallet, data, tags, target=target, anchor=anchor), data)
+
+
+def sign_head(
+    wallet: Wallet, data: bytes | Hashed, tags: Sequence[Tag] = (), *, target: bytes = b"", anchor: bytes = b""
+) -> Head:
+    """As `sign_item`, for data of any length of which the hash is known."""
     if len(target) not in (0, ID_BYTES) or len(anchor) not in (0, ANCHOR_BYTES):
         raise Malformed("a target and an anchor have 32 bytes each, or none")
     kind = kinds.kind_of(wallet.kind)
     head = Head(kind, b"", wallet.owner, target, anchor, encode_tags(tags), tuple(tags))
-    return Item(replace(head, signature=wallet.sign(head.message(data))), data)
+    return replace(head, signature=wallet.sign(head.message(data)))
 
 
 class _Reader:

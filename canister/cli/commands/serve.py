@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
+from canister.cli.shared import serving
 from canister.cli.shared.help import default_text
 from canister.config import ServeOption, rows
 
@@ -20,14 +21,7 @@ def serve(**given: Any) -> None:
     Every setting can also stand in the environment (CANISTER_PORT=…) or in canister.toml of the working folder. A flag
     wins over the environment, the environment over the file.
     """
-    from canister.cli.shared.settings import load_settings
-
-    # A repeatable option that was not given is an empty list.
-    settings = load_settings(**{name: None if value == [] else value for name, value in given.items()})
-
-    from canister.server.process import start
-
-    start(settings)
+    serving.start(**given)
 
 
 def parameters() -> list[inspect.Parameter]:

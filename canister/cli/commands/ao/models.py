@@ -1,4 +1,4 @@
-"""`canister ao`: what programs, wallets and models of AO need here. Models of llama2.c become GGUF files, and back."""
+"""`canister ao convert` and `export`: models of llama2.c become GGUF files, and back."""
 
 from __future__ import annotations
 
@@ -7,20 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from canister.cli.shared.app import App
-
 if TYPE_CHECKING:
     from canister.ao.llama2c.layout import Layout
 
-ao_app = App("AO: what its programs, wallets and models need.")
 
-
-@ao_app.callback()
-def _group() -> None:
-    pass
-
-
-@ao_app.command("convert")
 def convert_model(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="model.bin of llama2.c, version 0, 1 or 2.")],
     tokenizer: Annotated[Path, typer.Argument(metavar="TOKENIZER", help="Its tokenizer.bin.")],
@@ -41,7 +31,6 @@ def convert_model(
     print(f"wrote {out}: {_about(layout)}, {kind}, from version {layout.version}")
 
 
-@ao_app.command("export")
 def export_model(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A GGUF file of the llama architecture.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The model.bin to write.")],
