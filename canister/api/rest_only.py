@@ -18,10 +18,12 @@ from canister.api.rest_records import (
     ChatList,
     DetokenizeInput,
     DetokenizeOutput,
+    FitInput,
     Folder,
     InfillInput,
     InfillOutput,
     ModelDetails,
+    ModelFit,
     ModelList,
     Props,
     Slots,
@@ -60,6 +62,8 @@ LIST_MODELS = query("list_models", "models", "admin_query", None, ModelList,
         "All GGUF files of stable memory, a model in parts as one; headers are read, weights are not.")
 SHOW_MODEL = query("show_model", "models", "admin_query", None, ModelDetails,
         "A model of stable memory in detail: shape, context, quantization, chat template.")
+FIT_MODEL = query("fit_model", "models", "admin_query", FitInput, ModelFit,
+        "Would a model of stable memory fit the Internet Computer, and what does an answer cost? Weights are not read.")
 UNLOAD_MODEL = update("unload_model", "models", "admin_update", None, Unloaded,
         "Unload the model, once the calls that use it are over; the next start does not load it again.")
 # fmt: on
@@ -79,5 +83,6 @@ ROWS: tuple[Method, ...] = (
     REMOVE_FILE,
     LIST_MODELS,
     SHOW_MODEL,
+    FIT_MODEL,
     UNLOAD_MODEL,
 )

@@ -241,6 +241,37 @@ class ModelDetails(ModelEntry):
     chat_template: Annotated[str, Field(description="Jinja; empty for none.")]
 
 
+class FitInput(Document):
+    """Of a model that need not be loaded. args: flags as load_model takes them, without --model."""
+
+    args: Annotated[vec[str], Field(max_length=MAX_PARTS)] = []
+    prompt_tokens: Annotated[int, Field(strict=True, ge=1, lt=2**31)] = 100
+    answer_tokens: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 100
+
+
+class ModelFit(Document):
+    """Will it load on the Internet Computer, with how large a context, and what does an answer cost?"""
+
+    n_ctx: Annotated[int, Field(description="Tokens of the context in question.")]
+    fits: bool
+    reasons: Annotated[vec[str], Field(description="Why it does not fit.")]
+    loads: Annotated[
+        Literal["yes", "maybe", "no"],
+        Field(description="maybe: between sizes that are known to load and not to."),
+    ]
+    heap_bytes: int
+    heap_limit_bytes: int
+    kv_bytes: Annotated[int, Field(description="Of the whole context.")]
+    largest_n_ctx: Annotated[int, Field(description="The largest context that fits; 0: none.")]
+    tokens_per_call: Annotated[int, Field(description="Of the answer, right behind the prompt.")]
+    calls: Annotated[int, Field(description="Of prompt and answer together; 0: they cannot be made.")]
+    total_instructions: int
+    total_cycles: int
+    usd: Annotated[float, Field(description="Of prompt and answer together.")]
+    seconds: Annotated[float, Field(description="On the main network.")]
+    estimated: Annotated[vec[str], Field(description="What is a guess in it.")]
+
+
 class ModelList(Document):
     models: vec[ModelEntry]
 

@@ -181,7 +181,7 @@ class Canister(MethodCalls):
                         continue
                     raw = RawAnswer(response.status_code, document, response.headers)
                     value = _decode(method, raw, self.url)
-                    yield Result(value, _number(raw, "X-IC-Instructions"), _number(raw, "X-IC-Cycles"))
+                    yield Result(value, _cost(raw, "instructions"), _cost(raw, "cycles"))
                     return
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise no_answer(self.url, error) from error
@@ -338,6 +338,13 @@ def _download(response: httpx.Response, first: int) -> Download:
 def _number(answer: RawAnswer, header: str) -> int | None:
     value = answer.headers.get(header, "")
     return int(value) if value.isascii() and value.isdigit() else None
+
+
+def _cost(answer: RawAnswer, name: str) -> int | None:
+    """A cost of a streamed call: its last line has it, or a header where nothing came before."""
+    cost = answer.document.get("cost") if isinstance(answer.document, dict) else None
+    value = cost.get(name) if isinstance(cost, dict) else None
+    return value if isinstance(value, int) else _number(answer, f"X-IC-{name}")
 
 
 def _retry_after(answer: RawAnswer) -> float | None:

@@ -92,6 +92,7 @@ _REST_ONLY: tuple[Handler, ...] = (
     folders.remove_file,
     models.list_models,
     models.show_model,
+    models.fit_model,
     models.unload_model,
 )
 

@@ -6,9 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from canister.api.records import InputRecord
-from canister.api.rest_records import ModelDetails, ModelEntry, ModelList, Unloaded
+from canister.api.rest_records import FitInput, ModelDetails, ModelEntry, ModelFit, ModelList, Unloaded
 from canister.errors import BadRequest, NotFound
 from canister.handlers.arguments import parse_args
+from canister.metering import estimate
 from canister.metering.cost_model import CostContext, CostModel
 from canister.model_file.parts import PartName
 from canister.model_file.shape import ModelShape, read_shape
@@ -41,6 +42,10 @@ async def list_models(call: Call) -> ModelList:
 
 async def show_model(call: Call, *, path: str) -> ModelDetails:
     return await asyncio.to_thread(_details, call, path)
+
+
+async def fit_model(call: Call, arg: FitInput, *, path: str) -> ModelFit:
+    return await asyncio.to_thread(_fit, call, arg, path)
 
 
 async def unload_model(call: Call) -> Unloaded:
@@ -123,4 +128,47 @@ def _details(call: Call, path: str) -> ModelDetails:
         if shape is None
         else CostModel(shape, CostContext(shape.n_ctx_train or 1)).kv_bytes_per_token,
         chat_template=summary(stored.header).chat_template,
+    )
+
+
+def _fit(call: Call, arg: FitInput, path: str) -> ModelFit:
+    """BadRequest for flags that are none, or a file that is no model."""
+    flags = parse_args(InputRecord(args=arg.args))
+    stored = read_model(call.canister.stable, path)
+    shape = read_shape(stored.header)
+    context, settings = estimate.context_of(flags, shape), call.canister.settings
+    limit = settings.instruction_limit
+    model = CostModel(shape, context, settings.page_cost)
+    found = estimate.estimate_fit(shape, context, pages=settings.page_cost, limit=limit)
+    last = context.n_ctx - 1
+    end = estimate.estimate_call(model, prompt_tokens=last, cached_tokens=last, generate=1, limit=limit)
+    reasons = estimate.against(found, has_room=end.fits)
+    answer, guesses = None, []
+    try:
+        answer = estimate.estimate_conversation(
+            model,
+            prompt_tokens=arg.prompt_tokens,
+            answer_tokens=arg.answer_tokens,
+            max_tokens=call.state.max_tokens_update,
+            limit=limit,
+            nodes=settings.subnet_nodes,
+        )
+    except BadRequest as error:
+        guesses.append(str(error))
+    return ModelFit(
+        n_ctx=context.n_ctx,
+        fits=not reasons,
+        reasons=reasons,
+        loads=found.loads,
+        heap_bytes=found.heap_bytes,
+        heap_limit_bytes=estimate.HEAP_LIMIT_BYTES,
+        kv_bytes=model.kv_bytes,
+        largest_n_ctx=found.n_ctx,
+        tokens_per_call=0 if answer is None else answer.tokens_per_call_first,
+        calls=0 if answer is None else answer.n_calls,
+        total_instructions=0 if answer is None else answer.instructions,
+        total_cycles=0 if answer is None else answer.cycles,
+        usd=0.0 if answer is None else answer.usd,
+        seconds=0.0 if answer is None else answer.seconds,
+        estimated=[*model.estimates, *guesses],
     )

@@ -67,7 +67,7 @@ _OF_INTERFACE: dict[Class, tuple[str, ...]] = {
 }
 
 _BESIDE_IT: dict[Class, tuple[str, ...]] = {
-    "mirror": ("list_chats", "get_chat", "put_chat", "list_folder", "list_models", "show_model"),
+    "mirror": ("list_chats", "get_chat", "put_chat", "list_folder", "list_models", "show_model", "fit_model"),
     "control": ("remove_file",),
     "alone": (
         "props",

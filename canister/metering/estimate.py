@@ -270,6 +270,20 @@ def estimate_fit(
     )
 
 
+def against(found: Fit, *, has_room: bool) -> list[str]:
+    """Why a model does not fit; empty: it does, or may. has_room: a call on a full context still decodes a token."""
+    largest = f"--ctx-size {found.n_ctx} does" if found.n_ctx else "no context does"
+    return [
+        reason
+        for reason, is_so in (
+            ("the file is too large to load", found.loads == "no"),
+            (f"the heap is too small for this context; {largest}", not found.heap_fits),
+            (f"at the end of this context no token fits a call; {largest}", found.heap_fits and not has_room),
+        )
+        if is_so
+    ]
+
+
 def _loads(file_bytes: int) -> Literal["yes", "maybe", "no"]:
     if file_bytes <= LOADS_UP_TO_BYTES:
         return "yes"

@@ -233,6 +233,7 @@ class Canister:
             "status": self.status,
             "ready": engine is not None,
             "model": engine.info.description if engine is not None else None,
+            "title": self.model.title,
         }
 
     def observed(self) -> dict[str, float]:

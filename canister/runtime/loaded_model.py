@@ -74,9 +74,10 @@ class ServedModel:
         self.load_error: str | None = None
         self._refusal: str | None = None  # why the last model could not be loaded
         self.cost_model: CostModel | None = None  # of the loaded model
+        self.title = ""  # the name that the loaded model's file gives itself
         self._engine_key: _EngineKey | None = None
         self.templates = TemplateRunner()  # renders the chat template of the loaded model
-        self._known: dict[Engine, tuple[_EngineKey, CostModel]] = {}  # of engines not adopted yet
+        self._known: dict[Engine, tuple[_EngineKey, CostModel, str]] = {}  # of engines not adopted yet
         self._loading: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
 
@@ -176,7 +177,7 @@ class ServedModel:
             except CanisterError as error:
                 self._refusal = str(error)
                 raise
-        self._known[engine] = key, cost_model
+        self._known[engine] = key, cost_model, stored.header.text("general.name") or ""
         return engine
 
     def _cost_model(self, stored: StoredModel, args: RunArgs) -> CostModel:
@@ -201,7 +202,7 @@ class ServedModel:
     def adopt(self, engine: Engine) -> None:
         """Use this engine from now on, and close the former one."""
         before, self.engine = self.engine, engine
-        self._engine_key, self.cost_model = self._known.pop(engine)
+        self._engine_key, self.cost_model, self.title = self._known.pop(engine)
         self.load_error = self._refusal = None
         self._replaced()
         if before is not None:
@@ -212,6 +213,7 @@ class ServedModel:
         """Close the engine and forget that a model was loaded. No call may be using it."""
         before, self.engine = self.engine, None
         self._engine_key = self.cost_model = self.load_error = None
+        self.title = ""
         self._replaced()
         if before is not None:
             self.discard(before)

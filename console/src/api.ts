@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 
 const KEY = "canister.key";
 const LONGEST_WAIT_SECONDS = 30;
+export const LINES = "application/x-ndjson";
 
 export const key = signal(stored(sessionStorage) ?? stored(localStorage) ?? "");
 export const isOnline = signal(true);
@@ -121,11 +122,56 @@ export async function ask<T>(path: string, arg?: unknown, { abort, verb = "POST"
     text = await response.text();
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    isOnline.value = false;
-    throw new CallError("The connection broke before the answer was complete.", "network");
+    throw broken();
   }
   const cost = costOf(response.headers);
   return { value: read<T>(text, response, cost), cost, ms: performance.now() - started };
+}
+
+/** Call a method that tells its text while it runs: each piece is given to `heard`, before the answer counts. */
+export async function callHeard<T>(
+  method: string,
+  arg: unknown,
+  heard: (text: string) => void,
+  abort: AbortSignal,
+): Promise<Reply<T>> {
+  const started = performance.now();
+  const headers = { "Content-Type": "application/json", Accept: LINES };
+  const response = await request(canisterPath(method), { method: "POST", headers, body: toJson(arg), signal: abort });
+  let last = "";
+  for await (const line of linesOf(response)) {
+    const said: unknown = line.startsWith('{"text":') ? JSON.parse(line) : null;
+    if (!isObject(said)) last = line;
+    else if (!said.echo) heard(String(said.text));
+  }
+  if (!last) throw broken();
+  const cost = costOf(response.headers) ?? costIn(last);
+  return { value: read<T>(last, response, cost), cost, ms: performance.now() - started };
+}
+
+/** The lines of an answer as they come. CallError of kind network when it breaks off; an abort stays an AbortError. */
+export async function* linesOf(response: Response): AsyncGenerator<string> {
+  const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    let piece: ReadableStreamReadResult<string> | undefined;
+    try {
+      piece = await reader?.read();
+    } catch (error) {
+      if (error instanceof DOMException && error.name === "AbortError") throw error;
+      throw broken();
+    }
+    if (!piece || piece.done) break;
+    const lines = (rest + piece.value).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) if (line) yield line;
+  }
+  if (rest) yield rest;
+}
+
+function broken(): CallError {
+  isOnline.value = false;
+  return new CallError("The connection broke before the answer was complete.", "network");
 }
 
 function read<T>(text: string, response: Response, cost: Cost | null): T {
@@ -166,6 +212,16 @@ function costOf(headers: Headers): Cost | null {
     cycles: Number(headers.get("x-ic-cycles")),
     limit: limit === null || limit === "none" ? null : Number(limit),
   };
+}
+
+/** Of the last line of a stream, whose headers were sent before it was known. */
+function costIn(line: string): Cost | null {
+  try {
+    const { cost } = JSON.parse(line) as { cost?: Cost };
+    return cost ?? null;
+  } catch {
+    return null;
+  }
 }
 
 export const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));

@@ -95,6 +95,40 @@ export function Bars({ title, unit, names, rows, limit }: BarsGiven) {
   );
 }
 
+const TENTHS = 10;
+
+/** How many values are in each tenth from 0 to 1; what is above 1 is in the last. The nearer to 1, the warmer. */
+export function Histogram({ title, unit, values }: { title: string; unit: string; values: number[] }) {
+  const counts = Array.from({ length: TENTHS }, () => 0);
+  for (const value of values) counts[Math.min(TENTHS - 1, Math.floor(value * TENTHS))]! += 1;
+  const top = roundUp(Math.max(1, ...counts));
+  const step = (WIDTH - LEFT - RIGHT) / TENTHS;
+  const told = counts.flatMap((n, at) => (n ? [`${at * 10} to ${at * 10 + 10} %: ${n}`] : [])).join(", ");
+  return (
+    <figure class="chart">
+      <figcaption>{title}</figcaption>
+      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`${title}, ${unit}: ${told || "none"}`}>
+        <Grid top={top} parts={[0, 0.5, 1]} />
+        {counts.map((n, at) => (
+          <g key={at}>
+            <title>{`${at * 10} to ${at * 10 + 10} %: ${n} ${unit}`}</title>
+            <rect
+              class={at >= 9 ? "s4" : at >= 8 ? "s3" : "s0"}
+              x={LEFT + at * step + step * 0.08}
+              width={step * 0.84}
+              y={TOP + INNER * (1 - n / top)}
+              height={(INNER * n) / top}
+            />
+            <text x={LEFT + at * step} y={HEIGHT - 6}>
+              {`${at * 10} %`}
+            </text>
+          </g>
+        ))}
+      </svg>
+    </figure>
+  );
+}
+
 /** points: in order, x in ms since 1970. */
 export function Line({ title, unit, points }: { title: string; unit: string; points: [number, number][] }) {
   const [first, last] = [points[0], points.at(-1)];

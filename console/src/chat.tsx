@@ -4,10 +4,10 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { messageOf } from "./api";
 import { active, conversations, exported, forget, fresh, imported, open } from "./chats";
 import { Composer } from "./composer";
-import type { Conversation } from "./conversation";
+import { SILENT, type Conversation } from "./conversation";
 import { percent, number } from "./format";
 import { MessageView } from "./message";
-import { current, denial, props } from "./session";
+import { current, denial, modelName, props } from "./session";
 import { Denied } from "./widgets";
 
 const WINDOW = 60; // messages in the document, so that a long chat costs what a short one does
@@ -54,7 +54,7 @@ function Talk({ chat }: { chat: Conversation }) {
   if (chat.messages.value.length === 0)
     return (
       <div class="empty">
-        <h2>Ask {one?.model ?? "the model"}</h2>
+        <h2>Ask {modelName.value || "the model"}</h2>
         <p>
           An answer is a chain of bounded calls. Each has a budget of instructions, as on the Internet Computer, and is
           kept when it ends; you see every one of them.
@@ -115,6 +115,7 @@ function Messages({ chat }: { chat: Conversation }) {
             chat={chat}
             isLast={from + at === all.length - 1}
             isBusy={chat.busy.value !== ""}
+            live={from + at === all.length - 1 ? chat.live.value : SILENT}
           />
         ))}
       </div>

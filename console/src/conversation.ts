@@ -4,8 +4,11 @@
 // Outputs are never added up: a call that ends at -n shows a token that the next one gives again, and a lost reply loses
 // text. The answer is what the reply's `conversation` has behind the prompt.
 import { signal } from "@preact/signals";
-import { ask, call, CallError, canisterPath, messageOf, sleep, type Cost, type Kind } from "./api";
+import { ask, call, callHeard, CallError, canisterPath, messageOf, sleep, type Cost, type Kind } from "./api";
+import { usual, type ChatSettings } from "./preferences";
 import { props } from "./session";
+
+export type { ChatSettings } from "./preferences";
 
 export interface RunRecord {
   output: string;
@@ -46,13 +49,6 @@ export interface Message {
   requestId: string;
 }
 
-export interface ChatSettings {
-  temperature: number;
-  answerTokens: number;
-  /** At most so many answer tokens a call; 0: as many as its budget takes. */
-  tokensPerCall: number;
-}
-
 export interface Saved {
   id: string;
   owner: string;
@@ -66,8 +62,15 @@ export interface Saved {
   changed: number;
 }
 
-export const DEFAULTS: ChatSettings = { temperature: 0, answerTokens: 256, tokensPerCall: 0 };
+/** What the running call has said. It does not count before the call's answer. */
+export interface Live {
+  text: string;
+  pieces: number;
+}
+
+export const SILENT: Live = { text: "", pieces: 0 };
 const LONGEST_TITLE = 60;
+const DRAW_MS = 50;
 
 // crypto.randomUUID is missing where a server is called by a name over plain HTTP.
 export const newId = (): string =>
@@ -84,10 +87,11 @@ export class Conversation {
   title = signal("");
   system = signal("");
   messages = signal<Message[]>([]);
-  settings = signal<ChatSettings>(DEFAULTS);
+  settings = signal<ChatSettings>(usual.value);
   busy = signal<"" | "prompt" | "answer" | "stopping">("");
   /** Tokens in the cache after the last call. */
   context = signal(0);
+  live = signal<Live>(SILENT);
   /** Told of every change. isSettled: nothing of it runs, so that it should be written at once. */
   onChange: (isSettled: boolean) => void = () => {};
   private abort: AbortController | null = null;
@@ -101,7 +105,7 @@ export class Conversation {
     this.changed = saved.changed ?? Date.now();
     this.title.value = saved.title ?? "New chat";
     this.system.value = saved.system ?? "";
-    this.settings.value = { ...DEFAULTS, ...saved.settings };
+    this.settings.value = { ...usual.value, ...saved.settings };
     this.context.value = saved.context ?? 0;
     // What ran when the page was left is not known to have ended.
     this.messages.value = (saved.messages ?? []).map((one) => (one.state === "running" ? { ...one, state: "stopped" } : one));
@@ -292,8 +296,11 @@ export class Conversation {
     };
     set({});
     for (;;) {
+      const ear = this.listen();
       try {
-        const { value, cost, ms } = await call<RunRecord>(method, arg, { abort });
+        const { value, cost, ms } = await (method === "run_update"
+          ? callHeard<RunRecord>(method, arg, ear.heard, abort)
+          : call<RunRecord>(method, arg, { abort }));
         const [tokensIn, tokensOut] = [Number(value.n_prompt_tokens_decoded ?? 0), Number(value.n_tokens_generated ?? 0)];
         if (value.n_prompt_tokens_cached != null)
           this.context.value = Number(value.n_prompt_tokens_cached) + tokensIn + tokensOut;
@@ -314,8 +321,29 @@ export class Conversation {
         const cost = error instanceof CallError ? error.cost : null;
         set({ state: isStopped ? "stopped" : "failed", error: isStopped ? "" : messageOf(error), cost });
         throw error;
+      } finally {
+        ear.close();
       }
     }
+  }
+
+  /** Gathers what a call says, and shows it some times a second. */
+  private listen(): { heard: (text: string) => void; close: () => void } {
+    let now = SILENT;
+    let timer = 0;
+    return {
+      heard: (text) => {
+        now = { text: now.text + text, pieces: now.pieces + 1 };
+        timer ||= setTimeout(() => {
+          timer = 0;
+          this.live.value = now;
+        }, DRAW_MS);
+      },
+      close: () => {
+        clearTimeout(timer);
+        this.live.value = SILENT;
+      },
+    };
   }
 
   /** Another chat that begins as this one up to message `at`; its cache is a copy, so that nothing is decoded again. */

@@ -2,42 +2,40 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, canister } from "./api";
-import { Bars, Line } from "./charts";
-import { number, percent, short, when } from "./format";
+import { Bars, Histogram, Line } from "./charts";
+import { useHappenings, type LoggedCall } from "./events";
+import { number, percent, short, usdOf, when } from "./format";
+import { usdPerXdr } from "./session";
 import { Budget, Problem, Tiles } from "./widgets";
 
 const MOST_ENTRIES = 500;
 const SHOWN = 100;
 const BARS = 60;
 
-interface Entry {
-  id: number | bigint;
-  caller: string;
-  method: string;
-  timestamp_ns: bigint | number;
-  outcome: string;
-  instructions: number | bigint;
-  cycles: number | bigint;
-  limit: number | bigint | null;
-  parts: { part: string; instructions: number | bigint }[];
-}
-
-const sumOf = (entries: Entry[], of: (one: Entry) => number): number => entries.reduce((sum, one) => sum + of(one), 0);
+const sumOf = (entries: LoggedCall[], of: (one: LoggedCall) => number): number => entries.reduce((sum, one) => sum + of(one), 0);
 
 export function CostsPage() {
-  const entries = useSignal<Entry[] | null>(null);
+  const entries = useSignal<LoggedCall[] | null>(null);
   const problem = useSignal<unknown>(null);
   const method = useSignal("");
   const outcome = useSignal("");
   const look = async (): Promise<void> => {
     try {
-      entries.value = (await call<Entry[]>("get_call_log", { max_entries: MOST_ENTRIES })).value;
+      entries.value = (await call<LoggedCall[]>("get_call_log", { max_entries: MOST_ENTRIES })).value;
       problem.value = null;
     } catch (error) {
       problem.value = error;
     }
   };
   useEffect(() => void look(), [canister.value]);
+  useHappenings(({ calls, missed }) => {
+    if (missed) void look();
+    else if (calls.length && entries.value) {
+      const known = new Set(entries.value.map((one) => one.id));
+      const fresh = calls.filter((one) => !known.has(one.id)).reverse();
+      if (fresh.length) entries.value = [...fresh, ...entries.value].slice(0, MOST_ENTRIES);
+    }
+  });
   const all = entries.value ?? [];
   const chosen = all.filter(
     (one) => (!method.value || one.method === method.value) && (!outcome.value || one.outcome === outcome.value),
@@ -83,7 +81,7 @@ function Choice({ label, of, chosen, set }: { label: string; of: string[]; chose
   );
 }
 
-function Sums({ entries }: { entries: Entry[] }) {
+function Sums({ entries }: { entries: LoggedCall[] }) {
   const oldest = entries.toReversed();
   const runs = oldest.filter((one) => one.method === "run_update").slice(-BARS);
   const byPart = new Map<string, number>();
@@ -104,7 +102,8 @@ function Sums({ entries }: { entries: Entry[] }) {
           ["calls", number(entries.length)],
           ["instructions", short(sumOf(entries, (one) => Number(one.instructions)))],
           ["cycles", short(sumOf(entries, (one) => Number(one.cycles)))],
-          ["cycles of 1,000 such calls", entries.length ? short((1000 * sum) / entries.length) : "–"],
+          ["price", price(sum)],
+          ["price of 1,000 such calls", entries.length ? price((1000 * sum) / entries.length) : "–"],
           ["fullest budget", percent(fullest)],
         ]}
       />
@@ -120,12 +119,19 @@ function Sums({ entries }: { entries: Entry[] }) {
           }))}
         />
         <Line title="Cycles, added up" unit="cycles" points={points} />
+        <Histogram
+          title="Headroom: how full budgets were"
+          unit="calls"
+          values={runs.flatMap((one) => (one.limit ? [Number(one.instructions) / Number(one.limit)] : []))}
+        />
       </div>
     </>
   );
 }
 
-function Log({ entries }: { entries: Entry[] }) {
+const price = (cycles: number): string => (usdPerXdr.value ? usdOf(cycles, usdPerXdr.value) : `${short(cycles)} cycles`);
+
+function Log({ entries }: { entries: LoggedCall[] }) {
   return (
     <>
       <h2>Calls</h2>
@@ -144,6 +150,9 @@ function Log({ entries }: { entries: Entry[] }) {
               </th>
               <th scope="col" class="n">
                 cycles
+              </th>
+              <th scope="col" class="n">
+                price
               </th>
             </tr>
           </thead>
@@ -169,6 +178,7 @@ function Log({ entries }: { entries: Entry[] }) {
                 </td>
                 <td class="n">{number(one.instructions)}</td>
                 <td class="n">{number(one.cycles)}</td>
+                <td class="n">{price(Number(one.cycles))}</td>
               </tr>
             ))}
           </tbody>
@@ -184,7 +194,7 @@ const cell = (value: unknown): string => {
   return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
 };
 
-function save(entries: Entry[]): void {
+function save(entries: LoggedCall[]): void {
   const head = ["id", "timestamp_ns", "caller", "method", "outcome", "instructions", "cycles", "limit"] as const;
   const lines = [head.join(","), ...entries.map((one) => head.map((name) => cell(one[name])).join(","))];
   const link = document.createElement("a");

@@ -1,77 +1,52 @@
 // The engine: what it does at the moment, where chats live, and the calls that run and wait.
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
-import { ask, canister, canisterPath, sleep } from "./api";
+import { useEffect, useRef } from "preact/hooks";
+import { canister } from "./api";
 import { Line } from "./charts";
+import { silence, useHappenings, type Report, type Work } from "./events";
 import { bytes, number, shortPrincipal } from "./format";
-import { Problem, Tiles } from "./widgets";
+import { Denied, Problem, Tiles } from "./widgets";
 
-const LOOK_MS = 2000;
-const HIDDEN_MS = 15_000;
 const POINTS = 90;
-
-interface Report {
-  model: string;
-  exact: { is_exact: boolean; why: string };
-  threads: { count: number; why: string };
-  memory: { slots: number; context: number; kv_bytes_per_token: number };
-  now: { resident: number; running: number; waiting: number; parked: number; parked_bytes: number };
-  total: { row_steps: number; rows: number; prompt_tokens: number; busy_seconds: number; cancelled: number };
-}
-
-interface Running {
-  caller: string;
-  method: string;
-  phase: string;
-  seconds: number;
-}
-
-interface Calls {
-  running: Running[];
-  waiting: { caller: string; calls: number }[];
-}
+const TICK_MS = 1000;
 
 export function EnginePage() {
   const report = useSignal<Report | null>(null);
-  const calls = useSignal<Calls | null>(null);
-  const problem = useSignal<unknown>(null);
+  const work = useSignal<Work | null>(null);
+  const isDenied = useSignal(false);
   const rates = useSignal<[number, number][]>([]);
+  const before = useRef<{ at: number; tokens: number } | null>(null);
+  useHappenings((one) => {
+    isDenied.value = one.engine === undefined;
+    work.value = one.work ?? null;
+    report.value = one.engine ?? null;
+  });
+  // Nothing is told while nothing happens, so the clock is here.
   useEffect(() => {
-    let isOver = false;
-    let before: { at: number; tokens: number } | null = null;
-    const look = async (): Promise<void> => {
-      const found = (await ask<Report>(canisterPath("engine"), undefined, { verb: "GET" })).value;
-      const [at, tokens] = [Date.now(), found.total.rows + found.total.prompt_tokens];
-      if (before && tokens >= before.tokens) {
-        const rate = (1000 * (tokens - before.tokens)) / Math.max(1, at - before.at);
+    const tick = (): void => {
+      const total = report.value?.total;
+      if (!total || document.hidden) {
+        before.current = null;
+        return;
+      }
+      const [at, tokens, from] = [Date.now(), total.rows + total.prompt_tokens, before.current];
+      if (from && tokens >= from.tokens && at > from.at) {
+        const rate = (1000 * (tokens - from.tokens)) / (at - from.at);
         rates.value = [...rates.value.slice(1 - POINTS), [at, rate]];
       }
-      before = { at, tokens };
-      report.value = found;
-      calls.value = (await ask<Calls>(canisterPath("calls"), undefined, { verb: "GET" })).value;
+      before.current = { at, tokens };
     };
-    const follow = async (): Promise<void> => {
-      while (!isOver) {
-        try {
-          await look();
-          problem.value = null;
-        } catch (error) {
-          problem.value = error;
-        }
-        await sleep(document.hidden ? HIDDEN_MS : LOOK_MS);
-      }
-    };
-    void follow();
-    return () => {
-      isOver = true;
-    };
+    const timer = setInterval(tick, TICK_MS);
+    return () => clearInterval(timer);
   }, [canister.value]);
   return (
     <div class="page" tabIndex={0} role="region" aria-label="Engine">
       <h1>Engine</h1>
-      {problem.value ? <Problem error={problem.value} /> : null}
-      {report.value ? <Now report={report.value} rates={rates.value} /> : null}
-      {calls.value ? <CallsNow calls={calls.value} /> : null}
+      {silence.value ? <Problem error={silence.value} /> : null}
+      {isDenied.value ? <Denied text="How the engine runs is for controllers and admins" /> : null}
+      {report.value?.model ? <Now report={report.value} rates={rates.value} /> : null}
+      {report.value && !report.value.model ? <p>No model is loaded: {report.value.reason}</p> : null}
+      {work.value ? <CallsNow calls={work.value} /> : null}
     </div>
   );
 }
@@ -130,7 +105,7 @@ function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
   );
 }
 
-function CallsNow({ calls }: { calls: Calls }) {
+function CallsNow({ calls }: { calls: Work }) {
   return (
     <>
       <h2>Calls</h2>

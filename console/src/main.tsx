@@ -5,7 +5,8 @@ import { useEffect, useRef } from "preact/hooks";
 import { canister } from "./api";
 import { active, fresh } from "./chats";
 import { shortPrincipal } from "./format";
-import { PAGES } from "./pages";
+import { pages } from "./pages";
+import { theme } from "./preferences";
 import * as session from "./session";
 import { Boundary } from "./widgets";
 
@@ -13,9 +14,6 @@ const THEMES = { auto: "light", light: "dark", dark: "auto" } as const;
 const SIGNS = { auto: "◐", light: "☀", dark: "☾" } as const;
 const LOOK_MS = 5000;
 
-type Theme = keyof typeof THEMES;
-const kept = localStorage.getItem("canister.theme");
-const theme = signal<Theme>(kept === "light" || kept === "dark" ? kept : "auto");
 const isHelpOpen = signal(false);
 
 const routeOf = (): string => location.hash.split("/")[1] || "chat";
@@ -91,7 +89,9 @@ function Header() {
           </option>
         ))}
       </select>
-      <span class={`chip ${one?.ready ? "good" : "bad"}`}>{one?.ready ? one.model : "no model"}</span>
+      <span class={`chip ${one?.ready ? "good" : "bad"}`} title={one?.model ?? ""}>
+        {session.modelName.value || "no model"}
+      </span>
       {session.isOnline.value ? null : (
         <span class="chip bad" role="status">
           Not connected, trying again
@@ -105,10 +105,7 @@ function Header() {
         type="button"
         class="quiet"
         aria-label={`Colours: ${theme.value}`}
-        onClick={() => {
-          theme.value = THEMES[theme.value];
-          localStorage.setItem("canister.theme", theme.value);
-        }}
+        onClick={() => (theme.value = THEMES[theme.value])}
       >
         {SIGNS[theme.value]}
       </button>
@@ -127,7 +124,7 @@ function Help() {
     ["↑", "edit the last message, from an empty box"],
     ["Ctrl+K", "search chats"],
     ["Ctrl+Shift+O", "new chat"],
-    ...PAGES.map((page) => [`g ${page.key}`, page.title]),
+    ...pages().map((page) => [`g ${page.key}`, page.title]),
     ["?", "this help"],
   ];
   return (
@@ -168,7 +165,7 @@ function onKey(event: KeyboardEvent): void {
   else if (event.key === "?") isHelpOpen.value = !isHelpOpen.value;
   else if (wasG) {
     wasG = false;
-    const page = PAGES.find((one) => one.key === event.key);
+    const page = pages().find((one) => one.key === event.key);
     if (page) location.hash = `#/${page.name}`;
   } else wasG = event.key === "g";
 }
@@ -187,18 +184,14 @@ function App() {
     addEventListener("keydown", onKey);
     return () => removeEventListener("keydown", onKey);
   }, []);
-  useEffect(() => {
-    if (theme.value === "auto") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = theme.value;
-  }, [theme.value]);
-  const page = PAGES.find((one) => one.name === route.value) ?? PAGES[0]!;
+  const page = pages().find((one) => one.name === route.value) ?? pages()[0]!;
   document.title = isIn ? `${page.title} · llama-canister` : "llama-canister";
   if (!isIn) return <SignIn />;
   return (
     <div class="shell">
       <Header />
       <nav class="main" aria-label="Pages">
-        {PAGES.map(({ name, title }) => (
+        {pages().map(({ name, title }) => (
           <a key={name} href={`#/${name}`} aria-current={name === page.name ? "page" : undefined}>
             {title}
           </a>

@@ -2,7 +2,7 @@
 import { useRef, useState } from "preact/hooks";
 import { messageOf } from "./api";
 import { open } from "./chats";
-import type { Conversation, Message, Step } from "./conversation";
+import type { Conversation, Live, Message, Step } from "./conversation";
 import { milliseconds, number, short } from "./format";
 import { Markdown } from "./markdown";
 import { memo } from "./memo";
@@ -14,6 +14,8 @@ interface Properties {
   chat: Conversation;
   isLast: boolean;
   isBusy: boolean;
+  /** What the running call has said, for the message that it belongs to. */
+  live: Live;
 }
 
 export const MessageView = memo((given: Properties) =>
@@ -74,13 +76,13 @@ function Question({ message, at, chat, isBusy }: Properties) {
   );
 }
 
-function Answer({ message, at, chat, isLast, isBusy }: Properties) {
+function Answer({ message, at, chat, isLast, isBusy, live }: Properties) {
   const { state, steps } = message;
   const goesOn = isLast && !isBusy && ["stopped", "limit", "failed"].includes(state);
   const cycles = steps.reduce((sum, step) => sum + (step.cost?.cycles ?? 0), 0);
   return (
     <article class="message assistant" aria-label="Model" aria-busy={state === "running"}>
-      <Said text={message.text} isRunning={state === "running"} />
+      <Said text={message.text + live.text} isRunning={state === "running"} />
       <Ending message={message} chat={chat} />
       {isBusy && isLast ? null : (
         <div class="actions">
@@ -104,7 +106,7 @@ function Answer({ message, at, chat, isLast, isBusy }: Properties) {
           <summary>
             {steps.length} {steps.length === 1 ? "call" : "calls"} · {short(cycles)} cycles
           </summary>
-          <Calls steps={steps} />
+          <Calls steps={steps} live={live} />
         </details>
       ) : null}
     </article>
@@ -165,7 +167,7 @@ function Ending({ message, chat }: { message: Message; chat: Conversation }) {
 
 const PHASES = { open: "open", prompt: "prompt", answer: "answer" } as const;
 
-function Calls({ steps }: { steps: Step[] }) {
+function Calls({ steps, live }: { steps: Step[]; live: Live }) {
   const limit = steps.findLast((step) => step.cost)?.cost?.limit;
   const sum = (of: (step: Step) => number): number => steps.reduce((total, step) => total + of(step), 0);
   return (
@@ -210,7 +212,8 @@ function Calls({ steps }: { steps: Step[] }) {
                 </>
               ) : (
                 <td colSpan={3}>
-                  {step.state === "running" ? <span class="pulse" /> : null} {step.state}
+                  {step.state === "running" ? <span class="pulse" /> : null}{" "}
+                  {step.state === "running" && live.pieces ? `answers, ${number(live.pieces)} tokens so far` : step.state}
                   {step.error ? `: ${step.error}` : ""}
                 </td>
               )}

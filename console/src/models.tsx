@@ -2,9 +2,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, call, canister, canisterPath, messageOf, request } from "./api";
-import { bytes, number, percent, short } from "./format";
+import { bytes, number, percent, short, usd } from "./format";
 import { headOf } from "./gguf";
-import { current, refresh } from "./session";
+import { current, modelName, refresh } from "./session";
 import { isUnderWay, send, uploads, type Upload } from "./uploads";
 import { Problem } from "./widgets";
 
@@ -23,8 +23,27 @@ interface Model {
   n_ctx_train: number | null;
 }
 
+const ANSWER = { prompt_tokens: 100, answer_tokens: 100 };
+const WAIT_MS = 400; // after the last key
+const MOST_FITS = 20; // models that are looked at without being asked
+
+interface Fit {
+  n_ctx: number;
+  fits: boolean;
+  reasons: string[];
+  loads: "yes" | "maybe" | "no";
+  heap_bytes: number;
+  heap_limit_bytes: number;
+  largest_n_ctx: number;
+  tokens_per_call: number;
+  calls: number;
+  usd: number;
+  estimated: string[];
+}
+
 export function ModelsPage() {
   const models = useSignal<Model[] | null>(null);
+  const fits = useSignal<Record<string, Fit | string>>({});
   const problem = useSignal<unknown>(null);
   const [busy, setBusy] = useState("");
   const [isOver, setOver] = useState(false);
@@ -39,6 +58,25 @@ export function ModelsPage() {
     }
   };
   useEffect(() => void list(), [canister.value]);
+
+  // What loading would mean, before it is done.
+  useEffect(() => {
+    let isOver = false;
+    const look = async (): Promise<void> => {
+      const args = context ? ["--ctx-size", context] : [];
+      for (const { path, problem: why } of (models.value ?? []).slice(0, MOST_FITS)) {
+        if (isOver || why) continue;
+        const place = canisterPath(`models/${path.split("/").map(encodeURIComponent).join("/")}`);
+        const found = await ask<Fit>(place, { args, ...ANSWER }).then(({ value }) => value, messageOf);
+        if (!isOver) fits.value = { ...fits.value, [path]: found };
+      }
+    };
+    const timer = setTimeout(() => void look(), WAIT_MS);
+    return () => {
+      isOver = true;
+      clearTimeout(timer);
+    };
+  }, [models.value, context]);
 
   /** Do something that changes what is here; what it is refused for is told. */
   const change = async (what: string, act: () => Promise<unknown>): Promise<void> => {
@@ -85,7 +123,7 @@ export function ModelsPage() {
     <div class="page" tabIndex={0} role="region" aria-label="Models">
       <h1>Models</h1>
       <p>
-        Loaded: <b>{current.value?.model ?? "none"}</b>{" "}
+        Loaded: <b>{modelName.value || "none"}</b> <span class="hint">{current.value?.model ?? ""}</span>{" "}
         {current.value?.ready ? (
           <button
             type="button"
@@ -142,7 +180,7 @@ export function ModelsPage() {
         <input class="short" inputMode="numeric" pattern="[0-9]*" value={context} onInput={(event) => setContext(event.currentTarget.value.trim())} />
       </label>
       <div class="scroll" tabIndex={0} role="region" aria-label="Models in the canister">
-        <table>
+        <table class="models">
           <thead>
             <tr>
               <th scope="col">file</th>
@@ -155,6 +193,10 @@ export function ModelsPage() {
               </th>
               <th scope="col" class="n">
                 context
+              </th>
+              <th scope="col">fits the Internet Computer</th>
+              <th scope="col" class="n">
+                an answer costs
               </th>
               <th scope="col">
                 <span class="sr">what can be done</span>
@@ -174,6 +216,7 @@ export function ModelsPage() {
                 <td class="n">{bytes(one.bytes)}</td>
                 <td class="n">{short(one.n_params)}</td>
                 <td class="n">{number(one.n_ctx_train)}</td>
+                <Fitting fit={fits.value[one.path]} />
                 <td class="n">
                   {one.is_loaded ? (
                     <span class="tag ok">loaded</span>
@@ -207,8 +250,46 @@ export function ModelsPage() {
           </tbody>
         </table>
       </div>
+      <p class="hint">
+        An answer: {ANSWER.answer_tokens} tokens to a prompt of {ANSWER.prompt_tokens}, in a chat of its own. The main network’s
+        limits and prices; weights are not read for it.
+      </p>
       {models.value?.length === 0 ? <p class="hint">No model is here yet.</p> : null}
     </div>
+  );
+}
+
+function Fitting({ fit }: { fit: Fit | string | undefined }) {
+  if (fit === undefined)
+    return (
+      <>
+        <td>–</td>
+        <td class="n">–</td>
+      </>
+    );
+  if (typeof fit === "string")
+    return (
+      <td colSpan={2} class="hint">
+        {fit}
+      </td>
+    );
+  const heap = `${bytes(fit.heap_bytes)} of ${bytes(fit.heap_limit_bytes)} heap`;
+  return (
+    <>
+      <td title={[heap, ...fit.estimated].join("\n")}>
+        <span class={`tag ${fit.fits ? "ok" : "err"}`}>{fit.fits ? (fit.loads === "maybe" ? "maybe" : "yes") : "no"}</span>{" "}
+        <span class="hint">
+          {fit.fits ? heap : fit.reasons.join("; ")} · context up to {number(fit.largest_n_ctx)}
+        </span>
+      </td>
+      <td class="n">
+        {fit.calls ? usd(fit.usd) : "–"}
+        <span class="hint">
+          {" "}
+          {fit.calls ? `${number(fit.calls)} ${fit.calls === 1 ? "call" : "calls"}, ${number(fit.tokens_per_call)} tokens each at most` : ""}
+        </span>
+      </td>
+    </>
   );
 }
 

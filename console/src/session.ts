@@ -8,6 +8,10 @@ export interface Canister {
   status: string;
   ready: boolean;
   model: string | null;
+  /** The name that the model's file gives itself; "" where it gives none. */
+  title?: string;
+  /** Of a herd alone. */
+  workers?: number;
 }
 
 interface Props {
@@ -19,6 +23,9 @@ interface Props {
 export const principal = signal("");
 export const canisters = signal<Canister[]>([]);
 export const current = computed(() => canisters.value.find((one) => one.name === canister.value) ?? null);
+export const isHerd = computed(() => current.value?.workers !== undefined);
+/** What an XDR costs, and with it 10¹² cycles. */
+export const usdPerXdr = signal(0);
 /** Of the loaded model; null while none is loaded, or for callers who may not use it. */
 export const props = signal<Props | null>(null);
 /** Why the caller may not use the model; empty: may, or nobody knows. */
@@ -53,6 +60,13 @@ export async function leave(): Promise<void> {
   props.value = null;
 }
 
+/** What the loaded model is called, in a few words; "" while none is loaded. */
+export const modelName = computed(() => {
+  const one = current.value;
+  if (!one?.ready) return "";
+  return one.title || (one.model ?? "");
+});
+
 let isLooking = false;
 
 /** Look at the server again; what cannot be had is told by the signals. */
@@ -60,7 +74,9 @@ export async function refresh(): Promise<void> {
   if (isLooking) return;
   isLooking = true;
   try {
-    const found = (await ask<{ canisters: Canister[] }>("canisters", undefined, { verb: "GET" })).value.canisters;
+    const answer = (await ask<{ canisters: Canister[]; usd_per_xdr?: number }>("canisters", undefined, { verb: "GET" })).value;
+    const found = answer.canisters;
+    usdPerXdr.value = answer.usd_per_xdr ?? 0;
     if (JSON.stringify(found) !== JSON.stringify(canisters.value)) canisters.value = found;
     if (!found.some((one) => one.name === canister.value)) canister.value = found[0]?.name ?? "";
     if (!principal.value && key.value) principal.value = (await call<string>("whoami")).value;

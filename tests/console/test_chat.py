@@ -76,6 +76,40 @@ def test_every_call_of_an_answer_is_shown_with_its_budget(visit: Visit, whole: s
     assert "instructions" in together
 
 
+# Holds the last line of each run back until `go()`.
+HOLD_LAST_LINE = """
+const fetched = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await fetched(...asked);
+  if (!String(asked[0]).endsWith("/run_update")) return answer;
+  const lines = (await answer.text()).trimEnd().split("\\n");
+  const last = lines.pop();
+  const bytes = (text) => new TextEncoder().encode(text + "\\n");
+  const body = new ReadableStream({ start: async (into) => {
+    into.enqueue(bytes(lines.join("\\n")));
+    await new Promise((done) => { window.go = done; });
+    into.enqueue(bytes(last));
+    into.close();
+  } });
+  return new Response(body, { status: answer.status, headers: answer.headers });
+};
+"""
+
+
+def test_the_text_of_a_call_is_shown_before_the_call_is_over(visit: Visit, whole: str) -> None:
+    visit.page.evaluate(HOLD_LAST_LINE)
+    visit.ask(QUESTION)
+    running = visit.page.locator("table.calls tbody tr.running")
+    running.get_by_text("tokens so far").wait_for()
+    last = visit.page.locator(".message.assistant").last
+    last.locator(".prose").wait_for()
+    assert whole == last.locator(".prose").inner_text()
+    assert last.locator("tbody [role=meter]").count() == 1  # of the call before
+    visit.page.evaluate("window.go()")
+    assert visit.answer() == whole
+    assert last.locator("tbody [role=meter]").count() == visit.calls()
+
+
 def test_what_it_will_cost_is_told_while_one_types(visit: Visit) -> None:
     visit.box.fill(QUESTION)
     told = visit.page.locator(".estimate")

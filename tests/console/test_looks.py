@@ -16,7 +16,7 @@ from tests.harness import ROOT
 
 DOCS = ROOT / "docs" / "console"
 MOST_BYTES = 150_000
-PAGES = ["chat", "models", "costs", "caches", "engine", "methods", "access"]
+PAGES = ["chat", "models", "costs", "lab", "caches", "engine", "methods", "access", "logs", "settings"]
 
 RUN_AXE = """(() => axe.run(document, {resultTypes: ["violations"]}).then((found) => JSON.stringify(
   found.violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" | ")}`))))()"""

@@ -44,8 +44,13 @@ def test_a_first_run_ends_in_a_chat(empty: Visit) -> None:
     empty.button("Unload").click()
     empty.button("Load the shipped model").wait_for()
     assert "no model" in empty.page.locator("header .chip").inner_text()
+    row = rows(empty)
+    row.get_by_text("yes", exact=True).wait_for()  # it fits the main network, which is told before it is loaded
+    assert "$" in row.inner_text()
+    empty.page.get_by_label("Context in tokens").fill("256")
     empty.button(f"Load models/{CHAT_MODEL.name}").click()
     empty.page.locator(".chip.good").wait_for()
+    assert empty.page.locator(".chip.good").inner_text() == "llama-canister tiny"
     empty.button("Unload").click()
     empty.button(f"Remove models/{CHAT_MODEL.name}").click()
     empty.page.get_by_text("No model is here yet.").wait_for()

@@ -12,7 +12,7 @@ from canister.api.methods import METHODS
 from canister.client.local_server import LocalServer
 from tests.console.conftest import Visit, link_for, post
 
-PAGES = ["chat", "models", "costs", "caches", "engine", "methods", "access"]
+PAGES = ["chat", "models", "costs", "lab", "caches", "engine", "methods", "access", "logs", "settings"]
 
 
 def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> None:
@@ -21,6 +21,11 @@ def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> No
     visit.go("costs")
     rows = visit.page.locator("main tbody tr")
     rows.first.wait_for()
+    assert "$" in visit.page.locator(".tiles").inner_text()
+    visit.page.get_by_role("img", name="Headroom").wait_for()
+    post(visit.server, "/get_max_tokens")
+    post(visit.server, "/set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+    rows.locator("code", has_text="set_max_tokens").first.wait_for()  # as it happens
     visit.page.locator("label", has_text="Method").locator("select").select_option("run_update")
     assert set(rows.locator("code").all_inner_texts()) == {"run_update"}
     assert visit.page.locator("main svg rect").count() > 0
@@ -54,6 +59,70 @@ def test_the_engine_shows_its_slots_and_its_rate(visit: Visit) -> None:
     visit.page.locator(".slot").first.wait_for()
     assert visit.page.locator(".slot").count() == 8
     visit.page.get_by_role("img", name="Tokens decoded a second").wait_for()
+
+
+def test_two_templates_are_compared_warm(visit: Visit) -> None:
+    visit.go("lab")
+    visit.page.get_by_label("Template A").fill("Tell me of {{what}} and {{no}}")
+    visit.page.get_by_role("status").get_by_text("no line gives it values").wait_for()
+    visit.page.get_by_label("Template A").fill("You are short. Tell me of {{what}}")
+    visit.page.get_by_label("Template B").fill("{{what}}?")
+    visit.page.get_by_label("Variables").fill("what = a canister | the sky")
+    visit.page.get_by_label("Answer tokens at most").fill("4")
+    visit.page.get_by_label("A good answer contains").fill("a")
+    visit.page.get_by_text("2 prompts of A, 2 of B").wait_for()
+    visit.button("Run").click()
+    visit.go("chat")  # it goes on meanwhile
+    visit.go("lab")
+    visit.page.get_by_role("region", name="Prompts of B").locator("tbody tr").nth(1).wait_for()
+    visit.button("Run").wait_for()
+    warm_up, steady = visit.page.get_by_role("region", name="Prompts of A").locator("tbody tr").all()
+    cells = [[row.locator("td").nth(n).inner_text() for n in (3, 4)] for row in (warm_up, steady)]
+    assert cells[0][0] == "0"
+    assert int(cells[1][0]) > 5  # found in the cache
+    assert int(cells[1][1]) < int(cells[0][1])
+    sums = visit.page.locator("table.sums tbody").inner_text()
+    assert "$" in sums
+    assert "%" in sums
+
+
+def test_the_log_is_shown_searched_and_goes_on(visit: Visit) -> None:
+    visit.go("logs")
+    visit.page.locator("table.log tbody tr").first.wait_for()
+    visit.page.get_by_label("Search").fill("model loaded")
+    found = visit.page.locator("table.log tbody tr")
+    found.first.wait_for()
+    assert "model loaded" in found.first.inner_text()
+    visit.page.get_by_label("Search").fill("get_max_tokens")
+    post(visit.server, "/get_max_tokens")
+    found.first.wait_for()
+    visit.page.get_by_label("Least level").select_option("critical")
+    found.first.wait_for(state="detached")
+
+
+def test_settings_of_browser_and_canister_are_kept(visit: Visit) -> None:
+    visit.go("settings")
+    visit.page.get_by_role("radio", name="Dark").check()
+    assert visit.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    visit.page.get_by_label("Answer tokens at most").fill("99")
+    visit.page.get_by_label("Answer tokens at most").blur()
+    updates = visit.page.get_by_label("Tokens of an update at most")
+    for limit in (77, 0):
+        updates.fill(str(limit))
+        updates.blur()
+        visit.page.wait_for_function(
+            "async (limit) => (await (await fetch('get_max_tokens', {method: 'POST', headers: {Authorization: "
+            "`Bearer ${sessionStorage.getItem('canister.key')}`}})).json()).max_tokens_update === limit",
+            arg=limit,
+        )
+    visit.button("Turn the model’s log off").click()
+    visit.page.get_by_role("status").get_by_text("log is off").wait_for()
+    visit.button("Turn the model’s log on").click()
+    visit.page.get_by_role("status").get_by_text("log is on").wait_for()
+    visit.page.reload()
+    visit.page.get_by_role("radio", name="Dark").wait_for()
+    assert visit.page.get_by_role("radio", name="Dark").is_checked()
+    assert visit.page.get_by_label("Answer tokens at most").input_value() == "99"
 
 
 def test_keys_and_roles_are_made_and_taken_back(visit: Visit) -> None:

@@ -44,7 +44,7 @@ def fit(
     Example: canister fit model.gguf --args '--ctx-size 8192 -ctk q8_0 -ctv q8_0'
     """
     from canister.metering.cost_model import CostModel
-    from canister.metering.estimate import context_of, estimate_call, estimate_fit
+    from canister.metering.estimate import against, context_of, estimate_call, estimate_fit
 
     shape = read_model(file)
     context = context_of(read_flags(args), shape)
@@ -53,7 +53,7 @@ def fit(
     model = CostModel(shape, context, page_cost.value)
     last = context.n_ctx - 1
     has_room = estimate_call(model, prompt_tokens=last, cached_tokens=last, generate=1, limit=limit).fits
-    reasons = _against(found, has_room)
+    reasons = against(found, has_room=has_room)
     if as_json:
         document = _document(file.name, model, found, has_room)
         print(json.dumps(document, indent=2, ensure_ascii=False))
@@ -67,20 +67,6 @@ def fit(
     print(f"\n{'fits':<22} {verdict}")
     if reasons:
         raise typer.Exit(1)
-
-
-def _against(found: Fit, has_room: bool) -> list[str]:
-    """Why it does not fit."""
-    largest = f"--ctx-size {found.n_ctx} does" if found.n_ctx else "no context does"
-    return [
-        reason
-        for reason, is_so in (
-            ("the file is too large to load", found.loads == "no"),
-            (f"the heap is too small for this context; {largest}", not found.heap_fits),
-            (f"at the end of this context no token fits a call; {largest}", found.heap_fits and not has_room),
-        )
-        if is_so
-    ]
 
 
 def _document(name: str, model: CostModel, found: Fit, has_room: bool) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
     {"text": "…"}                 provisional; put together they are `output`
     {"text": "…", "echo": true}   of the prompt: the run's first piece, where the last batch was one token long
-    {"Ok": …}                     the last line: the answer as it is without a stream; or {"Err": …}, or a reject
+    {"Ok": …, "cost": {…}}        the last line: the answer as it is without a stream, with the costs that are headers
+                                  there; or {"Err": …}, or a reject
 
 A run that ends before its first text has the HTTP status that it has without a stream.
 """
@@ -74,7 +75,7 @@ class LineStream(Response):
                 return  # nobody is there any more
             last = answers.reject(trap)
         if self._has_begun:
-            await send({"type": "http.response.body", "body": last.body})
+            await send({"type": "http.response.body", "body": _with_cost(last)})
             return
         if last.status_code == 200:
             last.headers.update({"content-type": answers.LINES, **_HEADERS})
@@ -86,6 +87,16 @@ def _line(text: str, is_echo: bool) -> bytes:
     if is_echo:
         content["echo"] = True
     return answers.json_bytes(content)
+
+
+def _with_cost(last: Response) -> bytes:
+    """The last line. Its costs were not known when headers were sent."""
+    told = {name: last.headers.get(f"x-ic-{name}") for name in ("instructions", "cycles", "limit")}
+    if told["instructions"] is None:
+        return bytes(last.body)
+    numbers = {name: None if value in (None, "none") else int(value or 0) for name, value in told.items()}
+    cost = answers.json_bytes({"cost": numbers}).strip()
+    return bytes(last.body).rstrip()[:-1] + b"," + cost[1:] + b"\n"
 
 
 async def _cancelled(call: asyncio.Task[Reply]) -> None:

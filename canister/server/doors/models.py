@@ -2,12 +2,15 @@
 
     GET    /canisters/{canister}/models             all GGUF files, those in parts as one
     GET    /canisters/{canister}/models/{path}      one of them in detail
+    POST   /canisters/{canister}/models/{path}      would it fit, and what would an answer cost?
     DELETE /canisters/{canister}/engine             unload the one that is loaded: see health.py
 
 Loading is a method (`load_model`), and so is removing (`filesystem_remove`).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from starlette.routing import Route
 
@@ -16,9 +19,10 @@ from canister.server.doors import resources
 
 PATHS: dict[str, resources.Verbs] = {
     "/canisters/{canister}/models": {"GET": rest_only.LIST_MODELS},
-    "/canisters/{canister}/models/{path}": {"GET": rest_only.SHOW_MODEL},
+    "/canisters/{canister}/models/{path}": {"GET": rest_only.SHOW_MODEL, "POST": rest_only.FIT_MODEL},
 }
+EXAMPLES: dict[str, Any] = {rest_only.FIT_MODEL.name: {"args": ["--ctx-size", "4096"], "answer_tokens": 100}}
 
 
 def routes() -> list[Route]:
-    return [resources.route(path.replace("{path}", "{path:any}"), verbs) for path, verbs in PATHS.items()]
+    return [resources.route(path.replace("{path}", "{path:any}"), verbs, EXAMPLES) for path, verbs in PATHS.items()]

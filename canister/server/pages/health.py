@@ -7,6 +7,7 @@ from starlette.routing import Route
 
 from canister.api import rest_only
 from canister.errors import BadArgument, Forbidden
+from canister.metering import fees
 from canister.server import answers
 from canister.server.doors import resources
 from canister.server.pages import console
@@ -106,8 +107,9 @@ async def robots(request: Request) -> Response:
 
 
 async def canisters(request: Request) -> Response:
-    """The canisters of this server."""
-    return answers.document({"canisters": [canister.summary() for canister in dispatcher(request).targets]})
+    """The canisters of this server, and what their cycles cost: US dollars for an XDR, which 10^12 of them are."""
+    found = [canister.summary() for canister in dispatcher(request).targets]
+    return answers.document({"canisters": found, "usd_per_xdr": float(fees.USD_PER_XDR)})
 
 
 async def canister(request: Request) -> Response:

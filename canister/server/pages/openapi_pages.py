@@ -122,6 +122,23 @@ _NONCE: Json = {
     "schema": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
 }
 
+_EVENT: Json = {
+    "type": "object",
+    "properties": {
+        "at": {"type": "integer", "description": "Id of the last logged call."},
+        "calls": {"type": "array", "items": ref("CallLogEntry")},
+        "missed": {"type": "integer", "description": "Calls that were too many for a line."},
+        "engine": {"type": "object"},
+        "work": {"type": "object", "description": "Calls that run and wait."},
+        "end": {"type": "boolean", "description": "The server ends."},
+    },
+}
+
+
+def _since(description: str) -> Json:
+    return {"name": "since", "in": "query", "description": description, "schema": {"type": "integer", "minimum": 0}}
+
+
 PAGES: Json = {
     path: {"get": _page_operation(name, "server", summary, responses)}
     for name, path, summary, responses in (
@@ -151,7 +168,8 @@ PAGES: Json = {
                                 "required": ["id", "name"],
                                 "properties": {"id": _text(), "name": _text()},
                             },
-                        }
+                        },
+                        usd_per_xdr={"type": "number"},
                     ),
                 )
             },
@@ -208,6 +226,27 @@ PAGES: Json = {
             },
         )
         | {"parameters": [CANISTER]}
+    },
+    "/canisters/{canister}/events": {
+        "get": _page_operation(
+            "watch_canister",
+            "server",
+            "What happens at a canister, line by line: logged calls, and for admins the engine; at most one a second.",
+            {
+                "200": ("Lines of JSON", {answers.LINES: {"schema": _EVENT}}),
+                "401": ("Err: access denied", _object(Err=ref("ApiError"))),
+            },
+        )
+        | {"parameters": [CANISTER, _since("Calls behind this id; the last line's `at`.")]}
+    },
+    "/canisters/{canister}/logs": {
+        "get": _page_operation(
+            "show_log",
+            "server",
+            "The last lines of a canister's log; for its controllers, and for everybody while its log is public.",
+            {"200": ("Index, time and text of each", _object(lines=_OBJECTS))},
+        )
+        | {"parameters": [CANISTER, _since("Lines behind this index.")]}
     },
     "/canisters/{canister}/engine": {
         "get": _page_operation(

@@ -14,7 +14,7 @@ from canister.server.doors import conversations, models, resources
 
 TABLES: dict[str, tuple[Mapping[str, resources.Verbs], Mapping[str, Any]]] = {
     "conversations": (conversations.PATHS, conversations.EXAMPLES),
-    "models": (models.PATHS | {"/canisters/{canister}/engine": {"DELETE": rest_only.UNLOAD_MODEL}}, {}),
+    "models": (models.PATHS | {"/canisters/{canister}/engine": {"DELETE": rest_only.UNLOAD_MODEL}}, models.EXAMPLES),
     "files": ({"/canisters/{canister}/files": {"GET": rest_only.LIST_FOLDER}}, {}),
 }
 """By tag: rows by path and verb, and examples of arguments."""

@@ -51,11 +51,16 @@ def n_running(server: Served) -> int:
 @pytest.mark.parametrize("method", ["run_query", "run_update"])
 async def test_texts_come_first_and_the_plain_answer_last(client: httpx.AsyncClient, method: str) -> None:
     args = ["-p", PROMPT, "-n", "12", "--temp", "0.0", "--seed", "1"]
-    plain = (await client.post(f"/{method}", json={"args": args})).json()
+    answer = await client.post(f"/{method}", json={"args": args})
+    plain = answer.json()
     response, lines = await streamed(client, method, *args)
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/x-ndjson"
+    cost = lines[-1].pop("cost")
     assert lines[-1] == plain
+    assert ("none" if cost["limit"] is None else str(cost["limit"])) == answer.headers["x-ic-limit"]
+    assert cost["instructions"] > 0
+    assert "cycles" in cost
     assert [set(line) for line in lines[:-1]] == [{"text"}] * (len(lines) - 1)
     assert len(lines) > 5
     assert "".join(line["text"] for line in lines[:-1]) == plain["Ok"]["output"] != ""

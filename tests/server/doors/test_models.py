@@ -91,6 +91,36 @@ async def test_a_model_in_detail(client: httpx.AsyncClient) -> None:
     assert "models/none.gguf" in missing.json()["Err"]["Other"]
 
 
+async def test_fit_and_cost_are_told_before_loading(client: httpx.AsyncClient) -> None:
+    await put(client, CHAT_MODEL, "models/chat.gguf")
+    path = f"{BASE}/models/models/chat.gguf"
+    fit = (await client.post(path, json={"args": ["-c", "256"], "prompt_tokens": 20, "answer_tokens": 10})).json()
+    assert (fit["fits"], fit["reasons"], fit["loads"], fit["n_ctx"]) == (True, [], "yes", 256)
+    assert fit["largest_n_ctx"] >= 256
+    assert fit["heap_bytes"] < fit["heap_limit_bytes"]
+    # The same as is told of the model once it is loaded.
+    await load(client, "models/chat.gguf")
+    prompt = {"args": ["--prompt-cache", "fit", "-p", "word " * 19], "answer_tokens": 10}
+    told = (await client.post(f"{BASE}/estimate_run", json=prompt)).json()["Ok"]
+    again = (
+        await client.post(
+            path, json={"args": ["-c", "128"], "prompt_tokens": told["n_prompt_tokens"], "answer_tokens": 10}
+        )
+    ).json()
+    assert again["calls"] == told["calls"] == 1
+    assert again["total_instructions"] == told["total_instructions"]
+    long = (await client.post(path, json={"args": ["-c", "64"], "prompt_tokens": 60, "answer_tokens": 60})).json()
+    assert long["calls"] == 0
+    assert "does not fit a context of 64" in long["estimated"][-1]
+    for wrong, told_why in (
+        ({"args": ["--nonsense"]}, "nonsense"),
+        ({"args": 3}, "args"),
+        ({"answer_tokens": -1}, "-1"),
+    ):
+        refused = await client.post(path, json=wrong)
+        assert (refused.status_code, told_why in refused.text) == (400, True), refused.text
+
+
 async def test_an_unloaded_model_is_not_loaded_again(tmp_path: Path) -> None:
     async with served(tmp_path) as server, server.client() as client:
         none = await client.delete(f"{BASE}/engine")

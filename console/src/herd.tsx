@@ -1,0 +1,221 @@
+// The herd: its workers and what they do, the queue by price, fees, and the caller's money.
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { ask, CallError, canister, sleep } from "./api";
+import { number, percent, shortPrincipal } from "./format";
+import { Problem, Tiles } from "./widgets";
+
+const LOOK_MS = 2000;
+const HIDDEN_MS = 15_000;
+
+interface Info {
+  base_fee: string;
+  token_fee: string;
+  last_multiplier: number | null;
+  queue_length: number;
+  workers: number;
+}
+
+interface Worker {
+  id: string;
+  generation: number;
+  phase: string;
+  url: string;
+  version: string | null;
+  jobs: { id: string; caller: string; method: string; tries: number }[];
+  done: number;
+  call_seconds: number;
+  canisters: { name: string; rev: number; model: string | null; slots: number; prefill_tps: number | null; decode_tps: number | null }[];
+  refusal?: string;
+}
+
+interface Status {
+  epoch: number;
+  workers: Worker[];
+  jobs: { waiting: number; running: number };
+  queue: { multiplier: number; jobs: number }[];
+  last_multiplier: number | null;
+  money: { minted: string; free: string; held: string };
+}
+
+const read = async <T,>(path: string): Promise<T> => (await ask<T>(path, undefined, { verb: "GET" })).value;
+
+export function HerdPage() {
+  const info = useSignal<Info | null>(null);
+  const status = useSignal<Status | null>(null);
+  const balance = useSignal<{ free: string; held: string } | null>(null);
+  const problem = useSignal<unknown>(null);
+  const isControllers = useSignal(false);
+  useEffect(() => {
+    let isOver = false;
+    const look = async (): Promise<void> => {
+      info.value = await read<Info>("herd/info");
+      balance.value = await read<{ free: string; held: string }>("herd/balance");
+      try {
+        status.value = await read<Status>("herd/status");
+      } catch (error) {
+        if (!(error instanceof CallError && [401, 403].includes(error.status))) throw error;
+        isControllers.value = true;
+      }
+    };
+    const follow = async (): Promise<void> => {
+      while (!isOver) {
+        try {
+          await look();
+          problem.value = null;
+        } catch (error) {
+          problem.value = error;
+        }
+        await sleep(document.hidden ? HIDDEN_MS : LOOK_MS);
+      }
+    };
+    void follow();
+    return () => {
+      isOver = true;
+    };
+  }, [canister.value]);
+  const drain = async (worker: string): Promise<void> => {
+    try {
+      await ask("herd/drain", { worker });
+      status.value = await read<Status>("herd/status");
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  return (
+    <div class="page" tabIndex={0} role="region" aria-label="Herd">
+      <h1>Herd</h1>
+      {problem.value ? <Problem error={problem.value} /> : null}
+      {info.value ? (
+        <Tiles
+          tiles={[
+            ["workers", number(info.value.workers)],
+            ["jobs that wait", number(info.value.queue_length)],
+            ["base fee", number(BigInt(info.value.base_fee))],
+            ["fee of a token", number(BigInt(info.value.token_fee))],
+            ["last multiplier", info.value.last_multiplier === null ? "–" : `× ${info.value.last_multiplier}`],
+            ["your money", balance.value ? number(BigInt(balance.value.free)) : "–"],
+            ["of it held", balance.value ? number(BigInt(balance.value.held)) : "–"],
+          ]}
+        />
+      ) : null}
+      {isControllers.value ? <p class="hint">Workers and queue are for the controllers of the herd.</p> : null}
+      {status.value ? (
+        <>
+          <Workers workers={status.value.workers} drain={drain} />
+          <Queue queue={status.value.queue} jobs={status.value.jobs} />
+        </>
+      ) : null}
+    </div>
+  );
+}
+
+function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) => Promise<void> }) {
+  return (
+    <>
+      <h2>Workers</h2>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Workers of the herd">
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">worker</th>
+              <th scope="col">state</th>
+              <th scope="col">what it does</th>
+              <th scope="col" class="n">
+                done
+              </th>
+              <th scope="col" class="n">
+                slots
+              </th>
+              <th scope="col" class="n">
+                prompt tokens/s
+              </th>
+              <th scope="col" class="n">
+                answer tokens/s
+              </th>
+              <th scope="col">
+                <span class="sr">what can be done</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {workers.map((one) => (
+              <tr key={one.id}>
+                <td>
+                  <code>{one.id}</code> <span class="hint">{one.url}</span>
+                </td>
+                <td>
+                  <span class={`tag ${one.phase === "ready" ? "ok" : ""}`}>{one.phase}</span>
+                  {one.refusal ? <p class="hint">{one.refusal}</p> : null}
+                </td>
+                <td>
+                  {one.jobs.length
+                    ? one.jobs.map((job) => `${job.method} of ${shortPrincipal(job.caller)}${job.tries > 1 ? `, try ${job.tries}` : ""}`).join("; ")
+                    : "–"}
+                </td>
+                <td class="n">{number(one.done)}</td>
+                <td class="n">{number(one.canisters[0]?.slots)}</td>
+                <td class="n">{number(one.canisters[0]?.prefill_tps)}</td>
+                <td class="n">{number(one.canisters[0]?.decode_tps)}</td>
+                <td class="n">
+                  <button
+                    type="button"
+                    class="quiet"
+                    disabled={one.phase === "draining" || one.phase === "ended"}
+                    aria-label={`Drain the worker ${one.id}`}
+                    onClick={() => {
+                      if (confirm(`Give ${one.id} no more jobs? What it runs is finished.`)) void drain(one.id);
+                    }}
+                  >
+                    Drain
+                  </button>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </>
+  );
+}
+
+function Queue({ queue, jobs }: { queue: Status["queue"]; jobs: Status["jobs"] }) {
+  const all = queue.reduce((sum, one) => sum + one.jobs, 0);
+  return (
+    <>
+      <h2>Queue by price</h2>
+      <p class="hint">
+        {number(jobs.running)} run, {number(jobs.waiting)} wait. Who pays more is served first.
+      </p>
+      {queue.length ? (
+        <div class="scroll" tabIndex={0} role="region" aria-label="Queue by price">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">multiplier</th>
+                <th scope="col" class="n">
+                  jobs
+                </th>
+                <th scope="col">part of the queue</th>
+              </tr>
+            </thead>
+            <tbody>
+              {queue.map((one) => (
+                <tr key={one.multiplier}>
+                  <td>× {one.multiplier}</td>
+                  <td class="n">{number(one.jobs)}</td>
+                  <td>
+                    <meter min={0} max={all} value={one.jobs} aria-label={`Part of the jobs at × ${one.multiplier}`} />{" "}
+                    {percent(one.jobs / all)}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      ) : (
+        <p>Nothing waits.</p>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,168 @@
+// Settings: of this browser, and those of the canister that are no matter of access.
+import { useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { ask, call, canister, canisterPath } from "./api";
+import { conversations, forget } from "./chats";
+import { milliseconds, number } from "./format";
+import { theme, usual, type ChatSettings, type Theme } from "./preferences";
+import { Problem } from "./widgets";
+
+const THEMES: [Theme, string][] = [
+  ["auto", "As the system"],
+  ["light", "Light"],
+  ["dark", "Dark"],
+];
+
+export function SettingsPage() {
+  return (
+    <div class="page" tabIndex={0} role="region" aria-label="Settings">
+      <h1>Settings</h1>
+      <OfBrowser />
+      <OfCanister />
+    </div>
+  );
+}
+
+interface NumberGiven {
+  label: string;
+  value: number;
+  least?: number;
+  step?: number;
+  set: (to: number) => void;
+}
+
+function NumberField({ label, value, least = 0, step = 1, set }: NumberGiven) {
+  return (
+    <label>
+      {label}
+      <input
+        type="number"
+        min={least}
+        step={step}
+        value={value}
+        onChange={(event) => {
+          const found = event.currentTarget.valueAsNumber;
+          if (Number.isFinite(found) && found >= least) set(found);
+          else event.currentTarget.value = String(value);
+        }}
+      />
+    </label>
+  );
+}
+
+function OfBrowser() {
+  const change = (what: Partial<ChatSettings>): void => {
+    usual.value = { ...usual.value, ...what };
+  };
+  const idle = conversations.value.filter((one) => !one.busy.value);
+  return (
+    <section aria-label="This browser">
+      <h2>This browser</h2>
+      <fieldset>
+        <legend>Colours</legend>
+        {THEMES.map(([name, title]) => (
+          <label key={name} class="inline">
+            <input type="radio" name="theme" checked={theme.value === name} onChange={() => (theme.value = name)} /> {title}
+          </label>
+        ))}
+      </fieldset>
+      <h3>A new chat begins with</h3>
+      <div class="row form">
+        <NumberField label="Temperature" step={0.1} value={usual.value.temperature} set={(to) => change({ temperature: to })} />
+        <NumberField label="Answer tokens at most" least={2} value={usual.value.answerTokens} set={(to) => change({ answerTokens: to })} />
+        <NumberField
+          label="Answer tokens a call (0: as many as fit)"
+          value={usual.value.tokensPerCall}
+          set={(to) => change({ tokensPerCall: to })}
+        />
+      </div>
+      <button
+        type="button"
+        disabled={idle.length === 0}
+        onClick={() => {
+          if (confirm(`Forget ${idle.length} chats and their prompt caches? Export them first if you want them again.`))
+            for (const one of idle) void forget(one);
+        }}
+      >
+        Forget all chats ({number(idle.length)})
+      </button>
+    </section>
+  );
+}
+
+interface Limits {
+  max_tokens_update: number;
+  max_tokens_query: number;
+}
+
+interface Engine {
+  limits: Limits & { instruction_limit: number | null; query_instruction_limit: number | null };
+  uptime_seconds: number;
+}
+
+function OfCanister() {
+  const engine = useSignal<Engine | null>(null);
+  const problem = useSignal<unknown>(null);
+  const done = useSignal("");
+  const look = async (): Promise<void> => {
+    engine.value = (await ask<Engine>(canisterPath("engine"), undefined, { verb: "GET" })).value;
+  };
+  const run = async (what: string, act: () => Promise<unknown>): Promise<void> => {
+    done.value = "";
+    try {
+      await act();
+      problem.value = null;
+      done.value = what;
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  useEffect(() => void run("", look), [canister.value]);
+  const limits = engine.value?.limits;
+  const setTokens = (change: Partial<Limits>): void => {
+    const { max_tokens_update, max_tokens_query } = { ...limits!, ...change };
+    void run("The limits of tokens are set.", async () => {
+      await call("set_max_tokens", { max_tokens_update, max_tokens_query });
+      await look();
+    });
+  };
+  return (
+    <section aria-label="This canister">
+      <h2>The canister {canister.value}</h2>
+      {problem.value ? <Problem error={problem.value} /> : null}
+      {done.value ? <p role="status">{done.value}</p> : null}
+      {limits && engine.value ? (
+        <>
+          <p class="hint">
+            It has been up for {milliseconds(1000 * engine.value.uptime_seconds)}. An update may take{" "}
+            {number(limits.instruction_limit)} instructions, a query {number(limits.query_instruction_limit)} (–: not limited); the
+            server’s settings say so.
+          </p>
+          <div class="row form">
+            <NumberField
+              label="Tokens of an update at most (0: as many as fit)"
+              value={Number(limits.max_tokens_update)}
+              set={(to) => setTokens({ max_tokens_update: to })}
+            />
+            <NumberField
+              label="Tokens of a query at most (0: as many as fit)"
+              value={Number(limits.max_tokens_query)}
+              set={(to) => setTokens({ max_tokens_query: to })}
+            />
+          </div>
+          <div class="actions">
+            <button type="button" onClick={() => void run("The model’s own log is off.", () => call("log_pause"))}>
+              Turn the model’s log off
+            </button>
+            <button type="button" onClick={() => void run("The model’s own log is on.", () => call("log_resume"))}>
+              Turn the model’s log on
+            </button>
+            <button type="button" onClick={() => void run("Old prompt caches are removed.", () => call("cache_cleanup_now"))}>
+              Remove old prompt caches now
+            </button>
+          </div>
+        </>
+      ) : null}
+    </section>
+  );
+}
