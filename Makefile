@@ -9,6 +9,9 @@ INSTALLED := $(VENV)/.installed
 CLIENTS := .clients/.installed
 CONSOLE := console/dist/index.html
 
+# Images of containers forbid Python to keep what it compiled; many processes start here, each a second slower for it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help venv clients console chat serve test check generate bench train nightly clean
 
 help: ## Show this
@@ -37,7 +40,8 @@ $(INSTALLED): $(RUNTIME)
 
 clients: $(CLIENTS) ## Set up .clients with the clients of others that tests run; what cannot be had is skipped
 
-$(CLIENTS): tests/clients/set_up.py $(wildcard tests/clients/*/package.json) $(wildcard tests/clients/python/*.txt)
+$(CLIENTS): tests/clients/set_up.py $(wildcard tests/clients/*/package.json) $(wildcard tests/clients/python/*.txt) \
+		$(wildcard tests/conformance/*/package*.json) $(wildcard tests/conformance/python/*.txt)
 	@echo "Installing the clients of others that the tests run into .clients" >&2
 	@$(PYTHON) tests/clients/set_up.py .clients
 	@touch $@
@@ -59,7 +63,7 @@ serve: $(RUNTIME) $(CONSOLE) ## Keep a server, until Ctrl-C
 	$(BIN)/canister serve
 
 test: $(INSTALLED) $(CLIENTS) $(CONSOLE) ## Run the tests; once the set-up is done they need no network and no service
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=25 --durations-min=1
 
 check: $(INSTALLED) ## Style, types, layers, generated files, dependencies
 	$(BIN)/ruff check .

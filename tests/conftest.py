@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from canister.client.local_server import LocalServer
 # Several test processes share the cores: decoding threads that wait for each other are not to wait in a busy loop.
 # OpenMP reads it when llama.cpp is loaded, here and in the servers that tests start.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# Where images of containers forbid it, each of the many processes here would compile the whole package again: a second.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How fast examples are made and run tells of the machine's load, not of the code.
 settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,7 +19,7 @@ from canister.model_file.shipped import shipped_model
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 URL = "http://127.0.0.1:8000"
-NODE_MODULES = (ROOT / "tests/conformance/node/node_modules", ROOT / ".clients/node/node_modules")
+NODE_MODULES = (ROOT / ".clients/agents_node/node_modules", ROOT / ".clients/node/node_modules")
 
 
 def tour() -> list[str]:
@@ -84,7 +84,7 @@ def test_javascript_of_the_tour(server: LocalServer, snippet: str, tmp_path: Pat
             (tmp_path / "node_modules").symlink_to(installed)
             break
     else:
-        pytest.skip(f"{', '.join(packages)}: not installed; make clients, or npm ci in tests/conformance/node")
+        pytest.skip(f"{', '.join(packages)}: not installed; `make clients` does it")
     load(server)
     script = tmp_path / "call.mjs"
     script.write_text(snippet.replace(URL, server.url), encoding="utf-8")

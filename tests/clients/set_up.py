@@ -2,8 +2,8 @@
 
     python tests/clients/set_up.py FOLDER
 
-FOLDER gets a virtual environment for each `python/*.txt`, and the packages of each `*/package.json`. What cannot be had
-leaves a note, and its tests skip with it. The standard library alone.
+FOLDER gets a virtual environment for each list of Python packages below, and the packages of each `package.json`. What
+cannot be had leaves a note, and its tests skip with it. All are installed at once. The standard library alone.
 """
 
 from __future__ import annotations
@@ -11,30 +11,43 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
+AGENTS = HERE.parent / "conformance"
+PYTHON = {wanted.stem: wanted for wanted in (HERE / "python").glob("*.txt")} | {
+    "agents": AGENTS / "python" / "requirements.txt"
+}
+NODE = {wanted.parent.name: wanted.parent for wanted in HERE.glob("*/package.json")} | {"agents_node": AGENTS / "node"}
 SHOWN_CHARACTERS = 400
 
 
 def main(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    for wanted in sorted((HERE / "python").glob("*.txt")):
-        place = folder / wanted.stem
-        python = place / "bin" / "python"
-        install = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "-r", str(wanted)]
-        _tell(folder, wanted.stem, _run([sys.executable, "-m", "venv", str(place)]) or _run(install))
-    npm = shutil.which("npm")
-    for wanted in sorted(HERE.glob("*/package.json")):
-        name = wanted.parent.name
-        _tell(folder, name, _node(npm, name, folder / name) if npm else "npm is not installed")
+    with ThreadPoolExecutor() as pool:
+        said = {name: pool.submit(_python, wanted, folder / name) for name, wanted in PYTHON.items()}
+        said |= {name: pool.submit(_node, wanted, folder / name) for name, wanted in NODE.items()}
+    for name, problem in sorted(said.items()):
+        _tell(folder, name, problem.result())
     return 0
 
 
-def _node(npm: str, name: str, place: Path) -> str:
+def _python(wanted: Path, place: Path) -> str:
+    python = place / "bin" / "python"
+    install = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
+    return _run([sys.executable, "-m", "venv", str(place)]) or _run([*install, "-r", str(wanted)])
+
+
+def _node(wanted: Path, place: Path) -> str:
     """The scripts stand beside the packages, since node looks for those from where a script lies."""
-    shutil.copytree(HERE / name, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
-    return _run([npm, "install", "--prefix", str(place), "--no-package-lock", "--no-audit", "--no-fund", "--silent"])
+    npm = shutil.which("npm")
+    if npm is None:
+        return "npm is not installed"
+    shutil.copytree(wanted, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
+    locked = (wanted / "package-lock.json").exists()
+    how = ["ci", "--ignore-scripts"] if locked else ["install", "--no-package-lock"]
+    return _run([npm, *how, "--prefix", str(place), "--no-audit", "--no-fund", "--silent"])
 
 
 def _run(command: list[str]) -> str:

@@ -1,6 +1,6 @@
 """Other people's agents as child processes: each is told what to do in JSON lines, and knows nothing of this package.
 
-They are installed from PyPI and npm beside their drivers, into folders that are not part of the project.
+They are installed from PyPI and npm by `make clients`, into folders that are not part of the project.
 """
 
 from __future__ import annotations
@@ -9,16 +9,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from canister.ic.identity import KeyKind
 
 HERE = Path(__file__).resolve().parent
-INSTALL_SECONDS = 300
+CLIENTS = HERE.parents[1] / ".clients"
 
 Json = Any
 
@@ -55,55 +53,35 @@ AGENTS = (
 )
 
 
-def install(language: str) -> list[str]:
-    """The command that runs the drivers of a language, installed if they are not yet. Raises NotInstalled."""
-    return _install_python() if language == "python" else _install_node()
-
-
-def _install_python() -> list[str]:
-    folder = HERE / "python" / ".venv"
-    python = folder / "bin" / "python"
-    wanted = (HERE / "python" / "requirements.txt").read_text(encoding="utf-8")
-    mark = folder / "installed.txt"
-    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
-        shutil.rmtree(folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(folder)])
-        _run([str(python), "-m", "pip", "install", "--quiet", "-r", str(HERE / "python" / "requirements.txt")])
-        mark.write_text(wanted, encoding="utf-8")
-    return [str(python), str(HERE / "python" / "driver.py")]
-
-
-def _install_node() -> list[str]:
-    folder = HERE / "node"
+def driver(agent: Agent) -> list[str]:
+    """The command that runs an agent's driver. Raises NotInstalled."""
+    name = "agents" if agent.language == "python" else "agents_node"
+    place, note = CLIENTS / name, CLIENTS / f"{name}.missing"
+    if note.exists():
+        raise NotInstalled(note.read_text(encoding="utf-8"))
+    if not place.is_dir():
+        raise NotInstalled("`make test` installs it, or `make clients`")
+    if agent.language == "python":
+        return [str(place / "bin" / "python"), str(HERE / "python" / "driver.py"), agent.name]
     node = shutil.which("node")
-    if node is None or shutil.which("npm") is None:
-        raise NotInstalled("node and npm are not on this machine")
-    wanted = (folder / "package-lock.json").read_text(encoding="utf-8")
-    mark = folder / "node_modules" / "installed.txt"
-    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
-        _run(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(folder)])
-        mark.write_text(wanted, encoding="utf-8")
-    return [node, str(folder / "driver.mjs")]
-
-
-def _run(command: list[str]) -> None:
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or error.stdout or "").strip().splitlines()
-        raise NotInstalled(f"{' '.join(command[:4])} failed: {lines[-1] if lines else error}") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotInstalled(f"{' '.join(command[:4])} failed: {error}") from None
+    if node is None:
+        raise NotInstalled("node is not on this machine")
+    # Node looks for packages from where a script lies; another test process may be reading it.
+    ours = place / f"driver.{os.getpid()}.mjs"
+    shutil.copy(HERE / "node" / "driver.mjs", ours)
+    os.replace(ours, place / "driver.mjs")
+    return [node, str(place / "driver.mjs"), agent.name]
 
 
 class Client:
-    """One agent, in a process of its own."""
+    """One agent, in a process of its own; opened again, it is somebody else."""
 
-    def __init__(self, command: list[str], agent: Agent) -> None:
+    def __init__(self, agent: Agent) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         self.agent = agent
+        self.principal = ""
         self._process = subprocess.Popen(
-            [*command, agent.name],
+            driver(agent),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -125,10 +103,10 @@ class Client:
         """Make the agent's identity and connect it; gives its principal. secret: hex; None makes a new key."""
         identity = {"kind": kind, "secret": secret, "delegated": delegated}
         more = {"root_key": root_key} if self.agent.language == "python" else {}
-        principal: str = self._ask(
+        self.principal = self._ask(
             "open", url=url, canister=canister, identity=identity, clock_seconds=clock_seconds, **more
         )
-        return principal
+        return self.principal
 
     def call(self, method: str, arg: Json = None) -> Json:
         """What a method answered, with blobs as `{"hex": …}`. Raises Failed."""
@@ -156,11 +134,6 @@ class Client:
             raise Failed(answer["error"])
         return answer["value"]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._process.kill()
         self._process.communicate()

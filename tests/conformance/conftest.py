@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,27 +13,20 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from canister.client.local_server import LocalServer
 from canister.ic import cbor, principal
-from tests.conformance.clients import AGENTS, Agent, Client, NotInstalled, install
+from tests.conformance.clients import AGENTS, Agent, Client, NotInstalled, driver
 
 CANISTER = principal.canister_id(0)
 
 Connect = Callable[..., Client]
 
 
-@functools.cache
-def _installed(language: str) -> list[str] | str:
-    try:
-        return install(language)
-    except NotInstalled as error:
-        return str(error)
-
-
 @pytest.fixture(params=AGENTS, ids=lambda agent: agent.name)
 def agent(request: pytest.FixtureRequest) -> Agent:
     found: Agent = request.param
-    installed = _installed(found.language)
-    if isinstance(installed, str):
-        pytest.skip(f"{found.name} could not be installed: {installed}")
+    try:
+        driver(found)
+    except NotInstalled as error:
+        pytest.skip(f"{found.name} could not be installed: {error}")
     return found
 
 
@@ -61,27 +53,39 @@ def controller_secret(data_dir: Path) -> str:
     return key.private_bytes_raw().hex()
 
 
-@pytest.fixture
-def connect(agent: Agent) -> Iterator[Connect]:
-    """Starts the agent against a server: `connect(server)` is anonymous, `connect(server, "secp256k1")` signs with a
-    new key, `connect(server, "controller")` with the server's own."""
-    installed = _installed(agent.language)
-    assert isinstance(installed, list)
-    with ExitStack() as clients:
+@pytest.fixture(scope="session")
+def idle_clients() -> Iterator[list[Client]]:
+    """Agents that no test uses just now: to start one takes longer than most tests."""
+    idle: list[Client] = []
+    yield idle
+    for client in idle:
+        client.close()
 
-        def start(server: LocalServer, kind: str = "anonymous", **options: object) -> Client:
-            client = clients.enter_context(Client(installed, agent))
+
+@pytest.fixture
+def connect(agent: Agent, idle_clients: list[Client]) -> Iterator[Connect]:
+    """Aims the agent at a server: `connect(server)` is anonymous, `connect(server, "secp256k1")` signs with a new key,
+    `connect(server, "controller")` with the server's own."""
+    used: list[Client] = []
+    with ExitStack() as changed:
+
+        def start(server: LocalServer, kind: str = "anonymous", *, delegated: bool = False, clock: int = 0) -> Client:
+            client = next((idle for idle in idle_clients if idle.agent is agent), None) if not clock else None
+            if client is None:
+                client = Client(agent)
+            else:
+                idle_clients.remove(client)
+            if clock:
+                changed.callback(client.close)  # its process's clock is wrong
+            else:
+                used.append(client)
             secret = None
             if kind == "controller":
                 kind, secret = "ed25519", controller_secret(server.data_dir)
-            client.principal = client.open(  # type: ignore[attr-defined]
-                server.url,
-                CANISTER,
-                root_key_of(server),
-                kind,
-                secret,
-                **options,  # type: ignore[arg-type]
+            client.open(
+                server.url, CANISTER, root_key_of(server), kind, secret, delegated=delegated, clock_seconds=clock
             )
             return client
 
         yield start
+    idle_clients.extend(used)

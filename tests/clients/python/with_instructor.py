@@ -11,6 +11,7 @@ ASKED = {
     "messages": [{"role": "user", "content": "Who are you?"}],
     "response_model": Weather,
     "max_tokens": 300,
+    "temperature": 0,
     "max_retries": 0,
 }
 

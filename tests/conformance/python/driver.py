@@ -2,13 +2,17 @@
 
     python driver.py icp-py-core|ic-py
 
-The agents are used as their documentation shows; only the process's clock may be set wrong.
+The agents are used as their documentation shows. Only the process's clock may be set wrong; and ic-py, which gives up
+on an answer after five seconds, waits for a busy machine.
 """
 
+import functools
 import json
 import sys
 import time
 import traceback
+
+PATIENCE_SECONDS = 120
 
 
 class IcpPyCore:
@@ -52,6 +56,12 @@ class IcpPyCore:
 
 class IcPy:
     """Checks nothing; asks for updates with polling only."""
+
+    def __init__(self):
+        import httpx
+
+        for name in ("get", "post"):
+            setattr(httpx, name, functools.partial(getattr(httpx, name), timeout=PATIENCE_SECONDS))
 
     def open(self, url, canister, identity, root_key):
         from ic.agent import Agent

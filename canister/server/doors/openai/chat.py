@@ -46,7 +46,9 @@ class ChatBody(GenerationFields):
     response_format: JsonValue = Field(None, description="text, json_object, json_schema.")
     tools: JsonValue = Field(None, description="Functions that may be called.")
     tool_choice: JsonValue = Field(None, description="none, auto, required, or a function's name in an object.")
-    parallel_tool_calls: Yes = Field(True, description="Several calls in one message.")
+    parallel_tool_calls: Yes = Field(
+        True, description="Several calls in one message; one where `tool_choice` names a function."
+    )
     reasoning_effort: Annotated[Text, Field(max_length=64)] | None = Field(
         None, description="For the template; none: no thoughts."
     )

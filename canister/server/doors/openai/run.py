@@ -156,7 +156,7 @@ async def _binding(model: Model, turn: Turn, form: chat_format.Form, prompt: str
             turn.tools,
             choice=turn.tool_choice,
             name=turn.tool_name,
-            many=turn.parallel_tool_calls,
+            many=turn.parallel_tool_calls and turn.tool_name is None,  # who names a function waits for one call of it
             schema=turn.output_schema,
             prompt=prompt,
             splits_thoughts=turn.splits_thoughts,

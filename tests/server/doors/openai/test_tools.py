@@ -55,6 +55,20 @@ async def test_a_model_that_must_call_a_tool_calls_it(client: openai.AsyncOpenAI
         assert parts[-1].finish_reason == "tool_calls"
 
 
+@pytest.mark.parametrize("temperature", [0, 1])
+async def test_a_function_that_is_named_is_called_once(client: openai.AsyncOpenAI, temperature: int) -> None:
+    named: Any = {"type": "function", "function": {"name": "get_weather"}}
+    for seed in range(3):
+        whole = await client.chat.completions.create(
+            model="x", messages=ASK, tools=TOOLS, tool_choice=named, temperature=temperature, seed=seed, max_tokens=400
+        )
+        (answer,) = whole.choices
+        assert answer.finish_reason == "tool_calls"
+        (call,) = answer.message.tool_calls or []
+        assert call.type == "function"
+        validate(json.loads(call.function.arguments), CITY)
+
+
 async def test_a_call_that_is_cut_off_is_none(client: openai.AsyncOpenAI) -> None:
     whole = await client.chat.completions.create(
         model="x", messages=ASK, tools=TOOLS, tool_choice="required", max_tokens=8, seed=3

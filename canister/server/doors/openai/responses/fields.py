@@ -30,7 +30,9 @@ class ResponsesBody(GenerationFields):
     max_output_tokens: Annotated[Whole, Field(ge=1)] | None = Field(None, description="Of the whole answer.")
     tools: JsonValue = Field(None, description="Functions that may be called; other kinds are skipped.")
     tool_choice: JsonValue = Field(None, description="none, auto, required, a function's name, or some allowed ones.")
-    parallel_tool_calls: Yes = Field(True, description="Several calls in one answer.")
+    parallel_tool_calls: Yes = Field(
+        True, description="Several calls in one answer; one where `tool_choice` names a function."
+    )
     text: JsonValue = Field(None, description="format: text, json_object, json_schema.")
     reasoning: JsonValue = Field(None, description="effort: for the template; none: no thoughts.")
     include: tuple[Text, ...] = Field((), description=f"{LOGPROBS}; others are ignored.")
