@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,13 +40,16 @@ TIMERS = (
 )
 
 
-async def beat(host: Host) -> None:
+OF_CACHES = TIMERS[:1]
+
+
+async def beat(host: Host, timers: Sequence[Timer] = TIMERS) -> None:
     """Tick for the present canisters, until cancelled."""
     clocks: dict[Canister, list[_Clock]] = {}
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         clocks = {
-            canister: clocks.get(canister) or [_Clock(canister, timer) for timer in TIMERS]
+            canister: clocks.get(canister) or [_Clock(canister, timer) for timer in timers]
             for canister in host.canisters
         }
         for clock in [clock for own in clocks.values() for clock in own]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING
 from canister.api import codec
 from canister.api.management import find_row
 from canister.config import Settings
+from canister.dispatch import timers
 from canister.errors import CanisterUnavailable, Conflict, MethodNotFound
 from canister.herd import inference, replies
 from canister.herd.autoscale import Autoscaler, ScalePolicy
+from canister.herd.cleaning import Cleaning
 from canister.herd.control import ControlLog
 from canister.herd.jobs import Job
 from canister.herd.journal.journal import Journal
@@ -29,6 +32,7 @@ from canister.herd.launch.launcher import Launcher, WorkerSpec
 from canister.herd.leader import Leader
 from canister.herd.losses import EVER
 from canister.herd.messages import Messages
+from canister.herd.metrics import CountedObjects, HerdMetrics
 from canister.herd.mirror import Mirror
 from canister.herd.objects.opening import open_objects
 from canister.herd.readings import Readings
@@ -50,6 +54,7 @@ if TYPE_CHECKING:
 
 RENEW_SECONDS = 2.0
 PURGE_SECONDS = 60.0
+CYCLES = "canister_cycle_balance"
 MIRROR = "mirror"  # stands for a worker, where the journal asks which one ran a call
 
 log = get_logger(__name__)
@@ -78,6 +83,7 @@ class Herd:
         self.readings = Readings(journal)
         self.inference = inference.Inference(leader, control, settings)
         self.store: RowStore | None = None
+        self.metrics: HerdMetrics | None = None
 
     async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
         """Run an update of what all workers have."""
@@ -160,6 +166,7 @@ class Herd:
             "canister_ready": float(name not in self.not_ready()),
             "canister_calls_running": n_running,
             "canister_calls_waiting": len(jobs) - n_running,
+            **({} if self.metrics is None or id not in self.metrics.cycles else {CYCLES: self.metrics.cycles[id]}),
         }
 
     def calls_of(self, canister: str) -> dict[str, object]:
@@ -219,7 +226,7 @@ async def running(
     async with AsyncExitStack() as held:
         journal, epoch = lead.journal, lead.epoch
         held.push_async_callback(journal.close)
-        objects = await open_objects(herd.objects_place(host.data_dir))
+        objects = CountedObjects(await open_objects(herd.objects_place(host.data_dir)))
         held.push_async_callback(objects.close)
         for canister in host.canisters:
             await journal.found(canister.id)
@@ -247,6 +254,12 @@ async def running(
         await keys.begin()
         leader.spawn(_renew(journal, epoch, keys, deposed), "lead")
         leader.spawn(_purge(journal), "purge")
+        metrics = running.metrics = HerdMetrics(leader, workers, transfers, objects)
+        leader.spawn(metrics.watch(journal, [canister.id for canister in host.canisters]), "metrics")
+        cleaning = Cleaning(journal, leader.chats, leader.is_busy, epoch)
+        for canister in host.canisters:
+            canister.herd.clean_up = functools.partial(cleaning.run, canister.id)
+        leader.spawn(timers.beat(host, timers.OF_CACHES), "timers")
         leader.spawn(store.run(), "rows of chats")
         await running.take_up()
         workers.begin()

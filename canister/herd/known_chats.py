@@ -69,6 +69,11 @@ class KnownChats:
         self._keep(replace(known, stored_head=head))
         return known.stored_head
 
+    def removed(self, key: Key, stored_head: bytes | None) -> None:
+        """It is not there any more, without a call. stored_head: of the rows that the objects have of it."""
+        self._keep(KnownChat(key))
+        self.told(KnownChat(key, stored_head=stored_head), 0)
+
     def forget(self, key: Key) -> None:
         """Read it again the next time."""
         self._known.pop(key, None)

@@ -76,6 +76,7 @@ class Leader:
         self.epoch = epoch
         self.chats = chats
         self.tries = Tries(journal, chats, transfers, epoch)
+        self.n_requeued = self.n_refused = 0
         self.last_multiplier = 1.0  # of the job with a price that was given away last
         self._transfers = transfers
         self._losses = Losses(journal, workers, epoch, limits.max_tries)
@@ -132,6 +133,10 @@ class Leader:
     def find(self, id: bytes) -> Job | None:
         """A job that has not ended."""
         return self._jobs.get(id)
+
+    def is_busy(self, chat: Key) -> bool:
+        """Does a worker have a job of this chat?"""
+        return chat in self._busy
 
     # -- jobs come
 
@@ -241,6 +246,7 @@ class Leader:
 
     async def refuse(self, job: Job, trap: Trap) -> None:
         """Answer why not. What was paid for it goes back."""
+        self.n_refused += 1
         if job.accepted:
             await self.journal.refuse(job.id, self.epoch, replies.to_answer(replies.of_trap(trap)))
         job.fail(trap)
@@ -321,6 +327,7 @@ class Leader:
             self._busy.difference_update(job.keys)
             self._queue.free(*job.keys)
         if again and not self._closing:
+            self.n_requeued += 1
             self._line_up(job, again=True)
         self.changed()
 

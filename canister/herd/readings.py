@@ -1,9 +1,11 @@
-"""What is answered from the journal, since no single worker knows it: saved chats, the call log, the cycle balance."""
+"""What is answered from the journal, since no single worker knows it: saved chats, the call log, cycles."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from canister.api.management import CanisterStatus, TopUpRecord
 from canister.api.records import (
     CallLogEntry,
     CallLogInput,
@@ -35,10 +37,12 @@ class Readings:
         reply = await execute(canister, method, caller, lambda: arg)
         if reply.error is not None:
             return reply
-        if isinstance(reply.value, CycleBalanceRecord):
+        if isinstance(arg, TopUpRecord):
+            await self._journal.log(canister.id, caller, method.name, time.time_ns(), cycles_added=arg.amount)
+            return reply
+        if isinstance(reply.value, CanisterStatus | CycleBalanceRecord):
             cycles = await self._journal.cycles(canister.id)
-            now = reply.value if cycles is None else reply.value.model_copy(update={"cycle_balance": cycles})
-            return Reply(now, charge=reply.charge)
+            return Reply(reply.value if cycles is None else _with(reply.value, cycles), charge=reply.charge)
         saved = await self._journal.saved_chats(canister.id, caller)
         chats = [ChatRecord(timestamp=chat.timestamp, chat=chat.chat) for chat in saved]
         return Reply(GetChatsRecord(chats=chats), charge=reply.charge)
@@ -47,3 +51,9 @@ class Readings:
         whose = None if access.allows(canister, caller, "admin_query") else caller
         n_most = min(DEFAULT_ENTRIES if arg.max_entries is None else arg.max_entries, MAX_ENTRIES)
         return [call_log_entry(row) for row in await self._journal.call_log(canister.id, whose, arg.before_id, n_most)]
+
+
+def _with(told: CanisterStatus | CycleBalanceRecord, cycles: int) -> CanisterStatus | CycleBalanceRecord:
+    if isinstance(told, CanisterStatus):
+        return told.model_copy(update={"cycles": max(0, cycles)})
+    return told.model_copy(update={"cycle_balance": cycles})

@@ -82,7 +82,8 @@ _BESIDE_IT: dict[Class, tuple[str, ...]] = {
 }
 
 _OF_MANAGEMENT: dict[Class, tuple[str, ...]] = {
-    "mirror": ("canister_status", "fetch_canister_logs", "provisional_top_up_canister", "deposit_cycles"),
+    "mirror": ("fetch_canister_logs", "deposit_cycles"),
+    "journal": ("canister_status", "provisional_top_up_canister"),
     "control": ("update_settings", "start_canister", "stop_canister"),
     "alone": ("provisional_create_canister_with_cycles", "delete_canister"),
 }

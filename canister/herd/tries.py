@@ -44,6 +44,7 @@ class Tries:
         self._transfers = transfers
         self._epoch = epoch
         self._n_fences = 0
+        self.n_settled = 0
 
     def next_fence(self) -> int:
         """Higher than those of all tries before, of this and of former leaders."""
@@ -121,6 +122,7 @@ class Tries:
         if outcome.outcome == "known" and outcome.answer is not None:
             return replies.of_answer(outcome.answer)
         if outcome.outcome == "done":
+            self.n_settled += 1
             for change in done.chats:
                 self._chats.changed((job.canister, job.caller, change.path), change, worker)
             return done

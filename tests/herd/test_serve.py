@@ -10,7 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from canister.api.management import TopUpRecord
+from canister.cli.shared.managing import manage, status_of, text_of
+from canister.client.agent import Agent
 from canister.client.local_server import LocalServer
+from canister.ic.identity import Identity
+from canister.system.data_dir import CONTROLLER_IDENTITY
 from tests.harness import CHAT_MODEL
 from tests.herd.herds import QUESTIONS, chat, client_of, herd_process, wait_ready
 
@@ -113,3 +118,57 @@ async def test_a_named_chat_and_its_cache_are_removed_together(herd: LocalServer
             "/canisters/llama_cpp/remove_prompt_cache", json={"args": ["--prompt-cache", "chat-mine"]}
         )
         assert "not found" in gone.json()["Ok"]["output"]
+
+
+async def test_old_chats_leave_the_journal_as_they_leave_a_single_server(alone: LocalServer, herd: LocalServer) -> None:
+    """And a call of one that is gone begins anew, also where a worker still has its copy."""
+    flags = ["--prompt-cache", "old.cache", "--prompt-cache-all", "-p", QUESTIONS[0], "-n", "3", "--seed", "7"]
+    told = []
+    for server in (alone, herd):
+        async with client_of(server) as http:
+            await wait_ready(http)
+            call = calling(http)
+            said = [await call("run_update", {"args": flags}) for _ in range(2)]
+            kept = (await call("cache_cleanup_now", None))["files_deleted"]
+            assert (await call("run_update", {"args": flags}))["n_prompt_tokens_cached"] > 0
+            await call("set_cache_cleanup_config", {"ttl_seconds": 0})
+            assert (await call("cache_cleanup_now", None))["files_deleted"] >= 1
+            await call("set_cache_cleanup_config", {"ttl_seconds": 86_400})
+            again = await call("run_update", {"args": flags})
+            assert again["conversation"] == said[0]["conversation"]
+            told.append((said, kept, again))
+    assert told[0] == told[1]
+
+
+async def test_cycles_are_those_of_the_journal(herd: LocalServer) -> None:
+    """What the management canister tells, and what is given there."""
+    async with client_of(herd) as http:
+        await wait_ready(http)
+        call = calling(http)
+        await call("cycle_balance_start_timer", None)
+        identity = Identity.from_pem((herd.data_dir / CONTROLLER_IDENTITY).read_bytes())
+        async with Agent(herd.url, identity) as agent:
+            id = (await agent.canister_ids())["llama_cpp"]
+            before = (await status_of(agent, id)).cycles
+            arg = TopUpRecord(canister_id=text_of(id), amount=10**15)
+            await manage(agent, id, "provisional_top_up_canister", arg)
+            after = (await status_of(agent, id)).cycles
+        assert before + 10**15 - 10**12 < after <= before + 10**15  # asking costs a little
+        told = (await call("get_cycle_balance", None))["cycle_balance"]
+        assert after - 10**12 < told <= after
+
+
+async def test_the_door_tells_of_queue_workers_and_money(herd: LocalServer) -> None:
+    async with client_of(herd) as http:
+        await wait_ready(http)
+        await calling(http)("run_update", {"args": ["-p", "Hi", "-n", "2"]})
+        lines = (await http.get("/metrics")).text.splitlines()
+        told = dict(line.rsplit(" ", 1) for line in lines if line.startswith("canister_herd"))
+        assert float(told["canister_herd_epoch"]) == 1
+        assert float(told['canister_herd_workers{state="ready"}']) == 2
+        assert float(told['canister_herd_workers{state="silent"}']) == 0
+        assert float(told['canister_herd_jobs_total{outcome="settled"}']) >= 1
+        assert float(told['canister_herd_queue_jobs{multiplier="1"}']) == 0
+        assert float(told['canister_herd_money{kind="held"}']) == 0
+        assert 'canister_herd_moves_total{way="decode"}' in told
+        assert 'canister_herd_objects_total{operation="created"}' in told

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from canister.api.herd_wire import ChatChange
 from canister.errors import StoreDamaged
+from canister.herd.journal import leading
 from canister.herd.journal.records import Chat
 from canister.herd.journal.statements import Lookup, Row, Rows, Statement
 from canister.herd.journal.tables import chat as table
@@ -165,6 +166,31 @@ def stored(connection: Connection, steps: Sequence[Stored]) -> list[bool | Excep
     return results
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Chats to be removed without a call, as far as they are still as they were seen."""
+
+    epoch: int
+    chats: Sequence[Chat]
+
+
+def remove(connection: Connection, steps: Sequence[Removal]) -> list[list[Chat] | Exception]:
+    """Those that were removed."""
+    epoch = leading.epoch(connection)
+    results: list[list[Chat] | Exception] = []
+    for step in steps:
+        if step.epoch != epoch:
+            results.append(leading.lost())
+            continue
+        gone = []
+        for chat in step.chats:
+            where = (_c.canister == chat.canister, _c.caller == chat.caller, _c.path == chat.path)
+            if connection.execute(delete(table).where(*where, _c.head == chat.head)).rowcount:
+                gone.append(chat)
+        results.append(gone)
+    return results
+
+
 def state_of(connection: Connection, states: States, chat: LockedChat) -> CacheFile | None:
     """The state of a chat; None for one that is not there. Raises StoreDamaged when it is not what its head says."""
     if chat.id is None:
@@ -204,6 +230,13 @@ def of(connection: Connection, canister: str, caller: str | None) -> list[Chat]:
     c = table.c
     query = _ROWS.where(c.canister == canister).order_by(c.caller, c.path)
     return [Chat(*row) for row in connection.execute(query if caller is None else query.where(c.caller == caller))]
+
+
+def oldest(connection: Connection, canister: str, n_most: int) -> list[Chat]:
+    """Those that were not changed for longest, first."""
+    c = table.c
+    query = _ROWS.where(c.canister == canister).order_by(c.changed_ns, c.id).limit(n_most)
+    return [Chat(*row) for row in connection.execute(query)]
 
 
 def container(connection: Connection, states: States, key: Key) -> tuple[bytes, bytes] | None:

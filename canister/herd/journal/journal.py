@@ -220,6 +220,14 @@ class Journal:
         """The chats of a caller, or of all callers, in order of caller and path."""
         return await self._read(lambda connection: chats.of(connection, canister, caller))
 
+    async def oldest_chats(self, canister: str, n_most: int) -> list[Chat]:
+        """The chats of all callers that were not changed for longest, these first."""
+        return await self._read(lambda connection: chats.oldest(connection, canister, n_most))
+
+    async def remove_chats(self, epoch: int, found: Sequence[Chat]) -> list[Chat]:
+        """Remove chats without a call, as far as they are as they were found. Returns those. Raises LeadershipLost."""
+        return await self._do(_REMOVE, chats.Removal(epoch, found))
+
     async def stored(self, canister: str, caller: str, path: str, head: bytes) -> bool:
         """The objects have the KV rows of this state. False: the chat has gone on meanwhile."""
         return await self._do(_STORED, chats.Stored((canister, caller, path), head))
@@ -360,6 +368,7 @@ _ASSIGN: Kind[jobs.Assign, bool] = Kind("assign", 30, jobs.assign)
 _REQUEUE: Kind[jobs.Requeue, Requeued] = Kind("requeue", 40, jobs.requeue)
 _REFUSE: Kind[jobs.Refuse, bool] = Kind("refuse", 45, jobs.refuse)
 _STORED: Kind[chats.Stored, bool] = Kind("stored", 60, chats.stored)
+_REMOVE: Kind[chats.Removal, list[Chat]] = Kind("remove", 65, chats.remove)
 _APPEND: Kind[control.Append, int] = Kind("append", 70, control.append)
 _LOG: Kind[canisters.Entry, None] = Kind("log", 80, canisters.log)
 _STAND_BY: Kind[Door, None] = Kind("stand by", 82, doors.stand_by)
