@@ -133,6 +133,14 @@ class CanisterSettings(Section):
     balance_policy: Annotated[Literal["track", "enforce"], ServeOption(AS_ON_IC)] = Field(
         "track", description="track: the cycle balance may fall below zero; enforce: calls are refused (IC0207)."
     )
+    receipts: Annotated[Literal["hashes", "full", "off"], ServeOption(AS_ON_IC)] = Field(
+        "hashes",
+        description="What is kept of each update for its receipt. hashes: of argument and output; full: argument, "
+        "output and tokens too; off: nothing, and no receipts.",
+    )
+    keep_receipts: Annotated[int, ServeOption(AS_ON_IC)] = Field(
+        100_000, ge=0, description="Receipts that a canister keeps, 0.4 KB each, the newest ones; 0: all."
+    )
     max_calls: Annotated[int, ServeOption(CALLERS)] = Field(
         256, ge=1, description="Calls that a canister works on at once; more wait, in fair turns among their callers."
     )

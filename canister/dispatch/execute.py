@@ -70,7 +70,7 @@ class Terms:
     """How a call is run. is_update: what it changes is committed. err: the type inside `Err`; None: a bare result.
 
     is_limited: by instructions. record: for updates. due: the call's deadline by the event loop's clock; None: its
-    time begins now. prepare: sees the call before it begins.
+    time begins now. prepare: sees the call before it begins. is_receipted: a query that is to have a receipt.
     """
 
     is_update: bool
@@ -79,6 +79,7 @@ class Terms:
     record: Recorder | None = None
     due: float | None = None
     prepare: Prepare | None = None
+    is_receipted: bool = False
 
 
 async def run(
@@ -101,9 +102,12 @@ async def run(
                 raise
             charge = call.charge()
             if terms.is_update:
-                await _finish(_commit(call, charge))
+                await _finish(_commit(call, charge, value))
             else:
                 await _rollback(call)
+                if terms.is_receipted:
+                    await _finish(call.commit_receipt(charge, value))
+            charge = call.receipted(charge)
             logs.count_cost(canister.name, name, charge.instructions, charge.cycles)
             _count_tokens(canister, value)
             return Reply(value, charge=charge)
@@ -147,9 +151,9 @@ async def _rollback(call: Call) -> None:
         call.work.undone()
 
 
-async def _commit(call: Call, charge: Charge) -> None:
+async def _commit(call: Call, charge: Charge, value: object) -> None:
     try:
-        await call.commit(charge)
+        await call.commit(charge, value)
     except BaseException:
         await call.rollback()
         raise
@@ -160,6 +164,7 @@ async def _charge_failed(call: Call, error: CanisterError | Trap, terms: Terms) 
     if call.is_update and call.is_admitted:
         charge = call.charge()
         outcome = _outcome(call, error, terms.err)
+        told = str(outcome) if isinstance(outcome, Trap) else outcome.value
         if isinstance(outcome, Trap):
             outcome.charge = charge
 
@@ -167,7 +172,7 @@ async def _charge_failed(call: Call, error: CanisterError | Trap, terms: Terms) 
             if terms.record is not None:
                 terms.record(transaction, outcome)
 
-        await call.commit_charge(charge, "trap" if isinstance(error, Trap) else "err", note)
+        await call.commit_charge(charge, "trap" if isinstance(error, Trap) else "err", told, note)
         logs.count_cost(call.canister.name, call.method, charge.instructions, charge.cycles)
 
 

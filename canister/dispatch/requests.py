@@ -84,6 +84,7 @@ async def execute_in_turn(
                 call.request_bytes = await asyncio.to_thread(argument_bytes, arg)
             else:
                 call.request_bytes = argument_bytes(arg)
+            call.argument = arg
             value = await handler(call, arg, **named)
         if record is not None and call.is_update:
             record(call.tx, Reply(value, charge=call.charge()))

@@ -18,7 +18,9 @@ import numpy as np
 from canister.engine.kv.slots import MIN_SHARED
 from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary, n_last_generated
 from canister.errors import BadRequest, CanisterError, Conflict
+from canister.ic.receipts.record import ChatPart
 from canister.metering.meter import CallMeter
+from canister.runtime.receipts import Decoded, hashes_of, words_of
 from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
 from canister.store.container import CacheHeader
@@ -188,6 +190,8 @@ class CachedConversation:
         await self.prefetch()
         result = await self.engine.generate(self._request(options, meter))
         call.check_limit()
+        if call.canister.settings.receipts != "off":
+            call.decoded = self._told(options, meter, result)
         if call.state.log_on:
             # The loop writes this line while the commit waits for the disk.
             asyncio.get_running_loop().call_soon(
@@ -246,21 +250,8 @@ class CachedConversation:
         """Add what was decoded to the cache, in the call's unit of work, which dispatch commits."""
         assert self.path is not None
         work, engine, cache, n_cached = self.call.work, self.engine, self.cache, self.n_cached
-        caches, n_prompt = self.call.canister.caches, result.n_prompt_decoded
-        decoded = self.decoded(result)
-        if result.shifted:  # the KV memory no longer fits the tokens, so the cache keeps only the prompt
-            decoded = decoded[:n_prompt]
-        flags = np.arange(len(decoded)) >= n_prompt
-        starts = None if result.starts is None else result.starts[: n_cached + len(decoded)]
-        contents = Contents(
-            np.concatenate([self.tokens[:n_cached], decoded]),
-            np.concatenate([self.generated[:n_cached], flags]),
-            self._marked(flags) if starts is None else starts,
-            np.concatenate([self.redrawn[:n_cached], self._redrawn(result, len(decoded))]),
-            result.rows,
-            result.rows_first,
-        )
-        is_cut_so = starts is None or np.array_equal(starts[:n_cached], self.starts[:n_cached])
+        caches, contents = self.call.canister.caches, self._contents(result)
+        is_cut_so = result.starts is None or np.array_equal(contents.starts[:n_cached], self.starts[:n_cached])
         if cache is not None and cache.can_grow and result.rows_first >= n_cached and is_cut_so:
             caches.append(work, cache, n_cached, contents)
         else:
@@ -270,6 +261,50 @@ class CachedConversation:
         stamp, sidecar = sidecar_text(engine).encode(), self.path + SIDECAR
         if not _has_content(self.call, sidecar, stamp):
             work.tx.write_file(sidecar, stamp)
+
+    def _contents(self, result: GenerateResult) -> Contents:
+        """What the cache holds behind the call, if it is kept."""
+        n_cached, n_prompt = self.n_cached, result.n_prompt_decoded
+        decoded = self.decoded(result)
+        if result.shifted:  # the KV memory no longer fits the tokens, so the cache keeps only the prompt
+            decoded = decoded[:n_prompt]
+        flags = np.arange(len(decoded)) >= n_prompt
+        return Contents(
+            np.concatenate([self.tokens[:n_cached], decoded]),
+            np.concatenate([self.generated[:n_cached], flags]),
+            self._marked(flags) if result.starts is None else result.starts[: n_cached + len(decoded)],
+            np.concatenate([self.redrawn[:n_cached], self._redrawn(result, len(decoded))]),
+            result.rows,
+            result.rows_first,
+        )
+
+    def _told(self, options: RunOptions, meter: CallMeter, result: GenerateResult) -> Decoded:
+        """What the call's receipt tells of it."""
+        held, contents, work = self.cache, self._contents(result), meter.work
+        starts = NO_FLAGS if held is None else held.container.starts
+        before = words_of(self.tokens, self.generated, starts, self.redrawn)
+        after = words_of(contents.tokens, contents.generated, contents.starts, contents.redrawn)
+        n_own = n_last_generated(self.generated[: self.n_cached]) if self.n_cached == len(self.prompt) else 0
+        sampled, n_generated = result.sampled, result.n_generated
+        hash_before, hash_after = hashes_of(before, after, self.n_cached)
+        part = ChatPart(
+            "" if self.path is None else self.path.removeprefix(f"{sessions_of(self.call.caller)}/"),
+            self.seed,
+            work.loaded,
+            work.reused,
+            work.prompt,
+            work.generated,
+            work.sampled,
+            self._n_draws() if options.n_draws is None else options.n_draws,
+            n_own if options.n_continued is None else options.n_continued,
+            work.saves,
+            int(sampled[-1]) if len(sampled) > n_generated else -1,
+            result.shifted,
+            work.penalized,
+            hash_before,
+            hash_after,
+        )
+        return Decoded(part, after, options.sampling)
 
     def _marked(self, flags: Flags) -> Flags:
         """Where decodes began, for an engine that does not repeat the cut: as the cache has it, and a call's own tokens

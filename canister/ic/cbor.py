@@ -18,7 +18,7 @@ Value = int | bytes | str | bool | None | list["Value"] | dict["Value", "Value"]
 Encodable = int | bytes | bytearray | memoryview | str | bool | None | Sequence["Encodable"] | Mapping[str, "Encodable"]
 
 _SELF_DESCRIBED = b"\xd9\xd9\xf7"
-_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
+UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
 _SIMPLE_VALUES: dict[int, bool | None] = {20: False, 21: True, 22: None, 23: None}
 _INDEFINITE = -1
 
@@ -63,20 +63,20 @@ class _Reader:
         if depth == 0:
             self.fail(f"nested deeper than {MAX_DEPTH}")
         kind, argument = self._head()
-        if kind == _UNSIGNED:
+        if kind == UNSIGNED:
             return self._definite(argument)
-        if kind == _NEGATIVE:
+        if kind == NEGATIVE:
             return -1 - self._definite(argument)
-        if kind in (_BYTES, _TEXT):
+        if kind in (BYTES, TEXT):
             data = self._string(kind, argument)
-            return data if kind == _BYTES else self._text(data)
-        if kind == _ARRAY:
+            return data if kind == BYTES else self._text(data)
+        if kind == ARRAY:
             return [self.value(depth - 1) for _ in self._items(argument, 1)]
-        if kind == _MAP:
+        if kind == MAP:
             return self._map(argument, depth)
-        if kind == _SIMPLE and argument in _SIMPLE_VALUES:
+        if kind == SIMPLE and argument in _SIMPLE_VALUES:
             return _SIMPLE_VALUES[argument]
-        return self.fail(f"tag {argument}" if kind == _TAG else "a float or another value that the IC does not use")
+        return self.fail(f"tag {argument}" if kind == TAG else "a float or another value that the IC does not use")
 
     def _head(self) -> tuple[int, int]:
         """Major type and argument of what comes next; a float's argument is none of the simple values."""
@@ -89,7 +89,7 @@ class _Reader:
             return kind, low
         if low == 31:
             return kind, _INDEFINITE
-        if low > 27 or (kind == _SIMPLE and low > 24):
+        if low > 27 or (kind == SIMPLE and low > 24):
             self.fail("an unknown kind of value")
         return kind, int.from_bytes(self._take(1 << (low - 24)), "big")
 
@@ -157,28 +157,29 @@ def _encoded(value: Encodable) -> Iterator[bytes | bytearray | memoryview]:
     elif value is None:
         yield b"\xf6"
     elif isinstance(value, int):
-        yield _head(_UNSIGNED, value) if value >= 0 else _head(_NEGATIVE, -1 - value)
+        yield head(UNSIGNED, value) if value >= 0 else head(NEGATIVE, -1 - value)
     elif isinstance(value, str):
         data = value.encode()
-        yield _head(_TEXT, len(data))
+        yield head(TEXT, len(data))
         yield data
     elif isinstance(value, bytes | bytearray | memoryview):
-        yield _head(_BYTES, len(value))
+        yield head(BYTES, len(value))
         yield value
     elif isinstance(value, Mapping):
-        yield _head(_MAP, len(value))
+        yield head(MAP, len(value))
         for key, item in value.items():
             yield from _encoded(key)
             yield from _encoded(item)
     elif isinstance(value, Sequence):
-        yield _head(_ARRAY, len(value))
+        yield head(ARRAY, len(value))
         for item in value:
             yield from _encoded(item)
     else:
         raise TypeError(f"{type(value).__name__} has no form in CBOR")
 
 
-def _head(kind: int, argument: int) -> bytes:
+def head(kind: int, argument: int) -> bytes:
+    """The first bytes of a value: its major type, and the number, length or count that follows."""
     if argument < 24:
         return bytes([kind << 5 | argument])
     for low, n_bytes in ((24, 1), (25, 2), (26, 4), (27, 8)):

@@ -27,13 +27,14 @@ CallOutcome = Literal["ok", "err", "trap"]
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What one call cost. limit: instructions that it might have taken; None: not enforced. parts sum to
-    instructions.
+    instructions. receipt: the id of the call's receipt; "": it has none.
     """
 
     instructions: int
     cycles: int
     limit: int | None
     parts: Mapping[str, int]
+    receipt: str = ""
 
 
 def update_cycles(instructions: int, request_bytes: int = 0, *, nodes: int = NODES) -> int:

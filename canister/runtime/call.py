@@ -6,12 +6,15 @@ and a meter. It never commits. `dispatch` commits everything at once, or nothing
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from canister.errors import InstructionLimit, NotFound, OutOfCycles
 from canister.flags.values import UINT32_MAX
+from canister.ic.receipts.values import encoded
 from canister.metering import fees
 from canister.metering.cost_model import other_cost
 from canister.metering.fees import Charge
@@ -22,11 +25,15 @@ if TYPE_CHECKING:
     from canister.metering.fees import CallOutcome
     from canister.metering.meter import CallMeter
     from canister.runtime.canister import Canister
+    from canister.runtime.receipts import Decoded
+    from canister.state.receipts import Added
     from canister.state.settings import State
     from canister.store.transaction import Transaction
 
 OnText = Callable[[str, bool], None]
 """Gets each piece of a run's `output` as soon as it is known, and whether it is echoed prompt. On the event loop."""
+
+MAX_BYTES_AT_ONCE = 256 << 10  # of an argument that is hashed on the event loop
 
 OnLocked = Callable[[Sequence[str]], Awaitable[None]]
 """Sees the locks that a call has just got, before it goes on, and raises if it may not."""
@@ -37,6 +44,8 @@ class Call:
 
     work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`.
     meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
+    argument: what it was asked, once that is decoded. decoded: what it did with a conversation. used_engine: the model
+    that it asked for. receipt: the id of its receipt, once it is committed. worker: of a herd, and the job's fence.
     on_text: listens to the output of a run before it is committed; None: nobody does. on_locked: asked for each lock.
     seed: instead of a random one, for a chat that begins without; None: a random one.
     """
@@ -56,6 +65,11 @@ class Call:
         self.is_admitted = False
         self.on_text: OnText | None = None
         self.on_locked: OnLocked | None = None
+        self.argument: object = None
+        self.decoded: Decoded | None = None
+        self.used_engine: Engine | None = None
+        self.receipt = ""
+        self.worker: tuple[str, int] | None = None
         self.seed: int | None = None
         self._flat_cost: int | None = None
         self._is_flat_limited = True
@@ -98,6 +112,7 @@ class Call:
                 'No model is loaded. Call load_model first, for instance with args ["--model", "models/model.gguf"].'
             )
         self.canister.model.engine.check_use(use)
+        self.used_engine = self.canister.model.engine
         return self.canister.model.engine
 
     async def model_alone(self) -> None:
@@ -127,7 +142,11 @@ class Call:
         nodes = self.canister.settings.subnet_nodes
         cycles = fees.update_cycles(instructions, self.request_bytes, nodes=nodes) if self.is_update else 0
         limit = self.limit if self._is_flat_limited or self.meter is not None else None
-        return Charge(instructions, cycles, limit, parts)
+        return Charge(instructions, cycles, limit, parts, self.receipt)
+
+    def receipted(self, charge: Charge) -> Charge:
+        """This charge with the id of the call's receipt, once that is committed."""
+        return replace(charge, receipt=self.receipt) if self.receipt else charge
 
     def is_over_limit(self) -> bool:
         free = 0 if self._is_flat_limited else self._flat_cost or 0
@@ -160,29 +179,57 @@ class Call:
 
     # -- for dispatch only
 
-    async def commit(self, charge: Charge) -> None:
+    async def commit(self, charge: Charge, reply: object) -> None:
         """Make all changes durable, then visible. Raises what the store raises, and has then changed nothing."""
         self.canister.record(self.work)
-        await self._commit_charged(self.tx, charge, "ok")
+        await self._commit_charged(self.tx, charge, "ok", reply)
         self.canister.apply(self.work)
         self.work.committed()
 
-    async def commit_charge(self, charge: Charge, outcome: CallOutcome, note: Callable[[Transaction], None]) -> None:
-        """After a roll-back: charge and log the call all the same. note: adds to the transaction."""
+    async def commit_charge(
+        self, charge: Charge, outcome: CallOutcome, told: object, note: Callable[[Transaction], None]
+    ) -> None:
+        """After a roll-back: charge and log the call all the same. told: why. note: adds to the transaction."""
+        self.decoded = None  # it was undone
         transaction = self.canister.stable.begin()
         try:
             note(transaction)
-            await self._commit_charged(transaction, charge, outcome)
+            await self._commit_charged(transaction, charge, outcome, told)
         except BaseException:
             await self.canister.rollback(transaction)
             raise
 
-    async def _commit_charged(self, transaction: Transaction, charge: Charge, outcome: CallOutcome) -> None:
+    async def commit_receipt(self, charge: Charge, reply: object) -> None:
+        """Let a query that asked for it have a receipt; it changes nothing else."""
+        transaction = self.canister.stable.begin()
+        added = await self._receipted(transaction, charge, "ok", reply)
+        if added is not None:
+            await self.canister.commit(transaction)
+            self.receipt = added.id
+
+    async def _commit_charged(
+        self, transaction: Transaction, charge: Charge, outcome: CallOutcome, told: object
+    ) -> None:
+        added = await self._receipted(transaction, charge, outcome, told)
         ledger = self.canister.ledger
         ledger.add(transaction, -charge.cycles)
         self.canister.call_log.add(transaction, self.caller, self.method, self.now_ns, outcome, charge)
         await self.canister.commit(transaction)
         ledger.committed(-charge.cycles)
+        if added is not None:
+            self.receipt = added.id
+
+    async def _receipted(
+        self, transaction: Transaction, charge: Charge, outcome: CallOutcome, told: object
+    ) -> Added | None:
+        """The record of the call, as part of its transaction; None where there are no receipts."""
+        if self.canister.settings.receipts == "off":
+            return None
+        argument = b""
+        if self.argument is not None:
+            is_large = self.request_bytes > MAX_BYTES_AT_ONCE
+            argument = await asyncio.to_thread(encoded, self.argument) if is_large else encoded(self.argument)
+        return self.canister.receipt_book.add(self, transaction, charge, outcome, argument, told)
 
     async def rollback(self) -> None:
         """Undo everything that was prepared."""

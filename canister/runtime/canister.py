@@ -28,6 +28,7 @@ from canister.runtime.ingress import Ingress
 from canister.runtime.live_answers import LiveAnswers
 from canister.runtime.loaded_model import ServedModel
 from canister.runtime.locks import NamedLocks
+from canister.runtime.receipts import ReceiptBook
 from canister.runtime.running_calls import RunningCall, RunningCalls
 from canister.runtime.stream_pacing import Pacing, unpaced
 from canister.runtime.token_text import ChatTexts
@@ -39,6 +40,7 @@ from canister.state.controllers import Controllers
 from canister.state.cycles import Ledger
 from canister.state.ingress_history import IngressHistory
 from canister.state.prompt_caches import Caches
+from canister.state.receipts import Receipts
 from canister.state.roles import Roles
 from canister.state.saved_chats import Chats
 from canister.state.settings import State
@@ -95,6 +97,8 @@ class Canister:
         self.ledger = Ledger(self.database, cycles)
         self.ingress = Ingress(IngressHistory(self.database))
         self.call_log = CallLog(self.database)
+        self.receipts = Receipts(self.database, settings.keep_receipts)
+        self.receipt_book = ReceiptBook()
         self.chats = Chats(self.database)
         self.answers = Answers(self.database)
         self.live_answers = LiveAnswers[tuple[int, object]]()

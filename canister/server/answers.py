@@ -29,6 +29,7 @@ from canister.metering.fees import Charge
 JSON = "application/json"
 CANDID_TEXT = "text/candid"
 LINES = "application/x-ndjson"
+RECEIPT_HEADER = "X-IC-Receipt"
 RETRY_SECONDS = 2  # after which a client should try again
 
 Rejects = Callable[[str, Trap, str], Response | None]
@@ -75,7 +76,8 @@ def cost_headers(charge: object) -> dict[str, str]:
     if not isinstance(charge, Charge):
         return {}
     limit = "none" if charge.limit is None else str(charge.limit)
-    return {**work_headers(charge.instructions, charge.cycles), "X-IC-Limit": limit}
+    told = {**work_headers(charge.instructions, charge.cycles), "X-IC-Limit": limit}
+    return {**told, RECEIPT_HEADER: charge.receipt} if charge.receipt else told
 
 
 def work_headers(instructions: int, cycles: int) -> dict[str, str]:

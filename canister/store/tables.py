@@ -182,6 +182,36 @@ answer_calls = Table(
     sqlite_with_rowid=False,
 )
 
+# The records of calls, in the order of their commits: `ic/receipts/` tells their form, `state/receipts.py` the chain.
+receipts = Table(
+    "receipts",
+    canister_metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("chat", BigInteger, index=True),  # a hash of caller and prompt cache; NULL: none
+    Column("record", LargeBinary, nullable=False),
+    Column("nodes", LargeBinary, nullable=False),  # of the tree, that this record completes; mostly none
+)
+
+# What many records have in common, under its SHA-256.
+receipt_terms = Table(
+    "receipt_terms",
+    canister_metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("terms", LargeBinary, nullable=False),
+    Column("used_at", Integer, nullable=False),  # the number of a record not long before the last that has them
+    sqlite_with_rowid=False,
+)
+
+# Arguments and outputs, where they are kept.
+receipt_contents = Table(
+    "receipt_contents",
+    canister_metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("words", LargeBinary, nullable=False),  # of the tokens behind the call
+    Column("argument", LargeBinary, nullable=False),  # CBOR
+    Column("output", LargeBinary, nullable=False),
+)
+
 canisters = Table(
     "canisters",
     server_metadata,

@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 _Stage = Literal["open", "prepared", "committed", "rolled back"]
 
+Step = Callable[[Connection], None]
+"""SQL of a commit that depends on what is committed by then."""
+
 
 class Transaction:
     """Made by `StableMemory.begin`. A handler adds changes, dispatch prepares and commits; then it is used up.
@@ -44,7 +47,7 @@ class Transaction:
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
         self._changes: dict[str, Change] = {}
-        self._statements: list[tuple[Executable | Prepared, Mapping[str, object] | None]] = []
+        self._statements: list[tuple[Executable | Prepared | Step, Mapping[str, object] | None]] = []
         self._uploads: dict[str, Upload] = {}
         self._on_commit: list[Callable[[], None]] = []
         self._on_rollback: list[Callable[[], None]] = []
@@ -61,6 +64,13 @@ class Transaction:
         """Run a statement in the commit, after the changes of files, in the order of the calls."""
         self._check("open")
         self._statements.append((statement, parameters))
+
+    def run(self, step: Step) -> None:
+        """Do more in the commit, in the order of the calls, on the writer thread. It sees what is committed before it,
+        and may run again, so it may change nothing but the database.
+        """
+        self._check("open")
+        self._statements.append((step, None))
 
     def write_file(self, path: str, data: bytes) -> None:
         """Make a file and the folders above it, or give it new contents. A file keeps its id and creation time."""
@@ -299,8 +309,10 @@ class Transaction:
         for statement, parameters in self._statements:
             if isinstance(statement, Prepared):
                 statement.run(connection, parameters)
-            else:
+            elif isinstance(statement, Executable):
                 connection.execute(statement, parameters)
+            else:
+                statement(connection)
         self._files = commit
         view.update(commit.view)  # last, so that later transactions see only what came through
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # Alembic is loaded only when it is needed
 
 Schema = Literal["canister", "server"]
 
-HEADS: dict[Schema, str] = {"canister": "c0003", "server": "s0001"}
+HEADS: dict[Schema, str] = {"canister": "c0004", "server": "s0001"}
 """The newest revision of each schema; held here so that an up-to-date database opens without loading Alembic."""
 
 _TABLES: dict[Schema, MetaData] = {"canister": canister_metadata, "server": server_metadata}

@@ -1,0 +1,80 @@
+"""The hash of an argument or an answer: SHA-256 of its CBOR in deterministic form, whichever door it came through.
+
+record, variant   a map of its fields that are not null, keys sorted by their encoded bytes
+vec, text, blob, nat, bool    as CBOR has them; a float is the text of its shortest decimal form
+token arrays      a byte string, four bytes a token, little-endian
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache
+
+import numpy as np
+from pydantic import BaseModel
+
+from canister.ic import cbor
+
+
+def value_hash(value: object) -> bytes:
+    """32 bytes. TypeError for a value that no record of the interface has."""
+    return hashlib.sha256(encoded(value)).digest()
+
+
+def encoded(value: object) -> bytes:
+    """The bytes that `value_hash` hashes."""
+    pieces: list[bytes] = []
+    _put(pieces, value)
+    return b"".join(pieces)
+
+
+def _put(pieces: list[bytes], value: object) -> None:
+    if isinstance(value, BaseModel):
+        items = value.__dict__
+        present = [(key, item) for key, name in _keys_of(type(value)) if (item := items[name]) is not None]
+        pieces.append(cbor.head(cbor.MAP, len(present)))
+        for key, item in present:
+            pieces.append(key)
+            _put(pieces, item)
+    elif isinstance(value, str) and not isinstance(value, Enum):
+        data = value.encode(errors="surrogatepass")
+        pieces += (cbor.head(cbor.TEXT, len(data)), data)
+    elif value is None or (isinstance(value, bytes | int) and not isinstance(value, Enum)):
+        pieces.append(cbor.encode(value))
+    elif isinstance(value, float):
+        _put(pieces, repr(value))
+    elif isinstance(value, Enum):
+        _put(pieces, value.value)
+    elif isinstance(value, np.ndarray):
+        pieces.append(cbor.encode(value.astype("<i4", copy=False).tobytes()))
+    elif isinstance(value, Mapping):
+        _put_map(pieces, {str(key): item for key, item in value.items()})
+    elif is_dataclass(value) and not isinstance(value, type):
+        _put_map(pieces, {row.name: getattr(value, row.name) for row in fields(value)})
+    elif isinstance(value, Set):
+        pieces.append(cbor.head(cbor.ARRAY, len(value)))
+        pieces += sorted(map(encoded, value))
+    elif isinstance(value, Sequence):
+        pieces.append(cbor.head(cbor.ARRAY, len(value)))
+        for item in value:
+            _put(pieces, item)
+    else:
+        raise TypeError(f"{type(value).__name__} has no hash in a receipt")
+
+
+def _put_map(pieces: list[bytes], items: Mapping[str, object]) -> None:
+    present = sorted((cbor.encode(key), key) for key, item in items.items() if item is not None)
+    pieces.append(cbor.head(cbor.MAP, len(present)))
+    for data, key in present:
+        pieces.append(data)
+        _put(pieces, items[key])
+
+
+@cache
+def _keys_of(kind: type[BaseModel]) -> list[tuple[bytes, str]]:
+    """The encoded keys of a record in their order, and the names of its fields."""
+    keys = {field.serialization_alias or field.alias or name: name for name, field in kind.model_fields.items()}
+    return sorted((cbor.encode(key), name) for key, name in keys.items())

@@ -1,0 +1,178 @@
+"""The records of a canister's calls: gathers what a call was, for the chain that `state/receipts.py` keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from canister.engine.load import library
+from canister.flags.params import SamplingParams
+from canister.ic import principal
+from canister.ic.receipts import record as records
+from canister.ic.receipts.document import terms_hash
+from canister.ic.receipts.record import ChatPart, Outcome, Record
+from canister.ic.receipts.values import encoded
+from canister.state.receipts import Added, Contents
+from canister.system.machine import cpu_flags
+
+if TYPE_CHECKING:
+    from canister.engine.engine import Engine, EngineInfo
+    from canister.engine.request import Flags, Tokens
+    from canister.metering.fees import Charge
+    from canister.runtime.call import Call
+    from canister.store.transaction import Transaction
+
+MOST_TERMS = 256  # that are remembered
+MOST_CALLERS = 4096
+_KERNEL_FLAGS = ("avx", "amx", "fma", "f16c", "asimd", "sve", "i8mm", "bf16")
+_NO_SAMPLING = SamplingParams()
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a call did with a conversation. words: of all tokens behind it."""
+
+    chat: ChatPart
+    words: bytes
+    sampling: SamplingParams
+
+
+def words_of(tokens: Tokens, generated: Flags, starts: Flags, redrawn: Flags) -> bytes:
+    """Tokens with their marks as a receipt has them, four bytes each."""
+    words = tokens.astype("<u4")
+    for flags, mark in ((generated, records.GENERATED), (starts, records.STARTS), (redrawn, records.REDRAWN)):
+        np.bitwise_or(words, np.uint32(mark), out=words, where=flags)
+    return words.tobytes()
+
+
+def hashes_of(before: bytes, after: bytes, n_kept: int) -> tuple[bytes, bytes]:
+    """The hashes of both; what they have in common at their beginning is hashed once."""
+    kept = 4 * n_kept
+    if before[:kept] != after[:kept]:
+        return records.words_hash(before), records.words_hash(after)
+    common = hashlib.sha256(memoryview(before)[:kept])
+    whole = common.copy()
+    common.update(memoryview(before)[kept:])
+    whole.update(memoryview(after)[kept:])
+    return common.digest(), whole.digest()
+
+
+class ReceiptBook:
+    """Of one canister. What many calls have in common is made once."""
+
+    def __init__(self) -> None:
+        self._terms: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
+        self._callers: dict[str, bytes] = {}
+
+    def add(
+        self, call: Call, transaction: Transaction, charge: Charge, outcome: Outcome, argument: bytes, output: object
+    ) -> Added:
+        """Append the record of a call when this transaction commits. argument: in CBOR; b"": it has none."""
+        decoded, canister = call.decoded, call.canister
+        hash_of_terms, terms = self._terms_of(call)
+        told = encoded(output)
+        record = Record(
+            0,
+            call.now_ns,
+            records.NO_HASH,
+            hash_of_terms,
+            self._caller(call.caller),
+            call.method,
+            not call.is_update,
+            outcome,
+            hashlib.sha256(argument).digest() if argument else records.NO_HASH,
+            hashlib.sha256(told).digest(),
+            call.request_bytes,
+            charge.cycles,
+            charge.parts,
+            None if decoded is None else decoded.chat,
+        )
+        contents = None
+        if canister.settings.receipts == "full":
+            contents = Contents(b"" if decoded is None else decoded.words, argument, told)
+        return canister.receipts.add(transaction, record, terms, contents)
+
+    def _caller(self, text: str) -> bytes:
+        found = self._callers.get(text)
+        if found is None:
+            if len(self._callers) >= MOST_CALLERS:
+                self._callers.clear()
+            found = self._callers[text] = principal.from_text(text)
+        return found
+
+    def _terms_of(self, call: Call) -> tuple[bytes, bytes]:
+        sampling = None if call.decoded is None else call.decoded.sampling
+        key = (call.used_engine, sampling, call.is_update, call.worker)
+        found = self._terms.get(key)
+        if found is None:
+            if len(self._terms) >= MOST_TERMS:
+                self._terms.clear()
+            terms = _terms(call, call.used_engine, sampling or _NO_SAMPLING)
+            found = self._terms[key] = terms_hash(terms), terms
+        return found
+
+
+def _terms(call: Call, engine: Engine | None, sampling: SamplingParams) -> bytes:
+    settings = call.canister.settings
+    told: dict[str, object] = {
+        "canister": principal.from_text(call.canister.id),
+        "limit": call.limit,
+        "nodes": settings.subnet_nodes,
+        "worker": call.worker,
+    }
+    if engine is not None:
+        cost = call.canister.model.cost_model_of(engine).context
+        told |= {"engine": engine_terms(engine.info), "cost": {**asdict(cost), "pages": settings.page_cost}}
+        told["sampling"] = _changed(sampling)
+    return encoded(told)
+
+
+def engine_terms(info: EngineInfo) -> dict[str, object]:
+    """Model, build and processor, and how it decodes: as far as the bits of a decode may depend on it."""
+    policy, ways = info.policy, info.restrictions
+    return {
+        "model": info.model_id,
+        "name": info.name,
+        "file_type": info.file_type,
+        "build": library.version(),
+        "library": library.library_id(),
+        "processor": library.processor(),
+        "isa": isa(),
+        "numeric": numeric_class(info),
+        "exact": policy.is_exact,
+        "why": policy.why,
+        "flash": info.flash_attn,
+        "block": policy.chunk.block,
+        "repeats_cut": policy.repeats_cut,
+        "rows": info.row_classes,
+        "attention": info.attention_classes,
+        "ways": str(ways.key),
+        "n_ctx": info.n_ctx,
+        "n_batch": info.n_batch,
+        "n_ubatch": info.n_ubatch,
+        "threads": info.n_threads,
+        "type_k": info.type_k,
+        "type_v": info.type_v,
+    }
+
+
+def isa() -> str:
+    """What of the processor picks llama.cpp's kernels."""
+    return " ".join(sorted(flag for flag in cpu_flags() if flag.startswith(_KERNEL_FLAGS)))
+
+
+def numeric_class(info: EngineInfo) -> bytes:
+    """Equal on two machines whose decodes give the same bits, as far as that is known: same library, same kernels."""
+    classes = info.row_classes, info.attention_classes
+    facts = (library.library_id(), isa(), info.restrictions.key, *classes, info.flash_attn)
+    return hashlib.sha256(repr(facts).encode()).digest()[:8]
+
+
+def _changed(sampling: SamplingParams) -> dict[str, object]:
+    """The settings that are not the defaults."""
+    values: Mapping[str, object] = {row.name: getattr(sampling, row.name) for row in fields(sampling)}
+    return {name: value for name, value in values.items() if value != getattr(_NO_SAMPLING, name)}

@@ -1,0 +1,221 @@
+"""The chain of receipts: a record a call, appended in the call's own transaction, and a tree over all of them.
+
+The number of a record is its place in the order of commits, so all that depends on it is made on the writer thread. A
+row has the nodes of the tree that its record completes. Old records go when there are more than are to be kept; what
+later proofs need of them stays, log n rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy.dialects.sqlite import insert
+
+from canister.ic.receipts import record as records
+from canister.ic.receipts import tree
+from canister.ic.receipts.document import receipt_id
+from canister.ic.receipts.record import NO_HASH, Record
+from canister.store.database import Database
+from canister.store.statements import Prepared
+from canister.store.tables import receipt_contents, receipt_terms, receipts
+
+if TYPE_CHECKING:
+    from canister.store.transaction import Transaction
+
+PRUNED_AT_ONCE = 64  # records
+
+_LAST = Prepared(select(receipts.c.number, receipts.c.record).order_by(receipts.c.number.desc()).limit(1))
+_ROW = Prepared(select(receipts.c.record).where(receipts.c.number == bindparam("wanted")))
+_NODES = Prepared(select(receipts.c.nodes).where(receipts.c.number == bindparam("wanted")))
+_INSERT = Prepared(insert(receipts), "number", "chat", "record", "nodes")
+_OF_CHAT = Prepared(
+    select(receipts.c.number, receipts.c.record)
+    .where(receipts.c.chat == bindparam("of_chat"), receipts.c.number < bindparam("below"))
+    .order_by(receipts.c.number.desc())
+    .limit(bindparam("most"))
+)
+_NEW_TERMS = insert(receipt_terms)
+_KEEP_TERMS = Prepared(
+    _NEW_TERMS.on_conflict_do_update(index_elements=["hash"], set_={"used_at": _NEW_TERMS.excluded.used_at}),
+    *("hash", "terms", "used_at"),
+)
+_TERMS = Prepared(select(receipt_terms.c.terms).where(receipt_terms.c.hash == bindparam("of_hash")))
+_KEEP_CONTENTS = Prepared(insert(receipt_contents), "number", "words", "argument", "output")
+_CONTENTS = Prepared(
+    select(receipt_contents.c.words, receipt_contents.c.argument, receipt_contents.c.output).where(
+        receipt_contents.c.number == bindparam("wanted")
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a record has the hashes of: words of tokens, argument and output in CBOR."""
+
+    words: bytes
+    argument: bytes
+    output: bytes
+
+
+@dataclass(slots=True)
+class Added:
+    """The place of a record in the chain, once it is committed."""
+
+    index: int = -1
+    leaf: bytes = b""
+
+    @property
+    def id(self) -> str:
+        return receipt_id(self.index, self.leaf)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record with what proves it: `size` records are under `root`, and path leads there."""
+
+    index: int
+    record: bytes
+    terms: bytes
+    size: int
+    root: bytes
+    path: tuple[bytes, ...]
+    consistency: tuple[bytes, ...]
+
+
+class Receipts:
+    """n_kept: records that are kept; 0: all."""
+
+    def __init__(self, database: Database, n_kept: int) -> None:
+        self._database = database
+        self._n_kept = n_kept
+        self._terms: dict[bytes, int] = {}  # by hash, when they were last noted as used
+
+    def add(self, transaction: Transaction, record: Record, terms: bytes, contents: Contents | None = None) -> Added:
+        """Append a record when this transaction commits; its index and `previous` are found then."""
+        added = Added()
+        noted = self._terms.get(record.terms)
+        chat = None if record.chat is None else chat_key(record.caller, record.chat.cache)
+
+        def append(connection: Connection) -> None:
+            last = _LAST.run(connection).fetchone()
+            index = 0 if last is None else last[0] + 1
+            previous = NO_HASH if last is None else tree.leaf_hash(last[1])
+            data = records.encode_at(record, index, previous)
+            leaf = tree.leaf_hash(data)
+            nodes = tree.completed(index, leaf, _reader(connection, {(0, index - 1): previous}))
+            row = {"number": index, "chat": chat, "record": data, "nodes": b"".join(nodes)}
+            _INSERT.run(connection, row)
+            if noted is None or index - noted >= max(1, self._n_kept // 4):
+                _KEEP_TERMS.run(connection, {"hash": record.terms, "terms": terms, "used_at": index})
+            if contents is not None:
+                kept = {"words": contents.words, "argument": contents.argument, "output": contents.output}
+                _KEEP_CONTENTS.run(connection, {"number": index, **kept})
+            if self._n_kept and index % PRUNED_AT_ONCE == 0 and index > self._n_kept:
+                _prune(connection, index - self._n_kept, self._n_kept // 4)
+            added.index, added.leaf = index, leaf
+
+        def committed() -> None:
+            if noted is None or added.index - noted >= max(1, self._n_kept // 4):
+                if len(self._terms) > 4096:
+                    self._terms.clear()
+                self._terms[record.terms] = added.index
+
+        transaction.run(append)
+        transaction.on_commit(committed)
+        return added
+
+    @property
+    def size(self) -> int:
+        """Records that were ever made."""
+        with self._database.read() as connection:
+            return _size(connection)
+
+    def head(self) -> tuple[int, bytes]:
+        """The number of records, and the root of their tree."""
+        with self._database.read() as connection:
+            size = _size(connection)
+            return size, tree.root(size, _reader(connection, {}))
+
+    def consistency(self, since: int) -> tuple[int, bytes, tuple[bytes, ...]]:
+        """The head, and what proves that the first `since` records are its beginning. tree.ProofError."""
+        with self._database.read() as connection:
+            size, node = _size(connection), _reader(connection, {})
+            return size, tree.root(size, node), tuple(tree.consistency_path(since, size, node))
+
+    def record(self, index: int) -> bytes | None:
+        """The bytes of a record; None for one that never was, or is kept no more."""
+        row = self._database.first(_ROW, {"wanted": index})
+        return None if row is None else bytes(row[0])
+
+    def find(self, index: int, since: int = 0) -> Found | None:
+        """A record with its proofs, as of now. None as of `record`. since: as of `consistency`; tree.ProofError."""
+        with self._database.read() as connection:
+            row = _ROW.run(connection, {"wanted": index}).fetchone()
+            if row is None:
+                return None
+            data, size, node = bytes(row[0]), _size(connection), _reader(connection, {})
+            terms = _TERMS.run(connection, {"of_hash": records.decode(data).terms}).fetchone()
+            if terms is None:
+                return None
+            consistency = tuple(tree.consistency_path(since, size, node)) if since else ()
+            path = tuple(tree.inclusion_path(index, size, node))
+            return Found(index, data, bytes(terms[0]), size, tree.root(size, node), path, consistency)
+
+    def contents(self, index: int) -> Contents | None:
+        row = self._database.first(_CONTENTS, {"wanted": index})
+        return None if row is None else Contents(bytes(row[0]), bytes(row[1]), bytes(row[2]))
+
+    def of_chat(self, caller: bytes, cache: str, below: int, most: int) -> list[tuple[int, bytes]]:
+        """Number and record of the newest calls on one of the caller's caches, the newest first."""
+        values = {"of_chat": chat_key(caller, cache), "below": below, "most": most}
+        with self._database.read() as connection:
+            return [(number, bytes(record)) for number, record in _OF_CHAT.run(connection, values).fetchall()]
+
+
+def chat_key(caller: bytes, cache: str) -> int | None:
+    """Finds the calls on a prompt cache; others may have the same by chance. None: there is no cache."""
+    if not cache:
+        return None
+    found = hashlib.sha256(len(caller).to_bytes(1) + caller + cache.encode()).digest()[:8]
+    return int.from_bytes(found, "little", signed=True)
+
+
+def _size(connection: Connection) -> int:
+    last = _LAST.run(connection).fetchone()
+    return 0 if last is None else int(last[0]) + 1
+
+
+def _reader(connection: Connection, known: dict[tuple[int, int], bytes]) -> Callable[[int, int], bytes]:
+    def node(level: int, n: int) -> bytes:
+        found = known.get((level, n))
+        if found is not None:
+            return found
+        if level == 0:
+            row = _ROW.run(connection, {"wanted": n}).fetchone()
+            if row is None:
+                raise tree.ProofError(f"record {n} is kept no more")
+            return tree.leaf_hash(row[0])
+        row = _NODES.run(connection, {"wanted": ((n + 1) << level) - 1}).fetchone()
+        if row is None:
+            raise tree.ProofError(f"the records up to {(n + 1) << level} are kept no more")
+        at = tree.HASH_BYTES * (level - 1)
+        return bytes(row[0][at : at + tree.HASH_BYTES])
+
+    return node
+
+
+def _prune(connection: Connection, first: int, slack: int) -> None:
+    """Remove the records before `first`, but for those that complete the tree over them."""
+    ends, start = list[int](), 0
+    for level in reversed(range(first.bit_length())):
+        if first >> level & 1:
+            start += 1 << level
+            ends.append(start - 1)
+    table = receipts
+    connection.execute(delete(table).where(table.c.number < first, table.c.number.not_in(ends)))
+    connection.execute(delete(receipt_contents).where(receipt_contents.c.number < first))
+    connection.execute(delete(receipt_terms).where(receipt_terms.c.used_at < first - slack))
