@@ -243,6 +243,18 @@ class Target(Protocol):
         """How its model runs, for callers who may see what is not their own."""
         ...
 
+    async def receipt(self, caller: str, id: str, since: int) -> Reply:
+        """The receipt of a call; see `receipts.find_receipt`."""
+        ...
+
+    async def receipts(self, caller: str, cache: str, below: int, most: int) -> Reply:
+        """The caller's calls on one of its prompt caches; see `receipts.list_receipts`."""
+        ...
+
+    async def receipt_head(self, caller: str, since: int) -> Reply:
+        """The head of the chain of receipts, certified now; see `receipts.certified_head`."""
+        ...
+
     async def inspect_calls(self, caller: str) -> Reply:
         """The running and waiting calls, for its controllers."""
         ...

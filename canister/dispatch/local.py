@@ -15,6 +15,7 @@ from canister.dispatch import (
     herd_chats,
     inspection,
     messages,
+    receipts,
     requests,
     streams,
 )
@@ -193,6 +194,15 @@ class LocalTarget(CanisterOfHost):
 
     async def inspect_engine(self, caller: str) -> Reply:
         return await inspection.inspect_engine(self._canister, caller)
+
+    async def receipt(self, caller: str, id: str, since: int) -> Reply:
+        return await receipts.find_receipt(self._canister, self._host.root_key, caller, id, since)
+
+    async def receipts(self, caller: str, cache: str, below: int, most: int) -> Reply:
+        return await receipts.list_receipts(self._canister, caller, cache, below, most)
+
+    async def receipt_head(self, caller: str, since: int) -> Reply:
+        return await receipts.certified_head(self._canister, self._host.root_key, caller, since)
 
     async def inspect_calls(self, caller: str) -> Reply:
         return await inspection.inspect_calls(self._canister, caller)

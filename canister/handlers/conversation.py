@@ -304,6 +304,7 @@ class CachedConversation:
             hash_before,
             hash_after,
         )
+        self.call.used_engine = self.engine
         return Decoded(part, after, options.sampling)
 
     def _marked(self, flags: Flags) -> Flags:

@@ -256,6 +256,15 @@ class HerdTarget(CanisterOfHost):
         own = {name: value for name, value in reply.value.items() if name not in NO_ENGINE}
         return Reply({**found, **own}, charge=reply.charge)
 
+    async def receipt(self, caller: str, id: str, since: int) -> Reply:
+        _not_in_a_herd("receipts")
+
+    async def receipts(self, caller: str, cache: str, below: int, most: int) -> Reply:
+        _not_in_a_herd("receipts")
+
+    async def receipt_head(self, caller: str, since: int) -> Reply:
+        _not_in_a_herd("receipts")
+
     async def inspect_calls(self, caller: str) -> Reply:
         reply = await self._mirrored.inspect_calls(caller)
         return reply if reply.error is not None else Reply(self._herd.calls_of(self.id))

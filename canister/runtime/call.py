@@ -18,6 +18,7 @@ from canister.ic.receipts.values import encoded
 from canister.metering import fees
 from canister.metering.cost_model import other_cost
 from canister.metering.fees import Charge
+from canister.runtime.receipts import Facts
 from canister.state.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -229,7 +230,23 @@ class Call:
         if self.argument is not None:
             is_large = self.request_bytes > MAX_BYTES_AT_ONCE
             argument = await asyncio.to_thread(encoded, self.argument) if is_large else encoded(self.argument)
-        return self.canister.receipt_book.add(self, transaction, charge, outcome, argument, told)
+        return self.canister.receipt_book.add(self._facts(), transaction, charge, outcome, argument, told)
+
+    def _facts(self) -> Facts:
+        engine = self.used_engine
+        cost = None if engine is None else self.canister.model.cost_model_of(engine).context
+        return Facts(
+            self.caller,
+            self.method,
+            self.is_update,
+            self.now_ns,
+            self.request_bytes,
+            self.limit,
+            self.worker,
+            self.decoded,
+            engine,
+            cost,
+        )
 
     async def rollback(self) -> None:
         """Undo everything that was prepared."""

@@ -98,7 +98,7 @@ class Canister:
         self.ingress = Ingress(IngressHistory(self.database))
         self.call_log = CallLog(self.database)
         self.receipts = Receipts(self.database, settings.keep_receipts)
-        self.receipt_book = ReceiptBook()
+        self.receipt_book = ReceiptBook(canister_id, settings, self.receipts)
         self.chats = Chats(self.database)
         self.answers = Answers(self.database)
         self.live_answers = LiveAnswers[tuple[int, object]]()

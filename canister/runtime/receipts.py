@@ -16,14 +16,15 @@ from canister.ic.receipts import record as records
 from canister.ic.receipts.document import terms_hash
 from canister.ic.receipts.record import ChatPart, Outcome, Record
 from canister.ic.receipts.values import encoded
-from canister.state.receipts import Added, Contents
+from canister.state.receipts import Added, Contents, Receipts
 from canister.system.machine import cpu_flags
 
 if TYPE_CHECKING:
+    from canister.config import CanisterSettings
     from canister.engine.engine import Engine, EngineInfo
     from canister.engine.request import Flags, Tokens
+    from canister.metering.cost_model import CostContext
     from canister.metering.fees import Charge
-    from canister.runtime.call import Call
     from canister.store.transaction import Transaction
 
 MOST_TERMS = 256  # that are remembered
@@ -61,40 +62,61 @@ def hashes_of(before: bytes, after: bytes, n_kept: int) -> tuple[bytes, bytes]:
     return common.digest(), whole.digest()
 
 
-class ReceiptBook:
-    """Of one canister. What many calls have in common is made once."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a call was, beside what it was told and answered. limit: of its instructions. worker: of a herd, and the
+    job's fence. engine, cost: the model that it used, if any.
+    """
 
-    def __init__(self) -> None:
+    caller: str
+    method: str
+    is_update: bool
+    now_ns: int
+    request_bytes: int
+    limit: int | None
+    worker: tuple[str, int] | None
+    decoded: Decoded | None
+    engine: Engine | None
+    cost: CostContext | None
+
+
+class ReceiptBook:
+    """Makes the records of one canister. What many calls have in common is made once."""
+
+    def __init__(self, canister_id: str, settings: CanisterSettings, chain: Receipts) -> None:
+        self.chain = chain
+        self._canister_id = canister_id
+        self._settings = settings
         self._terms: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
         self._callers: dict[str, bytes] = {}
 
     def add(
-        self, call: Call, transaction: Transaction, charge: Charge, outcome: Outcome, argument: bytes, output: object
+        self, facts: Facts, transaction: Transaction, charge: Charge, outcome: Outcome, argument: bytes, output: object
     ) -> Added:
         """Append the record of a call when this transaction commits. argument: in CBOR; b"": it has none."""
-        decoded, canister = call.decoded, call.canister
-        hash_of_terms, terms = self._terms_of(call)
+        decoded = facts.decoded
+        hash_of_terms, terms = self._terms_of(facts)
         told = encoded(output)
         record = Record(
             0,
-            call.now_ns,
+            facts.now_ns,
             records.NO_HASH,
             hash_of_terms,
-            self._caller(call.caller),
-            call.method,
-            not call.is_update,
+            self._caller(facts.caller),
+            facts.method,
+            not facts.is_update,
             outcome,
             hashlib.sha256(argument).digest() if argument else records.NO_HASH,
             hashlib.sha256(told).digest(),
-            call.request_bytes,
+            facts.request_bytes,
             charge.cycles,
             charge.parts,
             None if decoded is None else decoded.chat,
         )
         contents = None
-        if canister.settings.receipts == "full":
+        if self._settings.receipts == "full":
             contents = Contents(b"" if decoded is None else decoded.words, argument, told)
-        return canister.receipts.add(transaction, record, terms, contents)
+        return self.chain.add(transaction, record, terms, contents)
 
     def _caller(self, text: str) -> bytes:
         found = self._callers.get(text)
@@ -104,31 +126,29 @@ class ReceiptBook:
             found = self._callers[text] = principal.from_text(text)
         return found
 
-    def _terms_of(self, call: Call) -> tuple[bytes, bytes]:
-        sampling = None if call.decoded is None else call.decoded.sampling
-        key = (call.used_engine, sampling, call.is_update, call.worker)
+    def _terms_of(self, facts: Facts) -> tuple[bytes, bytes]:
+        sampling = None if facts.decoded is None else facts.decoded.sampling
+        key = (facts.engine, sampling, facts.limit, facts.worker)
         found = self._terms.get(key)
         if found is None:
             if len(self._terms) >= MOST_TERMS:
                 self._terms.clear()
-            terms = _terms(call, call.used_engine, sampling or _NO_SAMPLING)
+            terms = self._make_terms(facts, sampling or _NO_SAMPLING)
             found = self._terms[key] = terms_hash(terms), terms
         return found
 
-
-def _terms(call: Call, engine: Engine | None, sampling: SamplingParams) -> bytes:
-    settings = call.canister.settings
-    told: dict[str, object] = {
-        "canister": principal.from_text(call.canister.id),
-        "limit": call.limit,
-        "nodes": settings.subnet_nodes,
-        "worker": call.worker,
-    }
-    if engine is not None:
-        cost = call.canister.model.cost_model_of(engine).context
-        told |= {"engine": engine_terms(engine.info), "cost": {**asdict(cost), "pages": settings.page_cost}}
-        told["sampling"] = _changed(sampling)
-    return encoded(told)
+    def _make_terms(self, facts: Facts, sampling: SamplingParams) -> bytes:
+        told: dict[str, object] = {
+            "canister": principal.from_text(self._canister_id),
+            "limit": facts.limit,
+            "nodes": self._settings.subnet_nodes,
+            "worker": facts.worker,
+        }
+        if facts.engine is not None and facts.cost is not None:
+            told["engine"] = engine_terms(facts.engine.info)
+            told["cost"] = {**asdict(facts.cost), "pages": self._settings.page_cost}
+            told["sampling"] = _changed(sampling)
+        return encoded(told)
 
 
 def engine_terms(info: EngineInfo) -> dict[str, object]:

@@ -28,7 +28,7 @@ from canister.dispatch.key_desk import KeyDesk
 from canister.errors import BadRequest, Trap
 from canister.runtime.host import Host
 from canister.server import answers, crash_stacks, notices, preload
-from canister.server.doors import conversations, events, files, ic, keys, models, rest
+from canister.server.doors import conversations, events, files, ic, keys, models, receipts, rest
 from canister.server.doors.openai import entrance as openai
 from canister.server.http.listener import Server
 from canister.server.middleware.auth import Authentication
@@ -224,7 +224,7 @@ def app_for(
     app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.dispatcher = behind
     app.state.key_desk = desk
-    doors = (health, events, console, openapi, docs, keys, files, conversations, models, ic)
+    doors = (health, events, console, openapi, docs, keys, files, conversations, models, receipts, ic)
     app.router.routes.extend(rest.first_routes())
     app.router.routes.extend([*routes, *(route for door in doors for route in door.routes())])
     app.router.routes.append(openai.route(rest.routes))

@@ -75,7 +75,9 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A record with what proves it: `size` records are under `root`, and path leads there."""
+    """A record with what proves it: `size` records are under `root`, and path leads there. since_root, consistency:
+    of the first records, as asked for.
+    """
 
     index: int
     record: bytes
@@ -83,6 +85,7 @@ class Found:
     size: int
     root: bytes
     path: tuple[bytes, ...]
+    since_root: bytes
     consistency: tuple[bytes, ...]
 
 
@@ -162,8 +165,9 @@ class Receipts:
             if terms is None:
                 return None
             consistency = tuple(tree.consistency_path(since, size, node)) if since else ()
+            since_root = tree.root(since, node) if since else b""
             path = tuple(tree.inclusion_path(index, size, node))
-            return Found(index, data, bytes(terms[0]), size, tree.root(size, node), path, consistency)
+            return Found(index, data, bytes(terms[0]), size, tree.root(size, node), path, since_root, consistency)
 
     def contents(self, index: int) -> Contents | None:
         row = self._database.first(_CONTENTS, {"wanted": index})

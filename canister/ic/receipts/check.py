@@ -46,7 +46,8 @@ class Gap:
         n_found = 0 if second.chat is None else second.chat.n_loaded
         return (
             f"a record is missing: call {first.index} left its chat with {n_left} tokens, and call {second.index} "
-            f"found another one of {n_found}; a call between them changed it, or the chat was copied, uploaded or removed"
+            f"found another one of {n_found}; a call between them changed it, or the chat was copied, uploaded or "
+            "removed"
         )
 
 
@@ -67,6 +68,8 @@ def check(receipt: Receipt, root_key: bytes | None = None, wanted_id: str | None
         root = tree.root_from(leaf, record.index, receipt.size, receipt.path)
     except tree.ProofError as error:
         raise ReceiptError(f"the way from the record to the head is wrong: {error}") from None
+    if receipt.since:
+        _check_beginning(receipt, root)
     canister_id = principal.from_text(document.canister_of(receipt.terms))
     certified_ns = _check_certificate(receipt, root, root_key or receipt.root_key, canister_id)
     if root_key is not None and root_key != receipt.root_key:
@@ -107,6 +110,13 @@ def gaps(proven: Sequence[Proven]) -> list[Gap]:
     return found
 
 
+def _check_beginning(receipt: Receipt, root: bytes) -> None:
+    try:
+        tree.check_consistency(receipt.since, receipt.since_root, receipt.size, root, receipt.consistency)
+    except tree.ProofError as error:
+        raise ReceiptError(f"the chain is forked, or the proof of its beginning was changed: {error}") from None
+
+
 def _check_id(wanted: str, index: int, leaf: bytes) -> None:
     number, told = document.parse_id(wanted)
     if number != index:
@@ -120,15 +130,16 @@ def _check_id(wanted: str, index: int, leaf: bytes) -> None:
 def _check_certificate(receipt: Receipt, root: bytes, root_key: bytes, canister_id: bytes) -> int:
     """When the head was certified."""
     try:
-        if cbor.encode(_encodable(cbor.decode(receipt.certificate))) != receipt.certificate:
+        value = cbor.decode(receipt.certificate)
+        if not isinstance(value, dict) or cbor.encode(_encodable(value)) != receipt.certificate:
             raise CertificateError("its bytes are not in the form that it was signed in")
-        state, time_ns = certificate.verify_of_any_age(receipt.certificate, root_key, canister_id)
+        state = hash_tree.from_value(value.get("tree"))
         certified = hash_tree.leaf(state, b"canister", canister_id, b"certified_data")
+        if certified != document.certified_data(receipt.size, root):  # before the signature, which takes longest
+            raise ReceiptError("the certificate is of another head: the record, its place or the path were changed")
+        return certificate.verify_of_any_age(receipt.certificate, root_key, canister_id)[1]
     except (CertificateError, cbor.CborError, hash_tree.TreeError, TypeError) as error:
         raise ReceiptError(f"the certificate does not count: {error}") from None
-    if certified != document.certified_data(receipt.size, root):
-        raise ReceiptError("the certificate is of another head: the record, its place or the path were changed")
-    return time_ns
 
 
 def _check_replay(receipt: Receipt, record: Record) -> None:
@@ -173,11 +184,11 @@ def _check_chain(chain: list[Proven]) -> list[str]:
             raise ReceiptError(f"the chain is forked: two certified heads of {one.receipt.size} records differ")
     for one in chain:
         since = one.receipt.since
-        if since in heads:
-            try:
-                tree.check_consistency(since, heads[since], one.receipt.size, one.root, one.receipt.consistency)
-            except tree.ProofError as error:
-                raise ReceiptError(f"the chain is forked: {error}") from None
+        if heads.get(since, one.receipt.since_root) != one.receipt.since_root:
+            raise ReceiptError(
+                f"the chain is forked: the {since} records of an older head are not the first of the "
+                f"{one.receipt.size} of a newer one"
+            )
     proofs = {(one.receipt.since, one.receipt.size) for one in chain}
     sizes = sorted(heads)
     unlinked = [pair for pair in pairwise(sizes) if pair not in proofs]

@@ -46,7 +46,8 @@ class Receipt:
     """size: records under the head. path: from the record to the head. record, terms: bytes. root_key: DER.
 
     certificate: CBOR; its certified_data is that of the head. replay: for the caller's own eyes; None: nothing is kept.
-    since, consistency: proof that the first `since` records are those of an older head; 0 and empty: not asked for.
+    since, since_root, consistency: proof that the first `since` records are those of an older head; 0 and empty: not
+    asked for.
     """
 
     size: int
@@ -57,6 +58,7 @@ class Receipt:
     root_key: bytes
     replay: Replay | None = None
     since: int = 0
+    since_root: bytes = b""
     consistency: tuple[bytes, ...] = ()
 
 
@@ -204,7 +206,8 @@ def _items(receipt: Receipt) -> list[tuple[str, int | bytes | list[bytes]]]:
         ("root_key", receipt.root_key),
     ]
     if receipt.since:
-        found += [("since", receipt.since), ("consistency", list(receipt.consistency))]
+        found += [("since", receipt.since), ("since_root", receipt.since_root)]
+        found += [("consistency", list(receipt.consistency))]
     if receipt.replay is not None:
         found += [("words", receipt.replay.words)]
         found += [(name, data) for name in ("argument", "output") if (data := getattr(receipt.replay, name))]
@@ -245,6 +248,7 @@ def _from_document(document: Mapping[object, object], *, is_text: bool) -> Recei
         blob(document["root_key"]),
         replay,
         number("since") if has_since else 0,
+        blob(document["since_root"]) if has_since else b"",
         blobs("consistency") if has_since else (),
     )
 

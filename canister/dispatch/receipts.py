@@ -1,0 +1,175 @@
+"""Receipts for whoever may have them: a record with its way to a head that is certified now.
+
+Callers have those of their own calls, and what a replay needs of them; controllers and admins have all records. The
+certificate is made when somebody asks, so a call costs no signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from canister.api.records import ApiError
+from canister.dispatch.execute import Reply, Terms, run
+from canister.errors import AccessDenied, BadRequest, NotFound
+from canister.ic import principal
+from canister.ic.principal import ANONYMOUS
+from canister.ic.receipts import document, tree
+from canister.ic.receipts import record as records
+from canister.ic.receipts.document import Receipt, ReceiptError, Replay
+from canister.runtime import access
+from canister.runtime.receipts import words_of
+from canister.store.cache_paths import sessions_of
+
+if TYPE_CHECKING:
+    from canister.ic.certificate import RootKey
+    from canister.ic.receipts.record import ChatPart, Record
+    from canister.runtime.call import Call
+    from canister.runtime.canister import Canister
+
+MOST_LISTED = 1000
+
+_LOOK = Terms(is_update=False, err=ApiError, is_limited=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a chain: records, the root over them, and its certificate. consistency: as of Receipt."""
+
+    size: int
+    root: bytes
+    certificate: bytes
+    root_key: bytes
+    since: int
+    consistency: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A record of the caller's chat, in brief. n_tokens: behind the call."""
+
+    id: str
+    method: str
+    outcome: str
+    time_ns: int
+    n_tokens: int
+
+
+async def find_receipt(canister: Canister, key: RootKey, caller: str, id: str, since: int) -> Reply:
+    """The receipt with this id, or with this number alone; a `Receipt`. since: as of `tree.consistency_path`."""
+
+    async def handle(call: Call) -> Receipt:
+        is_admin = _check(call)
+        return await asyncio.to_thread(_receipt, canister, key, caller, is_admin, id, since)
+
+    return await run(canister, "receipt", caller, handle, _LOOK)
+
+
+async def list_receipts(canister: Canister, caller: str, cache: str, below: int | None, most: int) -> Reply:
+    """The caller's calls on one of its prompt caches, the newest first; `Listed` rows. below: only older ones."""
+
+    async def handle(call: Call) -> list[Listed]:
+        _check(call)
+        return await asyncio.to_thread(_listed, canister, caller, cache, below, most)
+
+    return await run(canister, "receipts", caller, handle, _LOOK)
+
+
+async def certified_head(canister: Canister, key: RootKey, caller: str, since: int) -> Reply:
+    """The head as it is now, certified; a `Head`."""
+
+    async def handle(call: Call) -> Head:
+        _check(call)
+        return await asyncio.to_thread(_head, canister, key, since)
+
+    return await run(canister, "receipt_head", caller, handle, _LOOK)
+
+
+def _check(call: Call) -> bool:
+    """Is the caller one who may see the records of others? AccessDenied for the anonymous one."""
+    if call.caller == ANONYMOUS:
+        raise AccessDenied
+    if call.canister.settings.receipts == "off" and not call.canister.receipts.size:
+        raise NotFound("this canister makes no receipts (setting `receipts`)")
+    return access.allows(call.canister, call.caller, "admin_query")
+
+
+def _receipt(canister: Canister, key: RootKey, caller: str, is_admin: bool, id: str, since: int) -> Receipt:
+    try:
+        index, leaf = document.parse_id(id)
+    except ReceiptError as error:
+        raise BadRequest(str(error)) from None
+    try:
+        found = canister.receipts.find(index, since)
+    except tree.ProofError as error:
+        raise NotFound(f"there is no proof for call {index}: {error}") from None
+    record = None if found is None else records.decode(found.record)
+    is_own = record is not None and record.caller == principal.from_text(caller)
+    if found is None or record is None or not (is_own or is_admin):
+        raise NotFound(f"there is no receipt {index} of a call of yours; the newest {_kept(canister)} are kept")
+    if leaf and tree.leaf_hash(found.record) != leaf:
+        raise NotFound(f"the record of call {index} is another one than that of {id[:80]}")
+    return Receipt(
+        found.size,
+        found.path,
+        found.record,
+        found.terms,
+        _certified(canister, key, found.size, found.root),
+        key.public_key_der,
+        replay_of(canister, record) if is_own else None,
+        since,
+        found.since_root,
+        found.consistency,
+    )
+
+
+def replay_of(canister: Canister, record: Record) -> Replay:
+    """What is kept of a call: its contents, or the tokens of its chat as far as they are still those behind it."""
+    kept = canister.receipts.contents(record.index)
+    if kept is not None:
+        return Replay(kept.words, kept.argument, kept.output)
+    words = b"" if record.chat is None else _words_now(canister, principal.to_text(record.caller), record.chat)
+    return Replay(words)
+
+
+def _words_now(canister: Canister, caller: str, chat: ChatPart) -> bytes:
+    if not chat.cache:
+        return b""
+    info = canister.stable.stat(canister.clean(f"{sessions_of(caller)}/{chat.cache}"))
+    opened = None if info is None or info.kind != "file" else canister.caches.opened(info)
+    if opened is None:
+        return b""
+    held = opened.container
+    words = words_of(held.tokens, held.generated, held.starts, held.redrawn)[: 4 * chat.n_after]
+    return words if records.words_hash(words) == chat.after else b""
+
+
+def _listed(canister: Canister, caller: str, cache: str, below: int | None, most: int) -> list[Listed]:
+    own = principal.from_text(caller)
+    rows = canister.receipts.of_chat(own, cache, below if below is not None else 1 << 62, min(most, MOST_LISTED))
+    listed: list[Listed] = []
+    for number, data in rows:
+        record = records.decode(data)
+        if record.caller == own and record.chat is not None and record.chat.cache == cache:
+            id = document.receipt_id(number, tree.leaf_hash(data))
+            listed.append(Listed(id, record.method, record.outcome, record.time_ns, record.chat.n_after))
+    return listed
+
+
+def _head(canister: Canister, key: RootKey, since: int) -> Head:
+    try:
+        size, root, consistency = canister.receipts.consistency(since)
+    except tree.ProofError as error:
+        raise BadRequest(f"since: {error}") from None
+    return Head(size, root, _certified(canister, key, size, root), key.public_key_der, since, consistency)
+
+
+def _certified(canister: Canister, key: RootKey, size: int, root: bytes) -> bytes:
+    data = document.certified_data(size, root)
+    return key.certify(document.certified_tree(principal.from_text(canister.id), data), time.time_ns())
+
+
+def _kept(canister: Canister) -> str:
+    return str(canister.settings.keep_receipts or "ones")

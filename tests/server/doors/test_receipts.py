@@ -1,0 +1,173 @@
+"""Receipts over REST: who gets which, that they hold, and that no byte of one can be another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from canister.ic import certificate, hash_tree, principal
+from canister.ic.receipts import document, tree
+from canister.ic.receipts.check import Proven, check, check_contents, check_together, gaps
+from canister.ic.receipts.document import Receipt, ReceiptError
+from canister.ic.receipts.record import decode
+from tests.server.served import CHAT, Served, served
+
+pytestmark = pytest.mark.anyio
+
+CACHE = "talk.cache"
+
+
+@pytest.fixture(scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    async with served(tmp_path_factory.mktemp("receipts"), with_model=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+async def asker(server: Served) -> AsyncIterator[httpx.AsyncClient]:
+    """Who makes the calls."""
+    async with server.client("asker") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+async def ids(asker: httpx.AsyncClient) -> list[str]:
+    """Of a conversation of three calls."""
+    return [await ask(asker, *flags) for flags in (["--seed", "7"], [], [])]
+
+
+async def ask(client: httpx.AsyncClient, *flags: str) -> str:
+    args = ["-p", CHAT.format("Who are you?"), "--prompt-cache", CACHE, "--prompt-cache-all", "-n", "4", *flags]
+    answer = await client.post("/run_update", json={"args": args})
+    assert answer.status_code == 200, answer.text
+    return answer.headers["x-ic-receipt"]
+
+
+async def fetch(client: httpx.AsyncClient, id: str, since: int = 0, **headers: str) -> bytes:
+    answer = await client.get(f"/canisters/llama_cpp/receipts/{id}", params={"since": since}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+async def proven(server: Served, client: httpx.AsyncClient, id: str, since: int = 0) -> Proven:
+    receipt, _ = document.read(await fetch(client, id, since))
+    return check(receipt, server.host.root_key.public_key_der, id)
+
+
+async def test_that_both_forms_hold_and_have_the_tokens(
+    server: Served, asker: httpx.AsyncClient, ids: list[str]
+) -> None:
+    for accept, form in (("application/json", "json"), ("application/cbor", "cbor")):
+        receipt, found = document.read(await fetch(asker, ids[0], accept=accept))
+        assert found == form
+        record = check(receipt, server.host.root_key.public_key_der, ids[0]).record
+        assert record.chat is not None
+        assert (record.chat.n_prompt, record.chat.n_loaded) == (10, 0)  # as many as a call may decode here
+        assert (record.method, record.outcome, record.chat.seed, record.chat.cache) == ("run_update", "ok", 7, CACHE)
+        assert receipt.replay is not None
+        assert len(receipt.replay.words) == 4 * record.chat.n_after  # the later calls went on behind them
+        shown = json.loads(document.to_json(receipt))
+        assert shown["call"]["canister"] == server.host.default.id
+        assert shown["call"]["instructions"] == record.instructions
+
+
+async def test_that_argument_and_output_are_those_of_the_hashes(server: Served, asker: httpx.AsyncClient) -> None:
+    arg = {"args": ["-p", "Hello", "-n", "3", "--seed", "1"]}
+    answer = await asker.post("/run_update", json=arg)
+    found = await proven(server, asker, answer.headers["x-ic-receipt"])
+    output = {name: value for name, value in answer.json()["Ok"].items() if value is not None}
+    check_contents(found.record, arg, output)
+    with pytest.raises(ReceiptError, match="the argument is not the one"):
+        check_contents(found.record, {"args": ["-p", "Hello", "-n", "4", "--seed", "1"]})
+    with pytest.raises(ReceiptError, match="the output is not the one"):
+        check_contents(found.record, output={**output, "output": "something else"})
+
+
+async def test_that_a_conversation_is_whole_and_of_one_chain(
+    server: Served, asker: httpx.AsyncClient, ids: list[str]
+) -> None:
+    calls: list[Proven] = []
+    for id in ids:
+        calls.append(await proven(server, asker, id, calls[-1].receipt.size if calls else 0))
+    assert check_together(calls) == []
+    assert gaps(calls) == []
+    (gap,) = gaps([calls[0], calls[2]])
+    assert f"call {calls[0].record.index} left its chat" in str(gap)
+    listed = (await asker.get("/canisters/llama_cpp/receipts", params={"cache": CACHE})).json()["receipts"]
+    assert [row["id"] for row in reversed(listed)][:3] == ids
+    later = await proven(server, asker, ids[0])
+    if later.receipt.size != calls[-1].receipt.size:
+        assert "--since" in check_together([*calls, later])[0]
+
+
+async def test_that_nobody_gets_those_of_others(server: Served, asker: httpx.AsyncClient, ids: list[str]) -> None:
+    async with server.client("stranger") as stranger, server.client() as controller, httpx.AsyncClient() as nobody:
+        path = f"/canisters/llama_cpp/receipts/{ids[0]}"
+        assert (await stranger.get(path)).status_code == 404
+        assert (await nobody.get(server.url + path)).status_code == 401
+        theirs = (await stranger.get("/canisters/llama_cpp/receipts", params={"cache": CACHE})).json()
+        assert theirs == {"receipts": []}
+        receipt, _ = document.read(await fetch(controller, ids[0]))
+        assert receipt.replay is None  # a controller sees that there was a call, not what was said
+    number, _, digits = ids[0].partition("-")
+    wrong = f"{number}-{digits[::-1]}"
+    told = await asker.get(f"/canisters/llama_cpp/receipts/{wrong}")
+    assert (told.status_code, "another one" in told.text) == (404, True)
+    for bad in ("x", "1-2", "-1", "9" * 30):
+        assert (await asker.get(f"/canisters/llama_cpp/receipts/{bad}")).status_code == 400
+    assert (await asker.get(path, params={"since": "x"})).status_code == 400
+    assert (await asker.post(path)).status_code == 405
+
+
+async def test_that_the_head_is_certified(server: Served, asker: httpx.AsyncClient) -> None:
+    old = (await asker.get("/canisters/llama_cpp/receipts")).json()
+    await ask(asker)
+    head = (await asker.get("/canisters/llama_cpp/receipts", params={"since": old["size"]})).json()
+    assert head["size"] == old["size"] + 1
+    path = [bytes.fromhex(item) for item in head["consistency"]]
+    tree.check_consistency(old["size"], bytes.fromhex(old["root"]), head["size"], bytes.fromhex(head["root"]), path)
+    canister_id = principal.from_text(server.host.default.id)
+    key = server.host.root_key.public_key_der
+    state, _ = certificate.verify_of_any_age(bytes.fromhex(head["certificate"]), key, canister_id)
+    wanted = document.certified_data(head["size"], bytes.fromhex(head["root"]))
+    assert hash_tree.leaf(state, b"canister", canister_id, b"certified_data") == wanted
+
+
+async def test_that_every_changed_byte_is_found(server: Served, asker: httpx.AsyncClient, ids: list[str]) -> None:
+    key = server.host.root_key.public_key_der
+    for accept, step in (("application/json", 7), ("application/cbor", 1)):
+        whole = await fetch(asker, ids[1], accept=accept, since=3)
+        receipt, _ = document.read(whole)
+        check(receipt, key, ids[1])
+        for at in range(0, len(whole), step):
+            changed = bytearray(whole)
+            changed[at] ^= 1 << at % 8
+            with pytest.raises(ReceiptError):
+                check(document.read(bytes(changed))[0], key, ids[1])
+
+
+def _forged(whole: bytes, **changes: object) -> Receipt:
+    receipt, _ = document.read(whole)
+    fields = {name: getattr(receipt, name) for name in Receipt.__dataclass_fields__}
+    return Receipt(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+async def test_that_parts_of_another_receipt_do_not_fit(
+    server: Served, asker: httpx.AsyncClient, ids: list[str]
+) -> None:
+    one, other = [document.read(await fetch(asker, id))[0] for id in ids[:2]]
+    whole = document.to_cbor(one)
+    key = server.host.root_key.public_key_der
+    for changes, told in (
+        ({"record": other.record}, "another record|the path|another head"),
+        ({"path": other.path, "size": other.size - 1}, "another head|path"),
+        ({"terms": b"\xa0"}, "terms are not those"),
+        ({"root_key": key[:-1] + b"\0"}, "root key|certificate"),
+        ({"replay": other.replay}, "tokens beside the record"),
+    ):
+        with pytest.raises(ReceiptError, match=told):
+            check(_forged(whole, **changes), key)  # type: ignore[arg-type]
+    assert decode(one.record).index + 1 == decode(other.record).index
