@@ -6,7 +6,7 @@ The norm is a subnet of 13 nodes; others pay in proportion to their nodes. Queri
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
@@ -34,7 +34,7 @@ class Charge:
     cycles: int
     limit: int | None
     parts: Mapping[str, int]
-    receipt: str = ""
+    receipt: str = field(default="", compare=False)
 
 
 def update_cycles(instructions: int, request_bytes: int = 0, *, nodes: int = NODES) -> int:

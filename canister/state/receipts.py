@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from canister.ic.receipts import record as records
@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 PRUNED_AT_ONCE = 64  # records
 
-_LAST = Prepared(select(receipts.c.number, receipts.c.record).order_by(receipts.c.number.desc()).limit(1))
+_LAST = Prepared(
+    select(receipts.c.number, receipts.c.record).where(
+        receipts.c.number == select(func.max(receipts.c.number)).scalar_subquery()
+    )
+)
 _ROW = Prepared(select(receipts.c.record).where(receipts.c.number == bindparam("wanted")))
 _NODES = Prepared(select(receipts.c.nodes).where(receipts.c.number == bindparam("wanted")))
 _INSERT = Prepared(insert(receipts), "number", "chat", "record", "nodes")

@@ -182,7 +182,7 @@ async def snapshot(harness: Harness) -> dict[str, Any]:
         rows = {
             table.name: connection.execute(table.select()).all()
             for table in tables.canister_metadata.sorted_tables
-            if table.name not in ("ledger", "call_log", "redo")
+            if table.name not in ("ledger", "call_log", "redo", "receipts", "receipt_terms")
         }
     files = {
         entry.path: canister.stable.read(entry.path, 0, entry.size)
