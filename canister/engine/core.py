@@ -52,6 +52,7 @@ class EngineCore:
             self._slot_table, loaded.traits.layout, loaded.context.params.n_streams, self._logits_file
         )
         self._joins_prompts = loaded.traits.joins_prompts
+        self._joins_begun = self._joins_prompts and loaded.context.can_shift  # otherwise a broken decode leaves gaps
         self.scheduler: Scheduler[Task] = Scheduler(
             loaded.context.params.n_rows,
             info.policy.max_rows,
@@ -305,7 +306,7 @@ class EngineCore:
 
     def _join_time(self, step: Step[Task]) -> float:
         """Until when a decode of chunks may be begun anew for calls that come. Little of its time may be lost."""
-        if step.rows or not (step.chunks and self._joins_prompts):
+        if step.rows or not (step.chunks and self._joins_begun):
             return 0.0
         n_rows = len(step.chunks) * min(step.n_chunk, max(task.n_prompt for task in step.chunks))
         self._joins_since = self._joins_since or perf_counter()

@@ -42,6 +42,7 @@ KV_TYPES = {
 }
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
 _ABORTED = 2  # what llama_decode answers when it was told to end
+_NOWHERE = (1 << 31) - 2  # a position that no token has
 _CONTROL, _UNUSED = lib.LLAMA_TOKEN_ATTR_CONTROL, lib.LLAMA_TOKEN_ATTR_UNUSED
 _POOLINGS = {
     "mean": lib.LLAMA_POOLING_TYPE_MEAN,
@@ -242,6 +243,8 @@ class Context:
         self.params = p
         self._memory = lib.llama_get_memory(self._ctx)
         self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
+        self.has_gaps = False
+        """May a token lie in another cell than that of its position? Not counting context shifts."""
         self._row_of_logits = ctypes.c_float * model.n_vocab
         self._row_of_embedding = ctypes.c_float * model.n_embd_out
         self._outputs: frozenset[int] = frozenset()
@@ -321,10 +324,24 @@ class Context:
         llama_log.hold()
         status = lib.llama_decode(self._ctx, self._batch)
         llama_log.release(was_wanted=status == _ABORTED)
+        if status != 0:
+            self._close_gaps(streams)
         if status == _ABORTED:
             raise DecodeAborted
         if status != 0:
             raise EngineFault(f"llama_decode answered {status} {complaint()}")
+
+    def _close_gaps(self, streams: Sequence[int]) -> None:
+        """After a decode that failed: let the next one put each stream's tokens behind those that it has.
+
+        llama.cpp takes streams with gaps between them in turn. When an earlier one fails, it notes for a later one the
+        place of another stream to go on at, and nothing but a shift makes it look from the stream's beginning again.
+        """
+        if not self.can_shift:
+            self.has_gaps |= len(set(streams)) > 1
+            return
+        for stream in set(streams):
+            lib.llama_memory_seq_add(self._memory, stream, _NOWHERE, _NOWHERE + 1, 1)
 
     def embed(
         self, streams: Sequence[int], positions: Sequence[int], tokens: Sequence[int] | NDArray[np.int32]

@@ -20,7 +20,7 @@ class Streams:
     @property
     def reads_rows(self) -> bool:
         """Does it read KV rows where they lie, rather than cut them out of copies of whole states?"""
-        return self._memory is not None
+        return self._memory is not None and not self._context.has_gaps
 
     def give_back_cells(self) -> None:
         """Give back the memory of all cells while no stream has any; on any thread."""
@@ -46,7 +46,7 @@ class Streams:
         layout = self.layout
         if layout is None or first >= stop:
             return b""
-        if self._memory is not None:
+        if self.reads_rows and self._memory is not None:
             return encode(layout, self._memory.rows(stream, first, stop))
         try:
             found, rows = parse(self._context.state(stream))

@@ -17,7 +17,7 @@ from canister.engine.kv import in_place
 from canister.engine.kv.in_place import KvMemory, open_kv_memory
 from canister.engine.kv.rows import Layout, encode, parse
 from canister.engine.llama import Bytes, Context, Model
-from canister.engine.llama_types import ContextParams
+from canister.engine.llama_types import ContextParams, DecodeAborted
 from canister.engine.pages import LARGE_BYTES, map_large_blocks
 from tests.engine.driver import Driver
 from tests.engine.memory import may_be_huge, resident_pages
@@ -30,6 +30,7 @@ streams = st.integers(0, N_STREAMS - 1)
 steps = st.one_of(
     st.tuples(st.just("append"), st.lists(streams, min_size=1, max_size=3, unique=True), st.integers(1, 20)),
     st.tuples(st.just("cut"), streams, st.integers(0, 30)),
+    st.tuples(st.just("abort"), st.lists(streams, min_size=1, max_size=3, unique=True), st.integers(1, 20)),
     st.tuples(st.just("dummy"), streams, st.just(1)),
     st.tuples(st.just("clear"), streams, st.just(0)),
     st.tuples(st.just("restore"), streams, streams),
@@ -74,6 +75,18 @@ class Streams:
         assert self.context.remove(stream, n)
         self.lengths[stream] = n
 
+    def abort(self, streams: list[int], n: int) -> None:
+        """A decode that is broken off, and what the runner then cuts."""
+        lengths = [*self.lengths]
+        self.context.abort()
+        try:
+            self.append(streams, n)
+        except DecodeAborted:
+            self.lengths = lengths
+            for stream in streams:
+                assert self.context.remove(stream, lengths[stream])
+        self.context.rearm()
+
     def dummy(self, stream: int, n: int) -> None:
         if self.lengths[stream] < N_CELLS:
             self.append([stream], n)
@@ -115,6 +128,26 @@ def test_rows_where_they_lie_are_those_of_the_state(
                     assert encode(layout, memory.rows(stream, first, n)) == expected
 
         check()
+
+
+def test_a_decode_that_was_broken_off_leaves_no_gap(model_path: Callable[[str], Path]) -> None:
+    """llama.cpp takes streams with a gap between them in turn. Where the first ones are broken off, it took the place
+    to go on at in another stream for that of a later one, so that this one's next tokens came to lie further behind.
+    """
+    with context_of(model_path("q8_0"), KINDS[0]) as (context, layout):
+        memory = open_kv_memory(context, layout)
+        assert memory is not None
+        for lengths in ((0, 0, 0), (0, 0, 5), (7, 0, 40), (40, 0, 7)):
+            held = Streams(context)
+            for stream, n in enumerate(lengths):
+                held.clear(stream, 0)
+                held.append([stream], n)
+            held.abort([0, 2], 20)
+            assert tuple(held.lengths) == lengths
+            held.append([0, 2], 15)
+            for stream in (0, 2):
+                rows = encode(layout, parse(context.state(stream))[1])
+                assert encode(layout, memory.rows(stream, 0, held.lengths[stream])) == rows
 
 
 @pytest.mark.parametrize("n_streams", [1, 2])
