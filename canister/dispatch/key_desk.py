@@ -1,4 +1,4 @@
-"""API keys over REST: signing a browser in by a code, and keys that controllers make, list and revoke.
+"""API keys over REST: browsers that sign in by a code or a signed message, and keys that controllers make and revoke.
 
 A browser's key lives eight hours. Its name begins with `console-`, so that lists show what it is, and old ones go when
 the next is made.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from canister.errors import BadRequest, Forbidden, NotFound, Unauthenticated
+from canister.errors import BadRequest, CanisterBusy, Forbidden, NotFound, Unauthenticated
 from canister.ic.principal import ANONYMOUS
 from canister.runtime.sign_in import LIFETIME_SECONDS
 from canister.state.api_keys import parse_duration
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 BROWSER = "console-"
 BROWSER_SECONDS = 8 * 3600
 CODE_SECONDS = LIFETIME_SECONDS
+MAX_BROWSERS = 1000  # keys of browsers at once, since anybody may sign a message
+MAX_BROWSERS_OF_CALLER = 20  # the oldest goes when the next is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,22 @@ class KeyDesk:
             )
         return await asyncio.to_thread(self._browser_key, principal)
 
+    async def sign_in_signed(self, principal: str, message: bytes, until_ns: int | None) -> MadeKey:
+        """The key for who has signed a message. message: its id, which counts once. until_ns: the key ends by then.
+
+        Unauthenticated: it came before. CanisterBusy: too many browsers are signed in.
+        """
+        if principal == ANONYMOUS:
+            raise Unauthenticated("the anonymous caller cannot sign in: sign the message by a key")
+        if not self._host.codes.is_new(message):
+            raise Unauthenticated("this signed message has signed a browser in before: sign one with a new nonce")
+        seconds = BROWSER_SECONDS
+        if until_ns is not None:
+            seconds = min(seconds, (until_ns - time.time_ns()) // 10**9)
+        if seconds < 1:
+            raise Unauthenticated("the delegation ends at once: make one that lasts longer")
+        return await asyncio.to_thread(self._browser_key, principal, seconds)
+
     async def sign_out(self, key: str) -> None:
         """Revoke a browser's key. Forbidden for other keys, on which other programs may depend."""
         await asyncio.to_thread(self._sign_out, key)
@@ -83,11 +102,16 @@ class KeyDesk:
         if not all(caller in canister.controllers for canister in self._host.canisters):
             raise Forbidden("API keys are for those who control every canister of this server")
 
-    def _browser_key(self, principal: str) -> MadeKey:
-        for old in self._host.keys.list():
-            if old.name.startswith(BROWSER) and old.is_expired():
-                self._revoke_if_there(old.name)
-        return self._make(f"{BROWSER}{secrets.token_hex(6)}", principal, BROWSER_SECONDS)
+    def _browser_key(self, principal: str, seconds: int = BROWSER_SECONDS) -> MadeKey:
+        browsers = [key for key in self._host.keys.list() if key.name.startswith(BROWSER)]
+        ended = [key for key in browsers if key.is_expired()]
+        own = [key for key in browsers if key not in ended and key.principal == principal]
+        for old in [*ended, *own[: max(0, len(own) - MAX_BROWSERS_OF_CALLER + 1)]]:
+            self._revoke_if_there(old.name)
+        is_known = bool(own) or any(principal in canister.controllers for canister in self._host.canisters)
+        if len(browsers) - len(ended) >= MAX_BROWSERS and not is_known:
+            raise CanisterBusy(f"{MAX_BROWSERS} browsers are signed in, the most at once; try again later")
+        return self._make(f"{BROWSER}{secrets.token_hex(6)}", principal, seconds)
 
     def _sign_out(self, key: str) -> None:
         found = self._host.keys.find(key)

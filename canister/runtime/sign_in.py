@@ -22,6 +22,7 @@ class SignInCodes:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._codes: OrderedDict[bytes, tuple[str, float]] = OrderedDict()  # by hash: principal, end of its life
+        self._messages: OrderedDict[bytes, float] = OrderedDict()  # by id: when it would be too old anyway
 
     def make(self, principal: str) -> str:
         """A new code for this principal."""
@@ -35,6 +36,16 @@ class SignInCodes:
         """The principal of a code, which is worth nothing from now on. None: unknown, used or too old."""
         principal, end = self._codes.pop(_hash(code), (None, 0.0))
         return principal if self._now() < end else None
+
+    def is_new(self, message: bytes) -> bool:
+        """Has no signed message of this id signed anybody in before? It counts as having done so from now on."""
+        now = self._now()
+        while self._messages and next(iter(self._messages.values())) < now:
+            self._messages.popitem(last=False)
+        if message in self._messages:
+            return False
+        self._messages[message] = now + LIFETIME_SECONDS  # longer than a signed message may be valid
+        return True
 
 
 def _hash(code: str) -> bytes:

@@ -48,7 +48,7 @@ function Level() {
   return (
     <section aria-label="Level">
       <h2>Level</h2>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       {level.value === null ? null : (
         <fieldset>
           <legend>Who may use the model</legend>
@@ -94,7 +94,7 @@ function Roles() {
   return (
     <section aria-label="Roles">
       <h2>Roles</h2>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       <ul class="plain">
         {(roles.value ?? []).map((one) => (
           <li key={one.principal}>
@@ -168,7 +168,7 @@ function Keys() {
   return (
     <section aria-label="API keys">
       <h2>API keys</h2>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       {made ? (
         <p class="made" role="status">
           The key of {made.name}, which is shown only now: <code>{made.key}</code> <CopyButton text={made.key} />

@@ -80,7 +80,7 @@ export function LogsPage() {
   return (
     <div class="page" tabIndex={0} role="region" aria-label="Logs">
       <h1>Logs</h1>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       <div class="row">
         <label class="inline">
           Least level

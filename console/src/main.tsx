@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { canister } from "./api";
+import { canister, messageOf } from "./api";
 import { active, fresh } from "./chats";
 import { shortPrincipal } from "./format";
 import { pages } from "./pages";
@@ -64,7 +64,17 @@ function SignIn() {
           <button type="submit" class="primary">
             Sign in
           </button>
+          <button
+            type="button"
+            onClick={() => void session.enterByIdentity().catch((error: unknown) => (session.refusal.value = messageOf(error)))}
+          >
+            Sign in as this browser
+          </button>
         </div>
+        <p class="hint">
+          As itself, a browser has a key of its own that no script can read. Who controls the canister gives its principal a
+          role, or lets everybody chat.
+        </p>
       </form>
     </main>
   );

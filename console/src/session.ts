@@ -49,6 +49,17 @@ export async function enterByKey(text: string, isKept: boolean): Promise<void> {
   await refresh();
 }
 
+/** As the identity that this browser keeps, or as a new one. Raises an Error. */
+export async function enterByIdentity(): Promise<void> {
+  const identities = await import("./identity");
+  if (canisters.value.length === 0) await refresh();
+  const id = current.value?.id ?? canisters.value[0]?.id;
+  if (!id) throw new Error("The server does not answer.");
+  const identity = (await identities.kept()) ?? (await identities.make());
+  keepKey(await identities.signIn(identity, id), false);
+  await refresh();
+}
+
 export async function leave(): Promise<void> {
   try {
     await ask("session", undefined, { verb: "DELETE" });

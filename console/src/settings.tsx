@@ -4,8 +4,9 @@ import { useEffect } from "preact/hooks";
 import { ask, call, canister, canisterPath } from "./api";
 import { conversations, forget } from "./chats";
 import { milliseconds, number } from "./format";
+import { forget as forgetIdentity, hex, kept, type Identity } from "./identity";
 import { theme, usual, type ChatSettings, type Theme } from "./preferences";
-import { Problem } from "./widgets";
+import { CopyButton, Problem } from "./widgets";
 
 const THEMES: [Theme, string][] = [
   ["auto", "As the system"],
@@ -18,6 +19,7 @@ export function SettingsPage() {
     <div class="page" tabIndex={0} role="region" aria-label="Settings">
       <h1>Settings</h1>
       <OfBrowser />
+      <OfIdentity />
       <OfCanister />
     </div>
   );
@@ -86,6 +88,40 @@ function OfBrowser() {
       >
         Forget all chats ({number(idle.length)})
       </button>
+    </section>
+  );
+}
+
+function OfIdentity() {
+  const own = useSignal<Identity | null>(null);
+  const look = async (): Promise<void> => {
+    own.value = await kept().catch(() => null);
+  };
+  useEffect(() => void look(), []);
+  return (
+    <section aria-label="Identity">
+      <h2>Identity of this browser</h2>
+      {own.value ? (
+        <>
+          <p>
+            <code>{own.value.principal}</code> <CopyButton text={own.value.principal} />
+          </p>
+          <p class="hint">
+            Its public key: <code>{hex(own.value.publicKey)}</code>. The private one cannot be read, not even by this page; it is
+            lost with the browser’s data.
+          </p>
+          <button
+            type="button"
+            onClick={() => {
+              if (confirm("Forget this identity? Nobody can be it again.")) void forgetIdentity().then(look);
+            }}
+          >
+            Forget the identity
+          </button>
+        </>
+      ) : (
+        <p class="hint">It has none yet: “Sign in as this browser” makes one.</p>
+      )}
     </section>
   );
 }

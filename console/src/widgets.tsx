@@ -56,8 +56,8 @@ export function CopyButton({ text, label = "Copy" }: { text: string; label?: str
 }
 
 /** What went wrong, and what can be done about it. */
-export function Problem({ error }: { error: unknown }) {
-  if (error instanceof CallError && error.isDenied) return <Denied text={error.message} />;
+export function Problem({ error, needs }: { error: unknown; needs?: Needed }) {
+  if (error instanceof CallError && error.isDenied) return <Denied text={error.message} needs={needs ?? "admin"} />;
   const id = error instanceof CallError ? error.requestId : "";
   return (
     <p class="problem" role="alert">
@@ -67,9 +67,18 @@ export function Problem({ error }: { error: unknown }) {
   );
 }
 
+type Needed = "admin" | "controller";
+
 /** The caller is known and may not do this: who can change that, and how. */
-export function Denied({ text }: { text: string }) {
+export function Denied({ text, needs = "admin" }: { text: string; needs?: Needed }) {
   const role = `'(record { "principal" = "${principal.value}"; role = variant { AdminUpdate }; note = "" })'`;
+  if (needs === "controller")
+    return (
+      <div class="problem" role="alert">
+        <p>{text}. This is for controllers. One of them can make this caller another one:</p>
+        <pre tabIndex={0}>{`canister settings update ${canister.value} --add-controller ${principal.value}`}</pre>
+      </div>
+    );
   return (
     <div class="problem" role="alert">
       <p>{text}. This caller may not do that here. A controller of the canister can change it:</p>

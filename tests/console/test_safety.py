@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from canister.client.local_server import LocalServer
-from tests.console.conftest import Visit
+from tests.console.conftest import Visit, post
+from tests.harness import CHAT_MODEL
 
 HOSTILE = [
     "<script>window.hacked = 1</script>",
@@ -59,6 +61,52 @@ def test_hostile_texts_of_people_and_models_stay_texts(visit: Visit, tmp_path: P
     targets = visit.page.eval_on_selector_all("main a", "found => found.map(a => a.getAttribute('href'))")
     assert set(targets) <= {"https://evil.example/pixel.png"}
     assert visit.page.locator(".bubble").all_inner_texts()[:2] == HOSTILE[:2]
+
+
+IMAGE = "<img src=x onerror>"
+FORBIDDEN = "main script, main img, main iframe, main style, main object, main [onerror], header img"
+
+
+def test_hostile_names_of_files_models_caches_keys_and_log_lines_stay_texts(visit: Visit) -> None:
+    server, headers = visit.server, {"Authorization": f"Bearer {visit.server.api_key}"}
+    path = f"models/{IMAGE}.gguf"
+    url = f"{server.url}/canisters/llama_cpp/files/{quote(path)}"
+    name = b"llama-canister tiny"
+    model = CHAT_MODEL.read_bytes().replace(name, IMAGE.encode(), 1)
+    assert len(name) == len(IMAGE)
+    assert httpx.put(url, content=model, headers=headers).status_code == 200
+    args = ["--prompt-cache", IMAGE, "--prompt-cache-all", "-p", "x", "-n", "2"]
+    post(server, "/run_update", {"args": args})
+    stranger = post(server, "/keys", {"name": "hostile", "expires": "1h"})["principal"]
+    post(server, "/assignAdminRole", {"principal": stranger, "role": "AdminQuery", "note": IMAGE})
+    httpx.get(f"{server.url}/{quote(IMAGE)}", headers=headers)
+    shown = {
+        "models": f"td:has-text('{IMAGE}')",
+        "caches": f"td:has-text('{IMAGE}')",
+        "access": f"li:has-text('{IMAGE}')",
+        "logs": "td:has-text('%3Cimg')",
+        "costs": "tbody tr",
+    }
+    for page, place in shown.items():
+        visit.go(page)
+        visit.page.locator(f"main {place}").first.wait_for()
+        assert visit.page.locator(FORBIDDEN).count() == 0, page
+    visit.go("access")
+    keys = visit.page.get_by_role("region", name="API keys")
+    keys.get_by_label("Name").fill(IMAGE)
+    keys.get_by_role("button", name="Make a key").click()
+    keys.get_by_role("alert").get_by_text(IMAGE).wait_for()
+    visit.go("lab")
+    visit.page.get_by_label("Template A").fill("{{" + "what}} " + IMAGE)
+    visit.page.get_by_label("Variables").fill(f"what = {IMAGE} | x")
+    visit.page.get_by_label("Variables").press_sequentially("\n" + IMAGE)
+    visit.page.get_by_role("status").get_by_text(IMAGE).wait_for()
+    assert visit.page.locator(FORBIDDEN).count() == 0
+    assert visit.page.evaluate("window.hacked") is None
+    assert httpx.delete(url, headers=headers).status_code == 200
+    assert httpx.delete(f"{server.url}/keys/hostile", headers=headers).status_code == 200
+    post(server, "/revokeAdminRole", stranger)
+    post(server, "/remove_prompt_cache", {"args": ["--prompt-cache", IMAGE]})
 
 
 def test_a_damaged_file_of_chats_is_told(visit: Visit, tmp_path: Path) -> None:

@@ -50,10 +50,10 @@ def test_signing_out_revokes_the_key_of_the_browser(visit: Visit, server: LocalS
 def test_an_api_key_signs_in_and_a_wrong_one_is_told(page: Any, server: LocalServer) -> None:
     page.goto(server.url)
     page.get_by_label("API key").fill("lc_00000000_" + "A" * 43)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
     assert "unknown, revoked or expired" in page.get_by_role("alert").inner_text()
     page.get_by_label("API key").fill(server.api_key)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
     page.get_by_label("Message", exact=True).wait_for()
     page.reload()  # a tab stays signed in
     page.get_by_label("Message", exact=True).wait_for()
@@ -72,3 +72,38 @@ def test_who_may_not_chat_is_told_who_can_change_it(page: Any, server: LocalServ
     assert made["principal"] in told.inner_text()
     assert "assignAdminRole" in told.inner_text()
     assert page.get_by_role("button", name="Send").is_disabled()
+
+
+def test_a_browser_signs_in_as_itself_and_is_let_in_by_the_controller(page: Any, server: LocalServer) -> None:
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(server.url)
+    page.get_by_role("button", name="Sign in as this browser").click()
+    told = page.get_by_role("alert")
+    told.get_by_text("assignAdminRole").wait_for()
+    key = page.evaluate("sessionStorage.getItem('canister.key')")
+    who = post(server, "/whoami", key=key)
+    assert who in told.inner_text()
+    # The server names the same principal as the browser found for its key.
+    page.goto(f"{server.url}/#/settings")
+    page.get_by_role("region", name="Identity").locator("code").first.get_by_text(who, exact=True).wait_for()
+    post(server, "/assignAdminRole", {"principal": who, "role": "AdminUpdate", "note": "a browser"})
+    page.goto(f"{server.url}/#/chat")
+    page.get_by_text("Ask llama-canister tiny").wait_for()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Sign in as this browser").click()  # the same one again
+    page.get_by_label("Message", exact=True).wait_for()
+    assert post(server, "/whoami", key=page.evaluate("sessionStorage.getItem('canister.key')")) == who
+    exported = page.evaluate(
+        """() => new Promise((done) => {
+          const opened = indexedDB.open("canister-identity");
+          opened.onsuccess = () => {
+            const asked = opened.result.transaction("keys").objectStore("keys").get("own");
+            asked.onsuccess = () => crypto.subtle.exportKey("pkcs8", asked.result.privateKey).then(
+              () => done("read"), () => done("kept"));
+          };
+        })"""
+    )
+    assert exported == "kept"
+    post(server, "/revokeAdminRole", who)
+    assert said == []

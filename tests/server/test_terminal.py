@@ -72,6 +72,17 @@ def test_with_a_model_the_next_step_is_a_chat(tmp_path: Path) -> None:
         told = terminal.wait_for(r"canister chat [^\n]*\n")
         assert "no model is loaded" not in told
         assert f"canister chat --network {url} --data-dir {tmp_path}\n" in told
+        link = next(line.strip() for line in told.splitlines() if "/#code=" in line)
+        assert link.startswith(f"{url}/#code=")
+        code = {"code": link.partition("#code=")[2]}
+        made, again = (httpx.post(f"{url}/session", json=code, timeout=60, trust_env=False) for _ in range(2))
+        key = (tmp_path / "controller.key").read_text().strip()
+        whose = [
+            httpx.post(f"{url}/whoami", headers={"Authorization": f"Bearer {one}"}, timeout=60, trust_env=False).json()
+            for one in (made.json()["key"], key)
+        ]
+        assert whose[0] == whose[1]  # the controller, once
+        assert again.status_code == 401
         terminal.wait_for(r"model loaded  canister=llama_cpp")
         terminal.type("\x03")
         assert terminal.wait_for(r"stopped\n").splitlines()[-2:] == ["^Cstopping", "stopped"]

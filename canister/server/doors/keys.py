@@ -1,6 +1,7 @@
 """API keys over REST, for the console and for operators.
 
-    POST   /session          {"code": "…"} → a browser's key, for eight hours
+    POST   /session          {"code": "…"} → a browser's key, for eight hours; or application/cbor: a signed message
+                             of the IC, a call of `console_session` at a canister of this server, with a nonce
     DELETE /session          revoke the browser's key that this request has
     POST   /session/codes    → a code for the caller: it counts once, for ten minutes
     GET    /keys             all keys, without their secrets; for those who control every canister
@@ -13,6 +14,7 @@ A code comes in a body and a key in a header: neither stands in an address, whic
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -21,14 +23,19 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister.errors import BadArgument, CanisterError, NotFound
+from canister.ic import envelope, principal
 from canister.server import answers
-from canister.server.requests import caller, read_body
+from canister.server.requests import caller, dispatcher, read_body
 from canister.server.verbs import ANY_VERB
 
 if TYPE_CHECKING:
     from canister.dispatch.key_desk import KeyDesk, MadeKey
 
 MAX_BODY_BYTES = 4096
+MAX_MESSAGE_BYTES = 64 << 10  # with a chain of delegations
+MIN_NONCE_BYTES = 16
+CBOR = "application/cbor"
+SESSION_METHOD = "console_session"
 NO_STORE = {"Cache-Control": "no-store"}
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -59,8 +66,29 @@ def _route(path: str, verbs: Mapping[str, Endpoint]) -> Route:
 
 
 async def _sign_in(request: Request) -> Response:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() == CBOR:
+        return await _sign_in_signed(request)
     given = await _fields(request, ("code",), ())
     return _made(await _desk(request).sign_in(given["code"] or ""))
+
+
+async def _sign_in_signed(request: Request) -> Response:
+    """Whoever has signed the message. What is wrong with it is told in the IC's words."""
+    body = await read_body(request, MAX_MESSAGE_BYTES)
+    try:
+        message = envelope.read(body, "call")
+        envelope.verify(message, time.time_ns())
+    except (envelope.EnvelopeError, principal.PrincipalError) as error:
+        raise BadArgument(str(error)) from None
+    if message.method != SESSION_METHOD:
+        raise BadArgument(f"the message calls {message.method[:40]!r}: one that signs in calls {SESSION_METHOD!r}")
+    if len(message.nonce) < MIN_NONCE_BYTES:
+        raise BadArgument(f"the message needs a nonce of {MIN_NONCE_BYTES} bytes or more, so that it counts once")
+    dispatcher(request).with_id(message.canister_id)  # one for another server does not count here
+    chain = () if message.signature is None else message.signature.delegations
+    until_ns = min((link.expiration_ns for link in chain), default=None)
+    who = principal.to_text(message.sender)
+    return _made(await _desk(request).sign_in_signed(who, message.id, until_ns))
 
 
 async def _sign_out(request: Request) -> Response:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import httpx
 import pytest
 
-from canister.dispatch.key_desk import BROWSER, BROWSER_SECONDS
+from canister.dispatch.key_desk import BROWSER, BROWSER_SECONDS, MAX_BROWSERS_OF_CALLER
+from canister.ic import envelope, principal
+from canister.ic.identity import Identity
 from canister.runtime.host import Host
 from tests.server.conftest import Connect
 
@@ -96,3 +100,76 @@ async def test_what_is_wrong_is_named(controller: httpx.AsyncClient, body: bytes
 async def test_other_verbs_are_told_the_right_ones(controller: httpx.AsyncClient) -> None:
     answer = await controller.get("/session")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST, DELETE")
+
+
+def signed(
+    signer: Identity | envelope.Delegated, canister: str, method: str = "console_session", nonce: bytes = b"n" * 16
+) -> bytes:
+    content = {
+        "request_type": "call",
+        "nonce": nonce,
+        "ingress_expiry": time.time_ns() + 60 * 10**9,
+        "canister_id": principal.from_text(canister),
+        "method_name": method,
+        "arg": b"",
+    }
+    return envelope.seal(content, signer)[0]
+
+
+async def test_a_signed_message_is_worth_a_key_once(connect: Connect, host: Host) -> None:
+    someone, anonymous = Identity.generate(), connect()
+    body, headers = signed(someone, host.default.id), {"Content-Type": "application/cbor"}
+    made = (await anonymous.post("/session", content=body, headers=headers)).json()
+    assert made["principal"] == someone.principal
+    assert (await connect(made["key"]).post("/whoami")).json() == someone.principal
+    again = await anonymous.post("/session", content=body, headers=headers)
+    assert (again.status_code, "before" in again.json()["reject_message"]) == (401, True)
+
+
+async def test_a_key_ends_with_the_delegation_that_it_was_made_by(connect: Connect, host: Host) -> None:
+    giver, taker = Identity.generate(), Identity.generate()
+    until = time.time_ns() + 600 * 10**9
+    body = signed(envelope.delegate(giver, taker, until), host.default.id)
+    made = (await connect().post("/session", content=body, headers={"Content-Type": "application/cbor"})).json()
+    assert made["principal"] == giver.principal
+    assert made["expires_ns"] <= until
+
+
+async def test_what_is_wrong_with_a_signed_message_is_told(connect: Connect, host: Host) -> None:
+    someone = Identity.generate()
+    good = signed(someone, host.default.id, nonce=b"w" * 16)
+    wrong = bytearray(good)
+    wrong[-1] ^= 1
+    for body, told, status in (
+        (bytes(wrong), "signature", 400),
+        (b"x", "Could not parse body", 400),
+        (signed(someone, host.default.id, "whoami"), "console_session", 400),
+        (signed(someone, host.default.id, nonce=b"short"), "nonce", 400),
+        (signed(someone, "aaaaa-aa"), "", 400),
+    ):
+        answer = await connect().post("/session", content=body, headers={"Content-Type": "application/cbor"})
+        assert answer.status_code >= status
+        assert answer.status_code < 500
+        assert told in answer.text
+
+
+async def test_a_caller_has_so_many_browsers_and_the_oldest_goes(connect: Connect, host: Host) -> None:
+    someone = Identity.generate()
+    keys = []
+    for n in range(MAX_BROWSERS_OF_CALLER + 1):
+        body = signed(someone, host.default.id, nonce=n.to_bytes(16))
+        answer = await connect().post("/session", content=body, headers={"Content-Type": "application/cbor"})
+        keys.append(answer.json()["key"])
+    assert host.keys.find(keys[0]) is None
+    assert all(host.keys.find(key) is not None for key in keys[1:])
+
+
+async def test_strangers_cannot_fill_the_list_of_keys(
+    connect: Connect, controller: httpx.AsyncClient, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("canister.dispatch.key_desk.MAX_BROWSERS", 1)
+    body = signed(Identity.generate(), host.default.id)
+    refused = await connect().post("/session", content=body, headers={"Content-Type": "application/cbor"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+    code = (await controller.post("/session/codes")).json()["code"]
+    assert (await connect().post("/session", json={"code": code})).status_code == 200
