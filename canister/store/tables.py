@@ -1,8 +1,8 @@
-"""The tables of both databases, as SQLAlchemy Core objects; their history is in `migrations/`.
+"""The tables of all databases, as SQLAlchemy Core objects; their history is in `migrations/`.
 
 A canister's database holds everything that its messages change, so that one transaction commits a whole message. The
-server's database holds what all canisters share. Times are nanoseconds since 1970, sizes bytes, paths logical ones
-(`paths.py`). `AUTOINCREMENT` ids are never given twice, so their order is the order of creation.
+server's holds what all canisters share, AO's holds processes. Times are nanoseconds since 1970, sizes bytes, paths
+logical ones (`paths.py`). `AUTOINCREMENT` ids are never given twice, so their order is the order of creation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -31,6 +32,7 @@ _NAMES = {
 
 canister_metadata = MetaData(naming_convention=_NAMES)
 server_metadata = MetaData(naming_convention=_NAMES)
+ao_metadata = MetaData(naming_convention=_NAMES)
 
 settings = Table(
     "settings",
@@ -232,4 +234,93 @@ api_keys = Table(
     Column("principal", Text, nullable=False),
     Column("created_ns", BigInteger, nullable=False),
     Column("expires_ns", BigInteger),
+)
+
+# -- AO: processes with their messages, and the money of native ones (`ao/journal/`). Times are milliseconds, as
+# programs see them. Tags, results and calls are values of Lua (`ao/lua/values.py`).
+
+ao_processes = Table(
+    "ao_processes",
+    ao_metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("module", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("tags", LargeBinary, nullable=False),
+    Column("n_slots", Integer, nullable=False),  # messages that came
+    Column("n_done", Integer, nullable=False),  # messages that were run, in order
+    Column("n_calls", Integer, nullable=False),  # of its log
+    Column("published", LargeBinary),
+    Column("kept", LargeBinary),  # what its model has read and said
+    Column("cron_ms", BigInteger),  # NULL: it is not monitored
+    Column("cron_due_ms", BigInteger, index=True),
+    Column("instructions", BigInteger, nullable=False),  # of the canister, for its model
+    Column("cycles", BigInteger, nullable=False),
+    CheckConstraint("kind IN ('lua', 'token', 'herder', 'worker')", name="ck_ao_processes_kind"),
+)
+
+ao_messages = Table(
+    "ao_messages",
+    ao_metadata,
+    Column("process", Text, ForeignKey("ao_processes.id"), primary_key=True),
+    Column("slot", Integer, primary_key=True),
+    Column("id", Text, nullable=False, index=True),
+    Column("owner", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("tags", LargeBinary, nullable=False),
+    Column("anchor", LargeBinary, nullable=False),
+    Column("timestamp_ms", BigInteger, nullable=False),
+    Column("hops", Integer, nullable=False),
+    Column("result", LargeBinary),  # NULL: it waits
+    UniqueConstraint("process", "id"),
+)
+
+# What made the state of a program: each call with what the host answered it.
+ao_calls = Table(
+    "ao_calls",
+    ao_metadata,
+    Column("process", Text, ForeignKey("ao_processes.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("entry", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+ao_balances = Table(
+    "ao_balances",
+    ao_metadata,
+    Column("token", Text, ForeignKey("ao_processes.id"), primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("amount", Text, nullable=False),  # of any size
+    sqlite_with_rowid=False,
+)
+
+ao_jobs = Table(
+    "ao_jobs",
+    ao_metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("herder", Text, ForeignKey("ao_processes.id"), nullable=False),
+    Column("client", Text, nullable=False),
+    Column("reference", Text),
+    Column("prompt", LargeBinary, nullable=False),
+    Column("n_tokens", Integer, nullable=False),
+    Column("termination", LargeBinary, nullable=False),
+    Column("quantity", Text, nullable=False),
+    Column("multiplier", Double, nullable=False),
+    Column("n_tries", Integer, nullable=False),
+    Column("worker", Text),  # NULL: it waits
+    Column("due_ms", BigInteger, index=True),  # when its worker is given up
+    Index("ix_ao_jobs_queue", "herder", "worker", "multiplier", "seq"),
+    sqlite_autoincrement=True,
+)
+
+ao_workers = Table(
+    "ao_workers",
+    ao_metadata,
+    Column("herder", Text, ForeignKey("ao_processes.id"), primary_key=True),
+    Column("worker", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    CheckConstraint("state IN ('idle', 'busy', 'late')", name="ck_ao_workers_state"),
+    sqlite_with_rowid=False,
 )

@@ -22,9 +22,9 @@ from canister.errors import Busy, Conflict, StorageFull, StoreDamaged
 from canister.store import connections
 from canister.store.database import Database
 from canister.store.migrations import HEADS, Schema, make_config, upgrade
-from canister.store.tables import api_keys, canister_metadata, server_metadata, settings
+from canister.store.tables import ao_metadata, api_keys, canister_metadata, server_metadata, settings
 
-SCHEMAS: list[Schema] = ["canister", "server"]
+SCHEMAS: list[Schema] = ["ao", "canister", "server"]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def values(database: Database) -> list[object]:
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_the_migrations_make_the_tables(disk: Path, schema: Schema) -> None:
-    metadata = {"canister": canister_metadata, "server": server_metadata}[schema]
+    metadata = {"ao": ao_metadata, "canister": canister_metadata, "server": server_metadata}[schema]
     with connected(disk / "migrated.db") as connection:
         upgrade(connection, schema)
         assert compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata) == []
@@ -57,7 +57,7 @@ def test_the_migrations_make_the_tables(disk: Path, schema: Schema) -> None:
     for table in metadata.tables.values():
         sql = made["table", table.name]
         assert ("AUTOINCREMENT" in sql) == bool(table.dialect_options["sqlite"]["autoincrement"])
-        assert ("CHECK" in sql) == (table.name in ("files", "redo", "answers"))
+        assert ("CHECK" in sql) == (table.name in ("files", "redo", "answers", "ao_processes", "ao_workers"))
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

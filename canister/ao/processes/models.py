@@ -62,3 +62,6 @@ class Model(Protocol):
 class Models(Protocol):
     def open(self, id: str) -> Model:
         """A model by the id of its file, or by its name. Raises NotFound."""
+
+    def close(self) -> None:
+        """What is being said ends, with CanisterStopping. From the event loop's thread."""

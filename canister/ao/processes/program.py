@@ -28,6 +28,7 @@ from canister.ao.signing.tags import Tag
 BLOCK_SECONDS = 120
 MAX_SENT = 1000  # messages of one result
 MAX_SPAWNED = 20
+MAX_SENT_BYTES = 16 << 20
 MAX_OUTPUT_BYTES = 1 << 20
 _HERE = Path(__file__).parent / "world"
 WORLD = tuple(_HERE / f"{name}.lua" for name in ("modules", "handlers", "ao", "process", "llama", "sqlite", "last"))
@@ -145,11 +146,10 @@ def result_of(outcome: Outcome) -> Result:
             merge(patch, each)
     messages = tuple(_outgoing(each) for each in _each(found.get(b"Messages")))
     spawns = tuple(_outgoing(each) for each in _each(found.get(b"Spawns")))
-    if len(messages) > MAX_SENT or len(spawns) > MAX_SPAWNED:
-        return Result(
-            error=f"a message may send {MAX_SENT} messages and spawn {MAX_SPAWNED} processes at most",
-            gas_used=outcome.used,
-        )
+    n_bytes = sum(len(each.data) + sum(map(len, sum(each.tags, ()))) for each in messages + spawns)
+    if len(messages) > MAX_SENT or len(spawns) > MAX_SPAWNED or n_bytes > MAX_SENT_BYTES:
+        told = f"{MAX_SENT} messages, {MAX_SPAWNED} processes, {MAX_SENT_BYTES} bytes"
+        return Result(error=f"too much is sent at once; at most {told}", gas_used=outcome.used)
     return Result(
         (printed + data)[:MAX_OUTPUT_BYTES],
         _bytes(output.get(b"prompt")),

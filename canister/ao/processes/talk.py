@@ -11,8 +11,21 @@ from canister.ao.lua import values
 from canister.ao.lua.sandbox import HostError
 from canister.ao.lua.values import BadValue, Value
 from canister.ao.processes.models import Context, Drawing, Model, Models
-from canister.errors import CanisterError, NotFound, Trap
+from canister.errors import (
+    Busy,
+    CallerBusy,
+    CallTimeout,
+    Cancelled,
+    CanisterBusy,
+    CanisterError,
+    CanisterStopping,
+    CanisterUnavailable,
+    NotFound,
+    Trap,
+)
 
+PASSING = (Busy, CallerBusy, CanisterBusy, CanisterStopping, CanisterUnavailable, Cancelled, CallTimeout)
+"""Not the program's fault, and not to be told to it: its message is run again."""
 MOST_CONTEXT = 2048
 MOST_TOKENS = 4096  # of a message: read and said
 
@@ -45,7 +58,10 @@ class Kept:
 
 
 class Talk:
-    """A process and its model. owner: whose prompt caches are used. Every call of `ask` is a program's."""
+    """A process and its model. owner: whose prompt caches are used. Every call of `ask` is a program's.
+
+    What is PASSING goes through, and ends the message without a result.
+    """
 
     def __init__(self, owner: str, models: Models | None, kept: Kept) -> None:
         self._owner, self._models = owner, models
@@ -96,6 +112,8 @@ class Talk:
                 case [b"stop"]:
                     self.kept, self._model = Kept(drawing=self.kept.drawing), None
                     return True
+        except PASSING:
+            raise
         except (CanisterError, Trap) as error:
             raise HostError(f"Llama: {error}"[:500]) from None
         raise HostError("Llama cannot do that: see its calls and what they take")
@@ -103,15 +121,13 @@ class Talk:
     def say(self, n: int) -> bytes | None:
         """Up to n pieces; None when the end of the text had been reached before. Raises what a model raises."""
         context, model = self._context(), self._loaded()
+        if n < 0:
+            raise HostError("a number of tokens is not negative")
         if context.is_over:
             return None
         room = self._room(model) - len(context.tokens)
-        if n < 0 or (n and room <= 0):
-            raise HostError(
-                f"the context of {self._room(model)} tokens is full: set a new prompt"
-                if n >= 0
-                else "a number of tokens is not negative"
-            )
+        if n and room <= 0:
+            raise HostError(f"the context of {self._room(model)} tokens is full: set a new prompt")
         n = min(n, room)
         if not n:
             return b""

@@ -1,6 +1,6 @@
 """The history of the tables, one Alembic environment per schema; `upgrade` brings a database to the newest revision.
 
-Both `env.py` only call `run_environment`. They set up no logging and read no ini file: the server owns its logging.
+Each `env.py` only calls `run_environment`. They set up no logging and read no ini file: the server owns its logging.
 A new revision is written by hand into `versions/`, named in HEADS, and compared with `tables.py` by a test.
 """
 
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection, MetaData
 
-from canister.store.tables import canister_metadata, server_metadata
+from canister.store.tables import ao_metadata, canister_metadata, server_metadata
 
 if TYPE_CHECKING:  # Alembic is loaded only when it is needed
     from alembic.config import Config
 
-Schema = Literal["canister", "server"]
+Schema = Literal["ao", "canister", "server"]
 
-HEADS: dict[Schema, str] = {"canister": "c0004", "server": "s0001"}
+HEADS: dict[Schema, str] = {"ao": "a0001", "canister": "c0004", "server": "s0001"}
 """The newest revision of each schema; held here so that an up-to-date database opens without loading Alembic."""
 
-_TABLES: dict[Schema, MetaData] = {"canister": canister_metadata, "server": server_metadata}
+_TABLES: dict[Schema, MetaData] = {"ao": ao_metadata, "canister": canister_metadata, "server": server_metadata}
 
 _one_at_a_time = threading.Lock()  # alembic.context is a global of the process
 
