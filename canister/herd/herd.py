@@ -23,6 +23,7 @@ from canister.dispatch import timers
 from canister.errors import CanisterUnavailable, Conflict, MethodNotFound
 from canister.herd import inference, replies
 from canister.herd.autoscale import Autoscaler, ScalePolicy
+from canister.herd.balance import TRACK, Balance
 from canister.herd.cleaning import Cleaning
 from canister.herd.control import ControlLog
 from canister.herd.jobs import Job
@@ -39,7 +40,7 @@ from canister.herd.readings import Readings
 from canister.herd.routing import class_of
 from canister.herd.row_store import RowStore
 from canister.herd.scaling import Scaling
-from canister.herd.settings import HerdSettings, secret_in, worker_options
+from canister.herd.settings import OF_THE_DOOR, HerdSettings, secret_in, worker_options
 from canister.herd.shared_keys import SharedKeys
 from canister.herd.stored_transfers import StoredTransfers
 from canister.herd.ways import Speeds
@@ -71,6 +72,7 @@ class Herd:
         workers: Workers,
         control: ControlLog,
         settings: HerdSettings,
+        balance: Balance,
     ) -> None:
         self.host = host
         self.journal = journal
@@ -81,7 +83,8 @@ class Herd:
         self.mirror = Mirror(host)
         self.messages = Messages()
         self.readings = Readings(journal)
-        self.inference = inference.Inference(leader, control, settings)
+        self.balance = balance
+        self.inference = inference.Inference(leader, control, settings, balance)
         self.store: RowStore | None = None
         self.metrics: HerdMetrics | None = None
 
@@ -230,6 +233,7 @@ async def running(
         held.push_async_callback(objects.close)
         for canister in host.canisters:
             await journal.found(canister.id)
+            canister.settings = canister.settings.model_copy(update={OF_THE_DOOR: TRACK})
 
         workers = Workers(launcher, secret_in(host.data_dir))
         held.push_async_callback(workers.close)
@@ -246,7 +250,7 @@ async def running(
         await control.load([canister.id for canister in host.canisters])
         workers.changed, workers.fed = leader.changed, control.fed
 
-        running = Herd(host, journal, leader, workers, control, herd)
+        running = Herd(host, journal, leader, workers, control, herd, Balance(journal, settings.every_canister))
         running.store = store
         held.push_async_callback(running.messages.close)
         leader.begin()

@@ -27,6 +27,7 @@ from canister.herd.chat_paths import chats_of
 from canister.herd.jobs import Job
 
 if TYPE_CHECKING:
+    from canister.herd.balance import Balance
     from canister.herd.control import ControlLog
     from canister.herd.leader import Leader
     from canister.herd.settings import HerdSettings
@@ -65,11 +66,12 @@ class Answered:
 class Inference:
     """The paid queue of one herd."""
 
-    def __init__(self, leader: Leader, control: ControlLog, settings: HerdSettings) -> None:
+    def __init__(self, leader: Leader, control: ControlLog, settings: HerdSettings, balance: Balance) -> None:
         self._leader = leader
         self._journal = leader.journal
         self._control = control
         self._settings = settings
+        self._balance = balance
         self._running: dict[bytes, Job] = {}
 
     def quote(self, prompt: str, tokens: int, fee: int | None, by: float | None) -> tuple[int, int]:
@@ -106,6 +108,7 @@ class Inference:
                 due_ns=now_ns + int(self._settings.ttl_seconds * 1e9),
                 kept_until_ns=now_ns + KEPT_NS,
             )
+            await self._balance.check(job)
             known = await self._journal.accept(job.as_new(), epoch=self._leader.epoch)
             if known.job.answer is not None:
                 return replies.of_answer(known.job.answer)

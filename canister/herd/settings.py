@@ -16,6 +16,7 @@ from canister.herd.shared_keys import SECRET
 from canister.system import atomic_file
 from canister.system.machine import usable_cores
 
+OF_THE_DOOR = "balance_policy"  # a worker's own balance tells nothing: `balance.py` has the herd's
 JOURNAL, OBJECTS, WORKERS = "herd.db", "objects", "workers"
 
 
@@ -105,7 +106,7 @@ def worker_options(
     given, usual = settings.every_canister, CanisterSettings.defaults()
     for name in CanisterSettings.rows():
         value = _value(given, name)
-        if value != _value(usual, name):
+        if name != OF_THE_DOOR and value != _value(usual, name):
             options[name.replace("_", "-")] = value if isinstance(value, bool) else _text(value)
     if given.engine.threads == 0:
         cores = herd.needs.get("CPU") if herd.ray else usable_cores() // max(1, herd.most_workers or herd.workers)

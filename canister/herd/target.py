@@ -182,6 +182,7 @@ class HerdTarget(CanisterOfHost):
         return KnownMessage(row.caller, answer.status, answer)
 
     async def _run(self, job: Job, accepted: Callable[[], None] = lambda: None) -> Done:
+        await self._herd.balance.check(job)
         if class_of(job.method) in ("control", "model"):
             return await self._herd.run_control(job, accepted)
         return await self._herd.leader.run(job, accepted)
