@@ -12,6 +12,9 @@ def main() -> None:
     """Run the command line and exit; Ctrl-C shows no stack, also while the command is imported."""
     gc.disable()  # modules are no garbage, and looking for some takes a tenth of a call; cli/shared/app.py goes back
     try:
+        from canister.server import head_start
+
+        head_start.begin(sys.argv[1:])
         from canister.cli import main as command
 
         command()

@@ -98,9 +98,12 @@ class Engine:
             await until_done(loading)  # the caller may close the file only after that
             engine._end_thread()
             raise
+        # So that nobody waits for it later. It takes as long as the context, beside which it is done.
+        reading = asyncio.get_running_loop().run_in_executor(None, getattr, engine._model, "special_tokens")
         engine._post(engine._begin)
         try:
             await asyncio.shield(engine._ready)
+            await reading
         except asyncio.CancelledError:
             engine._ready.add_done_callback(lambda ready: ready.exception())
             engine._closed.add_done_callback(lambda _: engine._end_thread())

@@ -148,6 +148,7 @@ async def _serve(
     _tell_crash(host, supervised)
     async with _started(host), opened(host, url_of(listener, for_clients=True)) as front:
         _tell_confinement(host.settings)
+        gc.enable()
         gc.freeze()  # objects made at the start stay, so Python's collector need not look through them again and again
         app = app_for(front.behind, herd_key(host.settings), front.routes, desk=KeyDesk(host))
         server = Server(front.wrapped(app), host, begun)

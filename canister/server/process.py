@@ -6,8 +6,11 @@ child; or another one, which calls `main` with what it puts behind the doors.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from canister.config import Settings, settings_from_json
 from canister.errors import CanisterError, Trap
+from canister.server import head_start
 from canister.server.sockets import listening
 from canister.server.supervised import Supervised
 from canister.system import sandbox
@@ -24,10 +28,18 @@ from canister.system.data_dir import LOCK, FolderLock
 if TYPE_CHECKING:
     from canister.server.app import Opened
 
-_PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
+AHEAD = (
+    "canister.handlers.models",
+    "canister.state.answers",
+    "canister.handlers.management",
+    "fastapi",
+    "canister.ic.certificate",
+    "canister.server.doors.openai.operations",
+)
+"""What a server needs whatever its settings are, and starts no thread, for that must not come before it is confined."""
 
 
-def start(settings: Settings, opened: Opened | None = None, module: str = "canister.server.process") -> None:
+def start(settings: Settings, opened: Opened | None = None, module: str = head_start.PROCESS) -> None:
     """Serve until the end, supervised or not. CanisterErrors say why the start fails.
 
     opened: what stands behind the doors; module: whose main puts the same there, in the child of a supervisor.
@@ -35,6 +47,7 @@ def start(settings: Settings, opened: Opened | None = None, module: str = "canis
     server = settings.server
     if server.supervise:
         _supervise(settings, module)
+    head_start.withdraw()
     if server.listen is None:
         _serve(settings, opened=opened)
         return
@@ -46,10 +59,8 @@ def _supervise(settings: Settings, module: str) -> NoReturn:
     """Become a supervisor: another program, without what the command line needed in memory."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    path = [str(_PACKAGE_FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, "-P", "-m", "canister.server.supervisor", settings.model_dump_json(), module]
-    os.execve(sys.executable, command, environment)
+    os.execve(sys.executable, [*command, *head_start.handed_on(module)], head_start.environment())
 
 
 def _serve(
@@ -80,22 +91,37 @@ def _confine(data_dir: Path) -> None:
     sandbox.confine_server([data_dir])
 
 
+def _import_ahead(link: socket.socket) -> None:
+    """Import until the task is there."""
+    for name in AHEAD:
+        if select.select([link], [], [], 0)[0]:
+            return
+        importlib.import_module(name)
+
+
 def _child(descriptor: int, opened: Opened | None) -> None:
+    os.set_inheritable(descriptor, False)
     link = socket.socket(fileno=descriptor)
+    gc.disable()  # modules are no garbage; the server looks for some from when it serves
+    _import_ahead(link)
+    given, descriptors, _, _ = socket.recv_fds(link, 1, 2)
+    if not given:
+        return  # whoever started us ended before it could say what to do
+    for inherited in descriptors:
+        os.set_inheritable(inherited, False)
+    listener, lock = descriptors
     with link.makefile("rb") as lines:
         task = json.loads(lines.readline() or b"null")
     if task is None:
-        return  # the supervisor ended before it could say what to do
+        return
     sandbox.end_with_parent(task["parent"])
-    for inherited in (descriptor, task["listener"], task["lock"]):
-        os.set_inheritable(inherited, False)
     # We are not the terminal's foreground, so under `stty tostop` a log line would stop us.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     settings = settings_from_json(task["settings"])
     supervised = Supervised(
         link,
-        socket.socket(fileno=task["listener"]),
-        FolderLock(settings.server.data_dir.expanduser().absolute() / LOCK, task["lock"]),
+        socket.socket(fileno=listener),
+        FolderLock(settings.server.data_dir.expanduser().absolute() / LOCK, lock),
         task["greets"],
         task["crash"],
         task["n_crashes"],

@@ -15,7 +15,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
@@ -26,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from canister.errors import CanisterError
+from canister.server.head_start import PROCESS, Process, started, taken_over
 from canister.server.sockets import listening
 from canister.system import data_dir
 from canister.system.data_dir import CRASH, LOCK, FolderLock
 
-PROCESS = "canister.server.process"
 SERVING = b"S"  # what the child says when it serves
 
 WINDOW_SECONDS = 60.0  # in which crashes are counted
@@ -42,10 +41,11 @@ _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _WATCHED = (*_ENDING, signal.SIGTSTP, signal.SIGCHLD)
 
 
-def supervise(settings_json: str, module: str = PROCESS) -> int:
+def supervise(settings_json: str, module: str = PROCESS, first: tuple[Process, socket.socket] | None = None) -> int:
     """Serve until told to end. Returns the exit code. CanisterErrors say why the start fails.
 
-    settings_json: all of config.Settings, handed on to the child as they are. module: that the child runs.
+    settings_json: all of config.Settings, handed on to the child as they are. module: that the child runs. first: a
+    server that waits for its task.
     """
     settings: dict[str, Any] = json.loads(settings_json)
     server = settings["server"]
@@ -53,7 +53,7 @@ def supervise(settings_json: str, module: str = PROCESS) -> int:
     FolderLock(folder / LOCK).wait_for_orphan()
     with listening(server["listen"], server["host"], server["port"]) as listener:
         lock = data_dir.take(folder)
-        supervisor = Supervisor(settings, listener, lock, module)
+        supervisor = Supervisor(settings, listener, lock, module, first)
         with _signals() as wakeup:
             return supervisor.run(wakeup)
 
@@ -80,7 +80,7 @@ def how(returncode: int) -> str:
 
 @dataclass(slots=True)
 class _Child:
-    process: subprocess.Popen[bytes]
+    process: Process
     link: socket.socket
     serves: bool = False
     hung_up: bool = False
@@ -91,10 +91,16 @@ class Supervisor:
     """Runs one server after the other until one ends in order, is told to end, or crashes too often."""
 
     def __init__(
-        self, settings: dict[str, Any], listener: socket.socket, lock: FolderLock, module: str = PROCESS
+        self,
+        settings: dict[str, Any],
+        listener: socket.socket,
+        lock: FolderLock,
+        module: str = PROCESS,
+        first: tuple[Process, socket.socket] | None = None,
     ) -> None:
         self._settings = settings
         self._module = module
+        self._first = first
         self._listener = listener
         self._lock = lock
         server = settings["server"]
@@ -165,28 +171,20 @@ class Supervisor:
         return None if child.kill_at is None else max(0.0, child.kill_at - time.monotonic())
 
     def _start(self) -> _Child:
-        ours, theirs = socket.socketpair()
-        given = (theirs.fileno(), self._listener.fileno(), self._lock.descriptor)
+        process, link = self._first or started(self._module)
+        self._first = None
         task = {
             "settings": self._settings,
-            "listener": given[1],
-            "lock": given[2],
             "parent": os.getpid(),
             "greets": not self._has_served,
             "crash": self._last,
             "n_crashes": self._n_crashes,
         }
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self._module, str(given[0])],
-                stdin=subprocess.DEVNULL,
-                pass_fds=given,
-                process_group=0,  # Ctrl-C at the terminal reaches us alone, and the child through us
-            )
         with contextlib.suppress(OSError):  # it has ended already
-            ours.sendall(json.dumps(task).encode() + b"\n")
-        ours.setblocking(False)
-        return _Child(process, ours)
+            socket.send_fds(link, [b"T"], [self._listener.fileno(), self._lock.descriptor])
+            link.sendall(json.dumps(task).encode() + b"\n")
+        link.setblocking(False)
+        return _Child(process, link)
 
     def _hear(self, child: _Child) -> None:
         try:
@@ -246,7 +244,7 @@ def _signals() -> Iterator[int]:
 
 def main() -> None:
     try:
-        code = supervise(*sys.argv[1:])
+        code = supervise(*sys.argv[1:3], taken_over(sys.argv[3:]))
     except (CanisterError, OSError) as error:
         print(f"canister: {error}", file=sys.stderr)
         code = 1

@@ -64,9 +64,7 @@ def load_model(params: LoadParams) -> Model:
         params.n_file_bytes()
     except OSError as error:
         raise ModelError(f"Cannot load the model {name}: {error.strerror}") from error
-    model = Model(params.path, name, params.more_paths, extra_buffers=params.restrictions.extra_buffers)
-    _ = model.special_tokens  # read here, where nobody waits
-    return model
+    return Model(params.path, name, params.more_paths, extra_buffers=params.restrictions.extra_buffers)
 
 
 def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_shared: bool = False) -> Steps[Loaded]:
