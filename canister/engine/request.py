@@ -39,6 +39,11 @@ class Budget(Protocol):
         """Of the prompt only these batches were decoded: (position, tokens) of each."""
 
 
+def are_tokens(tokens: Tokens, n_vocab: int) -> bool:
+    """Are all of them from 0 to n_vocab - 1?"""
+    return not len(tokens) or bool(tokens.view(np.uint32).max() < n_vocab)  # a negative one is a large one there
+
+
 @dataclass(slots=True, eq=False)
 class Ahead:
     """Of calls that go on with one prompt: between two of them the engine decodes what the next ones will need.
@@ -140,7 +145,7 @@ class GenerateRequest:
         if len(self.prefix) > n_ctx:
             raise BadRequest(f"The conversation has {len(self.prefix)} tokens, the context {n_ctx}")
         for tokens in (self.prefix, self.prompt):
-            if len(tokens) and not 0 <= tokens.min() <= tokens.max() < n_vocab:
+            if not are_tokens(tokens, n_vocab):
                 raise BadRequest(f"A token beyond the {n_vocab} of the vocabulary")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from sqlalchemy import bindparam, exists, func, not_, or_, select
 
 from canister.engine.kv.prefix_tree import symbols
-from canister.engine.request import KvSegment, n_common
+from canister.engine.request import KvSegment, are_tokens, n_common
 from canister.errors import CanisterError, StoreDamaged
 from canister.state.known_prefixes import KnownPrefixes
 from canister.state.unit_of_work import UnitOfWork
@@ -126,7 +126,7 @@ class Caches:
         tokens = known.container.tokens
         if known.container.header.model_sha256 != model.model_id:
             return None
-        if len(tokens) and not 0 <= tokens.min() <= tokens.max() < model.n_vocab:
+        if not are_tokens(tokens, model.n_vocab):
             return None  # an uploaded container may claim anything
         if known.info.path not in self._prefixes:
             self._know(known)

@@ -184,17 +184,19 @@ class CacheFile:
         if len(added):
             live.append(CacheRecord(keep, len(added), len(added), self.size, has_cut, len(kv), check))
             n_live += live[-1].n_bytes
-        extended = replace(
-            self,
-            tokens=np.concatenate((self.tokens[:keep], added)),
-            generated=np.concatenate((self.generated[:keep], flags)),
-            starts=np.concatenate((self.starts[:keep], begun)),
-            redrawn=np.concatenate((self.redrawn[:keep], twice)),
-            n_records=self.n_records + 1,
-            size=self.size + len(data),
-            _live=tuple(live),
-            _live_bytes=n_live,
-            _check=check,
+        extended = CacheFile(
+            self.header,
+            np.concatenate((self.tokens[:keep], added)),
+            np.concatenate((self.generated[:keep], flags)),
+            np.concatenate((self.starts[:keep], begun)),
+            np.concatenate((self.redrawn[:keep], twice)),
+            self.n_records + 1,
+            self.size + len(data),
+            True,
+            tuple(live),
+            n_live,
+            check,
+            self._read,
         )
         return extended, data
 
