@@ -244,7 +244,7 @@ def _signals() -> Iterator[int]:
 
 def main() -> None:
     try:
-        code = supervise(*sys.argv[1:3], taken_over(sys.argv[3:]))
+        code = supervise(sys.argv[1], sys.argv[2], taken_over(sys.argv[3:]))
     except (CanisterError, OSError) as error:
         print(f"canister: {error}", file=sys.stderr)
         code = 1
