@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# How fast examples are made and run tells of the machine's load, not of the code.
-settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any load")
+# How fast examples are made and run tells of the machine's load, not of the code. Each run of CI tries the same ones;
+# new ones are for the nightly runs, where a find stops nobody else's work.
+settings.register_profile("nightly", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any load", settings.get_profile("nightly"), derandomize=True)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,6 +34,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--canister", default="llama_cpp", metavar="NAME", help="canister to test")
     group.addoption("--model", type=Path, metavar="FILE", help="GGUF to upload; default: the shipped model")
     group.addoption("--api-key", metavar="KEY", help="who calls: a controller; default: CANISTER_API_KEY")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("nightly" if "nightly" in config.option.markexpr else "any load")
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of is no garbage, and is not to be looked through again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -155,7 +155,7 @@ def chat_through_rest(server: LocalServer, name: str) -> str:
         return text
 
 
-@pytest.mark.parametrize("server", ["running_server", "polled_server"])
+@pytest.mark.parametrize("server", ["running_server", pytest.param("polled_server", marks=pytest.mark.nightly)])
 def test_a_whole_chat(connect: Connect, server: str, story_model: Path, request: pytest.FixtureRequest) -> None:
     local: LocalServer = request.getfixturevalue(server)
     client = connect(local, "controller")

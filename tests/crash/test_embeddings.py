@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 
 from canister.client.local_server import LocalServer
 from tests.crash.test_kill import wait_until_ready
@@ -21,12 +22,13 @@ def vectors(server: LocalServer) -> list[list[float]]:
         return [item.embedding for item in client.embeddings.create(model="llama_cpp", input=TEXTS).data]
 
 
-def test_killed_while_it_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_kills", [1, pytest.param(5, marks=pytest.mark.nightly)])
+def test_killed_while_it_reads(tmp_path: Path, n_kills: int) -> None:
     model = embedding_model(tmp_path / "bert.gguf")
     with LocalServer(tmp_path / "data", "-m", str(model), "--exact", "on") as server:
         wait_until_ready(server)
         before = vectors(server)
-        for _ in range(3):
+        for _ in range(n_kills):
             failures: list[Any] = []
             is_under_way = threading.Event()
 

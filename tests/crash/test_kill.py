@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import itertools
 import os
 import random
 import threading
@@ -72,7 +73,11 @@ def often(name: str) -> object:
         *(often(f"{kind} {name}") for kind in MAKERS for name in ("q8_0", "q4_k_m", "f16")),
     ],
 )
-def test_killed_between_any_two_calls_the_chat_goes_on_as_if_nothing_had_been(model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.nightly)])
+def test_killed_between_any_two_calls_the_chat_goes_on_as_if_nothing_had_been(
+    model: str, every: int, tmp_path: Path
+) -> None:
+    """every: so many calls between two kills."""
     file, prompt = STORY_MODEL, PROMPT
     if model != "story":
         kind, file_type = model.split()
@@ -85,16 +90,19 @@ def test_killed_between_any_two_calls_the_chat_goes_on_as_if_nothing_had_been(mo
     with LocalServer(tmp_path / "killed") as server, wire_to(server) as wire:
         begin(wire, file)
 
+        before = itertools.count(1)
+
         def kill() -> None:
-            server.kill()
-            server.start()
+            if next(before) % every == 0:  # the fourth call is in the middle of the prompt, the eighth in the answer
+                server.kill()
+                server.start()
 
         assert chat(wire, kill, prompt) == expected
     assert expected[-1]["n_tokens_generated"] > 0
 
 
 @needs_story_model
-@pytest.mark.parametrize("n_kills", [20, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("n_kills", [8, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
 def test_killed_at_random_moments_under_chats_uploads_and_new_canisters(tmp_path: Path, n_kills: int) -> None:
     """All go on; after each kill what was answered is there, every text is the right one, and nothing leaks."""
     names = [f"chat-{n}" for n in range(3)]
@@ -165,7 +173,9 @@ def test_killed_at_random_moments_under_chats_uploads_and_new_canisters(tmp_path
                 time.sleep(dice.uniform(0.05, 0.8))
                 server.kill()
                 server.start()
-            time.sleep(1.0)
+            end = time.monotonic() + READY_SECONDS
+            while not (all(answered.values()) and maker.n_acked) and time.monotonic() < end:
+                time.sleep(0.05)
         finally:
             stop.set()
         for done in work:

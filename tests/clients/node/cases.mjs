@@ -1,4 +1,4 @@
-// What the scripts here share: where the server is, and one case a run (`node openai.mjs CASE`).
+// What the scripts here share: where the server is, and the cases of a run (`node openai.mjs CASE …`).
 import assert from "node:assert/strict";
 
 export const BASE = process.env.CANISTER_BASE;
@@ -27,9 +27,16 @@ export function countingFetch(seen) {
   };
 }
 
+// Runs those that are named, also after one that fails; each tells how it went.
 export async function main(cases) {
-  const name = process.argv[2];
-  assert.ok(name in cases, `there is no case ${name}; there are ${Object.keys(cases)}`);
-  await cases[name]();
-  console.log(`${name}: ok`);
+  for (const name of process.argv.slice(2)) {
+    try {
+      assert.ok(name in cases, `there is no case ${name}; there are ${Object.keys(cases)}`);
+      await cases[name]();
+      console.log(`${name}: ok`);
+    } catch (error) {
+      console.error(error);
+      console.log(`${name}: failed`);
+    }
+  }
 }

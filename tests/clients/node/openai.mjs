@@ -105,8 +105,8 @@ await main({
   async retries() {
     const seen = [];
     const patient = (key) => new OpenAI({ baseURL: `${BASE}/v1`, apiKey: key, maxRetries: 20, fetch: countingFetch(seen) });
-    const long = { ...ASKED, messages: [{ role: "user", content: "Tell me everything about canisters, please." }], max_tokens: 200 };
-    const answers = await Promise.all([KEY, KEY, KEY, OTHER_KEY, OTHER_KEY].map((key) => patient(key).chat.completions.create(long)));
+    const long = { ...ASKED, messages: [{ role: "user", content: "Tell me everything about canisters, please." }], max_tokens: 100 };
+    const answers = await Promise.all([KEY, KEY, OTHER_KEY].map((key) => patient(key).chat.completions.create(long)));
     assert.equal(new Set(answers.map((answer) => answer.choices[0].message.content)).size, 1);
     assert.ok(seen.some((status) => status === Number(process.env.CANISTER_EXPECTED)), `only saw ${seen}`);
   },

@@ -1,4 +1,4 @@
-"""What the scripts here share: where the server is, and one case a run (`python with_langchain.py CASE`).
+"""What the scripts here share: where the server is, and the cases of a run (`python with_langchain.py CASE …`).
 
 They run in environments of their own, which have the client and its dependencies, and nothing of this project.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
@@ -38,6 +39,13 @@ def error_of(call: Callable[[], object], kind: type[E]) -> E:
 
 
 def main(*cases: Callable[[], None]) -> None:
+    """Run those that are named, also after one that fails; each tells how it went."""
     by_name = {case.__name__: case for case in cases}
-    by_name[sys.argv[1]]()
-    print(f"{sys.argv[1]}: ok")
+    for name in sys.argv[1:]:
+        try:
+            by_name[name]()
+        except Exception:
+            traceback.print_exc()
+            print(f"{name}: failed", flush=True)
+        else:
+            print(f"{name}: ok", flush=True)

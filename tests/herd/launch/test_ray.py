@@ -179,6 +179,7 @@ async def test_workers_are_placed_by_what_they_need_and_are_confined(launcher: R
     assert is_alive(two.pid)
 
 
+@pytest.mark.nightly
 async def test_a_worker_that_dies_comes_back_with_a_higher_generation(launcher: RayLauncher) -> None:
     events = launcher.events()
     ref = await launcher.start(spec("w1", first=1))
@@ -191,6 +192,7 @@ async def test_a_worker_that_dies_comes_back_with_a_higher_generation(launcher: 
     assert await serves(again)
 
 
+@pytest.mark.nightly
 async def test_a_worker_outlives_its_agent_and_the_next_one_keeps_it(launcher: RayLauncher, machines: Machines) -> None:
     events = launcher.events()
     ref = await launcher.start(spec("w1", first=1))
@@ -227,6 +229,7 @@ async def test_a_worker_goes_to_another_machine_when_its_own_is_lost(launcher: R
         machines.do("add", node="second", resources={"second": 9, "any": 9})
 
 
+@pytest.mark.nightly
 async def test_workers_and_agents_go_on_without_the_head(launcher: RayLauncher, machines: Machines) -> None:
     events = launcher.events()
     ref = await launcher.start(spec("w1", first=1))
@@ -293,6 +296,7 @@ async def workers_of(http: httpx.AsyncClient, n: int) -> dict[str, int]:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.nightly
 async def test_a_driver_that_dies_is_started_again_and_finds_all(launcher: RayLauncher) -> None:
     ref = await launcher.start(spec("w1", first=1))
     driver = launcher._driver
@@ -317,6 +321,7 @@ async def test_the_next_herd_adopts_what_runs(machines: Machines) -> None:
     assert not is_alive(ref.pid)
 
 
+@pytest.mark.nightly
 async def test_a_worker_that_has_no_machine_is_told(launcher: RayLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_launch, "START_SECONDS", 15.0)
     with pytest.raises(CanisterUnavailable, match=r"no machine of the cluster has room for it: .*'third': 1"):
@@ -329,6 +334,7 @@ async def test_a_wrong_option_is_told(launcher: RayLauncher, monkeypatch: pytest
         await launcher.start(WorkerSpec("w8", SECRET, {"colour": "red"}, {"CPU": 0.5}))
 
 
+@pytest.mark.nightly
 async def test_who_has_another_token_gets_nothing(
     machines: Machines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
