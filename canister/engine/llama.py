@@ -1,4 +1,4 @@
-"""llama.cpp's model and context. Only this module and `sampling/samplers.py` import llama_cpp.
+"""llama.cpp's model and context. Only this module, `vocabulary.py` and `sampling/samplers.py` import llama_cpp.
 
 Thin objects. They refuse what would abort the process (too many rows, a stream out of range, logits of a row that asked
 for none) before llama.cpp sees it. They make no policy; callers decide which token is decoded when.
@@ -10,8 +10,6 @@ import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 
 import llama_cpp as lib
@@ -21,10 +19,10 @@ from numpy.typing import NDArray
 
 from canister.engine import llama_log
 from canister.engine.llama_log import complaint
-from canister.engine.llama_types import ContextParams, DecodeAborted, EngineFault, FillIn, ModelError
+from canister.engine.llama_types import ContextParams, DecodeAborted, EngineFault, ModelError
 from canister.engine.pages import map_large_blocks
 from canister.engine.structs import address_of, set_fields
-from canister.errors import BadRequest
+from canister.engine.vocabulary import Vocabulary
 from canister.flags.parse import RopeParams
 
 Logits = NDArray[np.float32]
@@ -44,9 +42,6 @@ KV_TYPES = {
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
 _ABORTED = 2  # what llama_decode answers when it was told to end
 _NOWHERE = (1 << 31) - 2  # a position that no token has
-_CONTROL, _UNUSED = lib.LLAMA_TOKEN_ATTR_CONTROL, lib.LLAMA_TOKEN_ATTR_UNUSED
-# 150 000 short calls: each is twice as fast where it neither lets go of Python's lock nor has its arguments checked.
-_attributes_of = ctypes.PyDLL(lib.llama_cpp._lib._name)["llama_vocab_get_attr"]
 _POOLINGS = {
     "mean": lib.LLAMA_POOLING_TYPE_MEAN,
     "cls": lib.LLAMA_POOLING_TYPE_CLS,
@@ -66,16 +61,7 @@ def start_backend() -> None:
     lib.llama_backend_init()
 
 
-_FILL_IN = (
-    lib.llama_vocab_fim_pre,
-    lib.llama_vocab_fim_suf,
-    lib.llama_vocab_fim_mid,
-    lib.llama_vocab_fim_rep,
-    lib.llama_vocab_fim_sep,
-)
-
-
-class Model:
+class Model(Vocabulary):
     """A model file in memory, and its vocabulary; freed with its last reference. Thread-safe but for loading."""
 
     _model = None
@@ -96,130 +82,28 @@ class Model:
             self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise ModelError(f"Cannot load the model {name}: {complaint() or 'not a model file'}")
-        self.vocab: object = lib.llama_model_get_vocab(self._model)
+        vocab = lib.llama_model_get_vocab(self._model)
         if lib.llama_model_has_encoder(self._model) or not lib.llama_model_has_decoder(self._model):
             raise ModelError(f"Cannot load the model {name}: it is no decoder-only language model")
-        if lib.llama_vocab_type(self.vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
+        if lib.llama_vocab_type(vocab) == lib.LLAMA_VOCAB_TYPE_NONE:
             raise ModelError(f"Cannot load the model {name}: it has no vocabulary")
-        self.n_vocab: int = lib.llama_vocab_n_tokens(self.vocab)
+        super().__init__(vocab)
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
         self.n_params: int = lib.llama_model_n_params(self._model)
         self.n_embd: int = lib.llama_model_n_embd(self._model)
         self.n_embd_out: int = lib.llama_model_n_embd_out(self._model)
-        self.vocab_type: int = lib.llama_vocab_type(self.vocab)
         self.size_bytes: int = lib.llama_model_size(self._model)
-        self._bos: int = lib.llama_vocab_bos(self.vocab)
-        self.add_bos: bool = lib.llama_vocab_get_add_bos(self.vocab) and self._bos >= 0
         file_type = lib.llama_ftype_name(lib.llama_model_ftype(self._model))
         self.file_type: str = (file_type or b"unknown").decode()
         template = lib.llama_model_chat_template(self._model, None)
         self.chat_template: str | None = template.decode("utf-8", "replace") if template else None
-        self.bos_token = self._text_of(lib.llama_vocab_bos(self.vocab))
-        self.eos_token = self._text_of(lib.llama_vocab_eos(self.vocab))
-        self.fill_in = FillIn(*(of(self.vocab) for of in _FILL_IN))
         buffer = ctypes.create_string_buffer(256)
         lib.llama_model_desc(self._model, buffer, len(buffer))
         self.description: str = buffer.value.decode("utf-8", "replace")
-        self._pieces: dict[tuple[int, bool], bytes] = {}
-
-    def _text_of(self, token: int) -> str:
-        """The text of a special token; "" where the vocabulary has none."""
-        return self._read_piece(token, True).decode("utf-8", "replace") if 0 <= token < self.n_vocab else ""
 
     def __del__(self) -> None:
         if self._model:
             lib.llama_model_free(self._model)
-
-    def tokenize(self, text: str, add_bos: bool, special: bool) -> list[int]:
-        """Tokens of a text. add_bos: if the vocabulary says so. special: parse the likes of <|im_end|>.
-
-        BOS is put in front here. llama.cpp adds either everything that the vocabulary asks for, EOS and separators too,
-        or nothing, and some of its tokenizers ignore what the vocabulary says about BOS.
-        """
-        data = text.encode("utf-8", "replace")
-        before = [self._bos] if add_bos and self.add_bos else []
-        return before + self._tokens(data, framed=False, special=special)
-
-    def tokenize_framed(self, text: str) -> list[int]:
-        """Tokens of a whole text, with all that the vocabulary puts around one, special tokens parsed."""
-        return self._tokens(text.encode("utf-8", "replace"), framed=True, special=True)
-
-    def _tokens(self, data: bytes, *, framed: bool, special: bool) -> list[int]:
-        room = len(data) + 3
-        while True:
-            tokens = (lib.llama_token * room)()
-            n = lib.llama_tokenize(self.vocab, data, len(data), tokens, room, framed, special)
-            if n >= 0:
-                return tokens[:n]
-            if -n <= room or n == -(2**31):
-                raise EngineFault(f"a text of {len(data)} bytes does not tokenize ({n})")
-            room = -n
-
-    def piece(self, token: int, special: bool) -> bytes:
-        """Bytes of a token, possibly part of a character. special: show special tokens, else empty."""
-        known = self._pieces.get((token, special))
-        if known is None:
-            known = self._pieces[token, special] = self._read_piece(token, special)
-        return known
-
-    def pieces(self) -> list[bytes]:
-        """The bytes of all tokens, the names of special ones; half a second for a large vocabulary."""
-        read, vocab, room = lib.llama_token_to_piece, self.vocab, 64
-        buffer = ctypes.create_string_buffer(room)
-        lengths = ((token, read(vocab, token, buffer, room, 0, True)) for token in range(self.n_vocab))
-        return [buffer.raw[:n] if n >= 0 else self._read_piece(token, True) for token, n in lengths]
-
-    def _read_piece(self, token: int, special: bool) -> bytes:
-        if not 0 <= token < self.n_vocab:
-            raise BadRequest(f"There is no token {token}: the vocabulary has {self.n_vocab}")
-        buffer = ctypes.create_string_buffer(64)
-        n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-        if n < 0:
-            buffer = ctypes.create_string_buffer(-n)
-            n = lib.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, special)
-        return buffer.raw[:n]
-
-    def is_eog(self, token: int) -> bool:
-        return bool(lib.llama_vocab_is_eog(self.vocab, token))
-
-    @cached_property
-    def longest_piece_bytes(self) -> int:
-        # Not through `piece`: a vocabulary of 150 000 tokens kept as Python objects would take 30 MB.
-        return max(len(self._read_piece(token, True)) for token in range(self.n_vocab))
-
-    @cached_property
-    def special_tokens(self) -> dict[str, int]:
-        """Tokens that no text makes, such as <|im_end|>, by their names. Slow at first, for a large vocabulary."""
-        named = self._with(_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN)
-        return {self._text_of(token): token for token in (*named, *self.eog_tokens)}
-
-    @cached_property
-    def untexted_tokens(self) -> frozenset[int]:
-        """Tokens that are no text in an answer: special ones, those that end it, and those that mean nothing."""
-        return frozenset(self._with(_UNUSED)).union(self.special_tokens.values())
-
-    def _with(self, attributes: int) -> list[int]:
-        found: list[int] = np.flatnonzero(self._attributes & attributes).tolist()
-        return found
-
-    @cached_property
-    def _attributes(self) -> NDArray[np.int16]:
-        vocab = ctypes.c_void_p(self.vocab)  # type: ignore[arg-type]  # an address
-        return np.fromiter(map(_attributes_of, repeat(vocab), range(self.n_vocab)), np.int16, self.n_vocab)
-
-    @cached_property
-    def suppressed_tokens(self) -> tuple[int, ...]:
-        """Those that the model file forbids."""
-        n = ctypes.c_int32()
-        tokens = lib.llama_vocab_get_suppress_tokens(self.vocab, ctypes.byref(n))
-        return tuple(tokens[: n.value]) if n.value else ()
-
-    @cached_property
-    def eog_tokens(self) -> tuple[int, ...]:
-        # llama.cpp makes those that it knows by their texts control tokens, whatever the file says.
-        ends = (lib.llama_vocab_eos(self.vocab), lib.llama_vocab_eot(self.vocab))
-        likely = {*np.flatnonzero(self._attributes != lib.LLAMA_TOKEN_ATTR_NORMAL).tolist(), *ends} - {-1}
-        return tuple(token for token in sorted(likely) if self.is_eog(token))
 
 
 class Context:
