@@ -1,5 +1,6 @@
 """The units of AO in one: messages come, are run in order and once, and their results are read. Doors use `Units`."""
 
+from canister.ao.units.herd import HERDER, TOKEN
 from canister.ao.units.units import Items, Settings, Units
 
-__all__ = ["Items", "Settings", "Units"]
+__all__ = ["HERDER", "TOKEN", "Items", "Settings", "Units"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from canister.ao.lua.sandbox import Limits
 from canister.ao.processes.messages import Done, Incoming, Outgoing, Place, derived_id
 from canister.ao.processes.models import Context, Drawing, Model, Said
 from canister.ao.units import Settings, Units
-from canister.errors import CanisterStopping, NotFound
+from canister.errors import BadRequest, CanisterStopping, NotFound
 from tests.traces import until_so
 
 NODE, OWNER = "n" * 43, "o" * 43
@@ -27,8 +28,10 @@ class Spelling:
     name: str = MODEL
     n_context: int = 2048
     n_said: int = 0
-    is_held: bool = False
     is_stopped: bool = False
+    fails: int = 0  # times
+    gate: threading.Event | None = None  # nothing is said until it is set
+    n_waiting: int = 0
     prompts: list[bytes] = field(default_factory=list)
 
     def tokens(self, text: bytes, *, is_first: bool) -> tuple[int, ...]:
@@ -37,8 +40,14 @@ class Spelling:
     def say(self, owner: str, context: Context, n_tokens: int, drawing: Drawing) -> Said:
         if self.is_stopped:
             raise CanisterStopping("the model stops")
+        if self.fails:
+            self.fails -= 1
+            raise BadRequest("the model has failed")
         if not context.said:
             self.prompts.append(bytes(context.prompt))
+        if self.gate is not None:
+            self.n_waiting += 1
+            self.gate.wait(60)
         said = list(context.said)
         pieces: list[bytes] = []
         is_over = False
