@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, call, canister } from "./api";
 import { shortPrincipal, when } from "./format";
 import { CopyButton, Problem } from "./widgets";
+import { t } from "./i18n";
 
 interface Key {
   name: string;
@@ -24,8 +25,8 @@ const roleOf = (role: Role["role"]): string => (typeof role === "string" ? role 
 
 export function AccessPage() {
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Access">
-      <h1>Access</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Access")}>
+      <h1>{t("Access")}</h1>
       <Level />
       <Roles />
       <Keys />
@@ -46,12 +47,12 @@ function Level() {
   };
   useEffect(() => void run(() => call("get_access")), [canister.value]);
   return (
-    <section aria-label="Level">
-      <h2>Level</h2>
+    <section aria-label={t("Level")}>
+      <h2>{t("Level")}</h2>
       {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       {level.value === null ? null : (
         <fieldset>
-          <legend>Who may use the model</legend>
+          <legend>{t("Who may use the model")}</legend>
           {LEVELS.map((text, at) => (
             <label key={at} class="inline">
               <input
@@ -60,7 +61,7 @@ function Level() {
                 checked={level.value === at}
                 onChange={() => void run(() => call("set_access", { level: at }))}
               />
-              {text}
+              {t(text)}
             </label>
           ))}
         </fieldset>
@@ -92,8 +93,8 @@ function Roles() {
   };
   useEffect(() => void list(), [canister.value]);
   return (
-    <section aria-label="Roles">
-      <h2>Roles</h2>
+    <section aria-label={t("Roles")}>
+      <h2>{t("Roles")}</h2>
       {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       <ul class="plain">
         {(roles.value ?? []).map((one) => (
@@ -101,12 +102,12 @@ function Roles() {
             <code title={one.principal}>{shortPrincipal(one.principal)}</code> {roleOf(one.role)}{" "}
             <span class="hint">{one.note}</span>{" "}
             <button type="button" class="quiet" onClick={() => void change("revokeAdminRole", JSON.stringify(one.principal))}>
-              Revoke
+              {t("Revoke")}
             </button>
           </li>
         ))}
       </ul>
-      {roles.value?.length === 0 ? <p class="hint">Nobody has a role besides the controllers.</p> : null}
+      {roles.value?.length === 0 ? <p class="hint">{t("Nobody has a role besides the controllers.")}</p> : null}
       {roles.value ? (
         <form
           ref={form}
@@ -122,21 +123,21 @@ function Roles() {
           }}
         >
           <label>
-            Principal
+            {t("Principal")}
             <input name="principal" required spellcheck={false} />
           </label>
           <label>
-            Role
+            {t("Role")}
             <select name="role">
-              <option>AdminQuery</option>
-              <option>AdminUpdate</option>
+              <option>{t("AdminQuery")}</option>
+              <option>{t("AdminUpdate")}</option>
             </select>
           </label>
           <label>
-            Note
+            {t("Note")}
             <input name="note" />
           </label>
-          <button type="submit">Assign</button>
+          <button type="submit">{t("Assign")}</button>
         </form>
       ) : null}
     </section>
@@ -166,12 +167,12 @@ function Keys() {
   };
   useEffect(() => void list(), []);
   return (
-    <section aria-label="API keys">
-      <h2>API keys</h2>
+    <section aria-label={t("API keys")}>
+      <h2>{t("API keys")}</h2>
       {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       {made ? (
         <p class="made" role="status">
-          The key of {made.name}, which is shown only now: <code>{made.key}</code> <CopyButton text={made.key} />
+          {t("The key of {0}, which is shown only now:", made.name)}{" "}<code>{made.key}</code> <CopyButton text={made.key} />
         </p>
       ) : null}
       {keys.value ? (
@@ -191,25 +192,25 @@ function Keys() {
             }}
           >
             <label>
-              Name
+              {t("Name")}
               <input name="name" required spellcheck={false} />
             </label>
             <label>
-              Lives for (such as 30d; empty: for ever)
+              {t("Lives for (such as 30d; empty: for ever)")}
               <input name="expires" spellcheck={false} />
             </label>
-            <button type="submit">Make a key</button>
+            <button type="submit">{t("Make a key")}</button>
           </form>
-          <div class="scroll" tabIndex={0} role="region" aria-label="Keys">
+          <div class="scroll" tabIndex={0} role="region" aria-label={t("Keys")}>
             <table>
               <thead>
                 <tr>
-                  <th scope="col">name</th>
-                  <th scope="col">stands for</th>
-                  <th scope="col">made</th>
-                  <th scope="col">ends</th>
+                  <th scope="col">{t("name")}</th>
+                  <th scope="col">{t("stands for")}</th>
+                  <th scope="col">{t("made")}</th>
+                  <th scope="col">{t("ends")}</th>
                   <th scope="col">
-                    <span class="sr">what can be done</span>
+                    <span class="sr">{t("what can be done")}</span>
                   </th>
                 </tr>
               </thead>
@@ -221,18 +222,18 @@ function Keys() {
                       <code title={one.principal}>{shortPrincipal(one.principal)}</code>
                     </td>
                     <td>{when(one.created_ns)}</td>
-                    <td>{one.expires_ns === null ? "never" : one.is_expired ? "is over" : when(one.expires_ns)}</td>
+                    <td>{one.expires_ns === null ? t("never") : one.is_expired ? t("is over") : when(one.expires_ns)}</td>
                     <td class="n">
                       <button
                         type="button"
                         class="quiet"
-                        aria-label={`Revoke the key ${one.name}`}
+                        aria-label={t("Revoke the key {0}", one.name)}
                         onClick={() => {
-                          if (confirm(`Revoke the key ${one.name}? Programs that use it are refused from now on.`))
+                          if (confirm(t("Revoke the key {0}? Programs that use it are refused from now on.", one.name)))
                             void change(() => ask(`keys/${encodeURIComponent(one.name)}`, undefined, { verb: "DELETE" }));
                         }}
                       >
-                        Revoke
+                        {t("Revoke")}
                       </button>
                     </td>
                   </tr>

@@ -1,5 +1,6 @@
 // Requests to the server that sent this page. An API key travels in a header alone; there are no cookies.
 import { signal } from "@preact/signals";
+import { t } from "./i18n";
 
 const KEY = "canister.key";
 const LONGEST_WAIT_SECONDS = 30;
@@ -91,7 +92,7 @@ export async function request(path: string, init: RequestInit = {}): Promise<Res
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     isOnline.value = false;
-    throw new CallError("The server does not answer.", "network");
+    throw new CallError(t("The server does not answer."), "network");
   }
 }
 
@@ -171,7 +172,7 @@ export async function* linesOf(response: Response): AsyncGenerator<string> {
 
 function broken(): CallError {
   isOnline.value = false;
-  return new CallError("The connection broke before the answer was complete.", "network");
+  return new CallError(t("The connection broke before the answer was complete."), "network");
 }
 
 function read<T>(text: string, response: Response, cost: Cost | null): T {

@@ -6,6 +6,7 @@ import { conversations } from "./chats";
 import { bytes, number, when } from "./format";
 import { principal } from "./session";
 import { Problem, Tiles } from "./widgets";
+import { t } from "./i18n";
 
 const BESIDE = ".icppfmt"; // a small file beside each cache
 
@@ -44,11 +45,10 @@ export function CachesPage() {
   const all = entries.value ?? [];
   const chatOf = (name: string) => conversations.value.find((one) => one.cache === name);
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Caches">
-      <h1>Prompt caches</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Caches")}>
+      <h1>{t("Prompt caches")}</h1>
       <p>
-        A cache keeps what a model has read, so that the next call of a chat does not read it again. Without its cache a
-        chat still goes on, and its text goes in once more.
+        {t("A cache keeps what a model has read, so that the next call of a chat does not read it again. Without its cache a chat still goes on, and its text goes in once more.")}
       </p>
       {problem.value ? <Problem error={problem.value} /> : null}
       <Tiles
@@ -58,21 +58,21 @@ export function CachesPage() {
         ]}
       />
       {all.length ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Caches of the caller">
+        <div class="scroll" tabIndex={0} role="region" aria-label={t("Caches of the caller")}>
           <table>
             <thead>
               <tr>
-                <th scope="col">cache</th>
-                <th scope="col">chat of this browser</th>
+                <th scope="col">{t("cache")}</th>
+                <th scope="col">{t("chat of this browser")}</th>
                 <th scope="col" class="n">
-                  tokens
+                  {t("tokens")}
                 </th>
                 <th scope="col" class="n">
-                  size
+                  {t("size")}
                 </th>
-                <th scope="col">written</th>
+                <th scope="col">{t("written")}</th>
                 <th scope="col">
-                  <span class="sr">what can be done</span>
+                  <span class="sr">{t("what can be done")}</span>
                 </th>
               </tr>
             </thead>
@@ -90,12 +90,12 @@ export function CachesPage() {
                     <button
                       type="button"
                       class="quiet"
-                      aria-label={`Remove the cache ${one.name}`}
+                      aria-label={t("Remove the cache {0}", one.name)}
                       onClick={() => {
-                        if (confirm(`Remove the cache ${one.name}?`)) void remove(one.name);
+                        if (confirm(t("Remove the cache {0}?", one.name))) void remove(one.name);
                       }}
                     >
-                      Remove
+                      {t("Remove")}
                     </button>
                   </td>
                 </tr>
@@ -104,7 +104,7 @@ export function CachesPage() {
           </table>
         </div>
       ) : entries.value ? (
-        <p class="hint">There is none yet: a chat makes one.</p>
+        <p class="hint">{t("There is none yet: a chat makes one.")}</p>
       ) : null}
     </div>
   );

@@ -1,5 +1,6 @@
 // Small charts as SVG: coloured by the theme, with a summary for those who do not see them.
-import { number, short } from "./format";
+import { number, short, timeOf } from "./format";
+import { t } from "./i18n";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 180, 46, 10, 8, 22];
 const INNER = HEIGHT - TOP - BOTTOM;
@@ -51,7 +52,7 @@ export function Bars({ title, unit, names, rows, limit }: BarsGiven) {
     <figure class="chart">
       <figcaption>
         {title}
-        <span class="hint">{limit ? `limit ${short(limit)}` : ""}</span>
+        <span class="hint">{limit ? t("limit {0}", short(limit)) : ""}</span>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={told}>
         <Grid top={top} parts={[0, 0.25, 0.5, 0.75, 1]} />
@@ -111,7 +112,7 @@ export function Histogram({ title, unit, values }: { title: string; unit: string
         <Grid top={top} parts={[0, 0.5, 1]} />
         {counts.map((n, at) => (
           <g key={at}>
-            <title>{`${at * 10} to ${at * 10 + 10} %: ${n} ${unit}`}</title>
+            <title>{t("{0} to {1} %: {2} {3}", at * 10, at * 10 + 10, n, unit)}</title>
             <rect
               class={at >= 9 ? "s4" : at >= 8 ? "s3" : "s0"}
               x={LEFT + at * step + step * 0.08}
@@ -136,30 +137,29 @@ export function Line({ title, unit, points }: { title: string; unit: string; poi
     return (
       <figure class="chart">
         <figcaption>{title}</figcaption>
-        <p class="hint">Two points at least make a line.</p>
+        <p class="hint">{t("Two points at least make a line.")}</p>
       </figure>
     );
   const top = roundUp(Math.max(...points.map(([, value]) => value)));
   const x = (at: number): number => LEFT + ((WIDTH - LEFT - RIGHT) * (at - first[0])) / Math.max(1, last[0] - first[0]);
   const y = (value: number): number => TOP + INNER * (1 - value / top);
   const path = points.map(([at, value], n) => `${n ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-  const time = (at: number): string => new Date(at).toLocaleTimeString();
   return (
     <figure class="chart">
       <figcaption>{title}</figcaption>
       <svg
         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
         role="img"
-        aria-label={`${title}: from ${number(first[1])} to ${number(last[1])} ${unit}`}
+        aria-label={t("{0}: from {1} to {2} {3}", title, number(first[1]), number(last[1]), unit)}
       >
         <Grid top={top} parts={[0, 0.5, 1]} />
         <path class="area" d={`${path}L${x(last[0])} ${y(0)}L${x(first[0])} ${y(0)}Z`} />
         <path class="line" d={path} />
         <text x={LEFT} y={HEIGHT - 6}>
-          {time(first[0])}
+          {timeOf(first[0])}
         </text>
         <text x={WIDTH - RIGHT} y={HEIGHT - 6} text-anchor="end">
-          {time(last[0])}
+          {timeOf(last[0])}
         </text>
       </svg>
     </figure>

@@ -9,6 +9,7 @@ import { percent, number } from "./format";
 import { MessageView } from "./message";
 import { current, denial, modelName, props } from "./session";
 import { Denied } from "./widgets";
+import { t } from "./i18n";
 
 const WINDOW = 60; // messages in the document, so that a long chat costs what a short one does
 const QUESTIONS = ["Who are you?", "What is a canister?", "Why is the sky blue?"];
@@ -18,12 +19,12 @@ export function ChatPage() {
   const chat = active.value;
   return (
     <div class={`chat ${isListOpen.value ? "listed" : ""}`}>
-      <h1 class="sr">Chat</h1>
+      <h1 class="sr">{t("Chat")}</h1>
       <ChatList />
-      <section class="talk" aria-label="Conversation">
+      <section class="talk" aria-label={t("Conversation")}>
         <div class="bar narrow">
           <button type="button" aria-expanded={isListOpen.value} onClick={() => (isListOpen.value = !isListOpen.value)}>
-            Chats
+            {t("Chats")}
           </button>
         </div>
         <Talk chat={chat} />
@@ -44,20 +45,19 @@ function Talk({ chat }: { chat: Conversation }) {
   if (one && !one.ready)
     return (
       <div class="empty">
-        <h2>No model is loaded</h2>
-        <p>Load the model that comes with the package in one click, or put in a GGUF file of your own.</p>
+        <h2>{t("No model is loaded")}</h2>
+        <p>{t("Load the model that comes with the package in one click, or put in a GGUF file of your own.")}</p>
         <a class="button primary" href="#/models">
-          Models
+          {t("Models")}
         </a>
       </div>
     );
   if (chat.messages.value.length === 0)
     return (
       <div class="empty">
-        <h2>Ask {modelName.value || "the model"}</h2>
+        <h2>{t("Ask {0}", modelName.value || t("the model"))}</h2>
         <p>
-          An answer is a chain of bounded calls. Each has a budget of instructions, as on the Internet Computer, and is
-          kept when it ends; you see every one of them.
+          {t("An answer is a chain of bounded calls. Each has a budget of instructions, as on the Internet Computer, and is kept when it ends; you see every one of them.")}
         </p>
         <div class="examples">
           {QUESTIONS.map((text) => (
@@ -88,7 +88,7 @@ function Messages({ chat }: { chat: Conversation }) {
         ref={scroller}
         tabIndex={0}
         role="log"
-        aria-label="Messages"
+        aria-label={t("Messages")}
         aria-busy={chat.busy.value !== ""}
         onScroll={(event) => {
           const box = event.currentTarget;
@@ -104,7 +104,7 @@ function Messages({ chat }: { chat: Conversation }) {
               setShown(shown + WINDOW);
             }}
           >
-            {number(from)} earlier messages
+            {t("{0} earlier messages", number(from))}
           </button>
         ) : null}
         {all.slice(from).map((one, at) => (
@@ -121,18 +121,18 @@ function Messages({ chat }: { chat: Conversation }) {
       </div>
       {nCtx ? (
         <p class="context hint">
-          context{" "}
+          {t("context")}{" "}
           <span
             class="track"
             role="meter"
-            aria-label="Part of the context that is used"
+            aria-label={t("Part of the context that is used")}
             aria-valuemin={0}
             aria-valuemax={nCtx}
             aria-valuenow={Math.min(nCtx, chat.context.value)}
           >
             <span class="fill" style={{ inlineSize: `${Math.min(100, (100 * chat.context.value) / nCtx)}%` }} />
           </span>{" "}
-          {percent(chat.context.value / nCtx)} · {number(chat.context.value)} of {number(nCtx)} tokens
+          {percent(chat.context.value / nCtx)} · {t("{0} of {1} tokens", number(chat.context.value), number(nCtx))}
         </p>
       ) : null}
     </>
@@ -157,7 +157,7 @@ function ChatList() {
     }
   };
   return (
-    <aside class="list" aria-label="Chats">
+    <aside class="list" aria-label={t("Chats")}>
       <button
         type="button"
         class="primary wide"
@@ -166,13 +166,13 @@ function ChatList() {
           isListOpen.value = false;
         }}
       >
-        New chat
+        {t("New chat")}
       </button>
       <input
         id="search-chats"
         type="search"
-        aria-label="Search chats"
-        placeholder="Search"
+        aria-label={t("Search chats")}
+        placeholder={t("Search")}
         value={sought}
         onInput={(event) => setSought(event.currentTarget.value)}
       />
@@ -194,10 +194,10 @@ function ChatList() {
             <button
               type="button"
               class="quiet"
-              aria-label={`Forget the chat ${one.title.value}`}
+              aria-label={t("Forget the chat {0}", one.title.value)}
               disabled={one.busy.value !== ""}
               onClick={() => {
-                if (confirm(`Forget the chat “${one.title.value}” and its prompt cache?`)) void forget(one);
+                if (confirm(t("Forget the chat “{0}” and its prompt cache?", one.title.value))) void forget(one);
               }}
             >
               ×
@@ -207,17 +207,17 @@ function ChatList() {
       </ul>
       <div class="actions">
         <button type="button" class="quiet" disabled={conversations.value.length === 0} onClick={save}>
-          Export
+          {t("Export")}
         </button>
         <button type="button" class="quiet" onClick={() => picker.current?.click()}>
-          Import
+          {t("Import")}
         </button>
         <input
           type="file"
           accept="application/json,.json"
           ref={picker}
           hidden
-          aria-label="File of chats"
+          aria-label={t("File of chats")}
           onChange={(event) => {
             const input = event.currentTarget;
             void take(input.files).then(() => (input.value = "")); // so that the same file can be chosen again

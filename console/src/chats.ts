@@ -4,6 +4,7 @@ import { call, canister, toJson } from "./api";
 import { Conversation, newId, type Saved } from "./conversation";
 import { current, principal } from "./session";
 import * as store from "./store";
+import { t } from "./i18n";
 
 const SAVE_MS = 300;
 
@@ -78,11 +79,11 @@ export function imported(text: string): void {
   try {
     found = JSON.parse(text) as typeof found;
   } catch {
-    throw new Error("The file is not JSON.");
+    throw new Error(t("The file is not JSON."));
   }
-  if (found.format !== FORMAT || !Array.isArray(found.chats)) throw new Error("The file holds no chats of this console.");
+  if (found.format !== FORMAT || !Array.isArray(found.chats)) throw new Error(t("The file holds no chats of this console."));
   for (const one of found.chats as Saved[]) {
-    if (!Array.isArray(one.messages) || typeof one.title !== "string") throw new Error("A chat in the file is damaged.");
+    if (!Array.isArray(one.messages) || typeof one.title !== "string") throw new Error(t("A chat in the file is damaged."));
     // The prompt cache is another caller's or another server's; what was said goes in again when it is gone on with.
     const messages = one.messages.map((said) => ({ ...said, steps: [] }));
     const chat = watch(new Conversation({ ...one, messages, id: newId(), owner, cache: "", parent: "" }));

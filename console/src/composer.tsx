@@ -5,6 +5,7 @@ import { call, messageOf } from "./api";
 import type { ChatSettings, Conversation } from "./conversation";
 import { number, percent, short, usd } from "./format";
 import { current, denial } from "./session";
+import { t } from "./i18n";
 
 const WAIT_MS = 250; // after the last key
 const USUAL_ANSWER = 64; // tokens
@@ -99,8 +100,8 @@ export function Composer({ chat }: { chat: Conversation }) {
       <textarea
         ref={box}
         rows={2}
-        aria-label="Message"
-        placeholder="Ask something. Enter sends, Shift+Enter begins a line."
+        aria-label={t("Message")}
+        placeholder={t("Ask something. Enter sends, Shift+Enter begins a line.")}
         onInput={look}
         onKeyDown={onKey}
       />
@@ -110,11 +111,11 @@ export function Composer({ chat }: { chat: Conversation }) {
         </span>
         {busy ? (
           <button type="button" class="stop" onClick={() => chat.stop()}>
-            {busy === "stopping" ? "Stop now" : "Stop after this call"}
+            {busy === "stopping" ? t("Stop now") : t("Stop after this call")}
           </button>
         ) : (
           <button type="submit" class="primary" disabled={!isReady}>
-            Send
+            {t("Send")}
           </button>
         )}
       </div>
@@ -124,18 +125,17 @@ export function Composer({ chat }: { chat: Conversation }) {
 }
 
 function Told({ estimate }: { estimate: Estimate | string | null }) {
-  if (estimate === null) return <>What it will cost is shown while you type.</>;
+  if (estimate === null) return <>{t("What it will cost is shown while you type.")}</>;
   if (typeof estimate === "string") return <>{estimate}</>;
   const { instructions, limit, calls } = estimate;
   return (
     <>
-      next call <b>{limit ? percent(instructions / limit) : short(instructions)}</b>
-      {limit ? " of the budget" : " instructions"} · {number(estimate.n_prompt_tokens)} prompt tokens,{" "}
-      {number(estimate.n_prompt_tokens_cached)} cached · an answer of {USUAL_ANSWER} tokens{" "}
-      <b>
-        {number(calls)} {Number(calls) === 1 ? "call" : "calls"}
-      </b>
-      , {short(estimate.total_cycles)} cycles ({usd(estimate.usd)})
+      {t("next call")}{" "}<b>{limit ? percent(instructions / limit) : short(instructions)}</b>
+{" "}
+      {limit ? t("of the budget") : t("instructions")} ·{" "}
+      {t("{0} prompt tokens, {1} cached", number(estimate.n_prompt_tokens), number(estimate.n_prompt_tokens_cached))} ·{" "}
+      {t("an answer of {0} tokens:", USUAL_ANSWER)} <b>{Number(calls) === 1 ? t("1 call") : t("{0} calls", number(calls))}</b>,{" "}
+      {t("{0} cycles", short(estimate.total_cycles))} ({usd(estimate.usd)})
     </>
   );
 }
@@ -148,10 +148,10 @@ function Settings({ chat }: { chat: Conversation }) {
   const { temperature, answerTokens, tokensPerCall } = chat.settings.value;
   return (
     <details class="options">
-      <summary>Options of this chat</summary>
+      <summary>{t("Options of this chat")}</summary>
       <div class="row">
         <label>
-          Temperature
+          {t("Temperature")}
           <input
             type="number"
             min="0"
@@ -162,7 +162,7 @@ function Settings({ chat }: { chat: Conversation }) {
           />
         </label>
         <label>
-          Answer tokens at most
+          {t("Answer tokens at most")}
           <input
             type="number"
             min="2"
@@ -172,7 +172,7 @@ function Settings({ chat }: { chat: Conversation }) {
           />
         </label>
         <label>
-          Answer tokens a call (0: as many as fit)
+          {t("Answer tokens a call (0: as many as fit)")}
           <input
             type="number"
             min="0"
@@ -183,7 +183,7 @@ function Settings({ chat }: { chat: Conversation }) {
         </label>
       </div>
       <label>
-        System message
+        {t("System message")}
         <textarea
           rows={2}
           value={chat.system.value}

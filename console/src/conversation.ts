@@ -7,6 +7,7 @@ import { signal } from "@preact/signals";
 import { ask, call, callHeard, CallError, canisterPath, messageOf, sleep, type Cost, type Kind } from "./api";
 import { usual, type ChatSettings } from "./preferences";
 import { props } from "./session";
+import { t } from "./i18n";
 
 export type { ChatSettings } from "./preferences";
 
@@ -128,7 +129,7 @@ export class Conversation {
 
   private get last(): Message {
     const last = this.messages.value.at(-1);
-    if (!last) throw new Error("the chat has no message yet");
+    if (!last) throw new Error(t("the chat has no message yet"));
     return last;
   }
 
@@ -228,7 +229,7 @@ export class Conversation {
       const record = await this.step("run_update", phase, this.args(prompt, nPredict), abort);
       const rest = Number(record.n_prompt_tokens_remaining ?? 0);
       if (rest) {
-        if (rest === remaining) throw new CallError(`The canister takes no more of the prompt; ${rest} tokens remain.`, "Err");
+        if (rest === remaining) throw new CallError(t("The canister takes no more of the prompt; {0} tokens remain.", rest), "Err");
         remaining = rest;
         continue;
       }

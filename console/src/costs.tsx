@@ -7,6 +7,7 @@ import { useHappenings, type LoggedCall } from "./events";
 import { number, percent, short, usdOf, when } from "./format";
 import { usdPerXdr } from "./session";
 import { Budget, Problem, Tiles } from "./widgets";
+import { t } from "./i18n";
 
 const MOST_ENTRIES = 500;
 const SHOWN = 100;
@@ -41,20 +42,20 @@ export function CostsPage() {
     (one) => (!method.value || one.method === method.value) && (!outcome.value || one.outcome === outcome.value),
   );
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Costs">
-      <h1>Costs</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Costs")}>
+      <h1>{t("Costs")}</h1>
       {problem.value ? <Problem error={problem.value} /> : null}
-      {entries.value === null && !problem.value ? <p class="hint">The log is being read…</p> : null}
+      {entries.value === null && !problem.value ? <p class="hint">{t("The log is being read…")}</p> : null}
       {entries.value ? (
         <>
           <div class="row">
-            <Choice label="Method" of={all.map((one) => one.method)} chosen={method.value} set={(to) => (method.value = to)} />
-            <Choice label="Outcome" of={all.map((one) => one.outcome)} chosen={outcome.value} set={(to) => (outcome.value = to)} />
+            <Choice label={t("Method")} of={all.map((one) => one.method)} chosen={method.value} set={(to) => (method.value = to)} />
+            <Choice label={t("Outcome")} of={all.map((one) => one.outcome)} chosen={outcome.value} set={(to) => (outcome.value = to)} />
             <button type="button" onClick={() => void look()}>
-              Look again
+              {t("Look again")}
             </button>
             <button type="button" disabled={chosen.length === 0} onClick={() => save(chosen)}>
-              Save as CSV
+              {t("Save as CSV")}
             </button>
           </div>
           <Sums entries={chosen} />
@@ -70,7 +71,7 @@ function Choice({ label, of, chosen, set }: { label: string; of: string[]; chose
     <label class="inline">
       {label}
       <select value={chosen} onChange={(event) => set(event.currentTarget.value)}>
-        <option value="">all</option>
+        <option value="">{t("all")}</option>
         {[...new Set(of)].sort().map((one) => (
           <option key={one} value={one}>
             {one}
@@ -109,8 +110,8 @@ function Sums({ entries }: { entries: LoggedCall[] }) {
       />
       <div class="charts">
         <Bars
-          title="Instructions of each run_update"
-          unit="instructions"
+          title={t("Instructions of each run_update")}
+          unit={t("instructions")}
           names={names}
           limit={limit === null ? null : Number(limit)}
           rows={runs.map((one) => ({
@@ -118,10 +119,10 @@ function Sums({ entries }: { entries: LoggedCall[] }) {
             values: Object.fromEntries(one.parts.map(({ part, instructions }) => [part, Number(instructions)])),
           }))}
         />
-        <Line title="Cycles, added up" unit="cycles" points={points} />
+        <Line title={t("Cycles, added up")} unit={t("cycles")} points={points} />
         <Histogram
-          title="Headroom: how full budgets were"
-          unit="calls"
+          title={t("Headroom: how full budgets were")}
+          unit={t("calls")}
           values={runs.flatMap((one) => (one.limit ? [Number(one.instructions) / Number(one.limit)] : []))}
         />
       </div>
@@ -134,25 +135,25 @@ const price = (cycles: number): string => (usdPerXdr.value ? usdOf(cycles, usdPe
 function Log({ entries }: { entries: LoggedCall[] }) {
   return (
     <>
-      <h2>Calls</h2>
-      {entries.length > SHOWN ? <p class="hint">The newest {number(SHOWN)}; the CSV has all {number(entries.length)}.</p> : null}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Log of calls">
+      <h2>{t("Calls")}</h2>
+      {entries.length > SHOWN ? <p class="hint">{t("The newest {0}; the CSV has all {1}.", number(SHOWN), number(entries.length))}</p> : null}
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("Log of calls")}>
         <table>
           <thead>
             <tr>
-              <th scope="col">id</th>
-              <th scope="col">time</th>
-              <th scope="col">method</th>
-              <th scope="col">outcome</th>
-              <th scope="col">budget</th>
+              <th scope="col">{t("id")}</th>
+              <th scope="col">{t("time")}</th>
+              <th scope="col">{t("method")}</th>
+              <th scope="col">{t("outcome")}</th>
+              <th scope="col">{t("budget")}</th>
               <th scope="col" class="n">
-                instructions
+                {t("instructions")}
               </th>
               <th scope="col" class="n">
-                cycles
+                {t("cycles")}
               </th>
               <th scope="col" class="n">
-                price
+                {t("price")}
               </th>
             </tr>
           </thead>

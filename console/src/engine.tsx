@@ -6,6 +6,7 @@ import { Line } from "./charts";
 import { silence, useHappenings, type Report, type Work } from "./events";
 import { bytes, number, shortPrincipal } from "./format";
 import { Denied, Problem, Tiles } from "./widgets";
+import { t } from "./i18n";
 
 const POINTS = 90;
 const TICK_MS = 1000;
@@ -40,12 +41,12 @@ export function EnginePage() {
     return () => clearInterval(timer);
   }, [canister.value]);
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Engine">
-      <h1>Engine</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Engine")}>
+      <h1>{t("Engine")}</h1>
       {silence.value ? <Problem error={silence.value} /> : null}
-      {isDenied.value ? <Denied text="How the engine runs is for controllers and admins" /> : null}
+      {isDenied.value ? <Denied text={t("How the engine runs is for controllers and admins")} /> : null}
       {report.value?.model ? <Now report={report.value} rates={rates.value} /> : null}
-      {report.value && !report.value.model ? <p>No model is loaded: {report.value.reason}</p> : null}
+      {report.value && !report.value.model ? <p>{t("No model is loaded:")}{" "}{report.value.reason}</p> : null}
       {work.value ? <CallsNow calls={work.value} /> : null}
     </div>
   );
@@ -59,7 +60,7 @@ function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
   return (
     <>
       <p>
-        <b>{report.model}</b> · {report.exact.is_exact ? "exact" : "not exact"}: {report.exact.why}
+        <b>{report.model}</b> · {report.exact.is_exact ? t("exact") : t("not exact")}: {report.exact.why}
       </p>
       <Tiles
         tiles={[
@@ -72,11 +73,11 @@ function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
           ["cancelled", number(total.cancelled)],
         ]}
       />
-      <h2>Where chats live</h2>
+      <h2>{t("Where chats live")}</h2>
       <div class="tiers">
         <div>
-          <h3>slots of the model</h3>
-          <ul class="slots" aria-label="Slots">
+          <h3>{t("slots of the model")}</h3>
+          <ul class="slots" aria-label={t("Slots")}>
             {states.map((state, at) => (
               <li key={at} class={`slot ${state}`} title={state}>
                 {at}
@@ -86,20 +87,20 @@ function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
           </ul>
         </div>
         <div>
-          <h3>memory</h3>
+          <h3>{t("memory")}</h3>
           <p>
-            {number(now.parked)} parked, {bytes(now.parked_bytes)}
+            {t("{0} parked, {1}", number(now.parked), bytes(now.parked_bytes))}
           </p>
         </div>
         <div>
-          <h3>files</h3>
+          <h3>{t("files")}</h3>
           <p>
-            every chat, {bytes(memory.kv_bytes_per_token)} a token; see <a href="#/caches">Caches</a>
+            {t("every chat, {0} a token; see", bytes(memory.kv_bytes_per_token))}{" "}<a href="#/caches">{t("Caches")}</a>
           </p>
         </div>
       </div>
       <div class="charts">
-        <Line title="Tokens decoded a second" unit="tokens" points={rates} />
+        <Line title={t("Tokens decoded a second")} unit={t("tokens")} points={rates} />
       </div>
     </>
   );
@@ -108,8 +109,8 @@ function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
 function CallsNow({ calls }: { calls: Work }) {
   return (
     <>
-      <h2>Calls</h2>
-      {calls.running.length + calls.waiting.length === 0 ? <p class="hint">None runs, and none waits.</p> : null}
+      <h2>{t("Calls")}</h2>
+      {calls.running.length + calls.waiting.length === 0 ? <p class="hint">{t("None runs, and none waits.")}</p> : null}
       <ul class="plain">
         {calls.running.map((one, at) => (
           <li key={at}>
@@ -118,7 +119,7 @@ function CallsNow({ calls }: { calls: Work }) {
         ))}
         {calls.waiting.map((one) => (
           <li key={one.caller}>
-            {number(one.calls)} wait their turn · {shortPrincipal(one.caller)}
+            {t("{0} wait their turn", number(one.calls))} · {shortPrincipal(one.caller)}
           </li>
         ))}
       </ul>

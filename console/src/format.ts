@@ -1,13 +1,34 @@
 // Numbers, sizes, times and money as people read them.
 
-const compact = new Intl.NumberFormat(undefined, { notation: "compact", maximumFractionDigits: 1 });
-const whole = new Intl.NumberFormat();
+import { language } from "./i18n";
+
+interface Formats {
+  locale: string;
+  compact: Intl.NumberFormat;
+  whole: Intl.NumberFormat;
+}
+
+const made = new Map<string, Formats>();
+
+/** In the language of the page; of its kinds, the one that the browser asks for. */
+function formats(): Formats {
+  const name = language.value;
+  let found = made.get(name);
+  if (!found) {
+    const locale = navigator.languages.find((one) => one.startsWith(name)) ?? name;
+    const compact = new Intl.NumberFormat(locale, { notation: "compact", maximumFractionDigits: 1 });
+    found = { locale, compact, whole: new Intl.NumberFormat(locale) };
+    made.set(name, found);
+  }
+  return found;
+}
+
 const DASH = "–";
 
 type Amount = number | bigint | null | undefined;
 
-export const number = (n: Amount): string => (n == null ? DASH : whole.format(n));
-export const short = (n: Amount): string => (n == null ? DASH : compact.format(n));
+export const number = (n: Amount): string => (n == null ? DASH : formats().whole.format(n));
+export const short = (n: Amount): string => (n == null ? DASH : formats().compact.format(n));
 
 export function percent(part: number | null): string {
   return part == null || !Number.isFinite(part) ? DASH : `${(100 * part).toFixed(part < 0.1 ? 1 : 0)} %`;
@@ -34,8 +55,10 @@ export function milliseconds(ms: number): string {
   return ms < 120_000 ? `${(ms / 1000).toFixed(1)} s` : `${Math.round(ms / 60_000)} min`;
 }
 
-export const when = (ns: number | bigint): string => new Date(Number(BigInt(ns) / 1_000_000n)).toLocaleString();
+export const when = (ns: number | bigint): string => new Date(Number(BigInt(ns) / 1_000_000n)).toLocaleString(formats().locale);
 
 /** 12 characters are enough to tell principals apart. */
 export const shortPrincipal = (text: string): string =>
   text.length < 20 ? text : `${text.slice(0, 11)}…${text.slice(-3)}`;
+
+export const timeOf = (ms: number): string => new Date(ms).toLocaleTimeString(formats().locale);

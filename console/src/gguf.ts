@@ -1,5 +1,7 @@
 // The head of a GGUF file, read before a byte of it is sent: is it one, and of what?
 
+import { t } from "./i18n";
+
 const HEAD_BYTES = 1 << 20;
 const MOST_BYTES_OF_TEXT = 1 << 16;
 const SIZES = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8];
@@ -15,12 +17,12 @@ export interface Head {
 /** Raises an Error that says what the file is not. Only what stands before the first long list is read. */
 export async function headOf(file: Blob): Promise<Head> {
   const view = new DataView(await file.slice(0, HEAD_BYTES).arrayBuffer());
-  if (view.byteLength < 24 || view.getUint32(0, false) !== 0x47475546) throw new Error("It is no GGUF file.");
+  if (view.byteLength < 24 || view.getUint32(0, false) !== 0x47475546) throw new Error(t("It is no GGUF file."));
   const version = view.getUint32(4, true);
-  if (version < 2 || version > 3) throw new Error(`It is GGUF of version ${version}; versions 2 and 3 can be loaded.`);
+  if (version < 2 || version > 3) throw new Error(t("It is GGUF of version {0}; versions 2 and 3 can be loaded.", version));
   const nTensors = Number(view.getBigUint64(8, true));
   const nPairs = Number(view.getBigUint64(16, true));
-  if (nTensors === 0) throw new Error("It has no tensors: is it a part of a model, or only its vocabulary?");
+  if (nTensors === 0) throw new Error(t("It has no tensors: is it a part of a model, or only its vocabulary?"));
   const found = new Map<string, string>();
   let at = 24;
   const text = (): string => {

@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { ask, CallError, canister, sleep } from "./api";
 import { number, percent, shortPrincipal } from "./format";
 import { Problem, Tiles } from "./widgets";
+import { t } from "./i18n";
 
 const LOOK_MS = 2000;
 const HIDDEN_MS = 15_000;
@@ -83,8 +84,8 @@ export function HerdPage() {
     }
   };
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Herd">
-      <h1>Herd</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Herd")}>
+      <h1>{t("Herd")}</h1>
       {problem.value ? <Problem error={problem.value} /> : null}
       {info.value ? (
         <Tiles
@@ -99,7 +100,7 @@ export function HerdPage() {
           ]}
         />
       ) : null}
-      {isControllers.value ? <p class="hint">Workers and queue are for the controllers of the herd.</p> : null}
+      {isControllers.value ? <p class="hint">{t("Workers and queue are for the controllers of the herd.")}</p> : null}
       {status.value ? (
         <>
           <Workers workers={status.value.workers} drain={drain} />
@@ -113,28 +114,28 @@ export function HerdPage() {
 function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) => Promise<void> }) {
   return (
     <>
-      <h2>Workers</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Workers of the herd">
+      <h2>{t("Workers")}</h2>
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("Workers of the herd")}>
         <table>
           <thead>
             <tr>
-              <th scope="col">worker</th>
-              <th scope="col">state</th>
-              <th scope="col">what it does</th>
+              <th scope="col">{t("worker")}</th>
+              <th scope="col">{t("state")}</th>
+              <th scope="col">{t("what it does")}</th>
               <th scope="col" class="n">
-                done
+                {t("done")}
               </th>
               <th scope="col" class="n">
-                slots
+                {t("slots")}
               </th>
               <th scope="col" class="n">
-                prompt tokens/s
+                {t("prompt tokens/s")}
               </th>
               <th scope="col" class="n">
-                answer tokens/s
+                {t("answer tokens/s")}
               </th>
               <th scope="col">
-                <span class="sr">what can be done</span>
+                <span class="sr">{t("what can be done")}</span>
               </th>
             </tr>
           </thead>
@@ -162,12 +163,12 @@ function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) =>
                     type="button"
                     class="quiet"
                     disabled={one.phase === "draining" || one.phase === "ended"}
-                    aria-label={`Drain the worker ${one.id}`}
+                    aria-label={t("Drain the worker {0}", one.id)}
                     onClick={() => {
-                      if (confirm(`Give ${one.id} no more jobs? What it runs is finished.`)) void drain(one.id);
+                      if (confirm(t("Give {0} no more jobs? What it runs is finished.", one.id))) void drain(one.id);
                     }}
                   >
-                    Drain
+                    {t("Drain")}
                   </button>
                 </td>
               </tr>
@@ -183,20 +184,20 @@ function Queue({ queue, jobs }: { queue: Status["queue"]; jobs: Status["jobs"] }
   const all = queue.reduce((sum, one) => sum + one.jobs, 0);
   return (
     <>
-      <h2>Queue by price</h2>
+      <h2>{t("Queue by price")}</h2>
       <p class="hint">
-        {number(jobs.running)} run, {number(jobs.waiting)} wait. Who pays more is served first.
+        {t("{0} run, {1} wait. Who pays more is served first.", number(jobs.running), number(jobs.waiting))}
       </p>
       {queue.length ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Queue by price">
+        <div class="scroll" tabIndex={0} role="region" aria-label={t("Queue by price")}>
           <table>
             <thead>
               <tr>
-                <th scope="col">multiplier</th>
+                <th scope="col">{t("multiplier")}</th>
                 <th scope="col" class="n">
-                  jobs
+                  {t("jobs")}
                 </th>
-                <th scope="col">part of the queue</th>
+                <th scope="col">{t("part of the queue")}</th>
               </tr>
             </thead>
             <tbody>
@@ -205,7 +206,7 @@ function Queue({ queue, jobs }: { queue: Status["queue"]; jobs: Status["jobs"] }
                   <td>× {one.multiplier}</td>
                   <td class="n">{number(one.jobs)}</td>
                   <td>
-                    <meter min={0} max={all} value={one.jobs} aria-label={`Part of the jobs at × ${one.multiplier}`} />{" "}
+                    <meter min={0} max={all} value={one.jobs} aria-label={t("Part of the jobs at × {0}", one.multiplier)} />{" "}
                     {percent(one.jobs / all)}
                   </td>
                 </tr>
@@ -214,7 +215,7 @@ function Queue({ queue, jobs }: { queue: Status["queue"]; jobs: Status["jobs"] }
           </table>
         </div>
       ) : (
-        <p>Nothing waits.</p>
+        <p>{t("Nothing waits.")}</p>
       )}
     </>
   );

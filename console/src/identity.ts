@@ -1,6 +1,7 @@
 // The identity of this browser: an Ed25519 key that no script can read, in the browser's database. It signs messages as
 // the IC's agents do; here only the one that signs in.
 import { request, CallError } from "./api";
+import { t } from "./i18n";
 
 const DATABASE = "canister-identity";
 const STORE = "keys";
@@ -24,12 +25,12 @@ export async function kept(): Promise<Identity | null> {
 /** A new identity in the place of none. Raises an Error where the browser cannot have one. */
 export async function make(): Promise<Identity> {
   const subtle = crypto.subtle as SubtleCrypto | undefined;
-  if (!subtle) throw new Error("A page over plain HTTP by a name has no keys: open it as localhost, or by HTTPS.");
+  if (!subtle) throw new Error(t("A page over plain HTTP by a name has no keys: open it as localhost, or by HTTPS."));
   let pair: CryptoKeyPair;
   try {
     pair = (await subtle.generateKey("Ed25519", false, ["sign", "verify"])) as CryptoKeyPair;
   } catch {
-    throw new Error("This browser knows no Ed25519 keys; a newer one does.");
+    throw new Error(t("This browser knows no Ed25519 keys; a newer one does."));
   }
   await work("readwrite", (store) => store.put(pair, OWN));
   return of(pair);
@@ -52,13 +53,13 @@ async function work<T>(mode: IDBTransactionMode, what: (store: IDBObjectStore) =
     const asked = indexedDB.open(DATABASE, 1);
     asked.onupgradeneeded = () => asked.result.createObjectStore(STORE);
     asked.onsuccess = () => done(asked.result);
-    asked.onerror = () => fail(new Error("This browser keeps nothing, so it can have no identity."));
+    asked.onerror = () => fail(new Error(t("This browser keeps nothing, so it can have no identity.")));
   });
   try {
     return await new Promise<T>((done, fail) => {
       const asked = what(database.transaction(STORE, mode).objectStore(STORE));
       asked.onsuccess = () => done(asked.result);
-      asked.onerror = () => fail(new Error("This browser could not keep the identity."));
+      asked.onerror = () => fail(new Error(t("This browser could not keep the identity.")));
     });
   } finally {
     database.close();

@@ -5,6 +5,7 @@
 import { signal } from "@preact/signals";
 import { ask, call, CallError, canisterPath, messageOf } from "./api";
 import { newId, type RunRecord } from "./conversation";
+import { t } from "./i18n";
 
 export const MOST_PROMPTS = 25;
 const MOST_CALLS = 200; // of one prompt
@@ -44,7 +45,7 @@ export function variablesOf(text: string): Map<string, string[]> {
     if (!line.trim()) continue;
     const at = line.indexOf("=");
     const name = line.slice(0, at).trim();
-    if (at < 0 || !/^[\w-]+$/.test(name)) throw new Error(`“${line.trim()}” is no variable: write name = value | value.`);
+    if (at < 0 || !/^[\w-]+$/.test(name)) throw new Error(t("“{0}” is no variable: write name = value | value.", line.trim()));
     found.set(
       name,
       line
@@ -62,9 +63,9 @@ export function promptsOf(template: string, values: Map<string, string[]>): stri
   let sets: Record<string, string>[] = [{}];
   for (const name of names) {
     const choices = values.get(name);
-    if (!choices) throw new Error(`The template has {{${name}}}, and no line gives it values.`);
+    if (!choices) throw new Error(t("The template has {{{0}}}, and no line gives it values.", name));
     sets = sets.flatMap((set) => choices.map((value) => ({ ...set, [name]: value })));
-    if (sets.length > MOST_PROMPTS) throw new Error(`More than ${MOST_PROMPTS} prompts: give fewer values.`);
+    if (sets.length > MOST_PROMPTS) throw new Error(t("More than {0} prompts: give fewer values.", MOST_PROMPTS));
   }
   return sets.map((set) => template.replace(PLACE, (_, name: string) => set[name] ?? ""));
 }
@@ -109,7 +110,7 @@ export async function run(): Promise<void> {
   try {
     const values = variablesOf(variables.value);
     const sides = (["A", "B"] as const).filter((side) => templates.value[side].trim());
-    if (sides.length === 0) throw new Error("Write a template first.");
+    if (sides.length === 0) throw new Error(t("Write a template first."));
     const plans = sides.map((side) => ({ side, prompts: promptsOf(templates.value[side], values) }));
     for (const { side, prompts } of plans) await runSide(side, prompts);
   } catch (error) {

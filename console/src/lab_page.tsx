@@ -5,6 +5,7 @@ import { number, percent, short, usdOf } from "./format";
 import * as lab from "./lab";
 import { current, denial, usdPerXdr } from "./session";
 import { Denied, Problem } from "./widgets";
+import { t } from "./i18n";
 
 const price = (cycles: number): string => (usdPerXdr.value ? usdOf(cycles, usdPerXdr.value) : `${short(cycles)} cycles`);
 
@@ -13,11 +14,10 @@ export function LabPage() {
   const isBusy = lab.state.value !== "";
   const told = planned();
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Cost lab">
-      <h1>Cost lab</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Cost lab")}>
+      <h1>{t("Cost lab")}</h1>
       <p>
-        What do prompts of a template cost? They are run for real, one behind another in a prompt cache of their own. The first
-        warms the cache up; the others decode only what differs from the one before, so put what changes last.
+        {t("What do prompts of a template cost? They are run for real, one behind another in a prompt cache of their own. The first warms the cache up; the others decode only what differs from the one before, so put what changes last.")}
       </p>
       {denial.value ? <Denied text={denial.value} /> : null}
       <form
@@ -30,7 +30,7 @@ export function LabPage() {
         <div class="charts">
           {(["A", "B"] as const).map((side) => (
             <label key={side}>
-              Template {side} {side === "B" ? <span class="hint">to compare with A; may be empty</span> : null}
+              {t("Template {0}", side)} {side === "B" ? <span class="hint">{t("to compare with A; may be empty")}</span> : null}
               <textarea
                 rows={4}
                 spellcheck={false}
@@ -40,10 +40,10 @@ export function LabPage() {
             </label>
           ))}
         </div>
-        <Text label="Variables, one a line: name = value | value" rows={3} of={lab.variables} />
+        <Text label={t("Variables, one a line: name = value | value")} rows={3} of={lab.variables} />
         <div class="row form">
           <label>
-            Answer tokens at most
+            {t("Answer tokens at most")}
             <input
               type="number"
               min="2"
@@ -53,12 +53,12 @@ export function LabPage() {
             />
           </label>
           <label>
-            A good answer contains <span class="hint">may be empty</span>
+            {t("A good answer contains")}{" "}<span class="hint">{t("may be empty")}</span>
             <input value={lab.wanted.value} onInput={(event) => (lab.wanted.value = event.currentTarget.value)} />
           </label>
           <label class="inline">
             <input type="checkbox" checked={lab.isChat.value} onChange={(event) => (lab.isChat.value = event.currentTarget.checked)} />
-            as a message, by the model’s chat template
+            {t("as a message, by the model’s chat template")}
           </label>
         </div>
         <p class="hint" role="status">
@@ -67,11 +67,11 @@ export function LabPage() {
         <div class="actions">
           {isBusy ? (
             <button type="button" class="stop" onClick={lab.stop}>
-              {lab.state.value === "stopping" ? "Stopping…" : "Stop"}
+              {lab.state.value === "stopping" ? t("Stopping…") : t("Stop")}
             </button>
           ) : (
             <button type="submit" class="primary" disabled={!isReady}>
-              Run
+              {t("Run")}
             </button>
           )}
         </div>
@@ -120,13 +120,13 @@ function Comparison() {
   ];
   return (
     <>
-      <h2>What it costs</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Costs of the templates">
+      <h2>{t("What it costs")}</h2>
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("Costs of the templates")}>
         <table class="sums">
           <thead>
             <tr>
               <th scope="col">
-                <span class="sr">what</span>
+                <span class="sr">{t("what")}</span>
               </th>
               <th scope="col" class="n">
                 A
@@ -137,7 +137,7 @@ function Comparison() {
                     B
                   </th>
                   <th scope="col" class="n">
-                    B against A
+                    {t("B against A")}
                   </th>
                 </>
               ) : null}
@@ -149,7 +149,7 @@ function Comparison() {
               const change = one && other !== null ? other / one - 1 : null;
               return (
                 <tr key={name}>
-                  <th scope="row">{name}</th>
+                  <th scope="row">{t(name)}</th>
                   <td class="n">{one === null ? "–" : shown(one)}</td>
                   {hasB ? (
                     <>
@@ -172,30 +172,30 @@ const percentOf = (change: number): string => `${(100 * change).toFixed(0)} %`;
 function Trials({ side }: { side: lab.Side }) {
   return (
     <>
-      <h2>Prompts of {side}</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label={`Prompts of ${side}`}>
+      <h2>{t("Prompts of {0}", side)}</h2>
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("Prompts of {0}", side)}>
         <table class="trials">
           <thead>
             <tr>
-              <th scope="col">prompt</th>
-              <th scope="col">answer</th>
+              <th scope="col">{t("prompt")}</th>
+              <th scope="col">{t("answer")}</th>
               <th scope="col" class="n">
-                calls
+                {t("calls")}
               </th>
               <th scope="col" class="n">
-                cached
+                {t("cached")}
               </th>
               <th scope="col" class="n">
-                in
+                {t("in")}
               </th>
               <th scope="col" class="n">
-                out
+                {t("out")}
               </th>
               <th scope="col" class="n">
-                budget
+                {t("budget")}
               </th>
               <th scope="col" class="n">
-                price
+                {t("price")}
               </th>
             </tr>
           </thead>
@@ -205,7 +205,7 @@ function Trials({ side }: { side: lab.Side }) {
                 <td>{one.prompt.slice(-80)}</td>
                 <td>
                   {one.problem || one.answer.slice(0, 120)}{" "}
-                  {one.isGood === null ? null : <span class={`tag ${one.isGood ? "ok" : "err"}`}>{one.isGood ? "good" : "not good"}</span>}
+                  {one.isGood === null ? null : <span class={`tag ${one.isGood ? "ok" : "err"}`}>{one.isGood ? t("good") : t("not good")}</span>}
                 </td>
                 <td class="n">{number(one.calls)}</td>
                 <td class="n">{number(one.tokensCached)}</td>

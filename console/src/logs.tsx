@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { ask, canister, canisterPath, sleep } from "./api";
 import { number } from "./format";
 import { Problem } from "./widgets";
+import { t } from "./i18n";
 
 const LOOK_MS = 2000;
 const HIDDEN_MS = 15_000;
@@ -78,12 +79,12 @@ export function LogsPage() {
       (!low || `${one.event} ${one.rest}`.toLowerCase().includes(low)),
   );
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Logs">
-      <h1>Logs</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Logs")}>
+      <h1>{t("Logs")}</h1>
       {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       <div class="row">
         <label class="inline">
-          Least level
+          {t("Least level")}
           <select value={least.value} onChange={(event) => (least.value = event.currentTarget.value)}>
             {LEVELS.map((one) => (
               <option key={one} value={one}>
@@ -93,20 +94,20 @@ export function LogsPage() {
           </select>
         </label>
         <label class="inline">
-          Search
+          {t("Search")}
           <input type="search" value={sought.value} onInput={(event) => (sought.value = event.currentTarget.value)} />
         </label>
         <span class="hint">
-          {number(chosen.length)} of {number(lines.value.length)} lines
+          {t("{0} of {1} lines", number(chosen.length), number(lines.value.length))}
         </span>
       </div>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Lines of the log, the newest first">
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("Lines of the log, the newest first")}>
         <table class="log">
           <thead>
             <tr>
-              <th scope="col">time (UTC)</th>
-              <th scope="col">level</th>
-              <th scope="col">what</th>
+              <th scope="col">{t("time (UTC)")}</th>
+              <th scope="col">{t("level")}</th>
+              <th scope="col">{t("what")}</th>
             </tr>
           </thead>
           <tbody>

@@ -9,6 +9,7 @@ import { pages } from "./pages";
 import { theme } from "./preferences";
 import * as session from "./session";
 import { Boundary } from "./widgets";
+import { begin, t } from "./i18n";
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" } as const;
 const SIGNS = { auto: "◐", light: "☀", dark: "☾" } as const;
@@ -36,10 +37,9 @@ function SignIn() {
           void session.enterByKey(box.current?.value.trim() ?? "", keep.current?.checked ?? false);
         }}
       >
-        <h1>llama-canister</h1>
+        <h1>{t("llama-canister")}</h1>
         <p>
-          On the server’s machine <code>canister console</code> opens this page signed in. Or give an API key: that of
-          the controller is printed by <code>canister key</code>, others are made with{" "}
+          {t("On the server’s machine")}{" "}<code>canister console</code>{" "}{t("opens this page signed in. Or give an API key: that of the controller is printed by")}{" "}<code>canister key</code>{t(", others are made with")}{" "}
           <code>canister api-key create NAME</code>.
         </p>
         {session.refusal.value ? (
@@ -49,31 +49,30 @@ function SignIn() {
         ) : null}
         {session.isOnline.value ? null : (
           <p class="problem" role="alert">
-            The server does not answer.
+            {t("The server does not answer.")}
           </p>
         )}
         <label for="key">
-          API key
+          {t("API key")}
           <input id="key" ref={box} type="password" autocomplete="off" spellcheck={false} required />
         </label>
         <label class="inline">
-          <input type="checkbox" ref={keep} /> Keep it in this browser
+          <input type="checkbox" ref={keep} />{" "}{t("Keep it in this browser")}
         </label>
-        <p class="hint">A key that is kept can be read by whatever serves this address and port next.</p>
+        <p class="hint">{t("A key that is kept can be read by whatever serves this address and port next.")}</p>
         <div class="actions">
           <button type="submit" class="primary">
-            Sign in
+            {t("Sign in")}
           </button>
           <button
             type="button"
             onClick={() => void session.enterByIdentity().catch((error: unknown) => (session.refusal.value = messageOf(error)))}
           >
-            Sign in as this browser
+            {t("Sign in as this browser")}
           </button>
         </div>
         <p class="hint">
-          As itself, a browser has a key of its own that no script can read. Who controls the canister gives its principal a
-          role, or lets everybody chat.
+          {t("As itself, a browser has a key of its own that no script can read. Who controls the canister gives its principal a role, or lets everybody chat.")}
         </p>
       </form>
     </main>
@@ -84,9 +83,9 @@ function Header() {
   const one = session.current.value;
   return (
     <header>
-      <span class="brand">llama-canister</span>
+      <span class="brand">{t("llama-canister")}</span>
       <select
-        aria-label="Canister"
+        aria-label={t("Canister")}
         value={canister.value}
         onChange={(event) => {
           canister.value = event.currentTarget.value;
@@ -100,11 +99,11 @@ function Header() {
         ))}
       </select>
       <span class={`chip ${one?.ready ? "good" : "bad"}`} title={one?.model ?? ""}>
-        {session.modelName.value || "no model"}
+        {session.modelName.value || t("no model")}
       </span>
       {session.isOnline.value ? null : (
         <span class="chip bad" role="status">
-          Not connected, trying again
+          {t("Not connected, trying again")}
         </span>
       )}
       <span class="grow" />
@@ -114,13 +113,13 @@ function Header() {
       <button
         type="button"
         class="quiet"
-        aria-label={`Colours: ${theme.value}`}
+        aria-label={t("Colours: {0}", theme.value)}
         onClick={() => (theme.value = THEMES[theme.value])}
       >
         {SIGNS[theme.value]}
       </button>
       <button type="button" class="quiet" onClick={() => void session.leave()}>
-        Sign out
+        {t("Sign out")}
       </button>
     </header>
   );
@@ -138,20 +137,20 @@ function Help() {
     ["?", "this help"],
   ];
   return (
-    <dialog open class="help" aria-label="Keys">
-      <h2>Keys</h2>
+    <dialog open class="help" aria-label={t("Keys")}>
+      <h2>{t("Keys")}</h2>
       <dl>
         {rows.map(([keys, what]) => (
           <div key={keys}>
             <dt>
               <kbd>{keys}</kbd>
             </dt>
-            <dd>{what}</dd>
+            <dd>{t(what!)}</dd>
           </div>
         ))}
       </dl>
       <button type="button" class="primary" onClick={() => (isHelpOpen.value = false)}>
-        Close
+        {t("Close")}
       </button>
     </dialog>
   );
@@ -195,18 +194,18 @@ function App() {
     return () => removeEventListener("keydown", onKey);
   }, []);
   const page = pages().find((one) => one.name === route.value) ?? pages()[0]!;
-  document.title = isIn ? `${page.title} · llama-canister` : "llama-canister";
+  document.title = isIn ? `${t(page.title)} · llama-canister` : "llama-canister";
   if (!isIn) return <SignIn />;
   return (
     <div class="shell">
       <Header />
-      <nav class="main" aria-label="Pages">
+      <nav class="main" aria-label={t("Pages")}>
         {pages().map(({ name, title }) => (
           <a key={name} href={`#/${name}`} aria-current={name === page.name ? "page" : undefined}>
-            {title}
+            {t(title)}
           </a>
         ))}
-        <a href="docs">API</a>
+        <a href="docs">{t("API")}</a>
       </nav>
       <main id="main" tabIndex={-1}>
         <Boundary key={`${page.name} ${canister.value}`}>
@@ -218,4 +217,4 @@ function App() {
   );
 }
 
-void session.enterByLink().finally(() => render(<App />, document.getElementById("app")!));
+void Promise.all([begin(), session.enterByLink()]).finally(() => render(<App />, document.getElementById("app")!));

@@ -9,6 +9,7 @@ import { gfmStrikethrough } from "micromark-extension-gfm-strikethrough";
 import { gfmTable } from "micromark-extension-gfm-table";
 import type { Nodes, Parents, Root } from "mdast";
 import { CopyButton } from "./widgets";
+import { t } from "./i18n";
 
 const SAFE = /^(https?:|mailto:)/i;
 const OPTIONS = {
@@ -69,7 +70,7 @@ function Node({ node }: { node: Nodes }) {
       return (
         <figure class="code">
           <figcaption>
-            {node.lang || "text"}
+            {node.lang || t("text")}
             <CopyButton text={node.value} />
           </figcaption>
           <pre tabIndex={0}>
@@ -79,7 +80,7 @@ function Node({ node }: { node: Nodes }) {
       );
     case "table":
       return (
-        <div class="scroll" tabIndex={0} role="region" aria-label="Table">
+        <div class="scroll" tabIndex={0} role="region" aria-label={t("Table")}>
           <table>
             <tbody>{inside(node)}</tbody>
           </table>

@@ -7,6 +7,7 @@ import { milliseconds, number, short } from "./format";
 import { Markdown } from "./markdown";
 import { memo } from "./memo";
 import { Budget, CopyButton } from "./widgets";
+import { t } from "./i18n";
 
 interface Properties {
   message: Message;
@@ -40,24 +41,24 @@ function Question({ message, at, chat, isBusy }: Properties) {
   };
   if (!isEdited)
     return (
-      <article class="message user" aria-label="You">
+      <article class="message user" aria-label={t("You")}>
         <div class="bubble">{message.text}</div>
         <div class="actions">
           <button type="button" class="quiet edit" disabled={isBusy} onClick={() => setEdited(true)}>
-            Edit
+            {t("Edit")}
           </button>
         </div>
       </article>
     );
   return (
-    <article class="message user" aria-label="You">
+    <article class="message user" aria-label={t("You")}>
       <form
         onSubmit={(event) => {
           event.preventDefault();
           void ask();
         }}
       >
-        <textarea ref={box} rows={3} aria-label="Edit your message" defaultValue={message.text} />
+        <textarea ref={box} rows={3} aria-label={t("Edit your message")} defaultValue={message.text} />
         {problem ? (
           <p class="problem" role="alert">
             {problem}
@@ -65,10 +66,10 @@ function Question({ message, at, chat, isBusy }: Properties) {
         ) : null}
         <div class="actions">
           <button type="submit" class="primary">
-            Ask in a branch
+            {t("Ask in a branch")}
           </button>
           <button type="button" onClick={() => setEdited(false)}>
-            Cancel
+            {t("Cancel")}
           </button>
         </div>
       </form>
@@ -81,20 +82,20 @@ function Answer({ message, at, chat, isLast, isBusy, live }: Properties) {
   const goesOn = isLast && !isBusy && ["stopped", "limit", "failed"].includes(state);
   const cycles = steps.reduce((sum, step) => sum + (step.cost?.cycles ?? 0), 0);
   return (
-    <article class="message assistant" aria-label="Model" aria-busy={state === "running"}>
+    <article class="message assistant" aria-label={t("Model")} aria-busy={state === "running"}>
       <Said text={message.text + live.text} isRunning={state === "running"} />
       <Ending message={message} chat={chat} />
       {isBusy && isLast ? null : (
         <div class="actions">
           {goesOn ? (
             <button type="button" class="primary" onClick={() => void chat.resume()}>
-              Go on
+              {t("Go on")}
             </button>
           ) : null}
           {message.text ? (
             <>
               <button type="button" class="quiet" disabled={isBusy} onClick={() => void chat.branch(at + 1).then(open)}>
-                Branch from here
+                {t("Branch from here")}
               </button>
               <CopyButton text={message.text.trim()} />
             </>
@@ -104,7 +105,7 @@ function Answer({ message, at, chat, isLast, isBusy, live }: Properties) {
       {steps.length ? (
         <details class="steps" open={isLast}>
           <summary>
-            {steps.length} {steps.length === 1 ? "call" : "calls"} · {short(cycles)} cycles
+            {steps.length === 1 ? t("1 call") : t("{0} calls", steps.length)} · {t("{0} cycles", short(cycles))}
           </summary>
           <Calls steps={steps} live={live} />
         </details>
@@ -116,7 +117,7 @@ function Answer({ message, at, chat, isLast, isBusy, live }: Properties) {
 /** An answer with its thoughts and its calls of tools told apart. */
 function Said({ text, isRunning }: { text: string; isRunning: boolean }) {
   const shown = text.trim();
-  if (!shown) return isRunning ? <p class="hint">The prompt goes in, part by part…</p> : null;
+  if (!shown) return isRunning ? <p class="hint">{t("The prompt goes in, part by part…")}</p> : null;
   const parts = shown.split(/(<think>[\s\S]*?(?:<\/think>|$)|<tool_call>[\s\S]*?(?:<\/tool_call>|$))/);
   return (
     <>
@@ -125,7 +126,7 @@ function Said({ text, isRunning }: { text: string; isRunning: boolean }) {
         if (part.startsWith("<think>"))
           return (
             <details key={at} class="steps">
-              <summary>Thoughts</summary>
+              <summary>{t("Thoughts")}</summary>
               <div class="thoughts">
                 <Markdown text={inner} />
               </div>
@@ -134,7 +135,7 @@ function Said({ text, isRunning }: { text: string; isRunning: boolean }) {
         if (part.startsWith("<tool_call>"))
           return (
             <figure key={at} class="code">
-              <figcaption>call of a tool</figcaption>
+              <figcaption>{t("call of a tool")}</figcaption>
               <pre tabIndex={0}>{inner}</pre>
             </figure>
           );
@@ -147,17 +148,17 @@ function Said({ text, isRunning }: { text: string; isRunning: boolean }) {
 function Ending({ message, chat }: { message: Message; chat: Conversation }) {
   switch (message.state) {
     case "stopped":
-      return <p class="hint">Stopped. What was answered until then is kept.</p>;
+      return <p class="hint">{t("Stopped. What was answered until then is kept.")}</p>;
     case "limit":
-      return <p class="hint">The answer’s limit of {number(chat.settings.value.answerTokens)} tokens was reached.</p>;
+      return <p class="hint">{t("The answer’s limit of {0} tokens was reached.", number(chat.settings.value.answerTokens))}</p>;
     case "full":
-      return <p class="hint">The context is full: nothing more fits in.</p>;
+      return <p class="hint">{t("The context is full: nothing more fits in.")}</p>;
     case "failed":
       return (
         <p class="problem" role="alert">
           {message.error}
-          {message.kind === "network" ? " What was answered until then is kept; go on when it is back." : ""}
-          {message.requestId ? <span class="hint"> request {message.requestId}</span> : null}
+          {message.kind === "network" ? ` ${t("What was answered until then is kept; go on when it is back.")}` : ""}
+          {message.requestId ? <span class="hint">{" "}{t("request {0}", message.requestId)}</span> : null}
         </p>
       );
     default:
@@ -165,33 +166,32 @@ function Ending({ message, chat }: { message: Message; chat: Conversation }) {
   }
 }
 
-const PHASES = { open: "open", prompt: "prompt", answer: "answer" } as const;
 
 function Calls({ steps, live }: { steps: Step[]; live: Live }) {
   const limit = steps.findLast((step) => step.cost)?.cost?.limit;
   const sum = (of: (step: Step) => number): number => steps.reduce((total, step) => total + of(step), 0);
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Calls of this answer">
+    <div class="scroll" tabIndex={0} role="region" aria-label={t("Calls of this answer")}>
       <table class="calls">
-        <caption class="sr">Calls of this answer</caption>
+        <caption class="sr">{t("Calls of this answer")}</caption>
         <thead>
           <tr>
-            <th scope="col">call</th>
-            <th scope="col">budget{limit ? ` of ${short(limit)}` : ""}</th>
+            <th scope="col">{t("call")}</th>
+            <th scope="col">{limit ? t("budget of {0}", short(limit)) : t("budget")}</th>
             <th scope="col" class="n">
-              in
+              {t("in")}
             </th>
             <th scope="col" class="n">
-              out
+              {t("out")}
             </th>
             <th scope="col" class="n">
-              left
+              {t("left")}
             </th>
             <th scope="col" class="n">
-              cycles
+              {t("cycles")}
             </th>
             <th scope="col" class="n">
-              time
+              {t("time")}
             </th>
           </tr>
         </thead>
@@ -199,7 +199,7 @@ function Calls({ steps, live }: { steps: Step[]; live: Live }) {
           {steps.map((step) => (
             <tr key={step.n} class={step.state}>
               <td>
-                <span class={`tag ${step.phase}`}>{PHASES[step.phase]}</span> {step.n}
+                <span class={`tag ${step.phase}`}>{t(step.phase)}</span> {step.n}
               </td>
               <td>
                 <Budget cost={step.cost} isRunning={step.state === "running"} />
@@ -213,7 +213,7 @@ function Calls({ steps, live }: { steps: Step[]; live: Live }) {
               ) : (
                 <td colSpan={3}>
                   {step.state === "running" ? <span class="pulse" /> : null}{" "}
-                  {step.state === "running" && live.pieces ? `answers, ${number(live.pieces)} tokens so far` : step.state}
+                  {step.state === "running" && live.pieces ? t("answers, {0} tokens so far", number(live.pieces)) : t(step.state)}
                   {step.error ? `: ${step.error}` : ""}
                 </td>
               )}
@@ -224,8 +224,8 @@ function Calls({ steps, live }: { steps: Step[]; live: Live }) {
         </tbody>
         <tfoot>
           <tr>
-            <th scope="row">together</th>
-            <td>{short(sum((step) => step.cost?.instructions ?? 0))} instructions</td>
+            <th scope="row">{t("together")}</th>
+            <td>{short(sum((step) => step.cost?.instructions ?? 0))}{" "}{t("instructions")}</td>
             <td class="n">{number(sum((step) => step.tokensIn))}</td>
             <td class="n">{number(sum((step) => step.tokensOut))}</td>
             <td />

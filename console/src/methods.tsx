@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { ask, call, CallError, messageOf, toJson, type Cost } from "./api";
 import { milliseconds, number } from "./format";
 import { Budget, Problem } from "./widgets";
+import { t } from "./i18n";
 
 const PREFIX = "/canisters/{canister}/";
 
@@ -97,13 +98,13 @@ export function MethodsPage() {
   if (!one)
     return (
       <div class="page">
-        <h1>Methods</h1>
-        {problem.value ? <Problem error={problem.value} /> : <p class="hint">The interface is being read…</p>}
+        <h1>{t("Methods")}</h1>
+        {problem.value ? <Problem error={problem.value} /> : <p class="hint">{t("The interface is being read…")}</p>}
       </div>
     );
   return (
     <div class="split">
-      <nav class="list" aria-label="Methods">
+      <nav class="list" aria-label={t("Methods")}>
         {[...new Set(all.map((each) => each.group))].map((group) => (
           <section key={group} aria-label={group}>
             <h3>{group}</h3>
@@ -129,7 +130,7 @@ export function MethodsPage() {
           </section>
         ))}
       </nav>
-      <div class="page" tabIndex={0} role="region" aria-label="Method">
+      <div class="page" tabIndex={0} role="region" aria-label={t("Method")}>
         <h1>
           <code>{one.name}</code>
         </h1>
@@ -174,7 +175,7 @@ function Form({ method }: { method: Method }) {
     >
       <p>{method.summary}</p>
       {method.description ? <p class="hint">{method.description}</p> : null}
-      {method.schema === null ? <p class="hint">It takes no argument.</p> : null}
+      {method.schema === null ? <p class="hint">{t("It takes no argument.")}</p> : null}
       {method.schema ? (
         <label class="inline">
           <input
@@ -185,16 +186,16 @@ function Form({ method }: { method: Method }) {
               setText(toJson(value, 2));
             }}
           />
-          as JSON
+          {t("as JSON")}
         </label>
       ) : null}
       {method.schema && isJson ? (
-        <textarea class="code" rows={8} aria-label="Argument as JSON" value={text} onInput={(event) => setText(event.currentTarget.value)} />
+        <textarea class="code" rows={8} aria-label={t("Argument as JSON")} value={text} onInput={(event) => setText(event.currentTarget.value)} />
       ) : null}
       {method.schema && !isJson ? <Field name="" schema={method.schema} value={value} set={setValue} /> : null}
       <div class="actions">
         <button type="submit" class="primary" disabled={isBusy}>
-          {isBusy ? "Calling…" : method.isQuery ? "Query" : "Call"}
+          {isBusy ? t("Calling…") : method.isQuery ? t("Query") : t("Call")}
         </button>
       </div>
       {answered ? (
@@ -203,7 +204,7 @@ function Form({ method }: { method: Method }) {
             {answered.kind} {answered.ms ? `· ${milliseconds(answered.ms)}` : ""}{" "}
             {answered.cost ? (
               <>
-                · {number(answered.cost.instructions)} instructions <Budget cost={answered.cost} />
+                · {number(answered.cost.instructions)}{" "}{t("instructions")}{" "}<Budget cost={answered.cost} />
               </>
             ) : null}
           </figcaption>
@@ -230,7 +231,7 @@ function Field({ name, schema: given, value, set }: FieldGiven) {
       const held = (value ?? {}) as Record<string, unknown>;
       return (
         <fieldset>
-          <legend>{name || "argument"}</legend>
+          <legend>{name || t("argument")}</legend>
           {Object.entries(schema.properties ?? {}).map(([part, of]) => (
             <Field key={part} name={inside(part)} schema={of} value={held[part]} set={(to) => set({ ...held, [part]: to })} />
           ))}
@@ -241,7 +242,7 @@ function Field({ name, schema: given, value, set }: FieldGiven) {
       const held = (value ?? []) as unknown[];
       return (
         <fieldset>
-          <legend>{name || "argument"}</legend>
+          <legend>{name || t("argument")}</legend>
           {held.map((one, at) => (
             <div class="row" key={at}>
               <Field
@@ -250,13 +251,13 @@ function Field({ name, schema: given, value, set }: FieldGiven) {
                 value={one}
                 set={(to) => set(held.map((other, n) => (n === at ? to : other)))}
               />
-              <button type="button" aria-label={`Remove ${inside(at)}`} onClick={() => set(held.filter((_, n) => n !== at))}>
+              <button type="button" aria-label={t("Remove {0}", inside(at))} onClick={() => set(held.filter((_, n) => n !== at))}>
                 −
               </button>
             </div>
           ))}
           <button type="button" onClick={() => set([...held, kindOf(schema.items ?? {}) === "text" ? "" : null])}>
-            Add
+            {t("Add")}
           </button>
         </fieldset>
       );
@@ -264,7 +265,7 @@ function Field({ name, schema: given, value, set }: FieldGiven) {
     case "enum":
       return (
         <label>
-          {name || "argument"}
+          {name || t("argument")}
           <select value={String(value ?? "")} onChange={(event) => set(event.currentTarget.value)}>
             {(schema.enum ?? []).map((one) => (
               <option key={one} value={one}>
@@ -278,14 +279,14 @@ function Field({ name, schema: given, value, set }: FieldGiven) {
       return (
         <label class="inline">
           <input type="checkbox" checked={value === true} onChange={(event) => set(event.currentTarget.checked)} />
-          {name || "argument"}
+          {name || t("argument")}
         </label>
       );
     case "number":
     case "optional number":
       return (
         <label>
-          {name || "argument"} <span class="hint">{kind}</span>
+          {name || t("argument")} <span class="hint">{kind}</span>
           <input
             inputMode="numeric"
             value={value == null ? "" : String(value)}
@@ -296,7 +297,7 @@ function Field({ name, schema: given, value, set }: FieldGiven) {
     default: // an input would drop line breaks
       return (
         <label>
-          {name || "argument"}
+          {name || t("argument")}
           <textarea rows={1} spellcheck={false} value={value == null ? "" : String(value)} onInput={(event) => set(event.currentTarget.value)} />
         </label>
       );

@@ -7,6 +7,7 @@ import { headOf } from "./gguf";
 import { current, modelName, refresh } from "./session";
 import { isUnderWay, send, uploads, type Upload } from "./uploads";
 import { Problem } from "./widgets";
+import { t } from "./i18n";
 
 const SHIPPED = "llama-canister-tiny.gguf";
 
@@ -113,28 +114,28 @@ export function ModelsPage() {
     const path = `models/${SHIPPED}`;
     if (!models.value?.some((one) => one.path === path)) {
       const response = await request(`console/shipped/${SHIPPED}`);
-      if (!response.ok) throw new Error("The model that comes with the package is not in this installation.");
-      if (!(await send(await response.blob(), path))) throw new Error("The model could not be put in.");
+      if (!response.ok) throw new Error(t("The model that comes with the package is not in this installation."));
+      if (!(await send(await response.blob(), path))) throw new Error(t("The model could not be put in."));
     }
     await load(path);
   };
 
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Models">
-      <h1>Models</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Models")}>
+      <h1>{t("Models")}</h1>
       <p>
-        Loaded: <b>{modelName.value || "none"}</b> <span class="hint">{current.value?.model ?? ""}</span>{" "}
+        {t("Loaded:")}{" "}<b>{modelName.value || t("none")}</b> <span class="hint">{current.value?.model ?? ""}</span>{" "}
         {current.value?.ready ? (
           <button
             type="button"
             disabled={busy !== ""}
             onClick={() => void change("unload", () => ask(canisterPath("engine"), undefined, { verb: "DELETE" }))}
           >
-            Unload
+            {t("Unload")}
           </button>
         ) : (
           <button type="button" class="primary" disabled={busy !== ""} onClick={() => void change("shipped", loadShipped)}>
-            {busy === "shipped" ? "Loading…" : "Load the shipped model"}
+            {busy === "shipped" ? t("Loading…") : t("Load the shipped model")}
           </button>
         )}
       </p>
@@ -151,9 +152,9 @@ export function ModelsPage() {
           void take(event.dataTransfer?.files);
         }}
       >
-        <p>Drop a GGUF file here, or</p>
+        <p>{t("Drop a GGUF file here, or")}</p>
         <button type="button" class="primary" onClick={() => picker.current?.click()}>
-          Choose a file
+          {t("Choose a file")}
         </button>
         <input
           type="file"
@@ -161,14 +162,14 @@ export function ModelsPage() {
           multiple
           ref={picker}
           hidden
-          aria-label="Model to upload"
+          aria-label={t("Model to upload")}
           onChange={(event) => {
             const input = event.currentTarget;
             void take(input.files).then(() => (input.value = ""));
           }}
         />
         <p class="hint">
-          Its header is looked at first. It is sent in pieces of 8 MiB; an upload that was cut off goes on where it was.
+          {t("Its header is looked at first. It is sent in pieces of 8 MiB; an upload that was cut off goes on where it was.")}
         </p>
       </div>
       {uploads.value.map((one) => (
@@ -176,30 +177,30 @@ export function ModelsPage() {
       ))}
       {problem.value ? <Problem error={problem.value} /> : null}
       <label class="inline">
-        Context in tokens when loading (empty: as the model says)
+        {t("Context in tokens when loading (empty: as the model says)")}
         <input class="short" inputMode="numeric" pattern="[0-9]*" value={context} onInput={(event) => setContext(event.currentTarget.value.trim())} />
       </label>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Models in the canister">
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("Models in the canister")}>
         <table class="models">
           <thead>
             <tr>
-              <th scope="col">file</th>
-              <th scope="col">model</th>
+              <th scope="col">{t("file")}</th>
+              <th scope="col">{t("model")}</th>
               <th scope="col" class="n">
-                size
+                {t("size")}
               </th>
               <th scope="col" class="n">
-                parameters
+                {t("parameters")}
               </th>
               <th scope="col" class="n">
-                context
+                {t("context")}
               </th>
-              <th scope="col">fits the Internet Computer</th>
+              <th scope="col">{t("fits the Internet Computer")}</th>
               <th scope="col" class="n">
-                an answer costs
+                {t("an answer costs")}
               </th>
               <th scope="col">
-                <span class="sr">what can be done</span>
+                <span class="sr">{t("what can be done")}</span>
               </th>
             </tr>
           </thead>
@@ -219,28 +220,28 @@ export function ModelsPage() {
                 <Fitting fit={fits.value[one.path]} />
                 <td class="n">
                   {one.is_loaded ? (
-                    <span class="tag ok">loaded</span>
+                    <span class="tag ok">{t("loaded")}</span>
                   ) : (
                     <>
                       <button
                         type="button"
                         disabled={busy !== "" || one.problem !== null}
-                        aria-label={`Load ${one.path}`}
+                        aria-label={t("Load {0}", one.path)}
                         onClick={() => void change(one.path, () => load(one.path))}
                       >
-                        {busy === one.path ? "Loading…" : "Load"}
+                        {busy === one.path ? t("Loading…") : t("Load")}
                       </button>{" "}
                       <button
                         type="button"
                         class="quiet"
                         disabled={busy !== ""}
-                        aria-label={`Remove ${one.path}`}
+                        aria-label={t("Remove {0}", one.path)}
                         onClick={() => {
-                          if (confirm(`Remove ${one.path} (${bytes(one.bytes)})?`))
+                          if (confirm(t("Remove {0} ({1})?", one.path, bytes(one.bytes))))
                             void change(one.path, () => call("filesystem_remove", { filename: one.path }));
                         }}
                       >
-                        Remove
+                        {t("Remove")}
                       </button>
                     </>
                   )}
@@ -251,10 +252,13 @@ export function ModelsPage() {
         </table>
       </div>
       <p class="hint">
-        An answer: {ANSWER.answer_tokens} tokens to a prompt of {ANSWER.prompt_tokens}, in a chat of its own. The main network’s
-        limits and prices; weights are not read for it.
+        {t(
+          "An answer: {0} tokens to a prompt of {1}, in a chat of its own. The main network’s limits and prices; weights are not read for it.",
+          ANSWER.answer_tokens,
+          ANSWER.prompt_tokens,
+        )}
       </p>
-      {models.value?.length === 0 ? <p class="hint">No model is here yet.</p> : null}
+      {models.value?.length === 0 ? <p class="hint">{t("No model is here yet.")}</p> : null}
     </div>
   );
 }
@@ -277,16 +281,16 @@ function Fitting({ fit }: { fit: Fit | string | undefined }) {
   return (
     <>
       <td title={[heap, ...fit.estimated].join("\n")}>
-        <span class={`tag ${fit.fits ? "ok" : "err"}`}>{fit.fits ? (fit.loads === "maybe" ? "maybe" : "yes") : "no"}</span>{" "}
+        <span class={`tag ${fit.fits ? "ok" : "err"}`}>{fit.fits ? (fit.loads === "maybe" ? t("maybe") : t("yes")) : t("no")}</span>{" "}
         <span class="hint">
-          {fit.fits ? heap : fit.reasons.join("; ")} · context up to {number(fit.largest_n_ctx)}
+          {fit.fits ? heap : fit.reasons.join("; ")}{" "}· {t("context up to {0}", number(fit.largest_n_ctx))}
         </span>
       </td>
       <td class="n">
         {fit.calls ? usd(fit.usd) : "–"}
         <span class="hint">
           {" "}
-          {fit.calls ? `${number(fit.calls)} ${fit.calls === 1 ? "call" : "calls"}, ${number(fit.tokens_per_call)} tokens each at most` : ""}
+          {fit.calls ? t("{0} {1}, {2} tokens each at most", number(fit.calls), fit.calls === 1 ? "call" : "calls", number(fit.tokens_per_call)) : ""}
         </span>
       </td>
     </>
@@ -300,16 +304,16 @@ function UploadLine({ upload }: { upload: Upload }) {
       <div class="row">
         <code>{target}</code>
         <span class="hint" role="status">
-          {bytes(sent.value)} of {bytes(size)} · {percent(sent.value / size)} · {state.value}
-          {cycles.value ? ` · ${short(cycles.value)} cycles` : ""}
+          {t("{0} of {1}", bytes(sent.value), bytes(size))} · {percent(sent.value / size)} · {t(state.value)}
+          {cycles.value ? t(" · {0} cycles", short(cycles.value)) : ""}
         </span>
         {isUnderWay(upload) ? (
           <button type="button" class="quiet" onClick={upload.stop}>
-            Stop
+            {t("Stop")}
           </button>
         ) : null}
       </div>
-      <progress max={size} value={sent.value} aria-label={`Upload of ${target}`} />
+      <progress max={size} value={sent.value} aria-label={t("Upload of {0}", target)} />
       {problem.value ? (
         <p class="problem" role="alert">
           {problem.value}

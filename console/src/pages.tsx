@@ -5,6 +5,7 @@ import type { FunctionComponent } from "preact";
 import { useEffect } from "preact/hooks";
 import { ChatPage } from "./chat";
 import { isHerd } from "./session";
+import { t } from "./i18n";
 
 export interface Page {
   name: string;
@@ -27,7 +28,7 @@ function late(load: () => Promise<FunctionComponent>): FunctionComponent {
           found = one;
           Body.value = one;
         },
-        () => (problem.value = new Error("This page could not be fetched. The server is away, or has been updated: load the console again.")),
+        () => (problem.value = new Error(t("This page could not be fetched. The server is away, or has been updated: load the console again."))),
       );
     }, []);
     if (problem.value) throw problem.value;

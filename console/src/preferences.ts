@@ -14,7 +14,7 @@ const DEFAULTS: ChatSettings = { temperature: 0, answerTokens: 256, tokensPerCal
 const THEME = "canister.theme";
 const CHAT = "canister.chat";
 
-function kept(name: string): string | null {
+export function kept(name: string): string | null {
   try {
     return localStorage.getItem(name);
   } catch {

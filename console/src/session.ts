@@ -1,6 +1,7 @@
 // Who is signed in, what the server has, and how one gets in: by a code of a link, or by an API key.
 import { computed, signal } from "@preact/signals";
 import { ask, call, canister, CallError, forgetKey, isOnline, keepKey, key, messageOf, refusal } from "./api";
+import { t } from "./i18n";
 
 export interface Canister {
   id: string;
@@ -54,7 +55,7 @@ export async function enterByIdentity(): Promise<void> {
   const identities = await import("./identity");
   if (canisters.value.length === 0) await refresh();
   const id = current.value?.id ?? canisters.value[0]?.id;
-  if (!id) throw new Error("The server does not answer.");
+  if (!id) throw new Error(t("The server does not answer."));
   const identity = (await identities.kept()) ?? (await identities.make());
   keepKey(await identities.signIn(identity, id), false);
   await refresh();

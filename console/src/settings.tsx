@@ -7,6 +7,7 @@ import { milliseconds, number } from "./format";
 import { forget as forgetIdentity, hex, kept, type Identity } from "./identity";
 import { theme, usual, type ChatSettings, type Theme } from "./preferences";
 import { CopyButton, Problem } from "./widgets";
+import { choose, language, LANGUAGES, t, type Language } from "./i18n";
 
 const THEMES: [Theme, string][] = [
   ["auto", "As the system"],
@@ -16,8 +17,8 @@ const THEMES: [Theme, string][] = [
 
 export function SettingsPage() {
   return (
-    <div class="page" tabIndex={0} role="region" aria-label="Settings">
-      <h1>Settings</h1>
+    <div class="page" tabIndex={0} role="region" aria-label={t("Settings")}>
+      <h1>{t("Settings")}</h1>
       <OfBrowser />
       <OfIdentity />
       <OfCanister />
@@ -58,22 +59,23 @@ function OfBrowser() {
   };
   const idle = conversations.value.filter((one) => !one.busy.value);
   return (
-    <section aria-label="This browser">
-      <h2>This browser</h2>
+    <section aria-label={t("This browser")}>
+      <h2>{t("This browser")}</h2>
       <fieldset>
-        <legend>Colours</legend>
+        <legend>{t("Colours")}</legend>
         {THEMES.map(([name, title]) => (
           <label key={name} class="inline">
-            <input type="radio" name="theme" checked={theme.value === name} onChange={() => (theme.value = name)} /> {title}
+            <input type="radio" name="theme" checked={theme.value === name} onChange={() => (theme.value = name)} /> {t(title)}
           </label>
         ))}
       </fieldset>
-      <h3>A new chat begins with</h3>
+      <Languages />
+      <h3>{t("A new chat begins with")}</h3>
       <div class="row form">
-        <NumberField label="Temperature" step={0.1} value={usual.value.temperature} set={(to) => change({ temperature: to })} />
-        <NumberField label="Answer tokens at most" least={2} value={usual.value.answerTokens} set={(to) => change({ answerTokens: to })} />
+        <NumberField label={t("Temperature")} step={0.1} value={usual.value.temperature} set={(to) => change({ temperature: to })} />
+        <NumberField label={t("Answer tokens at most")} least={2} value={usual.value.answerTokens} set={(to) => change({ answerTokens: to })} />
         <NumberField
-          label="Answer tokens a call (0: as many as fit)"
+          label={t("Answer tokens a call (0: as many as fit)")}
           value={usual.value.tokensPerCall}
           set={(to) => change({ tokensPerCall: to })}
         />
@@ -82,13 +84,28 @@ function OfBrowser() {
         type="button"
         disabled={idle.length === 0}
         onClick={() => {
-          if (confirm(`Forget ${idle.length} chats and their prompt caches? Export them first if you want them again.`))
+          if (confirm(t("Forget {0} chats and their prompt caches? Export them first if you want them again.", idle.length)))
             for (const one of idle) void forget(one);
         }}
       >
-        Forget all chats ({number(idle.length)})
+        {t("Forget all chats ({0})", number(idle.length))}
       </button>
     </section>
+  );
+}
+
+function Languages() {
+  return (
+    <label class="inline">
+      {t("Language")}
+      <select value={language.value} onChange={(event) => void choose(event.currentTarget.value as Language)}>
+        {Object.entries(LANGUAGES).map(([name, title]) => (
+          <option key={name} value={name} lang={name}>
+            {title}
+          </option>
+        ))}
+      </select>
+    </label>
   );
 }
 
@@ -99,28 +116,27 @@ function OfIdentity() {
   };
   useEffect(() => void look(), []);
   return (
-    <section aria-label="Identity">
-      <h2>Identity of this browser</h2>
+    <section aria-label={t("Identity")}>
+      <h2>{t("Identity of this browser")}</h2>
       {own.value ? (
         <>
           <p>
             <code>{own.value.principal}</code> <CopyButton text={own.value.principal} />
           </p>
           <p class="hint">
-            Its public key: <code>{hex(own.value.publicKey)}</code>. The private one cannot be read, not even by this page; it is
-            lost with the browser’s data.
+            {t("Its public key:")}{" "}<code>{hex(own.value.publicKey)}</code>{t(". The private one cannot be read, not even by this page; it is lost with the browser’s data.")}
           </p>
           <button
             type="button"
             onClick={() => {
-              if (confirm("Forget this identity? Nobody can be it again.")) void forgetIdentity().then(look);
+              if (confirm(t("Forget this identity? Nobody can be it again."))) void forgetIdentity().then(look);
             }}
           >
-            Forget the identity
+            {t("Forget the identity")}
           </button>
         </>
       ) : (
-        <p class="hint">It has none yet: “Sign in as this browser” makes one.</p>
+        <p class="hint">{t("It has none yet: “Sign in as this browser” makes one.")}</p>
       )}
     </section>
   );
@@ -163,38 +179,41 @@ function OfCanister() {
     });
   };
   return (
-    <section aria-label="This canister">
-      <h2>The canister {canister.value}</h2>
+    <section aria-label={t("This canister")}>
+      <h2>{t("The canister {0}", canister.value)}</h2>
       {problem.value ? <Problem error={problem.value} /> : null}
-      {done.value ? <p role="status">{done.value}</p> : null}
+      {done.value ? <p role="status">{t(done.value)}</p> : null}
       {limits && engine.value ? (
         <>
           <p class="hint">
-            It has been up for {milliseconds(1000 * engine.value.uptime_seconds)}. An update may take{" "}
-            {number(limits.instruction_limit)} instructions, a query {number(limits.query_instruction_limit)} (–: not limited); the
-            server’s settings say so.
+            {t(
+              "It has been up for {0}. An update may take {1} instructions, a query {2} (–: not limited); the server’s settings say so.",
+              milliseconds(1000 * engine.value.uptime_seconds),
+              number(limits.instruction_limit),
+              number(limits.query_instruction_limit),
+            )}
           </p>
           <div class="row form">
             <NumberField
-              label="Tokens of an update at most (0: as many as fit)"
+              label={t("Tokens of an update at most (0: as many as fit)")}
               value={Number(limits.max_tokens_update)}
               set={(to) => setTokens({ max_tokens_update: to })}
             />
             <NumberField
-              label="Tokens of a query at most (0: as many as fit)"
+              label={t("Tokens of a query at most (0: as many as fit)")}
               value={Number(limits.max_tokens_query)}
               set={(to) => setTokens({ max_tokens_query: to })}
             />
           </div>
           <div class="actions">
             <button type="button" onClick={() => void run("The model’s own log is off.", () => call("log_pause"))}>
-              Turn the model’s log off
+              {t("Turn the model’s log off")}
             </button>
             <button type="button" onClick={() => void run("The model’s own log is on.", () => call("log_resume"))}>
-              Turn the model’s log on
+              {t("Turn the model’s log on")}
             </button>
             <button type="button" onClick={() => void run("Old prompt caches are removed.", () => call("cache_cleanup_now"))}>
-              Remove old prompt caches now
+              {t("Remove old prompt caches now")}
             </button>
           </div>
         </>

@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 import { CallError, canister, messageOf, type Cost } from "./api";
 import { number, percent, short } from "./format";
 import { principal } from "./session";
+import { t } from "./i18n";
 
 const NEAR = 0.8;
 const FULL = 0.97;
@@ -50,7 +51,7 @@ export function CopyButton({ text, label = "Copy" }: { text: string; label?: str
   };
   return (
     <button type="button" class="quiet" onClick={() => void copy()}>
-      {isDone ? "Copied" : label}
+      {isDone ? t("Copied") : t(label)}
     </button>
   );
 }
@@ -62,7 +63,7 @@ export function Problem({ error, needs }: { error: unknown; needs?: Needed }) {
   return (
     <p class="problem" role="alert">
       {messageOf(error)}
-      {id ? <span class="hint"> request {id}</span> : null}
+      {id ? <span class="hint">{" "}{t("request {0}", id)}</span> : null}
     </p>
   );
 }
@@ -75,16 +76,16 @@ export function Denied({ text, needs = "admin" }: { text: string; needs?: Needed
   if (needs === "controller")
     return (
       <div class="problem" role="alert">
-        <p>{text}. This is for controllers. One of them can make this caller another one:</p>
+        <p>{text}{t(". This is for controllers. One of them can make this caller another one:")}</p>
         <pre tabIndex={0}>{`canister settings update ${canister.value} --add-controller ${principal.value}`}</pre>
       </div>
     );
   return (
     <div class="problem" role="alert">
-      <p>{text}. This caller may not do that here. A controller of the canister can change it:</p>
+      <p>{text}{t(". This caller may not do that here. A controller of the canister can change it:")}</p>
       <pre tabIndex={0}>{`canister call ${canister.value} assignAdminRole ${role}`}</pre>
       <p>
-        AdminQuery reads, AdminUpdate also changes things. At access level 1 everybody with an API key may chat:{" "}
+        {t("AdminQuery reads, AdminUpdate also changes things. At access level 1 everybody with an API key may chat:")}{" "}
         <code>{`canister call ${canister.value} set_access '(record { level = 1 : nat16 })'`}</code>
       </p>
     </div>
@@ -103,7 +104,7 @@ export class Boundary extends Component<{ children: ComponentChildren }, { error
       <div class="page">
         <Problem error={this.state.error} />
         <button type="button" onClick={() => this.setState({ error: null })}>
-          Show the page again
+          {t("Show the page again")}
         </button>
       </div>
     );
@@ -115,7 +116,7 @@ export function Tiles({ tiles }: { tiles: [string, string | number][] }) {
     <dl class="tiles">
       {tiles.map(([name, value]) => (
         <div class="tile" key={name}>
-          <dt>{name}</dt>
+          <dt>{t(name)}</dt>
           <dd>{value}</dd>
         </div>
       ))}

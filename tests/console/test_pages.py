@@ -126,6 +126,17 @@ def test_settings_of_browser_and_canister_are_kept(visit: Visit) -> None:
     assert visit.page.get_by_label("Answer tokens at most").input_value() == "99"
 
 
+def test_the_page_speaks_the_language_that_is_chosen(visit: Visit) -> None:
+    visit.go("settings")
+    visit.page.get_by_label("Language").select_option("de")
+    visit.page.get_by_role("heading", name="Einstellungen").wait_for()
+    assert visit.page.evaluate("document.documentElement.lang") == "de"
+    visit.page.reload()
+    visit.page.get_by_role("link", name="Modelle").wait_for()
+    visit.go("models")
+    visit.page.get_by_role("button", name="Datei wählen").wait_for()
+
+
 def test_keys_and_roles_are_made_and_taken_back(visit: Visit) -> None:
     visit.page.on("dialog", lambda dialog: dialog.accept())
     visit.go("access")

@@ -85,6 +85,13 @@ def test_the_sources_have_the_types_that_they_say() -> None:
 
 
 @pytest.mark.skipif(not PACKAGES.is_dir(), reason="npm could not be reached: make console says why")
+def test_no_text_is_left_out_of_a_language() -> None:
+    _, node = build_console.tools()
+    done = subprocess.run([node, "texts.mjs"], cwd=PACKAGES.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not PACKAGES.is_dir(), reason="npm could not be reached: make console says why")
 def test_the_first_load_is_small() -> None:
     import gzip
 
