@@ -228,6 +228,26 @@ class Canister(MethodCalls):
         """Unload the model that is loaded; its path. Raises Refused, Rejected."""
         return await self._page("engine", "DELETE")
 
+    async def receipt(self, id: str, *, since: int = 0, cbor: bool = False) -> bytes:
+        """The receipt of a call of this caller's, as a file. id: X-IC-Receipt of its answer, or its number.
+
+        since: it also proves that so many records are still the first. Raises Refused, Rejected.
+        """
+        path, wanted = f"{self._path}/receipts/{quote(id, safe='')}", "application/cbor" if cbor else "application/json"
+        response = await self._request("GET", path, params={"since": since}, headers={"Accept": wanted})
+        if response.is_error:
+            _decode(BY_NAME["file_upload_chunk"], self._raw(response), self.url)  # errors look as those of a method
+        return response.content
+
+    async def receipts(self, cache: str) -> list[dict[str, Any]]:
+        """This caller's calls on one of its prompt caches, the newest first. Raises Refused, Rejected."""
+        answer = self._raw(await self._request("GET", f"{self._path}/receipts", params={"cache": cache, "limit": 1000}))
+        match answer.document:
+            case {"receipts": list(rows)} if answer.is_ok:
+                return rows
+        _decode(BY_NAME["file_upload_chunk"], answer, self.url)
+        raise not_ours(self.url, answer.http_status, answer.headers)
+
     async def sign_in_code(self) -> str:
         """A code that signs a browser in as this caller: it counts once, for ten minutes. Raises Refused, Rejected."""
         return str((await self._server_page("/session/codes", "POST"))["code"])

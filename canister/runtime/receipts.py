@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canister.engine.load import library
+from canister.engine.numeric import isa, numeric_class
 from canister.flags.params import SamplingParams
+from canister.flags.parse import RopeParams
 from canister.ic import principal
 from canister.ic.receipts import record as records
 from canister.ic.receipts.document import terms_hash
 from canister.ic.receipts.record import ChatPart, Outcome, Record
 from canister.ic.receipts.values import encoded
 from canister.state.receipts import Added, Contents, Receipts
-from canister.system.machine import cpu_flags
 
 if TYPE_CHECKING:
     from canister.config import CanisterSettings
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 MOST_TERMS = 256  # that are remembered
 MOST_CALLERS = 4096
-_KERNEL_FLAGS = ("avx", "amx", "fma", "f16c", "asimd", "sve", "i8mm", "bf16")
+_NO_ROPE = RopeParams()
 _NO_SAMPLING = SamplingParams()
 
 
@@ -177,19 +178,8 @@ def engine_terms(info: EngineInfo) -> dict[str, object]:
         "threads": info.n_threads,
         "type_k": info.type_k,
         "type_v": info.type_v,
+        "rope": {name: value for name, value in asdict(info.rope).items() if value != getattr(_NO_ROPE, name)},
     }
-
-
-def isa() -> str:
-    """What of the processor picks llama.cpp's kernels."""
-    return " ".join(sorted(flag for flag in cpu_flags() if flag.startswith(_KERNEL_FLAGS)))
-
-
-def numeric_class(info: EngineInfo) -> bytes:
-    """Equal on two machines whose decodes give the same bits, as far as that is known: same library, same kernels."""
-    classes = info.row_classes, info.attention_classes
-    facts = (library.library_id(), isa(), info.restrictions.key, *classes, info.flash_attn)
-    return hashlib.sha256(repr(facts).encode()).digest()[:8]
 
 
 def _changed(sampling: SamplingParams) -> dict[str, object]:

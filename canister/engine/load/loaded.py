@@ -143,6 +143,7 @@ class EngineInfo:
     memory: MemoryTraits
     pooling: Pooling | Literal[""] = ""
     reads_whole: bool = False
+    rope: RopeParams = field(default_factory=RopeParams)
 
     @property
     def origin(self) -> Origin:

@@ -152,6 +152,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         threads=threads,
         restrictions=params.restrictions,
         memory=params.memory,
+        rope=params.rope,
     )
     _log_loaded(info, params)
     return Loaded(model, context, traits, info)

@@ -175,3 +175,19 @@ def test_a_table_that_fits_the_page() -> None:
     assert "aa…zz" in fitted[1]
     narrow = tables.render(("NAME", "WHO", "N"), rows, shorten=1, width=5)
     assert "aaaaa…zzzzz" in narrow[1]
+
+
+def test_receipts_of_ones_own_calls_are_files_that_hold(run: Command, tmp_path: Path) -> None:
+    for level in (1, 0):
+        assert (
+            run("call", "second", "set_access", f'(record {{ level = {level} : nat16; explanation = "" }})').code == 0
+        )
+    done = run("receipt", "0", "1", "--canister", "second", "--output", tmp_path)
+    assert done.code == 0, done.err
+    files = done.out.split()
+    assert [Path(file).name for file in files] == ["0.receipt.json", "1.receipt.json"]
+    checked = run("verify", *files)
+    assert checked.code == 0, checked.out
+    assert "2 receipts, all hold" in checked.out
+    assert "note" not in checked.out
+    assert run("receipt", "99", "--canister", "second").code != 0

@@ -1,0 +1,187 @@
+"""Decodes what calls have decoded, many tokens at once, and draws each token again: is it the one that was told?
+
+The tokens of a chat are known, so its answers go in like a prompt, and every row gives the logits for the token behind
+it. That takes as long as prefilling. Rows that are decoded together may differ in their last bits from rows that were
+decoded one by one, so a token that differs here is not yet one that was forged: `Engine.generate` decides, which
+decodes as the server did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from canister.engine.llama import Context, Logits, Model
+from canister.engine.llama_types import ContextParams
+from canister.engine.request import Tokens, common_prefix
+from canister.engine.sampling.binding import Binding
+from canister.engine.sampling.chain import ChainSampler
+from canister.engine.sampling.samplers import Candidates
+from canister.flags.params import SamplingParams
+
+ROWS = 256  # of a decode; their logits are in memory at once
+CELLS_STEP = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The part of a call that drew tokens.
+
+    history: all tokens before the first one that it drew. tokens: those that it drew, in order. redrawn: which of them
+    were drawn twice. n_draws, n_continued: as in GenerateRequest. binding: of the answer, at its beginning; the replay
+    closes it.
+    """
+
+    history: Tokens
+    tokens: Tokens
+    redrawn: Sequence[bool]
+    sampling: SamplingParams
+    seed: int
+    n_draws: int
+    n_continued: int
+    binding: Binding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A token that another one should be. at: its number among those of the call. logit_*: of both at that place."""
+
+    at: int
+    said: int
+    drawn: int
+    logit_said: float
+    logit_drawn: float
+
+    @property
+    def margin(self) -> float:
+        """By how much the told token's logit lies below the other one's."""
+        return self.logit_drawn - self.logit_said
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How a call came out. n_equal: tokens up to the first difference, or all. smallest_margin: between the likeliest
+    token and the next, over all places where the likeliest was told; None: there is no such place.
+    """
+
+    n_equal: int
+    difference: Difference | None
+    smallest_margin: float | None
+
+
+class Replay:
+    """A context for one conversation at a time. One thread may use it; its owner closes it."""
+
+    def __init__(self, model: Model, params: ContextParams, n_ctx: int) -> None:
+        """params: without the sizes of the batch and the number of streams. n_ctx: tokens of a conversation."""
+        self._model, self._n_ctx = model, n_ctx
+        n_rows = min(ROWS, params.n_cells)
+        self._shape = ContextParams(
+            n_streams=1,
+            n_cells=params.n_cells,
+            n_rows=n_rows,
+            n_threads=params.n_threads,
+            type_k=params.type_k,
+            type_v=params.type_v,
+            flash_attn=params.flash_attn,
+            rope=params.rope,
+            most_at_once=params.most_at_once,
+            n_outputs=n_rows,
+        )
+        self._context = Context(model, self._shape, "replay")
+        self._held: Tokens = np.empty(0, np.int32)
+        self.n_decoded = 0
+
+    def close(self) -> None:
+        self._context.close()
+
+    def judge(self, calls: Sequence[Drawn]) -> list[Replayed]:
+        """Draw the tokens of calls again. Calls whose tokens are the beginning of another's cost nothing more."""
+        judges = [_Judge(self._model, call, self._n_ctx) for call in calls]
+        try:
+            left = sorted(judges, key=lambda judge: -judge.n_tokens)
+            while left:
+                longest = left[0]
+                together = [judge for judge in left if judge.fits(longest)]
+                self._decode(longest.all, together)
+                left = [judge for judge in left if judge not in together]
+            return [judge.result for judge in judges]
+        finally:
+            for judge in judges:
+                judge.close()
+
+    def _decode(self, tokens: Tokens, judges: Sequence[_Judge]) -> None:
+        """Decode tokens, and give each judge the logits of the places that it wants."""
+        wanted: dict[int, list[_Judge]] = {}
+        for judge in judges:
+            for place in judge.places:
+                wanted.setdefault(place, []).append(judge)
+        if not wanted:
+            return
+        kept = min(common_prefix(self._held, tokens), min(wanted))
+        if not self._context.remove(0, kept):
+            self._context.clear(0)
+            kept = 0
+        end = max(wanted) + 1
+        self._held = tokens[:kept]
+        for start in range(kept, end, self._shape.n_rows):
+            part = tokens[start : min(start + self._shape.n_rows, end)]
+            places = [place for place in range(start, start + len(part)) if place in wanted]
+            positions = range(start, start + len(part))
+            outputs = [place - start for place in places]
+            self._context.decode([0] * len(part), positions, part, outputs)
+            self.n_decoded += len(part)
+            for place in places:
+                logits = self._context.logits(place - start)
+                for judge in wanted[place]:
+                    judge.look(logits)
+        self._held = tokens[:end]
+
+
+class _Judge:
+    """Draws the tokens of one call, as far as they are the told ones."""
+
+    def __init__(self, model: Model, call: Drawn, n_ctx: int) -> None:
+        self._call = call
+        self.all: Tokens = np.concatenate([call.history, call.tokens]).astype(np.int32)
+        self.n_tokens = len(self.all)
+        first = len(call.history) - 1
+        self.places = range(first, first + len(call.tokens)) if first >= 0 else range(0)
+        candidates = Candidates(model.n_vocab)
+        self._sampler = ChainSampler(model, candidates, call.sampling, call.seed, call.n_draws, n_ctx, call.binding)
+        if len(call.tokens):
+            self._sampler.begin(call.history, call.n_continued)
+        self._n_equal = 0
+        self._difference: Difference | None = None
+        self._margin: float | None = None
+
+    def close(self) -> None:
+        self._sampler.close()
+
+    def fits(self, longest: _Judge) -> bool:
+        """Are its tokens the beginning of the other's, but for the last one, which nothing was decoded behind?"""
+        n = self.n_tokens - 1
+        return bool(np.array_equal(self.all[:n], longest.all[:n]))
+
+    def look(self, logits: Logits) -> None:
+        """The logits for the next token."""
+        if self._difference is not None:
+            return
+        call, at = self._call, self._n_equal
+        said = int(call.tokens[at])
+        drawn = self._sampler.sample(logits, len(call.history) + at)
+        if drawn != said:
+            self._difference = Difference(at, said, drawn, float(logits[said]), float(logits[drawn]))
+            return
+        self._sampler.accept(said)
+        top, next_one = np.partition(logits, -2)[[-1, -2]]
+        if float(logits[said]) == float(top):
+            margin = float(top - next_one)
+            self._margin = margin if self._margin is None else min(margin, self._margin)
+        self._n_equal += 1
+
+    @property
+    def result(self) -> Replayed:
+        return Replayed(self._n_equal, self._difference, self._margin)
