@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from canister.api.herd_wire import Control, Done
 from canister.api.management import find_row
-from canister.errors import CanisterError, Trap
+from canister.errors import CanisterError, Conflict, Trap
 from canister.herd.journal.records import ControlEntry
 from canister.herd.objects import blobs
 from canister.herd.routing import class_of
@@ -76,19 +76,32 @@ class ControlLog:
     async def run(self, job: Job) -> Done:
         """Append a call to the log, and return its answer."""
         async with self._order.setdefault(job.canister, asyncio.Lock()):
-            entry = await self._append(job)
-            self._revs[job.canister] = entry.rev
-            self._keep(entry)
+            entry = await self._known(job)
+            if entry is None:
+                entry = await self._append(job)
+                self._revs[job.canister] = entry.rev
+                self._keep(entry)
             if class_of(job.method) == "model":
-                first: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
-                self._firsts[job.canister, entry.rev] = first
+                made: asyncio.Future[Done] = asyncio.get_running_loop().create_future()
+                first = self._firsts.setdefault((job.canister, entry.rev), made)
             self._grown.set()
             if class_of(job.method) != "model":
                 return await self._mirror.run(entry, job.arg)
         try:
-            return await first
+            return await asyncio.shield(first)  # somebody else may wait for it too
         finally:
             self._firsts.pop((job.canister, entry.rev), None)
+
+    async def _known(self, job: Job) -> ControlEntry | None:
+        """The entry of a job that came before, and ended nowhere but in the log, since this process or a former leader
+        was ended there. Raises Conflict when its id was another call's.
+        """
+        entry = await self._journal.control_of(job.canister, job.id) if job.is_kept else None
+        if entry is None:
+            return None
+        if (job.caller, job.method.name, job.arg) != (entry.caller, entry.method, await self._arg(entry)):
+            raise Conflict(f"the same id was used for another call, of {entry.method}")
+        return entry
 
     async def _append(self, job: Job) -> ControlEntry:
         stored = None
@@ -96,7 +109,8 @@ class ControlLog:
             stored = bytes.fromhex(await blobs.put(self._objects, job.arg))
         arg = job.arg if stored is None else None
         told = (job.canister, job.caller, job.method.name)
-        rev = await self._journal.append_control(self._epoch, *told, arg, job.now_ns, object=stored)
+        id = job.id if job.is_kept else None
+        rev = await self._journal.append_control(self._epoch, *told, arg, job.now_ns, object=stored, job=id)
         return ControlEntry(job.canister, rev, job.caller, job.method.name, arg, stored, job.now_ns)
 
     def _keep(self, entry: ControlEntry) -> None:
@@ -117,11 +131,15 @@ class ControlLog:
     async def _feed(self, worker: Worker) -> None:
         while not worker.is_lost:
             self._grown.clear()
+            waited = [key for key, first in self._firsts.items() if not first.done()]
+            again = [(of, rev) for of, rev in waited if worker.revs.get(of, 0) >= rev]
             behind = [one for one in self._revs if worker.revs.get(one, 0) < self._revs[one]]
-            if worker.is_silent or not behind:
+            if worker.is_silent or not (again or behind):
                 await _within(RETRY_SECONDS, self._grown.wait())
                 continue
             try:
+                for canister, rev in again:
+                    await self._answer_again(worker, canister, rev)
                 for canister in behind:
                     await self._feed_canister(worker, canister)
             except WorkerLost:
@@ -135,17 +153,8 @@ class ControlLog:
 
     async def _feed_canister(self, worker: Worker, canister: str) -> None:
         for entry in await self._since(canister, worker.revs.get(canister, 0)):
-            message = Control(
-                entry.rev,
-                self._epoch,
-                canister,
-                entry.caller,
-                entry.method,
-                await self._arg(entry),
-                entry.now_ns,
-            )
             try:
-                done = await worker.client.control(message)
+                done = await self._told(worker, entry)
             except WorkerConflict as error:
                 if error.conflict.why != "rev":
                     raise WorkerRefused(f"worker {worker.id} does not take the control log: {error}") from None
@@ -156,6 +165,26 @@ class ControlLog:
             if first is not None and not first.done():
                 first.set_result(done)
             worker.changed()
+
+    async def _answer_again(self, worker: Worker, canister: str, rev: int) -> None:
+        """Somebody waits for the first answer to an entry that the worker has run before."""
+        entry = (await self._journal.control_since(canister, rev - 1, 1))[0]
+        outcome: Done | Conflict
+        try:
+            outcome = await self._told(worker, entry)
+        except WorkerConflict as error:
+            outcome = Conflict(f"the call was run, and its answer is forgotten: {error}")
+        first = self._firsts.get((canister, rev))
+        if first is None or first.done():
+            return
+        if isinstance(outcome, Done):
+            first.set_result(outcome)
+        else:
+            first.set_exception(outcome)
+
+    async def _told(self, worker: Worker, entry: ControlEntry) -> Done:
+        told = (entry.caller, entry.method, await self._arg(entry), entry.now_ns)
+        return await worker.client.control(Control(entry.rev, self._epoch, entry.canister, *told))
 
     async def _since(self, canister: str, rev: int) -> Sequence[ControlEntry]:
         kept = self._at_hand.get(canister, {})

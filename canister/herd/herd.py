@@ -109,6 +109,9 @@ class Herd:
             known = await self.journal.accept(job.as_new(), epoch=self.leader.epoch)
             if known.job.answer is not None:
                 return replies.of_answer(known.job.answer)
+        elif job.is_kept and (row := await self.journal.find(job.id)) is not None and row.answer is not None:
+            job.check_same(row)
+            return replies.of_answer(row.answer)
         accepted()
         job.fence = self.leader.tries.next_fence()
         if job.accepted:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from canister.api.herd_wire import Done
 from canister.api.methods import Method
-from canister.errors import Trap
-from canister.herd.journal.records import NewJob
+from canister.errors import Conflict, Trap
+from canister.herd.journal.records import JobRow, NewJob
 
 
 class StreamBroken(Trap):
@@ -92,6 +92,19 @@ class Job:
     def tries(self) -> int:
         """How many workers were lost with it."""
         return len(self.lost_with)
+
+    @property
+    def is_kept(self) -> bool:
+        """May its answer be asked for again, by its id?"""
+        return self.accepted or self.goes_on
+
+    def check_same(self, row: JobRow) -> None:
+        """Raise Conflict when the journal knows its id as another call's."""
+        mine = self.canister, self.caller, self.method.name, self.arg
+        if mine != (row.canister, row.caller, row.method, row.arg):
+            raise Conflict(
+                f"the same id was used for another call, of {row.method}; take a new idempotency key for each call"
+            )
 
     @property
     def seed(self) -> int:

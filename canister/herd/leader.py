@@ -194,6 +194,8 @@ class Leader:
             answer = None if accepted.is_new else accepted.job.answer
         elif job.goes_on:
             row = await self.journal.find(job.id)
+            if row is not None:
+                job.check_same(row)
             answer = None if row is None else row.answer
         else:
             return

@@ -5,6 +5,7 @@ It runs the control log as every worker does, each entry once, also after a cras
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,8 @@ from canister.api.herd_requests import job_of_control
 from canister.api.herd_wire import Done
 from canister.api.management import find_row
 from canister.dispatch.execute import Reply
-from canister.dispatch.messages import submit_recorded
-from canister.errors import Trap
+from canister.dispatch.messages import find_message, submit_recorded
+from canister.errors import CallerBusy, CanisterBusy, CanisterStopping, Conflict, Trap
 from canister.herd import replies
 from canister.state.herd_marks import mark
 from canister.state.ingress_history import IngressMessage, RecordedAnswer
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from canister.herd.journal.records import ControlEntry
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
+
+RETRY_SECONDS = 0.05
+KEPT_NS = 24 * 3600 * 10**9  # an answer, for whoever asks again with an idempotency key
 
 
 class Mirror:
@@ -40,21 +44,43 @@ class Mirror:
         return self.canister(canister).herd.marks.rev
 
     async def run(self, entry: ControlEntry, arg: bytes) -> Done:
-        """Run an entry, or answer it again."""
+        """Run an entry, or answer it again. Raises Conflict when it was run, and its answer is forgotten.
+
+        It is in the log, so the workers run it: what is refused for a moment only is tried again.
+        """
+        while True:
+            try:
+                return await self._run(entry, arg)
+            except (CallerBusy, CanisterBusy):
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _run(self, entry: ControlEntry, arg: bytes) -> Done:
         canister, method = self.canister(entry.canister), find_row(entry.method)
+        id = job_of_control(entry.canister, entry.rev)
+        if entry.rev <= canister.herd.marks.rev and find_message(canister, id) is None:
+            raise Conflict(f"this call of {entry.method} was run, and its answer is forgotten")
+        message = IngressMessage(id, entry.caller, entry.now_ns + KEPT_NS)
+        also = (mark("rev", entry.rev),)
 
         def answer(outcome: Reply | Trap, is_charged: bool) -> RecordedAnswer:
             done = replies.of_trap(outcome) if isinstance(outcome, Trap) else replies.of_reply(method, outcome)
             return RecordedAnswer(wire.encode(done))
 
-        recorded = await submit_recorded(
-            canister,
-            method,
-            IngressMessage(job_of_control(entry.canister, entry.rev), entry.caller, 0),
-            functools.partial(codec.decode_args, method, arg),
-            answer,
-            prepare=lambda call: call.begun_at(entry.now_ns),
-            also=(mark("rev", entry.rev),),
-        )
+        try:
+            recorded = await submit_recorded(
+                canister,
+                method,
+                message,
+                functools.partial(codec.decode_args, method, arg),
+                answer,
+                prepare=lambda call: call.begun_at(entry.now_ns),
+                also=also,
+            )
+        except (CallerBusy, CanisterBusy, CanisterStopping):
+            raise
+        except Trap as trap:  # before it began: every worker refuses it in the same way
+            recorded = answer(trap, False)
+            await canister.ingress.history.record_alone(message, recorded, also)
+        canister.herd.marks.rev = max(canister.herd.marks.rev, entry.rev)
         assert recorded.reply is not None
         return wire.decode(Done, recorded.reply)

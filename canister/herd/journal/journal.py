@@ -280,14 +280,20 @@ class Journal:
         now_ns: int,
         *,
         object: bytes | None = None,
+        job: bytes | None = None,
     ) -> int:
         """The next number of the canister's control log, for this update. Numbers begin with 1 and have no gaps.
 
-        object: SHA-256 of the argument, where it lies in the objects; arg is None then. Raises LeadershipLost.
+        object: SHA-256 of the argument, where it lies in the objects; arg is None then. job: that it is made for, if
+        `control_of` is to find it. Raises LeadershipLost.
         """
         if (arg is None) == (object is None):
             raise BadRequest("an update has its argument here or in the objects, one of them")
-        return await self._do(_APPEND, control.Append(epoch, canister, caller, method, arg, object, now_ns))
+        return await self._do(_APPEND, control.Append(epoch, canister, caller, method, arg, object, now_ns, job))
+
+    async def control_of(self, canister: str, job: bytes) -> ControlEntry | None:
+        """The entry that was made for a job."""
+        return await self._read(lambda connection: control.of_job(connection, canister, job))
 
     async def control_since(self, canister: str, rev: int, max_entries: int = 256) -> list[ControlEntry]:
         """The entries after `rev`, oldest first."""

@@ -206,6 +206,8 @@ control = Table(
     Column("arg", LargeBinary),
     Column("object", LargeBinary),  # SHA-256 of the argument, which lies in the objects
     Column("now_ns", BigInteger, nullable=False),
+    Column("job", LargeBinary),  # that it was made for, where that may be asked for again
+    Index("ix_control_job", "canister", "job", unique=True),
 )
 
 call_log = Table(

@@ -416,6 +416,11 @@ async def test_the_control_log_has_no_gaps(journal: Journal) -> None:
     ]
     assert [entry.rev for entry in await journal.control_since(CANISTER, 3, 2)] == [4, 5]
     assert await journal.control_rev(CANISTER) == 10
+    assert await journal.append_control(epoch, CANISTER, CALLER, "set_access", b"", 1, job=b"j" * 32) == 11
+    made = await journal.control_of(CANISTER, b"j" * 32)
+    assert made is not None
+    assert (made.rev, made.method) == (11, "set_access")
+    assert await journal.control_of("other", b"j" * 32) is None
     assert (await journal.control_since("other", 0))[0].object == bytes(32)
     with pytest.raises(BadRequest):
         await journal.append_control(epoch, CANISTER, CALLER, "set_access", None, 1)
