@@ -238,6 +238,11 @@ class FrameReader:
         del self._held[:start]
         return found
 
+    @property
+    def is_at_an_end(self) -> bool:
+        """Is all that came whole frames?"""
+        return not self._held
+
     def close(self) -> None:
         """No more bytes come. WireError when a frame was cut off."""
         if self._held:

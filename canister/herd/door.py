@@ -7,6 +7,7 @@ GET  /herd/inference/{id}       that answer again, or how far it is
 GET  /herd/balance  callers: what they have, and what is held
 GET  /herd/status   controllers: each worker and what it does, the queue by price
 POST /herd/drain    controllers: {"worker": "w1"} gets no more jobs
+POST /herd/restart  controllers: {"worker": "w1"} is drained, ended, and started again; answered when it is ready
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class HerdDoor:
             Route("/herd/balance", self.balance, methods=["GET"]),
             Route("/herd/status", self.status, methods=["GET"]),
             Route("/herd/drain", self.drain, methods=["POST"]),
+            Route("/herd/restart", self.restart, methods=["POST"]),
         ]
 
     async def info(self, request: Request) -> Response:
@@ -167,10 +169,22 @@ class HerdDoor:
         body = await _body(request)
         id = body.get("worker")
         worker = await self._herd.workers.drain(id) if isinstance(id, str) else None
+        return _json(_told(self._known(worker, id)))
+
+    async def restart(self, request: Request) -> Response:
+        """A worker leaves in order, and comes back as a new process."""
+        self._check_controller(request)
+        body = await _body(request)
+        id, restarts = body.get("worker"), self._herd.restarts
+        with _told_as_trap():
+            worker = await restarts.restart(id) if isinstance(id, str) and restarts is not None else None
+        return _json(_told(self._known(worker, id)))
+
+    def _known(self, worker: Worker | None, asked: object) -> Worker:
         if worker is None:
             known = ", ".join(worker.id for worker in self._herd.workers.all)
-            raise UnknownWorker(f"there is no worker {str(id)[:80]!r}; this herd has: {known or 'none'}")
-        return _json(_told(worker))
+            raise UnknownWorker(f"there is no worker {str(asked)[:80]!r}; this herd has: {known or 'none'}")
+        return worker
 
     def _check_controller(self, request: Request) -> None:
         caller = request.state.caller

@@ -37,6 +37,7 @@ from canister.herd.metrics import CountedObjects, HerdMetrics
 from canister.herd.mirror import Mirror
 from canister.herd.objects.opening import open_objects
 from canister.herd.readings import Readings
+from canister.herd.restarts import Restarts
 from canister.herd.routing import class_of
 from canister.herd.row_store import RowStore
 from canister.herd.scaling import Scaling
@@ -87,6 +88,7 @@ class Herd:
         self.inference = inference.Inference(leader, control, settings, balance)
         self.store: RowStore | None = None
         self.metrics: HerdMetrics | None = None
+        self.restarts: Restarts | None = None
 
     async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
         """Run an update of what all workers have."""
@@ -275,6 +277,7 @@ async def running(
         def spec(id: str) -> WorkerSpec:
             return WorkerSpec(id, secret_in(host.data_dir), options, herd.needs)
 
+        running.restarts = Restarts(workers, store, spec)
         if herd.scales:
             workers.leaves = store.drain
             scaler = Autoscaler(ScalePolicy(herd.workers, herd.most_workers or herd.workers))

@@ -165,7 +165,8 @@ class WorkerClient:
             is_cut = isinstance(error, OSError) and error.errno == errno.EPIPE
             raise WorkerLost(f"worker {self.ref.id}: {type(error).__name__}: {error}", was_asked=not is_cut) from error
         except WireError as error:
-            raise WorkerLost(f"worker {self.ref.id} answered what is no message of a herd: {error}") from error
+            # It is there, and would say the same again: perhaps it is of a version that this one does not understand.
+            raise WorkerRefused(f"worker {self.ref.id} answered what is no message of this herd: {error}") from error
 
     async def _framed(self, target: str, body: bytes, on_text: OnText | None) -> Done:
         async with self._asked("POST", target, body) as response:
@@ -179,8 +180,7 @@ class WorkerClient:
                         done = frame
                     elif on_text is not None:
                         on_text(frame)
-            reader.close()
-            if done is None:
+            if not reader.is_at_an_end or done is None:
                 raise WorkerLost(f"worker {self.ref.id}: its answer broke off")
             return done
 

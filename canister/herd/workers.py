@@ -139,6 +139,8 @@ class Workers:
         self._spawn(self._follow(), "workers")
 
     async def start(self, spec: WorkerSpec) -> None:
+        """Begin a worker; one that was drained gets jobs again."""
+        self._drained.discard(spec.id)
         await self._launcher.start(spec)
 
     async def close(self) -> None:

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 herd_app = App("A herd: one canister on many workers, behind one door.")
 
+ASK_SECONDS = 30.0
+RESTART_SECONDS = 600.0  # of one worker
 HERD = "Herd"
 HEAD = ("WORKER", "PHASE", "JOBS", "DONE", "SECONDS", "SLOTS", "REV", "PID")
 
@@ -236,6 +238,31 @@ def drain(
 
 
 @herd_app.command()
+def restart(
+    workers: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="WORKER…", help="Such as w1. [default: all, one after the other]", show_default=False),
+    ] = None,
+    network: Network = LOCAL,
+    api_key: ApiKey = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Drain a worker, end it, and start it again, as an upgrade needs it. For controllers.
+
+    Its jobs end first, and others carry the herd meanwhile. The next one begins when this one is ready.
+    """
+    server = connection(network, api_key, False, data_dir)
+
+    async def run() -> None:
+        named = workers or [worker["id"] for worker in (await _ask(server, "GET", "/herd/status"))["workers"]]
+        for worker in named:
+            found = await _ask(server, "POST", "/herd/restart", {"worker": worker}, seconds=RESTART_SECONDS)
+            print(f"{worker} is {found['phase']}, version {found['version']}", flush=True)
+
+    asyncio.run(run())
+
+
+@herd_app.command()
 def mint(
     account: Account, amount: Amount, key: Key = None, journal: JournalUrl = None, data_dir: DataDir = None
 ) -> None:
@@ -316,11 +343,11 @@ def _row(worker: Mapping[str, Any]) -> tuple[str, ...]:
     return (worker["id"], worker["phase"], *numbers)
 
 
-async def _ask(server: Connection, verb: str, path: str, body: object = None) -> Any:
+async def _ask(server: Connection, verb: str, path: str, body: object = None, *, seconds: float = ASK_SECONDS) -> Any:
     from canister.client.http_library import httpx
 
     headers = {} if server.api_key is None else {"Authorization": f"Bearer {server.api_key}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=seconds) as client:
         try:
             response = await client.request(verb, path, json=body)
         except httpx.TransportError as error:
