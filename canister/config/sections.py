@@ -305,6 +305,11 @@ class ServerSettings(Section):
     ao_workers: Annotated[int, ServeOption(AO)] = Field(
         2, ge=0, le=64, description="Workers of the herder of AO, which sells answers for its token."
     )
+    ao_owners: Annotated[bool, ServeOption(AO)] = Field(
+        False,
+        description="Let dry runs of AO say whom they are from, though nobody signs them. Programs then show to "
+        "everybody what they would show to that wallet.",
+    )
     ao_storage: Annotated[int, ServeOption(AO, "BYTES")] = Field(
         64 * 1024**3,
         ge=1,

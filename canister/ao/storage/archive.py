@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -149,12 +149,14 @@ class Archive:
         """Raises StorageFull when there is no room for so many bytes more."""
         self._room.check(n_bytes)
 
-    async def answer(self, body: object) -> dict[str, object]:
-        """To a GraphQL request's JSON. It is found on a thread, which the index allows since it only grows."""
-        return await asyncio.to_thread(queries.answer, body, self._matching)
+    async def answer(
+        self, body: object, also: Callable[[Filter], list[Record]] = lambda wanted: []
+    ) -> dict[str, object]:
+        """To a GraphQL request's JSON. also: records that come before those of the index.
 
-    def _matching(self, wanted: Filter) -> list[Record]:
-        return list(self.index.find(wanted))
+        It is found on a thread, which the index allows since it only grows.
+        """
+        return await asyncio.to_thread(queries.answer, body, lambda wanted: [*also(wanted), *self.index.find(wanted)])
 
     async def _add_item(self, blocks: AsyncIterable[bytes], max_bytes: int, depth: int) -> tuple[Head, bool]:
         n_bytes = 0

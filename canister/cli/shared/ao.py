@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,10 +17,19 @@ from canister.cli.shared.settings import served_url
 
 if TYPE_CHECKING:
     from canister.ao.signing.wallets import ArweaveWallet
+    from canister.client.ao.network import Network
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+OWN_WALLET = "ao-wallet.json"  # in the folder of identities
 WalletFile = Annotated[
-    Path,
-    typer.Option("--wallet", "-w", metavar="FILE", help="The wallet that signs: a JWK file.", show_default=False),
+    Path | None,
+    typer.Option(
+        "--wallet",
+        "-w",
+        metavar="FILE",
+        help="The wallet that signs: a JWK file. [default: one of your own, made when it is first needed]",
+        show_default=False,
+    ),
 ]
 To = Annotated[
     str | None,
@@ -28,15 +41,25 @@ To = Annotated[
         show_default=False,
     ),
 ]
+ProcessId = Annotated[str, typer.Argument(metavar="PROCESS", help="Its id.", show_default=False)]
 TagOption = Annotated[
     list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.", show_default=False)
 ]
 
 
-def read_wallet(file: Path) -> ArweaveWallet:
-    """Raises typer.BadParameter, Malformed."""
+def read_wallet(file: Path | None) -> ArweaveWallet:
+    """file: None for the wallet in the user's folder, which is made where there is none. Raises typer.BadParameter,
+    Malformed.
+    """
     from canister.ao.signing.wallets import ArweaveWallet
+    from canister.client.identities import default_folder
 
+    if file is None:
+        file = default_folder() / OWN_WALLET
+        if not file.exists():
+            wallet = write_wallet(file)
+            print(f"made the wallet {wallet.address} in {file}", file=sys.stderr)
+            return wallet
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -44,6 +67,20 @@ def read_wallet(file: Path) -> ArweaveWallet:
     except UnicodeDecodeError:
         text = ""
     return ArweaveWallet.from_jwk(text)
+
+
+def write_wallet(file: Path) -> ArweaveWallet:
+    """A new one, for its owner alone. Raises FileExistsError."""
+    from canister.ao.signing.wallets import ArweaveWallet
+
+    wallet = ArweaveWallet.generate()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+        opened.write(wallet.to_jwk())
+        opened.flush()
+        os.fsync(opened.fileno())
+    return wallet
 
 
 def root_url(given: str | None) -> str:
@@ -59,3 +96,21 @@ def tags_of(given: Sequence[str] | None) -> list[tuple[str, str]]:
             raise typer.BadParameter(f"{tag!r} is no NAME=VALUE, such as Action=Ping", param_hint="--tag")
         found.append((name, value))
     return found
+
+
+def connected(to: str | None, wallet: Path | EllipsisType | None = ...) -> Network:
+    """The network, with the wallet that signs; without one only questions are asked."""
+    from canister.client.ao.network import Network
+
+    signer = None if isinstance(wallet, EllipsisType) else read_wallet(wallet)
+    return Network(root_url(to), signer)
+
+
+def shown_result(told: Mapping[str, object]) -> str:
+    """What a result's output says to a person, without the colours of a console that this may not be."""
+    output = told.get("Output")
+    data = output.get("data") if isinstance(output, dict) else output
+    if isinstance(data, dict):
+        data = data.get("output")
+    text = data if isinstance(data, str) else "" if data is None else json.dumps(data, ensure_ascii=False)
+    return text if sys.stdout.isatty() else _COLOUR.sub("", text)

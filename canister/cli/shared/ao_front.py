@@ -5,32 +5,112 @@ A supervisor starts this module in place of the server's own process.
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from canister.ao.storage.archive import Archive
-from canister.ao.storage.uploads import Uploads
-from canister.herd.objects.opening import open_objects
-from canister.runtime.host import Host
+from canister.errors import BadRequest, NotFound
 from canister.server import process
-from canister.server.app import Front, alone
-from canister.server.doors.ao import routes
+from canister.system import atomic_file
+
+if TYPE_CHECKING:
+    from canister.ao.processes.messages import Incoming
+    from canister.ao.signing.wallets import ArweaveWallet
+    from canister.ao.storage.archive import Archive
+    from canister.runtime.host import Host
+    from canister.server.app import Front
 
 FOLDER = "ao"  # in the data folder
+NODE = "node.json"  # the wallet of the node
+MODULES = {
+    "ISShJH1ij-hPPt9St5UFFr_8Ys3Kj5cyg7zrMGt7H9s": "aos",
+    "QkFLfRXw8MOeHMNoHK0tyno17wbSxCecATohFMaULKM": "aos-llama",
+}
+_MODULE_TAGS = (
+    (b"Data-Protocol", b"ao"),
+    (b"Variant", b"ao.TN.1"),
+    (b"Type", b"Module"),
+    (b"Module-Format", b"lua"),
+    (b"Input-Encoding", b"JSON-1"),
+    (b"Output-Encoding", b"JSON-1"),
+)
+MAX_ITEM_BYTES = 64 << 20  # of what programs read
 
 
 @asynccontextmanager
 async def opened(host: Host, url: str) -> AsyncIterator[Front]:
-    """url: at which clients find this server."""
+    """url: at which clients find this server. Raises BadRequest where a part of AO is not installed."""
+    if importlib.util.find_spec("lupa") is None:
+        raise BadRequest("AO needs Lua, which is not installed: pip install 'llama-canister[ao]'")
+    # What these import starts threads, and a server is confined before it has any.
+    from canister.ao.storage.archive import Archive
+    from canister.ao.storage.uploads import Uploads
+    from canister.ao.units import Settings, Units
+    from canister.ao.units.herd import HERDER, TOKEN
+    from canister.herd.objects.opening import open_objects
+    from canister.server.app import Front, alone
+    from canister.server.doors.ao.routes import Network, routes
+
     folder = host.data_dir / FOLDER
+    settings = host.settings
     async with alone(host, url) as front:
-        archive = await Archive.open(await open_objects(str(folder / "objects")), host.settings.ao_storage)
+        archive = await Archive.open(await open_objects(str(folder / "objects")), settings.ao_storage)
+        wallet = await asyncio.to_thread(_node_wallet, folder / NODE)
+        for module, name in MODULES.items():
+            archive.index.add_known(module, wallet.address, (*_MODULE_TAGS, (b"Name", name.encode())))
         uploads = Uploads(archive)
         await uploads.clean()
+        units = await Units.open(
+            Settings(
+                folder,
+                wallet.address,
+                items=StoredItems(archive),
+                packages=settings.ao_packages,
+                n_workers=settings.ao_workers,
+            )
+        )
+        named = {"token": TOKEN, "herder": HERDER, "module": next(iter(MODULES))}
         try:
-            yield Front(front.behind, routes.routes(archive, uploads))
+            yield Front(front.behind, routes(archive, uploads, Network(units, url, named, settings.ao_owners)))
         finally:
+            await units.aclose()
             await uploads.close()
+
+
+class StoredItems:
+    """What programs find in the archive."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    async def get(self, id: str) -> Incoming | None:
+        """None: it is not there, or too large for a program."""
+        from canister.ao.processes.messages import Incoming
+
+        try:
+            found = self._archive.find(id)
+        except NotFound:
+            return None
+        record = found.record
+        if not found.has_all or record.data_bytes > MAX_ITEM_BYTES:
+            return None
+        data = b"".join([block async for block in self._archive.data(found)])
+        return Incoming(record.id, record.owner, record.target, data, record.tags, record.anchor.encode())
+
+
+def _node_wallet(file: Path) -> ArweaveWallet:
+    """Made once; whoever has the file is this node."""
+    from canister.ao.signing.wallets import ArweaveWallet
+
+    if file.exists():
+        return ArweaveWallet.from_jwk(file.read_text(encoding="ascii"))
+    wallet = ArweaveWallet.generate()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    atomic_file.create(file, wallet.to_jwk().encode())
+    return wallet
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from canister.ao.encoding import from_base64url
 from canister.ao.signing.items import ANCHOR_BYTES, Item, sign_item
 from canister.ao.signing.tags import texts
 from canister.ao.signing.wallets import Wallet
-from canister.client.errors import ClientError, ProtocolError
+from canister.client.errors import ClientError, ProtocolError, Unreachable
 from canister.client.http_library import httpx, no_answer, not_ours, open_client
 
-SECONDS = 120.0  # a program may take a while
+SECONDS = 120.0  # for an answer
+RESULT_SECONDS = 300.0  # a program may take a while, and wait for others
 ITEM_TYPE = {"Content-Type": "application/octet-stream"}
 PROTOCOL = (("Data-Protocol", "ao"), ("Variant", "ao.TN.1"))
 MODULE = "ISShJH1ij-hPPt9St5UFFr_8Ys3Kj5cyg7zrMGt7H9s"  # aos, which programs are written for
@@ -104,11 +105,16 @@ class Network:
         return self._post(self.sign(data, [*PROTOCOL, ("Type", "Message"), *tags], process))
 
     def result(self, process: str, message: str) -> dict[str, object]:
-        """What the process made of a message, as soon as it has; waits as long as it takes."""
-        while True:
+        """What the process made of a message, as soon as it has. Raises Unreachable when it takes too long."""
+        until = time.monotonic() + RESULT_SECONDS
+        while time.monotonic() < until:
             answer = self.request("GET", f"/cu/result/{message}", params={"process-id": process})
             if answer.status_code != 202:
                 return self._object(answer)
+        raise Unreachable(
+            f"{process} has not got to the message {message} within {RESULT_SECONDS:g} seconds; it is kept: "
+            f"`canister ao result {process} {message}` asks again"
+        )
 
     def results(self, process: str, after: str | None = None, limit: int = 25) -> list[tuple[str, dict[str, object]]]:
         """Cursors and results, the oldest first. after: a cursor."""
@@ -118,6 +124,11 @@ class Network:
         if not isinstance(edges, list):
             raise ProtocolError(f"what answers at {self.url} has no edges in its results")
         return [(_text(edge, "cursor"), _object(edge.get("node"))) for edge in map(_object, edges)]
+
+    def last_cursor(self, process: str) -> str | None:
+        """Of its newest result; None: it has none."""
+        found = self._document("GET", f"/cu/results/{process}", params={"sort": "DESC", "limit": "1"}).get("edges")
+        return _text(_object(found[0]), "cursor") if isinstance(found, list) and found else None
 
     def dry_run(
         self, process: str, tags: Sequence[tuple[str, str]] = (), data: str = "", owner: str | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,23 +18,18 @@ def keygen(
 
     Example: canister ao keygen wallet.json
     """
-    from canister.ao.signing.wallets import ArweaveWallet
+    from canister.cli.shared.ao import write_wallet
 
-    wallet = ArweaveWallet.generate()
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        wallet = write_wallet(file)
     except FileExistsError:
         raise typer.BadParameter(f"{file} exists already; a wallet is never written over") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-        opened.write(wallet.to_jwk())
-        opened.flush()
-        os.fsync(opened.fileno())
     print(wallet.address)
 
 
 def publish(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What to store.", show_default=False)],
-    wallet: WalletFile,
+    wallet: WalletFile = None,
     to: To = None,
     tag: TagOption = None,
     base_layer: Annotated[

@@ -16,13 +16,14 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.routing import Route
 
-from canister.ao.encoding import to_base64url
+from canister.ao.encoding import sha256, to_base64url
 from canister.ao.signing.tags import Tag
 from canister.ao.storage.archive import Archive, Found
 from canister.ao.storage.index import block_at
-from canister.ao.storage.queries import Record
+from canister.ao.storage.queries import Filter, Record
 from canister.errors import BadRequest, NotFound
 from canister.server.doors.ao.routing import document, error, json_body, route, text
+from canister.server.doors.ao.units import Units
 from canister.server.doors.files import byte_range
 
 MAX_QUERY_BYTES = 1 << 20
@@ -36,11 +37,18 @@ _SAFE = {
 }
 
 
-class Gateway:
-    """archive: what is found here."""
+SCHEDULER_SECONDS = 3600  # for which clients remember where a scheduler is
+_LOCATION = (b"Type", b"Scheduler-Location")
 
-    def __init__(self, archive: Archive) -> None:
+
+class Gateway:
+    """archive: what is found here. units: whose messages are found too. url: where every scheduler is said to be, since
+    whoever asks here is served here."""
+
+    def __init__(self, archive: Archive, units: Units | None = None, url: str = "") -> None:
         self._archive = archive
+        self._units = units
+        self._url = url
 
     def routes(self) -> list[Route]:
         """Those of data by id come last, since ids stand at the root."""
@@ -57,7 +65,13 @@ class Gateway:
 
     async def data(self, request: Request) -> Response:
         """The data, or one range of it; 202 while parts of it are missing."""
-        found = self._archive.find(request.path_params["id"])
+        try:
+            found = self._archive.find(request.path_params["id"])
+        except NotFound:
+            message = None if self._units is None else await self._units.message(request.path_params["id"])
+            if message is None:
+                raise
+            return Response(message.data, 200, {**_SAFE, "Content-Type": content_type(message.tags)})
         record = found.record
         if not found.has_all:
             return text("Pending", 202)
@@ -110,7 +124,32 @@ class Gateway:
             body = await json_body(request, MAX_QUERY_BYTES)
         else:
             body = _asked(request)
-        return document(await self._archive.answer(body))
+        return document(await self._archive.answer(body, self._schedulers))
+
+    def _schedulers(self, wanted: Filter) -> list[Record]:
+        """Where the schedulers are that somebody asks for, whoever they are."""
+        name, value = _LOCATION
+        if not wanted.owners or (name, frozenset([value])) not in wanted.tags or not self._url:
+            return []
+        tags = ((b"Data-Protocol", b"ao"), _LOCATION, (b"Url", self._url.encode()))
+        block = block_at(time.time())
+        return [
+            Record(
+                place=0,
+                id=to_base64url(sha256(b"scheduler of " + owner.encode())),
+                owner=owner,
+                owner_key="",
+                target="",
+                anchor="",
+                signature="",
+                tags=(*tags, (b"Time-To-Live", str(SCHEDULER_SECONDS * 1000).encode())),
+                data_bytes=0,
+                block_id=block.id,
+                height=block.height,
+                seconds=block.seconds,
+            )
+            for owner in sorted(wanted.owners)
+        ]
 
     async def _part(self, found: Found, first: int, end: int) -> AsyncGenerator[bytes, None]:
         left = end - first
