@@ -8,11 +8,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from canister.client.local_server import LocalServer
+
+if TYPE_CHECKING:
+    from canister.ao.signing.wallets import ArweaveWallet
 
 # Several test processes share the cores: decoding threads that wait for each other are not to wait in a busy loop.
 # OpenMP reads it when llama.cpp is loaded, here and in the servers that tests start.
@@ -107,6 +111,14 @@ def running_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSe
     """`canister serve` as a child process, shared: tests leave its canister `llama_cpp` as they found it."""
     with LocalServer(tmp_path_factory.mktemp("server"), "--slots", "2") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def rsa_wallet() -> ArweaveWallet:
+    """One for all tests, since making one takes a second and more."""
+    from canister.ao.signing.wallets import ArweaveWallet
+
+    return ArweaveWallet.generate()
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,10 @@
-"""Wallets of each kind; one of RSA a session, since making one takes a second."""
+"""Wallets of each kind."""
 
 from __future__ import annotations
 
 import pytest
 
 from canister.ao.signing.wallets import ArweaveWallet, Ed25519Wallet, EthereumWallet, Wallet
-
-
-@pytest.fixture(scope="session")
-def rsa_wallet() -> ArweaveWallet:
-    return ArweaveWallet.generate()
 
 
 @pytest.fixture(scope="session", params=["arweave", "ethereum", "ed25519"])

@@ -9,16 +9,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from canister.cli.shared.app import Command
 from canister.cli.shared.settings import served_url
 
 if TYPE_CHECKING:
     from canister.ao.signing.wallets import ArweaveWallet
     from canister.client.ao.network import Network
 
+_IS_ID, _DASHED_ID = "id:", re.compile(r"-[A-Za-z0-9_-]{42}")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 OWN_WALLET = "ao-wallet.json"  # in the folder of identities
 WalletFile = Annotated[
@@ -41,7 +43,21 @@ To = Annotated[
         show_default=False,
     ),
 ]
-ProcessId = Annotated[str, typer.Argument(metavar="PROCESS", help="Its id.", show_default=False)]
+
+
+class IdCommand(Command):
+    """A command whose arguments may be ids, of which one in 64 begins with a dash, as options do."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        return super().parse_args(ctx, [f"{_IS_ID}{each}" if _DASHED_ID.fullmatch(each) else each for each in args])
+
+
+def bare_id(text: str) -> str:
+    """An id as it was typed."""
+    return text.removeprefix(_IS_ID)
+
+
+ProcessId = Annotated[str, typer.Argument(metavar="PROCESS", help="Its id.", show_default=False, parser=bare_id)]
 TagOption = Annotated[
     list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag; repeatable.", show_default=False)
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def console(process: ProcessId, wallet: WalletFile = None, to: To = None) -> Non
     Messages that it prints meanwhile are shown as they come. `.help` tells more.
     """
     with connected(to, wallet) as network:
-        prompt = _prompt(network, process)
+        prompt = _prompt(network, process) if sys.stdin.isatty() else ""
         over = threading.Event()
         watch = threading.Thread(target=_watch, args=(network, process, over), daemon=True)
         if sys.stdin.isatty():
@@ -63,6 +64,10 @@ def _run(network: Network, process: str, line: str) -> str | None:
         print(text)
     if told.get("Error"):
         print(f"error: {told['Error']}", file=sys.stderr)
+    return _prompt_of(told)
+
+
+def _prompt_of(told: Mapping[str, object]) -> str | None:
     output = told.get("Output")
     prompt = output.get("prompt") if isinstance(output, dict) else None
     return prompt if isinstance(prompt, str) and prompt else None
@@ -70,7 +75,10 @@ def _run(network: Network, process: str, line: str) -> str | None:
 
 def _prompt(network: Network, process: str) -> str:
     """Also whether this wallet may evaluate there: who may not is told at once."""
-    return _run(network, process, "return nil") or "aos> "
+    told = network.result(process, network.send(process, [("Action", "Eval")], b"return Prompt()"))
+    if told.get("Error"):
+        print(f"error: {told['Error']}", file=sys.stderr)
+    return _prompt_of(told) or "aos> "
 
 
 def _watch(network: Network, process: str, over: threading.Event) -> None:

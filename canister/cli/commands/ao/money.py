@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from canister.cli.shared.ao import To, WalletFile, connected, read_wallet, root_url
+from canister.cli.shared.ao import To, WalletFile, bare_id, connected, read_wallet, root_url
 from canister.cli.shared.options import ApiKey, DataDir
 
 Address = Annotated[
-    str, typer.Argument(metavar="ADDRESS", help="Of a wallet, or the id of a process.", show_default=False)
+    str,
+    typer.Argument(metavar="ADDRESS", help="Of a wallet, or the id of a process.", show_default=False, parser=bare_id),
 ]
 
 
@@ -41,7 +42,7 @@ def mint(
 def balance(
     address: Annotated[
         str | None,
-        typer.Argument(metavar="[ADDRESS]", help="[default: that of the wallet]", show_default=False),
+        typer.Argument(metavar="[ADDRESS]", help="[default: that of the wallet]", show_default=False, parser=bare_id),
     ] = None,
     wallet: WalletFile = None,
     to: To = None,

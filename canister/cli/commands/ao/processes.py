@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from canister.cli.shared.ao import ProcessId, TagOption, To, WalletFile, connected, shown_result, tags_of
+from canister.cli.shared.ao import ProcessId, TagOption, To, WalletFile, bare_id, connected, shown_result, tags_of
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the new process.", show_default=False)]
@@ -20,7 +20,7 @@ def spawn(
     name: Name = "",
     module: Annotated[
         str | None,
-        typer.Option(metavar="ID", help="Its module. [default: that of aos]", show_default=False),
+        typer.Option(metavar="ID", help="Its module. [default: that of aos]", show_default=False, parser=bare_id),
     ] = None,
     on_boot: Annotated[
         Path | None,
@@ -69,7 +69,7 @@ def send(
 
 def result(
     process: ProcessId,
-    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="Its id.", show_default=False)],
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="Its id.", show_default=False, parser=bare_id)],
     as_json: AsJson = False,
     to: To = None,
 ) -> None:
@@ -97,7 +97,13 @@ def load(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Lua, in this order.", show_default=False)],
     process: Annotated[
         str,
-        typer.Option("--id", metavar="ID", help="A process of one's own. [default: a new one]", show_default=False),
+        typer.Option(
+            "--id",
+            metavar="ID",
+            help="A process of one's own. [default: a new one]",
+            show_default=False,
+            parser=bare_id,
+        ),
     ] = "",
     name: Name = "",
     wallet: WalletFile = None,

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from canister.ao.encoding import Malformed
 from canister.ao.lua.values import Value
-from canister.ao.processes.messages import Incoming, Place
+from canister.ao.processes.messages import Incoming, Place, Result
 from canister.ao.signing import items
 from canister.errors import BadRequest, NotFound
 from canister.server import answers
@@ -120,7 +120,7 @@ class HyperBeam:
         done = await while_connected(request, self._units.result(place.process, place.slot, WAIT_SECONDS))
         told: dict[str, object] = {"slot": place.slot, "id": place.message, "process": place.process}
         if done is not None:
-            told["raw"] = done.result.to_json()
+            told |= _told(done.result)
         return document(told, 200, {"slot": str(place.slot), "id": place.message, "process": place.process})
 
     async def _result(self, request: Request, process: str, which: str) -> Response:
@@ -128,7 +128,7 @@ class HyperBeam:
         done = await while_connected(request, self._units.result(process, named, WAIT_SECONDS))
         if done is None:
             return document({"message": f"{which[:80]} is not done yet; ask again"}, 202)
-        return document({"raw": done.result.to_json(), "slot": done.place.slot, "process": process})
+        return document({**_told(done.result), "slot": done.place.slot, "process": process})
 
     async def _dry_run(self, request: Request, process: str, asked: str) -> Response:
         fields = [part.partition("=") for part in asked.split("&")[1:]]
@@ -137,7 +137,7 @@ class HyperBeam:
         data = _data_of(body)
         message = Incoming(NOBODY, NOBODY, process, data, tags)
         result = await while_connected(request, self._delivery.dry_run(process, message, None))
-        return document({"raw": result.to_json()})
+        return document(_told(result))
 
     async def _published(self, request: Request, process: str, path: Sequence[str]) -> Response:
         found = await self._units.published(process, path)
@@ -148,6 +148,12 @@ class HyperBeam:
         if isinstance(shown, int | float) and not wants_json:
             return text(json.dumps(shown))
         return Response(json.dumps(shown, ensure_ascii=False), 200, dict(NO_STORE), answers.JSON)
+
+
+def _told(result: Result) -> dict[str, object]:
+    """Where clients look for it: those up to 0.0.93 at `results.raw`, later ones at `raw`."""
+    shown = result.to_json()
+    return {"raw": shown, "results": {"raw": shown}}
 
 
 def _for(process: str | None, message: Incoming) -> Incoming:

@@ -16,9 +16,9 @@ from tests.cli.conftest import Command
 
 
 @pytest.fixture(scope="module")
-def wallet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wallet(tmp_path_factory: pytest.TempPathFactory, rsa_wallet: ArweaveWallet) -> Path:
     file = tmp_path_factory.mktemp("wallet") / "wallet.json"
-    file.write_text(ArweaveWallet.generate().to_jwk())
+    file.write_text(rsa_wallet.to_jwk())
     return file
 
 

@@ -10,7 +10,6 @@ import httpx
 import pytest
 
 from canister import dispatch
-from canister.ao.signing.wallets import ArweaveWallet
 from canister.ao.storage.archive import Archive
 from canister.ao.storage.uploads import Uploads
 from canister.config import Settings
@@ -44,8 +43,3 @@ async def storage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sto
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             yield Storage(folder / "objects", archive, client)
         await uploads.close()
-
-
-@pytest.fixture(scope="session")
-def rsa_wallet() -> ArweaveWallet:
-    return ArweaveWallet.generate()
