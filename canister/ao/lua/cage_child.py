@@ -19,6 +19,8 @@ from canister.ao.lua.sandbox import HostError, Limits, Outcome, Sandbox
 from canister.ao.lua.values import Value
 from canister.system.sandbox import end_with_parent
 
+HOST_PRICE = 2000  # instructions: the keeper works too, and writes the answer down
+
 
 @dataclass(slots=True)
 class _Line:
@@ -82,7 +84,7 @@ def _define(line: _Line, sandbox: Sandbox, path: str) -> None:
         found = values.decode(_bytes(given))
         return found[0] if found else None
 
-    sandbox.define(path, call)
+    sandbox.define(path, call, HOST_PRICE)
 
 
 def _called(sandbox: Sandbox, message: list[Value]) -> Outcome:

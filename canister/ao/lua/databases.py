@@ -6,7 +6,8 @@ Not the project's own SQL: the statements are the program's, and what they make 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from canister.ao.lua.sandbox import HostError
 from canister.ao.lua.values import Value
@@ -14,7 +15,7 @@ from canister.ao.lua.values import Value
 Bound = str | bytes | int | float | None
 
 MAX_DATABASES = 8
-MAX_PAGES = 8192  # of 4 KiB
+MAX_PAGES = 2048  # of 4 KiB
 MAX_STEPS = 2_000_000  # of SQLite's machine, a call
 MAX_ROWS = 20_000
 _STEP = 1000
@@ -34,13 +35,15 @@ _LIMITS = {
 }
 _DENIED = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
 # What would differ from run to run, or leads out.
+_CLOCK = ("date", "time", "datetime", "julianday", "unixepoch", "strftime")
 _NO_FUNCTIONS = ("load_extension", "random", "randomblob", "sqlite_source_id", "readfile", "writefile", "edit")
 
 
 class Databases:
-    """Of one program."""
+    """Of one program. now_ms: the time that it sees, so that it sees the same one when it is run again."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
         self._open: dict[int, sqlite3.Connection] = {}
         self._steps = 0
 
@@ -81,6 +84,11 @@ class Databases:
         connection.execute("PRAGMA temp_store = MEMORY")
         for limit, most in _LIMITS.items():
             connection.setlimit(limit, most)
+        clock = _Clock(self._now_ms)
+        for name in _CLOCK:
+            connection.create_function(name, -1, partial(clock.told, name))
+        for name, told in (("current_date", "date"), ("current_time", "time"), ("current_timestamp", "datetime")):
+            connection.create_function(name, 0, partial(clock.told, told))
         connection.set_authorizer(_authorized)
         connection.set_progress_handler(self._stepped, _STEP)
         connection.text_factory = bytes
@@ -136,6 +144,23 @@ class Databases:
         total = connection.total_changes
         last = cursor.lastrowid or 0
         return {b"code": 0, b"sets": sets, b"changes": total - before, b"total": total, b"rowid": last}
+
+
+class _Clock:
+    """SQLite's functions of time, with the program's time for now."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._real = sqlite3.connect(":memory:", check_same_thread=False)
+
+    def told(self, name: str, *given: Bound) -> Bound:
+        first = list(given[:1]) if name == "strftime" else []
+        rest = list(given[len(first) :])
+        if not rest or (isinstance(rest[0], str | bytes) and rest[0] in ("now", b"now")):
+            rest = [self._now_ms() / 1000, "unixepoch", *rest[1:]]
+        marks = ", ".join("?" * (len(first) + len(rest)))
+        found: Bound = self._real.execute(f"SELECT {name}({marks})", [*first, *rest]).fetchone()[0]
+        return found
 
 
 def _authorized(action: int, first: str | None, second: str | None, _where: str | None, _by: str | None) -> int:

@@ -21,7 +21,7 @@ from canister.ao.lua.values import Value
 MAX_BITS = 4096
 MAX_DIGITS = 1300  # of MAX_BITS
 MAX_JSON_DEPTH = 100
-_COMMA = re.compile(rb'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
+_COMMA = re.compile(rb'("(?:[^"\\]|\\.)*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)  # what never ends, too
 _DIGESTS = {
     b"md5": "md5",
     b"sha1": "sha1",
@@ -50,7 +50,7 @@ def define_all(sandbox: Sandbox) -> None:
         "int_base": _int_base,
         "int_small": lambda a: (_number(a) + (1 << 63)) % (1 << 64) - (1 << 63),
         "json_decode": json_decode,
-        "sqlite": Databases().ask,
+        "sqlite": Databases(lambda: sandbox.now_ms).ask,
         "sqlite_complete": Databases.is_complete,
         "sqlite_version": Databases.version,
     }

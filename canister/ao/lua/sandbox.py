@@ -51,6 +51,7 @@ class Sandbox:
     def __init__(self, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
         import lupa.lua53
 
+        self.now_ms = 0
         self._errors: tuple[type[BaseException], ...] = (lupa.lua53.LuaError, MemoryError)
         self._lua = lupa.lua53.LuaRuntime(
             encoding=None,
@@ -67,8 +68,9 @@ class Sandbox:
     def _part(self, name: str, *needed: object) -> object:
         return self._lua.execute((HERE / f"{name}.lua").read_bytes(), *needed, name=b"=host")
 
-    def define(self, path: str, function: HostFunction) -> None:
+    def define(self, path: str, function: HostFunction, price: int = 10) -> None:
         """A function of the host's for the program, as `name` or `table.name`. It is called with plain values.
+        price: instructions that each call counts as.
 
         What it raises as HostError or BadValue is the program's error; anything else ends the call, and is told to
         nobody but the host.
@@ -82,7 +84,7 @@ class Sandbox:
             except Exception:
                 return False, b"the host failed"
 
-        self._guard[b"define"](path.encode(), call)
+        self._guard[b"define"](path.encode(), call, price)
 
     def load(self, source: bytes, name: str = "program", limits: Limits = Limits()) -> Outcome:
         """Run a program's text. Its syntax errors are outcomes too."""
@@ -108,6 +110,7 @@ class Sandbox:
 
     def at(self, milliseconds: int) -> None:
         """The time that the program sees, until it is told another."""
+        self.now_ms = milliseconds
         self._guard[b"at"](milliseconds)
 
     def seed(self, number: int) -> None:

@@ -236,8 +236,9 @@ function R.set(path, value)
   end
   rawset(owner, name, value)
 end
-function R.define(path, call)      -- a function of the host's as a plain one; its errors are strings
+function R.define(path, call, price)        -- a function of the host's as a plain one; its errors are strings
   R.set(path, function(...)
+    charge(price)
     local ok, result = call(encoded(...))
     if not ok then error(result, 2) end
     return passed(decoded(result))

@@ -32,19 +32,24 @@ MAX_SENT_BYTES = 16 << 20
 MAX_OUTPUT_BYTES = 1 << 20
 _HERE = Path(__file__).parent / "world"
 WORLD = tuple(_HERE / f"{name}.lua" for name in ("modules", "handlers", "ao", "process", "llama", "sqlite", "last"))
-_PACKAGE = re.compile(r"(@[A-Za-z0-9_.-]+/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_CANISTER = Path(__file__).parents[2]
+_SHIPPED = (_CANISTER / "shipped" / "ao" / "packages", _CANISTER.parent / "samples" / "ao" / "packages")
+"""Of a wheel, of a checkout."""
+_PACKAGE = re.compile(r"(@[A-Za-z0-9_.-]{1,60}/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,60}")
 
 PackageReader = Callable[[str], bytes]
 
 
 def package_reader(folder: Path | None) -> PackageReader:
-    """Packages of an operator: `NAME.lua`, or a folder of that name with `init.lua` or `main.lua`."""
+    """Packages of an operator, and behind them those that are shipped: `NAME.lua`, or `NAME/init.lua`."""
+    folders = [*([folder] if folder is not None else []), *_SHIPPED]
 
     def read(name: str) -> bytes:
-        if folder is not None and _PACKAGE.fullmatch(name) and ".." not in name:
-            for path in (folder / f"{name}.lua", folder / name / "init.lua", folder / name / "main.lua"):
-                if path.is_file():
-                    return path.read_bytes()
+        if _PACKAGE.fullmatch(name) and ".." not in name:
+            for place in folders:
+                for path in (place / f"{name}.lua", place / name / "init.lua"):
+                    if path.is_file():
+                        return path.read_bytes()
         raise HostError(f"there is no package {name[:80]} here; the operator's folder of packages has those that are")
 
     return read

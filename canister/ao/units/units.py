@@ -299,9 +299,6 @@ class Units:
         except (CanisterError, Trap) as error:
             _log.warning("process %s waits: %s", process, error)
             await asyncio.sleep(AGAIN_SECONDS)
-        except Exception:
-            _log.exception("process %s waits", process)
-            await asyncio.sleep(AGAIN_SECONDS)
         return True
 
     async def _run(self, info: ProcessInfo, delivered: Delivered) -> Ran:
@@ -314,6 +311,11 @@ class Units:
         except (LogDamaged, BadValue) as error:
             _log.error("process %s cannot go on: %s", info.id, error)
             return Ran(Result(error=f"the process cannot go on: {error}"))
+        except (CanisterError, Trap):
+            raise
+        except Exception:  # the message is over, or it would be in the way of all others for ever
+            _log.exception("a message of process %s", info.id)
+            return Ran(Result(error="the node has failed to run this message; its log tells why"))
 
     async def _settled(self, info: ProcessInfo, delivered: Delivered, ran: Ran) -> None:
         try:

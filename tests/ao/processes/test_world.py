@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.lua.cage import Nursery
+from canister.ao.lua.sandbox import Limits
 from canister.ao.processes.program import WORLD
 from tests.ao.processes.programs import ID, NODE, OWNER, Driven, driven, tags
 
@@ -280,6 +281,58 @@ def test_databases_are_bounded_and_have_no_way_out(process: Driven) -> None:
     """)
         == "1a 2b 2"
     )
+
+
+def test_databases_see_the_time_of_the_program(process: Driven) -> None:
+    times = "datetime('now'), datetime(), CURRENT_TIMESTAMP, strftime('%Y', 'now'), date('2000-01-31', '+1 day')"
+    code = f"""
+      local db = require('lsqlite3').open_memory()
+      for a, b, c, d, e in db:urows([[SELECT {times}]]) do return a .. '|' .. b .. '|' .. c .. '|' .. d .. '|' .. e end
+    """
+    assert process.eval(code) == "|".join(["2023-11-14 22:13:20"] * 3 + ["2023", "2000-02-01"])
+    assert "not authorized" in process.eval(
+        "db = require('lsqlite3').open_memory() db:exec('SELECT random()') return db:errmsg()"
+    )
+
+
+# What the world adds to a program's means of doing harm: natives, modules, the host's calls.
+ATTACKS = {
+    "json": "for i = 1, 1e9 do pcall(require('json').decode, ('['):rep(1e6)) end",
+    "json escapes": "require('json').decode(('\\\\\"'):rep(400000))",
+    "json encode": "local t = {} t[1] = t require('json').encode(t)",
+    "bint": "local B = require('.bint')(4096) local x = B(3) while true do x = x * x + 1 end",
+    "bint bits": "require('.bint')(1e9)(1)",
+    "sql": "local db = require('lsqlite3').open_memory() while true do db:exec('WITH RECURSIVE c(x) AS "
+    "(SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c') end",
+    "sql rows": "local db = require('lsqlite3').open_memory() for _ in db:nrows('WITH RECURSIVE c(x) AS "
+    "(SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 900000) SELECT x FROM c') do end",
+    "sql memory": "local db = require('lsqlite3').open_memory() db:exec('CREATE TABLE t (x)') while true do "
+    "if db:exec('INSERT INTO t VALUES (zeroblob(1000000))') ~= 0 then error(db:errmsg()) end end",
+    "digests": "while true do require('.crypto').digest.sha2_512(('x'):rep(1e7)) end",
+    "handlers": "Handlers.add('x', function() while true do end end, print) Handlers.evaluate({ Tags = {} }, {})",
+    "outbox": "while true do Send({ Target = 'x', Data = ('x'):rep(1e5) }) end",
+    "many messages": "for i = 1, 2000 do Send({ Target = 'x' }) end",
+    "spawns": "for i = 1, 100 do Spawn('m', {}) end",
+    "metatables": "ao.outbox.Messages = setmetatable({}, { __index = function() while true do end end, "
+    "__pairs = function() while true do end end, __len = function() return 1e18 end }) while true do end",
+    "prompt": "Prompt = function() while true do end end",
+    "stringify": "local t = {} for i = 1, 200 do t = { t, t } end return t",
+    "receive for ever": "while true do Handlers.once({ Action = 'x' }, print) end",
+    "host": "while true do pcall(__host.llama, 'x') end",
+    "package": "while true do pcall(__host.package, ('x'):rep(1e5)) end",
+    "the world": "for k in pairs(_G) do _G[k] = nil end",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_on_the_world_end_and_the_process_goes_on(process: Driven, name: str) -> None:
+    process.send("Eval", "N = 1")
+    process.send("Eval", ATTACKS[name], limits=Limits(3_000_000, 1.0))
+    if name == "the world":  # only its own is lost
+        assert process.send("Eval", "return N").error is not None
+        return
+    process.eval("Prompt = nil")
+    assert process.eval("N") == "1"
 
 
 def test_json_refuses_what_is_none(process: Driven) -> None:
