@@ -298,7 +298,7 @@ class Engine:
             if self._preparing is not None:
                 self._prepare()
             if isinstance(self._core, EngineCore):
-                self._core.take_turn()
+                self._core.take_turn(is_shared=self._thread.is_shared)
             elif self._core is not None:
                 self._embed(self._core)
         if self._is_ending and (self._core is None or not self._core.has_tasks):

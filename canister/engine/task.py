@@ -39,7 +39,8 @@ class Task:
     sampler: ChainSampler | None = None
     planned: Sequence | None = None
     placed: Slot | None = None
-    shown: list[Sampled] = field(default_factory=list)  # tokens sampled in this step
+    shown: list[Sampled] = field(default_factory=list)  # tokens that the loop has not been told of
+    has_told: bool = False  # of the first ones
     outcome: Outcome | None = None
     is_cancelled: bool = False
     is_ahead: bool = False  # nobody's call: rows are decoded for the next one
@@ -52,6 +53,11 @@ class Task:
     @property
     def key(self) -> str | None:
         return self.request.key
+
+    @property
+    def is_told(self) -> bool:
+        """Was its first token told, if somebody listens?"""
+        return self.has_told or self.request.on_tokens is None
 
     @property
     def wants_row(self) -> bool:
@@ -94,7 +100,8 @@ def notify(tasks: Iterable[Task]) -> None:
         shown = task.shown if task.request.on_tokens is not None else []
         if shown or task.outcome is not None:
             notices.setdefault(task.loop, []).append((task, shown, task.outcome))
-        task.shown = []
+        if task.shown:
+            task.shown, task.has_told = [], True
     for loop, batch in notices.items():
         try:
             loop.call_soon_threadsafe(_deliver, batch)

@@ -413,6 +413,14 @@ def test_tokens_as_they_come(drive: Drive) -> None:
     assert result.details == []
 
 
+def test_later_tokens_may_come_together_the_first_one_comes_alone(drive: Drive) -> None:
+    driver = drive("q8_0", n_slots=2, n_ctx=200)
+    seen: list[list[Sampled]] = []
+    result = driver.run(driver.chat(None).call(some_prompt(1), n_predict=30, on_tokens=seen.append))
+    assert len(seen[0]) == 1
+    assert [token for together in seen for token in together] == [Sampled(token) for token in result.sampled]
+
+
 def test_bad_requests(drive: Drive) -> None:
     driver = drive("q8_0", n_slots=2, n_ctx=64)
 

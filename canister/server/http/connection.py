@@ -8,11 +8,12 @@ waits for our work owes nothing, however long that takes.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from canister.config import ServerSettings
+from canister.server.http.corked import Corked
 from canister.telemetry import logs
 
 MIN_BYTES_PER_SECOND = 1000
@@ -46,7 +47,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
         self._slow_seconds = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+        super().connection_made(Corked(cast("asyncio.Transport", transport), self.loop))
         logs.CONNECTIONS.inc()
         self.head_since = self.loop.time()
         self._watch = self.loop.call_later(self._period, self._check)
