@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +28,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 # Where images of containers forbid it, each of the many processes here would compile the whole package again: a second.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# What the shell of `nohup make test`, or of a job in the background, lets its children ignore is tested here.
+for _number, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(_number, _handler)
 
 # How fast examples are made and run tells of the machine's load, not of the code. Each run of CI tries the same ones;
 # new ones are for the nightly runs, where a find stops nobody else's work.
@@ -98,12 +106,19 @@ def without_what_crashes(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(llama_cpp, "llama_model_load_from_file", plain)
 
 
+@pytest.fixture(scope="session")
+def config_dirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names of folders that are not there: most tests write none, and to make one a test takes time."""
+    folder = tmp_path_factory.mktemp("config")
+    return (folder / str(n) for n in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, config_dirs: Iterator[Path]) -> None:
     """No test depends on the shell, or on the identities, of who runs it."""
     for name in [name for name in os.environ if name.startswith("CANISTER_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("CANISTER_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("CANISTER_CONFIG_DIR", str(next(config_dirs)))
 
 
 @pytest.fixture(scope="session")

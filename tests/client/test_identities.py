@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_a_folder_that_others_may_enter_is_closed(store: IdentityStore) -> None:
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert default_folder() == tmp_path / "config"
+    assert default_folder() == Path(os.environ["CANISTER_CONFIG_DIR"])
     monkeypatch.delenv("CANISTER_CONFIG_DIR")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     assert default_folder() == tmp_path / "xdg" / "llama-canister"

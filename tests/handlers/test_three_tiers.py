@@ -53,6 +53,9 @@ async def tell(harness: Harness, n_calls: int, *flags: str) -> list[str]:
     return texts
 
 
+WAYS = [pytest.param(SAMPLED, id="sampled"), pytest.param(GREEDY, id="greedy", marks=pytest.mark.nightly)]
+
+
 @pytest.mark.parametrize("ram_cache", ["64M", "0"], ids=["memory", "disk"])
 async def test_more_chats_than_slots_go_on_by_restoring(tmp_path: Path, ram_cache: str) -> None:
     async with story_in(tmp_path / "a", slots=4) as harness:
@@ -137,7 +140,7 @@ async def test_damaged_rows_are_computed_again(tmp_path: Path) -> None:
 ENDS = ["Then Tom came and", "The dog said to Lily"]
 
 
-@pytest.mark.parametrize("flags", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("flags", WAYS)
 @pytest.mark.parametrize("where", ["slot", "memory", "disk", "disk without memory"])
 async def test_a_chat_starts_from_the_rows_of_another_of_its_caller(
     tmp_path: Path, flags: tuple[str, ...], where: str
@@ -172,7 +175,7 @@ async def test_a_chat_starts_from_the_rows_of_another_of_its_caller(
         assert end.sources.disk == again.n_prompt_tokens_cached
 
 
-@pytest.mark.parametrize("flags", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("flags", WAYS)
 @pytest.mark.parametrize("where", ["slot", "memory", "disk"])
 @pytest.mark.parametrize("granted", [9, 40])
 async def test_every_call_of_a_prompt_in_pieces_starts_from_the_rows_of_another_chat(

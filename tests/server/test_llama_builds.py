@@ -55,7 +55,12 @@ PLANTS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", PLANTS)
+OFTEN = ("AMX as plain pip builds it", "more than one row")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.nightly) for name in PLANTS]
+)
 def test_it_falls_back_and_says_so(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     how, planted, expected = PLANTS[name]
     # A hang takes its time for each kind of weights: one is enough.

@@ -161,11 +161,12 @@ class Chats:
 @pytest.mark.parametrize(
     ("n_kills", "signals", "seconds_apart", "flags"),
     [
-        (5, (signal.SIGSEGV, signal.SIGILL, signal.SIGABRT, signal.SIGKILL, signal.SIGSEGV), 0.0, OFTEN),
+        (3, (signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL), 0.0, OFTEN),
+        pytest.param(10, (signal.SIGILL, signal.SIGBUS, signal.SIGFPE), 0.0, OFTEN, marks=pytest.mark.nightly),
         # As it is by default, with no more crashes than that allows.
         pytest.param(20, (signal.SIGSEGV,), 15.1, (), marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
     ],
-    ids=["5", "20"],
+    ids=["3", "10", "20"],
 )
 def test_crashes_under_chats(
     tmp_path: Path, n_kills: int, signals: tuple[signal.Signals, ...], seconds_apart: float, flags: tuple[str, ...]
