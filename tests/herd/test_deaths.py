@@ -19,12 +19,14 @@ import pytest
 
 from canister.api.herd_wire import Done, Run
 from canister.client.local_server import LocalServer
+from canister.herd.journal import OPERATOR
 from canister.herd.leader import Limits
 from canister.herd.worker_client import OnText, WorkerClient, WorkerLost
 from canister.herd.workers import Worker
 from tests.harness import CHAT_MODEL
 from tests.herd.herds import QUESTIONS, InProcess, chat, client_of, herd_in, wait_ready
 from tests.herd.postgresql import NotHere, PostgreSQL, own_server
+from tests.herd.test_paid import open_with_money
 from tests.traces import until
 
 pytestmark = pytest.mark.anyio
@@ -78,10 +80,12 @@ def kill(worker: Worker | WorkerClient) -> None:
         os.kill(worker.ref.pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("n_kills", [10, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
 async def test_workers_that_are_killed_at_any_moment(
-    tmp_path: Path, texts: list[str], disturbed: Callable[[Chaos], None]
+    tmp_path: Path, texts: list[str], disturbed: Callable[[Chaos], None], n_kills: int
 ) -> None:
     chance, wanted, killed = random.Random(11), dict[bytes, str](), Counter[str]()
+    n_calls, ids = 0, list[str]()
 
     async def chaos(stage: str, client: WorkerClient, message: Run) -> None:
         n = len(wanted)
@@ -99,13 +103,39 @@ async def test_workers_that_are_killed_at_any_moment(
 
     # Calls that ran beside the one that was hit are lost with it, so that is no sign that they did it.
     async with herd_in(tmp_path, herd={"limits": Limits(max_tries=20)}) as herd:
+        (payer,) = await open_with_money(herd, "payer", units=10**6)
         disturbed(chaos)
-        found = await asyncio.gather(*(chat(herd.call, f"c{i}", question) for i, question in enumerate(QUESTIONS)))
-        assert [_text(records) for records in found] == texts
+        first_cycles = await herd.herd.journal.cycles(herd.host.default.id)
+        assert first_cycles is not None
+        first_calls = await _calls(herd)
+        while killed.total() < n_kills:
+            name = f"{killed.total()} c"
+            paid = payer.post("/herd/inference", json={"prompt": QUESTIONS[0], "tokens": 8, "fee": "100"})
+            *found, answer = await asyncio.gather(
+                *(chat(herd.call, f"{name}{i}", question) for i, question in enumerate(QUESTIONS)), paid
+            )
+            assert [_text(records) for records in found] == texts, name
+            n_calls += sum(map(len, found))
+            assert answer.status_code == 200, answer.text
+            ids.append(answer.json()["id"])
         assert set(killed) == {"before", "in", "after"}, killed
-        calls = (await herd.http.post("/canisters/llama_cpp/get_call_log", json={"max_entries": 1000})).json()["Ok"]
-        n_calls = sum(map(len, found))
-        assert len([call for call in calls if call["method"] in ("new_chat", "run_update")]) == n_calls
+        calls = (await _calls(herd))[len(first_calls) :]
+        assert sum(call.caller == herd.host.identity.principal for call in calls) == n_calls
+        # What was settled has been paid for, once, and money neither came nor went.
+        spent = sum(call.charge.cycles for call in calls if call.charge is not None)
+        assert await herd.herd.journal.cycles(herd.host.default.id) == first_cycles - spent
+        supply = await herd.herd.journal.supply()
+        assert (supply.minted, supply.free, supply.held) == (10**6, 10**6, 0)
+        assert (await herd.herd.journal.balance(OPERATOR)).free == 100 * len(set(ids))
+
+
+async def _calls(herd: InProcess) -> list[Any]:
+    """The herd's calls, oldest first."""
+    found, before = list[Any](), None
+    while page := await herd.herd.journal.call_log(herd.host.default.id, None, before, 1000):
+        found += page
+        before = page[-1].id
+    return found[::-1]
 
 
 async def test_a_job_that_kills_two_workers_is_not_tried_again(

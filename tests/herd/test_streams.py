@@ -50,7 +50,7 @@ async def stream(herd: InProcess, question: str, *flags: str) -> bytes:
     return response.content
 
 
-@pytest.mark.parametrize("n_kills", [4, pytest.param(50, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("n_kills", [4, pytest.param(50, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
 async def test_the_bytes_of_a_stream_whose_worker_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_kills: int
 ) -> None:
