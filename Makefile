@@ -63,7 +63,7 @@ serve: $(RUNTIME) $(CONSOLE) ## Keep a server, until Ctrl-C
 	$(BIN)/canister serve
 
 test: $(INSTALLED) $(CLIENTS) $(CONSOLE) ## Run the tests; once the set-up is done they need no network and no service
-	$(BIN)/python -m pytest -n auto --dist worksteal --durations=25 --durations-min=1
+	$(BIN)/python -m scripts.run_tests
 
 check: $(INSTALLED) ## Style, types, layers, generated files, dependencies
 	$(BIN)/ruff check .
