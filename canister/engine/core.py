@@ -23,7 +23,8 @@ from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
 from canister.engine.schedule.scheduler import ALONE, Scheduler, Step
-from canister.engine.sequence import ContextLimits, Sequence
+from canister.engine.sequence import Sequence
+from canister.engine.sequence_context import ContextLimits
 from canister.engine.stats import EngineStats
 from canister.engine.task import Outcome, Task, notify
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canister.engine.request import GenerateResult
-from canister.engine.sequence import ContextLimits, Sequence
+from canister.engine.sequence import Sequence
+from canister.engine.sequence_context import ContextLimits
 from tests.engine.driver import NOTHING
 
 EOG = 99
