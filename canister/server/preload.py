@@ -13,6 +13,7 @@ from canister import dispatch
 from canister.api.records import FileDetailsInputRecord, FileDetailsRecord, InputRecord
 from canister.errors import BadRequest, CanisterError, NotFound, Trap
 from canister.model_file.parts import local_parts
+from canister.runtime.canister import Canister
 from canister.runtime.host import Host
 from canister.system.hashing import sha256_of_file
 from canister.telemetry.logs import get_logger
@@ -32,42 +33,48 @@ def check(file: Path) -> None:
         raise BadRequest(f"--model {file}: {error}") from error
 
 
-def begin(host: Host, file: Path) -> asyncio.Task[None]:
-    """Make sure that the canister has the file as `models/<name>`, and loaded. Steps that are done are not repeated."""
+def begin(host: Host, file: Path, canister: Canister | None = None, *, keeps_other: bool = False) -> asyncio.Task[None]:
+    """Make sure that a canister has the file as `models/<name>`, and loaded. Steps that are done are not repeated.
+
+    canister: the first one, if none is given. keeps_other: not in place of another model that it has loaded.
+    """
     target = f"models/{file.name}"
-    host.pending[host.default.name] = f"{target} is being put into it and loaded"
-    return asyncio.create_task(_preload(host, file, target), name="preload")
+    chosen = canister or host.default
+    host.pending[chosen.name] = f"{target} is being put into it and loaded"
+    return asyncio.create_task(_preload(host, chosen, file, target, keeps_other), name="preload")
 
 
-async def _preload(host: Host, file: Path, target: str) -> None:
+async def _preload(host: Host, canister: Canister, file: Path, target: str, keeps_other: bool) -> None:
     try:
-        await host.default.model.loaded()
+        await canister.model.loaded()
+        if keeps_other and canister.model.engine is not None:
+            return
         for part in local_parts(file):
             name = f"models/{part.name}"
-            if not await _is_there(host, part, name):
-                _check(await dispatch.store_stream(host.default, host.identity.principal, name, 0, _blocks(part)))
-        if not host.default.model.is_loaded_from(target):
-            await host.default.model.check_crashes(target)
-            await _call(host, "load_model", InputRecord(args=["--model", target]))
+            if not await _is_there(host, canister, part, name):
+                _check(await dispatch.store_stream(canister, host.identity.principal, name, 0, _blocks(part)))
+        if not canister.model.is_loaded_from(target):
+            await canister.model.check_crashes(target)
+            await _call(host, canister, "load_model", InputRecord(args=["--model", target]))
     except (CanisterError, Trap, OSError) as error:
-        host.default.model.load_error = f"{file} could not be loaded: {error}"
+        canister.model.load_error = f"{file} could not be loaded: {error}"
         log.error("the model could not be put in place", file=str(file), reason=str(error))
     finally:
-        del host.pending[host.default.name]
+        del host.pending[canister.name]
 
 
-async def _is_there(host: Host, file: Path, target: str) -> bool:
+async def _is_there(host: Host, canister: Canister, file: Path, target: str) -> bool:
     try:
-        details = await _call(host, "uploaded_file_details", FileDetailsInputRecord(filename=target))
+        details = await _call(host, canister, "uploaded_file_details", FileDetailsInputRecord(filename=target))
     except NotFound:
         return False
     assert isinstance(details, FileDetailsRecord)
     return details.filesha256 == await asyncio.to_thread(sha256_of_file, file)
 
 
-async def _call(host: Host, name: str, argument: object) -> object:
-    method = dispatch.find_method(host.default, name)
-    return _check(await dispatch.execute(host.default, method, host.identity.principal, lambda: argument))
+async def _call(host: Host, canister: Canister, name: str, argument: object) -> object:
+    method = dispatch.find_method(canister, name)
+    return _check(await dispatch.execute(canister, method, host.identity.principal, lambda: argument))
 
 
 def _check(reply: dispatch.Reply) -> object:

@@ -6,6 +6,7 @@ A supervisor starts this module in place of the server's own process.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from canister.ao.processes.messages import Incoming
     from canister.ao.signing.wallets import ArweaveWallet
     from canister.ao.storage.archive import Archive
+    from canister.config import ServerSettings, Settings
     from canister.runtime.host import Host
     from canister.server.app import Front
 
@@ -29,6 +31,11 @@ MODULES = {
     "ISShJH1ij-hPPt9St5UFFr_8Ys3Kj5cyg7zrMGt7H9s": "aos",
     "QkFLfRXw8MOeHMNoHK0tyno17wbSxCecATohFMaULKM": "aos-llama",
 }
+SHIPPED_ID = "tiny"
+KNOWN_MODELS = (  # ids in programs of others
+    "ISrbGzQot05rs_HKC08O_SmkipYQnqgB1yC3mjZZeEo",
+    "Pr2YVrxd7VwNdg6ekC0NXWNKXxJbfTlHhhlrKbAd1dA",
+)
 _MODULE_TAGS = (
     (b"Data-Protocol", b"ao"),
     (b"Variant", b"ao.TN.1"),
@@ -48,15 +55,16 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
     # What these import starts threads, and a server is confined before it has any.
     from canister.ao.storage.archive import Archive
     from canister.ao.storage.uploads import Uploads
-    from canister.ao.units import Settings, Units
-    from canister.ao.units.herd import HERDER, TOKEN
+    from canister.ao.units import HERDER, TOKEN, Units
+    from canister.ao.units import Settings as UnitSettings
+    from canister.dispatch import ao_models
     from canister.herd.objects.opening import open_objects
     from canister.server.app import Front, alone
     from canister.server.doors.ao.routes import Network, routes
 
     folder = host.data_dir / FOLDER
     settings = host.settings
-    async with alone(host, url) as front:
+    async with alone(host, url) as front, _preloading(host):
         archive = await Archive.open(await open_objects(str(folder / "objects")), settings.ao_storage)
         wallet = await asyncio.to_thread(_node_wallet, folder / NODE)
         for module, name in MODULES.items():
@@ -64,12 +72,14 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
         uploads = Uploads(archive)
         await uploads.clean()
         units = await Units.open(
-            Settings(
+            UnitSettings(
                 folder,
                 wallet.address,
+                models=ao_models.of_host(host, _canisters(settings), host.identity.principal),
                 items=StoredItems(archive),
                 packages=settings.ao_packages,
                 n_workers=settings.ao_workers,
+                model=SHIPPED_ID,
             )
         )
         named = {"token": TOKEN, "herder": HERDER, "module": next(iter(MODULES))}
@@ -78,6 +88,52 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
         finally:
             await units.aclose()
             await uploads.close()
+
+
+def with_models(settings: Settings) -> Settings:
+    """A canister more for each model of AO, since a canister has one model."""
+    server = settings.server
+    names = [*server.canister, *(_canister_of(id) for id, _ in _models(server))]
+    return settings.model_copy(update={"server": server.model_copy(update={"canister": list(dict.fromkeys(names))})})
+
+
+def _models(server: ServerSettings) -> list[tuple[str, Path]]:
+    """Ids and files of the operator's."""
+    found = [model.partition("=") for model in server.ao_model]
+    return [(id, Path(file)) for id, _, file in found]
+
+
+def _canister_of(id: str) -> str:
+    """The name of the canister for a model of the operator's; ids may be longer than names, and have dots."""
+    return f"ao_{hashlib.sha256(id.encode()).hexdigest()[:12]}"
+
+
+def _canisters(server: ServerSettings) -> dict[str, str]:
+    """Names of canisters by the ids of their models. Ids that clients know are the shipped model's until the operator
+    gives them another one."""
+    known = dict.fromkeys((SHIPPED_ID, *KNOWN_MODELS), server.canister[0])
+    return known | {id: _canister_of(id) for id, _ in _models(server)}
+
+
+@asynccontextmanager
+async def _preloading(host: Host) -> AsyncIterator[None]:
+    """Models are put into their canisters meanwhile."""
+    from canister.model_file.shipped import shipped_model
+    from canister.server import preload
+
+    tasks = []
+    shipped = shipped_model()
+    if host.settings.model is None and shipped is not None:
+        tasks.append(preload.begin(host, shipped, keeps_other=True))
+    for id, file in _models(host.settings):
+        preload.check(file)
+        tasks.append(preload.begin(host, file, host.find(_canister_of(id))))
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class StoredItems:

@@ -16,6 +16,7 @@ def start(**given: Any) -> None:
     if settings.server.ao:
         from canister.cli.shared import ao_front
 
+        settings = ao_front.with_models(settings)
         start_process(settings, ao_front.opened, ao_front.__name__)
     else:
         start_process(settings)

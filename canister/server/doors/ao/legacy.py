@@ -86,12 +86,9 @@ class LegacyUnits:
             raise BadRequest(f"limit is {limit[:40]!r}; it must be a whole number from 1 to {MAX_LIMIT}")
         start, end = _slot(asked.get("from")), _slot(asked.get("to"))
         is_falling = sort == "DESC"
-        if is_falling:
-            after, before = (None if end is None else end - 1), start
-        else:
-            after, before = start, (None if end is None else end + 1)
+        beyond = None if end is None else end - 1 if is_falling else end + 1
         process = checked_id(request.path_params["process"], "the process")
-        page = await self._units.results(process, after=after, before=before, newest_first=is_falling, limit=int(limit))
+        page = await self._units.results(process, after=start, before=beyond, newest_first=is_falling, limit=int(limit))
         edges = [{"node": done.result.to_json(), "cursor": _cursor(done, sort)} for done in page.done]
         return document({"pageInfo": {"hasNextPage": page.has_next}, "edges": edges})
 

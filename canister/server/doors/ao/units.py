@@ -25,7 +25,9 @@ class Units(Protocol):
 
     async def results(
         self, process: str, *, after: int | None, before: int | None, newest_first: bool, limit: int
-    ) -> Page: ...
+    ) -> Page:
+        """after, before: slots in the order of the page, neither of which is part of it."""
+        ...
 
     async def dry_run(self, process: str, message: Incoming) -> Result: ...
 
