@@ -58,13 +58,20 @@ def at(connection: Connection, process: str, id: str) -> Place | None:
 
 def next_waiting(connection: Connection, process: str) -> Delivered | None:
     """The first that was not run."""
+    found = waiting(connection, process, 1)
+    return found[0] if found else None
+
+
+def waiting(connection: Connection, process: str, limit: int) -> list[Delivered]:
+    """The first ones that were not run, in order."""
     query = (
         select(table)
         .join(processes, processes.c.id == table.c.process)
-        .where(table.c.process == process, table.c.slot == processes.c.n_done)
+        .where(table.c.process == process, table.c.slot >= processes.c.n_done)
+        .order_by(table.c.slot)
+        .limit(limit)
     )
-    row = connection.execute(query).mappings().one_or_none()
-    return None if row is None else _delivered(row)
+    return [_delivered(row) for row in connection.execute(query).mappings()]
 
 
 def finish(connection: Connection, place: Place, result: Result) -> bool:

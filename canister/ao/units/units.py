@@ -43,6 +43,8 @@ from canister.ao.units.timers import interval_ms, send_due
 from canister.errors import AccessDenied, BadRequest, Busy, CanisterError, CanisterStopping, NotFound, Trap
 from canister.store.database import Database
 
+AT_ONCE = 16  # messages of a program that become durable together, if they are quick
+SOON_SECONDS = 0.02
 AGAIN_SECONDS = 1.0  # until a message is tried again that could not be run just now
 
 T = TypeVar("T")
@@ -283,17 +285,16 @@ class Units:
     async def _ran_one(self, process: str) -> bool:
         """The next message. False: there is none."""
         try:
-            info = await self.info(process)
+            info, waiting = await self._read(lambda connection: _next(connection, process))
             if info.kind in ("token", "herder"):
                 woken = await self._write(lambda each: run_native(each, self.node, process, _now_ms()))
                 self._tell(process, woken - {process})
                 if info.kind == "herder":
                     self._clock_news.set()
                 return process in woken
-            delivered = await self._read(lambda connection: messages.next_waiting(connection, process))
-            if delivered is None:
+            if not waiting:
                 return False
-            await self._settled(info, delivered, await self._run(info, delivered))
+            await self._settled(info, await self._run(info, waiting))
         except AlreadySettled:
             pass  # and forgotten
         except (CanisterError, Trap) as error:
@@ -301,25 +302,31 @@ class Units:
             await asyncio.sleep(AGAIN_SECONDS)
         return True
 
-    async def _run(self, info: ProcessInfo, delivered: Delivered) -> Ran:
+    async def _run(self, info: ProcessInfo, waiting: Sequence[Delivered]) -> list[tuple[Delivered, Ran]]:
+        """Some of the messages, at least the first."""
+        first = waiting[0]
         try:
             if info.kind == "worker":
-                return await self._on(self._running, lambda: self._worked(info, delivered))
-            boot = await self._boot(delivered) if delivered.place.slot == 0 else None
+                return [(first, await self._on(self._running, lambda: self._worked(info, first)))]
+            boot = await self._boot(first) if first.place.slot == 0 else None
             async with self._lock(info.id), self._cages:
-                return await self._on(self._running, lambda: self._handled(info, delivered, boot, dry=False))
+                return await self._on(self._running, lambda: self._handled_some(info, waiting, boot))
         except (LogDamaged, BadValue) as error:
             _log.error("process %s cannot go on: %s", info.id, error)
-            return Ran(Result(error=f"the process cannot go on: {error}"))
+            return [(first, Ran(Result(error=f"the process cannot go on: {error}")))]
         except (CanisterError, Trap):
             raise
         except Exception:  # the message is over, or it would be in the way of all others for ever
             _log.exception("a message of process %s", info.id)
-            return Ran(Result(error="the node has failed to run this message; its log tells why"))
+            return [(first, Ran(Result(error="the node has failed to run this message; its log tells why")))]
 
-    async def _settled(self, info: ProcessInfo, delivered: Delivered, ran: Ran) -> None:
+    async def _settled(self, info: ProcessInfo, ran: Sequence[tuple[Delivered, Ran]]) -> None:
+        def settled(connection: Connection) -> set[str]:
+            now_ms = _now_ms()
+            return set().union(*(settle(connection, self.node, info, *each, now_ms) for each in ran))
+
         try:
-            woken = await self._write(lambda each: settle(each, self.node, info, delivered, ran, _now_ms()))
+            woken = await self._write(settled)
         except Exception:
             if info.kind == "lua":  # it is ahead of the journal
                 await self._on(self._reading, lambda: self._programs.forget(info.id))
@@ -354,6 +361,23 @@ class Units:
             log, kept = processes.log(connection, info.id), processes.kept(connection, info.id)
         talk = Talk(info.id, self._settings.models, Kept() if kept is None else Kept.unpack(kept))
         return Program(self._nursery, info, self.node, talk, self._packages, log)
+
+    def _handled_some(
+        self, info: ProcessInfo, waiting: Sequence[Delivered], boot: bytes | None
+    ) -> list[tuple[Delivered, Ran]]:
+        """As many as are done soon: they become durable together. One that fails is the first of the next."""
+        done: list[tuple[Delivered, Ran]] = []
+        until = time.monotonic() + SOON_SECONDS
+        for delivered in waiting:
+            try:
+                done.append((delivered, self._handled(info, delivered, boot, dry=False)))
+            except Exception:
+                if not done:
+                    raise
+                return done
+            if boot is not None or time.monotonic() > until:
+                return done
+        return done
 
     def _handled(self, info: ProcessInfo, delivered: Delivered, boot: bytes | None, *, dry: bool) -> Ran:
         with self._programs.used(info) as program:
@@ -440,6 +464,15 @@ class _Undone(Exception):
     def __init__(self, result: Result) -> None:
         super().__init__()
         self.result = result
+
+
+def _next(connection: Connection, process: str) -> tuple[ProcessInfo, list[Delivered]]:
+    """What a process has to do."""
+    info = processes.find(connection, process)
+    if info is None:
+        raise NotFound(f"there is no process {process[:80]}")
+    is_native = info.kind in ("token", "herder")
+    return info, [] if is_native else messages.waiting(connection, process, AT_ONCE)
 
 
 def _now_ms() -> int:

@@ -1,4 +1,4 @@
-"""Units that pay for answers until they have all, in a process that may be killed at any moment:
+"""Units that pay for answers until they have all, beside two programs, in a process that may be killed:
 
     python -m tests.ao.units.killed FOLDER N
 
@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from canister.ao.processes.messages import Incoming, Place, tags_of
+from canister.ao.processes.messages import Incoming, Place, derived_id, tags_of
 from canister.ao.processes.models import Context, Drawing, Model, Said
 from canister.ao.units import HERDER, TOKEN, Settings, Units
 from tests.ao.units.world import MODEL, NODE, OWNER, Spelling
@@ -48,6 +48,34 @@ def settings(folder: Path) -> Settings:
     return Settings(folder, NODE, SlowShelf(), model=MODEL, n_workers=2)
 
 
+RELAY = """
+  N = 0
+  Handlers.add('Step', function(m) N = N + 1 Send({ Target = COUNTER, Action = 'Tick', N = tostring(N) }) end)
+"""
+COUNTER = """
+  All = {}
+  Handlers.add('Tick', function(m) All[#All + 1] = m.N end)
+"""
+
+
+def program(name: str, code: str) -> Incoming:
+    tags = tags_of(Module="m", On_Boot="Data", Name=name)
+    return Incoming(derived_id("killed", name), OWNER, "", code.encode(), tags)
+
+
+def step(number: int) -> Incoming:
+    return Incoming(f"step{number}", OWNER, derived_id("killed", "relay"), b"", tags_of(Action="Step"))
+
+
+async def counted(units: Units) -> str:
+    """What the second program has heard of the first."""
+    id, process = derived_id("ask", time.time_ns()), derived_id("killed", "counter")
+    place = await units.send(Incoming(id, OWNER, process, b"table.concat(All, ' ')", tags_of(Action="Eval")))
+    done = await units.result(place.process, place.slot, wait_seconds=60)
+    assert done is not None
+    return done.result.output.decode()
+
+
 async def ended(units: Units) -> list[str]:
     """The references that were answered or paid back, as often as they were."""
     found: list[str] = []
@@ -72,12 +100,17 @@ async def main(folder: Path, n: int) -> None:
         minted = Incoming("minted", NODE, TOKEN, b"", tags_of(Action="Mint", Recipient=OWNER, Quantity=MINTED))
         place = await units.send(minted)
         await units.result(place.process, place.slot, wait_seconds=60)
-    places: list[Place] = [await units.send(payment(number)) for number in range(n)]
+    counter = await units.spawn(program("counter", COUNTER))
+    await units.spawn(program("relay", f"COUNTER = '{counter.process}' {RELAY}"))
+    places: list[Place] = []
+    for number in range(n):
+        places += [await units.send(payment(number)), await units.send(step(number))]
     for place in places:
         await units.result(place.process, place.slot, wait_seconds=60)
 
     async def all_ended() -> bool | None:
-        return len(await ended(units)) >= n or None
+        n_heard = await units.current_slot(counter.process)
+        return (n_heard >= n and len(await ended(units)) >= n) or None
 
     await until_so(all_ended)
     print("ended", flush=True)

@@ -1,4 +1,5 @@
-"""Money under `kill -9`: each paid request ends in exactly one answer or refund, and the sums are as before."""
+"""Money and programs under `kill -9`: each paid request ends in exactly one answer or refund, the sums are as before,
+and each message of a program is run once, in order."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ import pytest
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.units import HERDER, Units
-from tests.ao.units.killed import MINTED, N_PAID, ended, settings
+from tests.ao.units.killed import MINTED, N_PAID, counted, ended, settings
 from tests.ao.units.world import OWNER
 
 
 @pytest.mark.parametrize(
-    ("n", "n_kills"), [(30, 3), pytest.param(200, 10, marks=pytest.mark.nightly)], ids=["short", "long"]
+    ("n", "n_kills"), [(20, 2), pytest.param(200, 10, marks=pytest.mark.nightly)], ids=["short", "long"]
 )
 def test_each_request_ends_once(tmp_path: Path, n: int, n_kills: int) -> None:
     command = [sys.executable, "-m", "tests.ao.units.killed", str(tmp_path), str(n)]
@@ -40,6 +41,7 @@ async def _check(folder: Path, n: int) -> None:
     try:
         found = await ended(units)
         assert sorted(map(int, found)) == list(range(n))
+        assert await counted(units) == " ".join(map(str, range(1, n + 1)))
         n_back = len(range(0, n, 7))
         assert await units.balance(HERDER) == N_PAID * (n - n_back)
         assert await units.balance(OWNER) == MINTED - N_PAID * (n - n_back)
