@@ -122,6 +122,11 @@ class Client:
         """Call a method with a text as argument, or as what it is not."""
         return self._ask("call_wrongly", method=method, arg=arg)
 
+    def certified_data(self, certificate: str, root_key: str, canister: str) -> str:
+        """What the agent's own check finds in a certificate that is in hex, as everything here is. Raises Failed."""
+        given = {"certificate": {"hex": certificate}, "root_key": {"hex": root_key}}
+        return str(self._ask("certified_data", canister=canister, **given)["hex"])
+
     def _ask(self, operation: str, **given: Json) -> Json:
         assert self._process.stdin is not None
         assert self._process.stdout is not None

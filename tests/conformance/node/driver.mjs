@@ -13,18 +13,21 @@ const PACKAGES = {
     candid: "@dfinity/candid",
     identity: "@dfinity/identity",
     secp256k1: "@dfinity/identity-secp256k1",
+    principal: "@dfinity/principal",
   },
   "icp-sdk-core": {
     agent: "@icp-sdk/core/agent",
     candid: "@icp-sdk/core/candid",
     identity: "@icp-sdk/core/identity",
     secp256k1: "@icp-sdk/core/identity/secp256k1",
+    principal: "@icp-sdk/core/principal",
   },
 };
 
 const names = PACKAGES[process.argv[2]];
-const { Actor, AnonymousIdentity, HttpAgent } = await import(names.agent);
+const { Actor, AnonymousIdentity, Certificate, HttpAgent } = await import(names.agent);
 const { IDL } = await import(names.candid);
+const { Principal } = await import(names.principal);
 const { DelegationChain, DelegationIdentity, ECDSAKeyIdentity, Ed25519KeyIdentity } = await import(names.identity);
 const { Secp256k1KeyIdentity } = await import(names.secp256k1);
 
@@ -137,6 +140,16 @@ const operations = {
   },
   async call_wrongly({ method, arg }) {
     return plain(await wrong[method](...(arg === undefined || arg === null ? [] : [arg])));
+  },
+  async certified_data({ certificate, root_key, canister }) {
+    const id = Principal.fromText(canister);
+    const checked = await Certificate.create({
+      certificate: rich(certificate),
+      rootKey: rich(root_key),
+      principal: { canisterId: id },
+    });
+    const found = checked.lookup_path(["canister", id.toUint8Array(), "certified_data"]);
+    return plain(found.value);
   },
 };
 

@@ -53,6 +53,16 @@ class IcpPyCore:
             return self.agent.query(self.id, method, arg or None)
         return self.agent.update(self.id, method, arg or None)[0]["value"]
 
+    def certified_data(self, certificate, root_key, canister):
+        import cbor2
+        from icp_certificate import certificate as certificates
+        from icp_principal.principal import Principal
+
+        certificates.IC_ROOT_KEY = root_key
+        checked = certificates.Certificate(cbor2.loads(certificate))
+        checked.assert_certificate_valid(canister)
+        return checked.lookup([b"canister", Principal.from_str(canister).bytes, b"certified_data"])
+
 
 class IcPy:
     """Checks nothing; asks for updates with polling only."""
