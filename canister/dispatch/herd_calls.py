@@ -97,7 +97,7 @@ async def _done(canister: Canister, run: Run, live: LiveAnswer[Frame]) -> Done:
     watch = ChatWatch(canister, {chat.path: chat.head for chat in run.chats})
 
     def prepare(call: Call) -> None:
-        call.seed = run.seed
+        call.seed, call.fence = run.seed, run.fence
         call.begun_at(run.now_ns)
         watch.see(call)
 

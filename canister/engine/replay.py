@@ -2,8 +2,8 @@
 
 The tokens of a chat are known, so its answers go in like a prompt, and every row gives the logits for the token behind
 it. That takes as long as prefilling. Rows that are decoded together may differ in their last bits from rows that were
-decoded one by one, so a token that differs here is not yet one that was forged: `Engine.generate` decides, which
-decodes as the server did.
+decoded one by one. So a token that would be drawn if its logit were a little higher is a near tie, and one that would
+not is still not proven to be forged: `Engine.generate` decides, which decodes as the server did.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from canister.engine.sampling.samplers import Candidates
 from canister.flags.params import SamplingParams
 
 ROWS = 256  # of a decode; their logits are in memory at once
-CELLS_STEP = 256
+NEAR = 0.1  # logits; rows decoded together and one by one were found to differ by some hundredths
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """How a call came out. n_equal: tokens up to the first difference, or all. smallest_margin: between the likeliest
-    token and the next, over all places where the likeliest was told; None: there is no such place.
+    """How a call came out. n_equal: tokens that were drawn here too. n_near: that are near ties. differences: the
+    others. smallest_margin: between the likeliest token and the next, over all places where the likeliest was told;
+    None: there is no such place.
     """
 
     n_equal: int
-    difference: Difference | None
+    n_near: int
+    differences: tuple[Difference, ...]
     smallest_margin: float | None
 
 
@@ -153,8 +155,8 @@ class _Judge:
         self._sampler = ChainSampler(model, candidates, call.sampling, call.seed, call.n_draws, n_ctx, call.binding)
         if len(call.tokens):
             self._sampler.begin(call.history, call.n_continued)
-        self._n_equal = 0
-        self._difference: Difference | None = None
+        self._at = self._n_equal = self._n_near = 0
+        self._differences: list[Difference] = []
         self._margin: float | None = None
 
     def close(self) -> None:
@@ -167,21 +169,36 @@ class _Judge:
 
     def look(self, logits: Logits) -> None:
         """The logits for the next token."""
-        if self._difference is not None:
+        call, at, sampler = self._call, self._at, self._sampler
+        if self._differences and not sampler.rewinds:
             return
-        call, at = self._call, self._n_equal
-        said = int(call.tokens[at])
-        drawn = self._sampler.sample(logits, len(call.history) + at)
-        if drawn != said:
-            self._difference = Difference(at, said, drawn, float(logits[said]), float(logits[drawn]))
-            return
-        self._sampler.accept(said)
+        said, n_before = int(call.tokens[at]), sampler.n_draws
+        drawn = sampler.sample(logits, len(call.history) + at)
+        if drawn == said:
+            self._n_equal += 1
+            self._note_margin(logits, said)
+        elif sampler.rewinds and self._is_near(logits, said, n_before):
+            self._n_near += 1
+        else:
+            self._differences.append(Difference(at, said, drawn, float(logits[said]), float(logits[drawn])))
+        if drawn != said and sampler.rewinds:
+            sampler.rewind(n_before + 1 + bool(call.redrawn[at]))
+        sampler.accept(said)
+        self._at += 1
+
+    def _is_near(self, logits: Logits, said: int, n_before: int) -> bool:
+        """Would it be drawn if its logit were a little higher?"""
+        raised = logits.copy()
+        raised[said] += NEAR
+        self._sampler.rewind(n_before)
+        return self._sampler.sample(raised, len(self._call.history) + self._at) == said
+
+    def _note_margin(self, logits: Logits, said: int) -> None:
         top, next_one = np.partition(logits, -2)[[-1, -2]]
         if float(logits[said]) == float(top):
             margin = float(top - next_one)
             self._margin = margin if self._margin is None else min(margin, self._margin)
-        self._n_equal += 1
 
     @property
     def result(self) -> Replayed:
-        return Replayed(self._n_equal, self._difference, self._margin)
+        return Replayed(self._n_equal, self._n_near, tuple(self._differences), self._margin)

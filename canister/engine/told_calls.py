@@ -39,8 +39,8 @@ class ToldCall:
     n_draws: int
     n_continued: int
 
-    def request(self, info: EngineInfo) -> GenerateRequest:
-        """The request that draws the same tokens one by one, as the call did."""
+    def request(self, info: EngineInfo, n_tokens: int | None = None) -> GenerateRequest:
+        """The request that draws the same tokens one by one, as the call did; n_tokens: only the first ones."""
         repeats_cut = info.policy.repeats_cut
         starts = self.starts if repeats_cut else np.zeros_like(self.starts)
         n = len(self.history)
@@ -54,7 +54,7 @@ class ToldCall:
             seed=self.seed,
             n_draws=self.n_draws,
             n_continued=self.n_continued,
-            n_predict=len(self.drawn),
+            n_predict=len(self.drawn) if n_tokens is None else n_tokens,
             prefix_starts=starts,
             n_whole=last_boundary(boundaries(self.generated, starts), n) if repeats_cut else None,
             want_rows=False,

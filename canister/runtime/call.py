@@ -46,7 +46,7 @@ class Call:
     work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`.
     meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
     argument: what it was asked, once that is decoded. decoded: what it did with a conversation. used_engine: the model
-    that it asked for. receipt: the id of its receipt, once it is committed. worker: of a herd, and the job's fence.
+    that it asked for. receipt: the id of its receipt, once it is committed. fence: of the try, for a job of a herd.
     on_text: listens to the output of a run before it is committed; None: nobody does. on_locked: asked for each lock.
     seed: instead of a random one, for a chat that begins without; None: a random one.
     """
@@ -70,7 +70,7 @@ class Call:
         self.decoded: Decoded | None = None
         self.used_engine: Engine | None = None
         self.receipt = ""
-        self.worker: tuple[str, int] | None = None
+        self.fence: int | None = None
         self.seed: int | None = None
         self._flat_cost: int | None = None
         self._is_flat_limited = True
@@ -242,7 +242,8 @@ class Call:
             self.now_ns,
             self.request_bytes,
             self.limit,
-            self.worker,
+            self.canister.herd.worker,
+            self.fence,
             self.decoded,
             engine,
             cost,

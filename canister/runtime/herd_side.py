@@ -21,7 +21,7 @@ CleanUp = Callable[[int, int, int], Awaitable[tuple[int, int]]]
 
 class HerdSide:
     """jobs: those that run, by id, with what they have said so far. clean_up: of chats that lie elsewhere, as those of
-    a herd's mirror do, in place of the canister's own.
+    a herd's mirror do, in place of the canister's own. worker: the id of this process in its herd; None: there is none.
     """
 
     def __init__(self, database: Database, stable: StableMemory, caches: Caches) -> None:
@@ -29,3 +29,4 @@ class HerdSide:
         self.heads = ChatHeads(stable, caches)
         self.jobs: dict[bytes, LiveAnswer[Frame]] = {}
         self.clean_up: CleanUp | None = None
+        self.worker: str | None = None

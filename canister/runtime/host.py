@@ -272,29 +272,38 @@ class Host:
     def _make_canister(self, canister_id: str, name: str, birth: Birth | None = None) -> Canister:
         folder = self._folder_of(canister_id)
         if birth is not None:
-            return Canister(
+            return self._in_herd(
+                Canister(
+                    canister_id,
+                    name,
+                    folder,
+                    birth.controllers,
+                    self._settings.of(name),
+                    cycles=birth.cycles,
+                    state=birth.state,
+                    decode_thread=self._decode_thread,
+                    pacing=self.pacing,
+                    trials=self._trials,
+                )
+            )
+        controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
+        return self._in_herd(
+            Canister(
                 canister_id,
                 name,
                 folder,
-                birth.controllers,
+                controllers,
                 self._settings.of(name),
-                cycles=birth.cycles,
-                state=birth.state,
                 decode_thread=self._decode_thread,
                 pacing=self.pacing,
                 trials=self._trials,
             )
-        controllers = dict.fromkeys([self.identity.principal, *self.settings.controller])
-        return Canister(
-            canister_id,
-            name,
-            folder,
-            controllers,
-            self._settings.of(name),
-            decode_thread=self._decode_thread,
-            pacing=self.pacing,
-            trials=self._trials,
         )
+
+    def _in_herd(self, canister: Canister) -> Canister:
+        """The canister, which knows now as which worker of a herd it is run, if it is."""
+        canister.herd.worker = self.settings.herd_worker
+        return canister
 
     def _folder_of(self, canister_id: str) -> Path:
         return self.data_dir / CANISTERS / canister_id

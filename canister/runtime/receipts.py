@@ -65,8 +65,8 @@ def hashes_of(before: bytes, after: bytes, n_kept: int) -> tuple[bytes, bytes]:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a call was, beside what it was told and answered. limit: of its instructions. worker: of a herd, and the
-    job's fence. engine, cost: the model that it used, if any.
+    """What a call was, beside what it was told and answered. limit: of its instructions. worker: of a herd; fence: of
+    the job's try. engine, cost: the model that it used, if any.
     """
 
     caller: str
@@ -75,7 +75,8 @@ class Facts:
     now_ns: int
     request_bytes: int
     limit: int | None
-    worker: tuple[str, int] | None
+    worker: str | None
+    fence: int | None
     decoded: Decoded | None
     engine: Engine | None
     cost: CostContext | None
@@ -113,6 +114,7 @@ class ReceiptBook:
             charge.cycles,
             charge.parts,
             None if decoded is None else decoded.chat,
+            facts.fence,
         )
         contents = None
         if self._settings.receipts == "full":

@@ -14,7 +14,7 @@ from canister.engine.llama import Model
 from canister.engine.llama_types import ContextParams
 from canister.engine.load.loader import load_model
 from canister.engine.numeric import isa, numeric_class
-from canister.engine.replay import Difference, Drawn, Replay, Replayed
+from canister.engine.replay import NEAR, Difference, Drawn, Replay, Replayed
 from canister.engine.sampling.grammars import Grammars
 from canister.engine.told_calls import NotToldFully, ToldCall, told_call
 from canister.flags.parse import RopeParams
@@ -56,10 +56,10 @@ class Replayer:
             return
         found = await self._together([call for _, call in told])
         for (verdict, call), replayed in zip(told, found, strict=True):
-            exact: list[int] | None = None
-            if one_by_one or replayed.difference is not None:
-                exact = await self._one_by_one(call)
-            await self._tell(verdict, call, replayed, exact)
+            if one_by_one or replayed.differences:
+                await self._decide(verdict, call, replayed, None if one_by_one else replayed.differences[-1].at + 1)
+            else:
+                self._tell(verdict, replayed)
 
     def _told(self, verdict: Verdict) -> ToldCall:
         assert verdict.proven is not None
@@ -109,10 +109,6 @@ class Replayer:
 
         return await asyncio.to_thread(work)
 
-    async def _one_by_one(self, call: ToldCall) -> list[int]:
-        engine = await self._exact()
-        return (await engine.generate(call.request(engine.info))).sampled
-
     async def _exact(self) -> Engine:
         if self._engine is None:
             self._engine = await Engine.load(self._params)
@@ -123,33 +119,38 @@ class Replayer:
             self._model = load_model(self._params)
         return self._model
 
-    async def _tell(self, verdict: Verdict, call: ToldCall, replayed: Replayed, exact: list[int] | None) -> None:
-        n, difference = len(call.drawn), replayed.difference
-        where = self._where()
-        if exact is None:
-            margin = "" if replayed.smallest_margin is None else f"; smallest margin {replayed.smallest_margin:.3g}"
-            verdict.tokens = f"{n} drawn, all as the model draws them, decoded together, {where}{margin}"
-            return
-        n_same = _n_same(exact, call.drawn.tolist())
-        if n_same == n:
-            verdict.tokens = f"{n} drawn, all as the model draws them, decoded one by one, {where}"
-            return
-        told = _told_difference(n_same, call.drawn.tolist(), exact, difference, self._loaded())
+    def _tell(self, verdict: Verdict, replayed: Replayed) -> None:
+        told = [f"{replayed.n_equal + replayed.n_near} drawn, all as the model draws them", "decoded together"]
+        if replayed.n_near:
+            told.append(f"{replayed.n_near} of them near ties ({NEAR} logits; --one-by-one decides)")
+        told.append(self._where())
+        margin = "" if replayed.smallest_margin is None else f"; smallest margin {replayed.smallest_margin:.3g}"
+        verdict.tokens = ", ".join(told) + margin
+
+    async def _decide(self, verdict: Verdict, call: ToldCall, replayed: Replayed, n_tokens: int | None) -> None:
+        """Decode one by one, up to the last token that differs, or all."""
         engine = await self._exact()
-        same_class = self._terms.get("numeric") == numeric_class(engine.info)
+        exact = (await engine.generate(call.request(engine.info, n_tokens))).sampled
+        said = call.drawn.tolist()[:n_tokens]
+        n_same = _n_same(exact, said)
+        if n_same == len(said):
+            verdict.tokens = (
+                f"{len(call.drawn)} drawn, all as the model draws them, decoded one by one, {self._where()}"
+            )
+            return
+        difference = next((one for one in replayed.differences if one.at == n_same), None)
+        told = _told_difference(n_same, call.drawn.tolist(), exact, difference, self._loaded())
+        verdict.tokens = told
+        is_same_class = self._terms.get("numeric") == numeric_class(engine.info)
         if not self._terms.get("exact"):
-            verdict.tokens = f"{told}; the server did not decode exactly, so other chats may have made the difference"
-        elif not same_class and difference is not None and abs(difference.margin) < _NEAR:
-            verdict.tokens = f"{told}; a near tie, on a machine of another numeric class: nothing is proven"
+            verdict.tokens += "; the server did not decode exactly, so other chats may have made the difference"
+        elif not is_same_class and difference is None:
+            verdict.tokens += "; a near tie, on a machine of another numeric class: nothing is proven"
         else:
-            verdict.tokens = told
             verdict.faults.append(f"the answer is not what this model gives: {told}")
 
     def _where(self) -> str:
         return "on the same instruction sets" if self._terms.get("isa") == isa() else "on other instruction sets"
-
-
-_NEAR = 0.05  # logits
 
 
 def _told_difference(

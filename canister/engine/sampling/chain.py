@@ -199,6 +199,18 @@ class ChainSampler:
             raise BadRequest("No token may follow: grammar and logit biases leave none")
         return token
 
+    @property
+    def rewinds(self) -> bool:
+        """Can a token be drawn again? Not where a sampler keeps a state of its own over the tokens that it selects."""
+        return not self._selects
+
+    def rewind(self, n_draws: int) -> None:
+        """Draw next with the random number behind so many of the answer, though it was taken already."""
+        if self._dist is not None:
+            self._dist.close()
+            self._dist = Sampler.dist(usable_seed(self._seed), n_draws)
+        self.n_draws = n_draws
+
     def accept(self, token: int) -> None:
         if self._sees_tokens:
             self._accept_stages(token)

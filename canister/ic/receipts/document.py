@@ -158,6 +158,8 @@ def shown(receipt: Receipt) -> dict[str, object]:
         "previous": record.previous.hex(),
         "terms": _told(read_terms(receipt.terms)),
     }
+    if record.fence is not None:
+        told["fence"] = record.fence
     if chat is not None:
         told["chat"] = {row.name: _hex(getattr(chat, row.name)) for row in fields(chat)}
     return told

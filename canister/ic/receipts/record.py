@@ -22,7 +22,7 @@ GENERATED, STARTS, REDRAWN = 1 << 30, 1 << 29, 1 << 28
 
 MAX_NUMBER = 1 << 64
 _FIXED = struct.Struct("<BBQ32s32s32s32s")
-_IS_QUERY, _HAS_CHAT = 4, 8
+_IS_QUERY, _HAS_CHAT, _HAS_FENCE = 4, 8, 16
 
 Outcome = Literal["ok", "err", "trap"]
 
@@ -70,7 +70,7 @@ class ChatPart:
 class Record:
     """One call. index: its number, from 0. previous: the leaf hash of the record before. terms: the SHA-256 of the
     terms under which it ran (`document.py`). caller: a principal. argument, output: hashes, as docs/receipts.md tells.
-    parts: instructions, those that are 0 left out.
+    parts: instructions, those that are 0 left out. fence: of the try, for a job of a herd.
     """
 
     index: int
@@ -87,6 +87,7 @@ class Record:
     cycles: int
     parts: Mapping[str, int]
     chat: ChatPart | None = None
+    fence: int | None = None
 
     @property
     def instructions(self) -> int:
@@ -107,6 +108,7 @@ def encode_at(record: Record, index: int, previous: bytes) -> bytes:
     """The bytes of a record with another place in the chain."""
     chat, parts = record.chat, record.parts
     kind = OUTCOMES.index(record.outcome) | _IS_QUERY * record.is_query | _HAS_CHAT * (chat is not None)
+    kind |= _HAS_FENCE * (record.fence is not None)
     fixed = (record.time_ns, previous, record.terms, record.argument, record.output)
     data = bytearray(_FIXED.pack(VERSION, kind, *fixed))
     method = record.method.encode()
@@ -118,6 +120,8 @@ def encode_at(record: Record, index: int, previous: bytes) -> bytes:
     if len(known) != sum(map(bool, parts.values())):
         raise RecordError(f"an unknown part of the costs among {', '.join(parts)}")
     _put(data, (index, record.request_bytes, record.cycles, len(known), *(n for part in known for n in part)))
+    if record.fence is not None:
+        _put(data, (record.fence,))
     if chat is not None:
         cache = chat.cache.encode()
         data += chat.before + chat.after
@@ -134,11 +138,12 @@ def decode(data: bytes) -> Record:
     reader = _Reader(data)
     try:
         version, kind, time_ns, previous, terms, argument, output = _FIXED.unpack(reader.take(_FIXED.size))
-        if version != VERSION or kind >> 4 or kind & 3 == 3:
+        if version != VERSION or kind >> 5 or kind & 3 == 3:
             raise RecordError(f"a record of version {version}, kind {kind}: this program reads version {VERSION}")
         caller, method = reader.text_bytes(), reader.text_bytes().decode()
         index, request_bytes, cycles = (reader.number() for _ in range(3))
         parts = {PARTS[reader.number()]: reader.number() for _ in range(reader.number())}
+        fence = reader.number() if kind & _HAS_FENCE else None
         chat = None
         if kind & _HAS_CHAT:
             before, after = reader.take(HASH_BYTES), reader.take(HASH_BYTES)
@@ -164,6 +169,7 @@ def decode(data: bytes) -> Record:
         cycles,
         parts,
         chat,
+        fence,
     )
     if encode(record) != data:
         raise RecordError("the bytes of the record are not in the one form that they may have")

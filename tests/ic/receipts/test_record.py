@@ -39,6 +39,7 @@ some = st.builds(
     _number,
     st.dictionaries(st.sampled_from(PARTS), st.integers(1, 1 << 40)),
     st.none() | chats,
+    st.none() | _number,
 )
 
 

@@ -1,0 +1,109 @@
+"""What receipts cost: a call, with and without them, and the verifying of an answer: `python -m tests.bench.receipts`.
+
+CPU time of the whole process for a small update, in turns with receipts and without, in memory (the disk aside); bytes
+of the database a call; and for an answer of 500 tokens the time of its replay beside that of prefilling as many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from canister.dispatch.receipts import find_receipt
+from canister.engine.llama import Context
+from canister.engine.llama_types import ContextParams
+from canister.engine.load.loaded import LoadParams
+from canister.engine.load.loader import load_model
+from canister.engine.replay import Drawn, Replay
+from canister.engine.told_calls import told_call
+from canister.ic.certificate import RootKey
+from canister.ic.receipts import document, record
+from canister.ic.receipts.document import Receipt
+from canister.system.machine import usable_cores
+from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
+
+ROUNDS, CALLS, N_TOKENS, N_CTX = 20, 100, 500, 1024
+
+
+async def cpu_ms(harness: Harness) -> tuple[float, float]:
+    """Of a call with and without receipts: the median over rounds."""
+    found: dict[str, list[float]] = {"hashes": [], "off": []}
+    settings = harness.canister.settings
+    for _ in range(ROUNDS):
+        for mode, times in found.items():
+            harness.canister.settings = settings.model_copy(update={"receipts": mode})
+            started = time.process_time()
+            for _ in range(CALLS):
+                await harness.call("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+            times.append((time.process_time() - started) / CALLS * 1e3)
+    harness.canister.settings = settings
+    return statistics.median(found["hashes"]), statistics.median(found["off"])
+
+
+def bytes_of(harness: Harness) -> int:
+    """Of the tables of receipts with their indexes, without what SQLite has free."""
+    with harness.canister.database.read() as connection:
+        row = connection.exec_driver_sql(
+            "SELECT sum(pgsize - unused) FROM dbstat WHERE name LIKE '%receipt%'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+
+async def seconds_of_replay(harness: Harness) -> tuple[int, float, float]:
+    """Tokens of an answer, seconds of its replay, and of prefilling as many tokens."""
+    await harness.run("Once upon a time", "-n", str(N_TOKENS), "--ignore-eos", "--seed", "1", "--temp", "0.8")
+    reply = await find_receipt(
+        harness.canister, RootKey.generate(), CONTROLLER, str(harness.canister.receipts.size - 1), 0
+    )
+    receipt = reply.value
+    assert isinstance(receipt, Receipt)
+    assert receipt.replay is not None
+    call = told_call(record.decode(receipt.record), receipt.replay.words, document.read_terms(receipt.terms))
+    model = load_model(LoadParams(path=CHAT_MODEL, n_ctx=N_CTX))
+    shape = ContextParams(n_streams=1, n_cells=N_CTX, n_rows=256, n_threads=usable_cores())
+    parts = call.sampling, call.seed, call.n_draws, call.n_continued
+    replays, prefills = [], []
+    tokens = np.concatenate([call.history, call.drawn])
+    for _ in range(5):
+        replay = Replay(model, shape, N_CTX)
+        started = time.perf_counter()
+        (found,) = replay.judge([Drawn(call.history, call.drawn, call.redrawn.tolist(), *parts)])
+        replays.append(time.perf_counter() - started)
+        replay.close()
+        assert not found.differences
+        context = Context(model, shape, "prefill")
+        started = time.perf_counter()
+        for at in range(0, len(tokens), 256):
+            part = tokens[at : at + 256]
+            context.decode([0] * len(part), range(at, at + len(part)), part, [len(part) - 1])
+        prefills.append(time.perf_counter() - started)
+        context.close()
+    return len(call.drawn), min(replays), min(prefills)
+
+
+async def measure() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        async with canister_in(Path(folder), instruction_limit=None) as harness:
+            with_them, without = await cpu_ms(harness)
+            n = harness.canister.receipts.size
+            print(f"a small update: {with_them:.3f} ms of CPU with receipts, {without:.3f} ms without")
+            print(f"                {bytes_of(harness) / n:.0f} bytes a call")
+            await harness.load(CHAT_MODEL, "-c", str(N_CTX))
+            before, first = bytes_of(harness), harness.canister.receipts.size
+            for number in range(100):
+                prompt = "Once upon a time" if number % 10 == 0 else ""
+                await harness.run(prompt, "-n", "2", cache=f"{number // 10}.cache")
+            n_calls = harness.canister.receipts.size - first
+            print(f"an LLM call:    {(bytes_of(harness) - before) / n_calls:.0f} bytes a call")
+            n_tokens, replay, prefill = await seconds_of_replay(harness)
+            print(f"an answer of {n_tokens} tokens: verified in {replay:.3f} s, prefilled in {prefill:.3f} s")
+
+
+if __name__ == "__main__":
+    asyncio.run(measure())
