@@ -101,9 +101,8 @@ async def measure() -> None:
             print(f"an LLM call:    {(bytes_of(harness) - before) / n_calls:.0f} bytes a call")
             found, replay, prefill = await seconds_of_replay(harness)
             print(f"an answer of {N_TOKENS} tokens: decoded together in {replay:.3f} s, prefilled in {prefill:.3f} s")
-            print(
-                f"                {found.n_equal} equal, {found.n_near} near ties, {len(found.differences)} to decode alone"
-            )
+            n_left = len(found.differences)
+            print(f"                {found.n_equal} equal, {found.n_near} near ties, {n_left} to decode one by one")
 
 
 if __name__ == "__main__":
