@@ -16,6 +16,7 @@ ARG CMAKE_ARGS=""
 RUN /opt/llama-canister/bin/python scripts/llama_wheel.py --cache /tmp/wheels && rm -rf /tmp/wheels
 COPY README.md LICENSE ./
 COPY models/llama-canister-tiny.gguf models/
+COPY samples/ao/packages samples/ao/packages
 COPY canister canister
 # Extras such as `herd`, for a machine or the door of a herd: --build-arg EXTRAS=herd
 ARG EXTRAS=""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from canister.ao.lua.sandbox import HostError
 from canister.ao.lua.values import Value
 from canister.ao.processes.talk import Kept, Talk
+from canister.ao.units import HERDER, TOKEN
 from canister.dispatch.ao_models import CanisterModels
 from canister.errors import CanisterStopping, NotFound
 from canister.runtime.canister import Canister
+from tests.ao.units.world import OWNER, opened
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
 from tests.server.served import CHAT
-from tests.traces import until
+from tests.traces import until, until_so
 
 pytestmark = pytest.mark.anyio
 KING = "You are a king. A subject comes to you, and says: "
@@ -141,6 +144,33 @@ async def test_what_cannot_be_asked(canister: Canister) -> None:
     with pytest.raises(HostError, match="no prompt yet"):
         await asked(b"say", 1)
     assert b"context of" in bytes(str(await asked(b"info")), "utf-8")
+
+
+async def test_programs_and_herders_are_served_by_the_canister(canister: Canister, tmp_path: Path) -> None:
+    pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
+    asked = Asked(canister, "direct")
+    await asked.begin("Once upon a time")
+    expected = (await asked.say(12)).decode()
+    async with opened(tmp_path, models_of(canister), model="tiny", has_herd=True, n_workers=2) as driven:
+        king = await driven.program("Llama.load('/data/tiny')")
+        say = "Llama.add('I want a %s. ') return Llama.run(%d)"
+        scene = f"Llama.setPrompt('{KING}') Llama.saveState()"
+        await driven.eval(king, f"{scene} " + say % ("castle", 20))
+        second = await driven.eval(king, "Llama.loadState() " + say % ("horse", 20))
+        fresh = await driven.program("Llama.load('tiny')")
+        assert await driven.eval(fresh, f"{scene} " + say % ("horse", 20)) == second
+        assert (await driven.units.used(king)).cycles > (await driven.units.used(fresh)).cycles > 0
+        await driven.units.mint(OWNER, 1000)
+        paid = {"X_Prompt": "Once upon a time", "X_Tokens": "12", "Recipient": HERDER, "Quantity": "17"}
+        await driven.send(TOKEN, "Transfer", **paid)
+
+        async def answered() -> str | None:
+            page = await driven.units.results(HERDER)
+            sent = [each for done in page.done for each in done.result.messages if each.target == OWNER]
+            return sent[0].data.decode() if sent else None
+
+        assert await until_so(answered) == expected
+        assert await driven.units.balance(OWNER) == 1000 - 17
 
 
 async def test_when_the_models_stop_what_is_said_ends(canister: Canister) -> None:

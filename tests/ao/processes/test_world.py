@@ -173,6 +173,7 @@ def test_what_is_sent(process: Driven) -> None:
     )
     assert (found["Action"], found["N"], found["Deep"], found["Content-Type"]) == ("Go", "5", "x", "application/json")
     assert "Target" in str(process.send("Eval", "Send({ Action = 'x' })").error)
+    assert process.eval("Send({ Target = 'T' })") == "Message added to outbox"
 
 
 def test_a_reply_says_what_it_answers(process: Driven) -> None:

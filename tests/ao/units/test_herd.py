@@ -132,7 +132,7 @@ async def test_all_idle_workers_work(tmp_path: Path) -> None:
             await pay(driven, 12, f"a b c d e {number}")
 
         async def all_begun() -> bool | None:
-            return shelf.model.n_waiting == 4 or None
+            return len(shelf.model.prompts) == 4 or None
 
         await until_so(all_begun)
         gate.set()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from canister.ao.lua.sandbox import Limits
 from canister.ao.processes.messages import Done, Incoming, Outgoing, Place, derived_id
-from canister.ao.processes.models import Context, Drawing, Model, Said
+from canister.ao.processes.models import Context, Drawing, Model, Models, Said
 from canister.ao.units import Settings, Units
 from canister.errors import BadRequest, CanisterStopping, NotFound
 from tests.traces import until_so
@@ -31,7 +31,6 @@ class Spelling:
     is_stopped: bool = False
     fails: int = 0  # times
     gate: threading.Event | None = None  # nothing is said until it is set
-    n_waiting: int = 0
     prompts: list[bytes] = field(default_factory=list)
 
     def tokens(self, text: bytes, *, is_first: bool) -> tuple[int, ...]:
@@ -46,7 +45,6 @@ class Spelling:
         if not context.said:
             self.prompts.append(bytes(context.prompt))
         if self.gate is not None:
-            self.n_waiting += 1
             self.gate.wait(60)
         said = list(context.said)
         pieces: list[bytes] = []
@@ -123,7 +121,7 @@ class Driven:
 
 
 @asynccontextmanager
-async def opened(folder: Path, models: Shelf | None = None, **named: object) -> AsyncIterator[Driven]:
+async def opened(folder: Path, models: Models | None = None, **named: object) -> AsyncIterator[Driven]:
     settings = Settings(folder, NODE, models, model=MODEL, has_herd=False, limits=Limits(), n_cages=4)
     units = await Units.open(replace(settings, **named))  # type: ignore[arg-type]
     try:

@@ -50,14 +50,14 @@ local function data_of(msg, tags)
   end
   return as_text(data)
 end
-local function answered(made, pattern)
+local function answered(made, told, pattern)
   made.onReply = function(from, f)
     if f == nil then from, f = nil, from end
     Handlers.once(pattern(from), f)
     return made
   end
   made.receive = function(from) return Handlers.receive(pattern(from)) end
-  return made
+  return setmetatable(made, { __tostring = function() return told end })   -- what a console shows
 end
 
 function ao.send(msg)
@@ -83,7 +83,8 @@ function ao.send(msg)
   ao.outbox.Messages[#ao.outbox.Messages + 1] = sent
   local expected = reference
   for _, tag in ipairs(tags) do if tag.name:lower() == "x-reference" then expected = tag.value break end end
-  return answered({ Target = sent.Target, Data = sent.Data, Anchor = sent.Anchor, Tags = tags }, function(from)
+  local made = { Target = sent.Target, Data = sent.Data, Anchor = sent.Anchor, Tags = tags }
+  return answered(made, "Message added to outbox", function(from)
     return { From = from or sent.Target, ["X-Reference"] = function(value) return value == expected end }
   end)
 end
@@ -105,7 +106,8 @@ function ao.spawn(module, msg)
   end
   local made = { Data = data_of(msg, tags), Anchor = padded(reference), Tags = tags }
   ao.outbox.Spawns[#ao.outbox.Spawns + 1] = made
-  return answered({ Data = made.Data, Anchor = made.Anchor, Tags = tags }, function()
+  local told = "Spawn process request added to outbox"
+  return answered({ Data = made.Data, Anchor = made.Anchor, Tags = tags }, told, function()
     return { Action = "Spawned", Reference = function(value) return value == reference end }
   end)
 end
