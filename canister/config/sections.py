@@ -138,6 +138,13 @@ class CanisterSettings(Section):
         description="What is kept of each update for its receipt. hashes: of argument and output; full: argument, "
         "output and tokens too; off: nothing, and no receipts.",
     )
+    audit: Annotated[float, ServeOption(AS_ON_IC, "SHARE")] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="The share of calls, such as 0.01, that the server decodes again while it is idle, to find out "
+        "whether the model still gives the same tokens.",
+    )
     keep_receipts: Annotated[int, ServeOption(AS_ON_IC)] = Field(
         100_000, ge=0, description="Receipts that a canister keeps, 0.4 KB each, the newest ones; 0: all."
     )

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from canister import dispatch
 from canister.api.herd_requests import HerdKey, read_secret
 from canister.config import ServerSettings, Settings
-from canister.dispatch import Dispatcher, answer_making, timers
+from canister.dispatch import Dispatcher, answer_making, auditing, timers
 from canister.dispatch.key_desk import KeyDesk
 from canister.errors import BadRequest, Trap
 from canister.runtime.host import Host
@@ -181,6 +181,7 @@ async def alone(host: Host, url: str) -> AsyncIterator[Front]:
     background = [
         asyncio.create_task(timers.beat(host), name="heartbeat"),
         asyncio.create_task(answer_making.tend(host), name="kept answers"),
+        asyncio.create_task(auditing.audit(host), name="audit"),
     ]
     if host.settings.model is not None:
         background.append(preload.begin(host, host.settings.model))

@@ -279,6 +279,19 @@ def count_tokens(canister: str, *, prompt: int, generated: int, cached: int) -> 
         _one(_TOKENS, canister, kind).inc(n_tokens)
 
 
+_AUDITED = Counter(
+    "canister_receipts_audited",
+    "Calls decoded again by the server itself: their tokens were equal, or one differs, which is an alarm.",
+    ("canister", "outcome"),
+    registry=REGISTRY,
+)
+
+
+def count_audited(canister: str, *, is_equal: bool) -> None:
+    """Count a call that was decoded again."""
+    _one(_AUDITED, canister, "equal" if is_equal else "differs").inc()
+
+
 _COMMIT_SECONDS = Histogram(
     "canister_commit_seconds",
     "Seconds that commits took, from prepared bytes to the disk.",
