@@ -169,6 +169,23 @@ async def test_the_chatbot_answers_the_room(driven: Driven) -> None:
     assert await driven.eval(bot, "CutAnswer(' Hi there STOP and more')") == "Hi there"
 
 
+async def test_a_service_that_infers(driven: Driven) -> None:
+    service = await sample(driven, "inference", f"MODEL = '{MODEL}'")
+
+    async def infer(data: str, **named: str) -> Mapping[str, str]:
+        done = await driven.send(service, "Infer", data, X_Reference="7", **named)
+        assert done.result.error is None
+        (answer,) = done.result.messages
+        assert (answer.target, tags(answer)["X-Reference"]) == (OWNER, "7")
+        return {**tags(answer), "Data": answer.data.decode()}
+
+    assert (await infer("ab", X_Options='{"max_tokens": 3}', X_Session="s"))["Data"] == '{"result":"cde"}'
+    assert (await infer("x", X_Options='{"max_tokens": 3}', X_Session="s"))["Data"] == '{"result":"y"}'
+    assert (await infer(""))["Code"] == "400"
+    assert "no JSON" in (await infer("ab", X_Options="{"))["Message"]
+    assert await driven.eval(service, "Sessions.s") == "abcdexy"
+
+
 async def test_a_worker_in_lua(tmp_path: Path) -> None:
     async with opened(tmp_path, Shelf(), has_herd=True, n_workers=0) as driven:
         await driven.units.mint(OWNER, 100)

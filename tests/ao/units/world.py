@@ -104,7 +104,7 @@ class Driven:
         return done.result.output.decode()
 
     async def done(self, place: Place) -> Done:
-        found = await self.units.result(place.process, place.slot, wait_seconds=60)
+        found = await self.units.result(place.process, place.slot, wait_seconds=300)
         assert found is not None
         return found
 
@@ -115,7 +115,7 @@ class Driven:
             return await self.units.current_slot(process) >= slot or None
 
         await until_so(came)
-        found = await self.units.result(process, slot, wait_seconds=60)
+        found = await self.units.result(process, slot, wait_seconds=300)
         assert found is not None
         return found
 
