@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from canister.herd.tries import Tries
 from canister.herd.workers import Worker
 from tests.harness import CHAT_MODEL
 from tests.herd.herds import InProcess, herd_in
@@ -125,6 +126,28 @@ async def test_saved_chats_calls_and_cycles_are_those_of_the_journal(herd: InPro
     assert reading == await herd.herd.journal.cycles(herd.host.default.id)
     await herd.call("chats_pause")
     assert (await client.get("/canisters/llama_cpp/get_chats")).status_code == 409
+
+
+async def test_a_model_that_was_loaded_is_not_loaded_again(herd: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody got to know that it was. Who asks again with the same key gets the answer of a worker that has run it."""
+    arg, canister, ends = {"args": ["--model", "models/none.gguf"]}, herd.host.default.id, asyncio.Event()
+
+    async def never(*_: object) -> Any:
+        ends.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tries, "settle", never)
+        call = asyncio.ensure_future(herd.post("load_model", arg, "model"))
+        await ends.wait()
+        call.cancel()
+        await asyncio.wait([call])
+    await everywhere(herd)
+    rev = await herd.herd.journal.control_rev(canister)
+    answer = await herd.post("load_model", arg, "model")
+    assert "none.gguf" in answer.text
+    assert (await herd.post("load_model", arg, "model")).json() == answer.json()
+    assert await herd.herd.journal.control_rev(canister) == rev
 
 
 async def test_a_worker_that_comes_back_runs_what_it_missed(herd: InProcess) -> None:

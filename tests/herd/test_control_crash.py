@@ -119,24 +119,3 @@ async def test_a_call_that_is_sent_again_with_its_key_is_run_once(
         other = await herd.post("set_access", {"level": 0}, "key")
         assert "another call" in other.text
         assert (await herd.call("get_access"))["level"] == 1
-
-
-async def test_a_model_that_was_loaded_is_not_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answer is that of the worker that has loaded it, asked again by the next door."""
-    arg = {"args": ["--model", "models/none.gguf"]}
-    hung = Hung()
-    async with herd_in(tmp_path, 1) as herd:
-        canister = herd.host.default.id
-        with monkeypatch.context() as patch:
-            patch.setattr(Tries, "settle", hung)
-            call = asyncio.ensure_future(herd.post("load_model", arg, "key"))
-            await until(lambda: hung.n == 1)
-            call.cancel()
-            with suppress(asyncio.CancelledError, httpx.HTTPError):
-                await call
-        rev = await herd.herd.journal.control_rev(canister)
-        assert all(worker.revs[canister] == rev for worker in herd.workers)
-        answer = await herd.post("load_model", arg, "key")
-        assert "none.gguf" in answer.text
-        assert (await herd.post("load_model", arg, "key")).json() == answer.json()
-        assert await herd.herd.journal.control_rev(canister) == rev
