@@ -252,11 +252,24 @@ class Canister(MethodCalls):
         """A code that signs a browser in as this caller: it counts once, for ten minutes. Raises Refused, Rejected."""
         return str((await self._server_page("/session/codes", "POST"))["code"])
 
+    async def id(self) -> str:
+        """The id of the canister. Raises Rejected."""
+        return str((await self._server_page(self._path, "GET"))["id"])
+
+    async def sign_in(self, signed: bytes) -> str:
+        """The API key of a browser for who has signed this message, for eight hours. Raises Rejected."""
+        headers = {"Content-Type": "application/cbor"}
+        return str((await self._server_page("/session", "POST", content=signed, headers=headers))["key"])
+
+    async def sign_out(self) -> None:
+        """Revoke the key of a browser with which this client calls. Raises Rejected."""
+        await self._server_page("/session", "DELETE")
+
     async def _page(self, name: str, verb: str = "GET") -> dict[str, Any]:
         return await self._server_page(f"{self._path}/{name}", verb)
 
-    async def _server_page(self, path: str, verb: str) -> dict[str, Any]:
-        answer = self._raw(await self._request(verb, path))
+    async def _server_page(self, path: str, verb: str, **options: Any) -> dict[str, Any]:
+        answer = self._raw(await self._request(verb, path, **options))
         if answer.is_ok and isinstance(answer.document, dict):
             return answer.document
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method

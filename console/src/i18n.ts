@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { keep, kept } from "./preferences";
 
-export const LANGUAGES = { en: "English", de: "Deutsch" } as const;
+export const LANGUAGES = { en: "English", de: "Deutsch", es: "Español", ja: "日本語", zh: "中文" } as const;
 
 export type Language = keyof typeof LANGUAGES;
 export type Texts = Record<string, string>;
@@ -11,6 +11,9 @@ export type Texts = Record<string, string>;
 const LANGUAGE = "canister.language";
 const LOADERS: Record<Exclude<Language, "en">, () => Promise<{ texts: Texts }>> = {
   de: () => import("./lang/de"),
+  es: () => import("./lang/es"),
+  ja: () => import("./lang/ja"),
+  zh: () => import("./lang/zh"),
 };
 
 const isKnown = (name: string): name is Language => name in LANGUAGES;

@@ -2,9 +2,10 @@
 import { signal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { canister, messageOf } from "./api";
+import { canister, messageOf, sleep } from "./api";
 import { active, fresh } from "./chats";
 import { shortPrincipal } from "./format";
+import { fetchParser } from "./markdown";
 import { pages } from "./pages";
 import { theme } from "./preferences";
 import * as session from "./session";
@@ -14,6 +15,8 @@ import { begin, t } from "./i18n";
 const THEMES = { auto: "light", light: "dark", dark: "auto" } as const;
 const SIGNS = { auto: "◐", light: "☀", dark: "☾" } as const;
 const LOOK_MS = 5000;
+const LONGEST_START_MS = 1500;
+const PARSER_MS = 1000; // what is needed first is there by then
 
 const isHelpOpen = signal(false);
 
@@ -217,4 +220,14 @@ function App() {
   );
 }
 
-void Promise.all([begin(), session.enterByLink()]).finally(() => render(<App />, document.getElementById("app")!));
+/** The page is drawn once it is known what is there, so that nothing jumps; a slow server does not hold it up. */
+async function start(): Promise<void> {
+  await Promise.all([begin(), session.enterByLink()]);
+  if (session.key.value) await Promise.race([session.refresh(), sleep(LONGEST_START_MS)]);
+  const app = document.getElementById("app")!;
+  app.replaceChildren();
+  render(<App />, app);
+  if (session.key.value) setTimeout(fetchParser, PARSER_MS);
+}
+
+void start();

@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import type { FunctionComponent } from "preact";
 import { useEffect } from "preact/hooks";
 import { ChatPage } from "./chat";
-import { isHerd } from "./session";
+import { hasAo, isHerd } from "./session";
 import { t } from "./i18n";
 
 export interface Page {
@@ -51,6 +51,13 @@ const ALL: Page[] = [
     key: "h",
     Body: late(async () => (await import("./herd")).HerdPage),
     isThere: () => isHerd.value,
+  },
+  {
+    name: "ao",
+    title: "AO",
+    key: "u",
+    Body: late(async () => (await import("./ao")).AoPage),
+    isThere: () => hasAo.value,
   },
   { name: "logs", title: "Logs", key: "l", Body: late(async () => (await import("./logs")).LogsPage) },
   { name: "settings", title: "Settings", key: "s", Body: late(async () => (await import("./settings")).SettingsPage) },

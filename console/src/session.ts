@@ -25,6 +25,8 @@ export const principal = signal("");
 export const canisters = signal<Canister[]>([]);
 export const current = computed(() => canisters.value.find((one) => one.name === canister.value) ?? null);
 export const isHerd = computed(() => current.value?.workers !== undefined);
+/** Are the doors of AO open here? */
+export const hasAo = signal(false);
 /** What an XDR costs, and with it 10¹² cycles. */
 export const usdPerXdr = signal(0);
 /** Of the loaded model; null while none is loaded, or for callers who may not use it. */
@@ -86,8 +88,9 @@ export async function refresh(): Promise<void> {
   if (isLooking) return;
   isLooking = true;
   try {
-    const answer = (await ask<{ canisters: Canister[]; usd_per_xdr?: number }>("canisters", undefined, { verb: "GET" })).value;
+    const answer = (await ask<{ canisters: Canister[]; usd_per_xdr?: number; has_ao?: boolean }>("canisters", undefined, { verb: "GET" })).value;
     const found = answer.canisters;
+    hasAo.value = answer.has_ao === true;
     usdPerXdr.value = answer.usd_per_xdr ?? 0;
     if (JSON.stringify(found) !== JSON.stringify(canisters.value)) canisters.value = found;
     if (!found.some((one) => one.name === canister.value)) canister.value = found[0]?.name ?? "";

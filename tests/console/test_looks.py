@@ -16,6 +16,7 @@ from tests.harness import ROOT
 
 DOCS = ROOT / "docs" / "console"
 MOST_BYTES = 150_000
+MOST_PIXELS = 700  # in height
 PAGES = ["chat", "models", "costs", "lab", "caches", "engine", "methods", "access", "logs", "settings"]
 
 RUN_AXE = """(() => axe.run(document, {resultTypes: ["violations"]}).then((found) => JSON.stringify(
@@ -39,6 +40,9 @@ SHOWN = {
     "caches": "main tbody tr",
     "engine": "main svg",
     "methods": "main form.method",
+    "lab": "main table.sums",
+    "logs": "main tbody tr",
+    "settings": "main label:has-text('Tokens of an update')",
     "access": "main tbody tr",
 }
 
@@ -47,6 +51,13 @@ def prepare(visit: Visit, name: str) -> None:
     if name == "caches":
         prepare(visit, "chat")
     visit.go(name)
+    if name == "lab":
+        visit.page.get_by_label("Template B").fill("Is it good or bad: {{message}}?")
+        visit.page.get_by_label("Answer tokens at most").fill("4")
+        visit.button("Run").click()
+        visit.button("Run").wait_for()
+    if name == "logs":
+        visit.page.get_by_label("Search").fill("model loaded")
     if name in SHOWN:
         visit.page.locator(SHOWN[name]).first.wait_for()
     if name == "chat":
@@ -60,6 +71,11 @@ def prepare(visit: Visit, name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_and_nothing_is_cut_off(visit: Visit, name: str) -> None:
     prepare(visit, name)
+    check_looks(visit, name)
+
+
+def check_looks(visit: Visit, name: str) -> None:
+    """The page that is shown, in both sizes and schemes."""
     for size in (WIDE, NARROW):
         visit.page.set_viewport_size(size)
         for scheme in ("light", "dark"):
@@ -77,7 +93,8 @@ def _keep_picture(visit: Visit, name: str, size: str, scheme: str) -> None:
         return
     DOCS.mkdir(exist_ok=True)
     suffix = "" if size == "wide" else "-narrow"
-    visit.page.screenshot(path=DOCS / f"{name}{suffix}.png")
+    clip = {"x": 0, "y": 0, **(WIDE if size == "wide" else NARROW)}
+    visit.page.screenshot(path=DOCS / f"{name}{suffix}.png", clip={**clip, "height": min(clip["height"], MOST_PIXELS)})
 
 
 def test_the_pictures_of_the_docs_are_small() -> None:

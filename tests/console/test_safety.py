@@ -54,6 +54,7 @@ def test_hostile_texts_of_people_and_models_stay_texts(visit: Visit, tmp_path: P
     listed.nth(len(HOSTILE) - 1).wait_for()
     listed.first.get_by_role("button").first.click()
     visit.page.locator(".message").nth(2 * len(HOSTILE) - 1).wait_for()
+    visit.page.locator(".message.assistant .prose").nth(len(HOSTILE) - 1).wait_for()
     visit.page.eval_on_selector_all("details", "found => found.forEach(details => { details.open = true; })")
     assert visit.page.evaluate("window.hacked") is None
     inside = visit.page.locator("main script, main img, main iframe, main svg, main style, main object, main [onerror]")

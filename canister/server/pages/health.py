@@ -21,6 +21,7 @@ METRICS_CLOSED = (
     "metrics are for the controllers: send 'Authorization: Bearer <API key>' of one, such as that in the server's "
     "controller.key, or start the server with --metrics everybody"
 )
+AO = "/ao"  # where the doors of AO begin, if they are open
 ROBOTS = "User-agent: *\nDisallow: /\n"
 
 
@@ -107,9 +108,12 @@ async def robots(request: Request) -> Response:
 
 
 async def canisters(request: Request) -> Response:
-    """The canisters of this server, and what their cycles cost: US dollars for an XDR, which 10^12 of them are."""
+    """The canisters of this server, what an XDR costs in US dollars, which is 10^12 cycles, and whether AO's doors are
+    open.
+    """
     found = [canister.summary() for canister in dispatcher(request).targets]
-    return answers.document({"canisters": found, "usd_per_xdr": float(fees.USD_PER_XDR)})
+    has_ao = any(getattr(route, "path", "") == AO for route in request.app.routes)
+    return answers.document({"canisters": found, "usd_per_xdr": float(fees.USD_PER_XDR), "has_ao": has_ao})
 
 
 async def canister(request: Request) -> Response:

@@ -170,6 +170,7 @@ PAGES: Json = {
                             },
                         },
                         usd_per_xdr={"type": "number"},
+                        has_ao={"type": "boolean"},
                     ),
                 )
             },

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
 from canister.client.local_server import LocalServer
+from canister.ic.identity import Identity
 from tests.cli.conftest import Command
 
 
@@ -16,6 +19,18 @@ def test_it_prints_a_link_that_signs_in(canister: Command, running_server: Local
     made = httpx.post(f"{url}/session", json={"code": code}).json()
     headers = {"Authorization": f"Bearer {made['key']}"}
     assert httpx.post(f"{url}/whoami", headers=headers).json() == made["principal"]
+
+
+def test_an_identity_signs_a_browser_in(canister: Command, running_server: LocalServer, tmp_path: Path) -> None:
+    someone = Identity.generate()
+    pem = tmp_path / "someone.pem"
+    pem.write_bytes(someone.to_pem())
+    done = canister("console", "--print", "--network", running_server.url, "--identity", str(pem))
+    url, _, code = done.out.strip().partition("/#code=")
+    assert (done.code, url) == (0, running_server.url), done.err
+    assert httpx.post(f"{url}/session", json={"code": code}).json()["principal"] == someone.principal
+    done = canister("console", "--print", "--network", running_server.url, "--identity", "anonymous")
+    assert (done.code, "anonymous" in done.err) == (2, True)
 
 
 def test_it_opens_a_browser_where_there_is_one(
