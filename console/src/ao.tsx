@@ -368,13 +368,15 @@ function Trial({ id, answered }: { id: string; answered: () => void }) {
       </div>
       {problem.value ? <Problem error={problem.value} /> : null}
       {answer.value ? (
-        <figure class={`answer ${answer.value.Error ? "problem" : ""}`} role="status">
-          <figcaption>
-            {answer.value.Error ? t("error") : t("output")} · {t("{0} messages", number(answer.value.Messages?.length ?? 0))}
-          </figcaption>
-          <pre tabIndex={0}>{outputOf(answer.value)}</pre>
-          {answer.value.Messages?.length ? <pre tabIndex={0}>{toJson(answer.value.Messages, 2)}</pre> : null}
-        </figure>
+        <div role="status">
+          <figure class={`answer ${answer.value.Error ? "problem" : ""}`}>
+            <figcaption>
+              {answer.value.Error ? t("error") : t("output")} · {t("{0} messages", number(answer.value.Messages?.length ?? 0))}
+            </figcaption>
+            <pre tabIndex={0}>{outputOf(answer.value)}</pre>
+            {answer.value.Messages?.length ? <pre tabIndex={0}>{toJson(answer.value.Messages, 2)}</pre> : null}
+          </figure>
+        </div>
       ) : null}
     </form>
   );

@@ -199,17 +199,19 @@ function Form({ method }: { method: Method }) {
         </button>
       </div>
       {answered ? (
-        <figure class={`answer ${answered.kind === "Ok" ? "" : "problem"}`} role="status">
-          <figcaption>
-            {answered.kind} {answered.ms ? `· ${milliseconds(answered.ms)}` : ""}{" "}
-            {answered.cost ? (
-              <>
-                · {number(answered.cost.instructions)}{" "}{t("instructions")}{" "}<Budget cost={answered.cost} />
-              </>
-            ) : null}
-          </figcaption>
-          <pre tabIndex={0}>{answered.text}</pre>
-        </figure>
+        <div role="status">
+          <figure class={`answer ${answered.kind === "Ok" ? "" : "problem"}`}>
+            <figcaption>
+              {answered.kind} {answered.ms ? `· ${milliseconds(answered.ms)}` : ""}{" "}
+              {answered.cost ? (
+                <>
+                  · {number(answered.cost.instructions)}{" "}{t("instructions")}{" "}<Budget cost={answered.cost} />
+                </>
+              ) : null}
+            </figcaption>
+            <pre tabIndex={0}>{answered.text}</pre>
+          </figure>
+        </div>
       ) : null}
     </form>
   );

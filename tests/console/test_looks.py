@@ -39,7 +39,7 @@ SHOWN = {
     "costs": "main tbody tr",
     "caches": "main tbody tr",
     "engine": "main svg",
-    "methods": "main form.method",
+    "methods": "main figure.answer",
     "lab": "main table.sums",
     "logs": "main tbody tr",
     "settings": "main label:has-text('Tokens of an update')",
@@ -58,6 +58,8 @@ def prepare(visit: Visit, name: str) -> None:
         visit.button("Run").wait_for()
     if name == "logs":
         visit.page.get_by_label("Search").fill("model loaded")
+    if name == "methods":
+        visit.page.locator("main form.method button[type=submit]").click()
     if name in SHOWN:
         visit.page.locator(SHOWN[name]).first.wait_for()
     if name == "chat":
