@@ -10,6 +10,7 @@ import sys
 import time
 
 from tests.bench import (
+    ao,
     calls,
     cancel,
     candid,
@@ -47,6 +48,7 @@ BENCHES = (
     growth.BENCH,
     openai_door.BENCH,
     herd.BENCH,
+    ao.BENCH,
 )
 BESIDE_LLAMA_SERVER = (
     "one_chat",
