@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from canister.engine.kv.slots import MIN_SHARED
+from canister.engine.kv.slots import MIN_SHARED, PUBLISHED
 from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary, n_last_generated
 from canister.errors import BadRequest, CanisterError, Conflict
 from canister.ic.receipts.record import ChatPart
@@ -144,8 +144,8 @@ class CachedConversation:
     async def prefetch(self) -> None:
         """Read what a run can start from into the engine's memory, if it is not at hand there.
 
-        That is the run's own container, and, where the prompt goes beyond that, the caller's container that begins most
-        like the prompt.
+        That is the run's own container, and, where the prompt goes beyond that, the caller's container or the published
+        one that begins most like the prompt.
         """
         engine, caches, prompt, n_cached = self.engine, self.call.canister.caches, self.prompt, self.n_cached
         prefetcher, caller, path = engine.prefetcher, self.call.caller, self.path
@@ -155,11 +155,12 @@ class CachedConversation:
         if n_own >= n_cached and n_own + MIN_SHARED > len(prompt):
             return
         n_near = prefetcher.n_at_hand(caller, prompt, flags)
-        own, folder = self.cache, sessions_of(caller)
+        own = self.cache
         wants_own = own is not None and n_cached >= n_near + MIN_SHARED and own.fits(engine.info)
         n_least = (n_cached if wants_own else n_near) + MIN_SHARED
-        wants_other = n_cached < len(prompt) >= n_least and caches.may_have(folder, prompt, flags, n_least)
-        if not (wants_own or wants_other) or not prefetcher.has_room(n_near + MIN_SHARED):
+        asked = (caller, PUBLISHED) if n_cached < len(prompt) >= n_least else ()
+        others = [each for each in asked if caches.may_have(sessions_of(each), prompt, flags, n_least)]
+        if not (wants_own or others) or not prefetcher.has_room(n_near + MIN_SHARED):
             return
 
         def read() -> None:
@@ -167,12 +168,14 @@ class CachedConversation:
                 goes_on = n_cached == len(prompt)  # otherwise the next logits that count are those of the prompt
                 marks = prompt[:n_cached], flags[:n_cached], self.starts[:n_cached]
                 prefetcher.park(path, caller, *marks, caches.segments_into(own, prefetcher.take), with_logits=goes_on)
-            if wants_other:
-                found = caches.closest(folder, engine.info, prompt, flags, n_least=n_least)
+            best, n_best, whose = None, 0, caller
+            for each in others:
+                found = caches.closest(sessions_of(each), engine.info, prompt, flags, n_least=max(n_least, n_best + 1))
                 if found is not None:
-                    other, n = found
-                    segments = caches.segments_into(other, prefetcher.take)
-                    prefetcher.park(other.info.path, caller, prompt[:n], flags[:n], _cut(engine, other)[:n], segments)
+                    best, n_best, whose = *found, each
+            if best is not None:
+                marks = prompt[:n_best], flags[:n_best], _cut(engine, best)[:n_best]
+                prefetcher.park(best.info.path, whose, *marks, caches.segments_into(best, prefetcher.take))
 
         try:
             await asyncio.to_thread(read)

@@ -21,10 +21,11 @@ from canister.api.records import (
     StatusCodeRecord,
     UploadPromptCacheInputRecord,
 )
+from canister.engine.kv.slots import PUBLISHED
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound
 from canister.handlers.arguments import parse_args
 from canister.handlers.files import download_chunk, remove_sidecar, upload_chunk, upload_details
-from canister.store.cache_paths import SIDECAR, sessions_of
+from canister.store.cache_paths import SIDECAR, sessions_folder, sessions_of
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
@@ -105,7 +106,7 @@ class Cleanup:
 
 
 async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
-    """Delete the caches that nobody wrote to for `ttl_seconds`, except those of running calls."""
+    """Delete the caches that nobody wrote to for `ttl_seconds`, except those of running calls and published ones."""
     if call.canister.herd.clean_up is not None:
         return Cleanup(*await call.canister.herd.clean_up(call.now_ns, ttl_seconds, max_files), 0)
     stable = call.canister.stable
@@ -115,7 +116,7 @@ async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
     for path in await asyncio.to_thread(call.canister.caches.oldest, n_most):
         if examined == max_files:
             break
-        if call.canister.locks.is_held(path):
+        if call.canister.locks.is_held(path) or sessions_folder(path) == sessions_of(PUBLISHED):
             continue
         examined += 1
         known = stable.stat(path)

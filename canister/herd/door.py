@@ -7,6 +7,9 @@ GET  /herd/inference/{id}       that answer again, or how far it is
 GET  /herd/balance  callers: what they have, and what is held
 GET  /herd/status   controllers: each worker and what it does, the queue by price
 POST /herd/drain    controllers: {"worker": "w1"} gets no more jobs
+GET  /herd/published   admins: the prompt caches from which every caller's prompts may start, by their heads
+POST /herd/publish     admins: {"prompt_cache": "system.cache"} of the caller's own becomes one of them
+POST /herd/unpublish   admins: {"head": "…"} is none of them any more
 POST /herd/restart  controllers: {"worker": "w1"} is drained, ended, and started again; answered when it is ready
 """
 
@@ -24,15 +27,18 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from canister.api.herd_requests import job_of_key
+from canister.api.herd_wire import N_HEAD
 from canister.api.records import RunOutputRecord
 from canister.dispatch import Reply, guard
-from canister.errors import BadArgument, CanisterError, Forbidden, Trap, Unauthenticated
+from canister.errors import BadArgument, CanisterError, Forbidden, NotFound, Trap, Unauthenticated
 from canister.herd import fees
 from canister.herd.inference import METHOD, ROW, check_prompt, read_amount
 from canister.herd.proxy import Templates
 from canister.herd.replies import of_answer, to_reply
 from canister.herd.standby import KEPT_SEEN_SECONDS
 from canister.ic.principal import ANONYMOUS
+from canister.runtime import access
+from canister.store.cache_paths import sessions_of
 
 if TYPE_CHECKING:
     from canister.herd.herd import Herd
@@ -71,6 +77,9 @@ class HerdDoor:
             Route("/herd/status", self.status, methods=["GET"]),
             Route("/herd/drain", self.drain, methods=["POST"]),
             Route("/herd/restart", self.restart, methods=["POST"]),
+            Route("/herd/published", self.published, methods=["GET"]),
+            Route("/herd/publish", self.publish, methods=["POST"]),
+            Route("/herd/unpublish", self.unpublish, methods=["POST"]),
         ]
 
     async def info(self, request: Request) -> Response:
@@ -180,6 +189,39 @@ class HerdDoor:
             worker = await restarts.restart(id) if isinstance(id, str) and restarts is not None else None
         return _json(_told(self._known(worker, id)))
 
+    async def published(self, request: Request) -> Response:
+        """What is published for the model that is loaded."""
+        canister = self._for_admins(request, dict(request.query_params))
+        model, publishing = self._herd.model_of(canister.id), self._herd.publishing
+        heads = [] if model is None or publishing is None else await publishing.heads(canister.id, model)
+        return _json({"published": [head.hex() for head in heads]})
+
+    async def publish(self, request: Request) -> Response:
+        """Every caller's prompt that begins as this prompt cache does starts from its rows."""
+        body = await _body(request)
+        canister, caller = self._for_admins(request, body), request.state.caller
+        if self._herd.publishing is None or not isinstance(body.get("prompt_cache"), str):
+            raise BadArgument('say which: {"prompt_cache": "NAME"}')
+        with _told_as_trap():
+            path = canister.clean(f"{sessions_of(caller)}/{body['prompt_cache'].lstrip('/')}")
+            found = await self._herd.publishing.publish((canister.id, caller, path))
+        return _json({"head": found.head.hex(), "tokens": found.n_tokens})
+
+    async def unpublish(self, request: Request) -> Response:
+        body = await _body(request)
+        canister, publishing = self._for_admins(request, body), self._herd.publishing
+        with _told_as_trap():
+            head = _head(body.get("head"))
+            if publishing is None or not await publishing.unpublish(canister.id, head):
+                raise NotFound(f"no prompt cache with the head {head.hex()} is published; GET /herd/published has all")
+        return _json({"head": head.hex()})
+
+    def _for_admins(self, request: Request, named: dict[str, Any]) -> Canister:
+        canister = self._canister(named)
+        if not access.allows(canister, request.state.caller, "admin_update"):
+            raise Forbidden("this is for admins of the canister: send 'Authorization: Bearer <API key>' of one")
+        return canister
+
     def _known(self, worker: Worker | None, asked: object) -> Worker:
         if worker is None:
             known = ", ".join(worker.id for worker in self._herd.workers.all)
@@ -255,6 +297,16 @@ def _id(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         raise UnknownJob(f"{text[:80]!r} is no id of a job") from None
+
+
+def _head(text: object) -> bytes:
+    try:
+        head = bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        head = b""
+    if len(head) != N_HEAD:
+        raise BadArgument(f"head: {str(text)[:80]!r} is not {2 * N_HEAD} hex digits")
+    return head
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from canister.herd.messages import Messages
 from canister.herd.metrics import CountedObjects, HerdMetrics
 from canister.herd.mirror import Mirror
 from canister.herd.objects.opening import open_objects
+from canister.herd.publishing import Publishing
 from canister.herd.readings import Readings
 from canister.herd.restarts import Restarts
 from canister.herd.routing import class_of
@@ -89,6 +90,7 @@ class Herd:
         self.store: RowStore | None = None
         self.metrics: HerdMetrics | None = None
         self.restarts: Restarts | None = None
+        self.publishing: Publishing | None = None
 
     async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
         """Run an update of what all workers have."""
@@ -270,6 +272,8 @@ async def running(
             canister.herd.clean_up = functools.partial(cleaning.run, canister.id)
         leader.spawn(timers.beat(host, timers.OF_CACHES), "timers")
         leader.spawn(store.run(), "rows of chats")
+        running.publishing = Publishing(objects, leader.chats, workers)
+        leader.spawn(running.publishing.run(), "published prompt caches")
         await running.take_up()
         workers.begin()
         options = worker_options(settings, sorted(_controllers(host)), herd)

@@ -54,6 +54,10 @@ Account = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Principal of a 
 Amount = Annotated[
     str, typer.Argument(metavar="AMOUNT", help="With up to 12 decimals, such as 1.5.", show_default=False)
 ]
+CanisterName = Annotated[
+    str | None,
+    typer.Option("--canister", metavar="NAME", help="Which canister. [default: the first]", show_default=False),
+]
 Key = Annotated[
     str | None,
     typer.Option(
@@ -260,6 +264,41 @@ def restart(
             print(f"{worker} is {found['phase']}, version {found['version']}", flush=True)
 
     asyncio.run(run())
+
+
+@herd_app.command()
+def publish(
+    prompt_cache: Annotated[
+        str, typer.Argument(metavar="CACHE", help="Name of a prompt cache of yours.", show_default=False)
+    ],
+    canister: CanisterName = None,
+    network: Network = LOCAL,
+    api_key: ApiKey = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Let every caller's prompt that begins as a prompt cache does start from its rows, at each worker. For admins.
+
+    Nobody is told what it says; who has the same prompt gets an answer sooner.
+    """
+    server = connection(network, api_key, False, data_dir)
+    body = {"prompt_cache": prompt_cache} | ({} if canister is None else {"canister": canister})
+    found = asyncio.run(_ask(server, "POST", "/herd/publish", body))
+    print(f"{found['head']}: {found['tokens']} tokens")
+
+
+@herd_app.command()
+def unpublish(
+    head: Annotated[str, typer.Argument(metavar="HEAD", help="As `publish` printed it.", show_default=False)],
+    canister: CanisterName = None,
+    network: Network = LOCAL,
+    api_key: ApiKey = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Let a published prompt cache be none any more. For admins."""
+    server = connection(network, api_key, False, data_dir)
+    body = {"head": head} | ({} if canister is None else {"canister": canister})
+    asyncio.run(_ask(server, "POST", "/herd/unpublish", body))
+    print(f"{head} is not published any more")
 
 
 @herd_app.command()

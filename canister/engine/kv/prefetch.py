@@ -11,7 +11,7 @@ from time import monotonic
 from canister.engine.kv.logits_file import LogitsFile
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv.rows import Layout, state_of
-from canister.engine.kv.slots import ParkedState, Slot, SlotTable
+from canister.engine.kv.slots import PUBLISHED, ParkedState, Slot, SlotTable
 from canister.engine.request import Flags, KvSegment, Tokens, n_common
 
 FRESH_SECONDS = 60.0  # a state read for a call is kept for it this long, however many others are read
@@ -33,10 +33,11 @@ class Prefetcher:
         return max((n_common(tokens, generated, each.tokens, each.generated) for each in places if each), default=0)
 
     def n_at_hand(self, caller: str, tokens: Tokens, generated: Flags) -> int:
-        """The same, for any conversation of a caller."""
+        """The same, for any conversation of a caller, and those that are published."""
         slots = (n_common(tokens, generated, slot.tokens, slot.generated) for slot in self._slot_table.of(caller))
-        parked = self._slot_table.state_cache.closest(caller, symbols(tokens, generated))
-        return max(*slots, 0, 0 if parked is None else parked[0])
+        wanted, state_cache = symbols(tokens, generated), self._slot_table.state_cache
+        parked = (state_cache.closest(each, wanted) for each in (caller, PUBLISHED))
+        return max(*slots, 0, *(0 if each is None else each[0] for each in parked))
 
     def has_room(self, n_tokens: int) -> bool:
         """Could a state of so many tokens be parked without driving out one that was not used yet?"""

@@ -1,7 +1,8 @@
 """Where a call starts from: its own slot, a parked state, another conversation of its caller, its container.
 
 All of it runs on the decode thread. The tokens, and which of them were generated, decide what a state may be used for,
-since generated tokens are decoded in another way. States of other callers are never looked at.
+since generated tokens are decoded in another way. States of other callers are never looked at, but for those that an
+operator has published.
 
 A call may be granted only a part of its prompt. A state that has more of the prompt stays in the slot as it is, for the
 calls that follow. Its rows are counted, charged and handed out call by call.
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.kv.rows import state_of
-from canister.engine.kv.slots import MIN_SHARED, ParkedState, Slot, SlotTable
+from canister.engine.kv.slots import MIN_SHARED, PUBLISHED, ParkedState, Slot, SlotTable
 from canister.engine.kv.streams import Streams
 from canister.engine.llama import Bytes, Context, Logits
 from canister.engine.request import Flags, GenerateRequest, Tokens
@@ -28,7 +29,7 @@ class Sources:
     slot: int = 0
     memory: int = 0
     disk: int = 0
-    shared: int = 0  # another conversation of the same caller, in whichever tier
+    shared: int = 0  # another conversation of the same caller, in whichever tier, or a published one
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,8 @@ class PrefixReuse:
         return self._source(sequence, parked)
 
     def _closest(self, sequence: Sequence, slot: Slot, n: int) -> _Source | None:
-        """The state of another conversation of the caller that has far more than n of the tokens that the call
-        wants.
+        """The state of another conversation of the caller, or a published one, that has far more than n of the tokens
+        that the call wants.
         """
         if len(sequence.wanted[0]) < n + MIN_SHARED:
             return None
@@ -147,8 +148,9 @@ class PrefixReuse:
         for other in self._slot_table.of(caller):
             if not other.busy and other.ahead is not None and other.ahead.calls.is_over:
                 self.retract(other)
-        parked = self._slot_table.state_cache.closest(caller, symbols(*sequence.wanted), whole=not self._can_cut)
-        found = [self._source(sequence, parked[1])] if parked is not None else []
+        wanted, state_cache = symbols(*sequence.wanted), self._slot_table.state_cache
+        parked = [state_cache.closest(each, wanted, whole=not self._can_cut) for each in (caller, PUBLISHED)]
+        found = [self._source(sequence, each[1]) for each in parked if each is not None]
         found += [self._source(sequence, other) for other in self._slot_table.of(caller) if other is not slot]
         best = max((source for source in found if source is not None), key=lambda each: each.n_common, default=None)
         return best if best is not None and best.n_common >= n + MIN_SHARED else None

@@ -24,6 +24,8 @@ from canister.engine.request import Flags, Tokens
 Bytes = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
+# The caller of states that may be used for every caller: a reserved principal, by which nobody can sign.
+PUBLISHED = "sebtv-b3qov-rgy2l-tnbsw-i7y"
 MIN_SHARED = 32  # tokens that another conversation's state must have beyond one's own to be worth setting
 
 _NO_TOKENS: Tokens = np.empty(0, np.int32)

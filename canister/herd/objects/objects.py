@@ -81,14 +81,19 @@ def chat_key(owner: bytes, head: bytes) -> str:
     return f"chat/{_short(owner)}/{head.hex()}"
 
 
-def prefix_key(model_sha256: bytes, kv_layout: bytes, head: bytes) -> str:
-    """KV rows that an administrator has published for all callers, for models of this file and layout."""
-    return f"{prefixes_of(model_sha256, kv_layout)}/{head.hex()}"
+def prefix_key(canister: str, model_sha256: bytes, kv_layout: bytes, head: bytes) -> str:
+    """KV rows that are published for all callers of a canister, for models of this file and layout."""
+    return f"{prefixes_of(canister, model_sha256, kv_layout)}/{head.hex()}"
 
 
-def prefixes_of(model_sha256: bytes, kv_layout: bytes) -> str:
-    """The prefix of all that is published for a model and a layout."""
-    return f"prefix/{model_sha256.hex()}/{_short(kv_layout)}"
+def prefixes_of(canister: str, model_sha256: bytes, kv_layout: bytes) -> str:
+    """The prefix of all that is published for a canister's model and layout."""
+    return f"prefix/{_short(canister.encode())}/{model_sha256.hex()}/{_short(kv_layout)}"
+
+
+def unpublished_of(canister: str) -> str:
+    """The prefix of the heads that were published once and are not to be any more: workers may still have them."""
+    return f"unpublished/{_short(canister.encode())}"
 
 
 def check_key(key: str) -> str:

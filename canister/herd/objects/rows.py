@@ -25,15 +25,24 @@ async def put(objects: Objects, owner: bytes, head: bytes, container: bytes) -> 
 
     0, and nothing put, when it is not the chat of this head any more, or has no rows. Raises as `Objects.create`.
     """
+    return await put_at(objects, chat_key(owner, head), head, container)
+
+
+async def put_at(objects: Objects, key: str, head: bytes, container: bytes) -> int:
+    """As `put`, under another key."""
     n_rows = await asyncio.to_thread(_n_rows, container, head)
     if n_rows:
-        await objects.create(chat_key(owner, head), once(container))
+        await objects.create(key, once(container))
     return n_rows
 
 
 async def get(objects: Objects, owner: bytes, head: bytes) -> bytes | None:
     """The container of a chat with this head; None when it is not there, damaged, or the place does not answer."""
-    key = chat_key(owner, head)
+    return await get_at(objects, chat_key(owner, head), head)
+
+
+async def get_at(objects: Objects, key: str, head: bytes) -> bytes | None:
+    """As `get`, under another key."""
     try:
         container = await whole(objects, key, MAX_BYTES)
         if await asyncio.to_thread(_n_rows, container, head):
@@ -46,13 +55,16 @@ async def get(objects: Objects, owner: bytes, head: bytes) -> bytes | None:
     except ObjectDamaged:
         pass
     log.error("an object is damaged, and is removed; the rows of its chat are computed again", key=key)
-    await forget(objects, owner, head)
+    await _remove(objects, key)
     return None
 
 
 async def forget(objects: Objects, owner: bytes, head: bytes) -> None:
     """Remove the container of a head that no chat has any more. Never raises; what stays wastes room only."""
-    key = chat_key(owner, head)
+    await _remove(objects, chat_key(owner, head))
+
+
+async def _remove(objects: Objects, key: str) -> None:
     try:
         await objects.remove(key)
     except (CanisterError, Trap) as error:

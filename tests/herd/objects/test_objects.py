@@ -114,7 +114,7 @@ def test_keys_of_the_herd_are_keys() -> None:
     from canister.herd.objects.objects import blob_key, chat_key, prefix_key
 
     chat = chat_key(b"llama_cpp\n2vxsx-fae", bytes(16))
-    for key in (blob_key("0" * 64), chat, prefix_key(bytes(32), b"layout", bytes(16))):
+    for key in (blob_key("0" * 64), chat, prefix_key("canister", bytes(32), b"layout", bytes(16))):
         assert check_key(key) == key
     with pytest.raises(BadRequest, match="no SHA-256"):
         blob_key("../" + "0" * 61)
