@@ -20,7 +20,7 @@ from canister.api import codec
 from canister.api.management import find_row
 from canister.config import Settings
 from canister.dispatch import timers
-from canister.errors import CanisterUnavailable, Conflict, MethodNotFound
+from canister.errors import CanisterError, CanisterTrapped, CanisterUnavailable, Conflict, MethodNotFound
 from canister.herd import inference, replies
 from canister.herd.autoscale import Autoscaler, ScalePolicy
 from canister.herd.balance import TRACK, Balance
@@ -145,7 +145,11 @@ class Herd:
     async def _again(self, row: JobRow, job: Job) -> None:
         await self._requeue(row)
         run = self.run_reading if class_of(job.method) == "journal" else self.run_control
-        await run(job, lambda: None)
+        try:
+            await run(job, lambda: None)
+        except CanisterError as error:  # nobody is there to hear it, and it would never end
+            told = CanisterTrapped(f"the call was lost with the process that led this herd before: {error}")
+            await self.journal.refuse(row.id, self.leader.epoch, replies.to_answer(replies.of_trap(told)))
 
     async def _requeue(self, row: JobRow) -> None:
         if row.state == "running":

@@ -18,6 +18,7 @@ from canister import dispatch
 from canister.api import codec
 from canister.api.methods import BY_NAME
 from canister.dispatch import Reply
+from canister.herd import mirror
 from canister.herd.dispatcher import HerdDispatcher
 from canister.herd.mirror import Mirror
 from canister.herd.target import HerdTarget
@@ -88,6 +89,26 @@ async def test_an_accepted_message_is_run_once(
         assert (await sent(herd)).reply == known.answer.reply
         assert await herd.herd.journal.control_rev(herd.host.default.id) == rev
         assert (await herd.call("get_access"))["level"] == 1
+
+
+async def test_a_message_whose_answer_is_forgotten_ends_with_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung = Hung()
+    async with herd_in(tmp_path, 0) as herd:
+        with monkeypatch.context() as patch:
+            patch.setattr(Tries, "settle", hung)
+            message = sent(herd)
+            await until(lambda: hung.n == 1)
+    message.cancel()
+    monkeypatch.setattr(mirror, "find_message", lambda *_: None)
+    async with herd_in(tmp_path, 0) as herd:
+        await until_known(herd)
+        known = await target_of(herd).find_message(ID)
+        assert known is not None
+        assert known.answer is not None
+        assert known.answer.status == "rejected"
+        assert "forgotten" in (known.answer.reject_message or "")
 
 
 async def until_known(herd: InProcess) -> None:
