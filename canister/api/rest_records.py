@@ -245,7 +245,7 @@ class FitInput(Document):
     """Of a model that need not be loaded. args: flags as load_model takes them, without --model."""
 
     args: Annotated[vec[str], Field(max_length=MAX_PARTS)] = []
-    prompt_tokens: Annotated[int, Field(strict=True, ge=1, lt=2**31)] = 100
+    prompt_tokens: Annotated[int, Field(strict=True, ge=1, lt=2**31, description="How long the prompt is.")] = 100
     answer_tokens: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 100
 
 
@@ -259,8 +259,8 @@ class ModelFit(Document):
         Literal["yes", "maybe", "no"],
         Field(description="maybe: between sizes that are known to load and not to."),
     ]
-    heap_bytes: int
-    heap_limit_bytes: int
+    heap_bytes: Annotated[int, Field(description="What the model needs of the canister's heap.")]
+    heap_limit_bytes: Annotated[int, Field(description="How large that heap can be.")]
     kv_bytes: Annotated[int, Field(description="Of the whole context.")]
     largest_n_ctx: Annotated[int, Field(description="The largest context that fits; 0: none.")]
     tokens_per_call: Annotated[int, Field(description="Of the answer, right behind the prompt.")]

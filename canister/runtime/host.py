@@ -71,6 +71,7 @@ class Host:
         self.root_key_path = self.data_dir / ROOT_KEY
         self.canisters: Sequence[Canister] = ()
         self.is_draining = False  # the server is to end: it accepts no new calls and finishes the running ones
+        self.must_end = False  # as after a signal to end; set where another process has taken its place
         self.pending: dict[str, str] = {}  # by name: what a canister still waits for besides its own start
         self._changing = asyncio.Lock()  # held while a canister is made or deleted
         self._lock = lock

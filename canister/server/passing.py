@@ -25,6 +25,7 @@ T = TypeVar("T")
 class _NoCanisters:
     settings: ServerSettings
     is_draining: bool = False
+    must_end: bool = False
     is_idle: bool = True  # the server itself knows the requests that run
     n_calls: int = 0
 

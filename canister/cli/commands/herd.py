@@ -118,7 +118,7 @@ def _opened(
     async def opened(host: Host, url: str) -> Any:
         def deposed() -> None:
             is_lost.set()
-            host.is_draining = True
+            host.must_end = True
 
         launcher: Launcher = LocalLauncher(host.data_dir / WORKERS)
         if herd.ray is not None:

@@ -22,9 +22,13 @@ CLOSING_SECONDS = 1  # for connections to end by themselves
 
 
 class Served(Protocol):
-    """What stands behind the app, as a server sees it. is_draining: it is to end, and takes nothing new."""
+    """What stands behind the app, as a server sees it.
+
+    is_draining: it takes nothing new. must_end: set by itself, when its server is to drain and end without a signal.
+    """
 
     is_draining: bool
+    must_end: bool
 
     @property
     def settings(self) -> ServerSettings: ...
@@ -39,8 +43,8 @@ class Served(Protocol):
 class Server(uvicorn.Server):
     """uvicorn that reports when it listens, and ends in order on SIGTERM, SIGINT and SIGHUP.
 
-    After such a signal, or when what it serves begins to drain by itself, it refuses new calls and finishes the running
-    ones (`Served.is_draining`). It stops listening when they have ended, or when their time is up.
+    After such a signal, or when what it serves must end (`Served.must_end`), it refuses new calls and finishes the
+    running ones (`Served.is_draining`). It stops listening when they have ended, or when their time is up.
     """
 
     def __init__(self, app: ASGIApp, host: Served, begun: Callable[[], None] = lambda: None) -> None:
@@ -92,8 +96,9 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         while self._signals:
             self._announce(self._signals.pop(0))
-        if self._host.is_draining and self._drained_at is None:
+        if self._host.must_end and self._drained_at is None:
             self._drained_at = time.monotonic() + self._host.settings.drain_seconds
+            self._host.is_draining = True
         if self._drained_at is not None:
             is_idle = not self.server_state.tasks and self._host.is_idle
             self.should_exit |= is_idle or time.monotonic() > self._drained_at
