@@ -272,7 +272,7 @@ ao_messages = Table(
     Column("tags", LargeBinary, nullable=False),
     Column("anchor", LargeBinary, nullable=False),
     Column("timestamp_ms", BigInteger, nullable=False),
-    Column("hops", Integer, nullable=False),
+    Column("offspring", Integer, nullable=False),
     Column("result", LargeBinary),  # NULL: it waits
     UniqueConstraint("process", "id"),
 )

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from canister.ao.processes.messages import (
+    OFFSPRING,
     Delivered,
     Done,
     Incoming,
@@ -23,7 +24,7 @@ from canister.store.tables import ao_processes as processes
 
 
 def deliver(
-    connection: Connection, process: str, message: Incoming, sender: str, now_ms: int, hops: int = 0
+    connection: Connection, process: str, message: Incoming, sender: str, now_ms: int, offspring: int = OFFSPRING
 ) -> Place | None:
     """The next slot of a process that is there; None when this message has one already."""
     if at(connection, process, message.id) is not None:
@@ -43,7 +44,7 @@ def deliver(
             "tags": pack_tags(message.tags),
             "anchor": message.anchor,
             "timestamp_ms": now_ms,
-            "hops": hops,
+            "offspring": offspring,
         },
     )
     connection.execute(update(processes).where(processes.c.id == process).values(n_slots=slot + 1))
@@ -122,4 +123,4 @@ def _delivered(row: RowMapping) -> Delivered:
     tags = unpack_tags(row["tags"])
     message = Incoming(row["id"], row["owner"], row["target"], row["data"], tags, row["anchor"])
     place = Place(row["process"], row["slot"], row["id"])
-    return Delivered(place, message, row["sender"], row["timestamp_ms"], row["hops"])
+    return Delivered(place, message, row["sender"], row["timestamp_ms"], row["offspring"])

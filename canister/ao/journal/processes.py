@@ -45,6 +45,10 @@ def find(connection: Connection, id: str) -> ProcessInfo | None:
     )
 
 
+def exists(connection: Connection, id: str) -> bool:
+    return connection.execute(select(table.c.id).where(table.c.id == id)).first() is not None
+
+
 def count(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
 

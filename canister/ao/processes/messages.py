@@ -12,6 +12,8 @@ from canister.ao.lua.values import BadValue, Value
 from canister.ao.signing.tags import Tag
 
 ProcessKind = Literal["lua", "token", "herder", "worker"]
+OFFSPRING = 10_000
+"""Messages that may come of one of a client's: what programs send each other for ever ends there."""
 FORGEABLE = (b"from-process", b"from-module", b"pushed-for")
 """Tags that only this node sets: whoever could would speak for another process."""
 
@@ -94,14 +96,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A message in its place. sender: `From`, which is the owner, or the process that sent it. hops: from one that a
-    client sent."""
+    """A message in its place. sender: `From`, which is the owner, or the process that sent it. offspring: how many
+    messages may come of it, in all."""
 
     place: Place
     message: Incoming
     sender: str
     timestamp_ms: int
-    hops: int = 0
+    offspring: int = OFFSPRING
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from canister.ao.processes.talk import Talk
 from canister.ao.signing.tags import Tag
 
 BLOCK_SECONDS = 120
-MAX_SENT = 1000  # messages of one result
+MAX_SENT = 500  # messages of one result, and those that it assigns
 MAX_SPAWNED = 20
 MAX_SENT_BYTES = 16 << 20
 MAX_OUTPUT_BYTES = 1 << 20
@@ -151,8 +151,10 @@ def result_of(outcome: Outcome) -> Result:
             merge(patch, each)
     messages = tuple(_outgoing(each) for each in _each(found.get(b"Messages")))
     spawns = tuple(_outgoing(each) for each in _each(found.get(b"Spawns")))
-    n_bytes = sum(len(each.data) + sum(map(len, sum(each.tags, ()))) for each in messages + spawns)
-    if len(messages) > MAX_SENT or len(spawns) > MAX_SPAWNED or n_bytes > MAX_SENT_BYTES:
+    assigned = tuple(_assignment(each) for each in _each(found.get(b"Assignments")))
+    n_sent = len(messages) + sum(len(each.processes) for each in assigned) + len(assigned)
+    n_bytes = sum(len(each.target) + len(each.data) + sum(map(len, sum(each.tags, ()))) for each in messages + spawns)
+    if n_sent > MAX_SENT or len(spawns) > MAX_SPAWNED or n_bytes > MAX_SENT_BYTES:
         told = f"{MAX_SENT} messages, {MAX_SPAWNED} processes, {MAX_SENT_BYTES} bytes"
         return Result(error=f"too much is sent at once; at most {told}", gas_used=outcome.used)
     return Result(
@@ -161,7 +163,7 @@ def result_of(outcome: Outcome) -> Result:
         bool(printed) and not is_value,
         messages,
         spawns,
-        tuple(_assignment(each) for each in _each(found.get(b"Assignments"))),
+        assigned,
         None,
         outcome.used,
         patch,

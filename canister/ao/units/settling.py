@@ -15,6 +15,7 @@ from canister.ao.lua import values
 from canister.ao.lua.cage import Entry
 from canister.ao.native import herder, token
 from canister.ao.processes.messages import (
+    OFFSPRING,
     Delivered,
     Incoming,
     Outgoing,
@@ -28,8 +29,6 @@ from canister.ao.processes.messages import (
 )
 from canister.ao.processes.program import merge
 
-MAX_HOPS = 1000
-"""From a message of a client: what programs send each other for ever ends here."""
 MAX_WAITING = 10_000
 MAX_PROCESSES = 100_000
 MAX_PUBLISHED_BYTES = 4 << 20
@@ -53,6 +52,7 @@ def settle(
     lines: list[str] = []
     woken = _sent(connection, node, info, delivered, ran.result, now_ms, lines) if ran.result.error is None else set()
     result = ran.result
+    _publish(connection, info, result, lines)
     if lines:
         result = replace(result, output=b"\n".join([result.output, *map(str.encode, lines)]).strip())
     if not messages.finish(connection, delivered.place, result):
@@ -60,12 +60,18 @@ def settle(
     processes.append_log(connection, info.id, ran.entries)
     if ran.kept is not None:
         processes.keep(connection, info.id, ran.kept, ran.used)
-    if ran.result.patch:
-        tree = processes.published(connection, info.id)
-        merge(tree, ran.result.patch)
-        if len(values.encode(tree)) <= MAX_PUBLISHED_BYTES:
-            processes.publish(connection, info.id, tree)
     return woken
+
+
+def _publish(connection: Connection, info: ProcessInfo, result: Result, lines: list[str]) -> None:
+    if not result.patch:
+        return
+    tree = processes.published(connection, info.id)
+    merge(tree, result.patch)
+    if len(values.encode(tree)) > MAX_PUBLISHED_BYTES:
+        lines.append(f"not published: a process publishes {MAX_PUBLISHED_BYTES} bytes at most")
+    else:
+        processes.publish(connection, info.id, tree)
 
 
 class AlreadySettled(Exception):
@@ -95,13 +101,22 @@ def native_result(connection: Connection, node: str, info: ProcessInfo, delivere
     return Ran(result, kept=values.encode(after) if after != before else None)
 
 
-def make(connection: Connection, message: Incoming, sender: str, now_ms: int, hops: int = 0) -> Place | None:
+def make(
+    connection: Connection, message: Incoming, sender: str, now_ms: int, offspring: int = OFFSPRING
+) -> Place | None:
     """A process by its Process message, which is in slot 0; None when it was made before."""
-    if processes.find(connection, message.id) is not None:
+    if processes.exists(connection, message.id):
         return None
     module = message.tag("Module") or ""
     processes.make(connection, message.id, sender, module, "lua", message.tags)
-    return messages.deliver(connection, message.id, replace(message, target=message.id), sender, now_ms, hops)
+    return messages.deliver(connection, message.id, replace(message, target=message.id), sender, now_ms, offspring)
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    target: str
+    message: Incoming
+    sender: str
 
 
 def _sent(
@@ -113,57 +128,62 @@ def _sent(
     now_ms: int,
     lines: list[str],
 ) -> set[str]:
-    """lines: what is told to whoever reads the result: what did not go."""
-    place, hops, woken = delivered.place, delivered.hops + 1, set[str]()
-    if hops > MAX_HOPS and (result.messages or result.spawns or result.assignments):
-        lines.append(f"not sent: {MAX_HOPS} messages came of one of a client's")
+    """lines: what is told to whoever reads the result: what did not go.
+
+    Messages of native processes are about money: they are never dropped, and cannot go on for ever by themselves.
+    """
+    spawned = [_message(node, info, delivered.place, "process", *each) for each in enumerate(result.spawns)]
+    posts = _posts(connection, node, info, delivered.place, result, spawned, lines)
+    n, woken, is_native = len(posts) + len(spawned), set[str](), info.kind != "lua"
+    if not n:
         return woken
-    for number, outgoing in enumerate(result.messages):
-        id = derived_id(place.process, place.slot, "message", number)
-        _post(connection, info, outgoing.target, _message(node, info, id, outgoing), now_ms, hops, lines, woken)
-    for number, outgoing in enumerate(result.spawns):
-        id = derived_id(place.process, place.slot, "process", number)
+    left = (delivered.offspring - n) // n
+    if left < 0 and not is_native:
+        lines.append(f"not sent: {OFFSPRING} messages may come of one of a client's, and no more")
+        return woken
+    for message in spawned:
         if processes.count(connection) >= MAX_PROCESSES:
             lines.append(f"not made: there are {MAX_PROCESSES} processes")
-            break
-        made = make(connection, _message(node, info, id, outgoing), info.id, now_ms, hops)
-        if made is not None:
-            woken.add(made.process)
+        elif make(connection, message, info.id, now_ms, max(left, 0)) is not None:
+            woken.add(message.id)
+    for post in posts:
+        if not is_native and processes.backlog(connection, post.target) >= MAX_WAITING:
+            lines.append(f"not sent: {MAX_WAITING} messages wait for {post.target}")
+            continue
+        messages.deliver(connection, post.target, post.message, post.sender, now_ms, max(left, 0))
+        woken.add(post.target)
+    return woken
+
+
+def _posts(
+    connection: Connection,
+    node: str,
+    info: ProcessInfo,
+    place: Place,
+    result: Result,
+    spawned: Sequence[Incoming],
+    lines: list[str],
+) -> list[_Post]:
+    """Messages to processes; a wallet reads results."""
+    posts = [
+        _Post(outgoing.target, _message(node, info, place, "message", number, outgoing), info.id)
+        for number, outgoing in enumerate(result.messages)
+    ]
+    for number, (outgoing, message) in enumerate(zip(result.spawns, spawned, strict=True)):
         reference = tag_of(outgoing.tags, "Reference") or ""
-        tags = tags_of(Action="Spawned", Process=id, Reference=reference, X_Reference=reference)
-        told = _message(node, info, derived_id(id, "spawned"), Outgoing(info.id, b"", b"", tags))
-        _post(connection, info, info.id, told, now_ms, hops, lines, woken)
+        tags = tags_of(Action="Spawned", Process=message.id, Reference=reference, X_Reference=reference)
+        told = _message(node, info, place, "spawned", number, Outgoing(info.id, b"", b"", tags))
+        posts.append(_Post(info.id, told, info.id))
     for assignment in result.assignments:
         found = messages.find(connection, assignment.message)
         if found is None:
             lines.append(f"not assigned: there is no message {assignment.message[:80]}")
             continue
-        for process in assignment.processes:
-            _post(connection, info, process, found, now_ms, hops, lines, woken, sender=found.owner)
-    return woken
+        posts += [_Post(process, found, found.owner) for process in assignment.processes]
+    return [post for post in posts if processes.exists(connection, post.target)]
 
 
-def _message(node: str, info: ProcessInfo, id: str, outgoing: Outgoing) -> Incoming:
+def _message(node: str, info: ProcessInfo, place: Place, kind: str, number: int, outgoing: Outgoing) -> Incoming:
+    id = derived_id(place.process, place.slot, kind, number)
     own = tags_of(From_Process=info.id, From_Module=info.module)
     return Incoming(id, node, outgoing.target, outgoing.data, client_tags(outgoing.tags) + own, outgoing.anchor)
-
-
-def _post(
-    connection: Connection,
-    info: ProcessInfo,
-    target: str,
-    message: Incoming,
-    now_ms: int,
-    hops: int,
-    lines: list[str],
-    woken: set[str],
-    sender: str | None = None,
-) -> None:
-    """To a process; a wallet reads results. Messages of native processes, which are about money, are never dropped."""
-    if processes.find(connection, target) is None:
-        return
-    if info.kind == "lua" and processes.backlog(connection, target) >= MAX_WAITING:
-        lines.append(f"not sent: {MAX_WAITING} messages wait for {target}")
-        return
-    messages.deliver(connection, target, message, info.id if sender is None else sender, now_ms, hops)
-    woken.add(target)

@@ -45,6 +45,7 @@ from canister.store.database import Database
 
 AT_ONCE = 16  # messages of a program that become durable together, if they are quick
 SOON_SECONDS = 0.02
+MANY_SENT = 50  # so that no transaction is in the way of others for long
 AGAIN_SECONDS = 1.0  # until a message is tried again that could not be run just now
 
 T = TypeVar("T")
@@ -367,7 +368,7 @@ class Units:
     ) -> list[tuple[Delivered, Ran]]:
         """As many as are done soon: they become durable together. One that fails is the first of the next."""
         done: list[tuple[Delivered, Ran]] = []
-        until = time.monotonic() + SOON_SECONDS
+        until, n_sent = time.monotonic() + SOON_SECONDS, 0
         for delivered in waiting:
             try:
                 done.append((delivered, self._handled(info, delivered, boot, dry=False)))
@@ -375,7 +376,8 @@ class Units:
                 if not done:
                     raise
                 return done
-            if boot is not None or time.monotonic() > until:
+            n_sent += len(done[-1][1].result.messages) + len(done[-1][1].result.spawns)
+            if boot is not None or n_sent > MANY_SENT or time.monotonic() > until:
                 return done
         return done
 

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
+from canister.ao.journal import messages
 from canister.ao.lua.sandbox import Limits
 from canister.ao.units.timers import interval_ms
 from canister.errors import AccessDenied, BadRequest, NotFound
@@ -143,9 +144,23 @@ async def test_hostile_programs_end_and_others_go_on(tmp_path: Path) -> None:
         assert (await driven.send(other, "Step")).result.messages[0].data == b"1"
         assert (await driven.done(place)).result.error == "instruction limit reached"
         assert await driven.eval(hostile, "1") == "1"
-        endless = await driven.program("Handlers.add('Go', function(m) Send({ Target = ao.id, Action = 'Go' }) end)")
-        await driven.units.send(message(endless, "Go"))
         assert (await driven.send(other, "Step")).result.messages[0].data == b"2"
+
+
+async def test_what_programs_send_each_other_for_ever_ends(tmp_path: Path) -> None:
+    async with opened(tmp_path) as driven:
+        twice = "Handlers.add('Go', function(m) for i = 1, 2 do Send({ Target = ao.id, Action = 'Go' }) end end)"
+        endless = await driven.program(twice)
+        first = message(endless, "Go")
+        await driven.units._write(  # as the last but 30 of a client's
+            lambda connection: messages.deliver(connection, endless, first, OWNER, 1, 30)
+        )
+        await driven.eval(endless, "1")
+        last = 2 + (2 + 4 + 8 + 16)  # slots: its making, `first`, the Eval, and the generations that 30 allow
+        done = await driven.heard(endless, last)
+        assert b"not sent" not in (await driven.heard(endless, 1)).result.output
+        assert b"not sent" in done.result.output
+        assert await driven.units.current_slot(endless) == last
 
 
 async def test_timers(driven: Driven) -> None:

@@ -41,7 +41,7 @@ def upgrade() -> None:
         sa.Column("tags", sa.LargeBinary, nullable=False),
         sa.Column("anchor", sa.LargeBinary, nullable=False),
         sa.Column("timestamp_ms", sa.BigInteger, nullable=False),
-        sa.Column("hops", sa.Integer, nullable=False),
+        sa.Column("offspring", sa.Integer, nullable=False),
         sa.Column("result", sa.LargeBinary),
         sa.UniqueConstraint("process", "id", name="uq_ao_messages_process"),
     )
