@@ -105,8 +105,8 @@ def link_for(server: LocalServer, *, key: str | None = None) -> str:
     return f"{server.url}/#code={post(server, '/session/codes', key=key)['code']}"
 
 
-# For this package and no longer: while it runs, Playwright's event loop is in the way of other tests of this process.
-@pytest.fixture(scope="package")
+# A module at a time: while it runs, Playwright's event loop is in the way of the other tests of this process.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
@@ -117,7 +117,7 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """With the shipped model. Shared, so tests leave it as they found it."""
     started = LocalServer(tmp_path_factory.mktemp("console") / "data", "--model", str(CHAT_MODEL))

@@ -29,10 +29,14 @@ def test_a_process_is_made_evaluated_and_its_answers_are_shown(visit: Visit) -> 
     visit.go("ao")
     visit.page.locator("dl.named").get_by_text("address").wait_for()
     visit.button("Make the identity of this browser").click()
-    visit.page.get_by_label("Name of the process").fill("<img src=x onerror=window.hacked=1>")
+    visit.page.get_by_label("Name of the process").fill("counter")
     visit.button("Make a process").click()
     view = visit.page.get_by_role("region", name="The process")
-    for program, told in (("Count = 41", ""), ("Count + 1", "42"), ("'<b>' .. Count", "<b>41")):
+    for program, told in (
+        ("Count = 41", ""),
+        ("Count + 1", "42"),
+        ("'<img src=x onerror=window.hacked=1>' .. Count", "<img src=x onerror=window.hacked=1>41"),
+    ):
         view.get_by_label("Data").fill(program)
         view.get_by_role("button", name="Send, signed").click()
         view.locator("figure pre").first.get_by_text(told, exact=True).wait_for(state="attached")
@@ -48,4 +52,5 @@ def test_a_process_is_made_evaluated_and_its_answers_are_shown(visit: Visit) -> 
     money.get_by_role("button", name="Mint").click()
     money.get_by_text("1,500").wait_for()
     assert visit.page.evaluate("window.hacked") is None
+    visit.page.locator("main .page").evaluate("page => { page.scrollTop = 0; }")
     check_looks(visit, "ao")

@@ -28,7 +28,7 @@ IS_WRITTEN = """() => new Promise((done) => {
 })"""
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def whole(server: LocalServer) -> str:
     """The answer to the question, made in one call."""
     prompt = post(server, "/apply-template", {"messages": [{"role": "user", "content": QUESTION}]})["prompt"]
