@@ -194,9 +194,9 @@ class _Judge:
         return self._sampler.sample(raised, len(self._call.history) + self._at) == said
 
     def _note_margin(self, logits: Logits, said: int) -> None:
-        top, next_one = np.partition(logits, -2)[[-1, -2]]
-        if float(logits[said]) == float(top):
-            margin = float(top - next_one)
+        parts = [part.max() for part in (logits[:said], logits[said + 1 :]) if len(part)]
+        margin = float(logits[said] - max(parts)) if parts else 0.0
+        if margin >= 0:
             self._margin = margin if self._margin is None else min(margin, self._margin)
 
     @property

@@ -54,9 +54,9 @@ def bytes_of(harness: Harness) -> int:
         return int(row[0])
 
 
-async def seconds_of_replay(harness: Harness) -> tuple[Replayed, float, float]:
+async def seconds_of_replay(harness: Harness, *flags: str) -> tuple[Replayed, float, float]:
     """How an answer comes out, seconds of its replay, and of prefilling as many tokens."""
-    await harness.run("Once upon a time", "-n", str(N_TOKENS), "--ignore-eos", "--seed", "1", "--temp", "0.8")
+    await harness.run("Once upon a time", "-n", str(N_TOKENS), "--ignore-eos", *flags, cache=f"{'-'.join(flags)}.cache")
     reply = await find_receipt(
         harness.canister, RootKey.generate(), CONTROLLER, str(harness.canister.receipts.size - 1), 0
     )
@@ -99,10 +99,12 @@ async def measure() -> None:
                 await harness.run(prompt, "-n", "2", cache=f"{number // 10}.cache")
             n_calls = harness.canister.receipts.size - first
             print(f"an LLM call:    {(bytes_of(harness) - before) / n_calls:.0f} bytes a call")
-            found, replay, prefill = await seconds_of_replay(harness)
-            print(f"an answer of {N_TOKENS} tokens: decoded together in {replay:.3f} s, prefilled in {prefill:.3f} s")
-            n_left = len(found.differences)
-            print(f"                {found.n_equal} equal, {found.n_near} near ties, {n_left} to decode one by one")
+            for name, flags in (("greedy", ("--temp", "0")), ("at temperature 0.8", ("--temp", "0.8", "--seed", "1"))):
+                found, replay, prefill = await seconds_of_replay(harness, *flags)
+                print(f"an answer of {N_TOKENS} tokens, {name}:")
+                print(f"                decoded together in {replay:.3f} s, prefilled in {prefill:.3f} s")
+                n_left = len(found.differences)
+                print(f"                {found.n_equal} equal, {found.n_near} near ties, {n_left} to decode one by one")
 
 
 if __name__ == "__main__":
