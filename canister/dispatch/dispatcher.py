@@ -247,8 +247,8 @@ class Target(Protocol):
         """The receipt of a call; see `receipts.find_receipt`."""
         ...
 
-    async def receipts(self, caller: str, cache: str, below: int, most: int) -> Reply:
-        """The caller's calls on one of its prompt caches; see `receipts.list_receipts`."""
+    async def receipts(self, caller: str, cache: str | None, below: int, most: int) -> Reply:
+        """The caller's calls, on one of its prompt caches or all; see `receipts.list_receipts`."""
         ...
 
     async def receipt_head(self, caller: str, since: int) -> Reply:

@@ -198,7 +198,7 @@ class LocalTarget(CanisterOfHost):
     async def receipt(self, caller: str, id: str, since: int) -> Reply:
         return await receipts.find_receipt(self._canister, self._host.root_key, caller, id, since)
 
-    async def receipts(self, caller: str, cache: str, below: int, most: int) -> Reply:
+    async def receipts(self, caller: str, cache: str | None, below: int, most: int) -> Reply:
         return await receipts.list_receipts(self._canister, caller, cache, below, most)
 
     async def receipt_head(self, caller: str, since: int) -> Reply:

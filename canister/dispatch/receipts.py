@@ -67,8 +67,11 @@ async def find_receipt(canister: Canister, key: RootKey, caller: str, id: str, s
     return await run(canister, "receipt", caller, handle, _LOOK)
 
 
-async def list_receipts(canister: Canister, caller: str, cache: str, below: int | None, most: int) -> Reply:
-    """The caller's calls on one of its prompt caches, the newest first; `Listed` rows. below: only older ones."""
+async def list_receipts(canister: Canister, caller: str, cache: str | None, below: int, most: int) -> Reply:
+    """The caller's calls on one of its prompt caches, the newest first; `Listed` rows. below: only older ones.
+
+    cache: None: all of its calls among the newest of the canister.
+    """
 
     async def handle(call: Call) -> list[Listed]:
         _check(call)
@@ -146,15 +149,17 @@ def _words_now(canister: Canister, caller: str, chat: ChatPart) -> bytes:
     return words if records.words_hash(words) == chat.after else b""
 
 
-def _listed(canister: Canister, caller: str, cache: str, below: int | None, most: int) -> list[Listed]:
-    own = principal.from_text(caller)
-    rows = canister.receipts.of_chat(own, cache, below if below is not None else 1 << 62, min(most, MOST_LISTED))
+def _listed(canister: Canister, caller: str, cache: str | None, below: int, most: int) -> list[Listed]:
+    own, chain, n_most = principal.from_text(caller), canister.receipts, min(most, MOST_LISTED)
+    rows = chain.newest(own, below, n_most) if cache is None else chain.of_chat(own, cache, below, n_most)
     listed: list[Listed] = []
     for number, data in rows:
         record = records.decode(data)
-        if record.caller == own and record.chat is not None and record.chat.cache == cache:
+        chat = record.chat
+        if record.caller == own and (cache is None or (chat is not None and chat.cache == cache)):
             id = document.receipt_id(number, tree.leaf_hash(data))
-            listed.append(Listed(id, record.method, record.outcome, record.time_ns, record.chat.n_after))
+            n_tokens = 0 if chat is None else chat.n_after
+            listed.append(Listed(id, record.method, record.outcome, record.time_ns, n_tokens))
     return listed
 
 

@@ -260,7 +260,7 @@ class HerdTarget(CanisterOfHost):
     async def receipt(self, caller: str, id: str, since: int) -> Reply:
         _not_in_a_herd("receipts")
 
-    async def receipts(self, caller: str, cache: str, below: int, most: int) -> Reply:
+    async def receipts(self, caller: str, cache: str | None, below: int, most: int) -> Reply:
         _not_in_a_herd("receipts")
 
     async def receipt_head(self, caller: str, since: int) -> Reply:

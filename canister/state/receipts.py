@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
 PRUNED_AT_ONCE = 64  # records
+MOST_LOOKED_AT = 1000  # of them, for those of a caller
 
 _LAST = Prepared(
     select(receipts.c.number, receipts.c.record).where(
@@ -41,6 +42,11 @@ _OF_CHAT = Prepared(
     .where(receipts.c.chat == bindparam("of_chat"), receipts.c.number < bindparam("below"))
     .order_by(receipts.c.number.desc())
     .limit(bindparam("most"))
+)
+_NEWEST = Prepared(
+    select(receipts.c.number, receipts.c.record)
+    .where(receipts.c.number < bindparam("below"), receipts.c.number >= bindparam("first"))
+    .order_by(receipts.c.number.desc())
 )
 _NEW_TERMS = insert(receipt_terms)
 _KEEP_TERMS = Prepared(
@@ -177,11 +183,22 @@ class Receipts:
         row = self._database.first(_CONTENTS, {"wanted": index})
         return None if row is None else Contents(bytes(row[0]), bytes(row[1]), bytes(row[2]))
 
+    def newest(self, caller: bytes, below: int, most: int) -> list[tuple[int, bytes]]:
+        """Number and record of a caller's calls among the MOST_LOOKED_AT records before `below`, the newest first."""
+        with self._database.read() as connection:
+            end = min(below, _size(connection))
+            rows = _NEWEST.run(connection, {"below": end, "first": end - MOST_LOOKED_AT}).fetchall()
+        return [(number, bytes(record)) for number, record in rows if _is_of(caller, record)][:most]
+
     def of_chat(self, caller: bytes, cache: str, below: int, most: int) -> list[tuple[int, bytes]]:
         """Number and record of the newest calls on one of the caller's caches, the newest first."""
         values = {"of_chat": chat_key(caller, cache), "below": below, "most": most}
         with self._database.read() as connection:
             return [(number, bytes(record)) for number, record in _OF_CHAT.run(connection, values).fetchall()]
+
+
+def _is_of(caller: bytes, record: bytes) -> bool:
+    return records.decode(record).caller == caller
 
 
 def chat_key(caller: bytes, cache: str) -> int | None:

@@ -2,6 +2,7 @@
 
     GET /canisters/{canister}/receipts/{id}            one, by the id in X-IC-Receipt, or by its number
     GET /canisters/{canister}/receipts?cache={name}    the calls on one of the caller's prompt caches, the newest first
+    GET /canisters/{canister}/receipts?newest=50       the caller's newest calls, whatever they were
     GET /canisters/{canister}/receipts                 the head of the chain, certified now
 
 `?since=N` adds the proof that the first N records, of a head that the caller has seen, are still the first. A receipt
@@ -54,11 +55,12 @@ async def several(request: Request) -> Response:
     """The calls on a chat, or the head."""
     target = dispatcher(request).find(request.path_params["canister"])
     cache = request.query_params.get("cache")
-    if cache is None:
+    newest = request.query_params.get("newest")
+    if cache is None and newest is None:
         return _told(await target.receipt_head(caller(request), _number(request, "since", 0)))
     below = _number(request, "below", 1 << 62)
-    most = _number(request, "limit", DEFAULT_LISTED)
-    reply = await target.receipts(caller(request), cache.lstrip("/"), below, most)
+    most = _number(request, "limit" if newest is None else "newest", DEFAULT_LISTED)
+    reply = await target.receipts(caller(request), None if cache is None else cache.lstrip("/"), below, most)
     if reply.error is not None:
         return answers.error(reply)
     assert isinstance(reply.value, list)

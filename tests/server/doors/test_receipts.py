@@ -98,6 +98,10 @@ async def test_that_a_conversation_is_whole_and_of_one_chain(
     assert f"call {calls[0].record.index} left its chat" in str(gap)
     listed = (await asker.get("/canisters/llama_cpp/receipts", params={"cache": CACHE})).json()["receipts"]
     assert [row["id"] for row in reversed(listed)][:3] == ids
+    newest = (await asker.get("/canisters/llama_cpp/receipts", params={"newest": 2})).json()["receipts"]
+    numbers = [int(row["id"].partition("-")[0]) for row in newest]
+    assert len(numbers) == 2
+    assert numbers[0] > numbers[1] >= calls[1].record.index
     later = await proven(server, asker, ids[0])
     if later.receipt.size != calls[-1].receipt.size:
         assert "--since" in check_together([*calls, later])[0]
