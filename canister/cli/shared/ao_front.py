@@ -60,6 +60,7 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
     from canister.dispatch import ao_models
     from canister.herd.objects.opening import open_objects
     from canister.server.app import Front, alone
+    from canister.server.doors.ao.inference import Inference
     from canister.server.doors.ao.routes import Network, routes
 
     folder = host.data_dir / FOLDER
@@ -84,7 +85,8 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
         )
         named = {"token": TOKEN, "herder": HERDER, "module": next(iter(MODULES))}
         try:
-            yield Front(front.behind, routes(archive, uploads, Network(units, url, named, settings.ao_owners)))
+            network = Network(units, url, named, settings.ao_owners)
+            yield Front(front.behind, routes(archive, uploads, network), Inference)
         finally:
             await units.aclose()
             await uploads.close()

@@ -241,6 +241,26 @@ SAMPLE = (
 )
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_hostile_program_ends_and_leaves_its_process_alive(network: Network, name: str) -> None:
+    process = network.spawn()
+    evaluate(network, process, "Kept = 'yes'")
+    told = network.result(process, network.send(process, [("Action", "Eval")], ATTACKS[name][0].encode()))
+    assert "secret" not in json.dumps(told)
+    assert evaluate(network, process, "return Kept")["Output"]["data"] == "yes"
+
+
+def test_the_openai_door_stands_at_a_path_of_ao_too(network: Network, ao_server: LocalServer) -> None:
+    headers = {"Authorization": f"Bearer {ao_server.api_key}"}
+    body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 3}
+    for path in ("/~inference@1.0/chat/completions", "/~inference@1.0/v1/chat/completions"):
+        for verb, at in (("GET", path.replace("chat/completions", "models")), ("POST", path)):
+            given = {} if verb == "GET" else {"json": body}
+            answer = network.request(verb, at, headers=headers, **given)
+            assert answer.json()["object"] in ("list", "chat.completion")
+
+
 @pytest.mark.parametrize("name", [name for name in SAMPLE if name in ATTACKS])
 def test_a_hostile_program_ends_while_another_answers(
     network: Network, echo: str, ao_server: LocalServer, name: str
