@@ -328,7 +328,7 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_on_the_world_end_and_the_process_goes_on(process: Driven, name: str) -> None:
     process.send("Eval", "N = 1")
-    process.send("Eval", ATTACKS[name], limits=Limits(3_000_000, 1.0))
+    process.send("Eval", ATTACKS[name], limits=Limits(3_000_000, 0.3))
     if name == "the world":  # only its own is lost
         assert process.send("Eval", "return N").error is not None
         return

@@ -19,7 +19,7 @@ from tests.ao.units.world import OWNER
 
 
 @pytest.mark.parametrize(
-    ("n", "n_kills"), [(20, 2), pytest.param(200, 10, marks=pytest.mark.nightly)], ids=["short", "long"]
+    ("n", "n_kills"), [(16, 1), pytest.param(200, 10, marks=pytest.mark.nightly)], ids=["short", "long"]
 )
 def test_each_request_ends_once(tmp_path: Path, n: int, n_kills: int) -> None:
     command = [sys.executable, "-m", "tests.ao.units.killed", str(tmp_path), str(n)]

@@ -90,7 +90,7 @@ def post(connection: Connection, process: str, sender: str, owner: str, named: d
     messages.deliver(connection, process, message, sender, now_ms)
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(st.lists(sent, max_size=20))
 def test_money_is_kept(path: Path, all_sent: list[tuple[str, str, bool, dict[str, str]]]) -> None:
     with fresh(path) as connection:
