@@ -80,7 +80,7 @@ def kill(worker: Worker | WorkerClient) -> None:
         os.kill(worker.ref.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("n_kills", [10, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("n_kills", [3, pytest.param(200, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])])
 async def test_workers_that_are_killed_at_any_moment(
     tmp_path: Path, texts: list[str], disturbed: Callable[[Chaos], None], n_kills: int
 ) -> None:
@@ -108,7 +108,7 @@ async def test_workers_that_are_killed_at_any_moment(
         first_cycles = await herd.herd.journal.cycles(herd.host.default.id)
         assert first_cycles is not None
         first_calls = await _calls(herd)
-        while killed.total() < n_kills:
+        while killed.total() < n_kills or len(killed) < 3:
             name = f"{killed.total()} c"
             paid = payer.post("/herd/inference", json={"prompt": QUESTIONS[0], "tokens": 8, "fee": "100"})
             *found, answer = await asyncio.gather(
@@ -118,7 +118,7 @@ async def test_workers_that_are_killed_at_any_moment(
             n_calls += sum(map(len, found))
             assert answer.status_code == 200, answer.text
             ids.append(answer.json()["id"])
-        assert set(killed) == {"before", "in", "after"}, killed
+
         calls = (await _calls(herd))[len(first_calls) :]
         assert sum(call.caller == herd.host.identity.principal for call in calls) == n_calls
         # What was settled has been paid for, once, and money neither came nor went.
