@@ -234,7 +234,7 @@ class Call:
 
     def _facts(self) -> Facts:
         engine = self.used_engine
-        cost = None if engine is None else self.canister.model.cost_model_of(engine).context
+        cost = self.canister.model.cost_context_of(engine)
         return Facts(
             self.caller,
             self.method,

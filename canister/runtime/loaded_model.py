@@ -248,6 +248,12 @@ class ServedModel:
             return self.cost_model
         return self._known[engine][1]
 
+    def cost_context_of(self, engine: Engine | None) -> CostContext | None:
+        """By what calls on this engine are charged; None for one that is gone, or none."""
+        if engine is None or (engine is not self.engine and engine not in self._known):
+            return None
+        return self.cost_model_of(engine).context
+
     def heap_bytes(self) -> int:
         """Wasm heap that the loaded model would take on the IC (rough: the cost model's formula)."""
         return BASE_HEAP_BYTES if self.cost_model is None else self.cost_model.heap_bytes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,7 @@ class ReceiptBook:
         self._canister_id = canister_id
         self._settings = settings
         self._terms: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
+        self._engine: Callable[[], Engine | None] = lambda: None
         self._callers: dict[str, bytes] = {}
 
     def add(
@@ -131,7 +133,11 @@ class ReceiptBook:
 
     def _terms_of(self, facts: Facts) -> tuple[bytes, bytes]:
         sampling = None if facts.decoded is None else facts.decoded.sampling
-        key = (facts.engine, sampling, facts.limit, facts.worker)
+        engine = facts.engine
+        if engine is not None and self._engine() is not engine:
+            self._terms.clear()
+            self._engine = weakref.ref(engine)  # so that an unloaded model is not kept
+        key = (engine is not None, sampling, facts.limit, facts.worker)
         found = self._terms.get(key)
         if found is None:
             if len(self._terms) >= MOST_TERMS:

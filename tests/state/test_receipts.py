@@ -83,6 +83,17 @@ async def test_that_every_update_has_one_and_failures_too(harness: Harness) -> N
     assert done.charge.receipt == f"{before}-{tree.leaf_hash(chain.record(before) or b'').hex()}"
 
 
+async def test_that_calls_alike_share_their_terms(harness: Harness) -> None:
+    chain, limits = harness.canister.receipts, {"max_tokens_update": 5, "max_tokens_query": 5}
+    for _ in range(2):
+        await harness.call("set_max_tokens", limits)
+    one, other = (records.decode(chain.record(chain.size - n) or b"").terms for n in (1, 2))
+    assert one == other
+    found = chain.find(chain.size - 1)
+    assert found is not None
+    assert terms_hash(found.terms) == one
+
+
 async def test_that_a_chain_goes_on_after_a_restart(tmp_path: Path) -> None:
     async with canister_in(tmp_path) as first:
         await append(first.canister, first.canister.receipts, *(made(n) for n in range(5)))
