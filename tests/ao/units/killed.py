@@ -17,7 +17,6 @@ from canister.ao.processes.messages import Incoming, Place, derived_id, tags_of
 from canister.ao.processes.models import Context, Drawing, Model, Said
 from canister.ao.units import HERDER, TOKEN, Settings, Units
 from tests.ao.units.world import MODEL, NODE, OWNER, Spelling
-from tests.traces import until_so
 
 N_PAID = 9  # of needed: 1 + 3 words + 5 tokens
 MINTED = 10**9
@@ -108,11 +107,8 @@ async def main(folder: Path, n: int) -> None:
     for place in places:
         await units.result(place.process, place.slot, wait_seconds=60)
 
-    async def all_ended() -> bool | None:
-        n_heard = await units.current_slot(counter.process)
-        return (n_heard >= n and len(await ended(units)) >= n) or None
-
-    await until_so(all_ended)
+    while await units.current_slot(counter.process) < n or len(await ended(units)) < n:  # noqa: ASYNC110  no event
+        await asyncio.sleep(0.02)
     print("ended", flush=True)
     await units.aclose()
 

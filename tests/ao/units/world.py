@@ -14,7 +14,6 @@ from canister.ao.processes.messages import Done, Incoming, Outgoing, Place, deri
 from canister.ao.processes.models import Context, Drawing, Model, Models, Said
 from canister.ao.units import Settings, Units
 from canister.errors import BadRequest, CanisterStopping, NotFound
-from tests.traces import until_so
 
 NODE, OWNER = "n" * 43, "o" * 43
 MODEL = "spelling"
@@ -110,6 +109,8 @@ class Driven:
 
     async def heard(self, process: str, slot: int) -> Done:
         """What came of a message that somebody else sends, once it has come."""
+
+        from tests.traces import until_so  # which loads what a process that only pays does without
 
         async def came() -> bool | None:
             return await self.units.current_slot(process) >= slot or None
