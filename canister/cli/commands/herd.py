@@ -251,9 +251,10 @@ def restart(
     api_key: ApiKey = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Drain a worker, end it, and start it again, as an upgrade needs it. For controllers.
+    """Start workers anew, one after the other. For controllers.
 
-    Its jobs end first, and others carry the herd meanwhile. The next one begins when this one is ready.
+    As an upgrade needs it: a worker gets no more jobs and ends those that it has, while others carry the herd; then it
+    is started again, and the next one follows when it is ready.
     """
     server = connection(network, api_key, False, data_dir)
 
@@ -276,9 +277,10 @@ def publish(
     api_key: ApiKey = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Let every caller's prompt that begins as a prompt cache does start from its rows, at each worker. For admins.
+    """Share a prompt cache's rows with all callers. For admins.
 
-    Nobody is told what it says; who has the same prompt gets an answer sooner.
+    Every prompt that begins as the prompt cache does starts from its rows, at each worker. Nobody is told what it says;
+    who has the same prompt gets an answer sooner.
     """
     server = connection(network, api_key, False, data_dir)
     body = {"prompt_cache": prompt_cache} | ({} if canister is None else {"canister": canister})

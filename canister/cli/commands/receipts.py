@@ -48,7 +48,9 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check receipts without their server: signature, certificate, chain, cost, and the tokens by decoding them again.
+    """Check receipts: signature, chain, cost, tokens by a replay.
+
+    Without their server: its certificate is in each, and the tokens are decoded again.
 
     It says what was established of each call, and no more. Without --model neither costs nor tokens are looked at.
     Exit code 1 when something is wrong.
@@ -79,7 +81,7 @@ def verify(
 
 def receipt(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]…", help="X-IC-Receipt of calls, or their numbers.")
+        list[str] | None, typer.Argument(metavar="ID…", help="X-IC-Receipt of calls, or their numbers.")
     ] = None,
     cache: Annotated[
         str | None, typer.Option("--cache", metavar="NAME", help="All calls on a prompt cache of yours.")
@@ -96,7 +98,9 @@ def receipt(
     api_key: ApiKey = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Fetch receipts of your calls as files, `17.receipt.json`, for `canister verify`.
+    """Fetch receipts of your calls, as files.
+
+    They are named `17.receipt.json`, and `canister verify` checks them.
 
     Each proves that the head of the one before is the beginning of its own, so together they show one chain.
 

@@ -21,9 +21,9 @@ HELP = """Lua runs in the process, and its value is printed. Beside it:
 
 
 def console(process: ProcessId, wallet: WalletFile = None, to: To = None) -> None:
-    """Talk to a process of one's own: each line is Lua that runs in it.
+    """Talk to a process of one's own.
 
-    Messages that it prints meanwhile are shown as they come. `.help` tells more.
+    Each line is Lua that runs in it. Messages that it prints meanwhile are shown as they come. `.help` tells more.
     """
     with connected(to, wallet) as network:
         prompt = _prompt(network, process) if sys.stdin.isatty() else ""

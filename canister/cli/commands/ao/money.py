@@ -24,7 +24,7 @@ def mint(
     api_key: ApiKey = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make new money for an account, as a controller of the server.
+    """Make new money for an account. For controllers.
 
     Example: canister ao mint ADDRESS 1.5
     """
@@ -42,7 +42,7 @@ def mint(
 def balance(
     address: Annotated[
         str | None,
-        typer.Argument(metavar="[ADDRESS]", help="[default: that of the wallet]", show_default=False, parser=bare_id),
+        typer.Argument(metavar="ADDRESS", help="[default: that of the wallet]", show_default=False, parser=bare_id),
     ] = None,
     wallet: WalletFile = None,
     to: To = None,

@@ -56,7 +56,7 @@ def send(
     wallet: WalletFile = None,
     to: To = None,
 ) -> None:
-    """Send a message to a process, and print what came of it; its id goes to stderr.
+    """Send a message to a process. Prints what came of it; its id goes to stderr.
 
     Example: canister ao send PROCESS --action Info
     """
@@ -109,7 +109,7 @@ def load(
     wallet: WalletFile = None,
     to: To = None,
 ) -> None:
-    """Load Lua files into a process, a new one unless --id names one, and print its id.
+    """Load Lua files into a process, and print its id.
 
     Example: canister ao load joker.lua --name joker
     """
