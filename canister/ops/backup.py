@@ -5,6 +5,7 @@ database begins. Then calls continue, and the copy reads what was opened, since 
 
     server.db, controller.pem, controller.key, root.key, node.pem          secrets: the file is for its owner alone
     canisters/<id>/canister.db, canisters/<id>/stable/…
+    herd.db, ao/ao.db, and the objects and secrets beside them             of a herd, or a network of AO
     manifest.json                                                          the last one: sizes and SHA-256 of the others
 """
 
@@ -31,7 +32,17 @@ from canister.store import outside
 from canister.store.filesystem import DiskFolder, FileLayer, clear_error
 from canister.store.paths import clean_path
 from canister.system import atomic_file
-from canister.system.data_dir import CANISTER_DATABASE, CANISTERS, SECRETS, SERVER_DATABASE, STABLE, STAGING
+from canister.system.data_dir import (
+    BESIDE_DATABASES,
+    BESIDE_FILES,
+    BESIDE_OBJECTS,
+    CANISTER_DATABASE,
+    CANISTERS,
+    SECRETS,
+    SERVER_DATABASE,
+    STABLE,
+    STAGING,
+)
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -63,11 +74,21 @@ def back_up(data_dir: Path, target: Path) -> Copied:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder, ExitStack() as held:
             scratch = Path(folder)
             server, canisters = _hold(data_dir, held)
+            beside = {
+                name: held.enter_context(outside.reading(data_dir / name))
+                for name in BESIDE_DATABASES
+                if (data_dir / name).is_file()
+            }
             copied = Copied(n_canisters=len(canisters))
             descriptor = os.open(scratch / "tar", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as out:
                 with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                    _write(_Writer(tar, copied), data_dir, scratch, server, canisters)
+                    writer = _Writer(tar, copied)
+                    _write(writer, data_dir, scratch, server, canisters)
+                    for name, reader in beside.items():
+                        writer.add_database(name, reader, scratch)
+                    _write_objects(writer, data_dir)
+                    writer.add_manifest()
                 out.flush()
                 os.fsync(out.fileno())
             (scratch / "tar").rename(target)
@@ -163,7 +184,7 @@ class _Writer:
 
 def _write(writer: _Writer, data_dir: Path, scratch: Path, server: sqlite3.Connection, canisters: list[_Held]) -> None:
     writer.add_database(SERVER_DATABASE, server, scratch)
-    for name in SECRETS:
+    for name in (*SECRETS, *BESIDE_FILES):
         if (data_dir / name).is_file():
             data = (data_dir / name).read_bytes()
             writer.add(name, io.BytesIO(data), len(data))
@@ -177,7 +198,16 @@ def _write(writer: _Writer, data_dir: Path, scratch: Path, server: sqlite3.Conne
             if descriptor is not None:
                 with os.fdopen(os.dup(descriptor), "rb") as file:
                     writer.add(name, file, min(size, n_found))
-    writer.add_manifest()
+
+
+def _write_objects(writer: _Writer, data_dir: Path) -> None:
+    """All objects of this moment. One is never changed, and is there before a row names it."""
+    for folder in BESIDE_OBJECTS:
+        for path in sorted((data_dir / folder).rglob("*")):
+            if path.name.startswith(".") or not path.is_file():  # one in the making
+                continue
+            with suppress(FileNotFoundError), path.open("rb") as file:  # some are but a cache, and are removed
+                writer.add(path.relative_to(data_dir).as_posix(), file, os.fstat(file.fileno()).st_size)
 
 
 class _Hashing:

@@ -9,6 +9,8 @@ node.pem           the identity that signs answers to IC queries
 crash.txt          the Python stacks of all threads, if the server crashes; crash-last.txt: of an earlier crash
 canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed;
                    engine.json, engine.logits, engine.busy and engine.crashes, which may be deleted
+herd.db, herd.secret, objects/   of a herd: its journal, the secret between door and workers, large bytes
+ao/                of a network of AO: ao.db, node.json (its wallet), objects/
 tried/             what was found out of llama.cpp and of model files; may be deleted
 quarantine/        what `canister doctor --repair` took out of the way
 """
@@ -31,6 +33,9 @@ ROOT_KEY = "root.key"
 NODE_IDENTITY = "node.pem"
 SECRETS = (CONTROLLER_IDENTITY, CONTROLLER_KEY, ROOT_KEY, NODE_IDENTITY)
 CANISTERS = "canisters"
+BESIDE_DATABASES = ("herd.db", "ao/ao.db")
+BESIDE_FILES = ("herd.secret", "ao/node.json")
+BESIDE_OBJECTS = ("objects", "ao/objects")
 STABLE, STAGING = "stable", "staging"
 QUARANTINE = "quarantine"
 TRIED = "tried"

@@ -7,8 +7,10 @@ import hashlib
 import io
 import json
 import os
+import sqlite3
 import stat
 import tarfile
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -194,3 +196,24 @@ async def test_a_damaged_database_is_not_backed_up(tmp_path: Path) -> None:
     with pytest.raises(StoreDamaged, match="canister doctor"):
         back_up(tmp_path / "data", tmp_path / "backup.tar")
     assert not (tmp_path / "backup.tar").exists()
+
+
+async def test_a_herd_and_a_network_of_ao_are_in_it(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    await furnish(data_dir, loaded=False)
+    for name, schema in (("herd.db", "CREATE TABLE job (id)"), ("ao/ao.db", "CREATE TABLE message (id)")):
+        (data_dir / name).parent.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(data_dir / name)) as database:
+            database.executescript(f"PRAGMA journal_mode=WAL; {schema}; INSERT INTO {schema.split()[2]} VALUES (7)")
+    files = {"herd.secret": b"secret", "ao/node.json": b"{}", "objects/blob/ab": b"rows", "ao/objects/data/cd": b"item"}
+    for name, data in {**files, "objects/blob/.part-1": b"in the making"}.items():
+        (data_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (data_dir / name).write_bytes(data)
+    await asyncio.to_thread(back_up, data_dir, tmp_path / "backup.tar")
+    restore(tmp_path / "backup.tar", tmp_path / "restored")
+    for name, data in files.items():
+        assert (tmp_path / "restored" / name).read_bytes() == data
+    assert not (tmp_path / "restored/objects/blob/.part-1").exists()
+    for name, table in (("herd.db", "job"), ("ao/ao.db", "message")):
+        with closing(sqlite3.connect(tmp_path / "restored" / name)) as database:
+            assert database.execute(f"SELECT id FROM {table}").fetchall() == [(7,)]
