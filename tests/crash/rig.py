@@ -127,16 +127,16 @@ def _tables(path: Path) -> dict[str, list[dict[str, Any]]]:
         return {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in names}
 
 
+# Ids of messages, and records that have those and times in them, which the nodes above them are hashes of.
+OF_A_RUN = {("requests", "id"), ("canisters", "request_id"), ("receipts", "record"), ("receipts", "nodes")}
+
+
 def steady(state: State) -> State:
     """A state without what differs between two runs of the same calls: times, and ids of messages."""
 
     def without(rows: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
         return [
-            {
-                key: value
-                for key, value in row.items()
-                if not key.endswith(VOLATILE) and (table, key) not in {("requests", "id"), ("canisters", "request_id")}
-            }
+            {key: value for key, value in row.items() if not key.endswith(VOLATILE) and (table, key) not in OF_A_RUN}
             for row in rows
             if not (table == "settings" and row["key"].endswith("_ns"))
         ]

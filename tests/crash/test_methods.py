@@ -180,10 +180,13 @@ def halfway(name: str, old: State, new: State) -> list[State]:
     return [{**new, runs_it: old[runs_it]}]
 
 
+OF_ITS_END = ("ledger", "call_log", "requests", "receipts", "receipt_terms")
+
+
 def unpaid(state: State) -> State:
     """A state without what a call that failed costs, and the answer that it got."""
     return {
-        place: {table: rows for table, rows in tables.items() if table not in ("ledger", "call_log", "requests")}
+        place: {table: rows for table, rows in tables.items() if table not in OF_ITS_END}
         for place, tables in state.items()
     }
 
