@@ -260,7 +260,7 @@ async def _make(canister: Canister, engine: Engine, folder: Folder, template: Te
             Contents(tokens, generated, usual_starts(generated), ~generated & False, template.rows, 0),
         )
         call.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
-        await call.commit(call.charge())
+        await call.commit(call.charge(), None)
     marks, logits = (tokens, generated, generated.copy()), template.logits
     parked = ParkedState(path, caller, *marks, logits, len(tokens), template.state.copy())
     engine.prefetcher._slot_table.state_cache.put(parked)
