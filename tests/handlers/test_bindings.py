@@ -19,7 +19,7 @@ from canister.runtime.host import Host
 ROWS = (*methods.METHODS, *rest_only.ROWS, *management.METHODS, GENERATE, EMBED)
 IN_PATH = {  # what a door hands to a handler beside the argument
     **{key: {"name": str} for key in ("get_chat", "put_chat", "remove_chat")},
-    **{key: {"path": str} for key in ("list_folder", "remove_file", "show_model")},
+    **{key: {"path": str} for key in ("list_folder", "remove_file", "show_model", "fit_model")},
     "generate": {"on_begun": OnBegun | None, "on_tokens": OnTokens | None, "ahead": Ahead | None},
 }
 OF_SERVER = {
