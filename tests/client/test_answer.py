@@ -68,7 +68,7 @@ async def test_an_answer_is_what_one_call_would_give(
     await take(canister, n_tokens_a_call)
     pieces = [text async for text in canister.ask(QUESTION, flags=GREEDY, answer_tokens=answer_tokens)]
     assert "".join(pieces) == expected
-    assert len(pieces) > 5
+    assert len(pieces) > (5 if n_tokens_a_call else 0)  # tokens that come at once are told together
 
 
 async def test_calls_that_echo_a_token_do_echo_it_and_the_answer_has_it_once(canister: Canister) -> None:
