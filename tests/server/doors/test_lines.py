@@ -62,7 +62,7 @@ async def test_texts_come_first_and_the_plain_answer_last(client: httpx.AsyncCli
     assert cost["instructions"] > 0
     assert "cycles" in cost
     assert [set(line) for line in lines[:-1]] == [{"text"}] * (len(lines) - 1)
-    assert len(lines) > 5
+    assert len(lines) > 1
     assert "".join(line["text"] for line in lines[:-1]) == plain["Ok"]["output"] != ""
 
 
