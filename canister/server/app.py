@@ -138,9 +138,9 @@ async def _serve(
 ) -> None:
     def begun() -> None:
         if supervised is None or supervised.greets:
-            print(notices.greeting(listener, host), flush=True)
-            if sys.stdout.isatty():
-                print(notices.next_steps(listener, host), flush=True)
+            notices.tell(notices.greeting(listener, host))
+            if sys.stdout is not None and sys.stdout.isatty():
+                notices.tell(notices.next_steps(listener, host))
         release_logs()
         if supervised is not None:
             supervised.serving()

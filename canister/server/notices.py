@@ -113,6 +113,14 @@ def is_for_person(settings: ServerSettings) -> bool:
     return sys.stderr.isatty() and settings.log_format != "json"
 
 
+def tell(text: str) -> None:
+    """Print on stdout. Who reads it may read the first line alone and leave, which is no reason to end."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        sys.stdout = None  # nor is what is left to be written at the end
+
+
 def _say(text: str) -> None:
     """Print over the ^C with which a terminal echoes Ctrl-C. The terminal may be gone by now."""
     with contextlib.suppress(OSError):

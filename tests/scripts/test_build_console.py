@@ -24,7 +24,7 @@ def checkout(tmp_path: Path) -> Path:
     """What a package is built of, without what was built here before."""
     place = tmp_path / "checkout"
     leave_out = shutil.ignore_patterns("node_modules", "dist", "__pycache__", "*.png")
-    for name in ("canister", "console", "scripts"):
+    for name in ("canister", "console", "scripts", "samples"):
         shutil.copytree(ROOT / name, place / name, ignore=leave_out)
     (place / "models").mkdir()
     for name in ("models/llama-canister-tiny.gguf", "pyproject.toml", "README.md", "LICENSE"):

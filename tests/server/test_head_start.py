@@ -27,7 +27,9 @@ print(len(os.listdir("/proc/self/task")), "numpy" in sys.modules, "llama_cpp" in
 
 def test_the_child_that_was_begun_becomes_the_server(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "canister", "serve", "--port", "0", "--data-dir", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:
+    # Nobody reads more than the first line, which is written by itself so.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as server:
         try:
             assert server.stdout is not None
             assert "http://" in server.stdout.readline()
