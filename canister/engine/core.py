@@ -54,7 +54,7 @@ class EngineCore:
             self._slot_table, loaded.traits.layout, loaded.context.params.n_streams, self._logits_file
         )
         self._joins_prompts = loaded.traits.joins_prompts
-        self._joins_begun = self._joins_prompts and loaded.context.can_shift  # otherwise a broken decode leaves gaps
+        self._joins_begun = self._joins_prompts and loaded.context.closes_gaps  # else a broken decode leaves some
         self.scheduler: Scheduler[Task] = Scheduler(
             loaded.context.params.n_rows,
             info.policy.max_rows,

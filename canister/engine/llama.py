@@ -138,6 +138,9 @@ class Context:
         self.params = p
         self._memory = lib.llama_get_memory(self._ctx)
         self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
+        # Cells behind a sliding window count as free, but are needed when a chat is rolled back. With them the search
+        # for a place must not begin anew.
+        self.closes_gaps = self.can_shift and not lib.llama_model_n_swa(model._model)
         self.has_gaps = False
         """May a token lie in another cell than that of its position? Not counting context shifts."""
         self._row_of_logits = ctypes.c_float * model.n_vocab
@@ -232,7 +235,7 @@ class Context:
         llama.cpp takes streams with gaps between them in turn. When an earlier one fails, it notes for a later one the
         place of another stream to go on at, and nothing but a shift makes it look from the stream's beginning again.
         """
-        if not self.can_shift:
+        if not self.closes_gaps:
             self.has_gaps |= len(set(streams)) > 1
             return
         for stream in set(streams):
