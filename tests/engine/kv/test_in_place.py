@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from canister.engine.kv import in_place
 from canister.engine.kv.in_place import KvMemory, open_kv_memory
 from canister.engine.kv.rows import Layout, encode, parse
-from canister.engine.llama import Bytes, Context, Model
+from canister.engine.llama import Bytes, Context, Logits, Model
 from canister.engine.llama_types import ContextParams, DecodeAborted
 from canister.engine.pages import LARGE_BYTES, map_large_blocks
 from tests.engine.driver import Driver
@@ -148,6 +148,31 @@ def test_a_decode_that_was_broken_off_leaves_no_gap(model_path: Callable[[str], 
             for stream in (0, 2):
                 rows = encode(layout, parse(context.state(stream))[1])
                 assert encode(layout, memory.rows(stream, 0, held.lengths[stream])) == rows
+
+
+def test_a_window_is_there_when_a_chat_is_rolled_back_after_a_decode_that_was_broken_off(
+    model_path: Callable[[str], Path],
+) -> None:
+    """Cells that a window has left behind count as free: whoever looks for a place from the first one on takes them."""
+
+    def logits(*, breaks: bool) -> Logits:
+        model = Model(model_path("gemma"), "m")
+        context = Context(model, ContextParams(N_STREAMS, N_CELLS, 64, 1, *KINDS[0]), "m")
+        held = Streams(context)
+        held.append([0], 40)
+        held.append([0], 20)
+        if breaks:
+            held.abort([0], 10)
+            assert held.lengths[0] == 60
+        for _ in range(30):
+            held.append([0], 1)
+        held.cut(0, 50)
+        context.decode([0], [40], [7], [0])
+        found = context.logits(0).copy()
+        context.close()
+        return found
+
+    assert np.array_equal(logits(breaks=True), logits(breaks=False))
 
 
 @pytest.mark.parametrize("n_streams", [1, 2])

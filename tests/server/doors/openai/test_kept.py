@@ -70,12 +70,12 @@ async def test_texts_of_several_prompts(client: openai.AsyncOpenAI) -> None:
 
 
 async def test_a_client_that_gives_up_finds_the_answer(client: openai.AsyncOpenAI) -> None:
-    wanted = keyed("gives up", CHAT, max_tokens=150, extra_body={"ignore_eos": True})
+    wanted = keyed("gives up", CHAT, max_tokens=300, extra_body={"ignore_eos": True})
     with pytest.raises(openai.APITimeoutError):
-        await client.chat.completions.create(**wanted, timeout=0.2)
+        await client.chat.completions.create(**wanted, timeout=0.05)
     done = await client.chat.completions.create(**wanted)
     assert done.usage is not None
-    assert done.usage.completion_tokens == 150
+    assert done.usage.completion_tokens == 300
 
 
 async def test_what_cannot_be_answered_uses_up_no_key(client: openai.AsyncOpenAI) -> None:
