@@ -154,5 +154,9 @@ async def test_who_comes_second_waits_for_the_first_and_finds_its_job(
 
 
 def wait_for(server: PostgreSQL, what: str) -> None:
+    end = time.monotonic() + 45  # less than the first one waits
     while not server.query(f"SELECT 1 FROM pg_stat_activity WHERE {what}"):
+        assert time.monotonic() < end, server.query(
+            "SELECT datname, state, wait_event_type, query FROM pg_stat_activity"
+        )
         time.sleep(0.01)
