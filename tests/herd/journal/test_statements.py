@@ -135,15 +135,16 @@ async def test_who_comes_second_waits_for_the_first_and_finds_its_job(
     """Its first look has not seen the job, and its row is refused: it looks again."""
     first, second = await Journal.open(postgresql_url), await Journal.open(postgresql_url)
     commit = first._writer._commit
-    released = threading.Event()
+    inserted, released = threading.Event(), threading.Event()
 
     def late(connection: Connection) -> None:
+        inserted.set()
         assert released.wait(60)
         commit(connection)
 
     monkeypatch.setattr(first._writer, "_commit", late)
     accepting = asyncio.ensure_future(first.accept(new_job(1)))
-    await asyncio.to_thread(wait_for, postgresql, "state = 'idle in transaction'")
+    assert await asyncio.to_thread(inserted.wait, 60)
     known = asyncio.ensure_future(second.accept(new_job(1)))
     await asyncio.to_thread(wait_for, postgresql, "wait_event_type = 'Lock'")
     released.set()
