@@ -12,12 +12,12 @@ from canister.config.sections import CanisterSettings
 from canister.errors import BadRequest
 from canister.herd.fees import Prices
 from canister.herd.leader import Limits
-from canister.herd.shared_keys import SECRET
 from canister.system import atomic_file
+from canister.system.data_dir import HERD_DATABASE, HERD_SECRET, OBJECTS
 from canister.system.machine import usable_cores
 
 OF_THE_DOOR = "balance_policy"  # a worker's own balance tells nothing: `balance.py` has the herd's
-JOURNAL, OBJECTS, WORKERS = "herd.db", "objects", "workers"
+WORKERS = "workers"  # their folders, in the data folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class HerdSettings:
         return self.ray is not None or self.most_workers is not None
 
     def journal_url(self, data_dir: Path) -> str:
-        return self.journal or f"sqlite:///{data_dir / JOURNAL}"
+        return self.journal or f"sqlite:///{data_dir / HERD_DATABASE}"
 
     @property
     def stores_rows(self) -> bool:
@@ -69,7 +69,7 @@ class HerdSettings:
 
 def secret_in(data_dir: Path) -> bytes:
     """The herd's secret, made at the first start. BadRequest for a file that is none."""
-    path = data_dir / SECRET
+    path = data_dir / HERD_SECRET
     if not path.exists():
         atomic_file.write(path, f"{secrets.token_hex(32)}\n".encode())
     try:

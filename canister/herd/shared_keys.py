@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 from canister.errors import Conflict
 from canister.state.api_keys import open_keys
 from canister.system import atomic_file
-from canister.system.data_dir import CONTROLLER_IDENTITY, CONTROLLER_KEY, NODE_IDENTITY, ROOT_KEY
+from canister.system.data_dir import CONTROLLER_IDENTITY, CONTROLLER_KEY, HERD_SECRET, NODE_IDENTITY, ROOT_KEY
 
 if TYPE_CHECKING:
     from canister.herd.journal.journal import Journal
     from canister.state.api_keys import KeyRing
 
-SECRET = "herd.secret"
-FILES = (CONTROLLER_IDENTITY, CONTROLLER_KEY, ROOT_KEY, NODE_IDENTITY, SECRET)
+FILES = (CONTROLLER_IDENTITY, CONTROLLER_KEY, ROOT_KEY, NODE_IDENTITY, HERD_SECRET)
 API_KEYS = "API keys"
 MARK = "herd.keys"  # in the folder: which API keys it gave or took last, so that newer ones of its own are known
 

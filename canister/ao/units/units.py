@@ -42,6 +42,7 @@ from canister.ao.units.settling import MAX_WAITING, AlreadySettled, Ran, make, n
 from canister.ao.units.timers import interval_ms, send_due
 from canister.errors import AccessDenied, BadRequest, Busy, CanisterError, CanisterStopping, NotFound, Trap
 from canister.store.database import Database
+from canister.system.data_dir import AO_DATABASE
 
 AT_ONCE = 16  # messages of a program that become durable together, if they are quick
 SOON_SECONDS = 0.02
@@ -82,7 +83,7 @@ class Units:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(settings.folder / "ao.db", "ao")
+        self._database = Database(settings.folder / AO_DATABASE, "ao")
         self._nursery = Nursery(WORLD)
         self._programs = Residents(settings.n_cages, self._program)
         self._packages = package_reader(settings.packages)

@@ -358,13 +358,15 @@ def balance(
 def _with_journal(url: str | None, data_dir: Path | None, work: Callable[[Journal], Awaitable[T]]) -> T:
     from canister.errors import NotFound
     from canister.herd.journal import Journal
-    from canister.herd.settings import JOURNAL
+    from canister.system.data_dir import HERD_DATABASE
 
     async def run() -> T:
         folder = data_folder(data_dir)
-        if url is None and not (folder / JOURNAL).exists():
-            raise NotFound(f"there is no {folder / JOURNAL}: start the herd first, or name its journal with --journal")
-        opened = await Journal.open(url or f"sqlite:///{folder / JOURNAL}")
+        if url is None and not (folder / HERD_DATABASE).exists():
+            raise NotFound(
+                f"there is no {folder / HERD_DATABASE}: start the herd first, or name its journal with --journal"
+            )
+        opened = await Journal.open(url or f"sqlite:///{folder / HERD_DATABASE}")
         try:
             return await work(opened)
         finally:

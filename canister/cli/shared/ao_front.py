@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from canister.errors import BadRequest, NotFound
 from canister.server import process
 from canister.system import atomic_file
+from canister.system.data_dir import AO, AO_NODE, OBJECTS
 
 if TYPE_CHECKING:
     from canister.ao.processes.messages import Incoming
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from canister.runtime.host import Host
     from canister.server.app import Front
 
-FOLDER = "ao"  # in the data folder
-NODE = "node.json"  # the wallet of the node
 MODULES = {
     "ISShJH1ij-hPPt9St5UFFr_8Ys3Kj5cyg7zrMGt7H9s": "aos",
     "QkFLfRXw8MOeHMNoHK0tyno17wbSxCecATohFMaULKM": "aos-llama",
@@ -63,11 +62,11 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
     from canister.server.doors.ao.inference import Inference
     from canister.server.doors.ao.routes import Network, routes
 
-    folder = host.data_dir / FOLDER
+    folder = host.data_dir / AO
     settings = host.settings
     async with alone(host, url) as front, _preloading(host):
-        archive = await Archive.open(await open_objects(str(folder / "objects")), settings.ao_storage)
-        wallet = await asyncio.to_thread(_node_wallet, folder / NODE)
+        archive = await Archive.open(await open_objects(str(folder / OBJECTS)), settings.ao_storage)
+        wallet = await asyncio.to_thread(_node_wallet, folder / AO_NODE)
         for module, name in MODULES.items():
             archive.index.add_known(module, wallet.address, (*_MODULE_TAGS, (b"Name", name.encode())))
         uploads = Uploads(archive)
