@@ -312,6 +312,13 @@ class ServerSettings(Section):
     ao_workers: Annotated[int, ServeOption(AO)] = Field(
         2, ge=0, le=64, description="Workers of the herder of AO, which sells answers for its token."
     )
+    ao_lease: Annotated[float, ServeOption(AO, "SECONDS")] = Field(
+        600,
+        gt=0,
+        le=86400,
+        description="What a worker of the herder has for an answer; then another one gets the request, and at last the "
+        "payment goes back.",
+    )
     ao_owners: Annotated[bool, ServeOption(AO)] = Field(
         False,
         description="Let dry runs of AO say whom they are from, though nobody signs them. Programs then show to "

@@ -26,6 +26,7 @@ class _Shift:
     info: ProcessInfo
     delivered: Delivered
     answers: Answers
+    lease_ms: int
 
     @property
     def token(self) -> str:
@@ -33,10 +34,17 @@ class _Shift:
 
 
 def handle(
-    desk: Desk, info: ProcessInfo, delivered: Delivered, node: str, last_multiplier: float
+    desk: Desk,
+    info: ProcessInfo,
+    delivered: Delivered,
+    node: str,
+    last_multiplier: float,
+    lease_ms: int = LEASE_MS,
 ) -> tuple[Result, float]:
-    """last_multiplier: of the job that was dispatched last; returned as it is afterwards."""
-    shift = _Shift(desk, info, delivered, Answers(delivered))
+    """last_multiplier: of the job that was dispatched last; returned as it is afterwards. lease_ms: what a worker has
+    for an answer.
+    """
+    shift = _Shift(desk, info, delivered, Answers(delivered), lease_ms)
     sender, owner, message = delivered.sender, delivered.message.owner, delivered.message
     speaks = sender == owner or owner == node  # and for itself, or as a process of this node
     action = (message.tag("Action") or "").lower()
@@ -156,7 +164,7 @@ def _dispatch(shift: _Shift) -> float | None:
     """All that wait and can be given to somebody. The multiplier of the last one."""
     last = None
     while (worker := shift.desk.idle_worker()) is not None and (job := shift.desk.first()) is not None:
-        shift.desk.give(job, worker, shift.delivered.timestamp_ms + LEASE_MS)
+        shift.desk.give(job, worker, shift.delivered.timestamp_ms + shift.lease_ms)
         shift.answers.send(
             worker,
             "Inference",

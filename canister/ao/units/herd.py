@@ -13,7 +13,7 @@ TOKEN = "xU9zFkq3X2ZQ6olwNVvr1vUWIjc3kXTWr7xKQD6dh10"
 HERDER = "wh5vB2IbqmIBUqgodOaTvByNFDPr73gbUq1bVOUtCrw"
 
 
-def prepare(connection: Connection, node: str, n_workers: int, model: str, now_ms: int) -> None:
+def prepare(connection: Connection, node: str, n_workers: int, model: str, lease_ms: int, now_ms: int) -> None:
     """The token, the herder and its workers, made once. Workers that did not run had no time to answer."""
     named = {"Name": "Wrapped AR", "Ticker": "wAR", "Denomination": "12"}
     _make_native(connection, node, TOKEN, "token", named, now_ms)
@@ -24,7 +24,7 @@ def prepare(connection: Connection, node: str, n_workers: int, model: str, now_m
         about = {"Name": f"Worker {number + 1}", "Herder": HERDER, "Model-ID": model}
         if _make_native(connection, node, id, "worker", about, now_ms):
             desk.set_worker(id, "idle")
-    money.put_off(connection, now_ms + herder.LEASE_MS)
+    money.put_off(connection, now_ms + lease_ms)
 
 
 def _make_native(

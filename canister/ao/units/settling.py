@@ -78,7 +78,9 @@ class AlreadySettled(Exception):
     """The message was run before; the transaction is undone."""
 
 
-def run_native(connection: Connection, node: str, process: str, now_ms: int) -> set[str]:
+def run_native(
+    connection: Connection, node: str, process: str, now_ms: int, lease_ms: int = herder.LEASE_MS
+) -> set[str]:
     """Messages of a token or a herder, as far as they wait, and no more than some at once."""
     woken: set[str] = set()
     info = processes.find(connection, process)
@@ -87,17 +89,21 @@ def run_native(connection: Connection, node: str, process: str, now_ms: int) -> 
         delivered = messages.next_waiting(connection, process)
         if delivered is None:
             return woken
-        woken |= settle(connection, node, info, delivered, native_result(connection, node, info, delivered), now_ms)
+        ran = native_result(connection, node, info, delivered, lease_ms)
+        woken |= settle(connection, node, info, delivered, ran, now_ms)
     return woken | {process}
 
 
-def native_result(connection: Connection, node: str, info: ProcessInfo, delivered: Delivered) -> Ran:
+def native_result(
+    connection: Connection, node: str, info: ProcessInfo, delivered: Delivered, lease_ms: int = herder.LEASE_MS
+) -> Ran:
+    """lease_ms: what workers of a herder have for an answer."""
     if info.kind == "token":
         return Ran(token.handle(money.Ledger(connection, info.id), info, delivered, node))
     found = processes.kept(connection, info.id)
     (last,) = values.decode(found) if found else (1.0,)
     before = float(last) if isinstance(last, float) else 1.0
-    result, after = herder.handle(money.Desk(connection, info.id), info, delivered, node, before)
+    result, after = herder.handle(money.Desk(connection, info.id), info, delivered, node, before, lease_ms)
     return Ran(result, kept=values.encode(after) if after != before else None)
 
 

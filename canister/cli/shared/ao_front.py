@@ -80,6 +80,7 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
                 packages=settings.ao_packages,
                 n_workers=settings.ao_workers,
                 model=SHIPPED_ID,
+                lease_ms=round(settings.ao_lease * 1000),
             )
         )
         named = {"token": TOKEN, "herder": HERDER, "module": next(iter(MODULES))}

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
-from canister.ao.native import fees, herder
+from canister.ao.native import fees
 from canister.ao.processes.messages import Outgoing, derived_id
 from canister.ao.units import HERDER, TOKEN, Settings, Units
 from canister.errors import BadRequest
@@ -202,9 +202,8 @@ async def test_a_worker_that_fails_is_tried_once_more_and_paid_back(tmp_path: Pa
         assert len(await answers(driven, 2)) == 2  # and the worker works on
 
 
-async def test_a_worker_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(herder, "LEASE_MS", 1)
-    async with opened(tmp_path, Shelf(), has_herd=True, n_workers=0) as driven:
+async def test_a_worker_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    async with opened(tmp_path, Shelf(), has_herd=True, n_workers=0, lease_ms=1) as driven:
         await driven.units.mint(OWNER, 100)
         silent = [await driven.program("Handlers.add('Inference', function() end)", owner=NODE) for _ in range(2)]
         for worker in silent:
@@ -217,9 +216,9 @@ async def test_a_worker_that_says_nothing_is_given_up(tmp_path: Path, monkeypatc
         await until_so(back)
         (refund,) = await sent(driven, HERDER, TOKEN)
         assert tags(refund)["X-Reason"] == "no worker answered in time"
+    async with opened(tmp_path, Shelf(), has_herd=True, n_workers=0) as driven:
         late = f"Send({{ Target = '{HERDER}', Action = 'Inference-Response', Data = 'late' }})"
         await driven.send(silent[0], "Eval", late, owner=NODE)
-        monkeypatch.setattr(herder, "LEASE_MS", 60_000)
         await pay(driven, 12)
 
         async def given() -> bool | None:  # to the one that has spoken again

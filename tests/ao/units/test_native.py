@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from canister.ao.journal import messages, money, processes
 from canister.ao.journal.connection import Connection
+from canister.ao.native.herder import LEASE_MS
 from canister.ao.processes.messages import Delivered, Incoming, Place, derived_id
 from canister.ao.units import HERDER, TOKEN
 from canister.ao.units.herd import prepare
@@ -71,7 +72,7 @@ def fresh(path: Path) -> Iterator[Connection]:
     engine = make_engine(path, "BEGIN IMMEDIATE")
     with engine.connect() as connection:
         create(connection, "ao")
-        prepare(connection, NODE, 1, "model", 0)
+        prepare(connection, NODE, 1, "model", LEASE_MS, 0)
         yield connection
         connection.rollback()
     engine.dispose()

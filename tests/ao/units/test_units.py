@@ -152,7 +152,7 @@ async def test_what_programs_send_each_other_for_ever_ends(tmp_path: Path) -> No
         twice = "Handlers.add('Go', function(m) for i = 1, 2 do Send({ Target = ao.id, Action = 'Go' }) end end)"
         endless = await driven.program(twice)
         first = message(endless, "Go")
-        await driven.units._write(  # as the last but 30 of a client's
+        await driven.units._journal.write(  # as the last but 30 of a client's
             lambda connection: messages.deliver(connection, endless, first, OWNER, 1, 30)
         )
         await driven.eval(endless, "1")
