@@ -59,7 +59,7 @@ class Root(LazyGroup):
         "identity": Entry("commands.foreign:identity_app", "Identities: who signs the calls."),
         "models": Entry("commands.models:models_app", "Models in a canister: list, load, unload, pull."),
         "ao": Entry("commands.ao.group:ao_app", "AO: what its programs, wallets and models need."),
-        "herd": Entry("commands.herd:herd_app", "A herd: one canister on many workers, behind one door."),
+        "herd": Entry("commands.herd.group:herd_app", "A herd: one canister on many workers, behind one door."),
         "settings": Entry("commands.foreign:settings_app", "Settings of a canister."),
         "ledger": Entry("commands.foreign:ledger_app"),
         "network": Entry("commands.foreign:network_app", "The server, as an IC network."),

@@ -6,8 +6,8 @@
 """
 
 from canister.dispatch.answer_caches import cache_of_key
-from canister.dispatch.answer_chain import Answered, Ingested, Wanted
 from canister.dispatch.answer_making import PASSING
+from canister.dispatch.answer_records import Answered, Ingested, Wanted
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.behind_host import CanisterOfHost, HostDispatcher
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target, Worker

@@ -13,7 +13,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
-from canister.dispatch.answer_chain import Ingested, Wanted
+from canister.dispatch.answer_records import Ingested, Wanted
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.answers import answer
 from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, TokenKeeper, read, told_beyond

@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canister.dispatch.answer_caches import leased, passing
-from canister.dispatch.answer_chain import (
-    Chain,
-    Event,
-    Ingested,
-    Keeper,
-    Prompt,
-    Wanted,
-    decoded_of,
-    last_of,
-    pieces_of,
-)
+from canister.dispatch.answer_chain import Chain, decoded_of, last_of, pieces_of
+from canister.dispatch.answer_records import Event, Ingested, Keeper, Prompt, Wanted
 from canister.dispatch.answer_text import AnswerText
 from canister.errors import BadRequest, ContextExceeded, NotFound
 from canister.handlers.generate import GENERATE

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from canister.ao.processes.models import Context, Drawing, Model, Said
 from canister.api.tokens import Token
 from canister.dispatch.answer_caches import cache_of_key
-from canister.dispatch.answer_chain import Taken, Wanted
+from canister.dispatch.answer_records import Taken, Wanted
 from canister.dispatch.answers import answer, loaded_engine
 from canister.errors import CanisterBusy, CanisterStopping, NotFound
 from canister.flags.params import SamplingParams

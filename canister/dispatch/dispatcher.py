@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from canister.api.herd_wire import CanisterState, Control, Done, Frame, Run
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
-    from canister.dispatch.answer_chain import Event as AnswerEvent
-    from canister.dispatch.answer_chain import Prompt, Wanted
+    from canister.dispatch.answer_records import Event as AnswerEvent
+    from canister.dispatch.answer_records import Prompt, Wanted
     from canister.dispatch.durable_answers import Question
     from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.execute import Reply

@@ -15,8 +15,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from canister.dispatch.answer_chain import Wanted
 from canister.dispatch.answer_making import live_answers, model_there, start, stopped
+from canister.dispatch.answer_records import Wanted
 from canister.dispatch.answers import loaded_engine, prompt_tokens
 from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, replayed
 from canister.errors import Trap

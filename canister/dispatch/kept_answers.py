@@ -15,7 +15,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from canister.api.tokens import Likely, Token
-from canister.dispatch.answer_chain import PIECES_AT_ONCE, Answered, Ingested, Taken, Wanted
+from canister.dispatch.answer_chain import PIECES_AT_ONCE
+from canister.dispatch.answer_records import Answered, Ingested, Taken, Wanted
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.answers import replay
 from canister.errors import CanisterError, Trap

@@ -26,8 +26,8 @@ from canister.dispatch.requests import NOTHING
 if TYPE_CHECKING:
     from canister.api.herd_wire import CanisterState, Control, Done, Frame, Run
     from canister.api.methods import Method
-    from canister.dispatch.answer_chain import Event as AnswerEvent
-    from canister.dispatch.answer_chain import Prompt, Wanted
+    from canister.dispatch.answer_records import Event as AnswerEvent
+    from canister.dispatch.answer_records import Prompt, Wanted
     from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target, Worker
     from canister.dispatch.durable_answers import Question
     from canister.dispatch.embeddings import Embedded, Text

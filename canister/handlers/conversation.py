@@ -1,8 +1,7 @@
 """A conversation, as one call continues it: open → generate (prefetch, the engine decodes, metered) → commit.
 
 The tokens of a cache are the truth. Its KV rows are only a cache: used as far as they are sound and fit, and otherwise
-computed again. A sidecar beside each cache names format and model. A cache without a valid sidecar is used only if it
-was uploaded, and its own header proves that this format and this very model wrote it.
+computed again. Which caches can be used is the business of sidecars.py.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ import numpy as np
 
 from canister.engine.kv.slots import MIN_SHARED, PUBLISHED
 from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary, n_last_generated
-from canister.errors import BadRequest, CanisterError, Conflict
+from canister.errors import BadRequest, CanisterError
+from canister.handlers.sidecars import usable_cache, write_sidecar
 from canister.ic.receipts.record import ChatPart
 from canister.metering.meter import CallMeter
 from canister.runtime.receipts import Decoded, hashes_of, words_of
 from canister.state.prompt_caches import Contents
-from canister.store.cache_paths import SIDECAR, sessions_of
+from canister.store.cache_paths import sessions_of
 from canister.store.container import CacheHeader
 from canister.store.container_records import usual_starts
 from canister.telemetry.logs import get_logger
@@ -36,10 +36,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-FORMAT_ID = "llama-canister-prompt-cache-v1"
 PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
 LONG_PROMPT_CHARACTERS = 4096
-MAX_SIDECARS = 1024  # that are remembered; some hundred bytes each
 
 NO_TOKENS: Tokens = np.empty(0, np.int32)
 NO_FLAGS: Flags = np.empty(0, np.bool_)
@@ -112,7 +110,7 @@ class CachedConversation:
         prompt: P; an empty text continues where the cache ends. seed: None: the chat's own. n_most: the most tokens of
         P to take from the cache; None: all.
         """
-        cache = await _usable_cache(call, engine, path) if path is not None else None
+        cache = await usable_cache(call, engine, path) if path is not None else None
         if cache is None:
             tokens, generated, starts, redrawn = NO_TOKENS, NO_FLAGS, NO_FLAGS, NO_FLAGS
             seed = call.seed_of_chance() if seed is None else seed
@@ -261,9 +259,7 @@ class CachedConversation:
             seed = self.seed if cache is None else cache.container.header.seed
             header = CacheHeader(engine.info.model_id, seed, engine.info.kv_layout)
             await asyncio.to_thread(caches.write, work, self.path, header, cache, contents)
-        stamp, sidecar = sidecar_text(engine).encode(), self.path + SIDECAR
-        if not _has_content(self.call, sidecar, stamp):
-            work.tx.write_file(sidecar, stamp)
+        write_sidecar(self.call, engine, self.path)
 
     def _contents(self, result: GenerateResult) -> Contents:
         """What the cache holds behind the call, if it is kept."""
@@ -376,37 +372,3 @@ async def _prompt_tokens(call: Call, engine: Engine, path: str | None, prompt: s
         )
     texts.keep_prompt(engine, path, prompt, tokens)
     return tokens
-
-
-def _has_content(call: Call, path: str, content: bytes) -> bool:
-    """Is this the content of the file? What was read is remembered until the file changes."""
-    known, seen = call.canister.stable.stat(path), call.canister.caches.sidecars
-    if known is None or known.size != len(content):
-        return False
-    if seen.get(path, (None, b""))[0] != known:
-        while len(seen) >= MAX_SIDECARS:
-            del seen[next(iter(seen))]
-        seen[path] = known, call.canister.stable.read(path, 0, known.size)
-    return seen[path][1] == content
-
-
-def sidecar_text(engine: Engine) -> str:
-    """Two lines: format id, description of the model."""
-    return f"{FORMAT_ID}\n{engine.info.description}\n"
-
-
-async def _usable_cache(call: Call, engine: Engine, path: str) -> OpenCache | None:
-    stable, caches = call.canister.stable, call.canister.caches
-    known = stable.stat(path)
-    if known is None:
-        return None
-    if known.kind == "directory":
-        raise Conflict(f"{path} is a folder, not a prompt cache: choose another name for --prompt-cache")
-    if stable.stat(path + SIDECAR) is not None:
-        if not _has_content(call, path + SIDECAR, sidecar_text(engine).encode()):
-            return None
-    elif stable.upload(path) is None:
-        return None
-    if caches.is_open(known):
-        return caches.open(known, engine.info)
-    return await asyncio.to_thread(caches.open, known, engine.info)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from canister.api.herd_requests import MAX_CHAT_BYTES
 from canister.errors import BadRequest, Conflict, NotFound
-from canister.handlers.conversation import sidecar_text
 from canister.handlers.files import remove_sidecar
 from canister.handlers.prompt_cache import remove_with_sidecar
+from canister.handlers.sidecars import sidecar_text
 from canister.store.cache_paths import SIDECAR, sessions_folder, sessions_of
 from canister.store.container import CacheDamaged, CacheFile
 from canister.store.heads import NO_CHAT, head_of, tokens_alone

@@ -7,6 +7,9 @@ logical ones (`paths.py`). `AUTOINCREMENT` ids are never given twice, so their o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -24,15 +27,40 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-_NAMES = {
+NAMES = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
     "ix": "ix_%(table_name)s_%(column_0_name)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
 }
 
-canister_metadata = MetaData(naming_convention=_NAMES)
-server_metadata = MetaData(naming_convention=_NAMES)
-ao_metadata = MetaData(naming_convention=_NAMES)
+canister_metadata = MetaData(naming_convention=NAMES)
+server_metadata = MetaData(naming_convention=NAMES)
+ao_metadata = MetaData(naming_convention=NAMES)
+
+
+def call_columns() -> Sequence[Column[Any]]:
+    """What the log of a canister has of a call, here and in the journal of a herd."""
+    return (
+        Column("caller", Text, nullable=False),
+        Column("method", Text, nullable=False),
+        Column("timestamp_ns", BigInteger, nullable=False),
+        Column("outcome", Text, nullable=False),
+        Column("instructions", BigInteger, nullable=False),
+        Column("cycles", BigInteger, nullable=False),
+        Column("limit", BigInteger),  # NULL: not enforced
+        Column("parts", JSON, nullable=False),  # instructions by part of the formula
+    )
+
+
+def saved_chat_columns() -> Sequence[Column[Any]]:
+    """A chat that a caller keeps, here and in the journal of a herd."""
+    return (
+        Column("caller", Text, nullable=False),
+        Column("timestamp", Text, nullable=False),
+        Column("created_ns", BigInteger, nullable=False),
+        Column("chat", Text, nullable=False),
+    )
+
 
 settings = Table(
     "settings",
@@ -96,10 +124,8 @@ saved_chats = Table(
     "saved_chats",
     canister_metadata,
     Column("id", Integer, primary_key=True),
-    Column("caller", Text, nullable=False, index=True),
-    Column("timestamp", Text, nullable=False),
-    Column("created_ns", BigInteger, nullable=False),
-    Column("chat", Text, nullable=False),
+    *saved_chat_columns(),
+    Index("ix_saved_chats_caller", "caller"),
     sqlite_autoincrement=True,
 )
 
@@ -115,14 +141,8 @@ call_log = Table(
     "call_log",
     canister_metadata,
     Column("id", Integer, primary_key=True),
-    Column("caller", Text, nullable=False, index=True),
-    Column("method", Text, nullable=False),
-    Column("timestamp_ns", BigInteger, nullable=False),
-    Column("outcome", Text, nullable=False),
-    Column("instructions", BigInteger, nullable=False),
-    Column("cycles", BigInteger, nullable=False),
-    Column("limit", BigInteger),  # NULL: not enforced
-    Column("parts", JSON, nullable=False),  # instructions by part of the formula
+    *call_columns(),
+    Index("ix_call_log_caller", "caller"),
     sqlite_autoincrement=True,
 )
 

@@ -35,7 +35,7 @@ from canister.engine.engine import Engine
 from canister.engine.kv.rows import Bytes, state_of
 from canister.engine.kv.slots import Logits, ParkedState
 from canister.engine.request import Flags, Tokens
-from canister.handlers.conversation import sidecar_text
+from canister.handlers.sidecars import sidecar_text
 from canister.ic import principal as principals
 from canister.ic.identity import Identity
 from canister.runtime.call import Call

@@ -17,7 +17,7 @@ from canister import dispatch
 from canister.api.records import InputRecord
 from canister.api.tokens import Likely, Token
 from canister.dispatch import Answered, Ingested, KeptAnswer, Part, Piece, Question, Wanted, answers, durable_answers
-from canister.dispatch.answer_chain import Taken
+from canister.dispatch.answer_records import Taken
 from canister.dispatch.durable_answers import OtherRequest
 from canister.dispatch.kept_answers import AnswerFailed, TokenKeeper
 from canister.errors import CallerBusy, CanisterBusy, CanisterError, StorageFull

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from canister.ao.arweave.transactions import Transaction
 from canister.ao.encoding import sha256, to_base64url
+from canister.ao.signing.items import Head
 from canister.ao.signing.tags import Tag
 from canister.ao.storage.items import ItemStore, StoredItem
 from canister.ao.storage.queries import Filter, Record
@@ -58,44 +59,15 @@ class Index:
 
     def add_item(self, item: StoredItem, seconds: float) -> Record:
         """seconds: Unix time of its coming. One that is there already stays as it is."""
-        head, block = item.head, block_at(seconds)
-        return self._add(
-            head.id,
-            lambda place: Record(
-                place=place,
-                id=head.id,
-                owner=head.address,
-                owner_key=to_base64url(head.owner),
-                target=to_base64url(head.target),
-                anchor=to_base64url(head.anchor),
-                signature=to_base64url(head.signature),
-                tags=head.tags,
-                data_bytes=item.data_bytes,
-                block_id=block.id,
-                height=block.height,
-                seconds=block.seconds,
-            ),
-        )
+        return self._add(item.head.id, lambda place: _record(place, item.head, item.data_bytes, seconds))
 
     def add_transaction(self, transaction: Transaction, seconds: float) -> Record:
-        block = block_at(seconds)
         return self._add(
             transaction.id,
-            lambda place: Record(
-                place=place,
-                id=transaction.id,
-                owner=transaction.address,
-                owner_key=to_base64url(transaction.owner),
-                target=to_base64url(transaction.target),
-                anchor=to_base64url(transaction.anchor),
-                signature=to_base64url(transaction.signature),
-                tags=transaction.tags,
-                data_bytes=transaction.data_bytes,
+            lambda place: replace(
+                _record(place, transaction, transaction.data_bytes, seconds),
                 quantity=transaction.quantity,
                 reward=transaction.reward,
-                block_id=block.id,
-                height=block.height,
-                seconds=block.seconds,
             ),
         )
 
@@ -167,3 +139,21 @@ class Index:
         for key in keys:
             self._lists[key].append(record)
         return record
+
+
+def _record(place: int, signed: Head | Transaction, data_bytes: int, seconds: float) -> Record:
+    block = block_at(seconds)
+    return Record(
+        place=place,
+        id=signed.id,
+        owner=signed.address,
+        owner_key=to_base64url(signed.owner),
+        target=to_base64url(signed.target),
+        anchor=to_base64url(signed.anchor),
+        signature=to_base64url(signed.signature),
+        tags=signed.tags,
+        data_bytes=data_bytes,
+        block_id=block.id,
+        height=block.height,
+        seconds=block.seconds,
+    )

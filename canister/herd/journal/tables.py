@@ -31,13 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-metadata = MetaData(
-    naming_convention={
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "ix": "ix_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-    }
-)
+from canister.store.tables import NAMES, call_columns, saved_chat_columns
+
+metadata = MetaData(naming_convention=NAMES)
 
 AMOUNT_DIGITS = 78  # of an unsigned integer of 256 bits, as tokens elsewhere have them
 
@@ -179,10 +175,7 @@ saved_chat = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("canister", Text, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("timestamp", Text, nullable=False),
-    Column("created_ns", BigInteger, nullable=False),
-    Column("chat", Text, nullable=False),
+    *saved_chat_columns(),
     Index("ix_saved_chat_caller", "canister", "caller", "id"),
     sqlite_autoincrement=True,
 )
@@ -215,14 +208,7 @@ call_log = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("canister", Text, nullable=False),
-    Column("caller", Text, nullable=False),
-    Column("method", Text, nullable=False),
-    Column("timestamp_ns", BigInteger, nullable=False),
-    Column("outcome", Text, nullable=False),
-    Column("instructions", BigInteger, nullable=False),
-    Column("cycles", BigInteger, nullable=False),
-    Column("limit", BigInteger),  # NULL: not enforced
-    Column("parts", JSON, nullable=False),
+    *call_columns(),
     Index("ix_call_log_canister", "canister", "id"),
     Index("ix_call_log_caller", "canister", "caller", "id"),
     sqlite_autoincrement=True,

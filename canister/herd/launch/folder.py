@@ -20,9 +20,9 @@ from canister.client import known_trials
 from canister.errors import BadRequest, Conflict
 from canister.herd.launch.launcher import WorkerSpec
 from canister.system import atomic_file
-from canister.system.data_dir import LOCK, TRIED, FolderLock
+from canister.system.data_dir import HERD_SECRET, LOCK, TRIED, FolderLock
 
-SECRET, GENERATION, SOCKET, LOG = "herd.secret", "generation", "door.sock", "worker.log"
+GENERATION, SOCKET, LOG = "generation", "door.sock", "worker.log"
 MAX_SOCKET_BYTES = 100  # the least that systems allow is 103
 MAX_LOG_BYTES = 16 * 1024 * 1024
 ORPHAN_SECONDS = 20.0  # for a worker of a former herd to end in order
@@ -45,7 +45,7 @@ def prepare(workers: Path, spec: WorkerSpec) -> Path:
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        atomic_file.write(folder / SECRET, f"{spec.secret.hex()}\n".encode())
+        atomic_file.write(folder / HERD_SECRET, f"{spec.secret.hex()}\n".encode())
         _share_trials(workers, folder)
     except OSError as error:
         raise BadRequest(f"the worker's folder {folder} cannot be used: {error.strerror}") from error
@@ -90,7 +90,7 @@ def command(
         *(["canister"] if alone else ["canister.herd.launch.child", str(os.getpid())]),
         *("serve", "--data-dir", str(folder), *address, "--no-supervise"),
         *("--herd-worker", spec.id, "--herd-generation", str(generation)),
-        *("--herd-secret-file", str(folder / SECRET)),
+        *("--herd-secret-file", str(folder / HERD_SECRET)),
         *_flags(spec),
     ]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from canister.cli.commands.serve import parameters as serve_parameters
 from canister.cli.shared import serving
+from canister.cli.shared.parameters import give, parameter
 
 AO = "AO"
 OWN = {"model": "ao_model", "packages": "ao_packages", "workers": "ao_workers"}
@@ -28,43 +27,25 @@ def serve(**given: Any) -> None:
 
 
 def _parameters() -> list[inspect.Parameter]:
-    own = {
-        "model": Annotated[
-            list[str] | None,
-            typer.Option(
-                metavar="ID=FILE",
-                help="A model that programs load by this id: a GGUF file; repeatable. The shipped one is there.",
-                show_default=False,
-                rich_help_panel=AO,
-            ),
-        ],
-        "packages": Annotated[
-            Path | None,
-            typer.Option(
-                metavar="DIR",
-                help="Lua packages that programs may install, as DIR/@vendor/Name.lua.",
-                show_default=False,
-                rich_help_panel=AO,
-            ),
-        ],
-        "workers": Annotated[
-            int | None,
-            typer.Option(
-                min=0,
-                metavar="N",
-                help="Workers of the herder. [default: 2]",
-                show_default=False,
-                rich_help_panel=AO,
-            ),
-        ],
-    }
-    mine = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in own.items()
-    ]
     others = [one for one in serve_parameters() if one.name not in (*OWN, *OWN.values(), "ao")]
-    return [*mine, *others]
+    return [
+        parameter(
+            "model",
+            list[str] | None,
+            "A model that programs load by this id: a GGUF file; repeatable. The shipped one is there.",
+            metavar="ID=FILE",
+            panel=AO,
+        ),
+        parameter(
+            "packages",
+            Path | None,
+            "Lua packages that programs may install, as DIR/@vendor/Name.lua.",
+            metavar="DIR",
+            panel=AO,
+        ),
+        parameter("workers", int | None, "Workers of the herder. [default: 2]", metavar="N", least=0, panel=AO),
+        *others,
+    ]
 
 
-serve.__signature__ = inspect.Signature(_parameters())  # type: ignore[attr-defined]  # typer reads it
-serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _parameters()}
+give(serve, _parameters())

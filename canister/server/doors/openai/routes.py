@@ -32,15 +32,17 @@ OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for 
 """The operations in the documentation, in its order."""
 
 _DOUBLED = re.compile(r"/v1(/v1)+(/|$)")
-_FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
+FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),
     (re.compile(r"(/canisters/[^/]+)?/api/(?!v\d)[^/]+(/.*)?", re.DOTALL), ollama_form),
-    (re.compile(r"(/canisters/[^/]+)?/v1(/.*)?", re.DOTALL), openai_form),
     (
-        re.compile(r"(/canisters/[^/]+)?/(completions?|embedding|infill|(de)?tokenize|slots|rerank(ing)?)(/.*)?"),
+        re.compile(
+            r"((/canisters/[^/]+)?/(v1|completions?|embedding|infill|(de)?tokenize|slots|rerank(ing)?)"
+            r"|/(chat/completions|models|responses|embeddings))(/.*)?",
+            re.DOTALL,
+        ),
         openai_form,
     ),
-    (re.compile(r"/(chat/completions|models|responses|embeddings)(/.*)?", re.DOTALL), openai_form),
 )
 
 
@@ -65,7 +67,7 @@ async def no_such_route(request: Request) -> Response:
 
 def form_of(path: str) -> Form | None:
     """The form of errors at a path; None: it is not of this door."""
-    return next((form for pattern, form in _FORMS if pattern.fullmatch(path)), None)
+    return next((form for pattern, form in FORMS if pattern.fullmatch(path)), None)
 
 
 def rejected(path: str, trap: Trap, request_id: str) -> Response | None:

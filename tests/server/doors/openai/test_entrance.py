@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.routing import Route
 
 from canister.api.methods import METHODS
 from canister.server.doors.openai.entrance import is_of_door
-from canister.server.doors.openai.routes import routes
+from canister.server.doors.openai.routes import FORMS, routes
 
 WITHIN = {"{canister}": "llama_cpp", "{path:any}": "a/b", "{model:any}": "a/b", "{id}": "resp_1"}
 
@@ -32,6 +34,11 @@ def test_each_route_is_behind_it(route: Route) -> None:
 )
 def test_other_paths_are_not(path: str) -> None:
     assert not is_of_door(path)
+
+
+@given(st.sampled_from(FORMS).flatmap(lambda form: st.from_regex(form[0], fullmatch=True)))
+def test_what_is_refused_in_a_form_of_the_door_is_behind_it(path: str) -> None:
+    assert is_of_door(path)
 
 
 def test_methods_are_not() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from canister.api.tokens import Token
 from canister.chat_format import form_of
 from canister.dispatch import Wanted
-from canister.dispatch.answer_chain import Taken
+from canister.dispatch.answer_records import Taken
 from canister.dispatch.answers import replay
 from canister.dispatch.kept_answers import _text, _tokens
 from canister.server.doors.openai.events import Begun
