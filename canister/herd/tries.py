@@ -117,6 +117,7 @@ class Tries:
             started_ns=started_ns,
             ended_ns=time.time_ns(),
             new=None if job.accepted else job.as_new(),
+            is_passing=not job.is_kept,
         )
         outcome = await self._journal.settle(settled)
         if outcome.outcome == "known" and outcome.answer is not None:

@@ -5,11 +5,12 @@ What a worker did is known only by its answer. WorkerLost says that there was no
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +24,7 @@ from canister.api.herd_requests import HerdKey
 from canister.api.herd_wire import Conflict, Control, Done, FrameReader, Run, State, Text
 from canister.errors import CanisterError
 from canister.herd.launch.launcher import WorkerRef
+from canister.herd.worker_link import LinkAnswer, LinkLost, WorkerLink
 
 CONNECT_SECONDS = 2.0
 STATE_SECONDS = 1.0
@@ -69,6 +71,7 @@ class WorkerClient:
         """max_connections: at once; 0: no limit."""
         self.ref = ref
         self._key = HerdKey(ref.id, ref.generation, secret)
+        self._link = WorkerLink(ref.url)
         if ref.url.startswith("unix:"):
             connector: aiohttp.BaseConnector = aiohttp.UnixConnector(
                 ref.url.removeprefix("unix:"), limit=max_connections
@@ -85,6 +88,7 @@ class WorkerClient:
         )
 
     async def close(self) -> None:
+        self._link.close()
         await self._session.close()
 
     async def __aenter__(self) -> Self:
@@ -120,9 +124,14 @@ class WorkerClient:
 
     async def state(self) -> State:
         """How the worker is, within a second. Raises WorkerLost, WorkerRefused."""
-        async with self._asked("GET", requests.STATE, limits=aiohttp.ClientTimeout(total=STATE_SECONDS)) as response:
-            await self._check(response, 200)
-            return wire.decode(State, await response.read())
+        try:
+            async with asyncio.timeout(STATE_SECONDS):
+                answer = await self._exchanged("GET", requests.STATE, b"", None)
+        except TimeoutError:
+            raise WorkerLost(f"worker {self.ref.id}: it did not answer within {STATE_SECONDS:g} s") from None
+        self._check_status(answer.status, answer.body, 200)
+        with self._understood():
+            return wire.decode(State, answer.body)
 
     async def drain(self) -> None:
         """Let the worker take no more jobs."""
@@ -147,16 +156,13 @@ class WorkerClient:
         headers: Mapping[str, str] | None = None,
         *,
         caller: str = "",
-        limits: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         signed = requests.sign(self._key, method, target, body, now_ns=time.time_ns(), caller=caller)
         sent = {"Content-Type": requests.CBOR_TYPE, **(headers or {}), requests.SIGNATURE_HEADER: signed}
         url = URL(self._base + target, encoded=True)
         data = io.BytesIO(body) if len(body) > AT_ONCE_BYTES else body
         try:
-            async with self._session.request(
-                method, url, data=data, headers=sent, timeout=limits or self._session.timeout, allow_redirects=False
-            ) as response:
+            async with self._session.request(method, url, data=data, headers=sent, allow_redirects=False) as response:
                 yield response
         except aiohttp.ClientConnectorError as error:
             raise WorkerLost(f"worker {self.ref.id}: {error}", was_asked=False) from error
@@ -164,28 +170,51 @@ class WorkerClient:
             # With a broken pipe it has not got the whole request, so it cannot have begun.
             is_cut = isinstance(error, OSError) and error.errno == errno.EPIPE
             raise WorkerLost(f"worker {self.ref.id}: {type(error).__name__}: {error}", was_asked=not is_cut) from error
-        except WireError as error:
-            # It is there, and would say the same again: perhaps it is of a version that this one does not understand.
-            raise WorkerRefused(f"worker {self.ref.id} answered what is no message of this herd: {error}") from error
+
+    async def _exchanged(
+        self, method: str, target: str, body: bytes, on_body: Callable[[bytes], None] | None
+    ) -> LinkAnswer:
+        """As `_asked`, for small answers, and for such as are read while they come."""
+        signed = requests.sign(self._key, method, target, body, now_ns=time.time_ns())
+        headers = {"Content-Type": requests.CBOR_TYPE, requests.SIGNATURE_HEADER: signed}
+        try:
+            return await self._link.ask(method, target, body, headers, on_body)
+        except LinkLost as error:
+            raise WorkerLost(f"worker {self.ref.id}: {error}", was_asked=error.was_sent) from error
 
     async def _framed(self, target: str, body: bytes, on_text: OnText | None) -> Done:
-        async with self._asked("POST", target, body) as response:
-            if response.status == 409:
-                raise WorkerConflict(wire.decode(Conflict, await response.read()))
-            await self._check(response, 200)
-            reader, done = FrameReader(), None
-            async for piece in response.content.iter_any():
-                for frame in reader.feed(piece):
-                    if isinstance(frame, Done):
-                        done = frame
-                    elif on_text is not None:
-                        on_text(frame)
-            if not reader.is_at_an_end or done is None:
-                raise WorkerLost(f"worker {self.ref.id}: its answer broke off")
-            return done
+        reader = FrameReader()
+        ends: list[Done] = []
+
+        def take(piece: bytes) -> None:
+            for frame in reader.feed(piece):
+                if isinstance(frame, Done):
+                    ends.append(frame)
+                elif on_text is not None:
+                    on_text(frame)
+
+        with self._understood():
+            answer = await self._exchanged("POST", target, body, take)
+            if answer.status == 409:
+                raise WorkerConflict(wire.decode(Conflict, answer.body))
+        self._check_status(answer.status, answer.body, 200)
+        if not reader.is_at_an_end or not ends:
+            raise WorkerLost(f"worker {self.ref.id}: its answer broke off")
+        return ends[-1]
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """What is no message means a worker of another kind: it is there, and would say the same again."""
+        try:
+            yield
+        except WireError as error:
+            raise WorkerRefused(f"worker {self.ref.id} answered what is no message of this herd: {error}") from error
 
     async def _check(self, response: aiohttp.ClientResponse, *wanted: int) -> None:
-        if response.status in wanted:
-            return
-        told = (await response.read())[:MAX_TOLD_BYTES].decode(errors="replace").strip()
-        raise WorkerRefused(f"worker {self.ref.id} answered {response.status}: {told}")
+        if response.status not in wanted:
+            self._check_status(response.status, await response.read(), *wanted)
+
+    def _check_status(self, status: int, body: bytes, *wanted: int) -> None:
+        if status not in wanted:
+            told = body[:MAX_TOLD_BYTES].decode(errors="replace").strip()
+            raise WorkerRefused(f"worker {self.ref.id} answered {status}: {told}")

@@ -6,11 +6,13 @@ map, and work bounded by the input's length and by the limits below. Pure functi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
 MAX_DEPTH = 128  # of nesting; a hash tree over 2^64 leaves has half of it
 MAX_ITEMS = 50_000  # values in one document: 20 delegations with 1000 targets each fit twice
+MAX_NAME = 32  # characters of a text whose bytes are remembered
 
 Value = int | bytes | str | bool | None | list["Value"] | dict["Value", "Value"]
 """A decoded value. Byte strings are copies; nothing refers to the input."""
@@ -29,8 +31,8 @@ class CborError(ValueError):
 
 def decode(data: bytes | memoryview) -> Value:
     """The one value in `data`; CborError for anything else."""
-    reader = _Reader(memoryview(data))
-    if bytes(reader.data[:3]) == _SELF_DESCRIBED:
+    reader = _Reader(bytes(data))
+    if reader.data[:3] == _SELF_DESCRIBED:
         reader.position = 3
     value = reader.value(MAX_DEPTH)
     if reader.position != len(reader.data):
@@ -42,13 +44,15 @@ def encode(value: Encodable) -> bytes:
     """`value` in its shortest form, without tag. Maps keep their order. TypeError for values that the IC has no form
     for.
     """
-    return b"".join(_encoded(value))
+    pieces: list[bytes | bytearray | memoryview] = []
+    _put(value, pieces)
+    return b"".join(pieces)
 
 
 class _Reader:
     """The input and the position of the decoder in it."""
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
         self._n_left = MAX_ITEMS
@@ -63,13 +67,13 @@ class _Reader:
         if depth == 0:
             self.fail(f"nested deeper than {MAX_DEPTH}")
         kind, argument = self._head()
+        if kind in (BYTES, TEXT):
+            data = self._string(kind, argument)
+            return data if kind == BYTES else self._text(data)
         if kind == UNSIGNED:
             return self._definite(argument)
         if kind == NEGATIVE:
             return -1 - self._definite(argument)
-        if kind in (BYTES, TEXT):
-            data = self._string(kind, argument)
-            return data if kind == BYTES else self._text(data)
         if kind == ARRAY:
             return [self.value(depth - 1) for _ in self._items(argument, 1)]
         if kind == MAP:
@@ -93,7 +97,7 @@ class _Reader:
             self.fail("an unknown kind of value")
         return kind, int.from_bytes(self._take(1 << (low - 24)), "big")
 
-    def _take(self, n_bytes: int) -> memoryview:
+    def _take(self, n_bytes: int) -> bytes:
         end = self.position + n_bytes
         if end > len(self.data):
             self.fail("the end, too early,")
@@ -125,14 +129,14 @@ class _Reader:
 
     def _string(self, kind: int, argument: int) -> bytes:
         if argument != _INDEFINITE:
-            return bytes(self._take(argument))
+            return self._take(argument)
         pieces = []
         for _ in self._items(_INDEFINITE, 1):
             self._n_left -= 1
             piece_kind, length = self._head()
             if piece_kind != kind or self._n_left < 0:
                 self.fail("a string in pieces that do not belong together")
-            pieces.append(bytes(self._take(self._definite(length))))
+            pieces.append(self._take(self._definite(length)))
         return b"".join(pieces)
 
     def _text(self, data: bytes) -> str:
@@ -144,38 +148,59 @@ class _Reader:
     def _map(self, argument: int, depth: int) -> dict[Value, Value]:
         found: dict[Value, Value] = {}
         for _ in self._items(argument, 2):
-            key = self.value(1)
+            name = self._short_text()
+            key = self.value(1) if name is None else name
             if isinstance(key, list | dict) or key in found:
                 self.fail("a key that is twice in its map, or none")
             found[key] = self.value(depth - 1)
         return found
 
+    def _short_text(self) -> str | None:
+        """The text that comes next, if it is a short one, as most keys are; None for anything else."""
+        at = self.position
+        length = self.data[at] - 0x60 if at < len(self.data) else -1
+        end = at + 1 + length
+        if not 0 <= length < 24 or end > len(self.data) or self._n_left < 1:
+            return None
+        self._n_left -= 1
+        self.position = end
+        return self._text(self.data[at + 1 : end])
 
-def _encoded(value: Encodable) -> Iterator[bytes | bytearray | memoryview]:
-    if isinstance(value, bool):
-        yield b"\xf5" if value else b"\xf4"
-    elif value is None:
-        yield b"\xf6"
-    elif isinstance(value, int):
-        yield head(UNSIGNED, value) if value >= 0 else head(NEGATIVE, -1 - value)
-    elif isinstance(value, str):
-        data = value.encode()
-        yield head(TEXT, len(data))
-        yield data
+
+def _put(value: Encodable, pieces: list[bytes | bytearray | memoryview]) -> None:
+    """Append the bytes of a value."""
+    if isinstance(value, str):
+        if len(value) <= MAX_NAME:
+            pieces.append(_name(value))
+        else:
+            data = value.encode()
+            pieces += (head(TEXT, len(data)), data)
     elif isinstance(value, bytes | bytearray | memoryview):
-        yield head(BYTES, len(value))
-        yield value
-    elif isinstance(value, Mapping):
-        yield head(MAP, len(value))
+        pieces += (head(BYTES, len(value)), value)
+    elif isinstance(value, bool):
+        pieces.append(b"\xf5" if value else b"\xf4")
+    elif value is None:
+        pieces.append(b"\xf6")
+    elif isinstance(value, int):
+        pieces.append(head(UNSIGNED, value) if value >= 0 else head(NEGATIVE, -1 - value))
+    elif isinstance(value, dict | Mapping):
+        pieces.append(head(MAP, len(value)))
         for key, item in value.items():
-            yield from _encoded(key)
-            yield from _encoded(item)
+            _put(key, pieces)
+            _put(item, pieces)
     elif isinstance(value, Sequence):
-        yield head(ARRAY, len(value))
+        pieces.append(head(ARRAY, len(value)))
         for item in value:
-            yield from _encoded(item)
+            _put(item, pieces)
     else:
         raise TypeError(f"{type(value).__name__} has no form in CBOR")
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(text: str) -> bytes:
+    """A short text, such as the names of fields, which come again and again."""
+    data = text.encode()
+    return head(TEXT, len(data)) + data
 
 
 def head(kind: int, argument: int) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, text, update
 
 from canister.api.herd_wire import Saved
 from canister.herd.journal.statements import Rows, Statement
@@ -72,8 +72,8 @@ class Diary:
 
     def write(self, connection: Connection) -> None:
         for name, difference in sorted(self._cycles.items()):
-            cycles = lock(connection, name)
-            _SET_CYCLES.run(connection, [{"of_name": name, "amount": cycles + difference}])
+            row = {"name": name, "first": INITIAL_CYCLES + difference, "difference": difference}
+            _ADD_CYCLES.run(connection, [row])
         _LOG.run(connection, self._rows)
 
 
@@ -167,7 +167,12 @@ def purge(connection: Connection) -> None:
 _of_name = canister.c.name == bindparam("of_name")
 _LOCK = Statement(select(canister.c.cycles).where(_of_name).with_for_update())
 _NEW = Statement(insert(canister), ("name", "rev", "cycles"))
-_SET_CYCLES = Statement(update(canister).where(_of_name).values(cycles=bindparam("amount")))
+_ADD_CYCLES = Statement(
+    text(
+        "INSERT INTO canister (name, rev, cycles) VALUES (:name, 0, :first) "
+        "ON CONFLICT (name) DO UPDATE SET cycles = canister.cycles + :difference"
+    )
+)
 _LOG = Rows(
     call_log,
     ("canister", "caller", "method", "timestamp_ns", "outcome", "instructions", "cycles", "limit", "parts"),

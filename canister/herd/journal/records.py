@@ -90,7 +90,8 @@ class Accepted:
 class Settled:
     """A call that has run, to be made durable.
 
-    id: of the job. new: the job itself, if it was not accepted before it ran. fence, epoch: of the assignment. charge:
+    id: of the job. new: the job itself, if it was not accepted before it ran. is_passing: such a job for whose answer
+    nobody can ask again; it leaves no row. fence, epoch: of the assignment. charge:
     None where the canister is not charged and nothing is logged. is_refunded: the hold goes back to the payer, since
     the call did not do what was paid for.
     """
@@ -108,6 +109,7 @@ class Settled:
     started_ns: int = 0
     ended_ns: int = 0
     new: NewJob | None = None
+    is_passing: bool = False
 
 
 StaleReason = Literal["epoch", "fence", "head", "chat"]

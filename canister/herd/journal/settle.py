@@ -40,7 +40,7 @@ class Settling:
         led, found_jobs, found_chats = fetch_together(
             connection,
             leading.EPOCH.asked(),
-            jobs.LOCK.asked([step.id for step in steps]),
+            jobs.LOCK.asked([step.id for step in steps if step.new is None or not step.is_passing]),
             chats.LOCK.asked(sorted(paths)),
         )
         epoch, rows = leading.epoch_in(led), jobs.locked(found_jobs)
@@ -112,7 +112,8 @@ class Settling:
         values = jobs.settled_values(step)
         if row.seq is None:
             assert step.new is not None
-            batch.new.append(jobs.new_values(step.new, step.started_ns) | values)
+            if not step.is_passing:
+                batch.new.append(jobs.new_values(step.new, step.started_ns) | values)
         else:
             batch.ended.append({"of_seq": row.seq, **values})
         batch.changes += checked

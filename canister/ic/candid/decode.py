@@ -8,13 +8,14 @@ Source: https://github.com/dfinity/candid/blob/master/spec/Candid.md, "Decoding"
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from canister.ic import principal
-from canister.ic.candid.encode import FIXED, FUNC, MAGIC, OPCODES, OPT, RECORD, SERVICE, VARIANT, VEC
+from canister.ic.candid.encode import FIXED, FUNC, MAGIC, OPCODES, OPT, RECORD, SERVICE, VARIANT, VEC, header
 from canister.ic.candid.reader import FREE_STEPS, MAX_LENGTH_BYTES, MAX_NUMBER_BYTES, MAX_STEPS, Reader
 from canister.ic.candid.types import (
     BOOL,
@@ -63,6 +64,23 @@ class _Wire:
     fields: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """The header that a message of given types has when it comes from our own encoder, as most do; and what it says."""
+
+    data: bytes
+    table: list[_Wire]
+    references: tuple[int, ...]
+    n_fields: int
+    n_steps: int
+
+
+@functools.lru_cache(maxsize=256)
+def _usual(of: tuple[Type, ...]) -> _Usual:
+    data = header(of)
+    return Decoder(data).usual(data)
+
+
 def decode(data: bytes | bytearray | memoryview, of: Sequence[Type]) -> list[Any]:
     """The values of a message, one for each type of `of`. Raises CandidError, with the place of what is wrong."""
     return Decoder(data).message(of)
@@ -87,11 +105,8 @@ class Decoder:
             raise type(error)(f"{'.'.join(self._path)}: {error}") from None
 
     def _message(self, of: Sequence[Type]) -> list[Any]:
-        if self.reader.take(4) != MAGIC:
-            raise CandidError("the message does not begin with DIDL")
-        self._read_table()
-        n_arguments = self.reader.length("arguments")
-        references = [self._reference() for _ in range(n_arguments)]
+        references = self._header(tuple(of))
+        n_arguments = len(references)
         values = []
         for index, item in enumerate(of):
             self._path.append(f"argument {index}")
@@ -109,6 +124,27 @@ class Decoder:
         return values
 
     # -- types
+
+    def _header(self, of: tuple[Type, ...]) -> Sequence[int]:
+        """Read all before the values: the types of the message, and which of them the arguments have."""
+        usual = _usual(of)
+        if self.reader.starts_with(usual.data):
+            self.reader.pass_over(len(usual.data), usual.n_steps)
+            self._table, self._n_types, self._n_fields = usual.table, len(usual.table), usual.n_fields
+            return usual.references
+        return self.read_header()
+
+    def read_header(self) -> list[int]:
+        """As any message may have it."""
+        if self.reader.take(4) != MAGIC:
+            raise CandidError("the message does not begin with DIDL")
+        self._read_table()
+        return [self._reference() for _ in range(self.reader.length("arguments"))]
+
+    def usual(self, data: bytes) -> _Usual:
+        """What reading this header has found."""
+        references = self.read_header()
+        return _Usual(data, self._table, tuple(references), self._n_fields, self.reader.steps)
 
     def _read_table(self) -> None:
         n_types = self.reader.length("types", MAX_TYPES)

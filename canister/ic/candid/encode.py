@@ -53,7 +53,7 @@ def encode(of: Sequence[Type], values: Sequence[object]) -> bytes:
     """A message that holds `values`. CandidError names the value that is not of its type."""
     if len(of) != len(values):
         raise CandidError(f"{len(of)} values are wanted, not {len(values)}")
-    parts = [_header(tuple(of))]
+    parts = [header(tuple(of))]
     for item, value in zip(of, values, strict=True):
         _write(item, value, parts)
     return b"".join(parts)
@@ -82,7 +82,7 @@ def signed(number: int) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def _header(of: tuple[Type, ...]) -> bytes:
+def header(of: tuple[Type, ...]) -> bytes:
     """Everything before the values: magic, type table, types of the values."""
     table: list[bytes] = []
     index_of: dict[Type, int] = {}

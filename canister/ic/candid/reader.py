@@ -41,6 +41,15 @@ class Reader:
         self._unpaid -= self._at - at
         self._at = at
 
+    def starts_with(self, data: bytes) -> bool:
+        """Does the message begin with these bytes?"""
+        return self._data[: len(data)] == data
+
+    def pass_over(self, n_bytes: int, n_steps: int) -> None:
+        """Bytes at the beginning that are known, and the steps that reading them would have cost."""
+        self._at += n_bytes
+        self.steps += n_steps
+
     def step(self, depth: int) -> None:
         self.steps += 1
         if self.steps > min(MAX_STEPS, FREE_STEPS + STEPS_PER_BYTE * (self._at - self._unpaid)):

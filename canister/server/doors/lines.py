@@ -43,13 +43,28 @@ class LineStream(Response):
         self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
-        call = asyncio.create_task(self._run(lambda text, is_echo: lines.put_nowait(_line(text, is_echo))))
-        call.add_done_callback(lambda _: lines.put_nowait(None))
+        lines: list[bytes] = []
+        has_come = asyncio.Event()
+
+        def told(text: str, is_echo: bool) -> None:
+            lines.append(_line(text, is_echo))
+            has_come.set()
+
+        call = asyncio.create_task(self._run(told))
+        call.add_done_callback(lambda _: has_come.set())
         try:
-            while (line := await lines.get()) is not None:
-                await self._begin(send)
-                await send({"type": "http.response.body", "body": line, "more_body": True})
+            while True:
+                await has_come.wait()
+                has_come.clear()
+                body = b"".join(lines)  # the tokens of one moment go out together
+                lines.clear()
+                if body:
+                    await self._begin(send)
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                elif call.done():
+                    break
+                if call.done():
+                    has_come.set()
         except asyncio.CancelledError:
             await _cancelled(call)
             if call.cancelled() and not self._has_begun:
