@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from canister.client.local_server import LocalServer
 
 if TYPE_CHECKING:
     from canister.ao.signing.wallets import ArweaveWallet
+    from canister.engine.load.calibration_file import Calibration
 
 # Several test processes share the cores: decoding threads that wait for each other are not to wait in a busy loop.
 # OpenMP reads it when llama.cpp is loaded, here and in the servers that tests start.
@@ -72,7 +74,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Data folders of tests are new each time; what was tried of llama.cpp and of models for one counts for all."""
+    """Data folders of tests are new each time; what was tried and measured of llama.cpp and of models for one counts
+    for all. Measuring takes ten times as long as loading; tests/handlers/test_engine_report.py has when it is done.
+    """
+    from canister.engine.load import loader
     from canister.engine.load.trial import Trials
     from canister.runtime import host, loaded_model
     from canister.system.machine import cpu_flags
@@ -81,10 +86,31 @@ def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (host, loaded_model):
             patch.setattr(module, "Trials", lambda _: Trials(folder))
+        patch.setattr(loader, "kept", Measured())
         patch.setenv("XDG_CACHE_HOME", str(folder))
         if cpu_flags() >= {"amx_tile", "amx_int8"}:
             without_what_crashes(folder, patch)
         yield
+
+
+class Measured:
+    """Takes the place of the calibration files: what is measured of a model, beside whatever else runs, counts for all
+    tests of a process.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, Calibration] = {}
+
+    def key_of(self, *facts: object) -> str:
+        return repr(facts)
+
+    def recall(self, path: Path | None, key: str) -> Calibration:
+        from canister.engine.load.calibration_file import Calibration
+
+        return Calibration() if path is None else self._by_key.get(key, Calibration())
+
+    def keep(self, path: Path | None, key: str, found: Calibration) -> None:
+        self._by_key[key] = replace(found, are_quiet=True)
 
 
 def without_what_crashes(folder: Path, patch: pytest.MonkeyPatch) -> None:

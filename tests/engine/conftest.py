@@ -50,12 +50,13 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 
 @pytest.fixture
-def drive(model_path: Callable[[str], Path]) -> Iterator[Callable[..., Driver]]:
+def drive(model_path: Callable[[str], Path], tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """drive(model, **LoadParams) → Driver, closed at the end of the test."""
     drivers: list[Driver] = []
 
     def start(model: str, **params: object) -> Driver:
-        drivers.append(Driver(model_path(model), **params))
+        named = {"model_id": model.encode(), "calibration_file": tmp_path / "engine.json"}  # so it is measured once
+        drivers.append(Driver(model_path(model), **(named | params)))
         return drivers[-1]
 
     yield start

@@ -11,7 +11,7 @@ import pytest
 
 from canister.defaults import QUERY_LIMIT, UPDATE_LIMIT
 from canister.dispatch import inspection
-from canister.engine.load import calibration
+from canister.engine.load import calibration, calibration_file, loader
 from canister.system.machine import usable_cores
 from tests.engine import tiny_models
 from tests.harness import CONTROLLER, GREEDY, canister_in, someone
@@ -22,6 +22,12 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.llama_model(tmp_path_factory.mktemp("model") / "tiny.gguf", "q8_0")
+
+
+@pytest.fixture(autouse=True)
+def kept_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a server, and unlike in other tests."""
+    monkeypatch.setattr(loader, "kept", calibration_file)
 
 
 async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
@@ -67,6 +73,7 @@ async def test_who_may_see_it(tmp_path: Path) -> None:
 
 async def test_a_restart_measures_nothing(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "QUIET_SHARE", 0.0)  # whatever else runs here
+    monkeypatch.setattr(calibration, "ABSURD", 1e9)
     async with canister_in(tmp_path) as canister:
         await canister.load(model)
         first: Any = canister.canister.model.report()
