@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -189,13 +189,20 @@ class CachedConversation:
         if meter.policy == "yield" and (decodes or call.is_over_limit()):
             meter.check_first_step()
         await self.prefetch()
-        result = await self.engine.generate(self._request(options, meter))
+        n_draws = self._n_draws() if options.n_draws is None else options.n_draws
+        loop, is_receipted = asyncio.get_running_loop(), call.canister.settings.receipts != "off"
+        words_before = cache(self._words)
+        if is_receipted:  # what is known by now is made while the engine decodes
+            loop.call_soon(words_before)
+            loop.call_soon(call.encode_argument)
+        result = await self.engine.generate(self._request(options, meter, n_draws))
         call.check_limit()
-        if call.canister.settings.receipts != "off":
-            call.decoded = self._told(options, meter, result)
+        if is_receipted:
+            call.decoded = self._told(options, meter, result, words_before(), n_draws)
         if call.state.log_on:
-            # The loop writes this line while the commit waits for the disk.
-            asyncio.get_running_loop().call_soon(
+            # The loop writes this line when the commit has been handed over: not next, but after what is next.
+            loop.call_soon(
+                loop.call_soon,
                 partial(
                     log.info,
                     "run",
@@ -206,11 +213,11 @@ class CachedConversation:
                     generated=result.n_generated,
                     finish=result.finish,
                     instructions=meter.cost.total,
-                )
+                ),
             )
         return result
 
-    def _request(self, options: RunOptions, budget: Budget) -> GenerateRequest:
+    def _request(self, options: RunOptions, budget: Budget, n_draws: int) -> GenerateRequest:
         n_cached = self.n_cached
         return GenerateRequest(
             key=self.path,
@@ -220,7 +227,7 @@ class CachedConversation:
             prompt=self.prompt[n_cached:],
             sampling=options.sampling,
             seed=self.seed,
-            n_draws=self._n_draws() if options.n_draws is None else options.n_draws,
+            n_draws=n_draws,
             n_continued=options.n_continued,
             max_decode=options.max_decode,
             n_predict=options.n_predict,
@@ -277,14 +284,31 @@ class CachedConversation:
             result.rows_first,
         )
 
-    def _told(self, options: RunOptions, meter: CallMeter, result: GenerateResult) -> Decoded:
-        """What the call's receipt tells of it."""
-        held, contents, work = self.cache, self._contents(result), meter.work
-        starts = NO_FLAGS if held is None else held.container.starts
-        before = words_of(self.tokens, self.generated, starts, self.redrawn)
-        after = words_of(contents.tokens, contents.generated, contents.starts, contents.redrawn)
+    def _words(self) -> bytes:
+        """The tokens of the cache, as receipts have them."""
+        starts = NO_FLAGS if self.cache is None else self.cache.container.starts
+        return words_of(self.tokens, self.generated, starts, self.redrawn)
+
+    def _words_behind(self, before: bytes, result: GenerateResult) -> bytes:
+        """The tokens behind the call, as receipts have them. before: those of the cache."""
+        n_cached, n_prompt = self.n_cached, result.n_prompt_decoded
+        decoded = self.decoded(result)[: n_prompt if result.shifted else None]
+        end, flags = n_cached + len(decoded), np.arange(len(decoded)) >= n_prompt
+        kept, starts = before[: 4 * n_cached], result.starts
+        if starts is not None:
+            kept = words_of(
+                self.tokens[:n_cached], self.generated[:n_cached], starts[:n_cached], self.redrawn[:n_cached]
+            )
+        begun = usual_starts(flags) if starts is None else starts[n_cached:end]
+        return kept + words_of(decoded, flags, begun, self._redrawn(result, len(decoded)))
+
+    def _told(
+        self, options: RunOptions, meter: CallMeter, result: GenerateResult, before: bytes, n_draws: int
+    ) -> Decoded:
+        """What the call's receipt tells of it. before: the words of the cache."""
+        work, sampled, n_generated = meter.work, result.sampled, result.n_generated
+        after = self._words_behind(before, result)
         n_own = n_last_generated(self.generated[: self.n_cached]) if self.n_cached == len(self.prompt) else 0
-        sampled, n_generated = result.sampled, result.n_generated
         hash_before, hash_after = hashes_of(before, after, self.n_cached)
         part = ChatPart(
             "" if self.path is None else self.path.removeprefix(f"{sessions_of(self.call.caller)}/"),
@@ -294,7 +318,7 @@ class CachedConversation:
             work.prompt,
             work.generated,
             work.sampled,
-            self._n_draws() if options.n_draws is None else options.n_draws,
+            n_draws,
             n_own if options.n_continued is None else options.n_continued,
             work.saves,
             int(sampled[-1]) if len(sampled) > n_generated else -1,

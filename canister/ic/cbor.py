@@ -23,6 +23,7 @@ _SELF_DESCRIBED = b"\xd9\xd9\xf7"
 UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
 _SIMPLE_VALUES: dict[int, bool | None] = {20: False, 21: True, 22: None, 23: None}
 _INDEFINITE = -1
+_FIRST_BYTES = [bytes([n]) for n in range(256)]
 
 
 class CborError(ValueError):
@@ -206,8 +207,8 @@ def _name(text: str) -> bytes:
 def head(kind: int, argument: int) -> bytes:
     """The first bytes of a value: its major type, and the number, length or count that follows."""
     if argument < 24:
-        return bytes([kind << 5 | argument])
+        return _FIRST_BYTES[kind << 5 | argument]
     for low, n_bytes in ((24, 1), (25, 2), (26, 4), (27, 8)):
         if argument < 1 << (8 * n_bytes):
-            return bytes([kind << 5 | low]) + argument.to_bytes(n_bytes, "big")
+            return _FIRST_BYTES[kind << 5 | low] + argument.to_bytes(n_bytes, "big")
     raise TypeError(f"{argument} has no form of at most 64 bits in CBOR")

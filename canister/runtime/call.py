@@ -72,6 +72,7 @@ class Call:
         self.receipt = ""
         self.fence: int | None = None
         self.seed: int | None = None
+        self._encoded: bytes | None = None  # the argument, for its receipt
         self._flat_cost: int | None = None
         self._is_flat_limited = True
         self._held: list[Callable[[], None]] = []  # what gives back locks and model
@@ -226,11 +227,17 @@ class Call:
         """The record of the call, as part of its transaction; None where there are no receipts."""
         if self.canister.settings.receipts == "off":
             return None
-        argument = b""
-        if self.argument is not None:
-            is_large = self.request_bytes > MAX_BYTES_AT_ONCE
-            argument = await asyncio.to_thread(encoded, self.argument) if is_large else encoded(self.argument)
-        return self.canister.receipt_book.add(self._facts(), transaction, charge, outcome, argument, told)
+        self.encode_argument()
+        if self._encoded is None:
+            self._encoded = await asyncio.to_thread(encoded, self.argument)
+        return self.canister.receipt_book.add(self._facts(), transaction, charge, outcome, self._encoded, told)
+
+    def encode_argument(self) -> None:
+        """Make what the receipt has the hash of, unless that takes long. Whoever waits for the engine has the time."""
+        if self._encoded is None and self.argument is None:
+            self._encoded = b""
+        elif self._encoded is None and self.request_bytes <= MAX_BYTES_AT_ONCE:
+            self._encoded = encoded(self.argument)
 
     def _facts(self) -> Facts:
         engine = self.used_engine

@@ -17,6 +17,7 @@ from canister.store.cache_paths import sessions_folder
 
 MAX_BYTES = 64 << 20
 MAX_UNREAD = 64  # caches of a folder; the last changed ones
+MAX_WAITING = 64  # caches that were written and are not in a tree yet
 _BYTES_EACH = 1024  # of a cache, beside its symbols
 
 
@@ -37,15 +38,18 @@ class KnownPrefixes:
         self._n_bytes = 0
         self._folders: dict[str, _Folder] = {}
         self._sizes: OrderedDict[str, int] = OrderedDict()  # by path, least recently added first
+        self._waiting: dict[str, Callable[[], Symbols]] = {}  # by path; put into the trees when one is asked
         self._lock = threading.Lock()
 
     def __contains__(self, path: str) -> bool:
-        return path in self._sizes
+        return path in self._sizes or path in self._waiting
 
     @property
     def n_bytes(self) -> int:
         """About how many bytes it takes."""
-        return self._n_bytes
+        with self._lock:
+            self._add_waiting()
+            return self._n_bytes
 
     def has_unread(self, folder: str) -> bool:
         """Would `take_unread` have something to list or to return?"""
@@ -60,6 +64,7 @@ class KnownPrefixes:
         known = self._folders.get(folder)
         newest = [] if known is not None and known.is_listed else [*list_newest()]
         with self._lock:
+            self._add_waiting()
             known = self._folders.setdefault(folder, _Folder())
             known.is_listed = True
             unread = [path for path in dict.fromkeys([*newest, *known.unread]) if path not in self._sizes]
@@ -69,26 +74,23 @@ class KnownPrefixes:
     def longest(self, folder: str, wanted: Symbols) -> tuple[int, str | None]:
         """The largest number of leading symbols that agree with a cache of this folder, and that cache's path."""
         with self._lock:
+            self._add_waiting()
             known = self._folders.get(folder)
             return (known.tree.longest(wanted) if known is not None else None) or (0, None)
 
     def add(self, path: str, symbols: Symbols) -> None:
         """A cache was read or written, and begins like this. Replaces what was known of it."""
-        folder = sessions_folder(path)
-        if folder is None:
-            return
-        n_bytes = symbols.nbytes + _BYTES_EACH
         with self._lock:
-            self._forget(path)
-            known = self._folders.setdefault(folder, _Folder())
-            known.unread.pop(path, None)
-            known.tree.add(path, symbols)
-            self._sizes[path] = n_bytes
-            self._n_bytes += n_bytes
-            while self._n_bytes > self._max_bytes:
-                folder = self._forget(next(iter(self._sizes)))
-                if folder is not None and not len(self._folders[folder].tree):
-                    del self._folders[folder]  # to be listed again when somebody asks
+            self._add_waiting()
+            self._add(path, symbols)
+
+    def add_later(self, path: str, symbols: Callable[[], Symbols]) -> None:
+        """As `add`, when it is asked for, since most calls on a cache ask for no other one."""
+        with self._lock:
+            self._waiting.pop(path, None)
+            self._waiting[path] = symbols
+            if len(self._waiting) > MAX_WAITING:
+                self._add_waiting()
 
     def discard(self, path: str) -> None:
         """Forget this cache, since it is of no use."""
@@ -112,11 +114,34 @@ class KnownPrefixes:
     def clear(self) -> None:
         with self._lock:
             self._folders.clear()
+            self._waiting.clear()
             self._sizes.clear()
             self._n_bytes = 0
 
+    def _add_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for path, symbols in waiting.items():
+            self._add(path, symbols())
+
+    def _add(self, path: str, symbols: Symbols) -> None:
+        folder = sessions_folder(path)
+        if folder is None:
+            return
+        n_bytes = symbols.nbytes + _BYTES_EACH
+        self._forget(path)
+        known = self._folders.setdefault(folder, _Folder())
+        known.unread.pop(path, None)
+        known.tree.add(path, symbols)
+        self._sizes[path] = n_bytes
+        self._n_bytes += n_bytes
+        while self._n_bytes > self._max_bytes:
+            folder = self._forget(next(iter(self._sizes)))
+            if folder is not None and not len(self._folders[folder].tree):
+                del self._folders[folder]  # to be listed again when somebody asks
+
     def _forget(self, path: str) -> str | None:
         """Forget a cache. Returns its folder, or None when it was not known."""
+        self._waiting.pop(path, None)
         n_bytes = self._sizes.pop(path, None)
         folder = sessions_folder(path)
         if n_bytes is None or folder is None:

@@ -129,7 +129,7 @@ class Caches:
         if not are_tokens(tokens, model.n_vocab):
             return None  # an uploaded container may claim anything
         if known.info.path not in self._prefixes:
-            self._know(known)
+            self._prefixes.add(known.info.path, symbols(tokens, known.container.generated))
         return known
 
     def opened(self, info: FileInfo) -> OpenCache | None:
@@ -293,13 +293,9 @@ class Caches:
             info = self._stable.stat(path)
             if info is not None and info.size == container.size:
                 self._keep(OpenCache(info, container))
-                self._know(OpenCache(info, container))
+                self._prefixes.add_later(path, lambda: symbols(container.tokens, container.generated))
 
         work.on_commit(keep)
-
-    def _know(self, cache: OpenCache) -> None:
-        container = cache.container
-        self._prefixes.add(cache.info.path, symbols(container.tokens, container.generated))
 
     def _keep(self, cache: OpenCache) -> None:
         with self._lock:

@@ -12,8 +12,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from canister.errors import Conflict
 from canister.store.migrations import HEADS, Schema, create, upgrade
+from canister.store.statements import driver_of
 
 BUSY_SECONDS = 30
+BEGIN_WRITING = "BEGIN IMMEDIATE"
 N_READERS = 8  # connections kept; more are made when needed
 
 
@@ -55,7 +57,8 @@ def make_engine(path: Path, begin: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        if not driver_of(connection).in_transaction:
+            connection.exec_driver_sql(begin)
 
     return engine
 

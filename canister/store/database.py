@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from canister.errors import Busy, StorageFull, StoreDamaged
-from canister.store.connections import BUSY_SECONDS, make_engine, migrate, use_write_ahead_log
+from canister.store.connections import BEGIN_WRITING, BUSY_SECONDS, make_engine, migrate, use_write_ahead_log
 from canister.store.migrations import Schema
 from canister.store.statements import Prepared, driver_of
 from canister.telemetry import logs
@@ -93,7 +93,7 @@ class Database:
         with self._clear_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             use_write_ahead_log(self.path)
-            self._writer = make_engine(self.path, "BEGIN IMMEDIATE")
+            self._writer = make_engine(self.path, BEGIN_WRITING)
             self._readers = make_engine(self.path, "BEGIN")
             try:
                 migrate(self.path, self.schema, self._readers, self._writer)
@@ -222,7 +222,7 @@ class Database:
         assert self._connection is not None
         connection = self._connection
         self.n_transactions += 1
-        connection.begin()
+        _begin(connection)
         try:
             done = [job for job in jobs if self._run(job, connection, is_alone=len(jobs) == 1)]
         except BaseException:
@@ -259,7 +259,10 @@ class Database:
         return True
 
     def _commit(self, connection: Connection) -> None:
-        connection.commit()
+        if connection.in_transaction():  # a job has used SQLAlchemy's way
+            connection.commit()
+        else:
+            driver_of(connection).execute("COMMIT")
 
     def _recover_from_failure(self) -> None:
         """After a commit that failed: try again, since there may be room on the disk by now. Raises StoreDamaged."""
@@ -277,7 +280,7 @@ class Database:
         assert self._connection is not None
         connection = self._connection
         try:
-            connection.begin()
+            _begin(connection)
             version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
             connection.exec_driver_sql(f"PRAGMA user_version = {(version + 1) % 2**31}")
             self._commit(connection)
@@ -323,6 +326,11 @@ class Database:
             return error
         clear.__cause__ = error
         return clear
+
+
+def _begin(connection: Connection) -> None:
+    # Not by SQLAlchemy, which takes as long as four statements of a call. It joins when a job asks it for something.
+    driver_of(connection).execute(BEGIN_WRITING)
 
 
 def _roll_back(connection: Connection) -> None:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from canister.errors import Busy, StoreDamaged
+from canister.store.connections import BEGIN_WRITING
 
 BUSY_SECONDS = 30
 
@@ -21,7 +22,7 @@ BUSY_SECONDS = 30
 def stopped(database: Path) -> Iterator[None]:
     """Nothing is committed meanwhile; writers wait. Raises Busy, StoreDamaged."""
     with _clear_errors(database), closing(_connect(database)) as writer:
-        writer.execute("BEGIN IMMEDIATE")
+        writer.execute(BEGIN_WRITING)
         yield
         writer.execute("ROLLBACK")
 

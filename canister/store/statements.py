@@ -38,7 +38,7 @@ class Prepared:
 
 
 def driver_of(connection: Connection) -> sqlite3.Connection:
-    """sqlite3's connection under SQLAlchemy's, for a transaction that has begun."""
+    """sqlite3's connection under SQLAlchemy's."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     return driver

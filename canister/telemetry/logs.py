@@ -7,6 +7,7 @@ test, only warnings are shown.
 
 from __future__ import annotations
 
+import json
 import logging
 import logging.handlers
 import os
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pydantic_core
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -67,10 +69,20 @@ def get_logger(name: str) -> BoundLogger:
 RECENT = RecentLogs()
 """What was logged last, since `set_up_logs`."""
 
+
+def _json(event: EventDict, default: Callable[[object], object]) -> str:
+    # The quick way leaves characters beyond ASCII as they are, which not every stderr can take.
+    try:
+        line = pydantic_core.to_json(event, fallback=default)
+    except (pydantic_core.PydanticSerializationError, ValueError):  # a lone surrogate
+        return json.dumps(event, default=default)
+    return line.decode() if line.isascii() else json.dumps(event, default=default)
+
+
 _AS_JSON: list[Processor] = [
     structlog.processors.format_exc_info,
     _heads_first,
-    structlog.processors.JSONRenderer(),
+    structlog.processors.JSONRenderer(_json),
 ]
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from canister.errors import BadRequest, Busy, JournalUnavailable, StorageFull, StoreDamaged
-from canister.store.connections import make_engine, use_write_ahead_log
+from canister.store.connections import BEGIN_WRITING, make_engine, use_write_ahead_log
 
 _POSTGRESQL = ("postgresql", "postgres", "postgresql+psycopg")
 _CONNECT_SECONDS = 5
@@ -62,7 +62,7 @@ def connect_to(url: str) -> DatabasePair:
         with clear_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             use_write_ahead_log(path)
-            return DatabasePair(str(path), path, make_engine(path, "BEGIN IMMEDIATE"), make_engine(path, "BEGIN"))
+            return DatabasePair(str(path), path, make_engine(path, BEGIN_WRITING), make_engine(path, "BEGIN"))
     name = parsed.render_as_string(hide_password=True)
     engine = _postgresql(parsed)
     return DatabasePair(name, None, engine, engine)

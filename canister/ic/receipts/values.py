@@ -40,8 +40,7 @@ def _put(pieces: list[bytes], value: object) -> None:
             pieces.append(key)
             _put(pieces, item)
     elif isinstance(value, str) and not isinstance(value, Enum):
-        data = value.encode(errors="surrogatepass")
-        pieces += (cbor.head(cbor.TEXT, len(data)), data)
+        _put_text(pieces, value)
     elif value is None or (isinstance(value, bytes | int) and not isinstance(value, Enum)):
         pieces.append(cbor.encode(value))
     elif isinstance(value, float):
@@ -60,9 +59,17 @@ def _put(pieces: list[bytes], value: object) -> None:
     elif isinstance(value, Sequence):
         pieces.append(cbor.head(cbor.ARRAY, len(value)))
         for item in value:
-            _put(pieces, item)
+            if type(item) is str:  # most are
+                _put_text(pieces, item)
+            else:
+                _put(pieces, item)
     else:
         raise TypeError(f"{type(value).__name__} has no hash in a receipt")
+
+
+def _put_text(pieces: list[bytes], text: str) -> None:
+    data = text.encode(errors="surrogatepass")
+    pieces += (cbor.head(cbor.TEXT, len(data)), data)
 
 
 def _put_map(pieces: list[bytes], items: Mapping[str, object]) -> None:

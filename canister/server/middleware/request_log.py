@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from typing import Any
@@ -67,7 +68,8 @@ class RequestLog:
                 # Probes come every few seconds and say nothing. Neither do questions around a call.
                 is_look = status < 400 and (state.get("is_look", False) or _LOOKS.fullmatch(path) is not None)
                 write = log.debug if path in PROBES or is_look else log.info
-                write(
+                line = functools.partial(
+                    write,
                     "request",
                     verb=scope["method"],
                     path=scope["raw_path"].decode("ascii", "replace"),
@@ -75,3 +77,4 @@ class RequestLog:
                     caller=state.get("caller"),
                     milliseconds=round((time.perf_counter() - started) * 1000, 1),
                 )
+                asyncio.get_running_loop().call_soon(line)  # behind the answer, which has been handed over just now
