@@ -86,6 +86,8 @@ class KnownPrefixes:
 
     def add_later(self, path: str, symbols: Callable[[], Symbols]) -> None:
         """As `add`, when it is asked for, since most calls on a cache ask for no other one."""
+        if sessions_folder(path) is None:
+            return
         with self._lock:
             self._waiting.pop(path, None)
             self._waiting[path] = symbols

@@ -12,7 +12,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from canister.errors import Conflict
 from canister.store.migrations import HEADS, Schema, create, upgrade
-from canister.store.statements import driver_of
 
 BUSY_SECONDS = 30
 BEGIN_WRITING = "BEGIN IMMEDIATE"
@@ -57,7 +56,8 @@ def make_engine(path: Path, begin: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
-        if not driver_of(connection).in_transaction:
+        driver = connection.connection.driver_connection
+        if not (isinstance(driver, sqlite3.Connection) and driver.in_transaction):  # begun without SQLAlchemy
             connection.exec_driver_sql(begin)
 
     return engine

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canister.engine.kv.prefix_tree import Symbols
 from canister.engine.request import common_prefix
 from canister.state.known_prefixes import MAX_UNREAD, KnownPrefixes
 from canister.store.cache_paths import SIDECAR, sessions_folder, sessions_of
@@ -36,7 +39,7 @@ def test_only_prompt_caches_are_known() -> None:
 @given(
     st.lists(
         st.one_of(
-            st.tuples(st.just("add"), st.sampled_from(PATHS), symbols),
+            st.tuples(st.sampled_from(["add", "later"]), st.sampled_from(PATHS), symbols),
             st.tuples(st.sampled_from(["discard", "changed", "gone"]), st.sampled_from(PATHS), symbols),
         ),
         max_size=40,
@@ -51,8 +54,11 @@ def test_the_longest_of_those_that_were_added_last(
     expected: dict[str, np.ndarray] = {}  # least recently added first
     for act, path, sequence in play:
         expected.pop(path, None)
-        if act == "add":
-            known.add(path, sequence)
+        if act in ("add", "later"):
+            if act == "add":
+                known.add(path, sequence)
+            else:
+                known.add_later(path, partial(np.copy, sequence))
             expected[path] = sequence
             while len(expected) > n_most:
                 del expected[next(iter(expected))]
@@ -108,3 +114,28 @@ def test_a_folder_of_which_all_was_forgotten_is_listed_again() -> None:
     known.clear()
     assert known.has_unread(FOLDERS[1])
     assert known.n_bytes == 0
+
+
+def test_what_is_added_later_is_made_when_it_is_asked_for() -> None:
+    known, made = KnownPrefixes(), list[str]()
+
+    def later(path: str, *numbers: int) -> None:
+        def symbols() -> Symbols:
+            made.append(path)
+            return np.array(numbers, np.int32)
+
+        known.add_later(path, symbols)
+
+    first, second = PATHS[:2]
+    later(first, 1, 2, 3)
+    later(first, 1, 2, 3, 4)
+    later(second, 1, 2)
+    later("models/model.gguf", 1)
+    assert first in known
+    assert not made
+    assert known.longest(FOLDERS[0], np.array([1, 2, 3, 4, 5], np.int32)) == (4, first)
+    assert made == [first, second]
+    later(second, 1, 2, 9)
+    known.discard(second)
+    assert known.longest(FOLDERS[0], np.array([1, 2, 9], np.int32)) == (2, first)
+    assert "models/model.gguf" not in known
