@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pydantic_core
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -70,13 +70,14 @@ RECENT = RecentLogs()
 """What was logged last, since `set_up_logs`."""
 
 
+@cache
+def _encoder(default: Callable[[object], object]) -> json.JSONEncoder:
+    return json.JSONEncoder(default=default)
+
+
 def _json(event: EventDict, default: Callable[[object], object]) -> str:
-    # The quick way leaves characters beyond ASCII as they are, which not every stderr can take.
-    try:
-        line = pydantic_core.to_json(event, fallback=default)
-    except (pydantic_core.PydanticSerializationError, ValueError):  # a lone surrogate
-        return json.dumps(event, default=default)
-    return line.decode() if line.isascii() else json.dumps(event, default=default)
+    # `json.dumps` makes an encoder for each line, which takes as long as the line.
+    return _encoder(default).encode(event)
 
 
 _AS_JSON: list[Processor] = [
