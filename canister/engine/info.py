@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from canister.engine.devices import devices
 from canister.engine.engine import EngineInfo, EngineStats
 from canister.engine.load import library
 
@@ -30,6 +31,7 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "switched_off": list(info.restrictions.reasons),
             "advice": info.restrictions.advice or None,
         },
+        "devices": _devices(info),
         "threads": {
             "count": threads.n,
             "why": threads.why,
@@ -58,4 +60,26 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "rows": stats.n_rows,
             "busy_seconds": round(stats.busy_seconds, 3),
         },
+    }
+
+
+def _devices(info: EngineInfo) -> dict[str, object]:
+    """Where the model is computed, and what memory there is."""
+    placed = info.placed
+    n_layers = placed.params.n_gpu_layers
+    return {
+        "computing": list(placed.devices) or ["the processor"],
+        "gpu_layers": "all" if n_layers < 0 else n_layers,
+        "split_mode": placed.params.split_mode if placed.is_offloaded else None,
+        "kv_rows": "beside their layers" if placed.offloads_kv else "in the memory of the machine",
+        "memory": {
+            device.name: {
+                "description": device.description,
+                "kind": device.kind,
+                "free_bytes": device.free_bytes,
+                "total_bytes": device.total_bytes,
+            }
+            for device in devices()
+        },
+        "notes": [placed.without_effect] if placed.without_effect else [],
     }

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import llama_cpp as lib
 import llama_cpp._ggml as _ggml
@@ -23,7 +24,7 @@ from canister.engine.llama_types import ContextParams, DecodeAborted, EngineFaul
 from canister.engine.pages import map_large_blocks
 from canister.engine.structs import address_of, set_fields
 from canister.engine.vocabulary import Vocabulary
-from canister.flags.parse import RopeParams
+from canister.flags.parse import PlacementParams, RopeParams
 
 Logits = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -39,7 +40,9 @@ KV_TYPES = {
     "q5_0": lib.GGML_TYPE_Q5_0,
     "q5_1": lib.GGML_TYPE_Q5_1,
 }
+SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}  # the last is not among llama_cpp's constants
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
+ON_PROCESSOR = PlacementParams()
 _ABORTED = 2  # what llama_decode answers when it was told to end
 _NOWHERE = (1 << 31) - 2  # a position that no token has
 _POOLINGS = {
@@ -66,14 +69,33 @@ class Model(Vocabulary):
 
     _model = None
 
-    def __init__(self, path: Path, name: str, more_paths: Sequence[Path] = (), *, extra_buffers: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        more_paths: Sequence[Path] = (),
+        *,
+        extra_buffers: bool = True,
+        placement: PlacementParams = ON_PROCESSOR,
+    ) -> None:
         """Load a model. Raises ModelError. more_paths: the other parts of a split model, in order. llama.cpp opens no
         other file.
 
-        extra_buffers: llama.cpp may keep weights in another form that is faster on this processor.
+        extra_buffers: llama.cpp may keep weights in another form that is faster on this processor. placement: where it
+        is computed; of a build that cannot offload the default one.
         """
         params = lib.llama_model_default_params()
-        set_fields(params, n_gpu_layers=0, use_extra_bufts=extra_buffers)
+        no_devices = ctypes.c_void_p(None)  # the end of an empty list
+        tensor_split = (ctypes.c_float * lib.llama_max_devices())(*placement.tensor_split)
+        set_fields(
+            params,
+            devices=None if placement.n_gpu_layers else ctypes.addressof(no_devices),
+            n_gpu_layers=placement.n_gpu_layers,
+            split_mode=SPLIT_MODES[placement.split_mode],
+            main_gpu=placement.main_gpu,
+            tensor_split=tensor_split if placement.tensor_split else None,
+            use_extra_bufts=extra_buffers,
+        )
         complaint()  # forget earlier errors, which are not about this file
         if more_paths:
             paths = (ctypes.c_char_p * (1 + len(more_paths)))(*map(os.fsencode, (path, *more_paths)))
@@ -90,6 +112,7 @@ class Model(Vocabulary):
         super().__init__(vocab)
         self.n_ctx_train: int = lib.llama_model_n_ctx_train(self._model)
         self.n_params: int = lib.llama_model_n_params(self._model)
+        self.n_layers: int = lib.llama_model_n_layer(self._model)
         self.n_embd: int = lib.llama_model_n_embd(self._model)
         self.n_embd_out: int = lib.llama_model_n_embd_out(self._model)
         self.size_bytes: int = lib.llama_model_size(self._model)
@@ -126,8 +149,8 @@ class Context:
             type_k=KV_TYPES[p.type_k],
             type_v=KV_TYPES[p.type_v],
             kv_unified=bool(p.pooling),
-            offload_kqv=False,
-            op_offload=False,
+            offload_kqv=p.offload_kv,
+            op_offload=False,  # large decodes alone would take other kernels
             no_perf=True,
             **_rope(p.rope),
         )
@@ -136,6 +159,7 @@ class Context:
         if not self._ctx:
             raise ModelError(f"Cannot make a context for the model {name}: {complaint() or 'no memory'}")
         self.params = p
+        self._is_async = p.is_offloaded
         self._memory = lib.llama_get_memory(self._ctx)
         self.can_shift: bool = bool(self._memory) and lib.llama_memory_can_shift(self._memory)
         # Cells behind a sliding window count as free, but are needed when a chat is rolled back. With them the search
@@ -221,6 +245,8 @@ class Context:
         self._batch.n_tokens = n
         llama_log.hold()
         status = lib.llama_decode(self._ctx, self._batch)
+        if self._is_async:
+            lib.llama_synchronize(self._ctx)  # a device goes on when llama_decode has returned, and decodes are timed
         llama_log.release(was_wanted=status == _ABORTED)
         if status != 0:
             self._close_gaps(streams)
@@ -329,9 +355,24 @@ def compiled_features() -> tuple[str, ...]:
 
 def tensor_bytes() -> int:
     """The size of a `struct ggml_tensor`: what a context takes for one, less the object header of 32 bytes."""
-    overhead = _ggml.libggml.ggml_tensor_overhead
-    overhead.restype = ctypes.c_size_t
-    return int(overhead()) - 32
+    return int(ggml_function("ggml_tensor_overhead", ctypes.c_size_t)()) - 32
+
+
+def is_host_buffer(address: int) -> bool:
+    """Does a ggml_backend_buffer at this address lie in memory that this process can read?"""
+    return bool(ggml_function("ggml_backend_buffer_is_host", ctypes.c_bool, ctypes.c_void_p)(address))
+
+
+def can_offload() -> bool:
+    """Has this build of llama.cpp found a device that can compute layers of a model?"""
+    start_backend()
+    return bool(lib.llama_supports_gpu_offload())
+
+
+def ggml_function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """A function of ggml's libraries by its name, with ctypes types; AttributeError where this build has none."""
+    function: Any = ctypes.CFUNCTYPE(result, *arguments)((name, _ggml.libggml))
+    return cast("Callable[..., Any]", function)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,12 +385,8 @@ class Build:
 
 def build() -> Build:
     """The build, as the libraries report it."""
-    told = []
-    for name in ("ggml_version", "ggml_commit"):
-        ask = getattr(_ggml.libggml, name)
-        ask.restype = ctypes.c_char_p
-        told.append(ask().decode("ascii", "replace"))
-    return Build(*told)
+    told = (ggml_function(name, ctypes.c_char_p)() for name in ("ggml_version", "ggml_commit"))
+    return Build(*(text.decode("ascii", "replace") for text in told))
 
 
 def _rope(rope: RopeParams) -> dict[str, object]:

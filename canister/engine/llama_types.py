@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Literal, NamedTuple
 
 from canister.errors import BadRequest
-from canister.flags.parse import RopeParams
+from canister.flags.parse import PlacementParams, RopeParams
 from canister.model_file.kind import Pooling
 
 UNQUANTIZED = ("f32", "f16", "bf16")  # types of KV cells
@@ -35,11 +35,39 @@ class FillIn(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a model is computed. params: what reaches llama.cpp. devices: those that compute layers, by name.
+
+    without_effect: which flags were given for nothing, and why, in a sentence; empty for none.
+    """
+
+    params: PlacementParams = field(default_factory=PlacementParams)
+    devices: tuple[str, ...] = ()
+    without_effect: str = ""
+
+    @property
+    def is_offloaded(self) -> bool:
+        return self.params.n_gpu_layers != 0
+
+    @property
+    def offloads_kv(self) -> bool:
+        """Do KV rows of layers that devices compute lie there?"""
+        return self.is_offloaded and self.params.kv_offload
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What results of decodes depend on, beside the processor."""
+        return (astuple(self.params), self.devices) if self.is_offloaded else ()
+
+
+@dataclass(frozen=True, slots=True)
 class ContextParams:
     """n_cells: KV cells of each stream. n_rows: the largest number of rows of one decode.
 
     most_at_once: rows that llama.cpp gets at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
     that may have logits; 0: one of each stream.
+    offload_kv: KV rows lie where their layer is computed, else in the host's memory. is_offloaded: devices compute
+    layers, so that a decode may go on when llama.cpp has returned.
     pooling: makes a context for embeddings, which has no logits, and whose streams share n_cells; "" for one that has.
     """
 
@@ -54,6 +82,8 @@ class ContextParams:
     most_at_once: int = 0
     n_outputs: int = 0
     pooling: Pooling | Literal[""] = ""
+    offload_kv: bool = False
+    is_offloaded: bool = False
 
     @property
     def max_outputs(self) -> int:

@@ -22,5 +22,5 @@ def isa() -> str:
 def numeric_class(info: EngineInfo) -> bytes:
     """Equal on two machines whose decodes give the same bits, as far as that is known: same library, same kernels."""
     classes = info.row_classes, info.attention_classes
-    facts = (library.library_id(), isa(), info.restrictions.key, *classes, info.flash_attn)
+    facts = (library.library_id(), isa(), info.restrictions.key, *classes, info.flash_attn, *info.placed.key)
     return hashlib.sha256(repr(facts).encode()).digest()[:8]

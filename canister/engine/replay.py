@@ -91,6 +91,8 @@ class Replay:
             rope=params.rope,
             most_at_once=params.most_at_once,
             n_outputs=n_rows,
+            offload_kv=params.offload_kv,
+            is_offloaded=params.is_offloaded,
         )
         self._context = Context(model, self._shape, "replay")
         self._held: Tokens = np.empty(0, np.int32)

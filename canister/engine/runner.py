@@ -40,6 +40,7 @@ class Traits:
     fills_gaps: a decode of rows may have dummy rows between them.
     all_outputs: logits are right only where every row of a decode asks for them.
     keeps_states: a state that was taken out of a stream may be put back.
+    reads_in_place: rows are read where they lie, as far as that can be.
     """
 
     layout: Layout | None
@@ -51,6 +52,7 @@ class Traits:
     fills_gaps: bool = False
     all_outputs: bool = False
     keeps_states: bool = True
+    reads_in_place: bool = True
 
 
 class Running(Protocol):
@@ -83,7 +85,7 @@ class Runner:
     def __init__(self, context: Context, traits: Traits, slot_table: SlotTable) -> None:
         self._context = context
         self._traits = traits
-        self._streams = Streams(context, traits.layout)
+        self._streams = Streams(context, traits.layout, reads_in_place=traits.reads_in_place)
         self._reuse = PrefixReuse(context, self._streams, slot_table, traits.rolls_back, traits.keeps_states)
         self._lengths = self._streams.lengths
 

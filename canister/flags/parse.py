@@ -40,6 +40,22 @@ class RopeParams:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacementParams:
+    """Where a model is computed, by llama.cpp's names; by default on the processor alone.
+
+    n_gpu_layers: layers that devices compute; below 0: all. split_mode: how several devices share a model: none, layer,
+    row, tensor. main_gpu: the device's number, with none and row. tensor_split: parts of the devices, () for the memory
+    that each has free. kv_offload: KV rows lie where their layer is computed.
+    """
+
+    n_gpu_layers: int = 0
+    split_mode: str = "layer"
+    main_gpu: int = 0
+    tensor_split: tuple[float, ...] = ()
+    kv_offload: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class RunArgs:
     """What the flags of one call ask for; the defaults are those of llama-completion (llama.cpp b10076).
 
@@ -55,6 +71,7 @@ class RunArgs:
     flash_attn: str = "auto"
     swa_full: bool = False
     rope: RopeParams = field(default_factory=RopeParams)
+    placement: PlacementParams = field(default_factory=PlacementParams)
     prompt: str = ""
     escape: bool = True
     prompt_cache: str = ""
@@ -163,7 +180,7 @@ def _run_args(values: dict[str, Any], given: frozenset[str]) -> RunArgs:
         for name in _ESCAPED:
             if name in values:
                 values[name] = _unescaped(name, values[name])
-    records: dict[str, dict[str, Any]] = {"": {}, "sampling": {}, "rope": {}}
+    records: dict[str, dict[str, Any]] = {"": {}, "sampling": {}, "rope": {}, "placement": {}}
     for name, value in values.items():
         record, _, field_name = name.rpartition(".")
         records[record][field_name] = tuple(value) if isinstance(value, list) else value
@@ -171,6 +188,7 @@ def _run_args(values: dict[str, Any], given: frozenset[str]) -> RunArgs:
         **records[""],
         sampling=SamplingParams(**records["sampling"]),
         rope=RopeParams(**records["rope"]),
+        placement=PlacementParams(**records["placement"]),
         given=given,
     )
 

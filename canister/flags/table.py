@@ -12,6 +12,7 @@ from enum import Enum
 
 from canister.flags.values import (
     CONTEXT_SIZE,
+    GPU_LAYERS,
     INT32_MAX,
     JSON_OBJECT,
     JSON_SCHEMA,
@@ -24,7 +25,9 @@ from canister.flags.values import (
     SAMPLER_SEQUENCE,
     SAMPLERS,
     SEED,
+    SPLIT_MODE,
     TEMPERATURE,
+    TENSOR_SPLIT,
     TEXT,
     ValueKind,
     choice,
@@ -119,6 +122,14 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _takes("--yarn-beta-slow", number(), "rope.yarn_beta_slow", "YaRN high end; below 0: the model's"),
         _takes("--yarn-beta-fast", number(), "rope.yarn_beta_fast", "YaRN low end; below 0: the model's"),
     ),
+    # Of load_model. Where llama.cpp's build can offload to no device they change nothing, and the log says so.
+    "Devices (load_model)": (
+        _takes("-ngl --gpu-layers --n-gpu-layers", GPU_LAYERS, "placement.n_gpu_layers", "layers that devices compute"),
+        _takes("-sm --split-mode", SPLIT_MODE, "placement.split_mode", "how several devices share the model"),
+        _takes("-ts --tensor-split", TENSOR_SPLIT, "placement.tensor_split", "parts of the devices, as 3,1"),
+        _takes("-mg --main-gpu", whole(0), "placement.main_gpu", "the device, with --split-mode none or row"),
+        _switch("-kvo --kv-offload", "placement.kv_offload", "KV rows lie beside layers", off="-nkvo --no-kv-offload"),
+    ),
     "Prompt and prompt cache": (
         _takes("-p --prompt", TEXT, "prompt", "the prompt; empty: go on where the cache ends"),
         _switch("-e --escape", "escape", r"read \n \r \t \' \" \\ \xHH in texts", off="--no-escape"),
@@ -205,15 +216,10 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _ignored("--numa", _THREADS, choice("distribute", "isolate", "numactl", "")),
         _ignored("-np --parallel", "how many conversations run together is the server's choice", whole()),
         _ignored("-dev --device", _DEVICES, TEXT),
-        _ignored("-ngl --gpu-layers --n-gpu-layers", _DEVICES, TEXT),
-        _ignored("-sm --split-mode", _DEVICES, choice("none", "layer", "row", "tensor")),
-        _ignored("-ts --tensor-split", _DEVICES, TEXT),
-        _ignored("-mg --main-gpu", _DEVICES, whole()),
         _ignored("-ot --override-tensor", _DEVICES, TEXT),
         _ignored("-cmoe --cpu-moe", _DEVICES),
         _ignored("-ncmoe --n-cpu-moe", _DEVICES, whole(0)),
         _ignored("-ncffn --n-cpu-ffn", _DEVICES, whole(0)),
-        _ignored("-kvo --kv-offload", _DEVICES, off="-nkvo --no-kv-offload"),
         _ignored("--op-offload", _DEVICES, off="--no-op-offload"),
         _ignored("--no-host", _DEVICES),
         _ignored("-fit --fit", _DEVICES, ON_OFF_AUTO),

@@ -36,6 +36,8 @@ SAMPLER_LETTERS = {
     "a": "adaptive_p",
 }
 MAX_SAMPLERS = 64
+ALL_LAYERS = -1  # of a model go to devices
+MAX_DEVICES = 16  # of llama.cpp
 
 _WHOLE = re.compile(r"[ \t\n\v\f\r]*([+-]?)0*([0-9]+)")
 _NUMBER = re.compile(r"[ \t\n\v\f\r]*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -181,6 +183,24 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
+def _gpu_layers(text: str) -> int:
+    if text in ("all", "auto"):
+        return ALL_LAYERS
+    try:
+        return max(whole().read(text), ALL_LAYERS)
+    except ValueError as error:
+        raise ValueError(f"{error}, all or auto") from None
+
+
+def _tensor_split(text: str) -> tuple[float, ...]:
+    parts = tuple(number(0.0).read(part) for part in re.split("[,/]+", text))
+    if len(parts) > MAX_DEVICES:
+        raise ValueError(f"{shown(text)} has parts for {len(parts)} devices, and there are at most {MAX_DEVICES}")
+    if not any(parts):
+        raise ValueError(f"{shown(text)} gives no device a part")
+    return parts
+
+
 def unescape(text: str) -> str:
     r"""\n \r \t \' \" \\ and \xHH as llama.cpp processes them; any other backslash stays. \xHH makes a byte:
     ValueError when the bytes are not UTF-8 in the end."""
@@ -204,6 +224,9 @@ TEMPERATURE = mapped(number(), lambda value: max(value, 0.0))
 RECIPROCAL = mapped(number(above=0.0), lambda value: 1.0 / value)
 ROPE_SCALING = choice("none", "linear", "yarn")
 KV_TYPE = choice(*KV_TYPES)
+GPU_LAYERS = ValueKind("N|all|auto", _gpu_layers)
+SPLIT_MODE = choice("none", "layer", "row", "tensor")
+TENSOR_SPLIT = ValueKind("N,N,…", _tensor_split)
 SAMPLERS = ValueKind("NAME;NAME;…", _sampler_names)
 SAMPLER_SEQUENCE = ValueKind("LETTERS", _sampler_sequence)
 LOGIT_BIAS = ValueKind("TOKEN±BIAS", _logit_bias)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 from canister.config import CanisterSettings
 from canister.engine.crash_notes import CrashNotes
+from canister.engine.devices import computing, devices, kv_room, reaching, settle
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.info import report
+from canister.engine.llama_types import Placed
 from canister.engine.load.loader import default_ram_bytes
 from canister.engine.load.memory_budget import CELLS_STEP, Need, check
 from canister.engine.load.trial import Trials, path_of_descriptor
@@ -138,8 +140,9 @@ class ServedModel:
         stored = stored or await self.find(args)
         cost_model = self._cost_model(stored, args)
         embedding = embedding_of(stored.header)
+        placed = await asyncio.to_thread(settle, args.placement, stored.path)
         if embedding is None:
-            self._check_room(stored.path, cost_model)
+            await asyncio.to_thread(self._check_room, stored.path, cost_model, placed)
         else:
             _check_positions(stored, args)
         key = _EngineKey.of(files_of(self._stable, stored.path), args)
@@ -158,6 +161,7 @@ class ServedModel:
                 type_v=args.cache_type_v,
                 flash_attn=args.flash_attn,
                 rope=args.rope,
+                placed=placed,
                 n_slots=self._settings.slots,
                 n_threads=self._settings.threads,
                 ram_bytes=default_ram_bytes() if self._settings.ram_cache is None else self._settings.ram_cache,
@@ -189,7 +193,7 @@ class ServedModel:
         except BadRequest as error:
             raise BadRequest(f"cannot load model {stored.path}: {error}") from error
 
-    def _check_room(self, name: str, cost_model: CostModel) -> None:
+    def _check_room(self, name: str, cost_model: CostModel, placed: Placed) -> None:
         """ModelError for a context that cannot fit, as far as the header makes that certain."""
         shape, n_ctx = cost_model.shape, cost_model.context.n_ctx
         if shape.architecture not in FITTED:
@@ -197,7 +201,7 @@ class ServedModel:
         n_cells = -(-n_ctx // CELLS_STEP) * CELLS_STEP
         need = Need(n_ctx, n_cells, self._settings.slots or 1, cost_model.kv_bytes_per_token, cost_model.kv_bytes)
         mapped_bytes = 0 if self._decode_thread is None else self._decode_thread.mapped_bytes
-        check(name, need, available_bytes() - mapped_bytes)
+        check(name, need, kv_room(placed, len(shape.layers), available_bytes() - mapped_bytes))
 
     def adopt(self, engine: Engine) -> None:
         """Use this engine from now on, and close the former one."""
@@ -291,7 +295,19 @@ class ServedModel:
             "canister_engine_parked": stats.n_parked,
             "canister_engine_parked_bytes": stats.parked_bytes,
             "canister_engine_busy_seconds_total": stats.busy_seconds,
+            **_device_memory(engine.info.placed),
         }
+
+
+def _device_memory(placed: Placed) -> dict[str, float]:
+    """Of the devices that compute layers, in all; nothing where the processor computes all of them."""
+    if not placed.is_offloaded:
+        return {}
+    found = computing(devices())
+    return {
+        "canister_engine_device_free_bytes": sum(device.free_bytes for device in found),
+        "canister_engine_device_bytes": sum(device.total_bytes for device in found),
+    }
 
 
 def _context(embedding: Embedding | None, context: CostContext) -> CostContext:
@@ -332,5 +348,6 @@ class _EngineKey(NamedTuple):
                 args.cache_type_v,
                 args.flash_attn,
                 args.rope,
+                reaching(args.placement),
             ),
         )

@@ -171,6 +171,7 @@ def engine_terms(info: EngineInfo) -> dict[str, object]:
         "library": library.library_id(),
         "processor": library.processor(),
         "isa": isa(),
+        **({"devices": str(info.placed.key)} if info.placed.is_offloaded else {}),
         "numeric": numeric_class(info),
         "exact": policy.is_exact,
         "why": policy.why,

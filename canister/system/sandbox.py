@@ -1,6 +1,6 @@
 """Confinement by the Linux kernel, for good: what this process and every child of it cannot do from now on.
 
-    confine_server   Landlock: writes only below the given folders, opens no TCP connection to anywhere
+    confine_server   Landlock: writes only below the given folders, and to graphics cards; opens no TCP connection
     confine_trial    Landlock and seccomp: reads only the given files, writes nothing, no socket, no other program
 
 Landlock binds the calling thread and what it starts later, so confine before other threads start. Where the kernel has
@@ -39,6 +39,7 @@ _ARCHITECTURES = {
     "aarch64": (0xC00000B7, (198, 199, 203, 221, 281, 117, 425)),
 }
 _X32_BIT = 0x40000000
+_DEVICE_NODES = ("nvidia*", "dri", "kfd", "dxg")  # of CUDA, Vulkan and SYCL, ROCm, Windows' subsystem for Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ def state() -> Confinement:
 
 
 def confine_server(folders: Sequence[Path]) -> Confinement:
-    """From now on write only below `folders`, which exist, and connect to nowhere. Never raises; `state` says what
-    holds.
+    """From now on write only below `folders`, which exist, and to graphics cards, and connect to nowhere. Never raises;
+    `state` says what holds.
 
     Call it before there are other threads. A second call confines further.
     """
@@ -85,7 +86,8 @@ def confine_server(folders: Sequence[Path]) -> Confinement:
     truncate = _TRUNCATE if version >= 3 else 0
     writing = _WRITE_FILE | _REMOVE_AND_MAKE | _REFER | truncate
     try:
-        rules = [(Path("/dev/null"), _WRITE_FILE | truncate), *((folder, writing) for folder in folders)]
+        nodes = [(node, _WRITE_FILE) for node in device_nodes()]
+        rules = [(Path("/dev/null"), _WRITE_FILE | truncate), *nodes, *((folder, writing) for folder in folders)]
         _restrict(version, writing, _CONNECT_TCP, rules)
     except OSError as error:
         _state = Confinement(False, version, f"the kernel refused: {error}")
@@ -111,8 +113,15 @@ def adopt_orphans() -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def confine_trial(readable: Iterable[Path]) -> None:
+def device_nodes() -> list[Path]:
+    """What programs open to compute on a graphics card, as far as it is there."""
+    return [node for pattern in _DEVICE_NODES for node in sorted(Path("/dev").glob(pattern))]
+
+
+def confine_trial(readable: Iterable[Path], devices: Sequence[Path] = ()) -> None:
     """From now on read only `readable` files and folders, write nothing, open no socket, start no program.
+
+    devices: device nodes, and folders of them, that may also be written.
 
     As much of that as this system has. Also ends this process with the thread that started it.
     """
@@ -124,7 +133,12 @@ def confine_trial(readable: Iterable[Path]) -> None:
         reading = _READ_FILE | _READ_DIR
         handled = _EXECUTE | _WRITE_FILE | reading | _REMOVE_AND_MAKE
         handled |= (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
-        rules = [(path, reading if path.is_dir() else _READ_FILE) for path in readable if path.exists()]
+        rules = [
+            (path, (reading if path.is_dir() else _READ_FILE) | extra)
+            for paths, extra in ((readable, 0), (devices, _WRITE_FILE))
+            for path in paths
+            if path.exists()
+        ]
         _restrict(version, handled, _CONNECT_TCP | _BIND_TCP, rules, scoped=_SCOPE_ABSTRACT_SOCKET | _SCOPE_SIGNAL)
     _forbid_syscalls()
 

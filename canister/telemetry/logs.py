@@ -366,6 +366,8 @@ OBSERVED = {
     "canister_engine_shared_tokens_total": "Tokens not decoded: another conversation of the caller had them.",
     "canister_engine_parked": "Conversations whose state is kept in memory beside the slots.",
     "canister_engine_parked_bytes": "Bytes of these states; bounded by --ram-cache.",
+    "canister_engine_device_free_bytes": "Memory that is free on the devices that compute layers of the model.",
+    "canister_engine_device_bytes": "All memory of these devices.",
     "canister_engine_busy_seconds_total": "Seconds in which the engine had something to do.",
 }
 

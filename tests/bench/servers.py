@@ -119,12 +119,20 @@ class Ours(Server):
     """`canister serve` with a model that was uploaded and loaded with `load_flags`; its folder lives as long as it."""
 
     def __init__(
-        self, label: str, model: Path, *, n_ctx: int, slots: int, threads: int, flags: tuple[str, ...] = ()
+        self,
+        label: str,
+        model: Path,
+        *,
+        n_ctx: int,
+        slots: int,
+        threads: int,
+        flags: tuple[str, ...] = (),
+        load_flags: tuple[str, ...] = (),
     ) -> None:
         self.label = label
         self._model = model
         # Without a setting for it, flash attention is a flag of load_model.
-        self._load = ["--model", MODEL_NAME, "--ctx-size", str(n_ctx)]
+        self._load = ["--model", MODEL_NAME, "--ctx-size", str(n_ctx), *load_flags]
         if label == FLASH and not flags:
             self._load += ["-fa", "on"]
         self._serve = ("--slots", str(slots), "--threads", str(threads), "--instruction-limit", "none", *flags)

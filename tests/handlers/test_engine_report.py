@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from canister.cli.shared import status_view
 from canister.defaults import QUERY_LIMIT, UPDATE_LIMIT
 from canister.dispatch import inspection
+from canister.engine import devices, info
 from canister.engine.load import calibration, calibration_file, loader
+from canister.runtime import loaded_model
 from canister.system.machine import usable_cores
 from tests.engine import tiny_models
 from tests.harness import CONTROLLER, GREEDY, canister_in, someone
@@ -60,6 +63,44 @@ async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
         assert told["total"]["steps"] >= 4
         text = json.dumps(told)
         assert not [word for word in ("secret", someone(7), str(tmp_path)) if word in text]
+
+
+async def test_flags_for_devices_are_told_where_none_is(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "can_offload", lambda: False)
+    async with canister_in(tmp_path) as canister:
+        await canister.load(model, "-ngl", "99", "--no-kv-offload")
+        told: Any = canister.canister.model.report()
+        assert (told["devices"]["computing"], told["devices"]["gpu_layers"]) == (["the processor"], 0)
+        [note] = told["devices"]["notes"]
+        assert "--n-gpu-layers and --no-kv-offload have no effect" in note
+        assert note in status_view.as_few_lines({"name": "it", "id": "it", "engine": told})
+        engine = canister.canister.model.engine
+        # Nothing of it makes another model, so a call that names the file without it loads nothing.
+        await canister.run("hello", *GREEDY, "-n", "2", "--model", "models/model.gguf")
+        assert canister.canister.model.engine is engine
+
+
+async def test_the_memory_of_devices_is_told(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = devices.Device("CUDA0", "a card", "gpu", 3_000_000_000, 8_000_000_000)
+    for module in (devices, loaded_model, info):
+        monkeypatch.setattr(module, "devices", lambda: [card])
+    monkeypatch.setattr(devices, "can_offload", lambda: True)
+    async with canister_in(tmp_path) as canister:
+        await canister.load(model, "-ngl", "all")
+        told: Any = canister.canister.model.report()
+        assert (told["devices"]["gpu_layers"], told["devices"]["kv_rows"]) == ("all", "beside their layers")
+        assert told["devices"]["memory"]["CUDA0"]["free_bytes"] == 3_000_000_000
+        short = status_view.as_few_lines({"name": "it", "id": "it", "engine": told})
+        assert "devices      all layers on CUDA0 a card: 3 GB of 8 GB free" in short
+        observed = canister.canister.model.observed()
+        assert observed["canister_engine_device_free_bytes"] == 3_000_000_000
+        assert observed["canister_engine_device_bytes"] == 8_000_000_000
+        engine = canister.canister.model.engine
+        await canister.load(model)
+        assert canister.canister.model.engine is not engine
+        assert "canister_engine_device_bytes" not in canister.canister.model.observed()
 
 
 async def test_who_may_see_it(tmp_path: Path) -> None:

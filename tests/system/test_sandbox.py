@@ -138,6 +138,28 @@ def test_a_trial_reads_one_file_and_does_nothing_else(tmp_path: Path) -> None:
     assert {name for name, error in met.items() if error is None} == {"read inside"}
 
 
+@needs_landlock
+@pytest.mark.parametrize("grade", ["server", "trial"])
+def test_graphics_cards_stay_within_reach(tmp_path: Path, grade: str) -> None:
+    code = (
+        TRY
+        + """
+sandbox._DEVICE_NODES = ("zer*", "no-such-card")
+if sys.argv[1] == "server":
+    sandbox.confine_server([inside])
+else:
+    sandbox.confine_trial([inside], sandbox.device_nodes())
+print(json.dumps(tell({
+    "a card": lambda: open("/dev/zero", "rb+", buffering=0).write(b"x"),
+    "another device": lambda: open("/dev/full", "rb+", buffering=0).close(),
+})))
+"""
+    )
+    met = attempt(code, tmp_path, grade)
+    assert met["a card"] is None
+    assert met["another device"] is not None
+
+
 def test_a_process_may_do_all_that_without(tmp_path: Path) -> None:
     assert set(attempt(TRIAL, tmp_path, "free").values()) == {None}
 

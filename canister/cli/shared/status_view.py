@@ -114,6 +114,20 @@ def _exact(engine: Report) -> str | None:
     return None if exact is None else f"{'yes' if exact['is_exact'] else 'no'}: {exact['why']}"
 
 
+def _devices(engine: Report) -> str | None:
+    """Which devices compute the model and what memory they have, and what was asked of them for nothing."""
+    found = engine.get("devices") or {}
+    told = [*found.get("notes", ())]
+    if found.get("gpu_layers"):
+        free = (
+            f"{size(one['free_bytes'])} of {size(one['total_bytes'])} free"
+            for one in found["memory"].values()
+            if one["kind"] in ("gpu", "igpu")
+        )
+        told.insert(0, f"{found['gpu_layers']} layers on {', '.join(found['computing'])}: {', '.join(free)}")
+    return "; ".join(told) or None
+
+
 def _threads(engine: Report) -> str | None:
     threads = engine.get("threads")
     return None if threads is None else f"{threads['count']}: {threads['why']}"
@@ -161,6 +175,7 @@ SHORT: tuple[tuple[str, Callable[[Report], str | None]], ...] = (
     ("context", _context),
     ("memory", _memory),
     ("exact", _exact),
+    ("devices", _devices),
     ("threads", _threads),
     ("limits", _limits),
     ("access", _access),

@@ -2,7 +2,8 @@
 
 llama.cpp hands out whole sequence states only, but the fields of its tensors are public (ggml.h). This module finds
 `cache_k_l<layer>` and `cache_v_l<layer>` in its memory object and tests them: rows read here must equal those cut out
-of a state, byte for byte. Where anything is unexpected it returns None, and rows are cut out of states.
+of a state, byte for byte. Where anything is unexpected, or a tensor lies in a device's memory, it returns None, and
+rows are cut out of states.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from math import prod
 import numpy as np
 
 from canister.engine.kv.rows import Bytes, KvRowsError, Layout, Rows, parse
-from canister.engine.llama import Context, tensor_bytes
+from canister.engine.llama import Context, is_host_buffer, tensor_bytes
 from canister.engine.llama_types import EngineFault
 from canister.engine.pages import forget, use_huge_pages
 from canister.telemetry.logs import get_logger
@@ -32,7 +33,7 @@ Peek = Callable[[int, int], bytes]
 _OBJECT_BYTES = 2048  # of the memory object; its layers stand within the first kilobyte
 _MAX_LAYERS_BYTES = 1 << 20
 # struct ggml_tensor: type, buffer, ne[4], nb[4], op, op_params, flags, src[10], view_src, view_offs, data, name, …
-_TENSOR = struct.Struct("<i4x8x4q4Q4x64x4x80x8x8xQ64s")
+_TENSOR = struct.Struct("<i4xQ4q4Q4x64x4x80x8x8xQ64s")
 _TENSOR_BYTES = 336
 _WORDS_OF_A_LAYER = 16  # at most, up to its tensors
 _NAME_AT = 256
@@ -45,9 +46,12 @@ LARGE_STREAM_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """type: ggml's. ne: elements by dimension. nb: bytes from one to the next."""
+    """type: ggml's. buffer: the address of its ggml_backend_buffer. ne: elements by dimension. nb: bytes from one to
+    the next.
+    """
 
     type: int
+    buffer: int
     ne: tuple[int, ...]
     nb: tuple[int, ...]
     data: int
@@ -129,6 +133,9 @@ def _find(context: Context, layout: Layout, peek: Peek) -> KvMemory | None:
         k = [tensor for kind, tensor in tensors if kind == "k"]
         v = [tensor for kind, tensor in tensors if kind == "v"]
         if len(k) == len(layout.k) and len(v) == len(layout.v):
+            buffers = {tensor.buffer for tensor in (*k, *v)}
+            if not all(buffer and is_host_buffer(buffer) for buffer in buffers):
+                raise KvRowsError("they lie in the memory of a device")
             return _arrays(context, layout, k, v)
     return None
 
@@ -159,11 +166,11 @@ def _tensor_at(peek: Peek, address: int) -> tuple[str, _Tensor] | None:
         return None
     if len(data) < _TENSOR.size:
         return None
-    kind, *numbers, name = _TENSOR.unpack(data)
+    kind, buffer, *numbers, name = _TENSOR.unpack(data)
     match = _NAME.match(name)
     if match is None:
         return None
-    return match[1].decode(), _Tensor(kind, tuple(numbers[:4]), tuple(numbers[4:8]), numbers[-1])
+    return match[1].decode(), _Tensor(kind, buffer, tuple(numbers[:4]), tuple(numbers[4:8]), numbers[-1])
 
 
 def _arrays(context: Context, layout: Layout, k: list[_Tensor], v: list[_Tensor]) -> KvMemory | None:

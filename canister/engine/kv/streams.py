@@ -8,14 +8,17 @@ from canister.engine.llama import Bytes, Context
 
 
 class Streams:
-    """layout: of KV rows; None for memories whose states are not cut into rows. lengths: positions of each stream."""
+    """layout: of KV rows; None for memories whose states are not cut into rows. lengths: positions of each stream.
 
-    def __init__(self, context: Context, layout: Layout | None) -> None:
+    reads_in_place: rows are read where they lie, as far as that can be.
+    """
+
+    def __init__(self, context: Context, layout: Layout | None, *, reads_in_place: bool = True) -> None:
         self.layout = layout
         self.lengths = [0] * context.params.n_streams
         self._floors = [0] * context.params.n_streams  # below it a stream cannot be cut: rows may be missing there
         self._context = context
-        self._memory = open_kv_memory(context, layout)
+        self._memory = open_kv_memory(context, layout) if reads_in_place else None
 
     @property
     def reads_rows(self) -> bool:

@@ -6,6 +6,7 @@ from time import perf_counter
 
 from canister.engine.aside import Steps, done_aside, run_through
 from canister.engine.batch_invariance import Policy
+from canister.engine.devices import kv_room
 from canister.engine.llama import Context, Model
 from canister.engine.llama_types import UNQUANTIZED, ContextParams, ModelError
 from canister.engine.load.loaded import EngineInfo, LoadedEmbedder, LoadParams, Threads
@@ -49,7 +50,7 @@ def prepare_embedder(params: LoadParams, model: Model, mapped_bytes: int = 0) ->
     n_cells = -(-(n_rows if params.reads_whole else n_ctx + n_rows) // CELLS_STEP) * CELLS_STEP
     if not params.reads_whole:
         need = Need(n_ctx, n_cells, 1, params.kv_bytes // n_ctx, params.kv_bytes * n_cells // n_ctx)
-        check(name, need, available_bytes() - mapped_bytes)
+        check(name, need, kv_room(params.placed, model.n_layers, available_bytes() - mapped_bytes))
     n_cores = usable_cores()
     threads = Threads(min(params.n_threads, n_cores) or n_cores, "asked for" if params.n_threads else "all cores", {})
     shape = ContextParams(
@@ -63,6 +64,8 @@ def prepare_embedder(params: LoadParams, model: Model, mapped_bytes: int = 0) ->
         rope=params.rope,
         n_outputs=n_rows,
         pooling=params.pooling,
+        offload_kv=params.placed.offloads_kv,
+        is_offloaded=params.placed.is_offloaded,
     )
     yield None
     trim_heap()
@@ -146,6 +149,7 @@ def _info(params: LoadParams, model: Model, n_ctx: int, threads: Threads, policy
         threads=threads,
         restrictions=params.restrictions,
         memory=params.memory,
+        placed=params.placed,
         pooling=params.pooling,
         reads_whole=params.reads_whole,
     )

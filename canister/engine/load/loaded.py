@@ -9,7 +9,7 @@ from typing import Literal
 from canister.engine.batch_invariance import ExactMode, Policy, RowClasses
 from canister.engine.kv.logits_file import Origin
 from canister.engine.llama import Context, Model
-from canister.engine.llama_types import UNQUANTIZED, FillIn
+from canister.engine.llama_types import UNQUANTIZED, FillIn, Placed
 from canister.engine.load.library import library_id
 from canister.engine.load.memory_trial import MemoryTraits
 from canister.engine.load.ways import Attention, Restrictions
@@ -33,6 +33,8 @@ class LoadParams:
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     restrictions: what llama.cpp must not do on this processor, or with this file.
     memory: what a trial has found out about the model's memory.
+    placed: where it is computed.
+    reads_in_place: KV rows are read where they lie, if they lie in the host's memory; else out of sequence states.
     pooling: of a model that is loaded for embeddings; "" for one that continues texts. reads_whole: all tokens of a
     text must be in one decode.
     """
@@ -58,6 +60,8 @@ class LoadParams:
     logits_file: Path | None = None
     restrictions: Restrictions = field(default_factory=Restrictions)
     memory: MemoryTraits = field(default_factory=MemoryTraits)
+    placed: Placed = field(default_factory=Placed)
+    reads_in_place: bool = True
     pooling: Pooling | Literal[""] = ""
     reads_whole: bool = False
 
@@ -144,11 +148,12 @@ class EngineInfo:
     pooling: Pooling | Literal[""] = ""
     reads_whole: bool = False
     rope: RopeParams = field(default_factory=RopeParams)
+    placed: Placed = field(default_factory=Placed)
 
     @property
     def origin(self) -> Origin:
         """What logits depend on beside tokens."""
-        build = library_id(), self.restrictions.key
+        build = library_id(), self.restrictions.key, *self.placed.key
         return Origin.of(self.n_vocab, self.model_id, self.kv_layout, build, cpu_name())
 
 

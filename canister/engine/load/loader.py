@@ -21,9 +21,10 @@ from canister.engine.batch_invariance import (
     joins_prompts,
     measures,
 )
+from canister.engine.devices import kv_room
 from canister.engine.kv.rows import KvRowsError, Layout, parse
 from canister.engine.llama import KV_TYPES, Context, Model, start_backend
-from canister.engine.llama_types import UNQUANTIZED, ContextParams, ModelError
+from canister.engine.llama_types import UNQUANTIZED, ContextParams, ModelError, Placed
 from canister.engine.load import calibration
 from canister.engine.load import calibration_file as kept
 from canister.engine.load.calibration_file import Calibration
@@ -64,7 +65,13 @@ def load_model(params: LoadParams) -> Model:
         params.n_file_bytes()
     except OSError as error:
         raise ModelError(f"Cannot load the model {name}: {error.strerror}") from error
-    return Model(params.path, name, params.more_paths, extra_buffers=params.restrictions.extra_buffers)
+    return Model(
+        params.path,
+        name,
+        params.more_paths,
+        extra_buffers=params.restrictions.extra_buffers,
+        placement=params.placed.params,
+    )
 
 
 def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_shared: bool = False) -> Steps[Loaded]:
@@ -89,6 +96,8 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         type_v=params.type_v,
         rope=params.rope,
         most_at_once=params.restrictions.max_rows,
+        offload_kv=params.placed.offloads_kv,
+        is_offloaded=params.placed.is_offloaded,
     )
     found = yield from _calibrate(params, model, shape, n_cores, is_shared)
     policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.allowed_slots, found.kernels)
@@ -101,11 +110,12 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
     traits = yield from _look(model, shape, policy, found.kernels, params)
     # Where a chunk is filled up with dummy rows they need cells.
     n_cells = -(-(n_ctx + max(DUMMY_CELLS, policy.chunk.block)) // CELLS_STEP) * CELLS_STEP
-    n_slots = params.allowed_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, mapped_bytes, policy)
+    room = kv_room(params.placed, model.n_layers, available_bytes() - mapped_bytes)
+    n_slots = params.allowed_slots or _slots_by_memory(n_cells * traits.kv_bytes_per_token, room, policy)
     n_streams = max(n_slots, 2) if traits.needs_pairs else n_slots
     bytes_per_chat = min(n_cells * traits.kv_bytes_per_token, params.kv_bytes or sys.maxsize)
     need = Need(n_ctx, n_cells, n_streams, traits.kv_bytes_per_token, bytes_per_chat)
-    check(name, need, available_bytes() - mapped_bytes)
+    check(name, need, room)
     shape = replace(
         shape,
         # Where a lonely row needs a neighbour, there is one.
@@ -144,7 +154,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         flash_attn=policy.flash_attn,
         can_shift=context.can_shift and traits.rolls_back,
         kv_bytes_per_token=traits.kv_bytes_per_token,
-        kv_layout=_descriptor(traits.layout, params.rope, policy, params.restrictions),
+        kv_layout=_descriptor(traits.layout, params.rope, policy, params.restrictions, params.placed),
         kv_kind=_kind(traits.layout),
         policy=policy,
         row_classes=found.kernels.row_classes if found.kernels is not None else (),
@@ -153,6 +163,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         restrictions=params.restrictions,
         memory=params.memory,
         rope=params.rope,
+        placed=params.placed,
     )
     _log_loaded(info, params)
     return Loaded(model, context, traits, info)
@@ -193,7 +204,7 @@ def _calibrate(
     n_outputs = max(n_streams, shape.n_rows) if params.memory.all_outputs else 0
     shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn, n_outputs=n_outputs)
     where = params.calibration_file if params.model_id else None
-    build = library_id(), params.restrictions.key
+    build = library_id(), params.restrictions.key, *params.placed.key
     key = kept.key_of(params.model_id.hex(), build, cpu_name(), n_cores, astuple(shape))
     found = kept.recall(where, key)
     lacks_kernels = wants_kernels and found.kernels is None
@@ -268,6 +279,7 @@ def _look(
             fills_gaps=cuts_tails and policy.max_rows is None and not policy.needs_pairs,
             all_outputs=memory.all_outputs,
             keeps_states=memory.no_states is None,
+            reads_in_place=params.reads_in_place,
         )
     finally:
         context.close()
@@ -278,9 +290,9 @@ def default_ram_bytes() -> int:
     return min(available_bytes() // 8, 1 << 30)
 
 
-def _slots_by_memory(bytes_per_slot: int, mapped_bytes: int, policy: Policy) -> int:
+def _slots_by_memory(bytes_per_slot: int, room: int, policy: Policy) -> int:
     """As many slots as a part of the available memory has room for, between 1 and MAX_SLOTS."""
-    n_bytes = max(0, available_bytes() - mapped_bytes) // SPARE_SHARE
+    n_bytes = max(0, room) // SPARE_SHARE
     return max(1, min(policy.max_slots or MAX_SLOTS, MAX_SLOTS, n_bytes // max(bytes_per_slot, 1)))
 
 
@@ -294,6 +306,8 @@ def _log_loaded(info: EngineInfo, params: LoadParams) -> None:
     policy, threads = info.policy, info.threads
     if params.n_threads > threads.n:
         log.warning("more threads than cores would slow everything down", asked=params.n_threads, threads=threads.n)
+    if info.placed.without_effect:
+        log.warning("flags without effect", model=info.name, why=info.placed.without_effect)
     for note in info.memory.notes:
         log.warning("the model's memory is not used as usual", model=info.name, why=note)
     log.info(
@@ -308,10 +322,13 @@ def _log_loaded(info: EngineInfo, params: LoadParams) -> None:
         tokens_per_second={n: round(speed, 1) for n, speed in threads.speeds.items()} or None,
         slots=info.n_slots,
         n_ctx=info.n_ctx,
+        devices="; ".join(info.placed.devices) or None,
     )
 
 
-def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy, restrictions: Restrictions) -> bytes:
+def _descriptor(
+    layout: Layout | None, rope: RopeParams, policy: Policy, restrictions: Restrictions, placed: Placed
+) -> bytes:
     """Names what rows depend on beside model and tokens. Rows with the same descriptor fit.
 
     Rows that were computed in exact mode are worth more than others, so they have another descriptor.
@@ -325,4 +342,6 @@ def _descriptor(layout: Layout | None, rope: RopeParams, policy: Policy, restric
         bits = policy.flash_attn, astuple(policy.chunk)
     if not restrictions.extra_buffers:
         bits = bits, "no extra buffers"  # other kernels, other last bits
+    if placed.is_offloaded:
+        bits = bits, placed.key
     return hashlib.sha256(layout.digest + repr((astuple(rope), bits)).encode()).digest()

@@ -34,7 +34,8 @@ SPARE_BYTES = 2 * 1024**3  # of addresses: libraries, stacks of threads
 MAX_NOTES = 200
 _MODULE = "canister.engine.load.trial_child"
 _LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
-    *("exact", "kv_bytes", "calibration_file", "logits_file", "restrictions", "memory")
+    *("exact", "kv_bytes", "calibration_file", "logits_file", "restrictions", "memory"),
+    *("placed", "reads_in_place"),
 }
 _KERNEL_SIGNALS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 
@@ -238,6 +239,8 @@ def _parameters(params: LoadParams) -> dict[str, object]:
     """The parameters that the child needs and that a result depends on."""
     left_out = _LEFT_OUT if params.pooling else _LEFT_OUT | {"pooling", "reads_whole"}
     fields = {name: value for name, value in asdict(params).items() if name not in left_out}
+    if params.placed.is_offloaded:
+        fields["placed"] = asdict(params.placed)
     return {**fields, "restrictions": params.restrictions.key}
 
 

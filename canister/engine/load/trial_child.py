@@ -9,14 +9,17 @@ wrong or null, what was found out about its memory].
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from canister.engine.devices import open_devices
 from canister.engine.llama import Context, Model
-from canister.engine.llama_types import EngineFault, ModelError
+from canister.engine.llama_types import EngineFault, ModelError, Placed
 from canister.engine.load.child import DECODING, LOADING, MEMORY, limit, say, task
 from canister.engine.load.embedding_loader import load_embedder
 from canister.engine.load.loaded import Loaded, LoadedEmbedder, LoadParams
@@ -24,11 +27,12 @@ from canister.engine.load.loader import load, load_model
 from canister.engine.load.memory_trial import N_CELLS, N_OUTPUTS, N_ROWS, MemoryTraits, to_json, try_memory
 from canister.engine.load.ways import Restrictions
 from canister.errors import CanisterError
-from canister.flags.parse import RopeParams
+from canister.flags.parse import PlacementParams, RopeParams
 from canister.system import sandbox
 from canister.system.machine import usable_cores
 
 ROW_COUNTS = (1, 2, 3, 8, 33)  # of a prompt chunk, whatever it costs
+DRIVER_FILES = 256  # that drivers of devices may open
 MULTIPLICATIONS = 1e11  # of the largest chunk that the server decodes; they take a few seconds at most
 # Everything that a text can hold. Each byte of UTF-8 appears, also where it has no token of its own.
 TEXT = "".join(map(chr, [*range(1, 0x800), *range(0x800, 0xFFF0, 997), *range(0x10000, 0x110000, 65_521)])) + "😀" * 9
@@ -37,11 +41,17 @@ TEXT = "".join(map(chr, [*range(1, 0x800), *range(0x800, 0xFFF0, 997), *range(0x
 def main() -> None:
     asked = task()
     files = [Path(file) for file in asked["files"]]
-    limit(asked["memory_bytes"], asked["seconds"], 2 * len(files))
+    placements = [_placed(fields.pop("placed", None)) for fields in asked["attempts"]]
+    if is_offloaded := any(placed.is_offloaded for placed in placements):
+        open_devices()
+    n_files = 2 * len(files) + (DRIVER_FILES if is_offloaded else 0)
+    # Drivers map the memory of devices and of the machine, which takes addresses and no memory.
+    limit(resource.RLIM_INFINITY if is_offloaded else asked["memory_bytes"], asked["seconds"], n_files)
     libraries = [Path(folder) for folder in (*sys.path, os.environ.get("LLAMA_CPP_LIB_PATH")) if folder]
     # ggml asks the system for cores and memory; python may still import a module.
-    sandbox.confine_trial([*files, Path("/proc"), Path("/sys"), *libraries])
-    for number, fields in enumerate(asked["attempts"]):
+    usable = [*files, Path("/proc"), Path("/sys"), *libraries]
+    sandbox.confine_trial(usable, sandbox.device_nodes() if is_offloaded else ())
+    for number, (fields, placed) in enumerate(zip(asked["attempts"], placements, strict=True)):
         params = LoadParams(
             path=files[0],
             more_paths=tuple(files[1:]),
@@ -50,12 +60,21 @@ def main() -> None:
             # Without the measurements, since every way that they may lead to is an attempt of its own.
             exact="off",
             n_threads=usable_cores(),
+            placed=placed,
             **fields,
         )
         fault, memory = attempt(params, reads_vocabulary=number == 0, looks_at_memory=asked["looks_at_memory"])
         asked["looks_at_memory"] &= fault is not None  # the server uses the first way that survives
         say("end", number, fault, to_json(memory))
     os._exit(0)  # the kernel frees the rest
+
+
+def _placed(told: dict[str, Any] | None) -> Placed:
+    """As `asdict` has made it; None for the processor alone."""
+    if told is None:
+        return Placed()
+    params = told["params"] | {"tensor_split": tuple(told["params"]["tensor_split"])}
+    return Placed(PlacementParams(**params), tuple(told["devices"]))
 
 
 def attempt(params: LoadParams, *, reads_vocabulary: bool, looks_at_memory: bool) -> tuple[str | None, MemoryTraits]:

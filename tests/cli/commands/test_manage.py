@@ -102,20 +102,24 @@ def test_status_in_a_few_lines(run: Command, server: LocalServer) -> None:
     assert "model" not in stranger.splitlines()[0]
 
 
+LOAD = '{"args": ["--model", "models/small.gguf", "--n-gpu-layers", "all", "--main-gpu", "0"]}'
+
+
 def test_status_of_a_loaded_model(canister: Command, tmp_path: Path) -> None:
     model = tiny_models.llama_model(tmp_path / "small.gguf", "q8_0")
     with LocalServer(tmp_path / "server") as server:
         where = ("--network", server.url, "--data-dir", server.data_dir)
         options = ("status", "llama_cpp", *where)
         assert canister("upload", model, "--canister-filename", "models/small.gguf", *where).code == 0
-        loaded = canister("call", "llama_cpp", "load_model", '{"args": ["--model", "models/small.gguf"]}', *where)
+        loaded = canister("call", "llama_cpp", "load_model", LOAD, *where)
         assert loaded.code == 0, loaded.err
         short = canister(*options, "--short").out
         assert f"model        models/small.gguf, {size(model.stat().st_size)}: llama" in short
-        for title in ("context", "exact", "threads", "limits", "access", "now"):
+        for title in ("context", "exact", "devices", "threads", "limits", "access", "now"):
             assert f"\n{title} " in short
         lines = canister(*options).out.splitlines()
         assert lines[4:7] == ["  Engine:", "    File:", "      Name: models/small.gguf"]
+        assert {"    Devices:", "          Kind: cpu"} <= set(lines)
         assert lines.index("  Engine:") < lines.index("  Memory metrics:")
 
 

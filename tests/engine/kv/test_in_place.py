@@ -256,8 +256,8 @@ def test_what_does_not_fit_is_not_used(model_path: Callable[[str], Path], monkey
 def test_a_chat_is_the_same_when_rows_are_cut_out_of_states(
     model_path: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    def played() -> tuple[bool, list[int], list[Bytes]]:
-        with Driver(model_path(model), n_slots=2, n_ctx=200) as driver:
+    def played(**how: bool) -> tuple[bool, list[int], list[Bytes]]:
+        with Driver(model_path(model), n_slots=2, n_ctx=200, **how) as driver:
             chat = driver.chat("k")
             driver.run(chat.answer(some_prompt(3), 20, [3, 9, 1]))
             rows = [np.frombuffer(segment.rows, np.uint8) for segment in chat.segments]
@@ -265,7 +265,14 @@ def test_a_chat_is_the_same_when_rows_are_cut_out_of_states(
 
     reads, sampled, rows = played()
     assert reads == (model == "q8_0")
+
+    def check(found: tuple[bool, list[int], list[Bytes]]) -> None:
+        assert found[:2] == (False, sampled)
+        assert all(map(np.array_equal, rows, found[2]))
+
+    check(played(reads_in_place=False))
+    monkeypatch.setattr(in_place, "is_host_buffer", lambda _: False)  # as where a device has them
+    check(played())
+    monkeypatch.undo()
     monkeypatch.setattr(in_place, "tensor_bytes", lambda: 344)
-    otherwise = played()
-    assert otherwise[:2] == (False, sampled)
-    assert all(map(np.array_equal, rows, otherwise[2]))
+    check(played())
