@@ -2,6 +2,7 @@
 
 Each canister is copied as of one moment: its database is held while all its files are opened and a reader of the
 database begins. Then calls continue, and the copy reads what was opened, since committed bytes of a file never change.
+A process may open only so many files; the others are held by links in a folder of their own, which is removed again.
 
     server.db, controller.pem, controller.key, root.key, node.pem          secrets: the file is for its owner alone
     canisters/<id>/canister.db, canisters/<id>/stable/…
@@ -12,6 +13,7 @@ database begins. Then calls continue, and the copy reads what was opened, since 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -19,10 +21,11 @@ import os
 import resource
 import shutil
 import sqlite3
+import sys
 import tarfile
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -48,6 +51,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 _BLOCK_BYTES = 1024 * 1024
 _MAX_MANIFEST_BYTES = 1 << 30
+_SPARE_FILES = 200  # that may be open beside those of canisters: databases, the tar, folders
+_HELD_FOLDER = ".backup."  # and letters; what a backup that was killed has left goes with the next one
 
 
 @dataclass
@@ -69,11 +74,13 @@ def back_up(data_dir: Path, target: Path) -> Copied:
         raise NotFound(f"{data_dir} holds no server's data; name the folder with --data-dir")
     if target.exists():
         raise Conflict(f"{target} is there already; remove it, or choose another name")
-    _allow_many_files()
+    n_open = _allow_many_files() - _SPARE_FILES
+    _remove_left_links(data_dir)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder, ExitStack() as held:
             scratch = Path(folder)
-            server, canisters = _hold(data_dir, held)
+            holder = _Holder(_folder_of_links(data_dir, held), n_open, held)
+            server, canisters = _hold(data_dir, holder)
             beside = {
                 name: held.enter_context(outside.reading(data_dir / name))
                 for name in BESIDE_DATABASES
@@ -100,47 +107,103 @@ def back_up(data_dir: Path, target: Path) -> Copied:
 
 @dataclass
 class _Held:
-    """A canister at one moment. files: (path, descriptor, committed size); None for one that is gone."""
+    """A canister at one moment. files: (path, file, committed size); None for one that is gone."""
 
     id: str
     reader: sqlite3.Connection
-    files: list[tuple[str, int | None, int]]
+    files: list[tuple[str, int | Path | None, int]]
 
 
-def _hold(data_dir: Path, held: ExitStack) -> tuple[sqlite3.Connection, list[_Held]]:
-    """Hold a canister at one moment. `held` closes all that was opened."""
+@dataclass
+class _Holder:
+    """Keeps bytes of files as they are: n_open files open, the others by links in a folder.
+
+    held: closes what was opened.
+    """
+
+    links: Path
+    n_open: int
+    held: ExitStack
+    n_held: int = 0
+
+    def hold(self, descriptor: int, path: Path) -> int | Path:
+        """An open file, or another name of it; the descriptor is closed then. path: its name."""
+        self.n_held += 1
+        if self.n_held <= self.n_open:
+            self.held.callback(os.close, descriptor)
+            return descriptor
+        link = self.links / str(self.n_held)
+        try:
+            if sys.platform == "linux":
+                # The very file that was opened. Only with a folder's descriptor does Python follow links here.
+                os.link(f"/proc/self/fd/{descriptor}", link, src_dir_fd=descriptor)
+            else:
+                os.link(path, link, follow_symlinks=False)
+        except OSError as error:
+            raise Conflict(
+                f"there are more files than a process may open ({self.n_open + _SPARE_FILES}), and this file system "
+                f"makes no links ({error.strerror}): allow more, as by 'ulimit -n 1000000' before the backup"
+            ) from error
+        finally:
+            os.close(descriptor)
+        return link
+
+
+def _folder_of_links(data_dir: Path, held: ExitStack) -> Path:
+    """A new folder, locked for as long as it is used."""
+    folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=_HELD_FOLDER, dir=data_dir)))
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    held.callback(os.close, descriptor)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return folder
+
+
+def _remove_left_links(data_dir: Path) -> None:
+    """Remove the folders of backups that were killed; those of running ones are locked."""
+    for folder in data_dir.glob(f"{_HELD_FOLDER}*"):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+
+
+def _hold(data_dir: Path, holder: _Holder) -> tuple[sqlite3.Connection, list[_Held]]:
+    """Hold all canisters, each at one moment."""
     with outside.stopped(data_dir / SERVER_DATABASE):
-        server = held.enter_context(outside.reading(data_dir / SERVER_DATABASE))
+        server = holder.held.enter_context(outside.reading(data_dir / SERVER_DATABASE))
         folders = [
             data_dir / CANISTERS / id for id in outside.canister_ids(server)
         ]  # one that was just made may have none yet
-        return server, [_hold_canister(folder, held) for folder in folders if (folder / CANISTER_DATABASE).is_file()]
+        return server, [_hold_canister(folder, holder) for folder in folders if (folder / CANISTER_DATABASE).is_file()]
 
 
-def _hold_canister(folder: Path, held: ExitStack) -> _Held:
-    stable = DiskFolder(folder / STABLE, FileLayer())
-    held.callback(stable.close)
-    staging = DiskFolder(folder / STAGING, FileLayer())
-    held.callback(staging.close)
-    with outside.stopped(folder / CANISTER_DATABASE):
-        reader = held.enter_context(outside.reading(folder / CANISTER_DATABASE))
+def _hold_canister(folder: Path, holder: _Holder) -> _Held:
+    with (
+        closing(DiskFolder(folder / STABLE, FileLayer())) as stable,
+        closing(DiskFolder(folder / STAGING, FileLayer())) as staging,
+        outside.stopped(folder / CANISTER_DATABASE),
+    ):
+        reader = holder.held.enter_context(outside.reading(folder / CANISTER_DATABASE))
         staged = outside.staged(reader)
-        files: list[tuple[str, int | None, int]] = []
+        files: list[tuple[str, int | Path | None, int]] = []
         for path, size in outside.files(reader):
-            descriptor = _open(stable, staging, path, staged.get(path))
-            if descriptor is not None:
-                held.callback(os.close, descriptor)
-            files.append((path, descriptor, size))
+            found = _open(stable, staging, path, staged.get(path))
+            files.append((path, None if found is None else holder.hold(*found), size))
     return _Held(folder.name, reader, files)
 
 
-def _open(stable: DiskFolder, staging: DiskFolder, path: str, source: str | None) -> int | None:
-    """The committed file. A new one lies in staging until it is moved, so look for it there first."""
+def _open(stable: DiskFolder, staging: DiskFolder, path: str, source: str | None) -> tuple[int, Path] | None:
+    """The committed file, open, and where it lies. A new one lies in staging until it is moved, so look for it there
+    first.
+    """
     if source is not None:
         with suppress(FileNotFoundError):
-            return staging.open_file(source, os.O_RDONLY)
+            return staging.open_file(source, os.O_RDONLY), staging.path / source
     try:
-        return stable.open_file(path, os.O_RDONLY)
+        return stable.open_file(path, os.O_RDONLY), stable.path / path
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise
@@ -190,14 +253,16 @@ def _write(writer: _Writer, data_dir: Path, scratch: Path, server: sqlite3.Conne
             writer.add(name, io.BytesIO(data), len(data))
     for canister in canisters:
         writer.add_database(f"{CANISTERS}/{canister.id}/{CANISTER_DATABASE}", canister.reader, scratch)
-        for path, descriptor, size in canister.files:
+        for path, held, size in canister.files:
             name = f"{CANISTERS}/{canister.id}/{STABLE}/{path}"
-            n_found = 0 if descriptor is None else os.fstat(descriptor).st_size
-            if descriptor is None or n_found < size:
+            if held is None:
                 writer.copied.damaged.append(name)
-            if descriptor is not None:
-                with os.fdopen(os.dup(descriptor), "rb") as file:
-                    writer.add(name, file, min(size, n_found))
+                continue
+            with held.open("rb") if isinstance(held, Path) else os.fdopen(os.dup(held), "rb") as file:
+                n_found = os.fstat(file.fileno()).st_size
+                if n_found < size:
+                    writer.copied.damaged.append(name)
+                writer.add(name, file, min(size, n_found))
 
 
 def _write_objects(writer: _Writer, data_dir: Path) -> None:
@@ -224,11 +289,13 @@ class _Hashing:
         return self._hash.hexdigest()
 
 
-def _allow_many_files() -> None:
-    """Raise the limit of open files, since a backup holds every file open at one moment."""
+def _allow_many_files() -> int:
+    """Raise the limit of open files, since a backup holds files open at one moment. Returns how many may be."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if allowed == resource.RLIM_INFINITY else allowed
 
 
 # -- restore

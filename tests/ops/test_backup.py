@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -17,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound, StoreDamaged
+from canister.ops import backup
 from canister.ops.backup import MANIFEST, back_up, restore
 from canister.store.volume import Volume
 from tests.crash.rig import Rig, read, reopened, running
@@ -51,12 +54,16 @@ async def test_what_is_restored_is_what_was_backed_up(tmp_path: Path) -> None:
         assert reply.n_prompt_tokens_cached > 0
 
 
-async def test_a_backup_under_load_holds_one_moment_of_every_canister(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_open", [1000, 1], ids=["opened", "linked"])
+async def test_a_backup_under_load_holds_one_moment_of_every_canister(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_open: int
+) -> None:
     """Four writers replace, append to, copy and remove files, small and large; a file's bytes tell its version.
 
     Version n of a file is n bytes at the end of a chain: file `b` is only ever written after `a` had this version, in
     calls that wait for each other. So in every copy `b` is not newer than `a`, and each is whole.
     """
+    monkeypatch.setattr(backup, "_allow_many_files", lambda: n_open + backup._SPARE_FILES)
     data_dir = tmp_path / "data"
     stop = asyncio.Event()
 
@@ -103,6 +110,35 @@ async def test_a_backup_under_load_holds_one_moment_of_every_canister(tmp_path: 
                 assert not data or uploads[path] == hashlib.sha256(data).hexdigest()
                 versions.append(int(data[:8] or 0))
             assert 0 <= versions[0] - versions[1] <= 1
+
+
+async def test_more_files_than_may_be_open_are_backed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data_dir = tmp_path / "data"
+    async with running(data_dir) as rig:
+        for n in range(5):
+            await write(rig, f"file-{n}", f"{n}".encode() * 1000)
+    before = await asyncio.to_thread(reopened, data_dir)
+    for kind in ("left", "used"):
+        (data_dir / f".backup.{kind}").mkdir()
+    used = os.open(data_dir / ".backup.used", os.O_RDONLY)
+    try:
+        fcntl.flock(used, fcntl.LOCK_EX)  # as by a backup that runs
+        monkeypatch.setattr(backup, "_allow_many_files", lambda: backup._SPARE_FILES + 2)
+        made = await asyncio.to_thread(back_up, data_dir, tmp_path / "backup.tar")
+    finally:
+        os.close(used)
+    assert [path.name for path in data_dir.glob(".backup.*")] == [".backup.used"]
+    assert not made.damaged
+    restore(tmp_path / "backup.tar", tmp_path / "restored")
+    assert await asyncio.to_thread(reopened, tmp_path / "restored") == before
+
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(Conflict, match=r"makes no links .*ulimit -n"):
+        await asyncio.to_thread(back_up, data_dir, tmp_path / "other.tar")
+    assert not (tmp_path / "other.tar").exists()
 
 
 async def test_a_file_that_could_not_be_moved_to_its_place_yet_is_in_the_backup(
