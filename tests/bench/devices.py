@@ -7,6 +7,7 @@ others, where the server says that it decodes exactly. --smoke runs on any build
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -73,7 +74,7 @@ def _engine(server: Ours) -> dict[str, Any]:
     """What the server tells of its engine."""
     http = server.http()
     try:
-        engine: dict[str, Any] = http.get("/canisters/llama_cpp/engine")
+        engine: dict[str, Any] = json.loads(http.get("/canisters/llama_cpp/engine"))
         return engine
     finally:
         http.close()
