@@ -86,6 +86,7 @@ train: $(INSTALLED) ## Train the shipped model again, up to an hour on two cores
 
 nightly: $(INSTALLED) ## The long runs, about half an hour on two cores
 	$(PIP) install --quiet --editable '.[fuzz]' || echo 'without atheris: no fuzzing by coverage' >&2
+	$(PYTHON) tests/clients/set_up.py .clients --nightly
 	$(BIN)/python -m pytest -m nightly -n auto --dist worksteal -o faulthandler_timeout=0
 
 clean: ## Remove what can be made again

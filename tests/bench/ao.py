@@ -28,8 +28,10 @@ MESSAGES = 200
 CLIENTS = 8
 PROCESSES = 10
 ANSWERS = 10
+ATTACKS = 5
 TOKENS = 10
 PROMPT = "What is the meaning of life?"
+HOSTILE = b"while true do pcall(function() while true do end end) end"
 ECHO = b'Handlers.add("echo", "Echo", function(msg) msg.reply({ Data = msg.Data }) end)'
 
 
@@ -41,6 +43,7 @@ def measure(options: Options) -> list[Row]:
             return [
                 *_message_rows(server, network, process, options),
                 *_process_rows(server, network, options),
+                _beside_row(network, process, options),
                 _paid_row(server, network, options),
             ]
 
@@ -79,17 +82,32 @@ def _message_rows(server: LocalServer, network: Network, process: str, options: 
 def _process_rows(server: LocalServer, network: Network, options: Options) -> list[Row]:
     n_processes = options.scaled(PROCESSES, 2)
     starts: list[float] = []
-    before = _memory_mib(server.pid)
+    before = memory_mib(server.pid)
     for _ in range(n_processes):
         start = time.perf_counter()
         process = network.spawn()
         network.result(process, network.send(process, [("Action", "Eval")], b"return 1"))
         starts.append((time.perf_counter() - start) * 1000)
-    grown = (_memory_mib(server.pid) - before) / n_processes
+    grown = (memory_mib(server.pid) - before) / n_processes
     return [
         _told("a new process and its first answer", starts, "ms"),
         Row("memory of a process", grown, None, "MiB", grown, None, at_least=False, figure_unit="MiB", samples={}),
     ]
+
+
+def _beside_row(network: Network, echo: str, options: Options) -> Row:
+    """How long an echo takes while another process uses up its budget."""
+    hostile = network.spawn()
+    taken: list[float] = []
+    for _ in range(options.scaled(ATTACKS, 2)):
+        attack = network.send(
+            hostile, [("Action", "Eval")], b"while true do pcall(function() while true do end end) end"
+        )
+        start = time.perf_counter()
+        network.result(echo, network.send(echo, [("Action", "Echo")], b"hello"))
+        taken.append((time.perf_counter() - start) * 1000)
+        network.result(hostile, attack)
+    return _told("an echo beside a hostile program, which is to take less than 2000", taken, "ms")
 
 
 def _paid_row(server: LocalServer, network: Network, options: Options) -> Row:
@@ -165,7 +183,7 @@ def _told(what: str, samples: list[float], unit: str) -> Row:
     return Row(what, figure, None, unit, figure, None, at_least=False, figure_unit=unit, samples={"ours": samples})
 
 
-def _memory_mib(pid: int) -> float:
+def memory_mib(pid: int) -> float:
     """Of a process and all that it has started, each shared page counted by its share."""
     mib = 0.0
     for each in [pid, *_below(pid)]:
