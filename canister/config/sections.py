@@ -329,6 +329,13 @@ class ServerSettings(Section):
         ge=1,
         description="Bytes that strangers may store at the gateway of AO; more are refused with 507.",
     )
+    ao_stored_models: Annotated[int, ServeOption(AO)] = Field(
+        2,
+        ge=0,
+        le=16,
+        description="Models that programs of AO may load from what clients have published, at once; each takes memory "
+        "and disk as any model does.",
+    )
     confine: Annotated[bool, ServeOption(ACCESS)] = Field(
         True, description="Let the kernel refuse writes outside the data folder (Landlock, where Linux has it)."
     )

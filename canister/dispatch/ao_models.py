@@ -29,16 +29,21 @@ if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
 
-def of_host(host: Host, canisters: Mapping[str, str], caller: str) -> CanisterModels:
+def of_host(host: Host, canisters: Mapping[str, str], caller: str, stored: Callable[[str], Canister]) -> CanisterModels:
     """Models of a running host's canisters. canisters: the name of one by the id of the model that it has loaded.
 
-    caller: who asks, and is charged. To be made on the event loop that the host runs on.
+    caller: who asks, and is charged. stored: the canister of any other model; raises CanisterBusy, NotFound. To be made
+    on the event loop that the host runs on.
     """
     known = dict(canisters)
 
     def find(id: str) -> Canister:
         if id not in known:
-            raise NotFound(f"there is no model {id[:80]} here; those that are: {', '.join(sorted(known)) or 'none'}")
+            try:
+                return stored(id)
+            except NotFound as error:
+                told = ", ".join(sorted(known)) or "none"
+                raise NotFound(f"there is no model {id[:80]} here: {error}; those that are: {told}") from None
         if known[id] in host.pending:  # the message that asks is run again
             raise CanisterBusy(f"the model {id[:80]} is being loaded")
         return host.find(known[id])

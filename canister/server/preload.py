@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from canister import dispatch
-from canister.api.records import FileDetailsInputRecord, FileDetailsRecord, InputRecord
+from canister.api.records import FileDetailsInputRecord, FileDetailsRecord, FilesystemRemoveInputRecord, InputRecord
 from canister.errors import BadRequest, CanisterError, NotFound, Trap
 from canister.model_file.parts import local_parts
 from canister.runtime.canister import Canister
@@ -49,18 +50,29 @@ async def _preload(host: Host, canister: Canister, file: Path, target: str, keep
         await canister.model.loaded()
         if keeps_other and canister.model.engine is not None:
             return
-        for part in local_parts(file):
-            name = f"models/{part.name}"
-            if not await _is_there(host, canister, part, name):
-                _check(await dispatch.store_stream(canister, host.identity.principal, name, 0, _blocks(part)))
-        if not canister.model.is_loaded_from(target):
-            await canister.model.check_crashes(target)
-            await _call(host, canister, "load_model", InputRecord(args=["--model", target]))
+        await put(host, canister, file, target)
     except (CanisterError, Trap, OSError) as error:
         canister.model.load_error = f"{file} could not be loaded: {error}"
         log.error("the model could not be put in place", file=str(file), reason=str(error))
     finally:
         del host.pending[canister.name]
+
+
+async def put(host: Host, canister: Canister, file: Path, target: str) -> None:
+    """The file with all its parts, and loaded. Raises CanisterError, Trap, OSError."""
+    for part in local_parts(file):
+        name = f"models/{part.name}"
+        if not await _is_there(host, canister, part, name):
+            _check(await dispatch.store_stream(canister, host.identity.principal, name, 0, _blocks(part)))
+    if not canister.model.is_loaded_from(target):
+        await canister.model.check_crashes(target)
+        await _call(host, canister, "load_model", InputRecord(args=["--model", target]))
+
+
+async def remove(host: Host, canister: Canister, target: str) -> None:
+    """A file that was put there, if it is there."""
+    with suppress(CanisterError, Trap):
+        await _call(host, canister, "filesystem_remove", FilesystemRemoveInputRecord(filename=target))
 
 
 async def _is_there(host: Host, canister: Canister, file: Path, target: str) -> bool:

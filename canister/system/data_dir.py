@@ -10,7 +10,7 @@ crash.txt          the Python stacks of all threads, if the server crashes; cras
 canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed;
                    engine.json, engine.logits, engine.busy and engine.crashes, which may be deleted
 herd.db, herd.secret, objects/   of a herd: its journal, the secret between door and workers, large bytes
-ao/                of a network of AO: ao.db, node.json (its wallet), objects/
+ao/                of a network of AO: ao.db, node.json (its wallet), objects/; models/ while one is being made
 tried/             what was found out of llama.cpp and of model files; may be deleted
 quarantine/        what `canister doctor --repair` took out of the way
 """
@@ -35,7 +35,7 @@ SECRETS = (CONTROLLER_IDENTITY, CONTROLLER_KEY, ROOT_KEY, NODE_IDENTITY)
 CANISTERS = "canisters"
 OBJECTS = "objects"
 HERD_DATABASE, HERD_SECRET = "herd.db", "herd.secret"
-AO, AO_DATABASE, AO_NODE = "ao", "ao.db", "node.json"
+AO, AO_DATABASE, AO_NODE, AO_MODELS = "ao", "ao.db", "node.json", "models"
 BESIDE_DATABASES = (HERD_DATABASE, f"{AO}/{AO_DATABASE}")
 BESIDE_FILES = (HERD_SECRET, f"{AO}/{AO_NODE}")
 BESIDE_OBJECTS = (OBJECTS, f"{AO}/{OBJECTS}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from canister.errors import BadRequest, NotFound
 from canister.server import process
 from canister.system import atomic_file
-from canister.system.data_dir import AO, AO_NODE, OBJECTS
+from canister.system.data_dir import AO, AO_MODELS, AO_NODE, OBJECTS
 
 if TYPE_CHECKING:
     from canister.ao.processes.messages import Incoming
@@ -56,6 +56,7 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
     from canister.ao.storage.uploads import Uploads
     from canister.ao.units import HERDER, TOKEN, Units
     from canister.ao.units import Settings as UnitSettings
+    from canister.cli.shared.stored_models import StoredModels
     from canister.dispatch import ao_models
     from canister.herd.objects.opening import open_objects
     from canister.server.app import Front, alone
@@ -71,11 +72,12 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
             archive.index.add_known(module, wallet.address, (*_MODULE_TAGS, (b"Name", name.encode())))
         uploads = Uploads(archive)
         await uploads.clean()
+        stored = StoredModels(host, archive, folder / AO_MODELS, settings.ao_stored_models)
         units = await Units.open(
             UnitSettings(
                 folder,
                 wallet.address,
-                models=ao_models.of_host(host, _canisters(settings), host.identity.principal),
+                models=ao_models.of_host(host, _canisters(settings), host.identity.principal, stored.find),
                 items=StoredItems(archive),
                 packages=settings.ao_packages,
                 n_workers=settings.ao_workers,
@@ -89,6 +91,7 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
             yield Front(front.behind, routes(archive, uploads, network), Inference)
         finally:
             await units.aclose()
+            await stored.close()
             await uploads.close()
 
 
