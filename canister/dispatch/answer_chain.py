@@ -121,6 +121,7 @@ class Chain:
         self._taken = Taken(
             len(prompt), len(prompt), n_calls=len(cache.charges), instructions=instructions, cycles=cycles
         )
+        self._receipts = [charge.receipt for charge in cache.charges if charge.receipt]
         self._ahead = Ahead()
         self._is_told = False  # the listener knows that the prompt is in
         self._has_cache = False  # a call has left one
@@ -167,7 +168,7 @@ class Chain:
                     yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
             for rest in last_of(self._text):
                 yield rest
-            yield self._taken.answered(self._taken.finish, self._text.stop, self._seed)
+            yield self._taken.answered(self._taken.finish, self._text.stop, self._seed, self._receipts)
         finally:
             self._ahead.is_over = True
 
@@ -235,6 +236,8 @@ class Chain:
         done = reply.value
         assert isinstance(done, GenerateOutput)
         self._taken = self._after(reply)
+        if reply.charge is not None and reply.charge.receipt:
+            self._receipts.append(reply.charge.receipt)
         self._has_cache = True
         if done.n_generated:
             decoded = np.array([sampled.token for sampled in done.sampled[: done.n_generated]], np.int32)

@@ -59,7 +59,7 @@ class Answered:
     """How an answer ended, and the totals of its calls.
 
     stop: the stop string that ended it. n_generated: tokens that were sampled. cycles: those that were charged.
-    *_seconds: of the decodes that its calls took part in.
+    *_seconds: of the decodes that its calls took part in. receipts: their ids, of the calls since it was gone on with.
     """
 
     finish: Finish
@@ -73,6 +73,7 @@ class Answered:
     prompt_seconds: float
     decode_seconds: float
     seed: int
+    receipts: tuple[str, ...] = ()
 
 
 Event = Ingested | Piece | Answered
@@ -99,7 +100,7 @@ class Taken:
     decode_seconds: float = 0.0
     finish: Finish | None = None
 
-    def answered(self, finish: Finish, stop: str | None, seed: int) -> Answered:
+    def answered(self, finish: Finish, stop: str | None, seed: int, receipts: Sequence[str] = ()) -> Answered:
         return Answered(
             finish,
             stop,
@@ -112,6 +113,7 @@ class Taken:
             self.prompt_seconds,
             self.decode_seconds,
             seed,
+            tuple(receipts),
         )
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from canister.ao.processes.models import Context, Drawing, Model, Said
 from canister.api.tokens import Token
 from canister.dispatch.answer_caches import cache_of_key
-from canister.dispatch.answer_records import Taken, Wanted
+from canister.dispatch.answer_records import Answered, Taken, Wanted
 from canister.dispatch.answers import answer, loaded_engine
 from canister.errors import CanisterBusy, CanisterStopping, NotFound
 from canister.flags.params import SamplingParams
@@ -110,9 +110,11 @@ class _CanisterModel:
             max_tokens=len(context.said) + n_tokens,
             cache=cache_of_key(f"ao {owner}"),
         )
+        receipts: tuple[str, ...] = ()
         async with aclosing(answer(self._canister, self._models.caller, wanted, keeper)) as events:
-            async for _ in events:
-                pass
+            async for event in events:
+                if isinstance(event, Answered):
+                    receipts = event.receipts
         taken, new = keeper.outcome()
         is_over = taken.finish == "stop"
         if is_over:
@@ -120,7 +122,7 @@ class _CanisterModel:
         said = context.said[: context.n_decoded] + tuple(new)
         pieces = tuple(engine.piece(token, True) for token in new[n_again:])
         after = Context(context.prompt, said, min(taken.n_decoded, len(said)), taken.n_draws, is_over)
-        return Said(after, pieces, taken.instructions, taken.cycles)
+        return Said(after, pieces, taken.instructions, taken.cycles, receipts)
 
 
 class _Kept:

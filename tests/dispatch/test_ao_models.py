@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from canister.ao.lua.sandbox import HostError
 from canister.ao.lua.values import Value
+from canister.ao.processes.messages import derived_id
 from canister.ao.processes.talk import Kept, Talk
 from canister.ao.units import HERDER, TOKEN
 from canister.dispatch.ao_models import CanisterModels
+from canister.dispatch.receipts import find_receipt
 from canister.errors import CanisterStopping, NotFound
+from canister.ic.certificate import RootKey
+from canister.ic.receipts.document import Receipt
 from canister.runtime.canister import Canister
 from tests.ao.units.world import OWNER, opened
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
@@ -21,6 +26,7 @@ from tests.server.served import CHAT
 from tests.traces import until, until_so
 
 pytestmark = pytest.mark.anyio
+WORKERS = [derived_id("native worker", number) for number in range(2)]
 KING = "You are a king. A subject comes to you, and says: "
 
 
@@ -171,6 +177,12 @@ async def test_programs_and_herders_are_served_by_the_canister(canister: Caniste
 
         assert await until_so(answered) == expected
         assert await driven.units.balance(OWNER) == 1000 - 17
+        results = [(await driven.units.results(worker)).done for worker in (king, fresh, *WORKERS)]
+        told = [done.result.to_json() for page in results for done in page if done.result.receipts]
+        assert len(told) == 4  # two scenes, one again, what was paid for
+        for receipt in [id for each in told for id in cast(list[str], each["Receipts"])]:
+            found = await find_receipt(canister, RootKey.generate(), CONTROLLER, receipt, 0)
+            assert isinstance(found.value, Receipt)
 
 
 async def test_when_the_models_stop_what_is_said_ends(canister: Canister) -> None:

@@ -58,7 +58,8 @@ class Assignment:
 class Result:
     """What came of a message. prints: whether a console shows the output. patch: what the process publishes.
 
-    With an error nothing is sent. gas_used: Lua instructions.
+    With an error nothing is sent. gas_used: Lua instructions. receipts: ids of the receipts of the calls that its model
+    has answered.
     """
 
     output: bytes = b""
@@ -70,6 +71,7 @@ class Result:
     error: str | None = None
     gas_used: int = 0
     patch: Mapping[bytes | int | float, Value] = field(default_factory=dict)
+    receipts: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """As clients of compute units know it."""
@@ -80,6 +82,8 @@ class Result:
             "Assignments": [{"Processes": list(each.processes), "Message": each.message} for each in self.assignments],
             "GasUsed": self.gas_used,
         }
+        if self.receipts:
+            shown["Receipts"] = list(self.receipts)
         if self.error is not None:
             shown["Error"] = self.error
         return shown
@@ -192,11 +196,12 @@ def pack_result(result: Result) -> bytes:
         [[[p.encode() for p in each.processes], each.message.encode()] for each in result.assignments],
         None if result.error is None else result.error.encode(errors="replace"),
         result.gas_used,
+        [receipt.encode() for receipt in result.receipts],
     )
 
 
 def unpack_result(data: bytes) -> Result:
-    output, prompt, prints, messages, spawns, assignments, error, gas = values.decode(data)
+    output, prompt, prints, messages, spawns, assignments, error, gas, *more = values.decode(data)
     return Result(
         _bytes(output),
         _bytes(prompt),
@@ -209,6 +214,7 @@ def unpack_result(data: bytes) -> Result:
         ),
         None if error is None else _bytes(error).decode(),
         gas if isinstance(gas, int) else 0,
+        receipts=tuple(_bytes(receipt).decode() for receipt in _list(more[0])) if more else (),
     )
 
 

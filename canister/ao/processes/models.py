@@ -35,12 +35,15 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """pieces: the bytes of each new token. instructions, cycles: what the canister was charged for them."""
+    """pieces: the bytes of each new token. instructions, cycles: what the canister was charged for them, by the calls
+    that have these receipts.
+    """
 
     context: Context
     pieces: tuple[bytes, ...]
     instructions: int
     cycles: int
+    receipts: tuple[str, ...] = ()
 
 
 class Model(Protocol):

@@ -69,12 +69,14 @@ class Talk:
         self._model: Model | None = None
         self._n_left = 0
         self.instructions = self.cycles = 0
+        self.receipts: list[str] = []
         self.is_dry = False
 
     def begin(self, *, is_dry: bool, n_tokens: int = MOST_TOKENS) -> None:
         """A message: what it may use, and nothing used yet."""
         self._n_left, self.is_dry = n_tokens, is_dry
         self.instructions = self.cycles = 0
+        self.receipts = []
 
     def ask(self, *given: Value) -> Value:
         """Raises HostError."""
@@ -137,6 +139,7 @@ class Talk:
         self.kept = replace(self.kept, context=said.context)
         self.instructions += said.instructions
         self.cycles += said.cycles
+        self.receipts += said.receipts
         return b"".join(said.pieces) if said.pieces else None
 
     def _read(self, before: tuple[int, ...], text: bytes, *, is_first: bool) -> Value:

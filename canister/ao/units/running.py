@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from canister.ao.journal import messages, processes
 from canister.ao.journal.connection import Connection
@@ -206,14 +207,16 @@ class Runner:
             result = program.handle(delivered, self._settings.limits, boot, dry=dry)
             talk = program.talk
             changed = talk.kept.pack() if talk.kept != kept or talk.instructions else None
-            return Ran(result, tuple(program.log[n_log:]), changed, Used(talk.instructions, talk.cycles))
+            told = replace(result, receipts=tuple(talk.receipts))
+            return Ran(told, tuple(program.log[n_log:]), changed, Used(talk.instructions, talk.cycles))
 
     def _worked(self, info: ProcessInfo, delivered: Delivered) -> Ran:
         talk = self._talks.get(info.id)
         if talk is None:
             talk = self._talks[info.id] = self._talk(info)
         result = worker.handle(talk, info, delivered, self._settings.node)
-        return Ran(result, (), talk.kept.pack(), Used(talk.instructions, talk.cycles))
+        told = replace(result, receipts=tuple(talk.receipts))
+        return Ran(told, (), talk.kept.pack(), Used(talk.instructions, talk.cycles))
 
 
 def now_ms() -> int:
