@@ -107,11 +107,25 @@ class Saved:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipted:
+    """The record of a call, without a place in a chain, and the terms that it names. words, argument, output: where
+    such things are kept; as of `ic/receipts/document.py`.
+    """
+
+    record: bytes
+    terms: bytes = b""
+    words: bytes = b""
+    argument: bytes = b""
+    output: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The end of a call. reply: Candid; None: rejected, for the reason in the three fields behind it.
 
     http_status: of the answer over REST. charge: what the call cost. charged: the canister pays for it; otherwise the
-    caller is told only. replayed: the call had ended before, and `chats` are whole, as they are now.
+    caller is told only. replayed: the call had ended before, and `chats` are whole, as they are now. receipt: for the
+    herd's chain; None: it makes none. receipt_id: of the call in that chain, once the journal has it.
     """
 
     reply: bytes | None
@@ -124,6 +138,8 @@ class Done:
     chats: tuple[ChatChange, ...] = ()
     saved: Saved | None = None
     replayed: bool = False
+    receipt: Receipted | None = None
+    receipt_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +308,7 @@ def _control(of: Fields) -> Control:
 
 
 def _done(of: Fields) -> Done:
-    charge, saved = of.maybe("charge", of.map), of.maybe("saved", of.map)
+    charge, saved, receipt = (of.maybe(name, of.map) for name in ("charge", "saved", "receipt"))
     return Done(
         of.maybe("reply", of.data),
         of.maybe("reject_code", of.number),
@@ -304,6 +320,8 @@ def _done(of: Fields) -> Done:
         tuple(_chat_change(chat) for chat in of.maps("chats")),
         None if saved is None else Saved(saved.flag("started"), saved.maybe("chat", saved.long_text)),
         of.flag("replayed", False),
+        None if receipt is None else Receipted(*(receipt.data(name) for name in _names(Receipted))),
+        of.text("receipt_id") if of.has("receipt_id") else "",
     )
 
 

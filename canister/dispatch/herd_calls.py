@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, cast
 
 from canister.api import codec, herd_wire
 from canister.api.herd_requests import job_of_control
-from canister.api.herd_wire import CanisterState, Control, Cost, Done, Frame, ModelState, Run, Saved, Text
+from canister.api.herd_wire import CanisterState, Control, Cost, Done, Frame, ModelState, Receipted, Run, Saved, Text
 from canister.api.management import find_row
 from canister.dispatch import messages, requests
 from canister.dispatch.herd_chats import ChatWatch, Effect, chats_now, still_counts
+from canister.dispatch.receipts import receipted
 from canister.errors import (
     CallerBusy,
     CallTimeout,
@@ -34,6 +35,7 @@ from canister.errors import (
     Trap,
 )
 from canister.ic import cbor
+from canister.ic.receipts import record as records
 from canister.metering.fees import Charge
 from canister.runtime.live_answers import LiveAnswer
 from canister.state.herd_marks import mark
@@ -134,7 +136,8 @@ async def _replayed(canister: Canister, run: Run) -> Done | None:
         return None
     if not await still_counts(canister, effects, heads):
         return None
-    return replace(done, chats=await chats_now(canister, heads), replayed=True)
+    whole = replace(done, receipt=_with_terms(canister, done.receipt))
+    return replace(whole, chats=await chats_now(canister, heads), replayed=True)
 
 
 async def run_control(canister: Canister, control: Control) -> Done:
@@ -147,7 +150,8 @@ async def run_control(canister: Canister, control: Control) -> Done:
         known = messages.find_message(canister, id)
         if known is None or known.answer is None:
             raise NotBegun("rev", f"entry {control.rev} of the control log was run, and its answer is forgotten")
-        return replace(_of_record(known.answer), replayed=True)
+        known_done = _of_record(known.answer)
+        return replace(known_done, replayed=True, receipt=_with_terms(canister, known_done.receipt))
     await check_leader(canister, control.epoch)
     if control.rev != marks.rev + 1:
         raise NotBegun("rev", f"entry {marks.rev} of the control log is the last one that was run here")
@@ -222,19 +226,29 @@ def _recorded(method: Method, watch: ChatWatch, outcome: Reply | Trap, is_charge
     """What is recorded under the job's id, in the transaction of the call: its end without the chats."""
     watch.ends()
     effects: tuple[Effect, ...] = ()
+    receipt = receipted(watch.call, outcome) if is_charged else None
     if isinstance(outcome, Trap):
-        watch.done = _rejected(outcome, is_charged=is_charged)
+        watch.done = replace(_rejected(outcome, is_charged=is_charged), receipt=receipt)
     else:
         is_ok = outcome.error is None
-        watch.done = _told(method, outcome, watch.saved if is_ok else None)
+        watch.done = replace(_told(method, outcome, watch.saved if is_ok else None), receipt=receipt)
         effects = watch.effects() if is_ok else ()
     return _record(watch.done, effects)
 
 
 def _record(done: Done, effects: Sequence[Effect] = ()) -> RecordedAnswer:
-    """What is kept of a job: its end, and behind it what it did to chats."""
+    """What is kept of a job: its end, and behind it what it did to chats. The chain has the terms of its receipt."""
     told = [[effect.path, effect.before, effect.after] for effect in effects]
-    return RecordedAnswer(cbor.encode([herd_wire.encode(done), told]))
+    kept = done if done.receipt is None else replace(done, receipt=Receipted(done.receipt.record))
+    return RecordedAnswer(cbor.encode([herd_wire.encode(kept), told]))
+
+
+def _with_terms(canister: Canister, receipt: Receipted | None) -> Receipted | None:
+    """A receipt as it was before it was recorded."""
+    if receipt is None:
+        return None
+    terms = canister.receipt_book.terms(records.decode(receipt.record).terms)
+    return replace(receipt, terms=terms) if terms else None
 
 
 def _of_record(answer: RecordedAnswer) -> Done:

@@ -55,14 +55,14 @@ class ChatWatch:
     def __init__(self, canister: Canister, expected: Mapping[str, bytes]) -> None:
         self._canister = canister
         self._expected = expected
-        self._call: Call | None = None
+        self.call: Call | None = None
         self.done: Done | None = None  # the end of the call, as it was recorded last
         self._before: dict[str, ChatCopy] = {}
         self._after: dict[str, ChatCopy | None] = {}  # None: its file has to be read
 
     def see(self, call: Call) -> None:
         """This is the call."""
-        self._call = call
+        self.call = call
         call.on_locked = self._compare
 
     async def compare(self) -> None:
@@ -80,18 +80,18 @@ class ChatWatch:
     @property
     def saved(self) -> SavedChatChange | None:
         """What the call does to its caller's saved chats."""
-        return None if self._call is None else self._call.work.saved_chat
+        return None if self.call is None else self.call.work.saved_chat
 
     def ends(self) -> None:
         """The handler has ended: look at the chats when the call is committed, before anybody else gets at them."""
-        if self._call is not None:
-            self._call.on_commit(self._committed)
+        if self.call is not None:
+            self.call.on_commit(self._committed)
 
     def effects(self) -> tuple[Effect, ...]:
         """What the call will have done to chats once it is committed."""
-        if self._call is None or not self._call.work.has_transaction:
+        if self.call is None or not self.call.work.has_transaction:
             return ()
-        tx, containers = self._call.work.tx, self._call.work.containers
+        tx, containers = self.call.work.tx, self.call.work.containers
         found = []
         for path in filter(sessions_folder, tx.changed_paths):
             before = self._before.get(path)
@@ -101,9 +101,9 @@ class ChatWatch:
         return tuple(found)
 
     def _committed(self) -> None:
-        assert self._call is not None
-        if self._call.work.has_transaction:
-            for path in self._call.work.tx.changed_paths:
+        assert self.call is not None
+        if self.call.work.has_transaction:
+            for path in self.call.work.tx.changed_paths:
                 if sessions_folder(path) is not None:
                     self._after[path] = self._canister.herd.heads.at_hand(path)
 

@@ -268,7 +268,7 @@ async def running(
         keys = SharedKeys(journal, host.data_dir, host.keys, epoch)
         await keys.begin()
         leader.spawn(_renew(journal, epoch, keys, deposed), "lead")
-        leader.spawn(_purge(journal), "purge")
+        leader.spawn(_purge(journal, settings.every_canister.keep_receipts), "purge")
         metrics = running.metrics = HerdMetrics(leader, workers, transfers, objects)
         leader.spawn(metrics.watch(journal, [canister.id for canister in host.canisters]), "metrics")
         cleaning = Cleaning(journal, leader.chats, leader.is_busy, epoch)
@@ -319,11 +319,11 @@ async def _renew(journal: Journal, epoch: int, keys: SharedKeys, deposed: Callab
             log.warning("the journal does not answer", reason=str(error))
 
 
-async def _purge(journal: Journal) -> None:
+async def _purge(journal: Journal, keep_receipts: int) -> None:
     while True:
         await asyncio.sleep(PURGE_SECONDS)
         with contextlib.suppress(CanisterUnavailable):
-            await journal.purge(time.time_ns())
+            await journal.purge(time.time_ns(), keep_receipts)
 
 
 def _job_of(row: JobRow, method: Method) -> Job:

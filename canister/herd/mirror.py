@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from canister.api import codec
@@ -16,6 +17,7 @@ from canister.api.herd_wire import Done
 from canister.api.management import find_row
 from canister.dispatch.execute import Reply
 from canister.dispatch.messages import find_message, submit_recorded
+from canister.dispatch.receipts import receipted
 from canister.errors import CallerBusy, CanisterBusy, CanisterStopping, Conflict, Trap
 from canister.herd import replies
 from canister.state.herd_marks import mark
@@ -23,6 +25,7 @@ from canister.state.ingress_history import IngressMessage, RecordedAnswer
 
 if TYPE_CHECKING:
     from canister.herd.journal.records import ControlEntry
+    from canister.runtime.call import Call
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
 
@@ -62,9 +65,16 @@ class Mirror:
         message = IngressMessage(id, entry.caller, entry.now_ns + KEPT_NS)
         also = (mark("rev", entry.rev),)
 
+        calls: list[Call] = []
+
+        def prepare(call: Call) -> None:
+            call.begun_at(entry.now_ns)
+            calls.append(call)
+
         def answer(outcome: Reply | Trap, is_charged: bool) -> RecordedAnswer:
             done = replies.of_trap(outcome) if isinstance(outcome, Trap) else replies.of_reply(method, outcome)
-            return RecordedAnswer(wire.encode(done))
+            receipt = receipted(calls[-1], outcome) if is_charged and calls else None
+            return RecordedAnswer(wire.encode(replace(done, receipt=receipt)))
 
         try:
             recorded = await submit_recorded(
@@ -73,7 +83,7 @@ class Mirror:
                 message,
                 functools.partial(codec.decode_args, method, arg),
                 answer,
-                prepare=lambda call: call.begun_at(entry.now_ns),
+                prepare=prepare,
                 also=also,
             )
         except (CallerBusy, CanisterBusy, CanisterStopping):

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from canister.herd.workers import Worker
 
 _SENT = ("accept", "content-type", "idempotency-key", "last-event-id", "anthropic-version", "anthropic-beta")
-_NOT_TOLD = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding", "upgrade"})
+_NOT_TOLD = frozenset(
+    {
+        *("connection", "content-length", "date", "keep-alive", "server", "transfer-encoding", "upgrade"),
+        "x-ic-receipt",  # of the worker's own chain, which is not the herd's
+    }
+)
 
 
 def worker_of(herd: Herd, caller: str) -> Worker:

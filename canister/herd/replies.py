@@ -42,7 +42,8 @@ def of_trap(trap: Trap) -> Done:
 
 def of_answer(answer: Answer) -> Done:
     """The end of a call that the journal has had already. What it cost is in the call log alone."""
-    return Done(answer.reply, answer.reject_code, answer.reject_message, answer.error_code, answer.http_status)
+    told = (answer.reply, answer.reject_code, answer.reject_message, answer.error_code, answer.http_status)
+    return Done(*told, receipt_id=answer.receipt)
 
 
 def to_answer(done: Done) -> Answer:
@@ -67,7 +68,9 @@ def to_reply(method: Method, done: Done) -> Reply:
 
 def to_charge(done: Done) -> Charge | None:
     cost = done.charge
-    return None if cost is None else Charge(cost.instructions, cost.cycles, cost.limit, dict(cost.parts))
+    if cost is None:
+        return None
+    return Charge(cost.instructions, cost.cycles, cost.limit, dict(cost.parts), done.receipt_id)
 
 
 def outcome_of(done: Done) -> CallOutcome:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from canister.api import codec, rest_only
@@ -22,7 +23,7 @@ from canister.api.records import (
     InputRecord,
     RunOutputRecord,
 )
-from canister.dispatch import CanisterOfHost, Reply
+from canister.dispatch import CanisterOfHost, Reply, receipts
 from canister.dispatch.guard import read_argument
 from canister.dispatch.requests import NOTHING
 from canister.errors import CanisterError, NotSupported, Trap
@@ -31,6 +32,7 @@ from canister.herd import replies
 from canister.herd.chat_paths import chats_of, check_no_model
 from canister.herd.jobs import Job, TextSoFar
 from canister.herd.proxy import engine_of
+from canister.herd.receipts import shelf_of, with_cost
 from canister.herd.routing import class_of
 from canister.state.ingress_history import KEPT_NS, POLLED_NS, IngressMessage, KnownMessage, RecordedAnswer
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from canister.dispatch.dispatcher import Answers, OpenFile, Target, Worker
     from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.inspection import ModelView
+    from canister.dispatch.receipts import Shelf
     from canister.herd.herd import Herd
     from canister.runtime.canister import Canister
 
@@ -81,7 +84,7 @@ class HerdTarget(CanisterOfHost):
     ) -> Reply:
         of = class_of(method)
         if of == "mirror":
-            return await self._mirrored.execute(method, caller, decode, on_text=on_text, named=named)
+            return _in_no_chain(await self._mirrored.execute(method, caller, decode, on_text=on_text, named=named))
         if method is rest_only.REMOVE_CHAT:
             return await self._remove_chat(method, caller, decode, named)
         if of == "alone":
@@ -101,7 +104,7 @@ class HerdTarget(CanisterOfHost):
                 job.goes_on, job.kept_until_ns = True, job.now_ns + KEPT_KEY_NS
             if on_text is not None and method.is_streamed:
                 job.text = TextSoFar(on_text)
-            done = await self._run(job)
+            done = await with_cost(self._herd.journal, self.id, await self._run(job))
         except CanisterError as error:
             return _err(method, error)
         return await _in_time_of(len(done.reply or b""), lambda: replies.to_reply(method, done))
@@ -110,7 +113,7 @@ class HerdTarget(CanisterOfHost):
         self, method: Method, caller: str, decode: Callable[[], object], named: Mapping[str, object]
     ) -> Reply:
         """The mirror has what was said, and the workers its prompt cache."""
-        reply = await self._mirrored.execute(method, caller, decode, named=named)
+        reply = _in_no_chain(await self._mirrored.execute(method, caller, decode, named=named))
         if reply.error is not None:
             return reply
         arg = InputRecord(args=["--prompt-cache", cache_name(str(named["name"]))])
@@ -258,13 +261,18 @@ class HerdTarget(CanisterOfHost):
         return Reply({**found, **own}, charge=reply.charge)
 
     async def receipt(self, caller: str, id: str, since: int) -> Reply:
-        _not_in_a_herd("receipts")
+        key = self._herd.host.root_key
+        return await receipts.find_receipt(self._canister, key, caller, id, since, self._shelf)
 
     async def receipts(self, caller: str, cache: str | None, below: int, most: int) -> Reply:
-        _not_in_a_herd("receipts")
+        return await receipts.list_receipts(self._canister, caller, cache, below, most, self._shelf)
 
     async def receipt_head(self, caller: str, since: int) -> Reply:
-        _not_in_a_herd("receipts")
+        return await receipts.certified_head(self._canister, self._herd.host.root_key, caller, since, self._shelf)
+
+    @property
+    def _shelf(self) -> Shelf:
+        return shelf_of(self._herd.journal, self._canister)
 
     async def inspect_calls(self, caller: str) -> Reply:
         reply = await self._mirrored.inspect_calls(caller)
@@ -289,6 +297,13 @@ def _err(method: Method, error: CanisterError) -> Reply:
     if method.err is None:
         raise NotInHerd(str(error)) from error
     return Reply(ApiError(Other=str(error)), error)
+
+
+def _in_no_chain(reply: Reply) -> Reply:
+    """What only the mirror has done leaves its record there, and none in the chain of the herd."""
+    if reply.charge is None or not reply.charge.receipt:
+        return reply
+    return replace(reply, charge=replace(reply.charge, receipt=""))
 
 
 def _size(arg: object) -> int:

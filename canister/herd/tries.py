@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from canister.api.herd_wire import ChatAt, Done, Run, Text
@@ -118,6 +119,7 @@ class Tries:
             ended_ns=time.time_ns(),
             new=None if job.accepted else job.as_new(),
             is_passing=not job.is_kept,
+            receipt=done.receipt,
         )
         outcome = await self._journal.settle(settled)
         if outcome.outcome == "known" and outcome.answer is not None:
@@ -126,7 +128,7 @@ class Tries:
             self.n_settled += 1
             for change in done.chats:
                 self._chats.changed((job.canister, job.caller, change.path), change, worker)
-            return done
+            return replace(done, receipt=None, receipt_id="" if outcome.answer is None else outcome.answer.receipt)
         for key in job.keys:
             self._chats.forget(key)
         if outcome.why in ("epoch", "fence"):

@@ -18,7 +18,7 @@ from canister.ic.receipts.values import encoded
 from canister.metering import fees
 from canister.metering.cost_model import other_cost
 from canister.metering.fees import Charge
-from canister.runtime.receipts import Facts
+from canister.runtime.receipts import Facts, Made
 from canister.state.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ class Call:
         self.decoded: Decoded | None = None
         self.used_engine: Engine | None = None
         self.receipt = ""
+        self._made: Made | None = None  # the record of this end of the call, if somebody asked for it before
         self.fence: int | None = None
         self.seed: int | None = None
         self._encoded: bytes | None = None  # the argument, for its receipt
@@ -192,7 +193,7 @@ class Call:
         self, charge: Charge, outcome: CallOutcome, told: object, note: Callable[[Transaction], None]
     ) -> None:
         """After a roll-back: charge and log the call all the same. told: why. note: adds to the transaction."""
-        self.decoded = None  # it was undone
+        self.decoded = self._made = None  # it was undone
         transaction = self.canister.stable.begin()
         try:
             note(transaction)
@@ -230,7 +231,10 @@ class Call:
         self.encode_argument()
         if self._encoded is None:
             self._encoded = await asyncio.to_thread(encoded, self.argument)
-        return self.canister.receipt_book.add(self._facts(), transaction, charge, outcome, self._encoded, told)
+        made = self._made
+        if made is None:
+            made = self.canister.receipt_book.make(self._facts(), charge, outcome, self._encoded, told)
+        return self.canister.receipt_book.add(transaction, made)
 
     def encode_argument(self) -> None:
         """Make what the receipt has the hash of, unless that takes long. Whoever waits for the engine has the time."""
@@ -238,6 +242,16 @@ class Call:
             self._encoded = b""
         elif self._encoded is None and self.request_bytes <= MAX_BYTES_AT_ONCE:
             self._encoded = encoded(self.argument)
+
+    def make_receipt(self, outcome: CallOutcome, told: object) -> Made | None:
+        """The record that this end of the call will leave when it is committed; None where there are no receipts."""
+        if self.canister.settings.receipts == "off":
+            return None
+        self.encode_argument()
+        if self._encoded is None:
+            self._encoded = encoded(self.argument)
+        self._made = self.canister.receipt_book.make(self._facts(), self.charge(), outcome, self._encoded, told)
+        return self._made
 
     def _facts(self) -> Facts:
         engine = self.used_engine

@@ -83,6 +83,15 @@ class Facts:
     cost: CostContext | None
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A record that has no place in a chain yet, and what is kept with it."""
+
+    record: Record
+    terms: bytes
+    contents: Contents | None
+
+
 class ReceiptBook:
     """Makes the records of one canister. What many calls have in common is made once."""
 
@@ -94,10 +103,8 @@ class ReceiptBook:
         self._engine: Callable[[], Engine | None] = lambda: None
         self._callers: dict[str, bytes] = {}
 
-    def add(
-        self, facts: Facts, transaction: Transaction, charge: Charge, outcome: Outcome, argument: bytes, output: object
-    ) -> Added:
-        """Append the record of a call when this transaction commits. argument: in CBOR; b"": it has none."""
+    def make(self, facts: Facts, charge: Charge, outcome: Outcome, argument: bytes, output: object) -> Made:
+        """The record of a call. argument: in CBOR; b"": it has none."""
         decoded = facts.decoded
         hash_of_terms, terms = self._terms_of(facts)
         told = encoded(output)
@@ -121,7 +128,16 @@ class ReceiptBook:
         contents = None
         if self._settings.receipts == "full":
             contents = Contents(b"" if decoded is None else decoded.words, argument, told)
-        return self.chain.add(transaction, record, terms, contents)
+        return Made(record, terms, contents)
+
+    def add(self, transaction: Transaction, made: Made) -> Added:
+        """Append a record when this transaction commits."""
+        return self.chain.add(transaction, made.record, made.terms, made.contents)
+
+    def terms(self, hash_of_terms: bytes) -> bytes:
+        """The terms with this hash; b"" for those that are forgotten."""
+        known = next((terms for found, terms in self._terms.values() if found == hash_of_terms), None)
+        return known or self.chain.terms(hash_of_terms) or b""
 
     def _caller(self, text: str) -> bytes:
         found = self._callers.get(text)

@@ -179,6 +179,11 @@ class Receipts:
             path = tuple(tree.inclusion_path(index, size, node))
             return Found(index, data, bytes(terms[0]), size, tree.root(size, node), path, since_root, consistency)
 
+    def terms(self, of_hash: bytes) -> bytes | None:
+        """The terms with this hash, as long as a record names them."""
+        row = self._database.first(_TERMS, {"of_hash": of_hash})
+        return None if row is None else bytes(row[0])
+
     def contents(self, index: int) -> Contents | None:
         row = self._database.first(_CONTENTS, {"wanted": index})
         return None if row is None else Contents(bytes(row[0]), bytes(row[1]), bytes(row[2]))
@@ -235,12 +240,7 @@ def _reader(connection: Connection, known: dict[tuple[int, int], bytes]) -> Call
 
 def _prune(connection: Connection, first: int, slack: int) -> None:
     """Remove the records before `first`, but for those that complete the tree over them."""
-    ends, start = list[int](), 0
-    for level in reversed(range(first.bit_length())):
-        if first >> level & 1:
-            start += 1 << level
-            ends.append(start - 1)
-    table = receipts
+    ends, table = tree.whole_ends(first), receipts
     connection.execute(delete(table).where(table.c.number < first, table.c.number.not_in(ends)))
     connection.execute(delete(receipt_contents).where(receipt_contents.c.number < first))
     connection.execute(delete(receipt_terms).where(receipt_terms.c.used_at < first - slack))

@@ -241,15 +241,17 @@ def oldest(connection: Connection, canister: str, n_most: int) -> list[Chat]:
 
 def container(connection: Connection, states: States, key: Key) -> tuple[bytes, bytes] | None:
     """Head, and a container of the whole chat without KV rows; None for a chat that is not there."""
+    state = tokens(connection, states, key)
+    return None if state is None else (head_of(state), tokens_alone(state))
+
+
+def tokens(connection: Connection, states: States, key: Key) -> CacheFile | None:
+    """The whole chat without KV rows; None for one that is not there."""
     canister, caller, path = key
     c = table.c
     where = (c.canister == canister, c.caller == caller, c.path == path)
     row = connection.execute(select(c.id, c.head).where(*where)).one_or_none()
-    if row is None:
-        return None
-    state = state_of(connection, states, LockedChat(key, row.id, row.head))
-    assert state is not None
-    return row.head, tokens_alone(state)
+    return None if row is None else state_of(connection, states, LockedChat(key, row.id, row.head))
 
 
 def _read(connection: Connection, chat_id: int, header: bytes, n_tokens: int) -> CacheFile:

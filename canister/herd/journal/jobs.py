@@ -243,13 +243,14 @@ def end_values(state: JobState, answer: Answer, ended_ns: int, *, is_refunded: b
         "reject_message": answer.reject_message,
         "error_code": answer.error_code,
         "http_status": answer.http_status,
+        "receipt": answer.receipt or None,
     }
 
 
-def settled_values(step: Settled) -> dict[str, Any]:
+def settled_values(step: Settled, answer: Answer) -> dict[str, Any]:
     """The columns that a job ends with whose call has run."""
     return {
-        **end_values("done", step.answer, step.ended_ns, is_refunded=step.is_refunded),
+        **end_values("done", answer, step.ended_ns, is_refunded=step.is_refunded),
         "worker": step.worker,
         "fence": step.fence,
         "started_ns": step.started_ns,
@@ -281,7 +282,8 @@ def waiting(connection: Connection) -> list[JobRow]:
 
 
 def answer_of(row: Row[Any]) -> Answer:
-    return Answer(row.reply, row.reject_code, row.reject_message, row.error_code, row.http_status or 200)
+    told = (row.reply, row.reject_code, row.reject_message, row.error_code, row.http_status or 200)
+    return Answer(*told, row.receipt or "")
 
 
 def purge(connection: Connection, now_ns: int) -> int:
@@ -363,7 +365,7 @@ _NEW_COLUMNS = (
 )
 _END_COLUMNS = (
     *("state", "ended_ns", "is_refunded"),
-    *("reply", "reject_code", "reject_message", "error_code", "http_status"),
+    *("reply", "reject_code", "reject_message", "error_code", "http_status", "receipt"),
 )
 _SETTLE_COLUMNS = (*_END_COLUMNS, "worker", "fence", "started_ns", "instructions", "cycles")
 

@@ -17,8 +17,9 @@ from sqlalchemy import Connection
 
 from canister.api.herd_wire import Saved
 from canister.errors import BadRequest, JournalUnavailable
-from canister.herd.journal import canisters, chats, control, doors, jobs, leading, migrations, money, settle
+from canister.herd.journal import canisters, chats, control, doors, jobs, leading, migrations, money, receipts, settle
 from canister.herd.journal.databases import DatabasePair, Unreachable, clear_errors, connect_to, reading, unavailable
+from canister.herd.journal.receipts import ReceiptChain
 from canister.herd.journal.records import (
     Accepted,
     Answer,
@@ -39,6 +40,7 @@ from canister.herd.journal.writer import Kind, Writer
 from canister.metering.fees import INITIAL_CYCLES, CallOutcome, Charge
 from canister.state.call_log import LoggedCall
 from canister.state.saved_chats import SavedChat
+from canister.store.container import CacheFile
 
 PATIENCE_SECONDS = 5.0
 N_READERS = 4  # threads
@@ -201,9 +203,16 @@ class Journal:
             raise BadRequest("a job that is paid for must be accepted before it runs, and has one id")
         return await self._do(self._settle, settled, math.inf)
 
-    async def purge(self, now_ns: int) -> int:
-        """Drop ended jobs that need not be kept any more, and old calls of the log; returns the number of jobs."""
-        return await self._do(_PURGE, now_ns)
+    async def purge(self, now_ns: int, keep_receipts: int = 0) -> int:
+        """Drop ended jobs that need not be kept any more, and old calls of the log; returns the number of jobs.
+
+        keep_receipts: of each canister; 0: all.
+        """
+        return await self._do(_PURGE, (now_ns, keep_receipts))
+
+    def receipts(self, canister: str) -> ReceiptChain:
+        """The chain of a canister's receipts. Reading it is for another thread than that of the event loop."""
+        return ReceiptChain(self._pair, canister)
 
     # -- chats
 
@@ -215,6 +224,11 @@ class Journal:
         """Head, and a container of the whole chat without KV rows; None for a chat that is not there."""
         key = (canister, caller, path)
         return await self._read(lambda connection: chats.container(connection, self._states, key))
+
+    def tokens(self, canister: str, caller: str, path: str) -> CacheFile | None:
+        """As `container`, for another thread than that of the event loop."""
+        with reading(self._pair) as connection:
+            return chats.tokens(connection, self._states, (canister, caller, path))
 
     async def chats_of(self, canister: str, caller: str | None = None) -> list[Chat]:
         """The chats of a caller, or of all callers, in order of caller and path."""
@@ -360,9 +374,11 @@ class Journal:
             raise
 
 
-def _purge(connection: Connection, steps: Sequence[int]) -> list[int | Exception]:
+def _purge(connection: Connection, steps: Sequence[tuple[int, int]]) -> list[int | Exception]:
     canisters.purge(connection)
-    return [jobs.purge(connection, now_ns) for now_ns in steps]
+    if kept := [n_kept for _, n_kept in steps if n_kept]:
+        receipts.purge(connection, max(kept))
+    return [jobs.purge(connection, now_ns) for now_ns, _ in steps]
 
 
 # Lower ranks run first. Accounts are locked before jobs end, jobs in order of arrival: the same in every process.
@@ -379,4 +395,4 @@ _APPEND: Kind[control.Append, int] = Kind("append", 70, control.append)
 _LOG: Kind[canisters.Entry, None] = Kind("log", 80, canisters.log)
 _STAND_BY: Kind[Door, None] = Kind("stand by", 82, doors.stand_by)
 _SHARE: Kind[doors.Share, None] = Kind("share", 84, doors.share)
-_PURGE: Kind[int, int] = Kind("purge", 90, _purge)
+_PURGE: Kind[tuple[int, int], int] = Kind("purge", 90, _purge)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from canister.api.herd_wire import ChatChange, Saved
+from canister.api.herd_wire import ChatChange, Receipted, Saved
 from canister.metering.fees import CallOutcome, Charge
 
 JobState = Literal["queued", "running", "done", "refused"]
@@ -41,13 +41,14 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """reply: Candid; None: rejected, for the reason in the other fields."""
+    """reply: Candid; None: rejected, for the reason in the other fields. receipt: the id of the call's; "": none."""
 
     reply: bytes | None
     reject_code: int | None = None
     reject_message: str | None = None
     error_code: str | None = None
     http_status: int = 200
+    receipt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,9 @@ class Settled:
     """A call that has run, to be made durable.
 
     id: of the job. new: the job itself, if it was not accepted before it ran. is_passing: such a job for whose answer
-    nobody can ask again; it leaves no row. fence, epoch: of the assignment. charge:
-    None where the canister is not charged and nothing is logged. is_refunded: the hold goes back to the payer, since
-    the call did not do what was paid for.
+    nobody can ask again; it leaves no row. fence, epoch: of the assignment. charge: None where the canister is not
+    charged and nothing is logged. is_refunded: the hold goes back to the payer, since the call did not do what was paid
+    for. receipt: the record of the call, for the canister's chain.
     """
 
     id: bytes
@@ -110,6 +111,7 @@ class Settled:
     ended_ns: int = 0
     new: NewJob | None = None
     is_passing: bool = False
+    receipt: Receipted | None = None
 
 
 StaleReason = Literal["epoch", "fence", "head", "chat"]

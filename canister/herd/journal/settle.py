@@ -1,4 +1,4 @@
-"""The commit that ends jobs: answer, chats, money, cycles and log of each, all of it or nothing.
+"""The commit that ends jobs: answer, chats, money, cycles, log and receipt of each, all of it or nothing.
 
 Jobs that end at the same time are settled in few statements. First everything that decides is locked and read: the
 epoch, the jobs, their chats, the accounts. A job that is stale drops out there, so it spoils nobody else's commit.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
 from canister.errors import StoreDamaged
-from canister.herd.journal import canisters, chats, jobs, leading, money
+from canister.herd.journal import canisters, chats, jobs, leading, money, receipts
 from canister.herd.journal.records import Settled, SettleOutcome, StaleReason
 from canister.herd.journal.statements import fetch_together, pipelined
 
@@ -34,6 +34,7 @@ class Settling:
 
     def __init__(self, states: chats.States) -> None:
         self._states = states
+        self._terms = receipts.Terms()
 
     def __call__(self, connection: Connection, steps: Sequence[Settled]) -> list[SettleOutcome | Exception]:
         paths = {change.path for step in steps for change in step.chats}
@@ -53,6 +54,7 @@ class Settling:
             row.id: row.answer for row in jobs.find(connection, [row.id for row in rows.values() if row.has_ended])
         }
         diary = canisters.Diary()
+        page = receipts.Page(connection, self._terms)
         batch = _Batch()
         outcomes: list[SettleOutcome | Exception] = []
         for step in steps:
@@ -60,13 +62,13 @@ class Settling:
                 self._write(connection, batch)
                 batch = _Batch()
             try:
-                outcome = self._decide(connection, step, rows.get(step.id), epoch, locked, batch)
+                outcome = self._decide(connection, step, rows.get(step.id), epoch, locked, batch, page)
             except StoreDamaged as error:  # of this chat alone
                 outcomes.append(error)
                 continue
             if outcome.outcome == "done":
                 row = rows[step.id]
-                known[step.id] = step.answer
+                known[step.id] = outcome.answer
                 _pay(books, step, row)
                 diary.add(row.canister, row.caller, row.method, step.ended_ns, step.outcome, step.charge)
                 if step.saved is not None:
@@ -78,6 +80,7 @@ class Settling:
             self._write(connection, batch)
             books.write(time.time_ns())
             diary.write(connection)
+            page.write()
         return outcomes
 
     def _decide(
@@ -88,6 +91,7 @@ class Settling:
         epoch: int,
         locked: dict[chats.Key, chats.LockedChat],
         batch: _Batch,
+        page: receipts.Page,
     ) -> SettleOutcome:
         """Take the step into the batch, or say why not."""
         if row is None:
@@ -109,7 +113,10 @@ class Settling:
                 return SettleOutcome("stale", None, "chat", change.path, str(error))
         if len({change.path for change in step.chats}) < len(step.chats):
             return SettleOutcome("stale", None, "chat", None, "it changes a chat twice")
-        values = jobs.settled_values(step)
+        answer = step.answer
+        if step.receipt is not None:
+            answer = replace(answer, receipt=page.add(row.canister, step.receipt, step.fence))
+        values = jobs.settled_values(step, answer)
         if row.seq is None:
             assert step.new is not None
             if not step.is_passing:
@@ -119,7 +126,7 @@ class Settling:
         batch.changes += checked
         batch.keys |= {change.chat.key for change in checked}
         row.state, row.fence = "done", step.fence
-        return SettleOutcome("done", step.answer)
+        return SettleOutcome("done", answer)
 
     def _write(self, connection: Connection, batch: _Batch) -> None:
         jobs.write_settled(connection, batch.ended, batch.new)

@@ -127,6 +127,7 @@ job = Table(
     Column("instructions", BigInteger),
     Column("cycles", BigInteger),
     Column("is_refunded", Boolean, nullable=False),
+    Column("receipt", Text),  # its id
     CheckConstraint("state IN ('queued', 'running', 'done', 'refused')", name="state"),
     CheckConstraint("payer IS NOT NULL OR hold = '0'", name="payer").ddl_if(dialect="sqlite"),
     CheckConstraint("payer IS NOT NULL OR hold = 0", name="payer").ddl_if(dialect="postgresql"),
@@ -212,6 +213,37 @@ call_log = Table(
     Index("ix_call_log_canister", "canister", "id"),
     Index("ix_call_log_caller", "canister", "caller", "id"),
     sqlite_autoincrement=True,
+)
+
+# The records of settled calls, in their order, one chain for each canister; as those of a single server.
+receipt = Table(
+    "receipt",
+    metadata,
+    Column("canister", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("chat", BigInteger),  # a hash of caller and prompt cache; NULL: none
+    Column("record", LargeBinary, nullable=False),
+    Column("nodes", LargeBinary, nullable=False),  # of the tree, that this record completes; mostly none
+    Index("ix_receipt_chat", "chat", "number"),
+)
+
+receipt_terms = Table(
+    "receipt_terms",
+    metadata,
+    Column("canister", Text, primary_key=True),
+    Column("hash", LargeBinary, primary_key=True),
+    Column("terms", LargeBinary, nullable=False),
+    Column("used_at", BigInteger, nullable=False),  # the number of a record not long before the last that has them
+)
+
+receipt_contents = Table(
+    "receipt_contents",
+    metadata,
+    Column("canister", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("words", LargeBinary, nullable=False),
+    Column("argument", LargeBinary, nullable=False),
+    Column("output", LargeBinary, nullable=False),
 )
 
 account = Table(

@@ -135,6 +135,14 @@ def encode_at(record: Record, index: int, previous: bytes) -> bytes:
 
 def decode(data: bytes) -> Record:
     """The record in these bytes. RecordError."""
+    record = read(data)
+    if encode(record) != data:
+        raise RecordError("the bytes of the record are not in the one form that they may have")
+    return record
+
+
+def read(data: bytes) -> Record:
+    """As `decode`, for who encodes the record anew: the bytes may have another form than the one. RecordError."""
     reader = _Reader(data)
     try:
         version, kind, time_ns, previous, terms, argument, output = _FIXED.unpack(reader.take(_FIXED.size))
@@ -154,7 +162,7 @@ def decode(data: bytes) -> Record:
             chat = ChatPart(cache, seed, *counts, last - 1, bool(flags & 1), bool(flags & 2), before, after)
     except (IndexError, UnicodeDecodeError, struct.error):
         raise RecordError("the bytes of the record end too early, or are none of a record") from None
-    record = Record(
+    return Record(
         index,
         time_ns,
         previous,
@@ -171,9 +179,6 @@ def decode(data: bytes) -> Record:
         chat,
         fence,
     )
-    if encode(record) != data:
-        raise RecordError("the bytes of the record are not in the one form that they may have")
-    return record
 
 
 def _put(data: bytearray, numbers: Iterable[int]) -> None:

@@ -42,6 +42,17 @@ def completed(index: int, leaf: bytes, node: Node) -> list[bytes]:
     return found
 
 
+def whole_ends(size: int) -> list[int]:
+    """The records that complete the tree of the first `size`: all that later proofs need of these, if they go."""
+    ends: list[int] = []
+    start = 0
+    for level in reversed(range(size.bit_length())):
+        if size >> level & 1:
+            start += 1 << level
+            ends.append(start - 1)
+    return ends
+
+
 def root(size: int, node: Node) -> bytes:
     """The head of a tree of `size` records."""
     return _hash_of(0, size, node) if size else EMPTY_ROOT
