@@ -274,13 +274,22 @@ def _frame(data: bytes) -> Frame:
 
 
 def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(getattr(value, name)) for name in _names(type(value))}
+    names = _names(type(value))
+    if names:
+        return {name: _plain(getattr(value, name)) for name in names}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _names(kind: type) -> tuple[str, ...]:
-    return cast("tuple[str, ...]", kind.__match_args__)  # type: ignore[attr-defined]  # of every dataclass
+    """The fields of a record; none of anything else."""
+    names = _NAMES.get(kind)
+    if names is None:
+        is_record = dataclasses.is_dataclass(kind)
+        names = _NAMES[kind] = tuple(field.name for field in dataclasses.fields(kind)) if is_record else ()
+    return names
+
+
+_NAMES: dict[type, tuple[str, ...]] = {}
 
 
 def _run(of: Fields) -> Run:

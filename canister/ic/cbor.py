@@ -67,7 +67,12 @@ class _Reader:
             self.fail(f"more than {MAX_ITEMS} values")
         if depth == 0:
             self.fail(f"nested deeper than {MAX_DEPTH}")
-        kind, argument = self._head()
+        first = self.data[self.position] if self.position < len(self.data) else 0xFF
+        kind, argument = first >> 5, first & 31
+        if argument < 24:
+            self.position += 1
+        else:
+            kind, argument = self._head()
         if kind in (BYTES, TEXT):
             data = self._string(kind, argument)
             return data if kind == BYTES else self._text(data)

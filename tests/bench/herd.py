@@ -1,13 +1,16 @@
 """A herd beside separate servers, and what its door costs.
 
 Two workers of one thread each against two servers of one thread each, with the same chats on both. Then, on the shipped
-model, the CPU time of the door's process: a call of one token, and each token of a streamed answer.
+model, the CPU time of the door's process: a call of one token, and each token of streamed answers. A part alone:
+`python -m tests.bench.herd rate`, `call` or `token`.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
+import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from http.client import HTTPConnection
@@ -24,7 +27,8 @@ CHATS = 4  # of each server
 PROMPT_TOKENS = 100
 CALLS = 3  # of a chat and a round
 TINY_CALLS = 100
-STREAM_TOKENS = 400
+STREAMS = 8
+STREAM_TOKENS = 200
 GOAL_RATIO = 0.9
 GOAL_CALL_MS = 1.0
 GOAL_TOKEN_US = 50.0
@@ -32,10 +36,10 @@ HERD, SEPARATE = "herd of two workers", "two servers"
 
 
 def measure(options: Options) -> list[Row]:
-    return [_rate_row(options), *_door_rows(options)]
+    return [row for part in PARTS for row in PARTS[part](options)]
 
 
-def _rate_row(options: Options) -> Row:
+def _rate_rows(options: Options) -> list[Row]:
     """All chats go on at once, by calls of ten tokens."""
     n_chats = options.scaled(CHATS, 1)
     n_prompt = options.scaled(PROMPT_TOKENS, 10)
@@ -58,14 +62,8 @@ def _rate_row(options: Options) -> Row:
                 seconds = together([partial(_go_on, chat) for chat in sides[side]])
                 if number:  # the first round warms up
                     rates[side].append(len(sides[side]) * CALLS * TOKENS_PER_CALL / seconds)
-    return ratio_row(
-        f"{SERVERS * n_chats} chats, a {HERD}, against {SEPARATE}",
-        rates[HERD],
-        rates[SEPARATE],
-        unit="tok/s",
-        goal=GOAL_RATIO,
-        peer_name=SEPARATE,
-    )
+    what = f"{SERVERS * n_chats} chats, a {HERD}, against {SEPARATE}"
+    return [ratio_row(what, rates[HERD], rates[SEPARATE], unit="tok/s", goal=GOAL_RATIO, peer_name=SEPARATE)]
 
 
 def _go_on(chat: OurChat) -> None:
@@ -73,38 +71,59 @@ def _go_on(chat: OurChat) -> None:
         chat.go_on(TOKENS_PER_CALL)
 
 
-def _door_rows(options: Options) -> list[Row]:
-    n_calls, n_tokens = options.scaled(TINY_CALLS, 5), options.scaled(STREAM_TOKENS, 20)
+def _call_rows(options: Options) -> list[Row]:
+    """One chat, call after call. What the door answers by itself is told beside it: HTTP, caller, access, log."""
+    n_calls = options.scaled(TINY_CALLS, 5)
     calls: list[float] = []
-    tokens: list[float] = []
+    own: list[float] = []
     with Herd(HERD, CHAT_MODEL, workers=1, n_ctx=1024, slots=2, threads=1) as herd:
-        chat = herd.chat("door")
+        chat, asks = herd.chat("door"), herd.http()
         begin(herd, [chat], [words(20, "door")])
         herd.prepare(1)
         for number in range(options.rounds + 1):
-            before = cpu_seconds(herd.pid)
-            for _ in range(n_calls):
-                chat.go_on(1)
-            spent = (cpu_seconds(herd.pid) - before) / n_calls
-            if number:
-                calls.append(spent * 1000)
-        herd.prepare(0)
-        for number in range(options.rounds + 1):
-            before = cpu_seconds(herd.pid)
-            n_lines = stream(herd, chat.argument("", "-n", str(n_tokens)))
-            spent = cpu_seconds(herd.pid) - before - statistics.median(calls) / 1000
-            begin(herd, [chat], [words(20, "door")])
-            if number:
-                tokens.append(spent / n_lines * 1e6)
-    call, token = statistics.median(calls), statistics.median(tokens)
+            for work, spent in (
+                (partial(chat.go_on, 1), calls),
+                (partial(asks.get, "/canisters/llama_cpp/whoami"), own),
+            ):
+                before = cpu_seconds(herd.pid)
+                for _ in range(n_calls):
+                    work()
+                if number:
+                    spent.append((cpu_seconds(herd.pid) - before) / n_calls * 1000)
+        asks.close()
     return [
-        _goal("CPU time of the door for a call of one token", call, GOAL_CALL_MS, "ms", calls),
-        _goal("CPU time of the door for a streamed token", token, GOAL_TOKEN_US, "µs", tokens),
+        _goal("CPU time of the door for a call of one token", calls, GOAL_CALL_MS, "ms"),
+        _goal("CPU time of the door for a question that it answers itself", own, None, "ms"),
     ]
 
 
-def _goal(what: str, figure: float, goal: float, unit: str, samples: list[float]) -> Row:
+def _token_rows(options: Options) -> list[Row]:
+    """Streams side by side, as a worker that batches gives them; their calls are counted in."""
+    n_tokens = options.scaled(STREAM_TOKENS, 20)
+    tokens: list[float] = []
+    with Herd(HERD, CHAT_MODEL, workers=1, n_ctx=1024, slots=STREAMS, threads=1) as herd:
+        chats = [herd.chat(f"stream-{n}") for n in range(STREAMS)]
+        for number in range(options.rounds + 1):
+            begin(herd, chats, [words(20, (number, n)) for n in range(STREAMS)], STREAMS)
+            n_lines: list[int] = []
+
+            def read(chat: OurChat, n_lines: list[int] = n_lines) -> None:
+                n_lines.append(stream(herd, chat.argument("", "-n", str(n_tokens), "--ignore-eos")))
+
+            before = cpu_seconds(herd.pid)
+            together([partial(read, chat) for chat in chats])
+            if number:
+                tokens.append((cpu_seconds(herd.pid) - before) / sum(n_lines) * 1e6)
+    what = f"CPU time of the door for a streamed token, {STREAMS} streams at once"
+    return [_goal(what, tokens, GOAL_TOKEN_US, "µs")]
+
+
+def _goal(what: str, samples: list[float], goal: float | None, unit: str) -> Row:
+    figure = statistics.median(samples)
     return Row(what, figure, None, unit, figure, goal, at_least=False, figure_unit=unit, samples={"ours": samples})
+
+
+PARTS: dict[str, Callable[[Options], list[Row]]] = {"rate": _rate_rows, "call": _call_rows, "token": _token_rows}
 
 
 def cpu_seconds(pid: int) -> float:
@@ -129,7 +148,15 @@ def stream(herd: Ours, argument: object) -> int:
     return len(lines) - 1
 
 
-BENCH = Bench("herd", "a herd of two workers beside two servers, and what its door costs", measure)
+TITLE = "a herd of two workers beside two servers, and what its door costs"
+BENCH = Bench("herd", TITLE, measure)
+
+
+def only(part: str) -> Bench:
+    """One part alone, which takes less than a minute on a machine that is quiet."""
+    return Bench(f"herd_{part}", TITLE, PARTS[part])
+
 
 if __name__ == "__main__":
-    main(BENCH)
+    named = sys.argv.pop(1) if len(sys.argv) > 1 and sys.argv[1] in PARTS else None
+    main(BENCH if named is None else only(named))
