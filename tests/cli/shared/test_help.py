@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from typer.core import TyperCommand, TyperGroup
@@ -70,6 +71,7 @@ def commands(group: TyperGroup, path: str = "") -> Iterator[tuple[str, TyperComm
                 yield from commands(command, f"{path} {name}".strip())
 
 
+@cache  # which loads the module of each command
 def everything() -> dict[str, TyperCommand | TyperGroup]:
     root = get_command(app)
     assert isinstance(root, TyperGroup)
