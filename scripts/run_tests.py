@@ -1,7 +1,8 @@
 """Runs the tests on all cores. The few that fail beside others are run once more, alone, and named if they pass then.
 
-Some thousand tests start servers, browsers and databases beside each other, and whoever waits for one of them may wait
-too long on a machine that others use as well. A test that fails alone too fails the run, and so do more than a few.
+There are three processes for two cores, since tests wait for servers and clocks in about a third of their time. Some
+thousand tests start servers, browsers and databases beside each other, and whoever waits for one of them may wait too
+long on a machine that others use as well. A test that fails alone too fails the run, and so do more than a few.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from canister.system.machine import usable_cores
+
 MOST_AGAIN = 5  # that failed; more have a reason of their own
 FAILED = 1  # pytest's exit code where tests failed and all else went well
 LAST_FAILED = Path(".pytest_cache/v/cache/lastfailed")
-BESIDE_OTHERS = ("-n", "auto", "--dist", "worksteal", "--durations=25", "--durations-min=1")
+BESIDE_OTHERS = ("--dist", "worksteal", "--durations=25", "--durations-min=1")
 
 
 def main(arguments: Sequence[str]) -> int:
-    code = _pytest(*BESIDE_OTHERS, "--cache-clear", *arguments)
+    n_processes = -(-usable_cores() * 3 // 2)
+    code = _pytest("-n", str(n_processes), *BESIDE_OTHERS, "--cache-clear", *arguments)
     if code != FAILED:
         return code
     failed = sorted(json.loads(LAST_FAILED.read_text(encoding="utf-8")))
