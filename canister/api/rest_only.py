@@ -13,11 +13,13 @@ from canister.api.records import FilesystemRemoveRecord
 from canister.api.rest_records import (
     ApplyTemplateInput,
     ApplyTemplateOutput,
+    CacheList,
     Chat,
     ChatInput,
     ChatList,
     DetokenizeInput,
     DetokenizeOutput,
+    FitHeaderInput,
     FitInput,
     Folder,
     InfillInput,
@@ -54,6 +56,8 @@ PUT_CHAT = update("put_chat", "conversations", "inference_update", ChatInput, Ch
         "Keep what was said under a name of the caller's; it takes the place of what stood there.")
 REMOVE_CHAT = update("remove_chat", "conversations", "inference_update", None, NoneType,
         "Forget one of the caller's named chats, and its prompt cache.")
+LIST_CACHES = query("list_caches", "conversations", "inference_query", None, CacheList,
+        "The caller's prompt caches: the tokens of each, and where a call finds them.")
 LIST_FOLDER = query("list_folder", "files", "admin_query", None, Folder,
         "What lies directly in a folder, given by its path with a slash at the end; empty for all of stable memory.")
 REMOVE_FILE = update("remove_file", "files", "admin_update", None, FilesystemRemoveRecord,
@@ -64,6 +68,8 @@ SHOW_MODEL = query("show_model", "models", "admin_query", None, ModelDetails,
         "A model of stable memory in detail: shape, context, quantization, chat template.")
 FIT_MODEL = query("fit_model", "models", "admin_query", FitInput, ModelFit,
         "Would a model of stable memory fit the Internet Computer, and what does an answer cost? Weights are not read.")
+FIT_HEADER = query("fit_header", "models", "admin_query", FitHeaderInput, ModelFit,
+        "As fit_model, for a file that is not here yet, by its header: what it would need, and what it would cost.")
 UNLOAD_MODEL = update("unload_model", "models", "admin_update", None, Unloaded,
         "Unload the model, once the calls that use it are over; the next start does not load it again.")
 # fmt: on
@@ -79,10 +85,12 @@ ROWS: tuple[Method, ...] = (
     GET_CHAT,
     PUT_CHAT,
     REMOVE_CHAT,
+    LIST_CACHES,
     LIST_FOLDER,
     REMOVE_FILE,
     LIST_MODELS,
     SHOW_MODEL,
     FIT_MODEL,
+    FIT_HEADER,
     UNLOAD_MODEL,
 )

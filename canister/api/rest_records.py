@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool
 
-from canister.api.record_types import vec
+from canister.api.record_types import blob, vec
 
 MAX_MESSAGES = 10_000
 MAX_PARTS = 1_000  # of a message
@@ -211,6 +211,28 @@ class ChatList(Document):
     chats: vec[ChatEntry]
 
 
+class CacheEntry(Document):
+    """A prompt cache of the caller. null: not known, of a damaged one, or in a herd."""
+
+    name: Annotated[str, Field(description="What run_update takes as --prompt-cache.")]
+    bytes: int | None
+    modified_ns: int
+    tokens: Annotated[int | None, Field(description="Of the conversation that it holds.")]
+    is_usable: Annotated[bool | None, Field(description="Was it made with the model that is loaded?")]
+    tier: Annotated[
+        Literal["slot", "memory", "file", "worker"],
+        Field(description="Where it is: in the model's memory, parked beside it, in its file; in a herd, at a worker."),
+    ]
+
+
+class CacheList(Document):
+    """The caches that were written last, the newest first."""
+
+    caches: vec[CacheEntry]
+    n_caches: Annotated[int, Field(description="All that the caller has.")]
+    n_bytes: Annotated[int | None, Field(description="Size of all.")]
+
+
 # -- models and folders
 
 
@@ -249,6 +271,18 @@ class FitInput(Document):
     answer_tokens: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 100
 
 
+class FitHeaderInput(FitInput):
+    """Of a file that is not here yet."""
+
+    header: Annotated[
+        blob,
+        Field(
+            description="Beginning of the GGUF file, in base64. Long arrays, such as the vocabulary, may be left out."
+        ),
+    ]
+    file_bytes: Annotated[int, Field(strict=True, ge=1, lt=2**63, description="Size of the whole file.")]
+
+
 class ModelFit(Document):
     """Will it load on the Internet Computer, with how large a context, and what does an answer cost?"""
 
@@ -269,6 +303,10 @@ class ModelFit(Document):
     total_cycles: int
     usd: Annotated[float, Field(description="Of prompt and answer together.")]
     seconds: Annotated[float, Field(description="On the main network.")]
+    upload_cycles: Annotated[int, Field(description="Of the whole file, in messages of 2 MB.")]
+    load_instructions: Annotated[int, Field(description="Of load_model.")]
+    load_cycles: int
+    load_seconds: Annotated[float, Field(description="On the main network.")]
     estimated: Annotated[vec[str], Field(description="What is a guess in it.")]
 
 

@@ -39,6 +39,9 @@ class CanisterOfHost:
     def find_method(self, name: str, mode: Mode = "update") -> Method:
         return requests.find_method(self._canister, name, mode)
 
+    async def wait_for_call(self, n: int, seconds: float) -> int:
+        return await self._canister.logged.wait(n, seconds)
+
 
 class HostDispatcher(ABC):
     """A `Dispatcher` whose canisters are those of a host between its start and its stop."""

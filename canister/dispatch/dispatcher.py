@@ -259,6 +259,10 @@ class Target(Protocol):
         """The running and waiting calls, for its controllers."""
         ...
 
+    async def wait_for_call(self, n: int, seconds: float) -> int:
+        """How many calls were logged since the start, as soon as that is not n, or after some seconds."""
+        ...
+
 
 class Dispatcher(Protocol):
     """Everything that doors, pages and middleware ask for. settings: of the server. is_draining: it is about to end,

@@ -155,6 +155,7 @@ async def inspect_engine(canister: Canister, caller: str) -> Reply:
                 "query_instruction_limit": settings.query_instruction_limit,
             },
             "access": {"level": state.access_level, "who": access.LEVELS[state.access_level]},
+            "cycles": canister.ledger.cycles,
             "uptime_seconds": canister.uptime_seconds,
         }
 

@@ -25,7 +25,7 @@ from canister.engine.sampling.samplers import Candidates
 from canister.engine.schedule.scheduler import ALONE, Scheduler, Step
 from canister.engine.sequence import Sequence
 from canister.engine.sequence_context import ContextLimits
-from canister.engine.stats import EngineStats
+from canister.engine.stats import EngineStats, SlotView, Tier
 from canister.engine.task import Outcome, Task, notify
 
 MIN_SHARED_CHUNK = 4  # tokens of a prompt, of a decode that several share
@@ -96,6 +96,21 @@ class EngineCore:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
         return {slot.key: len(slot.tokens) for slot in self._slot_table.slots if slot.key is not None}
 
+    def tier_of(self, key: str) -> Tier:
+        """Where the nearest state of a conversation is."""
+        if self._slot_table.slot_of(key) is not None:
+            return "slot"
+        return "memory" if self._slot_table.state_cache.get(key) is not None else "file"
+
+    def _slot_views(self) -> tuple[SlotView, ...]:
+        running = {task.slot.stream: task.sequence.position for task in tuple(self.scheduler.running) if task.placed}
+        return tuple(
+            SlotView("running", running[slot.stream])
+            if slot.stream in running
+            else SlotView("free" if slot.key is None else "resident", len(slot.tokens))
+            for slot in self._slot_table.slots
+        )
+
     def stats(self) -> EngineStats:
         """The current counters, for metrics. Each is right by itself; together they may be of two moments."""
         return EngineStats(
@@ -114,6 +129,8 @@ class EngineCore:
             parked_bytes=self._slot_table.state_cache.n_bytes,
             prefill_tps=self.scheduler.chunk_sizer.prefill_tps,
             decode_tps=self.scheduler.chunk_sizer.decode_tps,
+            pause_seconds=self.scheduler.chunk_sizer.max_pause_seconds,
+            slots=self._slot_views(),
         )
 
     # -- the whole

@@ -26,7 +26,7 @@ from canister.engine.load.loaded import EngineInfo, Loaded, LoadedEmbedder, Load
 from canister.engine.load.loader import load_model, prepare
 from canister.engine.request import GenerateRequest, GenerateResult, Tokens
 from canister.engine.sampling.grammars import Grammars
-from canister.engine.stats import EngineStats
+from canister.engine.stats import EngineStats, Tier
 from canister.engine.task import Task, settle, until_done
 from canister.engine.thread import DecodeThread
 from canister.errors import BadRequest, ContextExceeded, ModelUnloaded, NotSupported
@@ -235,6 +235,11 @@ class Engine:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
         core = self._loaded_core()
         return core.residents() if isinstance(core, EngineCore) else {}
+
+    def tier_of(self, key: str) -> Tier:
+        """Where the nearest state of a conversation is."""
+        core = self._loaded_core()
+        return core.tier_of(key) if isinstance(core, EngineCore) else "file"
 
     def stats(self) -> EngineStats:
         """The current counters, for metrics. Each is right by itself; together they may be of two moments."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from canister.engine.devices import devices
 from canister.engine.engine import EngineInfo, EngineStats
 from canister.engine.load import library
@@ -51,6 +53,13 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "waiting": stats.n_waiting,
             "parked": stats.n_parked,
             "parked_bytes": stats.parked_bytes,
+            "kv_tokens": sum(slot.n_tokens for slot in stats.slots),
+            "slots": [{"state": slot.state, "tokens": slot.n_tokens} for slot in stats.slots],
+        },
+        "speed": {
+            "prompt_tokens_per_second": round(stats.prefill_tps, 1),
+            "answer_tokens_per_second": round(stats.decode_tps, 1),
+            "longest_pause_ms": round(1000 * stats.pause_seconds),
         },
         "total": {
             "steps": stats.n_steps,
@@ -59,6 +68,7 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "prompt_tokens": stats.n_prompt_tokens,
             "rows": stats.n_rows,
             "busy_seconds": round(stats.busy_seconds, 3),
+            "reused_tokens": asdict(stats.sources),
         },
     }
 

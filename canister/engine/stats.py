@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from canister.engine.kv.reuse import Sources
+
+Tier = Literal["slot", "memory", "file"]
+"""Where a conversation's KV rows are: in the model's memory, parked beside it, or in its container alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A slot. resident: it holds a conversation that no call runs on. n_tokens: that it holds, or has so far."""
+
+    state: Literal["running", "resident", "free"]
+    n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +25,8 @@ class EngineStats:
 
     n_prompt_tokens: decoded in chunks, for the first time or again. sources: tokens that need not be decoded.
     n_row_steps: steps with rows, n_rows in all. prefill_tps, decode_tps: tokens a second of one prompt, and of one
-    answer, as measured of late; 0: not known yet.
+    answer, as measured of late; 0: not known yet. pause_seconds: that an answer may wait for the prompts of others; 0:
+    as long as they take.
     """
 
     n_slots: int
@@ -31,3 +44,5 @@ class EngineStats:
     parked_bytes: int
     prefill_tps: float = 0.0
     decode_tps: float = 0.0
+    pause_seconds: float = 0.0
+    slots: tuple[SlotView, ...] = ()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from canister.handlers import (
     access,
+    cache_list,
     chat,
     chat_template,
     cost,
@@ -88,11 +89,13 @@ _REST_ONLY: tuple[Handler, ...] = (
     named_chats.get_chat,
     named_chats.put_chat,
     named_chats.remove_chat,
+    cache_list.list_caches,
     folders.list_folder,
     folders.remove_file,
     models.list_models,
     models.show_model,
     models.fit_model,
+    models.fit_header,
     models.unload_model,
 )
 

@@ -6,12 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from canister.api.records import InputRecord
-from canister.api.rest_records import FitInput, ModelDetails, ModelEntry, ModelFit, ModelList, Unloaded
+from canister.api.rest_records import FitHeaderInput, FitInput, ModelDetails, ModelEntry, ModelFit, ModelList, Unloaded
 from canister.errors import BadRequest, NotFound
 from canister.handlers.arguments import parse_args
-from canister.metering import estimate
-from canister.metering.cost_model import CostContext, CostModel
-from canister.model_file.parts import PartName
+from canister.metering import estimate, fees
+from canister.metering.cost_model import CostContext, CostModel, load_cost
+from canister.model_file.gguf import GgufFile, read_gguf
+from canister.model_file.parts import PartName, why_a_part
 from canister.model_file.shape import ModelShape, read_shape
 from canister.model_file.summary import summary
 from canister.runtime.stored_model import StoredModel, read_model
@@ -45,7 +46,7 @@ async def show_model(call: Call, *, path: str) -> ModelDetails:
 
 
 async def fit_model(call: Call, arg: FitInput, *, path: str) -> ModelFit:
-    return await asyncio.to_thread(_fit, call, arg, path)
+    return await asyncio.to_thread(lambda: _fit(call, arg, read_model(call.canister.stable, path).header))
 
 
 async def unload_model(call: Call) -> Unloaded:
@@ -56,6 +57,10 @@ async def unload_model(call: Call) -> Unloaded:
     call.change(model_args=None)
     call.on_commit(model.drop)
     return Unloaded(path=parse_args(InputRecord(args=[*call.state.model_args])).model or "")
+
+
+async def fit_header(call: Call, arg: FitHeaderInput) -> ModelFit:
+    return await asyncio.to_thread(_fit_of_header, call, arg)
 
 
 def _is_model(file: FileInfo) -> bool:
@@ -131,11 +136,18 @@ def _details(call: Call, path: str) -> ModelDetails:
     )
 
 
-def _fit(call: Call, arg: FitInput, path: str) -> ModelFit:
+def _fit_of_header(call: Call, arg: FitHeaderInput) -> ModelFit:
+    """BadRequest for flags that are none, a header that is none, and one of a part of a model."""
+    header = read_gguf(arg.header, size=arg.file_bytes)
+    if (problem := why_a_part(header)) is not None:
+        raise BadRequest(problem)
+    return _fit(call, arg, header)
+
+
+def _fit(call: Call, arg: FitInput, header: GgufFile) -> ModelFit:
     """BadRequest for flags that are none, or a file that is no model."""
     flags = parse_args(InputRecord(args=arg.args))
-    stored = read_model(call.canister.stable, path)
-    shape = read_shape(stored.header)
+    shape = read_shape(header)
     context, settings = estimate.context_of(flags, shape), call.canister.settings
     limit = settings.instruction_limit
     model = CostModel(shape, context, settings.page_cost)
@@ -170,5 +182,9 @@ def _fit(call: Call, arg: FitInput, path: str) -> ModelFit:
         total_cycles=0 if answer is None else answer.cycles,
         usd=0.0 if answer is None else answer.usd,
         seconds=0.0 if answer is None else answer.seconds,
+        upload_cycles=estimate.upload_cycles(header.size, nodes=settings.subnet_nodes),
+        load_instructions=load_cost(header.size),
+        load_cycles=fees.update_cycles(load_cost(header.size), nodes=settings.subnet_nodes),
+        load_seconds=fees.seconds(load_cost(header.size)),
         estimated=[*model.estimates, *guesses],
     )

@@ -1,4 +1,4 @@
-"""What is answered from the journal, since no single worker knows it: saved chats, the call log, cycles."""
+"""What is answered from the journal, since no single worker knows it: chats and caches, the call log, cycles."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from canister.api.records import (
     CycleBalanceRecord,
     GetChatsRecord,
 )
+from canister.api.rest_records import CacheEntry, CacheList
 from canister.dispatch import Reply
 from canister.dispatch.requests import execute
+from canister.handlers.cache_list import MOST_CACHES
 from canister.handlers.cost import DEFAULT_ENTRIES, MAX_ENTRIES, call_log_entry
 from canister.runtime import access
+from canister.store.cache_paths import sessions_of
 
 if TYPE_CHECKING:
     from canister.api.methods import Method
@@ -40,12 +43,35 @@ class Readings:
         if isinstance(arg, TopUpRecord):
             await self._journal.log(canister.id, caller, method.name, time.time_ns(), cycles_added=arg.amount)
             return reply
+        if isinstance(reply.value, CacheList):
+            return Reply(await self._caches(canister, caller), charge=reply.charge)
         if isinstance(reply.value, CanisterStatus | CycleBalanceRecord):
             cycles = await self._journal.cycles(canister.id)
             return Reply(reply.value if cycles is None else _with(reply.value, cycles), charge=reply.charge)
         saved = await self._journal.saved_chats(canister.id, caller)
         chats = [ChatRecord(timestamp=chat.timestamp, chat=chat.chat) for chat in saved]
         return Reply(GetChatsRecord(chats=chats), charge=reply.charge)
+
+    async def _caches(self, canister: Canister, caller: str) -> CacheList:
+        """A worker has the rows of each; which one is nobody's business."""
+        found = await self._journal.chats_of(canister.id, caller)
+        found.sort(key=lambda chat: chat.changed_ns, reverse=True)
+        folder = sessions_of(caller)
+        return CacheList(
+            caches=[
+                CacheEntry(
+                    name=chat.path.removeprefix(f"{folder}/"),
+                    bytes=None,
+                    modified_ns=chat.changed_ns,
+                    tokens=chat.n_tokens,
+                    is_usable=None,
+                    tier="worker",
+                )
+                for chat in found[:MOST_CACHES]
+            ],
+            n_caches=len(found),
+            n_bytes=None,
+        )
 
     async def _calls(self, canister: Canister, caller: str, arg: CallLogInput) -> list[CallLogEntry]:
         whose = None if access.allows(canister, caller, "admin_query") else caller

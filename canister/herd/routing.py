@@ -67,8 +67,18 @@ _OF_INTERFACE: dict[Class, tuple[str, ...]] = {
 }
 
 _BESIDE_IT: dict[Class, tuple[str, ...]] = {
-    "mirror": ("list_chats", "get_chat", "put_chat", "list_folder", "list_models", "show_model", "fit_model"),
+    "mirror": (
+        "list_chats",
+        "get_chat",
+        "put_chat",
+        "list_folder",
+        "list_models",
+        "show_model",
+        "fit_model",
+        "fit_header",
+    ),
     "control": ("remove_file",),
+    "journal": ("list_caches",),
     "alone": (
         "props",
         "apply_template",

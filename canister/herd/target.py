@@ -186,9 +186,12 @@ class HerdTarget(CanisterOfHost):
 
     async def _run(self, job: Job, accepted: Callable[[], None] = lambda: None) -> Done:
         await self._herd.balance.check(job)
-        if class_of(job.method) in ("control", "model"):
-            return await self._herd.run_control(job, accepted)
-        return await self._herd.leader.run(job, accepted)
+        try:
+            if class_of(job.method) in ("control", "model"):
+                return await self._herd.run_control(job, accepted)
+            return await self._herd.leader.run(job, accepted)
+        finally:
+            self._canister.logged.tell()
 
     async def _job(self, method: Method, caller: str, arg: object, id: bytes | None) -> Job:
         of = class_of(method)
@@ -257,7 +260,9 @@ class HerdTarget(CanisterOfHost):
         found = await engine_of(self._herd, self.name, caller)
         if found is None:
             return reply
+        cycles = await self._herd.journal.cycles(self.id)
         own = {name: value for name, value in reply.value.items() if name not in NO_ENGINE}
+        own = own if cycles is None else {**own, "cycles": cycles}
         return Reply({**found, **own}, charge=reply.charge)
 
     async def receipt(self, caller: str, id: str, since: int) -> Reply:

@@ -13,7 +13,7 @@ from typing import Literal
 from canister.errors import BadRequest
 from canister.flags.parse import RunArgs
 from canister.metering import fees
-from canister.metering.cost_model import UPDATE_LIMIT, CallCost, CostContext, CostModel, PageCosts, Work
+from canister.metering.cost_model import UPDATE_LIMIT, CallCost, CostContext, CostModel, PageCosts, Work, upload_cost
 from canister.metering.meter import CallMeter
 from canister.model_file.shape import ModelShape
 
@@ -21,6 +21,7 @@ HEAP_LIMIT_BYTES = 4_026_531_840  # 3.75 GiB, as llama_cpp_canister sets it
 LOADS_UP_TO_BYTES = 1_670_000_000  # the largest file known to load
 FAILS_FROM_BYTES = 1_830_000_000  # the smallest known to touch more than 2 GiB of stable memory when loaded
 _CONTEXT_STEP = 256
+_UPLOAD_BYTES = 2_000_000  # of a file in one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,16 @@ class Fit:
     n_ctx_heap: int
     n_ctx_calls: int
     n_ctx: int
+
+
+def upload_cycles(file_bytes: int, *, nodes: int = fees.NODES) -> int:
+    """Cycles of the upload of a file, in messages as large as the main network takes them."""
+    n_whole, rest = divmod(file_bytes, _UPLOAD_BYTES)
+
+    def cycles(n_bytes: int) -> int:
+        return fees.update_cycles(upload_cost(n_bytes), n_bytes, nodes=nodes)
+
+    return n_whole * cycles(_UPLOAD_BYTES) + (cycles(rest) if rest else 0)
 
 
 def context_of(args: RunArgs, shape: ModelShape) -> CostContext:

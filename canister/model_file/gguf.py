@@ -149,10 +149,13 @@ class GgufFile:
         return len(value) if isinstance(value, tuple) else 0
 
 
-def read_gguf(source: Path | str | bytes, *, keep: Collection[str] = ()) -> GgufFile:
-    """Read a header from a file, or from bytes. `keep` names long arrays to read in full. Raises GgufError."""
+def read_gguf(source: Path | str | bytes, *, keep: Collection[str] = (), size: int | None = None) -> GgufFile:
+    """Read a header from a file, or from bytes. `keep` names long arrays to read in full. Raises GgufError.
+
+    size: of the whole file, where only its beginning is given as bytes.
+    """
     if isinstance(source, bytes):
-        return _read(io.BytesIO(source), len(source), keep)
+        return _read(io.BytesIO(source), len(source) if size is None else size, keep)
     try:
         with open(source, "rb", buffering=0) as file:
             return _read(file, file.seek(0, io.SEEK_END), keep)
@@ -201,7 +204,7 @@ class _Header:
         while len(self.data) < end:
             chunk = self.file.read(max(_CHUNK_BYTES, end - len(self.data)))
             if not chunk:
-                raise GgufError("The file became shorter while it was read.")
+                raise GgufError(f"The header goes on behind the {len(self.data)} bytes of it that are there.")
             self.data += chunk
 
     def spend(self, n_items: int) -> None:

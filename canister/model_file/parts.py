@@ -63,6 +63,15 @@ def names_of_parts(name: str, header: GgufFile) -> tuple[str, ...]:
     return said.siblings()
 
 
+def why_a_part(header: GgufFile) -> str | None:
+    """The message for a header that is that of a part alone; None for a whole model."""
+    count = header.integer("split.count") or 1
+    number = (header.integer("split.no") or 0) + 1
+    return (
+        None if count == 1 else f"it is part {number} of {count}; what the whole model needs is told when all are there"
+    )
+
+
 def missing_parts(missing: Sequence[str], count: int) -> str:
     """The message when some of the parts are missing."""
     shown = ", ".join(missing[:_SHOWN_NAMES]) + (", …" if len(missing) > _SHOWN_NAMES else "")

@@ -219,6 +219,7 @@ class Call:
         self.canister.call_log.add(transaction, self.caller, self.method, self.now_ns, outcome, charge)
         await self.canister.commit(transaction)
         ledger.committed(-charge.cycles)
+        self.canister.logged.tell()
         if added is not None:
             self.receipt = added.id
 

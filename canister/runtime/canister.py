@@ -28,6 +28,7 @@ from canister.runtime.ingress import Ingress
 from canister.runtime.live_answers import LiveAnswers
 from canister.runtime.loaded_model import ServedModel
 from canister.runtime.locks import NamedLocks
+from canister.runtime.news import News
 from canister.runtime.receipts import ReceiptBook
 from canister.runtime.running_calls import RunningCall, RunningCalls
 from canister.runtime.stream_pacing import Pacing, unpaced
@@ -97,6 +98,7 @@ class Canister:
         self.ledger = Ledger(self.database, cycles)
         self.ingress = Ingress(IngressHistory(self.database))
         self.call_log = CallLog(self.database)
+        self.logged = News()  # of calls
         self.receipts = Receipts(self.database, settings.keep_receipts)
         self.receipt_book = ReceiptBook(canister_id, settings, self.receipts)
         self.chats = Chats(self.database)

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, call, canister } from "./api";
 import { shortPrincipal, when } from "./format";
-import { CopyButton, Problem } from "./widgets";
+import { Confirmed, CopyButton, Problem } from "./widgets";
 import { t } from "./i18n";
 
 interface Key {
@@ -224,17 +224,13 @@ function Keys() {
                     <td>{when(one.created_ns)}</td>
                     <td>{one.expires_ns === null ? t("never") : one.is_expired ? t("is over") : when(one.expires_ns)}</td>
                     <td class="n">
-                      <button
-                        type="button"
-                        class="quiet"
-                        aria-label={t("Revoke the key {0}", one.name)}
-                        onClick={() => {
-                          if (confirm(t("Revoke the key {0}? Programs that use it are refused from now on.", one.name)))
-                            void change(() => ask(`keys/${encodeURIComponent(one.name)}`, undefined, { verb: "DELETE" }));
-                        }}
+                      <Confirmed
+                        question={t("Revoke the key {0}? Programs that use it are refused from now on.", one.name)}
+                        label={t("Revoke the key {0}", one.name)}
+                        act={() => change(() => ask(`keys/${encodeURIComponent(one.name)}`, undefined, { verb: "DELETE" }))}
                       >
                         {t("Revoke")}
-                      </button>
+                      </Confirmed>
                     </td>
                   </tr>
                 ))}

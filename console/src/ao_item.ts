@@ -1,5 +1,6 @@
 // Items of AO (ANS-104), signed by the identity of this browser, which is a wallet there: Ed25519.
 import { ask, CallError, request, sleep } from "./api";
+import { joined, toBase64 } from "./bytes";
 import type { Identity } from "./identity";
 import { t } from "./i18n";
 
@@ -16,18 +17,8 @@ export type Tag = [name: string, value: string];
 const utf8 = (text: string): Bytes => new TextEncoder().encode(text);
 const hash = async (name: string, bytes: Bytes): Promise<Bytes> => new Uint8Array(await crypto.subtle.digest(name, bytes));
 
-function joined(...parts: Bytes[]): Bytes {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
-}
-
 const toBase64Url = (bytes: Bytes): string =>
-  btoa(String.fromCharCode(...bytes))
+  toBase64(bytes)
     .replaceAll("+", "-")
     .replaceAll("/", "_")
     .replaceAll("=", "");
@@ -53,15 +44,15 @@ function varint(n: number): Bytes {
 
 function encoded(tags: Tag[]): Bytes {
   const texts = tags.flatMap((tag) => tag.map(utf8));
-  return joined(varint(tags.length), ...texts.flatMap((text) => [varint(text.length), text]), Uint8Array.of(0));
+  return joined([varint(tags.length), ...texts.flatMap((text) => [varint(text.length), text]), Uint8Array.of(0)]);
 }
 
 async function deepHash(parts: Bytes[]): Promise<Bytes> {
   let all = await hash("SHA-384", utf8(`list${parts.length}`));
   for (const part of parts) {
     const head = await hash("SHA-384", utf8(`blob${part.length}`));
-    const own = await hash("SHA-384", joined(head, await hash("SHA-384", part)));
-    all = await hash("SHA-384", joined(all, own));
+    const own = await hash("SHA-384", joined([head, await hash("SHA-384", part)]));
+    all = await hash("SHA-384", joined([all, own]));
   }
   return all;
 }
@@ -76,9 +67,9 @@ async function signed(identity: Identity, tags: Tag[], data: string, target = ""
   const anchor = crypto.getRandomValues(new Uint8Array(32)); // so that the same message can be sent again
   const kind = utf8(String(ED25519));
   const message = await deepHash([utf8("dataitem"), utf8("1"), kind, owner, to, anchor, raw, body]);
-  const some = (part: Bytes): Bytes => (part.length ? joined(Uint8Array.of(1), part) : Uint8Array.of(0));
+  const some = (part: Bytes): Bytes => (part.length ? joined([Uint8Array.of(1), part]) : Uint8Array.of(0));
   const head = [Uint8Array.of(ED25519, 0), await identity.sign(message), owner, some(to), some(anchor)];
-  return joined(...head, eight(tags.length), eight(raw.length), raw, body);
+  return joined([...head, eight(tags.length), eight(raw.length), raw, body]);
 }
 
 async function post(item: Bytes): Promise<string> {

@@ -1,39 +1,47 @@
 // The caller's prompt caches in the canister: what a chat need not decode again.
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { ask, call, CallError, canister, canisterPath } from "./api";
+import { ask, call, canister, canisterPath } from "./api";
 import { conversations } from "./chats";
 import { bytes, number, when } from "./format";
 import { principal } from "./session";
-import { Problem, Tiles } from "./widgets";
+import { Confirmed, Problem, Tiles } from "./widgets";
 import { t } from "./i18n";
 
-const BESIDE = ".icppfmt"; // a small file beside each cache
-
-interface Entry {
+interface Cache {
   name: string;
-  path: string;
-  type: "file" | "directory";
-  bytes: number;
+  bytes: number | null;
   modified_ns: number | bigint;
+  tokens: number | null;
+  is_usable: boolean | null;
+  tier: "slot" | "memory" | "file" | "worker";
 }
 
+interface Caches {
+  caches: Cache[];
+  n_caches: number;
+  n_bytes: number | null;
+}
+
+const TIERS = {
+  slot: "in the model’s memory",
+  memory: "parked beside it",
+  file: "in its file",
+  worker: "at a worker",
+} as const;
+
 export function CachesPage() {
-  const entries = useSignal<Entry[] | null>(null);
+  const found = useSignal<Caches | null>(null);
   const problem = useSignal<unknown>(null);
   const list = async (): Promise<void> => {
-    if (!principal.value) return;
     try {
-      const path = canisterPath(`files/.canister_cache/${principal.value}/sessions/`);
-      const found = (await ask<{ entries: Entry[] }>(path, undefined, { verb: "GET" })).value.entries;
-      entries.value = found.filter((one) => one.type === "file" && !one.name.endsWith(BESIDE));
-      problem.value = null;
+      found.value = (await ask<Caches>(canisterPath("caches"), undefined, { verb: "GET" })).value;
     } catch (error) {
-      if (error instanceof CallError && error.status === 404) entries.value = [];
-      else problem.value = error;
+      problem.value = error;
     }
   };
   const remove = async (name: string): Promise<void> => {
+    problem.value = null;
     try {
       await call("remove_prompt_cache", { args: ["--prompt-cache", name] });
     } catch (error) {
@@ -41,9 +49,13 @@ export function CachesPage() {
     }
     await list();
   };
-  useEffect(() => void list(), [canister.value, principal.value]);
-  const all = entries.value ?? [];
-  const chatOf = (name: string) => conversations.value.find((one) => one.cache === name);
+  useEffect(() => {
+    problem.value = null;
+    void list();
+  }, [canister.value, principal.value]);
+  const all = found.value?.caches ?? [];
+  const more = (found.value?.n_caches ?? 0) - all.length;
+  const chatOf = (name: string): string => conversations.value.find((one) => one.cache === name)?.title.value ?? "";
   return (
     <div class="page" tabIndex={0} role="region" aria-label={t("Caches")}>
       <h1>{t("Prompt caches")}</h1>
@@ -51,12 +63,15 @@ export function CachesPage() {
         {t("A cache keeps what a model has read, so that the next call of a chat does not read it again. Without its cache a chat still goes on, and its text goes in once more.")}
       </p>
       {problem.value ? <Problem error={problem.value} /> : null}
-      <Tiles
-        tiles={[
-          ["caches", number(all.length)],
-          ["size", bytes(all.reduce((sum, one) => sum + one.bytes, 0))],
-        ]}
-      />
+      {found.value ? (
+        <Tiles
+          tiles={[
+            ["caches", number(found.value.n_caches)],
+            ["size", bytes(found.value.n_bytes)],
+            ["tokens", number(all.reduce((sum, one) => sum + (one.tokens ?? 0), 0))],
+          ]}
+        />
+      ) : null}
       {all.length ? (
         <div class="scroll" tabIndex={0} role="region" aria-label={t("Caches of the caller")}>
           <table>
@@ -67,6 +82,7 @@ export function CachesPage() {
                 <th scope="col" class="n">
                   {t("tokens")}
                 </th>
+                <th scope="col">{t("where it is")}</th>
                 <th scope="col" class="n">
                   {t("size")}
                 </th>
@@ -82,30 +98,32 @@ export function CachesPage() {
                   <td>
                     <code>{one.name}</code>
                   </td>
-                  <td>{chatOf(one.name)?.title.value ?? ""}</td>
-                  <td class="n">{number(chatOf(one.name)?.context.value)}</td>
+                  <td>{chatOf(one.name)}</td>
+                  <td class="n">{number(one.tokens)}</td>
+                  <td>
+                    {t(TIERS[one.tier])}
+                    {one.is_usable === false ? <span class="hint"> · {t("made with another model")}</span> : null}
+                  </td>
                   <td class="n">{bytes(one.bytes)}</td>
                   <td>{when(one.modified_ns)}</td>
                   <td class="n">
-                    <button
-                      type="button"
-                      class="quiet"
-                      aria-label={t("Remove the cache {0}", one.name)}
-                      onClick={() => {
-                        if (confirm(t("Remove the cache {0}?", one.name))) void remove(one.name);
-                      }}
+                    <Confirmed
+                      question={t("Remove the cache {0}?", one.name)}
+                      label={t("Remove the cache {0}", one.name)}
+                      act={() => remove(one.name)}
                     >
                       {t("Remove")}
-                    </button>
+                    </Confirmed>
                   </td>
                 </tr>
               ))}
             </tbody>
           </table>
         </div>
-      ) : entries.value ? (
+      ) : found.value ? (
         <p class="hint">{t("There is none yet: a chat makes one.")}</p>
       ) : null}
+      {more > 0 ? <p class="hint">{t("{0} older ones are not shown.", number(more))}</p> : null}
     </div>
   );
 }

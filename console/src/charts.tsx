@@ -1,8 +1,9 @@
 // Small charts as SVG: coloured by the theme, with a summary for those who do not see them.
+import { useState } from "preact/hooks";
 import { number, short, timeOf } from "./format";
 import { t } from "./i18n";
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [640, 180, 46, 10, 8, 22];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [430, 180, 50, 10, 8, 22];
 const INNER = HEIGHT - TOP - BOTTOM;
 
 /** The next round number. */
@@ -23,6 +24,42 @@ function Grid({ top, parts }: { top: number; parts: number[] }) {
         </g>
       ))}
     </g>
+  );
+}
+
+/** The numbers of a chart, for those who would rather read them. They are made when they are asked for. */
+function Numbers({ title, heads, rows }: { title: string; heads: string[]; rows: () => (string | number)[][] }) {
+  const [isOpen, setOpen] = useState(false);
+  return (
+    <details onToggle={(event) => setOpen(event.currentTarget.open)}>
+      <summary>{t("as a table")}</summary>
+      {isOpen ? (
+        <div class="scroll" tabIndex={0} role="region" aria-label={t("Numbers of {0}", title)}>
+          <table>
+            <thead>
+              <tr>
+                {heads.map((head) => (
+                  <th key={head} scope="col" class="n">
+                    {head}
+                  </th>
+                ))}
+              </tr>
+            </thead>
+            <tbody>
+              {rows().map((row, at) => (
+                <tr key={at}>
+                  {row.map((value, n) => (
+                    <td key={n} class="n">
+                      {typeof value === "number" ? number(value) : value}
+                    </td>
+                  ))}
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      ) : null}
+    </details>
   );
 }
 
@@ -92,6 +129,11 @@ export function Bars({ title, unit, names, rows, limit }: BarsGiven) {
           </span>
         ))}
       </div>
+      <Numbers
+        title={title}
+        heads={["", ...names]}
+        rows={() => rows.map((row) => [row.label, ...names.map((name) => row.values[name] ?? 0)])}
+      />
     </figure>
   );
 }
@@ -120,12 +162,15 @@ export function Histogram({ title, unit, values }: { title: string; unit: string
               y={TOP + INNER * (1 - n / top)}
               height={(INNER * n) / top}
             />
-            <text x={LEFT + at * step} y={HEIGHT - 6}>
-              {`${at * 10} %`}
-            </text>
+            {at % 2 ? null : (
+              <text x={LEFT + at * step} y={HEIGHT - 6}>
+                {`${at * 10} %`}
+              </text>
+            )}
           </g>
         ))}
       </svg>
+      <Numbers title={title} heads={["%", unit]} rows={() => counts.map((n, at) => [`${at * 10}–${at * 10 + 10}`, n])} />
     </figure>
   );
 }
@@ -162,6 +207,7 @@ export function Line({ title, unit, points }: { title: string; unit: string; poi
           {timeOf(last[0])}
         </text>
       </svg>
+      <Numbers title={title} heads={[t("time"), unit]} rows={() => points.map(([at, value]) => [timeOf(at), value])} />
     </figure>
   );
 }

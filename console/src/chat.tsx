@@ -1,5 +1,5 @@
 // The chat: its list, the conversation with every call that it took, and the composer that tells what comes next.
-import { signal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { messageOf } from "./api";
 import { active, conversations, exported, forget, fresh, imported, open } from "./chats";
@@ -7,8 +7,8 @@ import { Composer } from "./composer";
 import { SILENT, type Conversation } from "./conversation";
 import { percent, number } from "./format";
 import { MessageView } from "./message";
-import { current, denial, modelName, props } from "./session";
-import { Denied } from "./widgets";
+import { current, denial, modelName, props, refresh } from "./session";
+import { Confirmed, Denied, Problem, saveAs } from "./widgets";
 import { t } from "./i18n";
 
 const WINDOW = 60; // messages in the document, so that a long chat costs what a short one does
@@ -47,9 +47,7 @@ function Talk({ chat }: { chat: Conversation }) {
       <div class="empty">
         <h2>{t("No model is loaded")}</h2>
         <p>{t("Load the model that comes with the package in one click, or put in a GGUF file of your own.")}</p>
-        <a class="button primary" href="#/models">
-          {t("Models")}
-        </a>
+        <FirstModel />
       </div>
     );
   if (chat.messages.value.length === 0)
@@ -69,6 +67,35 @@ function Talk({ chat }: { chat: Conversation }) {
       </div>
     );
   return <Messages key={chat.id} chat={chat} />;
+}
+
+function FirstModel() {
+  const isBusy = useSignal(false);
+  const problem = useSignal<unknown>(null);
+  const load = async (): Promise<void> => {
+    isBusy.value = true;
+    problem.value = null;
+    try {
+      await (await import("./shipped")).loadShipped();
+    } catch (error) {
+      problem.value = error;
+    }
+    await refresh();
+    isBusy.value = false;
+  };
+  return (
+    <>
+      <div class="actions">
+        <button type="button" class="primary" disabled={isBusy.value} onClick={() => void load()}>
+          {isBusy.value ? t("Loading…") : t("Load the shipped model")}
+        </button>
+        <a class="button" href="#/models">
+          {t("Put in a model")}
+        </a>
+      </div>
+      {problem.value ? <Problem error={problem.value} /> : null}
+    </>
+  );
 }
 
 function Messages({ chat }: { chat: Conversation }) {
@@ -191,17 +218,14 @@ function ChatList() {
               {one.parent ? "⑂ " : ""}
               {one.title.value}
             </button>
-            <button
-              type="button"
-              class="quiet"
-              aria-label={t("Forget the chat {0}", one.title.value)}
+            <Confirmed
+              question={t("Forget the chat “{0}” and its prompt cache?", one.title.value)}
+              label={t("Forget the chat {0}", one.title.value)}
               disabled={one.busy.value !== ""}
-              onClick={() => {
-                if (confirm(t("Forget the chat “{0}” and its prompt cache?", one.title.value))) void forget(one);
-              }}
+              act={() => forget(one)}
             >
               ×
-            </button>
+            </Confirmed>
           </li>
         ))}
       </ul>
@@ -233,10 +257,4 @@ function ChatList() {
   );
 }
 
-function save(): void {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([exported()], { type: "application/json" }));
-  link.download = "chats.json";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
+const save = (): void => saveAs("chats.json", exported(), "application/json");

@@ -30,6 +30,7 @@ export function Composer({ chat }: { chat: Conversation }) {
   const isReady = current.value?.ready === true && !denial.value;
 
   useEffect(() => {
+    if (box.current && chat.draft) box.current.value = chat.draft;
     if (matchMedia("(hover: hover)").matches) box.current?.focus();
     return () => {
       clearTimeout(timer.current);
@@ -46,7 +47,8 @@ export function Composer({ chat }: { chat: Conversation }) {
   const look = (): void => {
     clearTimeout(timer.current);
     asked.current?.abort();
-    const text = box.current?.value.trim() ?? "";
+    chat.draft = box.current?.value ?? "";
+    const text = chat.draft.trim();
     if (!text || busy || !isReady) {
       estimate.value = null;
       return;
@@ -73,7 +75,7 @@ export function Composer({ chat }: { chat: Conversation }) {
   const send = (): void => {
     const text = box.current?.value.trim() ?? "";
     if (!text || busy || !isReady || !box.current) return;
-    box.current.value = "";
+    box.current.value = chat.draft = "";
     box.current.focus();
     forgetEstimate();
     void chat.ask(text);

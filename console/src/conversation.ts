@@ -74,8 +74,7 @@ const LONGEST_TITLE = 60;
 const DRAW_MS = 50;
 
 // crypto.randomUUID is missing where a server is called by a name over plain HTTP.
-export const newId = (): string =>
-  Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+export const newId = (): string => Array.from(crypto.getRandomValues(new Uint32Array(3)), (n) => n.toString(36)).join("");
 
 const blank = { steps: [], isPrompted: false, base: -1, error: "", kind: "" as const, requestId: "" };
 
@@ -93,6 +92,8 @@ export class Conversation {
   /** Tokens in the cache after the last call. */
   context = signal(0);
   live = signal<Live>(SILENT);
+  /** What is written in the box and not sent; it outlasts a look at other pages, and a sign-in. */
+  draft = "";
   /** Told of every change. isSettled: nothing of it runs, so that it should be written at once. */
   onChange: (isSettled: boolean) => void = () => {};
   private abort: AbortController | null = null;

@@ -3,10 +3,11 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { call, canister } from "./api";
 import { Bars, Histogram, Line } from "./charts";
+import { csvOf } from "./csv";
 import { useHappenings, type LoggedCall } from "./events";
 import { number, percent, short, usdOf, when } from "./format";
 import { usdPerXdr } from "./session";
-import { Budget, Problem, Tiles } from "./widgets";
+import { Budget, Problem, saveAs, Tiles } from "./widgets";
 import { t } from "./i18n";
 
 const MOST_ENTRIES = 500;
@@ -29,8 +30,9 @@ export function CostsPage() {
     }
   };
   useEffect(() => void look(), [canister.value]);
-  useHappenings(({ calls, missed }) => {
-    if (missed) void look();
+  useHappenings(({ at, calls, missed }) => {
+    const isBehind = entries.value !== null && calls.length === 0 && at > Number(entries.value[0]?.id ?? 0);
+    if (missed || isBehind) void look();
     else if (calls.length && entries.value) {
       const known = new Set(entries.value.map((one) => one.id));
       const fresh = calls.filter((one) => !known.has(one.id)).reverse();
@@ -189,18 +191,6 @@ function Log({ entries }: { entries: LoggedCall[] }) {
   );
 }
 
-/** A text that a spreadsheet takes for a formula would be run by it. */
-const cell = (value: unknown): string => {
-  const text = String(value ?? "");
-  return `"${(/^[=+\-@\t\r]/.test(text) ? `'${text}` : text).replaceAll('"', '""')}"`;
-};
+const COLUMNS = ["id", "timestamp_ns", "caller", "method", "outcome", "instructions", "cycles", "limit"] as const;
 
-function save(entries: LoggedCall[]): void {
-  const head = ["id", "timestamp_ns", "caller", "method", "outcome", "instructions", "cycles", "limit"] as const;
-  const lines = [head.join(","), ...entries.map((one) => head.map((name) => cell(one[name])).join(","))];
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
-  link.download = "calls.csv";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}
+const save = (entries: LoggedCall[]): void => saveAs("calls.csv", csvOf(COLUMNS, entries), "text/csv");

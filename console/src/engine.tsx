@@ -4,7 +4,8 @@ import { useEffect, useRef } from "preact/hooks";
 import { canister } from "./api";
 import { Line } from "./charts";
 import { silence, useHappenings, type Report, type Work } from "./events";
-import { bytes, number, shortPrincipal } from "./format";
+import { bytes, milliseconds, number, short, shortPrincipal } from "./format";
+import { modelKind, modelName } from "./session";
 import { Denied, Problem, Tiles } from "./widgets";
 import { t } from "./i18n";
 
@@ -53,22 +54,23 @@ export function EnginePage() {
 }
 
 function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
-  const { now, total, memory } = report;
-  const states = Array.from({ length: memory.slots }, (_, at) =>
-    at < now.running ? "running" : at < now.resident ? "resident" : "free",
-  );
+  const { now, total, memory, speed } = report;
+  const reused = total.reused_tokens;
   return (
     <>
       <p>
-        <b>{report.model}</b> · {report.exact.is_exact ? t("exact") : t("not exact")}: {report.exact.why}
+        <b>{modelName.value || report.model}</b> <span class="hint">{modelKind.value}</span> · {report.exact.is_exact ? t("exact") : t("not exact")}: {report.exact.why}
       </p>
       <Tiles
         tiles={[
           ["running", number(now.running)],
           ["waiting", number(now.waiting)],
-          ["threads", number(report.threads.count)],
-          ["context", number(memory.context)],
           ["chats per step", total.row_steps ? (total.rows / total.row_steps).toFixed(2) : "–"],
+          ["prompt tokens/s", speed.prompt_tokens_per_second ? number(speed.prompt_tokens_per_second) : "–"],
+          ["answer tokens/s", speed.answer_tokens_per_second ? number(speed.answer_tokens_per_second) : "–"],
+          ["longest pause of an answer", speed.longest_pause_ms ? milliseconds(speed.longest_pause_ms) : "–"],
+          ["context", number(memory.context)],
+          ["threads", number(report.threads.count)],
           ["busy", `${total.busy_seconds.toFixed(1)} s`],
           ["cancelled", number(total.cancelled)],
         ]}
@@ -78,13 +80,24 @@ function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
         <div>
           <h3>{t("slots of the model")}</h3>
           <ul class="slots" aria-label={t("Slots")}>
-            {states.map((state, at) => (
-              <li key={at} class={`slot ${state}`} title={state}>
-                {at}
-                <span class="sr"> {state}</span>
+            {now.slots.map(({ state, tokens }, at) => (
+              <li key={at} class={`slot ${state}`} title={t("{0}, {1} tokens", t(state), number(tokens))}>
+                <span class="sr">{t("{0}, {1} tokens", t(state), number(tokens))}</span>
+                <span aria-hidden="true">{state === "free" ? "–" : short(tokens)}</span>
+                <span aria-hidden="true" class="filled" style={{ blockSize: `${Math.min(100, (100 * tokens) / memory.context)}%` }} />
               </li>
             ))}
           </ul>
+          <p class="hint">
+            {t("{0} tokens in the KV memory; the number of each slot is how many it holds.", number(now.kv_tokens))}
+          </p>
+          <p class="legend">
+            {(["running", "resident", "free"] as const).map((state) => (
+              <span key={state}>
+                <i class={`slot ${state}`} /> {t(state)}
+              </span>
+            ))}
+          </p>
         </div>
         <div>
           <h3>{t("memory")}</h3>
@@ -99,6 +112,15 @@ function Now({ report, rates }: { report: Report; rates: [number, number][] }) {
           </p>
         </div>
       </div>
+      <h2>{t("Tokens that need not be decoded again")}</h2>
+      <Tiles
+        tiles={[
+          ["from slots", number(reused.slot)],
+          ["from memory", number(reused.memory)],
+          ["from files", number(reused.disk)],
+          ["from other chats", number(reused.shared)],
+        ]}
+      />
       <div class="charts">
         <Line title={t("Tokens decoded a second")} unit={t("tokens")} points={rates} />
       </div>

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ask, CallError, canister, sleep } from "./api";
 import { number, percent, shortPrincipal } from "./format";
-import { Problem, Tiles } from "./widgets";
+import { Confirmed, Problem, Tiles } from "./widgets";
 import { t } from "./i18n";
 
 const LOOK_MS = 2000;
@@ -159,17 +159,14 @@ function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) =>
                 <td class="n">{number(one.canisters[0]?.prefill_tps)}</td>
                 <td class="n">{number(one.canisters[0]?.decode_tps)}</td>
                 <td class="n">
-                  <button
-                    type="button"
-                    class="quiet"
+                  <Confirmed
+                    question={t("Give {0} no more jobs? What it runs is finished.", one.id)}
+                    label={t("Drain the worker {0}", one.id)}
                     disabled={one.phase === "draining" || one.phase === "ended"}
-                    aria-label={t("Drain the worker {0}", one.id)}
-                    onClick={() => {
-                      if (confirm(t("Give {0} no more jobs? What it runs is finished.", one.id))) void drain(one.id);
-                    }}
+                    act={() => drain(one.id)}
                   >
                     {t("Drain")}
-                  </button>
+                  </Confirmed>
                 </td>
               </tr>
             ))}

@@ -1,6 +1,7 @@
 // The identity of this browser: an Ed25519 key that no script can read, in the browser's database. It signs messages as
 // the IC's agents do; here only the one that signs in.
 import { request, CallError } from "./api";
+import { joined, toHex } from "./bytes";
 import { t } from "./i18n";
 
 const DATABASE = "canister-identity";
@@ -92,8 +93,6 @@ async function envelope(identity: Identity, canisterId: string): Promise<Uint8Ar
   return cbor({ content, sender_pubkey: identity.publicKey, sender_sig: signature });
 }
 
-export const hex = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-
 // -- bytes of the IC: CBOR, hashes, principals
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -103,16 +102,6 @@ interface Fields {
 }
 
 const utf8 = (text: string): Bytes => new TextEncoder().encode(text);
-
-function joined(parts: Bytes[]): Bytes {
-  const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
-}
 
 export function cbor(value: Value): Bytes {
   if (typeof value === "string") return joined([head(3, BigInt(utf8(value).length)), utf8(value)]);
@@ -141,7 +130,7 @@ async function hashOf(value: Value): Promise<Bytes> {
   const pairs = await Promise.all(
     Object.entries(value).map(async ([name, of]) => joined([await hashOf(name), await hashOf(of)])),
   );
-  const order = pairs.map((pair) => [hex(pair), pair] as const).sort(([a], [b]) => (a < b ? -1 : 1));
+  const order = pairs.map((pair) => [toHex(pair), pair] as const).sort(([a], [b]) => (a < b ? -1 : 1));
   return sha256(joined(order.map(([, pair]) => pair)));
 }
 

@@ -4,7 +4,7 @@ import { render } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { canister, messageOf, sleep } from "./api";
 import { active, fresh } from "./chats";
-import { shortPrincipal } from "./format";
+import { number, short, shortPrincipal } from "./format";
 import { fetchParser } from "./markdown";
 import { pages } from "./pages";
 import { theme } from "./preferences";
@@ -67,15 +67,19 @@ function SignIn() {
           <button type="submit" class="primary">
             {t("Sign in")}
           </button>
-          <button
-            type="button"
-            onClick={() => void session.enterByIdentity().catch((error: unknown) => (session.refusal.value = messageOf(error)))}
-          >
-            {t("Sign in as this browser")}
-          </button>
+          {isSecureContext ? (
+            <button
+              type="button"
+              onClick={() => void session.enterByIdentity().catch((error: unknown) => (session.refusal.value = messageOf(error)))}
+            >
+              {t("Sign in as this browser")}
+            </button>
+          ) : null}
         </div>
         <p class="hint">
-          {t("As itself, a browser has a key of its own that no script can read. Who controls the canister gives its principal a role, or lets everybody chat.")}
+          {isSecureContext
+            ? t("As itself, a browser has a key of its own that no script can read. Who controls the canister gives its principal a role, or lets everybody chat.")
+            : t("This page came over plain HTTP by a name. So it has no keys of its own and cannot copy, and others on the way can read what is sent: open it as localhost, or by HTTPS.")}
         </p>
       </form>
     </main>
@@ -101,7 +105,7 @@ function Header() {
           </option>
         ))}
       </select>
-      <span class={`chip ${one?.ready ? "good" : "bad"}`} title={one?.model ?? ""}>
+      <span class={`chip ${one?.ready ? "good" : "bad"}`} title={session.modelKind.value}>
         {session.modelName.value || t("no model")}
       </span>
       {session.isOnline.value ? null : (
@@ -110,6 +114,11 @@ function Header() {
         </span>
       )}
       <span class="grow" />
+      {session.cycles.value === null ? null : (
+        <span class="hint cycles" title={t("Cycles that the canister has: {0}", number(session.cycles.value))}>
+          {t("{0} cycles", short(session.cycles.value))}
+        </span>
+      )}
       <span class="hint principal" title={session.principal.value}>
         {shortPrincipal(session.principal.value)}
       </span>
@@ -197,6 +206,7 @@ function App() {
     return () => removeEventListener("keydown", onKey);
   }, []);
   const page = pages().find((one) => one.name === route.value) ?? pages()[0]!;
+  useEffect(() => document.querySelector("nav.main [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }), [page.name, isIn]);
   document.title = isIn ? `${t(page.title)} · llama-canister` : "llama-canister";
   if (!isIn) return <SignIn />;
   return (

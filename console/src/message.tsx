@@ -6,6 +6,7 @@ import type { Conversation, Live, Message, Step } from "./conversation";
 import { milliseconds, number, short } from "./format";
 import { Markdown } from "./markdown";
 import { memo } from "./memo";
+import { partsOf } from "./parts";
 import { Budget, CopyButton } from "./widgets";
 import { t } from "./i18n";
 
@@ -116,30 +117,28 @@ function Answer({ message, at, chat, isLast, isBusy, live }: Properties) {
 
 /** An answer with its thoughts and its calls of tools told apart. */
 function Said({ text, isRunning }: { text: string; isRunning: boolean }) {
-  const shown = text.trim();
-  if (!shown) return isRunning ? <p class="hint">{t("The prompt goes in, part by part…")}</p> : null;
-  const parts = shown.split(/(<think>[\s\S]*?(?:<\/think>|$)|<tool_call>[\s\S]*?(?:<\/tool_call>|$))/);
+  const parts = partsOf(text);
+  if (parts.length === 0) return isRunning ? <p class="hint">{t("The prompt goes in, part by part…")}</p> : null;
   return (
     <>
       {parts.map((part, at) => {
-        const inner = part.replace(/^<\w+>|<\/\w+>$/g, "").trim();
-        if (part.startsWith("<think>"))
+        if (part.kind === "thoughts")
           return (
             <details key={at} class="steps">
               <summary>{t("Thoughts")}</summary>
               <div class="thoughts">
-                <Markdown text={inner} />
+                <Markdown text={part.text} />
               </div>
             </details>
           );
-        if (part.startsWith("<tool_call>"))
+        if (part.kind === "tool")
           return (
             <figure key={at} class="code">
               <figcaption>{t("call of a tool")}</figcaption>
-              <pre tabIndex={0}>{inner}</pre>
+              <pre tabIndex={0}>{part.text}</pre>
             </figure>
           );
-        return part.trim() ? <Markdown key={at} text={part} /> : null;
+        return <Markdown key={at} text={part.text} />;
       })}
     </>
   );
@@ -165,7 +164,6 @@ function Ending({ message, chat }: { message: Message; chat: Conversation }) {
       return null;
   }
 }
-
 
 function Calls({ steps, live }: { steps: Step[]; live: Live }) {
   const limit = steps.findLast((step) => step.cost)?.cost?.limit;

@@ -23,6 +23,7 @@ interface Operation {
   summary?: string;
   description?: string;
   tags?: string[];
+  operationId?: string;
   requestBody?: { content: Record<string, { schema?: Schema; example?: unknown } | undefined> };
 }
 
@@ -68,7 +69,7 @@ function methodsOf(found: Document): Method[] {
   return Object.entries(found.paths).flatMap(([path, { post }]) => {
     const name = path.slice(PREFIX.length);
     // Those with a path of their own are no methods: REST offers them beside the interface.
-    if (!path.startsWith(PREFIX) || !/^\w+$/.test(name) || !post) return [];
+    if (!path.startsWith(PREFIX) || post?.operationId !== name) return [];
     const body = post.requestBody?.content["application/json"];
     return {
       name,

@@ -31,6 +31,8 @@ export const hasAo = signal(false);
 export const usdPerXdr = signal(0);
 /** Of the loaded model; null while none is loaded, or for callers who may not use it. */
 export const props = signal<Props | null>(null);
+/** What the canister has left; null: this caller may not know. */
+export const cycles = signal<number | null>(null);
 /** Why the caller may not use the model; empty: may, or nobody knows. */
 export const denial = signal("");
 
@@ -81,6 +83,9 @@ export const modelName = computed(() => {
   return one.title || (one.model ?? "");
 });
 
+/** Of what kind the loaded model is, as llama.cpp says it. A size that it does not know is left out. */
+export const modelKind = computed(() => (current.value?.model ?? "").replace(" ?B", ""));
+
 let isLooking = false;
 
 /** Look at the server again; what cannot be had is told by the signals. */
@@ -95,11 +100,25 @@ export async function refresh(): Promise<void> {
     if (JSON.stringify(found) !== JSON.stringify(canisters.value)) canisters.value = found;
     if (!found.some((one) => one.name === canister.value)) canister.value = found[0]?.name ?? "";
     if (!principal.value && key.value) principal.value = (await call<string>("whoami")).value;
-    await look();
+    await Promise.all([look(), lookAtCycles()]);
   } catch {
     // isOnline and refusal say it
   } finally {
     isLooking = false;
+  }
+}
+
+let refused = ""; // who may not see the canister's cycles
+
+async function lookAtCycles(): Promise<void> {
+  const asked = `${principal.value} ${canister.value}`;
+  if (refused === asked) return;
+  try {
+    const path = `canisters/${encodeURIComponent(canister.value)}/engine`;
+    cycles.value = Number((await ask<{ cycles: number | bigint }>(path, undefined, { verb: "GET" })).value.cycles);
+  } catch (error) {
+    cycles.value = null;
+    if (error instanceof CallError && error.isDenied) refused = asked;
   }
 }
 

@@ -2,11 +2,12 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ask, call, canister, canisterPath } from "./api";
+import { toHex } from "./bytes";
 import { conversations, forget } from "./chats";
 import { milliseconds, number } from "./format";
-import { forget as forgetIdentity, hex, kept, type Identity } from "./identity";
+import { forget as forgetIdentity, kept, type Identity } from "./identity";
 import { theme, usual, type ChatSettings, type Theme } from "./preferences";
-import { CopyButton, Problem } from "./widgets";
+import { Confirmed, CopyButton, Problem } from "./widgets";
 import { choose, language, LANGUAGES, t, type Language } from "./i18n";
 
 const THEMES: [Theme, string][] = [
@@ -80,16 +81,14 @@ function OfBrowser() {
           set={(to) => change({ tokensPerCall: to })}
         />
       </div>
-      <button
-        type="button"
+      <Confirmed
+        question={t("Forget {0} chats and their prompt caches? Export them first if you want them again.", idle.length)}
+        isQuiet={false}
         disabled={idle.length === 0}
-        onClick={() => {
-          if (confirm(t("Forget {0} chats and their prompt caches? Export them first if you want them again.", idle.length)))
-            for (const one of idle) void forget(one);
-        }}
+        act={() => idle.map(forget)}
       >
         {t("Forget all chats ({0})", number(idle.length))}
-      </button>
+      </Confirmed>
     </section>
   );
 }
@@ -124,16 +123,11 @@ function OfIdentity() {
             <code>{own.value.principal}</code> <CopyButton text={own.value.principal} />
           </p>
           <p class="hint">
-            {t("Its public key:")}{" "}<code>{hex(own.value.publicKey)}</code>{t(". The private one cannot be read, not even by this page; it is lost with the browser’s data.")}
+            {t("Its public key:")}{" "}<code>{toHex(own.value.publicKey)}</code>{t(". The private one cannot be read, not even by this page; it is lost with the browser’s data.")}
           </p>
-          <button
-            type="button"
-            onClick={() => {
-              if (confirm(t("Forget this identity? Nobody can be it again."))) void forgetIdentity().then(look);
-            }}
-          >
+          <Confirmed question={t("Forget this identity? Nobody can be it again.")} isQuiet={false} act={() => forgetIdentity().then(look)}>
             {t("Forget the identity")}
-          </button>
+          </Confirmed>
         </>
       ) : (
         <p class="hint">{t("It has none yet: “Sign in as this browser” makes one.")}</p>

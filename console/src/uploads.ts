@@ -1,9 +1,13 @@
-// Files on their way to the canister, in slices. An upload that was cut off goes on where the canister has confirmed it.
+// Files on their way to the canister, in slices, each with its digest, so that one that comes in other bytes is sent again.
+// An upload that was cut off goes on where the canister has confirmed it.
 import { signal, type Signal } from "@preact/signals";
 import { call, CallError, canisterPath, messageOf, request, sleep } from "./api";
+import { toBase64, toHex } from "./bytes";
 
 const SLICE = 8 * 1024 * 1024;
 const MOST_TRIES = 6;
+const SEND_AGAIN = "send it again"; // what the server says of a slice that came in other bytes
+const MOST_HASHED = 32 * SLICE; // of what is there already: a browser hashes it in memory, as a whole
 
 export interface Upload {
   id: number;
@@ -48,33 +52,29 @@ export async function send(file: Blob, target: string): Promise<boolean> {
 }
 
 async function sendSlices(file: Blob, one: Upload, abort: AbortSignal): Promise<void> {
-  const path = canisterPath(`files/${one.target.split("/").map(encodeURIComponent).join("/")}`);
+  const path = pathOf(one.target);
   let at = await confirmed(one.target, file, abort);
   one.sent.value = at;
   one.state.value = "sending";
   for (let tries = 0; at < file.size; ) {
     const end = Math.min(file.size, at + SLICE);
     try {
-      const response = await request(path, {
-        method: "PUT",
-        body: file.slice(at, end),
-        headers: { "Content-Range": `bytes ${at}-${end - 1}/${file.size}`, "Content-Type": "application/octet-stream" },
-        signal: abort,
-      });
+      const body = await file.slice(at, end).arrayBuffer();
+      const response = await request(path, { method: "PUT", body, headers: await headersOf(body, at, file.size), signal: abort });
       if (response.status === 429 || response.status === 503) {
         one.state.value = "waiting";
         await sleep(1000 * Number(response.headers.get("retry-after") ?? 2));
         continue;
       }
-      const body = (await response.json()) as { Err?: { Other?: string }; reject_message?: string };
-      if (!response.ok) throw new CallError(body.Err?.Other ?? body.reject_message ?? response.statusText, "Err", response.status);
+      const told = (await response.json()) as { Err?: { Other?: string }; reject_message?: string };
+      if (!response.ok) throw new CallError(told.Err?.Other ?? told.reject_message ?? response.statusText, "Err", response.status);
       at = end;
       tries = 0;
       one.cycles.value += Number(response.headers.get("x-ic-cycles") ?? 0);
       one.sent.value = at;
       one.state.value = "sending";
     } catch (error) {
-      const isLost = error instanceof CallError && error.kind === "network";
+      const isLost = error instanceof CallError && (error.kind === "network" || error.message.includes(SEND_AGAIN));
       if (!isLost || ++tries > MOST_TRIES) throw error;
       one.state.value = "waiting";
       await sleep(500 * 2 ** tries);
@@ -84,7 +84,20 @@ async function sendSlices(file: Blob, one: Upload, abort: AbortSignal): Promise<
   }
 }
 
-/** Bytes that are there already and are those of this file: their hash says so. 0: begin anew. */
+const pathOf = (target: string): string => canisterPath(`files/${target.split("/").map(encodeURIComponent).join("/")}`);
+
+/** Of a slice: where it belongs, and its digest, where this page may make one (not over plain HTTP by a name). */
+async function headersOf(body: ArrayBuffer, at: number, size: number): Promise<Record<string, string>> {
+  const headers = {
+    "Content-Range": `bytes ${at}-${at + body.byteLength - 1}/${size}`,
+    "Content-Type": "application/octet-stream",
+  };
+  if (!(crypto.subtle as SubtleCrypto | undefined)) return headers;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", body));
+  return { ...headers, "Content-Digest": `sha-256=:${toBase64(digest)}:` };
+}
+
+/** Bytes that are there already and are those of this file: their hash says so, or the first and last of them. 0: begin anew. */
 async function confirmed(target: string, file: Blob, abort: AbortSignal): Promise<number> {
   let there: { filesize: number | bigint; filesha256: string };
   try {
@@ -94,8 +107,21 @@ async function confirmed(target: string, file: Blob, abort: AbortSignal): Promis
     throw error;
   }
   const size = Number(there.filesize);
-  if (size === 0 || size > file.size || !crypto.subtle) return 0;
-  const hash = await crypto.subtle.digest("SHA-256", await file.slice(0, size).arrayBuffer());
-  const hex = Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");
-  return hex === there.filesha256 ? size : 0;
+  if (size === 0 || size > file.size) return 0;
+  if (size <= MOST_HASHED && (crypto.subtle as SubtleCrypto | undefined)) {
+    const hash = await crypto.subtle.digest("SHA-256", await file.slice(0, size).arrayBuffer());
+    return toHex(new Uint8Array(hash)) === there.filesha256 ? size : 0;
+  }
+  const places = [0, Math.max(0, size - SLICE)];
+  for (const at of places) if (!(await isSame(target, file, at, Math.min(size, at + SLICE), abort))) return 0;
+  return size;
+}
+
+/** Does the canister have the same bytes from `first` to `end`? */
+async function isSame(target: string, file: Blob, first: number, end: number, abort: AbortSignal): Promise<boolean> {
+  const range = { Range: `bytes=${first}-${end - 1}` };
+  const response = await request(pathOf(target), { headers: range, signal: abort });
+  if (response.status !== 206) return false;
+  const [there, here] = [await response.arrayBuffer(), await file.slice(first, end).arrayBuffer()].map((one) => new Uint8Array(one));
+  return there!.length === here!.length && there!.every((byte, at) => byte === here![at]);
 }

@@ -56,6 +56,45 @@ export function CopyButton({ text, label = "Copy" }: { text: string; label?: str
   );
 }
 
+const KEPT_MS = 1000; // until the browser has begun to save it
+
+/** Let the browser save a file that the page makes. */
+export function saveAs(name: string, content: string, type: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), KEPT_MS);
+}
+
+interface ConfirmedGiven {
+  /** What is asked before it is done. */
+  question: string;
+  act: () => unknown;
+  /** For those who do not see what it stands beside. */
+  label?: string;
+  isQuiet?: boolean;
+  disabled?: boolean;
+  children: ComponentChildren;
+}
+
+/** A button for what cannot be undone: it asks first. */
+export function Confirmed({ question, act, label, isQuiet = true, disabled = false, children }: ConfirmedGiven) {
+  return (
+    <button
+      type="button"
+      class={isQuiet ? "quiet" : ""}
+      disabled={disabled}
+      aria-label={label}
+      onClick={() => {
+        if (confirm(question)) void act();
+      }}
+    >
+      {children}
+    </button>
+  );
+}
+
 /** What went wrong, and what can be done about it. */
 export function Problem({ error, needs }: { error: unknown; needs?: Needed }) {
   if (error instanceof CallError && error.isDenied) return <Denied text={error.message} needs={needs ?? "admin"} />;

@@ -12,6 +12,17 @@ from canister.api.methods import METHODS
 from canister.client.local_server import LocalServer
 from tests.console.conftest import Visit, link_for, post
 
+# The prompt cache of the chat that was written last.
+NEWEST_CACHE = """() => new Promise((done) => {
+  const opened = indexedDB.open("canister-console");
+  opened.onsuccess = () => {
+    const asked = opened.result.transaction("chats").objectStore("chats").getAll();
+    asked.onsuccess = () => {
+      opened.result.close();
+      done(asked.result.sort((a, b) => b.changed - a.changed)[0].cache);
+    };
+  };
+})"""
 PAGES = ["chat", "models", "costs", "lab", "caches", "engine", "methods", "access", "logs", "settings"]
 
 
@@ -39,9 +50,21 @@ def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> No
     assert len(saved) == n_calls
 
 
-def test_caches_are_listed_with_their_chats_and_removed(visit: Visit) -> None:
+def test_caches_are_listed_with_their_chats_and_removed(visit: Visit, browser: object) -> None:
     visit.ask("Who are you?")
     visit.answer()
+    cache = visit.page.evaluate(NEWEST_CACHE)
+    other = browser.new_context()  # type: ignore[attr-defined]
+    elsewhere = Visit(other.new_page(), visit.server)
+    elsewhere.page.goto(link_for(visit.server))
+    elsewhere.box.wait_for()
+    elsewhere.go("caches")
+    row = elsewhere.page.locator("main tbody tr", has_text=cache)
+    row.wait_for()
+    assert "Who are you?" not in row.inner_text()  # the chat is in the first browser
+    assert int(row.locator("td").nth(2).inner_text()) == 40
+    assert "in the model’s memory" in row.inner_text()
+    other.close()
     visit.go("caches")
     own = visit.page.locator("main tbody tr", has_text="Who are you?")
     own.wait_for()
@@ -57,9 +80,42 @@ def test_caches_are_listed_with_their_chats_and_removed(visit: Visit) -> None:
 
 def test_the_engine_shows_its_slots_and_its_rate(visit: Visit) -> None:
     visit.go("engine")
-    visit.page.locator(".slot").first.wait_for()
-    assert visit.page.locator(".slot").count() == 8
+    slots = visit.page.get_by_role("list", name="Slots").get_by_role("listitem")
+    slots.first.wait_for()
+    assert slots.count() == 8
     visit.page.get_by_role("img", name="Tokens decoded a second").wait_for()
+    args = ["--prompt-cache", "engine-page", "--prompt-cache-all", "-p", "one two three", "-n", "7", "--ignore-eos"]
+    record = post(visit.server, "/run_update", {"args": args})["Ok"]
+    n_tokens = record["n_prompt_tokens"] + record["n_tokens_generated"]
+    slots.get_by_text(f"resident, {n_tokens} tokens").first.wait_for()
+    assert "from slots" in visit.page.locator("main").inner_text()
+    post(visit.server, "/remove_prompt_cache", {"args": args[:2]})
+
+
+def test_where_no_stream_can_be_had_it_is_asked_from_time_to_time(visit: Visit) -> None:
+    """As behind something that hands an answer on once it is complete."""
+    visit.page.route("**/events*", lambda route: None if "stream=false" not in route.request.url else route.continue_())
+    visit.go("engine")
+    visit.page.locator(".slot").first.wait_for()
+    assert any("stream=false" in url for url in visit.requests)
+    visit.go("costs")
+    rows = visit.page.locator("main tbody tr")
+    rows.first.wait_for()
+    post(visit.server, "/set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+    rows.first.locator("code", has_text="set_max_tokens").wait_for()
+    visit.page.unroute_all(behavior="ignoreErrors")
+
+
+def test_what_is_written_and_not_sent_stays(visit: Visit) -> None:
+    visit.box.fill("a draft")
+    visit.go("models")
+    visit.go("chat")
+    assert visit.box.input_value() == "a draft"
+    visit.button("Sign out").click()
+    visit.page.get_by_label("API key").fill(visit.server.api_key)
+    visit.button("Sign in").click()
+    visit.box.wait_for()
+    assert visit.box.input_value() == "a draft"
 
 
 def test_two_templates_are_compared_warm(visit: Visit) -> None:

@@ -64,6 +64,13 @@ def test_an_api_key_signs_in_and_a_wrong_one_is_told(page: Any, server: LocalSer
     assert post(server, "/whoami")
 
 
+def test_over_plain_http_by_a_name_a_key_is_all_that_there_is(page: Any, server: LocalServer) -> None:
+    page.add_init_script("Object.defineProperty(window, 'isSecureContext', { value: false })")
+    page.goto(server.url)
+    page.get_by_text("open it as localhost, or by HTTPS").wait_for()
+    assert page.get_by_role("button", name="Sign in as this browser").count() == 0
+
+
 def test_who_may_not_chat_is_told_who_can_change_it(page: Any, server: LocalServer) -> None:
     made = post(server, "/keys", {"name": "stranger"})
     page.goto(link_for(server, key=made["key"]))

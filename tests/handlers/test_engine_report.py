@@ -52,6 +52,7 @@ async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
         }
         assert told["access"] == {"level": 1, "who": "All except anonymous"}
         assert told["uptime_seconds"] >= 0
+        assert told["cycles"] == canister.canister.ledger.cycles
         assert told["exact"]["is_exact"]
         assert told["exact"]["repeats_cut"] is False
         assert told["exact"]["row_classes"]
@@ -59,7 +60,13 @@ async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
         assert (told["memory"]["slots"], told["memory"]["context"]) == (2, 300)
         assert told["memory"]["kv_bytes_per_token"] == 3 * 2 * 4 * 32 * 2
         counts = {"resident": 1, "running": 0, "waiting": 0, "parked": 0, "parked_bytes": 0}
+        slots = told["now"].pop("slots")
+        assert told["now"].pop("kv_tokens") == sum(slot["tokens"] for slot in slots) > 5
+        assert sorted(slot["state"] for slot in slots) == ["free", "resident"]
         assert told["now"] == counts
+        assert told["speed"]["answer_tokens_per_second"] > 0
+        assert told["speed"]["longest_pause_ms"] > 0
+        assert told["total"]["reused_tokens"] == {"slot": 0, "memory": 0, "disk": 0, "shared": 0}
         assert told["total"]["steps"] >= 4
         text = json.dumps(told)
         assert not [word for word in ("secret", someone(7), str(tmp_path)) if word in text]

@@ -119,6 +119,9 @@ async def test_saved_chats_calls_and_cycles_are_those_of_the_journal(herd: InPro
     chats = (await client.get("/canisters/llama_cpp/get_chats")).json()["Ok"]["chats"]
     assert len(chats) == 1
     assert "hello" in chats[0]["chat"]
+    caches = (await client.get("/canisters/llama_cpp/caches")).json()
+    assert [(cache["name"], cache["tokens"] > 3) for cache in caches["caches"]] == [("saved.cache", True)]
+    assert (await herd.http.get("/canisters/llama_cpp/caches")).json()["n_caches"] == 0  # another caller
     calls = (await client.post("/canisters/llama_cpp/get_call_log", json={})).json()["Ok"]
     assert [call["method"] for call in calls] == ["run_update", "new_chat"]
     await herd.call("cycle_balance_start_timer")

@@ -92,6 +92,13 @@ def test_no_text_is_left_out_of_a_language() -> None:
 
 
 @pytest.mark.skipif(not PACKAGES.is_dir(), reason="npm could not be reached: make console says why")
+def test_what_needs_no_browser_is_tested_in_node() -> None:
+    _, node = build_console.tools()
+    done = subprocess.run([node, "test.mjs"], cwd=PACKAGES.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not PACKAGES.is_dir(), reason="npm could not be reached: make console says why")
 def test_the_first_load_is_small() -> None:
     import gzip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import AsyncIterator
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from canister.errors import BadArgument
+from canister.server.doors import content_digest
 from canister.server.doors.files import byte_range, upload_position
 
 pytestmark = pytest.mark.anyio
@@ -91,6 +93,58 @@ async def test_bytes_that_contradict_content_range(controller: httpx.AsyncClient
         assert response.status_code == 400
         assert words in response.json()["reject_message"]
     assert (await controller.get(url)).status_code == 404
+
+
+def digest(data: bytes, algorithm: str = "sha-256") -> str:
+    hashed = hashlib.new(algorithm.replace("-", ""), data).digest()
+    return f"{algorithm}=:{base64.b64encode(hashed).decode()}:"
+
+
+async def test_a_slice_that_came_in_other_bytes_is_refused_and_sent_again(controller: httpx.AsyncClient) -> None:
+    url, total = URL + "digested", len(DATA)
+    slices = [(0, DATA[:100]), (100, DATA[100:])]
+    for first, data in slices:
+        placed = {"Content-Range": f"bytes {first}-{first + len(data) - 1}/{total}"}
+        flipped = bytes([data[0] ^ 1]) + data[1:]
+        refused = await controller.put(url, content=flipped, headers={**placed, "Content-Digest": digest(data)})
+        assert refused.status_code == 400
+        told = refused.json()["reject_message"]
+        assert digest(data).partition("=")[2] in told
+        assert digest(flipped).partition("=")[2] in told
+        assert "send it again" in told
+        size = (await controller.head(url)).headers.get("content-length")
+        assert size == (str(first) if first else size)  # nothing of it was stored
+        both = f"md5=:{base64.b64encode(b'x').decode()}:, {digest(data, 'sha-512')};a=1,{digest(data)}"
+        taken = await controller.put(url, content=data, headers={**placed, "Content-Digest": both})
+        assert taken.status_code == 200, taken.text
+    assert (await controller.get(url)).content == DATA
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ("sha-256", "is not understood"),
+        ("sha-256=abc", "is not understood"),
+        ("sha-256=:a:", "is not understood"),
+        ("sha-256=:YWJj:", "has 32 bytes, and these are 3"),
+        ("md5=:YWJj:", "sha-256 and sha-512"),
+        ("", "is not understood"),
+    ],
+)
+async def test_a_digest_that_cannot_be_checked_is_told(controller: httpx.AsyncClient, header: str, told: str) -> None:
+    response = await controller.put(URL + "undigested", content=b"x", headers={"Content-Digest": header})
+    assert response.status_code == 400
+    assert told in response.json()["reject_message"]
+    assert (await controller.get(URL + "undigested")).status_code == 404
+
+
+async def test_a_digest_of_much_is_one_of_slices(
+    controller: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content_digest, "MAX_BYTES", 99)
+    response = await controller.put(URL + "much", content=DATA[:100], headers={"Content-Digest": digest(DATA[:100])})
+    assert (response.status_code, "Content-Range" in response.text) == (413, True)
+    assert (await controller.get(URL + "much")).status_code == 404
 
 
 async def test_who_may(anonymous: httpx.AsyncClient, stored: httpx.AsyncClient) -> None:

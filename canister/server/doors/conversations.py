@@ -4,6 +4,7 @@
     POST /canisters/{canister}/apply-template      messages → prompt, by the model's chat template
     GET  /canisters/{canister}/chats               the caller's named chats
     GET, PUT, DELETE /canisters/{canister}/chats/{name}
+    GET  /canisters/{canister}/caches              the caller's prompt caches
 
 `/props` and `/apply-template` are the same for the server's first canister. Answers are plain documents; errors look
 as those of methods.
@@ -34,6 +35,7 @@ PATHS: dict[str, resources.Verbs] = {
         "PUT": rest_only.PUT_CHAT,
         "DELETE": rest_only.REMOVE_CHAT,
     },
+    "/canisters/{canister}/caches": {"GET": rest_only.LIST_CACHES},
 }
 
 

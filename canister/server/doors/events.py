@@ -1,12 +1,13 @@
 """What happens at a canister, for who watches it.
 
-    GET /canisters/{canister}/events?since=ID   lines of JSON, one a second where something is new
+    GET /canisters/{canister}/events?since=ID   lines of JSON, at each commit and once a second where something is new
+    GET /canisters/{canister}/events?since=ID&stream=false   the line that such a stream begins with, alone
     GET /canisters/{canister}/logs?since=INDEX  the last lines of its log, for its controllers
 
 A line of events: {"at": ID, "calls": […], "missed": N, "engine": {…}, "work": {…}}, or {"end": true} at the end of the
 server. `at` is the id of the last logged call: who comes again gives it as `since`, and misses none. Callers get their
 own calls, admins those of all and the state of the engine, controllers also what runs and waits. What may not be seen
-is left out.
+is left out. Where something between browser and server holds streams back, one asks for a line at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from canister.dispatch import Dispatcher, Reply, Target
 
 STEP_SECONDS = 0.25  # in which the end of the server is noticed
-STEPS = 4  # from one look to the next
+STEPS = 4  # from one look to the next, while no call is logged
+LEAST_SECONDS = 0.1  # from one look to the next, however many calls are logged
 QUIET_SECONDS = 15.0  # after which a line comes although nothing is new, so that a dead connection is noticed
 MOST_CALLS = 200  # in a line; more of them are counted as missed
 MAX_PER_CALLER = 16  # streams at once
@@ -63,6 +65,8 @@ async def events(request: Request) -> Response:
         return answers.error(newest)
     at = since if since is not None else max((entry.id for entry in _entries(newest)), default=0)
     request.state.is_look = True  # a watcher is no news
+    if not _is_stream(request):
+        return answers.document(await _look(target, who, at), headers={"Cache-Control": "no-store"})
     if request.method == "HEAD":
         return Response(headers=_HEADERS, media_type=answers.LINES)
     return StreamingResponse(_lines(behind, target, who, at), headers=_HEADERS, media_type=answers.LINES)
@@ -101,31 +105,41 @@ async def _lines(behind: Dispatcher, target: Target, who: str, at: int) -> Async
 
 
 async def _looks(behind: Dispatcher, target: Target, who: str, at: int) -> AsyncGenerator[dict[str, Any]]:
-    """One a second where something is new, until the server ends."""
+    """One at each commit and one a second where something is new, until the server ends."""
     before: dict[str, Any] = {}
     told = 0.0
+    n_logged = await target.wait_for_call(-1, 0)
     while not behind.is_draining:
-        calls: list[dict[str, Any]] = []
-        n_missed = 0
-        with suppress(CanisterError, Trap):  # busy: the next look has it
-            calls, n_missed = await _since(target, who, at)
-        at = max((call["id"] for call in calls), default=at)
-        now = {"engine": await _seen(target.inspect_engine(who)), "work": await _seen(target.inspect_calls(who))}
-        is_news = bool(calls) or _facts(now) != _facts(before)
+        look = await _look(target, who, at)
+        at = look["at"]
+        is_news = bool(look["calls"]) or _facts(look) != _facts(before)
         if is_news or time.monotonic() - told >= QUIET_SECONDS:
             told = time.monotonic()
-            missed = {"missed": n_missed} if n_missed else {}
-            yield {"at": at, "calls": calls, **missed, **{name: of for name, of in now.items() if of is not None}}
-        before = now
+            yield look
+        before = look
+        await asyncio.sleep(LEAST_SECONDS)
         for _ in range(STEPS):
-            if not behind.is_draining:
-                await asyncio.sleep(STEP_SECONDS)
+            n_before = n_logged
+            if behind.is_draining or (n_logged := await target.wait_for_call(n_before, STEP_SECONDS)) != n_before:
+                break
+
+
+async def _look(target: Target, who: str, at: int) -> dict[str, Any]:
+    calls: list[dict[str, Any]] = []
+    n_missed = 0
+    with suppress(CanisterError, Trap):  # busy: the next look has it
+        calls, n_missed = await _since(target, who, at)
+    missed = {"missed": n_missed} if n_missed else {}
+    now = {"engine": await _seen(target.inspect_engine(who)), "work": await _seen(target.inspect_calls(who))}
+    seen = {name: of for name, of in now.items() if of is not None}
+    return {"at": max((call["id"] for call in calls), default=at), "calls": calls, **missed, **seen}
 
 
 def _facts(look: dict[str, Any]) -> dict[str, Any]:
     """Without what changes by itself while nothing happens."""
     engine = dict(look.get("engine") or {})
-    engine.pop("uptime_seconds", None)
+    for name in ("uptime_seconds", "devices"):  # the memory that is free
+        engine.pop(name, None)
     return {"engine": engine, "work": look.get("work")}
 
 
@@ -155,6 +169,13 @@ async def _seen(look: Awaitable[Reply]) -> dict[str, object] | None:
     except (CanisterError, Trap):
         return None
     return reply.value if reply.error is None and isinstance(reply.value, dict) else None
+
+
+def _is_stream(request: Request) -> bool:
+    text = request.query_params.get("stream", "true")
+    if text not in ("true", "false"):
+        raise BadArgument(f"?stream= takes true or false, not {text[:40]!r}")
+    return text == "true"
 
 
 def _number(request: Request, name: str) -> int | None:

@@ -1,8 +1,9 @@
 """Files as plain bytes: `PUT` and `GET /canisters/{name or id}/files/{path}`, for files too large for base64 chunks.
 
-The same rules and metadata as `file_upload_chunk` and `file_download_chunk`. A file is never held in memory. `DELETE`
-is `filesystem_remove`. A path that is empty or ends with a slash is a folder, which `GET` lists. One range is served
-(RFC 9110, section 14); several or an unreadable one give the whole file.
+The same rules and metadata as `file_upload_chunk` and `file_download_chunk`. A file is never held in memory, only a
+slice of it that names its digest: it is stored once it is known to have come as it was sent (`content_digest.py`).
+`DELETE` is `filesystem_remove`. A path that is empty or ends with a slash is a folder, which `GET` lists. One range is
+served (RFC 9110, section 14); several or an unreadable one give the whole file.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from canister.api import rest_only
 from canister.dispatch import Reply
 from canister.errors import BadArgument, Cancelled
 from canister.server import answers
-from canister.server.doors import resources
+from canister.server.doors import content_digest, resources
 from canister.server.requests import caller, dispatcher
 from canister.server.verbs import ANY_VERB, READ_VERBS
 from canister.telemetry import logs
@@ -74,6 +75,9 @@ async def upload(request: Request, canister: Target) -> Response:
         request.headers.get("content-length"),
     )
     blocks = _exactly(size, _body(request))
+    digests = content_digest.read(request.headers.getlist("content-digest"))
+    if digests:
+        blocks = content_digest.checked(blocks, digests)
     reply = await canister.store_stream(caller(request), path_of(request), offset, blocks)
     return answers.uploaded(reply)
 

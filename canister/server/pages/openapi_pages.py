@@ -99,6 +99,7 @@ FILES: Json = {
             "parameters": [
                 {"name": "offset", "in": "query", "schema": {"type": "integer", "minimum": 0, "default": 0}},
                 _header("Content-Range", "In place of offset."),
+                _header("Content-Digest", "sha-256 or sha-512 of the body, which is stored only if they agree."),
             ],
             "requestBody": {"required": True, "content": _BYTES},
         },
@@ -232,13 +233,27 @@ PAGES: Json = {
         "get": _page_operation(
             "watch_canister",
             "server",
-            "What happens at a canister, line by line: logged calls, and for admins the engine; at most one a second.",
+            "What happens at a canister, line by line: logged calls, and for admins the engine.",
             {
-                "200": ("Lines of JSON", {answers.LINES: {"schema": _EVENT}}),
+                "200": (
+                    "Lines of JSON, or one document",
+                    {answers.LINES: {"schema": _EVENT}, **json_content(_EVENT)},
+                ),
                 "401": ("Err: access denied", _object(Err=ref("ApiError"))),
             },
         )
-        | {"parameters": [CANISTER, _since("Calls behind this id; the last line's `at`.")]}
+        | {
+            "parameters": [
+                CANISTER,
+                _since("Calls behind this id; the last line's `at`."),
+                {
+                    "name": "stream",
+                    "in": "query",
+                    "description": "false: one line alone, for who cannot have streams.",
+                    "schema": {"type": "boolean", "default": True},
+                },
+            ]
+        }
     },
     "/canisters/{canister}/logs": {
         "get": _page_operation(

@@ -65,6 +65,29 @@ async def test_calls_are_told_from_a_cursor_on(server: Served) -> None:
         assert "missed" not in again
 
 
+async def test_a_line_comes_with_the_commit(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "STEP_SECONDS", 600)  # nothing else makes one within the test
+    async with server.client() as client, watching(client) as lines:
+        await anext(lines)
+        for level in (1, 0):
+            await client.post(f"{BASE}/set_access", json={"level": level})
+            assert [call["method"] for call in (await with_calls(lines))["calls"]] == ["set_access"]
+
+
+async def test_one_line_alone_for_who_can_have_no_stream(server: Served) -> None:
+    async with server.client() as client, server.client("poller") as poller:
+        first = (await client.get(f"{BASE}/events?stream=false")).json()
+        assert (first["calls"], first["engine"]["model"]) == ([], None)
+        await client.post(f"{BASE}/set_access", json={"level": 1})
+        then = (await client.get(f"{BASE}/events?stream=false&since={first['at']}")).json()
+        assert [call["method"] for call in then["calls"]] == ["set_access"]
+        assert (await poller.get(f"{BASE}/events?stream=false")).json()["calls"] == []
+        await client.post(f"{BASE}/set_access", json={"level": 0})
+        assert (await poller.get(f"{BASE}/events?stream=false&since=0")).json() == {"at": 0, "calls": []}
+        wrong = await client.get(f"{BASE}/events?stream=maybe")
+        assert (wrong.status_code, "maybe" in wrong.text) == (400, True)
+
+
 async def test_others_see_their_own_calls_alone(server: Served) -> None:
     async with server.client("watcher") as watcher, server.client() as client:
         await client.post(f"{BASE}/set_access", json={"level": 1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from canister.model_file.gguf import read_gguf
 from tests.engine.split_models import split
 from tests.engine.tiny_models import llama_model
 from tests.harness import CHAT_MODEL
@@ -119,6 +121,34 @@ async def test_fit_and_cost_are_told_before_loading(client: httpx.AsyncClient) -
     ):
         refused = await client.post(path, json=wrong)
         assert (refused.status_code, told_why in refused.text) == (400, True), refused.text
+
+
+async def test_fit_and_cost_are_told_before_a_file_is_sent(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    whole = CHAT_MODEL.read_bytes()
+    question = {"args": ["-c", "256"], "prompt_tokens": 20, "answer_tokens": 10}
+
+    async def asked(header: bytes, size: int = len(whole)) -> httpx.Response:
+        body = {**question, "header": base64.b64encode(header).decode(), "file_bytes": size}
+        return await client.post(f"{BASE}/models", json=body)
+
+    told = (await asked(whole[: read_gguf(CHAT_MODEL).data_offset])).raise_for_status().json()
+    assert await listed(client) == {}
+    await put(client, CHAT_MODEL, "models/chat.gguf")
+    assert told == (await client.post(f"{BASE}/models/models/chat.gguf", json=question)).json()
+    assert told["load_instructions"] == 10 * len(whole)
+    loaded = await client.post(f"{BASE}/load_model", json={"args": ["--model", "models/chat.gguf", "-c", "128"]})
+    assert int(loaded.headers["x-ic-instructions"]) == told["load_instructions"]
+    assert told["load_seconds"] > 0
+    assert told["upload_cycles"] > told["load_cycles"] > 0
+    part = split(llama_model(tmp_path / "whole.gguf", "f16"), 3, tmp_path, "m")[1]
+    for header, size, why in (
+        (whole[:200], len(whole), "goes on behind the 200 bytes"),
+        (b"<html>", 6, "Not a GGUF file"),
+        (whole[: read_gguf(CHAT_MODEL).data_offset], len(whole) // 2, "cut off"),
+        (part.read_bytes()[: read_gguf(part).data_offset], part.stat().st_size, "part 2 of 3"),
+    ):
+        refused = await asked(header, size)
+        assert (refused.status_code, why in refused.text) == (400, True), refused.text
 
 
 async def test_an_unloaded_model_is_not_loaded_again(tmp_path: Path) -> None:
