@@ -18,6 +18,9 @@ MAX_TOKENS = 100_000
 MAX_TOKENS_ALONE = 1_000_000  # without their texts
 
 
+MOST_OF_PAGE = 10_000  # entries
+
+
 class Document(BaseModel):
     """A JSON object; fields beyond the known ones are ignored."""
 
@@ -209,6 +212,9 @@ class ChatEntry(Document):
 
 class ChatList(Document):
     chats: vec[ChatEntry]
+    next: Annotated[
+        str | None, Field(description="With `limit`: `after` of the page that follows; null: this is the last one.")
+    ] = None
 
 
 class CacheEntry(Document):
@@ -334,3 +340,6 @@ class FolderEntry(Document):
 class Folder(Document):
     path: Annotated[str, Field(description="Empty for the root.")]
     entries: Annotated[vec[FolderEntry], Field(description="In the order in which they were made.")]
+    next: Annotated[
+        str | None, Field(description="With `limit`: `after` of the page that follows; null: this is the last one.")
+    ] = None

@@ -275,11 +275,14 @@ class Canister(MethodCalls):
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
         raise not_ours(self.url, answer.http_status, answer.headers)
 
-    async def document(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+    async def document(
+        self, verb: str, path: str, body: object = None, params: Mapping[str, str | int] | None = None
+    ) -> dict[str, Any]:
         """REST's answer below the canister's path, beside its methods, such as `props`. Raises ClientError."""
         content = None if body is None else json.dumps(to_json(body)).encode()
         headers = {"Content-Type": "application/json"}
-        answer = self._raw(await self._request(verb, f"{self._path}/{quote(path)}", content=content, headers=headers))
+        url = f"{self._path}/{quote(path)}"
+        answer = self._raw(await self._request(verb, url, content=content, headers=headers, params=params))
         if answer.is_ok and isinstance(answer.document, dict):
             return answer.document
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method

@@ -10,23 +10,24 @@ from typing import TYPE_CHECKING
 from canister.api.records import FilesystemRemoveInputRecord, FilesystemRemoveRecord
 from canister.api.rest_records import Folder, FolderEntry
 from canister.errors import NotFound
-from canister.handlers import files
+from canister.handlers import files, pages
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
+    from canister.store.stable import FileInfo
 
 
-async def list_folder(call: Call, *, path: str = "") -> Folder:
+async def list_folder(call: Call, *, path: str = "", limit: str | None = None, after: str | None = None) -> Folder:
     stable = call.canister.stable
     folder = call.canister.clean_folder(path)
     known = stable.stat(folder) if folder else None
     if folder and (known is None or known.kind != "directory"):
         raise NotFound(f"there is no folder {path!r}")
-    found = (stable.stat(child) for child in stable.children(folder))
+    # In the order of their ids, which a file keeps; None: removed meanwhile.
+    children = [info for child in stable.children(folder) if (info := stable.stat(child)) is not None]
+    found, following = pages.page(sorted(children, key=_place), _place, limit, after)
     entries = []
     for info in found:
-        if info is None:  # removed meanwhile
-            continue
         upload = stable.upload(info.path)
         is_known = upload is not None and upload.size == info.size
         entries.append(
@@ -39,7 +40,11 @@ async def list_folder(call: Call, *, path: str = "") -> Folder:
                 sha256=upload.sha256 if upload is not None and is_known else None,
             )
         )
-    return Folder(path=folder, entries=entries)
+    return Folder(path=folder, entries=entries, **following)
+
+
+def _place(info: FileInfo) -> pages.Place:
+    return (info.id,)
 
 
 async def remove_file(call: Call, *, path: str) -> FilesystemRemoveRecord:

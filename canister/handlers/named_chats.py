@@ -15,25 +15,35 @@ from typing import TYPE_CHECKING
 
 from canister.api.rest_records import Chat, ChatEntry, ChatInput, ChatList
 from canister.errors import BadRequest, NotFound, StoreDamaged
+from canister.handlers import pages
 from canister.handlers.prompt_cache import cache_path, remove_with_sidecar
 from canister.store.cache_paths import CACHE_FOLDER, SIDECAR
 from canister.store.paths import name_of
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
+    from canister.store.stable import FileInfo
 
 SUFFIX = ".json"
 _NAME = re.compile(r"[^\W_][\w.-]{0,59}")
 
 
-async def list_chats(call: Call) -> ChatList:
+async def list_chats(call: Call, *, limit: str | None = None, after: str | None = None) -> ChatList:
     stable = call.canister.stable
-    found = []
-    for path in stable.children(_folder(call)):
-        name, known = _name_of(path), stable.stat(path)
-        if name is not None and known is not None and known.kind == "file":
-            found.append(ChatEntry(name=name, modified_ns=known.modified_ns, cache_bytes=_cache_bytes(call, name)))
-    return ChatList(chats=sorted(found, key=lambda chat: chat.modified_ns, reverse=True))
+    files = (stable.stat(path) for path in stable.children(_folder(call)))
+    kept = (file for file in files if file is not None and file.kind == "file" and _name_of(file.path) is not None)
+    found, following = pages.page(sorted(kept, key=_place), _place, limit, after)
+    chats = [
+        ChatEntry(name=name, modified_ns=file.modified_ns, cache_bytes=_cache_bytes(call, name))
+        for file in found
+        if (name := _name_of(file.path)) is not None
+    ]
+    return ChatList(chats=chats, **following)
+
+
+def _place(file: FileInfo) -> pages.Place:
+    """In the list: the one written last first."""
+    return -file.modified_ns, -file.id
 
 
 async def get_chat(call: Call, *, name: str) -> Chat:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from canister.api.rest_records import Chat, ChatEntry, ChatList
 from canister.client.answer import Message
 from canister.client.rest import Canister
 
+PAGE_CHATS = 1000
 MAX_NAME_WORDS = 6
 MAX_NAME_CHARACTERS = 40
 
@@ -21,7 +22,17 @@ class NamedChats:
 
     async def list(self) -> Sequence[ChatEntry]:
         """All chats, the one written last first."""
-        return ChatList.model_validate(await self._canister.document("GET", "chats")).chats
+        return [chat async for chats in self.pages() for chat in chats]
+
+    async def pages(self) -> AsyncIterator[Sequence[ChatEntry]]:
+        """The same, as they come. A chat that is written meanwhile may be missing."""
+        asked: dict[str, str | int] = {"limit": PAGE_CHATS}
+        while True:
+            page = ChatList.model_validate(await self._canister.document("GET", "chats", params=asked))
+            yield page.chats
+            if page.next is None:
+                return
+            asked["after"] = page.next
 
     async def get(self, name: str) -> Chat:
         return Chat.model_validate(await self._canister.document("GET", f"chats/{name}"))

@@ -24,6 +24,10 @@ from canister.telemetry import logs
 
 Verbs = Mapping[str, Method]
 
+PAGED = frozenset({"list_chats", "list_folder"})
+"""Rows whose answers come by pages, by the parameters of PAGE."""
+PAGE = ("limit", "after")
+
 
 def route(path: str, verbs: Verbs, examples: Mapping[str, Any] = {}) -> Route:
     """examples: arguments that decode, by name of the row, for error messages."""
@@ -42,6 +46,8 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
         told = " or ".join(verbs)
         return answers.wrong_verb(f"{request.url.path} takes {told}, not {request.method}", ", ".join(allowed))
     row = verbs[verb]
+    if row.name in PAGED:
+        names |= {name: request.query_params[name] for name in PAGE if name in request.query_params}
     with logs.counted(canister.name, row.name) as outcome:
         body = b"" if row.arg is None else await read_body(request, behind.settings.max_body_bytes)
         read = functools.partial(rest.decode, row, body, examples.get(row.name))

@@ -235,6 +235,32 @@ async def test_chats_are_kept_under_names_and_are_their_callers_own(server: Serv
     (await alice.delete(f"{path}/größer.2")).raise_for_status()
 
 
+async def test_chats_and_folders_come_by_pages(server: Served, alice: httpx.AsyncClient) -> None:
+    path = "/canisters/llama_cpp/chats"
+    names = [f"page-{n}" for n in range(5)]
+    for name in names:
+        (await alice.put(f"{path}/{name}", json={"messages": []})).raise_for_status()
+    found, asked = [], {"limit": 2}
+    for n_there in (2, 2, 1):
+        page = (await alice.get(path, params=asked)).raise_for_status().json()
+        assert len(page["chats"]) == n_there
+        found += [chat["name"] for chat in page["chats"]]
+        asked["after"] = page["next"]
+    assert found == [*reversed(names)]
+    assert page["next"] is None
+    assert "next" not in (await alice.get(path)).json()
+    async with server.client() as controller:
+        who = (await alice.get("/canisters/llama_cpp/whoami")).json()
+        folder = f"/canisters/llama_cpp/files/.canister_cache/{who}/chats/"
+        first = (await controller.get(folder, params={"limit": 3})).raise_for_status().json()
+        rest = (await controller.get(folder, params={"after": first["next"]})).raise_for_status().json()
+        assert [entry["name"] for entry in first["entries"] + rest["entries"]] == [f"{name}.json" for name in names]
+    wrong = await alice.get(path, params={"limit": 0})
+    assert (wrong.status_code, "limit: '0' is no number" in wrong.text) == (400, True)
+    for name in names:
+        (await alice.delete(f"{path}/{name}")).raise_for_status()
+
+
 @pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a b", "x" * 61, "a%2Fb", "%00"])
 async def test_what_is_no_name_of_a_chat(alice: httpx.AsyncClient, name: str) -> None:
     answer = await alice.put(f"/canisters/llama_cpp/chats/{name}", json={"messages": []})
