@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from canister.ao.processes.messages import Delivered, Outgoing, Result
 
-Told = Mapping[str, str | int]
-
 
 class Answers:
     """The messages of one result. Names are tags; a `_` in them is a `-`."""

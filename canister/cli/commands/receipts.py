@@ -18,8 +18,6 @@ from canister.defaults import DEFAULT_CANISTER
 if TYPE_CHECKING:
     from canister.cli.verify.run import Outcome
 
-MOST_FETCHED = 1000
-
 
 def verify(
     receipts: Annotated[

@@ -36,9 +36,6 @@ class _Found:
     outcomes: dict[Way, str]
     n_survived: dict[Way, int]
 
-    def next_ways(self) -> list[Way]:
-        return capped_ways(self.outcomes, self.n_survived)
-
 
 class LibraryTrials:
     """file: where results are kept. A cache that may be deleted."""

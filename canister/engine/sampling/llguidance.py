@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 _SPECIAL = b"\xff"  # before the name of a token that no text makes
 _MESSAGE_BYTES = 4096
-_IN_ERRORS = "\n"  # what follows tells the parser's state
 
 _Pointer = ctypes.c_void_p
 _Uints = ctypes.POINTER(ctypes.c_uint32)

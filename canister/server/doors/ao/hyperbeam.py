@@ -35,7 +35,6 @@ from canister.server.requests import read_body, while_connected
 
 DEVICE = "~process@1.0"
 _ID = "[A-Za-z0-9_-]{43}"
-_PROCESS = re.compile(rf"({_ID})(~process@1\.0)?")
 _SLOT = re.compile(r"[0-9]{1,15}")
 _ENDINGS = ("serialize~json@1.0", "format~json@1.0", "json")  # how the answer is wanted, which is as JSON anyway
 
