@@ -12,7 +12,8 @@ def pack_entry(entry: Entry) -> bytes:
     call = entry.call
     answers: list[Value] = [[path, word, answer] for path, word, answer in entry.answers]
     limits = (call.limits.instructions, call.limits.seconds)
-    return values.encode(call.kind.encode(), call.subject, call.arguments, *limits, call.now_ms, call.seed, answers)
+    about = (call.kind.encode(), call.subject, call.arguments, *limits, call.now_ms, call.seed, answers)
+    return values.encode(*about, entry.digest, entry.world.encode())
 
 
 def unpack_entry(data: bytes) -> Entry:
@@ -27,9 +28,14 @@ def unpack_entry(data: bytes) -> Entry:
             int(now_ms),
             int(seed),
             list(answers),
+            *more,
         ]:
             call = Call(kind.decode(), subject, arguments, Limits(instructions, float(seconds)), now_ms, seed)
-            return Entry(call, tuple(_answer(each) for each in answers))
+            match more:
+                case []:  # of a log of before
+                    return Entry(call, tuple(_answer(each) for each in answers))
+                case [bytes(digest), bytes(world)]:
+                    return Entry(call, tuple(_answer(each) for each in answers), digest, world.decode())
     raise BadValue("a call in a process's log is damaged")
 
 

@@ -8,7 +8,9 @@ methods block; a server calls them on threads, one at a time for a program.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from canister.ao.lua import frames, values
-from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HostError, HostFunction, Limits, Outcome
+from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HERE, HostError, HostFunction, Limits, Outcome
 from canister.ao.lua.values import BadValue, Value
 from canister.errors import CanisterUnavailable, StoreDamaged
 
@@ -29,6 +31,8 @@ SPARE_EVERY = 50  # calls that may have to be done again
 LIMITS = ("instruction limit reached", "time limit reached", "memory limit reached")
 DEFAULT_LIMITS = Limits()
 ENDED = "the program's process ended"
+_BEHIND = ("natives", "databases", "values")
+_LINE = re.compile(rb":[0-9]+:")
 
 
 class CagesUnavailable(CanisterUnavailable):
@@ -36,7 +40,9 @@ class CagesUnavailable(CanisterUnavailable):
 
 
 class LogDamaged(StoreDamaged):
-    """A log that does not give its program's state: the program asked the host otherwise than before."""
+    """A log that does not give its program's state: a call asked the host for something else, or gave something else,
+    than when it was made. Nothing is lost; the world that it was made in gives the state.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +62,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One call of a log. answers: the host's, each a word and its bytes, in the order in which they were asked for."""
+    """One call of a log. answers: the host's, each a word and its bytes, in the order in which they were asked for.
+
+    digest: of what came of it; nothing: it is not known. world: the version that it was made in.
+    """
 
     call: Call
     answers: tuple[tuple[bytes, bytes, bytes], ...] = ()
+    digest: bytes = b""
+    world: str = ""
 
 
 class Nursery:
@@ -70,6 +81,7 @@ class Nursery:
 
     def __init__(self, world: Sequence[Path] = ()) -> None:
         self._world = tuple(map(str, world))
+        self.version = version_of(world)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -190,7 +202,7 @@ class Cage:
         if outcome.error in LIMITS:
             self._kill()
         elif outcome.error != ENDED:
-            self.log.append(Entry(call, tuple(answers)))
+            self.log.append(Entry(call, tuple(answers), digest_of(outcome), self.nursery.version))
             running.n_done = len(self.log)
             if running.n_done - (self._spare.n_done if self._spare else 0) >= SPARE_EVERY:
                 self._leave_spare(running)
@@ -242,8 +254,7 @@ class Cage:
             running = self._running
             try:
                 for entry in self.log[running.n_done :]:
-                    self._exchange(running, entry.call, [], list(entry.answers), False, REPLAY_SECONDS)
-                    running.n_done += 1
+                    self._replay(running, entry)
             except (TimeoutError, frames.CageEnded):
                 self._kill()
                 raise CagesUnavailable("a program's process ended while its state was made again; try again") from None
@@ -253,6 +264,20 @@ class Cage:
             if running.n_done >= SPARE_EVERY:
                 self._leave_spare(running)
         return self._running or self._ready()
+
+    def _replay(self, running: _Process, entry: Entry) -> None:
+        version = self.nursery.version
+        try:
+            outcome = self._exchange(running, entry.call, [], list(entry.answers), False, REPLAY_SECONDS)
+            if entry.world != version and entry.digest and digest_of(outcome) != entry.digest:
+                raise LogDamaged("it gave something else")
+        except LogDamaged as error:
+            raise LogDamaged(
+                f"call {running.n_done} of a program's log was made in the world {entry.world or '-'}, and is "
+                f"not the same in the world {version}, which runs here: {error}. Nothing is lost: start the "
+                "version of llama-canister that it was made with"
+            ) from None
+        running.n_done += 1
 
     def _woken(self) -> _Process | None:
         spare, self._spare = self._spare, None
@@ -317,6 +342,22 @@ class Cage:
             return b"ok", values.encode(function(*values.decode(arguments)))
         except (HostError, BadValue) as error:
             return b"error", str(error).encode()
+
+
+def version_of(world: Sequence[Path]) -> str:
+    """Of all that decides what a program's calls come to, besides itself: the world's files, and those behind them."""
+    digest = hashlib.sha256()
+    for file in (*sorted(HERE.glob("*.lua")), *(HERE / f"{name}.py" for name in _BEHIND), *world):
+        data = file.read_bytes()
+        digest.update(b"%d " % len(data) + data)
+    return digest.hexdigest()[:16]
+
+
+def digest_of(outcome: Outcome) -> bytes:
+    """Of what a call came to, but for how many instructions it took, and in which lines errors were raised."""
+    error = None if outcome.error is None else outcome.error.encode()
+    data = values.encode(list(outcome.values), error, outcome.printed)
+    return hashlib.sha256(_LINE.sub(b":", data)).digest()[:16]
 
 
 def _outcome(result: bytes, error: Value, used: int, printed: bytes) -> Outcome:

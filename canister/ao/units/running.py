@@ -50,6 +50,7 @@ class Runner:
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+        self.halted: dict[str, str] = {}  # processes whose logs do not give their states here, and why
 
     @property
     def n_running(self) -> int:
@@ -58,7 +59,7 @@ class Runner:
 
     def wake(self, process: str) -> None:
         """It has something to do."""
-        if self._journal.is_closing:
+        if self._journal.is_closing or process in self.halted:
             return
         if process in self._drivers:
             self._again.add(process)
@@ -67,8 +68,25 @@ class Runner:
 
     async def dry_run(self, info: ProcessInfo, delivered: Delivered) -> Result:
         """What a program would make of a message."""
+        self.check(info.id)
         async with self._lock(info.id), self._cages:
-            return await self._journal.on(self._threads, lambda: self._handled(info, delivered, None, dry=True).result)
+            try:
+                return await self._journal.on(
+                    self._threads, lambda: self._handled(info, delivered, None, dry=True).result
+                )
+            except LogDamaged as error:
+                self._halt(info.id, error)
+                raise
+
+    def check(self, process: str) -> None:
+        """Raises LogDamaged for one whose messages wait until its state can be had."""
+        if process in self.halted:
+            raise LogDamaged(self.halted[process])
+
+    def _halt(self, process: str, error: LogDamaged) -> None:
+        _log.error("process %s waits, and nothing of it is lost: %s", process, error)
+        self.halted[process] = str(error)
+        self._tell_who_waits(process)
 
     async def stop(self) -> None:
         """After the journal is told that it closes. What is being run is given up."""
@@ -115,6 +133,9 @@ class Runner:
             await self._settled(info, await self._run(info, waiting))
         except AlreadySettled:
             pass  # and forgotten
+        except LogDamaged as error:
+            self._halt(process, error)
+            return False
         except (CanisterError, Trap) as error:
             _log.warning("process %s waits: %s", process, error)
             await asyncio.sleep(AGAIN_SECONDS)
@@ -129,7 +150,7 @@ class Runner:
             boot = await self._boot(first) if first.place.slot == 0 else None
             async with self._lock(info.id), self._cages:
                 return await self._journal.on(self._threads, lambda: self._handled_some(info, waiting, boot))
-        except (LogDamaged, BadValue) as error:
+        except BadValue as error:
             _log.error("process %s cannot go on: %s", info.id, error)
             return [(first, Ran(Result(error=f"the process cannot go on: {error}")))]
         except (CanisterError, Trap):

@@ -134,13 +134,17 @@ class Units:
     # -- what came of them
 
     async def result(self, process: str, which: int | str, wait_seconds: float = 0) -> Done | None:
-        """Of a slot, or of a message by its id; None while it waits. Raises NotFound."""
+        """Of a slot, or of a message by its id; None while it waits. Raises NotFound; LogDamaged: it waits until the
+        world that its process was made in is there.
+        """
         deadline = time.monotonic() + wait_seconds
         while True:
             news = self._news.setdefault(process, asyncio.Event())
             found = await self._journal.read(lambda connection: messages.known(connection, process, which))
             if found is None:
                 raise NotFound(f"process {process} has no message {which}")
+            if found[1] is None:
+                self._runner.check(process)
             left = deadline - time.monotonic()
             if found[1] is not None or left <= 0:
                 return found[1]
