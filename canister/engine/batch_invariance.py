@@ -48,7 +48,8 @@ class Kernels:
     the same however they are cut; None: no rule of CHUNK_RULES does that. attention: whether one token of a stream
     gives the same bits as several. rolls_back: the tail of a stream can be removed. Dummy rows need that, so without it
     PLAIN is the only rule and row_classes is empty. side_by_side: prompts of several streams that share a decode, cut
-    by that rule, are the same as alone.
+    by that rule, are the same as alone. n_verified: so many tokens of one stream, and fewer, give the same bits at once
+    as one by one; 0: none do.
     """
 
     row_classes: RowClasses
@@ -56,6 +57,7 @@ class Kernels:
     attention: RowClasses
     rolls_back: bool
     side_by_side: bool = False
+    n_verified: int = 0
 
 
 @dataclass(frozen=True, slots=True)

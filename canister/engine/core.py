@@ -27,6 +27,7 @@ from canister.engine.sequence import Sequence
 from canister.engine.sequence_context import ContextLimits
 from canister.engine.stats import EngineStats, SlotView, Tier
 from canister.engine.task import Outcome, Task, notify
+from canister.engine.verifier import Verifier
 
 MIN_SHARED_CHUNK = 4  # tokens of a prompt, of a decode that several share
 CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
@@ -69,6 +70,7 @@ class EngineCore:
         self._limits = ContextLimits(
             info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole, min(ALONE, n_rows)
         )
+        self._verifier = Verifier(info.n_verified, info.policy.is_exact, self.runner, self.scheduler)
         self._n_lookahead = n_lookahead(info.n_vocab)
         self._can_go_ahead = loaded.traits.layout is not None and loaded.traits.rolls_back and not repeats_cut
         self._fault: EngineFault | None = None
@@ -131,6 +133,8 @@ class EngineCore:
             decode_tps=self.scheduler.chunk_sizer.decode_tps,
             pause_seconds=self.scheduler.chunk_sizer.max_pause_seconds,
             slots=self._slot_views(),
+            n_drafted=self._verifier.drafter.n_drafted,
+            n_accepted=self._verifier.drafter.n_accepted,
         )
 
     # -- the whole
@@ -317,11 +321,15 @@ class EngineCore:
                 self._advance(task, partial(self.runner.begin, task))
         step = scheduler.schedule()
         started = perf_counter()
+        drafts = self._verifier.drafts(step)
         if step.rows:
-            self._n_rows += len(step.rows)
             self._n_row_steps += 1
             self.runner.rearm()
-            self._run(step.rows, partial(self.runner.decode_rows, step.rows))
+            if drafts:
+                self._n_rows += self._verifier.decode(step.rows, drafts, self._advance, self._fail)
+            else:
+                self._n_rows += len(step.rows)
+                self._run(step.rows, partial(self.runner.decode_rows, step.rows))
         rows_end = perf_counter()
         n_before = [task.sequence.n_done for task in step.chunks]
         self.runner.rearm()
@@ -338,7 +346,11 @@ class EngineCore:
             self._joins_since = 0.0
         if step.rows or step.chunks:
             self._n_steps += 1
-            scheduler.account(step, rows_end - started, n_chunks, perf_counter() - rows_end)
+            rows_seconds = None if drafts else rows_end - started
+            scheduler.account(step, rows_seconds, n_chunks, perf_counter() - rows_end)
+            if rows_seconds is not None:
+                for task in step.rows:
+                    task.slot.habit.go_on(rows_seconds)
         for task in step.chunks:
             if task.outcome is None and not task.is_ahead and task.sequence.end_in_time():
                 self._finish(task)

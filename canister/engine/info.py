@@ -39,6 +39,10 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "why": threads.why,
             "tokens_per_second": {str(n): round(speed, 1) for n, speed in threads.speeds.items()},
         },
+        "speculation": {
+            "type": info.spec_type,
+            "most_rows": info.n_verified,
+        },
         "memory": {
             "slots": info.n_slots,
             "context": info.n_ctx,
@@ -65,6 +69,8 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
             "steps": stats.n_steps,
             "row_steps": stats.n_row_steps,
             "cancelled": stats.n_cancelled,
+            "drafted_tokens": stats.n_drafted,
+            "accepted_tokens": stats.n_accepted,
             "prompt_tokens": stats.n_prompt_tokens,
             "rows": stats.n_rows,
             "busy_seconds": round(stats.busy_seconds, 3),

@@ -22,6 +22,7 @@ from canister.engine import llama_log
 from canister.engine.llama_log import complaint
 from canister.engine.llama_types import ContextParams, DecodeAborted, EngineFault, ModelError
 from canister.engine.pages import map_large_blocks
+from canister.engine.row_attention import RowAttention, can_change
 from canister.engine.structs import address_of, set_fields
 from canister.engine.vocabulary import Vocabulary
 from canister.flags.parse import PlacementParams, RopeParams
@@ -43,6 +44,7 @@ KV_TYPES = {
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}  # the last is not among llama_cpp's constants
 VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
 ON_PROCESSOR = PlacementParams()
+_SOME_OPERATIONS = 64  # of ggml, among the first of which is the product of matrices
 _ABORTED = 2  # what llama_decode answers when it was told to end
 _NOWHERE = (1 << 31) - 2  # a position that no token has
 _POOLINGS = {
@@ -154,10 +156,12 @@ class Context:
             no_perf=True,
             **_rope(p.rope),
         )
-        complaint()
-        self._ctx = lib.llama_init_from_model(model._model, params)
-        if not self._ctx:
-            raise ModelError(f"Cannot make a context for the model {name}: {complaint() or 'no memory'}")
+        self._row_attention = RowAttention(_mul_mat()) if p.n_verified and can_change(tensor_bytes()) else None
+        self._ctx = _made(model._model, params, name, self._row_attention)
+        if self._row_attention is not None and not self._row_attention.find(_address(self._ctx)):
+            lib.llama_free(self._ctx)
+            self._row_attention = None
+            self._ctx = _made(model._model, params, name, None)
         self.params = p
         self._is_async = p.is_offloaded
         self._memory = lib.llama_get_memory(self._ctx)
@@ -229,6 +233,20 @@ class Context:
                 self._decode(streams[part], positions[part], tokens[part], wanted)
                 self._pieces |= {start + row: self._logits(row).copy() for row in wanted}
         self._outputs = frozenset(outputs)
+
+    def decode_verified(self, stream: int, first: int, tokens: Sequence[int] | NDArray[np.int32]) -> None:
+        """Decode consecutive tokens of a stream, the first at position `first`, all with logits, with the attention
+        that each would have alone. DecodeAborted, EngineFault.
+        """
+        n = len(tokens)
+        if not 1 < n <= self.params.n_verified:
+            raise EngineFault(f"{n} tokens to verify, in {self.params}")
+        rows = range(n)
+        if self._row_attention is None:
+            self.decode([stream] * n, range(first, first + n), tokens, rows)
+            return
+        with self._row_attention:
+            self.decode([stream] * n, range(first, first + n), tokens, rows)
 
     def _decode(
         self,
@@ -351,6 +369,27 @@ def compiled_features() -> tuple[str, ...]:
     words = lib.llama_print_system_info().decode("ascii", "replace").replace("CPU :", "").split("|")
     pairs = (word.partition("=") for word in words)
     return tuple(name.strip() for name, _, value in pairs if value.strip() not in ("", "0"))
+
+
+def _made(model: object, params: Any, name: str, row_attention: RowAttention | None) -> Any:
+    """A context with these parameters. Raises ModelError."""
+    callback, user_data = (row_attention.address, row_attention.user_data) if row_attention is not None else (0, 0)
+    set_fields(params, cb_eval=lib.ggml_backend_sched_eval_callback(callback), cb_eval_user_data=user_data)
+    complaint()
+    context = lib.llama_init_from_model(model, params)
+    if not context:
+        raise ModelError(f"Cannot make a context for the model {name}: {complaint() or 'no memory'}")
+    return context
+
+
+def _address(pointer: Any) -> int:
+    return int(ctypes.cast(pointer, ctypes.c_void_p).value or 0)
+
+
+def _mul_mat() -> int:
+    """ggml's number of the product of matrices; -1: it has none."""
+    name = ggml_function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+    return next((op for op in range(_SOME_OPERATIONS) if name(op) == b"MUL_MAT"), -1)
 
 
 def tensor_bytes() -> int:

@@ -65,7 +65,8 @@ class ContextParams:
     """n_cells: KV cells of each stream. n_rows: the largest number of rows of one decode.
 
     most_at_once: rows that llama.cpp gets at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
-    that may have logits; 0: one of each stream.
+    that may have logits; 0: one of each stream. n_verified: tokens of one stream that may be decoded at once as if one
+    by one; 0: none.
     offload_kv: KV rows lie where their layer is computed, else in the host's memory. is_offloaded: devices compute
     layers, so that a decode may go on when llama.cpp has returned.
     pooling: makes a context for embeddings, which has no logits, and whose streams share n_cells; "" for one that has.
@@ -81,10 +82,11 @@ class ContextParams:
     rope: RopeParams = field(default_factory=RopeParams)
     most_at_once: int = 0
     n_outputs: int = 0
+    n_verified: int = 0
     pooling: Pooling | Literal[""] = ""
     offload_kv: bool = False
     is_offloaded: bool = False
 
     @property
     def max_outputs(self) -> int:
-        return self.n_outputs or self.n_streams
+        return max(self.n_outputs or self.n_streams, self.n_verified)

@@ -41,6 +41,7 @@ class Traits:
     all_outputs: logits are right only where every row of a decode asks for them.
     keeps_states: a state that was taken out of a stream may be put back.
     reads_in_place: rows are read where they lie, as far as that can be.
+    n_verified: tokens of a stream that may be decoded at once as if one by one; 0: none.
     """
 
     layout: Layout | None
@@ -53,6 +54,7 @@ class Traits:
     all_outputs: bool = False
     keeps_states: bool = True
     reads_in_place: bool = True
+    n_verified: int = 0
 
 
 class Running(Protocol):
@@ -247,6 +249,41 @@ class Runner:
                 reached.append((task, row))
         return reached
 
+    def decode_draft(self, task: Running, draft: Tokens) -> None:
+        """Decode the next token of a call, and those that follow it or may do so. All have logits, as if decoded one by
+        one.
+        """
+        started = perf_counter()
+        sequence, stream = task.sequence, task.slot.stream
+        first = self._lengths[stream]
+        try:
+            self._context.decode_verified(stream, first, [sequence.next_token, *draft.tolist()])
+        except (DecodeAborted, EngineFault):
+            if not self._context.remove(stream, first):
+                self._streams.clear(stream)
+            raise
+        sequence.result.decode_seconds += perf_counter() - started
+
+    def accept(self, task: Running, draft: Tokens) -> list[Sampled]:
+        """Sample behind each token, as long as the draft has what is sampled. The other rows are removed. Returns the
+        tokens to show.
+        """
+        sequence, stream = task.sequence, task.slot.stream
+        first = self._lengths[stream]
+        shown: list[Sampled] = []
+        try:
+            for row, token in enumerate([sequence.next_token, *draft.tolist()]):
+                is_shifted = self._lengths[stream] != first + row
+                if sequence.finished or is_shifted or not sequence.wants_row or sequence.next_token != token:
+                    break
+                self._lengths[stream] += 1
+                sequence.decoded(1)
+                if sequence.is_decoded:
+                    shown += self._taken(task, self._context.logits(row))
+        finally:
+            self._context.remove(stream, self._lengths[stream])
+        return shown
+
     def decode_chunks(self, tasks: list[R], n_max: int) -> list[tuple[R, int]]:
         """Decode the next prompt tokens of calls together, at most n_max of each. Returns the same as decode_rows.
 
@@ -310,9 +347,7 @@ class Runner:
 
     def _advance(self, task: Running, logits: Logits) -> list[Sampled]:
         sequence, slot = task.sequence, task.slot
-        if task.found is not None:
-            task.found.put(sequence.history[sequence.n_prefix :], logits)
-        shown = self._sampled(task, logits)
+        shown = self._taken(task, logits)
         while slot.ahead is not None and not sequence.finished:
             known = slot.ahead.take(sequence.next_token)
             if known is None:
@@ -323,6 +358,12 @@ class Runner:
             sequence.result.decode_seconds += slot.ahead.seconds
             shown += self._sampled(task, known)
         return shown
+
+    def _taken(self, task: Running, logits: Logits) -> list[Sampled]:
+        """Sample, and note the logits where the token is for the next call."""
+        if task.found is not None:
+            task.found.put(task.sequence.history[task.sequence.n_prefix :], logits)
+        return self._sampled(task, logits)
 
     def _sampled(self, task: Running, logits: Logits) -> list[Sampled]:
         sequence, stream = task.sequence, task.slot.stream

@@ -282,6 +282,28 @@ class Sequence:
         return has_ended and self.sampler.n_draws == self.result.n_draws
 
     @property
+    def n_more(self) -> int:
+        """How many tokens, beyond the one to decode next, the call may sample and decode, the budget aside."""
+        request, n = self.request, self.limits.n_ctx - self.position - 1
+        if request.n_predict >= 0:
+            n = min(n, request.n_predict - len(self.result.sampled) - 1)
+        if request.max_decode is not None:
+            n = min(n, request.max_decode - self._n_decoded)
+        return max(0, n)
+
+    @property
+    def known(self) -> Tokens:
+        """Generated tokens behind the next one, which are decoded anew."""
+        flags = self.generated[self.n_done + 1 :]
+        n = len(flags) if flags.all() else int(flags.argmin())
+        return self.history[self.n_done + 1 : self.n_done + 1 + n]
+
+    @property
+    def _n_decoded(self) -> int:
+        """Of this call's tokens, those that are decoded, or are to be."""
+        return sum(self.result.prompt_chunks) + self._n_history - self._n_given
+
+    @property
     def n_given(self) -> int:
         """Tokens that the call was given: those of the prefix, and of the prompt as far as it was granted."""
         return self._n_given
@@ -343,8 +365,7 @@ class Sequence:
         request = self.request
         if self._prompt_cut is not None:
             return self._prompt_cut
-        n_decoded = sum(self.result.prompt_chunks) + self._n_history - self._n_given
-        if request.max_decode is not None and n_decoded >= request.max_decode:
+        if request.max_decode is not None and self._n_decoded >= request.max_decode:
             return "length"
         if 0 <= request.n_predict <= len(self.result.sampled):
             return "length"

@@ -26,7 +26,7 @@ class EngineStats:
     n_prompt_tokens: decoded in chunks, for the first time or again. sources: tokens that need not be decoded.
     n_row_steps: steps with rows, n_rows in all. prefill_tps, decode_tps: tokens a second of one prompt, and of one
     answer, as measured of late; 0: not known yet. pause_seconds: that an answer may wait for the prompts of others; 0:
-    as long as they take.
+    as long as they take. n_drafted: tokens that were proposed and decoded, of which n_accepted were drawn.
     """
 
     n_slots: int
@@ -46,3 +46,5 @@ class EngineStats:
     decode_tps: float = 0.0
     pause_seconds: float = 0.0
     slots: tuple[SlotView, ...] = ()
+    n_drafted: int = 0
+    n_accepted: int = 0

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from canister.engine.drafting import Lookup, Proposal
 from canister.engine.kv.lookahead import Lookahead
 from canister.engine.kv.slots import Slot
 from canister.engine.request import GenerateRequest, GenerateResult, Sampled
@@ -44,6 +45,7 @@ class Task:
     outcome: Outcome | None = None
     is_cancelled: bool = False
     is_ahead: bool = False  # nobody's call: rows are decoded for the next one
+    lookup: Lookup = field(default_factory=Lookup)
     found: Lookahead | None = None  # of such a one that generates: where its tokens go
 
     @property
@@ -83,6 +85,12 @@ class Task:
     def sequence(self) -> Sequence:
         assert self.planned is not None
         return self.planned
+
+    @property
+    def proposal(self) -> Proposal:
+        """What a draft of its next tokens is made of."""
+        sequence = self.sequence
+        return Proposal(self.lookup, self.slot.habit, sequence.history, sequence.n_more, sequence.known)
 
     @property
     def slot(self) -> Slot:

@@ -359,6 +359,8 @@ OBSERVED = {
     "canister_engine_steps_total": "Steps of the engine.",
     "canister_engine_row_steps_total": "Steps that decoded generated tokens, and not prompts alone.",
     "canister_engine_rows_total": "Generated tokens decoded; divided by the steps with such tokens: the batch size.",
+    "canister_engine_drafted_tokens_total": "Tokens that were proposed by speculation and decoded.",
+    "canister_engine_accepted_tokens_total": "Proposed tokens that were drawn, and so had no decode of their own.",
     "canister_engine_prompt_tokens_total": "Prompt tokens decoded.",
     "canister_engine_slot_tokens_total": "Tokens not decoded: they were in the slot.",
     "canister_engine_memory_tokens_total": "Tokens not decoded: their state came back from memory.",

@@ -29,6 +29,7 @@ from tests.bench import (
     python_server,
     report,
     restart,
+    speculation,
     suite,
     uploads,
     warm,
@@ -47,6 +48,7 @@ BENCHES = (
     memory.BENCH,
     growth.BENCH,
     openai_door.BENCH,
+    speculation.BENCH,
     herd.BENCH,
     ao.BENCH,
 )
@@ -56,6 +58,7 @@ BESIDE_LLAMA_SERVER = (
     "many_chats",
     "restart",
     "openai_door",
+    "speculation",
 )  # the others need not wait for its build
 PARTS = (("calls", calls), ("candid", candid), ("grammars", grammars), ("ic_door", ic_door), ("meter", meter))
 

@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -138,7 +139,8 @@ class Ours(Server):
         self._serve = ("--slots", str(slots), "--threads", str(threads), "--instruction-limit", "none", *flags)
         self._server: LocalServer | None = None
         self._admin: Http | None = None
-        self._flags = (*GREEDY, "--ignore-eos") if ends_by_itself(model) else GREEDY
+        self.answer_flags = GREEDY
+        self._ends = ("--ignore-eos",) if ends_by_itself(model) else ()
         self._command: tuple[str, ...] = ("serve",)
 
     @property
@@ -200,7 +202,7 @@ class Ours(Server):
         self.call("set_max_tokens", {"max_tokens_update": n_tokens, "max_tokens_query": 0})
 
     def chat(self, name: str, slot: int | None = None) -> OurChat:
-        return OurChat(self.http(), name, self._flags)
+        return OurChat(self.http(), name, (*self.answer_flags, *self._ends))
 
     def _running(self) -> LocalServer:
         if self._server is None:
@@ -329,17 +331,32 @@ class Peer(Server):
 
 
 class LlamaServer(Peer):
-    """llama-server with its defaults, flash attention among them, and so many slots of n_ctx tokens each."""
+    """llama-server with its defaults, flash attention among them, and so many slots of n_ctx tokens each.
+
+    flags: more of its flags. settings: of its requests, instead of greedy ones.
+    """
 
     ready_path = "/health"
 
-    def __init__(self, label: str, binary: Path, model: Path, *, n_ctx: int, slots: int, threads: int) -> None:
+    def __init__(
+        self,
+        label: str,
+        binary: Path,
+        model: Path,
+        *,
+        n_ctx: int,
+        slots: int,
+        threads: int,
+        flags: tuple[str, ...] = (),
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
         sizes = ["-c", str(n_ctx * slots), "--parallel", str(slots), "-t", str(threads), "-tb", str(threads)]
-        super().__init__(label, [str(binary), "-m", str(model), *sizes, "--host", "127.0.0.1", "--no-webui"])
+        super().__init__(label, [str(binary), "-m", str(model), *sizes, "--host", "127.0.0.1", "--no-webui", *flags])
+        self._settings = settings or {}
         self._ignore_eos = ends_by_itself(model)
 
     def chat(self, name: str, slot: int | None = None) -> LlamaChat:
-        return LlamaChat(Http(self.url), slot, self._ignore_eos)
+        return LlamaChat(Http(self.url), slot, self._ignore_eos, settings=self._settings)
 
 
 @dataclass
@@ -351,6 +368,7 @@ class LlamaChat(Chat):
     ignore_eos: bool
     text: str = ""
     is_known: bool = False
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def begin(self, prompt: str) -> None:
         self.text = prompt
@@ -374,6 +392,7 @@ class LlamaChat(Chat):
             "temperature": 0,
             "samplers": ["temperature"],
             "ignore_eos": self.ignore_eos,
+            **self.settings,
         }
         if self.slot is not None:
             body["id_slot"] = self.slot

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kernels, RowClasses
+from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kernels, RowClasses, rows_of_one_class
 from canister.engine.kv.rows import KvRowsError, parse
 from canister.engine.llama import Context, Logits
 
@@ -27,6 +27,8 @@ PROBE_ROWS = 48  # of the longest chunk that is compared
 PROBE_STREAMS = 4  # that share a decode
 ROW_COUNTS = (1, 2, 3, 4, 7, 8, 16)
 N_BEFORE = 3  # tokens of a stream before the one that is compared
+N_BEFORE_VERIFIED = 8  # tokens of a stream before those that are verified
+VERIFIED = (2, 3, 4, 8, 16)  # so many at once are compared
 CUTS = (1, 2, 3, 5, 7, 13, 17)  # of PROBE_ROWS
 MAX_ROUNDS = 8  # of comparisons, each with other tokens
 ROUNDS_PARAMS = 300_000_000  # parameters of all rounds together; roughly a second's work
@@ -59,7 +61,8 @@ def measure_kernels(context: Context, n_vocab: int, n_params: int) -> Steps[Kern
     attention = yield from _attention_classes(context, rounds[0])
     rule = yield from _chunk_rule(context, rounds, CHUNK_RULES)
     side_by_side = rule is not None and (yield from _side_by_side(context, rounds, rule))
-    return Kernels(classes, rule, attention, True, side_by_side)
+    n_verified = yield from _n_verified(context, rounds, rule or PLAIN, rows_of_one_class(classes)[1])
+    return Kernels(classes, rule, attention, True, side_by_side, n_verified)
 
 
 def row_classes(context: Context, rounds: Sequence[Sequence[int]]) -> Steps[RowClasses]:
@@ -154,6 +157,43 @@ def _side_by_side(context: Context, rounds: Sequence[Sequence[int]], rule: Chunk
         if not are_equal:
             return False
     return True
+
+
+def _n_verified(context: Context, rounds: Sequence[Sequence[int]], rule: ChunkRule, needs_pairs: bool) -> Steps[int]:
+    """The largest number of tokens of a stream that are the same at once as one by one, every time, as all smaller ones
+    are.
+    """
+    params = context.params
+    if params.n_verified < 2 or (needs_pairs and params.n_streams < 2) or rule.most is not None:
+        return 0
+    counts = sorted({n for n in VERIFIED if n < params.n_verified} | {params.n_verified})
+    first = N_BEFORE_VERIFIED
+    n_rows = rule.rows(first)
+    for tokens in rounds:
+        answer = tokens[first : first + counts[-1]]
+        context.decode([0] * n_rows, range(n_rows), [*tokens[:first], *[_DUMMY_TOKEN] * (n_rows - first)], [])
+        context.remove(0, first)
+        alone: list[Bits] = []
+        for at, token in enumerate(answer):
+            if needs_pairs:
+                context.decode([0, 1], [first + at, 0], [token, _DUMMY_TOKEN], [0, 1])
+                context.remove(1, 0)
+            else:
+                context.decode([0], [first + at], [token], [0])
+            alone.append((_kv_bits(context, 0), context.logits(0).copy()))
+            yield
+        for n in counts:
+            context.remove(0, first)
+            context.decode_verified(0, first, answer[:n])
+            are_equal = all(np.array_equal(alone[row][1], context.logits(row)) for row in range(n))
+            if not are_equal or not np.array_equal(alone[n - 1][0], _kv_bits(context, 0)):
+                counts = [smaller for smaller in counts if smaller < n]
+                break
+            yield
+        context.clear(0)
+        if not counts:
+            return 0
+    return counts[-1]
 
 
 def _prompt(

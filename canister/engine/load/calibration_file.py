@@ -12,7 +12,7 @@ from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kern
 from canister.system import atomic_file
 from canister.telemetry.logs import get_logger
 
-FORMAT = 3
+FORMAT = 4
 MOST_ENTRIES = 32
 
 log = get_logger(__name__)
@@ -84,6 +84,7 @@ def _kernels(entry: Any) -> Kernels:
         attention=_classes(entry["attention"]),
         rolls_back=entry["rolls_back"] is True,
         side_by_side=entry["side_by_side"] is True,
+        n_verified=_count(entry["n_verified"]),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from canister.engine.batch_invariance import ExactMode, Policy, RowClasses
+from canister.engine.drafting import MOST_ROWS, SpecType
 from canister.engine.kv.logits_file import Origin
 from canister.engine.llama import Context, Model
 from canister.engine.llama_types import UNQUANTIZED, FillIn, Placed
@@ -31,6 +32,7 @@ class LoadParams:
     logits_file: a file in which an engine leaves logits for the next one; None: it leaves none.
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
+    spec_type: how answers are drafted. spec_draft_n_max: tokens of a draft.
     restrictions: what llama.cpp must not do on this processor, or with this file.
     memory: what a trial has found out about the model's memory.
     placed: where it is computed.
@@ -54,6 +56,8 @@ class LoadParams:
     n_threads: int = 0
     ram_bytes: int = 0
     max_pause_ms: int = 200
+    spec_type: SpecType = "none"
+    spec_draft_n_max: int = MOST_ROWS - 1
     exact: ExactMode = "auto"
     kv_bytes: int = 0
     calibration_file: Path | None = None
@@ -69,6 +73,14 @@ class LoadParams:
     def allowed_flash_attn(self) -> str:
         """on, off or auto: the request, within the restrictions."""
         return self.restrictions.flash_attn(self.flash_attn)
+
+    @property
+    def n_verified(self) -> int:
+        """Rows that a draft and the token before it may take; 0 where there are no drafts."""
+        is_off = self.spec_type == "none" or self.memory.all_outputs or self.placed.is_offloaded
+        n = 0 if is_off else 1 + self.spec_draft_n_max
+        n = min(n, MOST_ROWS, self.restrictions.max_rows or n)
+        return n if n > 1 else 0
 
     @property
     def allowed_slots(self) -> int:
@@ -108,6 +120,7 @@ class EngineInfo:
     kv_layout: stored KV rows fit if theirs is the same; b"" when this model's rows cannot be stored. kv_kind describes
     it.
     row_classes, attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
+    n_verified: tokens of a chat that may be decoded at once as if one by one: those of a draft, and the one before it.
     n_embd: of a vector that comes out. pooling, reads_whole: as in LoadParams.
     """
 
@@ -147,6 +160,8 @@ class EngineInfo:
     memory: MemoryTraits
     pooling: Pooling | Literal[""] = ""
     reads_whole: bool = False
+    spec_type: SpecType = "none"
+    n_verified: int = 0
     rope: RopeParams = field(default_factory=RopeParams)
     placed: Placed = field(default_factory=Placed)
 

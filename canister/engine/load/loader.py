@@ -123,6 +123,7 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         n_cells=n_cells,
         n_rows=max(shape.n_rows, n_slots),
         n_outputs=max(n_streams, N_OUTPUTS) if traits.all_outputs else 0,
+        n_verified=traits.n_verified,
     )
     yield None
     trim_heap()  # so that the context's buffers lie in fresh pages
@@ -162,6 +163,8 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         threads=threads,
         restrictions=params.restrictions,
         memory=params.memory,
+        spec_type=params.spec_type,
+        n_verified=traits.n_verified,
         rope=params.rope,
         placed=params.placed,
     )
@@ -202,7 +205,8 @@ def _calibrate(
     n_streams = max(2, params.n_slots or MAX_SLOTS) if wants_kernels and not params.memory.one_stream else 1
     flash_attn = quantized or not (wants_kernels or params.allowed_flash_attn == "off")
     n_outputs = max(n_streams, shape.n_rows) if params.memory.all_outputs else 0
-    shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn, n_outputs=n_outputs)
+    n_verified = params.n_verified if wants_kernels else 0
+    shape = replace(shape, n_streams=n_streams, flash_attn=flash_attn, n_outputs=n_outputs, n_verified=n_verified)
     where = params.calibration_file if params.model_id else None
     build = library_id(), params.restrictions.key, *params.placed.key
     key = kept.key_of(params.model_id.hex(), build, cpu_name(), n_cores, astuple(shape))
@@ -280,6 +284,7 @@ def _look(
             all_outputs=memory.all_outputs,
             keeps_states=memory.no_states is None,
             reads_in_place=params.reads_in_place,
+            n_verified=min(params.n_verified, kernels.n_verified) if cuts_tails and kernels is not None else 0,
         )
     finally:
         context.close()

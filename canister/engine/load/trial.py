@@ -34,8 +34,8 @@ SPARE_BYTES = 2 * 1024**3  # of addresses: libraries, stacks of threads
 MAX_NOTES = 200
 _MODULE = "canister.engine.load.trial_child"
 _LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
-    *("exact", "kv_bytes", "calibration_file", "logits_file", "restrictions", "memory"),
-    *("placed", "reads_in_place"),
+    *("spec_type", "spec_draft_n_max", "exact", "kv_bytes", "calibration_file", "logits_file", "restrictions"),
+    *("memory", "placed", "reads_in_place"),
 }
 _KERNEL_SIGNALS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 

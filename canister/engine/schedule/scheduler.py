@@ -206,14 +206,19 @@ class Scheduler(Generic[Call]):
                 best, best_value = calls, n_done / n_rows
         return best
 
-    def account(self, step: Step[Call], rows_seconds: float, n_chunks: Sequence[int], chunk_seconds: float) -> None:
-        """Note the costs of a step. n_chunks: tokens that were decoded of each chunk, 0 if it was aborted."""
+    def account(
+        self, step: Step[Call], rows_seconds: float | None, n_chunks: Sequence[int], chunk_seconds: float
+    ) -> None:
+        """Note the costs of a step. rows_seconds: None where drafts were decoded, which tell nothing about rows.
+        n_chunks: tokens that were decoded of each chunk, 0 if it was aborted.
+        """
         if step.rows:
             for call in step.rows:
                 account = self._accounts.get(id(call))
                 if account is not None:
                     account.has_had_row = True
-            self.chunk_sizer.rows.measured(len(step.rows), rows_seconds)
+            if rows_seconds is not None:
+                self.chunk_sizer.rows.measured(len(step.rows), rows_seconds)
         n_rows = len(step.chunks) * max(n_chunks, default=0)
         if n_rows:
             self.chunk_sizer.chunks.measured(n_rows, step.position, chunk_seconds)
@@ -226,6 +231,11 @@ class Scheduler(Generic[Call]):
                     self._charge_advance(call.caller, ADVANCE)
             if n > from_advance:
                 self._fair_share.give(call.caller, n - from_advance)
+
+    def give(self, call: Call, n: int) -> None:
+        """A call was given so many tokens beyond its row."""
+        if n > 0:
+            self._fair_share.give(call.caller, n)
 
     def _charge_advance(self, caller: str, n_used: int) -> None:
         """Give the caller n_used of what was set aside for a call, and drop the rest."""

@@ -1,0 +1,235 @@
+"""Drafts change nothing but time: with them and without, calls have the same tokens, rows, counts and costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from canister.engine import drafting
+from canister.engine.drafting import MOST_ROWS, Habit
+from canister.engine.request import Ahead, GenerateResult, Sampled
+from canister.flags.params import SamplingParams
+from tests.engine.driver import GREEDY, Chat, Driver
+from tests.engine.test_batch_invariance import some_prompt
+from tests.traces import until
+
+N_CTX = 192
+SAMPLERS = (
+    GREEDY,
+    SamplingParams(temperature=0.3),
+    SamplingParams(temperature=1.2, ignore_eos=True),
+    SamplingParams(temperature=0.6, repeat_penalty=1.3, presence_penalty=0.2, frequency_penalty=0.1),
+    SamplingParams(temperature=0.6, dry_multiplier=0.8, repeat_last_n=-1, repeat_penalty=1.1),
+    SamplingParams(temperature=0.9, xtc_probability=0.5, xtc_threshold=0.05),
+    SamplingParams(temperature=0.8, mirostat=1),
+    SamplingParams(temperature=0.8, mirostat=2),
+    SamplingParams(temperature=0.7, dynatemp_range=0.5, typical_p=0.9, top_n_sigma=1.5),
+    SamplingParams(temperature=0.8, samplers=("top_k", "temperature", "adaptive_p"), adaptive_target=0.4),
+    SamplingParams(temperature=0.5, logit_bias=((300, 4.0), (301, float("-inf")))),
+    SamplingParams(temperature=0.9, grammar='root ::= ("the cat " | "a dog " | "the sun ")*'),
+    SamplingParams(temperature=0.9, json_schema='{"type": "array", "items": {"enum": ["one", "two"]}, "minItems": 5}'),
+)
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that may follow is drafted, whatever it costs, so that drafts of every kind come to be."""
+    monkeypatch.setattr(drafting, "MATCH", 1)
+    monkeypatch.setattr(drafting, "WORTH", 0.0)
+    monkeypatch.setattr(Habit, "settle", lambda *_: None)
+
+
+@pytest.fixture(scope="module", params=["chat", "story", "q8_0", "q4_0"])
+def drivers(request: pytest.FixtureRequest, model_path: Callable[[str], Path]) -> Iterator[tuple[Driver, Driver]]:
+    """Of one model: without drafts, and with them."""
+    shape = {"n_slots": 3, "n_ctx": N_CTX, "n_threads": 1}
+    path = model_path(request.param)
+    with Driver(path, **shape) as plain, Driver(path, **shape, spec_type="ngram-simple") as drafting_one:
+        assert drafting_one.engine.info.n_verified >= 2
+        yield plain, drafting_one
+
+
+@dataclass
+class Purse:
+    """A budget of so many steps, which notes what it is asked."""
+
+    left: int
+    asked: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def admit_prompt(self, position: int, n_wanted: int) -> int:
+        self.asked.append(("prompt", position, n_wanted))
+        return n_wanted
+
+    def admit_sample(self, position: int) -> bool:
+        self.asked.append(("sample", position, 1))
+        return self.left > 0
+
+    def admit_decode(self, position: int) -> bool:
+        self.asked.append(("decode", position, 1))
+        self.left -= 1
+        return self.left >= 0
+
+    def cut_prompt(self, batches: Sequence[tuple[int, int]]) -> None:
+        self.asked += [("cut", *batch) for batch in batches]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chat: its prompt, and of each call the tokens that it may decode and its budget."""
+
+    prompt: list[int]
+    sampling: SamplingParams
+    seed: int
+    calls: list[tuple[int, int]]
+    n_logprobs: int | None
+    is_ahead: bool
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    words = draw(st.lists(st.integers(260, 500), min_size=1, max_size=6))
+    prompt = (words * 12)[: draw(st.integers(4, 40))]
+    return Plan(
+        prompt,
+        draw(st.sampled_from(SAMPLERS)),
+        draw(st.integers(0, 1 << 32)),
+        draw(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 40)), min_size=1, max_size=4)),
+        draw(st.sampled_from((None, 0, 3))),
+        draw(st.booleans()),
+    )
+
+
+Told = tuple[GenerateResult, list[tuple[str, int, int]], list[Sampled]]
+
+
+async def run(chat: Chat, plan: Plan) -> list[Told]:
+    """The calls of a chat, one after the other: what each gave, what its budget was asked, what was told meanwhile."""
+    told: list[Told] = []
+    ahead = Ahead() if plan.is_ahead else None
+    for n, (max_decode, left) in enumerate(plan.calls):
+        purse, heard = Purse(left), list[Sampled]()
+        result = await chat.call(
+            plan.prompt if n == 0 else (),
+            sampling=plan.sampling,
+            seed=plan.seed,
+            max_decode=max_decode,
+            budget=purse,
+            n_logprobs=plan.n_logprobs,
+            on_tokens=heard.extend,
+            ahead=ahead,
+        )
+        told.append((result, purse.asked, heard))
+        if result.finish == "stop":
+            break
+    if ahead is not None:
+        ahead.is_over = True
+    return told
+
+
+def same(plain: Told, drafted: Told) -> None:
+    (a, asked_a, heard_a), (b, asked_b, heard_b) = plain, drafted
+    assert (b.sampled, b.finish) == (a.sampled, a.finish)
+    assert (b.prompt_chunks, b.n_generated, b.redrawn, b.n_draws, b.eog, b.shifted) == (
+        *(a.prompt_chunks, a.n_generated, a.redrawn, a.n_draws, a.eog, a.shifted),
+    )
+    assert b.details == a.details
+    assert (b.rows_first, b.rows) == (a.rows_first, a.rows)
+    assert asked_b == asked_a
+    assert heard_b == heard_a
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(chats=st.lists(plans(), min_size=1, max_size=3))
+def test_calls_are_the_same_with_drafts_and_without(drivers: tuple[Driver, Driver], chats: list[Plan]) -> None:
+    told: list[list[list[Told]]] = []
+    for driver in drivers:
+        names = [driver.chat(f"chat {n}") for n in range(len(chats))]
+        told.append(driver.together(*(run(chat, plan) for chat, plan in zip(names, chats, strict=True))))
+        for chat in names:
+            driver.engine.forget(chat.key or "")
+    for plain, drafted in zip(*told, strict=True):
+        assert len(plain) == len(drafted)
+        for a, b in zip(plain, drafted, strict=True):
+            same(a, b)
+
+
+def looping(driver: Driver, key: str, **changes: object) -> Chat:
+    return driver.chat(key, sampling=SamplingParams(temperature=0.0, ignore_eos=True), **changes)
+
+
+def test_drafts_are_decoded_and_told_in_order(drivers: tuple[Driver, Driver]) -> None:
+    plain, drafted = drivers
+    texts = [driver.run(looping(driver, "order").answer(some_prompt(3, 12) * 3, 120)) for driver in drivers]
+    assert texts[0] == texts[1]
+    stats = drafted.engine.stats()
+    assert stats.n_drafted >= stats.n_accepted > 0
+    assert plain.engine.stats().n_drafted == 0
+
+
+def test_a_context_shift_comes_at_the_same_token(drivers: tuple[Driver, Driver]) -> None:
+    """Also behind a draft some of whose rows lie beyond the end of the context."""
+
+    async def shifted(driver: Driver) -> list[GenerateResult]:
+        chats = [looping(driver, f"shift {n}", context_shift=True, want_rows=False) for n in range(4)]
+        return [await chat.call(some_prompt(5, 30 + n), n_predict=N_CTX) for n, chat in enumerate(chats)]
+
+    plain, drafted = (driver.run(shifted(driver)) for driver in drivers)
+    assert all(result.shifted for result in (*plain, *drafted))
+    assert [result.sampled for result in plain] == [result.sampled for result in drafted]
+
+
+def test_a_cancelled_call_leaves_no_row_of_a_draft(drivers: tuple[Driver, Driver]) -> None:
+    prompt = some_prompt(4, 10) * 3
+
+    async def cancelled(driver: Driver) -> list[int]:
+        chat, heard = looping(driver, "cancelled"), list[Sampled]()
+        await chat.call(prompt, n_predict=4)
+        call = asyncio.ensure_future(chat.call(n_predict=100, on_tokens=heard.extend))
+        await until(lambda: len(heard) > 5)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        return await chat.answer((), 60)
+
+    plain, drafted = (driver.run(cancelled(driver)) for driver in drivers)
+    assert plain == drafted
+
+
+def test_an_answer_goes_on_after_a_restart_as_it_would_have(
+    drivers: tuple[Driver, Driver], model_path: Callable[[str], Path]
+) -> None:
+    prompt = some_prompt(6, 8) * 4
+    expected = drivers[0].run(looping(drivers[0], "whole").answer(prompt, 90))
+    for use_rows in (True, False):
+        chat = looping(drivers[1], f"killed {use_rows}")
+        begun = drivers[1].run(chat.answer(prompt, 40))
+        drivers[1].engine.forget(chat.key or "")
+        again = chat.copy("again")
+        assert begun + drivers[1].run(again.answer((), 50, use_rows=use_rows)) == expected
+        drivers[1].engine.forget("again")
+
+
+@pytest.mark.parametrize("model", ["gemma", "mamba", "lfm2"])
+def test_no_drafts_where_rows_cannot_be_taken_back(drive: Callable[..., Driver], model: str) -> None:
+    driver = drive(model, n_slots=1, n_ctx=64, n_threads=1, spec_type="ngram-simple")
+    assert driver.engine.info.n_verified == 0
+    driver.run(looping(driver, "k").answer(some_prompt(1, 8) * 2, 30))
+    assert driver.engine.stats().n_drafted == 0
+
+
+def test_flash_attention_forbids_drafts(drive: Callable[..., Driver]) -> None:
+    driver = drive("q8_0", n_slots=1, n_ctx=64, n_threads=1, spec_type="ngram-simple", exact="off")
+    assert driver.engine.info.n_verified == 0
+
+
+def test_the_number_of_rows_is_bounded_by_the_setting(drive: Callable[..., Driver]) -> None:
+    driver = drive("q8_0", n_slots=1, n_ctx=128, n_threads=1, spec_type="ngram-simple", spec_draft_n_max=3)
+    assert driver.engine.info.n_verified == 4 < MOST_ROWS
+    driver.run(looping(driver, "k").answer(some_prompt(1, 8) * 3, 60))
+    assert np.isfinite(driver.engine.stats().n_drafted)
