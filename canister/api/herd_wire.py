@@ -12,15 +12,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast, get_args
 
-from canister.api.cbor_fields import U32, Fields, fields_of
+from canister.api.cbor_fields import LONGEST_TEXT, U32, Fields, fields_of
 from canister.api.cbor_fields import WireError as WireError
 from canister.errors import NotBegunWhy
 from canister.ic import cbor
-from canister.ic.cbor import Encodable
+from canister.ic.cbor import CborError, Encodable
 
 T = TypeVar("T")
 
 MAX_FRAME_BYTES = 64 << 20
+_TEXT_ALONE = cbor.head(cbor.MAP, 1) + cbor.encode("text")
 N_JOB, N_HEAD, N_SHA256 = 32, 16, 32
 
 Why = NotBegunWhy
@@ -224,8 +225,10 @@ def decode(kind: type[T], data: bytes | memoryview) -> T:
 
 
 def encode_frame(frame: Frame) -> bytes:
-    content = _plain(frame) if isinstance(frame, Text) else {"done": _plain(frame)}
-    data = cbor.encode(cast("Encodable", content))
+    if isinstance(frame, Text):
+        data = cbor.encode({"text": frame.text, "echo": True} if frame.echo else {"text": frame.text})
+    else:
+        data = cbor.encode(cast("Encodable", {"done": _plain(frame)}))
     if len(data) > MAX_FRAME_BYTES:
         raise WireError(f"a frame of {len(data)} bytes is over the limit of {MAX_FRAME_BYTES}")
     return len(data).to_bytes(4, "big") + data
@@ -239,6 +242,8 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that are complete with these bytes. Raises WireError."""
+        if not self._held and len(data) >= 4 and int.from_bytes(data[:4], "big") == len(data) - 4 <= MAX_FRAME_BYTES:
+            return [_frame(data[4:])]  # one, as a worker sends them
         self._held += data
         found: list[Frame] = []
         start = 0
@@ -266,6 +271,13 @@ class FrameReader:
 
 
 def _frame(data: bytes) -> Frame:
+    if data.startswith(_TEXT_ALONE):  # as almost all are, while an answer is streamed
+        try:
+            text = cbor.decode(data[len(_TEXT_ALONE) :])
+        except CborError as error:
+            raise WireError(f"not CBOR: {error}") from None
+        if isinstance(text, str) and len(text) <= LONGEST_TEXT:
+            return Text(text)
     content = fields_of(data)
     return _done(content.map("done")) if content.has("done") else _text(content)
 
@@ -275,8 +287,8 @@ def _frame(data: bytes) -> Frame:
 
 def _plain(value: object) -> object:
     names = _names(type(value))
-    if names:
-        return {name: _plain(getattr(value, name)) for name in names}
+    if names:  # a field that is null can be left out
+        return {name: _plain(item) for name in names if (item := getattr(value, name)) is not None}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 

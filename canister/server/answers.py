@@ -26,6 +26,7 @@ from canister.dispatch import Reply
 from canister.errors import Cancelled, CanisterStopping, Trap, Unauthenticated
 from canister.metering.fees import Charge
 
+_to_json = json.JSONEncoder(ensure_ascii=False).encode  # made once: json.dumps makes one for each call
 JSON = "application/json"
 CANDID_TEXT = "text/candid"
 LINES = "application/x-ndjson"
@@ -122,7 +123,12 @@ def document(content: Mapping[str, object], status: int = 200, headers: Mapping[
 
 
 def json_bytes(content: Mapping[str, object]) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    return _to_json(content).encode("utf-8", "replace") + b"\n"
+
+
+def json_text(text: str) -> bytes:
+    """A text in JSON, with its quotes."""
+    return _to_json(text).encode("utf-8", "replace")
 
 
 def _retry(status: int) -> dict[str, str]:

@@ -52,6 +52,8 @@ DONES = st.builds(
     tuples(CHANGES),
     maybe(st.builds(wire.Saved, st.booleans(), maybe(TEXTS))),
     st.booleans(),
+    maybe(st.builds(wire.Receipted, DATA, DATA, DATA, DATA, DATA)),
+    TEXTS,
 )
 TEXT_FRAMES = st.builds(wire.Text, TEXTS, st.booleans())
 CONFLICTS = st.builds(

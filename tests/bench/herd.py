@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from http.client import HTTPConnection
@@ -98,24 +98,32 @@ def _call_rows(options: Options) -> list[Row]:
 
 
 def _token_rows(options: Options) -> list[Row]:
-    """Streams side by side, as a worker that batches gives them; their calls are counted in."""
+    """Streams side by side, as a worker that batches gives them. What they take with one token each, as calls, is left
+    out.
+    """
     n_tokens = options.scaled(STREAM_TOKENS, 20)
     tokens: list[float] = []
     with Herd(HERD, CHAT_MODEL, workers=1, n_ctx=1024, slots=STREAMS, threads=1) as herd:
         chats = [herd.chat(f"stream-{n}") for n in range(STREAMS)]
         for number in range(options.rounds + 1):
             begin(herd, chats, [words(20, (number, n)) for n in range(STREAMS)], STREAMS)
-            n_lines: list[int] = []
-
-            def read(chat: OurChat, n_lines: list[int] = n_lines) -> None:
-                n_lines.append(stream(herd, chat.argument("", "-n", str(n_tokens), "--ignore-eos")))
-
-            before = cpu_seconds(herd.pid)
-            together([partial(read, chat) for chat in chats])
+            short, long = _streamed(herd, chats, 2), _streamed(herd, chats, n_tokens)
             if number:
-                tokens.append((cpu_seconds(herd.pid) - before) / sum(n_lines) * 1e6)
+                tokens.append((long[0] - short[0]) / (long[1] - short[1]) * 1e6)
     what = f"CPU time of the door for a streamed token, {STREAMS} streams at once"
     return [_goal(what, tokens, GOAL_TOKEN_US, "µs")]
+
+
+def _streamed(herd: Herd, chats: Sequence[OurChat], n_tokens: int) -> tuple[float, int]:
+    """CPU seconds of the door for a streamed answer in each chat at once, and how many tokens came."""
+    n_lines: list[int] = []
+
+    def read(chat: OurChat) -> None:
+        n_lines.append(stream(herd, chat.argument("", "-n", str(n_tokens), "--ignore-eos")))
+
+    before = cpu_seconds(herd.pid)
+    together([partial(read, chat) for chat in chats])
+    return cpu_seconds(herd.pid) - before, sum(n_lines)
 
 
 def _goal(what: str, samples: list[float], goal: float | None, unit: str) -> Row:
@@ -143,7 +151,7 @@ def stream(herd: Ours, argument: object) -> int:
     connection.request("POST", "/canisters/llama_cpp/run_update", json.dumps(argument).encode(), headers)
     lines = connection.getresponse().read().splitlines()
     connection.close()
-    if len(lines) < 3 or b"Ok" not in lines[-1]:
+    if len(lines) < 2 or b"Ok" not in lines[-1]:
         raise BenchError(f"the stream ended with {lines[-1:]!r}")
     return len(lines) - 1
 

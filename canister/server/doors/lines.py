@@ -98,10 +98,7 @@ class LineStream(Response):
 
 
 def _line(text: str, is_echo: bool) -> bytes:
-    content: dict[str, object] = {"text": text}
-    if is_echo:
-        content["echo"] = True
-    return answers.json_bytes(content)
+    return answers.json_bytes({"text": text, "echo": True}) if is_echo else b'{"text": %b}\n' % answers.json_text(text)
 
 
 def _with_cost(last: Response) -> bytes:
