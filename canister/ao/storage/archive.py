@@ -134,16 +134,13 @@ class Archive:
         at = self._in_weave.get(id)
         return None if at is None else self._ends[at] - 1
 
-    async def chunk_at(self, offset: int) -> bytes:
-        """The bytes from this one of all data of transactions on, as many as one chunk has. Raises NotFound."""
+    async def chunk_at(self, offset: int) -> tuple[bytes, bytes]:
+        """The chunk that has this byte of all data of transactions, and its proof. Raises NotFound."""
         at = bisect_right(self._ends, offset)
         if offset < 0 or at == len(self._ends):
             raise NotFound(f"the offset {offset} is beyond all data that is stored here")
         start = self._ends[at - 1] if at else 0
-        async with aclosing(self._store.transaction_data(self._by_place[at], offset - start)) as blocks:
-            async for block in blocks:
-                return block
-        raise NotFound(f"there is no byte at offset {offset}")
+        return await self._store.chunk_with(self._by_place[at], offset - start)
 
     def check_room(self, n_bytes: int) -> None:
         """Raises StorageFull when there is no room for so many bytes more."""

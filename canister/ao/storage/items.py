@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from canister.ao.arweave.chunks import Span, check_chunk, spans
+from canister.ao.arweave.chunks import Span, check_chunk, tree_of
 from canister.ao.arweave.transactions import PostedChunk, Transaction, read_transaction
 from canister.ao.arweave.transactions import verify as verify_transaction
 from canister.ao.encoding import Malformed, is_id, to_base64url
@@ -23,7 +23,7 @@ from canister.ao.signing.deep_hash import Hashed
 from canister.ao.signing.items import MAX_HEAD_BYTES, Head
 from canister.errors import NotFound
 
-_ITEMS, _TRANSACTIONS, _CHUNKS = "ao/item", "ao/tx", "ao/chunk"
+_ITEMS, _TRANSACTIONS, _CHUNKS, _PROOFS = "ao/item", "ao/tx", "ao/chunk", "ao/proof"
 _MAX_JSON_BYTES = 64 * 1024
 
 
@@ -135,10 +135,10 @@ class ItemStore:
         transaction, data = await asyncio.to_thread(read_transaction, document)
         await asyncio.to_thread(verify_transaction, transaction)
         if data:
-            for span in spans(len(data)):
-                if span.n_bytes:
-                    part = data[span.start : span.end]
-                    await self._objects.create(_chunk_key(transaction.data_root, span), _once(part))
+            tree = await asyncio.to_thread(tree_of, data)
+            for proven in tree.chunks:
+                part = data[proven.span.start : proven.span.end]
+                await self._put(transaction.data_root, proven.span, proven.proof, part)
         text = json.dumps(transaction.to_json()).encode()
         is_new = await self._objects.create(_key(_TRANSACTIONS, transaction.id), _once(text))
         return await self.transaction(transaction.id), is_new
@@ -148,8 +148,25 @@ class ItemStore:
         span = await asyncio.to_thread(
             check_chunk, chunk.data_root, chunk.data_bytes, chunk.offset, chunk.proof, chunk.chunk
         )
-        await self._objects.create(_chunk_key(chunk.data_root, span), _once(chunk.chunk))
+        await self._put(chunk.data_root, span, chunk.proof, chunk.chunk)
         return span
+
+    async def _put(self, data_root: bytes, span: Span, proof: bytes, data: bytes) -> None:
+        """The proof comes first, so that each chunk that is there has one."""
+        await self._objects.create(_chunk_key(data_root, span, _PROOFS), _once(proof))
+        await self._objects.create(_chunk_key(data_root, span), _once(data))
+
+    async def chunk_with(self, id: str, at: int) -> tuple[bytes, bytes]:
+        """The chunk of a transaction's data that has this byte, and its proof; that is empty where the chunk came
+        before proofs were kept. Raises NotFound.
+        """
+        transaction = (await self.transaction(id)).transaction
+        for span in await self._spans(transaction):
+            if span.start <= at < span.end:
+                key = _chunk_key(transaction.data_root, span, _PROOFS)
+                proof = b"" if await self._objects.size(key) is None else await self._all(key)
+                return await self._all(_chunk_key(transaction.data_root, span)), proof
+        raise NotFound(f"byte {at} of the data of {id} has not come yet")
 
     async def transaction(self, id: str) -> StoredTransaction:
         """Raises NotFound."""
@@ -201,6 +218,10 @@ class ItemStore:
                     found.append(Span(start, start + stored.n_bytes))
         return sorted(found, key=lambda span: span.start)
 
+    async def _all(self, key: str) -> bytes:
+        async with aclosing(self._objects.read(key)) as blocks:
+            return b"".join([block async for block in blocks])
+
     async def _beginning(self, key: str, n_bytes: int) -> bytes:
         begin = bytearray()
         async with aclosing(self._objects.read(key)) as blocks:
@@ -217,8 +238,8 @@ def _key(kind: str, id: str) -> str:
     return f"{kind}/{id}"
 
 
-def _chunk_key(data_root: bytes, span: Span) -> str:
-    return f"{_CHUNKS}/{to_base64url(data_root)}/{span.start}"
+def _chunk_key(data_root: bytes, span: Span, kind: str = _CHUNKS) -> str:
+    return f"{kind}/{to_base64url(data_root)}/{span.start}"
 
 
 async def _once(data: bytes) -> AsyncGenerator[bytes, None]:

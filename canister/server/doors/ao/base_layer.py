@@ -47,8 +47,10 @@ class BaseLayer:
         return text("OK")
 
     async def chunk(self, request: Request) -> Response:
-        data = await self._archive.chunk_at(request.path_params["offset"])
-        return document({"chunk": to_base64url(data), "packing": "unpacked"})
+        """With its proof. The weave here has no blocks of transactions, so there is no path in one."""
+        data, proof = await self._archive.chunk_at(request.path_params["offset"])
+        told = {"chunk": to_base64url(data), "data_path": to_base64url(proof), "tx_path": ""}
+        return document({**told, "packing": "unpacked"})
 
     async def anchor(self, request: Request) -> Response:
         """The last block's id, which is as long as a transaction's."""

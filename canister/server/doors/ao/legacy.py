@@ -21,7 +21,7 @@ from starlette.routing import Route
 from canister.ao.encoding import Malformed
 from canister.ao.processes.messages import Done, Incoming
 from canister.ao.signing.tags import MAX_TAG_BYTES, MAX_TAGS, Tag
-from canister.errors import BadRequest
+from canister.errors import BadRequest, NotFound
 from canister.server.doors.ao.delivery import NOBODY, WAIT_SECONDS, Delivery
 from canister.server.doors.ao.incoming import checked_id, read_item
 from canister.server.doors.ao.routing import document, json_body, route, text
@@ -45,6 +45,7 @@ class LegacyUnits:
             route("/cu/result/{message}", {"GET": self.result}),
             route("/cu/results/{process}", {"GET": self.results}),
             route("/cu/dry-run", {"POST": self.dry_run}),
+            route("/cu/state/{process}", {"GET": self.state}),
         ]
 
     async def about(self, request: Request) -> Response:
@@ -91,6 +92,15 @@ class LegacyUnits:
         page = await self._units.results(process, after=start, before=beyond, newest_first=is_falling, limit=int(limit))
         edges = [{"node": done.result.to_json(), "cursor": _cursor(done, sort)} for done in page.done]
         return document({"pageInfo": {"hasNextPage": page.has_next}, "edges": edges})
+
+    async def state(self, request: Request) -> Response:
+        """The memory of a WebAssembly module, elsewhere."""
+        process = checked_id(request.path_params["process"], "the process")
+        await self._units.info(process)
+        raise NotFound(
+            f"{process} is a Lua program, whose memory is no file: what it has answered is at /cu/results/{process}, "
+            f"and what it publishes below /{process}/now"
+        )
 
     async def dry_run(self, request: Request) -> Response:
         process = checked_id(request.query_params.get("process-id"), "process-id")

@@ -104,6 +104,8 @@ def test_what_is_wrong_is_refused_with_a_sentence(network: Network, echo: str) -
         (400, "POST", "/cu/dry-run", {"params": {"process-id": echo}, "content": b"["}),
         (400, "POST", "/cu/dry-run", {"params": {"process-id": echo}, "json": {"Tags": [{"name": "x"}]}}),
         (404, "POST", "/cu/dry-run", {"params": {"process-id": nowhere}, "json": {}}),
+        (404, "GET", f"/cu/state/{echo}", {}),
+        (404, "GET", f"/cu/state/{nowhere}", {}),
         (405, "PUT", "/mu", {}),
         (400, "POST", "/push", {}),
         (400, "POST", f"/{nowhere}~process@1.0/push", {"content": data}),

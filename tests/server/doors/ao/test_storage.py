@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from canister.ao.arweave.chunks import tree_of
+from canister.ao.arweave.chunks import check_chunk, tree_of
 from canister.ao.arweave.transactions import PostedChunk, sign_transaction
 from canister.ao.encoding import from_base64url, to_base64url
 from canister.ao.signing.bundles import write_bundle
@@ -230,6 +230,10 @@ async def test_chunks_before_and_after_their_transaction(storage: Storage, rsa_w
     while len(got) < len(data):
         got += from_base64url((await client.get(f"/chunk/{first + len(got)}")).json()["chunk"])
     assert got == data
+    for proven in tree.chunks:  # a chunk is had by any of its bytes
+        told = (await client.get(f"/chunk/{first + proven.offset}")).json()
+        chunk, proof = from_base64url(told["chunk"]), from_base64url(told["data_path"])
+        assert check_chunk(tree.root, len(data), proven.offset, proof, chunk) == proven.span
     again = await storage.opened_again()
     assert again.find(made.id).has_all
     assert (await client.get("/chunk/999999999999")).status_code == 404
