@@ -1,6 +1,7 @@
-"""Hatch runs this when the package is built: a wheel gets the console's bundle, which no repository holds.
+"""Hatch runs this when the package is built: what is built gets the console's bundle, which no repository holds.
 
-An editable installation gets it into `console/dist`. A build without npm goes on without the console, and says so.
+An editable installation gets it into `console/dist`, and so does a source distribution, so that who installs that needs
+no npm. A build without npm goes on without the console, and says so.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts import build_console  # hatch loads this file alone
 
+IN_WHEEL = "canister/shipped/console"
+
 
 class ConsoleHook(BuildHookInterface[Any]):
     PLUGIN_NAME = "custom"
@@ -24,6 +27,8 @@ class ConsoleHook(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """What the build needs besides: node and npm, where the machine has none."""
+        if _is_unpacked(build_console.SOURCES / "dist"):
+            return []
         try:
             build_console.tools()
         except build_console.NoConsole:
@@ -32,6 +37,9 @@ class ConsoleHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         bundle = build_console.SOURCES / "dist"
+        if self.target_name == "wheel" and _is_unpacked(bundle):
+            build_data["force_include"][str(bundle)] = IN_WHEEL
+            return
         is_editable = version == "editable"  # the server finds the bundle of a checkout where it is
         if not build_console.is_wanted() or (is_editable and bundle.exists()):
             return
@@ -46,11 +54,16 @@ class ConsoleHook(BuildHookInterface[Any]):
                 return
             fresh = bundle
         if not is_editable:
-            build_data["force_include"][str(fresh)] = "canister/shipped/console"
+            build_data["force_include"][str(fresh)] = IN_WHEEL if self.target_name == "wheel" else "console/dist"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _is_unpacked(bundle: Path) -> bool:
+    """Is this a source distribution that came with the bundle?"""
+    return (build_console.ROOT / "PKG-INFO").is_file() and (bundle / "index.html").is_file()
 
 
 def _has_node_wheel() -> bool:

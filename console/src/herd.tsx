@@ -111,6 +111,16 @@ export function HerdPage() {
   );
 }
 
+/** Where a worker is. The path of a socket says nothing but where the herd has its folder. */
+function Place({ url }: { url: string }) {
+  const isSocket = url.startsWith("unix:");
+  return (
+    <span class="hint" title={isSocket ? url : ""}>
+      {isSocket ? t("on this machine") : url}
+    </span>
+  );
+}
+
 function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) => Promise<void> }) {
   return (
     <>
@@ -143,7 +153,7 @@ function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) =>
             {workers.map((one) => (
               <tr key={one.id}>
                 <td>
-                  <code>{one.id}</code> <span class="hint">{one.url}</span>
+                  <code>{one.id}</code> <Place url={one.url} />
                 </td>
                 <td>
                   <span class={`tag ${one.phase === "ready" ? "ok" : ""}`}>{one.phase}</span>

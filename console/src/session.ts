@@ -76,11 +76,14 @@ export async function leave(): Promise<void> {
   props.value = null;
 }
 
+/** A herd knows its model by a digest, of which the beginning is enough. */
+const shortDigest = (text: string): string => text.replace(/^(SHA-256 [0-9a-f]{8})[0-9a-f]+$/, "$1…");
+
 /** What the loaded model is called, in a few words; "" while none is loaded. */
 export const modelName = computed(() => {
   const one = current.value;
   if (!one?.ready) return "";
-  return one.title || (one.model ?? "");
+  return one.title || shortDigest(one.model ?? "");
 });
 
 /** Of what kind the loaded model is, as llama.cpp says it. A size that it does not know is left out. */

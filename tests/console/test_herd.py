@@ -43,6 +43,8 @@ def test_workers_queue_and_fees_are_shown_and_a_worker_is_drained(visit: Visit, 
     told = visit.page.locator(".tiles").inner_text()
     assert "base fee" in told
     assert "your money" in told
+    assert "on this machine" in rows.first.inner_text()
+    assert str(visit.server.data_dir) not in visit.page.locator("body").inner_text()
     check_looks(visit, "herd")
     rows.last.get_by_role("button").click()
     rows.last.get_by_text("draining").wait_for()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_a_wheel_has_the_console_in_it(checkout: Path, tmp_path: Path) -> None:
     names = {name.rpartition("/")[2] for name in found}
     assert {"index.html", "main.js", "console.css", "icon.svg"} <= names
     assert {name for name in names if name.startswith(("models-", "costs-"))}  # pages that come when they are asked for
+
+
+@pytest.mark.skipif(not PACKAGES.is_dir(), reason="npm could not be reached: make console says why")
+def test_a_source_distribution_has_the_console_for_who_has_no_npm(checkout: Path, tmp_path: Path) -> None:
+    for name in ("tests", "docs"):
+        (checkout / name).mkdir()
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path / "sdist")]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if "without the web console" in done.stdout + done.stderr:
+        pytest.skip("npm cannot be reached any more")
+    (packed,) = (tmp_path / "sdist").glob("*.tar.gz")
+    with tarfile.open(packed) as files:
+        files.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    found, told = wheel_of(unpacked, tmp_path / "out", PATH=str(tmp_path))
+    assert "canister/shipped/console/index.html" in found
+    assert "without the web console" not in told
 
 
 def test_a_build_that_fails_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

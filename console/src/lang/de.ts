@@ -411,4 +411,5 @@ export const texts: Texts = {
   "as a table": "als Tabelle",
   "Numbers of {0}": "Zahlen zu {0}",
   "This page came over plain HTTP by a name. So it has no keys of its own and cannot copy, and others on the way can read what is sent: open it as localhost, or by HTTPS.": "Diese Seite kam über einfaches HTTP unter einem Namen. Darum hat sie keine eigenen Schlüssel und kann nicht kopieren, und andere auf dem Weg können mitlesen: Öffnen Sie sie als localhost oder mit HTTPS.",
+  "on this machine": "auf diesem Rechner",
 };

@@ -411,4 +411,5 @@ export const texts: Texts = {
   "as a table": "como tabla",
   "Numbers of {0}": "Números de {0}",
   "This page came over plain HTTP by a name. So it has no keys of its own and cannot copy, and others on the way can read what is sent: open it as localhost, or by HTTPS.": "Esta página llegó por HTTP simple bajo un nombre. Por eso no tiene claves propias ni puede copiar, y otros en el camino pueden leer lo que se envía: ábrala como localhost o por HTTPS.",
+  "on this machine": "en esta máquina",
 };
