@@ -247,6 +247,8 @@ class Context:
             return
         with self._row_attention:
             self.decode([stream] * n, range(first, first + n), tokens, rows)
+        if self._row_attention.n_changed < self._row_attention.n_usual:
+            raise EngineFault("tokens were decoded at once without the attention of single ones")
 
     def _decode(
         self,

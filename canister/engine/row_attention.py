@@ -39,12 +39,14 @@ Words = NDArray[np.int64]
 
 
 class RowAttention:
-    """Of one context, while it is entered. mul_mat: ggml's number of the operation. n_changed: products since then."""
+    """Of one context, while it is entered. mul_mat: ggml's number of the operation. n_changed: products since then.
+    n_usual: of a decode, as far as any has come.
+    """
 
     def __init__(self, mul_mat: int) -> None:
         self.callback = EvalCallback(self._on_operation)
         self._marker = ctypes.create_string_buffer(8)  # the callback's user data, at an address of its own
-        self.n_changed = 0
+        self.n_changed = self.n_usual = 0
         self._mul_mat = mul_mat
         self._is_on = False
         self._place: Any = None  # callback and user data in the context
@@ -81,6 +83,8 @@ class RowAttention:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._place[:] = [0, 0]
         self._is_on = False
+        self._restore()  # a decode that was aborted, whose operations may be used again
+        self.n_usual = max(self.n_usual, self.n_changed)
 
     def _on_operation(self, tensor: int, is_before: bool, _: object) -> bool:
         """Before an operation: does it want to see the result? After it: may the decode go on?"""
