@@ -28,7 +28,7 @@ MESSAGES = 200
 CLIENTS = 8
 PROCESSES = 10
 ANSWERS = 10
-ATTACKS = 5
+ATTACKS = 3
 TOKENS = 10
 PROMPT = "What is the meaning of life?"
 HOSTILE = b"while true do pcall(function() while true do end end) end"
@@ -45,6 +45,7 @@ def measure(options: Options) -> list[Row]:
                 *_process_rows(server, network, options),
                 _beside_row(network, process, options),
                 _paid_row(server, network, options),
+                _again_row(server, network, process, options),
             ]
 
 
@@ -108,6 +109,19 @@ def _beside_row(network: Network, echo: str, options: Options) -> Row:
         taken.append((time.perf_counter() - start) * 1000)
         network.result(hostile, attack)
     return _told("an echo beside a hostile program, which is to take less than 2000", taken, "ms")
+
+
+def _again_row(server: LocalServer, network: Network, process: str, options: Options) -> Row:
+    """After a crash, a process runs its log again before its first answer."""
+    n_messages = int(network.request("GET", f"/{process}/slot/current").text)
+    taken: list[float] = []
+    for _ in range(min(options.rounds, 3)):
+        server.kill()
+        server.start()
+        start = time.perf_counter()
+        network.result(process, network.send(process, [("Action", "Echo")], b"hello"))
+        taken.append((time.perf_counter() - start) * 1000)
+    return _told(f"the first answer after a crash, by a log of {n_messages} messages", taken, "ms")
 
 
 def _paid_row(server: LocalServer, network: Network, options: Options) -> Row:
