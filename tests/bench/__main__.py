@@ -17,6 +17,7 @@ from tests.bench import (
     eight_chats,
     grammars,
     growth,
+    growth_data,
     herd,
     ic_door,
     many_chats,
@@ -29,6 +30,7 @@ from tests.bench import (
     python_server,
     report,
     restart,
+    small_calls,
     speculation,
     suite,
     uploads,
@@ -46,7 +48,9 @@ BENCHES = (
     uploads.BENCH,
     cancel.BENCH,
     memory.BENCH,
+    small_calls.BENCH,
     growth.BENCH,
+    growth_data.BENCH,
     openai_door.BENCH,
     speculation.BENCH,
     herd.BENCH,
@@ -58,6 +62,7 @@ BESIDE_LLAMA_SERVER = (
     "many_chats",
     "restart",
     "openai_door",
+    "small_calls",
     "speculation",
 )  # the others need not wait for its build
 PARTS = (("calls", calls), ("candid", candid), ("grammars", grammars), ("ic_door", ic_door), ("meter", meter))

@@ -1,7 +1,8 @@
-"""Bar charts as SVG: groups of bars beside each other, one colour a series."""
+"""Charts as SVG: groups of bars beside each other, one colour a series; and small curves beside each other."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -64,6 +65,69 @@ def bar_chart(title: str, subtitle: str, groups: Sequence[Group]) -> str:
         f'<text x="16" y="43" fill="#64748b">{escape(subtitle)}</text>\n'
     )
     return head + "\n".join(parts) + "\n</svg>\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A curve: what it tells, its unit, what is counted below it, and its points (number, value)."""
+
+    title: str
+    unit: str
+    by: str
+    points: Sequence[tuple[int, float]]
+
+
+PLOT_COLUMNS, PLOT_WIDTH, PLOT_HEIGHT = 3, 300, 150
+_LEFT, _RIGHT, _ABOVE, _BELOW = 16, 16, 44, 34
+
+
+def line_chart(title: str, subtitle: str, lines: Sequence[Line]) -> str:
+    """Each curve in a frame of its own: numbers in powers of ten to the right, values from zero to twice the largest
+    upwards, so that a flat one lies in the middle.
+    """
+    n_rows = -(-len(lines) // PLOT_COLUMNS)
+    width, height = PLOT_COLUMNS * PLOT_WIDTH + 32, TOP + n_rows * PLOT_HEIGHT + 8
+    parts: list[str] = []
+    for number, line in enumerate(lines):
+        left = 16 + number % PLOT_COLUMNS * PLOT_WIDTH
+        parts += _frame(line, left, TOP + number // PLOT_COLUMNS * PLOT_HEIGHT)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'font-family="system-ui, sans-serif" font-size="11" fill="#1e293b">\n'
+        f"<title>{escape(title)}</title>\n"
+        f'<rect width="{width}" height="{height}" rx="6" fill="#ffffff"/>\n'
+        f'<text x="16" y="24" font-size="16" font-weight="600">{escape(title)}</text>\n'
+        f'<text x="16" y="43" fill="#64748b">{escape(subtitle)}</text>\n'
+    )
+    return head + "\n".join(parts) + "\n</svg>\n"
+
+
+def _frame(line: Line, left: float, top: float) -> list[str]:
+    first, last = (math.log10(line.points[n][0]) for n in (0, -1))
+    highest = 2 * max(max(value for _, value in line.points), 1e-9)
+    right, bottom = left + PLOT_WIDTH - _RIGHT, top + PLOT_HEIGHT - _BELOW
+    places = [
+        (
+            left + _LEFT + (math.log10(n) - first) / ((last - first) or 1) * (right - left - 2 * _LEFT),
+            bottom - max(0.0, value) / highest * (bottom - top - _ABOVE),
+        )
+        for n, value in line.points
+    ]
+    parts = [
+        f'<text x="{left}" y="{top + 14}" font-weight="600">{escape(line.title)}</text>',
+        f'<text x="{left}" y="{top + 28}" fill="#64748b">{escape(line.unit)}, by {escape(line.by)}</text>',
+        f'<line x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}" stroke="#94a3b8"/>',
+        f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places)}" fill="none" stroke="{COLOURS[0]}" '
+        'stroke-width="2"/>',
+    ]
+    for (n, value), (x, y) in zip(line.points, places, strict=True):
+        parts += [
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{COLOURS[0]}"/>',
+            f'<text x="{x:.1f}" y="{y - 7:.1f}" text-anchor="middle">{value:.3g}</text>',
+            f'<text x="{x:.1f}" y="{bottom + 13:.1f}" text-anchor="middle" fill="#64748b">{f"{n:,}".replace(",", " ")}'
+            "</text>",
+        ]
+    return parts
 
 
 def _wrapped(text: str, width: float, middle: float) -> list[str]:

@@ -204,6 +204,10 @@ class Ours(Server):
     def chat(self, name: str, slot: int | None = None) -> OurChat:
         return OurChat(self.http(), name, (*self.answer_flags, *self._ends))
 
+    def chat_of(self, key: str, name: str) -> OurChat:
+        """A conversation of the caller with this API key."""
+        return OurChat(Http(self.url, key), name, self._flags)
+
     def _running(self) -> LocalServer:
         if self._server is None:
             raise BenchError("the server was not started")
@@ -445,6 +449,12 @@ class PythonChat(Chat):
 
     def close(self) -> None:
         self.http.close()
+
+
+def processor_seconds(pid: int) -> float:
+    """That a process has taken, of all its threads; the kernel counts in hundredths."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
