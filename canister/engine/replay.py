@@ -2,19 +2,24 @@
 
 The tokens of a chat are known, so its answers go in like a prompt, and every row gives the logits for the token behind
 it. That takes as long as prefilling. Rows that are decoded together may differ in their last bits from rows that were
-decoded one by one. So a token that would be drawn if its logit were a little higher is a near tie, and one that would
-not is still not proven to be forged: `Engine.generate` decides, which decodes as the server did.
+decoded one by one, and roundings make more of that. A token that is drawn from logits which differ by no more is a near
+tie. One that is not is still not proven to be forged: `Engine.generate` decides, which decodes as the server did.
+
+How much more is measured where a token differs: the same rows with keys kept in another type differ in their last bits
+too, and by a little more. Decoding single rows again behind those that were decoded together decides nothing, since
+the differences are in the KV rows that they read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from canister.engine.llama import Context, Logits, Model
 from canister.engine.llama_types import ContextParams
+from canister.engine.near_ties import is_near_tie
 from canister.engine.request import Tokens, common_prefix
 from canister.engine.sampling.binding import Binding
 from canister.engine.sampling.chain import ChainSampler
@@ -22,7 +27,10 @@ from canister.engine.sampling.samplers import Candidates
 from canister.flags.params import SamplingParams
 
 ROWS = 256  # of a decode; their logits are in memory at once
-NEAR = 0.25  # logits; rows decoded together and one by one were found to differ by up to 0.14
+N_PROBED = 128  # tokens that are decoded in two ways, to measure by how much logits may differ
+SAFETY = 1.25  # times what was measured
+UNMEASURED = 0.25  # logits, where it cannot be measured
+_OTHER_TYPE = {"f16": "f32", "bf16": "f32", "f32": "f16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +72,14 @@ class Difference:
 class Replayed:
     """How a call came out. n_equal: tokens that were drawn here too. n_near: that are near ties. differences: the
     others. smallest_margin: between the likeliest token and the next, over all places where the likeliest was told;
-    None: there is no such place.
+    None: there is no such place. bound: of the near ties, in logits; 0: nobody needed to know.
     """
 
     n_equal: int
     n_near: int
     differences: tuple[Difference, ...]
     smallest_margin: float | None
+    bound: float = 0.0
 
 
 class Replay:
@@ -96,6 +105,8 @@ class Replay:
         )
         self._context = Context(model, self._shape, "replay")
         self._held: Tokens = np.empty(0, np.int32)
+        self._bound: float | None = None
+        self._probed: Tokens = self._held
         self.n_decoded = 0
 
     def close(self) -> None:
@@ -109,9 +120,10 @@ class Replay:
             while left:
                 longest = left[0]
                 together = [judge for judge in left if judge.fits(longest)]
+                self._probed = longest.all[: min(N_PROBED, self._shape.n_rows)] if self._bound is None else self._probed
                 self._decode(longest.all, together)
                 left = [judge for judge in left if judge not in together]
-            return [judge.result for judge in judges]
+            return [judge.result(self._bound or 0.0) for judge in judges]
         finally:
             for judge in judges:
                 judge.close()
@@ -134,14 +146,37 @@ class Replay:
             part = tokens[start : min(start + self._shape.n_rows, end)]
             places = [place for place in range(start, start + len(part)) if place in wanted]
             positions = range(start, start + len(part))
-            outputs = [place - start for place in places]
-            self._context.decode([0] * len(part), positions, part, outputs)
+            self._context.decode([0] * len(part), positions, part, [place - start for place in places])
             self.n_decoded += len(part)
             for place in places:
                 logits = self._context.logits(place - start)
                 for judge in wanted[place]:
-                    judge.look(logits)
+                    judge.look(logits, self.bound)
         self._held = tokens[:end]
+
+    def bound(self) -> float:
+        """How far logits of rows that are decoded together may be from those of lone rows; measured once."""
+        if self._bound is None:
+            self._bound = self._measured_bound()
+        return self._bound
+
+    def _measured_bound(self) -> float:
+        other = _OTHER_TYPE.get(self._shape.type_k)
+        if other is None or len(self._probed) < 2:
+            return UNMEASURED
+        found = []
+        for type_k in (self._shape.type_k, other):
+            n = len(self._probed)
+            shape = replace(self._shape, n_cells=self._shape.n_rows, type_k=type_k)
+            context = Context(self._model, shape, "replay")
+            try:
+                context.decode([0] * n, range(n), self._probed, range(n))
+                found.append(np.stack([context.logits(row).copy() for row in range(n)]))
+            finally:
+                context.close()
+        difference = found[0] - found[1]
+        difference -= difference.mean(axis=1, keepdims=True)  # what all logits have in common changes no draw
+        return SAFETY * float(np.abs(difference).max())
 
 
 class _Judge:
@@ -169,8 +204,8 @@ class _Judge:
         n = self.n_tokens - 1
         return bool(np.array_equal(self.all[:n], longest.all[:n]))
 
-    def look(self, logits: Logits) -> None:
-        """The logits for the next token."""
+    def look(self, logits: Logits, bound: Callable[[], float]) -> None:
+        """The logits for the next token. bound: as of Replay."""
         call, at, sampler = self._call, self._at, self._sampler
         if self._differences and not sampler.rewinds:
             return
@@ -179,21 +214,23 @@ class _Judge:
         if drawn == said:
             self._n_equal += 1
             self._note_margin(logits, said)
-        elif sampler.rewinds and self._is_near(logits, said, n_before):
-            self._n_near += 1
         else:
-            self._differences.append(Difference(at, said, drawn, float(logits[said]), float(logits[drawn])))
-        if drawn != said and sampler.rewinds:
-            sampler.rewind(n_before + 1 + bool(call.redrawn[at]))
+            logits = logits.copy()
+            if sampler.rewinds and is_near_tie(self._draw(n_before), logits, said, bound()):
+                self._n_near += 1
+            else:
+                self._differences.append(Difference(at, said, drawn, float(logits[said]), float(logits[drawn])))
+            if sampler.rewinds:
+                sampler.rewind(n_before + 1 + bool(call.redrawn[at]))
         sampler.accept(said)
         self._at += 1
 
-    def _is_near(self, logits: Logits, said: int, n_before: int) -> bool:
-        """Would it be drawn if its logit were a little higher?"""
-        raised = logits.copy()
-        raised[said] += NEAR
-        self._sampler.rewind(n_before)
-        return self._sampler.sample(raised, len(self._call.history) + self._at) == said
+    def _draw(self, n_before: int) -> Callable[[Logits], int]:
+        def draw(logits: Logits) -> int:
+            self._sampler.rewind(n_before)
+            return self._sampler.sample(logits, len(self._call.history) + self._at)
+
+        return draw
 
     def _note_margin(self, logits: Logits, said: int) -> None:
         parts = [part.max() for part in (logits[:said], logits[said + 1 :]) if len(part)]
@@ -201,6 +238,5 @@ class _Judge:
         if margin >= 0:
             self._margin = margin if self._margin is None else min(margin, self._margin)
 
-    @property
-    def result(self) -> Replayed:
-        return Replayed(self._n_equal, self._n_near, tuple(self._differences), self._margin)
+    def result(self, bound: float) -> Replayed:
+        return Replayed(self._n_equal, self._n_near, tuple(self._differences), self._margin, bound)

@@ -14,7 +14,7 @@ from canister.engine.llama import Model
 from canister.engine.llama_types import ContextParams
 from canister.engine.load.loader import load_model
 from canister.engine.numeric import isa, numeric_class
-from canister.engine.replay import NEAR, Difference, Drawn, Replay, Replayed
+from canister.engine.replay import Difference, Drawn, Replay, Replayed
 from canister.engine.sampling.grammars import Grammars
 from canister.engine.told_calls import NotToldFully, ToldCall, told_call
 from canister.flags.parse import RopeParams
@@ -122,7 +122,9 @@ class Replayer:
     def _tell(self, verdict: Verdict, replayed: Replayed) -> None:
         told = [f"{replayed.n_equal + replayed.n_near} drawn, all as the model draws them", "decoded together"]
         if replayed.n_near:
-            told.append(f"{replayed.n_near} of them near ties ({NEAR} logits; --one-by-one decides)")
+            told.append(
+                f"{replayed.n_near} of them near ties (within {replayed.bound:.2g} logits; --one-by-one decides)"
+            )
         told.append(self._where())
         margin = "" if replayed.smallest_margin is None else f"; smallest margin {replayed.smallest_margin:.3g}"
         verdict.tokens = ", ".join(told) + margin
