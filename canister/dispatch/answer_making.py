@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from canister.dispatch.answer_records import Ingested, Wanted
+from canister.dispatch.answer_records import Answered, Ingested, Wanted
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.answers import answer
 from canister.dispatch.kept_answers import AnswerFailed, Choices, Part, TokenKeeper, read, told_beyond
@@ -162,6 +163,8 @@ async def _run_choice(
     n_told = sum(1 for number, part in live.parts if number == choice and isinstance(part, Piece))
     async with aclosing(answer(canister, caller, wanted, keeper)) as events:
         async for event in events:
+            if isinstance(event, Answered):  # told as it will be read again, when no ids are known
+                event = replace(event, receipts=())
             if isinstance(event, Piece) and n_told:
                 n_told -= 1
             elif not (isinstance(event, Ingested) and n_told):

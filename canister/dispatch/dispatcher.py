@@ -184,6 +184,7 @@ class Target(Protocol):
         on_text: OnText | None = None,
         named: Mapping[str, object] = NOTHING,
         key: str | None = None,
+        wants_receipt: bool = False,
     ) -> Reply:
         """Run one method when it is its caller's turn; see `requests.execute`. Raises Trap for a reject.
 

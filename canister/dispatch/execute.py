@@ -70,7 +70,7 @@ class Terms:
     """How a call is run. is_update: what it changes is committed. err: the type inside `Err`; None: a bare result.
 
     is_limited: by instructions. record: for updates. due: the call's deadline by the event loop's clock; None: its
-    time begins now. prepare: sees the call before it begins. is_receipted: a query that is to have a receipt.
+    time begins now. prepare: sees the call before it begins.
     """
 
     is_update: bool
@@ -79,7 +79,6 @@ class Terms:
     record: Recorder | None = None
     due: float | None = None
     prepare: Prepare | None = None
-    is_receipted: bool = False
 
 
 async def run(
@@ -105,7 +104,7 @@ async def run(
                 await _finish(_commit(call, charge, value))
             else:
                 await _rollback(call)
-                if terms.is_receipted:
+                if call.wants_receipt:
                     await _finish(call.commit_receipt(charge, value))
             charge = call.receipted(charge)
             logs.count_cost(canister.name, name, charge.instructions, charge.cycles)

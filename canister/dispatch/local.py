@@ -152,9 +152,13 @@ class LocalTarget(CanisterOfHost):
         on_text: OnText | None = None,
         named: Mapping[str, object] = NOTHING,
         key: str | None = None,
+        wants_receipt: bool = False,
     ) -> Reply:
         named = self._named(method, named)
-        return await requests.execute(self._canister, method, caller, decode, on_text=on_text, named=named)
+        prepare = requests.receipted if wants_receipt else None
+        return await requests.execute(
+            self._canister, method, caller, decode, on_text=on_text, named=named, prepare=prepare
+        )
 
     def submit(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 from canister.dispatch.execute import Prepare, Reply
-from canister.dispatch.requests import NOTHING, execute_in_turn
+from canister.dispatch.requests import NOTHING, execute_in_turn, receipted
 from canister.dispatch.turns import NoPlace, place_for, turn
 from canister.errors import CanisterStopping, NotBegun, Trap
 from canister.state.ingress_history import Also, IngressMessage, KnownMessage, RecordedAnswer
@@ -42,7 +42,8 @@ def submit(
     def answer(outcome: Reply | Trap, is_charged: bool) -> RecordedAnswer:
         return RecordedAnswer.rejected(outcome) if isinstance(outcome, Trap) else RecordedAnswer(encode(outcome))
 
-    return submit_recorded(canister, method, message, decode, answer, named)
+    # A query that comes as an update is one whose answer is to be certified, so it leaves a record as well.
+    return submit_recorded(canister, method, message, decode, answer, named, prepare=receipted)
 
 
 def submit_recorded(

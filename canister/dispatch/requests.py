@@ -94,6 +94,11 @@ async def execute_in_turn(
     return await run(canister, method.name, caller, handle, terms)
 
 
+def receipted(call: Call) -> None:
+    """A `Prepare`: the call has a receipt, also if it is a query."""
+    call.wants_receipt = True
+
+
 def argument_bytes(value: object) -> int:
     """Size of an argument by its contents: the same through every door, whatever form it came in."""
     if isinstance(value, str):

@@ -81,6 +81,7 @@ class HerdTarget(CanisterOfHost):
         on_text: OnText | None = None,
         named: Mapping[str, object] = NOTHING,
         key: str | None = None,
+        wants_receipt: bool = False,
     ) -> Reply:
         of = class_of(method)
         if of == "mirror":

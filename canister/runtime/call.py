@@ -46,7 +46,8 @@ class Call:
     work: what it changes; `tx`, `change`, `on_commit` and `on_rollback` are those of `work`.
     meter: of a call that decodes tokens. request_bytes: size of the argument. is_admitted: the guard let it pass.
     argument: what it was asked, once that is decoded. decoded: what it did with a conversation. used_engine: the model
-    that it asked for. receipt: the id of its receipt, once it is committed. fence: of the try, for a job of a herd.
+    that it asked for. receipt: the id of its receipt, once it is committed. wants_receipt: a query that is to have one;
+    updates have one. fence: of the try, for a job of a herd.
     on_text: listens to the output of a run before it is committed; None: nobody does. on_locked: asked for each lock.
     seed: instead of a random one, for a chat that begins without; None: a random one.
     """
@@ -71,6 +72,7 @@ class Call:
         self.used_engine: Engine | None = None
         self.receipt = ""
         self._made: Made | None = None  # the record of this end of the call, if somebody asked for it before
+        self.wants_receipt = False
         self.fence: int | None = None
         self.seed: int | None = None
         self._encoded: bytes | None = None  # the argument, for its receipt

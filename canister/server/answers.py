@@ -31,6 +31,7 @@ JSON = "application/json"
 CANDID_TEXT = "text/candid"
 LINES = "application/x-ndjson"
 RECEIPT_HEADER = "X-IC-Receipt"
+RECEIPTS_HEADER = "X-IC-Receipts"  # of a whole answer, with commas
 RETRY_SECONDS = 2  # after which a client should try again
 
 Rejects = Callable[[str, Trap, str], Response | None]

@@ -2,7 +2,8 @@
 
     path → row of the interface table → body → dispatch (which checks access, then decodes) → JSON or Candid text
 
-The call of a client that goes away is cancelled and rolled back. A client may ask for a run as a stream of lines.
+The call of a client that goes away is cancelled and rolled back. A client may ask for a run as a stream of lines, and
+by the header X-IC-Receipt, whatever is in it, for a receipt of a query. Updates have one anyway.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ async def _run(request: Request, canister: Target, method: Method, on_text: OnTe
         read = functools.partial(decode_text if is_candid(request) else decode, method, body)
         arg = functools.partial(decoding, body, read)
         key = request.headers.get("idempotency-key")
-        call = canister.execute(method, caller(request), arg, on_text=on_text, key=key)
+        wants = request.headers.get(answers.RECEIPT_HEADER) is not None
+        call = canister.execute(method, caller(request), arg, on_text=on_text, key=key, wants_receipt=wants)
         reply = await while_connected(request, call)
         outcome.is_ok = reply.error is None
         return reply

@@ -25,7 +25,7 @@ LONGEST_NAME = 300  # of the DNS, with a port
 LOCAL = "localhost"
 VERBS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
 EXPOSED = [
-    *("X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-Request-Id"),
+    *("X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-IC-Receipt", "X-IC-Receipts", "X-Request-Id"),
     *("Retry-After", "retry-after-ms", "x-should-retry"),
     *("Accept-Ranges", "Content-Range", "ETag"),
 ]

@@ -74,6 +74,10 @@ _HEADERS: Json = {
         "description": "Instructions that it might have taken, or none: counted, not enforced.",
         "schema": {"type": "string"},
     },
+    "X-IC-Receipt": {
+        "description": "The id of the call's receipt: of each update, and of a query that is sent this header.",
+        "schema": {"type": "string"},
+    },
     "X-Request-Id": {"description": "As sent, or made; the server's log has it.", "schema": {"type": "string"}},
 }
 _HEADER_REFS: Json = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}

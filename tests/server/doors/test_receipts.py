@@ -107,6 +107,42 @@ async def test_that_a_conversation_is_whole_and_of_one_chain(
         assert "--since" in check_together([*calls, later])[0]
 
 
+async def test_that_a_query_has_one_if_it_asks_for_it(server: Served, asker: httpx.AsyncClient) -> None:
+    arg = {"args": ["-p", "Hello", "-n", "3", "--seed", "1"]}
+    size = (await asker.get("/canisters/llama_cpp/receipts")).json()["size"]
+    assert "x-ic-receipt" not in (await asker.post("/run_query", json=arg)).headers
+    answer = await asker.post("/run_query", json=arg, headers={"X-IC-Receipt": "1"})
+    record = (await proven(server, asker, answer.headers["x-ic-receipt"])).record
+    assert (record.index, record.method, record.is_query, record.cycles) == (size, "run_query", True, 0)
+    output = {name: value for name, value in answer.json()["Ok"].items() if value is not None}
+    check_contents(record, arg, output)
+    assert record.chat is not None
+    assert record.chat.n_prompt > 0
+    assert (await asker.get("/canisters/llama_cpp/receipts")).json()["size"] == size + 1
+
+
+async def test_that_a_whole_answer_names_those_of_its_calls(server: Served, asker: httpx.AsyncClient) -> None:
+    question = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 12}
+    answer = await asker.post("/v1/chat/completions", json=question)
+    usage = answer.json()["usage"]
+    ids = answer.headers["x-ic-receipts"].split(", ")
+    assert usage["receipts"] == ids
+    assert len(ids) == usage["calls"] > 1
+    calls = [await proven(server, asker, id) for id in ids]
+    assert {one.record.method for one in calls} == {"generate"}
+    assert sum(one.record.instructions for one in calls) == usage["instructions"]
+    assert gaps(calls) == []
+    lines = (
+        await asker.post(
+            "/v1/chat/completions", json={**question, "stream": True, "stream_options": {"include_usage": True}}
+        )
+    ).text
+    told = [json.loads(line[6:]) for line in lines.splitlines() if line.startswith("data: {")]
+    assert len(told[-1]["usage"]["receipts"]) == told[-1]["usage"]["calls"]
+    kept = await asker.post("/v1/chat/completions", json=question, headers={"Idempotency-Key": "one"})
+    assert "receipts" not in kept.json()["usage"]  # when it is read again they are not known
+
+
 async def test_that_nobody_gets_those_of_others(server: Served, asker: httpx.AsyncClient, ids: list[str]) -> None:
     async with server.client("stranger") as stranger, server.client() as controller, httpx.AsyncClient() as nobody:
         path = f"/canisters/llama_cpp/receipts/{ids[0]}"

@@ -202,6 +202,7 @@ def usage(of: Usage) -> Json:
         "instructions": of.instructions,
         "cycles": of.cycles,
         "calls": of.n_calls,
+        **of.told_receipts,
     }
 
 

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from canister.dispatch import ModelView
 from canister.errors import AccessDenied, CanisterError, Trap
 from canister.ic.principal import ANONYMOUS
-from canister.server.answers import work_headers
+from canister.server.answers import RECEIPTS_HEADER, work_headers
 from canister.server.doors.openai import errors, fields
 from canister.server.doors.openai.errors import DoorError, Form, openai_form
 from canister.server.doors.openai.events import Usage
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from canister.dispatch import Dispatcher, Target
 
 PREFIX = "/canisters/{canister}"
+
+MOST_RECEIPTS = 40  # in a header, of which many clients take 8 KiB; `usage` has all
 
 B = TypeVar("B", bound=BaseModel)
 T = TypeVar("T")
@@ -87,8 +89,11 @@ def request_id(request: Request) -> str:
 
 
 def usage_headers(usage: Usage) -> dict[str, str]:
-    """The costs of a whole answer, in REST's headers."""
-    return work_headers(usage.instructions, usage.cycles)
+    """The costs of a whole answer, in REST's headers, and the ids of the receipts of its calls, if they are few."""
+    told = work_headers(usage.instructions, usage.cycles)
+    if 0 < len(usage.receipts) <= MOST_RECEIPTS:
+        told[RECEIPTS_HEADER] = ", ".join(usage.receipts)
+    return told
 
 
 # -- bodies

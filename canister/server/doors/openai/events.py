@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
+from pydantic import JsonValue
+
 from canister.api.tokens import Token
 
 Finish = Literal["stop", "length", "tool_calls"]
@@ -105,7 +107,7 @@ class Timed:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Of all choices together. n_prompt: tokens of the prompt, counted once. n_cached: those of them that a cache had.
-    n_thought: generated tokens that were thoughts. cycles: those that were charged.
+    n_thought: generated tokens that were thoughts. cycles: those that were charged. receipts: ids, of the calls.
     """
 
     n_prompt: int
@@ -115,6 +117,12 @@ class Usage:
     n_calls: int = 0
     instructions: int = 0
     cycles: int = 0
+    receipts: tuple[str, ...] = ()
+
+    @property
+    def told_receipts(self) -> dict[str, list[JsonValue]]:
+        """The field of `usage` that has them, where there are any."""
+        return {"receipts": list(self.receipts)} if self.receipts else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,6 +173,7 @@ def _with(usage: Usage, done: Answered, n_thought: int, choice: int) -> Usage:
         usage.n_calls + done.n_calls,
         usage.instructions + done.instructions,
         usage.cycles + done.cycles,
+        usage.receipts + done.receipts,
     )
 
 

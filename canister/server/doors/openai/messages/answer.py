@@ -202,7 +202,8 @@ def _end(end: Finished) -> dict[str, JsonValue]:
 
 def _usage(usage: Usage) -> JsonValue:
     cost = {"instructions": usage.instructions, "cycles": usage.cycles, "calls": usage.n_calls}
-    return {**_tokens(usage), **cost}
+    receipts: dict[str, JsonValue] = {**usage.told_receipts}
+    return {**_tokens(usage), **cost, **receipts}
 
 
 def _tokens(usage: Usage) -> dict[str, JsonValue]:

@@ -192,5 +192,10 @@ async def _drained(made: AsyncGenerator[Json]) -> None:
 
 def _sum(parts: Sequence[Usage]) -> Usage:
     return Usage(
-        0, 0, 0, instructions=sum(part.instructions for part in parts), cycles=sum(part.cycles for part in parts)
+        0,
+        0,
+        0,
+        instructions=sum(part.instructions for part in parts),
+        cycles=sum(part.cycles for part in parts),
+        receipts=tuple(id for part in parts for id in part.receipts),
     )

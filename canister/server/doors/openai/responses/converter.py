@@ -240,4 +240,5 @@ def _usage(usage: Usage) -> Json:
         "instructions": usage.instructions,
         "cycles": usage.cycles,
         "calls": usage.n_calls,
+        **usage.told_receipts,
     }
