@@ -156,6 +156,12 @@ class CanisterSettings(Section):
     keep_receipts: Annotated[int, ServeOption(AS_ON_IC)] = Field(
         100_000, ge=0, description="Receipts that a canister keeps, 0.4 KB each, the newest ones; 0: all."
     )
+    keep_receipt_bytes: Annotated[int, ServeOption(AS_ON_IC)] = Field(
+        1 << 30,
+        ge=0,
+        description="Bytes of arguments, outputs and tokens that a canister keeps under receipts = full; those of the "
+        "oldest calls go first, and their receipts stay.",
+    )
     max_calls: Annotated[int, ServeOption(CALLERS)] = Field(
         256, ge=1, description="Calls that a canister works on at once; more wait, in fair turns among their callers."
     )

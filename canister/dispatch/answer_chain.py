@@ -168,7 +168,9 @@ class Chain:
                     yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
             for rest in last_of(self._text):
                 yield rest
-            yield self._taken.answered(self._taken.finish, self._text.stop, self._seed, self._receipts)
+            # Those of a herd's worker are in its own chain, which nobody can ask for.
+            receipts = self._receipts if self._canister.herd.worker is None else ()
+            yield self._taken.answered(self._taken.finish, self._text.stop, self._seed, receipts)
         finally:
             self._ahead.is_over = True
 

@@ -120,7 +120,8 @@ class Replay:
             while left:
                 longest = left[0]
                 together = [judge for judge in left if judge.fits(longest)]
-                self._probed = longest.all[: min(N_PROBED, self._shape.n_rows)] if self._bound is None else self._probed
+                if self._bound is None:
+                    self._probed = longest.all[: min(N_PROBED, self._shape.n_rows)]
                 self._decode(longest.all, together)
                 left = [judge for judge in left if judge not in together]
             return [judge.result(self._bound or 0.0) for judge in judges]
@@ -153,6 +154,11 @@ class Replay:
                 for judge in wanted[place]:
                     judge.look(logits, self.bound)
         self._held = tokens[:end]
+
+    def probe(self, tokens: Tokens) -> None:
+        """Measure the bound of near ties with these tokens now, instead of when somebody needs it."""
+        self._probed = tokens[: min(N_PROBED, self._shape.n_rows)]
+        self.bound()
 
     def bound(self) -> float:
         """How far logits of rows that are decoded together may be from those of lone rows; measured once."""

@@ -99,7 +99,7 @@ class Canister:
         self.ingress = Ingress(IngressHistory(self.database))
         self.call_log = CallLog(self.database)
         self.logged = News()  # of calls
-        self.receipts = Receipts(self.database, settings.keep_receipts)
+        self.receipts = Receipts(self.database, settings.keep_receipts, settings.keep_receipt_bytes)
         self.receipt_book = ReceiptBook(canister_id, settings, self.receipts)
         self.chats = Chats(self.database)
         self.answers = Answers(self.database)

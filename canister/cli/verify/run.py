@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canister.cli.verify.aside import judge_aside
 from canister.cli.verify.verdict import Verdict, moment
-from canister.errors import CanisterError
 from canister.ic.receipts import document
 from canister.ic.receipts.check import Proven, check, check_contents, check_together, gaps
 from canister.ic.receipts.document import ReceiptError, read_terms
@@ -58,7 +59,8 @@ async def verify(asked: Asked) -> Outcome:
         faults.append(str(error))
     faults += [str(gap) for gap in gaps(proven)]
     if asked.model is not None:
-        await _with_model(asked.model, verdicts, asked.one_by_one)
+        crashed = await _with_model(asked.model, verdicts, asked.one_by_one)
+        notes += [crashed] if crashed else []
     return Outcome(verdicts, notes, faults)
 
 
@@ -86,7 +88,8 @@ def _alone(path: Path, asked: Asked) -> Verdict:
     return verdict
 
 
-async def _with_model(file: Path, verdicts: Sequence[Verdict], one_by_one: bool) -> None:
+async def _with_model(file: Path, verdicts: Sequence[Verdict], one_by_one: bool) -> str | None:
+    """A sentence where llama.cpp has crashed."""
     from canister.model_file.gguf import read_gguf
     from canister.model_file.shape import read_shape
     from canister.system.hashing import sha256_of_file
@@ -110,25 +113,10 @@ async def _with_model(file: Path, verdicts: Sequence[Verdict], one_by_one: bool)
             continue
         key = document.terms_hash(repr(engine).encode())
         by_engine.setdefault(key, []).append(verdict)
-    await _decode_again(file, list(by_engine.values()), one_by_one)
-
-
-async def _decode_again(file: Path, groups: Sequence[Sequence[Verdict]], one_by_one: bool) -> None:
-    from canister.cli.verify.replays import Replayer
-
-    for group in groups:
-        first = group[0].proven
-        assert first is not None
-        engine = read_terms(first.receipt.terms)["engine"]
-        assert isinstance(engine, dict)
-        replayer = Replayer(file, {str(name): value for name, value in engine.items()})
-        try:
-            await replayer.judge(group, one_by_one=one_by_one)
-        except CanisterError as error:
-            for verdict in group:
-                verdict.tokens = f"not decoded again: {error}"
-        finally:
-            await replayer.close()
+    groups = list(by_engine.values())
+    if not groups:
+        return None
+    return await asyncio.to_thread(judge_aside, file, groups, one_by_one=one_by_one)
 
 
 def _tell_cost(verdict: Verdict, proven: Proven, shape: ModelShape) -> None:
