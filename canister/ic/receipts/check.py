@@ -17,6 +17,15 @@ from canister.ic.receipts.record import NO_HASH, Record, words_hash
 from canister.ic.receipts.values import value_hash
 
 
+# Calls that change a chat without being one of its calls: caches are copied, removed, written, cleaned up.
+CHANGES_CHATS = frozenset(
+    (
+        *("copy_prompt_cache", "remove_prompt_cache", "upload_prompt_cache_chunk", "cache_cleanup_now"),
+        *("filesystem_remove", "file_upload_chunk"),
+    )
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Proven:
     """A record that a root key stands for. leaf: its hash. root: of the tree. certified_ns: when that was signed."""
@@ -92,7 +101,12 @@ def check_together(proven: Sequence[Proven]) -> list[str]:
 
 
 def gaps(proven: Sequence[Proven]) -> list[Gap]:
-    """Where calls on one chat do not follow each other."""
+    """Where calls on one chat do not follow each other, and none of the given receipts is of a call that explains it."""
+    changes = [
+        one
+        for one in proven
+        if one.record.method in CHANGES_CHATS and one.record.outcome == "ok" and not one.record.is_query
+    ]
     chats: dict[tuple[bytes, bytes, str], list[Proven]] = {}
     for one in proven:
         chat = one.record.chat
@@ -105,9 +119,15 @@ def gaps(proven: Sequence[Proven]) -> list[Gap]:
             earlier, later = first.record.chat, second.record.chat
             if earlier is None or later is None:
                 continue
-            if earlier.saves and later.before != earlier.after and first.record.index != second.record.index:
+            follows = not earlier.saves or later.before == earlier.after or first.record.index == second.record.index
+            if not follows and not any(_is_between(one, first, second) for one in changes):
                 found.append(Gap(first, second))
     return found
+
+
+def _is_between(one: Proven, first: Proven, second: Proven) -> bool:
+    is_in_chain = one.canister_id == first.canister_id
+    return is_in_chain and first.record.index < one.record.index < second.record.index
 
 
 def _check_beginning(receipt: Receipt, root: bytes) -> None:

@@ -142,11 +142,13 @@ async def test_that_calls_of_other_chats_and_methods_hold_too(harness: Harness, 
     await harness.run("Hi", "-n", "3", "--grammar", "root ::= [a-z ]+", cache="bound.cache")
     await harness.call("copy_prompt_cache", {"from": "bound.cache", "to": "copied.cache"})
     await harness.run("", "-n", "3", cache="copied.cache")
+    await harness.call("copy_prompt_cache", {"from": "bound.cache", "to": "copied.cache"})
+    await harness.run("", "-n", "2", cache="copied.cache")  # it follows the copy, and not the call before
     await harness.fails("run_update", {"args": ["--nonsense"]})
     method = dispatch.find_method(harness.canister, "health")
     await dispatch.execute(harness.canister, method, CONTROLLER, lambda: None)
     n = harness.canister.receipts.size - first
-    assert n == 4
+    assert n == 6
     key = RootKey.generate()
     files = []
     for number in range(first, first + n):
