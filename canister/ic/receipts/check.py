@@ -16,7 +16,6 @@ from canister.ic.receipts.document import Receipt, ReceiptError
 from canister.ic.receipts.record import NO_HASH, Record, words_hash
 from canister.ic.receipts.values import value_hash
 
-
 # Calls that change a chat without being one of its calls: caches are copied, removed, written, cleaned up.
 CHANGES_CHATS = frozenset(
     (
@@ -101,7 +100,7 @@ def check_together(proven: Sequence[Proven]) -> list[str]:
 
 
 def gaps(proven: Sequence[Proven]) -> list[Gap]:
-    """Where calls on one chat do not follow each other, and none of the given receipts is of a call that explains it."""
+    """Where calls on one chat do not follow each other, and no given receipt is of a call that explains it."""
     changes = [
         one
         for one in proven
