@@ -77,7 +77,7 @@ class Line:
     points: Sequence[tuple[int, float]]
 
 
-PLOT_COLUMNS, PLOT_WIDTH, PLOT_HEIGHT = 3, 300, 150
+PLOT_COLUMNS, PLOT_WIDTH, PLOT_HEIGHT = 3, 340, 150
 _LEFT, _RIGHT, _ABOVE, _BELOW = 16, 16, 44, 34
 
 
