@@ -48,7 +48,7 @@ SHOWN = {
 
 
 def prepare(visit: Visit, name: str) -> None:
-    if name == "caches":
+    if name in ("caches", "engine"):
         prepare(visit, "chat")
     visit.go(name)
     if name == "lab":
