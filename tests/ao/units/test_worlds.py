@@ -45,7 +45,11 @@ async def test_a_world_that_does_the_same_goes_on_with_old_logs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, _ = await counted(tmp_path / "data", 3)
-    monkeypatch.setattr(running, "WORLD", changed(tmp_path / "world", "process", "-- One message", "-- A message"))
+    async with opened(tmp_path / "data") as driven:  # an error of the world's own, which names a line of it
+        told = await driven.send(process, "Eval", "ao.isTrusted(nil)")
+        assert "ao:" in str(told.result.error)
+    lines = "\n" * 1000 + "-- What"
+    monkeypatch.setattr(running, "WORLD", changed(tmp_path / "world", "ao", "-- What", lines))
     assert version_of(running.WORLD) != version_of(WORLD)
     assert (await counted(tmp_path / "data", 2, process))[1] == [b"4", b"5"]
 
