@@ -16,7 +16,7 @@ from canister.engine.told_calls import NotToldFully, ToldCall, told_call
 from canister.errors import CanisterError
 from canister.ic.receipts import document
 from canister.ic.receipts import record as records
-from canister.telemetry import logs
+from canister.telemetry import metrics
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Auditor:
         finally:
             release()
         said = found.drawn.tolist()
-        logs.count_audited(canister.name, is_equal=drawn == said)
+        metrics.count_audited(canister.name, is_equal=drawn == said)
         if drawn != said:
             at = next((n for n, pair in enumerate(zip(drawn, said, strict=False)) if pair[0] != pair[1]), 0)
             log.error("an answer is not what the model gives", canister=canister.name, call=index, token=at)

@@ -20,7 +20,7 @@ from canister.handlers.generate import GenerateOutput
 from canister.metering.fees import Charge
 from canister.runtime import access
 from canister.runtime.call import Call
-from canister.telemetry import logs
+from canister.telemetry import metrics
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ async def run(
                 if call.wants_receipt:
                     await _finish(call.commit_receipt(charge, value))
             charge = call.receipted(charge)
-            logs.count_cost(canister.name, name, charge.instructions, charge.cycles)
+            metrics.count_cost(canister.name, name, charge.instructions, charge.cycles)
             _count_tokens(canister, value)
             return Reply(value, charge=charge)
     except CanisterError as error:
@@ -140,7 +140,7 @@ def _count_tokens(canister: Canister, value: object) -> None:
         cached = value.n_prompt_tokens_cached or 0
     else:
         return
-    logs.count_tokens(canister.name, prompt=prompt, generated=generated, cached=cached)
+    metrics.count_tokens(canister.name, prompt=prompt, generated=generated, cached=cached)
 
 
 async def _rollback(call: Call) -> None:
@@ -172,7 +172,7 @@ async def _charge_failed(call: Call, error: CanisterError | Trap, terms: Terms) 
                 terms.record(transaction, outcome)
 
         await call.commit_charge(charge, "trap" if isinstance(error, Trap) else "err", told, note)
-        logs.count_cost(call.canister.name, call.method, charge.instructions, charge.cycles)
+        metrics.count_cost(call.canister.name, call.method, charge.instructions, charge.cycles)
 
 
 def _outcome(call: Call, error: CanisterError | Trap, err: type | None) -> Reply | Trap:

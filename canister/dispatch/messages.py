@@ -12,7 +12,7 @@ from canister.dispatch.requests import NOTHING, execute_in_turn, receipted
 from canister.dispatch.turns import NoPlace, place_for, turn
 from canister.errors import CanisterStopping, NotBegun, Trap
 from canister.state.ingress_history import Also, IngressMessage, KnownMessage, RecordedAnswer
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 if TYPE_CHECKING:
     from canister.api.methods import Method
@@ -86,7 +86,7 @@ def submit_recorded(
             transaction.on_commit(lambda: committed.append(recorded))
 
         outcome: Reply | Trap
-        with logs.counted(canister.name, method.name) as counted:
+        with metrics.counted(canister.name, method.name) as counted:
             try:
                 async with turn(canister, method, place) as due:
                     outcome = await execute_in_turn(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from canister.errors import CallTimeout
 from canister.runtime.access import allows
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 if TYPE_CHECKING:
     from canister.api.methods import Access, Method
@@ -30,7 +30,7 @@ def place_for(canister: Canister, access: Access, caller: str, counted_as: str |
     calls = canister.admission
     if not calls.has_room(caller) and (caller == canister.id or not allows(canister, caller, access)):
         return NoPlace()
-    with logs.refusals(canister.name, counted_as):
+    with metrics.refusals(canister.name, counted_as):
         return calls.enter(caller)
 
 
@@ -40,7 +40,7 @@ def stream_place(canister: Canister, access: Access, caller: str) -> Place | NoP
     """
     if not allows(canister, caller, access):
         return NoPlace()
-    with logs.refusals(canister.name):
+    with metrics.refusals(canister.name):
         return canister.streams.enter(caller)
 
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from canister.errors import CanisterUnavailable
 from canister.herd.journal.records import Supply
 from canister.herd.workers import WorkerPhase
-from canister.telemetry.logs import REGISTRY
+from canister.telemetry.metrics import REGISTRY
 
 if TYPE_CHECKING:
     from canister.herd.journal.journal import Journal

@@ -52,7 +52,7 @@ from canister.store.stable import StableMemory
 from canister.store.transaction import Transaction
 from canister.store.uploads import UploadHasher
 from canister.system.data_dir import CANISTER_DATABASE, STABLE, STAGING
-from canister.telemetry import logs
+from canister.telemetry import metrics
 from canister.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -266,7 +266,7 @@ class Canister:
 
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong, and has then changed nothing."""
-        with logs.committing(self.name):
+        with metrics.committing(self.name):
             future = None
             if transaction.is_small:
                 quota.check(self.stable, transaction.growth(), self.settings, self.answers.n_bytes)

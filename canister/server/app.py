@@ -42,7 +42,7 @@ from canister.server.sockets import listening, url_of
 from canister.server.supervised import Supervised
 from canister.system import data_dir, sandbox
 from canister.system.data_dir import LAST_CRASH, LOCK, FolderLock
-from canister.telemetry import logs
+from canister.telemetry import logs, metrics
 
 # Time for calls that a drain has cut short to roll back.
 ROLLBACK_SECONDS = 5.0
@@ -116,7 +116,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 def _tell_confinement(settings: ServerSettings) -> None:
     state = sandbox.state()
-    logs.note_confined(state.is_on)
+    metrics.note_confined(state.is_on)
     if state.is_on:
         log.info("confined: the kernel refuses writes elsewhere", folders=list(state.folders), landlock=state.abi)
     elif settings.confine:
@@ -124,7 +124,7 @@ def _tell_confinement(settings: ServerSettings) -> None:
 
 
 def _tell_crash(host: Host, supervised: Supervised | None) -> None:
-    logs.note_restarts(0 if supervised is None else supervised.n_crashes)
+    metrics.note_restarts(0 if supervised is None else supervised.n_crashes)
     if host.crash is not None:
         log.error("the server before this one crashed", crash=host.crash, stacks=str(host.data_dir / LAST_CRASH))
 

@@ -27,7 +27,7 @@ from canister.errors import Busy, StorageFull, StoreDamaged
 from canister.store.connections import BEGIN_WRITING, BUSY_SECONDS, make_engine, migrate, use_write_ahead_log
 from canister.store.migrations import Schema
 from canister.store.statements import Prepared, driver_of
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 MAX_GROUP = 64  # jobs that are committed together; so nobody waits for too many others
 
@@ -210,7 +210,7 @@ class Database:
                     job.future.set_exception(self._cleared(error))
             return
         if done:
-            logs.count_group(len(done), time.perf_counter() - started)
+            metrics.count_group(len(done), time.perf_counter() - started)
         for job in done:
             job.publish(self.path)
         for job in done:

@@ -11,7 +11,7 @@ from canister.dispatch.auditing import Auditor
 from canister.dispatch.receipts import replay_of
 from canister.ic.receipts import record as records
 from canister.state.receipts import Contents
-from canister.telemetry import logs
+from canister.telemetry.metrics import metrics_text
 from tests.harness import CHAT_MODEL, GREEDY, Harness, canister_in
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ async def harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Har
 
 def counted(outcome: str) -> float:
     name = f'canister_receipts_audited_total{{canister="llama_cpp",outcome="{outcome}"}} '
-    lines = logs.metrics_text({}).decode().splitlines()
+    lines = metrics_text({}).decode().splitlines()
     return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
 

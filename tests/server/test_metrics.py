@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from canister.telemetry import logs
+from canister.telemetry import logs, metrics
 from tests.server.served import CHAT, served
 
 pytestmark = pytest.mark.anyio
@@ -119,4 +119,4 @@ async def test_every_observation_is_documented(tmp_path: Path) -> None:
         and f"`{name}`" not in text
     ]
     assert not missing
-    assert set(logs.OBSERVED) <= found
+    assert set(metrics.OBSERVED) <= found

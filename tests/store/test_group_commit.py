@@ -27,7 +27,7 @@ from canister.store.journal import MAX_REDO_BYTES
 from canister.store.statements import driver_of
 from canister.store.tables import settings as settings_table
 from canister.store.transaction import Transaction
-from canister.telemetry import logs
+from canister.telemetry import metrics
 from tests.store.faults import Crash, Faults
 from tests.store.home import Home
 
@@ -100,7 +100,7 @@ def test_a_group_does_not_grow_without_end(home: Home, monkeypatch: pytest.Monke
 
 def test_the_size_of_groups_is_measured(home: Home) -> None:
     def counted() -> tuple[float, float]:
-        found = (logs.REGISTRY.get_sample_value(f"canister_group_calls_{name}") for name in ("count", "sum"))
+        found = (metrics.REGISTRY.get_sample_value(f"canister_group_calls_{name}") for name in ("count", "sum"))
         commits, calls = found
         return commits or 0.0, calls or 0.0
 

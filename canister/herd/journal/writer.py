@@ -29,7 +29,7 @@ from canister.errors import Busy, JournalUnavailable, StoreDamaged
 from canister.herd.journal.databases import Again, DatabasePair, Unreachable, clear_errors, unavailable
 from canister.herd.journal.statements import Statement
 from canister.herd.journal.tables import writer as table
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 MAX_GROUP = 256  # steps in one transaction; so nobody waits for too many others
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
@@ -177,7 +177,7 @@ class Writer:
                     for step in group:
                         self._do([step])
                     return
-        logs.count_group(len(group), time.perf_counter() - started)
+        metrics.count_group(len(group), time.perf_counter() - started)
         for step, result in zip(group, results, strict=True):
             if step.future.done():  # it has lost its patience meanwhile
                 continue

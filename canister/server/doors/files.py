@@ -28,7 +28,7 @@ from canister.server import answers
 from canister.server.doors import content_digest, resources
 from canister.server.requests import caller, dispatcher
 from canister.server.verbs import ANY_VERB, READ_VERBS
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 if TYPE_CHECKING:
     from canister.dispatch import OpenFile, Target
@@ -58,7 +58,7 @@ async def file(request: Request) -> Response:
     if request.method == "DELETE" or (is_folder and request.method in READ_VERBS):
         request.path_params["path"] = path
         return await resources.answer(FOLDER_VERBS, {}, request)
-    with logs.counted(canister.name, f"{'PUT' if request.method == 'PUT' else 'GET'} file") as outcome:
+    with metrics.counted(canister.name, f"{'PUT' if request.method == 'PUT' else 'GET'} file") as outcome:
         response = await (upload if request.method == "PUT" else download)(request, canister)
         outcome.is_ok = response.status_code < 400
         return response

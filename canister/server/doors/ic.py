@@ -34,7 +34,7 @@ from canister.server.requests import decoding, dispatcher, read_body, while_conn
 from canister.server.verbs import ANY_VERB, page
 from canister.state.ingress_history import IngressMessage, KnownMessage, RecordedAnswer
 from canister.system import distribution
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 CBOR = "application/cbor"
 MAX_INGRESS_BYTES = 2 * 1024 * 1024
@@ -104,7 +104,7 @@ async def query(request: Request) -> Response:
     try:
         canister, method, named = _target(request, message, "query")
         decode = functools.partial(decoding, message.arg, functools.partial(_decoded, canister, method, message.arg))
-        with logs.counted(canister.name, method.name) as outcome:
+        with metrics.counted(canister.name, method.name) as outcome:
             caller = principal.to_text(message.sender)
             work = canister.execute(method, caller, decode, named=named)
             reply = await while_connected(request, work)

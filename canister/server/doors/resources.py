@@ -20,7 +20,7 @@ from canister.server import answers
 from canister.server.doors import rest
 from canister.server.requests import caller, decoding, dispatcher, read_body, while_connected
 from canister.server.verbs import ANY_VERB
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 Verbs = Mapping[str, Method]
 
@@ -48,7 +48,7 @@ async def answer(verbs: Verbs, examples: Mapping[str, Any], request: Request) ->
     row = verbs[verb]
     if row.name in PAGED:
         names |= {name: request.query_params[name] for name in PAGE if name in request.query_params}
-    with logs.counted(canister.name, row.name) as outcome:
+    with metrics.counted(canister.name, row.name) as outcome:
         body = b"" if row.arg is None else await read_body(request, behind.settings.max_body_bytes)
         read = functools.partial(rest.decode, row, body, examples.get(row.name))
         decode = functools.partial(decoding, body, read)

@@ -25,7 +25,7 @@ from canister.server import answers
 from canister.server.doors.lines import LineStream
 from canister.server.requests import caller, decoding, dispatcher, read_body, while_connected
 from canister.server.verbs import ANY_VERB
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 if TYPE_CHECKING:
     from canister.dispatch import OnText, Reply, Target
@@ -81,7 +81,7 @@ async def call_method(request: Request) -> Response:
 
 async def _run(request: Request, canister: Target, method: Method, on_text: OnText | None = None) -> Reply:
     """Read the body and execute. on_text: gets the text of a run while it runs."""
-    with logs.counted(canister.name, method.name) as outcome:
+    with metrics.counted(canister.name, method.name) as outcome:
         # A method without an argument ignores what is sent, so that surplus arguments do no harm.
         body = b"" if method.arg is None else await read_body(request, dispatcher(request).settings.max_body_bytes)
         read = functools.partial(decode_text if is_candid(request) else decode, method, body)

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from canister.config import ServerSettings
 from canister.server.http.corked import Corked
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 MIN_BYTES_PER_SECOND = 1000
 MAX_HEAD_BYTES = 256 * 1024  # of a request; dry runs of AO have all tags in their path
@@ -48,14 +48,14 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(Corked(cast("asyncio.Transport", transport), self.loop))
-        logs.CONNECTIONS.inc()
+        metrics.CONNECTIONS.inc()
         self.head_since = self.loop.time()
         self._watch = self.loop.call_later(self._period, self._check)
         if len(self.connections) > self._settings.max_connections:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        logs.CONNECTIONS.dec()
+        metrics.CONNECTIONS.dec()
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -100,7 +100,7 @@ class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # which o
         if waiting:
             min(waiting, key=lambda one: float(one.head_since)).transport.abort()
             return
-        logs.refused("server")
+        metrics.refused("server")
         limit = self._settings.max_connections
         message = (
             f'{{"reject_code": 2, "error_code": "IC0201", "reject_message": "the server has {limit} connections, '

@@ -9,7 +9,7 @@ from canister.errors import CanisterBusy, CanisterStopping
 from canister.server import answers
 from canister.server.requests import PROBES, is_stream
 from canister.system import server_proof
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 
 class Bounds:
@@ -53,7 +53,7 @@ class Bounds:
     def _check(self, n_bytes: int) -> None:
         limit = self._behind.settings.max_held_bytes
         if self._n_held + n_bytes > limit:
-            logs.refused("server")
+            metrics.refused("server")
             raise CanisterBusy(
                 f"the server holds {self._n_held} bytes of requests, near its limit (max_held_bytes = {limit}); "
                 "try again later"

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from canister.server import answers
 from canister.server.requests import PROBES
-from canister.telemetry import logs
+from canister.telemetry import logs, metrics
 
 # What clients ask around a call: which canisters there are, who signs, the state of a message.
 _LOOKS = re.compile(
@@ -50,7 +50,7 @@ class RequestLog:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        with logs.log_fields(request_id=request_id), logs.request_running():
+        with logs.log_fields(request_id=request_id), metrics.request_running():
             try:
                 await self._app(scope, receive, send_noting)
             except ClientDisconnect:

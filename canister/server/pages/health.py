@@ -14,7 +14,7 @@ from canister.server.pages import console
 from canister.server.requests import caller, dispatcher
 from canister.server.verbs import ANY_VERB, READ_VERBS, page
 from canister.system import distribution, server_proof
-from canister.telemetry import logs
+from canister.telemetry.metrics import METRICS_CONTENT_TYPE, metrics_text
 
 WITHHELD = "its model is not loaded; its controllers are told why"
 METRICS_CLOSED = (
@@ -99,7 +99,7 @@ async def metrics(request: Request) -> Response:
     if behind.settings.metrics != "everybody" and not all(asks in canister.controllers for canister in behind.targets):
         raise Forbidden(METRICS_CLOSED)
     observed = behind.observe()
-    return Response(logs.metrics_text(observed), media_type=logs.METRICS_CONTENT_TYPE)
+    return Response(metrics_text(observed), media_type=METRICS_CONTENT_TYPE)
 
 
 async def robots(request: Request) -> Response:

@@ -24,7 +24,7 @@ from canister.server.doors.openai.errors import DoorError, Form, openai_form
 from canister.server.doors.openai.events import Usage
 from canister.server.requests import MAX_BYTES_AT_ONCE, caller, dispatcher, read_body
 from canister.server.verbs import ANY_VERB
-from canister.telemetry import logs
+from canister.telemetry import metrics
 
 if TYPE_CHECKING:
     from canister.dispatch import Dispatcher, Target
@@ -189,6 +189,6 @@ def _unknown(name: str, known: list[str]) -> DoorError:
 @contextmanager
 def counted(model: Model, what: str) -> Iterator[None]:
     """Count requests of this kind in the metrics, with their times and failures."""
-    with logs.counted(model.canister.name, what) as outcome:
+    with metrics.counted(model.canister.name, what) as outcome:
         yield
         outcome.is_ok = True
