@@ -213,6 +213,7 @@ class Chain:
             n_draws=self._taken.n_draws,
             n_predict=-1 if most is None else most - self._taken.n_sampled,
             n_logprobs=wanted.n_logprobs,
+            probs_after=wanted.probs_after,
             stops=wanted.stops,
             shown=self._shown,
         )

@@ -27,6 +27,7 @@ class Wanted:
     max_tokens: of the answer; None: until the context is full. stops: strings that end the answer, and are no part of
     it. shown_special: the texts of special tokens that are part of the text.
     n_logprobs: None: no log-probabilities; else those of each token, and of the n likeliest at its place.
+    probs_after: by what the samplers have left to choose from, not by the raw logits.
     cache: name of the caller's prompt cache, if it is not in use; None: the one of earlier answers that begins most
     like the prompt. reuses: False: no cache is looked at, and none stays.
     """
@@ -38,6 +39,7 @@ class Wanted:
     stops: tuple[str, ...] = ()
     shown_special: tuple[str, ...] = ()
     n_logprobs: int | None = None
+    probs_after: bool = False
     cache: str | None = None
     reuses: bool = True
 

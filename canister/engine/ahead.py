@@ -6,10 +6,13 @@ KV rows. Of an answer there are tokens, drawn as the next call will draw them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from canister.engine.kv.lookahead import Lookahead
+from canister.engine.kv.slots import SlotTable
 from canister.engine.request import Ahead, GenerateRequest
+from canister.engine.runner import Runner
 from canister.engine.task import Task
 from canister.flags.params import SamplingParams
 
@@ -20,6 +23,31 @@ MOST_TOKENS = 16
 def n_lookahead(n_vocab: int) -> int:
     """How many tokens of an answer are decoded ahead, at most."""
     return max(1, min(MOST_TOKENS, LOGITS_BYTES // (4 * n_vocab)))
+
+
+def may_be_there(task: Task) -> bool:
+    """Is it a call of an answer whose prompt goes on, so that its part may be decoded by now?"""
+    request = task.request
+    return request.ahead is not None and request.want_rows and bool(len(request.prompt))
+
+
+def hand_out(task: Task, running: Iterable[Task], slot_table: SlotTable, runner: Runner) -> bool:
+    """Let a planned call that samples nothing have what was decoded ahead of it, if all of that is there.
+
+    It takes no slot, and what is decoded ahead goes on. So such a call waits for nobody's decode.
+    """
+    slot = slot_table.slot_of(task.key)
+    if slot is None or slot.caller != task.caller:
+        return False
+    ahead = next((each for each in running if each.is_ahead and each.key == task.key), None)
+    if slot.busy and (ahead is None or ahead.placed is not slot):
+        return False
+    if not runner.hand_out(task.sequence, slot, None if ahead is None else ahead.sequence):
+        return False
+    task.outcome = task.sequence.result
+    if task.sampler is not None:
+        task.sampler.close()
+    return True
 
 
 def task_ahead(task: Task, n_tokens: int) -> Task | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
-from canister.engine.ahead import n_lookahead, task_ahead
+from canister.engine.ahead import hand_out, may_be_there, n_lookahead, task_ahead
 from canister.engine.kv.logits_file import LogitsFile, write
 from canister.engine.kv.prefetch import Prefetcher
 from canister.engine.kv.slots import SlotTable
@@ -22,7 +22,7 @@ from canister.engine.request import Sampled
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
-from canister.engine.schedule.scheduler import ALONE, Scheduler, Step
+from canister.engine.schedule.scheduler import ALONE, SHORT, Scheduler, Step
 from canister.engine.sequence import Sequence
 from canister.engine.sequence_context import ContextLimits
 from canister.engine.stats import EngineStats, SlotView, Tier
@@ -37,7 +37,7 @@ HOLD_SECONDS = 0.008  # that a token waits at most for later ones, to be told to
 
 
 class EngineCore:
-    """All of it runs on the decode thread; any thread may call `abort_chunk`, `residents`, `stats` and `prefetcher`.
+    """All of it runs on the decode thread; any thread may call what stands first.
 
     model: asks the engine for its model, which the engine may have dropped.
     """
@@ -90,9 +90,28 @@ class EngineCore:
             self.runner.abort()
 
     def join(self, task: Task) -> None:
-        """A call was submitted. A chunk that has just begun is begun anew, so that the prompts share a decode."""
-        if len(task.request.prompt) and perf_counter() < self._joins_until:
+        """A call was submitted. A chunk that has just begun is begun anew, so that short prompts share a decode."""
+        if 0 < len(task.request.prompt) <= SHORT and perf_counter() < self._joins_until:
             self.runner.abort()
+
+    def hand_out_beside(self, task: Task) -> bool:
+        """Let a call that comes while the thread decodes have rows that were decoded ahead of it.
+
+        True: the task has its result. Otherwise it may be planned by now, and is to be submitted.
+        """
+        if not self.runner.gate.acquire(blocking=False):
+            return False
+        try:
+            return self._hand_out(task)
+        finally:
+            self.runner.gate.release()
+
+    def _hand_out(self, task: Task) -> bool:
+        if self._fault is not None or not (self._can_go_ahead and may_be_there(task)):
+            return False
+        if task.planned is None:
+            self._plan(task)
+        return hand_out(task, self.scheduler.running, self._slot_table, self.runner)
 
     def residents(self) -> dict[str, int]:
         """The conversations in the KV memory, and how many tokens each had when its last call ended."""
@@ -216,9 +235,13 @@ class EngineCore:
         if self._fault is not None:
             self._settle(task, self._fault)
             return
-        self._end_ahead(lambda ahead: ahead.key == task.key)
         try:
-            self._plan(task)
+            if self._hand_out(task):
+                self._ended.append(task)
+                return
+            self._end_ahead(lambda ahead: ahead.key == task.key)
+            if task.planned is None:
+                self._plan(task)
         except Exception as error:
             self._settle(task, error)
             return
@@ -315,10 +338,13 @@ class EngineCore:
         """Schedule, run, postprocess."""
         scheduler = self.scheduler
         self._make_room()
-        if scheduler.waiting and len(scheduler.running) < self._info.n_slots:
-            for task in scheduler.admit(self._place, self._is_resident):
+        while scheduler.waiting and len(scheduler.running) < self._info.n_slots:
+            admitted = scheduler.admit(self._place, self._is_resident)
+            for task in admitted:
                 task.sequence.start_clock()
                 self._advance(task, partial(self.runner.begin, task))
+            if not any(task.outcome is not None for task in admitted):
+                break  # else what follows a call that has ended at once begins with this step too
         step = scheduler.schedule()
         started = perf_counter()
         drafts = self._verifier.drafts(step)
@@ -357,7 +383,7 @@ class EngineCore:
 
     def _join_time(self, step: Step[Task]) -> float:
         """Until when a decode of chunks may be begun anew for calls that come. Little of its time may be lost."""
-        if step.rows or not (step.chunks and self._joins_begun):
+        if step.rows or not (step.chunks and self._joins_begun and self.scheduler.may_share(step.chunks[0])):
             return 0.0
         n_rows = len(step.chunks) * min(step.n_chunk, max(task.n_prompt for task in step.chunks))
         self._joins_since = self._joins_since or perf_counter()

@@ -49,14 +49,15 @@ class Ahead:
     """Of calls that go on with one prompt: between two of them the engine decodes what the next ones will need.
 
     Only KV rows: no call is charged for them, or counts them, before it comes. is_over: set, on any thread, when no
-    more calls come.
+    more calls come. due: the place of their prompt among those of their caller, which the scheduler gives it.
     """
 
     is_over: bool = False
+    due: tuple[int, int] | None = None
 
 
 class Sampled(NamedTuple):
-    """A token that was sampled. logprob: of the raw logits, before any sampler; None where not wanted.
+    """A token that was sampled. logprob: as the request wants it; None where not wanted.
 
     top: the likeliest tokens and their log-probabilities, the likeliest first, as many as are wanted.
     """
@@ -104,6 +105,7 @@ class GenerateRequest:
     keep: False for queries: whatever is decoded is rolled back at the end.
     want_rows: hand out the KV rows at the end.
     n_logprobs: None: no log-probabilities; else those of each sampled token, and of the n likeliest.
+    probs_after: they are those of what the samplers have left to choose from, not of the raw logits.
     on_tokens: called on the event loop with tokens just sampled, at most once a step.
     """
 
@@ -133,6 +135,7 @@ class GenerateRequest:
     keep: bool = True
     want_rows: bool = True
     n_logprobs: int | None = None
+    probs_after: bool = False
     on_tokens: Callable[[list[Sampled]], None] | None = None
 
     def check(self, n_vocab: int, n_ctx: int) -> None:

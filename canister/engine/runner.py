@@ -7,6 +7,7 @@ cells than a conversation may use.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import pairwise
@@ -85,6 +86,10 @@ class Runner:
     """
 
     def __init__(self, context: Context, traits: Traits, slot_table: SlotTable) -> None:
+        self.gate = threading.Lock()
+        """Held by the decode thread but for its decodes, so that who gets it may read slots and rows beside one."""
+
+        self.gate.acquire()
         self._context = context
         self._traits = traits
         self._streams = Streams(context, traits.layout, reads_in_place=traits.reads_in_place)
@@ -115,6 +120,10 @@ class Runner:
 
     def rearm(self) -> None:
         self._context.rearm()
+
+    def hand_out(self, sequence: Sequence, slot: Slot, running: Sequence | None) -> bool:
+        """By whoever has the gate, or on the decode thread: PrefixReuse.hand_out."""
+        return self.reads_rows and self._reuse.hand_out(sequence, slot, running)
 
     # -- a call's beginning and end
 
@@ -381,8 +390,12 @@ class Runner:
     def _decode(self, streams: list[int], positions: list[int], tokens: list[int], outputs: list[int]) -> None:
         """Decode tokens at the ends of their streams. If that fails half-way, none of them stays."""
         lengths = self._lengths
+        self.gate.release()
         try:
-            self._context.decode(streams, positions, tokens, outputs)
+            try:
+                self._context.decode(streams, positions, tokens, outputs)
+            finally:
+                self.gate.acquire()
         except (DecodeAborted, EngineFault):
             for stream in set(streams):
                 if lengths[stream] == 0 or not self._context.remove(stream, lengths[stream]):

@@ -12,6 +12,7 @@ Plain Python: tokens and logits come in, tokens go out, so that every rule of a 
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -250,7 +251,8 @@ class Sequence:
         self.result.redrawn.append(self.sampler.n_draws - n_draws > 1)
         if self.request.n_logprobs is None:
             return [Sampled(token)]
-        details = Sampled(token, *logprobs(logits, token, self.request.n_logprobs))
+        likely = self.sampler.logprobs if self.request.probs_after else partial(logprobs, logits)
+        details = Sampled(token, *likely(token, self.request.n_logprobs))
         self.result.details.append(details)
         return [details]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.request import Tokens
+from canister.engine.sampling.logprobs import TokenLogprobs
 
 
 class Vocabulary(Protocol):
@@ -31,6 +32,9 @@ class TokenSampler(Protocol):
 
     def accept(self, token: int) -> None:
         """The token becomes part of the chat."""
+
+    def logprobs(self, token: int, n_top: int) -> tuple[float, TokenLogprobs]:
+        """Of the token just sampled, and of the n_top likeliest, among those that there were to choose from."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Task:
     is_ahead: bool = False  # nobody's call: rows are decoded for the next one
     lookup: Lookup = field(default_factory=Lookup)
     found: Lookahead | None = None  # of such a one that generates: where its tokens go
+    own_due: tuple[int, int] | None = None  # the place of its prompt, if it is of no chain
 
     @property
     def caller(self) -> str:
@@ -72,6 +73,22 @@ class Task:
     @property
     def n_prompt(self) -> int:
         return self.sequence.n_prompt
+
+    @property
+    def n_wanted(self) -> int:
+        return len(self.request.prompt)
+
+    @property
+    def due(self) -> tuple[int, int] | None:
+        ahead = self.request.ahead
+        return self.own_due if ahead is None else ahead.due
+
+    @due.setter
+    def due(self, due: tuple[int, int]) -> None:
+        if self.request.ahead is None:
+            self.own_due = due
+        else:
+            self.request.ahead.due = due
 
     @property
     def goes_on(self) -> bool:

@@ -62,6 +62,7 @@ class RunOptions:
     n_draws: int | None = None
     n_continued: int | None = None
     n_logprobs: int | None = None
+    probs_after: bool = False
     seconds: float | None = None
     ahead: Ahead | None = None
     on_tokens: Callable[[list[Sampled]], None] | None = None
@@ -244,6 +245,7 @@ class CachedConversation:
             keep=options.keeps,
             want_rows=options.keeps,
             n_logprobs=options.n_logprobs,
+            probs_after=options.probs_after,
             seconds=options.seconds,
             ahead=options.ahead,
             on_tokens=options.on_tokens,

@@ -40,7 +40,7 @@ class GenerateInput:
     tokens: all that the conversation is to have: the prompt, n_prompt tokens, and what earlier calls decoded of the
     answer. n_done: how many of them these calls left in the cache; None: there was none yet.
     n_draws: random numbers that the answer took so far. n_predict: the most tokens to sample; -1: until the context is
-    full. n_logprobs: as in GenerateRequest.
+    full. n_logprobs, probs_after: as in GenerateRequest.
     stops: strings that end the answer. shown: special tokens that are part of its text.
     """
 
@@ -54,6 +54,7 @@ class GenerateInput:
     n_draws: int = 0
     n_predict: int = -1
     n_logprobs: int | None = None
+    probs_after: bool = False
     stops: tuple[str, ...] = ()
     shown: frozenset[int] = frozenset()
 
@@ -123,6 +124,7 @@ async def generate(
             n_draws=arg.n_draws,
             n_continued=len(arg.tokens) - arg.n_prompt,
             n_logprobs=arg.n_logprobs,
+            probs_after=arg.probs_after,
             seconds=call.canister.settings.slice_seconds,
             ahead=ahead,
             on_tokens=on_tokens,

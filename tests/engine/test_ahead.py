@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from canister.engine.ahead import n_lookahead
+from canister.engine.llama import Context
 from canister.engine.request import Ahead, GenerateResult
 from canister.flags.params import SamplingParams
 from tests.engine.driver import Chat, Driver
@@ -57,6 +59,53 @@ def test_what_is_decoded_ahead_is_handed_out_by_the_calls_that_come(drive: Drive
     copy = chat.copy("l")
     driver.engine.forget("k")
     restored = driver.run(copy.call(n_predict=1, caller="another"))
+    assert restored.redecoded <= 1  # all others from the rows that were handed out
+
+
+@pytest.mark.parametrize("of", ["the same prompt", "another"])
+def test_rows_that_are_there_are_handed_out_beside_a_decode(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    """Calls get what was decoded ahead of them while the decode thread is held up in a decode."""
+    driver = drive("q8_0", n_slots=2, n_ctx=512)
+    if not driver.engine._core.runner.reads_rows:  # type: ignore[union-attr]
+        pytest.skip("KV rows cannot be read in place here")
+    expected = alone(driver)
+    n_before = driver.engine.stats().n_prompt_tokens
+    ahead, chat, other = Ahead(), driver.chat("k", sampling=DRAWN), driver.chat("l", sampling=DRAWN)
+    decode, is_held, go_on = Context.decode, threading.Event(), threading.Event()
+
+    def held(context: Context, streams: Sequence[int], *rest: Sequence[int]) -> None:
+        if len(streams) > 50 and (of == "another" or driver.engine.stats().n_prompt_tokens - n_before >= 250):
+            is_held.set()
+            assert go_on.wait(60)
+        decode(context, streams, *rest)
+
+    async def chain() -> None:
+        if of == "another":
+            await chat.call(some_prompt(1, N), max_decode=50, ahead=ahead)
+            await until_idle(driver)
+            monkeypatch.setattr(Context, "decode", held)
+            decoding = asyncio.create_task(other.call(some_prompt(2, 200), n_predict=1))
+        else:
+            monkeypatch.setattr(Context, "decode", held)
+            decoding = asyncio.create_task(chat.call(some_prompt(1, N), max_decode=50, ahead=ahead))
+            await decoding
+        assert await asyncio.to_thread(is_held.wait, 60)
+        for _ in range(4):
+            result = await chat.call(max_decode=50, ahead=ahead)
+            assert (result.n_prompt_decoded, result.finish, result.redecoded) == (50, "length", 0)
+        go_on.set()
+        await decoding
+        while len(chat.sampled) < 20:
+            await chat.call(max_decode=50, ahead=ahead)
+
+    driver.run(chain())
+    assert chat.sampled[:20] == expected
+    assert driver.engine.stats().n_prompt_tokens - n_before == N + 1 + (201 if of == "another" else 0)
+    copy = chat.copy("m")
+    driver.engine.forget("k")
+    restored = driver.run(copy.call(n_predict=1, caller="another caller"))
     assert restored.redecoded <= 1  # all others from the rows that were handed out
 
 

@@ -174,7 +174,7 @@ def test_a_prompt_that_comes_at_once_shares_the_decode_that_has_just_begun(
     joined: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has begun is broken off, unless it has gone on for a while."""
-    prompts = [some_prompt(n, 150) for n in range(2)]
+    prompts = [some_prompt(n, 60) for n in range(2)]
     expected = [joined.run(joined.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER)) for prompt in prompts]
     held = Held(monkeypatch)
 

@@ -20,6 +20,8 @@ class Call:
     n_rows: int = 3
     position: int = 0
     goes_on: bool = True
+    n_wanted: int = 0
+    due: tuple[int, int] | None = None
     added_at: int = 0
     admitted_at: int | None = None
     ended_at: int | None = None
@@ -28,6 +30,9 @@ class Call:
     @property
     def wants_row(self) -> bool:
         return self.n_prompt == 0
+
+    def __post_init__(self) -> None:
+        self.n_wanted = self.n_wanted or self.n_prompt
 
 
 @dataclass(frozen=True)

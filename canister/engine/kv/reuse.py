@@ -131,6 +131,32 @@ class PrefixReuse:
             return n_restored
         return min(n, n_stored)
 
+    def hand_out(self, sequence: Sequence, slot: Slot, running: Sequence | None) -> bool:
+        """Let a call that samples nothing have its rows from the slot as it is, where they all are there by now.
+
+        It needs no slot of its own, and may come while a decode adds rows behind its own. running: what decodes ahead
+        in the slot. False: nothing has changed.
+        """
+        if running is not None:
+            tokens, generated, starts = running.held()
+            n_stored = running.result.rows_first
+        else:
+            tokens, generated, starts, n_stored = slot.tokens, slot.generated, slot.starts, slot.n_stored
+        n, reason = len(sequence.history), sequence.stop_reason()
+        if reason is None or slot.ahead is not None or self._streams.lengths[slot.stream] < len(tokens):
+            return False
+        if sequence.n_common(tokens, generated, starts) < n:
+            return False
+        result = sequence.result
+        sequence.n_done, result.rows_first = n, min(n_stored, sequence.n_prefix)
+        result.rows = self._streams.rows(slot.stream, result.rows_first, n)
+        sequence.finish(reason)
+        slot.n_stored = max(slot.n_stored, n)
+        if running is not None:
+            running.result.rows_first = max(n_stored, n)
+        self.sources.slot += n
+        return True
+
     def _own_parked(self, sequence: Sequence) -> _Source | None:
         key = sequence.request.key
         parked = self._slot_table.state_cache.take(key) if key is not None else None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from canister.engine.llama import Model
 from canister.engine.request import Tokens
 from canister.engine.sampling.binding import Binding
+from canister.engine.sampling.logprobs import TokenLogprobs, logprobs
 from canister.engine.sampling.samplers import Candidates, Sampler
 from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
@@ -198,6 +199,15 @@ class ChainSampler:
         if logit == -math.inf:
             raise BadRequest("No token may follow: grammar and logit biases leave none")
         return token
+
+    def logprobs(self, token: int, n_top: int) -> tuple[float, TokenLogprobs]:
+        """Of the token that was just sampled, and of the n_top likeliest, by what the samplers have left."""
+        if self._is_greedy:  # at temperature 0 they leave the one
+            return 0.0, ((token, 0.0),)[:n_top]
+        tokens, logits = self._candidates.left()
+        (at,) = np.flatnonzero(tokens == token)
+        own, top = logprobs(logits, int(at), n_top)
+        return own, tuple((int(tokens[each]), logprob) for each, logprob in top)
 
     @property
     def rewinds(self) -> bool:

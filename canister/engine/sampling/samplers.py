@@ -55,6 +55,13 @@ class Candidates:
         at = int(items["logit"].argmax())
         return int(items["id"][at]), float(items["logit"][at])
 
+    def left(self) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The tokens that can come, and their logits. Copies."""
+        array = (lib.llama_token_data * self._array.size).from_address(address_of(self._array.data))
+        items = np.frombuffer(memoryview(array), self._data.dtype)
+        items = items[items["logit"] > -np.inf]
+        return items["id"].copy(), items["logit"].copy()
+
     def selected(self) -> tuple[int, float]:
         """Token and logit that the last sampler selected."""
         if not 0 <= self._array.selected < self._array.size:

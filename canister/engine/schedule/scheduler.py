@@ -17,9 +17,10 @@ from canister.engine.schedule.chunk_size import MIN_CHUNK, ChunkSizer
 from canister.engine.schedule.fair_share import FairShare
 
 ALONE = 256  # tokens of a chunk
-BESIDE_PROMPTS = 128  # so much before another prompt's turn, when nobody generates and none share a decode
+BESIDE_PROMPTS = 128  # so much before another caller's prompt, when nobody generates and none share a decode
 PASS_ROWS = 16  # what a decode costs beside its rows, in rows
-LEFT_OUT_ROWS = 48  # what a prompt costs, in rows, that goes in beside chats that generate
+SHORT = 64  # tokens of a prompt, or of its rest; with more of them it fills a decode well enough by itself
+LEFT_OUT_ROWS = 48  # what a short prompt costs, in rows, that goes in beside chats that generate
 ADVANCE = 16  # tokens that are set aside for a call that gets a slot; it is charged them all if it decodes nothing
 MAX_PASSED = 8  # resident calls that may overtake one that is not
 MAX_PAUSE_SECONDS = 0.2
@@ -28,7 +29,9 @@ MAX_PAUSE_SECONDS = 0.2
 class Schedulable(Protocol):
     """What the scheduler reads of a call. A running call wants either a row or a chunk, which begins at `position`.
 
-    n_prompt: tokens that it can take in chunks. goes_on: of a call that has ended: its chat's next one may come soon.
+    n_prompt: tokens that it can take in chunks. n_wanted: tokens of its prompt with those that later calls are to
+    take. due: the place of its prompt among its caller's, noted here; calls that go on with one prompt have the same.
+    goes_on: of a call that has ended: its chat's next one may come soon.
     """
 
     @property
@@ -41,6 +44,12 @@ class Schedulable(Protocol):
     def position(self) -> int: ...
     @property
     def n_prompt(self) -> int: ...
+    @property
+    def n_wanted(self) -> int: ...
+    @property
+    def due(self) -> tuple[int, int] | None: ...
+    @due.setter
+    def due(self, due: tuple[int, int]) -> None: ...
     @property
     def goes_on(self) -> bool: ...
 
@@ -63,14 +72,13 @@ class Step(Generic[Call]):
 
 @dataclass(slots=True)
 class _Account:
-    """Of a running call. in_advance: tokens set aside and not used yet. *_turn: when it had its last one.
+    """Of a running call. in_advance: tokens set aside and not used yet. row_turn: when it had its last row.
 
     has_had_row: in a step that was decoded.
     """
 
     in_advance: int = ADVANCE
     row_turn: int = 0
-    chunk_turn: int = 0
     has_had_row: bool = False
     has_decoded: bool = False
 
@@ -81,6 +89,8 @@ class Scheduler(Generic[Call]):
     - Slots and chunks go to the caller that was given least (`fair_share.py`), a slot among equals to the one with the
       fewest, then to the caller's calls in turn. A call is charged what is decoded for it. A little is set aside when
       it gets its slot, so that many new calls count at once.
+    - Of a caller's prompts the one is next that would be in first if it went in alone, from when it came: one after
+      the other, since of prompts that go in side by side none is in before the last. A short one overtakes a long one.
     - Calls on one conversation run one after the other. Among equals, those whose conversation is resident go first.
     - Where rows are capped, callers take turns and get the same number, one more or less. Then a caller's calls take
       turns.
@@ -116,11 +126,16 @@ class Scheduler(Generic[Call]):
         self._accounts: dict[int, _Account] = {}  # by id() of a running call
         self._n_passed: Counter[int] = Counter()  # by id() of a waiting call
         self._turn = 0
+        self._n_prompt_tokens = 0  # decoded, of all prompts
+        self._n_prompts = 0  # that came
         self._row_turns: dict[str, int] = {}  # of callers: their last row
         self._between: dict[str, float] = {}  # conversations between two calls: when the last one ended
 
     def add(self, call: Call) -> None:
         self._fair_share.join(call.caller)
+        if call.due is None:
+            self._n_prompts += 1
+            call.due = self._n_prompt_tokens + call.n_wanted, self._n_prompts
         self.waiting.append(call)
         if call.key is not None:
             self._between.pop(call.key, None)
@@ -166,8 +181,8 @@ class Scheduler(Generic[Call]):
         if not prompts:
             return Step(rows)
 
-        def order(call: Call) -> tuple[float, int, int]:
-            return (*self._fair_share.order(call.caller), self._accounts[id(call)].chunk_turn)
+        def order(call: Call) -> tuple[float, int, tuple[int, int]]:
+            return (*self._fair_share.order(call.caller), call.due or (0, 0))
 
         prompts.sort(key=order)
         first = prompts[0]
@@ -175,23 +190,23 @@ class Scheduler(Generic[Call]):
             n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
             n = self.chunk_sizer.chunk(len(rows), n_next, self._round(wanting), first.position, self._max_chunk)
         else:
-            n = min(BESIDE_PROMPTS if len(prompts) > 1 and not self._min_shared else ALONE, self._max_chunk)
+            others = not self._min_shared and any(call.caller != first.caller for call in prompts)
+            n = min(BESIDE_PROMPTS if others else ALONE, self._max_chunk)
         chunks = self._sharing(prompts, n, nobody_generates=not rows)
-        self._turn += 1
         for call in chunks:
-            account = self._accounts[id(call)]
-            account.chunk_turn, account.has_decoded = self._turn, True
+            self._accounts[id(call)].has_decoded = True
         return Step(rows, chunks, max(n // len(chunks), MIN_CHUNK), max(call.position for call in chunks))
 
     def _sharing(self, prompts: list[Call], n: int, *, nobody_generates: bool) -> tuple[Call, ...]:
         """Of prompts in order of their turns the first, and those that best share a decode of n rows with it.
 
-        All of them get as many rows as the one that needs most, so those that need fewer waste some. But where these
-        prompts end and their chats begin to generate, those that are left out go in by small chunks. Of ways that are
-        equally good it is the one with the most prompts.
+        All of them get as many rows as the one that needs most, so those that need fewer waste some. A long prompt goes
+        alone, since the more of them share decodes, the later each is in. But where short prompts end and their chats
+        begin to generate, short ones that are left out go in by small chunks. Of ways that are equally good it is the
+        one with the most prompts.
         """
         best, best_value = tuple(prompts[:1]), 0.0
-        if not self._min_shared:
+        if not self.may_share(prompts[0]):
             return best
         others = sorted(prompts[1:], key=lambda call: -call.n_prompt)
         for n_calls in range(1, min(len(prompts), n // self._min_shared) + 1):
@@ -200,11 +215,15 @@ class Scheduler(Generic[Call]):
             sizes = [min(call.n_prompt, n_each) for call in calls]
             n_done, n_rows = sum(sizes), n_calls * max(sizes) + PASS_ROWS
             if nobody_generates and any(call.n_prompt <= n_each for call in calls):
-                left = [min(call.n_prompt, max(sizes)) for call in others[n_calls - 1 :]]
+                left = [min(call.n_prompt, max(sizes)) for call in others[n_calls - 1 :] if call.n_prompt <= SHORT]
                 n_done, n_rows = n_done + sum(left), n_rows + sum(left) + LEFT_OUT_ROWS * len(left)
             if n_done / n_rows >= best_value:
                 best, best_value = calls, n_done / n_rows
         return best
+
+    def may_share(self, prompt: Call) -> bool:
+        """May other prompts share the next decode of this one? From any thread."""
+        return bool(self._min_shared) and prompt.n_prompt <= SHORT
 
     def account(
         self, step: Step[Call], rows_seconds: float | None, n_chunks: Sequence[int], chunk_seconds: float
@@ -219,6 +238,7 @@ class Scheduler(Generic[Call]):
                     account.has_had_row = True
             if rows_seconds is not None:
                 self.chunk_sizer.rows.measured(len(step.rows), rows_seconds)
+        self._n_prompt_tokens += sum(n_chunks)
         n_rows = len(step.chunks) * max(n_chunks, default=0)
         if n_rows:
             self.chunk_sizer.chunks.measured(n_rows, step.position, chunk_seconds)

@@ -47,6 +47,7 @@ def test_chunks_that_hold_nobody_up() -> None:
     one, other = Call("a", n_prompt=9), Call("b", n_prompt=9)
     assert scheduler_of(one).schedule().n_chunk == ALONE
     assert scheduler_of(one, other).schedule().n_chunk == BESIDE_PROMPTS
+    assert scheduler_of(one, Call("a", n_prompt=9)).schedule().n_chunk == ALONE
     assert scheduler_of(one, max_chunk=7).schedule().n_chunk == 7
     assert scheduler_of(Call("a")).schedule().chunks == ()
 
@@ -146,7 +147,42 @@ def test_prompts_take_turns_by_caller_first() -> None:
     world = World(4, *greedy, modest)
     world.run(8)
     assert names(call for call, _ in world.chunks) in ("gmgmgmgm", "mgmgmgmg")
-    assert [call for call, _ in world.chunks if call is not modest] == [*greedy, greedy[0]]
+    assert {call for call, _ in world.chunks if call is not modest} == {greedy[0]}
+
+
+def test_prompts_of_a_caller_go_in_one_after_the_other_and_a_short_one_first() -> None:
+    first, second = Call("a", n_prompt=900), Call("a", n_prompt=900)
+    world = World(4, first, second, min_shared=MIN_SHARED)
+    world.step()
+    short = Call("a", n_prompt=40)
+    world.add(short)
+    world.run_until_ended(first, second, short, within=100)
+    ended = list(dict.fromkeys(call for call, _ in reversed(world.chunks)))
+    assert ended == [second, first, short]
+    assert world.chunks[1][0] is short
+
+
+def test_short_prompts_that_keep_coming_do_not_hold_up_a_long_one() -> None:
+    long, too_late = Call("a", n_prompt=2000), list[Call]()
+    world = World(4, long)
+    while long.n_prompt:
+        short = Call("a", n_prompt=200, n_rows=1)
+        if sum(n for _, n in world.chunks) >= 1800:
+            too_late.append(short)
+        world.add(short)
+        world.step()
+    assert too_late
+    assert all(short.n_prompt == 200 for short in too_late)
+
+
+def test_calls_that_go_on_with_one_prompt_keep_its_place() -> None:
+    first, other = Call("a", "k", n_prompt=40, n_wanted=900, n_rows=0), Call("a", "l", n_prompt=900)
+    world = World(2, first, other)
+    world.run_until_ended(first, within=3)
+    rest = Call("a", "k", n_prompt=860, due=first.due)
+    world.add(rest)
+    world.step()
+    assert world.chunks[-1][0] is rest
 
 
 def test_calls_on_one_conversation_wait_for_each_other() -> None:
@@ -464,7 +500,7 @@ MIN_SHARED = 4
 def sharing(*sizes: int, n_rows: int = 0, max_chunk: int = 256) -> list[int]:
     """What is decoded in a step of the prompts of these sizes, in order."""
     rows = [Call(f"row {n}") for n in range(n_rows)]
-    prompts = [Call(str(n), n_prompt=size) for n, size in enumerate(sizes)]
+    prompts = [Call(str(n), n_prompt=size, due=(0, n)) for n, size in enumerate(sizes)]
     scheduler: Scheduler[Call] = Scheduler(max_chunk, min_shared=MIN_SHARED, clock=lambda: 0.0)
     for call in (*rows, *prompts):
         scheduler.add(call)
@@ -476,7 +512,9 @@ def sharing(*sizes: int, n_rows: int = 0, max_chunk: int = 256) -> list[int]:
 def test_which_prompts_share_a_decode() -> None:
     assert sharing(30, 30, 30) == [30, 30, 30]
     assert sharing(1000) == [256]
-    assert sharing(1000, 1000) == [128, 128]
+    assert sharing(1000, 1000) == [256, 0]
+    assert sharing(100, 1000, 1000) == [100, 0, 0]
+    assert sharing(50, 1000, 1000) == [50, 85, 85]
     assert sharing(*[30] * 32) == [8] * 32  # none begins to generate while others still wait
     assert sharing(200, 5) == [200, 0]  # as many rows for the other would be too many
     assert sum(sharing(5, 200, 200, 200)) > 128  # the first in turn comes along in any case

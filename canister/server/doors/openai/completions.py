@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -17,12 +18,13 @@ from canister.api import strict_json
 from canister.api.tokens import Token
 from canister.dispatch import ModelView
 from canister.server import answers
-from canister.server.doors.openai import door, kept, run
+from canister.server.doors.openai import door, infill, kept, run
 from canister.server.doors.openai.chat_answer import END, Head, finite, progress, timings, usage
 from canister.server.doors.openai.encoding import dumps
 from canister.server.doors.openai.errors import invalid, openai_failed
 from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timed, Timings, Usage
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, shown
+from canister.server.doors.openai.native import tokens
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.side_by_side import side_by_side
 from canister.server.doors.openai.stream import SSE, streamed
@@ -44,8 +46,15 @@ class CompletionBody(GenerationFields):
         None, description="Probabilities of the tokens, and of so many likeliest ones at each place."
     )
     echo: Yes = Field(False, description="The prompt's text comes first.")
-    best_of: Annotated[Whole, Field(ge=1)] | None = Field(None, description="Not more than n.")
-    suffix: Text = Field("", description="Not supported.")
+    best_of: Annotated[Whole, Field(ge=1)] | None = Field(
+        None, description="So many answers are made, and the n likeliest of them told; not in a stream."
+    )
+    suffix: Text = Field("", description="What follows the text: the answer is what stands between the two.")
+
+    @property
+    def n_made(self) -> int:
+        """Answers to each prompt, of which n are told."""
+        return self.n if self.best_of is None else self.best_of
 
 
 OPERATIONS = (
@@ -60,7 +69,9 @@ OPERATIONS = (
         differs=(
             "Without `/v1` the path is llama.cpp's own `/completion`.",
             "Without `max_tokens` a text goes on until the model ends it, or the context is full.",
-            "`suffix`, `best_of` above `n`, and `echo` together with `logprobs` are refused with 400.",
+            "`suffix` needs a model that was trained to fill in; others answer 501.",
+            "`best_of`: the likeliest answers are those of the highest mean log-probability of a token.",
+            "`echo` together with `logprobs` is refused with 400.",
         ),
     ),
 )
@@ -85,7 +96,8 @@ async def create(request: Request) -> Response:
 
         async def ask(part: int, turn: Turn) -> kept.Asked:
             async def make() -> kept.Made:
-                return kept.Made(turn, asdict(begun))
+                wanted = await infill.filled(model, turn, body.suffix) if body.suffix else turn
+                return kept.Made(wanted, asdict(begun))
 
             wish = kept.Wish(KIND, f"{begun.id}-{part}", data, part=part)
             return await while_connected(request, kept.ask(request, model, wish, make))
@@ -93,9 +105,10 @@ async def create(request: Request) -> Response:
         asked = [await ask(part, turn) for part, turn in enumerate(turns)]
         head = Head(**asked[0].about)
         sources = [one.events for one in asked]
-        events = sources[0] if len(sources) == 1 else together(sources, body.n, model.view.n_slots)
-        n = len(turns) * body.n
-        echoed = [one.prompt for one in asked for _ in range(body.n)] if body.echo else ()
+        events = sources[0] if len(sources) == 1 else together(sources, body.n_made, model.view.n_slots)
+        n = len(turns) * body.n_made
+        befores = [await tokens.text_of(model, turn.prompt or "") for turn in turns] if body.echo else []
+        echoed = [before for before in befores for _ in range(body.n_made)]
         if body.stream:
             return await streamed(
                 request,
@@ -105,7 +118,7 @@ async def create(request: Request) -> Response:
                 source=events,
             )
         async with aclosing(events):
-            answer, used = await while_connected(request, whole(events, head, n, echoed))
+            answer, used = await while_connected(request, whole(events, head, n, echoed, best=(body.n, body.n_made)))
         return answers.document(answer, headers=door.usage_headers(used))
 
 
@@ -114,10 +127,12 @@ async def create(request: Request) -> Response:
 
 def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequence[int]] | None = None) -> list[Turn]:
     """A turn for each prompt. Pure. DoorError names the field."""
-    if body.suffix:
-        raise invalid("suffix: it is not supported; leave it out", "suffix")
-    if body.best_of is not None and body.best_of > body.n:
-        raise invalid(f"best_of: more than n ({body.n}) is not supported (given: {body.best_of})", "best_of")
+    if body.n_made < body.n:
+        raise invalid(f"best_of: at least n ({body.n}) is wanted (given: {body.best_of})", "best_of")
+    if body.n_made > max(body.n, view.n_slots):
+        raise invalid(f"best_of: {body.best_of} answers are wanted, the model has {view.n_slots} slots", "best_of")
+    if body.n_made > body.n and body.stream:
+        raise invalid("best_of: which answers are the likeliest is known in the end; leave out stream", "best_of")
     if body.echo and body.logprobs is not None:
         raise invalid("echo: probabilities of the prompt's tokens are not supported; leave out logprobs", "echo")
     turn = Turn(
@@ -125,8 +140,8 @@ def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequ
         seed=body.seed_or(view.args),
         max_tokens=body.max_tokens_or(view.args),
         stops=body.stop,
-        n=body.choices(view.n_slots),
-        n_logprobs=body.logprobs,
+        n=max(body.choices(view.n_slots), body.n_made),
+        n_logprobs=0 if body.logprobs is None and body.n_made > body.n else body.logprobs,
         output_schema=body.schema_or_none(),
         grammar=body.grammar,
         cache_key=body.prompt_key(),
@@ -232,6 +247,10 @@ class _Choice:
     offset: int = 0
     finish: str | None = None
 
+    def mean_logprob(self) -> float:
+        """Of a token; of an answer without tokens the lowest."""
+        return sum(token.logprob or 0.0 for token in self.tokens) / len(self.tokens) if self.tokens else -math.inf
+
     def add(self, text: str, tokens: Sequence[Token]) -> Json:
         """The logprobs of new text."""
         start = self.offset
@@ -259,8 +278,13 @@ def logprobs(tokens: Sequence[Token], offsets: Sequence[int]) -> Json:
     }
 
 
-async def whole(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> tuple[Json, Usage]:
-    """The answer as one object, with its usage. n: choices in all. echoed: text in front of each choice's text."""
+async def whole(
+    events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = (), best: tuple[int, int] = (1, 1)
+) -> tuple[Json, Usage]:
+    """The answer as one object, with its usage. n: choices in all. echoed: text in front of each choice's text.
+
+    best: of how many choices to each prompt how many were made; the likeliest are told.
+    """
     choices = _choices(n, echoed)
     prompts: list[str] = []
     done = Done(Usage(0, 0, 0))
@@ -284,12 +308,20 @@ async def whole(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequen
             "logprobs": logprobs(choice.tokens, choice.offsets) if head.wants_logprobs else None,
             "finish_reason": choice.finish,
         }
-        for number, choice in enumerate(choices)
+        for number, choice in enumerate(_likeliest(choices, *best))
     ]
     answer |= {"usage": usage(done.usage), "timings": timings(done.timings)}
     if head.wants_prompt:
         answer["__verbose"] = {"prompt": prompts[0] if len(prompts) == 1 else prompts}
     return answer, done.usage
+
+
+def _likeliest(choices: Sequence[_Choice], n: int, n_made: int) -> list[_Choice]:
+    """Of each n_made choices in a row the n likeliest, the likeliest first; all of them in order where n is n_made."""
+    if n == n_made:
+        return [*choices]
+    rows = [choices[first : first + n_made] for first in range(0, len(choices), n_made)]
+    return [choice for row in rows for choice in sorted(row, key=_Choice.mean_logprob, reverse=True)[:n]]
 
 
 def _choices(n: int, echoed: Sequence[str]) -> list[_Choice]:

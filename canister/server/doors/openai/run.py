@@ -73,6 +73,7 @@ async def admit(model: Model, turn: Turn) -> Admitted:
         stops=turn.stops,
         shown_special=() if binding is None else binding.special,
         n_logprobs=turn.n_logprobs,
+        probs_after=turn.probs_after,
         cache=None if turn.cache_key is None else dispatch.cache_of_key(turn.cache_key),
         reuses=turn.reuses,
     )

@@ -24,6 +24,7 @@ class Turn(BaseModel):
     called, with tool_choice "required".
     seed: of choice 0, choice i has seed + i; None: drawn. max_tokens: of each choice; None: until the context is full.
     n_logprobs: None: not wanted; 0: those of the tokens that came; N: and of the N likeliest.
+    probs_after: by what the samplers have left to choose from, not by the raw logits.
     output_schema: a JSON schema that the answer obeys; None: none. grammar: GBNF; "" for none.
     reasoning_effort: for the template. thinks: None: as the template has it. splits_thoughts: False: they stay in the
     text, with their marks.
@@ -47,6 +48,7 @@ class Turn(BaseModel):
     stops: tuple[str, ...] = ()
     n: int = 1
     n_logprobs: int | None = None
+    probs_after: bool = False
     output_schema: dict[str, JsonValue] | bool | None = None
     grammar: str = ""
 

@@ -71,8 +71,9 @@ def test_prompts(prompt: object, prompts: list[object]) -> None:
         ({"prompt": [[]]}, "prompt[0]"),
         ({"prompt": [-1]}, "prompt"),
         ({"prompt": ["a"] * 129}, "prompt"),
-        ({"prompt": "a", "suffix": "b"}, "suffix"),
-        ({"prompt": "a", "best_of": 2}, "best_of"),
+        ({"prompt": "a", "n": 2, "best_of": 1}, "best_of"),
+        ({"prompt": "a", "best_of": 9}, "best_of"),
+        ({"prompt": "a", "best_of": 2, "stream": True}, "best_of"),
         ({"prompt": "a", "echo": True, "logprobs": 1}, "echo"),
         ({"prompt": "a", "logprobs": 21}, "logprobs"),
         ({"prompt": "a", "logprobs": True}, "logprobs"),
@@ -144,7 +145,48 @@ async def test_a_stream_put_together_is_the_whole_answer() -> None:
         assert offsets == whole["logprobs"]["text_offset"]
 
 
+async def test_of_several_answers_the_likeliest_are_told() -> None:
+    deltas = [TextDelta(n, f"{n}", (Token(n, b"", float(-n % 3)), Token(n, b"", 0.0))) for n in range(6)]
+    ends: list[Event] = [Finished(n, "stop") for n in range(6)]
+    answer, _ = await completions.whole(each([Begun(3), *deltas, *ends, DONE]), HEAD, 6, best=(2, 3))
+    assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [
+        (0, "1"),
+        (1, "2"),
+        (2, "4"),
+        (3, "5"),
+    ]
+    assert {choice["logprobs"] for choice in answer["choices"]} == {None}
+
+
 # -- a real server
+
+
+async def test_the_best_of_several_answers(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {
+        "model": "x",
+        "prompt": "Once",
+        "max_tokens": 6,
+        "seed": 5,
+        "temperature": 2,
+        "logprobs": 0,
+    }
+    made = await client.completions.create(**asked, n=4)
+    best = await client.completions.create(**asked, best_of=4)
+
+    def mean(choice: Any) -> float:
+        return float(sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs))
+
+    assert [choice.text for choice in best.choices] == [max(made.choices, key=mean).text]
+    assert best.usage is not None
+    assert made.usage is not None
+    assert best.usage.completion_tokens == made.usage.completion_tokens
+
+
+async def test_the_text_of_tokens_comes_first_too(client: openai.AsyncOpenAI, server: Served) -> None:
+    async with server.client("bob") as bob:
+        tokens = (await bob.post("/tokenize", json={"content": "Hello there"})).json()["tokens"]
+    answer = await client.completions.create(model="x", prompt=tokens, max_tokens=2, echo=True)
+    assert answer.choices[0].text.startswith("Hello there")
 
 
 async def test_several_prompts_are_what_each_would_be_alone(client: openai.AsyncOpenAI) -> None:

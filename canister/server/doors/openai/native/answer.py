@@ -5,6 +5,7 @@ A stream has a short form for each delta, and the whole form at its end, without
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -33,8 +34,9 @@ ANY_SLOT = -1
 class About:
     """An answer's facts about its request. settings: of generation, as sent with each answer. prompt: its text.
 
-    index: of the first choice among all answers. n_probs: the likeliest tokens to list; 0: none. max_tokens: None:
-    until the context is full. response_fields: paths of the wanted fields; empty: all.
+    index: of the first choice among all answers. n_probs: the likeliest tokens to list; 0: none. probs_after: their
+    probabilities are those behind the samplers. max_tokens: None: until the context is full. response_fields: paths of
+    the wanted fields; empty: all.
     """
 
     model: str
@@ -42,6 +44,7 @@ class About:
     prompt: str = ""
     index: int = 0
     n_probs: int = 0
+    probs_after: bool = False
     returns_tokens: bool = False
     tells_progress: bool = False
     max_tokens: int | None = None
@@ -114,7 +117,7 @@ class Answer:
         if self._timings is not None:
             made["timings"] = timings(self._timings)
         if self.about.n_probs and tokens:
-            made["completion_probabilities"] = probabilities(tokens)
+            made["completion_probabilities"] = probabilities(tokens, after=self.about.probs_after)
         return made
 
     def _long(self, choice: int, *, is_streamed: bool) -> dict[str, JsonValue]:
@@ -142,7 +145,7 @@ class Answer:
             "timings": timings(self._done.timings if self._done is not None else Timings()),
         }
         if about.n_probs and not is_streamed:
-            made["completion_probabilities"] = probabilities(said.tokens)
+            made["completion_probabilities"] = probabilities(said.tokens, after=about.probs_after)
         return selected(made, about.response_fields) if about.response_fields else made
 
 
@@ -167,20 +170,24 @@ def selected(content: Mapping[str, JsonValue], paths: Sequence[str]) -> dict[str
     return found
 
 
-def probabilities(tokens: Sequence[Token]) -> list[JsonValue]:
-    """Of each token, and of the likeliest others."""
+def probabilities(tokens: Sequence[Token], *, after: bool = False) -> list[JsonValue]:
+    """Of each token, and of the likeliest at its place. after: behind the samplers, and not as logarithms."""
     return [
         {
-            **_probability(token.id, token.data, token.logprob),
-            "top_logprobs": [_probability(likely.id, likely.data, likely.logprob) for likely in token.top],
+            **_probability(token.id, token.data, token.logprob, after=after),
+            "top_probs" if after else "top_logprobs": [
+                _probability(likely.id, likely.data, likely.logprob, after=after) for likely in token.top
+            ],
         }
         for token in tokens
     ]
 
 
-def _probability(token: int, data: bytes, logprob: float | None) -> dict[str, JsonValue]:
-    text = data.decode("utf-8", "ignore")
-    return {"id": token, "token": text, "bytes": [*data], "logprob": finite(logprob)}
+def _probability(token: int, data: bytes, logprob: float | None, *, after: bool) -> dict[str, JsonValue]:
+    told: dict[str, JsonValue] = {"id": token, "token": data.decode("utf-8", "ignore"), "bytes": [*data]}
+    if after:
+        return told | {"prob": 0.0 if logprob is None else math.exp(logprob)}
+    return told | {"logprob": finite(logprob)}
 
 
 def _stop_type(end: Finished) -> str:

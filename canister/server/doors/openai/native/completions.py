@@ -46,7 +46,7 @@ OPERATIONS = (
         body=CompletionBody,
         example={"prompt": "Once upon a time", "n_predict": 32},
         streams=SSE,
-        differs=(_NOT_V1, "`id_slot` is ignored, slots are the server's choice; `post_sampling_probs` is refused."),
+        differs=(_NOT_V1, "`id_slot` is ignored, slots are the server's choice."),
     ),
     Operation(
         "POST",

@@ -30,7 +30,9 @@ class CompletionBody(GenerationFields):
         None, description="Probabilities of the tokens, and of so many likeliest ones at each place."
     )
     logprobs: Annotated[Whole, Field(ge=0, le=MOST_PROBS)] | None = Field(None, description="The same.")
-    post_sampling_probs: Yes = Field(False, description="Not supported.")
+    post_sampling_probs: Yes = Field(
+        False, description="Probabilities are those of what the samplers leave, not those of the raw logits."
+    )
     return_tokens: Yes = Field(False, description="The answer has the tokens too.")
     response_fields: Annotated[tuple[Text, ...], Field(max_length=MAX_FIELDS)] = Field(
         (), description="What the answer tells; a/b for what stands within."
@@ -69,9 +71,6 @@ def turn_of(
     body: CompletionBody, view: ModelView, prompt: Prompt, tokens_of: Mapping[str, Sequence[int]] | None = None
 ) -> Turn:
     """tokens_of: of texts in logit_bias. DoorError names the field."""
-    if body.post_sampling_probs:
-        name = "post_sampling_probs"
-        raise invalid(f"{name}: it is not supported; without it, n_probs tells those of the raw logits", name)
     if body.n_answers > view.n_slots:
         name = "n" if body.n_cmpl is None else "n_cmpl"
         raise invalid(f"{name}: {body.n_answers} answers are wanted, the model has {view.n_slots} slots", name)
@@ -87,6 +86,7 @@ def turn_of(
         stops=body.stop,
         n=body.n_answers,
         n_logprobs=body.n_likeliest or None,
+        probs_after=body.post_sampling_probs,
         output_schema=body.schema_or_none(),
         grammar=body.grammar,
         splits_thoughts=False,
@@ -103,6 +103,7 @@ def about(body: CompletionBody, turn: Turn, view: ModelView, index: int, prompt:
         **generation_settings(turn.sampling, turn.seed, turn.max_tokens),
         "stop": [*turn.stops],
         "n_probs": body.n_likeliest,
+        "post_sampling_probs": body.post_sampling_probs,
         "stream": body.stream,
         "timings_per_token": body.timings_per_token,
     }
@@ -114,6 +115,7 @@ def about(body: CompletionBody, turn: Turn, view: ModelView, index: int, prompt:
         prompt=prompt,
         index=index * turn.n,
         n_probs=body.n_likeliest,
+        probs_after=body.post_sampling_probs,
         returns_tokens=body.return_tokens,
         tells_progress=turn.wants_progress,
         max_tokens=turn.max_tokens,

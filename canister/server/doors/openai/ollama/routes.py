@@ -13,7 +13,7 @@ from pydantic import BaseModel, JsonValue
 from starlette.routing import Route
 
 from canister.api.rest_only import PROPS
-from canister.api.rest_records import InfillInput, Props
+from canister.api.rest_records import Props
 from canister.server import answers
 from canister.server.doors.openai import chat, completions, door, fields, infill, kept
 from canister.server.doors.openai.chat import ChatBody
@@ -178,14 +178,7 @@ async def _turn(model: Model, asked: _Asked) -> Turn:
     if isinstance(body, ChatBody):
         return await chat.turn_for(model, body)
     (turn,) = completions.turns_of(body, model.view)
-    if asked.suffix is None:
-        return turn
-    wanted = InfillInput(
-        input_prefix=turn.prompt if isinstance(turn.prompt, str) else "",
-        input_suffix=asked.suffix,
-        n_predict=-1 if turn.max_tokens is None else turn.max_tokens,
-    )
-    return turn.model_copy(update={"prompt": await infill.prompt_for(model, wanted)})
+    return turn if asked.suffix is None else await infill.filled(model, turn, asked.suffix)
 
 
 async def _frames(events: AsyncGenerator[Event], stream: Stream) -> AsyncGenerator[bytes]:

@@ -122,6 +122,22 @@ async def test_what_is_wanted_alone_and_what_comes_on_the_way(bob: httpx.AsyncCl
     assert any("prompt_progress" in part for part in told)
 
 
+async def test_probabilities_behind_the_samplers(bob: httpx.AsyncClient) -> None:
+    asked = {"prompt": PROMPT, "n_predict": 4, "n_probs": 5, "post_sampling_probs": True, "seed": 3}
+    told = await post(bob, "/completion", **asked, top_k=3, top_p=1, min_p=0, temperature=2, ignore_eos=True)
+    assert len(told["completion_probabilities"]) == 4
+    for one in told["completion_probabilities"]:
+        tops = one["top_probs"]
+        assert {top["id"]: top["prob"] for top in tops}[one["id"]] == one["prob"]
+        assert len(tops) == 3
+        assert sum(top["prob"] for top in tops) == pytest.approx(1)
+        assert [top["prob"] for top in tops] == sorted((top["prob"] for top in tops), reverse=True)
+    greedy = await post(bob, "/completion", **asked, temperature=0)
+    assert {one["prob"] for one in greedy["completion_probabilities"]} == {1.0}
+    raw = await post(bob, "/completion", **{**asked, "post_sampling_probs": False}, temperature=0)
+    assert {len(one["top_logprobs"]) for one in raw["completion_probabilities"]} == {5}
+
+
 async def test_stop_words_and_limits_are_told_apart(bob: httpx.AsyncClient) -> None:
     answer = await post(bob, "/completion", prompt=PROMPT, stop=[" chat"], **FIXED)
     assert (answer["content"], answer["stop_type"], answer["stopping_word"]) == ("I am a tiny", "word", " chat")
@@ -139,7 +155,6 @@ async def test_stop_words_and_limits_are_told_apart(bob: httpx.AsyncClient) -> N
         ({"prompt": [2_000_000_000]}, "prompt", "2000000000 is no token"),
         ({"prompt": "x", "n_probs": -1}, "n_probs", "greater than or equal to 0"),
         ({"prompt": "x", "n_cmpl": 99}, "n_cmpl", "has 4 slots"),
-        ({"prompt": "x", "post_sampling_probs": True}, "post_sampling_probs", "not supported"),
         ({"prompt": {"prompt_string": "x", "multimodal_data": ["aGk="]}}, "prompt", "image input is not supported"),
         ({"prompt": "word " * 3000}, None, "exceeds the available context size"),
     ],
@@ -263,6 +278,10 @@ async def test_what_llama_vim_asks_for(tmp_path: Path) -> None:
         for change, param in (({"input_prefix": None}, "input_prefix"), ({"prompt": 7}, "prompt")):
             wrong = await client.post("/infill", json={**body, **change})
             assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, param)
+        asked = {"prompt": body["input_prefix"], "suffix": body["input_suffix"], "max_tokens": 4, "temperature": 0}
+        text = (await client.post("/v1/completions", json={**asked, "echo": True})).json()["choices"][0]["text"]
+        plain = {"input_prefix": asked["prompt"], "input_suffix": asked["suffix"], "n_predict": 4, "temperature": 0}
+        assert text == asked["prompt"] + (await client.post("/infill", json=plain)).json()["content"]
         filled = await client.post("/api/generate", json={"prompt": "a", "suffix": "b", "options": {"num_predict": 2}})
         assert filled.status_code == 200
         assert "insert" in (await client.post("/api/show", json={})).json()["capabilities"]
