@@ -151,9 +151,11 @@ class PrefixReuse:
         sequence.n_done, result.rows_first = n, min(n_stored, sequence.n_prefix)
         result.rows = self._streams.rows(slot.stream, result.rows_first, n)
         sequence.finish(reason)
-        slot.n_stored = max(slot.n_stored, n)
         if running is not None:
+            # So that nobody reads from the disk what is there.
+            slot.hold(tokens[:n].copy(), generated[:n].copy(), starts[:n].copy(), None, n)
             running.result.rows_first = max(n_stored, n)
+        slot.n_stored = max(slot.n_stored, n)
         self.sources.slot += n
         return True
 
