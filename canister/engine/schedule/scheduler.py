@@ -19,7 +19,7 @@ from canister.engine.schedule.fair_share import FairShare
 ALONE = 256  # tokens of a chunk
 BESIDE_PROMPTS = 128  # so much before another caller's prompt, when nobody generates and none share a decode
 PASS_ROWS = 16  # what a decode costs beside its rows, in rows
-SHORT = 64  # tokens of a prompt, or of its rest; with more of them it fills a decode well enough by itself
+SHORT = 64  # tokens of a prompt; a longer one fills decodes well enough by itself
 LEFT_OUT_ROWS = 48  # what a short prompt costs, in rows, that goes in beside chats that generate
 ADVANCE = 16  # tokens that are set aside for a call that gets a slot; it is charged them all if it decodes nothing
 MAX_PASSED = 8  # resident calls that may overtake one that is not
@@ -223,7 +223,7 @@ class Scheduler(Generic[Call]):
 
     def may_share(self, prompt: Call) -> bool:
         """May other prompts share the next decode of this one? From any thread."""
-        return bool(self._min_shared) and prompt.n_prompt <= SHORT
+        return bool(self._min_shared) and prompt.n_wanted <= SHORT
 
     def account(
         self, step: Step[Call], rows_seconds: float | None, n_chunks: Sequence[int], chunk_seconds: float

@@ -19,8 +19,10 @@ from tests.engine.virtual import Call, Costs, World, pauses
 N_SLOTS = 3
 
 
-def scheduler_of(*calls: Call, max_chunk: int = 1000, max_rows: int | None = None) -> Scheduler[Call]:
-    scheduler: Scheduler[Call] = Scheduler(max_chunk, max_rows=max_rows, clock=lambda: 0.0)
+def scheduler_of(
+    *calls: Call, max_chunk: int = 1000, max_rows: int | None = None, min_shared: int = 0
+) -> Scheduler[Call]:
+    scheduler: Scheduler[Call] = Scheduler(max_chunk, max_rows=max_rows, min_shared=min_shared, clock=lambda: 0.0)
     for call in calls:
         scheduler.add(call)
     scheduler.admit(lambda call: True)
@@ -515,6 +517,8 @@ def test_which_prompts_share_a_decode() -> None:
     assert sharing(1000, 1000) == [256, 0]
     assert sharing(100, 1000, 1000) == [100, 0, 0]
     assert sharing(50, 1000, 1000) == [50, 85, 85]
+    one, other = Call("a", n_prompt=40, n_wanted=1000), Call("a", n_prompt=40, n_wanted=1000)
+    assert scheduler_of(one, other, min_shared=MIN_SHARED).schedule().chunks == (one,)  # more will follow
     assert sharing(*[30] * 32) == [8] * 32  # none begins to generate while others still wait
     assert sharing(200, 5) == [200, 0]  # as many rows for the other would be too many
     assert sum(sharing(5, 200, 200, 200)) > 128  # the first in turn comes along in any case
