@@ -1,13 +1,16 @@
 """Streams of OpenAI's completions beside llama-server, the same client for both: tokens per second, first tokens.
 
 Ours has its default instruction limit, so that an answer is a chain of calls and each of them is durable. Prompts are
-new every time; answers are greedy and of a fixed length. A bound answer obeys a JSON schema.
+new every time; answers are greedy and of a fixed length. A bound answer obeys a JSON schema. `--row NAME` takes one row
+of the table alone, `--flash` also takes our server with flash attention instead of exactness.
 """
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import json
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,8 +22,8 @@ from urllib.parse import urlsplit
 from canister.metering.cost_model import UPDATE_LIMIT
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
-from tests.bench.servers import EXACT, BenchError, LlamaServer, Ours, Server, ends_by_itself, words
-from tests.bench.suite import Bench, Options, alternating, main, together
+from tests.bench.servers import EXACT, FLASH, BenchError, LlamaServer, Ours, Server, ends_by_itself, words
+from tests.bench.suite import Bench, Options, add_options, alternating, end_by_signal, read_options, run, together
 
 PEER = "llama-server"
 LONG_TOKENS = 1000
@@ -41,8 +44,9 @@ SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """So many streams at a time, each with a prompt of its own. bound: their answers obey SCHEMA."""
+    """So many streams at a time, each with a prompt of its own. name: of its row. bound: their answers obey SCHEMA."""
 
+    name: str
     what: str
     n_streams: int
     n_prompt: int
@@ -51,13 +55,13 @@ class Load:
 
 
 LOADS = (
-    Load("one stream, short prompt", 1, SHORT_TOKENS),
-    Load("one stream, prompt of 1000 tokens", 1, LONG_TOKENS),
-    Load("8 streams, short prompts", 8, SHORT_TOKENS),
-    Load("8 streams, prompts of 1000 tokens", 8, LONG_TOKENS),
-    Load("32 streams, short prompts", 32, SHORT_TOKENS),
-    Load("one stream, bound to a JSON schema", 1, SHORT_TOKENS, bound=True),
-    Load("8 streams, bound to a JSON schema", 8, SHORT_TOKENS, bound=True),
+    Load("1-short", "one stream, short prompt", 1, SHORT_TOKENS),
+    Load("1-long", "one stream, prompt of 1000 tokens", 1, LONG_TOKENS),
+    Load("8-short", "8 streams, short prompts", 8, SHORT_TOKENS),
+    Load("8-long", "8 streams, prompts of 1000 tokens", 8, LONG_TOKENS),
+    Load("32-short", "32 streams, short prompts", 32, SHORT_TOKENS),
+    Load("1-bound", "one stream, bound to a JSON schema", 1, SHORT_TOKENS, bound=True),
+    Load("8-bound", "8 streams, bound to a JSON schema", 8, SHORT_TOKENS, bound=True),
 )
 
 
@@ -121,16 +125,19 @@ def _run(server: Server, load: Load, prompts: Sequence[str], *, may_end: bool = 
     return sum(each.n_tokens for each in got) / seconds, sum(each.first for each in got) / len(got)
 
 
-def measure(options: Options) -> list[Row]:
+def measure(options: Options, loads: Sequence[Load] = LOADS, *, with_flash: bool = False) -> list[Row]:
     binary = peers.llama_server(options.llama_server)
     may_end = ends_by_itself(options.model)
     rows: list[Row] = []
-    for load in LOADS:
+    for load in loads:
         n_prompt = options.scaled(load.n_prompt, 10)
         n_ctx = -(-(n_prompt + load.n_answer + 64) // 256) * 256
         shape = {"n_ctx": n_ctx, "slots": load.n_streams, "threads": options.threads}
-        ours = Ours(EXACT, options.model, **shape, flags=("--instruction-limit", str(UPDATE_LIMIT)))
-        servers: list[Server] = [ours, LlamaServer(PEER, binary, options.model, **shape)]
+        limit = ("--instruction-limit", str(UPDATE_LIMIT))
+        ours = [Ours(EXACT, options.model, **shape, flags=limit)]
+        if with_flash:
+            ours.append(Ours(FLASH, options.model, **shape, flags=(*limit, "--exact", "off")))
+        servers: list[Server] = [*ours, LlamaServer(PEER, binary, options.model, **shape)]
         rates: dict[str, list[float]] = {server.label: [] for server in servers}
         firsts: dict[str, list[float]] = {server.label: [] for server in servers}
         with ExitStack() as stack:
@@ -143,23 +150,41 @@ def measure(options: Options) -> list[Row]:
                     rate, first = _run(server, load, prompts, may_end=may_end)
                     rates[server.label].append(rate)
                     firsts[server.label].append(first)
-        rows += [
-            ratio_row(load.what, rates[EXACT], rates[PEER], unit="tok/s", goal=1.0, peer_name=PEER),
-            ratio_row(
-                f"{load.what}: time to the first token",
-                firsts[EXACT],
-                firsts[PEER],
-                unit="ms",
-                factor=1000,
-                goal=1.05,
-                at_least=False,
-                peer_name=PEER,
-            ),
-        ]
+        for server in ours:
+            what = f"{load.what} ({server.label.removeprefix('ours, ')})"
+            rows += [
+                ratio_row(what, rates[server.label], rates[PEER], unit="tok/s", goal=1.0, peer_name=PEER),
+                ratio_row(
+                    f"{what}: time to the first token",
+                    firsts[server.label],
+                    firsts[PEER],
+                    unit="ms",
+                    factor=1000,
+                    goal=1.05,
+                    at_least=False,
+                    peer_name=PEER,
+                ),
+            ]
     return rows
 
 
 BENCH = Bench("openai_door", "streams of OpenAI's completions, each call durable, beside llama-server", measure)
 
+
+def main() -> None:
+    """The command line: all rows, or those that are named."""
+    parser = argparse.ArgumentParser(description=BENCH.title)
+    add_options(parser)
+    parser.add_argument("--row", action="append", choices=[load.name for load in LOADS], help="one row; default: all")
+    parser.add_argument("--flash", action="store_true", help="also our server with --exact off")
+    given = parser.parse_args()
+    options = read_options(given)
+    end_by_signal()
+    wanted = [load for load in LOADS if given.row is None or load.name in given.row]
+    name = "_".join([BENCH.name, *(load.name for load in wanted)]) if given.row else BENCH.name
+    taken = partial(measure, loads=wanted, with_flash=given.flash)
+    sys.exit(0 if run(Bench(name, BENCH.title, taken), options) else 1)
+
+
 if __name__ == "__main__":
-    main(BENCH)
+    main()
