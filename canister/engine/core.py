@@ -37,7 +37,7 @@ HOLD_SECONDS = 0.008  # that a token waits at most for later ones, to be told to
 
 
 class EngineCore:
-    """All of it runs on the decode thread; any thread may call what stands first.
+    """All of it runs on the decode thread, but for its first part, which any thread may call.
 
     model: asks the engine for its model, which the engine may have dropped.
     """

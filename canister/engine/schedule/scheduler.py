@@ -223,7 +223,7 @@ class Scheduler(Generic[Call]):
 
     def may_share(self, prompt: Call) -> bool:
         """May other prompts share the next decode of this one? From any thread."""
-        return bool(self._min_shared) and prompt.n_wanted <= SHORT
+        return bool(self._min_shared) and max(prompt.n_prompt, prompt.n_wanted) <= SHORT
 
     def account(
         self, step: Step[Call], rows_seconds: float | None, n_chunks: Sequence[int], chunk_seconds: float
