@@ -260,30 +260,42 @@ class CachedConversation:
         """Add what was decoded to the cache, in the call's unit of work, which dispatch commits."""
         assert self.path is not None
         work, engine, cache, n_cached = self.call.work, self.engine, self.cache, self.n_cached
-        caches, contents = self.call.canister.caches, self._contents(result)
-        is_cut_so = result.starts is None or np.array_equal(contents.starts[:n_cached], self.starts[:n_cached])
+        caches, added = self.call.canister.caches, self._added(result)
+        is_cut_so = result.starts is None or np.array_equal(result.starts[:n_cached], self.starts[:n_cached])
         if cache is not None and cache.can_grow and result.rows_first >= n_cached and is_cut_so:
-            caches.append(work, cache, n_cached, contents)
+            caches.append(work, cache, n_cached, added)
         else:
             seed = self.seed if cache is None else cache.container.header.seed
             header = CacheHeader(engine.info.model_id, seed, engine.info.kv_layout)
-            await asyncio.to_thread(caches.write, work, self.path, header, cache, contents)
+            await asyncio.to_thread(caches.write, work, self.path, header, cache, self._contents(result, added))
         write_sidecar(self.call, engine, self.path)
 
-    def _contents(self, result: GenerateResult) -> Contents:
-        """What the cache holds behind the call, if it is kept."""
+    def _added(self, result: GenerateResult) -> Contents:
+        """What the cache gets behind the reused tokens, if it is kept."""
         n_cached, n_prompt = self.n_cached, result.n_prompt_decoded
         decoded = self.decoded(result)
         if result.shifted:  # the KV memory no longer fits the tokens, so the cache keeps only the prompt
             decoded = decoded[:n_prompt]
         flags = np.arange(len(decoded)) >= n_prompt
+        starts = usual_starts(flags) if result.starts is None else result.starts[n_cached : n_cached + len(decoded)]
+        redrawn = np.array([False] * n_prompt + result.redrawn[: len(decoded) - n_prompt], np.bool_)
+        return Contents(decoded, flags, starts, redrawn, result.rows, result.rows_first)
+
+    def _contents(self, result: GenerateResult, added: Contents) -> Contents:
+        """What the cache holds then.
+
+        Where decodes began, for an engine that does not repeat the cut, is as the cache has it. So what is marked
+        depends on the calls, and not on how their container came to be written.
+        """
+        own = slice(self.n_cached)
+        marked = NO_FLAGS if self.cache is None else self.cache.container.starts
         return Contents(
-            np.concatenate([self.tokens[:n_cached], decoded]),
-            np.concatenate([self.generated[:n_cached], flags]),
-            self._marked(flags) if result.starts is None else result.starts[: n_cached + len(decoded)],
-            np.concatenate([self.redrawn[:n_cached], self._redrawn(result, len(decoded))]),
-            result.rows,
-            result.rows_first,
+            np.concatenate([self.tokens[own], added.tokens]),
+            np.concatenate([self.generated[own], added.generated]),
+            np.concatenate([(marked if result.starts is None else result.starts)[own], added.starts]),
+            np.concatenate([self.redrawn[own], added.redrawn]),
+            added.rows,
+            added.rows_first,
         )
 
     def _words(self) -> bytes:
@@ -293,16 +305,10 @@ class CachedConversation:
 
     def _words_behind(self, before: bytes, result: GenerateResult) -> bytes:
         """The tokens behind the call, as receipts have them. before: those of the cache."""
-        n_cached, n_prompt = self.n_cached, result.n_prompt_decoded
-        decoded = self.decoded(result)[: n_prompt if result.shifted else None]
-        end, flags = n_cached + len(decoded), np.arange(len(decoded)) >= n_prompt
-        kept, starts = before[: 4 * n_cached], result.starts
-        if starts is not None:
-            kept = words_of(
-                self.tokens[:n_cached], self.generated[:n_cached], starts[:n_cached], self.redrawn[:n_cached]
-            )
-        begun = usual_starts(flags) if starts is None else starts[n_cached:end]
-        return kept + words_of(decoded, flags, begun, self._redrawn(result, len(decoded)))
+        added, own, kept = self._added(result), slice(self.n_cached), before[: 4 * self.n_cached]
+        if result.starts is not None:
+            kept = words_of(self.tokens[own], self.generated[own], result.starts[own], self.redrawn[own])
+        return kept + words_of(added.tokens, added.generated, added.starts, added.redrawn)
 
     def _told(
         self, options: RunOptions, meter: CallMeter, result: GenerateResult, before: bytes, n_draws: int
@@ -332,23 +338,12 @@ class CachedConversation:
         self.call.used_engine = self.engine
         return Decoded(part, after, options.sampling)
 
-    def _marked(self, flags: Flags) -> Flags:
-        """Where decodes began, for an engine that does not repeat the cut: as the cache has it, and a call's own tokens
-        as usual. So what is marked depends on the calls, and not on how their container came to be written.
-        """
-        own = NO_FLAGS if self.cache is None else self.cache.container.starts[: self.n_cached]
-        return np.concatenate([own, usual_starts(flags)])
-
     def _n_draws(self) -> int:
         """How often the answer so far was drawn. An answer to a new prompt begins at 0."""
         if self.n_cached < len(self.prompt):
             return 0
         n = n_last_generated(self.generated[: self.n_cached])
         return n + int(self.redrawn[self.n_cached - n : self.n_cached].sum())
-
-    def _redrawn(self, result: GenerateResult, n_decoded: int) -> Flags:
-        n_prompt = result.n_prompt_decoded
-        return np.array([False] * n_prompt + result.redrawn[: n_decoded - n_prompt], np.bool_)
 
     def _n_whole(self) -> int:
         """The number of reused tokens that whole decodes gave. Later ones were decoded together with tokens that are

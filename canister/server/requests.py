@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_BYTES_AT_ONCE = 256 << 10  # decoded on the event loop: a few milliseconds
+WATCHED_AFTER = 0.01  # seconds; a call that is over sooner needs nobody who looks whether its client is there
 
 PROBES = frozenset({"/healthz", "/readyz", "/metrics", "/favicon.ico", "/robots.txt"})
 """Paths that monitors and browsers fetch by themselves; answered while the server drains, and not logged."""
@@ -86,6 +87,12 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     own = asyncio.current_task()
     assert own is not None
     is_over = is_gone = False
+    gone: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal gone
+        gone = asyncio.create_task(_until_gone(request))
+        gone.add_done_callback(on_gone)
 
     def on_gone(done: asyncio.Task[None]) -> None:
         nonlocal is_gone
@@ -95,8 +102,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         done.exception()  # whatever it was, the client is gone
         own.cancel()
 
-    gone = asyncio.create_task(_until_gone(request))
-    gone.add_done_callback(on_gone)
+    timer = asyncio.get_running_loop().call_later(WATCHED_AFTER, watch)
     try:
         result = await work
         if is_gone:  # too late to matter
@@ -108,7 +114,9 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         raise
     finally:
         is_over = True
-        gone.cancel()
+        timer.cancel()
+        if gone is not None:
+            gone.cancel()
 
 
 async def _until_gone(request: Request) -> None:

@@ -82,7 +82,7 @@ class OpenCache:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The future contents of a container: all tokens, with their marks.
+    """The future contents of a container: all tokens, or those that are added, with their marks.
 
     generated: which were generated. starts: with which prompt tokens a decode began. redrawn: which of the generated
     ones were drawn twice. rows: the KV rows of the tokens from rows_first on.
@@ -194,11 +194,12 @@ class Caches:
         except (CanisterError, OSError):
             return None
 
-    def append(self, work: UnitOfWork, cache: OpenCache, keep: int, contents: Contents) -> None:
-        """Roll the container back to `keep` tokens and add what `contents` has behind them."""
+    def append(self, work: UnitOfWork, cache: OpenCache, keep: int, added: Contents) -> None:
+        """Roll the container back to `keep` tokens and add these."""
         container, data = cache.container, b""  # written even so: the file's time of writing is the chat's
-        if len(contents.tokens) > keep or keep < len(container.tokens):
-            container, data = contents.added_to(container, keep, None, contents.rows)
+        if len(added.tokens) or keep < len(container.tokens):
+            marks = added.starts, added.redrawn
+            container, data = container.extended(keep, added.tokens, added.generated, added.rows, *marks)
         work.tx.append_file(cache.info.path, data)
         self._keep_when_committed(work, cache.info.path, container)
 
