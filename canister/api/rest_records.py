@@ -234,7 +234,7 @@ class CacheEntry(Document):
 class CacheList(Document):
     """The caches that were written last, the newest first."""
 
-    caches: vec[CacheEntry]
+    caches: Annotated[vec[CacheEntry], Field(description="Those of this page.")]
     n_caches: Annotated[int, Field(description="All that the caller has.")]
     n_bytes: Annotated[int | None, Field(description="Size of all.")]
 
@@ -311,7 +311,7 @@ class ModelFit(Document):
     seconds: Annotated[float, Field(description="On the main network.")]
     upload_cycles: Annotated[int, Field(description="Of the whole file, in messages of 2 MB.")]
     load_instructions: Annotated[int, Field(description="Of load_model.")]
-    load_cycles: int
+    load_cycles: Annotated[int, Field(description="Of load_model.")]
     load_seconds: Annotated[float, Field(description="On the main network.")]
     estimated: Annotated[vec[str], Field(description="What is a guess in it.")]
 

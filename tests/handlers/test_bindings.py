@@ -17,9 +17,12 @@ from canister.runtime.call import Call
 from canister.runtime.host import Host
 
 ROWS = (*methods.METHODS, *rest_only.ROWS, *management.METHODS, GENERATE, EMBED)
+PAGE = {"limit": str | None, "after": str | None}
 IN_PATH = {  # what a door hands to a handler beside the argument
     **{key: {"name": str} for key in ("get_chat", "put_chat", "remove_chat")},
-    **{key: {"path": str} for key in ("list_folder", "remove_file", "show_model", "fit_model")},
+    **{key: {"path": str} for key in ("remove_file", "show_model", "fit_model")},
+    "list_folder": {"path": str, **PAGE},
+    "list_chats": PAGE,
     "generate": {"on_begun": OnBegun | None, "on_tokens": OnTokens | None, "ahead": Ahead | None},
 }
 OF_SERVER = {

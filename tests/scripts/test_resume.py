@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -102,7 +103,10 @@ def test_upload_goes_on_after_the_client_was_killed(server: LocalServer, source:
     assert 0 < n_bytes < N_BYTES
     assert sha256 == sha256_of(content[:n_bytes])
     out = Script("upload", server, source, "--candid", "some.did", "--canister-id", "llama_cpp").result()
-    assert f"({n_bytes} of them were there)" in out
+    told = re.search(r"\((\d+) of them were there\)", out)
+    assert told is not None
+    # The last slice that was sent may have been committed a moment after the client was gone.
+    assert int(told[1]) in (n_bytes, n_bytes + SMALL_CHUNK_BYTES)
     assert details(server) == (N_BYTES, sha256_of(content))
 
 

@@ -274,7 +274,7 @@ def test_a_stranger_is_told_who_may_call_and_where_the_key_is() -> None:
     run = document["paths"]["/canisters/{canister}/run_update"]["post"]
     assert "at access level 1 every named caller" in run["description"]
     names = set(document["components"]["headers"])
-    assert names == {"X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-Request-Id"}
+    assert names == {"X-IC-Instructions", "X-IC-Cycles", "X-IC-Limit", "X-IC-Receipt", "X-Request-Id"}
     assert set(run["responses"]["200"]["headers"]) == names
 
 

@@ -74,7 +74,7 @@ OPERATIONS = (
             "Without `max_tokens` an answer goes on until the model ends it, or the context is full.",
             "A last message of the assistant is continued; only what is new comes back.",
             "Thoughts are `reasoning_content`, and are taken back under this name or `reasoning`.",
-            "`usage` also tells `instructions`, `cycles`, `calls` and `receipts`, the ids of the receipts of those calls; "
+            "`usage` also tells `instructions`, `cycles`, `calls` and `receipts`, the ids of their receipts; "
             "`timings` are as llama.cpp's server has them.",
             "Fields that are not in the table are ignored, such as `store`, `metadata`, `user` and `service_tier`.",
         ),

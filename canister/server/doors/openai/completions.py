@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any
@@ -225,13 +227,18 @@ def _moved(event: Event, first: int) -> Event:
 
 
 def _sum(parts: Sequence[Done]) -> Done:
-    used = Usage(*(sum(values) for values in zip(*(_numbers(part.usage) for part in parts), strict=True)))
-    took = Timings(*(sum(values) for values in zip(*(_numbers(part.timings) for part in parts), strict=True)))
-    return Done(used, took)
+    used = (_values(part.usage) for part in parts)
+    took = (_values(part.timings) for part in parts)
+    return Done(Usage(*_added(used)), Timings(*_added(took)))
 
 
-def _numbers(record: Usage | Timings) -> list[Any]:
+def _values(record: Usage | Timings) -> list[Any]:
     return [getattr(record, name) for name in record.__slots__]
+
+
+def _added(records: Iterable[list[Any]]) -> list[Any]:
+    """Numbers are added, and the ids of receipts put one behind the other."""
+    return [functools.reduce(operator.add, values) for values in zip(*records, strict=True)]
 
 
 # -- answer

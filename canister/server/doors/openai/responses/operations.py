@@ -24,7 +24,7 @@ OPERATIONS = (
             "Thoughts are items of type `reasoning` with `reasoning_text`; there are no summaries.",
             "`conversation` and `prompt` are refused with 400; `truncation` is always `disabled`.",
             "A stream of an answer that was cancelled ends with `response.incomplete`, whose response is `cancelled`.",
-            "`usage` also tells `instructions`, `cycles`, `calls` and `receipts`, the ids of the receipts of those calls.",
+            "`usage` also tells `instructions`, `cycles`, `calls` and `receipts`, the ids of their receipts.",
         ),
     ),
     Operation("GET", "/v1/responses/{id}", "get_response", "A stored answer, or its events."),
