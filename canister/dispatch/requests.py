@@ -106,7 +106,7 @@ def argument_bytes(value: object) -> int:
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, BaseModel):
-        return sum(map(argument_bytes, dict(value).values()))
+        return sum(map(argument_bytes, vars(value).values()))
     if isinstance(value, dict):
         return sum(map(argument_bytes, [*value, *value.values()]))
     if isinstance(value, list):
