@@ -26,6 +26,7 @@ from canister.ic import did
 from canister.ic.annotations import result_name
 from canister.server.doors import conversations
 from canister.server.pages import openapi
+from scripts.console_types import render_types
 from scripts.openai_page import render_openai
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,6 +127,7 @@ def generated() -> dict[str, str]:
     """Path below the project's root → content."""
     return {
         "canister.did": render_did(),
+        "console/src/interface.d.ts": render_types(),
         "docs/methods.md": render_methods(),
         "docs/flags.md": render_flags(),
         "canister/client/methods.py": render_calls(),

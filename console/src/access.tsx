@@ -3,6 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, call, canister } from "./api";
 import { shortPrincipal, when } from "./format";
+import type { AdminRoleAssignment } from "./interface";
 import { Confirmed, CopyButton, Problem } from "./widgets";
 import { t } from "./i18n";
 
@@ -14,14 +15,7 @@ interface Key {
   is_expired: boolean;
 }
 
-interface Role {
-  principal: string;
-  role: "AdminQuery" | "AdminUpdate" | Record<string, null>;
-  note: string;
-}
-
 const LEVELS = ["Only controllers and admins may chat", "Everybody with an API key may chat"];
-const roleOf = (role: Role["role"]): string => (typeof role === "string" ? role : (Object.keys(role)[0] ?? ""));
 
 export function AccessPage() {
   return (
@@ -71,19 +65,19 @@ function Level() {
 }
 
 function Roles() {
-  const roles = useSignal<Role[] | null>(null);
+  const roles = useSignal<AdminRoleAssignment[] | null>(null);
   const problem = useSignal<unknown>(null);
   const form = useRef<HTMLFormElement>(null);
   const list = async (): Promise<void> => {
     try {
-      roles.value = (await call<Role[]>("getAdminRoles")).value;
+      roles.value = (await call("getAdminRoles")).value;
     } catch (error) {
       problem.value = error;
     }
   };
-  const change = async (method: string, arg: unknown): Promise<void> => {
+  const change = async (act: () => Promise<unknown>): Promise<void> => {
     try {
-      await call(method, arg);
+      await act();
       problem.value = null;
       form.current?.reset();
     } catch (error) {
@@ -99,9 +93,9 @@ function Roles() {
       <ul class="plain">
         {(roles.value ?? []).map((one) => (
           <li key={one.principal}>
-            <code title={one.principal}>{shortPrincipal(one.principal)}</code> {roleOf(one.role)}{" "}
+            <code title={one.principal}>{shortPrincipal(one.principal)}</code> {one.role}{" "}
             <span class="hint">{one.note}</span>{" "}
-            <button type="button" class="quiet" onClick={() => void change("revokeAdminRole", JSON.stringify(one.principal))}>
+            <button type="button" class="quiet" onClick={() => void change(() => call("revokeAdminRole", one.principal))}>
               {t("Revoke")}
             </button>
           </li>
@@ -115,11 +109,9 @@ function Roles() {
           onSubmit={(event) => {
             event.preventDefault();
             const given = new FormData(event.currentTarget);
-            void change("assignAdminRole", {
-              principal: String(given.get("principal")).trim(),
-              role: given.get("role"),
-              note: String(given.get("note")),
-            });
+            const [principal, note] = [String(given.get("principal")).trim(), String(given.get("note"))];
+            const role = given.get("role") === "AdminUpdate" ? "AdminUpdate" : "AdminQuery";
+            void change(() => call("assignAdminRole", { principal, role, note }));
           }}
         >
           <label>

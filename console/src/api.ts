@@ -1,9 +1,10 @@
 // Requests to the server that sent this page. An API key travels in a header alone; there are no cookies.
 import { signal } from "@preact/signals";
 import { t } from "./i18n";
+import type { Methods } from "./interface";
 
 const KEY = "canister.key";
-const LONGEST_WAIT_SECONDS = 30;
+const LONGEST_WAIT_SECONDS = 3600;
 export const LINES = "application/x-ndjson";
 
 export const key = signal(stored(sessionStorage) ?? stored(localStorage) ?? "");
@@ -103,12 +104,21 @@ interface Options {
   verb?: string;
 }
 
-/** Call a method of the canister, with its argument as JSON or, if it is a text, as it stands. */
-export function call<T>(method: string, arg?: unknown, options: Options = {}): Promise<Reply<T>> {
-  return ask<T>(canisterPath(method), arg, options);
+/** What is behind the name of a method in a call of it. */
+type Given<M extends keyof Methods> = Methods[M]["arg"] extends undefined
+  ? [arg?: undefined, options?: Options]
+  : [arg: Methods[M]["arg"], options?: Options];
+
+/** Call a method of the canister. Raises CallError. */
+export function call<M extends keyof Methods>(method: M, ...given: Given<M>): Promise<Reply<Methods[M]["value"]>> {
+  const [arg, options] = given;
+  return ask(canisterPath(method), typeof arg === "string" ? toJson(arg) : arg, options);
 }
 
-/** Send to a path and read what comes back: the value in Ok, or the whole document. Raises CallError. */
+/**
+ * Send to a path, a text as it stands and anything else as JSON, and read what comes back: the value in Ok, or the whole
+ * document. Raises CallError.
+ */
 export async function ask<T>(path: string, arg?: unknown, { abort, verb = "POST" }: Options = {}): Promise<Reply<T>> {
   const started = performance.now();
   const init: RequestInit = { method: verb };
@@ -130,12 +140,12 @@ export async function ask<T>(path: string, arg?: unknown, { abort, verb = "POST"
 }
 
 /** Call a method that tells its text while it runs: each piece is given to `heard`, before the answer counts. */
-export async function callHeard<T>(
-  method: string,
-  arg: unknown,
+export async function callHeard<M extends "run_update" | "run_query">(
+  method: M,
+  arg: Methods[M]["arg"],
   heard: (text: string) => void,
   abort: AbortSignal,
-): Promise<Reply<T>> {
+): Promise<Reply<Methods[M]["value"]>> {
   const started = performance.now();
   const headers = { "Content-Type": "application/json", Accept: LINES };
   const response = await request(canisterPath(method), { method: "POST", headers, body: toJson(arg), signal: abort });
@@ -147,7 +157,7 @@ export async function callHeard<T>(
   }
   if (!last) throw broken();
   const cost = costOf(response.headers) ?? costIn(last);
-  return { value: read<T>(last, response, cost), cost, ms: performance.now() - started };
+  return { value: read(last, response, cost), cost, ms: performance.now() - started };
 }
 
 /** The lines of an answer as they come. CallError of kind network when it breaks off; an abort stays an AbortError. */
@@ -178,9 +188,8 @@ function broken(): CallError {
 function read<T>(text: string, response: Response, cost: Cost | null): T {
   const fail = (message: string, kind: Kind): never => {
     const id = response.headers.get("x-request-id") ?? "";
-    const seconds = Math.min(LONGEST_WAIT_SECONDS, Number(response.headers.get("retry-after") ?? 0));
     if (response.status === 401 && kind === "reject" && key.value) forgetKey(message);
-    throw new CallError(message, kind, response.status, cost, id, seconds);
+    throw new CallError(message, kind, response.status, cost, id, secondsToWait(response.headers));
   };
   let body: unknown;
   try {
@@ -194,6 +203,13 @@ function read<T>(text: string, response: Response, cost: Cost | null): T {
     if ("Ok" in body) return body.Ok as T;
   }
   return body as T;
+}
+
+/** How long an answer asks to wait: it tells seconds, or a date. 0: it does not. */
+export function secondsToWait(headers: Headers): number {
+  const told = headers.get("retry-after") ?? "";
+  const seconds = /^\d+$/.test(told) ? Number(told) : Math.ceil((Date.parse(told) - Date.now()) / 1000);
+  return seconds > 0 ? Math.min(LONGEST_WAIT_SECONDS, seconds) : 0;
 }
 
 function errText(err: unknown): string {

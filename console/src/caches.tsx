@@ -1,6 +1,6 @@
 // The caller's prompt caches in the canister: what a chat need not decode again.
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { ask, call, canister, canisterPath } from "./api";
 import { conversations } from "./chats";
 import { bytes, number, when } from "./format";
@@ -33,25 +33,31 @@ const TIERS = {
 export function CachesPage() {
   const found = useSignal<Caches | null>(null);
   const problem = useSignal<unknown>(null);
+  const refused = useRef<() => unknown>(() => undefined); // what may be done again
   const list = async (): Promise<void> => {
     try {
       found.value = (await ask<Caches>(canisterPath("caches"), undefined, { verb: "GET" })).value;
     } catch (error) {
+      refused.current = look;
       problem.value = error;
     }
+  };
+  const look = (): Promise<void> => {
+    problem.value = null;
+    return list();
   };
   const remove = async (name: string): Promise<void> => {
     problem.value = null;
     try {
       await call("remove_prompt_cache", { args: ["--prompt-cache", name] });
     } catch (error) {
+      refused.current = () => remove(name);
       problem.value = error;
     }
     await list();
   };
   useEffect(() => {
-    problem.value = null;
-    void list();
+    void look();
   }, [canister.value, principal.value]);
   const all = found.value?.caches ?? [];
   const more = (found.value?.n_caches ?? 0) - all.length;
@@ -62,7 +68,7 @@ export function CachesPage() {
       <p>
         {t("A cache keeps what a model has read, so that the next call of a chat does not read it again. Without its cache a chat still goes on, and its text goes in once more.")}
       </p>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {problem.value ? <Problem error={problem.value} again={refused.current} /> : null}
       {found.value ? (
         <Tiles
           tiles={[

@@ -5,7 +5,7 @@ import { messageOf } from "./api";
 import { active, conversations, exported, forget, fresh, imported, open } from "./chats";
 import { Composer } from "./composer";
 import { SILENT, type Conversation } from "./conversation";
-import { percent, number } from "./format";
+import { dayOf, number, percent } from "./format";
 import { MessageView } from "./message";
 import { current, denial, modelName, props, refresh } from "./session";
 import { Confirmed, Denied, Problem, saveAs } from "./widgets";
@@ -143,6 +143,7 @@ function Messages({ chat }: { chat: Conversation }) {
             isLast={from + at === all.length - 1}
             isBusy={chat.busy.value !== ""}
             live={from + at === all.length - 1 ? chat.live.value : SILENT}
+            wait={from + at === all.length - 1 ? chat.wait.value : null}
           />
         ))}
       </div>
@@ -164,6 +165,13 @@ function Messages({ chat }: { chat: Conversation }) {
       ) : null}
     </>
   );
+}
+
+/** Chats by the day on which they were last gone on with, in their order. */
+function daysOf(all: Conversation[]): [string, Conversation[]][] {
+  const days = new Map<string, Conversation[]>();
+  for (const one of all) days.set(dayOf(one.changed), [...(days.get(dayOf(one.changed)) ?? []), one]);
+  return [...days];
 }
 
 function ChatList() {
@@ -203,32 +211,37 @@ function ChatList() {
         value={sought}
         onInput={(event) => setSought(event.currentTarget.value)}
       />
-      <ul>
-        {conversations.value.filter(fits).map((one) => (
-          <li key={one.id} class="line">
-            <button
-              type="button"
-              class={`item ${one === active.value ? "current" : ""}`}
-              aria-current={one === active.value}
-              onClick={() => {
-                open(one);
-                isListOpen.value = false;
-              }}
-            >
-              {one.parent ? "⑂ " : ""}
-              {one.title.value}
-            </button>
-            <Confirmed
-              question={t("Forget the chat “{0}” and its prompt cache?", one.title.value)}
-              label={t("Forget the chat {0}", one.title.value)}
-              disabled={one.busy.value !== ""}
-              act={() => forget(one)}
-            >
-              ×
-            </Confirmed>
-          </li>
-        ))}
-      </ul>
+      {daysOf(conversations.value.filter(fits)).map(([day, chats]) => (
+        <details key={low ? `${day} ${low}` : day} class="day" open>
+          <summary>{day}</summary>
+          <ul aria-label={day}>
+            {chats.map((one) => (
+              <li key={one.id} class="line">
+                <button
+                  type="button"
+                  class={`item ${one === active.value ? "current" : ""}`}
+                  aria-current={one === active.value}
+                  onClick={() => {
+                    open(one);
+                    isListOpen.value = false;
+                  }}
+                >
+                  {one.parent ? "⑂ " : ""}
+                  {one.title.value}
+                </button>
+                <Confirmed
+                  question={t("Forget the chat “{0}” and its prompt cache?", one.title.value)}
+                  label={t("Forget the chat {0}", one.title.value)}
+                  disabled={one.busy.value !== ""}
+                  act={() => forget(one)}
+                >
+                  ×
+                </Confirmed>
+              </li>
+            ))}
+          </ul>
+        </details>
+      ))}
       <div class="actions">
         <button type="button" class="quiet" disabled={conversations.value.length === 0} onClick={save}>
           {t("Export")}

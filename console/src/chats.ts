@@ -10,6 +10,10 @@ const SAVE_MS = 300;
 
 export const conversations = signal<Conversation[]>([]);
 let owner = "";
+
+/** The one that was gone on with last is the first. */
+const inOrder = <T extends { changed: number }>(all: T[]): T[] => all.toSorted((a, b) => b.changed - a.changed);
+
 export const active = signal<Conversation>(watch(new Conversation()));
 
 effect(() => {
@@ -24,7 +28,7 @@ effect(() => {
 async function load(of: string): Promise<void> {
   const saved = await store.listOf<Saved>(of);
   if (of !== owner) return;
-  const found = saved.sort((a, b) => b.changed - a.changed).map((one) => watch(new Conversation(one)));
+  const found = inOrder(saved).map((one) => watch(new Conversation(one)));
   const begun = active.value;
   batch(() => {
     conversations.value = found;
@@ -41,7 +45,9 @@ function watch(chat: Conversation): Conversation {
   chat.owner ||= owner;
   chat.onChange = (isSettled) => {
     if (!chat.owner) return; // nobody knows yet whose it is
-    if (!conversations.value.includes(chat)) conversations.value = [chat, ...conversations.value];
+    const all = conversations.value;
+    if (!all.includes(chat)) conversations.value = inOrder([chat, ...all]);
+    else if (all[0] !== chat && chat.changed > all[0]!.changed) conversations.value = inOrder(all);
     clearTimeout(timer);
     if (isSettled) void store.put(chat.saved());
     else timer = setTimeout(() => void store.put(chat.saved()), SAVE_MS);

@@ -4,28 +4,18 @@ import { useEffect, useRef } from "preact/hooks";
 import { call, messageOf } from "./api";
 import type { ChatSettings, Conversation } from "./conversation";
 import { number, percent, short, usd } from "./format";
+import type { EstimateRecord } from "./interface";
 import { current, denial } from "./session";
 import { t } from "./i18n";
 
 const WAIT_MS = 250; // after the last key
 const USUAL_ANSWER = 64; // tokens
 
-interface Estimate {
-  instructions: number;
-  limit: number | null;
-  n_prompt_tokens: number;
-  n_prompt_tokens_cached: number;
-  calls: number;
-  total_cycles: number | bigint;
-  usd: number;
-  seconds: number;
-}
-
 export function Composer({ chat }: { chat: Conversation }) {
   const box = useRef<HTMLTextAreaElement>(null);
   const timer = useRef(0);
   const asked = useRef<AbortController | null>(null);
-  const estimate = useSignal<Estimate | string | null>(null);
+  const estimate = useSignal<EstimateRecord | string | null>(null);
   const busy = chat.busy.value;
   const isReady = current.value?.ready === true && !denial.value;
 
@@ -63,7 +53,7 @@ export function Composer({ chat }: { chat: Conversation }) {
       const answer = Math.min(USUAL_ANSWER, chat.settings.value.answerTokens);
       const { tokensPerCall, answerTokens } = chat.settings.value;
       const arg = { ...chat.args(prompt, tokensPerCall ? tokensPerCall + 1 : answerTokens), answer_tokens: answer };
-      const found = (await call<Estimate>("estimate_run", arg, { abort: own.signal })).value;
+      const found = (await call("estimate_run", arg, { abort: own.signal })).value;
       if (!own.signal.aborted) estimate.value = found;
     } catch (error) {
       if (!own.signal.aborted) estimate.value = messageOf(error);
@@ -126,13 +116,13 @@ export function Composer({ chat }: { chat: Conversation }) {
   );
 }
 
-function Told({ estimate }: { estimate: Estimate | string | null }) {
+function Told({ estimate }: { estimate: EstimateRecord | string | null }) {
   if (estimate === null) return <>{t("What it will cost is shown while you type.")}</>;
   if (typeof estimate === "string") return <>{estimate}</>;
   const { instructions, limit, calls } = estimate;
   return (
     <>
-      {t("next call")}{" "}<b>{limit ? percent(instructions / limit) : short(instructions)}</b>
+      {t("next call")}{" "}<b>{limit ? percent(Number(instructions) / Number(limit)) : short(instructions)}</b>
 {" "}
       {limit ? t("of the budget") : t("instructions")} ·{" "}
       {t("{0} prompt tokens, {1} cached", number(estimate.n_prompt_tokens), number(estimate.n_prompt_tokens_cached))} ·{" "}

@@ -4,23 +4,14 @@
 // Outputs are never added up: a call that ends at -n shows a token that the next one gives again, and a lost reply loses
 // text. The answer is what the reply's `conversation` has behind the prompt.
 import { signal } from "@preact/signals";
-import { ask, call, callHeard, CallError, canisterPath, messageOf, sleep, type Cost, type Kind } from "./api";
+import { ask, call, callHeard, CallError, canisterPath, messageOf, type Cost, type Kind } from "./api";
+import type { InputRecord, RunOutputRecord } from "./interface";
 import { usual, type ChatSettings } from "./preferences";
 import { props } from "./session";
+import { isForNow, waitFor, type Wait } from "./waits";
 import { t } from "./i18n";
 
 export type { ChatSettings } from "./preferences";
-
-export interface RunRecord {
-  output: string;
-  conversation: string;
-  generated_eog: boolean;
-  n_prompt_tokens: number;
-  n_prompt_tokens_cached: number;
-  n_prompt_tokens_decoded: number;
-  n_tokens_generated: number;
-  n_prompt_tokens_remaining: number;
-}
 
 export interface Step {
   n: number;
@@ -92,6 +83,8 @@ export class Conversation {
   /** Tokens in the cache after the last call. */
   context = signal(0);
   live = signal<Live>(SILENT);
+  /** While the server is busy. */
+  wait = signal<Wait | null>(null);
   /** What is written in the box and not sent; it outlasts a look at other pages, and a sign-in. */
   draft = "";
   /** Told of every change. isSettled: nothing of it runs, so that it should be written at once. */
@@ -177,7 +170,8 @@ export class Conversation {
     ];
     this.touch();
     await this.work(async (abort) => {
-      const prompt = await this.render([...before, { role: "user", text: question }], {}, abort);
+      const said = [...before, { role: "user", text: question }];
+      const prompt = await this.patiently(() => this.render(said, {}, abort), abort);
       if (!this.cache) {
         this.cache = `console-${this.id}`;
         await this.step("new_chat", "open", { args: ["--prompt-cache", this.cache, "--prompt-cache-all"] }, abort);
@@ -199,14 +193,16 @@ export class Conversation {
           if (!(error instanceof CallError && error.kind === "Err" && [400, 404].includes(error.status))) throw error;
         }
         // The cache is gone: what was said goes in again.
-        const prompt = await this.render(this.messages.value, { add_generation_prompt: false, continue_final_message: true });
+        const more = { add_generation_prompt: false, continue_final_message: true };
+        const prompt = await this.patiently(() => this.render(this.messages.value, more, abort), abort);
         await this.run(prompt, abort);
         return;
       }
       if (!this.cache) {
         this.cache = `console-${this.id}`;
       }
-      await this.run(await this.render(this.messages.value.slice(0, -1), {}, abort), abort);
+      const said = this.messages.value.slice(0, -1);
+      await this.run(await this.patiently(() => this.render(said, {}, abort), abort), abort);
     });
   }
 
@@ -215,6 +211,7 @@ export class Conversation {
     if (this.wantsStop) this.abort?.abort();
     this.wantsStop = true;
     if (this.busy.value) this.busy.value = "stopping";
+    this.wait.value?.end(); // no call runs that could be waited for
   }
 
   /** Calls until the answer is complete. prompt: "" when all of it is in. */
@@ -250,7 +247,7 @@ export class Conversation {
   }
 
   /** The answer as the canister has it, also when a reply was lost. */
-  private heard(record: RunRecord, beganNow: boolean): void {
+  private heard(record: RunOutputRecord, beganNow: boolean): void {
     const text = record.conversation;
     let base = this.last.base;
     if (beganNow || base < 0 || base > text.length) {
@@ -278,7 +275,7 @@ export class Conversation {
     }
   }
 
-  private async step(method: string, phase: Step["phase"], arg: object, abort: AbortSignal): Promise<RunRecord> {
+  private async step(method: "new_chat" | "run_update", phase: Step["phase"], arg: InputRecord, abort: AbortSignal): Promise<RunOutputRecord> {
     const began: Step = {
       n: this.last.steps.length + 1,
       phase,
@@ -296,35 +293,45 @@ export class Conversation {
       steps[at] = { ...began, ...steps[at], ...change };
       this.update({ steps });
     };
-    set({});
-    for (;;) {
+    const send = async (): Promise<RunOutputRecord> => {
       const ear = this.listen();
+      set({ state: "running" });
       try {
         const { value, cost, ms } = await (method === "run_update"
-          ? callHeard<RunRecord>(method, arg, ear.heard, abort)
-          : call<RunRecord>(method, arg, { abort }));
+          ? callHeard(method, arg, ear.heard, abort)
+          : call(method, arg, { abort }));
         const [tokensIn, tokensOut] = [Number(value.n_prompt_tokens_decoded ?? 0), Number(value.n_tokens_generated ?? 0)];
         if (value.n_prompt_tokens_cached != null)
           this.context.value = Number(value.n_prompt_tokens_cached) + tokensIn + tokensOut;
         const tokensLeft = Number(value.n_prompt_tokens_remaining ?? 0);
         set({ state: "done", cost, ms, tokensIn, tokensOut, tokensLeft });
         return value;
-      } catch (error) {
-        const isBusy = error instanceof CallError && (error.status === 429 || error.status === 503);
-        if (isBusy && error.retrySeconds && !this.wantsStop) {
-          set({ state: "waiting", error: error.message });
-          await sleep(1000 * error.retrySeconds);
-          if (!this.wantsStop) {
-            set({ state: "running", error: "" });
-            continue;
-          }
-        }
-        const isStopped = error instanceof DOMException && error.name === "AbortError";
-        const cost = error instanceof CallError ? error.cost : null;
-        set({ state: isStopped ? "stopped" : "failed", error: isStopped ? "" : messageOf(error), cost });
-        throw error;
       } finally {
         ear.close();
+      }
+    };
+    try {
+      return await this.patiently(send, abort, () => set({ state: "waiting" }));
+    } catch (error) {
+      const isStopped = error instanceof DOMException && error.name === "AbortError";
+      const cost = error instanceof CallError ? error.cost : null;
+      set({ state: isStopped ? "stopped" : "failed", error: isStopped ? "" : messageOf(error), cost });
+      throw error;
+    }
+  }
+
+  /** Do it, and again as long as the server is only busy. Who stops meanwhile has stopped before it was done. */
+  private async patiently<T>(act: () => Promise<T>, abort: AbortSignal, told?: () => void): Promise<T> {
+    for (;;) {
+      try {
+        return await act();
+      } catch (error) {
+        if (!isForNow(error)) throw error;
+        if (!this.wantsStop) {
+          told?.();
+          await waitFor(error, (wait) => (this.wait.value = wait), abort);
+        }
+        if (this.wantsStop) throw new DOMException("", "AbortError");
       }
     }
   }

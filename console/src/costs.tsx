@@ -4,8 +4,9 @@ import { useEffect } from "preact/hooks";
 import { call, canister } from "./api";
 import { Bars, Histogram, Line } from "./charts";
 import { csvOf } from "./csv";
-import { useHappenings, type LoggedCall } from "./events";
+import { useHappenings } from "./events";
 import { number, percent, short, usdOf, when } from "./format";
+import type { CallLogEntry } from "./interface";
 import { usdPerXdr } from "./session";
 import { Budget, Problem, saveAs, Tiles } from "./widgets";
 import { t } from "./i18n";
@@ -14,16 +15,16 @@ const MOST_ENTRIES = 500;
 const SHOWN = 100;
 const BARS = 60;
 
-const sumOf = (entries: LoggedCall[], of: (one: LoggedCall) => number): number => entries.reduce((sum, one) => sum + of(one), 0);
+const sumOf = (entries: CallLogEntry[], of: (one: CallLogEntry) => number): number => entries.reduce((sum, one) => sum + of(one), 0);
 
 export function CostsPage() {
-  const entries = useSignal<LoggedCall[] | null>(null);
+  const entries = useSignal<CallLogEntry[] | null>(null);
   const problem = useSignal<unknown>(null);
   const method = useSignal("");
   const outcome = useSignal("");
   const look = async (): Promise<void> => {
     try {
-      entries.value = (await call<LoggedCall[]>("get_call_log", { max_entries: MOST_ENTRIES })).value;
+      entries.value = (await call("get_call_log", { max_entries: MOST_ENTRIES })).value;
       problem.value = null;
     } catch (error) {
       problem.value = error;
@@ -46,7 +47,7 @@ export function CostsPage() {
   return (
     <div class="page" tabIndex={0} role="region" aria-label={t("Costs")}>
       <h1>{t("Costs")}</h1>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {problem.value ? <Problem error={problem.value} again={look} /> : null}
       {entries.value === null && !problem.value ? <p class="hint">{t("The log is being read…")}</p> : null}
       {entries.value ? (
         <>
@@ -84,7 +85,7 @@ function Choice({ label, of, chosen, set }: { label: string; of: string[]; chose
   );
 }
 
-function Sums({ entries }: { entries: LoggedCall[] }) {
+function Sums({ entries }: { entries: CallLogEntry[] }) {
   const oldest = entries.toReversed();
   const runs = oldest.filter((one) => one.method === "run_update").slice(-BARS);
   const byPart = new Map<string, number>();
@@ -134,7 +135,7 @@ function Sums({ entries }: { entries: LoggedCall[] }) {
 
 const price = (cycles: number): string => (usdPerXdr.value ? usdOf(cycles, usdPerXdr.value) : `${short(cycles)} cycles`);
 
-function Log({ entries }: { entries: LoggedCall[] }) {
+function Log({ entries }: { entries: CallLogEntry[] }) {
   return (
     <>
       <h2>{t("Calls")}</h2>
@@ -193,4 +194,4 @@ function Log({ entries }: { entries: LoggedCall[] }) {
 
 const COLUMNS = ["id", "timestamp_ns", "caller", "method", "outcome", "instructions", "cycles", "limit"] as const;
 
-const save = (entries: LoggedCall[]): void => saveAs("calls.csv", csvOf(COLUMNS, entries), "text/csv");
+const save = (entries: CallLogEntry[]): void => saveAs("calls.csv", csvOf(COLUMNS, entries), "text/csv");

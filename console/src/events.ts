@@ -4,24 +4,13 @@
 import { effect, signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { canister, canisterPath, CallError, linesOf, parse, request, sleep } from "./api";
+import type { CallLogEntry } from "./interface";
 
 const SHORTEST_MS = 500;
 const LONGEST_MS = 15_000;
 const FIRST_LINE_MS = 6000; // a stream begins with a line at once
 const POLL_MS = 5000;
 const POLLS = 12; // until a stream is tried again
-
-export interface LoggedCall {
-  id: number | bigint;
-  caller: string;
-  method: string;
-  timestamp_ns: bigint | number;
-  outcome: string;
-  instructions: number | bigint;
-  cycles: number | bigint;
-  limit: number | bigint | null;
-  parts: { part: string; instructions: number | bigint }[];
-}
 
 export interface Report {
   model: string | null;
@@ -58,7 +47,7 @@ export interface Work {
 
 export interface Happening {
   at: number;
-  calls: LoggedCall[];
+  calls: CallLogEntry[];
   missed?: number;
   engine?: Report;
   work?: Work;

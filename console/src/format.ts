@@ -6,6 +6,9 @@ interface Formats {
   locale: string;
   compact: Intl.NumberFormat;
   whole: Intl.NumberFormat;
+  nearDay: Intl.RelativeTimeFormat;
+  day: Intl.DateTimeFormat;
+  dayOfYear: Intl.DateTimeFormat;
 }
 
 const made = new Map<string, Formats>();
@@ -17,7 +20,14 @@ function formats(): Formats {
   if (!found) {
     const locale = navigator.languages.find((one) => one.startsWith(name)) ?? name;
     const compact = new Intl.NumberFormat(locale, { notation: "compact", maximumFractionDigits: 1 });
-    found = { locale, compact, whole: new Intl.NumberFormat(locale) };
+    found = {
+      locale,
+      compact,
+      whole: new Intl.NumberFormat(locale),
+      nearDay: new Intl.RelativeTimeFormat(locale, { numeric: "auto" }),
+      day: new Intl.DateTimeFormat(locale, { weekday: "long", day: "numeric", month: "long" }),
+      dayOfYear: new Intl.DateTimeFormat(locale, { dateStyle: "long" }),
+    };
     made.set(name, found);
   }
   return found;
@@ -62,3 +72,15 @@ export const shortPrincipal = (text: string): string =>
   text.length < 20 ? text : `${text.slice(0, 11)}…${text.slice(-3)}`;
 
 export const timeOf = (ms: number): string => new Date(ms).toLocaleTimeString(formats().locale);
+
+/** The day of a time, in the browser's zone, as one speaks of it: today, yesterday, or its date. */
+export function dayOf(ms: number, now = Date.now()): string {
+  const [then, today] = [new Date(ms), new Date(now)];
+  const midnight = (one: Date): number => Date.UTC(one.getFullYear(), one.getMonth(), one.getDate());
+  const days = (midnight(today) - midnight(then)) / 86_400_000;
+  const { locale, nearDay, day, dayOfYear } = formats();
+  const isNear = days < 2; // a clock that was ahead does not make a day of its own
+  const isThisYear = then.getFullYear() === today.getFullYear();
+  const told = isNear ? nearDay.format(-Math.max(0, days), "day") : (isThisYear ? day : dayOfYear).format(then);
+  return told.charAt(0).toLocaleUpperCase(locale) + told.slice(1);
+}

@@ -7,6 +7,7 @@ import { ANSWER, answerTold, loadingTold, needsTold, uploadTold, Verdict, type F
 import { bytes, percent, short, usd } from "./format";
 import { headOf, type Head } from "./gguf";
 import { isUnderWay, send, uploads, type Upload } from "./uploads";
+import { Countdown } from "./widgets";
 import { t } from "./i18n";
 
 interface Chosen {
@@ -145,7 +146,7 @@ export function DropZone({ take, pick }: DropGiven) {
 }
 
 function UploadLine({ upload }: { upload: Upload }) {
-  const { target, size, sent, state, cycles, problem } = upload;
+  const { target, size, sent, state, cycles, problem, wait } = upload;
   return (
     <div class="upload">
       <div class="row">
@@ -161,6 +162,7 @@ function UploadLine({ upload }: { upload: Upload }) {
         ) : null}
       </div>
       <progress max={size} value={sent.value} aria-label={t("Upload of {0}", target)} />
+      {wait.value ? <Countdown wait={wait.value} /> : null}
       {problem.value ? (
         <p class="problem" role="alert">
           {problem.value}

@@ -4,7 +4,7 @@
 // are shown, and their results stay.
 import { signal } from "@preact/signals";
 import { ask, call, CallError, canisterPath, messageOf } from "./api";
-import { newId, type RunRecord } from "./conversation";
+import { newId } from "./conversation";
 import { t } from "./i18n";
 
 export const MOST_PROMPTS = 25;
@@ -169,7 +169,7 @@ async function runCalls(prompt: string, cache: string, told: Trial): Promise<voi
   let next = prompt;
   let base = -1;
   for (let n = 0; n < MOST_CALLS && left > 1 && state.value !== "stopping"; n++) {
-    const { value, cost } = await call<RunRecord>("run_update", { args: [...flags, "-p", next, "-n", String(left)] });
+    const { value, cost } = await call("run_update", { args: [...flags, "-p", next, "-n", String(left)] });
     told.calls++;
     told.instructions += cost?.instructions ?? 0;
     told.cycles += cost?.cycles ?? 0;

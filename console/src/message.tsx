@@ -7,7 +7,8 @@ import { milliseconds, number, short } from "./format";
 import { Markdown } from "./markdown";
 import { memo } from "./memo";
 import { partsOf } from "./parts";
-import { Budget, CopyButton } from "./widgets";
+import type { Wait } from "./waits";
+import { Budget, CopyButton, Countdown } from "./widgets";
 import { t } from "./i18n";
 
 interface Properties {
@@ -18,6 +19,7 @@ interface Properties {
   isBusy: boolean;
   /** What the running call has said, for the message that it belongs to. */
   live: Live;
+  wait: Wait | null;
 }
 
 export const MessageView = memo((given: Properties) =>
@@ -78,13 +80,14 @@ function Question({ message, at, chat, isBusy }: Properties) {
   );
 }
 
-function Answer({ message, at, chat, isLast, isBusy, live }: Properties) {
+function Answer({ message, at, chat, isLast, isBusy, live, wait }: Properties) {
   const { state, steps } = message;
   const goesOn = isLast && !isBusy && ["stopped", "limit", "failed"].includes(state);
   const cycles = steps.reduce((sum, step) => sum + (step.cost?.cycles ?? 0), 0);
   return (
     <article class="message assistant" aria-label={t("Model")} aria-busy={state === "running"}>
       <Said text={message.text + live.text} isRunning={state === "running"} />
+      {wait ? <Countdown wait={wait} /> : null}
       <Ending message={message} chat={chat} />
       {isBusy && isLast ? null : (
         <div class="actions">

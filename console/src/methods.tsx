@@ -1,7 +1,7 @@
 // A form for every method, made from the OpenAPI document, which is made from the interface table.
 import { useSignal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
-import { ask, call, CallError, messageOf, toJson, type Cost } from "./api";
+import { ask, CallError, canisterPath, messageOf, toJson, type Cost } from "./api";
 import { milliseconds, number } from "./format";
 import { Budget, Problem } from "./widgets";
 import { t } from "./i18n";
@@ -87,20 +87,22 @@ export function MethodsPage() {
   const methods = useSignal<Method[] | null>(null);
   const problem = useSignal<unknown>(null);
   const [name, setName] = useState(location.hash.split("/")[2] ?? "whoami");
-  useEffect(() => {
-    const read = async (): Promise<void> => {
+  const read = async (): Promise<void> => {
+    try {
       document_ ??= (await ask<Document>("openapi.json", undefined, { verb: "GET" })).value;
       methods.value = methodsOf(document_);
-    };
-    read().catch((error: unknown) => (problem.value = error));
-  }, []);
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  useEffect(() => void read(), []);
   const all = methods.value ?? [];
   const one = all.find((each) => each.name === name) ?? all[0];
   if (!one)
     return (
       <div class="page">
         <h1>{t("Methods")}</h1>
-        {problem.value ? <Problem error={problem.value} /> : <p class="hint">{t("The interface is being read…")}</p>}
+        {problem.value ? <Problem error={problem.value} again={read} /> : <p class="hint">{t("The interface is being read…")}</p>}
       </div>
     );
   return (
@@ -158,7 +160,7 @@ function Form({ method }: { method: Method }) {
     setBusy(true);
     try {
       const arg = method.schema === null ? undefined : isJson ? text : toJson(value);
-      const { value: found, cost, ms } = await call<unknown>(method.name, arg);
+      const { value: found, cost, ms } = await ask(canisterPath(method.name), arg);
       setAnswered({ text: typeof found === "string" ? found : toJson(found, 2), kind: "Ok", cost, ms });
     } catch (error) {
       const [kind, cost] = error instanceof CallError ? [error.kind, error.cost] : ["page", null];

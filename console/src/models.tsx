@@ -35,12 +35,18 @@ export function ModelsPage() {
   const args = context ? ["--ctx-size", context] : [];
   const picker = useRef<HTMLInputElement>(null);
 
+  const refused = useRef<() => unknown>(() => undefined); // what may be done again
   const list = async (): Promise<void> => {
     try {
       models.value = (await ask<{ models: Model[] }>(canisterPath("models"), undefined, { verb: "GET" })).value.models;
     } catch (error) {
+      refused.current = look;
       problem.value = error;
     }
+  };
+  const look = (): Promise<void> => {
+    problem.value = null;
+    return list();
   };
   useEffect(() => void list(), [canister.value]);
 
@@ -69,6 +75,7 @@ export function ModelsPage() {
     try {
       await act();
     } catch (error) {
+      refused.current = () => change(what, act);
       problem.value = error;
     }
     await list();
@@ -84,6 +91,7 @@ export function ModelsPage() {
     try {
       await choose(files, args);
     } catch (error) {
+      refused.current = () => take(files);
       problem.value = error;
     }
   };
@@ -121,7 +129,7 @@ export function ModelsPage() {
         }}
       />
       <Incoming onSent={() => void list()} />
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {problem.value ? <Problem error={problem.value} again={refused.current} /> : null}
       <label class="inline">
         {t("Context in tokens when loading (empty: as the model says)")}
         <input class="short" inputMode="numeric" pattern="[0-9]*" value={context} onInput={(event) => setContext(event.currentTarget.value.trim())} />

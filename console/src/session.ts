@@ -102,7 +102,7 @@ export async function refresh(): Promise<void> {
     usdPerXdr.value = answer.usd_per_xdr ?? 0;
     if (JSON.stringify(found) !== JSON.stringify(canisters.value)) canisters.value = found;
     if (!found.some((one) => one.name === canister.value)) canister.value = found[0]?.name ?? "";
-    if (!principal.value && key.value) principal.value = (await call<string>("whoami")).value;
+    if (!principal.value && key.value) principal.value = (await call("whoami")).value;
     await Promise.all([look(), lookAtCycles()]);
   } catch {
     // isOnline and refusal say it

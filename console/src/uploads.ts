@@ -1,8 +1,10 @@
 // Files on their way to the canister, in slices, each with its digest, so that one that comes in other bytes is sent again.
 // An upload that was cut off goes on where the canister has confirmed it.
 import { signal, type Signal } from "@preact/signals";
-import { call, CallError, canisterPath, messageOf, request, sleep } from "./api";
+import { call, CallError, canisterPath, messageOf, request, secondsToWait, sleep } from "./api";
 import { toBase64, toHex } from "./bytes";
+import type { FileDetailsRecord } from "./interface";
+import { isForNow, waitFor, type Wait } from "./waits";
 
 const SLICE = 8 * 1024 * 1024;
 const MOST_TRIES = 6;
@@ -17,6 +19,8 @@ export interface Upload {
   cycles: Signal<number>;
   state: Signal<"looking" | "sending" | "waiting" | "complete" | "stopped" | "failed">;
   problem: Signal<string>;
+  /** While the server is busy. */
+  wait: Signal<Wait | null>;
   stop: () => void;
 }
 
@@ -36,6 +40,7 @@ export async function send(file: Blob, target: string): Promise<boolean> {
     cycles: signal(0),
     state: signal("looking"),
     problem: signal(""),
+    wait: signal(null),
     stop: () => abort.abort(),
   };
   uploads.value = [one, ...uploads.value];
@@ -61,19 +66,23 @@ async function sendSlices(file: Blob, one: Upload, abort: AbortSignal): Promise<
     try {
       const body = await file.slice(at, end).arrayBuffer();
       const response = await request(path, { method: "PUT", body, headers: await headersOf(body, at, file.size), signal: abort });
-      if (response.status === 429 || response.status === 503) {
-        one.state.value = "waiting";
-        await sleep(1000 * Number(response.headers.get("retry-after") ?? 2));
-        continue;
-      }
       const told = (await response.json()) as { Err?: { Other?: string }; reject_message?: string };
-      if (!response.ok) throw new CallError(told.Err?.Other ?? told.reject_message ?? response.statusText, "Err", response.status);
+      if (!response.ok) {
+        const why = told.Err?.Other ?? told.reject_message ?? response.statusText;
+        throw new CallError(why, "Err", response.status, null, "", secondsToWait(response.headers));
+      }
       at = end;
       tries = 0;
       one.cycles.value += Number(response.headers.get("x-ic-cycles") ?? 0);
       one.sent.value = at;
       one.state.value = "sending";
     } catch (error) {
+      if (isForNow(error)) {
+        one.state.value = "waiting";
+        await waitFor(error, (wait) => (one.wait.value = wait), abort);
+        one.state.value = "sending";
+        continue;
+      }
       const isLost = error instanceof CallError && (error.kind === "network" || error.message.includes(SEND_AGAIN));
       if (!isLost || ++tries > MOST_TRIES) throw error;
       one.state.value = "waiting";
@@ -99,9 +108,9 @@ async function headersOf(body: ArrayBuffer, at: number, size: number): Promise<R
 
 /** Bytes that are there already and are those of this file: their hash says so, or the first and last of them. 0: begin anew. */
 async function confirmed(target: string, file: Blob, abort: AbortSignal): Promise<number> {
-  let there: { filesize: number | bigint; filesha256: string };
+  let there: FileDetailsRecord;
   try {
-    there = (await call<typeof there>("uploaded_file_details", { filename: target }, { abort })).value;
+    there = (await call("uploaded_file_details", { filename: target }, { abort })).value;
   } catch (error) {
     if (error instanceof CallError && error.kind === "Err") return 0;
     throw error;

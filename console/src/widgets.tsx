@@ -1,9 +1,10 @@
 // Small parts that pages share.
 import { Component, type ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { CallError, canister, messageOf, type Cost } from "./api";
 import { number, percent, short } from "./format";
 import { principal } from "./session";
+import { isForNow, waitFor, type Wait } from "./waits";
 import { t } from "./i18n";
 
 const NEAR = 0.8;
@@ -95,8 +96,39 @@ export function Confirmed({ question, act, label, isQuiet = true, disabled = fal
   );
 }
 
-/** What went wrong, and what can be done about it. */
-export function Problem({ error, needs }: { error: unknown; needs?: Needed }) {
+const TICK_MS = 250;
+
+/** What a busy server said, how long it asks to wait, and a button for who does not want to. */
+export function Countdown({ wait }: { wait: Wait }) {
+  const [now, setNow] = useState(Date.now());
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now()), TICK_MS);
+    return () => clearInterval(timer);
+  }, []);
+  return (
+    <p class="countdown">
+      {wait.why} <span role="timer">{t("Next try in {0} s.", number(Math.max(0, Math.ceil((wait.until - now) / 1000))))}</span>{" "}
+      <button type="button" onClick={wait.end}>
+        {t("Try now")}
+      </button>
+    </p>
+  );
+}
+
+/** Where the server was busy: look again when it asks to, or when somebody wants it. */
+function Later({ error, again }: { error: CallError; again: () => unknown }) {
+  const [wait, setWait] = useState<Wait | null>(null);
+  useEffect(() => {
+    const left = new AbortController();
+    void waitFor(error, setWait, left.signal).then(() => left.signal.aborted || again());
+    return () => left.abort();
+  }, [error]);
+  return wait ? <Countdown wait={wait} /> : null;
+}
+
+/** What went wrong, and what can be done about it. again: what failed, if it may be done again by itself. */
+export function Problem({ error, needs, again }: { error: unknown; needs?: Needed; again?: () => unknown }) {
+  if (again && isForNow(error)) return <Later error={error} again={again} />;
   if (error instanceof CallError && error.isDenied) return <Denied text={error.message} needs={needs ?? "admin"} />;
   const id = error instanceof CallError ? error.requestId : "";
   return (

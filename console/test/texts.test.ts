@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { parse, toJson } from "../src/api";
+import { CallError, parse, secondsToWait, toJson } from "../src/api";
 import { csvOf } from "../src/csv";
-import { bytes, milliseconds, number, percent, shortPrincipal, usd, usdOf } from "../src/format";
+import { bytes, dayOf, milliseconds, number, percent, shortPrincipal, usd, usdOf } from "../src/format";
 import { speak, t } from "../src/i18n";
 import { promptsOf, sumsOf, variablesOf, type Trial } from "../src/lab";
 import { partsOf } from "../src/parts";
+import { isForNow, waitFor, type Wait } from "../src/waits";
 
 test("CSV has quotes doubled, and no formula", () => {
   const rows = [{ a: 'x"y', b: "=1+1" }, { a: "line\nbreak", b: null }, { a: 2n ** 63n, b: "-1" }];
@@ -38,6 +39,46 @@ test("numbers, sizes, times and money as people read them", () => {
   assert.deepEqual([milliseconds(12.4), milliseconds(1500), milliseconds(600_000)], ["12 ms", "1.5 s", "10 min"]);
   assert.deepEqual([usd(0), usd(0.00012345), usdOf(1e12, 1.35)], ["$0", "$0.00012", "$1.4"]);
   assert.deepEqual([shortPrincipal("aaaaa-aa"), shortPrincipal("a".repeat(63))], ["aaaaa-aa", `${"a".repeat(11)}…aaa`]);
+});
+
+test("days are called as one calls them, in each language", async () => {
+  const now = new Date(2026, 2, 1, 0, 30).getTime();
+  const at = (year: number, month: number, day: number): number => new Date(year, month - 1, day, 23, 59).getTime();
+  assert.deepEqual([dayOf(now, now), dayOf(now + 60_000, now), dayOf(at(2026, 3, 2), now)], ["Today", "Today", "Today"]);
+  assert.deepEqual([dayOf(at(2026, 2, 28), now), dayOf(at(2026, 2, 27), now)], ["Yesterday", "Friday, February 27"]);
+  assert.equal(dayOf(at(2025, 12, 31), now), "December 31, 2025");
+  const names = [];
+  for (const name of ["de", "es", "ja", "zh"] as const) {
+    await speak(name);
+    names.push(dayOf(now, now), dayOf(at(2026, 2, 28), now));
+  }
+  await speak("en");
+  assert.deepEqual(names, ["Heute", "Gestern", "Hoy", "Ayer", "今日", "昨日", "今天", "昨天"]);
+});
+
+test("how long to wait is told in seconds or by a date", () => {
+  const told = (value: string): number => secondsToWait(new Headers({ "Retry-After": value }));
+  assert.deepEqual([told("7"), told("0"), told("soon"), told("999999"), secondsToWait(new Headers())], [7, 0, 0, 3600, 0]);
+  assert.equal(told(new Date(Date.now() - 5000).toUTCString()), 0);
+  const later = told(new Date(Date.now() + 60_000).toUTCString());
+  assert.ok(later > 50 && later <= 60);
+});
+
+test("a wait ends early when it is told to, or aborted", async () => {
+  const busy = new CallError("busy", "reject", 503, null, "", 600);
+  assert.ok(isForNow(busy) && isForNow(new CallError("", "Err", 429, null, "", 1)));
+  assert.ok(!isForNow(new CallError("", "reject", 503)) && !isForNow(new CallError("", "Err", 400, null, "", 1)));
+  const shown: (Wait | null)[] = [];
+  const wait = waitFor(busy, (one) => shown.push(one));
+  assert.equal(shown[0]?.why, "busy");
+  shown[0]!.end();
+  await wait;
+  const abort = new AbortController();
+  const other = waitFor(busy, (one) => shown.push(one), abort.signal);
+  abort.abort();
+  await other;
+  await waitFor(busy, (one) => shown.push(one), abort.signal);
+  assert.deepEqual(shown.map((one) => one !== null), [true, false, true, false, true, false]);
 });
 
 test("an answer is text, thoughts and calls of tools", () => {

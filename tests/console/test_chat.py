@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,57 @@ def test_offline_a_question_waits_and_the_page_says_so(visit: Visit, whole: str)
     assert visit.page.get_by_text("Not connected").count() == 0
 
 
+class Busy:
+    """Answers the first requests of a kind as a server that has too much to do."""
+
+    def __init__(self, page: Any, place: str, seconds: list[int], status: int = 503) -> None:
+        self.n_refused = 0
+        self._seconds, self._status = seconds, status
+        page.route(place, self._on_route)
+
+    def _on_route(self, route: Any) -> None:
+        if self.n_refused == len(self._seconds):
+            route.continue_()
+            return
+        headers = {"Retry-After": str(self._seconds[self.n_refused])}
+        self.n_refused += 1
+        told = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
+        route.fulfill(status=self._status, json=told, headers=headers)
+
+
+@pytest.mark.parametrize(("place", "status"), [(RUNS, 503), (RUNS, 429), ("**/apply-template", 503)])
+def test_what_a_busy_server_asks_to_wait_is_counted_down_and_cut_short(
+    visit: Visit, whole: str, place: str, status: int
+) -> None:
+    busy = Busy(visit.page, place, [1, 600], status)  # after the first wait it tries by itself
+    visit.ask(QUESTION)
+    waiting = visit.page.locator(".countdown")
+    timer = waiting.get_by_role("timer")
+    timer.get_by_text(re.compile(r"Next try in [4-6]\d\d s\.")).wait_for()
+    assert busy.n_refused == 2
+    assert "too many calls wait" in waiting.inner_text()
+    before = timer.inner_text()
+    visit.box.fill("a draft")
+    visit.page.wait_for_function("(before) => document.querySelector('[role=timer]').innerText !== before", arg=before)
+    assert timer.inner_text() < before
+    visit.button("Try now").click()
+    visit.button("Branch from here").wait_for()
+    assert visit.answer() == whole
+    assert waiting.count() == 0
+    assert visit.box.input_value() == "a draft"
+
+
+def test_who_stops_while_the_server_is_busy_goes_on_later(visit: Visit, whole: str) -> None:
+    Busy(visit.page, RUNS, [600])
+    visit.ask(QUESTION)
+    visit.page.locator(".countdown").wait_for()
+    visit.button("Stop after this call").click()
+    visit.page.get_by_text("Stopped. What was answered until then is kept.").wait_for()
+    visit.button("Go on").click()
+    visit.button("Branch from here").wait_for()
+    assert visit.answer() == whole
+
+
 def test_a_branch_and_an_edit_leave_the_first_chat_as_it_was(visit: Visit, whole: str) -> None:
     visit.ask(QUESTION)
     assert visit.answer() == whole
@@ -232,6 +285,60 @@ def test_chats_are_kept_found_exported_and_brought_back(visit: Visit, whole: str
     visit.answer()
     n_in = visit.page.locator(".message.assistant").last.locator("tbody tr").last.locator("td").nth(2).inner_text()
     assert int(n_in) > 40
+
+
+# Sets back when each chat in the browser's database was gone on with: the n-th by n days.
+AGE_CHATS = """() => new Promise((done) => {
+  const opened = indexedDB.open("canister-console");
+  opened.onsuccess = () => {
+    const chats = opened.result.transaction("chats", "readwrite").objectStore("chats");
+    const asked = chats.getAll();
+    asked.onsuccess = () => {
+      for (const chat of asked.result) {
+        const day = new Date(chat.changed);
+        day.setDate(day.getDate() - Number(chat.title));
+        chats.put({ ...chat, changed: day.getTime() });
+      }
+    };
+    chats.transaction.oncomplete = () => {
+      opened.result.close();
+      done();
+    };
+  };
+})"""
+
+
+def test_chats_are_grouped_by_their_days(visit: Visit, tmp_path: Path) -> None:
+    noon = "new Date(new Date().setHours(12, 0, 0, 0)).getTime()"
+    now = visit.page.evaluate(noon)
+    message = {"role": "user", "text": "so", "state": "done", "steps": [], "isPrompted": False, "base": -1, "error": ""}
+    chats = [{"title": title, "changed": now, "messages": [message]} for title in ("0", "1", "400", "1")]
+    file = tmp_path / "chats.json"
+    file.write_text(json.dumps({"format": "llama-canister chats 1", "chats": chats}))
+    visit.page.set_input_files("input[type=file]", file)
+    rows = visit.page.locator(".list li")
+    rows.nth(3).wait_for()
+    visit.page.evaluate(AGE_CHATS)
+    visit.page.reload()
+    rows.nth(3).wait_for()
+    days = visit.page.locator(".list details.day")
+    names = days.locator("summary").all_inner_texts()
+    assert names[:2] == ["Today", "Yesterday"]
+    assert len(names) == 3
+    assert names[2].endswith(visit.page.evaluate("String(new Date(Date.now() - 400 * 864e5).getFullYear())"))
+    assert [day.locator("li").count() for day in days.all()] == [1, 2, 1]
+    days.nth(1).locator("summary").click()  # folded
+    days.nth(1).locator("li").first.wait_for(state="hidden")
+    rows.nth(3).get_by_role("button").first.click()
+    visit.ask(QUESTION)  # a chat that is gone on with is of today
+    days.first.locator("li").nth(1).wait_for()
+    visit.answer()
+    assert days.first.locator("li").first.get_by_role("button").first.inner_text() == "400"
+    assert days.count() == 2
+    visit.go("settings")
+    visit.page.get_by_label("Language").select_option("ja")
+    visit.go("chat")
+    days.first.locator("summary", has_text="今日").wait_for()
 
 
 @pytest.fixture

@@ -50,6 +50,20 @@ def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> No
     assert len(saved) == n_calls
 
 
+def test_a_page_that_was_refused_for_now_looks_again(visit: Visit) -> None:
+    refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
+    visit.page.route(
+        "**/get_call_log",
+        lambda route: route.fulfill(status=429, json=refused, headers={"Retry-After": "600"}),
+        times=1,
+    )
+    visit.go("costs")
+    visit.page.locator(".countdown", has_text="too many calls wait").wait_for()
+    visit.button("Try now").click()
+    visit.button("Save as CSV").wait_for()
+    assert visit.page.locator(".countdown").count() == 0
+
+
 def test_caches_are_listed_with_their_chats_and_removed(visit: Visit, browser: object) -> None:
     visit.ask("Who are you?")
     visit.answer()

@@ -39,3 +39,17 @@ def test_check_writes_nothing(
 def test_every_method_has_its_row() -> None:
     text = generate.render_methods()
     assert all(text.count(f"\n| `{method.name}` | {method.mode} |") == 1 for method in METHODS)
+
+
+def test_typescript_knows_each_method_by_its_json() -> None:
+    text = generate.render_types()
+    methods = text[text.index("export interface Methods") :]
+    assert all(f"\n  {method.name}: {{ arg: " in methods for method in METHODS)
+    assert "revokeAdminRole: { arg: string; value: string };" in methods
+    assert "get_call_log: { arg: CallLogInput; value: CallLogEntry[] };" in methods
+    assert "set_max_tokens: { arg: MaxTokensRecordGiven; value: StatusCodeRecord };" in methods
+    assert "  before_id?: NatGiven | null;\n" in text  # an argument may leave it out
+    assert "  limit: Nat | null;\n" in text  # an answer never does
+    assert '  role: "AdminQuery" | "AdminUpdate";\n' in text
+    assert "  chunk: string;\n" in text  # base64
+    assert "  from: string;\n" in text  # not from_, as in Python

@@ -412,4 +412,6 @@ export const texts: Texts = {
   "Numbers of {0}": "Zahlen zu {0}",
   "This page came over plain HTTP by a name. So it has no keys of its own and cannot copy, and others on the way can read what is sent: open it as localhost, or by HTTPS.": "Diese Seite kam über einfaches HTTP unter einem Namen. Darum hat sie keine eigenen Schlüssel und kann nicht kopieren, und andere auf dem Weg können mitlesen: Öffnen Sie sie als localhost oder mit HTTPS.",
   "on this machine": "auf diesem Rechner",
+  "Next try in {0} s.": "Nächster Versuch in {0} s.",
+  "Try now": "Jetzt versuchen",
 };

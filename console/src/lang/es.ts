@@ -412,4 +412,6 @@ export const texts: Texts = {
   "Numbers of {0}": "Números de {0}",
   "This page came over plain HTTP by a name. So it has no keys of its own and cannot copy, and others on the way can read what is sent: open it as localhost, or by HTTPS.": "Esta página llegó por HTTP simple bajo un nombre. Por eso no tiene claves propias ni puede copiar, y otros en el camino pueden leer lo que se envía: ábrala como localhost o por HTTPS.",
   "on this machine": "en esta máquina",
+  "Next try in {0} s.": "Próximo intento en {0} s.",
+  "Try now": "Intentar ahora",
 };

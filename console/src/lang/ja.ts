@@ -412,4 +412,6 @@ export const texts: Texts = {
   "Numbers of {0}": "{0} の数値",
   "This page came over plain HTTP by a name. So it has no keys of its own and cannot copy, and others on the way can read what is sent: open it as localhost, or by HTTPS.": "このページは名前付きのホストから平文の HTTP で届きました。そのため独自の鍵を持てず、コピーもできず、経路上の他者に内容を読まれる可能性があります。localhost または HTTPS で開いてください。",
   "on this machine": "このマシン上",
+  "Next try in {0} s.": "{0} 秒後にもう一度試します。",
+  "Try now": "今すぐ試す",
 };

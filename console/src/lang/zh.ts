@@ -412,4 +412,6 @@ export const texts: Texts = {
   "Numbers of {0}": "{0} 的数值",
   "This page came over plain HTTP by a name. So it has no keys of its own and cannot copy, and others on the way can read what is sent: open it as localhost, or by HTTPS.": "此页面通过某个主机名的明文 HTTP 加载，因此没有自己的密钥，也不能复制，且途中的他人可以读取发送的内容：请以 localhost 或 HTTPS 打开。",
   "on this machine": "在本机",
+  "Next try in {0} s.": "{0} 秒后重试。",
+  "Try now": "立即重试",
 };
