@@ -74,7 +74,7 @@ def _primitive(name: str, is_given: bool) -> str:
 
 
 def _define(name: str, fields: Mapping[str, str], bodies: dict[str, str]) -> str:
-    """The name under which the record is defined: where an argument has one of an answer, and takes more, `<name>Given`."""
+    """The name under which the record is defined: `<name>Given` where an argument takes more than an answer has."""
     text = "".join(f"  {label}: {of};\n" for label, of in fields.items())
     for own in (name, f"{name}Given"):
         body = f"export interface {own} {{\n{text}}}\n"

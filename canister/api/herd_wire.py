@@ -78,12 +78,16 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call cost. limit: instructions that it might have taken; None: not enforced."""
+    """What a call cost. limit: instructions that it might have taken; None: not enforced. n_prompt, n_generated: tokens
+    that it decoded; None: it had none to decode, or an older version did not tell.
+    """
 
     instructions: int
     cycles: int
     limit: int | None
     parts: Mapping[str, int]
+    n_prompt: int | None = None
+    n_generated: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +351,13 @@ def _done(of: Fields) -> Done:
 
 
 def _cost(of: Fields) -> Cost:
-    return Cost(of.number("instructions"), of.number("cycles"), of.maybe("limit", of.number), of.map("parts").numbers())
+    return Cost(
+        of.number("instructions"),
+        of.number("cycles"),
+        of.maybe("limit", of.number),
+        of.map("parts").numbers(),
+        *(of.maybe(name, of.number) for name in ("n_prompt", "n_generated")),
+    )
 
 
 def _chat_change(of: Fields) -> ChatChange:

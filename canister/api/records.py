@@ -269,6 +269,8 @@ class CallLogInput(Record):
 
 
 class CallLogEntry(Record):
+    """n_prompt_tokens_decoded, n_tokens_generated: null for a call that had no tokens to decode."""
+
     candid_result: ClassVar[str | None] = "CallLogResult"
 
     id: nat64
@@ -280,6 +282,8 @@ class CallLogEntry(Record):
     cycles: nat
     limit: nat64 | None  # null: not enforced
     parts: vec[CostPart]
+    n_prompt_tokens_decoded: nat64 | None = None
+    n_tokens_generated: nat64 | None = None
 
 
 class EstimateInput(Record):

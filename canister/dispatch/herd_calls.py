@@ -284,7 +284,8 @@ def _rejected(trap: Trap, *, is_charged: bool) -> Done:
 def _cost(charge: object) -> Cost | None:
     if not isinstance(charge, Charge):
         return None
-    return Cost(charge.instructions, charge.cycles, charge.limit, charge.parts)
+    tokens = (charge.n_prompt, charge.n_generated)
+    return Cost(charge.instructions, charge.cycles, charge.limit, charge.parts, *tokens)
 
 
 def _refused(trap: Trap) -> Done:

@@ -40,6 +40,8 @@ def call_log_entry(entry: LoggedCall) -> CallLogEntry:
         cycles=entry.charge.cycles,
         limit=entry.charge.limit,
         parts=_parts(entry.charge.parts),
+        n_prompt_tokens_decoded=entry.charge.n_prompt,
+        n_tokens_generated=entry.charge.n_generated,
     )
 
 

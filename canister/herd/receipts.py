@@ -36,5 +36,12 @@ async def with_cost(journal: Journal, canister: str, done: Done) -> Done:
     if found is None:  # it is kept no more
         return done
     record, limit = records.decode(found.record), document.read_terms(found.terms).get("limit")
-    cost = Cost(record.instructions, record.cycles, limit if isinstance(limit, int) else None, dict(record.parts))
+    chat = record.chat
+    cost = Cost(
+        record.instructions,
+        record.cycles,
+        limit if isinstance(limit, int) else None,
+        dict(record.parts),
+        *((None, None) if chat is None else (chat.n_prompt, chat.n_generated)),
+    )
     return replace(done, charge=cost, charged=False)

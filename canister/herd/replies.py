@@ -70,7 +70,8 @@ def to_charge(done: Done) -> Charge | None:
     cost = done.charge
     if cost is None:
         return None
-    return Charge(cost.instructions, cost.cycles, cost.limit, dict(cost.parts), done.receipt_id)
+    tokens = (cost.n_prompt, cost.n_generated)
+    return Charge(cost.instructions, cost.cycles, cost.limit, dict(cost.parts), done.receipt_id, *tokens)
 
 
 def outcome_of(done: Done) -> CallOutcome:
@@ -80,7 +81,8 @@ def outcome_of(done: Done) -> CallOutcome:
 
 
 def _cost(charge: Charge) -> Cost:
-    return Cost(charge.instructions, charge.cycles, charge.limit, charge.parts)
+    tokens = (charge.n_prompt, charge.n_generated)
+    return Cost(charge.instructions, charge.cycles, charge.limit, charge.parts, *tokens)
 
 
 def _trap(done: Done, charge: Charge | None) -> Trap:

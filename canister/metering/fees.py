@@ -27,7 +27,8 @@ CallOutcome = Literal["ok", "err", "trap"]
 @dataclass(frozen=True, slots=True)
 class Charge:
     """What one call cost. limit: instructions that it might have taken; None: not enforced. parts sum to
-    instructions. receipt: the id of the call's receipt; "": it has none.
+    instructions. receipt: the id of the call's receipt; "": it has none. n_prompt, n_generated: tokens that it decoded;
+    None: it had none to decode.
     """
 
     instructions: int
@@ -35,6 +36,8 @@ class Charge:
     limit: int | None
     parts: Mapping[str, int]
     receipt: str = field(default="", compare=False)
+    n_prompt: int | None = None
+    n_generated: int | None = None
 
 
 def update_cycles(instructions: int, request_bytes: int = 0, *, nodes: int = NODES) -> int:

@@ -147,7 +147,10 @@ class Call:
         nodes = self.canister.settings.subnet_nodes
         cycles = fees.update_cycles(instructions, self.request_bytes, nodes=nodes) if self.is_update else 0
         limit = self.limit if self._is_flat_limited or self.meter is not None else None
-        return Charge(instructions, cycles, limit, parts, self.receipt)
+        if self.meter is None:
+            return Charge(instructions, cycles, limit, parts, self.receipt)
+        work = self.meter.work
+        return Charge(instructions, cycles, limit, parts, self.receipt, work.prompt, work.generated)
 
     def receipted(self, charge: Charge) -> Charge:
         """This charge with the id of the call's receipt, once that is committed."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Row, delete, func, insert, select
 
 from canister.metering.fees import CallOutcome, Charge
 from canister.store import tables
@@ -19,7 +19,18 @@ KEPT_CALLS = 10_000
 
 _LOG = Prepared(
     insert(tables.call_log),
-    *("caller", "method", "timestamp_ns", "outcome", "instructions", "cycles", "limit", "parts"),
+    *(
+        "caller",
+        "method",
+        "timestamp_ns",
+        "outcome",
+        "instructions",
+        "cycles",
+        "limit",
+        "parts",
+        "n_prompt",
+        "n_generated",
+    ),
 )
 _PRUNE = Prepared(
     delete(tables.call_log).where(
@@ -40,6 +51,12 @@ class LoggedCall:
     charge: Charge
 
 
+def charge_of(row: Row[Any]) -> Charge:
+    """What a row of `call_columns` cost."""
+    tokens = {"n_prompt": row.n_prompt, "n_generated": row.n_generated}
+    return Charge(row.instructions, row.cycles, row.limit, row.parts, **tokens)
+
+
 class CallLog:
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -57,6 +74,8 @@ class CallLog:
             "cycles": charge.cycles,
             "limit": charge.limit,
             "parts": dict(charge.parts),
+            "n_prompt": charge.n_prompt,
+            "n_generated": charge.n_generated,
         }
         transaction.execute(_LOG, row)
         transaction.execute(_PRUNE)
@@ -78,7 +97,7 @@ class CallLog:
                 row.method,
                 row.timestamp_ns,
                 row.outcome,
-                Charge(row.instructions, row.cycles, row.limit, row.parts),
+                charge_of(row),
             )
             for row in rows
         ]

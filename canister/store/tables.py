@@ -49,6 +49,8 @@ def call_columns() -> Sequence[Column[Any]]:
         Column("cycles", BigInteger, nullable=False),
         Column("limit", BigInteger),  # NULL: not enforced
         Column("parts", JSON, nullable=False),  # instructions by part of the formula
+        Column("n_prompt", BigInteger),  # tokens of the prompt that were decoded; NULL: it had none to decode
+        Column("n_generated", BigInteger),
     )
 
 

@@ -84,7 +84,7 @@ export function Bars({ title, unit, names, rows, limit }: BarsGiven) {
   const top = roundUp(Math.max(isFar ? 0 : (limit ?? 0), highest) * 1.02);
   const step = (WIDTH - LEFT - RIGHT) / Math.max(1, rows.length);
   const y = (value: number): number => TOP + INNER * (1 - value / top);
-  const told = `${title}: ${rows.length} bars, the highest ${number(highest)} ${unit}`;
+  const told = t("{0}: {1} bars, the highest {2} {3}", title, number(rows.length), number(highest), unit);
   return (
     <figure class="chart">
       <figcaption>
@@ -146,15 +146,16 @@ export function Histogram({ title, unit, values }: { title: string; unit: string
   for (const value of values) counts[Math.min(TENTHS - 1, Math.floor(value * TENTHS))]! += 1;
   const top = roundUp(Math.max(1, ...counts));
   const step = (WIDTH - LEFT - RIGHT) / TENTHS;
-  const told = counts.flatMap((n, at) => (n ? [`${at * 10} to ${at * 10 + 10} %: ${n}`] : [])).join(", ");
+  const toldOf = (n: number, at: number): string => t("{0} to {1} %: {2} {3}", at * 10, at * 10 + 10, n, unit);
+  const told = counts.flatMap((n, at) => (n ? [toldOf(n, at)] : [])).join(", ");
   return (
     <figure class="chart">
       <figcaption>{title}</figcaption>
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`${title}, ${unit}: ${told || "none"}`}>
+      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`${title}: ${told || t("none")}`}>
         <Grid top={top} parts={[0, 0.5, 1]} />
         {counts.map((n, at) => (
           <g key={at}>
-            <title>{t("{0} to {1} %: {2} {3}", at * 10, at * 10 + 10, n, unit)}</title>
+            <title>{toldOf(n, at)}</title>
             <rect
               class={at >= 9 ? "s4" : at >= 8 ? "s3" : "s0"}
               x={LEFT + at * step + step * 0.08}

@@ -14,6 +14,7 @@ import { t } from "./i18n";
 const MOST_ENTRIES = 500;
 const SHOWN = 100;
 const BARS = 60;
+const TOKENS = ["prompt", "answer"] as const;
 
 const sumOf = (entries: CallLogEntry[], of: (one: CallLogEntry) => number): number => entries.reduce((sum, one) => sum + of(one), 0);
 
@@ -88,6 +89,7 @@ function Choice({ label, of, chosen, set }: { label: string; of: string[]; chose
 function Sums({ entries }: { entries: CallLogEntry[] }) {
   const oldest = entries.toReversed();
   const runs = oldest.filter((one) => one.method === "run_update").slice(-BARS);
+  const decoding = oldest.filter((one) => one.n_tokens_generated !== null).slice(-BARS);
   const byPart = new Map<string, number>();
   for (const run of runs)
     for (const { part, instructions } of run.parts) byPart.set(part, (byPart.get(part) ?? 0) + Number(instructions));
@@ -118,8 +120,21 @@ function Sums({ entries }: { entries: CallLogEntry[] }) {
           names={names}
           limit={limit === null ? null : Number(limit)}
           rows={runs.map((one) => ({
-            label: `call ${one.id}`,
+            label: `${t("call")} ${one.id}`,
             values: Object.fromEntries(one.parts.map(({ part, instructions }) => [part, Number(instructions)])),
+          }))}
+        />
+        <Bars
+          title={t("Tokens of each call")}
+          unit={t("tokens")}
+          names={TOKENS.map((name) => t(name))}
+          limit={null}
+          rows={decoding.map((one) => ({
+            label: `${t("call")} ${one.id}`,
+            values: {
+              [t(TOKENS[0])]: Number(one.n_prompt_tokens_decoded),
+              [t(TOKENS[1])]: Number(one.n_tokens_generated),
+            },
           }))}
         />
         <Line title={t("Cycles, added up")} unit={t("cycles")} points={points} />
@@ -149,6 +164,12 @@ function Log({ entries }: { entries: CallLogEntry[] }) {
               <th scope="col">{t("method")}</th>
               <th scope="col">{t("outcome")}</th>
               <th scope="col">{t("budget")}</th>
+              <th scope="col" class="n">
+                {t("in")}
+              </th>
+              <th scope="col" class="n">
+                {t("out")}
+              </th>
               <th scope="col" class="n">
                 {t("instructions")}
               </th>
@@ -180,6 +201,8 @@ function Log({ entries }: { entries: CallLogEntry[] }) {
                     }}
                   />
                 </td>
+                <td class="n">{number(one.n_prompt_tokens_decoded)}</td>
+                <td class="n">{number(one.n_tokens_generated)}</td>
                 <td class="n">{number(one.instructions)}</td>
                 <td class="n">{number(one.cycles)}</td>
                 <td class="n">{price(Number(one.cycles))}</td>
@@ -192,6 +215,9 @@ function Log({ entries }: { entries: CallLogEntry[] }) {
   );
 }
 
-const COLUMNS = ["id", "timestamp_ns", "caller", "method", "outcome", "instructions", "cycles", "limit"] as const;
+const COLUMNS = [
+  ...(["id", "timestamp_ns", "caller", "method", "outcome", "instructions", "cycles", "limit"] as const),
+  ...(["n_prompt_tokens_decoded", "n_tokens_generated"] as const),
+];
 
 const save = (entries: CallLogEntry[]): void => saveAs("calls.csv", csvOf(COLUMNS, entries), "text/csv");

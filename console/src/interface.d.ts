@@ -58,6 +58,8 @@ export interface CallLogEntry {
   cycles: Nat;
   limit: Nat | null;
   parts: CostPart[];
+  n_prompt_tokens_decoded: Nat | null;
+  n_tokens_generated: Nat | null;
 }
 
 export interface EstimateRecord {

@@ -20,7 +20,7 @@ export function Budget({ cost, isRunning = false }: { cost: Cost | null; isRunni
       </span>
     );
   const part = cost.instructions / cost.limit;
-  const told = `${number(cost.instructions)} of ${number(cost.limit)} instructions`;
+  const told = t("{0} of {1} instructions", number(cost.instructions), number(cost.limit));
   return (
     <span class="budget" title={told}>
       <span

@@ -117,7 +117,7 @@ def test_a_frame_too_large_is_refused_before_it_comes() -> None:
 
 @pytest.mark.parametrize("encode", [wire.encode, wire.encode_frame])
 def test_a_reject_keeps_all_that_a_client_is_told(encode: Callable[[wire.Done], bytes]) -> None:
-    cost = wire.Cost(1_000, 5, None, {"prompt": 900, "base": 100})
+    cost = wire.Cost(1_000, 5, None, {"prompt": 900, "base": 100}, 7, 0)
     done = wire.Done(None, 5, "Canister exceeded the limit", "IC0522", 429, cost)
     if encode is wire.encode:
         assert wire.decode(wire.Done, encode(done)) == done

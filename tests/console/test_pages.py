@@ -47,6 +47,13 @@ def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> No
     download.value.save_as(tmp_path / "calls.csv")
     saved = list(csv.DictReader((tmp_path / "calls.csv").read_text().splitlines()))
     assert {row["method"] for row in saved} == {"run_update"}
+    newest = [rows.first.locator("td").nth(n).inner_text().replace(",", "") for n in (5, 6)]
+    assert [saved[0][name] for name in ("n_prompt_tokens_decoded", "n_tokens_generated")] == newest
+    assert int(newest[1]) > 0
+    chart = visit.page.locator("figure", has_text="Tokens of each call")
+    chart.get_by_text("as a table").click()
+    last = chart.locator("tbody tr").last
+    assert [last.locator("td").nth(n).inner_text().replace(",", "") for n in (1, 2)] == newest
     assert len(saved) == n_calls
 
 

@@ -65,6 +65,12 @@ async def test_the_breakdown_is_in_the_reply_and_in_the_log(story: Harness) -> N
     assert (entry.method, entry.outcome, entry.caller) == ("run_update", "ok", CONTROLLER)
     assert entry.instructions == sum(part.instructions for part in entry.parts) == reply.charge.instructions
     assert {part.part for part in entry.parts} >= {"clear", "session", "pagein", "sampling", "save"}
+    told = (entry.n_prompt_tokens_decoded, entry.n_tokens_generated)
+    assert told == (reply.value.n_prompt_tokens_decoded, reply.value.n_tokens_generated)
+    assert all(n is not None and n > 0 for n in told)
+    await story.call("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+    entry = (await story.call("get_call_log", {"max_entries": 1}))[0]
+    assert (entry.n_prompt_tokens_decoded, entry.n_tokens_generated) == (None, None)
 
 
 async def test_callers_see_their_own_calls_and_admins_all(story: Harness) -> None:

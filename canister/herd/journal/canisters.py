@@ -14,7 +14,7 @@ from canister.api.herd_wire import Saved
 from canister.herd.journal.statements import Rows, Statement
 from canister.herd.journal.tables import call_log, canister, saved_chat
 from canister.metering.fees import INITIAL_CYCLES, CallOutcome, Charge
-from canister.state.call_log import KEPT_CALLS, LoggedCall
+from canister.state.call_log import KEPT_CALLS, LoggedCall, charge_of
 from canister.state.saved_chats import KEPT_PER_CALLER, SavedChat
 
 
@@ -64,6 +64,8 @@ class Diary:
                 "cycles": charge.cycles,
                 "limit": charge.limit,
                 "parts": dict(charge.parts),
+                "n_prompt": charge.n_prompt,
+                "n_generated": charge.n_generated,
             }
         )
 
@@ -146,10 +148,7 @@ def calls(
     if before_id is not None:
         query = query.where(c.id < before_id)
     return [
-        LoggedCall(
-            *(row.id, row.caller, row.method, row.timestamp_ns, row.outcome),
-            Charge(row.instructions, row.cycles, row.limit, row.parts),
-        )
+        LoggedCall(row.id, row.caller, row.method, row.timestamp_ns, row.outcome, charge_of(row))
         for row in connection.execute(query)
     ]
 
@@ -175,5 +174,8 @@ _ADD_CYCLES = Statement(
 )
 _LOG = Rows(
     call_log,
-    ("canister", "caller", "method", "timestamp_ns", "outcome", "instructions", "cycles", "limit", "parts"),
+    (
+        *("canister", "caller", "method", "timestamp_ns", "outcome"),
+        *("instructions", "cycles", "limit", "parts", "n_prompt", "n_generated"),
+    ),
 )

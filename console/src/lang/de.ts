@@ -414,4 +414,7 @@ export const texts: Texts = {
   "on this machine": "auf diesem Rechner",
   "Next try in {0} s.": "Nächster Versuch in {0} s.",
   "Try now": "Jetzt versuchen",
+  "Tokens of each call": "Tokens jedes Aufrufs",
+  "{0}: {1} bars, the highest {2} {3}": "{0}: {1} Balken, der höchste {2} {3}",
+  "{0} of {1} instructions": "{0} von {1} Instruktionen",
 };

@@ -414,4 +414,7 @@ export const texts: Texts = {
   "on this machine": "en esta máquina",
   "Next try in {0} s.": "Próximo intento en {0} s.",
   "Try now": "Intentar ahora",
+  "Tokens of each call": "Tokens de cada llamada",
+  "{0}: {1} bars, the highest {2} {3}": "{0}: {1} barras, la más alta {2} {3}",
+  "{0} of {1} instructions": "{0} de {1} instrucciones",
 };

@@ -414,4 +414,7 @@ export const texts: Texts = {
   "on this machine": "このマシン上",
   "Next try in {0} s.": "{0} 秒後にもう一度試します。",
   "Try now": "今すぐ試す",
+  "Tokens of each call": "呼び出しごとのトークン数",
+  "{0}: {1} bars, the highest {2} {3}": "{0}: {1} 本の棒、最大 {2} {3}",
+  "{0} of {1} instructions": "{1} 命令のうち {0}",
 };

@@ -414,4 +414,7 @@ export const texts: Texts = {
   "on this machine": "在本机",
   "Next try in {0} s.": "{0} 秒后重试。",
   "Try now": "立即重试",
+  "Tokens of each call": "每次调用的令牌",
+  "{0}: {1} bars, the highest {2} {3}": "{0}：{1} 个柱，最高 {2} {3}",
+  "{0} of {1} instructions": "{1} 条指令中的 {0}",
 };
