@@ -3,7 +3,9 @@
 GET  /herd/info     anybody: prices, the last multiplier, how many jobs wait, how many workers there are
 POST /herd/quote    anybody: what a job costs
 POST /herd/inference            {"prompt" | "messages", "tokens", "fee" | "multiplier"}: an answer that is paid for
+GET  /herd/inference            the caller's jobs that are not answered yet; those of all, for controllers
 GET  /herd/inference/{id}       that answer again, or how far it is
+POST /herd/inference/{id}/fee   {"fee"}: more is paid for a job that waits, by whoever pays for it or a controller
 GET  /herd/balance  callers: what they have, and what is held
 GET  /herd/status   controllers: each worker and what it does, the queue by price
 POST /herd/drain    controllers: {"worker": "w1"} gets no more jobs
@@ -32,7 +34,7 @@ from canister.api.records import RunOutputRecord
 from canister.dispatch import Reply, guard
 from canister.errors import BadArgument, CanisterError, Forbidden, NotFound, Trap, Unauthenticated
 from canister.herd import fees
-from canister.herd.inference import METHOD, ROW, check_prompt, read_amount
+from canister.herd.inference import METHOD, ROW, Paid, check_prompt, read_amount
 from canister.herd.proxy import Templates
 from canister.herd.replies import of_answer, to_reply
 from canister.herd.standby import KEPT_SEEN_SECONDS
@@ -72,7 +74,9 @@ class HerdDoor:
             Route("/herd/info", self.info, methods=["GET"]),
             Route("/herd/quote", self.quote, methods=["POST"]),
             Route("/herd/inference", self.infer, methods=["POST"]),
+            Route("/herd/inference", self.unanswered, methods=["GET"]),
             Route("/herd/inference/{id}", self.answer, methods=["GET"]),
+            Route("/herd/inference/{id}/fee", self.raise_fee, methods=["POST"]),
             Route("/herd/balance", self.balance, methods=["GET"]),
             Route("/herd/status", self.status, methods=["GET"]),
             Route("/herd/drain", self.drain, methods=["POST"]),
@@ -116,8 +120,8 @@ class HerdDoor:
             if reply.error is not None:
                 raise reply.error
             wanted = self._herd.inference.wanted(canister.id, prompt, tokens, *read_amount(body))
-            done = await self._herd.inference.run(id, caller, wanted)
-            return _answer(id, to_reply(ROW, done), wanted.fee, wanted.multiplier)
+            done, paid = await self._herd.inference.run(id, caller, wanted)
+            return _answer(id, to_reply(ROW, done), paid.fee, paid.multiplier)
 
     async def answer(self, request: Request) -> Response:
         """A job of the caller's: its answer, or that it waits."""
@@ -129,6 +133,27 @@ class HerdDoor:
             return _json({"id": row.id.hex(), "status": row.state, "fee": str(row.hold)}, 202)
         with _told_as_trap():
             return _answer(row.id, to_reply(ROW, of_answer(row.answer)), row.hold, row.multiplier)
+
+    async def unanswered(self, request: Request) -> Response:
+        """Jobs that wait or run, the dearest first."""
+        caller = _named(request)
+        canister = self._canister(dict(request.query_params))
+        jobs = self._herd.inference.paid(canister.id, None if self._is_controller(request) else caller)
+        return _json({"jobs": [_told_paid(job) for job in jobs]})
+
+    async def raise_fee(self, request: Request) -> Response:
+        """Pay more for a job that waits, so that it has its turn earlier. The same fee again changes nothing."""
+        caller = _named(request)
+        body = await _body(request)
+        fee, by = read_amount(body)
+        if fee is None or by is not None:
+            raise BadArgument('say what is to be paid in all, in smallest units: {"fee": "24"}')
+        id = _id(request.path_params["id"])
+        with _told_as_trap():
+            row = await self._herd.journal.find(id)
+            if row is None or row.method != METHOD or (row.caller != caller and not self._is_controller(request)):
+                raise UnknownJob("there is no such job of this caller")
+            return _json(_told_paid(await self._herd.inference.raise_fee(id, fee)))
 
     async def balance(self, request: Request) -> Response:
         """What the caller has, in smallest units."""
@@ -228,13 +253,25 @@ class HerdDoor:
             raise UnknownWorker(f"there is no worker {str(asked)[:80]!r}; this herd has: {known or 'none'}")
         return worker
 
+    def _is_controller(self, request: Request) -> bool:
+        return all(request.state.caller in canister.controllers for canister in self._herd.host.canisters)
+
     def _check_controller(self, request: Request) -> None:
-        caller = request.state.caller
-        if not all(caller in canister.controllers for canister in self._herd.host.canisters):
+        if not self._is_controller(request):
             raise Forbidden(
                 "this is for the controllers of the herd: send 'Authorization: Bearer <API key>' of one, such as that "
                 "in controller.key of its data folder"
             )
+
+
+def _told_paid(job: Paid) -> dict[str, object]:
+    return {
+        "id": job.id.hex(),
+        "caller": job.caller,
+        "status": "queued" if job.waits else "running",
+        "fee": str(job.fee),
+        "multiplier": job.multiplier,
+    }
 
 
 def _told(worker: Worker) -> dict[str, object]:

@@ -21,7 +21,7 @@ from canister.api.chain import Chain
 from canister.api.herd_wire import Done
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import InputRecord, RunOutputRecord
-from canister.errors import BadArgument, CanisterStopping, CanisterTrapped, Trap
+from canister.errors import BadArgument, CanisterStopping, CanisterTrapped, Conflict, Trap
 from canister.herd import fees, replies
 from canister.herd.chat_paths import chats_of
 from canister.herd.jobs import Job
@@ -55,6 +55,17 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Paid:
+    """A job as it is paid for now. waits: its next call has not had its turn."""
+
+    id: bytes
+    caller: str
+    fee: int
+    multiplier: float
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """output: the generated text. tokens: how many. ended: the model ended it, and not the number of tokens."""
 
@@ -73,6 +84,7 @@ class Inference:
         self._settings = settings
         self._balance = balance
         self._running: dict[bytes, Job] = {}
+        self._calls: dict[bytes, Job] = {}  # the present call of each
 
     def quote(self, prompt: str, tokens: int, fee: int | None, by: float | None) -> tuple[int, int]:
         """The least that a job costs, and what its client would pay: enough to be next. Raises BadRequest."""
@@ -85,7 +97,36 @@ class Inference:
         least, price = self.quote(prompt, tokens, fee, by)
         return Wanted(canister, prompt, tokens, price, fees.multiplier(price, least))
 
-    async def run(self, id: bytes, caller: str, wanted: Wanted, accepted: Callable[[], None] = lambda: None) -> Done:
+    def paid(self, canister: str, caller: str | None) -> list[Paid]:
+        """The jobs that are not answered yet, the dearest first. caller: None for those of all callers."""
+        jobs = [job for job in self._running.values() if job.canister == canister and caller in (None, job.caller)]
+        return [self._told(job) for job in sorted(jobs, key=lambda job: -job.multiplier)]
+
+    async def raise_fee(self, id: bytes, fee: int) -> Paid:
+        """Hold more for a job that waits, and give it the place of its new multiplier. One that begins meanwhile has
+        been paid more for, and its later calls have that place. Raises BadRequest, Conflict, InsufficientBalance.
+        """
+        job = self._running.get(id)
+        if job is None or not self._told(job).waits:
+            raise Conflict("the job does not wait: its fee stays as it is")
+        prompt, tokens, _ = json.loads(job.arg)
+        multiplier = fees.multiplier(fee, fees.needed(prompt, tokens, self._settings.prices))
+        held = await self._journal.raise_hold(id, fee, multiplier, self._leader.epoch)
+        if held == fee and fee > job.hold:  # not one that was raised further meanwhile
+            job.hold, job.multiplier = fee, multiplier
+            call = self._calls.get(id)
+            if call is not None:
+                self._leader.reprice(call, multiplier)
+        return self._told(job)
+
+    def _told(self, job: Job) -> Paid:
+        call = self._calls.get(job.id)
+        waits = call is not None and call.method.name == "run_update" and self._leader.waits(call)
+        return Paid(job.id, job.caller, job.hold, job.multiplier, waits)
+
+    async def run(
+        self, id: bytes, caller: str, wanted: Wanted, accepted: Callable[[], None] = lambda: None
+    ) -> tuple[Done, Paid]:
         """Hold the fee, answer, settle. It goes on when nobody waits. Raises InsufficientBalance, Trap."""
         job = self._running.get(id)
         if job is None:
@@ -111,11 +152,13 @@ class Inference:
             await self._balance.check(job)
             known = await self._journal.accept(job.as_new(), epoch=self._leader.epoch)
             if known.job.answer is not None:
-                return replies.of_answer(known.job.answer)
+                row = known.job
+                return replies.of_answer(known.job.answer), Paid(id, caller, row.hold, row.multiplier, waits=False)
             job = self._running.setdefault(id, job)
             self._leader.spawn(self.go_on(job), f"inference {id.hex()[:16]}")
         accepted()
-        return await job.outcome()
+        done = await job.outcome()
+        return done, self._told(job)
 
     async def go_on(self, job: Job) -> None:
         """Answer a job that the journal has accepted."""
@@ -175,7 +218,11 @@ class Inference:
             due_ns=parent.due_ns if number == 0 else None,
             kept_until_ns=parent.kept_until_ns,
         )
-        done = await self._leader.run(child)
+        self._calls[parent.id] = child
+        try:
+            done = await self._leader.run(child)
+        finally:
+            del self._calls[parent.id]
         reply = replies.to_reply(row, done)
         assert isinstance(reply.value, RunOutputRecord)
         if reply.error is not None:

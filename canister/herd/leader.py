@@ -138,6 +138,17 @@ class Leader:
         """Does a worker have a job of this chat?"""
         return chat in self._busy
 
+    def waits(self, job: Job) -> bool:
+        """Does it stand in the queue?"""
+        return job.id in self._queue
+
+    def reprice(self, job: Job, multiplier: float) -> None:
+        """Let a job have another place, if it still waits: the last among its new equals."""
+        waits = self._queue.remove(job.id) is not None
+        job.multiplier = multiplier
+        if waits:
+            self._line_up(job)
+
     # -- jobs come
 
     async def run(self, job: Job, accepted: Callable[[], None] = lambda: None) -> Done:

@@ -19,18 +19,8 @@ KEPT_CALLS = 10_000
 
 _LOG = Prepared(
     insert(tables.call_log),
-    *(
-        "caller",
-        "method",
-        "timestamp_ns",
-        "outcome",
-        "instructions",
-        "cycles",
-        "limit",
-        "parts",
-        "n_prompt",
-        "n_generated",
-    ),
+    *("caller", "method", "timestamp_ns", "outcome"),
+    *("instructions", "cycles", "limit", "parts", "n_prompt", "n_generated"),
 )
 _PRUNE = Prepared(
     delete(tables.call_log).where(

@@ -39,12 +39,22 @@ interface Status {
   money: { minted: string; free: string; held: string };
 }
 
+/** Of the paid queue; the caller's own, and those of all for controllers. */
+interface Paid {
+  id: string;
+  caller: string;
+  status: "queued" | "running";
+  fee: string;
+  multiplier: number;
+}
+
 const read = async <T,>(path: string): Promise<T> => (await ask<T>(path, undefined, { verb: "GET" })).value;
 
 export function HerdPage() {
   const info = useSignal<Info | null>(null);
   const status = useSignal<Status | null>(null);
   const balance = useSignal<{ free: string; held: string } | null>(null);
+  const paid = useSignal<Paid[]>([]);
   const problem = useSignal<unknown>(null);
   const isControllers = useSignal(false);
   useEffect(() => {
@@ -52,6 +62,7 @@ export function HerdPage() {
     const look = async (): Promise<void> => {
       info.value = await read<Info>("herd/info");
       balance.value = await read<{ free: string; held: string }>("herd/balance");
+      paid.value = (await read<{ jobs: Paid[] }>(`herd/inference?canister=${encodeURIComponent(canister.value)}`)).jobs;
       try {
         status.value = await read<Status>("herd/status");
       } catch (error) {
@@ -100,6 +111,7 @@ export function HerdPage() {
           ]}
         />
       ) : null}
+      <PaidJobs jobs={paid.value} raised={(job) => (paid.value = paid.value.map((one) => (one.id === job.id ? job : one)))} />
       {isControllers.value ? <p class="hint">{t("Workers and queue are for the controllers of the herd.")}</p> : null}
       {status.value ? (
         <>
@@ -177,6 +189,83 @@ function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) =>
                   >
                     {t("Drain")}
                   </Confirmed>
+                </td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
+    </>
+  );
+}
+
+/** Jobs that are paid for and not answered yet. More can be paid for one that waits. */
+function PaidJobs({ jobs, raised }: { jobs: Paid[]; raised: (job: Paid) => void }) {
+  const problem = useSignal<unknown>(null);
+  const raise = async (job: Paid, fee: string): Promise<void> => {
+    try {
+      raised((await ask<Paid>(`herd/inference/${job.id}/fee`, { fee })).value);
+      problem.value = null;
+    } catch (error) {
+      problem.value = error;
+    }
+  };
+  if (!jobs.length && !problem.value) return null;
+  return (
+    <>
+      <h2>{t("Jobs that are paid for")}</h2>
+      {problem.value ? <Problem error={problem.value} /> : null}
+      <div class="scroll" tabIndex={0} role="region" aria-label={t("Jobs that are paid for")}>
+        <table>
+          <thead>
+            <tr>
+              <th scope="col">{t("job")}</th>
+              <th scope="col">{t("caller")}</th>
+              <th scope="col">{t("state")}</th>
+              <th scope="col" class="n">
+                {t("fee")}
+              </th>
+              <th scope="col" class="n">
+                {t("multiplier")}
+              </th>
+              <th scope="col">
+                <span class="sr">{t("what can be done")}</span>
+              </th>
+            </tr>
+          </thead>
+          <tbody>
+            {jobs.map((job) => (
+              <tr key={job.id}>
+                <td>
+                  <code title={job.id}>{job.id.slice(0, 8)}</code>
+                </td>
+                <td>
+                  <code title={job.caller}>{shortPrincipal(job.caller)}</code>
+                </td>
+                <td>{job.status === "queued" ? t("waiting") : t("running")}</td>
+                <td class="n">{number(BigInt(job.fee))}</td>
+                <td class="n">× {job.multiplier}</td>
+                <td>
+                  {job.status === "queued" ? (
+                    <form
+                      class="row"
+                      onSubmit={(event) => {
+                        event.preventDefault();
+                        void raise(job, String(new FormData(event.currentTarget).get("fee")));
+                      }}
+                    >
+                      <input
+                        name="fee"
+                        required
+                        inputMode="numeric"
+                        pattern="[0-9]+"
+                        size={10}
+                        defaultValue={String(2n * BigInt(job.fee))}
+                        aria-label={t("Fee of the job {0}, in all", job.id.slice(0, 8))}
+                      />
+                      <button type="submit">{t("Pay more")}</button>
+                    </form>
+                  ) : null}
                 </td>
               </tr>
             ))}

@@ -139,6 +139,75 @@ async def test_dearer_jobs_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert list(dict.fromkeys(begun)) == ["c", "b", "d", "e", "a"]
 
 
+async def test_who_pays_more_while_a_job_waits_is_served_earlier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 12, 24, 36 of 12 needed the first becomes 48; what is refused moves nothing."""
+    begun: list[str] = []
+    held, run = asyncio.Event(), Tries.run
+
+    async def watched(tries: Tries, job: Job, worker: Worker) -> Done:
+        if b"hold" in job.arg:
+            await held.wait()
+        elif job.caller in names:
+            begun.append(names[job.caller])
+        return await run(tries, job, worker)
+
+    async with herd_in(tmp_path, 1, slots=1) as herd:
+        fees = {"a": 12, "b": 24, "c": 36}
+        payers = await open_with_money(herd, *fees, units=100)
+        names = {known.principal: name for name in fees if (known := herd.host.keys.get(name)) is not None}
+        monkeypatch.setattr(Tries, "run", watched)
+        holders = [asyncio.create_task(herd.call("run_update", {"args": ["-p", "hold", "-n", "1"]})) for _ in range(3)]
+        await until(lambda: not herd.herd.leader.n_queued and len(herd.workers[0].jobs) == 3)
+        answers = []
+        for client, fee in zip(payers, fees.values(), strict=True):
+            body = {"prompt": QUESTION, "tokens": 5, "fee": str(fee)}
+            key = {"Idempotency-Key": "k"}
+            answers.append(asyncio.create_task(client.post("/herd/inference", json=body, headers=key)))
+            await until(lambda: herd.herd.leader.n_queued == len(answers))
+        (own,) = (await payers[0].get("/herd/inference")).json()["jobs"]
+        assert (own["fee"], own["multiplier"], own["status"]) == ("12", 1.0, "queued")
+        everything = (await herd.http.get("/herd/inference")).json()["jobs"]
+        assert [job["fee"] for job in everything] == ["36", "24", "12"]
+
+        place = f"/herd/inference/{own['id']}/fee"
+        for client, fee, status, told in (
+            (payers[1], "48", 404, "no such job"),  # another's
+            (payers[0], "11", 400, "needs 12"),
+            (payers[0], "101", 402, "89"),
+            (payers[0], "much", 400, "smallest units"),
+        ):
+            refused = await client.post(place, json={"fee": fee})
+            assert refused.status_code == status, refused.text
+            assert told in refused.text
+        assert await balance(payers[0]) == (88, 12)
+        raised = (await payers[0].post(place, json={"fee": "30"})).json()
+        assert (raised["fee"], raised["multiplier"], raised["status"]) == ("30", 2.5, "queued")
+        raised = (await herd.http.post(place, json={"fee": "48"})).json()  # a controller may, too
+        assert (await payers[0].post(place, json={"fee": "48"})).json() == raised
+        lower = await payers[0].post(place, json={"fee": "47"})
+        assert lower.status_code == 400
+        assert "holds 48" in lower.text
+        assert await balance(payers[0]) == (52, 48)
+        assert herd.herd.leader.by_multiplier() == [(4.0, 1), (3.0, 1), (2.0, 1)]
+
+        held.set()
+        told = [response.json() for response in await asyncio.gather(*answers)]
+        await asyncio.gather(*holders)
+        assert list(dict.fromkeys(begun)) == ["a", "c", "b"]
+        assert [(one["fee"], one["multiplier"]) for one in told] == [("48", 4.0), ("24", 2.0), ("36", 3.0)]
+        again = await payers[0].post(
+            "/herd/inference", json={"prompt": QUESTION, "tokens": 5, "fee": "12"}, headers={"Idempotency-Key": "k"}
+        )
+        assert again.json() == told[0]
+        assert await balance(payers[0]) == (52, 0)
+        late = await payers[0].post(place, json={"fee": "60"})
+        assert late.status_code == 409
+        supply = await herd.herd.journal.supply()
+        assert supply.minted == supply.free + supply.held == 300
+
+
 async def test_a_job_that_cannot_be_answered_is_refunded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = WorkerClient.run
 

@@ -17,7 +17,19 @@ from sqlalchemy import Connection
 
 from canister.api.herd_wire import Saved
 from canister.errors import BadRequest, JournalUnavailable
-from canister.herd.journal import canisters, chats, control, doors, jobs, leading, migrations, money, receipts, settle
+from canister.herd.journal import (
+    canisters,
+    chats,
+    control,
+    doors,
+    jobs,
+    leading,
+    migrations,
+    money,
+    raises,
+    receipts,
+    settle,
+)
 from canister.herd.journal.databases import DatabasePair, Unreachable, clear_errors, connect_to, reading, unavailable
 from canister.herd.journal.receipts import ReceiptChain
 from canister.herd.journal.records import (
@@ -192,6 +204,12 @@ class Journal:
     async def refuse(self, id: bytes, epoch: int, why: Answer) -> bool:
         """A job that waits or runs is given up and refunded. False: it has ended, is not known, or another leads."""
         return await self._do(_REFUSE, jobs.Refuse(id, epoch, why), math.inf)
+
+    async def raise_hold(self, id: bytes, hold: int, multiplier: float, epoch: int) -> int:
+        """Hold more for a job that has not ended; returns what it holds. Less is BadRequest. Raises Conflict for one
+        that has ended, InsufficientBalance, NotFound, LeadershipLost.
+        """
+        return await self._do(_RAISE, raises.Raise(id, hold, multiplier, epoch))
 
     async def settle(self, settled: Settled) -> SettleOutcome:
         """End a job whose call has run (T3): answer, chats, money, cycles, log and saved chat, all of it or nothing.
@@ -389,6 +407,7 @@ _ACCEPT: Kind[jobs.Accept, Accepted] = Kind("accept", 20, jobs.accept)
 _ASSIGN: Kind[jobs.Assign, bool] = Kind("assign", 30, jobs.assign)
 _REQUEUE: Kind[jobs.Requeue, Requeued] = Kind("requeue", 40, jobs.requeue)
 _REFUSE: Kind[jobs.Refuse, bool] = Kind("refuse", 45, jobs.refuse)
+_RAISE: Kind[raises.Raise, int] = Kind("raise", 47, raises.raise_holds)
 _STORED: Kind[chats.Stored, bool] = Kind("stored", 60, chats.stored)
 _REMOVE: Kind[chats.Removal, list[Chat]] = Kind("remove", 65, chats.remove)
 _APPEND: Kind[control.Append, int] = Kind("append", 70, control.append)

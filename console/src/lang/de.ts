@@ -417,4 +417,10 @@ export const texts: Texts = {
   "Tokens of each call": "Tokens jedes Aufrufs",
   "{0}: {1} bars, the highest {2} {3}": "{0}: {1} Balken, der höchste {2} {3}",
   "{0} of {1} instructions": "{0} von {1} Instruktionen",
+  "Jobs that are paid for": "Aufträge, die bezahlt sind",
+  "job": "Auftrag",
+  "caller": "Aufrufer",
+  "fee": "Gebühr",
+  "Fee of the job {0}, in all": "Gebühr des Auftrags {0}, insgesamt",
+  "Pay more": "Mehr bezahlen",
 };

@@ -417,4 +417,10 @@ export const texts: Texts = {
   "Tokens of each call": "Tokens de cada llamada",
   "{0}: {1} bars, the highest {2} {3}": "{0}: {1} barras, la más alta {2} {3}",
   "{0} of {1} instructions": "{0} de {1} instrucciones",
+  "Jobs that are paid for": "Trabajos pagados",
+  "job": "trabajo",
+  "caller": "quien llama",
+  "fee": "tarifa",
+  "Fee of the job {0}, in all": "Tarifa del trabajo {0}, en total",
+  "Pay more": "Pagar más",
 };

@@ -417,4 +417,10 @@ export const texts: Texts = {
   "Tokens of each call": "呼び出しごとのトークン数",
   "{0}: {1} bars, the highest {2} {3}": "{0}: {1} 本の棒、最大 {2} {3}",
   "{0} of {1} instructions": "{1} 命令のうち {0}",
+  "Jobs that are paid for": "支払い済みのジョブ",
+  "job": "ジョブ",
+  "caller": "呼び出し元",
+  "fee": "料金",
+  "Fee of the job {0}, in all": "ジョブ {0} の料金(合計)",
+  "Pay more": "追加で支払う",
 };

@@ -417,4 +417,10 @@ export const texts: Texts = {
   "Tokens of each call": "每次调用的令牌",
   "{0}: {1} bars, the highest {2} {3}": "{0}：{1} 个柱，最高 {2} {3}",
   "{0} of {1} instructions": "{1} 条指令中的 {0}",
+  "Jobs that are paid for": "已付费的任务",
+  "job": "任务",
+  "caller": "调用者",
+  "fee": "费用",
+  "Fee of the job {0}, in all": "任务 {0} 的费用(总计)",
+  "Pay more": "支付更多",
 };

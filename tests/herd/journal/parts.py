@@ -17,7 +17,7 @@ from canister.store.heads import gone_on, head_of, tokens_alone
 HEADER = CacheHeader(hashlib.sha256(b"a model").digest(), 7, b"q8_0")
 CANISTER, CALLER = "llama_cpp", "2vxsx-fae"
 OK = Answer(b"DIDL\0\0")
-CHARGE = Charge(1000, 1500, None, {"base": 1000})
+CHARGE = Charge(1000, 1500, None, {"base": 1000}, n_prompt=7, n_generated=0)
 
 
 def job_id(name: str | int) -> bytes:

@@ -10,7 +10,7 @@ from functools import partial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canister.errors import Conflict, InsufficientBalance, LeadershipLost
+from canister.errors import BadRequest, Conflict, InsufficientBalance, LeadershipLost, NotFound
 from canister.herd.journal import OPERATOR, Answer, JobRow, Journal
 from canister.metering.fees import INITIAL_CYCLES
 from tests.herd.conftest import NewDatabase
@@ -52,7 +52,7 @@ async def told(work: Awaitable[object]) -> object:
     """What comes of it; the errors that callers are told are results too."""
     try:
         return await work
-    except (InsufficientBalance, Conflict, LeadershipLost) as error:
+    except (BadRequest, InsufficientBalance, Conflict, LeadershipLost, NotFound) as error:
         return error
 
 
@@ -63,9 +63,12 @@ Step = Callable[[], Awaitable[object]]
 """Drawn, and begun when all of those have been drawn that come together."""
 
 
+KINDS = ["mint", "transfer", "accept", "accept", "raise", "assign", "settle", "requeue", "refuse"]
+
+
 def money_step(herd: Herd, data: st.DataObject) -> Step:
     journal, epoch = data.draw(st.sampled_from(herd.leaders), "leader")
-    kind = data.draw(st.sampled_from(["mint", "transfer", "accept", "accept", "assign", "settle", "requeue", "refuse"]))
+    kind = data.draw(st.sampled_from(KINDS))
     payer = data.draw(st.sampled_from(PAYERS))
     amount = data.draw(st.integers(1, 40))
     if kind == "mint":
@@ -80,6 +83,8 @@ def money_step(herd: Herd, data: st.DataObject) -> Step:
         fence = next(herd.fences)
         tries.append((epoch, fence))
         return partial(journal.assign, job_id(number), "w", fence, epoch)
+    if kind == "raise":
+        return partial(journal.raise_hold, job_id(number), 10 * (1 + number % 3) + amount, float(1 + amount), epoch)
     if kind == "refuse":
         return partial(journal.refuse, job_id(number), epoch, REFUSED)
     tried_epoch, fence = data.draw(st.sampled_from(tries or [(epoch, 0)]))
@@ -125,8 +130,11 @@ async def check_books(journal: Journal) -> None:
     operator = balances.get(OPERATOR)
     assert (operator.free if operator else 0) == earned + moved
     for job in jobs:
-        kinds = [payment.kind for payment in reversed(payments) if payment.job == job.id]
-        assert kinds == kinds_of(job)
+        moved_for = [payment for payment in reversed(payments) if payment.job == job.id]
+        holds = [payment.amount for payment in moved_for if payment.kind == "hold"]
+        assert sum(holds) == job.hold
+        assert [payment.kind for payment in moved_for] == ["hold"] * (len(holds) - 1) + kinds_of(job)
+        assert all(payment.amount == job.hold for payment in moved_for[len(holds) :])
     assert len(jobs) == len({payment.job for payment in payments if payment.kind == "hold"})
 
 
