@@ -4,11 +4,11 @@
 // Outputs are never added up: a call that ends at -n shows a token that the next one gives again, and a lost reply loses
 // text. The answer is what the reply's `conversation` has behind the prompt.
 import { signal } from "@preact/signals";
-import { ask, call, callHeard, CallError, canisterPath, messageOf, type Cost, type Kind } from "./api";
+import { ask, call, CallError, callHeard, canisterPath, isForNow, messageOf, waitFor } from "./api";
+import type { Cost, Kind, Wait } from "./api";
 import type { InputRecord, RunOutputRecord } from "./interface";
 import { usual, type ChatSettings } from "./preferences";
 import { props } from "./session";
-import { isForNow, waitFor, type Wait } from "./waits";
 import { t } from "./i18n";
 
 export type { ChatSettings } from "./preferences";
@@ -275,7 +275,12 @@ export class Conversation {
     }
   }
 
-  private async step(method: "new_chat" | "run_update", phase: Step["phase"], arg: InputRecord, abort: AbortSignal): Promise<RunOutputRecord> {
+  private async step(
+    method: "new_chat" | "run_update",
+    phase: Step["phase"],
+    arg: InputRecord,
+    abort: AbortSignal,
+  ): Promise<RunOutputRecord> {
     const began: Step = {
       n: this.last.steps.length + 1,
       phase,

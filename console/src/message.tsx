@@ -1,13 +1,12 @@
 // One message: what was said, what can be done with it, and the calls that it took.
 import { useRef, useState } from "preact/hooks";
-import { messageOf } from "./api";
+import { messageOf, type Wait } from "./api";
 import { open } from "./chats";
 import type { Conversation, Live, Message, Step } from "./conversation";
 import { milliseconds, number, short } from "./format";
 import { Markdown } from "./markdown";
 import { memo } from "./memo";
 import { partsOf } from "./parts";
-import type { Wait } from "./waits";
 import { Budget, CopyButton, Countdown } from "./widgets";
 import { t } from "./i18n";
 

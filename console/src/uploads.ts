@@ -1,10 +1,9 @@
 // Files on their way to the canister, in slices, each with its digest, so that one that comes in other bytes is sent again.
 // An upload that was cut off goes on where the canister has confirmed it.
 import { signal, type Signal } from "@preact/signals";
-import { call, CallError, canisterPath, messageOf, request, secondsToWait, sleep } from "./api";
+import { call, CallError, canisterPath, isForNow, messageOf, request, secondsToWait, sleep, type Wait, waitFor } from "./api";
 import { toBase64, toHex } from "./bytes";
 import type { FileDetailsRecord } from "./interface";
-import { isForNow, waitFor, type Wait } from "./waits";
 
 const SLICE = 8 * 1024 * 1024;
 const MOST_TRIES = 6;

@@ -1,10 +1,9 @@
 // Small parts that pages share.
 import { Component, type ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { CallError, canister, messageOf, type Cost } from "./api";
+import { CallError, canister, type Cost, isForNow, messageOf, type Wait, waitFor } from "./api";
 import { number, percent, short } from "./format";
 import { principal } from "./session";
-import { isForNow, waitFor, type Wait } from "./waits";
 import { t } from "./i18n";
 
 const NEAR = 0.8;

@@ -1,12 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { CallError, parse, secondsToWait, toJson } from "../src/api";
+import { CallError, isForNow, parse, secondsToWait, toJson, waitFor, type Wait } from "../src/api";
 import { csvOf } from "../src/csv";
 import { bytes, dayOf, milliseconds, number, percent, shortPrincipal, usd, usdOf } from "../src/format";
 import { speak, t } from "../src/i18n";
 import { promptsOf, sumsOf, variablesOf, type Trial } from "../src/lab";
 import { partsOf } from "../src/parts";
-import { isForNow, waitFor, type Wait } from "../src/waits";
 
 test("CSV has quotes doubled, and no formula", () => {
   const rows = [{ a: 'x"y', b: "=1+1" }, { a: "line\nbreak", b: null }, { a: 2n ** 63n, b: "-1" }];
