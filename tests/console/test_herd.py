@@ -50,6 +50,37 @@ def test_workers_queue_and_fees_are_shown_and_a_worker_is_drained(visit: Visit, 
     rows.last.get_by_text("draining").wait_for()
 
 
+def test_more_is_paid_for_a_job_that_waits(visit: Visit) -> None:
+    """The server's answers about one job are the page's own here: a real one would have its turn at once."""
+    job = {"id": "ab" * 32, "caller": "aaaaa-aa", "status": "queued", "fee": "12", "multiplier": 1.0}
+    asked: list[object] = []
+
+    def raised(route: Any) -> None:
+        asked.append(route.request.post_data_json)
+        if asked[-1] == {"fee": "11"}:
+            told = {"reject_code": 5, "reject_message": "the job holds 12 units already", "error_code": "BadRequest"}
+            route.fulfill(status=400, json=told)
+        else:
+            job.update(fee="36", multiplier=3.0)
+            route.fulfill(json=job)
+
+    visit.page.route("**/herd/inference?*", lambda route: route.fulfill(json={"jobs": [job]}))
+    visit.page.route("**/herd/inference/*/fee", raised)
+    visit.go("herd")
+    row = visit.page.get_by_role("region", name="Jobs that are paid for").locator("tbody tr")
+    fee = row.get_by_label("Fee of the job abababab, in all")
+    assert fee.input_value() == "24"  # twice as much is proposed
+    fee.fill("11")
+    row.get_by_role("button", name="Pay more").click()
+    visit.page.get_by_role("alert").get_by_text("holds 12 units already").wait_for()
+    fee.fill("36")
+    row.get_by_role("button", name="Pay more").click()
+    row.get_by_text("× 3").wait_for()
+    assert asked == [{"fee": "11"}, {"fee": "36"}]
+    check_looks(visit, "herd-paid")
+    visit.page.unroute_all(behavior="ignoreErrors")
+
+
 def test_a_worker_answers_a_chat(visit: Visit) -> None:
     visit.ask("Who are you?")
     assert visit.answer().startswith("I am")
