@@ -106,7 +106,7 @@ export function Countdown({ wait }: { wait: Wait }) {
   }, []);
   return (
     <p class="countdown">
-      {wait.why} <span role="timer">{t("Next try in {0} s.", number(Math.max(0, Math.ceil((wait.until - now) / 1000))))}</span>{" "}
+      {wait.why} · <span role="timer">{t("Next try in {0} s.", number(Math.max(0, Math.ceil((wait.until - now) / 1000))))}</span>{" "}
       <button type="button" onClick={wait.end}>
         {t("Try now")}
       </button>
