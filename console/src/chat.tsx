@@ -12,7 +12,7 @@ import { Confirmed, Denied, Problem, saveAs } from "./widgets";
 import { t } from "./i18n";
 
 const WINDOW = 60; // messages in the document, so that a long chat costs what a short one does
-const QUESTIONS = ["Who are you?", "What is a canister?", "Why is the sky blue?"];
+const QUESTIONS = ["Who are you?", "What is a canister?", "Why is the sky blue?"]; // the shipped model speaks English
 const isListOpen = signal(false);
 
 export function ChatPage() {

@@ -98,7 +98,7 @@ export class Conversation {
     this.parent = saved.parent ?? "";
     this.cache = saved.cache ?? "";
     this.changed = saved.changed ?? Date.now();
-    this.title.value = saved.title ?? "New chat";
+    this.title.value = saved.title ?? t("New chat");
     this.system.value = saved.system ?? "";
     this.settings.value = { ...usual.value, ...saved.settings };
     this.context.value = saved.context ?? 0;

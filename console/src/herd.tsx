@@ -124,6 +124,12 @@ export function HerdPage() {
 }
 
 /** Where a worker is. The path of a socket says nothing but where the herd has its folder. */
+/** What a worker does: the method and its caller, and which try it is. */
+function toldJob(job: Worker["jobs"][number]): string {
+  const told = t("{0} of {1}", job.method, shortPrincipal(job.caller));
+  return job.tries > 1 ? `${told}, ${t("try {0}", job.tries)}` : told;
+}
+
 function Place({ url }: { url: string }) {
   const isSocket = url.startsWith("unix:");
   return (
@@ -173,7 +179,7 @@ function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) =>
                 </td>
                 <td>
                   {one.jobs.length
-                    ? one.jobs.map((job) => `${job.method} of ${shortPrincipal(job.caller)}${job.tries > 1 ? `, try ${job.tries}` : ""}`).join("; ")
+                    ? one.jobs.map(toldJob).join("; ")
                     : "–"}
                 </td>
                 <td class="n">{number(one.done)}</td>

@@ -96,6 +96,7 @@ export function Confirmed({ question, act, label, isQuiet = true, disabled = fal
 }
 
 const TICK_MS = 250;
+const NO_ROOM = 507;
 
 /** What a busy server said, how long it asks to wait, and a button for who does not want to. */
 export function Countdown({ wait }: { wait: Wait }) {
@@ -133,6 +134,12 @@ export function Problem({ error, needs, again }: { error: unknown; needs?: Neede
   return (
     <p class="problem" role="alert">
       {messageOf(error)}
+      {error instanceof CallError && error.status === NO_ROOM ? (
+        <span>
+          {" "}
+          {t("Room is made by removing what nobody needs:")} <a href="#/models">{t("Models")}</a>, <a href="#/caches">{t("Caches")}</a>
+        </span>
+      ) : null}
       {id ? <span class="hint">{" "}{t("request {0}", id)}</span> : null}
     </p>
   );

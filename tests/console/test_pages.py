@@ -361,3 +361,14 @@ def test_admins_see_what_their_role_has(stranger: Visit, server: LocalServer, ro
             stranger.page.locator("main").locator(place).first.wait_for()
             assert alerts.count() == 0, name
     post(server, "/revokeAdminRole", who)
+
+
+def test_a_full_disk_is_told_with_what_can_be_removed(visit: Visit) -> None:
+    told = {"Err": {"Other": "no room on the disk; make room and try again"}}
+    visit.page.route("**/cache_cleanup_now", lambda route: route.fulfill(status=507, json=told))
+    visit.go("settings")
+    visit.button("Remove old prompt caches now").click()
+    problem = visit.page.get_by_role("alert")
+    problem.get_by_text("no room on the disk").wait_for()
+    links = problem.get_by_role("link")
+    assert [link.get_attribute("href") for link in links.all()] == ["#/models", "#/caches"]

@@ -423,4 +423,6 @@ export const texts: Texts = {
   "fee": "Gebühr",
   "Fee of the job {0}, in all": "Gebühr des Auftrags {0}, insgesamt",
   "Pay more": "Mehr bezahlen",
+  "Room is made by removing what nobody needs:": "Platz entsteht, wenn man entfernt, was niemand braucht:",
+  "try {0}": "Versuch {0}",
 };

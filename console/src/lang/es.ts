@@ -423,4 +423,6 @@ export const texts: Texts = {
   "fee": "tarifa",
   "Fee of the job {0}, in all": "Tarifa del trabajo {0}, en total",
   "Pay more": "Pagar más",
+  "Room is made by removing what nobody needs:": "Se hace sitio quitando lo que nadie necesita:",
+  "try {0}": "intento {0}",
 };

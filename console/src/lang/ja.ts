@@ -423,4 +423,6 @@ export const texts: Texts = {
   "fee": "料金",
   "Fee of the job {0}, in all": "ジョブ {0} の料金(合計)",
   "Pay more": "追加で支払う",
+  "Room is made by removing what nobody needs:": "不要なものを削除すると空きができます:",
+  "try {0}": "試行 {0}",
 };

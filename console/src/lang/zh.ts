@@ -423,4 +423,6 @@ export const texts: Texts = {
   "fee": "费用",
   "Fee of the job {0}, in all": "任务 {0} 的费用(总计)",
   "Pay more": "支付更多",
+  "Room is made by removing what nobody needs:": "删除不再需要的内容即可腾出空间：",
+  "try {0}": "第 {0} 次尝试",
 };
