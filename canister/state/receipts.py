@@ -8,9 +8,9 @@ later proofs need of them stays, log n rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import Connection, bindparam, delete, func, select
 from sqlalchemy.dialects.sqlite import insert
@@ -98,6 +98,14 @@ class Found:
     since_root: bytes
     consistency: tuple[bytes, ...]
 
+    @classmethod
+    def proved(cls, index: int, record: bytes, terms: bytes, size: int, node: tree.Node, since: int) -> Self:
+        """Of a chain of `size` records with these nodes. since: 0: nothing is asked. tree.ProofError."""
+        consistency = tuple(tree.consistency_path(since, size, node)) if since else ()
+        since_root = tree.root(since, node) if since else b""
+        path = tuple(tree.inclusion_path(index, size, node))
+        return cls(index, record, terms, size, tree.root(size, node), path, since_root, consistency)
+
 
 class Receipts:
     """n_kept: records that are kept; 0: all. most_bytes: of their contents; those of the oldest go first."""
@@ -120,7 +128,7 @@ class Receipts:
             previous = NO_HASH if last is None else tree.leaf_hash(last[1])
             data = records.encode_at(record, index, previous)
             leaf = tree.leaf_hash(data)
-            nodes = tree.completed(index, leaf, _reader(connection, {(0, index - 1): previous}))
+            nodes = tree.completed(index, leaf, _nodes(connection, {(0, index - 1): previous}))
             row = {"number": index, "chat": chat, "record": data, "nodes": b"".join(nodes)}
             _INSERT.run(connection, row)
             if noted is None or index - noted >= max(1, self._n_kept // 4):
@@ -163,12 +171,12 @@ class Receipts:
         """The number of records, and the root of their tree."""
         with self._database.read() as connection:
             size = _size(connection)
-            return size, tree.root(size, _reader(connection, {}))
+            return size, tree.root(size, _nodes(connection))
 
     def consistency(self, since: int) -> tuple[int, bytes, tuple[bytes, ...]]:
         """The head, and what proves that the first `since` records are its beginning. tree.ProofError."""
         with self._database.read() as connection:
-            size, node = _size(connection), _reader(connection, {})
+            size, node = _size(connection), _nodes(connection)
             return size, tree.root(size, node), tuple(tree.consistency_path(since, size, node))
 
     def record(self, index: int) -> bytes | None:
@@ -182,14 +190,11 @@ class Receipts:
             row = _ROW.run(connection, {"wanted": index}).fetchone()
             if row is None:
                 return None
-            data, size, node = bytes(row[0]), _size(connection), _reader(connection, {})
+            data, size, node = bytes(row[0]), _size(connection), _nodes(connection)
             terms = _TERMS.run(connection, {"of_hash": records.decode(data).terms}).fetchone()
             if terms is None:
                 return None
-            consistency = tuple(tree.consistency_path(since, size, node)) if since else ()
-            since_root = tree.root(since, node) if since else b""
-            path = tuple(tree.inclusion_path(index, size, node))
-            return Found(index, data, bytes(terms[0]), size, tree.root(size, node), path, since_root, consistency)
+            return Found.proved(index, data, bytes(terms[0]), size, node, since)
 
     def terms(self, of_hash: bytes) -> bytes | None:
         """The terms with this hash, as long as a record names them."""
@@ -231,23 +236,15 @@ def _size(connection: Connection) -> int:
     return 0 if last is None else int(last[0]) + 1
 
 
-def _reader(connection: Connection, known: dict[tuple[int, int], bytes]) -> Callable[[int, int], bytes]:
-    def node(level: int, n: int) -> bytes:
-        found = known.get((level, n))
-        if found is not None:
-            return found
-        if level == 0:
-            row = _ROW.run(connection, {"wanted": n}).fetchone()
-            if row is None:
-                raise tree.ProofError(f"record {n} is kept no more")
-            return tree.leaf_hash(row[0])
-        row = _NODES.run(connection, {"wanted": ((n + 1) << level) - 1}).fetchone()
-        if row is None:
-            raise tree.ProofError(f"the records up to {(n + 1) << level} are kept no more")
-        at = tree.HASH_BYTES * (level - 1)
-        return bytes(row[0][at : at + tree.HASH_BYTES])
+def _nodes(connection: Connection, known: Mapping[tuple[int, int], bytes] = tree.NOTHING) -> tree.Node:
+    def of(statement: Prepared) -> Callable[[int], bytes | None]:
+        def read(number: int) -> bytes | None:
+            row = statement.run(connection, {"wanted": number}).fetchone()
+            return None if row is None else bytes(row[0])
 
-    return node
+        return read
+
+    return tree.node_of(of(_ROW), of(_NODES), known)
 
 
 def _prune(connection: Connection, first: int, slack: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -109,57 +111,62 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield herd
 
 
-async def test_dearer_jobs_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At one worker, behind a call that holds it: 36, 24, 24, 18, 12 of 12 needed, equals as they came."""
-    begun: list[str] = []
-    held, run = asyncio.Event(), Tries.run
+@dataclass(slots=True)
+class Held:
+    """A worker that is held by calls, in front of those who pay. begun: their names, in the order of their tries."""
+
+    begun: list[str] = field(default_factory=list)
+    may_go: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[asyncio.Task[Any]] = field(default_factory=list)
+
+    async def let_go(self) -> None:
+        self.may_go.set()
+        await asyncio.gather(*self.calls)
+
+
+async def hold(herd: InProcess, monkeypatch: pytest.MonkeyPatch, payers: Iterable[str]) -> Held:
+    """Hold the only worker of a herd."""
+    held, run = Held(), Tries.run
+    names = {known.principal: name for name in payers if (known := herd.host.keys.get(name)) is not None}
 
     async def watched(tries: Tries, job: Job, worker: Worker) -> Done:
         if b"hold" in job.arg:
-            await held.wait()
+            await held.may_go.wait()
         elif job.caller in names:
-            begun.append(names[job.caller])
+            held.begun.append(names[job.caller])
         return await run(tries, job, worker)
 
+    monkeypatch.setattr(Tries, "run", watched)
+    asked = {"args": ["-p", "hold", "-n", "1"]}
+    held.calls = [asyncio.create_task(herd.call("run_update", asked)) for _ in range(3)]
+    await until(lambda: not herd.herd.leader.n_queued and len(herd.workers[0].jobs) == 3)
+    return held
+
+
+async def test_dearer_jobs_run_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At one worker, behind a call that holds it: 36, 24, 24, 18, 12 of 12 needed, equals as they came."""
     async with herd_in(tmp_path, 1, slots=1) as herd:
         fees = {"a": 12, "b": 24, "c": 36, "d": 24, "e": 18}
         payers = await open_with_money(herd, *fees)
-        names = {known.principal: name for name in fees if (known := herd.host.keys.get(name)) is not None}
-        monkeypatch.setattr(Tries, "run", watched)
-        holders = [asyncio.create_task(herd.call("run_update", {"args": ["-p", "hold", "-n", "1"]})) for _ in range(3)]
-        await until(lambda: not herd.herd.leader.n_queued and len(herd.workers[0].jobs) == 3)
+        held = await hold(herd, monkeypatch, fees)
         jobs = []
         for client, fee in zip(payers, fees.values(), strict=True):
             body = {"prompt": QUESTION, "tokens": 5, "fee": str(fee)}
             jobs.append(asyncio.create_task(client.post("/herd/inference", json=body)))
             await until(lambda: herd.herd.leader.n_queued == len(jobs))
-        held.set()
+        await held.let_go()
         assert all(response.status_code == 200 for response in await asyncio.gather(*jobs))
-        await asyncio.gather(*holders)
-        assert list(dict.fromkeys(begun)) == ["c", "b", "d", "e", "a"]
+        assert list(dict.fromkeys(held.begun)) == ["c", "b", "d", "e", "a"]
 
 
 async def test_who_pays_more_while_a_job_waits_is_served_earlier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 12, 24, 36 of 12 needed the first becomes 48; what is refused moves nothing."""
-    begun: list[str] = []
-    held, run = asyncio.Event(), Tries.run
-
-    async def watched(tries: Tries, job: Job, worker: Worker) -> Done:
-        if b"hold" in job.arg:
-            await held.wait()
-        elif job.caller in names:
-            begun.append(names[job.caller])
-        return await run(tries, job, worker)
-
     async with herd_in(tmp_path, 1, slots=1) as herd:
         fees = {"a": 12, "b": 24, "c": 36}
         payers = await open_with_money(herd, *fees, units=100)
-        names = {known.principal: name for name in fees if (known := herd.host.keys.get(name)) is not None}
-        monkeypatch.setattr(Tries, "run", watched)
-        holders = [asyncio.create_task(herd.call("run_update", {"args": ["-p", "hold", "-n", "1"]})) for _ in range(3)]
-        await until(lambda: not herd.herd.leader.n_queued and len(herd.workers[0].jobs) == 3)
+        held = await hold(herd, monkeypatch, fees)
         answers = []
         for client, fee in zip(payers, fees.values(), strict=True):
             body = {"prompt": QUESTION, "tokens": 5, "fee": str(fee)}
@@ -192,10 +199,9 @@ async def test_who_pays_more_while_a_job_waits_is_served_earlier(
         assert await balance(payers[0]) == (52, 48)
         assert herd.herd.leader.by_multiplier() == [(4.0, 1), (3.0, 1), (2.0, 1)]
 
-        held.set()
+        await held.let_go()
         told = [response.json() for response in await asyncio.gather(*answers)]
-        await asyncio.gather(*holders)
-        assert list(dict.fromkeys(begun)) == ["a", "c", "b"]
+        assert list(dict.fromkeys(held.begun)) == ["a", "c", "b"]
         assert [(one["fee"], one["multiplier"]) for one in told] == [("48", 4.0), ("24", 2.0), ("36", 3.0)]
         again = await payers[0].post(
             "/herd/inference", json={"prompt": QUESTION, "tokens": 5, "fee": "12"}, headers={"Idempotency-Key": "k"}

@@ -7,8 +7,9 @@ whoever ran it and how often, and a worker that is lost takes none along. The tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, text
@@ -26,7 +27,7 @@ from canister.state.receipts import MOST_LOOKED_AT, Contents, Found, chat_key
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from canister.herd.journal.statements import Row
+    pass
 
 MOST_TERMS = 4096  # whose use is remembered
 NOTED_AGAIN = 1024  # records; so often the use of the same terms is noted
@@ -104,7 +105,7 @@ class Page:
         data = records.encode_at(record, number, chain.last)
         leaf = tree.leaf_hash(data)
         chain.nodes[0, number] = leaf
-        nodes = tree.completed(number, leaf, _reader(self.connection, canister, chain.nodes))
+        nodes = tree.completed(number, leaf, _node_of(self.connection, canister, chain.nodes))
         for level, node in enumerate(nodes, 1):
             chain.nodes[level, number >> level] = node
         chain.size, chain.last = number + 1, leaf
@@ -151,7 +152,7 @@ class ReceiptChain:
     def consistency(self, since: int) -> tuple[int, bytes, tuple[bytes, ...]]:
         """As of `state/receipts.py`, and so are all others here."""
         with reading(self._pair) as connection:
-            size, node = self._size(connection), _reader(connection, self._canister, {})
+            size, node = self._size(connection), _node_of(connection, self._canister)
             return size, tree.root(size, node), tuple(tree.consistency_path(since, size, node))
 
     def find(self, index: int, since: int = 0) -> Found | None:
@@ -159,14 +160,11 @@ class ReceiptChain:
             row = _record(connection, self._canister, index)
             if row is None:
                 return None
-            size, node = self._size(connection), _reader(connection, self._canister, {})
+            size, node = self._size(connection), _node_of(connection, self._canister)
             terms = self._terms(connection, records.decode(row).terms)
             if terms is None:
                 return None
-            consistency = tuple(tree.consistency_path(since, size, node)) if since else ()
-            since_root = tree.root(since, node) if since else b""
-            path = tuple(tree.inclusion_path(index, size, node))
-            return Found(index, row, terms, size, tree.root(size, node), path, since_root, consistency)
+            return Found.proved(index, row, terms, size, node, since)
 
     def contents(self, index: int) -> Contents | None:
         c = receipt_contents.c
@@ -223,25 +221,12 @@ def _record(connection: Connection, canister: str, number: int) -> bytes | None:
     return bytes(rows[0][0]) if rows else None
 
 
-def _reader(connection: Connection, canister: str, known: dict[tuple[int, int], bytes]) -> Callable[[int, int], bytes]:
-    """known: nodes that need not be read."""
+def _node_of(connection: Connection, canister: str, known: Mapping[tuple[int, int], bytes] = tree.NOTHING) -> tree.Node:
+    def completed_by(number: int) -> bytes | None:
+        rows = _NODES.fetch(connection, {"of": canister, "wanted": number})
+        return bytes(rows[0][0]) if rows else None
 
-    def node(level: int, n: int) -> bytes:
-        found = known.get((level, n))
-        if found is not None:
-            return found
-        if level == 0:
-            record = _record(connection, canister, n)
-            if record is None:
-                raise tree.ProofError(f"record {n} is kept no more")
-            return tree.leaf_hash(record)
-        rows: Sequence[Row] = _NODES.fetch(connection, {"of": canister, "wanted": ((n + 1) << level) - 1})
-        if not rows:
-            raise tree.ProofError(f"the records up to {(n + 1) << level} are kept no more")
-        at = tree.HASH_BYTES * (level - 1)
-        return bytes(rows[0][0][at : at + tree.HASH_BYTES])
-
-    return node
+    return tree.node_of(partial(_record, connection, canister), completed_by, known)
 
 
 _c = table.c

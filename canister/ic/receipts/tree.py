@@ -8,11 +8,13 @@ proves with O(log n) nodes that a record is there, or that a tree is the beginni
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256().digest()
 MAX_SIZE = 1 << 62
+NOTHING: Mapping[tuple[int, int], bytes] = MappingProxyType({})
 
 Node = Callable[[int, int], bytes]
 """(level, n) → the hash of a node that is complete."""
@@ -40,6 +42,35 @@ def completed(index: int, leaf: bytes, node: Node) -> list[bytes]:
         found.append(below)
         level += 1
     return found
+
+
+def node_of(
+    record: Callable[[int], bytes | None],
+    completed_by: Callable[[int], bytes | None],
+    known: Mapping[tuple[int, int], bytes] = NOTHING,
+) -> Node:
+    """The nodes of a chain that keeps each record with the nodes that it completes, one behind the other.
+
+    record, completed_by: those of a number; None: kept no more, which is a ProofError for who needs it. known: nodes
+    that need not be read.
+    """
+
+    def node(level: int, n: int) -> bytes:
+        found = known.get((level, n))
+        if found is not None:
+            return found
+        if level == 0:
+            data = record(n)
+            if data is None:
+                raise ProofError(f"record {n} is kept no more")
+            return leaf_hash(data)
+        nodes = completed_by(((n + 1) << level) - 1)
+        if nodes is None:
+            raise ProofError(f"the records up to {(n + 1) << level} are kept no more")
+        at = HASH_BYTES * (level - 1)
+        return nodes[at : at + HASH_BYTES]
+
+    return node
 
 
 def whole_ends(size: int) -> list[int]:
