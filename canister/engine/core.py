@@ -12,6 +12,7 @@ from functools import partial
 from time import perf_counter
 
 from canister.engine.ahead import hand_out, may_be_there, n_lookahead, task_ahead
+from canister.engine.chunk_decodes import ChunkDecodes
 from canister.engine.kv.logits_file import LogitsFile, write
 from canister.engine.kv.prefetch import Prefetcher
 from canister.engine.kv.slots import SlotTable
@@ -22,17 +23,14 @@ from canister.engine.request import Sampled
 from canister.engine.runner import Runner
 from canister.engine.sampling.chain import ChainSampler
 from canister.engine.sampling.samplers import Candidates
-from canister.engine.schedule.scheduler import ALONE, SHORT, Scheduler, Step
+from canister.engine.schedule.scheduler import ALONE, Scheduler
 from canister.engine.sequence import Sequence
 from canister.engine.sequence_context import ContextLimits
-from canister.engine.stats import EngineStats, SlotView, Tier
+from canister.engine.stats import EngineStats, Tier, slot_views
 from canister.engine.task import Outcome, Task, notify
 from canister.engine.verifier import Verifier
 
 MIN_SHARED_CHUNK = 4  # tokens of a prompt, of a decode that several share
-CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
-JOIN_SHARE = 0.25  # of the time of a decode of prompts, within which it is begun anew for one that comes
-MIN_TIMELY = 16  # tokens, of such a chunk
 HOLD_SECONDS = 0.008  # that a token waits at most for later ones, to be told together with them
 
 
@@ -54,14 +52,13 @@ class EngineCore:
         self.prefetcher = Prefetcher(
             self._slot_table, loaded.traits.layout, loaded.context.params.n_streams, self._logits_file
         )
-        self._joins_prompts = loaded.traits.joins_prompts
-        self._joins_begun = self._joins_prompts and loaded.context.closes_gaps  # else a broken decode leaves some
+        joins_prompts = loaded.traits.joins_prompts
         self.scheduler: Scheduler[Task] = Scheduler(
             loaded.context.params.n_rows,
             info.policy.max_rows,
             max_pause_seconds=params.max_pause_ms / 1000,
             cut_matters=info.policy.repeats_cut,
-            min_shared=max(MIN_SHARED_CHUNK, info.policy.chunk.block) if self._joins_prompts else 0,
+            min_shared=max(MIN_SHARED_CHUNK, info.policy.chunk.block) if joins_prompts else 0,
         )
         self._candidates = Candidates(info.n_vocab)
         repeats_cut = info.policy.repeats_cut
@@ -74,9 +71,8 @@ class EngineCore:
         self._n_lookahead = n_lookahead(info.n_vocab)
         self._can_go_ahead = loaded.traits.layout is not None and loaded.traits.rolls_back and not repeats_cut
         self._fault: EngineFault | None = None
-        self._decoding: tuple[Task, ...] = ()  # whose chunks are being decoded
-        self._joins_until = 0.0  # until when the running decode of chunks may be begun anew
-        self._joins_since = 0.0  # when it was begun for the first time
+        joins_begun = joins_prompts and loaded.context.closes_gaps  # else a broken decode leaves some
+        self._chunks = ChunkDecodes(self.runner, self.scheduler, joins_begun=joins_begun, cut_matters=repeats_cut)
         self._ended: list[Task] = []
         self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
         self._busy_seconds = 0.0
@@ -86,13 +82,11 @@ class EngineCore:
 
     def abort_chunk(self, task: Task) -> None:
         """End the running decode if it is a prompt chunk of this call alone."""
-        if self._decoding == (task,):
-            self.runner.abort()
+        self._chunks.abort(task)
 
     def join(self, task: Task) -> None:
         """A call was submitted. A chunk that has just begun is begun anew, so that short prompts share a decode."""
-        if 0 < len(task.request.prompt) <= SHORT and perf_counter() < self._joins_until:
-            self.runner.abort()
+        self._chunks.join(task)
 
     def hand_out_beside(self, task: Task) -> bool:
         """Let a call that comes while the thread decodes have rows that were decoded ahead of it.
@@ -123,17 +117,10 @@ class EngineCore:
             return "slot"
         return "memory" if self._slot_table.state_cache.get(key) is not None else "file"
 
-    def _slot_views(self) -> tuple[SlotView, ...]:
-        running = {task.slot.stream: task.sequence.position for task in tuple(self.scheduler.running) if task.placed}
-        return tuple(
-            SlotView("running", running[slot.stream])
-            if slot.stream in running
-            else SlotView("free" if slot.key is None else "resident", len(slot.tokens))
-            for slot in self._slot_table.slots
-        )
-
     def stats(self) -> EngineStats:
         """The current counters, for metrics. Each is right by itself; together they may be of two moments."""
+        running = tuple(self.scheduler.running)
+        positions = {task.slot.stream: task.sequence.position for task in running if task.placed}
         return EngineStats(
             n_slots=self._info.n_slots,
             n_resident=len(self.residents()),
@@ -151,7 +138,7 @@ class EngineCore:
             prefill_tps=self.scheduler.chunk_sizer.prefill_tps,
             decode_tps=self.scheduler.chunk_sizer.decode_tps,
             pause_seconds=self.scheduler.chunk_sizer.max_pause_seconds,
-            slots=self._slot_views(),
+            slots=slot_views(self._slot_table.slots, positions),
             n_drafted=self._verifier.drafter.n_drafted,
             n_accepted=self._verifier.drafter.n_accepted,
         )
@@ -358,18 +345,13 @@ class EngineCore:
                 self._run(step.rows, partial(self.runner.decode_rows, step.rows))
         rows_end = perf_counter()
         n_before = [task.sequence.n_done for task in step.chunks]
-        self.runner.rearm()
-        self._joins_until = self._join_time(step)
-        # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
-        self._decoding = step.chunks
-        if chunks := [task for task in step.chunks if not task.is_cancelled]:
-            n_each = self._timely(chunks, step.n_chunk)
-            self._run(chunks, partial(self.runner.decode_chunks, chunks, n_each))
-        self._decoding, self._joins_until = (), 0.0
+        with self._chunks.of(step) as chunks:
+            if chunks:
+                n_each = self._chunks.timely(chunks, step.n_chunk)
+                self._run(chunks, partial(self.runner.decode_chunks, chunks, n_each))
         n_chunks = [max(0, task.sequence.n_done - n) for task, n in zip(step.chunks, n_before, strict=True)]
         self._n_prompt_tokens += sum(n_chunks)
-        if any(n_chunks):
-            self._joins_since = 0.0
+        self._chunks.ended(n_chunks)
         if step.rows or step.chunks:
             self._n_steps += 1
             rows_seconds = None if drafts else rows_end - started
@@ -380,26 +362,6 @@ class EngineCore:
         for task in step.chunks:
             if task.outcome is None and not task.is_ahead and task.sequence.end_in_time():
                 self._finish(task)
-
-    def _join_time(self, step: Step[Task]) -> float:
-        """Until when a decode of chunks may be begun anew for calls that come. Little of its time may be lost."""
-        if step.rows or not (step.chunks and self._joins_begun and self.scheduler.may_share(step.chunks[0])):
-            return 0.0
-        n_rows = len(step.chunks) * min(step.n_chunk, max(task.n_prompt for task in step.chunks))
-        self._joins_since = self._joins_since or perf_counter()
-        return self._joins_since + JOIN_SHARE * self.scheduler.chunk_sizer.chunks.seconds(n_rows, step.position)
-
-    def _timely(self, tasks: list[Task], n_each: int) -> int:
-        """Of so many tokens of each call, as many as calls that have their time decode well within it.
-
-        One that shares its decode is not aborted when one of the clients goes, so that only its own part counts.
-        """
-        times = [task.request.seconds for task in tasks if task.request.seconds is not None]
-        if not times or self._limits.repeats_cut:
-            return n_each
-        position = max(task.sequence.position for task in tasks)
-        n_fitting = self.scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * min(times), position, n_each)
-        return min(n_each, max(MIN_TIMELY, n_fitting))
 
     def _is_resident(self, task: Task) -> bool:
         return task.key is not None and any(slot.key == task.key for slot in self._slot_table.slots)

@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from canister.engine.llama import can_offload, ggml_function, start_backend
+from canister.engine.llama_build import can_offload, ggml_function, start_backend
 from canister.engine.llama_types import ModelError, Placed
 from canister.flags.parse import PlacementParams
 

@@ -1,4 +1,5 @@
-"""llama.cpp's model and context. Only this module, `vocabulary.py` and `sampling/samplers.py` import llama_cpp.
+"""llama.cpp's model and context. Only this module, `llama_build.py`, `vocabulary.py` and `sampling/samplers.py` import
+llama_cpp.
 
 Thin objects. They refuse what would abort the process (too many rows, a stream out of range, logits of a row that asked
 for none) before llama.cpp sees it. They make no policy; callers decide which token is decoded when.
@@ -8,20 +9,19 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import llama_cpp as lib
-import llama_cpp._ggml as _ggml
 import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine import llama_log
+from canister.engine.llama_build import mul_mat, tensor_bytes
 from canister.engine.llama_log import complaint
 from canister.engine.llama_types import ContextParams, DecodeAborted, EngineFault, ModelError
-from canister.engine.pages import map_large_blocks
 from canister.engine.row_attention import RowAttention, can_change
 from canister.engine.structs import address_of, set_fields
 from canister.engine.vocabulary import Vocabulary
@@ -42,9 +42,7 @@ KV_TYPES = {
     "q5_1": lib.GGML_TYPE_Q5_1,
 }
 SPLIT_MODES = {"none": 0, "layer": 1, "row": 2, "tensor": 3}  # the last is not among llama_cpp's constants
-VERSION: str = lib.__version__  # of llama_cpp, which comes with its own llama.cpp
 ON_PROCESSOR = PlacementParams()
-_SOME_OPERATIONS = 64  # of ggml, among the first of which is the product of matrices
 _ABORTED = 2  # what llama_decode answers when it was told to end
 _NOWHERE = (1 << 31) - 2  # a position that no token has
 _POOLINGS = {
@@ -54,16 +52,6 @@ _POOLINGS = {
 }
 _INTS = ctypes.POINTER(ctypes.c_int32)
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
-
-
-_on_log = lib.llama_log_callback(lambda level, text, _: llama_log.take(level, text))
-
-
-def start_backend() -> None:
-    """Start llama.cpp once. Call it before anything else here."""
-    map_large_blocks()
-    lib.llama_log_set(_on_log, ctypes.c_void_p(0))
-    lib.llama_backend_init()
 
 
 class Model(Vocabulary):
@@ -156,7 +144,7 @@ class Context:
             no_perf=True,
             **_rope(p.rope),
         )
-        self._row_attention = RowAttention(_mul_mat()) if p.n_verified and can_change(tensor_bytes()) else None
+        self._row_attention = RowAttention(mul_mat()) if p.n_verified and can_change(tensor_bytes()) else None
         self._ctx = _made(model._model, params, name, self._row_attention)
         if self._row_attention is not None and not self._row_attention.find(_address(self._ctx)):
             lib.llama_free(self._ctx)
@@ -365,14 +353,6 @@ class Context:
             raise EngineFault(f"stream {stream} of {self.params.n_streams}")
 
 
-def compiled_features() -> tuple[str, ...]:
-    """The processor features that this build of llama.cpp uses, such as AVX2 or AMX_INT8."""
-    start_backend()
-    words = lib.llama_print_system_info().decode("ascii", "replace").replace("CPU :", "").split("|")
-    pairs = (word.partition("=") for word in words)
-    return tuple(name.strip() for name, _, value in pairs if value.strip() not in ("", "0"))
-
-
 def _made(model: object, params: Any, name: str, row_attention: RowAttention | None) -> Any:
     """A context with these parameters. Raises ModelError."""
     callback, user_data = (row_attention.address, row_attention.user_data) if row_attention is not None else (0, 0)
@@ -386,48 +366,6 @@ def _made(model: object, params: Any, name: str, row_attention: RowAttention | N
 
 def _address(pointer: Any) -> int:
     return int(ctypes.cast(pointer, ctypes.c_void_p).value or 0)
-
-
-def _mul_mat() -> int:
-    """ggml's number of the product of matrices; -1: it has none."""
-    name = ggml_function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
-    return next((op for op in range(_SOME_OPERATIONS) if name(op) == b"MUL_MAT"), -1)
-
-
-def tensor_bytes() -> int:
-    """The size of a `struct ggml_tensor`: what a context takes for one, less the object header of 32 bytes."""
-    return int(ggml_function("ggml_tensor_overhead", ctypes.c_size_t)()) - 32
-
-
-def is_host_buffer(address: int) -> bool:
-    """Does a ggml_backend_buffer at this address lie in memory that this process can read?"""
-    return bool(ggml_function("ggml_backend_buffer_is_host", ctypes.c_bool, ctypes.c_void_p)(address))
-
-
-def can_offload() -> bool:
-    """Has this build of llama.cpp found a device that can compute layers of a model?"""
-    start_backend()
-    return bool(lib.llama_supports_gpu_offload())
-
-
-def ggml_function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    """A function of ggml's libraries by its name, with ctypes types; AttributeError where this build has none."""
-    function: Any = ctypes.CFUNCTYPE(result, *arguments)((name, _ggml.libggml))
-    return cast("Callable[..., Any]", function)
-
-
-@dataclass(frozen=True, slots=True)
-class Build:
-    """The sources of the libraries: version of ggml, and commit of llama.cpp."""
-
-    version: str
-    commit: str
-
-
-def build() -> Build:
-    """The build, as the libraries report it."""
-    told = (ggml_function(name, ctypes.c_char_p)() for name in ("ggml_version", "ggml_commit"))
-    return Build(*(text.decode("ascii", "replace") for text in told))
 
 
 def _rope(rope: RopeParams) -> dict[str, object]:

@@ -9,53 +9,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from itertools import pairwise
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-from canister.engine.batch_invariance import PLAIN, ChunkRule
+from canister.engine.dummy_rows import dummies
 from canister.engine.kv.lookahead import Lookahead
 from canister.engine.kv.reuse import PrefixReuse, Sources
-from canister.engine.kv.rows import Layout
 from canister.engine.kv.slots import Slot, SlotTable
 from canister.engine.kv.streams import Streams
 from canister.engine.llama import Context, Logits
 from canister.engine.llama_types import DecodeAborted, EngineFault
 from canister.engine.request import GenerateRequest, Sampled, Tokens
 from canister.engine.sequence import Sequence
+from canister.engine.traits import Traits
 
-DUMMY_CELLS = 4
-MAX_GAP = 2  # streams, whose dummy rows cost less than another pass over the weights
-CELLS_AT_ONCE = 256  # llama.cpp attends to a multiple of so many
 _DUMMY_TOKEN = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Traits:
-    """What was found out about a model's memory and kernels.
-
-    layout: of KV rows; None for memories whose states are not cut into rows.
-    rolls_back: the tail of a stream can be removed. needs_pairs: one row alone differs from the same row beside others.
-    chunk: how decodes of prompt tokens are filled up. joins_prompts: those of several streams may share a decode.
-    fills_gaps: a decode of rows may have dummy rows between them.
-    all_outputs: logits are right only where every row of a decode asks for them.
-    keeps_states: a state that was taken out of a stream may be put back.
-    reads_in_place: rows are read where they lie, as far as that can be.
-    n_verified: tokens of a stream that may be decoded at once as if one by one; 0: none.
-    """
-
-    layout: Layout | None
-    rolls_back: bool
-    needs_pairs: bool
-    kv_bytes_per_token: int
-    chunk: ChunkRule = PLAIN
-    joins_prompts: bool = False
-    fills_gaps: bool = False
-    all_outputs: bool = False
-    keeps_states: bool = True
-    reads_in_place: bool = True
-    n_verified: int = 0
 
 
 class Running(Protocol):
@@ -230,7 +198,7 @@ class Runner:
         started = perf_counter()
         by_stream = {task.slot.stream: task for task in tasks}
         pairs, all_outputs = self._traits.needs_pairs, self._traits.all_outputs
-        streams = sorted([*by_stream, *self._dummies(sorted(by_stream))])
+        streams = sorted([*by_stream, *dummies(self._traits, sorted(by_stream), self._lengths)])
         tokens, outputs = [], []
         for row, stream in enumerate(streams):
             task = by_stream.get(stream)
@@ -401,30 +369,3 @@ class Runner:
                 if lengths[stream] == 0 or not self._context.remove(stream, lengths[stream]):
                     self._streams.clear(stream)
             raise
-
-    def _dummies(self, streams: list[int]) -> list[int]:
-        """The streams beside these, in order, that get a dummy row."""
-        if self._traits.needs_pairs:
-            return self._lonely_neighbours(streams)
-        return self._gaps(streams) if self._traits.fills_gaps else []
-
-    def _gaps(self, streams: list[int]) -> list[int]:
-        """The streams of small gaps. Each gap would be one more pass over the weights.
-
-        All streams of a pass attend to as many cells as the longest has, so none is filled with a longer stream.
-        """
-        lengths = self._lengths
-        n_cells = -(-(max(lengths[stream] for stream in streams) + 1) // CELLS_AT_ONCE) * CELLS_AT_ONCE
-        gaps = [range(a + 1, b) for a, b in pairwise(streams) if 1 < b - a <= 1 + MAX_GAP]
-        return [stream for gap in gaps for stream in gap if all(lengths[each] < n_cells for each in gap)]
-
-    def _lonely_neighbours(self, streams: list[int]) -> list[int]:
-        """A neighbouring stream for every stream without one in the decode."""
-        busy = set(streams)
-        dummies: list[int] = []
-        for stream in streams:
-            if stream - 1 not in busy and stream + 1 not in busy:
-                neighbour = stream + 1 if stream + 1 < len(self._lengths) else stream - 1
-                dummies.append(neighbour)
-                busy.add(neighbour)
-        return dummies

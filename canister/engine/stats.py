@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from canister.engine.kv.reuse import Sources
+from canister.engine.kv.slots import Slot
 
 Tier = Literal["slot", "memory", "file"]
 """Where a conversation's KV rows are: in the model's memory, parked beside it, or in its container alone."""
@@ -48,3 +50,13 @@ class EngineStats:
     slots: tuple[SlotView, ...] = ()
     n_drafted: int = 0
     n_accepted: int = 0
+
+
+def slot_views(slots: Iterable[Slot], positions: Mapping[int, int]) -> tuple[SlotView, ...]:
+    """positions: of the calls that run, by their stream."""
+    return tuple(
+        SlotView("running", positions[slot.stream])
+        if slot.stream in positions
+        else SlotView("free" if slot.key is None else "resident", len(slot.tokens))
+        for slot in slots
+    )

@@ -19,7 +19,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from canister.engine.llama import Model, start_backend
+from canister.engine.llama import Model
+from canister.engine.llama_build import start_backend
 from canister.engine.sampling.binding import Binding, Gbnf, Guided
 from canister.engine.sampling.grammars import LIMITS
 from canister.engine.sampling.llguidance import TokenTable

@@ -34,7 +34,8 @@ from sqlalchemy import delete, func, select
 from canister import dispatch
 from canister.api.records import CallLogInput, DirContentInputRecord, InputRecord
 from canister.client.local_server import LocalServer
-from canister.engine.llama import Context, Model, start_backend
+from canister.engine.llama import Context, Model
+from canister.engine.llama_build import start_backend
 from canister.engine.llama_types import ContextParams
 from canister.ops.backup import back_up
 from canister.runtime.canister import Canister

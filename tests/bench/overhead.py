@@ -17,7 +17,8 @@ from pathlib import Path
 
 from canister.engine.kv.in_place import open_kv_memory
 from canister.engine.kv.rows import parse
-from canister.engine.llama import Context, Model, start_backend
+from canister.engine.llama import Context, Model
+from canister.engine.llama_build import start_backend
 from canister.engine.llama_types import ContextParams
 from models.make_bench_model import cached
 from tests.bench.results import Row

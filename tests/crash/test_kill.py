@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from canister.client.local_server import LocalServer
-from canister.engine.llama import start_backend
+from canister.engine.llama_build import start_backend
 from canister.ops.doctor import examine
 from tests.crash.makers import Maker, folders
 from tests.engine.conftest import MAKERS

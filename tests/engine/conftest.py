@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from canister.engine.llama import start_backend
+from canister.engine.llama_build import start_backend
 from tests.engine import tiny_models
 from tests.engine.driver import Driver
 

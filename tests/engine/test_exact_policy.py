@@ -27,7 +27,8 @@ from canister.engine.batch_invariance import (
     rows_of_one_class,
 )
 from canister.engine.engine import Engine
-from canister.engine.llama import Context, Model, start_backend
+from canister.engine.llama import Context, Model
+from canister.engine.llama_build import start_backend
 from canister.engine.llama_types import ContextParams
 from canister.engine.load import calibration, calibration_file
 from canister.engine.load.calibration_file import MOST_ENTRIES, Calibration

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from canister.engine.llama import Context, Model, start_backend
+from canister.engine.llama import Context, Model
+from canister.engine.llama_build import start_backend
 from canister.engine.llama_log import complaint
 from canister.engine.llama_types import ContextParams, DecodeAborted, EngineFault
 

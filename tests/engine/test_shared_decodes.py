@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canister.engine import core
+from canister.engine import chunk_decodes
 from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kernels, Policy, joins_prompts
 from canister.engine.llama import Context
 from canister.engine.llama_types import DecodeAborted
@@ -163,7 +163,7 @@ def test_equal_prompts_take_as_many_decodes_as_one(joined: Driver, monkeypatch: 
     prompts = [some_prompt(n, 40) for n in range(4)]
     expected = [joined.run(joined.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER)) for prompt in prompts]
     held = Held(monkeypatch)
-    monkeypatch.setattr(core, "JOIN_SHARE", 1e9)
+    monkeypatch.setattr(chunk_decodes, "JOIN_SHARE", 1e9)
     chats = [(joined.chat(f"k{n}", sampling=ENDLESS), prompt) for n, prompt in enumerate(prompts)]
     assert joined.run(held.together(joined, *chats)) == expected
     assert held.found[0] == []  # the first one is begun anew
@@ -182,10 +182,10 @@ def test_a_prompt_that_comes_at_once_shares_the_decode_that_has_just_begun(
         chats = [(joined.chat(f"{key} {n}", sampling=ENDLESS), prompt) for n, prompt in enumerate(prompts)]
         return joined.run(held.together(joined, *chats))
 
-    monkeypatch.setattr(core, "JOIN_SHARE", 1e9)
+    monkeypatch.setattr(chunk_decodes, "JOIN_SHARE", 1e9)
     assert two("at once") == expected
     assert held.found[0] == []
     assert len(set(held.found[1])) == 2
-    monkeypatch.setattr(core, "JOIN_SHARE", 0.0)
+    monkeypatch.setattr(chunk_decodes, "JOIN_SHARE", 0.0)
     assert two("too late") == expected
     assert len(set(held.found[0])) == 1

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from canister.engine.llama import Model, start_backend
+from canister.engine.llama import Model
+from canister.engine.llama_build import start_backend
 from tests.engine.gguf_writer import Plain, Tensor, write_gguf
 
 UNK, BOS, EOS, SEP = 0, 1, 2, 3

@@ -8,7 +8,8 @@ from pathlib import Path
 import llama_cpp as lib
 import pytest
 
-from canister.engine.llama import Model, start_backend
+from canister.engine.llama import Model
+from canister.engine.llama_build import start_backend
 from tests.engine.gguf_writer import Plain
 from tests.engine.tiny_models import VOCABULARY, llama_model
 from tests.harness import CHAT_MODEL

@@ -13,7 +13,7 @@ from canister.defaults import INTERFACE_VERSION
 
 def version(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Print versions: package, interface, llama.cpp."""
-    from canister.engine.llama import VERSION, build
+    from canister.engine.llama_build import VERSION, build
     from canister.system import distribution
 
     ggml = build()

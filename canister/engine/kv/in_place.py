@@ -20,7 +20,8 @@ from math import prod
 import numpy as np
 
 from canister.engine.kv.rows import Bytes, KvRowsError, Layout, Rows, parse
-from canister.engine.llama import Context, is_host_buffer, tensor_bytes
+from canister.engine.llama import Context
+from canister.engine.llama_build import is_host_buffer, tensor_bytes
 from canister.engine.llama_types import EngineFault
 from canister.engine.pages import forget, use_huge_pages
 from canister.telemetry.logs import get_logger

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from canister.engine.llama import Context, Model, compiled_features
+from canister.engine.llama import Context, Model
+from canister.engine.llama_build import compiled_features
 from canister.engine.llama_types import ContextParams, EngineFault, ModelError
 from canister.engine.load.child import limit, say, task
 from canister.engine.load.sample_model import N_VOCAB, sample_model

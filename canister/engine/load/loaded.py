@@ -14,7 +14,7 @@ from canister.engine.llama_types import UNQUANTIZED, FillIn, Placed
 from canister.engine.load.library import library_id
 from canister.engine.load.memory_trial import MemoryTraits
 from canister.engine.load.ways import Attention, Restrictions
-from canister.engine.runner import Traits
+from canister.engine.traits import Traits
 from canister.flags.parse import RopeParams
 from canister.model_file.kind import Pooling
 from canister.system.machine import cpu_name

@@ -22,8 +22,10 @@ from canister.engine.batch_invariance import (
     measures,
 )
 from canister.engine.devices import kv_room
+from canister.engine.dummy_rows import DUMMY_CELLS
 from canister.engine.kv.rows import KvRowsError, Layout, parse
-from canister.engine.llama import KV_TYPES, Context, Model, start_backend
+from canister.engine.llama import KV_TYPES, Context, Model
+from canister.engine.llama_build import start_backend
 from canister.engine.llama_types import UNQUANTIZED, ContextParams, ModelError, Placed
 from canister.engine.load import calibration
 from canister.engine.load import calibration_file as kept
@@ -34,8 +36,8 @@ from canister.engine.load.memory_budget import CELLS_STEP, Need, check
 from canister.engine.load.memory_trial import N_OUTPUTS
 from canister.engine.load.ways import Restrictions
 from canister.engine.pages import trim_heap
-from canister.engine.runner import DUMMY_CELLS, Traits
 from canister.engine.schedule.scheduler import ALONE
+from canister.engine.traits import Traits
 from canister.flags.parse import RopeParams
 from canister.system.machine import available_bytes, cpu_name, usable_cores
 from canister.telemetry.logs import get_logger

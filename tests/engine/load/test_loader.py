@@ -16,9 +16,9 @@ from canister.engine.llama_log import log
 from canister.engine.llama_types import ContextParams
 from canister.engine.load import loader
 from canister.engine.load.ways import Restrictions
-from canister.engine.runner import Traits
 from canister.engine.schedule.scheduler import ALONE
 from canister.engine.thread import DecodeThread
+from canister.engine.traits import Traits
 from canister.errors import BadRequest
 from canister.flags.parse import RopeParams
 from tests.engine.driver import GREEDY, Driver

@@ -31,9 +31,9 @@ from tests.fuzz.targets import NAME_OF_AN_EXCEPTION, refusing
 PARSE = """
 import sys
 from pathlib import Path
-from canister.engine import llama
+from canister.engine import llama, llama_build
 from canister.engine.sampling import samplers
-llama.start_backend()
+llama_build.start_backend()
 model = llama.Model(Path(sys.argv[1]), "tiny")
 samplers.Sampler.grammar(model, "root ::= " + "(" * 200_000 + '"a"' + ")" * 200_000)
 """

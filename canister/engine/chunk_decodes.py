@@ -1,0 +1,77 @@
+"""When a running decode of prompts is broken off, for a client that goes or one that comes, and how long one takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+
+from canister.engine.runner import Runner
+from canister.engine.schedule.scheduler import SHORT, Scheduler, Step
+from canister.engine.task import Task
+
+CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
+JOIN_SHARE = 0.25  # of the time of a decode of prompts, within which it is begun anew for one that comes
+MIN_TIMELY = 16  # tokens, of such a chunk
+
+
+class ChunkDecodes:
+    """joins_begun: a decode that has begun may be begun anew with one more prompt. cut_matters: another cut of a prompt
+    changes a chat's logits. `abort` and `join` are for any thread, the others for the decode thread.
+    """
+
+    def __init__(self, runner: Runner, scheduler: Scheduler[Task], *, joins_begun: bool, cut_matters: bool) -> None:
+        self._runner = runner
+        self._scheduler = scheduler
+        self._joins_begun = joins_begun
+        self._cut_matters = cut_matters
+        self._decoding: tuple[Task, ...] = ()  # whose chunks are being decoded
+        self._joins_until = 0.0  # until when the running decode may be begun anew
+        self._joins_since = 0.0  # when it was begun for the first time
+
+    def abort(self, task: Task) -> None:
+        """End the running decode if it is a prompt chunk of this call alone."""
+        if self._decoding == (task,):
+            self._runner.abort()
+
+    def join(self, task: Task) -> None:
+        """A call was submitted. A chunk that has just begun is begun anew, so that short prompts share a decode."""
+        if 0 < len(task.request.prompt) <= SHORT and perf_counter() < self._joins_until:
+            self._runner.abort()
+
+    @contextmanager
+    def of(self, step: Step[Task]) -> Iterator[list[Task]]:
+        """The calls of a step whose chunks are to be decoded, while that may be broken off."""
+        self._runner.rearm()
+        self._joins_until = self._join_time(step)
+        # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
+        self._decoding = step.chunks
+        try:
+            yield [task for task in step.chunks if not task.is_cancelled]
+        finally:
+            self._decoding, self._joins_until = (), 0.0
+
+    def ended(self, n_chunks: Sequence[int]) -> None:
+        """So many tokens of each chunk were decoded."""
+        if any(n_chunks):
+            self._joins_since = 0.0
+
+    def _join_time(self, step: Step[Task]) -> float:
+        """Until when a decode of chunks may be begun anew for calls that come. Little of its time may be lost."""
+        if step.rows or not (step.chunks and self._joins_begun and self._scheduler.may_share(step.chunks[0])):
+            return 0.0
+        n_rows = len(step.chunks) * min(step.n_chunk, max(task.n_prompt for task in step.chunks))
+        self._joins_since = self._joins_since or perf_counter()
+        return self._joins_since + JOIN_SHARE * self._scheduler.chunk_sizer.chunks.seconds(n_rows, step.position)
+
+    def timely(self, tasks: list[Task], n_each: int) -> int:
+        """Of so many tokens of each call, as many as calls that have their time decode well within it.
+
+        One that shares its decode is not aborted when one of the clients goes, so that only its own part counts.
+        """
+        times = [task.request.seconds for task in tasks if task.request.seconds is not None]
+        if not times or self._cut_matters:
+            return n_each
+        position = max(task.sequence.position for task in tasks)
+        n_fitting = self._scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * min(times), position, n_each)
+        return min(n_each, max(MIN_TIMELY, n_fitting))
