@@ -18,7 +18,7 @@ from canister.engine.request import GenerateRequest, GenerateResult, Sampled
 from canister.errors import BadRequest, Conflict
 from canister.flags.params import SamplingParams
 from tests.engine.driver import GREEDY, NOTHING, Chat, Driver
-from tests.engine.test_batch_invariance import SAMPLED, some_prompt
+from tests.engine.test_batch_invariance import ENDLESS, SAMPLED, some_prompt
 
 Drive = Callable[..., Driver]
 
@@ -176,7 +176,7 @@ def test_cancel_leaves_no_trace(drive: Drive, model: str, patience: float) -> No
         driver.run(each.answer(some_prompt(1), 5))
 
     async def cancelled(prompt: list[int]) -> None:
-        task = asyncio.create_task(chat.copy("k").call(prompt, n_predict=1000))
+        task = asyncio.create_task(chat.copy("k").call(prompt, sampling=ENDLESS, n_predict=1000))
         await asyncio.sleep(patience)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
