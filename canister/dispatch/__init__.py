@@ -7,7 +7,7 @@
 
 from canister.dispatch.answer_caches import cache_of_key
 from canister.dispatch.answer_making import PASSING
-from canister.dispatch.answer_records import Answered, Ingested, Wanted
+from canister.dispatch.answer_records import Answered, Ingested, Scored, Wanted
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.behind_host import CanisterOfHost, HostDispatcher
 from canister.dispatch.dispatcher import Answers, Dispatcher, OpenFile, Target, Worker
@@ -39,6 +39,7 @@ __all__ = [
     "Piece",
     "Question",
     "Reply",
+    "Scored",
     "Target",
     "TextRefused",
     "TextTooLong",

@@ -16,7 +16,7 @@ import numpy as np
 
 from canister.api.tokens import Likely, Token
 from canister.dispatch.answer_caches import Lease
-from canister.dispatch.answer_records import Event, Finish, Ingested, Keeper, Taken, Wanted
+from canister.dispatch.answer_records import Event, Finish, Ingested, Keeper, Scored, Taken, Wanted
 from canister.dispatch.answer_text import AnswerText, Piece
 from canister.dispatch.requests import execute
 from canister.engine.request import Ahead
@@ -37,7 +37,20 @@ PIECES_AT_ONCE = 200  # kept pieces, before others get their turn on the event l
 def decoded_of(keeper: Keeper) -> Tokens:
     """The tokens of an answer that its cache has."""
     n_decoded = 0 if keeper.taken is None else keeper.taken.n_decoded
-    return np.array([token.id for token in keeper.tokens[:n_decoded]], np.int32)
+    return np.array([token.id for token in answer_of(keeper)[:n_decoded]], np.int32)
+
+
+def answer_of(keeper: Keeper) -> Sequence[Token]:
+    """The kept tokens that are the answer's."""
+    n_scored = 0 if keeper.taken is None else keeper.taken.n_scored
+    return keeper.tokens[n_scored:] if n_scored else keeper.tokens
+
+
+def scored_of(keeper: Keeper) -> Iterator[Scored]:
+    """The kept tokens that are the prompt's."""
+    n_scored = 0 if keeper.taken is None else keeper.taken.n_scored
+    if n_scored:
+        yield Scored(0, tuple(keeper.tokens[:n_scored]))
 
 
 def pieces_of(text: AnswerText, tokens: Iterable[Token]) -> Iterator[Piece]:
@@ -150,22 +163,31 @@ class Chain:
                     yield event
             while self._taken.finish is None:
                 call = _RunningCall(self._begun_call)
+                # What comes behind a prompt that is scored waits for the scores, which come with the call's end.
+                held: list[Piece] | None = [] if self._is_scoring else None
                 try:
                     while (tokens := await call.take()) is not None:
-                        if not self._is_told:
+                        if not self._is_told and held is None:
                             self._is_told = True
                             yield self._ingested(self._taken.n_prompt)
                         for sampled in tokens:
                             piece = self._text.feed_one(self._token(sampled))
-                            if piece is not None:
+                            if piece is not None and held is not None:
+                                held.append(piece)
+                            elif piece is not None:
                                 yield piece
                 finally:
                     await call.end()
-                if not self._took(call.reply()):
+                reply, n_scored = call.reply(), self._taken.n_scored
+                if not self._took(reply):
                     continue
+                if self._taken.n_scored > n_scored:
+                    yield Scored(n_scored, self._scored(reply, n_scored))
                 if not self._is_told:
                     self._is_told = not self._taken.n_remaining
                     yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
+                for piece in held or ():
+                    yield piece
             for rest in last_of(self._text):
                 yield rest
             # Those of a herd's worker are in its own chain, which nobody can ask for.
@@ -178,13 +200,15 @@ class Chain:
         """The events of earlier calls, as they came then."""
         if self._keeper is None or self._keeper.taken is None:
             return
-        tokens, self._taken = self._keeper.tokens, self._keeper.taken
+        self._taken = self._keeper.taken
         self._tokens = np.concatenate([self._prompt, decoded_of(self._keeper)])
         self._n_cached, self._is_begun = self._taken.n_cached, True
         self._is_told = not self._taken.n_remaining
         self._has_cache = True
+        for scored in scored_of(self._keeper):
+            yield scored
         yield self._ingested(self._taken.n_prompt - self._taken.n_remaining)
-        for n, piece in enumerate(pieces_of(self._text, tokens)):
+        for n, piece in enumerate(pieces_of(self._text, answer_of(self._keeper))):
             yield piece
             if n % PIECES_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -214,6 +238,7 @@ class Chain:
             n_predict=-1 if most is None else most - self._taken.n_sampled,
             n_logprobs=wanted.n_logprobs,
             probs_after=wanted.probs_after,
+            n_prompt_logprobs=wanted.n_prompt_logprobs if self._is_scoring else None,
             stops=wanted.stops,
             shown=self._shown,
         )
@@ -226,7 +251,8 @@ class Chain:
         if self._keeper is not None and not isinstance(outcome, Trap) and outcome.error is None:
             done = outcome.value
             assert isinstance(done, GenerateOutput)
-            self._keeper.keep(transaction, list(map(self._token, done.sampled)), self._after(outcome))
+            tokens = [*self._scored(outcome, self._taken.n_scored), *map(self._token, done.sampled)]
+            self._keeper.keep(transaction, tokens, self._after(outcome))
 
     def _took(self, reply: Reply) -> bool:
         """A call is committed. False: its cache is gone, and it is to be made again without one."""
@@ -272,7 +298,27 @@ class Chain:
             before.prompt_seconds + done.prompt_seconds,
             before.decode_seconds + done.decode_seconds,
             finish,
+            before.n_scored + len(self._scored(reply, before.n_scored)),
         )
+
+    @property
+    def _is_scoring(self) -> bool:
+        """Does the next call find log-probabilities of the prompt's tokens?"""
+        return self._wanted.n_prompt_logprobs is not None and self._taken.n_remaining > 0
+
+    def _scored(self, reply: Reply, n_known: int) -> tuple[Token, ...]:
+        """The tokens of the prompt that a call has scored, but for the first n_known. The very first has no score."""
+        done = reply.value
+        assert isinstance(done, GenerateOutput)
+        if self._wanted.n_prompt_logprobs is None or not done.n_prompt_decoded:
+            return ()
+        found = tuple(map(self._prompt_token, done.scored))
+        first = Token(int(self._prompt[0]), self._engine.piece(int(self._prompt[0]), True))
+        known = (first, *found) if not done.n_cached else found
+        return known[max(0, n_known - (done.n_cached + 1 if done.n_cached else 0)) :]
+
+    def _prompt_token(self, scored: Sampled) -> Token:
+        return self._token(scored)._replace(data=self._engine.piece(scored.token, True))
 
     def _ingested(self, n_done: int) -> Ingested:
         seconds = asyncio.get_running_loop().time() - self._started

@@ -28,6 +28,8 @@ class Wanted:
     it. shown_special: the texts of special tokens that are part of the text.
     n_logprobs: None: no log-probabilities; else those of each token, and of the n likeliest at its place.
     probs_after: by what the samplers have left to choose from, not by the raw logits.
+    n_prompt_logprobs: None: none of the prompt; else those of each of its tokens but the first, and of the n likeliest.
+    No cache is used then.
     cache: name of the caller's prompt cache, if it is not in use; None: the one of earlier answers that begins most
     like the prompt. reuses: False: no cache is looked at, and none stays.
     """
@@ -40,8 +42,17 @@ class Wanted:
     shown_special: tuple[str, ...] = ()
     n_logprobs: int | None = None
     probs_after: bool = False
+    n_prompt_logprobs: int | None = None
     cache: str | None = None
     reuses: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Tokens of the prompt with their log-probabilities, from token number `first` on. The very first has none."""
+
+    first: int
+    tokens: tuple[Token, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,7 @@ class Answered:
     receipts: tuple[str, ...] = ()
 
 
-Event = Ingested | Piece | Answered
+Event = Scored | Ingested | Piece | Answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,7 @@ class Taken:
 
     n_remaining: tokens of the prompt that are not in yet. n_sampled: tokens of the answer. n_decoded: those of them
     that the cache has. n_draws: random numbers that they took. finish: None: it is not finished.
+    n_scored: tokens of the prompt with log-probabilities, which come before those of the answer where they are kept.
     """
 
     n_prompt: int
@@ -101,6 +113,7 @@ class Taken:
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
     finish: Finish | None = None
+    n_scored: int = 0
 
     def answered(self, finish: Finish, stop: str | None, seed: int, receipts: Sequence[str] = ()) -> Answered:
         return Answered(

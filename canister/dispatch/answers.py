@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canister.dispatch.answer_caches import leased, passing
-from canister.dispatch.answer_chain import Chain, decoded_of, last_of, pieces_of
-from canister.dispatch.answer_records import Event, Ingested, Keeper, Prompt, Wanted
+from canister.dispatch.answer_chain import Chain, answer_of, decoded_of, last_of, pieces_of, scored_of
+from canister.dispatch.answer_records import Event, Ingested, Keeper, Prompt, Scored, Wanted
 from canister.dispatch.answer_text import AnswerText
 from canister.errors import BadRequest, ContextExceeded, NotFound
 from canister.handlers.generate import GENERATE
@@ -52,7 +52,7 @@ async def _events(
     engine = _engine(canister, caller)
     prompt = await prompt_tokens(engine, wanted.prompt)
     begun = prompt if keeper is None else np.concatenate([prompt, decoded_of(keeper)])
-    lease = leased(canister, caller, engine, begun, wanted.cache) if wanted.reuses else passing(canister, caller)
+    lease = leased(canister, caller, engine, begun, wanted.cache) if _reuses(wanted) else passing(canister, caller)
     async with (
         lease as cache,
         aclosing(Chain(canister, caller, engine, wanted, prompt, cache, keeper).events()) as events,
@@ -74,13 +74,13 @@ async def answer_choices(
         return
     first, engine = wanted[0], _engine(canister, caller)
     prompt = await prompt_tokens(engine, first.prompt)
-    lease = leased(canister, caller, engine, prompt, first.cache) if first.reuses else passing(canister, caller)
+    lease = leased(canister, caller, engine, prompt, first.cache) if _reuses(first) else passing(canister, caller)
     async with AsyncExitStack() as held:
         cache = await held.enter_async_context(lease)
         chain = Chain(canister, caller, engine, replace(first, max_tokens=0), prompt, cache)
         async with aclosing(chain.events()) as events:
             async for event in events:
-                if isinstance(event, Ingested):
+                if isinstance(event, Scored | Ingested):
                     yield 0, event
         copies = [
             await held.enter_async_context(passing(canister, caller, source=cache.name)) for _ in range(len(wanted) - 1)
@@ -116,6 +116,11 @@ async def _side_by_side(chains: Sequence[Chain]) -> AsyncGenerator[tuple[int, Ev
         await asyncio.wait(tasks)
 
 
+def _reuses(wanted: Wanted) -> bool:
+    """What a cache has is not decoded, and so has no logits."""
+    return wanted.reuses and wanted.n_prompt_logprobs is None
+
+
 def _engine(canister: Canister, caller: str) -> Engine:
     access.check(canister, caller, GENERATE.access)
     return loaded_engine(canister)
@@ -134,8 +139,9 @@ def replay(wanted: Wanted, keeper: Keeper) -> Iterator[Event]:
     taken, text = keeper.taken, AnswerText(wanted.stops)
     if taken is None:
         return
+    yield from scored_of(keeper)
     yield Ingested(taken.n_prompt, taken.n_cached, taken.n_prompt - taken.n_remaining, taken.prompt_seconds)
-    yield from pieces_of(text, keeper.tokens)
+    yield from pieces_of(text, answer_of(keeper))
     if taken.finish is not None:
         yield from last_of(text)
         yield taken.answered(taken.finish, text.stop, wanted.seed or 0)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from canister.api.tokens import Likely, Token
 from canister.dispatch.answer_chain import PIECES_AT_ONCE
-from canister.dispatch.answer_records import Answered, Ingested, Taken, Wanted
+from canister.dispatch.answer_records import Answered, Ingested, Scored, Taken, Wanted
 from canister.dispatch.answer_text import Piece
 from canister.dispatch.answers import replay
 from canister.errors import CanisterError, Trap
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from canister.runtime.canister import Canister
     from canister.store.transaction import Transaction
 
-Part = tuple[int, Ingested | Piece | Answered]
+Part = tuple[int, Scored | Ingested | Piece | Answered]
 """Of a choice."""
 
 
@@ -112,7 +112,8 @@ def told_beyond(canister: Canister, kept: KeptAnswer, parts: Sequence[Part]) -> 
         tokens = [
             token for choice, part in parts if choice == number and isinstance(part, Piece) for token in part.tokens
         ]
-        beyond = tokens[len(keeper.tokens) :]
+        n_scored = 0 if keeper.taken is None else keeper.taken.n_scored
+        beyond = tokens[len(keeper.tokens) - n_scored :]
         if beyond:
             found.append(KeptCall(number, TOLD, _text(beyond), {}))
     return found

@@ -61,7 +61,7 @@ def task_ahead(task: Task, n_tokens: int) -> Task | None:
 def _prompt_ahead(task: Task, calls: Ahead) -> Task | None:
     sequence, rest = task.sequence, task.sequence.rest()
     is_cut = sequence.finished in ("instructions", "length", "time") and not sequence.result.sampled
-    if not is_cut or len(task.slot.tokens) >= sequence.n_done + len(rest):
+    if not is_cut or sequence.is_scored or len(task.slot.tokens) >= sequence.n_done + len(rest):
         return None
     wanted = replace(_here(task, calls), prompt=rest, n_predict=0)
     return Task(wanted, task.loop, task.done, is_ahead=True)

@@ -36,7 +36,7 @@ class ChunkDecodes:
 
     def join(self, task: Task) -> None:
         """A call was submitted. A chunk that has just begun is begun anew, so that short prompts share a decode."""
-        if 0 < len(task.request.prompt) <= SHORT and perf_counter() < self._joins_until:
+        if 0 < len(task.request.prompt) <= SHORT and not task.is_alone and perf_counter() < self._joins_until:
             self._runner.abort()
 
     @contextmanager

@@ -20,11 +20,12 @@ _ROOM = 64  # tokens that may be sampled before the history is copied to a large
 
 
 class History:
-    """Begins with the prefix of a request, none of it decoded."""
+    """Begins with the prefix of a request, none of it decoded. is_scored: its prompt gives log-probabilities."""
 
     def __init__(self, request: GenerateRequest, limits: ContextLimits) -> None:
         self.limits = limits
         self.n_prefix = len(request.prefix)
+        self.is_scored = request.n_prompt_logprobs is not None
         self._n_history = 0
         self._tokens: Tokens = np.empty(self.n_prefix + len(request.prompt) + _ROOM, np.int32)
         self._flags: Flags = np.empty(len(self._tokens), np.bool_)
@@ -85,10 +86,24 @@ class History:
         many they are, within n_most.
         """
         start = self.n_done
+        if self.is_scored:
+            n_most = min(n_most, self._n_scored(start))
         if self.limits.repeats_cut and start < self.n_cut:
             ends = boundaries(self.generated[start : self.n_cut], self._starts[start : self.n_cut])
             return self.history[start : start + min(1 + int(ends[1:].argmax()), n_most)]
+        if self.is_scored:
+            return self.history[start : start + min(n_max, n_most)]
         return self.history[start : start + self._n_chunk(start, min(n_max, n_most))]
+
+    def _n_scored(self, start: int) -> int:
+        """How many tokens may go in at once, all with logits. The prompt's last one goes alone, so that its own logits
+        are those of any call.
+        """
+        return max(1, min(self._n_history, len(self._wanted[0]) - 1) - start)
+
+    def wants_scores(self, n: int) -> bool:
+        """Are the logits of the next n tokens wanted, for what is known to follow them?"""
+        return self.is_scored and self.n_done + n < len(self._wanted[0])
 
     def _n_chunk(self, start: int, n_max: int) -> int:
         n_max = max(n_max, 3)
@@ -114,6 +129,8 @@ class History:
         They agree in themselves, in which were generated, and, where the cut is repeated, in how the prefix was cut.
         """
         n = n_common(*self._wanted, tokens, generated)
+        if self.is_scored:
+            n = min(n, self.n_prefix)  # of the others the logits are wanted
         if not self.limits.repeats_cut:
             return n
         theirs = boundaries(generated, starts)

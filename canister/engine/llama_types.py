@@ -9,6 +9,8 @@ from canister.errors import BadRequest
 from canister.flags.parse import PlacementParams, RopeParams
 from canister.model_file.kind import Pooling
 
+SCORED_ROWS = 16  # that may have logits in any decode, so that prompts can be scored by so many tokens
+
 UNQUANTIZED = ("f32", "f16", "bf16")  # types of KV cells
 
 
@@ -65,8 +67,8 @@ class ContextParams:
     """n_cells: KV cells of each stream. n_rows: the largest number of rows of one decode.
 
     most_at_once: rows that llama.cpp gets at a time, where it cannot take more; 0: all. n_outputs: rows of a decode
-    that may have logits; 0: one of each stream. n_verified: tokens of one stream that may be decoded at once as if one
-    by one; 0: none.
+    that may have logits; 0: one of each stream; SCORED_ROWS may in any case. n_verified: tokens of one stream that may
+    be decoded at once as if one by one; 0: none.
     offload_kv: KV rows lie where their layer is computed, else in the host's memory. is_offloaded: devices compute
     layers, so that a decode may go on when llama.cpp has returned.
     pooling: makes a context for embeddings, which has no logits, and whose streams share n_cells; "" for one that has.
@@ -89,4 +91,5 @@ class ContextParams:
 
     @property
     def max_outputs(self) -> int:
-        return max(self.n_outputs or self.n_streams, self.n_verified)
+        n_scored = SCORED_ROWS if self.n_rows > SCORED_ROWS else 0
+        return max(self.n_outputs or self.n_streams, self.n_verified, n_scored)

@@ -106,6 +106,8 @@ class GenerateRequest:
     want_rows: hand out the KV rows at the end.
     n_logprobs: None: no log-probabilities; else those of each sampled token, and of the n likeliest.
     probs_after: they are those of what the samplers have left to choose from, not of the raw logits.
+    n_prompt_logprobs: None: the prompt is only taken in; else it is scored: each of its tokens that is decoded gives
+        the log-probabilities of the one behind it, and of the n likeliest. No rows are used but those of the prefix.
     on_tokens: called on the event loop with tokens just sampled, at most once a step.
     """
 
@@ -136,6 +138,7 @@ class GenerateRequest:
     want_rows: bool = True
     n_logprobs: int | None = None
     probs_after: bool = False
+    n_prompt_logprobs: int | None = None
     on_tokens: Callable[[list[Sampled]], None] | None = None
 
     def check(self, n_vocab: int, n_ctx: int) -> None:
@@ -163,6 +166,8 @@ class GenerateResult:
     n_draws: those before this call, and those for the tokens that were decoded. A token that was sampled and not
         decoded is drawn anew by the next call.
     details: for each of `sampled`, its log-probabilities, if they are wanted.
+    scored: the tokens of the prompt, from the second behind the prefix on, with their log-probabilities, if they are
+        wanted: one for each token that was decoded, but for the prompt's last.
     rows: KV rows, encoded by `kv/rows.py`, of all tokens from position `rows_first` to the end: those decoded in this
         call (prompt, then generated), and before them prefix tokens whose rows the container lacks; b"" if not
         wanted.
@@ -180,6 +185,7 @@ class GenerateResult:
     redrawn: list[bool] = field(default_factory=list)
     n_draws: int = 0
     details: list[Sampled] = field(default_factory=list)
+    scored: list[Sampled] = field(default_factory=list)
     eog: bool = False
     shifted: bool = False
     rows: bytes = b""

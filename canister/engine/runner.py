@@ -275,9 +275,12 @@ class Runner:
             streams += [stream] * n_rows
             positions += range(n_done, n_done + n_rows)
             tokens += [*chunk.tolist(), *[_DUMMY_TOKEN] * (n_rows - len(chunk))]
-            if task.sequence.n_done + len(chunk) == len(task.sequence.history):
-                first = number * n_rows
-                outputs += range(first, first + n_rows) if self._traits.all_outputs else [first + len(chunk) - 1]
+            sequence, first = task.sequence, number * n_rows
+            at_end = sequence.n_done + len(chunk) == len(sequence.history)
+            if sequence.wants_scores(len(chunk)) or (at_end and self._traits.all_outputs):
+                outputs += range(first, first + n_rows)  # all, so that how many count makes no difference
+            elif at_end:
+                outputs.append(first + len(chunk) - 1)
         try:
             self._decode(streams, positions, tokens, outputs)
         except DecodeAborted:
@@ -291,6 +294,9 @@ class Runner:
             self._lengths[stream] += len(chunk)
             if len(chunk) < n_rows:
                 self._context.remove(stream, self._lengths[stream])
+            if sequence.wants_scores(len(chunk)):
+                first = number * n_rows
+                sequence.score(self._context.logits(first + each) for each in range(len(chunk)))
             sequence.decoded(len(chunk))
             sequence.result.prompt_seconds += seconds
             if sequence.is_decoded:
@@ -301,6 +307,8 @@ class Runner:
         """The next prompt tokens of each call, and the rows that each chunk takes."""
         rule, params = self._traits.chunk, self._context.params
         n_most = min(params.n_rows // len(tasks), rule.most or params.n_rows)
+        if any(task.sequence.is_scored for task in tasks):
+            n_most = min(n_most, params.max_outputs)
         n_most -= n_most % (rule.block or 1)
         chunks = [task.sequence.chunk(n_max, n_most)[: rule.most] for task in tasks]
         if self._traits.all_outputs and rule.rows(len(chunks[0])) > params.max_outputs:

@@ -6,6 +6,7 @@ decoded of them, and how it was cut, is told by `history.py`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from time import perf_counter
 
@@ -62,6 +63,14 @@ class Sequence(History):
     def position(self) -> int:
         """Where the next token goes: n_done, less what context shifts have dropped."""
         return self.n_done - self._n_dropped
+
+    def score(self, rows: Iterable[NDArray[np.float32]]) -> None:
+        """Note the log-probabilities of the tokens behind the next ones, whose logits these are."""
+        scored, tokens = self.result.scored, self._wanted[0]
+        for behind, logits in enumerate(rows, self.n_done + 1):
+            if behind == self.n_prefix + len(scored) + 1:
+                token = int(tokens[behind])
+                scored.append(Sampled(token, *logprobs(logits, token, self.request.n_prompt_logprobs or 0)))
 
     def shift(self) -> tuple[int, int] | None:
         """(start, n) of the positions to drop now, because the context is full and the call wants it shifted."""

@@ -75,6 +75,11 @@ class Task:
         return self.sequence.n_prompt
 
     @property
+    def is_alone(self) -> bool:
+        """Does its prompt share no decode? One that is scored takes all logits that a decode may have."""
+        return self.request.n_prompt_logprobs is not None
+
+    @property
     def n_wanted(self) -> int:
         return len(self.request.prompt)
 

@@ -63,6 +63,7 @@ class RunOptions:
     n_continued: int | None = None
     n_logprobs: int | None = None
     probs_after: bool = False
+    n_prompt_logprobs: int | None = None
     seconds: float | None = None
     ahead: Ahead | None = None
     on_tokens: Callable[[list[Sampled]], None] | None = None
@@ -140,11 +141,11 @@ class CachedConversation:
             penalized=penalized,
         )
 
-    async def prefetch(self) -> None:
+    async def prefetch(self, *, own_only: bool = False) -> None:
         """Read what a run can start from into the engine's memory, if it is not at hand there.
 
         That is the run's own container, and, where the prompt goes beyond that, the caller's container or the published
-        one that begins most like the prompt.
+        one that begins most like the prompt. own_only: no others.
         """
         engine, caches, prompt, n_cached = self.engine, self.call.canister.caches, self.prompt, self.n_cached
         prefetcher, caller, path = engine.prefetcher, self.call.caller, self.path
@@ -157,7 +158,7 @@ class CachedConversation:
         own = self.cache
         wants_own = own is not None and n_cached >= n_near + MIN_SHARED and own.fits(engine.info)
         n_least = (n_cached if wants_own else n_near) + MIN_SHARED
-        asked = (caller, PUBLISHED) if n_cached < len(prompt) >= n_least else ()
+        asked = (caller, PUBLISHED) if n_cached < len(prompt) >= n_least and not own_only else ()
         others = [each for each in asked if caches.may_have(sessions_of(each), prompt, flags, n_least)]
         if not (wants_own or others) or not prefetcher.has_room(n_near + MIN_SHARED):
             return
@@ -189,7 +190,7 @@ class CachedConversation:
         decodes = self.n_cached < len(self.prompt) or (options.n_predict != 0 and not is_full)
         if meter.policy == "yield" and (decodes or call.is_over_limit()):
             meter.check_first_step()
-        await self.prefetch()
+        await self.prefetch(own_only=options.n_prompt_logprobs is not None)
         n_draws = self._n_draws() if options.n_draws is None else options.n_draws
         loop, is_receipted = asyncio.get_running_loop(), call.canister.settings.receipts != "off"
         words_before = cache(self._words)
@@ -246,6 +247,7 @@ class CachedConversation:
             want_rows=options.keeps,
             n_logprobs=options.n_logprobs,
             probs_after=options.probs_after,
+            n_prompt_logprobs=options.n_prompt_logprobs,
             seconds=options.seconds,
             ahead=options.ahead,
             on_tokens=options.on_tokens,

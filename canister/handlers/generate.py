@@ -40,7 +40,7 @@ class GenerateInput:
     tokens: all that the conversation is to have: the prompt, n_prompt tokens, and what earlier calls decoded of the
     answer. n_done: how many of them these calls left in the cache; None: there was none yet.
     n_draws: random numbers that the answer took so far. n_predict: the most tokens to sample; -1: until the context is
-    full. n_logprobs, probs_after: as in GenerateRequest.
+    full. n_logprobs, probs_after, n_prompt_logprobs: as in GenerateRequest.
     stops: strings that end the answer. shown: special tokens that are part of its text.
     """
 
@@ -55,6 +55,7 @@ class GenerateInput:
     n_predict: int = -1
     n_logprobs: int | None = None
     probs_after: bool = False
+    n_prompt_logprobs: int | None = None
     stops: tuple[str, ...] = ()
     shown: frozenset[int] = frozenset()
 
@@ -64,6 +65,7 @@ class GenerateOutput:
     """What the call did. finish: why it ended.
 
     n_cached: tokens that the cache had. n_prompt_decoded: of the prompt, by this call; n_prompt_remaining: after it.
+    scored: the tokens behind those of the prompt that the call has decoded, if their log-probabilities are wanted.
     sampled: all, of which the first n_generated were decoded: the last of an answer is not.
     n_draws: random numbers that the answer took, as far as it is decoded.
     *_seconds: of the decodes that the call took part in.
@@ -78,6 +80,7 @@ class GenerateOutput:
     n_draws: int
     prompt_seconds: float
     decode_seconds: float
+    scored: tuple[Sampled, ...] = ()
 
 
 GENERATE = Method(
@@ -125,6 +128,7 @@ async def generate(
             n_continued=len(arg.tokens) - arg.n_prompt,
             n_logprobs=arg.n_logprobs,
             probs_after=arg.probs_after,
+            n_prompt_logprobs=arg.n_prompt_logprobs,
             seconds=call.canister.settings.slice_seconds,
             ahead=ahead,
             on_tokens=on_tokens,
@@ -141,6 +145,7 @@ async def generate(
         result.n_draws,
         result.prompt_seconds,
         result.decode_seconds,
+        tuple(result.scored),
     )
 
 

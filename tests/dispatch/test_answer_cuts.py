@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from canister.api.tokens import Token
-from canister.dispatch import Answered, Ingested, Piece, Wanted, answers
+from canister.dispatch import Answered, Ingested, Piece, Scored, Wanted, answers
 from canister.flags.params import SamplingParams
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
 from tests.server.served import CHAT
@@ -21,6 +21,7 @@ MIXED = SamplingParams(temperature=1.5, repeat_penalty=1.1, xtc_probability=0.5,
 BOUND = SamplingParams(temperature=1.5, grammar='root ::= "<" [a-z ]+ ("," [a-z ]+){20,30} ">"')
 WANTED = {
     "free": Wanted(CHAT.format(QUESTION), MIXED, seed=11, max_tokens=60, n_logprobs=2),
+    "scored": Wanted(CHAT.format(QUESTION), MIXED, seed=11, max_tokens=10, n_logprobs=1, n_prompt_logprobs=1),
     "bound": Wanted(CHAT.format(QUESTION), BOUND, seed=12, max_tokens=60),
     "stopped": Wanted(CHAT.format(QUESTION), MIXED, seed=13, max_tokens=60, stops=("ing", "zzz", " a", "th")),
 }
@@ -46,6 +47,9 @@ async def whole(harness: Harness, wanted: Wanted, chance: Random | None = None) 
         async for event in events:
             if isinstance(event, Piece):
                 text += event.text
+                tokens += event.tokens
+            elif isinstance(event, Scored):
+                assert event.first == len(tokens)
                 tokens += event.tokens
             elif isinstance(event, Ingested):
                 assert event.n_cached <= n_done or not n_done

@@ -16,7 +16,18 @@ import pytest
 from canister import dispatch
 from canister.api.records import InputRecord
 from canister.api.tokens import Likely, Token
-from canister.dispatch import Answered, Ingested, KeptAnswer, Part, Piece, Question, Wanted, answers, durable_answers
+from canister.dispatch import (
+    Answered,
+    Ingested,
+    KeptAnswer,
+    Part,
+    Piece,
+    Question,
+    Scored,
+    Wanted,
+    answers,
+    durable_answers,
+)
 from canister.dispatch.answer_records import Taken
 from canister.dispatch.durable_answers import OtherRequest
 from canister.dispatch.kept_answers import AnswerFailed, TokenKeeper
@@ -210,6 +221,33 @@ async def test_what_fails_is_told_again_and_can_be_tried_again(home: House, expe
     await until(lambda: len(home.canister.answers.calls(failing.asked.id)) > 4)
     await durable_answers.cancel_answer(home.canister, again)
     assert told(await home.so_far(again))[:20] == expected[:20]
+
+
+def scores(parts: list[Part]) -> list[Token]:
+    """The prompt's tokens as they are told, some perhaps twice."""
+    found: list[Token] = []
+    for _, part in parts:
+        if isinstance(part, Scored):
+            assert part.first <= len(found)
+            found[part.first :] = part.tokens
+    return found
+
+
+async def test_the_scores_of_a_prompt_are_kept_too(home: House) -> None:
+    wanted = replace(WANTED, n_logprobs=1, n_prompt_logprobs=1)
+    whole: list[Part] = [(0, event) async for event in answers.answer(home.canister, home.caller, wanted)]
+    kept = await home.begin(wanted)
+    async with aclosing(durable_answers.answer_parts(home.host, home.canister, kept)) as parts:
+        async for _, part in parts:
+            if isinstance(part, Scored):  # of the first call
+                break
+    assert await home.ended(kept) == "left"
+    n_known = len(scores(await home.so_far(kept)))
+    assert 0 < n_known < len(scores(whole))
+    for _ in range(2):  # gone on with, and read again
+        found = await home.parts(kept)
+        assert (scores(found), told(found)) == (scores(whole), told(whole))
+        assert await home.ended(kept) == "done"
 
 
 async def test_what_was_told_of_a_call_that_failed_is_told_again(home: House) -> None:

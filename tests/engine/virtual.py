@@ -21,6 +21,7 @@ class Call:
     position: int = 0
     goes_on: bool = True
     n_wanted: int = 0
+    is_alone: bool = False
     due: tuple[int, int] | None = None
     added_at: int = 0
     admitted_at: int | None = None

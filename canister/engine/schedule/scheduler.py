@@ -29,8 +29,9 @@ MAX_PAUSE_SECONDS = 0.2
 class Schedulable(Protocol):
     """What the scheduler reads of a call. A running call wants either a row or a chunk, which begins at `position`.
 
-    n_prompt: tokens that it can take in chunks. n_wanted: tokens of its prompt with those that later calls are to
-    take. due: the place of its prompt among its caller's, noted here; calls that go on with one prompt have the same.
+    n_prompt: tokens that it can take in chunks. is_alone: they share no decode. n_wanted: tokens of its prompt with
+    those that later calls are to take. due: the place of its prompt among its caller's, noted here; calls that go on
+    with one prompt have the same.
     goes_on: of a call that has ended: its chat's next one may come soon.
     """
 
@@ -44,6 +45,8 @@ class Schedulable(Protocol):
     def position(self) -> int: ...
     @property
     def n_prompt(self) -> int: ...
+    @property
+    def is_alone(self) -> bool: ...
     @property
     def n_wanted(self) -> int: ...
     @property
@@ -208,8 +211,8 @@ class Scheduler(Generic[Call]):
         best, best_value = tuple(prompts[:1]), 0.0
         if not self.may_share(prompts[0]):
             return best
-        others = sorted(prompts[1:], key=lambda call: -call.n_prompt)
-        for n_calls in range(1, min(len(prompts), n // self._min_shared) + 1):
+        others = sorted((call for call in prompts[1:] if not call.is_alone), key=lambda call: -call.n_prompt)
+        for n_calls in range(1, min(1 + len(others), n // self._min_shared) + 1):
             calls = (prompts[0], *others[: n_calls - 1])
             n_each = n // n_calls
             sizes = [min(call.n_prompt, n_each) for call in calls]
@@ -223,7 +226,7 @@ class Scheduler(Generic[Call]):
 
     def may_share(self, prompt: Call) -> bool:
         """May other prompts share the next decode of this one? From any thread."""
-        return bool(self._min_shared) and max(prompt.n_prompt, prompt.n_wanted) <= SHORT
+        return bool(self._min_shared) and not prompt.is_alone and max(prompt.n_prompt, prompt.n_wanted) <= SHORT
 
     def account(
         self, step: Step[Call], rows_seconds: float | None, n_chunks: Sequence[int], chunk_seconds: float

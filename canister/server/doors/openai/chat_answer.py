@@ -35,7 +35,7 @@ END = b"data: [DONE]\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The parts of an answer about itself. wants_logprobs, wants_usage, wants_prompt: requested by the client."""
+    """The parts of an answer about itself. wants_…: requested by the client."""
 
     id: str
     created: int
@@ -44,6 +44,7 @@ class Head:
     wants_logprobs: bool = False
     wants_usage: bool = False
     wants_prompt: bool = False
+    wants_prompt_logprobs: bool = False
 
     def about(self, kind: str) -> Json:
         return {

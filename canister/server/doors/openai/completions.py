@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 import operator
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from fastapi import Request, Response
@@ -17,14 +16,21 @@ from pydantic import Field, JsonValue
 from starlette.routing import Route
 
 from canister.api import strict_json
-from canister.api.tokens import Token
 from canister.dispatch import ModelView
 from canister.server import answers
 from canister.server.doors.openai import door, infill, kept, run
-from canister.server.doors.openai.chat_answer import END, Head, finite, progress, timings, usage
-from canister.server.doors.openai.encoding import dumps
+from canister.server.doors.openai.chat_answer import Head
+from canister.server.doors.openai.completion_answer import stream, whole
 from canister.server.doors.openai.errors import invalid, openai_failed
-from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timed, Timings, Usage
+from canister.server.doors.openai.events import (
+    Done,
+    Event,
+    Finished,
+    PromptScored,
+    TextDelta,
+    Timings,
+    Usage,
+)
 from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, shown
 from canister.server.doors.openai.native import tokens
 from canister.server.doors.openai.operations import Operation
@@ -33,7 +39,6 @@ from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
-OBJECT = "text_completion"
 KIND = "completions"
 MAX_PROMPTS = 128
 MOST_LOGPROBS = 20
@@ -73,7 +78,8 @@ OPERATIONS = (
             "Without `max_tokens` a text goes on until the model ends it, or the context is full.",
             "`suffix` needs a model that was trained to fill in; others answer 501.",
             "`best_of`: the likeliest answers are those of the highest mean log-probability of a token.",
-            "`echo` together with `logprobs` is refused with 400.",
+            "`echo` with `logprobs` tells the prompt's tokens too, with null for the first one; `max_tokens` may be 0."
+            " Such a prompt is computed anew, whatever is cached.",
         ),
     ),
 )
@@ -135,8 +141,9 @@ def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequ
         raise invalid(f"best_of: {body.best_of} answers are wanted, the model has {view.n_slots} slots", "best_of")
     if body.n_made > body.n and body.stream:
         raise invalid("best_of: which answers are the likeliest is known in the end; leave out stream", "best_of")
-    if body.echo and body.logprobs is not None:
-        raise invalid("echo: probabilities of the prompt's tokens are not supported; leave out logprobs", "echo")
+    scores = body.echo and body.logprobs is not None
+    if scores and body.suffix:
+        raise invalid("echo: the prompt's tokens are told without those of a suffix; leave out suffix", "echo")
     turn = Turn(
         sampling=body.sampling(view.args, view.n_vocab, tokens_of),
         seed=body.seed_or(view.args),
@@ -144,6 +151,7 @@ def turns_of(body: CompletionBody, view: ModelView, tokens_of: Mapping[str, Sequ
         stops=body.stop,
         n=max(body.choices(view.n_slots), body.n_made),
         n_logprobs=0 if body.logprobs is None and body.n_made > body.n else body.logprobs,
+        n_prompt_logprobs=body.logprobs if scores else None,
         output_schema=body.schema_or_none(),
         grammar=body.grammar,
         cache_key=body.prompt_key(),
@@ -194,6 +202,7 @@ def head_of(body: CompletionBody, view: ModelView) -> Head:
         model=view.name,
         fingerprint=view.fingerprint,
         wants_logprobs=body.logprobs is not None,
+        wants_prompt_logprobs=body.echo and body.logprobs is not None,
         wants_usage=body.stream_options.include_usage,
         wants_prompt=body.verbose,
     )
@@ -221,7 +230,7 @@ async def together(sources: Sequence[AsyncGenerator[Event]], n: int, n_slots: in
 def _moved(event: Event, first: int) -> Event:
     if isinstance(event, TextDelta):
         return event._replace(choice=event.choice + first)
-    if isinstance(event, Finished):
+    if isinstance(event, Finished | PromptScored):
         return replace(event, choice=event.choice + first)
     return event
 
@@ -239,145 +248,3 @@ def _values(record: Usage | Timings) -> list[Any]:
 def _added(records: Iterable[list[Any]]) -> list[Any]:
     """Numbers are added, and the ids of receipts put one behind the other."""
     return [functools.reduce(operator.add, values) for values in zip(*records, strict=True)]
-
-
-# -- answer
-
-
-@dataclass(slots=True)
-class _Choice:
-    """offset: characters of the text so far, the echo included."""
-
-    text: list[str] = field(default_factory=list)
-    tokens: list[Token] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    offset: int = 0
-    finish: str | None = None
-
-    def mean_logprob(self) -> float:
-        """Of a token; of an answer without tokens the lowest."""
-        return sum(token.logprob or 0.0 for token in self.tokens) / len(self.tokens) if self.tokens else -math.inf
-
-    def add(self, text: str, tokens: Sequence[Token]) -> Json:
-        """The logprobs of new text."""
-        start = self.offset
-        self.text.append(text)
-        self.offset += len(text)
-        offsets = []
-        for token in tokens:
-            offsets.append(start)
-            start = min(start + len(token.data.decode("utf-8", "replace")), self.offset)
-        self.tokens += tokens
-        self.offsets += offsets
-        return logprobs(tokens, offsets)
-
-
-def logprobs(tokens: Sequence[Token], offsets: Sequence[int]) -> Json:
-    """In the form of this route. Where several of the likeliest have the same text, the likeliest counts."""
-    tops = [
-        {one.data.decode("utf-8", "replace"): finite(one.logprob) for one in reversed(token.top)} for token in tokens
-    ]
-    return {
-        "tokens": [token.data.decode("utf-8", "replace") for token in tokens],
-        "token_logprobs": [finite(token.logprob) for token in tokens],
-        "top_logprobs": tops,
-        "text_offset": list(offsets),
-    }
-
-
-async def whole(
-    events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = (), best: tuple[int, int] = (1, 1)
-) -> tuple[Json, Usage]:
-    """The answer as one object, with its usage. n: choices in all. echoed: text in front of each choice's text.
-
-    best: of how many choices to each prompt how many were made; the likeliest are told.
-    """
-    choices = _choices(n, echoed)
-    prompts: list[str] = []
-    done = Done(Usage(0, 0, 0))
-    async for event in events:
-        match event:
-            case TextDelta(number, text, tokens):
-                choices[number].add(text, tokens)
-            case Finished():
-                choices[event.choice].finish = event.finish
-            case Begun():
-                prompts.append(event.prompt)
-            case Done():
-                done = event
-            case _:
-                pass
-    answer = head.about(OBJECT)
-    answer["choices"] = [
-        {
-            "index": number,
-            "text": "".join(choice.text),
-            "logprobs": logprobs(choice.tokens, choice.offsets) if head.wants_logprobs else None,
-            "finish_reason": choice.finish,
-        }
-        for number, choice in enumerate(_likeliest(choices, *best))
-    ]
-    answer |= {"usage": usage(done.usage), "timings": timings(done.timings)}
-    if head.wants_prompt:
-        answer["__verbose"] = {"prompt": prompts[0] if len(prompts) == 1 else prompts}
-    return answer, done.usage
-
-
-def _likeliest(choices: Sequence[_Choice], n: int, n_made: int) -> list[_Choice]:
-    """Of each n_made choices in a row the n likeliest, the likeliest first; all of them in order where n is n_made."""
-    if n == n_made:
-        return [*choices]
-    rows = [choices[first : first + n_made] for first in range(0, len(choices), n_made)]
-    return [choice for row in rows for choice in sorted(row, key=_Choice.mean_logprob, reverse=True)[:n]]
-
-
-def _choices(n: int, echoed: Sequence[str]) -> list[_Choice]:
-    choices = [_Choice() for _ in range(n)]
-    for choice, text in zip(choices, echoed, strict=False):
-        choice.add(text, ())
-    return choices
-
-
-async def stream(events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> AsyncGenerator[bytes]:
-    """Server-sent events, each whole; an empty one first. n, echoed: as of `whole`."""
-    frame = f'data: {dumps(head.about(OBJECT))[:-1]},"choices":['
-    choices = _choices(n, echoed)
-    timed, is_first, n_unfinished = "", True, n
-    last: Finished | None = None
-    async for event in events:
-        match event:
-            case TextDelta(number, text, tokens):
-                told = choices[number].add(text, tokens) if head.wants_logprobs else None
-                part = _part(number, text, dumps(told) if told is not None and tokens else "null", "null")
-                yield f"{frame}{part}{timed}}}\n\n".encode("utf-8", "replace")
-                timed = ""
-            case Timed():
-                timed = f',"timings":{dumps(timings(event.timings))}'
-            case Begun() if is_first:
-                is_first = False
-                yield b""
-                for number, text in enumerate(echoed):
-                    yield f"{frame}{_part(number, text, 'null', 'null')}}}\n\n".encode("utf-8", "replace")
-            case Progress():
-                more = f',"prompt_progress":{dumps(progress(event))}'
-                yield f"{frame}{_part(0, '', 'null', 'null')}{more}}}\n\n".encode()
-            case Finished():
-                n_unfinished -= 1
-                if n_unfinished:
-                    yield f"{frame}{_part(event.choice, '', 'null', dumps(event.finish))}}}\n\n".encode()
-                else:
-                    last = event  # the last end is sent when all is committed, with the usage
-            case Done():
-                took = f',"timings":{dumps(timings(event.timings))}'
-                if last is not None:
-                    more = "" if head.wants_usage else took
-                    yield f"{frame}{_part(last.choice, '', 'null', dumps(last.finish))}{more}}}\n\n".encode()
-                if head.wants_usage:
-                    yield f'{frame}],"usage":{dumps(usage(event.usage))}{took}}}\n\n'.encode()
-            case _:
-                pass
-    yield END
-
-
-def _part(number: int, text: str, logprobs: str, finish: str) -> str:
-    return f'{{"index":{number},"text":{dumps(text)},"logprobs":{logprobs},"finish_reason":{finish}}}]'

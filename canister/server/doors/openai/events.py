@@ -1,6 +1,6 @@
 """The events of a turn while it is answered: the one language between `run.py` and the dialects. Plain records, no I/O.
 
-Begun  Progress*  (Timed? TextDelta | ThoughtDelta | ToolBegun ToolArguments* ToolDone)*  Finished  Done
+Begun (PromptScored | Progress)* (Timed? TextDelta | ThoughtDelta | ToolBegun ToolArguments* ToolDone)* Finished Done
 """
 
 from __future__ import annotations
@@ -33,6 +33,24 @@ class Progress:
     n_cached: int
     n_done: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScored:
+    """The prompt's tokens from number `first` on, of n_prompt; only if requested (Turn.n_prompt_logprobs).
+
+    They are of n choices, from number `choice` on.
+    """
+
+    choice: int
+    n: int
+    first: int
+    tokens: tuple[Token, ...]
+    n_prompt: int
+
+    @property
+    def is_last(self) -> bool:
+        return self.first + len(self.tokens) == self.n_prompt
 
 
 class TextDelta(NamedTuple):
@@ -132,9 +150,10 @@ class Done:
 
 
 Delta: TypeAlias = TextDelta | ThoughtDelta | ToolBegun | ToolArguments | ToolDone
-Event: TypeAlias = Begun | Progress | Timed | Delta | Finished | Done
+Event: TypeAlias = Begun | PromptScored | Progress | Timed | Delta | Finished | Done
 """Deltas of several choices may alternate. Each choice has one Finished, and Done comes once, at the end.
 
-Texts of deltas are whole characters and not empty; their cuts mean nothing. A tool call that is cut off has no
-ToolDone. A failure after Begun is raised as DoorError.
+Texts of deltas are whole characters; their cuts mean nothing. They are not empty, but for a token without a text where
+the prompt's tokens were requested. A tool call that is cut off has no ToolDone. A failure after Begun is raised as
+DoorError.
 """

@@ -74,13 +74,17 @@ async def admit(model: Model, turn: Turn) -> Admitted:
         shown_special=() if binding is None else binding.special,
         n_logprobs=turn.n_logprobs,
         probs_after=turn.probs_after,
+        n_prompt_logprobs=turn.n_prompt_logprobs,
         cache=None if turn.cache_key is None else dispatch.cache_of_key(turn.cache_key),
         reuses=turn.reuses,
     )
     text = prompt if isinstance(prompt, str) else "".join(part for part in prompt if isinstance(part, str))
     begun = Begun(len(tokens), seed, text)
     telling = Telling(turn, begun, spoken)
-    choices = tuple(replace(wanted, seed=(seed + choice) & 0xFFFFFFFF) for choice in range(turn.n))
+    others = replace(wanted, n_prompt_logprobs=None)  # the prompt is scored once
+    choices = tuple(
+        replace(others if choice else wanted, seed=(seed + choice) & 0xFFFFFFFF) for choice in range(turn.n)
+    )
     return Admitted(model, turn, choices, telling)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from canister import chat_format
 from canister.api.tokens import Token
 from canister.chat_format.form import OutputParser
-from canister.dispatch import Answered, Ingested, Piece
+from canister.dispatch import Answered, Ingested, Piece, Scored
 from canister.server.doors.openai.events import (
     Begun,
     Done,
@@ -18,6 +18,7 @@ from canister.server.doors.openai.events import (
     Finish,
     Finished,
     Progress,
+    PromptScored,
     TextDelta,
     ThoughtDelta,
     Timed,
@@ -98,7 +99,7 @@ class Telling:
         spoken = Spoken.from_json(told["reading"]) if "reading" in told else None
         return cls(Turn.model_validate_json(told["turn"]), Begun(**told["begun"]), spoken)
 
-    def feed(self, choice: int, part: Ingested | Piece | Answered) -> list[Event]:
+    def feed(self, choice: int, part: Scored | Ingested | Piece | Answered) -> list[Event]:
         """The events that a part becomes. Done comes when the last choice is answered."""
         match part:
             case Ingested():
@@ -106,6 +107,8 @@ class Telling:
                 self._began_at = perf_counter()
                 told = Progress(part.n_prompt, part.n_cached, part.n_done, part.seconds)
                 return [told] if self._turn.wants_progress else []
+            case Scored(first, tokens):
+                return [PromptScored(0, self._turn.n, first, tokens, self.begun.n_prompt)]
             case Piece():
                 return self._timed(self._said(choice, part))
         return self._ended(choice, part)
@@ -113,7 +116,9 @@ class Telling:
     def _said(self, choice: int, piece: Piece) -> list[Event]:
         of = self._choices[choice]
         if of.parser is None:
-            return [TextDelta(choice, piece.text, piece.tokens)] if piece.text else []
+            # Where the prompt's tokens are told, so are all others: also the one that ends an answer, without a text.
+            is_told = piece.text or self._turn.n_prompt_logprobs is not None
+            return [TextDelta(choice, piece.text, piece.tokens)] if is_told else []
         of.waiting += piece.tokens
         return self._parsed(choice, of.parser.feed(piece.text)) if piece.text else []
 

@@ -25,6 +25,7 @@ class Turn(BaseModel):
     seed: of choice 0, choice i has seed + i; None: drawn. max_tokens: of each choice; None: until the context is full.
     n_logprobs: None: not wanted; 0: those of the tokens that came; N: and of the N likeliest.
     probs_after: by what the samplers have left to choose from, not by the raw logits.
+    n_prompt_logprobs: those of the prompt's tokens: as n_logprobs.
     output_schema: a JSON schema that the answer obeys; None: none. grammar: GBNF; "" for none.
     reasoning_effort: for the template. thinks: None: as the template has it. splits_thoughts: False: they stay in the
     text, with their marks.
@@ -49,6 +50,7 @@ class Turn(BaseModel):
     n: int = 1
     n_logprobs: int | None = None
     probs_after: bool = False
+    n_prompt_logprobs: int | None = None
     output_schema: dict[str, JsonValue] | bool | None = None
     grammar: str = ""
 

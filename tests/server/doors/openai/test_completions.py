@@ -1,41 +1,20 @@
-"""Texts gone on with: the form of the answers, several prompts together, and OpenAI's own client."""
+"""Texts gone on with: what is asked for, several prompts together, and OpenAI's own client."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import openai
 import pytest
 
-from canister.api.tokens import Likely, Token
-from canister.server.doors.openai import completions, fields
-from canister.server.doors.openai.chat_answer import LOWEST, Head
+from canister.server.doors.openai import fields
 from canister.server.doors.openai.completions import CompletionBody, turns_of
 from canister.server.doors.openai.errors import DoorError
-from canister.server.doors.openai.events import Begun, Done, Event, Finished, Progress, TextDelta, Timings, Usage
 from tests.server.doors.openai.views import view
 from tests.server.served import Served
 
 pytestmark = pytest.mark.anyio
-
-HEAD = Head("cmpl-1", 5, "llama_cpp", "b1")
-DONE = Done(Usage(3, 1, 4, 0, 2, 10, 20), Timings(1, 2, 0.5, 4, 2.0))
-TOKENS = (Token(1, b"On", -0.5, (Likely(1, b"On", -0.5), Likely(2, b"In", -1.5))), Token(3, b"ce", float("-inf")))
-
-
-async def each(events: Sequence[Event]) -> AsyncIterator[Event]:
-    for event in events:
-        yield event
-
-
-async def chunks(events: Sequence[Event], head: Head, n: int, echoed: Sequence[str] = ()) -> list[Any]:
-    frames = [frame async for frame in completions.stream(each(events), head, n, echoed)]
-    assert frames[0] == b""  # the head may go out
-    assert frames[-1] == b"data: [DONE]\n\n"
-    assert all(frame.startswith(b"data: ") and frame.count(b"\n") == 2 for frame in frames[1:])
-    return [json.loads(frame[6:]) for frame in frames[1:-1]]
 
 
 def turns(**body: Any) -> list[Any]:
@@ -74,7 +53,7 @@ def test_prompts(prompt: object, prompts: list[object]) -> None:
         ({"prompt": "a", "n": 2, "best_of": 1}, "best_of"),
         ({"prompt": "a", "best_of": 9}, "best_of"),
         ({"prompt": "a", "best_of": 2, "stream": True}, "best_of"),
-        ({"prompt": "a", "echo": True, "logprobs": 1}, "echo"),
+        ({"prompt": "a", "echo": True, "logprobs": 1, "suffix": "b"}, "echo"),
         ({"prompt": "a", "logprobs": 21}, "logprobs"),
         ({"prompt": "a", "logprobs": True}, "logprobs"),
         ({"prompt": "a", "n": 9}, "n"),
@@ -91,71 +70,6 @@ def test_all_of_a_request_is_in_each_turn() -> None:
     assert first.model_copy(update={"prompt": "b"}) == second
     assert (first.n, first.n_logprobs, first.stops, first.seed, first.max_tokens) == (2, 3, ("x",), 4, 7)
     assert first.output_schema == {"type": "object"}
-
-
-# -- answers
-
-
-async def test_the_members_of_an_answer() -> None:
-    answer, usage = await completions.whole(each([Begun(3), TextDelta(0, "Hi"), Finished(0, "stop"), DONE]), HEAD, 1)
-    assert usage == DONE.usage
-    assert answer.pop("timings")["predicted_n"] == 4
-    assert answer.pop("usage")["total_tokens"] == 7
-    assert answer == {
-        "id": "cmpl-1",
-        "object": "text_completion",
-        "created": 5,
-        "model": "llama_cpp",
-        "system_fingerprint": "b1",
-        "choices": [{"index": 0, "text": "Hi", "logprobs": None, "finish_reason": "stop"}],
-    }
-
-
-async def test_a_stream_put_together_is_the_whole_answer() -> None:
-    head = Head("cmpl-1", 5, "llama_cpp", "b1", wants_logprobs=True, wants_usage=True)
-    events = [
-        Begun(3),
-        Progress(3, 1, 3, 0.5),
-        TextDelta(1, "é"),
-        TextDelta(0, "Once", TOKENS),
-        Finished(1, "length"),
-        TextDelta(0, "!", (Token(5, b"!", -1.0),)),
-        Finished(0, "stop"),
-        DONE,
-    ]
-    answer, _ = await completions.whole(each(events), head, 2, ["One. ", "Two. "])
-    first, second = answer["choices"]
-    assert (first["text"], second["text"]) == ("One. Once!", "Two. é")
-    assert first["logprobs"] == {
-        "tokens": ["On", "ce", "!"],
-        "token_logprobs": [-0.5, LOWEST, -1.0],
-        "top_logprobs": [{"On": -0.5, "In": -1.5}, {}, {}],
-        "text_offset": [5, 7, 9],
-    }
-    parts = await chunks(events, head, 2, ["One. ", "Two. "])
-    assert parts[-1]["choices"] == []
-    assert parts[-1]["usage"] == answer["usage"]
-    found = [choice for part in parts for choice in part["choices"]]
-    for index, whole in enumerate((first, second)):
-        own = [choice for choice in found if choice["index"] == index]
-        assert "".join(choice["text"] for choice in own) == whole["text"]
-        assert [choice["finish_reason"] for choice in own if choice["finish_reason"]] == [whole["finish_reason"]]
-        told = [choice["logprobs"] for choice in own if choice["logprobs"]]
-        offsets = [offset for part in told for offset in part["text_offset"]]
-        assert offsets == whole["logprobs"]["text_offset"]
-
-
-async def test_of_several_answers_the_likeliest_are_told() -> None:
-    deltas = [TextDelta(n, f"{n}", (Token(n, b"", float(-n % 3)), Token(n, b"", 0.0))) for n in range(6)]
-    ends: list[Event] = [Finished(n, "stop") for n in range(6)]
-    answer, _ = await completions.whole(each([Begun(3), *deltas, *ends, DONE]), HEAD, 6, best=(2, 3))
-    assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [
-        (0, "1"),
-        (1, "2"),
-        (2, "4"),
-        (3, "5"),
-    ]
-    assert {choice["logprobs"] for choice in answer["choices"]} == {None}
 
 
 # -- a real server
