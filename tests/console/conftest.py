@@ -27,6 +27,7 @@ WIDE = {"width": 1280, "height": 800}
 NARROW = {"width": 390, "height": 844}
 # Of what Chromium says of answers that are errors; tests that make some look at what the page says.
 OF_REQUESTS = "Failed to load resource"
+PATIENCE_SECONDS = 120
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,7 +51,7 @@ class Visit:
     said: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.page.set_default_timeout(45_000)
+        self.page.set_default_timeout(PATIENCE_SECONDS * 1000)
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
@@ -74,6 +75,15 @@ class Visit:
     def go(self, name: str) -> None:
         self.page.goto(f"{self.server.url}/#/{name}")
         self.page.locator(f'nav a[href="#/{name}"][aria-current="page"]').wait_for()
+
+    def until(self, condition: str, argument: object = None) -> None:
+        """Wait until an expression, or what a function answers, is true in the page. The page forbids `eval`, with which
+        Playwright's own wait_for_function would look again.
+        """
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.page.evaluate(condition, argument):
+            assert time.monotonic() < deadline, f"{condition} has not come true"
+            self.page.wait_for_timeout(50)
 
     def calls(self) -> int:
         """How many calls the last answer shows."""

@@ -212,7 +212,7 @@ def test_what_a_busy_server_asks_to_wait_is_counted_down_and_cut_short(
     assert "too many calls wait" in waiting.inner_text()
     before = timer.inner_text()
     visit.box.fill("a draft")
-    visit.page.wait_for_function("(before) => document.querySelector('[role=timer]').innerText !== before", arg=before)
+    visit.until("(before) => document.querySelector('[role=timer]').innerText !== before", before)
     assert timer.inner_text() < before
     visit.button("Try now").click()
     visit.button("Branch from here").wait_for()
@@ -258,14 +258,14 @@ def test_a_branch_and_an_edit_leave_the_first_chat_as_it_was(visit: Visit, whole
 def test_chats_are_kept_found_exported_and_brought_back(visit: Visit, whole: str, tmp_path: Path) -> None:
     visit.ask(QUESTION)
     assert visit.answer() == whole
-    visit.page.wait_for_function(IS_WRITTEN)
+    visit.until(IS_WRITTEN)
     visit.page.reload()
     chats = visit.page.locator(".list li")
     chats.get_by_role("button", name=QUESTION, exact=True).click()
     assert visit.answer() == whole
     visit.page.keyboard.press("Control+k")
     visit.page.keyboard.type("no chat has this")
-    visit.page.wait_for_function("document.querySelectorAll('.list li').length === 0")
+    visit.until("document.querySelectorAll('.list li').length === 0")
     visit.page.get_by_label("Search chats").fill("tiny chat model")
     chats.first.wait_for()
     with visit.page.expect_download() as download:
@@ -275,7 +275,7 @@ def test_chats_are_kept_found_exported_and_brought_back(visit: Visit, whole: str
     visit.page.get_by_label("Search chats").fill("")
     visit.page.on("dialog", lambda dialog: dialog.accept())
     visit.button(f"Forget the chat {QUESTION}").click()
-    visit.page.wait_for_function("document.querySelectorAll('.list li').length === 0")
+    visit.until("document.querySelectorAll('.list li').length === 0")
     visit.page.set_input_files("input[type=file]", file)
     chats.first.get_by_role("button").first.click()
     assert visit.answer() == whole

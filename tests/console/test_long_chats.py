@@ -85,10 +85,10 @@ def test_a_long_chat_has_few_messages_in_the_page_and_a_key_draws_none(visit: Vi
     assert "message 9999" in messages.last.inner_text()
     visit.page.evaluate(WATCH_KEYS)
     visit.box.press_sequentially("abc")
-    visit.page.wait_for_function("window.keyTimes.length === 3")
+    visit.until("window.keyTimes.length === 3")
     assert visit.page.evaluate("window.changes") == []
     visit.button(f"{N_MESSAGES - SHOWN:,} earlier messages").click()
-    visit.page.wait_for_function("document.querySelectorAll('.message').length === 120")
+    visit.until("document.querySelectorAll('.message').length === 120")
 
 
 @pytest.mark.nightly
@@ -99,7 +99,7 @@ def test_how_quick_a_long_chat_is(visit: Visit, tmp_path: Path) -> None:
     visit.page.evaluate(WATCH_KEYS)
     visit.box.focus()
     visit.page.keyboard.type(KEYS, delay=60)
-    visit.page.wait_for_function("(n) => window.keyTimes.length === n", arg=len(KEYS))
+    visit.until("(n) => window.keyTimes.length === n", len(KEYS))
     keys = sorted(visit.page.evaluate("window.keyTimes"))
     told = {
         "opened": opened,

@@ -188,10 +188,10 @@ def test_settings_of_browser_and_canister_are_kept(visit: Visit) -> None:
     for limit in (77, 0):
         updates.fill(str(limit))
         updates.blur()
-        visit.page.wait_for_function(
+        visit.until(
             "async (limit) => (await (await fetch('get_max_tokens', {method: 'POST', headers: {Authorization: "
             "`Bearer ${sessionStorage.getItem('canister.key')}`}})).json()).max_tokens_update === limit",
-            arg=limit,
+            limit,
         )
     visit.button("Turn the model’s log off").click()
     visit.page.get_by_role("status").get_by_text("log is off").wait_for()
@@ -240,12 +240,13 @@ def test_keys_and_roles_are_made_and_taken_back(visit: Visit) -> None:
 
 def test_the_level_is_set(visit: Visit) -> None:
     visit.go("access")
-    open_to_all = visit.page.get_by_label("Everybody with an API key may chat")
-    open_to_all.check()
+    with visit.page.expect_response("**/set_access"):
+        visit.page.get_by_label("Everybody with an API key may chat").check()
     assert post(visit.server, "/get_access")["Ok"]["level"] == 1
-    visit.page.get_by_label("Only controllers and admins may chat").check()
-    visit.page.wait_for_function("document.querySelector('input[name=level]').checked")
+    with visit.page.expect_response("**/set_access"):
+        visit.page.get_by_label("Only controllers and admins may chat").check()
     assert post(visit.server, "/get_access")["Ok"]["level"] == 0
+    visit.until("document.querySelector('input[name=level]').checked")
 
 
 def test_every_method_has_a_form_that_sends_what_the_interface_takes(visit: Visit) -> None:
