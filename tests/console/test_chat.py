@@ -41,7 +41,9 @@ def whole(server: LocalServer) -> str:
 
 
 class Gate:
-    """Holds the n-th run_update of a page back until it is let go."""
+    """Holds back the n-th run_update by which a page goes on with an answer. How many calls the prompt takes depends on
+    the machine.
+    """
 
     def __init__(self, page: Any, n: int) -> None:
         self.held: Any = None
@@ -50,8 +52,9 @@ class Gate:
         self._page = page
 
     def _on_route(self, route: Any) -> None:
-        self._left -= 1
-        if self._left == 0:
+        args = route.request.post_data_json["args"]
+        self._left -= args[args.index("-p") + 1] == ""
+        if self._left == 0 and self.held is None:
             self.held = route
         else:
             route.continue_()
@@ -71,8 +74,9 @@ def test_every_call_of_an_answer_is_shown_with_its_budget(visit: Visit, whole: s
     assert "budget of 40B" in last.locator("thead").inner_text()
     rows = last.locator("tbody tr").all_inner_texts()
     assert "open" in rows[0]
-    assert "prompt" in rows[1]
-    assert all("answer" in row for row in rows[2:])
+    n_prompts = sum("prompt" in row for row in rows)
+    assert all("prompt" in row for row in rows[1 : 1 + n_prompts])
+    assert all("answer" in row for row in rows[1 + n_prompts :])
     together = last.locator("tfoot").inner_text()
     assert "together" in together
     assert "instructions" in together
@@ -124,7 +128,7 @@ def test_what_it_will_cost_is_told_while_one_types(visit: Visit) -> None:
 
 def test_stopped_after_a_call_it_goes_on_as_if_it_had_not_been(visit: Visit, whole: str) -> None:
     visit.set_option(PER_CALL, 4)
-    gate = Gate(visit.page, 3)
+    gate = Gate(visit.page, 2)
     visit.ask(QUESTION)
     gate.wait()
     visit.button("Stop after this call").click()
@@ -134,7 +138,7 @@ def test_stopped_after_a_call_it_goes_on_as_if_it_had_not_been(visit: Visit, who
     so_far = visit.answer()
     assert so_far
     assert whole.startswith(so_far)
-    assert visit.calls() == 4
+    assert visit.page.locator("table.calls tbody tr", has_text="answer").count() == 2
     visit.button("Go on").click()
     visit.button("Branch from here").wait_for()
     assert visit.answer() == whole
@@ -142,7 +146,7 @@ def test_stopped_after_a_call_it_goes_on_as_if_it_had_not_been(visit: Visit, who
 
 def test_stopped_now_the_call_leaves_no_trace(visit: Visit, whole: str) -> None:
     visit.set_option(PER_CALL, 4)
-    gate = Gate(visit.page, 3)
+    gate = Gate(visit.page, 2)
     visit.ask(QUESTION)
     gate.wait()
     visit.page.keyboard.press("Escape")
@@ -157,7 +161,7 @@ def test_stopped_now_the_call_leaves_no_trace(visit: Visit, whole: str) -> None:
 
 def test_a_lost_reply_loses_no_text(visit: Visit, whole: str) -> None:
     visit.set_option(PER_CALL, 4)
-    gate = Gate(visit.page, 3)
+    gate = Gate(visit.page, 2)
     visit.ask(QUESTION)
     gate.wait()
     gate.held.fetch()  # the server commits it
@@ -357,7 +361,7 @@ def test_a_server_that_is_killed_in_the_middle_and_comes_back(
         visit.page.goto(link_for(own_server))
         visit.box.wait_for()
         visit.set_option(PER_CALL, 4)
-        gate = Gate(visit.page, 3)
+        gate = Gate(visit.page, 2)
         visit.ask(QUESTION)
         gate.wait()
         own_server.kill()
