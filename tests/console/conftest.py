@@ -77,8 +77,8 @@ class Visit:
         self.page.locator(f'nav a[href="#/{name}"][aria-current="page"]').wait_for()
 
     def until(self, condition: str, argument: object = None) -> None:
-        """Wait until an expression, or what a function answers, is true in the page. The page forbids `eval`, with which
-        Playwright's own wait_for_function would look again.
+        """Wait until an expression, or what a function answers, is true in the page. Playwright's own wait_for_function
+        looks again with `eval`, which the page forbids.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.page.evaluate(condition, argument):
