@@ -17,6 +17,7 @@ EXAMPLES: dict[str, object] = {
     "run_update": {"args": [*_CHAT, "-p", _PROMPT, "-n", "128"]},
     "get_call_log": {"max_entries": 20},
     "estimate_run": {"args": [*_CHAT, "-p", _PROMPT], "answer_tokens": 128},
+    "get_receipt": {"call_id": "17"},
     "remove_prompt_cache": {"args": _CHAT},
     "copy_prompt_cache": {"from": "chat.cache", "to": "copy.cache"},
     "download_prompt_cache_chunk": {"promptcache": "chat.cache", **_READ},

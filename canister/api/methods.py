@@ -46,6 +46,8 @@ from canister.api.records import (
     MaxTokensRecord,
     MemoryStatusRecord,
     PromptCacheDetailsInputRecord,
+    ReceiptInput,
+    ReceiptRecord,
     RunOutputRecord,
     StatusCodeRecord,
     UploadPromptCacheInputRecord,
@@ -184,6 +186,9 @@ METHODS: tuple[Method, ...] = (
     query("estimate_run", "cost", "inference_query", EstimateInput, EstimateRecord,
         "What the run_update with these args would cost now, and the whole conversation until its answer is complete."
         "\n\nExact as long as the answer does not end earlier; the prompt cache is looked at as it is now."),
+    query("get_receipt", "cost", "named", ReceiptInput, ReceiptRecord,
+        "The receipt of a call, certified now: the caller's own with the tokens for a replay, for admins those of all.",
+        knows_server=True),
     update("remove_prompt_cache", "prompt cache", "inference_update", InputRecord, RunOutputRecord,
         "Remove the caller's prompt cache that `--prompt-cache` names."),
     update("copy_prompt_cache", "prompt cache", "inference_update", CopyPromptCacheInputRecord, StatusCodeRecord,

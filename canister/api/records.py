@@ -286,6 +286,29 @@ class CallLogEntry(Record):
     n_tokens_generated: nat64 | None = None
 
 
+class ReceiptInput(Record):
+    """call_id: X-IC-Receipt of the call's answer, or the call's number. since: also prove that so many records, of an
+    older head, are still the first; null: no."""
+
+    call_id: text
+    since: nat64 | None = None
+
+
+class ReceiptRecord(Record):
+    """id: number and hash of the record. n_records: under the certified head. file: the receipt in CBOR, as
+    `canister verify` reads it; the other fields are those of its record."""
+
+    id: text
+    caller: text
+    method: text
+    timestamp_ns: nat64
+    outcome: text  # "ok", "err", "trap"
+    instructions: nat64
+    cycles: nat
+    n_records: nat64
+    file: blob
+
+
 class EstimateInput(Record):
     """args: as of the run_update to come. answer_tokens: expected length of the whole answer; null: 128."""
 

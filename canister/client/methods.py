@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         MaxTokensRecord,
         MemoryStatusRecord,
         PromptCacheDetailsInputRecord,
+        ReceiptInput,
+        ReceiptRecord,
         RunOutputRecord,
         StatusCodeRecord,
         UploadPromptCacheInputRecord,
@@ -120,6 +122,11 @@ class MethodCalls(ABC):
         """What the run_update with these args would cost now, and the whole conversation until its answer is
         complete."""
         return await self.call("estimate_run", arg)
+
+    async def get_receipt(self, arg: ReceiptInput) -> Result[ReceiptRecord]:
+        """The receipt of a call, certified now: the caller's own with the tokens for a replay, for admins those of
+        all."""
+        return await self.call("get_receipt", arg)
 
     async def remove_prompt_cache(self, arg: InputRecord) -> Result[RunOutputRecord]:
         """Remove the caller's prompt cache that `--prompt-cache` names."""

@@ -11,9 +11,9 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from canister.dispatch.receipts import replay_of
 from canister.engine.told_calls import NotToldFully, ToldCall, told_call
 from canister.errors import CanisterError
+from canister.handlers.receipts import replay_of
 from canister.ic.receipts import document
 from canister.ic.receipts import record as records
 from canister.telemetry import metrics

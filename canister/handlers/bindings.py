@@ -24,6 +24,7 @@ from canister.handlers import (
     models,
     named_chats,
     prompt_cache,
+    receipts,
     status,
     tokens,
 )
@@ -46,6 +47,7 @@ _INTERFACE: tuple[Handler, ...] = (
     chat.get_chats,
     cost.get_call_log,
     cost.estimate_run,
+    receipts.get_receipt,
     prompt_cache.remove_prompt_cache,
     prompt_cache.copy_prompt_cache,
     prompt_cache.download_prompt_cache_chunk,

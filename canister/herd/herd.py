@@ -84,7 +84,7 @@ class Herd:
         self.settings = settings
         self.mirror = Mirror(host)
         self.messages = Messages()
-        self.readings = Readings(journal)
+        self.readings = Readings(journal, lambda: host.root_key)
         self.balance = balance
         self.inference = inference.Inference(leader, control, settings, balance)
         self.store: RowStore | None = None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from canister.api.management import CanisterStatus, TopUpRecord
@@ -12,31 +14,42 @@ from canister.api.records import (
     ChatRecord,
     CycleBalanceRecord,
     GetChatsRecord,
+    ReceiptInput,
 )
 from canister.api.rest_records import CacheEntry, CacheList
 from canister.dispatch import Reply
+from canister.dispatch.receipts import find_receipt
 from canister.dispatch.requests import execute
 from canister.handlers.cache_list import MOST_CACHES
 from canister.handlers.cost import DEFAULT_ENTRIES, MAX_ENTRIES, call_log_entry
+from canister.handlers.receipts import told
+from canister.herd.receipts import shelf_of
+from canister.ic.receipts.document import Receipt
 from canister.runtime import access
 from canister.store.cache_paths import sessions_of
 
 if TYPE_CHECKING:
     from canister.api.methods import Method
     from canister.herd.journal.journal import Journal
+    from canister.ic.certificate import RootKey
     from canister.runtime.canister import Canister
 
 
 class Readings:
-    """Of one journal."""
+    """Of one journal. key: of the servers that share it."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, key: Callable[[], RootKey]) -> None:
         self._journal = journal
+        self._key = key
 
     async def read(self, canister: Canister, method: Method, caller: str, arg: object) -> Reply:
         """The reply to a caller who may ask. The mirror says when it is refused."""
         if isinstance(arg, CallLogInput):
             return Reply(await self._calls(canister, caller, arg))
+        if isinstance(arg, ReceiptInput):
+            shelf, key = shelf_of(self._journal, canister), self._key()
+            found = await find_receipt(canister, key, caller, arg.call_id, arg.since or 0, shelf)
+            return replace(found, value=told(found.value)) if isinstance(found.value, Receipt) else found
         reply = await execute(canister, method, caller, lambda: arg)
         if reply.error is not None:
             return reply

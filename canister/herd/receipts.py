@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from canister.api.herd_wire import Cost, Done
-from canister.dispatch.receipts import Shelf
+from canister.handlers.receipts import Shelf
 from canister.ic.receipts import document
 from canister.ic.receipts import record as records
 from canister.store.cache_paths import sessions_of

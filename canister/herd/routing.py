@@ -63,7 +63,7 @@ _OF_INTERFACE: dict[Class, tuple[str, ...]] = {
         "download_prompt_cache_chunk",
         "uploaded_prompt_cache_details",
     ),
-    "journal": ("get_chats", "get_call_log", "get_cycle_balance"),
+    "journal": ("get_chats", "get_call_log", "get_receipt", "get_cycle_balance"),
 }
 
 _BESIDE_IT: dict[Class, tuple[str, ...]] = {

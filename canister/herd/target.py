@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from canister.dispatch.dispatcher import Answers, OpenFile, Target, Worker
     from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.inspection import ModelView
-    from canister.dispatch.receipts import Shelf
+    from canister.handlers.receipts import Shelf
     from canister.herd.herd import Herd
     from canister.runtime.canister import Canister
 

@@ -82,6 +82,18 @@ export interface EstimateRecord {
   estimated: string[];
 }
 
+export interface ReceiptRecord {
+  id: string;
+  caller: string;
+  method: string;
+  timestamp_ns: Nat;
+  outcome: string;
+  instructions: Nat;
+  cycles: Nat;
+  n_records: Nat;
+  file: string;
+}
+
 export interface FileDownloadRecord {
   chunk: string;
   chunksize: Nat;
@@ -190,6 +202,11 @@ export interface EstimateInput {
   answer_tokens?: NatGiven | null;
 }
 
+export interface ReceiptInput {
+  call_id: string;
+  since?: NatGiven | null;
+}
+
 export interface CopyPromptCacheInputRecord {
   from: string;
   to: string;
@@ -293,6 +310,8 @@ export interface Methods {
   get_call_log: { arg: CallLogInput; value: CallLogEntry[] };
   /** What the run_update with these args would cost now, and the whole conversation until its answer is complete. */
   estimate_run: { arg: EstimateInput; value: EstimateRecord };
+  /** The receipt of a call, certified now: the caller's own with the tokens for a replay, for admins those of all. */
+  get_receipt: { arg: ReceiptInput; value: ReceiptRecord };
   /** Remove the caller's prompt cache that `--prompt-cache` names. */
   remove_prompt_cache: { arg: InputRecord; value: RunOutputRecord };
   /** Copy one of the caller's prompt caches, with its sidecar, over another. */

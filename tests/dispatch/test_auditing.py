@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from canister.dispatch.auditing import Auditor
-from canister.dispatch.receipts import replay_of
+from canister.handlers.receipts import replay_of
 from canister.ic.receipts import record as records
 from canister.state.receipts import Contents
 from canister.telemetry.metrics import metrics_text

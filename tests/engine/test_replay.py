@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from canister.dispatch.receipts import replay_of
 from canister.engine import replay as replays
 from canister.engine.llama_types import ContextParams
 from canister.engine.load.loaded import LoadParams
 from canister.engine.load.loader import load_model
 from canister.engine.replay import Drawn, Replay
 from canister.engine.told_calls import told_call
+from canister.handlers.receipts import replay_of
 from canister.ic.receipts import document
 from canister.ic.receipts import record as records
 from tests.harness import CHAT_MODEL, Harness, canister_in

@@ -26,7 +26,7 @@ IN_PATH = {  # what a door hands to a handler beside the argument
     "generate": {"on_begun": OnBegun | None, "on_tokens": OnTokens | None, "ahead": Ahead | None},
 }
 OF_SERVER = {
-    **{row.name: {"host": Host} for row in management.METHODS if row.knows_server},
+    **{row.name: {"host": Host} for row in (*methods.METHODS, *management.METHODS) if row.knows_server},
     **{row.name: {"host": Host, "request_id": bytes} for row in management.METHODS if row.is_of_server},
 }
 

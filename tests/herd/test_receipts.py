@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 from pathlib import Path
@@ -90,6 +91,9 @@ async def test_receipts_outlive_the_workers_that_made_them(tmp_path: Path) -> No
         head = (await herd.http.get("/canisters/llama_cpp/receipts")).json()
         assert head["size"] == len(ids)
 
+        told = (await herd.post("get_receipt", {"call_id": ids[-1]})).json()["Ok"]
+        assert (told["id"], told["n_records"]) == (ids[-1], len(ids))
+        assert check.check(document.read(base64.b64decode(told["file"]))[0], key, ids[-1]).id == ids[-1]
         await a_stranger_gets_none(herd, ids[-1])
         files = []
         for n, (_, content) in enumerate(found):
@@ -104,5 +108,9 @@ async def a_stranger_gets_none(herd: InProcess, id: str) -> None:
     for path in (id, id.partition("-")[0]):
         response = await herd.http.get(
             f"/canisters/llama_cpp/receipts/{path}", headers={"Authorization": f"Bearer {key}"}
+        )
+        assert response.status_code == 404, response.text
+        response = await herd.http.post(
+            "/canisters/llama_cpp/get_receipt", json={"call_id": path}, headers={"Authorization": f"Bearer {key}"}
         )
         assert response.status_code == 404, response.text

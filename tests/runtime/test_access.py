@@ -36,7 +36,7 @@ EVERYBODY = set(CALLERS)
 # interface table cannot hide itself.
 ROLES = {
     "anyone": "health ready whoami get_max_tokens",
-    "named": "get_memory_status get_call_log",
+    "named": "get_memory_status get_call_log get_receipt",
     "inference query": "check_access run_query get_chats estimate_run",
     "inference update": ("new_chat run_update remove_prompt_cache copy_prompt_cache chats_pause chats_resume"),
     "admin update": (
@@ -52,7 +52,7 @@ ROLES = {
     ),
     "controller": "set_access assignAdminRole revokeAdminRole getAdminRoles",
 }
-OURS = {"get_call_log", "estimate_run"}  # beyond the specification's table
+OURS = {"get_call_log", "estimate_run", "get_receipt"}  # beyond the specification's table
 ROLE_OF = {name: role for role, names in ROLES.items() for name in names.split()}
 
 

@@ -91,10 +91,10 @@ def parse_id(text: str) -> tuple[int, bytes]:
     number, _, digits = text.partition("-")
     try:
         leaf = bytes.fromhex(digits)
-        if not (number.isascii() and number.isdigit() and len(number) < 20 and len(leaf) in (0, records.HASH_BYTES)):
+        if not (number.isascii() and number.isdigit() and len(number) < 19 and len(leaf) in (0, records.HASH_BYTES)):
             raise ValueError
     except ValueError:
-        raise ReceiptError(f"{text[:90]!r} is no id of a receipt: send the header X-IC-Receipt, or a number") from None
+        raise ReceiptError(f"{text[:200]!r} is no id of a receipt: send the header X-IC-Receipt, or a number") from None
     return int(number), leaf
 
 

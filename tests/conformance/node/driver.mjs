@@ -63,6 +63,11 @@ const interfaceFactory = ({ IDL }) => {
       [result(IDL.Record({ chunk: IDL.Vec(IDL.Nat8), filesize: IDL.Nat64 }))],
       ["query"],
     ),
+    get_receipt: IDL.Func(
+      [IDL.Record({ call_id: IDL.Text, since: IDL.Opt(IDL.Nat64) })],
+      [result(IDL.Record({ id: IDL.Text, method: IDL.Text, file: IDL.Vec(IDL.Nat8) }))],
+      ["query"],
+    ),
     load_model: run([]),
     new_chat: run([]),
     run_update: run([]),

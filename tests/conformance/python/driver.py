@@ -104,6 +104,7 @@ class IcPy:
         chunk = {"filename": t.Text, "chunksize": t.Nat64, "offset": t.Nat64}
         details = t.Record({"filename": t.Text, "filesize": t.Nat64, "filesha256": t.Text})
         status = t.Variant({"Ok": t.Record({"status_code": t.Nat16}), "Err": api_error})
+        receipt = t.Record({"id": t.Text, "method": t.Text, "file": t.Vec(t.Nat8)})
         methods = {
             "health": (None, status),
             "whoami": (None, t.Text),
@@ -112,11 +113,19 @@ class IcPy:
                 t.Record({**chunk, "chunk": t.Vec(t.Nat8)}),
                 t.Variant({"Ok": details, "Err": api_error}),
             ),
+            "get_receipt": (
+                t.Record({"call_id": t.Text, "since": t.Opt(t.Nat64)}),
+                t.Variant({"Ok": receipt, "Err": api_error}),
+            ),
             **dict.fromkeys(("load_model", "new_chat", "run_update", "run_query", "remove_prompt_cache"), run),
         }
         taken, given = methods[method]
         args = self.encode([] if taken is None else [{"type": taken, "value": arg}])
-        ask = self.agent.query_raw if method in ("health", "whoami", "run_query") else self.agent.update_raw
+        ask = (
+            self.agent.query_raw
+            if method in ("health", "whoami", "run_query", "get_receipt")
+            else self.agent.update_raw
+        )
         answer = ask(self.id, method, args, [given])
         if isinstance(answer, str):
             raise RuntimeError(answer)  # so it tells of a reject

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 
@@ -156,10 +157,40 @@ async def test_that_nobody_gets_those_of_others(server: Served, asker: httpx.Asy
     wrong = f"{number}-{digits[::-1]}"
     told = await asker.get(f"/canisters/llama_cpp/receipts/{wrong}")
     assert (told.status_code, "another one" in told.text) == (404, True)
-    for bad in ("x", "1-2", "-1", "9" * 30):
+    for bad in ("x", "1-2", "-1", "9" * 19, "9" * 30):
         assert (await asker.get(f"/canisters/llama_cpp/receipts/{bad}")).status_code == 400
     assert (await asker.get(path, params={"since": "x"})).status_code == 400
     assert (await asker.post(path)).status_code == 405
+
+
+async def test_that_the_method_gives_the_same_receipt_to_the_same_callers(
+    server: Served, asker: httpx.AsyncClient, ids: list[str]
+) -> None:
+    key = server.host.root_key.public_key_der
+    for call_id in (ids[1], ids[1].partition("-")[0]):
+        told = (await asker.post("/get_receipt", json={"call_id": call_id, "since": "1"})).json()["Ok"]
+        receipt, form = document.read(base64.b64decode(told["file"]))
+        found = check(receipt, key, ids[1])
+        assert (form, receipt.since, told["id"], told["n_records"]) == ("cbor", 1, ids[1], receipt.size)
+        assert receipt.replay is not None
+        assert receipt.replay.words
+        shown = (found.record.method, found.record.outcome, found.record.instructions, found.record.cycles)
+        assert (told["method"], told["outcome"], told["instructions"], told["cycles"]) == shown
+        assert (told["caller"], told["timestamp_ns"]) == (principal.to_text(found.record.caller), found.record.time_ns)
+    async with server.client("stranger") as stranger, server.client() as controller, httpx.AsyncClient() as nobody:
+        theirs = await controller.post("/get_receipt", json={"call_id": ids[1]})
+        assert document.read(base64.b64decode(theirs.json()["Ok"]["file"]))[0].replay is None
+        for client, call_id, status, text in (
+            (stranger, ids[1], 404, "there is no receipt"),
+            (asker, "999999", 404, "there is no receipt 999999 of a call of yours"),
+            (asker, "9" * 19, 400, "is no id of a receipt"),
+            (asker, "x", 400, "'x' is no id of a receipt"),
+        ):
+            answer = await client.post("/get_receipt", json={"call_id": call_id})
+            assert (answer.status_code, text in answer.json()["Err"]["Other"]) == (status, True), answer.text
+        assert (await nobody.post(f"{server.url}/get_receipt", json={"call_id": ids[1]})).status_code == 401
+    late = await asker.post("/get_receipt", json={"call_id": ids[1], "since": 10**6})
+    assert (late.status_code, "there is no proof" in late.text) == (404, True)
 
 
 async def test_that_the_head_is_certified(server: Served, asker: httpx.AsyncClient) -> None:
