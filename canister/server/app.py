@@ -1,6 +1,7 @@
 """The HTTP server: one app made of doors, a host behind it, and the way both start and stop.
 
-    request log → browsers → slashes → encodings → bounds → authentication → routes (health, docs, …) → dispatch
+    request log → checks (browsers, slashes, encodings, bounds, authentication) → calls → dispatch
+                                                                                 → FastAPI's routes → dispatch
 
 A start that fails says so before anything is served, and calls are drained before the canisters stop. So the host does
 not live and die with the app (no ASGI lifespan).
@@ -17,8 +18,9 @@ from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanag
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from canister import dispatch
 from canister.api.herd_requests import HerdKey, read_secret
@@ -31,12 +33,8 @@ from canister.server import answers, crash_stacks, notices, preload
 from canister.server.doors import conversations, events, files, ic, keys, models, receipts, rest
 from canister.server.doors.openai import entrance as openai
 from canister.server.http.listener import Server
-from canister.server.middleware.auth import Authentication
-from canister.server.middleware.bounds import Bounds
-from canister.server.middleware.browsers import Browsers
-from canister.server.middleware.encodings import Encodings
+from canister.server.middleware.entrance import entrance
 from canister.server.middleware.request_log import RequestLog
-from canister.server.middleware.slashes import Slashes
 from canister.server.pages import console, docs, health, openapi
 from canister.server.sockets import listening, url_of
 from canister.server.supervised import Supervised
@@ -207,6 +205,27 @@ def herd_key(settings: ServerSettings) -> HerdKey | None:
     return HerdKey(settings.herd_worker, settings.herd_generation, secret)
 
 
+class App(FastAPI):
+    """FastAPI's app for what has a route. Its entrance is before that: a call of a method goes from there straight to
+    dispatch, without FastAPI's routing.
+    """
+
+    entrance: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        await self.entrance(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI's own app, behind the entrance."""
+        await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        assert isinstance(stack, ServerErrorMiddleware)
+        return stack.app  # the request log answers what no door foresaw
+
+
 def create_app(host: Host) -> FastAPI:
     """The ASGI app of a running host."""
     return app_for(dispatch.of_host(host), herd_key(host.settings), desk=KeyDesk(host))
@@ -223,25 +242,20 @@ def app_for(
     come before those of the doors. desk: makes API keys over REST; None: that is not done here.
     """
     # The routes read raw requests and the OpenAPI document is made from the interface table, so FastAPI's are off.
-    app = FastAPI(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
+    app = App(title="llama-canister", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.dispatcher = behind
     app.state.key_desk = desk
     doors = (health, events, console, openapi, docs, keys, files, conversations, models, receipts, ic)
-    app.router.routes.extend(rest.first_routes())
     app.router.routes.extend([*routes, *(route for door in doors for route in door.routes())])
     app.router.routes.append(openai.route(rest.routes))
     app.router.routes.extend(rest.routes())
     app.add_exception_handler(Trap, _reject)
-    app.add_middleware(Authentication, behind=behind)
-    app.add_middleware(Bounds, behind=behind)
-    app.add_middleware(Encodings)
-    app.add_middleware(Slashes)
-    app.add_middleware(Browsers, behind=behind)
+    inside: ASGIApp = entrance(rest.Calls(app.routed, behind), behind)
     if herd_key is not None:
         from canister.server.doors.herd import HerdDoor  # what is no worker does not load it
 
-        app.add_middleware(HerdDoor, behind=behind, key=herd_key)
-    app.add_middleware(RequestLog, rejects=openai.rejected)
+        inside = HerdDoor(inside, behind=behind, key=herd_key)
+    app.entrance = RequestLog(inside, openai.rejected)
     return app
 
 

@@ -13,13 +13,13 @@ import json
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from canister.api import codec
 from canister.api.examples import EXAMPLES
 from canister.api.methods import BY_NAME, Method
-from canister.errors import BadArgument, MethodNotFound
+from canister.errors import BadArgument, MethodNotFound, Trap
 from canister.errors.nearest import nearest
 from canister.server import answers
 from canister.server.doors.lines import LineStream
@@ -28,28 +28,45 @@ from canister.server.verbs import ANY_VERB
 from canister.telemetry import metrics
 
 if TYPE_CHECKING:
-    from canister.dispatch import OnText, Reply, Target
+    from canister.dispatch import Dispatcher, OnText, Reply, Target
 
 SHOWN_CHARACTERS = 80
 
 
-class _MethodName(Convertor[str]):
-    regex = "|".join(name for name in BY_NAME if name != "health")  # at /health are llama.cpp's clients
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
+_CALLED = frozenset(BY_NAME) - {"health"}  # at /health are llama.cpp's clients
 
 
-register_url_convertor("known_method", _MethodName())
+class Calls:
+    """ASGI app: calls of methods that exist, in front of an app that has all else. A call is not compared with its
+    routes, and does not pass its layers.
+    """
+
+    def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
+        self._app = app
+        self._behind = behind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        named = _named(scope) if scope["type"] == "http" else None
+        if named is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            response = await _call(Request(scope, receive, send), self._behind, *named)
+            await response(scope, receive, send)
+        except Trap as trap:
+            await answers.rejected(scope, trap)(scope, receive, send)
 
 
-def first_routes() -> list[Route]:
-    """Calls of methods that exist. To be put in front of all others, so that a call need not be compared with them."""
-    paths = ("/canisters/{canister}/{method:known_method}", "/{method:known_method}")
-    return [Route(path, call_method, methods=ANY_VERB) for path in paths]
+def _named(scope: Scope) -> tuple[str | None, str] | None:
+    """The canister, None for the first one, and the method in the path of a call of a method that exists."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    before, _, method = path.rpartition("/")
+    if method not in _CALLED:
+        return None
+    if not before:
+        return None, method
+    root, _, canister = before.rpartition("/")
+    return (canister, method) if root == "/canisters" and canister else None
 
 
 def routes() -> list[Route]:
@@ -62,11 +79,15 @@ def routes() -> list[Route]:
 
 
 async def call_method(request: Request) -> Response:
+    """The endpoint for what a path names as canister and method."""
+    named = request.path_params
+    return await _call(request, dispatcher(request), named.get("canister"), named["method"])
+
+
+async def _call(request: Request, behind: Dispatcher, name_or_id: str | None, name: str) -> Response:
     """Find canister and method, read the body, execute, answer."""
-    behind = dispatcher(request)
-    named = request.path_params.get("canister")
-    canister = behind.default if named is None else behind.find(named)
-    method = canister.find_method(request.path_params["method"])
+    canister = behind.default if name_or_id is None else behind.find(name_or_id)
+    method = canister.find_method(name)
     if request.method not in verbs(method):
         verbs_text = " or ".join(verb for verb in verbs(method) if verb != "HEAD")
         return answers.wrong_verb(

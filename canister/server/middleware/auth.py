@@ -7,37 +7,35 @@ not count is refused with 401: a mistyped key must never act as somebody else.
 
 from __future__ import annotations
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from canister.dispatch import Dispatcher
 from canister.errors import Unauthenticated
 from canister.ic.principal import ANONYMOUS
 from canister.server.answers import rejected
+from canister.server.middleware.asked import Asked
 from canister.server.requests import VOUCHED
 
 
 class Authentication:
-    """ASGI middleware that puts the caller's principal into the request's state."""
+    """A check that puts the caller's principal into the request's state."""
 
-    def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
-        self._app = app
+    def __init__(self, behind: Dispatcher) -> None:
         self._behind = behind
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+    def __call__(self, asked: Asked) -> ASGIApp | None:
+        state = asked.scope["state"]
+        if not state.get(VOUCHED):  # by the herd that this server works for: doors/herd.py
             try:
-                if not scope["state"].get(VOUCHED):  # by the herd that this server works for: doors/herd.py
-                    scope["state"]["caller"] = caller_of(Headers(scope=scope), self._behind)
+                state["caller"] = caller_of(asked, self._behind)
             except Unauthenticated as error:
-                await rejected(scope, error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+                return rejected(asked.scope, error)
+        return None
 
 
-def caller_of(headers: Headers, behind: Dispatcher) -> str:
+def caller_of(asked: Asked, behind: Dispatcher) -> str:
     """The caller's principal. Unauthenticated says what is wrong with the header, without repeating it."""
-    given = headers.getlist("authorization") or [f"Bearer {key}" for key in headers.getlist("x-api-key")]
+    given = asked.all_of(b"authorization") or [f"Bearer {key}" for key in asked.all_of(b"x-api-key")]
     if not given:
         return ANONYMOUS
     scheme, _, key = given[0].strip().partition(" ")

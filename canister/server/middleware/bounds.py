@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message
 
 from canister.dispatch import Dispatcher
 from canister.errors import CanisterBusy, CanisterStopping
 from canister.server import answers
+from canister.server.middleware.asked import Asked
 from canister.server.requests import PROBES, is_stream
 from canister.system import server_proof
 from canister.telemetry import metrics
 
 
 class Bounds:
-    """ASGI middleware before all doors."""
+    """A check before all doors."""
 
-    def __init__(self, app: ASGIApp, behind: Dispatcher) -> None:
-        self._app = app
+    def __init__(self, behind: Dispatcher) -> None:
         self._behind = behind
         self._n_held = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, asked: Asked) -> ASGIApp | None:
+        scope, receive = asked.scope, asked.receive
         if self._behind.is_draining and not _is_told_while_draining(scope["path"]):
             trap = CanisterStopping("the server is stopping and takes no new calls; try again later")
             response = answers.rejected(scope, trap)
             response.headers["Connection"] = "close"
-            await response(scope, receive, send)
-            return
+            return response
         if is_stream(scope):  # it is not held: see server/doors/files.py
-            await self._app(scope, receive, send)
-            return
+            return None
         n_own = 0
 
         async def receive_counted() -> Message:
@@ -45,10 +41,11 @@ class Bounds:
                 self._n_held += n_bytes
             return message
 
-        try:
-            await self._app(scope, receive_counted, send)
-        finally:
+        def over() -> None:
             self._n_held -= n_own
+
+        asked.receive, asked.over = receive_counted, over
+        return None
 
     def _check(self, n_bytes: int) -> None:
         limit = self._behind.settings.max_held_bytes

@@ -12,13 +12,13 @@ import ipaddress
 from functools import lru_cache
 from typing import Protocol
 
-from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from canister.config import ServerSettings
 from canister.errors import Forbidden
 from canister.server import answers
+from canister.server.middleware.asked import Asked
 
 SHOWN_CHARACTERS = 100
 LONGEST_NAME = 300  # of the DNS, with a port
@@ -62,33 +62,35 @@ class Browsers:
         self._is_ours = lru_cache(maxsize=256)(lambda header: _is_ours(header, names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._app
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            name = headers.get("host", "")  # only HTTP/1.0 knows requests without one, and browsers do not
-            origin = headers.get("origin")
-            if self._looks_at_names and name and not self._is_ours(name[:LONGEST_NAME]):
-                app = answers.rejected(scope, Forbidden(_other_host(name)))
-            elif origin is not None:
-                if "*" in self._origins or origin in self._origins:
-                    app = self._with_cors
-                elif _asks_first(scope, headers) or (
-                    scope["path"].startswith("/api/") and not self._is_own_page(headers, origin, name)
-                ):
-                    app = answers.rejected(scope, Forbidden(_other_page(origin)))
-        await app(scope, receive, send)
+        instead = self.check(Asked(scope, receive)) if scope["type"] == "http" else None
+        await (instead or self._app)(scope, receive, send)
 
-    def _is_own_page(self, headers: Headers, origin: str, name: str) -> bool:
+    def check(self, asked: Asked) -> ASGIApp | None:
+        """The same as a check: what answers instead of the app; None: the app does."""
+        name = asked.header(b"host") or ""  # only HTTP/1.0 knows requests without one, and browsers do not
+        if self._looks_at_names and name and not self._is_ours(name[:LONGEST_NAME]):
+            return answers.rejected(asked.scope, Forbidden(_other_host(name)))
+        origin = asked.header(b"origin")
+        if origin is None:
+            return None
+        if "*" in self._origins or origin in self._origins:
+            return self._with_cors
+        is_api = asked.scope["path"].startswith("/api/")
+        if _asks_first(asked) or (is_api and not self._is_own_page(asked, origin, name)):
+            return answers.rejected(asked.scope, Forbidden(_other_page(origin)))
+        return None
+
+    def _is_own_page(self, asked: Asked, origin: str, name: str) -> bool:
         """Is this the console, which this server has sent under a name that is its own? A name that was rebound to our
         address has an origin of that name, so the name is looked at here whatever the settings say.
         """
-        is_same = headers.get("sec-fetch-site", "same-origin") == "same-origin"
+        is_same = asked.headers.get(b"sec-fetch-site", b"same-origin") == b"same-origin"
         return is_same and origin.partition("://")[2] == name and bool(name) and self._is_ours(name[:LONGEST_NAME])
 
 
-def _asks_first(scope: Scope, headers: Headers) -> bool:
+def _asks_first(asked: Asked) -> bool:
     """Does a browser ask here whether a page may send a request?"""
-    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+    return asked.scope["method"] == "OPTIONS" and b"access-control-request-method" in asked.headers
 
 
 def _is_ours(header: str, names: frozenset[str]) -> bool:

@@ -12,11 +12,11 @@ import zlib
 from functools import lru_cache
 
 from fastapi import Request, Response
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive
 
 from canister.errors import BadArgument, UnsupportedEncoding
 from canister.server.answers import rejected
+from canister.server.middleware.asked import Asked
 from canister.server.requests import is_stream
 
 PIECE_BYTES = 65_536
@@ -24,24 +24,18 @@ SMALLEST_BYTES = 1024  # of an answer that is worth it
 _GZIP = zlib.MAX_WBITS + 16
 
 
-class Encodings:
-    """ASGI middleware that hands bodies on decoded; 415 for unknown encodings."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            given = ", ".join(Headers(scope=scope).getlist("content-encoding")).strip().lower()
-            is_file = is_stream(scope)
-            if given == "gzip" and not is_file:
-                receive = _Decoded(receive).receive
-            elif given not in ("", "identity"):
-                response = rejected(scope, UnsupportedEncoding(_refusal(given, is_file)))
-                response.headers["Accept-Encoding"] = "identity" if is_file else "gzip"
-                await response(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+def decode_body(asked: Asked) -> ASGIApp | None:
+    """A check: bodies are handed on decoded; 415 for unknown encodings."""
+    given = ", ".join(asked.all_of(b"content-encoding")).strip().lower()
+    if given in ("", "identity"):
+        return None
+    is_file = is_stream(asked.scope)
+    if given == "gzip" and not is_file:
+        asked.receive = _Decoded(asked.receive).receive
+        return None
+    response = rejected(asked.scope, UnsupportedEncoding(_refusal(given, is_file)))
+    response.headers["Accept-Encoding"] = "identity" if is_file else "gzip"
+    return response
 
 
 def _refusal(given: str, is_file: bool) -> str:

@@ -8,7 +8,6 @@ import re
 import time
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +20,8 @@ _LOOKS = re.compile(
     r"/canisters|/proof|/api/v2/status|/api/v\d+/(canister|subnet)/[^/]+/read_state"
     r"|(/canisters/[^/]+)?/(engine|props|apply-template|chats)"
 )
+
+_ID = b"x-request-id"
 
 log = logs.get_logger(__name__)
 
@@ -38,7 +39,8 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         state: dict[str, Any] = scope.setdefault("state", {})
-        request_id = state["request_id"] = logs.request_id(Headers(scope=scope).get("x-request-id"))
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _ID), None)
+        request_id = state["request_id"] = logs.request_id(given)
         state["rejects"] = self._rejects
         started = time.perf_counter()
         status = 0
@@ -47,7 +49,8 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                others = [header for header in message["headers"] if header[0] != _ID]
+                message["headers"] = [*others, (_ID, request_id.encode("latin-1"))]
             await send(message)
 
         with logs.log_fields(request_id=request_id), metrics.request_running():

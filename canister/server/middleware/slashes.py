@@ -8,28 +8,24 @@ from __future__ import annotations
 import re
 
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Scope
+
+from canister.server.middleware.asked import Asked
 
 _KEPT = re.compile(r"/api/|/canisters/[^/]*/(files|models)/")
 
 
-class Slashes:
-    """ASGI middleware."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._app
-        raw: bytes = scope.get("raw_path", b"").partition(b"?")[0]
-        if raw.endswith(b"/"):  # not one that is written %2F, which is part of a name
-            path, shorter = scope["path"].rstrip("/"), raw.rstrip(b"/")
-            if path and shorter and not _KEPT.match(scope["path"]):
-                if scope["method"] in ("GET", "HEAD"):
-                    app = Response(status_code=308, headers={"Location": _relative(scope, raw, shorter)})
-                else:
-                    scope = {**scope, "path": path, "raw_path": shorter}
-        await app(scope, receive, send)
+def cut_slashes(asked: Asked) -> ASGIApp | None:
+    """A check."""
+    scope = asked.scope
+    raw: bytes = scope.get("raw_path", b"").partition(b"?")[0]
+    if raw.endswith(b"/"):  # not one that is written %2F, which is part of a name
+        path, shorter = scope["path"].rstrip("/"), raw.rstrip(b"/")
+        if path and shorter and not _KEPT.match(scope["path"]):
+            if scope["method"] in ("GET", "HEAD"):
+                return Response(status_code=308, headers={"Location": _relative(scope, raw, shorter)})
+            asked.scope = {**scope, "path": path, "raw_path": shorter}
+    return None
 
 
 def _relative(scope: Scope, raw: bytes, shorter: bytes) -> str:

@@ -21,6 +21,7 @@ from canister.errors import Cancelled
 from canister.runtime.host import Host
 from canister.server.http.listener import Server
 from canister.server.middleware.bounds import Bounds
+from canister.server.middleware.entrance import Checks
 from canister.server.requests import while_connected
 from canister.server.sockets import bind, url_of
 
@@ -78,7 +79,7 @@ async def serving(app: ASGIApp, host: Host, drain_seconds: float) -> AsyncIterat
     like_host.settings, like_host.default, like_host.is_idle, like_host.n_calls = settings, host.default, True, 0
     with bind("127.0.0.1", 0) as listener:
         url = url_of(listener)
-        server = Server(Bounds(app, like_host), like_host)
+        server = Server(Checks(app, [Bounds(like_host)]), like_host)
         task = asyncio.create_task(server.serve([listener]))
         try:
             yield task, url
