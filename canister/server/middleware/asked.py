@@ -18,7 +18,7 @@ class Asked:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
-        self.headers: dict[bytes, bytes] = {name: value for name, value in reversed(scope["headers"])}
+        self.headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))
         self.over: Callable[[], None] | None = None
 
     def header(self, name: bytes) -> str | None:
