@@ -25,7 +25,7 @@ from canister.engine.kv.slots import PUBLISHED
 from canister.errors import BadRequest, CanisterError, Conflict, NotFound
 from canister.handlers.arguments import parse_args
 from canister.handlers.files import download_chunk, remove_sidecar, upload_chunk, upload_details
-from canister.store.cache_paths import SIDECAR, sessions_folder, sessions_of
+from canister.store.cache_paths import SIDECAR, sessions_of
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
@@ -113,10 +113,10 @@ async def clean_up(call: Call, ttl_seconds: int, max_files: int) -> Cleanup:
     examined = deleted = failed = 0
     # Held caches are passed over, so ask for so many more.
     n_most = max_files + len(call.canister.locks)
-    for path in await asyncio.to_thread(call.canister.caches.oldest, n_most):
+    for path in await asyncio.to_thread(call.canister.caches.oldest, n_most, but_of=PUBLISHED):
         if examined == max_files:
             break
-        if call.canister.locks.is_held(path) or sessions_folder(path) == sessions_of(PUBLISHED):
+        if call.canister.locks.is_held(path):
             continue
         examined += 1
         known = stable.stat(path)

@@ -14,44 +14,50 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import bindparam, exists, func, not_, or_, select
+from sqlalchemy import bindparam, literal_column, select, text
 
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.request import KvSegment, are_tokens, n_common
 from canister.errors import CanisterError, StoreDamaged
 from canister.state.known_prefixes import KnownPrefixes
 from canister.state.unit_of_work import UnitOfWork
-from canister.store.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR, sessions_folder
+from canister.store.cache_paths import CACHE_FOLDER, SIDECAR, sessions_folder
 from canister.store.container import BlockReader, CacheFile, CacheHeader
 from canister.store.heads import n_same, tokens_alone
 from canister.store.stable import FileInfo, StableMemory
 from canister.store.statements import Prepared
-from canister.store.tables import files
+from canister.store.tables import CACHE_CALLER, IS_CACHE, files
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from canister.engine.engine import EngineInfo
     from canister.engine.kv.rows import Take
     from canister.engine.request import Flags, Tokens
 
-_path = files.c.path
-_below = func.substr(_path, len(CACHE_FOLDER) + 2)  # of the folder of all callers: <caller>/sessions/…
-_cache = files.alias()
-_has_cache = exists().where(_cache.c.path == func.substr(_path, 1, func.length(_path) - len(SIDECAR)))
 _OLDEST = Prepared(
-    select(_path)
-    .where(
-        _path.between(f"{CACHE_FOLDER}/", f"{CACHE_FOLDER}0"),
-        files.c.kind == "file",
-        func.substr(_below, func.instr(_below, "/"), len(SESSIONS) + 2) == f"/{SESSIONS}/",
-        or_(func.substr(_path, -len(SIDECAR)) != SIDECAR, not_(_has_cache)),
-    )
+    select(files.c.modified_ns, files.c.path)
+    .where(text(IS_CACHE), literal_column(CACHE_CALLER) != bindparam("but_of"))
     .order_by(files.c.modified_ns)
+    .limit(bindparam("n_most"))
+)
+_NEWEST = Prepared(
+    select(files.c.path)
+    .where(text(IS_CACHE), literal_column(CACHE_CALLER) == bindparam("caller"))
+    .order_by(files.c.modified_ns.desc())
+    .limit(bindparam("n_most"))
+)
+_BEHIND = Prepared(
+    select(files.c.path, files.c.modified_ns)
+    .where(files.c.path > bindparam("path"), files.c.path < f"{CACHE_FOLDER}0")
+    .order_by(files.c.path)
     .limit(bindparam("n_most"))
 )
 
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
 MAX_READ = 64  # containers from before the start that are read when a prompt is looked up in their folder
 MAX_TRIED = 8  # useless containers after which a look-up gives up
+MAX_LOOKED_AT = 4096  # paths at which one clean-up looks for sidecars without their caches
 MIN_WASTE_BYTES = 1 << 20  # with less waste a container is not written anew
 
 
@@ -109,6 +115,7 @@ class Caches:
         self._open: OrderedDict[str, OpenCache] = OrderedDict()
         self._prefixes = KnownPrefixes()
         self._lock = threading.Lock()  # containers are read in worker threads too
+        self._looked_at = f"{CACHE_FOLDER}/"  # how far lone sidecars were looked for
 
         self.sidecars: dict[str, tuple[FileInfo, bytes]] = {}
         """Contents of sidecar files as last read; for the event loop's thread."""
@@ -144,13 +151,41 @@ class Caches:
         self._keep(known)
         return known
 
-    def oldest(self, n_most: int) -> list[str]:
+    def oldest(self, n_most: int, *, but_of: str = "") -> list[str]:
         """The paths of all callers' caches that were written longest ago; a sidecar only without its cache.
 
-        In a worker thread, since SQLite looks at all caches.
+        but_of: a caller whose caches are left out. In a worker thread. Sidecars are looked for among so many paths each
+        time, the next ones the next time, so that all of it takes as long with many caches as with few.
         """
         with self._stable.database.read() as connection:
-            return [path for (path,) in _OLDEST.run(connection, {"n_most": n_most}).fetchall()]
+            found = _OLDEST.run(connection, {"n_most": n_most, "but_of": but_of}).fetchall()
+            found += self._lone_sidecars(connection)
+        return [path for _, path in sorted(found)[:n_most]]
+
+    def _lone_sidecars(self, connection: Connection) -> list[tuple[int, str]]:
+        """When they were written, and their paths."""
+        after, n_left = self._looked_at, MAX_LOOKED_AT
+        paths = _BEHIND.run(connection, {"path": after, "n_most": n_left}).fetchall()
+        if len(paths) < n_left:
+            again = _BEHIND.run(connection, {"path": f"{CACHE_FOLDER}/", "n_most": n_left - len(paths)}).fetchall()
+            self._looked_at = again[-1][0] if again else f"{CACHE_FOLDER}/"
+            paths += [row for row in again if row[0] <= after]
+        else:
+            self._looked_at = paths[-1][0]
+        return [
+            (modified_ns, path)
+            for path, modified_ns in paths
+            if path.endswith(SIDECAR)
+            and sessions_folder(path.removesuffix(SIDECAR)) is not None
+            and self._stable.stat(path.removesuffix(SIDECAR)) is None
+        ]
+
+    def _newest(self, folder: str) -> list[str]:
+        """The caches below a caller's folder that were written last, the newest first. In a worker thread."""
+        caller = folder.split("/")[1]
+        with self._stable.database.read() as connection:
+            found = _NEWEST.run(connection, {"caller": caller, "n_most": MAX_READ})
+            return [path for (path,) in found.fetchall()]
 
     def may_have(self, folder: str, tokens: Tokens, generated: Flags, n_least: int) -> bool:
         """Could `closest` find a container? Answers at once, on any thread, without reading anything."""
@@ -183,7 +218,7 @@ class Caches:
         return None
 
     def _read_unread(self, folder: str, model: EngineInfo) -> None:
-        for path in self._prefixes.take_unread(folder, lambda: self._stable.newest(folder, MAX_READ, but=SIDECAR)):
+        for path in self._prefixes.take_unread(folder, lambda: self._newest(folder)):
             info = self._stable.stat(path)
             if info is not None and info.kind == "file":
                 self._open_sound(info, model)

@@ -25,7 +25,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
+
+from canister.store.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR
 
 NAMES = {
     "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -85,6 +88,16 @@ admin_roles = Table(
     sqlite_autoincrement=True,
 )
 
+# The caller in whose folder a path lies, and whether it is a prompt cache. SQLite takes an index on them for a query
+# that says the same in the very words, so they have no parameters.
+_BELOW = f"substr(path, {len(CACHE_FOLDER) + 2})"  # <caller>/sessions/…
+CACHE_CALLER = f"substr({_BELOW}, 1, instr({_BELOW}, '/') - 1)"
+IS_CACHE = (
+    f"kind = 'file' AND substr(path, 1, {len(CACHE_FOLDER) + 1}) = '{CACHE_FOLDER}/' "
+    f"AND substr({_BELOW}, instr({_BELOW}, '/'), {len(SESSIONS) + 2}) = '/{SESSIONS}/' "
+    f"AND substr(path, -{len(SIDECAR)}) <> '{SIDECAR}'"
+)
+
 files = Table(
     "files",
     canister_metadata,
@@ -96,6 +109,8 @@ files = Table(
     Column("modified_ns", BigInteger, nullable=False),
     UniqueConstraint("path"),
     CheckConstraint("kind IN ('file', 'directory')", name="ck_files_kind"),
+    Index("ix_files_cache_age", "modified_ns", sqlite_where=text(IS_CACHE)),
+    Index("ix_files_cache_of", text(CACHE_CALLER), "modified_ns", sqlite_where=text(IS_CACHE)),
     sqlite_autoincrement=True,
 )
 

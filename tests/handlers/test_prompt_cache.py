@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from canister.engine.kv.slots import PUBLISHED
 from tests.harness import (
     CHAT_MODEL,
     CONTROLLER,
@@ -227,6 +228,32 @@ async def test_cleanup_looks_at_the_oldest_caches_of_all_callers(story: Harness)
     record = await story.call("cache_cleanup_now")
     assert (record.files_examined, record.files_deleted, record.files_failed) == (2, 2, 0)
     assert story.canister.caches.oldest(9) == [expected[2], f"{FOLDER}/c"]
+
+
+async def test_sidecars_without_caches_are_found_bit_by_bit(story: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("canister.state.prompt_caches.MAX_LOOKED_AT", 3)
+    lone = {f"{FOLDER}/{name}.icppfmt" for name in "bdh"}
+    with story.canister.stable.begin() as transaction:
+        for path in [*(f"{FOLDER}/{name}" for name in "acefgijk"), f"{FOLDER}/a.icppfmt", *lone]:
+            transaction.write_file(path, b"data")
+        transaction.commit_sync()
+    for _ in range(2):  # all around, and once more
+        seen = [story.canister.caches.oldest(99) for _ in range(5)]
+        assert all(len(paths) < 8 + 3 for paths in seen)
+        assert {path for paths in seen for path in paths if path.endswith(".icppfmt")} == lone
+
+
+async def test_published_caches_are_not_in_the_way_of_a_cleanup(story: Harness) -> None:
+    published = [f".canister_cache/{PUBLISHED}/sessions/{n}" for n in range(3)]
+    with story.canister.stable.begin() as transaction:
+        for path in [*published, f"{FOLDER}/own"]:
+            transaction.write_file(path, b"data")
+        transaction.commit_sync()
+    await story.call("set_cache_cleanup_config", {"ttl_seconds": 0, "max_files_per_run": 1})
+    record = await story.call("cache_cleanup_now")
+    assert (record.files_examined, record.files_deleted) == (1, 1)
+    assert story.canister.stable.stat(f"{FOLDER}/own") is None
+    assert all(story.canister.stable.stat(path) is not None for path in published)
 
 
 async def test_cleanup_configuration(story: Harness) -> None:

@@ -157,6 +157,7 @@ chat = Table(
     Column("changed_ns", BigInteger, nullable=False),
     UniqueConstraint("path", "canister", "caller"),
     Index("ix_chat_caller", "canister", "caller"),
+    Index("ix_chat_changed", "canister", "changed_ns", "id"),
     sqlite_autoincrement=True,
 )
 

@@ -17,7 +17,7 @@ from canister.herd.journal.tables import metadata
 if TYPE_CHECKING:  # Alembic is loaded only when it is needed
     from alembic.config import Config
 
-HEAD = "h0005"
+HEAD = "h0006"
 
 _LOCK = 0x6C6C_6D68  # of PostgreSQL, while tables are made: several processes may open an empty database at once
 _one_at_a_time = threading.Lock()  # alembic.context is a global of the process
