@@ -237,6 +237,9 @@ class CacheList(Document):
     caches: Annotated[vec[CacheEntry], Field(description="Those of this page.")]
     n_caches: Annotated[int, Field(description="All that the caller has.")]
     n_bytes: Annotated[int | None, Field(description="Size of all.")]
+    next: Annotated[str | None, Field(description="`after` of the page that follows; null: this is the last one.")] = (
+        None
+    )
 
 
 # -- models and folders
@@ -318,6 +321,9 @@ class ModelFit(Document):
 
 class ModelList(Document):
     models: vec[ModelEntry]
+    next: Annotated[
+        str | None, Field(description="With `limit`: `after` of the page that follows; null: this is the last one.")
+    ] = None
 
 
 class Unloaded(Document):

@@ -216,9 +216,24 @@ class Canister(MethodCalls):
         """The calls that the canister works on, and how many wait, for its controllers. Raises Refused, Rejected."""
         return await self._page("calls")
 
-    async def models(self) -> dict[str, Any]:
-        """The models in stable memory, as their headers tell. Raises Refused, Rejected."""
-        return await self._page("models")
+    async def models(self, limit: int = 500, after: str | None = None) -> dict[str, Any]:
+        """The models in stable memory, as their headers tell: `limit` of them behind `next` of the page before.
+
+        Raises Refused, Rejected.
+        """
+        return await self.document(
+            "GET", "models", params={"limit": limit, **({} if after is None else {"after": after})}
+        )
+
+    async def all_models(self) -> AsyncIterator[dict[str, Any]]:
+        """Each of the models, read by pages. Raises Refused, Rejected."""
+        after = None
+        while True:
+            page = await self.models(after=after)
+            for model in page["models"]:
+                yield model
+            if (after := page["next"]) is None:
+                return
 
     async def model(self, path: str) -> dict[str, Any]:
         """A model of stable memory in detail. Raises Refused, Rejected."""

@@ -22,7 +22,7 @@ from canister.api.records import CopyPromptCacheInputRecord, InputRecord
 from canister.dispatch.requests import execute, find_method
 from canister.errors import CanisterError, Trap
 from canister.runtime.answer_caches import FOLDER, CacheChoice
-from canister.store.cache_paths import SIDECAR, sessions_of
+from canister.store.cache_paths import sessions_of
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
@@ -100,7 +100,7 @@ def _listed(canister: Canister, caller: str, engine: Engine) -> list[tuple[str, 
     """The caller's caches from before the start, the one written longest ago first. In a worker thread."""
     folder = sessions_of(caller)
     n_most = canister.settings.answer_caches_per_caller + MORE_LISTED
-    paths = canister.stable.newest(f"{folder}/{FOLDER}", n_most, but=SIDECAR)
+    paths = canister.stable.newest_below(f"{folder}/{FOLDER}", n_most)
     return [(path.removeprefix(f"{folder}/"), _tokens_of(canister, engine, path)) for path in reversed(paths)]
 
 

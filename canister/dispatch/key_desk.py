@@ -11,14 +11,17 @@ import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from canister.errors import BadRequest, CanisterBusy, Forbidden, NotFound, Unauthenticated
+from canister.handlers import pages
 from canister.ic.principal import ANONYMOUS
 from canister.runtime.sign_in import LIFETIME_SECONDS
 from canister.state.api_keys import parse_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from canister.runtime.host import Host
     from canister.state.api_keys import ApiKey
 
@@ -81,9 +84,15 @@ class KeyDesk:
         """Revoke a browser's key. Forbidden for other keys, on which other programs may depend."""
         await asyncio.to_thread(self._sign_out, key)
 
-    async def list_keys(self, caller: str) -> list[ApiKey]:
+    async def list_keys(
+        self, caller: str, limit: str | None = None, after: str | None = None
+    ) -> tuple[Sequence[ApiKey], dict[str, Any]]:
+        """A page of keys, and its field `next`, as other lists have them. BadRequest for values that do not fit."""
         self._check_controls(caller)
-        return await asyncio.to_thread(self._host.keys.list)
+        asked = pages.Asked.of(limit, after, 2)
+        behind = None if asked.after is None else (asked.after[0], f"{asked.after[1]:08x}")
+        found = await asyncio.to_thread(self._host.keys.list, behind, asked.n_needed)
+        return asked.told(found, lambda key: (key.created_ns, int(key.key_id, 16)))
 
     async def make_key(self, caller: str, name: str, principal: str | None, lifetime: str | None) -> MadeKey:
         """principal None: a new one. lifetime: such as 30d; None: for ever. BadRequest; Conflict: the name is taken."""
@@ -103,7 +112,7 @@ class KeyDesk:
             raise Forbidden("API keys are for those who control every canister of this server")
 
     def _browser_key(self, principal: str, seconds: int = BROWSER_SECONDS) -> MadeKey:
-        browsers = [key for key in self._host.keys.list() if key.name.startswith(BROWSER)]
+        browsers = self._host.keys.named(BROWSER)
         ended = [key for key in browsers if key.is_expired()]
         own = [key for key in browsers if key not in ended and key.principal == principal]
         for old in [*ended, *own[: max(0, len(own) - MAX_BROWSERS_OF_CALLER + 1)]]:

@@ -5,6 +5,7 @@ The interface's own methods are `recursive_dir_content_query` and `filesystem_re
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from canister.api.records import FilesystemRemoveInputRecord, FilesystemRemoveRecord
@@ -23,9 +24,9 @@ async def list_folder(call: Call, *, path: str = "", limit: str | None = None, a
     known = stable.stat(folder) if folder else None
     if folder and (known is None or known.kind != "directory"):
         raise NotFound(f"there is no folder {path!r}")
-    # In the order of their ids, which a file keeps; None: removed meanwhile.
-    children = [info for child in stable.children(folder) if (info := stable.stat(child)) is not None]
-    found, following = pages.page(sorted(children, key=_place), _place, limit, after)
+    asked = pages.Asked.of(limit, after, 1)
+    last = 0 if asked.after is None else asked.after[0]
+    found, following = asked.told(await asyncio.to_thread(stable.inside, folder, last, asked.n_needed), _place)
     entries = []
     for info in found:
         upload = stable.upload(info.path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from canister.api.records import InputRecord
 from canister.api.rest_records import FitHeaderInput, FitInput, ModelDetails, ModelEntry, ModelFit, ModelList, Unloaded
 from canister.errors import BadRequest, NotFound
+from canister.handlers import pages
 from canister.handlers.arguments import parse_args
 from canister.metering import estimate, fees
 from canister.metering.cost_model import CostContext, CostModel, load_cost
@@ -16,29 +17,34 @@ from canister.model_file.parts import PartName, why_a_part
 from canister.model_file.shape import ModelShape, read_shape
 from canister.model_file.summary import summary
 from canister.runtime.stored_model import StoredModel, read_model
-from canister.store.cache_paths import CACHE_FOLDER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from canister.runtime.call import Call
     from canister.store.stable import FileInfo
 
-SUFFIX = ".gguf"
+
+async def list_models(call: Call, *, limit: str | None = None, after: str | None = None) -> ModelList:
+    models = [*_together(await asyncio.to_thread(call.canister.stable.models))]
+    found, following = pages.page(models, lambda model: (model[0].id,), limit, after)
+    entries = []
+    for parts in found:
+        first, n_bytes = min(part.path for part in parts), sum(part.size for part in parts)
+        entries.append(await asyncio.to_thread(_entry, call, first, n_bytes, len(parts)))
+    return ModelList(models=entries, **following)
 
 
-async def list_models(call: Call) -> ModelList:
-    files = {file.path: file for file in call.canister.stable.walk("", 0) or [] if _is_model(file)}
-    seen: set[str] = set()
-    models = []
-    for path in files:
+def _together(files: Sequence[FileInfo]) -> Iterator[list[FileInfo]]:
+    """The files of each model, in the order of the first one of each."""
+    by_path = {file.path: file for file in files}
+    while by_path:
+        path, file = next(iter(by_path.items()))
         name = PartName.read(path)
-        together = {path} if name is None else files.keys() & set(name.siblings())
-        if path in seen:
-            continue
-        seen |= together
-        first = path if name is None else min(together)
-        n_bytes = sum(files[part].size for part in together)
-        models.append(await asyncio.to_thread(_entry, call, first, n_bytes, len(together)))
-    return ModelList(models=models)
+        parts = [file] if name is None else [by_path[part] for part in name.siblings() if part in by_path]
+        for part in parts:
+            del by_path[part.path]
+        yield sorted(parts, key=lambda part: part.id)
 
 
 async def show_model(call: Call, *, path: str) -> ModelDetails:
@@ -61,11 +67,6 @@ async def unload_model(call: Call) -> Unloaded:
 
 async def fit_header(call: Call, arg: FitHeaderInput) -> ModelFit:
     return await asyncio.to_thread(_fit_of_header, call, arg)
-
-
-def _is_model(file: FileInfo) -> bool:
-    is_named_so = file.path.lower().endswith(SUFFIX)
-    return file.kind == "file" and is_named_so and not file.path.startswith(f"{CACHE_FOLDER}/")
 
 
 def _entry(call: Call, path: str, n_bytes: int, n_parts: int) -> ModelEntry:

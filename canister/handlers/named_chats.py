@@ -18,21 +18,21 @@ from canister.errors import BadRequest, NotFound, StoreDamaged
 from canister.handlers import pages
 from canister.handlers.prompt_cache import cache_path, remove_with_sidecar
 from canister.store.cache_paths import CACHE_FOLDER, SIDECAR
-from canister.store.paths import name_of
+from canister.store.paths import name_of, parent_of
 
 if TYPE_CHECKING:
     from canister.runtime.call import Call
     from canister.store.stable import FileInfo
 
+AREA = "chats"
 SUFFIX = ".json"
 _NAME = re.compile(r"[^\W_][\w.-]{0,59}")
 
 
 async def list_chats(call: Call, *, limit: str | None = None, after: str | None = None) -> ChatList:
-    stable = call.canister.stable
-    files = (stable.stat(path) for path in stable.children(_folder(call)))
-    kept = (file for file in files if file is not None and file.kind == "file" and _name_of(file.path) is not None)
-    found, following = pages.page(sorted(kept, key=_place), _place, limit, after)
+    asked = pages.Asked.of(limit, after, 2)
+    before = None if asked.after is None else (asked.after[0], asked.after[1])
+    found, following = asked.told(await asyncio.to_thread(_newest, call, before, asked.n_needed), _place)
     chats = [
         ChatEntry(name=name, modified_ns=file.modified_ns, cache_bytes=_cache_bytes(call, name))
         for file in found
@@ -41,9 +41,24 @@ async def list_chats(call: Call, *, limit: str | None = None, after: str | None 
     return ChatList(chats=chats, **following)
 
 
-def _place(file: FileInfo) -> pages.Place:
+def _newest(call: Call, before: tuple[int, int] | None, n_most: int | None) -> list[FileInfo]:
+    """The caller's chats behind that place, past files that are none."""
+    kept: list[FileInfo] = []
+    while True:
+        found = call.canister.stable.newest_of(call.caller, AREA, before, n_most)
+        kept += [file for file in found if _is_chat(call, file)]
+        if n_most is None or len(found) < n_most or len(kept) >= n_most:
+            return kept[:n_most]
+        before = _place(found[-1])
+
+
+def _place(file: FileInfo) -> tuple[int, int]:
     """In the list: the one written last first."""
-    return -file.modified_ns, -file.id
+    return file.modified_ns, file.id
+
+
+def _is_chat(call: Call, file: FileInfo) -> bool:
+    return parent_of(file.path) == _folder(call) and _name_of(file.path) is not None
 
 
 async def get_chat(call: Call, *, name: str) -> Chat:
@@ -86,13 +101,13 @@ def cache_name(name: str) -> str:
 
 
 def _folder(call: Call) -> str:
-    return call.canister.clean_folder(f"{CACHE_FOLDER}/{call.caller}/chats")
+    return call.canister.clean_folder(f"{CACHE_FOLDER}/{call.caller}/{AREA}")
 
 
 def _path(call: Call, name: str) -> str:
     if not _NAME.fullmatch(name):
         raise BadRequest(f"{name[:80]!r} is no name of a chat: letters, digits and _ . - inside, at most 60")
-    return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/chats/{name}{SUFFIX}")
+    return call.canister.clean(f"{CACHE_FOLDER}/{call.caller}/{AREA}/{name}{SUFFIX}")
 
 
 def _name_of(path: str) -> str | None:

@@ -102,7 +102,7 @@ class Herd:
         async def read() -> Done:
             arg = codec.decode_args(job.method, job.arg)
             canister = self.mirror.canister(job.canister)
-            return replies.of_reply(job.method, await self.readings.read(canister, job.method, job.caller, arg))
+            return replies.of_reply(job.method, await self.readings.read(canister, job.method, job.caller, arg, {}))
 
         return await self.run_here(job, accepted, read)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from canister.api.rest_records import CacheEntry, CacheList
 from canister.dispatch import Reply
 from canister.dispatch.receipts import find_receipt
 from canister.dispatch.requests import execute
-from canister.handlers.cache_list import MOST_CACHES
+from canister.handlers.cache_list import asked_of
 from canister.handlers.cost import DEFAULT_ENTRIES, MAX_ENTRIES, call_log_entry
 from canister.handlers.receipts import told
 from canister.herd.receipts import shelf_of
@@ -42,22 +42,24 @@ class Readings:
         self._journal = journal
         self._key = key
 
-    async def read(self, canister: Canister, method: Method, caller: str, arg: object) -> Reply:
-        """The reply to a caller who may ask. The mirror says when it is refused."""
+    async def read(
+        self, canister: Canister, method: Method, caller: str, arg: object, named: Mapping[str, object]
+    ) -> Reply:
+        """The reply to a caller who may ask. The mirror says when it is refused. named: of the path and its query."""
         if isinstance(arg, CallLogInput):
             return Reply(await self._calls(canister, caller, arg))
         if isinstance(arg, ReceiptInput):
             shelf, key = shelf_of(self._journal, canister), self._key()
             found = await find_receipt(canister, key, caller, arg.call_id, arg.since or 0, shelf)
             return replace(found, value=told(found.value)) if isinstance(found.value, Receipt) else found
-        reply = await execute(canister, method, caller, lambda: arg)
+        reply = await execute(canister, method, caller, lambda: arg, named=named)
         if reply.error is not None:
             return reply
         if isinstance(arg, TopUpRecord):
             await self._journal.log(canister.id, caller, method.name, time.time_ns(), cycles_added=arg.amount)
             return reply
         if isinstance(reply.value, CacheList):
-            return Reply(await self._caches(canister, caller), charge=reply.charge)
+            return Reply(await self._caches(canister, caller, named), charge=reply.charge)
         if isinstance(reply.value, CanisterStatus | CycleBalanceRecord):
             cycles = await self._journal.cycles(canister.id)
             return Reply(reply.value if cycles is None else _with(reply.value, cycles), charge=reply.charge)
@@ -65,10 +67,12 @@ class Readings:
         chats = [ChatRecord(timestamp=chat.timestamp, chat=chat.chat) for chat in saved]
         return Reply(GetChatsRecord(chats=chats), charge=reply.charge)
 
-    async def _caches(self, canister: Canister, caller: str) -> CacheList:
+    async def _caches(self, canister: Canister, caller: str, named: Mapping[str, object]) -> CacheList:
         """A worker has the rows of each; which one is nobody's business."""
-        found = await self._journal.chats_of(canister.id, caller)
-        found.sort(key=lambda chat: chat.changed_ns, reverse=True)
+        asked = asked_of(*(None if name not in named else str(named[name]) for name in ("limit", "after")))
+        before = None if asked.after is None else (asked.after[0], asked.after[1])
+        rows, n_caches = await self._journal.newest_chats(canister.id, caller, before, asked.n_needed)
+        found, following = asked.told(rows, lambda row: (row[1].changed_ns, row[0]))
         folder = sessions_of(caller)
         return CacheList(
             caches=[
@@ -80,10 +84,11 @@ class Readings:
                     is_usable=None,
                     tier="worker",
                 )
-                for chat in found[:MOST_CACHES]
+                for _, chat in found
             ],
-            n_caches=len(found),
+            n_caches=n_caches,
             n_bytes=None,
+            **following,
         )
 
     async def _calls(self, canister: Canister, caller: str, arg: CallLogInput) -> list[CallLogEntry]:

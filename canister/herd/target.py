@@ -97,7 +97,7 @@ class HerdTarget(CanisterOfHost):
         if looked.error is not None:
             return looked
         if of == "journal":
-            return await self._herd.readings.read(self._canister, method, caller, looked.value)
+            return await self._herd.readings.read(self._canister, method, caller, looked.value, named)
         id = None if key is None else job_of_key(self.id, caller, key)
         try:
             job = await self._job(method, caller, looked.value, id)

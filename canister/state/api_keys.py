@@ -15,12 +15,12 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, tuple_
 
 from canister.errors import BadRequest, Conflict, NotFound
 from canister.errors.nearest import nearest
@@ -115,11 +115,26 @@ class KeyRing:
         self._database.submit(write).result()
         return key
 
-    def list(self) -> list[ApiKey]:
-        """All keys, expired ones too, oldest first."""
+    def list(self, after: tuple[int, str] | None = None, n_most: int | None = None) -> Sequence[ApiKey]:
+        """Keys, expired ones too, oldest first: n_most behind the one with this time of creation and id. None: all."""
+        place = tuple_(api_keys.c.created_ns, api_keys.c.key_id)
+        query = select(api_keys).order_by(*place).limit(n_most)
         with self._database.read() as connection:
-            rows = connection.execute(select(api_keys).order_by(api_keys.c.created_ns, api_keys.c.name))
-            return [_api_key(row) for row in rows]
+            return [_api_key(row) for row in connection.execute(query if after is None else query.where(place > after))]
+
+    def pages(self, n_each: int = 1000) -> Iterator[Sequence[ApiKey]]:
+        """All keys, by pages, so that no more of them are in memory."""
+        after = None
+        while found := self.list(after, n_each):
+            yield found
+            after = found[-1].created_ns, found[-1].key_id
+
+    def named(self, prefix: str) -> Sequence[ApiKey]:
+        """The keys whose names begin so, oldest first."""
+        within = (api_keys.c.name >= prefix, api_keys.c.name < f"{prefix}\x7f")
+        query = select(api_keys).where(*within).order_by(api_keys.c.created_ns)
+        with self._database.read() as connection:
+            return [_api_key(row) for row in connection.execute(query)]
 
     def get(self, name: str) -> ApiKey | None:
         with self._database.read() as connection:

@@ -14,19 +14,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sqlalchemy import bindparam, literal_column, select, text
 
 from canister.engine.kv.prefix_tree import symbols
 from canister.engine.request import KvSegment, are_tokens, n_common
 from canister.errors import CanisterError, StoreDamaged
 from canister.state.known_prefixes import KnownPrefixes
 from canister.state.unit_of_work import UnitOfWork
-from canister.store.cache_paths import CACHE_FOLDER, SIDECAR, sessions_folder
+from canister.store import listings
+from canister.store.cache_paths import CACHE_FOLDER, SESSIONS, SIDECAR, sessions_folder
 from canister.store.container import BlockReader, CacheFile, CacheHeader
 from canister.store.heads import n_same, tokens_alone
 from canister.store.stable import FileInfo, StableMemory
-from canister.store.statements import Prepared
-from canister.store.tables import CACHE_CALLER, IS_CACHE, files
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -34,25 +32,6 @@ if TYPE_CHECKING:
     from canister.engine.engine import EngineInfo
     from canister.engine.kv.rows import Take
     from canister.engine.request import Flags, Tokens
-
-_OLDEST = Prepared(
-    select(files.c.modified_ns, files.c.path)
-    .where(text(IS_CACHE), literal_column(CACHE_CALLER) != bindparam("but_of"))
-    .order_by(files.c.modified_ns)
-    .limit(bindparam("n_most"))
-)
-_NEWEST = Prepared(
-    select(files.c.path)
-    .where(text(IS_CACHE), literal_column(CACHE_CALLER) == bindparam("caller"))
-    .order_by(files.c.modified_ns.desc())
-    .limit(bindparam("n_most"))
-)
-_BEHIND = Prepared(
-    select(files.c.path, files.c.modified_ns)
-    .where(files.c.path > bindparam("path"), files.c.path < f"{CACHE_FOLDER}0")
-    .order_by(files.c.path)
-    .limit(bindparam("n_most"))
-)
 
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
 MAX_READ = 64  # containers from before the start that are read when a prompt is looked up in their folder
@@ -158,17 +137,17 @@ class Caches:
         time, the next ones the next time, so that all of it takes as long with many caches as with few.
         """
         with self._stable.database.read() as connection:
-            found = _OLDEST.run(connection, {"n_most": n_most, "but_of": but_of}).fetchall()
+            found = listings.oldest_caches(connection, n_most, but_of and f"{but_of}/{SESSIONS}/")
             found += self._lone_sidecars(connection)
         return [path for _, path in sorted(found)[:n_most]]
 
     def _lone_sidecars(self, connection: Connection) -> list[tuple[int, str]]:
         """When they were written, and their paths."""
-        after, n_left = self._looked_at, MAX_LOOKED_AT
-        paths = _BEHIND.run(connection, {"path": after, "n_most": n_left}).fetchall()
-        if len(paths) < n_left:
-            again = _BEHIND.run(connection, {"path": f"{CACHE_FOLDER}/", "n_most": n_left - len(paths)}).fetchall()
-            self._looked_at = again[-1][0] if again else f"{CACHE_FOLDER}/"
+        start, after = f"{CACHE_FOLDER}/", self._looked_at
+        paths = listings.behind(connection, after, MAX_LOOKED_AT)
+        if len(paths) < MAX_LOOKED_AT:
+            again = listings.behind(connection, start, MAX_LOOKED_AT - len(paths))
+            self._looked_at = again[-1][0] if again else start
             paths += [row for row in again if row[0] <= after]
         else:
             self._looked_at = paths[-1][0]
@@ -181,11 +160,9 @@ class Caches:
         ]
 
     def _newest(self, folder: str) -> list[str]:
-        """The caches below a caller's folder that were written last, the newest first. In a worker thread."""
-        caller = folder.split("/")[1]
-        with self._stable.database.read() as connection:
-            found = _NEWEST.run(connection, {"caller": caller, "n_most": MAX_READ})
-            return [path for (path,) in found.fetchall()]
+        """The caches in a caller's folder that were written last, the newest first. In a worker thread."""
+        _, caller, area = folder.split("/")
+        return [file.path for file in self._stable.newest_of(caller, area, n_most=MAX_READ)]
 
     def may_have(self, folder: str, tokens: Tokens, generated: Flags, n_least: int) -> bool:
         """Could `closest` find a container? Answers at once, on any thread, without reading anything."""

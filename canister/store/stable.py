@@ -15,32 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import bindparam, select
-
 from canister.errors import BadRequest, CanisterError, StoreDamaged
+from canister.store import listings
 from canister.store.database import Database
 from canister.store.filesystem import FileLayer, clear_error
 from canister.store.index import FileInfo, FolderUsage, Upload, damaged
 from canister.store.journal import delete_redo
 from canister.store.paths import clean_folder, clean_path, names_folder
 from canister.store.recovery import Recovery, recover
-from canister.store.statements import Prepared
-from canister.store.tables import files
 from canister.store.transaction import Transaction
 from canister.store.volume import OpenFile, Volume
 
 __all__ = ["FileInfo", "OpenFile", "Recovery", "StableMemory", "Transaction", "Upload", "clean_path"]
-
-_NEWEST = Prepared(
-    select(files.c.path)
-    .where(
-        files.c.path.between(bindparam("first"), bindparam("end")),
-        files.c.kind == "file",
-        files.c.path.not_like(bindparam("but")),
-    )
-    .order_by(files.c.modified_ns.desc())
-    .limit(bindparam("n_most"))
-)
 
 SYNC_SECONDS = 0.2  # redo rows gather for so long before their changes are brought to the disk
 
@@ -187,20 +173,38 @@ class StableMemory:
         """
         return self.volume.index.walk(clean_folder(folder), max_entries)
 
-    def newest(self, folder: str, n_most: int, *, but: str) -> list[str]:
-        """The most recently written files below a folder (a clean path), the newest first.
-
-        but: files whose name ends like this are left out. Call it in a worker thread: SQLite looks at all of the
-        folder.
+    def newest_below(self, folder: str, n_most: int) -> list[str]:
+        """The most recently written files below a folder (a clean path), sidecars apart, the newest first. In a worker
+        thread, as the next ones; it looks at all of the folder.
         """
-        within = {"first": f"{folder}/", "end": f"{folder}0"}
         with self.database.read() as connection:
-            found = _NEWEST.run(connection, {**within, "n_most": n_most, "but": f"%{but}"})
-            return [path for (path,) in found.fetchall()]
+            return listings.newest_below(connection, folder, n_most)
 
-    def children(self, folder: str) -> list[str]:
-        """The paths directly in a folder, given by its clean path, in creation order; none without such a folder."""
-        return self.volume.index.children(folder)
+    def inside(self, folder: str, after: int = 0, n_most: int | None = None) -> list[FileInfo]:
+        """What lies directly in a folder, given by its clean path, in creation order: n_most behind the one of this id,
+        None for all.
+        """
+        with self.database.read() as connection:
+            return listings.inside(connection, folder, after, _or_all(n_most))
+
+    def newest_of(
+        self, caller: str, area: str, before: tuple[int, int] | None = None, n_most: int | None = None
+    ) -> list[FileInfo]:
+        """The files of a caller in an area such as sessions, sidecars apart, the one written last first: n_most that
+        come after the place `before` (time of writing, id).
+        """
+        with self.database.read() as connection:
+            return listings.newest(connection, caller, area, before or listings.LATEST, _or_all(n_most))
+
+    def total_of(self, caller: str, area: str) -> tuple[int, int]:
+        """The number of these files, and their bytes."""
+        with self.database.read() as connection:
+            return listings.total(connection, caller, area)
+
+    def models(self) -> list[FileInfo]:
+        """Files that are named as models, in creation order, but those in callers' folders."""
+        with self.database.read() as connection:
+            return listings.models(connection)
 
     def usage(self, folder: str) -> FolderUsage:
         """What is below a folder, given by its clean path; '' for all of stable memory."""
@@ -239,3 +243,7 @@ class StableMemory:
                     _log.error("%s: an fsync failed (%s); check the disk and restart", self.volume.path, error)
                     return
                 _log.warning("%s could not be synced yet: %s", self.volume.path, error)
+
+
+def _or_all(n_most: int | None) -> int:
+    return listings.ALL if n_most is None else n_most

@@ -88,14 +88,23 @@ admin_roles = Table(
     sqlite_autoincrement=True,
 )
 
-# The caller in whose folder a path lies, and whether it is a prompt cache. SQLite takes an index on them for a query
-# that says the same in the very words, so they have no parameters.
-_BELOW = f"substr(path, {len(CACHE_FOLDER) + 2})"  # <caller>/sessions/…
-CACHE_CALLER = f"substr({_BELOW}, 1, instr({_BELOW}, '/') - 1)"
-IS_CACHE = (
+# Conditions and expressions of indexes. SQLite takes such an index for a query that says the same in the very words, so
+# they have no parameters, and queries take them from here.
+_BELOW = f"substr(path, {len(CACHE_FOLDER) + 2})"  # <caller>/<area>/…
+_SLASH = f"instr({_BELOW}, '/')"
+
+AREA = f"substr({_BELOW}, 1, {_SLASH} + instr(substr({_BELOW}, {_SLASH} + 1), '/'))"
+"""`<caller>/<area>/` of what lies in a caller's folder; areas are sessions, chats and logs."""
+
+IN_AREA = (
     f"kind = 'file' AND substr(path, 1, {len(CACHE_FOLDER) + 1}) = '{CACHE_FOLDER}/' "
-    f"AND substr({_BELOW}, instr({_BELOW}, '/'), {len(SESSIONS) + 2}) = '/{SESSIONS}/' "
     f"AND substr(path, -{len(SIDECAR)}) <> '{SIDECAR}'"
+)
+IS_CACHE = f"{IN_AREA} AND substr({_BELOW}, {_SLASH}, {len(SESSIONS) + 2}) = '/{SESSIONS}/'"
+PARENT = "rtrim(path, replace(path, '/', ''))"  # with a slash behind it; of the root ''
+IS_MODEL = (
+    f"kind = 'file' AND lower(substr(path, -5)) = '.gguf' "
+    f"AND substr(path, 1, {len(CACHE_FOLDER) + 1}) <> '{CACHE_FOLDER}/'"
 )
 
 files = Table(
@@ -110,7 +119,9 @@ files = Table(
     UniqueConstraint("path"),
     CheckConstraint("kind IN ('file', 'directory')", name="ck_files_kind"),
     Index("ix_files_cache_age", "modified_ns", sqlite_where=text(IS_CACHE)),
-    Index("ix_files_cache_of", text(CACHE_CALLER), "modified_ns", sqlite_where=text(IS_CACHE)),
+    Index("ix_files_area", text(AREA), "modified_ns", "id", "size", sqlite_where=text(IN_AREA)),
+    Index("ix_files_parent", text(PARENT), "id"),
+    Index("ix_files_models", "id", sqlite_where=text(IS_MODEL)),
     sqlite_autoincrement=True,
 )
 
@@ -271,6 +282,7 @@ api_keys = Table(
     Column("principal", Text, nullable=False),
     Column("created_ns", BigInteger, nullable=False),
     Column("expires_ns", BigInteger),
+    Index("ix_api_keys_created_ns", "created_ns", "key_id"),
 )
 
 # -- AO: processes with their messages, and the money of native ones (`ao/journal/`). Times are milliseconds, as

@@ -22,7 +22,7 @@ IN_PATH = {  # what a door hands to a handler beside the argument
     **{key: {"name": str} for key in ("get_chat", "put_chat", "remove_chat")},
     **{key: {"path": str} for key in ("remove_file", "show_model", "fit_model")},
     "list_folder": {"path": str, **PAGE},
-    "list_chats": PAGE,
+    **dict.fromkeys(("list_chats", "list_caches", "list_models"), PAGE),
     "generate": {"on_begun": OnBegun | None, "on_tokens": OnTokens | None, "ahead": Ahead | None},
 }
 OF_SERVER = {

@@ -16,8 +16,8 @@ from tests.harness import CONTROLLER, GREEDY, Harness, canister_in, someone
 pytestmark = pytest.mark.anyio
 
 
-async def listed(harness: Harness, caller: str = CONTROLLER) -> CacheList:
-    reply = await dispatch.execute(harness.canister, rest_only.LIST_CACHES, caller, lambda: None)
+async def listed(harness: Harness, caller: str = CONTROLLER, **page: str | None) -> CacheList:
+    reply = await dispatch.execute(harness.canister, rest_only.LIST_CACHES, caller, lambda: None, named=page)
     assert isinstance(reply.value, CacheList), reply.error
     return reply.value
 
@@ -43,8 +43,11 @@ async def test_caches_are_listed_with_their_tokens_and_where_they_are(
         assert (found.n_caches, found.n_bytes) == (2, sum(cache.bytes for cache in found.caches))
         assert [cache.name for cache in (await listed(harness, someone(7))).caches] == ["of-another"]
         monkeypatch.setattr(cache_list, "MOST_CACHES", 1)
-        assert len((await listed(harness)).caches) == 1
-        assert (await listed(harness)).n_caches == 2
+        first = await listed(harness)
+        assert ([cache.name for cache in first.caches], first.n_caches) == (["b/c"], 2)
+        rest = await listed(harness, after=first.next)
+        assert ([cache.name for cache in rest.caches], rest.n_caches, rest.next) == (["a"], 2, None)
+        assert (await listed(harness, limit="2")).caches == [*first.caches, *rest.caches]
         await harness.load(models[1], path="models/2.gguf")
         [other] = (await listed(harness)).caches
         assert (other.is_usable, other.tier, other.tokens) == (False, "file", found.caches[0].tokens)

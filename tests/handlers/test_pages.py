@@ -19,7 +19,7 @@ def test_pages_together_are_the_list(items: list[Place], limit: int, data: st.Da
     after: str | None = None
     stay, left = [*items], [*items]
     while True:
-        got, following = page(left, lambda item: item, str(limit), after)
+        got, following = page(left, lambda item: item, str(limit), after, 2)
         assert len(got) <= limit
         found += got
         after = following["next"]
@@ -38,7 +38,7 @@ def test_what_is_no_limit(limit: str) -> None:
         page([(1,)], lambda item: item, limit, None)
 
 
-@pytest.mark.parametrize("after", ["", "x", "1.", "--1", "9" * 30, "\u0663"])
+@pytest.mark.parametrize("after", ["", "x", "1.", "--1", "1.2", "9" * 30, str(2**63), "\u0663"])
 def test_what_is_no_place(after: str) -> None:
     with pytest.raises(BadRequest, match=r"after: .*`next`"):
         page([(1,)], lambda item: item, "5", after)

@@ -188,7 +188,7 @@ async def test_two_that_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert late.status_code == 503
             assert late.json()["error_code"] == "IC0509"
             assert (await one.post("run_update", {"args": SHORT})).status_code == 503
-            (known,) = await two.herd.journal.chats_of(two.host.default.id)
+            (known,) = await two.herd.journal.oldest_chats(two.host.default.id, 99)
             assert known.worker == "w1"
             calls = await two.herd.journal.call_log(two.host.default.id, None, None, 100)
             assert [call.method for call in calls] == ["run_update", "set_access"]

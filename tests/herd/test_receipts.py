@@ -55,7 +55,7 @@ async def test_receipts_outlive_the_workers_that_made_them(tmp_path: Path) -> No
         assert failed.status_code == 400
         ids.append(failed.headers[HEADER])
         n_before = len(ids)
-        chats = await herd.herd.journal.chats_of(herd.host.default.id)
+        chats = await herd.herd.journal.oldest_chats(herd.host.default.id, 99)
         first = herd.herd.workers.get(chats[0].worker)
         assert first is not None
         os.kill(first.ref.pid, signal.SIGKILL)

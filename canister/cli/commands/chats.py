@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from canister.cli.shared import tables
 from canister.cli.shared.app import App
 from canister.cli.shared.connection import LOCAL, connection
 from canister.cli.shared.options import Anonymous, ApiKey, CanisterName, DataDir, Network
 from canister.defaults import DEFAULT_CANISTER
 
 if TYPE_CHECKING:
-    from canister.api.rest_records import Chat
+    from canister.api.rest_records import Chat, ChatEntry
     from canister.cli.talk.named import NamedChats
 
 app = App("Chats that a server keeps for you: list, show, remove.")
+
+HEAD = ("NAME", "LAST WRITTEN", "CACHE")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `canister chats list` shows it.", show_default=False)]
 
@@ -35,15 +38,12 @@ def list_chats(
     """List your chats, the one written last first."""
 
     async def show(chats: NamedChats) -> None:
-        found = await chats.list()
-        if not found:
+        table = tables.Pages(HEAD)
+        async for found in chats.pages():
+            if found:
+                table.show([_row(chat) for chat in found])
+        if not table.is_begun:
             print("no chat is kept here yet")
-            return
-        width = max(len("NAME"), *(len(chat.name) for chat in found))
-        print(f"{'NAME':<{width}}  {'LAST WRITTEN':<16}  CACHE")
-        for chat in found:
-            written = dt.datetime.fromtimestamp(chat.modified_ns / 1e9).astimezone()
-            print(f"{chat.name:<{width}}  {written:%Y-%m-%d %H:%M}  {_size(chat.cache_bytes)}")
 
     _run(network, canister, api_key, anonymous, data_dir, show)
 
@@ -116,6 +116,11 @@ def _text(content: object) -> str:
     if isinstance(content, list):
         return "\n".join(str(getattr(part, "text", "")) for part in content)
     return str(content or "").strip()
+
+
+def _row(chat: ChatEntry) -> tuple[str, str, str]:
+    written = dt.datetime.fromtimestamp(chat.modified_ns / 1e9).astimezone()
+    return chat.name, f"{written:%Y-%m-%d %H:%M}", _size(chat.cache_bytes)
 
 
 def _size(n_bytes: int) -> str:

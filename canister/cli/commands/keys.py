@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from canister.cli.shared import tables
 from canister.cli.shared.app import App
 from canister.cli.shared.complete import api_key_names
+
+if TYPE_CHECKING:
+    from canister.state.api_keys import ApiKey
 
 api_key_app = App("API keys of REST callers: make, list, revoke.")
 
@@ -60,12 +63,11 @@ def list_keys(data_dir: FolderOption = None) -> None:
     from canister.state.api_keys import open_keys
 
     with open_keys(_folder(data_dir)) as keys:
-        found = keys.list()
-    rows = []
-    for key in found:
-        expires = "never" if key.expires_ns is None else _time(key.expires_ns)
-        rows.append((key.name, "expired" if key.is_expired() else expires, _time(key.created_ns), key.principal))
-    tables.show(HEAD, rows, shorten=PRINCIPAL_COLUMN, leave_out=[CREATED_COLUMN])
+        table = tables.Pages(HEAD, shorten=PRINCIPAL_COLUMN, leave_out=[CREATED_COLUMN])
+        for page in keys.pages():
+            table.show([_row(key) for key in page])
+    if not table.is_begun:
+        table.show([])
 
 
 @api_key_app.command()
@@ -87,6 +89,11 @@ def _folder(data_dir: Path | None) -> Path:
     if not (folder / SERVER_DATABASE).is_file():
         raise NotFound(f"{folder} holds no server's data; name the folder with --data-dir")
     return folder
+
+
+def _row(key: ApiKey) -> tuple[str, ...]:
+    expires = "never" if key.expires_ns is None else _time(key.expires_ns)
+    return key.name, "expired" if key.is_expired() else expires, _time(key.created_ns), key.principal
 
 
 def _time(ns: int) -> str:

@@ -212,7 +212,7 @@ def pull_model(
 
     async def pull(client: Canister) -> str:
         names = [f"{FOLDER}/{file.name}" for file in remote.files]
-        await client.models()  # refuses before the download a caller who may not put it there
+        await client.models(limit=1)  # refuses before the download a caller who may not put it there
         if await _are_there(client, remote):
             print(f"{names[0]} is there already")
         else:
@@ -302,8 +302,7 @@ def _run(
 
 
 async def _models(client: Canister) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await client.models())["models"]
-    return found
+    return [model async for model in client.all_models()]
 
 
 async def _named(client: Canister, name: str) -> dict[str, Any]:

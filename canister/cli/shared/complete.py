@@ -11,6 +11,7 @@ import typer
 
 SECONDS = 0.5  # a person waits for this
 MOST_FILES = 1_000
+MOST_NAMES = 10_000
 
 
 def _quietly(offer: Callable[[typer.Context], list[str]]) -> Callable[[typer.Context], list[str]]:
@@ -52,7 +53,7 @@ def api_key_names(ctx: typer.Context) -> list[str]:
     if not (folder / SERVER_DATABASE).is_file():
         return []
     with open_keys(folder) as keys:
-        return [key.name for key in keys.list()]
+        return [key.name for key in keys.list(n_most=MOST_NAMES)]
 
 
 @_quietly

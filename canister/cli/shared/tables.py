@@ -64,6 +64,25 @@ def show(
     print("\n".join(render(head, rows, shorten=shorten, right=right, leave_out=leave_out, width=width)))
 
 
+class Pages:
+    """A table that is printed as its pages come. The columns of a page are as wide as those before, or wider."""
+
+    def __init__(self, head: Sequence[str], *, shorten: int | None = None, leave_out: Sequence[int] = ()) -> None:
+        self.is_begun = False
+        self._above = [*head]  # as wide as the columns so far
+        self._shorten = shorten
+        self._leave_out = leave_out
+
+    def show(self, rows: Sequence[Sequence[str]]) -> None:
+        """Print a page, the first one below its head."""
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        lines = render(self._above, rows, shorten=self._shorten, leave_out=self._leave_out, width=width)
+        print("\n".join(lines[1:] if self.is_begun else lines))
+        widths = (max(len(row[column]) for row in (self._above, *rows)) for column in range(len(self._above)))
+        self._above = [" " * each for each in widths]
+        self.is_begun = True
+
+
 def without_middle(text: str, width: int) -> str:
     """The beginning and the end of a text, as much as there is room for."""
     if len(text) <= width:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
+from http import HTTPStatus
 
 from canister.api.rest_records import Chat, ChatEntry, ChatList
 from canister.client.answer import Message
+from canister.client.errors import Refused
 from canister.client.rest import Canister
 
 PAGE_CHATS = 1000
 MAX_NAME_WORDS = 6
+MAX_NUMBERED = 9  # chats of one name, before a name is drawn
 MAX_NAME_CHARACTERS = 40
 
 
@@ -20,13 +24,15 @@ class NamedChats:
     def __init__(self, canister: Canister) -> None:
         self._canister = canister
 
-    async def list(self) -> Sequence[ChatEntry]:
-        """All chats, the one written last first."""
-        return [chat async for chats in self.pages() for chat in chats]
+    async def last(self) -> str | None:
+        """The name of the chat that was written last; None where there is none."""
+        async for chats in self.pages(1):
+            return next((chat.name for chat in chats), None)
+        return None
 
-    async def pages(self) -> AsyncIterator[Sequence[ChatEntry]]:
-        """The same, as they come. A chat that is written meanwhile may be missing."""
-        asked: dict[str, str | int] = {"limit": PAGE_CHATS}
+    async def pages(self, n_each: int = PAGE_CHATS) -> AsyncIterator[Sequence[ChatEntry]]:
+        """All chats, the one written last first, as they come. A chat that is written meanwhile may be missing."""
+        asked: dict[str, str | int] = {"limit": n_each}
         while True:
             page = ChatList.model_validate(await self._canister.document("GET", "chats", params=asked))
             yield page.chats
@@ -46,10 +52,15 @@ class NamedChats:
 
     async def new_name(self, question: str) -> str:
         """A free name, from the first words of a question."""
-        taken = {chat.name for chat in await self.list()}
         name = name_of(question)
-        candidates = (name if n == 1 else f"{name}-{n}" for n in range(1, len(taken) + 2))
-        return next(candidate for candidate in candidates if candidate not in taken)
+        for candidate in (name, *(f"{name}-{n}" for n in range(2, MAX_NUMBERED + 1))):
+            try:
+                await self.get(candidate)
+            except Refused as refused:
+                if refused.http_status != HTTPStatus.NOT_FOUND:
+                    raise
+                return candidate
+        return f"{name}-{secrets.token_hex(4)}"
 
 
 def cache_of(name: str) -> str:

@@ -261,10 +261,9 @@ class Session:
                 "with those of a key"
             )
         if not name:
-            chats = await named.list()
-            if not chats:
+            name = await named.last() or ""
+            if not name:
                 raise ClientError("no chat is kept here yet")
-            name = chats[0].name
         kept = await named.get(name)
         self._name = name
         self._options.choices.take(kept.settings)

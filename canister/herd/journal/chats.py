@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, tuple_, update
 
 from canister.api.herd_wire import ChatChange
 from canister.errors import StoreDamaged
@@ -225,11 +225,25 @@ def find(connection: Connection, key: Key) -> Chat | None:
     return None if row is None else Chat(*row)
 
 
-def of(connection: Connection, canister: str, caller: str | None) -> list[Chat]:
-    """The chats of a caller, or of all, in the order of their paths."""
+def newest(
+    connection: Connection, canister: str, caller: str, before: tuple[int, int] | None, n_most: int | None
+) -> list[tuple[int, Chat]]:
+    """The chats of a caller, the one changed last first, each behind its id: n_most that come after the place `before`,
+    a time of change and an id; None for all.
+    """
     c = table.c
-    query = _ROWS.where(c.canister == canister).order_by(c.caller, c.path)
-    return [Chat(*row) for row in connection.execute(query if caller is None else query.where(c.caller == caller))]
+    query = _ROWS.add_columns(c.id).where(c.canister == canister, c.caller == caller)
+    if before is not None:
+        query = query.where(tuple_(c.changed_ns, c.id) < tuple_(*before))
+    rows = connection.execute(query.order_by(c.changed_ns.desc(), c.id.desc()).limit(n_most))
+    return [(number, Chat(*row)) for *row, number in rows]
+
+
+def count(connection: Connection, canister: str, caller: str) -> int:
+    """How many chats a caller has."""
+    c = table.c
+    query = select(func.count()).select_from(table).where(c.canister == canister, c.caller == caller)
+    return connection.scalar(query) or 0
 
 
 def oldest(connection: Connection, canister: str, n_most: int) -> list[Chat]:

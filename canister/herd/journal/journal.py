@@ -248,9 +248,16 @@ class Journal:
         with reading(self._pair) as connection:
             return chats.tokens(connection, self._states, (canister, caller, path))
 
-    async def chats_of(self, canister: str, caller: str | None = None) -> list[Chat]:
-        """The chats of a caller, or of all callers, in order of caller and path."""
-        return await self._read(lambda connection: chats.of(connection, canister, caller))
+    async def newest_chats(
+        self, canister: str, caller: str, before: tuple[int, int] | None, n_most: int | None
+    ) -> tuple[list[tuple[int, Chat]], int]:
+        """A page of a caller's chats as `chats.newest` has it, and how many the caller has."""
+        return await self._read(
+            lambda connection: (
+                chats.newest(connection, canister, caller, before, n_most),
+                chats.count(connection, canister, caller),
+            )
+        )
 
     async def oldest_chats(self, canister: str, n_most: int) -> list[Chat]:
         """The chats of all callers that were not changed for longest, these first."""

@@ -156,7 +156,7 @@ chat = Table(
     Column("stored_head", LargeBinary),
     Column("changed_ns", BigInteger, nullable=False),
     UniqueConstraint("path", "canister", "caller"),
-    Index("ix_chat_caller", "canister", "caller"),
+    Index("ix_chat_caller", "canister", "caller", "changed_ns", "id"),
     Index("ix_chat_changed", "canister", "changed_ns", "id"),
     sqlite_autoincrement=True,
 )

@@ -4,7 +4,7 @@
                              of the IC, a call of `console_session` at a canister of this server, with a nonce
     DELETE /session          revoke the browser's key that this request has
     POST   /session/codes    → a code for the caller: it counts once, for ten minutes
-    GET    /keys             all keys, without their secrets; for those who control every canister
+    GET    /keys             all keys, or a page of them, without their secrets; for those who control every canister
     POST   /keys             {"name", "principal"?, "expires"?} → a key, shown this once
     DELETE /keys/{name}      revoke one
 
@@ -25,6 +25,7 @@ from starlette.routing import Route
 from canister.errors import BadArgument, CanisterError, NotFound
 from canister.ic import envelope, principal
 from canister.server import answers
+from canister.server.doors.resources import PAGE
 from canister.server.requests import caller, dispatcher, read_body
 from canister.server.verbs import ANY_VERB
 
@@ -104,7 +105,8 @@ async def _make_code(request: Request) -> Response:
 
 
 async def _list(request: Request) -> Response:
-    keys = await _desk(request).list_keys(caller(request))
+    limit, after = (request.query_params.get(name) for name in PAGE)
+    keys, following = await _desk(request).list_keys(caller(request), limit, after)
     shown = [
         {
             "name": key.name,
@@ -115,7 +117,7 @@ async def _list(request: Request) -> Response:
         }
         for key in keys
     ]
-    return answers.document({"keys": shown}, headers=NO_STORE)
+    return answers.document({"keys": shown, **following}, headers=NO_STORE)
 
 
 async def _make(request: Request) -> Response:

@@ -24,7 +24,7 @@ from canister.telemetry import metrics
 
 Verbs = Mapping[str, Method]
 
-PAGED = frozenset({"list_chats", "list_folder"})
+PAGED = frozenset({"list_chats", "list_caches", "list_folder", "list_models"})
 """Rows whose answers come by pages, by the parameters of PAGE."""
 PAGE = ("limit", "after")
 

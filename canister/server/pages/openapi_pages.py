@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from canister.api.records import FileDownloadRecord, FilesystemRemoveRecord, FileUploadRecord
+from canister.api.rest_records import MOST_OF_PAGE
 from canister.server import answers
 
 Json = dict[str, Any]
@@ -24,6 +25,22 @@ _FILE_PATH: Json = {
     "description": "Path in the canister's stable memory; may have slashes. With one at its end it is a folder.",
     "schema": {"type": "string", "examples": ["models/model.gguf"]},
 }
+
+
+PAGE_PARAMETERS: list[Json] = [
+    {
+        "name": "limit",
+        "in": "query",
+        "description": "At most so many entries; without it all.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_OF_PAGE},
+    },
+    {
+        "name": "after",
+        "in": "query",
+        "description": "Entries behind that place: `next` of the page before.",
+        "schema": {"type": "string"},
+    },
+]
 
 
 def ref(name: str) -> Json:
@@ -281,6 +298,9 @@ PAGES: Json = {
 _ERR: Json = {"type": "object", "required": ["Err"], "properties": {"Err": ref("ApiError")}}
 _TOLD = ("Err, or a reject", json_content({"anyOf": [_ERR, ref("Reject")]}))
 _MADE = _object(name=_text(), key=_text(), principal=_text(), expires_ns={"type": ["integer", "null"]})
+_KEYS = json_content(
+    {"type": "object", "required": ["keys"], "properties": {"keys": _OBJECTS, "next": {"type": ["string", "null"]}}}
+)
 _KEY_NAME: Json = {"name": "name", "in": "path", "required": True, "description": "Of a key.", "schema": _text()}
 
 
@@ -325,8 +345,9 @@ KEYS: Json = {
             "list_api_keys",
             "access",
             "All API keys, without their secrets; for those who control every canister of the server.",
-            {"default": _TOLD, "200": ("Name, principal and times of each", _object(keys=_OBJECTS))},
-        ),
+            {"default": _TOLD, "200": ("Name, principal and times of each", _KEYS)},
+        )
+        | {"parameters": PAGE_PARAMETERS},
         "post": _page_operation(
             "make_api_key",
             "access",

@@ -9,9 +9,9 @@ from pydantic.json_schema import JsonSchemaMode
 
 from canister.api import rest_only
 from canister.api.methods import Method
-from canister.api.rest_records import MOST_OF_PAGE
 from canister.server import answers
 from canister.server.doors import conversations, models, resources
+from canister.server.pages.openapi_pages import PAGE_PARAMETERS
 
 TABLES: dict[str, tuple[Mapping[str, resources.Verbs], Mapping[str, Any]]] = {
     "conversations": (conversations.PATHS, conversations.EXAMPLES),
@@ -47,21 +47,6 @@ _PARAMETERS: dict[str, Json] = {
     },
 }
 
-_PAGE: list[Json] = [
-    {
-        "name": "limit",
-        "in": "query",
-        "description": "At most so many entries; without it all.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_OF_PAGE},
-    },
-    {
-        "name": "after",
-        "in": "query",
-        "description": "Entries behind that place: `next` of the page before.",
-        "schema": {"type": "string"},
-    },
-]
-
 
 def paths(schema_of: SchemaOf, who: Callable[[Method], str]) -> dict[str, Json]:
     """By tag. schema_of: gives the schema of a type, as an argument or as an answer. who: may call a row, in words."""
@@ -92,7 +77,7 @@ def _operation(tag: str, path: str, row: Method, examples: Mapping[str, Any], sc
     }
     parameters = [told for name, told in _PARAMETERS.items() if name in path]
     if row.name in resources.PAGED:
-        parameters += _PAGE
+        parameters += PAGE_PARAMETERS
     if parameters:
         operation["parameters"] = parameters
     if row.arg is not None:

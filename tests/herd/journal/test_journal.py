@@ -210,8 +210,8 @@ async def test_chats_go_on_from_their_head_alone(journal: Journal) -> None:
     assert found is not None
     assert (found.head, found.n_tokens, found.worker, found.stored_head) == (talk.head, 4, "w1", None)
     assert found.changed_ns == 2
-    assert await journal.chats_of(CANISTER, CALLER) == await journal.chats_of(CANISTER) == [found]
-    assert await journal.chats_of(CANISTER, "aaaaa-aa") == await journal.chats_of("other") == []
+    assert await journal.oldest_chats(CANISTER, 9) == [found]
+    assert await journal.oldest_chats("other", 9) == []
     assert not await journal.stored(CANISTER, CALLER, talk.path, first.head)
     assert await journal.stored(CANISTER, CALLER, talk.path, talk.head)
     found = await journal.chat(CANISTER, CALLER, talk.path)
@@ -262,7 +262,7 @@ async def test_a_change_that_is_not_what_it_says_is_refused(journal: Journal) ->
     twice = await journal.settle(settled(1, epoch=epoch, fence=1, new=new_job(1), chats=(good, good)))
     assert (twice.outcome, twice.why) == ("stale", "chat")
     assert await journal.find(job_id(1)) is None
-    assert await journal.chats_of(CANISTER) == []
+    assert await journal.oldest_chats(CANISTER, 9) == []
 
 
 async def test_one_stale_job_does_not_spoil_the_others(journal: Journal) -> None:
@@ -276,7 +276,7 @@ async def test_one_stale_job_does_not_spoil_the_others(journal: Journal) -> None
         steps.append(settled(n, epoch=epoch, fence=1, new=new_job(n), chats=(change,)))
     outcomes = await asyncio.gather(*map(journal.settle, steps))
     assert [outcome.outcome for outcome in outcomes] == ["done", "stale"] * 3
-    assert [one.path for one in await journal.chats_of(CANISTER)] == [talk.path for talk in talks[::2]]
+    assert [one.path for one in await journal.oldest_chats(CANISTER, 99)] == [talk.path for talk in talks[::2]]
 
 
 async def test_calls_of_one_chat_may_be_settled_together(journal: Journal) -> None:
@@ -381,6 +381,24 @@ async def test_calls_are_charged_and_logged_with_their_jobs(journal: Journal) ->
     assert all(dataclasses.asdict(call.charge) == dataclasses.asdict(CHARGE) for call in logged)
     assert await journal.call_log(CANISTER, CALLER, logged[1].id, 1) == [logged[2]]
     assert await journal.call_log("other", None, None, 10) == []
+
+
+async def test_the_chats_of_a_caller_come_by_pages(journal: Journal) -> None:
+    epoch = await leading(journal)
+    talks = [Talk(path_of(f"c{n}")) for n in range(5)]
+    for n, talk in enumerate(talks):
+        step = settled(n, epoch=epoch, fence=1, new=new_job(n), chats=(talk.change([n]),))
+        assert (await journal.settle(step)).outcome == "done"
+    found: list[str] = []
+    before = None
+    for n_there in (2, 2, 1, 0):
+        page, n_all = await journal.newest_chats(CANISTER, CALLER, before, 2)
+        assert (len(page), n_all) == (n_there, 5)
+        found += [chat.path for _, chat in page]
+        if page:
+            before = page[-1][1].changed_ns, page[-1][0]
+    assert found == [talk.path for talk in reversed(talks)]
+    assert await journal.newest_chats(CANISTER, "aaaaa-aa", None, None) == ([], 0)
 
 
 async def test_the_newest_chats_of_a_caller_are_saved(journal: Journal) -> None:

@@ -56,6 +56,32 @@ async def test_old_keys_of_browsers_go_when_the_next_is_made(controller: httpx.A
     assert host.keys.get(f"{BROWSER}old") is None
 
 
+async def test_keys_come_by_pages(controller: httpx.AsyncClient, host: Host) -> None:
+    for n in range(5):
+        host.keys.create(f"page-{n}")
+    found: list[str] = []
+    asked: dict[str, str | int] = {"limit": 2}
+    while True:
+        page = (await controller.get("/keys", params=asked)).raise_for_status().json()
+        found += [key["name"] for key in page["keys"]]
+        if page["next"] is None:
+            break
+        assert len(page["keys"]) == 2
+        asked["after"] = page["next"]
+    everything = (await controller.get("/keys")).json()
+    assert (
+        found
+        == [key["name"] for key in everything["keys"]]
+        == [key.name for page in host.keys.pages(2) for key in page]
+    )
+    assert found[-5:] == [f"page-{n}" for n in range(5)]
+    assert "next" not in everything
+    wrong = await controller.get("/keys", params={"after": "x"})
+    assert (wrong.status_code, "after: 'x' is no place" in wrong.text) == (400, True)
+    for n in range(5):
+        host.keys.revoke(f"page-{n}")
+
+
 async def test_keys_are_made_listed_and_revoked(controller: httpx.AsyncClient, connect: Connect) -> None:
     made = (await controller.post("/keys", json={"name": "ci", "expires": "30d"})).json()
     stranger = connect(made["key"])

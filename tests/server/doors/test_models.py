@@ -78,6 +78,20 @@ async def test_models_are_listed_as_their_headers_tell(client: httpx.AsyncClient
     assert [path for path, model in found.items() if model["is_loaded"]] == ["models/m-00001-of-00003.gguf"]
     assert "Not a GGUF file" in found["models/bad.gguf"]["problem"]
     assert "load the first one" in found["models/lonely-00002-of-00003.gguf"]["problem"]
+    assert await by_pages(client, f"{BASE}/models", "models", 2) == [*found.values()]
+
+
+async def by_pages(client: httpx.AsyncClient, path: str, field: str, limit: int) -> list[dict[str, Any]]:
+    """All entries of a list, read so many at a time."""
+    found: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"limit": limit}
+    while True:
+        page = (await client.get(path, params=asked)).raise_for_status().json()
+        assert len(page[field]) <= limit
+        found += page[field]
+        if page["next"] is None:
+            return found
+        asked["after"] = page["next"]
 
 
 async def test_a_model_in_detail(client: httpx.AsyncClient) -> None:
