@@ -71,7 +71,7 @@ def newest(
 
 
 def newest_below(connection: Connection, folder: str, n_most: int) -> list[str]:
-    """Paths of the files below a folder of a caller's, sidecars apart, the one written last first; looks at all of them."""
+    """Paths of the files below a folder, sidecars apart, the one written last first; looks at all of them."""
     values = {"first": f"{folder}/", "end": f"{folder}0", "n_most": n_most}
     return [path for (path,) in _NEWEST_BELOW.run(connection, values)]
 
