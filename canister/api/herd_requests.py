@@ -22,6 +22,10 @@ CONTAINER_TYPE = "application/octet-stream"
 SIGNATURE_HEADER = "X-Herd"
 CALLER_HEADER = "X-Herd-Caller"
 """The caller that the herd asserts for a request to another route of a worker. It is signed too."""
+ANSWER_HEADER = "X-Herd-Answer"
+"""With a caller: the request makes a whole answer, which another worker may have to make again (`AnswerTry`)."""
+FRAMED_HEADER = "X-Herd-Framed"
+"""In the answer to such a request: its body comes as frames (`herd_frames.py`)."""
 HEAD_HEADER = "X-Herd-Head"
 """In hex, in the answers to GET and PUT of a chat: its head, as it is then. With a PUT: the head of what it brings, so
 that nothing else is taken.
@@ -41,6 +45,11 @@ class NotSigned(Exception):
 def job_of_key(canister: str, caller: str, key: str) -> bytes:
     """The id of the job that a caller began under this idempotency key."""
     return _id("job", canister, caller, key)
+
+
+def job_of_answer(answer: bytes, n: int) -> bytes:
+    """The id under which the herd settles the n-th call of a whole answer."""
+    return _id("answer", answer.hex(), n)
 
 
 def job_of_control(canister: str, rev: int) -> bytes:
@@ -151,3 +160,40 @@ def check(key: HerdKey, header: str | None, method: str, target: str, *, now_ns:
 def _mac(key: HerdKey, method: str, target: str, sha256: str, at_ns: int, caller: str) -> str:
     said = f"{method}\n{target}\n{key.worker}\n{key.generation}\n{at_ns}\n{caller}\n{sha256}"
     return hmac.new(key.secret, said.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+# -- whole answers
+
+_ANSWER = re.compile(r"v1 ([0-9a-f]{64}) ([0-9]{1,20}) ([0-9]{1,19}) ([0-9a-f]{64})")
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTry:
+    """One try of a whole answer. id: 32 bytes; the same id gives the same answer. fence: of the try. now_ns: when the
+    answer was asked for, since 1970.
+    """
+
+    id: bytes
+    fence: int
+    now_ns: int
+
+
+def sign_answer(key: HerdKey, signature: str, asked: AnswerTry) -> str:
+    """The X-Herd-Answer header of a request with this X-Herd header."""
+    said = f"{asked.id.hex()} {asked.fence} {asked.now_ns}"
+    return f"v1 {said} {_mac_of_answer(key, signature, said)}"
+
+
+def read_answer(key: HerdKey, signature: str, header: str) -> AnswerTry:
+    """What the herd says in the X-Herd-Answer header of the request with this signature. Raises NotSigned."""
+    found = _ANSWER.fullmatch(header)
+    if found is None:
+        raise NotSigned(f"{ANSWER_HEADER} must be 'v1 ID FENCE UNIX_NS HEX', signed by the herd")
+    asked = AnswerTry(bytes.fromhex(found[1]), int(found[2]), int(found[3]))
+    if not hmac.compare_digest(found[4], _mac_of_answer(key, signature, " ".join(found.groups()[:3]))):
+        raise NotSigned(f"{ANSWER_HEADER} is not signed with the secret of this herd, or of another request")
+    return asked
+
+
+def _mac_of_answer(key: HerdKey, signature: str, said: str) -> str:
+    return hmac.new(key.secret, f"answer\n{signature}\n{said}".encode(), hashlib.sha256).hexdigest()

@@ -1,8 +1,8 @@
 """The messages of the private door, by which a herd's leader uses a worker: records, and their bytes.
 
-Bodies are CBOR maps; unknown fields are ignored, so that versions next to each other understand each other. Answers to
-`run` and `control` are frames: four bytes of length, big-endian, then a CBOR map; without a Done at the end the call
-was cut short. Pure functions, no I/O. What is no message is a WireError. `herd_requests.py` has the signatures.
+Bodies are CBOR maps; unknown fields are ignored, so that versions next to each other understand each other. What comes
+in pieces is frames (`herd_frames.py`). Pure functions, no I/O. What is no message is a WireError. `herd_requests.py`
+has the signatures.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast, get_args
 
-from canister.api.cbor_fields import LONGEST_TEXT, U32, Fields, fields_of
+from canister.api.cbor_fields import U32, Fields, fields_of
 from canister.api.cbor_fields import WireError as WireError
 from canister.errors import NotBegunWhy
 from canister.ic import cbor
-from canister.ic.cbor import CborError, Encodable
+from canister.ic.cbor import Encodable
 
 T = TypeVar("T")
 
-MAX_FRAME_BYTES = 64 << 20
-_TEXT_ALONE = cbor.head(cbor.MAP, 1) + cbor.encode("text")
 N_JOB, N_HEAD, N_SHA256 = 32, 16, 32
 
 Why = NotBegunWhy
@@ -148,14 +146,6 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of a run's output. echo: of the prompt."""
-
-    text: str
-    echo: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Conflict:
     """Why a call was not begun; nothing of it is known then. path, head: of the chat that is another here.
 
@@ -213,11 +203,10 @@ class State:
 
 
 Message = Run | Control | Done | Conflict | State
-Frame = Text | Done
 
 
 def encode(message: Message) -> bytes:
-    return cbor.encode(cast("Encodable", _plain(message)))
+    return cbor.encode(plain(message))
 
 
 def decode(kind: type[T], data: bytes | memoryview) -> T:
@@ -225,68 +214,12 @@ def decode(kind: type[T], data: bytes | memoryview) -> T:
     return cast("T", _READERS[kind](fields_of(data)))
 
 
-# -- frames
-
-
-def encode_frame(frame: Frame) -> bytes:
-    if isinstance(frame, Text):
-        data = cbor.encode({"text": frame.text, "echo": True} if frame.echo else {"text": frame.text})
-    else:
-        data = cbor.encode(cast("Encodable", {"done": _plain(frame)}))
-    if len(data) > MAX_FRAME_BYTES:
-        raise WireError(f"a frame of {len(data)} bytes is over the limit of {MAX_FRAME_BYTES}")
-    return len(data).to_bytes(4, "big") + data
-
-
-class FrameReader:
-    """Frames out of the pieces in which they come."""
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that are complete with these bytes. Raises WireError."""
-        if not self._held and len(data) >= 4 and int.from_bytes(data[:4], "big") == len(data) - 4 <= MAX_FRAME_BYTES:
-            return [_frame(data[4:])]  # one, as a worker sends them
-        self._held += data
-        found: list[Frame] = []
-        start = 0
-        while len(self._held) - start >= 4:
-            size = int.from_bytes(self._held[start : start + 4], "big")
-            if size > MAX_FRAME_BYTES:
-                raise WireError(f"a frame of {size} bytes is over the limit of {MAX_FRAME_BYTES}")
-            end = start + 4 + size
-            if len(self._held) < end:
-                break
-            found.append(_frame(bytes(self._held[start + 4 : end])))
-            start = end
-        del self._held[:start]
-        return found
-
-    @property
-    def is_at_an_end(self) -> bool:
-        """Is all that came whole frames?"""
-        return not self._held
-
-    def close(self) -> None:
-        """No more bytes come. WireError when a frame was cut off."""
-        if self._held:
-            raise WireError(f"the answer ends within a frame, after {len(self._held)} bytes of it")
-
-
-def _frame(data: bytes) -> Frame:
-    if data.startswith(_TEXT_ALONE):  # as almost all are, while an answer is streamed
-        try:
-            text = cbor.decode(data[len(_TEXT_ALONE) :])
-        except CborError as error:
-            raise WireError(f"not CBOR: {error}") from None
-        if isinstance(text, str) and len(text) <= LONGEST_TEXT:
-            return Text(text)
-    content = fields_of(data)
-    return _done(content.map("done")) if content.has("done") else _text(content)
-
-
 # -- records to plain values and back
+
+
+def plain(value: object) -> Encodable:
+    """A record as a map, for CBOR."""
+    return cast("Encodable", _plain(value))
 
 
 def _plain(value: object) -> object:
@@ -332,7 +265,8 @@ def _control(of: Fields) -> Control:
     )
 
 
-def _done(of: Fields) -> Done:
+def done_of(of: Fields) -> Done:
+    """The end of a call that stands in a map."""
     charge, saved, receipt = (of.maybe(name, of.map) for name in ("charge", "saved", "receipt"))
     return Done(
         of.maybe("reply", of.data),
@@ -378,10 +312,6 @@ def _conflict(of: Fields) -> Conflict:
     return Conflict(cast("Why", why), of.maybe("path", of.text), head, of.number("epoch"), of.number("rev"))
 
 
-def _text(of: Fields) -> Text:
-    return Text(of.long_text("text"), of.flag("echo", False))
-
-
 def _state(of: Fields) -> State:
     return State(
         *(of.text("worker"), of.number("generation"), of.text("version"), of.number("pid"), of.number("epoch")),
@@ -414,7 +344,7 @@ def _model_state(of: Fields) -> ModelState:
 _READERS: Mapping[type, Callable[[Fields], object]] = {
     Run: _run,
     Control: _control,
-    Done: _done,
+    Done: done_of,
     Conflict: _conflict,
     State: _state,
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from canister.api.tokens import Likely, Token
+from canister.dispatch import herd_answers
 from canister.dispatch.answer_caches import Lease
 from canister.dispatch.answer_records import Event, Finish, Ingested, Keeper, Scored, Taken, Wanted
 from canister.dispatch.answer_text import AnswerText, Piece
@@ -190,8 +191,9 @@ class Chain:
                     yield piece
             for rest in last_of(self._text):
                 yield rest
-            # Those of a herd's worker are in its own chain, which nobody can ask for.
-            receipts = self._receipts if self._canister.herd.worker is None else ()
+            # Those of a herd's worker are in its own chain, which nobody can ask for; the herd has others for them.
+            is_known = self._canister.herd.worker is None or herd_answers.current() is not None
+            receipts = self._receipts if is_known else ()
             yield self._taken.answered(self._taken.finish, self._text.stop, self._seed, receipts)
         finally:
             self._ahead.is_over = True

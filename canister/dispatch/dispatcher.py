@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
-    from canister.api.herd_wire import CanisterState, Control, Done, Frame, Run
+    from canister.api.herd_frames import Frame
+    from canister.api.herd_wire import CanisterState, Control, Done, Run
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
     from canister.dispatch.answer_records import Event as AnswerEvent

@@ -13,17 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from canister.api.records import ApiError, RunOutputRecord
+from canister.dispatch import herd_answers
 from canister.dispatch.turns import due_of, in_time
 from canister.errors import AccessDenied, CanisterError, CanisterTrapped, InstructionLimit, NotController, Trap
 from canister.handlers.embed import EmbedOutput
 from canister.handlers.generate import GenerateOutput
-from canister.metering.fees import Charge
+from canister.metering.fees import CallOutcome, Charge
 from canister.runtime import access
 from canister.runtime.call import Call
 from canister.telemetry import metrics
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from canister.api.herd_wire import Receipted
     from canister.api.methods import Method
     from canister.runtime.canister import Canister
     from canister.store.transaction import Transaction
@@ -86,6 +88,9 @@ async def run(
 ) -> Reply:
     """Run a handler and commit all of it, or nothing. Raises Trap for a reject."""
     call = Call(canister, name, caller, is_update=terms.is_update)
+    of_herd = herd_answers.current() if terms.is_update else None
+    if of_herd is not None:
+        call.fence = of_herd.asked.fence
     if terms.prepare is not None:
         terms.prepare(call)
     try:
@@ -101,12 +106,15 @@ async def run(
                 raise
             charge = call.charge()
             if terms.is_update:
+                receipt = None if of_herd is None else herd_answers.made_receipt(call, "ok", value)
                 await _finish(_commit(call, charge, value))
             else:
                 await _rollback(call)
                 if call.wants_receipt:
                     await _finish(call.commit_receipt(charge, value))
             charge = call.receipted(charge)
+            if of_herd is not None:
+                charge = of_herd.note(call, charge, "ok", receipt)
             metrics.count_cost(canister.name, name, charge.instructions, charge.cycles)
             _count_tokens(canister, value)
             return Reply(value, charge=charge)
@@ -167,11 +175,19 @@ async def _charge_failed(call: Call, error: CanisterError | Trap, terms: Terms) 
         if isinstance(outcome, Trap):
             outcome.charge = charge
 
+        how: CallOutcome = "trap" if isinstance(error, Trap) else "err"
+        of_herd = herd_answers.current()
+        receipts: list[Receipted | None] = []
+
         def note(transaction: Transaction) -> None:
             if terms.record is not None:
                 terms.record(transaction, outcome)
+            if of_herd is not None:
+                receipts.append(herd_answers.made_receipt(call, how, told))
 
-        await call.commit_charge(charge, "trap" if isinstance(error, Trap) else "err", told, note)
+        await call.commit_charge(charge, how, told, note)
+        if of_herd is not None:
+            of_herd.note(call, charge, how, receipts[0])
         metrics.count_cost(call.canister.name, call.method, charge.instructions, charge.cycles)
 
 

@@ -18,8 +18,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from canister.api import codec, herd_wire
+from canister.api.herd_frames import Frame, Text
 from canister.api.herd_requests import job_of_control
-from canister.api.herd_wire import CanisterState, Control, Cost, Done, Frame, ModelState, Receipted, Run, Saved, Text
+from canister.api.herd_wire import CanisterState, Control, Cost, Done, ModelState, Receipted, Run, Saved
 from canister.api.management import find_row
 from canister.dispatch import messages, requests
 from canister.dispatch.herd_chats import ChatWatch, Effect, chats_now, still_counts

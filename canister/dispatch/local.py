@@ -24,7 +24,8 @@ from canister.dispatch.execute import Reply
 from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
-    from canister.api.herd_wire import CanisterState, Control, Done, Frame, Run
+    from canister.api.herd_frames import Frame
+    from canister.api.herd_wire import CanisterState, Control, Done, Run
     from canister.api.methods import Method
     from canister.dispatch.answer_records import Event as AnswerEvent
     from canister.dispatch.answer_records import Prompt, Wanted

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from canister.api.herd_wire import Receipted
 from canister.api.records import ApiError
 from canister.dispatch.execute import Reply, Terms, run
+from canister.dispatch.herd_answers import made_receipt
 from canister.errors import BadRequest, Trap
 from canister.handlers.receipts import Chain, Shelf, certified, check_makes, check_may_ask, own_shelf, receipt_of
 from canister.ic import principal
@@ -103,14 +104,8 @@ def receipted(call: Call | None, outcome: Reply | Trap) -> Receipted | None:
     if call is None:
         return None
     if isinstance(outcome, Trap):
-        made = call.make_receipt("trap", str(outcome))
-    else:
-        made = call.make_receipt("ok" if outcome.error is None else "err", outcome.value)
-    if made is None:
-        return None
-    kept = made.contents
-    more = () if kept is None else (kept.words, kept.argument, kept.output)
-    return Receipted(records.encode(made.record), made.terms, *more)
+        return made_receipt(call, "trap", str(outcome))
+    return made_receipt(call, "ok" if outcome.error is None else "err", outcome.value)
 
 
 def _listed(canister: Canister, chain: Chain, caller: str, cache: str | None, below: int, most: int) -> list[Listed]:

@@ -30,7 +30,13 @@ class Balance:
         """Raise OutOfCycles for an update that may take more than there is. One that is known is answered again."""
         if not (self._is_enforced and job.settles) or await self._journal.find(job.id) is not None:
             return
-        most = fees.update_cycles(self._limit, len(job.arg), nodes=self._nodes)
-        cycles = await self._journal.cycles(job.canister) or 0
+        await self.check_call(job.canister, len(job.arg))
+
+    async def check_call(self, canister: str, n_bytes: int) -> None:
+        """Raise OutOfCycles if there is not what one more update with so many bytes may take."""
+        if not self._is_enforced:
+            return
+        most = fees.update_cycles(self._limit, n_bytes, nodes=self._nodes)
+        cycles = await self._journal.cycles(canister) or 0
         if cycles < most:
-            raise OutOfCycles(job.canister, most - cycles)
+            raise OutOfCycles(canister, most - cycles)

@@ -105,11 +105,12 @@ class Leader:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def spawn(self, work: Coroutine[Any, Any, object], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
         """Work that ends with the leader."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # -- what is known
 
@@ -329,7 +330,7 @@ class Leader:
         try:
             again = await self._tried(job, worker)
         except (Deposed, LeadershipLost):
-            self._depose()
+            self.depose()
         except Exception as error:
             log.exception("a job of the herd failed", job=job.id.hex(), worker=worker.id)
             job.fail(error)
@@ -368,7 +369,8 @@ class Leader:
             self._forget(job)
         return fate == "again"
 
-    def _depose(self) -> None:
+    def depose(self) -> None:
+        """Another process leads: give up all that is under way."""
         if self._closing:
             return
         log.error("another process leads this herd now", epoch=self.epoch)

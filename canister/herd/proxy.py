@@ -1,29 +1,37 @@
-"""Requests that one worker answers whole, such as those of OpenAI's clients: passed on to a worker of the caller's.
+"""Requests that a worker answers whole, such as those of OpenAI's clients: passed on to a worker of the caller's.
 
 A caller's requests go to the same worker as long as it is there, since kept answers and their caches lie in its folder.
-They are not moved between workers.
+What makes an answer goes on at another worker when that one is lost (`whole_answers.py`). What asks for a kept one does
+not: only the worker that has made it knows it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from canister.errors import BadArgument, CanisterBusy, MessageTooLarge
+from canister.errors import BadArgument, CanisterBusy, CanisterError, MessageTooLarge, Trap
+from canister.herd.whole_answers import Asked, Head, WholeAnswers
 from canister.herd.worker_client import WorkerLost
 
 if TYPE_CHECKING:
     from canister.herd.herd import Herd
     from canister.herd.workers import Worker
+
+T = TypeVar("T")
+
+Failed = Callable[[str, str, Trap], bytes]
+"""Makes the last piece of a stream, by its path, its media type, and what went wrong."""
 
 _SENT = ("accept", "content-type", "idempotency-key", "last-event-id", "anthropic-version", "anthropic-beta")
 _NOT_TOLD = frozenset(
@@ -78,34 +86,75 @@ class Templates:
 class Proxy:
     """Answers on routes that the workers have too."""
 
-    def __init__(self, herd: Herd) -> None:
+    def __init__(self, herd: Herd, failed: Failed) -> None:
+        """failed: the last piece of a stream that breaks off, in the form of its path."""
         self._herd = herd
+        self._failed = failed
+        self._answers = WholeAnswers(herd, worker_of)
 
     def routes(self, wanted: Sequence[Route]) -> list[BaseRoute]:
         """Routes in place of these, with the same paths."""
-        return [Route(route.path, self.answer, methods=sorted(route.methods or ("GET",))) for route in wanted]
+        return [
+            Route(
+                route.path,
+                self.make if "{" not in route.path.replace("{canister}", "") else self.look,
+                methods=sorted(route.methods or ("GET",)),
+            )
+            for route in wanted
+        ]
 
-    async def answer(self, request: Request) -> Response:
-        """The worker's answer, as it comes. CanisterBusy while no worker is ready, or when it is lost."""
+    async def make(self, request: Request) -> Response:
+        """A whole answer, by whichever worker is there."""
+        if request.method != "POST":
+            return await self.look(request)
+        asked = Asked(
+            request.method,
+            request.url.path,
+            _target(request),
+            await self._body(request),
+            _sent(request),
+            request.state.caller,
+            request.headers.get("idempotency-key"),
+        )
+        told = self._answers.told(asked)
+        try:
+            head = await _while_connected(request, anext(told))
+        except BaseException as error:
+            await told.aclose()
+            if isinstance(error, CanisterError):
+                raise CanisterBusy(f"{error}; send the request again") from error
+            raise
+        assert isinstance(head, Head)
+
+        async def pieces() -> AsyncIterator[bytes]:
+            async with aclosing(told):
+                try:
+                    async for piece in told:
+                        if isinstance(piece, bytes):
+                            yield piece
+                except Trap as trap:
+                    yield self._failed(asked.path, head.headers.get("Content-Type", ""), trap)
+
+        return StreamingResponse(pieces(), head.status, _told(head.headers), background=BackgroundTask(told.aclose))
+
+    async def look(self, request: Request) -> Response:
+        """What the caller's worker has, as it comes. CanisterBusy while no worker is ready, or when it is lost."""
         caller: str = request.state.caller
         worker = worker_of(self._herd, caller)
         body = await self._body(request)
-        headers = {name: value for name in _SENT if (value := request.headers.get(name)) is not None}
-        query = request.scope["query_string"].decode("latin-1")
-        target = request.scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         held = AsyncExitStack()
         try:
-            asked = worker.client.passed_on(request.method, target, body, headers, caller)
+            asked = worker.client.passed_on(request.method, _target(request), body, _sent(request), caller)
             answer = await held.enter_async_context(asked)
         except WorkerLost as error:
             raise CanisterBusy(f"{error}; send the request again") from None
-        told = {name: value for name, value in answer.headers.items() if name.lower() not in _NOT_TOLD}
 
         async def pieces() -> AsyncIterator[bytes]:
             async with held:
                 async for piece in answer.content.iter_any():
                     yield piece
 
+        told = _told(answer.headers)
         return StreamingResponse(pieces(), answer.status, told, background=BackgroundTask(held.aclose))
 
     async def _body(self, request: Request) -> bytes:
@@ -115,3 +164,35 @@ class Proxy:
             if len(body) > limit:
                 raise MessageTooLarge(f"the body has more than {limit} bytes, which is the most that is taken")
         return bytes(body)
+
+
+def _sent(request: Request) -> dict[str, str]:
+    return {name: value for name in _SENT if (value := request.headers.get(name)) is not None}
+
+
+def _target(request: Request) -> str:
+    query = request.scope["query_string"].decode("latin-1")
+    return str(request.scope["raw_path"].decode("latin-1")) + (f"?{query}" if query else "")
+
+
+def _told(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in _NOT_TOLD}
+
+
+async def _while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of work, which is cancelled when the client goes away. The body has been read."""
+
+    async def until_gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    gone, task = asyncio.ensure_future(until_gone()), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({gone, task}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        for one in (gone, task):
+            one.cancel()
+        await asyncio.gather(gone, task, return_exceptions=True)

@@ -64,7 +64,7 @@ class Restarts:
             return worker
 
     def _has_left(self, worker: Worker) -> bool:
-        return worker.is_gone or not (worker.jobs or self._store.pending(worker.id))
+        return worker.is_gone or not (worker.jobs or worker.n_answers or self._store.pending(worker.id))
 
     def _is_back(self, former: Worker) -> bool:
         worker = self._workers.get(former.id)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from canister.api.herd_wire import ChatAt, Done, Run, Text
+from canister.api.herd_frames import CallEnded, Text
+from canister.api.herd_requests import job_of_answer
+from canister.api.herd_wire import ChatAt, Done, Run
 from canister.herd import replies
 from canister.herd.jobs import Job
-from canister.herd.journal.records import Settled
+from canister.herd.journal.records import NewJob, Settled
 from canister.herd.worker_client import WorkerConflict, WorkerLost
 from canister.telemetry.logs import get_logger
 
@@ -135,6 +137,37 @@ class Tries:
             raise Deposed
         log.warning("a call has to run again", job=job.id.hex(), worker=worker, why=outcome.why, path=outcome.path)
         return None
+
+    async def settle_answer(
+        self, id: bytes, caller: str, worker: str, fence: int, calls: Sequence[tuple[int, CallEnded]]
+    ) -> list[str]:
+        """Make calls of a whole answer durable, each with its number, and return the ids of their receipts; "": it has
+        none. Raises Deposed.
+        """
+        found = await asyncio.gather(
+            *(self._journal.settle(self._of_answer(id, n, caller, worker, fence, call)) for n, call in calls)
+        )
+        if any(outcome.outcome != "done" for outcome in found):
+            raise Deposed
+        self.n_settled += len(found)
+        return ["" if outcome.answer is None else outcome.answer.receipt for outcome in found]
+
+    def _of_answer(self, id: bytes, n: int, caller: str, worker: str, fence: int, call: CallEnded) -> Settled:
+        job = job_of_answer(id, n)
+        return Settled(
+            id=job,
+            epoch=self._epoch,
+            fence=fence,
+            worker=worker,
+            answer=replies.to_answer(call.done),
+            outcome=replies.outcome_of(call.done),
+            charge=replies.to_charge(call.done),
+            started_ns=call.started_ns,
+            ended_ns=call.ended_ns,
+            new=NewJob(job, call.canister, caller, call.method, b""),
+            is_passing=True,
+            receipt=call.done.receipt,
+        )
 
 
 @asynccontextmanager

@@ -20,8 +20,9 @@ from yarl import URL
 from canister.api import herd_requests as requests
 from canister.api import herd_wire as wire
 from canister.api.cbor_fields import WireError
-from canister.api.herd_requests import HerdKey
-from canister.api.herd_wire import Conflict, Control, Done, FrameReader, Run, State, Text
+from canister.api.herd_frames import FrameReader, Text
+from canister.api.herd_requests import AnswerTry, HerdKey
+from canister.api.herd_wire import Conflict, Control, Done, Run, State
 from canister.errors import CanisterError
 from canister.herd.launch.launcher import WorkerRef
 from canister.herd.worker_link import LinkAnswer, LinkLost, WorkerLink
@@ -140,11 +141,20 @@ class WorkerClient:
 
     @asynccontextmanager
     async def passed_on(
-        self, method: str, target: str, body: bytes, headers: Mapping[str, str], caller: str
+        self,
+        method: str,
+        target: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        caller: str,
+        answer: AnswerTry | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask any route of the worker in a caller's name. The answer is read by whoever asks, as it comes."""
+        """Ask any route of the worker in a caller's name. What it answers is read by whoever asks, as it comes.
+
+        answer: it makes a whole answer; its body comes as frames, from a worker that knows of them.
+        """
         own = {**headers, requests.CALLER_HEADER: caller}
-        async with self._asked(method, target, body, own, caller=caller) as response:
+        async with self._asked(method, target, body, own, caller=caller, answer=answer) as response:
             yield response
 
     @asynccontextmanager
@@ -156,9 +166,12 @@ class WorkerClient:
         headers: Mapping[str, str] | None = None,
         *,
         caller: str = "",
+        answer: AnswerTry | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         signed = requests.sign(self._key, method, target, body, now_ns=time.time_ns(), caller=caller)
         sent = {"Content-Type": requests.CBOR_TYPE, **(headers or {}), requests.SIGNATURE_HEADER: signed}
+        if answer is not None:
+            sent[requests.ANSWER_HEADER] = requests.sign_answer(self._key, signed, answer)
         url = URL(self._base + target, encoded=True)
         data = io.BytesIO(body) if len(body) > AT_ONCE_BYTES else body
         try:
@@ -190,7 +203,7 @@ class WorkerClient:
             for frame in reader.feed(piece):
                 if isinstance(frame, Done):
                     ends.append(frame)
-                elif on_text is not None:
+                elif on_text is not None and isinstance(frame, Text):
                     on_text(frame)
 
         with self._understood():

@@ -38,7 +38,7 @@ class Worker:
 
     changed: told when it can take more. state: as it told last; None: it has not answered yet. seen: when, monotonic.
     revs: of the control log, by canister's id, that it has run. is_lost: its process has ended. leases: of the requests
-    that it is asked; they end when it is gone.
+    that it is asked; they end when it is gone. n_answers: whole ones that it makes.
     """
 
     ref: WorkerRef
@@ -51,6 +51,7 @@ class Worker:
     is_silent: bool = False
     is_draining: bool = False
     jobs: set[Job] = field(default_factory=set)
+    n_answers: int = 0
     revs: dict[str, int] = field(default_factory=dict)
     call_seconds: float = FIRST_CALL_SECONDS
     n_done: int = 0
@@ -94,7 +95,7 @@ class Worker:
 
     def load(self, canister: str, waiting: int = 0) -> Load:
         """waiting: jobs of the queue that wait for this worker."""
-        return Load(self.id, len(self.jobs), self.slots(canister), self.call_seconds, waiting)
+        return Load(self.id, len(self.jobs) + self.n_answers, self.slots(canister), self.call_seconds, waiting)
 
     def took(self, seconds: float) -> None:
         """A call took so long here."""

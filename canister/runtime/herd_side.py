@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from canister.api.herd_wire import Frame
+from canister.api.herd_frames import Frame
 from canister.runtime.live_answers import LiveAnswer
 from canister.state.chat_heads import ChatHeads
 from canister.state.herd_marks import HerdMarks

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from hypothesis import strategies as st
 
+from canister.api import herd_frames as frames
 from canister.api import herd_wire as wire
 
 T = TypeVar("T")
@@ -55,7 +56,9 @@ DONES = st.builds(
     maybe(st.builds(wire.Receipted, DATA, DATA, DATA, DATA, DATA)),
     TEXTS,
 )
-TEXT_FRAMES = st.builds(wire.Text, TEXTS, st.booleans())
+TEXT_FRAMES = st.builds(frames.Text, TEXTS, st.booleans())
+BODIES = st.builds(frames.Body, DATA, st.booleans(), st.booleans())
+ENDED = st.builds(frames.CallEnded, TEXTS, TEXTS, TEXTS, DONES, U64, U64)
 CONFLICTS = st.builds(
     wire.Conflict, st.sampled_from(("head", "epoch", "rev", "draining", "busy")), maybe(TEXTS), maybe(HEADS), U64, U64
 )
@@ -71,4 +74,4 @@ CANISTERS = st.builds(
 STATES = st.builds(wire.State, TEXTS, U64, TEXTS, U64, U64, st.booleans(), st.booleans(), tuples(CANISTERS))
 
 MESSAGES: st.SearchStrategy[wire.Message] = st.one_of(RUNS, CONTROLS, DONES, CONFLICTS, STATES)
-FRAMES: st.SearchStrategy[wire.Frame] = st.one_of(TEXT_FRAMES, DONES)
+FRAMES: st.SearchStrategy[frames.Frame] = st.one_of(TEXT_FRAMES, DONES, BODIES, ENDED, st.builds(frames.Broken, TEXTS))

@@ -93,6 +93,23 @@ def test_headers_that_are_no_signature(header: str | None) -> None:
         check(header)
 
 
+def test_a_whole_answer_is_asked_for_by_the_herd_alone() -> None:
+    signature, asked = signed(), requests.AnswerTry(bytes(range(32)), 5 << 32 | 3, NOW_NS)
+    header = requests.sign_answer(KEY, signature, asked)
+    assert requests.read_answer(KEY, signature, header) == asked
+    others = [
+        header.replace("0001", "0002", 1),
+        header.replace(str(5 << 32 | 3), str(5 << 32 | 4)),
+        "v1",
+        header + " 1",
+    ]
+    for other in others:
+        with pytest.raises(NotSigned):
+            requests.read_answer(KEY, signature, other)
+    with pytest.raises(NotSigned, match="of another request"):
+        requests.read_answer(KEY, signed(now_ns=NOW_NS + 1), header)
+
+
 def test_the_key_does_not_show_its_secret() -> None:
     assert KEY.secret.hex() not in repr(KEY)
     assert "secret" not in repr(KEY)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canister.api import herd_frames as frames
 from canister.api import herd_wire as wire
 from canister.api.herd_wire import WireError
 from canister.ic import cbor
-from tests.api.herd_messages import FRAMES, MESSAGES
+from tests.api.herd_messages import MESSAGES
 
 KINDS: tuple[type[wire.Message], ...] = (wire.Run, wire.Control, wire.Done, wire.Conflict, wire.State)
 RUN = wire.Run(b"j" * 32, 3, 3 << 32 | 7, 12, "llama_cpp", "2vxsx-fae", "run_update", b"DIDL\0\0", 5, 10**18)
@@ -81,45 +82,11 @@ def test_the_error_names_the_field(name: str) -> None:
         wire.decode(wire.Run, cbor.encode(content))
 
 
-@given(st.lists(FRAMES, max_size=4), st.data())
-def test_frames_in_any_pieces(frames: list[wire.Frame], data: st.DataObject) -> None:
-    stream = b"".join(map(wire.encode_frame, frames))
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    reader = wire.FrameReader()
-    found: list[wire.Frame] = []
-    for first, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
-        found += reader.feed(stream[first:end])
-    reader.close()
-    assert found == frames
-
-
-@given(FRAMES, st.data())
-def test_a_frame_that_is_cut_off(frame: wire.Frame, data: st.DataObject) -> None:
-    stream = wire.encode_frame(frame)
-    reader = wire.FrameReader()
-    assert reader.feed(stream[: data.draw(st.integers(1, len(stream) - 1))]) == []
-    with pytest.raises(WireError, match="within a frame"):
-        reader.close()
-
-
-@given(st.binary(max_size=100))
-def test_bytes_that_are_no_frames(data: bytes) -> None:
-    reader = wire.FrameReader()
-    with contextlib.suppress(WireError):
-        reader.feed(data)
-        reader.close()
-
-
-def test_a_frame_too_large_is_refused_before_it_comes() -> None:
-    with pytest.raises(WireError, match="over the limit"):
-        wire.FrameReader().feed((wire.MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
-
-
-@pytest.mark.parametrize("encode", [wire.encode, wire.encode_frame])
+@pytest.mark.parametrize("encode", [wire.encode, frames.encode_frame])
 def test_a_reject_keeps_all_that_a_client_is_told(encode: Callable[[wire.Done], bytes]) -> None:
     cost = wire.Cost(1_000, 5, None, {"prompt": 900, "base": 100}, 7, 0)
     done = wire.Done(None, 5, "Canister exceeded the limit", "IC0522", 429, cost)
     if encode is wire.encode:
         assert wire.decode(wire.Done, encode(done)) == done
     else:
-        assert wire.FrameReader().feed(encode(done)) == [done]
+        assert frames.FrameReader().feed(encode(done)) == [done]

@@ -22,10 +22,12 @@ from canister.herd.dispatcher import HerdDispatcher
 from canister.herd.door import HerdDoor
 from canister.herd.herd import Herd
 from canister.herd.launch.local import LocalLauncher
+from canister.herd.proxy import Proxy
 from canister.herd.settings import WORKERS, HerdSettings
 from canister.herd.workers import Worker
 from canister.runtime.host import Host
 from canister.server.app import app_for
+from canister.server.doors.openai import routes as openai
 from tests.harness import CHAT_MODEL
 from tests.traces import until
 
@@ -90,7 +92,8 @@ async def herd_in(
         running = herds.running(host, given, set_up, launcher, lead, deposed=lambda: None)
         leading = await held.enter_async_context(running)
         behind = HerdDispatcher(leading, dispatch.of_host(host))
-        transport = httpx.ASGITransport(app=app_for(behind, routes=HerdDoor(leading).routes()))
+        proxied = Proxy(leading, openai.broken).routes(openai.routes())
+        transport = httpx.ASGITransport(app=app_for(behind, routes=[*HerdDoor(leading).routes(), *proxied]))
         headers = {"Authorization": f"Bearer {host.key_path.read_text().strip()}"}
         http = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers, timeout=300)
         await held.enter_async_context(http)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from canister.api.herd_wire import Done, Run, Text
+from canister.api.herd_frames import Text
+from canister.api.herd_wire import Done, Run
 from canister.errors import Trap
 from canister.herd.jobs import StreamBroken, TextSoFar
 from canister.herd.worker_client import OnText, WorkerClient

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from canister.api import herd_frames as frames
 from canister.api import herd_wire as wire
 from canister.herd.launch.launcher import WorkerRef
 from canister.herd.worker_client import WorkerClient, WorkerLost, WorkerRefused
@@ -15,7 +16,7 @@ from canister.herd.worker_client import WorkerClient, WorkerLost, WorkerRefused
 pytestmark = pytest.mark.anyio
 
 RUN = wire.Run(b"j" * 32, 3, 3 << 32 | 7, 12, "llama_cpp", "2vxsx-fae", "run_update", b"DIDL\0\0", 5, 10**18)
-FRAME = wire.encode_frame(wire.Text("so far"))
+FRAME = frames.encode_frame(frames.Text("so far"))
 
 
 @asynccontextmanager

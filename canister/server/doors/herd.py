@@ -7,7 +7,8 @@
     POST /herd/1/drain      begin no new jobs
 
 It stands before all other doors. The herd signs its requests (`api/herd_requests.py`); they pass neither API keys nor
-the rules for browsers. With X-Herd-Caller it calls other doors as a caller that it vouches for.
+the rules for browsers. With X-Herd-Caller it calls other doors as a caller that it vouches for, and with X-Herd-Answer
+it is told of the calls that this takes.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from contextlib import aclosing
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from canister.api import herd_requests, herd_wire
+from canister.api import herd_frames, herd_requests, herd_wire
+from canister.api.herd_frames import Frame
 from canister.api.herd_requests import HerdKey, NotSigned, Signed
-from canister.api.herd_wire import Conflict, Control, Frame, Run, State, Why, WireError
+from canister.api.herd_wire import Conflict, Control, Run, State, Why, WireError
 from canister.dispatch import Dispatcher, Target
+from canister.dispatch.herd_answers import HerdAnswer, making
 from canister.errors import BadArgument, Cancelled, Forbidden, MethodNotFound, NotBegun, Trap
 from canister.server import answers
+from canister.server.doors.answer_frames import AnswerFrames
 from canister.server.requests import VOUCHED, read_body, while_connected
 from canister.system import distribution
 
@@ -62,8 +66,7 @@ class HerdDoor:
             return
         try:
             if not is_own:
-                receive = await self._vouched(request)
-                await self._app(scope, receive, send)
+                await self._pass_on(request, send)
                 return
             response = await self._answer(request)
         except NotSigned as error:
@@ -85,6 +88,18 @@ class HerdDoor:
         is_container = request.method == "PUT"
         body = await self._signed_body(request, herd_requests.MAX_CHAT_BYTES if is_container else MAX_BODY_BYTES)
         return await endpoint(self, request, body)
+
+    async def _pass_on(self, request: Request, send: Send) -> None:
+        """To the other doors, in the name of the caller that the herd vouches for."""
+        header = request.headers.get(herd_requests.ANSWER_HEADER)
+        signature = request.headers.get(herd_requests.SIGNATURE_HEADER, "")
+        receive = await self._vouched(request)
+        if header is None:
+            await self._app(request.scope, receive, send)
+            return
+        answer = HerdAnswer(herd_requests.read_answer(self._key, signature, header))
+        with making(answer):
+            await self._app(request.scope, receive, AnswerFrames(send, answer))
 
     async def _vouched(self, request: Request) -> Receive:
         """The request's caller is that which the herd names; returns what receives the body, which is read already."""
@@ -238,7 +253,7 @@ class FrameStream(Response):
                 if not self._has_begun:
                     self._has_begun = True
                     await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                body = herd_wire.encode_frame(frame)
+                body = herd_frames.encode_frame(frame)
                 await send({"type": "http.response.body", "body": body, "more_body": True})
 
 

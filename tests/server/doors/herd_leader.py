@@ -14,8 +14,9 @@ from typing import Any, Self
 import httpx
 
 from canister.api import codec, herd_requests, herd_wire
+from canister.api.herd_frames import FrameReader, Text
 from canister.api.herd_requests import HerdKey
-from canister.api.herd_wire import ChatAt, Conflict, Control, Done, Run, State, Text
+from canister.api.herd_wire import ChatAt, Conflict, Control, Done, Run, State
 from canister.api.methods import BY_NAME
 from canister.api.records import RunOutputRecord
 from canister.client.http_library import async_transport, base_url
@@ -103,7 +104,7 @@ def _ran(response: httpx.Response) -> Ran | Conflict:
     if response.status_code == 409:
         return herd_wire.decode(Conflict, response.content)
     assert response.status_code == 200, response.text
-    reader = herd_wire.FrameReader()
+    reader = FrameReader()
     frames = reader.feed(response.content)
     reader.close()
     *texts, done = frames

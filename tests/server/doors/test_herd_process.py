@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from canister.api import herd_requests, herd_wire
-from canister.api.herd_wire import Conflict, Run, Text
+from canister.api.herd_frames import FrameReader, Text
+from canister.api.herd_wire import Conflict, Run
 from canister.client.http_library import open_client
 from canister.client.local_server import LocalServer
 from canister.store.container import CacheFile
@@ -92,7 +93,7 @@ async def spoken(worker: WorkerClient, job: Run) -> None:
     headers = worker.headers("POST", herd_requests.RUN, body)
     async with worker.http.stream("POST", herd_requests.RUN, content=body, headers=headers) as response:
         assert response.status_code == 200
-        reader = herd_wire.FrameReader()
+        reader = FrameReader()
         async for data in response.aiter_raw():
             if any(isinstance(frame, Text) for frame in reader.feed(data)):
                 return

@@ -81,7 +81,7 @@ def _opened(
         if herd.ray is not None:
             launcher = RayLauncher(RayCluster(herd.ray))
         async with running(host, settings, herd, launcher, lead, deposed=deposed) as leading:
-            proxied = Proxy(leading).routes([*openai.routes(), *conversations.worker_routes()])
+            proxied = Proxy(leading, openai.broken).routes([*openai.routes(), *conversations.worker_routes()])
             yield Front(HerdDispatcher(leading, dispatch.of_host(host)), [*HerdDoor(leading).routes(), *proxied])
 
     return opened

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
@@ -15,7 +13,7 @@ from pydantic import Field, JsonValue
 from starlette.routing import Route
 
 from canister.api import strict_json
-from canister.dispatch import ModelView
+from canister.dispatch import ModelView, herd_answers
 from canister.flags.parse import RunArgs
 from canister.server import answers
 from canister.server.doors.openai import chat_answer, door, kept, run
@@ -161,8 +159,8 @@ def turn_of(body: ChatBody, view: ModelView, tokens_of: Mapping[str, Sequence[in
 
 def head_of(body: ChatBody, view: ModelView) -> chat_answer.Head:
     return chat_answer.Head(
-        id=f"chatcmpl-{secrets.token_urlsafe(24)}",
-        created=int(time.time()),
+        id=f"chatcmpl-{herd_answers.drawn('id', 16).hex()}",
+        created=herd_answers.asked_at(),
         model=view.name,
         fingerprint=view.fingerprint,
         wants_logprobs=body.logprobs,

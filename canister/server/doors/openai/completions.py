@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-import secrets
-import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
@@ -16,7 +14,7 @@ from pydantic import Field, JsonValue
 from starlette.routing import Route
 
 from canister.api import strict_json
-from canister.dispatch import ModelView
+from canister.dispatch import ModelView, herd_answers
 from canister.server import answers
 from canister.server.doors.openai import door, infill, kept, run
 from canister.server.doors.openai.chat_answer import Head
@@ -197,8 +195,8 @@ def _tokens(value: list[JsonValue], name: str) -> tuple[int, ...]:
 
 def head_of(body: CompletionBody, view: ModelView) -> Head:
     return Head(
-        id=f"cmpl-{secrets.token_urlsafe(24)}",
-        created=int(time.time()),
+        id=f"cmpl-{herd_answers.drawn('id', 16).hex()}",
+        created=herd_answers.asked_at(),
         model=view.name,
         fingerprint=view.fingerprint,
         wants_logprobs=body.logprobs is not None,

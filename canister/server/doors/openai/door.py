@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 from starlette.routing import Route
 
-from canister.dispatch import ModelView
+from canister.dispatch import ModelView, herd_answers
 from canister.errors import AccessDenied, CanisterError, Trap
 from canister.ic.principal import ANONYMOUS
 from canister.server.answers import RECEIPTS_HEADER, work_headers
@@ -75,6 +75,7 @@ def at(path: str, verbs: Mapping[str, Handler], form: Form = openai_form) -> Rou
 
 def failure(error: DoorError | CanisterError | Trap, who: str) -> DoorError:
     """who: the caller; one without a key is told to send one."""
+    herd_answers.failed(error)
     if isinstance(error, DoorError):
         return error
     if isinstance(error, AccessDenied) and who == ANONYMOUS:

@@ -15,12 +15,12 @@ from fastapi import Request
 
 from canister import dispatch
 from canister.api import strict_json
-from canister.dispatch import Answers, KeptAnswer, Question
+from canister.dispatch import Answers, KeptAnswer, Question, herd_answers
 from canister.errors import AccessDenied, CanisterUnavailable
 from canister.server.doors.openai import door, errors, run
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import DoorError, invalid
-from canister.server.doors.openai.events import Event
+from canister.server.doors.openai.events import Done, Event
 from canister.server.doors.openai.telling import Telling
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import caller, dispatcher
@@ -192,6 +192,8 @@ class Kept:
                 is_begun = True
                 yield telling.begun
             for event in telling.feed(choice, part):
+                if isinstance(event, Done):
+                    herd_answers.over()
                 yield event
 
 

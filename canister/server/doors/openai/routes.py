@@ -21,8 +21,10 @@ from canister.server.doors.openai import (
     ollama,
     responses,
 )
+from canister.server.doors.openai.encoding import encoded, sse
 from canister.server.doors.openai.errors import DoorError, Form, anthropic_form, ollama_form, openai_form
 from canister.server.doors.openai.operations import Operation
+from canister.server.doors.openai.stream import NDJSON
 from canister.server.verbs import ANY_VERB
 
 SHOWN_CHARACTERS = 80
@@ -31,6 +33,7 @@ DIALECTS = (chat, counting, models, responses, messages, completions, native, em
 OPERATIONS: tuple[Operation, ...] = tuple(operation for dialect in DIALECTS for operation in dialect.OPERATIONS)
 """The operations in the documentation, in its order."""
 
+_RESPONSES = re.compile(r"(/canisters/[^/]+)?(/v1)?/responses(/.*)?", re.DOTALL)
 _DOUBLED = re.compile(r"/v1(/v1)+(/|$)")
 FORMS: tuple[tuple[re.Pattern[str], Form], ...] = (
     (re.compile(r"((/canisters/[^/]+)?/v1)?/messages(/.*)?", re.DOTALL), anthropic_form),
@@ -68,6 +71,17 @@ async def no_such_route(request: Request) -> Response:
 def form_of(path: str) -> Form | None:
     """The form of errors at a path; None: it is not of this door."""
     return next((form for pattern, form in FORMS if pattern.fullmatch(path)), None)
+
+
+def broken(path: str, media_type: str, trap: Trap) -> bytes:
+    """The last piece of a stream of this path that breaks off."""
+    form, error = form_of(path) or openai_form, errors.of(trap)
+    told = form(error, "")
+    if media_type.startswith(NDJSON):
+        return encoded(told) + b"\n"
+    if _RESPONSES.fullmatch(path):
+        told = {"type": "error", "code": error.code or error.type, "message": str(error), "param": None}
+    return sse(told, "error" if "type" in told else "")
 
 
 def rejected(path: str, trap: Trap, request_id: str) -> Response | None:

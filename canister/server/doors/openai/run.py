@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -17,12 +16,12 @@ from canister import chat_format, dispatch
 from canister.api import strict_json
 from canister.api.rest_only import APPLY_TEMPLATE
 from canister.api.rest_records import ApplyTemplateInput, ApplyTemplateOutput
+from canister.dispatch import herd_answers
 from canister.errors import BadRequest, ContextExceeded, NotFound
 from canister.flags.params import SamplingParams
-from canister.flags.values import UINT32_MAX
 from canister.server.doors.openai.chat_messages import text_of
 from canister.server.doors.openai.errors import invalid, too_long
-from canister.server.doors.openai.events import Begun, Event
+from canister.server.doors.openai.events import Begun, Done, Event
 from canister.server.doors.openai.telling import Spoken, Telling
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ async def admit(model: Model, turn: Turn) -> Admitted:
         raise too_long(error.n_prompt_tokens, error.n_ctx) from None
     is_large = strict_json.is_large(turn.output_schema)
     sampling = await asyncio.to_thread(_bound, turn, binding) if is_large else _bound(turn, binding)
-    seed = secrets.randbelow(UINT32_MAX) if turn.seed is None else turn.seed
+    seed = herd_answers.drawn_seed() if turn.seed is None else turn.seed
     wanted = dispatch.Wanted(
         tokens,
         sampling,
@@ -95,6 +94,8 @@ async def events(admitted: Admitted) -> AsyncGenerator[Event]:
     async with aclosing(model.canister.answers.now(model.caller, admitted.wanted)) as parts:
         async for choice, part in parts:
             for event in telling.feed(choice, part):
+                if isinstance(event, Done):
+                    herd_answers.over()
                 yield event
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 from starlette.routing import Route
 
+from canister.dispatch import herd_answers
 from canister.server import answers
 from canister.server.doors.openai import chat, counting, door, fields, kept
 from canister.server.doors.openai.chat import ChatBody
@@ -77,7 +77,7 @@ async def create(request: Request) -> Response:
         async def make() -> kept.Made:
             return kept.Made(await chat.turn_for(model, asked.body), {"id": answer_id})
 
-        answer_id = f"msg_{secrets.token_hex(12)}"
+        answer_id = f"msg_{herd_answers.drawn('id', 12).hex()}"
         begun = await while_connected(request, kept.ask(request, model, kept.Wish(KIND, answer_id, data), make))
         about = About(begun.about["id"], model.view.name, asked.hides_thoughts)
         if asked.body.stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -14,6 +13,7 @@ from starlette.routing import Route
 
 from canister.api import strict_json
 from canister.api.rest_records import InfillInput
+from canister.dispatch import herd_answers
 from canister.server import answers
 from canister.server.doors.openai import door, fields, infill, kept, run
 from canister.server.doors.openai.door import Model
@@ -165,7 +165,7 @@ async def _begun(request: Request, model: Model, turn: Turn, data: bytes) -> Asy
     async def make() -> kept.Made:
         return kept.Made(turn, {})
 
-    return (await kept.ask(request, model, kept.Wish(KIND, secrets.token_hex(12), data), make)).events
+    return (await kept.ask(request, model, kept.Wish(KIND, herd_answers.drawn("id", 12).hex(), data), make)).events
 
 
 async def _together(sources: Sequence[_Source], at_once: int) -> AsyncGenerator[Json]:

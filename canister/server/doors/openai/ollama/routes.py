@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -14,6 +13,7 @@ from starlette.routing import Route
 
 from canister.api.rest_only import PROPS
 from canister.api.rest_records import Props
+from canister.dispatch import herd_answers
 from canister.server import answers
 from canister.server.doors.openai import chat, completions, door, fields, infill, kept
 from canister.server.doors.openai.chat import ChatBody
@@ -125,7 +125,7 @@ async def _create(asking: Request, kind: Kind, read: Callable[[dict[str, JsonVal
             return kept.Made(await _turn(model, asked), {})
 
         stream = Stream(about)
-        wish = kept.Wish(f"ollama_{kind}", secrets.token_hex(12), data)
+        wish = kept.Wish(f"ollama_{kind}", herd_answers.drawn("id", 12).hex(), data)
         events = (await while_connected(asking, kept.ask(asking, model, wish, make))).events
         if asked.is_streamed:
             return await streamed(

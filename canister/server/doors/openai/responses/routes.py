@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -13,6 +11,7 @@ from fastapi import Request, Response
 from starlette.routing import Route
 
 from canister import dispatch
+from canister.dispatch import herd_answers
 from canister.errors import NotFound
 from canister.server import answers
 from canister.server.doors.openai import counting, door, kept, run
@@ -50,11 +49,11 @@ async def create(request: Request) -> Response:
     fields.check(body)
     model = door.model_of(request, body.model)
     with door.counted(model, KIND):
-        response_id = f"{PREFIX}{secrets.token_hex(24)}"
+        response_id = f"{PREFIX}{herd_answers.drawn('id', 24).hex()}"
 
         async def make() -> kept.Made:
             said = await _conversation(request, body)
-            head = {"id": response_id, "created_at": int(time.time())}
+            head = {"id": response_id, "created_at": herd_answers.asked_at()}
             asked = await _asked(model, body, len(raw), said, head)
             told: Json = {"base": asked.base, "items": items.with_ids(said, response_id)}
             return kept.Made(asked.turn, told)
@@ -255,6 +254,7 @@ async def _frames(asked: kept.Asked, converter: Converter, after: int) -> AsyncG
                     if made["sequence_number"] > after:
                         yield _frame(made)
         except dispatch.PASSING as error:
+            herd_answers.failed(error)
             told = _interrupted(asked, converter, after, error)
             if told is None:
                 raise

@@ -1,0 +1,265 @@
+"""Whole answers, such as those of OpenAI's clients: made by one worker, gone on with by another if that one is lost.
+
+    asked of a worker → events to the client as they come → its calls are settled, in one commit → the end
+
+Each try is asked for under the same id, from which the worker takes ids and seeds. So in an exact pool another worker
+gives the same answer, and the client gets from it what it does not have yet. The calls of the try that comes to the end
+are settled, with their receipts; those of a worker that was lost count for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from canister.api.herd_frames import Body, Broken, CallEnded, FrameReader
+from canister.api.herd_requests import FRAMED_HEADER, AnswerTry, job_of_key
+from canister.api.herd_wire import WireError
+from canister.errors import CanisterBusy, CanisterStopping, LeadershipLost, Trap
+from canister.herd.jobs import StreamBroken
+from canister.herd.losses import BUSY_SECONDS, WorkersLost
+from canister.herd.told_events import ToldEvents
+from canister.herd.tries import Deposed
+from canister.herd.worker_client import WorkerLost, WorkerRefused
+from canister.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from canister.herd.herd import Herd
+    from canister.herd.workers import Worker
+
+WAIT_SECONDS = 60.0  # for a worker that goes on with an answer
+LOOK_SECONDS = 0.05
+_NAMES = re.compile(rb"herd-[0-9a-f]{32}-[0-9]+")
+_RECEIPTS = "x-ic-receipts"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a whole answer. key: under which it may come again; None: it ends with its client."""
+
+    method: str
+    path: str
+    target: str
+    body: bytes
+    headers: Mapping[str, str]
+    caller: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What is known of an answer over all of its tries. ids: of receipts, by the names that stand for them. can_move:
+    it comes from a worker that tells where its events begin.
+    """
+
+    asked: Asked
+    id: bytes
+    now_ns: int
+    events: ToldEvents = field(default_factory=ToldEvents)
+    ids: dict[bytes, bytes] = field(default_factory=dict)
+    lost_with: set[tuple[str, int]] = field(default_factory=set)
+    n_settled: int = 0
+    has_head: bool = False
+    can_move: bool = True
+
+
+class WholeAnswers:
+    """Of one herd. choose: a worker for a caller; CanisterBusy while none is ready."""
+
+    def __init__(self, herd: Herd, choose: Callable[[Herd, str], Worker]) -> None:
+        self._herd = herd
+        self._choose = choose
+
+    async def told(self, asked: Asked) -> AsyncGenerator[Head | bytes]:
+        """The head, then the body as it comes. An answer with a key is made to its end, also if this is closed.
+
+        Raises Trap, and after the head StreamBroken or another Trap for what ends it.
+        """
+        found: asyncio.Queue[Head | bytes | Exception | None] = asyncio.Queue()
+        task = self._herd.leader.spawn(self._pumped(asked, found), "whole answer")
+        try:
+            while (one := await found.get()) is not None:
+                if isinstance(one, Exception):
+                    raise one
+                yield one
+        finally:
+            if asked.key is None:
+                task.cancel()
+
+    async def _pumped(self, asked: Asked, found: asyncio.Queue[Head | bytes | Exception | None]) -> None:
+        try:
+            async for one in self._made(asked):
+                found.put_nowait(one)
+        except (Deposed, LeadershipLost):
+            self._herd.leader.depose()
+            found.put_nowait(CanisterStopping("another process leads this herd now; send the request again"))
+        except asyncio.CancelledError:
+            found.put_nowait(CanisterStopping("the herd is stopping; send the request again"))
+            raise
+        except Exception as error:
+            if not isinstance(error, Trap):
+                log.exception("a whole answer failed", path=asked.path)
+            found.put_nowait(error)
+        finally:
+            found.put_nowait(None)
+
+    async def _made(self, asked: Asked) -> AsyncGenerator[Head | bytes]:
+        herd, default = self._herd, self._herd.host.default.id
+        herd.leader.check_leads()
+        await herd.balance.check_call(default, len(asked.body))
+        id = secrets.token_bytes(32)
+        if asked.key is not None:
+            id = job_of_key(default, asked.caller, f"answer {asked.path}\n{asked.key}")
+        progress = _Progress(asked, id, time.time_ns())
+        worker = self._choose(herd, asked.caller)
+        while True:
+            try:
+                async for one in self._tried(progress, worker):
+                    yield one
+                return
+            except WorkerRefused as error:
+                raise WorkersLost(str(error)) from error
+            except WorkerLost as error:
+                worker = await self._next(progress, worker, error)
+
+    async def _next(self, progress: _Progress, worker: Worker, error: WorkerLost) -> Worker:
+        """The worker that goes on, after this one was lost. Raises why there is none."""
+        await self._herd.workers.suspect(worker)
+        process = (worker.id, worker.ref.generation)
+        log.warning("the worker of a whole answer was lost", process=process, reason=str(error))
+        if error.was_asked:
+            progress.lost_with.add(process)
+        can_move = progress.can_move and worker.is_exact(self._herd.host.default.id)
+        if progress.events.have_begun and not can_move:
+            told = "its model is not exact, so no other worker can go on with this text: send the request again"
+            raise StreamBroken(f"{error}; {told}")
+        if len(progress.lost_with) >= self._herd.settings.limits.max_tries:
+            told = f"the request was given to {len(progress.lost_with)} workers, and each was lost with it"
+            raise WorkersLost(f"{told}; nothing of it was kept or charged")
+        end = time.monotonic() + WAIT_SECONDS
+        while True:
+            await asyncio.sleep(BUSY_SECONDS)  # one that dies still takes connections for a moment
+            try:
+                found = self._choose(self._herd, progress.asked.caller)
+            except CanisterBusy:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            if (found.id, found.ref.generation) not in progress.lost_with or time.monotonic() > end:
+                return found
+
+    async def _tried(self, progress: _Progress, worker: Worker) -> AsyncGenerator[Head | bytes]:
+        """One try. Raises WorkerLost, WorkerRefused, Deposed, StreamBroken."""
+        asked, leader = progress.asked, self._herd.leader
+        answer_try = AnswerTry(progress.id, leader.tries.next_fence(), progress.now_ns)
+        headers = {**asked.headers, "Accept-Encoding": "identity"}
+        calls: list[CallEnded] = []
+        n_calls = 0  # that were settled, or are of a try whose calls were
+        is_begun = is_ended = False
+        async with (
+            _held(worker),
+            worker.client.passed_on(
+                asked.method, asked.target, asked.body, headers, asked.caller, answer_try
+            ) as response,
+        ):
+            progress.can_move = progress.can_move and FRAMED_HEADER in response.headers
+            async for frame in _frames(response):
+                if isinstance(frame, CallEnded):
+                    calls.append(frame)
+                elif isinstance(frame, Broken):
+                    raise WorkerLost(f"worker {worker.id}: {frame.why}")
+                if not isinstance(frame, Body):
+                    continue
+                if calls and (frame.is_over or frame.is_end):
+                    await self._settle(progress, worker, answer_try, n_calls, calls)
+                    n_calls += len(calls)
+                    calls = []
+                if not is_begun:
+                    progress.events.begin(response.headers.get("Content-Type", ""))
+                    is_begun = True
+                if not progress.has_head:
+                    progress.has_head = True
+                    yield Head(response.status, _headers(response, progress.ids))
+                data = _NAMES.sub(lambda name: progress.ids.get(name[0], b""), frame.data) if n_calls else frame.data
+                new = progress.events.take(data) if data else b""
+                if new:
+                    yield new
+                is_ended = frame.is_end
+            if not is_ended:
+                raise WorkerLost(f"worker {worker.id}: its answer broke off")
+
+    async def _settle(
+        self, progress: _Progress, worker: Worker, answer_try: AnswerTry, first: int, calls: Sequence[CallEnded]
+    ) -> None:
+        """Settle calls of this try, the first of which is its n-th, unless a try before has settled so many."""
+        new = list(enumerate(calls, first))[max(0, progress.n_settled - first) :]
+        if not new:
+            return
+        caller = progress.asked.caller
+        found = await self._herd.leader.tries.settle_answer(progress.id, caller, worker.id, answer_try.fence, new)
+        progress.ids |= {call.name.encode(): id.encode() for (_, call), id in zip(new, found, strict=True)}
+        progress.n_settled = first + len(calls)
+        for canister in {call.canister for call in calls}:
+            self._herd.host.find(canister).logged.tell()
+
+
+@asynccontextmanager
+async def _held(worker: Worker) -> AsyncIterator[None]:
+    """Be one of those that wait for this worker, only as long as it is there. Raises WorkerLost."""
+    lease = asyncio.timeout(None)
+    worker.n_answers += 1
+    try:
+        async with lease:
+            if worker.is_gone:
+                raise TimeoutError
+            worker.leases.add(lease)
+            yield
+    except TimeoutError:
+        raise WorkerLost(f"worker {worker.id} is gone") from None
+    finally:
+        worker.n_answers -= 1
+        worker.leases.discard(lease)
+
+
+async def _frames(response: aiohttp.ClientResponse) -> AsyncGenerator[object]:
+    """What a worker tells; of one that knows of no frames, its body alone, as it comes."""
+    if FRAMED_HEADER not in response.headers:
+        async for piece in response.content.iter_any():
+            yield Body(piece)
+        yield Body(b"", is_end=True)
+        return
+    reader = FrameReader()
+    async for piece in response.content.iter_any():
+        try:
+            frames = reader.feed(piece)
+        except WireError as error:
+            raise WorkerRefused(f"a worker answered what is no message of this herd: {error}") from error
+        for frame in frames:
+            yield frame
+
+
+def _headers(response: aiohttp.ClientResponse, ids: Mapping[bytes, bytes]) -> dict[str, str]:
+    told = {name: value for name, value in response.headers.items() if name.lower() != FRAMED_HEADER.lower()}
+    return {
+        name: _NAMES.sub(lambda found: ids.get(found[0], b""), value.encode()).decode()
+        if name.lower() == _RECEIPTS
+        else value
+        for name, value in told.items()
+    }

@@ -1,0 +1,221 @@
+"""Whole answers in front of a herd: what a client gets is what it would have got, whichever worker dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from canister.herd.proxy import worker_of
+from canister.herd.told_events import ToldEvents
+from canister.herd.workers import Worker
+from canister.ic.receipts import check, document
+from tests.herd.herds import QUESTIONS, InProcess, herd_in
+from tests.traces import until
+
+pytestmark = pytest.mark.anyio
+
+CHAT = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "max_tokens": 40, "temperature": 0.9, "seed": 7}
+STREAMED = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def herd(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[InProcess]:
+    async with herd_in(tmp_path_factory.mktemp("herd")) as herd:
+        yield herd
+
+
+class KillAt:
+    """Kills the worker that makes an answer when its client has been told so many events, once."""
+
+    def __init__(self, herd: InProcess, monkeypatch: pytest.MonkeyPatch, n_events: int) -> None:
+        self.herd, self.n_left, self.killed = herd, n_events, ""
+        take = ToldEvents.take
+
+        def told(events: ToldEvents, data: bytes) -> bytes:
+            new = take(events, data)
+            self.n_left -= 1
+            if self.n_left == 0:
+                self.kill()
+            return new
+
+        monkeypatch.setattr(ToldEvents, "take", told)
+
+    def kill(self) -> None:
+        (worker,) = (one for one in self.herd.workers if one.n_answers)
+        self.killed = worker.id
+        os.kill(worker.ref.pid, signal.SIGKILL)
+
+
+async def asked(herd: InProcess, path: str, body: object, **headers: str) -> bytes:
+    response = await herd.http.post(path, json=body, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.content
+
+
+def lasting(value: Any) -> Any:
+    """What two requests for the same have in common: all but ids, times and costs."""
+    passing = {"id", "created", "created_at", "timings", "usage", "response_id", "item_id"}
+    passing |= {name for name in value if name.endswith("duration")} if isinstance(value, dict) else set()
+    if isinstance(value, dict):
+        return {name: lasting(one) for name, one in value.items() if name not in passing}
+    return [lasting(one) for one in value] if isinstance(value, list) else value
+
+
+def events(content: bytes) -> list[Any]:
+    """The contents of the events, or lines, of a stream."""
+    lines = (line.removeprefix("data: ") for line in content.decode().splitlines())
+    return [lasting(json.loads(line)) for line in lines if line.startswith("{")]
+
+
+BODIES = {
+    "/v1/chat/completions": STREAMED,
+    "/v1/completions": {"prompt": ["Once", "Tell me"], "max_tokens": 20, "seed": 7, "n": 2, "stream": True},
+    "/v1/responses": {"input": QUESTIONS[0], "max_output_tokens": 30, "stream": True, "store": False},
+    "/v1/messages": {"messages": CHAT["messages"], "max_tokens": 30, "stream": True, "model": "any"},
+    "/api/chat": {"messages": CHAT["messages"], "options": {"num_predict": 30, "seed": 7}, "model": "any"},
+    "/completion": {"prompt": "Once", "n_predict": 30, "seed": 7, "stream": True},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_stream_goes_on_at_another_worker(herd: InProcess, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    body = {"temperature": 0, **BODIES[path]}
+    await herd.ready(2)
+    wanted = events(await asked(herd, path, body))
+    assert len(wanted) > 8
+    kill = KillAt(herd, monkeypatch, random.Random(path).randrange(2, len(wanted) - 3))
+    found = events(await asked(herd, path, body))
+    assert kill.killed
+    by_choice = lambda event: event.get("choices", [event])[0].get("index", 0) if event.get("choices") else 0  # noqa: E731
+    assert sorted(found, key=by_choice) == sorted(wanted, key=by_choice)
+
+
+async def n_logged(herd: InProcess) -> int:
+    """Calls that answers have taken, by the herd's call log."""
+    log = await herd.call("get_call_log", {"max_entries": 1000})
+    return sum(entry["method"] == "generate" for entry in log)
+
+
+async def check_receipts(herd: InProcess, ids: list[str]) -> None:
+    key = herd.host.root_key.public_key_der
+    for id in ids:
+        response = await herd.http.get(f"/canisters/llama_cpp/receipts/{id}")
+        assert response.status_code == 200, response.text
+        proven = check.check(document.read(response.content)[0], key, id)
+        assert proven.record.method == "generate"
+
+
+async def test_a_whole_answer_is_made_again_and_its_calls_count_once(herd: InProcess) -> None:
+    body = {**CHAT, "max_tokens": 300, "ignore_eos": True}
+    await herd.ready(2)
+    wanted = json.loads(await asked(herd, "/v1/chat/completions", body))
+    n_before = await n_logged(herd)
+    answer = asyncio.create_task(herd.http.post("/v1/chat/completions", json=body))
+    await until(lambda: any(one.n_answers for one in herd.workers))
+    (worker,) = (one for one in herd.workers if one.n_answers)
+    os.kill(worker.ref.pid, signal.SIGKILL)
+    response = await answer
+    assert response.status_code == 200, response.text
+    found = response.json()
+    assert worker.is_gone
+    assert lasting(found) == lasting(wanted)
+    usage = found["usage"]
+    assert len(usage["receipts"]) == usage["calls"] >= 1
+    assert response.headers["x-ic-receipts"] == ", ".join(usage["receipts"])
+    assert await n_logged(herd) == n_before + usage["calls"]
+    await check_receipts(herd, usage["receipts"])
+
+
+async def test_receipts_in_a_stream_are_those_of_the_herd(herd: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    await herd.ready(2)
+    n_before = await n_logged(herd)
+    cycles = await herd.herd.journal.cycles(herd.host.default.id)
+    kill = KillAt(herd, monkeypatch, 12)
+    content = (await asked(herd, "/v1/chat/completions", STREAMED)).decode()
+    assert kill.killed
+    (usage,) = (chunk["usage"] for chunk in map(json.loads, _data(content)) if chunk.get("usage"))
+    await check_receipts(herd, usage["receipts"])
+    assert await n_logged(herd) == n_before + usage["calls"]
+    left = await herd.herd.journal.cycles(herd.host.default.id)
+    assert cycles is not None
+    assert left is not None
+    assert cycles - left >= usage["cycles"] > 0
+
+
+def _data(content: str) -> list[str]:
+    lines = content.splitlines()
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: {")]
+
+
+async def test_a_worker_that_ends_in_order_lets_its_answer_go_on_elsewhere(
+    herd: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it could still say that it stops."""
+    await herd.ready(2)
+    wanted = events(await asked(herd, "/v1/chat/completions", STREAMED))
+    monkeypatch.setattr(KillAt, "kill", terminate)
+    kill = KillAt(herd, monkeypatch, 10)
+    assert events(await asked(herd, "/v1/chat/completions", STREAMED)) == wanted
+    assert kill.killed
+
+
+def terminate(kill: KillAt) -> None:
+    """SIGTERM to the server itself."""
+    (worker,) = (one for one in kill.herd.workers if one.n_answers)
+    kill.killed = worker.id
+    os.kill(worker.ref.pid, signal.SIGTERM)
+
+
+async def test_an_inexact_answer_ends_with_an_error(herd: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    await herd.ready(2)
+    monkeypatch.setattr(Worker, "is_exact", lambda worker, canister: False)
+    kill = KillAt(herd, monkeypatch, 12)
+    content = (await asked(herd, "/v1/chat/completions", STREAMED)).decode()
+    assert kill.killed
+    last = json.loads(_data(content)[-1])
+    assert "not exact" in last["error"]["message"]
+    assert "[DONE]" not in content
+
+
+async def test_an_answer_with_a_key_is_the_same_at_every_worker(
+    herd: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also without a seed of its own, and after the worker that has it is gone."""
+    await herd.ready(2)
+    body = {**CHAT, "seed": None, "temperature": 1.5}
+    first = json.loads(await asked(herd, "/v1/chat/completions", body, **{"Idempotency-Key": "one"}))
+    (worker,) = (one for one in herd.workers if one.id == kept_at(herd))
+    os.kill(worker.ref.pid, signal.SIGKILL)
+    await until(lambda: worker.is_gone)
+    again = json.loads(await asked(herd, "/v1/chat/completions", body, **{"Idempotency-Key": "one"}))
+    assert (again["id"], again["choices"]) == (first["id"], first["choices"])
+    other = json.loads(await asked(herd, "/v1/chat/completions", body, **{"Idempotency-Key": "two"}))
+    assert other["id"] != first["id"]
+
+
+def kept_at(herd: InProcess) -> str:
+    """The worker of this caller's requests."""
+    return worker_of(herd.herd, herd.host.identity.principal).id
+
+
+async def test_an_answer_with_a_key_goes_on_without_its_client(herd: InProcess) -> None:
+    await herd.ready(2)
+    n_before = await n_logged(herd)
+    headers = {"Idempotency-Key": "left"}
+    request = asyncio.create_task(herd.http.post("/v1/chat/completions", json=CHAT, headers=headers))
+    await until(lambda: any(one.n_answers for one in herd.workers))
+    request.cancel()
+    await until(lambda: not any(one.n_answers for one in herd.workers))
+    assert await n_logged(herd) > n_before
