@@ -184,7 +184,8 @@ class WholeAnswers:
                 if isinstance(frame, CallEnded):
                     calls.append(frame)
                 elif isinstance(frame, Broken):
-                    raise WorkerLost(f"worker {worker.id}: {frame.why}")
+                    worker.is_draining = True
+                    raise WorkerLost(f"worker {worker.id}: {frame.why}", was_asked=False)
                 if not isinstance(frame, Body):
                     continue
                 if calls and (frame.is_over or frame.is_end):

@@ -98,8 +98,13 @@ class HerdDoor:
             await self._app(request.scope, receive, send)
             return
         answer = HerdAnswer(herd_requests.read_answer(self._key, signature, header))
+        framed = AnswerFrames(send, answer)
+        if self._drains:
+            answer.broken = "it begins nothing any more"
+            await Response(status_code=503)(request.scope, receive, framed)
+            return
         with making(answer):
-            await self._app(request.scope, receive, AnswerFrames(send, answer))
+            await self._app(request.scope, receive, framed)
 
     async def _vouched(self, request: Request) -> Receive:
         """The request's caller is that which the herd names; returns what receives the body, which is read already."""

@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from canister.api import codec, herd_requests, herd_wire
-from canister.api.herd_requests import HerdKey
+from canister.api.herd_frames import Body, Broken, FrameReader
+from canister.api.herd_requests import AnswerTry, HerdKey
 from canister.api.herd_wire import ChatAt, Conflict
 from canister.api.methods import BY_NAME
 from canister.store.container import CacheFile
@@ -594,6 +595,17 @@ async def test_a_worker_that_drains(tmp_path: Path) -> None:
         assert (await leader.control(worker, "chats_pause", rev=1)).done.replayed
         fresh = leader.job("new_chat", {"args": ["--prompt-cache", "a"]}, "a")
         assert conflict(await worker.run(fresh)).why == "draining"
+        body, caller = b"{}", server.host.identity.principal
+        signature = worker.headers("POST", "/v1/completions", body, caller)[herd_requests.SIGNATURE_HEADER]
+        header = herd_requests.sign_answer(worker.key, signature, AnswerTry(bytes(32), 1, time.time_ns()))
+        named = {
+            herd_requests.SIGNATURE_HEADER: signature,
+            herd_requests.CALLER_HEADER: caller,
+            herd_requests.ANSWER_HEADER: header,
+        }
+        refused = await worker.http.post("/v1/completions", content=body, headers=named)
+        broken, end = FrameReader().feed(refused.content)
+        assert (type(broken), end) == (Broken, Body(b"", True, True))
 
 
 async def test_without_a_herd_there_is_no_such_door(tmp_path: Path) -> None:
