@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from canister.herd.launch import local
 from canister.herd.proxy import worker_of
 from canister.herd.told_events import ToldEvents
 from canister.herd.workers import Worker
@@ -32,8 +33,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def herd(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> AsyncIterator[InProcess]:
-    async with herd_in(tmp_path_factory.mktemp("herd")) as herd:
-        yield herd
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(local, "MAX_PAUSE_SECONDS", 0.05)  # they are killed again and again
+        async with herd_in(tmp_path_factory.mktemp("herd")) as herd:
+            yield herd
 
 
 class KillAt:
