@@ -336,6 +336,17 @@ ao_calls = Table(
     sqlite_with_rowid=False,
 )
 
+# Of each program the last state that was written down, so that only later calls are run again. It may be deleted.
+ao_snapshots = Table(
+    "ao_snapshots",
+    ao_metadata,
+    Column("process", Text, ForeignKey("ao_processes.id"), primary_key=True),
+    Column("n_calls", Integer, nullable=False),  # that gave it
+    Column("world", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
 ao_balances = Table(
     "ao_balances",
     ao_metadata,

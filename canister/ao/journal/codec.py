@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.ao.lua import values
-from canister.ao.lua.cage import Call, Entry
+from canister.ao.lua.calls import Call, Entry
 from canister.ao.lua.sandbox import Limits
 from canister.ao.lua.values import BadValue, Value
 

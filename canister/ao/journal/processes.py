@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from canister.ao.journal.codec import pack_entry, unpack_entry
 from canister.ao.lua import values
-from canister.ao.lua.cage import Entry
+from canister.ao.lua.calls import Entry, Snapshot
 from canister.ao.lua.values import Value
 from canister.ao.processes.messages import ProcessInfo, ProcessKind, pack_tags, unpack_tags
 from canister.ao.signing.tags import Tag
 from canister.store.tables import ao_calls as calls
 from canister.store.tables import ao_processes as table
+from canister.store.tables import ao_snapshots as snapshots
 
 Tree = Mapping[bytes | int | float, Value]
 
@@ -63,9 +64,24 @@ def backlog(connection: Connection, id: str) -> int:
     return int(connection.execute(query).scalar_one_or_none() or 0)
 
 
-def log(connection: Connection, id: str) -> list[Entry]:
-    query = select(calls.c.entry).where(calls.c.process == id).order_by(calls.c.number)
+def log(connection: Connection, id: str, first: int = 0, end: int | None = None) -> list[Entry]:
+    """Calls from `first` on, up to `end`."""
+    query = select(calls.c.entry).where(calls.c.process == id, calls.c.number >= first).order_by(calls.c.number)
+    if end is not None:
+        query = query.where(calls.c.number < end)
     return [unpack_entry(data) for data in connection.execute(query).scalars()]
+
+
+def snapshot(connection: Connection, id: str) -> Snapshot | None:
+    row = connection.execute(select(snapshots).where(snapshots.c.process == id)).one_or_none()
+    return None if row is None else Snapshot(row.n_calls, row.world, row.digest, row.data)
+
+
+def keep_snapshot(connection: Connection, id: str, kept: Snapshot) -> None:
+    """In place of the one before."""
+    connection.execute(delete(snapshots).where(snapshots.c.process == id))
+    row = {"process": id, "n_calls": kept.n_calls, "world": kept.world, "digest": kept.digest, "data": kept.data}
+    connection.execute(insert(snapshots), row)
 
 
 def append_log(connection: Connection, id: str, entries: Sequence[Entry]) -> None:

@@ -2,150 +2,39 @@
 
 The log has the calls that counted and what the host answered to them, so that the same calls give the same state
 without asking the host again. A call that goes over a limit, or is killed, changes nothing: the state is made anew
-without it, when it is needed next. A spare, which is a copy of the process that waits, has most of it ready. All
+without it, when it is needed next. A spare, which is a copy of the process that waits, has most of it ready.
+
+A long log is not run again as a whole: now and then the state is written down, and goes on as what comes back from
+these bytes. That is a call of the log too, so a run of the whole log does the same at the same place. So the state
+does not depend on whether the snapshot is there, down to what Lua leaves open, as the length of a list with holes. All
 methods block; a server calls them on threads, one at a time for a program.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
+import logging
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from canister.ao.lua import frames, values
-from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HERE, HostError, HostFunction, Limits, Outcome
+from canister.ao.lua.calls import SNAPSHOT, Call, Entry, LogDamaged, Snapshot, digest_of, digest_of_state
+from canister.ao.lua.keeper import CagesUnavailable, Nursery
+from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HostError, HostFunction, NotKept, Outcome
 from canister.ao.lua.values import BadValue, Value
-from canister.errors import CanisterUnavailable, StoreDamaged
 
 DEFAULT_DEADLINE_SECONDS = 10.0
 REPLAY_SECONDS = 60.0  # a call that was within its limits once
 SPARE_EVERY = 50  # calls that may have to be done again
+SNAPSHOT_EVERY = 100  # calls
+SNAPSHOT_INSTRUCTIONS = 500_000_000  # of calls, if they come sooner
+SNAPSHOT_BYTES = 16 << 10  # that each call may add to what is written
+SAVE_SECONDS = 30.0
 LIMITS = ("instruction limit reached", "time limit reached", "memory limit reached")
-DEFAULT_LIMITS = Limits()
 ENDED = "the program's process ended"
-_BEHIND = ("natives", "databases", "values")
-_LINES = re.compile(rb"(?<=s)[0-9]+:|:[0-9]+:")  # and the lengths of texts, which change with them
 
-
-class CagesUnavailable(CanisterUnavailable):
-    """No process for a program can be started. Nothing is lost; the same call may be sent again."""
-
-
-class LogDamaged(StoreDamaged):
-    """A log that does not give its program's state: a call asked the host for something else, or gave something else,
-    than when it was made. Nothing is lost; the world that it was made in gives the state.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """kind: `load` of a text with its name, `evaluate` of one, or `call` of a function with encoded arguments.
-
-    now_ms, seed: the time and the draws that the program sees.
-    """
-
-    kind: str
-    subject: bytes
-    arguments: bytes = b""
-    limits: Limits = DEFAULT_LIMITS
-    now_ms: int = 0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One call of a log. answers: the host's, each a word and its bytes, in the order in which they were asked for.
-
-    digest: of what came of it; nothing: it is not known. world: the version that it was made in.
-    """
-
-    call: Call
-    answers: tuple[tuple[bytes, bytes, bytes], ...] = ()
-    digest: bytes = b""
-    world: str = ""
-
-
-class Nursery:
-    """The process that cages are forked from; started when it is needed, and again when it has ended.
-
-    world: files of Lua that run before any program of its cages does.
-    """
-
-    def __init__(self, world: Sequence[Path] = ()) -> None:
-        self._world = tuple(map(str, world))
-        self.version = version_of(world)
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-
-    def start(self, memory_bytes: int) -> tuple[int, socket.socket]:
-        """A new cage: the number of its process, and the socket to it. Raises CagesUnavailable."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            for _ in range(2):
-                answer = self._ask(b"start %d" % memory_bytes, [theirs.fileno()])
-                if answer:
-                    return int(answer), ours
-        ours.close()
-        raise CagesUnavailable("the process that starts programs has ended, and does not come back; see the log")
-
-    def kill(self, pid: int) -> None:
-        self._ask(b"kill %d" % pid, [])
-
-    @property
-    def pid(self) -> int | None:
-        """While there is one."""
-        return self._process.pid if self._process else None
-
-    def close(self) -> None:
-        """All cages end with it."""
-        with self._lock:
-            self._stop()
-
-    def _ask(self, message: bytes, descriptors: Sequence[int]) -> bytes:
-        """Nothing when the process has ended; the next question starts it again."""
-        with self._lock:
-            if self._process is None or self._process.poll() is not None:
-                self._stop()
-                self._run()
-            assert self._control is not None
-            try:
-                socket.send_fds(self._control, [message], descriptors)
-                answer = self._control.recv(100)
-            except OSError:
-                answer = b""
-            if not answer:
-                self._stop()
-            return answer
-
-    def _run(self) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "canister.ao.lua.nursery", *self._world],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env={**kept, "TZ": "UTC"},
-                start_new_session=True,
-            )
-        self._control = ours
-
-    def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._control = self._process = None
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -160,15 +49,34 @@ class _Process:
 @dataclass(slots=True)
 class Cage:
     """One program. host: functions for it, by `name` or `table.name`. log: what made its state; read it after a call,
-    and give it back to have the same program again."""
+    and give it back to have the same program again. snapshot: the last one of the log, which may be given back too.
+
+    n_earlier: how many calls the log has before `log`, which a snapshot makes needless. earlier: reads them if they are
+    needed all the same. snapshot_every: so many calls; 0: never.
+    """
 
     nursery: Nursery
     host: Mapping[str, HostFunction] = field(default_factory=dict)
     memory_bytes: int = DEFAULT_MEMORY_BYTES
     log: list[Entry] = field(default_factory=list)
-    n_kills: int = 0
+    snapshot: Snapshot | None = None
+    n_earlier: int = 0
+    earlier: Callable[[], list[Entry]] = list
+    snapshot_every: int = SNAPSHOT_EVERY
     _running: _Process | None = None
     _spare: _Process | None = None
+    _n_since: int = 0  # calls since the last snapshot, or since one was not kept
+    _n_used: int = 0  # instructions of these
+    _n_due: int = 0  # calls until the next one
+
+    @property
+    def n_calls(self) -> int:
+        """Of the whole log."""
+        return self.n_earlier + len(self.log)
+
+    def since(self, n_calls: int) -> Sequence[Entry]:
+        """What the log has after so many calls."""
+        return tuple(self.log[n_calls - self.n_earlier :])
 
     def load(self, source: bytes, name: str = "program") -> Outcome:
         return self.run(Call("load", source, name.encode()))
@@ -203,8 +111,11 @@ class Cage:
             self._kill()
         elif outcome.error != ENDED:
             self.log.append(Entry(call, tuple(answers), digest_of(outcome), self.nursery.version))
-            running.n_done = len(self.log)
-            if running.n_done - (self._spare.n_done if self._spare else 0) >= SPARE_EVERY:
+            running.n_done = self.n_calls
+            self._count(outcome)
+            if self._is_due():
+                self._take_snapshot(running)
+            elif self._n_again(running) >= SPARE_EVERY:
                 self._leave_spare(running)
         return outcome
 
@@ -221,10 +132,12 @@ class Cage:
     def _kill(self) -> None:
         """The spare stays."""
         if self._running is not None:
-            self._running.connection.close()
-            self.nursery.kill(self._running.pid)
+            self._end(self._running)
             self._running = None
-            self.n_kills += 1
+
+    def _end(self, process: _Process) -> None:
+        process.connection.close()
+        self.nursery.kill(process.pid)
 
     def _drop_spare(self) -> None:
         if self._spare is not None:
@@ -251,26 +164,34 @@ class Cage:
     def _ready(self) -> _Process:
         if self._running is None:
             self._running = self._woken() or self._made()
-            running = self._running
             try:
-                for entry in self.log[running.n_done :]:
-                    self._replay(running, entry)
+                for entry in self.log[self._running.n_done - self.n_earlier :]:
+                    self._replay(self._running, entry)
             except (TimeoutError, frames.CageEnded):
                 self._kill()
                 raise CagesUnavailable("a program's process ended while its state was made again; try again") from None
-            except LogDamaged:
+            except (LogDamaged, CagesUnavailable):
                 self._kill()
                 raise
-            if running.n_done >= SPARE_EVERY:
-                self._leave_spare(running)
+            if self._n_again(self._running) >= SPARE_EVERY:
+                self._leave_spare(self._running)
         return self._running or self._ready()
+
+    def _n_again(self, running: _Process) -> int:
+        """Calls that would have to be done again if this process ended now."""
+        spared = self._spare.n_done if self._spare else 0
+        return running.n_done - max(spared, self.snapshot.n_calls if self.snapshot else 0)
 
     def _replay(self, running: _Process, entry: Entry) -> None:
         version = self.nursery.version
         try:
+            if entry.call.kind == SNAPSHOT:
+                self._come_back(running, entry)
+                return
             outcome = self._exchange(running, entry.call, [], list(entry.answers), False, REPLAY_SECONDS)
             if entry.world != version and entry.digest and digest_of(outcome) != entry.digest:
                 raise LogDamaged("it gave something else")
+            self._count(outcome)
         except LogDamaged as error:
             raise LogDamaged(
                 f"call {running.n_done} of a program's log was made in the world {entry.world or '-'}, and is "
@@ -278,6 +199,105 @@ class Cage:
                 "version of llama-canister that it was made with"
             ) from None
         running.n_done += 1
+
+    # -- snapshots
+
+    def _count(self, outcome: Outcome) -> None:
+        self._n_since += 1
+        self._n_used += outcome.used
+
+    def _is_due(self) -> bool:
+        is_due = self._n_since >= max(self.snapshot_every, self._n_due) or self._n_used >= SNAPSHOT_INSTRUCTIONS
+        return self.snapshot_every > 0 and is_due
+
+    def _take_snapshot(self, running: _Process) -> None:
+        """The state is written down, and goes on as what comes back. Where it cannot be kept, it goes on as it is."""
+        n_since, is_costly = self._n_since, self._n_used >= SNAPSHOT_INSTRUCTIONS
+        self._n_since = self._n_used = self._n_due = 0
+        try:
+            state = self._saved(running)
+            self._n_due = len(state) // SNAPSHOT_BYTES
+            if n_since < self._n_due and not is_costly:
+                self._n_since = n_since
+                return
+            fresh = self._restored(state, running.n_done + 1)
+        except NotKept as error:
+            _log.debug("a program's state is not kept: %s", error)
+        except CagesUnavailable:
+            pass
+        except (TimeoutError, frames.CageEnded):
+            self._kill()  # what it is doing is unknown
+        else:
+            self._go_on(fresh, state)
+            self.log.append(Entry(Call(SNAPSHOT, b""), (), digest_of_state(state), self.nursery.version))
+
+    def _come_back(self, running: _Process, entry: Entry) -> None:
+        """As `_take_snapshot` did. In another world the bytes differ; there each call's outcome is compared."""
+        is_same_world = entry.world == self.nursery.version
+        try:
+            state = self._saved(running)
+            if is_same_world and digest_of_state(state) != entry.digest:
+                raise LogDamaged("the calls before it give another state")
+            fresh = self._restored(state, running.n_done + 1)
+        except NotKept as error:
+            if is_same_world:
+                raise LogDamaged(str(error)) from None
+            running.n_done += 1
+        else:
+            self._go_on(fresh, state)
+
+    def _go_on(self, fresh: _Process, state: bytes) -> None:
+        """The state in another process, which is this one's state as it came back."""
+        if self._running is not None:
+            self._end(self._running)
+        self._drop_spare()
+        self._running = fresh
+        self.snapshot = Snapshot.of(state, fresh.n_done, self.nursery.version)
+        self._n_since = self._n_used = 0
+
+    def _saved(self, running: _Process) -> bytes:
+        """Raises NotKept, TimeoutError, CageEnded."""
+        frames.send(running.connection, b"save")
+        match frames.receive(running.connection, time.monotonic() + SAVE_SECONDS):
+            case [b"saved", bytes(state)]:
+                return state
+            case [b"not kept", bytes(why)]:
+                raise NotKept(why.decode(errors="replace"))
+        raise frames.CageEnded("what came is no answer")
+
+    def _restored(self, state: bytes, n_done: int) -> _Process:
+        """Raises NotKept, CagesUnavailable."""
+        made = self._started()
+        try:
+            frames.send(made.connection, b"restore", state)
+            told = frames.receive(made.connection, time.monotonic() + SAVE_SECONDS)
+        except (TimeoutError, frames.CageEnded):
+            told = [b"not kept", b"it takes too long to come back"]
+        if told == [b"restored"]:
+            made.n_done = n_done
+            return made
+        self._end(made)
+        raise NotKept(f"it does not come back: {told[-1]!r}"[:500])
+
+    def _from_snapshot(self) -> _Process | None:
+        """None where there is none of this world, or it does not fit the log."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return None
+        place = snapshot.n_calls - 1 - self.n_earlier
+        entry = self.log[place] if 0 <= place < len(self.log) else None
+        if entry is not None and entry.call.kind == SNAPSHOT and snapshot.world == self.nursery.version:
+            state = snapshot.state()
+            is_of_log = entry.world != snapshot.world or entry.digest == snapshot.digest
+            if state is not None and is_of_log:
+                try:
+                    return self._restored(state, snapshot.n_calls)
+                except NotKept as error:
+                    _log.warning("a program's snapshot %s", error)
+            else:
+                _log.warning("a program's snapshot is damaged; its log is run again")
+        self.snapshot = None
+        return None
 
     def _woken(self) -> _Process | None:
         spare, self._spare = self._spare, None
@@ -293,6 +313,17 @@ class Cage:
         return None
 
     def _made(self) -> _Process:
+        self._n_since = self._n_used = 0
+        found = self._from_snapshot()
+        if found is None:
+            found = self._started()
+            if self.n_earlier:
+                self.log[:0] = self.earlier()
+                self.n_earlier = 0
+        return found
+
+    def _started(self) -> _Process:
+        """A process in which nothing has run."""
         made = _Process(*self.nursery.start(self.memory_bytes))
         try:
             for path in self.host:
@@ -342,22 +373,6 @@ class Cage:
             return b"ok", values.encode(function(*values.decode(arguments)))
         except (HostError, BadValue) as error:
             return b"error", str(error).encode()
-
-
-def version_of(world: Sequence[Path]) -> str:
-    """Of all that decides what a program's calls come to, besides itself: the world's files, and those behind them."""
-    digest = hashlib.sha256()
-    for file in (*sorted(HERE.glob("*.lua")), *(HERE / f"{name}.py" for name in _BEHIND), *world):
-        data = file.read_bytes()
-        digest.update(b"%d " % len(data) + data)
-    return digest.hexdigest()[:16]
-
-
-def digest_of(outcome: Outcome) -> bytes:
-    """Of what a call came to, but for how many instructions it took, and in which lines errors were raised."""
-    error = None if outcome.error is None else outcome.error.encode()
-    data = values.encode(list(outcome.values), error, outcome.printed)
-    return hashlib.sha256(_LINES.sub(b":", data)).digest()[:16]
 
 
 def _outcome(result: bytes, error: Value, used: int, printed: bytes) -> Outcome:

@@ -2,9 +2,10 @@
 
 asked      "call" kind subject arguments instructions seconds now seed dry; "define" path;
            "spare", then a socket: a copy of this process waits there, with the state as it is now;
-           "wake" and the nursery's number, of such a copy
+           "wake" and the nursery's number, of such a copy; "save"; "restore" snapshot, before any call
 answered   "host" path arguments, which the keeper answers with "ok" values or "error" text;
-           "done" values error used printed; "spare" and the copy's number; "awake"
+           "done" values error used printed; "spare" and the copy's number; "awake";
+           "saved" snapshot, "restored", or "not kept" and why
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import socket
 from dataclasses import dataclass
 
 from canister.ao.lua import frames, values
-from canister.ao.lua.sandbox import HostError, Limits, Outcome, Sandbox
+from canister.ao.lua.sandbox import HostError, Limits, NotKept, Outcome, Sandbox
 from canister.ao.lua.values import Value
 from canister.system.sandbox import end_with_parent
 
+MAX_SNAPSHOT_BYTES = 32 << 20
 HOST_PRICE = 2000  # instructions: the keeper works too, and writes the answer down
 
 
@@ -43,6 +45,10 @@ def run(connection: socket.socket, sandbox: Sandbox) -> None:
                 case b"wake":
                     _wake(_int(message[1]))
                     frames.send(line.connection, b"awake")
+                case b"save":
+                    _save(line.connection, sandbox)
+                case b"restore":
+                    _restore(line.connection, sandbox, _bytes(message[1]))
                 case _ if message[-1]:
                     _dry(line.connection, sandbox, message)
                 case _:
@@ -73,6 +79,24 @@ def _wake(nursery: int) -> None:
     if os.getppid() != nursery:  # which has ended too: nobody could end this process then
         raise frames.CageEnded("the nursery has gone")
     end_with_parent(nursery)
+
+
+def _save(connection: socket.socket, sandbox: Sandbox) -> None:
+    try:
+        snapshot = sandbox.save()
+        if len(snapshot) > MAX_SNAPSHOT_BYTES:
+            raise NotKept(f"its state takes {len(snapshot)} bytes; {MAX_SNAPSHOT_BYTES} are kept")
+        frames.send(connection, b"saved", snapshot)
+    except (NotKept, MemoryError) as error:
+        frames.send(connection, b"not kept", (str(error) or "there is no memory for it").encode())
+
+
+def _restore(connection: socket.socket, sandbox: Sandbox, snapshot: bytes) -> None:
+    try:
+        sandbox.restore(snapshot)
+        frames.send(connection, b"restored")
+    except (NotKept, MemoryError) as error:
+        frames.send(connection, b"not kept", (str(error) or "there is no memory for it").encode())
 
 
 def _define(line: _Line, sandbox: Sandbox, path: str) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
-from canister.ao.lua.sandbox import HostError
+from canister.ao.lua.sandbox import HostError, NotKept
 from canister.ao.lua.values import Value
 
 Bound = str | bytes | int | float | None
@@ -44,7 +45,7 @@ class Databases:
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
-        self._open: dict[int, sqlite3.Connection] = {}
+        self._open: dict[int, _Kept] = {}
         self._steps = 0
 
     def ask(self, word: Value, handle: Value, *given: Value) -> Value:
@@ -54,8 +55,8 @@ class Databases:
                 case b"open":
                     return {b"code": 0, b"handle": self._opened()}
                 case b"close":
-                    if isinstance(handle, int) and (connection := self._open.pop(handle, None)):
-                        connection.close()
+                    if isinstance(handle, int) and (kept := self._open.pop(handle, None)):
+                        kept.connection.close()
                     return {b"code": 0}
                 case b"check":
                     return self._checked(self._of(handle), _text(given[0]))
@@ -76,12 +77,42 @@ class Databases:
     def version() -> Value:
         return sqlite3.sqlite_version.encode()
 
+    # -- snapshots
+
+    def save(self) -> Value:
+        """All databases. Raises NotKept for one in a transaction, or with temporary tables."""
+        return [_saved(handle, kept) for handle, kept in sorted(self._open.items())]
+
+    def restore(self, value: Value) -> None:
+        """Raises NotKept."""
+        for each in value if isinstance(value, list) else []:
+            match each:
+                case [int(handle), bytes(data), int(n_changes), int(rowid)]:
+                    try:
+                        self._open[handle] = self._connected(data, n_changes, rowid)
+                    except sqlite3.Error as error:
+                        raise NotKept(f"a database does not come back: {error}") from None
+                case _:
+                    raise NotKept("a database is damaged")
+
     def _opened(self) -> int:
         if len(self._open) >= MAX_DATABASES:
             raise sqlite3.OperationalError(f"a program has at most {MAX_DATABASES} databases")
+        handle = next(number for number in range(1, MAX_DATABASES + 1) if number not in self._open)
+        self._open[handle] = self._connected()
+        return handle
+
+    def _connected(self, data: bytes = b"", n_changes: int = 0, rowid: int = 0) -> _Kept:
+        """data: of a database that was saved. n_changes, rowid: what had changed in it before, and the last new row."""
         connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=0)
+        if data:
+            connection.deserialize(data)
         connection.execute(f"PRAGMA max_page_count = {MAX_PAGES}")
         connection.execute("PRAGMA temp_store = MEMORY")
+        if rowid:
+            connection.execute("CREATE TEMP TABLE last_row (id INTEGER PRIMARY KEY)")
+            connection.execute("INSERT INTO last_row VALUES (?)", (rowid,))
+            connection.execute("DROP TABLE last_row")
         for limit, most in _LIMITS.items():
             connection.setlimit(limit, most)
         clock = _Clock(self._now_ms)
@@ -89,26 +120,27 @@ class Databases:
             connection.create_function(name, -1, partial(clock.told, name))
         for name, told in (("current_date", "date"), ("current_time", "time"), ("current_timestamp", "datetime")):
             connection.create_function(name, 0, partial(clock.told, told))
+        kept = _Kept(connection, n_changes - connection.total_changes)
+        connection.create_function("total_changes", 0, lambda: kept.n_changes)
         connection.set_authorizer(_authorized)
         connection.set_progress_handler(self._stepped, _STEP)
         connection.text_factory = bytes
-        handle = next(number for number in range(1, MAX_DATABASES + 1) if number not in self._open)
-        self._open[handle] = connection
-        return handle
+        return kept
 
     def _stepped(self) -> int:
         self._steps += _STEP
         return self._steps > MAX_STEPS
 
-    def _of(self, handle: Value) -> sqlite3.Connection:
-        connection = self._open.get(handle) if isinstance(handle, int) else None
-        if connection is None:
+    def _of(self, handle: Value) -> _Kept:
+        kept = self._open.get(handle) if isinstance(handle, int) else None
+        if kept is None:
             raise sqlite3.ProgrammingError("the database is closed")
-        return connection
+        return kept
 
-    def _checked(self, connection: sqlite3.Connection, text: str) -> Value:
+    def _checked(self, kept: _Kept, text: str) -> Value:
         """The statement's columns and parameters; it is not run."""
         self._steps = 0
+        connection = kept.connection
         labels = _labels(text)
         cursor = connection.execute(f"EXPLAIN {text}", [None] * len(labels))
         cursor.close()
@@ -118,15 +150,15 @@ class Databases:
 
     def _run(
         self,
-        connection: sqlite3.Connection,
+        kept: _Kept,
         statements: Iterator[str],
         values: Sequence[Bound],
         wants_rows: bool,
     ) -> Value:
         self._steps = 0
         sets: list[Value] = []
-        before = connection.total_changes
-        cursor = connection.cursor()
+        before = kept.n_changes
+        cursor = kept.connection.cursor()
         for text in statements:
             n = len(_labels(text))
             bound = [values[i] if i < len(values) else None for i in range(n)]
@@ -141,9 +173,40 @@ class Databases:
                 names: list[Value] = [column[0].encode() for column in cursor.description]
                 shown: list[Value] = [dict(enumerate(row, 1)) for row in rows]
                 sets.append({b"names": names, b"n": len(names), b"rows": shown, b"n_rows": len(shown)})
-        total = connection.total_changes
+        total = kept.n_changes
         last = cursor.lastrowid or 0
         return {b"code": 0, b"sets": sets, b"changes": total - before, b"total": total, b"rowid": last}
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """n_before: what had changed before the connection was made, so that a snapshot changes no count."""
+
+    connection: sqlite3.Connection
+    n_before: int
+
+    @property
+    def n_changes(self) -> int:
+        return self.n_before + self.connection.total_changes
+
+
+def _saved(handle: int, kept: _Kept) -> Value:
+    connection = kept.connection
+    if not hasattr(connection, "serialize"):
+        raise NotKept("the SQLite of this Python cannot write databases down")
+    if connection.in_transaction:
+        raise NotKept("a database is in a transaction")
+    n_changes = kept.n_changes
+    connection.set_authorizer(None)
+    try:
+        if connection.execute("SELECT 1 FROM sqlite_temp_master").fetchone():
+            raise NotKept("a database has temporary tables")
+        (rowid,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+        return [handle, connection.serialize(), n_changes, rowid]
+    except sqlite3.Error as error:
+        raise NotKept(f"a database cannot be kept: {error}") from None
+    finally:
+        connection.set_authorizer(_authorized)
 
 
 class _Clock:

@@ -245,32 +245,42 @@ end
 
 -- The order of a table's keys: numbers, then texts, each rising. C's own order depends on where memory lies and on the
 -- clock; a program that is run again by its log must see the same one. ----------------------------------------------------
-local function ordered_keys(t)    -- nil where there are numbers alone, whose order is always the same
+-- nil where there are numbers alone that C gives in this order. How many keys are neither numbers, texts nor truth values:
+-- these come last, in C's order.
+local function ordered_keys(t)
   local others, n_others, texts, n_texts, numbers, n_numbers = nil, 0, nil, 0, {}, 0
+  local is_rising, last, has_false, has_true = true, nil, false, false
   for key in next, t do
     local kind = type(key)
     if kind == "number" then
       n_numbers = n_numbers + 1
       numbers[n_numbers] = key
+      if last and key < last then is_rising = false end
+      last = key
     elseif kind == "string" then
       texts = texts or {}
       n_texts = n_texts + 1
       texts[n_texts] = key
+    elseif key == true then has_true = true
+    elseif key == false then has_false = true
     else
       others = others or {}
       n_others = n_others + 1
       others[n_others] = key
     end
   end
-  if not texts and not others then return nil end
-  charge(n_numbers + n_texts)
-  table.sort(numbers)
+  local n = n_numbers + n_texts
+  if is_rising and n == n_numbers and not others and not has_false and not has_true then return nil end
+  charge(n)
+  if not is_rising then table.sort(numbers) end
   if texts then
     table.sort(texts)
     table.move(texts, 1, n_texts, n_numbers + 1, numbers)
   end
-  if others then table.move(others, 1, n_others, n_numbers + n_texts + 1, numbers) end
-  return numbers, n_numbers + n_texts + n_others
+  if has_false then n = n + 1 numbers[n] = false end
+  if has_true then n = n + 1 numbers[n] = true end
+  if others then table.move(others, 1, n_others, n + 1, numbers) end
+  return numbers, n + n_others, n_others
 end
 
 local function from(t, keys, n, i)               -- the first key from place i on that is still there
@@ -314,7 +324,12 @@ local function safe_next(t, key)
     return first, value
   end
   local order = orders[t]
-  if not order then return next(t, key) end
+  if not order then                              -- it began before the state came back from a snapshot, or never
+    local keys, n = ordered_keys(t)
+    if not keys then return next(t, key) end
+    order = { keys = keys, n = n }
+    orders[t] = order
+  end
   local places = order.places
   if not places then
     places = {}
@@ -353,5 +368,9 @@ end
 
 return {
   string = S, table = T, utf8 = U, math = M, tostring = safe_tostring, pairs = safe_pairs, next = safe_next,
-  ordered_keys = ordered_keys, whole = whole, seed = seed,
+  ordered_keys = ordered_keys, whole = whole, seed = seed, names = names,
+  n_named = function(n)
+    n_named = n or n_named
+    return n_named
+  end,
 }

@@ -35,6 +35,8 @@ _DIGESTS = {
 
 def define_all(sandbox: Sandbox) -> None:
     """Under `__native`, which the world takes away before a program runs."""
+    databases = Databases(lambda: sandbox.now_ms)
+    sandbox.beside = databases
     named: dict[str, HostFunction] = {
         "base64_encode": lambda data: base64.b64encode(_bytes(data)),
         "base64_decode": _base64_decode,
@@ -50,7 +52,7 @@ def define_all(sandbox: Sandbox) -> None:
         "int_base": _int_base,
         "int_small": lambda a: (_number(a) + (1 << 63)) % (1 << 64) - (1 << 63),
         "json_decode": json_decode,
-        "sqlite": Databases(lambda: sandbox.now_ms).ask,
+        "sqlite": databases.ask,
         "sqlite_complete": Databases.is_complete,
         "sqlite_version": Databases.version,
     }

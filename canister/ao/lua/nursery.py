@@ -60,6 +60,7 @@ def made_ready(world: list[Path]) -> Sandbox:
         outcome = ready.load(path.read_bytes(), path.stem)
         if outcome.error is not None:
             raise SyntaxError(f"{path}: {outcome.error}")
+    ready.begin()
     return ready
 
 

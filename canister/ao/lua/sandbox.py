@@ -6,10 +6,11 @@ it can kill (`cage.py`). Only bytes cross between Lua and Python here; `values.p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from canister.ao.lua import values
 from canister.ao.lua.values import Value
@@ -18,6 +19,7 @@ DEFAULT_MEMORY_BYTES = 64 << 20
 DEFAULT_INSTRUCTIONS = 50_000_000
 DEFAULT_SECONDS = 5.0  # of CPU
 _SHOWN_CHARACTERS = 2000
+_N_PARTS = 4  # of a snapshot, besides what is in Python
 HERE = Path(__file__).parent
 
 HostFunction = Callable[..., Value]
@@ -45,6 +47,20 @@ class HostError(Exception):
     """A host function's refusal, which the program gets as an error's text."""
 
 
+class NotKept(Exception):
+    """Why a state cannot be written down, or does not come back from its bytes."""
+
+
+class Beside(Protocol):
+    """What a state has in Python, and a snapshot has too."""
+
+    def save(self) -> Value:
+        """Raises NotKept."""
+
+    def restore(self, value: Value) -> None:
+        """Raises NotKept."""
+
+
 class Sandbox:
     """One program's state, of one thread. Every method may be given what comes from anybody."""
 
@@ -52,6 +68,8 @@ class Sandbox:
         import lupa.lua53
 
         self.now_ms = 0
+        self.beside: Beside | None = None
+        self._memory_bytes = memory_bytes
         self._errors: tuple[type[BaseException], ...] = (lupa.lua53.LuaError, MemoryError)
         self._lua = lupa.lua53.LuaRuntime(
             encoding=None,
@@ -63,7 +81,8 @@ class Sandbox:
             max_memory=memory_bytes,
         )
         meter, patterns = self._part("meter"), self._part("patterns")
-        self._guard: Any = self._part("world", meter, self._part("library", meter, patterns))
+        library = self._part("library", meter, patterns)
+        self._guard: Any = self._part("world", meter, library, self._part("snapshot", library))
 
     def _part(self, name: str, *needed: object) -> object:
         return self._lua.execute((HERE / f"{name}.lua").read_bytes(), *needed, name=b"=host")
@@ -117,8 +136,49 @@ class Sandbox:
         """What `math.random` draws from now on. number: 63 bits."""
         self._guard[b"seed"](number)
 
+    def begin(self) -> None:
+        """Whatever is here now is the world: snapshots tell what differs from it. Once, before a program runs."""
+        self._guard[b"begin"]()
+
+    def save(self) -> bytes:
+        """A snapshot. Raises NotKept."""
+        parts: list[list[bytes]] = [[] for _ in range(_N_PARTS)]
+        with self._unbounded():
+            made = self._guard[b"save"](lambda part, data: parts[part - 1].append(data))
+        if made is not True:
+            raise NotKept(made[1].decode(errors="replace")[:_SHOWN_CHARACTERS])
+        beside = None if self.beside is None else self.beside.save()
+        return values.encode(*(b"".join(part) for part in parts), beside)
+
+    def restore(self, snapshot: bytes) -> None:
+        """The state of a snapshot, in a new state with the same world. Raises NotKept; the state is spoiled then."""
+        try:
+            *parts, beside = values.decode(snapshot)
+        except ValueError:
+            raise NotKept("these bytes are no snapshot") from None
+        if len(parts) != _N_PARTS or not all(isinstance(part, bytes) for part in parts):
+            raise NotKept("these bytes are no snapshot")
+        with self._unbounded():
+            made = self._guard[b"restore"](*parts)
+        if made is not True:
+            raise NotKept(made[1].decode(errors="replace")[:_SHOWN_CHARACTERS])
+        if self.beside is not None:
+            self.beside.restore(beside)
+
+    @contextmanager
+    def _unbounded(self) -> Iterator[None]:
+        """Memory of this state's own work is not the program's."""
+        self._lua.set_max_memory(0)
+        try:
+            yield
+        except self._errors as error:
+            raise NotKept(_told(error)) from None
+        finally:
+            self._lua.set_max_memory(self._memory_bytes)
+
     def limit_memory(self, memory_bytes: int) -> None:
         """Another bound than it was made with."""
+        self._memory_bytes = memory_bytes
         self._lua.set_max_memory(memory_bytes)
 
     @property

@@ -1,6 +1,6 @@
 -- Fence 1: the environment of a program, and the border to the host, which alone holds what is returned here. Runs with
 -- the whole library of C, and leaves nothing of it within reach.
-local meter, library = ...
+local meter, library, snapshot = ...
 local charge, passed, safe_tostring, whole = meter.charge, meter.passed, library.tostring, library.whole
 local debug, traceback, metatable_of = debug, debug.traceback, debug.getmetatable
 local error, rawget, rawset, type, select, next, tostring, tonumber, setmetatable, load =
@@ -237,13 +237,17 @@ function R.set(path, value)
   rawset(owner, name, value)
 end
 function R.define(path, call, price)        -- a function of the host's as a plain one; its errors are strings
-  R.set(path, function(...)
+  local function f(...)
     charge(price)
     local ok, result = call(encoded(...))
     if not ok then error(result, 2) end
     return passed(decoded(result))
-  end)
+  end
+  snapshot.name(f, path)
+  R.set(path, f)
 end
+function R.begin() snapshot.begin(env) end
+R.save, R.restore = snapshot.save, snapshot.restore
 function R.at(milliseconds) now_ms = milliseconds end
 R.seed = library.seed
 

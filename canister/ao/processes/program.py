@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from canister.ao.encoding import sha256
 from canister.ao.lua import values
-from canister.ao.lua.cage import Cage, Call, Entry, Nursery
+from canister.ao.lua.cage import SNAPSHOT_EVERY, Cage
+from canister.ao.lua.calls import Call, Entry, Snapshot
+from canister.ao.lua.keeper import Nursery
 from canister.ao.lua.sandbox import HostError, HostFunction, Limits, Outcome
 from canister.ao.lua.values import Value
 from canister.ao.processes.messages import (
@@ -55,22 +58,64 @@ def package_reader(folder: Path | None) -> PackageReader:
     return read
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """What made a program's state: its log, or a snapshot with the log from there on, and how the rest is read.
+
+    n_earlier: calls before `log`.
+    """
+
+    log: list[Entry] = field(default_factory=list)
+    snapshot: Snapshot | None = None
+    n_earlier: int = 0
+    earlier: Callable[[], list[Entry]] = list
+
+
 class Program:
-    """log: what made its state so far; after each message it has what is to be kept."""
+    """history: what made its state so far. snapshot_every: so many calls; 0: never."""
 
     def __init__(
-        self, nursery: Nursery, info: ProcessInfo, node: str, talk: Talk, packages: PackageReader, log: list[Entry]
+        self,
+        nursery: Nursery,
+        info: ProcessInfo,
+        node: str,
+        talk: Talk,
+        packages: PackageReader,
+        history: History,
+        snapshot_every: int = SNAPSHOT_EVERY,
     ) -> None:
         self._info, self._node, self.talk = info, node, talk
         host: dict[str, HostFunction] = {
             "__host.llama": talk.ask,
             "__host.package": lambda name: packages(shown_text(_bytes(name))),
         }
-        self._cage = Cage(nursery, host, log=log)
+        self._cage = Cage(
+            nursery,
+            host,
+            log=history.log,
+            snapshot=history.snapshot,
+            n_earlier=history.n_earlier,
+            earlier=history.earlier,
+            snapshot_every=snapshot_every,
+        )
+        self._known_snapshot = history.snapshot
 
     @property
-    def log(self) -> Sequence[Entry]:
-        return self._cage.log
+    def n_calls(self) -> int:
+        """Of its log."""
+        return self._cage.n_calls
+
+    def since(self, n_calls: int) -> Sequence[Entry]:
+        """What its log has after so many calls, which is to be kept."""
+        return self._cage.since(n_calls)
+
+    def new_snapshot(self) -> Snapshot | None:
+        """Once for each: it is to be kept too."""
+        snapshot = self._cage.snapshot
+        if snapshot is self._known_snapshot:
+            return None
+        self._known_snapshot = snapshot
+        return snapshot
 
     @property
     def is_running(self) -> bool:
@@ -88,10 +133,10 @@ class Program:
             path, arguments = b"__ao.handle", values.encode(given)
         seed = int.from_bytes(sha256(f"{self._info.id} {delivered.place.slot}".encode())[:8], "little") >> 1
         call = Call("call", path, arguments, limits, delivered.timestamp_ms, seed)
-        kept, n_log = self.talk.kept, len(self._cage.log)
+        kept, n_calls = self.talk.kept, self._cage.n_calls
         self.talk.begin(is_dry=dry)
         outcome = self._cage.run(call, dry=dry)
-        if len(self._cage.log) == n_log:
+        if self._cage.n_calls == n_calls:
             self.talk.kept = kept
         return result_of(outcome)
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 from canister.ao.journal import messages, processes
 from canister.ao.journal.connection import Connection
 from canister.ao.journal.processes import Used
-from canister.ao.lua.cage import LogDamaged, Nursery
+from canister.ao.lua.calls import Entry, LogDamaged
+from canister.ao.lua.keeper import Nursery
 from canister.ao.lua.values import BadValue
 from canister.ao.native import worker
 from canister.ao.processes.messages import Delivered, ProcessInfo, Result
-from canister.ao.processes.program import WORLD, Program, package_reader
+from canister.ao.processes.program import WORLD, History, Program, package_reader
 from canister.ao.processes.talk import Kept, Talk
 from canister.ao.units.access import Journal
 from canister.ao.units.residents import Residents
@@ -197,8 +198,18 @@ class Runner:
     # -- on threads
 
     def _program(self, info: ProcessInfo) -> Program:
-        log, talk = self._journal.read_here(lambda each: processes.log(each, info.id)), self._talk(info)
-        return Program(self._nursery, info, self._settings.node, talk, self._packages, log)
+        settings, talk = self._settings, self._talk(info)
+        history = self._journal.read_here(lambda each: self._history(each, info.id))
+        return Program(self._nursery, info, settings.node, talk, self._packages, history, settings.snapshot_every)
+
+    def _history(self, connection: Connection, process: str) -> History:
+        snapshot = processes.snapshot(connection, process)
+        first = snapshot.n_calls - 1 if snapshot else 0
+
+        def earlier() -> list[Entry]:
+            return self._journal.read_here(lambda each: processes.log(each, process, 0, first))
+
+        return History(processes.log(connection, process, first), snapshot, first, earlier)
 
     def _talk(self, info: ProcessInfo) -> Talk:
         kept = self._journal.read_here(lambda each: processes.kept(each, info.id))
@@ -224,12 +235,13 @@ class Runner:
 
     def _handled(self, info: ProcessInfo, delivered: Delivered, boot: bytes | None, *, dry: bool) -> Ran:
         with self._programs.used(info) as program:
-            n_log, kept = len(program.log), program.talk.kept
+            n_calls, kept = program.n_calls, program.talk.kept
             result = program.handle(delivered, self._settings.limits, boot, dry=dry)
             talk = program.talk
             changed = talk.kept.pack() if talk.kept != kept or talk.instructions else None
             told = replace(result, receipts=tuple(talk.receipts))
-            return Ran(told, tuple(program.log[n_log:]), changed, Used(talk.instructions, talk.cycles))
+            used, snapshot = Used(talk.instructions, talk.cycles), None if dry else program.new_snapshot()
+            return Ran(told, program.since(n_calls), changed, used, snapshot)
 
     def _worked(self, info: ProcessInfo, delivered: Delivered) -> Ran:
         talk = self._talks.get(info.id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from canister.ao.lua.cage import SNAPSHOT_EVERY
 from canister.ao.lua.sandbox import Limits
 from canister.ao.native.herder import LEASE_MS
 from canister.ao.processes.messages import Incoming
@@ -23,6 +24,7 @@ class Settings:
     """folder: of `ao.db`. node: the address of this node's wallet. packages: the operator's. model: of native workers.
 
     has_herd: whether there is a token with a herder and n_workers workers. lease_ms: what a worker has for an answer.
+    snapshot_every: calls of a program; 0: never.
     """
 
     folder: Path
@@ -36,3 +38,4 @@ class Settings:
     has_herd: bool = True
     limits: Limits = field(default_factory=Limits)
     lease_ms: int = LEASE_MS
+    snapshot_every: int = SNAPSHOT_EVERY

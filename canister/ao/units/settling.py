@@ -12,7 +12,7 @@ from canister.ao.journal import messages, money, processes
 from canister.ao.journal.connection import Connection
 from canister.ao.journal.processes import Used
 from canister.ao.lua import values
-from canister.ao.lua.cage import Entry
+from canister.ao.lua.calls import Entry, Snapshot
 from canister.ao.native import herder, token
 from canister.ao.processes.messages import (
     OFFSPRING,
@@ -43,6 +43,7 @@ class Ran:
     entries: Sequence[Entry] = ()
     kept: bytes | None = None
     used: Used = field(default_factory=lambda: Used(0, 0))
+    snapshot: Snapshot | None = None
 
 
 def settle(
@@ -58,6 +59,8 @@ def settle(
     if not messages.finish(connection, delivered.place, result):
         raise AlreadySettled
     processes.append_log(connection, info.id, ran.entries)
+    if ran.snapshot is not None:
+        processes.keep_snapshot(connection, info.id, ran.snapshot)
     if ran.kept is not None:
         processes.keep(connection, info.id, ran.kept, ran.used)
     return woken

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # Alembic is loaded only when it is needed
 
 Schema = Literal["ao", "canister", "server"]
 
-HEADS: dict[Schema, str] = {"ao": "a0001", "canister": "c0006", "server": "s0002"}
+HEADS: dict[Schema, str] = {"ao": "a0002", "canister": "c0006", "server": "s0002"}
 """The newest revision of each schema; held here so that an up-to-date database opens without loading Alembic."""
 
 _TABLES: dict[Schema, MetaData] = {"ao": ao_metadata, "canister": canister_metadata, "server": server_metadata}

@@ -14,7 +14,9 @@ import pytest
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.lua import values
-from canister.ao.lua.cage import ENDED, SPARE_EVERY, Cage, Call, Entry, LogDamaged, Nursery
+from canister.ao.lua.cage import ENDED, SPARE_EVERY, Cage
+from canister.ao.lua.calls import Call, Entry, LogDamaged
+from canister.ao.lua.keeper import Nursery
 from canister.ao.lua.sandbox import HostError, Limits
 from canister.ao.lua.values import Value
 

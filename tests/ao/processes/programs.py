@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from canister.ao.lua.cage import DEFAULT_LIMITS, Nursery
+from canister.ao.lua.calls import DEFAULT_LIMITS
+from canister.ao.lua.keeper import Nursery
 from canister.ao.lua.sandbox import Limits
 from canister.ao.processes.messages import Delivered, Incoming, Outgoing, Place, ProcessInfo, Result
 from canister.ao.processes.models import Models
-from canister.ao.processes.program import Program, package_reader
+from canister.ao.processes.program import History, Program, package_reader
 from canister.ao.processes.talk import Kept, Talk
 
 OWNER, NODE, ID = "owner", "node", "p" * 43
@@ -68,7 +69,7 @@ def driven(nursery: Nursery, models: Models | None = None, packages: Path | None
     """A process with these tags, made."""
     made = tuple((name.replace("_", "-").encode(), value.encode()) for name, value in named.items())
     info = ProcessInfo(ID, OWNER, "module", made, "lua", 0, False)
-    program = Program(nursery, info, NODE, Talk(ID, models, Kept()), package_reader(packages), [])
+    program = Program(nursery, info, NODE, Talk(ID, models, Kept()), package_reader(packages), History())
     found = Driven(program)
     assert found.send().error is None
     return found

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
-from canister.ao.lua.cage import Nursery
+from canister.ao.lua.keeper import Nursery
 from canister.ao.lua.sandbox import Limits
 from canister.ao.processes.program import WORLD
 from tests.ao.processes.programs import ID, NODE, OWNER, Driven, driven, tags

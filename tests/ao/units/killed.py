@@ -44,7 +44,7 @@ def payment(number: int) -> Incoming:
 
 
 def settings(folder: Path) -> Settings:
-    return Settings(folder, NODE, SlowShelf(), model=MODEL, n_workers=2)
+    return Settings(folder, NODE, SlowShelf(), model=MODEL, n_workers=2, snapshot_every=4)
 
 
 RELAY = """

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
-from canister.ao.lua.cage import LogDamaged, version_of
+from canister.ao.lua.calls import LogDamaged, version_of
 from canister.ao.processes.program import WORLD
 from canister.ao.units import running
 from tests.ao.units.world import message, opened
