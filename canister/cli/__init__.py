@@ -38,6 +38,7 @@ class Root(LazyGroup):
         "download": Entry("commands.files:download", "Download a file from a canister, in chunks."),
         "receipt": Entry("commands.receipts:receipt", "Fetch receipts of your calls, as files."),
         "verify": Entry("commands.receipts:verify", "Check receipts: signature, chain, cost, tokens by a replay."),
+        "audit": Entry("commands.audit:audit", "Look at a sample of a server's own calls, decoded again."),
         "estimate": Entry("estimate.command:estimate", "Estimate what a call or a conversation would cost on the IC."),
         "fit": Entry("commands.fit:fit", "Tell whether a model fits the Internet Computer."),
         "probe": Entry("commands.probe:probe", "Find by trial how many tokens fit into one call."),

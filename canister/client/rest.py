@@ -263,6 +263,14 @@ class Canister(MethodCalls):
         _decode(BY_NAME["file_upload_chunk"], answer, self.url)
         raise not_ours(self.url, answer.http_status, answer.headers)
 
+    async def receipt_head(self) -> dict[str, Any]:
+        """The certified head of the canister's chain of receipts. Raises Refused, Rejected."""
+        return await self._page("receipts")
+
+    async def audit(self, call: int) -> dict[str, Any]:
+        """What comes of a call when its server decodes it again, for admins. Raises Refused, Rejected."""
+        return await self._page(f"receipts/{call}/audit", "POST")
+
     async def sign_in_code(self) -> str:
         """A code that signs a browser in as this caller: it counts once, for ten minutes. Raises Refused, Rejected."""
         return str((await self._server_page("/session/codes", "POST"))["code"])

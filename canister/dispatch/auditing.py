@@ -1,4 +1,4 @@
-"""Looks at a server's own receipts, in the background: a share of its calls is decoded again while nobody waits.
+"""Looks at a server's own receipts: calls are decoded again, a share of them while nobody waits, or when an admin asks.
 
 A token that differs is an alarm: a fault of memory or kernels, or a changed file. It is counted and logged, and changes
 nothing.
@@ -8,24 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
+from canister.api.records import ApiError
+from canister.dispatch.execute import Reply, Terms, run
 from canister.engine.told_calls import NotToldFully, ToldCall, told_call
 from canister.errors import CanisterError
 from canister.handlers.receipts import replay_of
 from canister.ic.receipts import document
 from canister.ic.receipts import record as records
+from canister.metering.receipts import instructions_fault
+from canister.runtime import access
 from canister.telemetry import metrics
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from canister.engine.engine import Engine
-    from canister.ic.receipts.record import Record
+    from canister.metering.cost_model import CostModel
+    from canister.runtime.call import Call
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
 
 log = get_logger(__name__)
+
+_LOOK = Terms(is_update=False, err=ApiError, is_limited=False)
 
 LOOK_SECONDS = 1.0
 MOST_BEHIND = 1000  # records; older ones are passed over
@@ -58,42 +65,89 @@ class Auditor:
         while self._next < size and canister.is_idle:
             index, self._next = self._next, self._next + 1
             if self._draw.random() < canister.settings.audit:
-                await self._look_at(index)
-
-    async def _look_at(self, index: int) -> None:
-        canister = self._canister
-        release = await canister.model.gate.enter()  # so that the model stays
-        try:
-            engine = canister.model.engine
-            found = None if engine is None else await asyncio.to_thread(_told, canister, engine, index)
-            if engine is None or found is None:
-                return
-            request = replace(found.request(engine.info), key=None, keep=False)
-            drawn = (await engine.generate(request)).sampled
-        except (CanisterError, NotToldFully) as error:
-            log.info("a call could not be audited", canister=canister.name, call=index, reason=str(error))
-            return
-        finally:
-            release()
-        said = found.drawn.tolist()
-        metrics.count_audited(canister.name, is_equal=drawn == said)
-        if drawn != said:
-            at = next((n for n, pair in enumerate(zip(drawn, said, strict=False)) if pair[0] != pair[1]), 0)
-            log.error("an answer is not what the model gives", canister=canister.name, call=index, token=at)
+                await audit_call(canister, index)
 
 
-def _told(canister: Canister, engine: Engine, index: int) -> ToldCall | None:
-    """The call, if it drew tokens, exactly, with the model that is loaded, and its tokens are at hand."""
+Outcome = Literal["equal", "differs", "drew none", "not decoded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What came of a call. tokens: how many of its tokens were drawn again as it drew them. reason: why none was,
+    or what differs. cost: what is wrong with its instructions; "": nothing that is known.
+    """
+
+    call: int
+    outcome: Outcome
+    tokens: int = 0
+    reason: str = ""
+    cost: str = ""
+
+
+class _NotAudited(Exception):
+    """A call that is not decoded again; the message says why. cost, outcome: as of Audited."""
+
+    def __init__(self, reason: str, cost: str = "", outcome: Outcome = "not decoded") -> None:
+        super().__init__(reason)
+        self.cost = cost
+        self.outcome = outcome
+
+
+async def audit_one(canister: Canister, caller: str, index: int) -> Reply:
+    """Decode a call again for an admin; an `Audited`. Tokens of others are not told."""
+
+    async def handle(call: Call) -> Audited:
+        access.check(canister, call.caller, "admin_query")
+        return await audit_call(canister, index)
+
+    return await run(canister, "audit", caller, handle, _LOOK)
+
+
+async def audit_call(canister: Canister, index: int) -> Audited:
+    """Decode a call again, one token at a time as before; count and log what comes of it."""
+    release = await canister.model.gate.enter()  # so that the model stays
+    try:
+        engine, cost_model = canister.model.engine, canister.model.cost_model
+        found, cost = await asyncio.to_thread(_told, canister, engine, cost_model, index)
+        assert engine is not None
+        request = replace(found.request(engine.info), key=None, keep=False)
+        drawn = (await engine.generate(request)).sampled
+    except _NotAudited as error:
+        return Audited(index, error.outcome, reason=str(error), cost=error.cost)
+    except (CanisterError, NotToldFully) as error:
+        log.info("a call could not be audited", canister=canister.name, call=index, reason=str(error))
+        return Audited(index, "not decoded", reason=str(error))
+    finally:
+        release()
+    said = found.drawn.tolist()
+    metrics.count_audited(canister.name, is_equal=drawn == said)
+    if drawn == said:
+        return Audited(index, "equal", len(said), cost=cost)
+    same = next((n for n, pair in enumerate(zip(drawn, said, strict=False)) if pair[0] != pair[1]), len(drawn))
+    log.error("an answer is not what the model gives", canister=canister.name, call=index, token=same)
+    return Audited(index, "differs", same, f"token {same + 1} of {len(said)} is not the one that the model draws", cost)
+
+
+def _told(canister: Canister, engine: Engine | None, cost_model: CostModel | None, index: int) -> tuple[ToldCall, str]:
+    """The call, if it drew tokens, exactly, with the model that is loaded, and its tokens are at hand; and what is
+    wrong with its cost. _NotAudited, NotToldFully.
+    """
     found = canister.receipts.find(index)
-    record: Record | None = None if found is None else records.decode(found.record)
-    if found is None or record is None or record.chat is None or record.chat.is_shifted:
-        return None
-    terms = document.read_terms(found.terms)
+    if found is None:
+        raise _NotAudited("its record is kept no more" if index < canister.receipts.size else "there is no such call")
+    record, terms = records.decode(found.record), document.read_terms(found.terms)
     told = terms.get("engine")
-    if not isinstance(told, dict) or told.get("model") != engine.info.model_id or not told.get("exact"):
-        return None
-    words = replay_of(canister, record).words
-    if len(words) != 4 * record.chat.n_after:
-        return None
-    call = told_call(record, words, terms)
-    return call if len(call.drawn) else None
+    if record.chat is None or not isinstance(told, dict):
+        raise _NotAudited("it decoded nothing", outcome="drew none")
+    if engine is None or told.get("model") != engine.info.model_id:
+        raise _NotAudited("its model is not the one that is loaded")
+    cost = "" if cost_model is None else instructions_fault(record, terms, cost_model.shape) or ""
+    if not told.get("exact"):
+        raise _NotAudited("it was not decoded exactly, so other chats may have had a part in it", cost)
+    try:
+        call = told_call(record, replay_of(canister, record).words, terms)
+    except NotToldFully as error:
+        raise _NotAudited(str(error), cost) from None
+    if not len(call.drawn):
+        raise _NotAudited("it drew none", cost, "drew none")
+    return call, cost

@@ -257,6 +257,10 @@ class Target(Protocol):
         """The head of the chain of receipts, certified now; see `receipts.certified_head`."""
         ...
 
+    async def audit(self, caller: str, index: int) -> Reply:
+        """Decode a call again, for an admin; see `auditing.audit_one`."""
+        ...
+
     async def inspect_calls(self, caller: str) -> Reply:
         """The running and waiting calls, for its controllers."""
         ...

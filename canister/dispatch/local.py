@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from canister.dispatch import (
     answers,
+    auditing,
     durable_answers,
     embeddings,
     herd_calls,
@@ -208,6 +209,9 @@ class LocalTarget(CanisterOfHost):
 
     async def receipt_head(self, caller: str, since: int) -> Reply:
         return await receipts.certified_head(self._canister, self._host.root_key, caller, since)
+
+    async def audit(self, caller: str, index: int) -> Reply:
+        return await auditing.audit_one(self._canister, caller, index)
 
     async def inspect_calls(self, caller: str) -> Reply:
         return await inspection.inspect_calls(self._canister, caller)

@@ -32,9 +32,13 @@ _LOOK = Terms(is_update=False, err=ApiError, is_limited=False)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The head of a chain: records, the root over them, and its certificate. consistency: as of Receipt."""
+    """The head of a chain: records, the root over them, and its certificate. consistency: as of Receipt.
+
+    first: the number of the record from which on all are kept.
+    """
 
     size: int
+    first: int
     root: bytes
     certificate: bytes
     root_key: bytes
@@ -126,7 +130,8 @@ def _listed(canister: Canister, chain: Chain, caller: str, cache: str | None, be
 def _head(canister: Canister, chain: Chain, key: RootKey, since: int) -> Head:
     check_makes(canister, chain)
     try:
+        first = chain.first()
         size, root, consistency = chain.consistency(since)
     except tree.ProofError as error:
         raise BadRequest(f"since: {error}") from None
-    return Head(size, root, certified(canister, key, size, root), key.public_key_der, since, consistency)
+    return Head(size, first, root, certified(canister, key, size, root), key.public_key_der, since, consistency)

@@ -61,6 +61,14 @@ class ToldCall:
         )
 
 
+def words_of(tokens: Tokens, generated: Flags, starts: Flags, redrawn: Flags) -> bytes:
+    """Tokens with their marks as a receipt has them, four bytes each."""
+    words = tokens.astype("<u4")
+    for flags, mark in ((generated, records.GENERATED), (starts, records.STARTS), (redrawn, records.REDRAWN)):
+        np.bitwise_or(words, np.uint32(mark), out=words, where=flags)
+    return words.tobytes()
+
+
 def told_call(record: Record, words: bytes, terms: Mapping[str, object]) -> ToldCall:
     """The call of a record; NotToldFully. words: of all tokens behind it, whose hash was checked."""
     chat = record.chat

@@ -16,11 +16,12 @@ import numpy as np
 
 from canister.engine.kv.slots import MIN_SHARED, PUBLISHED
 from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary, n_last_generated
+from canister.engine.told_calls import words_of
 from canister.errors import BadRequest, CanisterError
 from canister.handlers.sidecars import usable_cache, write_sidecar
 from canister.ic.receipts.record import ChatPart
 from canister.metering.meter import CallMeter
-from canister.runtime.receipts import Decoded, hashes_of, words_of
+from canister.runtime.receipts import Decoded, hashes_of
 from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import sessions_of
 from canister.store.container import CacheHeader

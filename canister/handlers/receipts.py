@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from canister.api.records import ReceiptInput, ReceiptRecord
+from canister.engine.told_calls import words_of
 from canister.errors import AccessDenied, BadRequest, NotFound
 from canister.ic import principal
 from canister.ic.principal import ANONYMOUS
@@ -20,7 +21,6 @@ from canister.ic.receipts import document, tree
 from canister.ic.receipts import record as records
 from canister.ic.receipts.document import Receipt, ReceiptError, Replay
 from canister.runtime import access
-from canister.runtime.receipts import words_of
 from canister.store.cache_paths import sessions_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Chain(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    def first(self) -> int: ...
 
     def consistency(self, since: int) -> tuple[int, bytes, tuple[bytes, ...]]: ...
 

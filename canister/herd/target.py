@@ -276,6 +276,9 @@ class HerdTarget(CanisterOfHost):
     async def receipt_head(self, caller: str, since: int) -> Reply:
         return await receipts.certified_head(self._canister, self._herd.host.root_key, caller, since, self._shelf)
 
+    async def audit(self, caller: str, index: int) -> Reply:
+        _not_in_a_herd("an audit of calls")
+
     @property
     def _shelf(self) -> Shelf:
         return shelf_of(self._herd.journal, self._canister)

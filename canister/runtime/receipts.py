@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from canister.engine.load import library
 from canister.engine.numeric import isa, numeric_class
 from canister.flags.params import SamplingParams
@@ -24,7 +22,6 @@ from canister.state.receipts import Added, Contents, Receipts
 if TYPE_CHECKING:
     from canister.config import CanisterSettings
     from canister.engine.engine import Engine, EngineInfo
-    from canister.engine.request import Flags, Tokens
     from canister.metering.cost_model import CostContext
     from canister.metering.fees import Charge
     from canister.store.transaction import Transaction
@@ -42,14 +39,6 @@ class Decoded:
     chat: ChatPart
     words: bytes
     sampling: SamplingParams
-
-
-def words_of(tokens: Tokens, generated: Flags, starts: Flags, redrawn: Flags) -> bytes:
-    """Tokens with their marks as a receipt has them, four bytes each."""
-    words = tokens.astype("<u4")
-    for flags, mark in ((generated, records.GENERATED), (starts, records.STARTS), (redrawn, records.REDRAWN)):
-        np.bitwise_or(words, np.uint32(mark), out=words, where=flags)
-    return words.tobytes()
 
 
 def hashes_of(before: bytes, after: bytes, n_kept: int) -> tuple[bytes, bytes]:

@@ -48,6 +48,7 @@ _NEWEST = Prepared(
     .where(receipts.c.number < bindparam("below"), receipts.c.number >= bindparam("first"))
     .order_by(receipts.c.number.desc())
 )
+_LOWEST = select(receipts.c.number).order_by(receipts.c.number).limit(65)
 _NEW_TERMS = insert(receipt_terms)
 _KEEP_TERMS = Prepared(
     _NEW_TERMS.on_conflict_do_update(index_elements=["hash"], set_={"used_at": _NEW_TERMS.excluded.used_at}),
@@ -166,6 +167,13 @@ class Receipts:
         """Records that were ever made."""
         with self._database.read() as connection:
             return _size(connection)
+
+    def first(self) -> int:
+        """The number of the record from which on all are kept."""
+        with self._database.read() as connection:
+            lowest = connection.execute(_LOWEST).scalars().all()
+            n_kept = connection.execute(select(func.count()).select_from(receipts)).scalar_one()
+            return tree.first_kept(lowest, n_kept, _size(connection))
 
     def head(self) -> tuple[int, bytes]:
         """The number of records, and the root of their tree."""

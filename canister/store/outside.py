@@ -51,6 +51,35 @@ def staged(canister: sqlite3.Connection) -> dict[str, str]:
     return dict(canister.execute("SELECT path, source FROM redo WHERE kind = 'put' ORDER BY id").fetchall())
 
 
+def ids_by_name(server: sqlite3.Connection) -> dict[str, str]:
+    """The ids of canisters that were not deleted, by their names."""
+    return dict(server.execute("SELECT name, id FROM canisters WHERE deleted_ns IS NULL").fetchall())
+
+
+def digests(canister: sqlite3.Connection) -> dict[str, str]:
+    """By path, the SHA-256 of each file that was uploaded to its end, in hex."""
+    query = "SELECT path, sha256 FROM uploads JOIN files USING (path, size)"
+    return dict(canister.execute(query).fetchall())
+
+
+def receipts(canister: sqlite3.Connection) -> Iterator[tuple[int, bytes, bytes]]:
+    """Number, record, and nodes of the tree that it completes, of each call that is kept, in their order."""
+    yield from canister.execute("SELECT number, record, nodes FROM receipts ORDER BY number")
+
+
+def receipt_terms(canister: sqlite3.Connection, of_hash: bytes) -> bytes | None:
+    row = canister.execute("SELECT terms FROM receipt_terms WHERE hash = ?", (of_hash,)).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def receipt_contents(canister: sqlite3.Connection, number: int) -> tuple[bytes, bytes, bytes] | None:
+    """Words, argument and output of a call, where they are kept."""
+    row = canister.execute(
+        "SELECT words, argument, output FROM receipt_contents WHERE number = ?", (number,)
+    ).fetchone()
+    return None if row is None else tuple(row)
+
+
 def copy(reader: sqlite3.Connection, target: Path) -> list[str]:
     """Write the database as its reader sees it, in one piece. Returns what is unsound in it. OSError: a full disk."""
     with closing(sqlite3.connect(target)) as copied:

@@ -59,37 +59,47 @@ async def verify(asked: Asked) -> Outcome:
         faults.append(str(error))
     faults += [str(gap) for gap in gaps(proven)]
     if asked.model is not None:
-        crashed = await _with_model(asked.model, verdicts, asked.one_by_one)
+        crashed = await look_with_model(asked.model, verdicts, asked.one_by_one)
         notes += [crashed] if crashed else []
     return Outcome(verdicts, notes, faults)
 
 
 def _alone(path: Path, asked: Asked) -> Verdict:
-    verdict = Verdict(path.name)
     try:
-        receipt, _ = document.read(path.read_bytes())
+        data = path.read_bytes()
+    except OSError as error:
+        return Verdict(path.name, faults=[f"the file cannot be read: {error.strerror}"])
+    return look_at(path.name, data, asked)
+
+
+def look_at(source: str, data: bytes, asked: Asked) -> Verdict:
+    """Check a receipt alone, without its model. source: where it comes from, for whoever reads the verdict."""
+    verdict = Verdict(source)
+    try:
+        receipt, _ = document.read(data)
         number = document.decoded(receipt).index
         wanted = next((id for id in asked.ids if document.parse_id(id)[0] == number), None)
         if asked.ids and wanted is None:
             raise ReceiptError(f"it is the receipt of call {number}, which none of the given ids is of")
         proven = verdict.proven = check(receipt, asked.root_key, wanted)
         check_contents(proven.record, asked.argument, asked.output)
-    except OSError as error:
-        verdict.faults.append(f"the file cannot be read: {error.strerror}")
-        return verdict
     except ReceiptError as error:
         verdict.faults.append(str(error))
         return verdict
     by = "by the root key" if asked.root_key is not None else f"by {receipt.root_key[-96:].hex()[:16]}…, which it names"
     verdict.signed = f"{by}; record {number} of {receipt.size}, certified {moment(proven.certified_ns)}"
-    fault = cycles_fault(proven.record, read_terms(receipt.terms))
-    if fault is not None:
-        verdict.faults.append(f"the cost is wrong: {fault}")
+    check_cycles(verdict, proven)
     return verdict
 
 
-async def _with_model(file: Path, verdicts: Sequence[Verdict], one_by_one: bool) -> str | None:
-    """A sentence where llama.cpp has crashed."""
+def check_cycles(verdict: Verdict, proven: Proven) -> None:
+    fault = cycles_fault(proven.record, read_terms(proven.receipt.terms))
+    if fault is not None:
+        verdict.faults.append(f"the cost is wrong: {fault}")
+
+
+async def look_with_model(file: Path, verdicts: Sequence[Verdict], one_by_one: bool) -> str | None:
+    """Check costs and tokens with the model. Returns a sentence where llama.cpp has crashed."""
     from canister.model_file.gguf import read_gguf
     from canister.model_file.shape import read_shape
     from canister.system.hashing import sha256_of_file

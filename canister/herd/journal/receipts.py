@@ -149,6 +149,14 @@ class ReceiptChain:
         with reading(self._pair) as connection:
             return self._size(connection)
 
+    def first(self) -> int:
+        c = table.c
+        of = c.canister == self._canister
+        with reading(self._pair) as connection:
+            lowest = connection.execute(select(c.number).where(of).order_by(c.number).limit(65)).scalars().all()
+            n_kept = connection.execute(select(func.count()).select_from(table).where(of)).scalar_one()
+            return tree.first_kept(lowest, n_kept, self._size(connection))
+
     def consistency(self, since: int) -> tuple[int, bytes, tuple[bytes, ...]]:
         """As of `state/receipts.py`, and so are all others here."""
         with reading(self._pair) as connection:

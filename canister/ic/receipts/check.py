@@ -16,6 +16,8 @@ from canister.ic.receipts.document import Receipt, ReceiptError
 from canister.ic.receipts.record import NO_HASH, Record, words_hash
 from canister.ic.receipts.values import value_hash
 
+OTHER_TERMS = "the terms are not those of the record: the model, the costs or the sampling were changed"
+
 # Calls that change a chat without being one of its calls: caches are copied, removed, written, cleaned up.
 CHANGES_CHATS = frozenset(
     (
@@ -69,7 +71,7 @@ def check(receipt: Receipt, root_key: bytes | None = None, wanted_id: str | None
     if wanted_id is not None:
         _check_id(wanted_id, record.index, leaf)
     if document.terms_hash(receipt.terms) != record.terms:
-        raise ReceiptError("the terms are not those of the record: the model, the costs or the sampling were changed")
+        raise ReceiptError(OTHER_TERMS)
     if (record.index == 0) != (record.previous == NO_HASH):
         raise ReceiptError(f"record {record.index} has no place in a chain: what it follows is not what comes before")
     try:

@@ -84,6 +84,11 @@ def whole_ends(size: int) -> list[int]:
     return ends
 
 
+def first_kept(lowest: Sequence[int], n_kept: int, size: int) -> int:
+    """From which record on all of `size` are kept, where n_kept are. lowest: the numbers of the first 65 of them."""
+    return next((first for n_below, first in enumerate(lowest) if n_kept - n_below == size - first), size)
+
+
 def root(size: int, node: Node) -> bytes:
     """The head of a tree of `size` records."""
     return _hash_of(0, size, node) if size else EMPTY_ROOT

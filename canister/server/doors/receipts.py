@@ -4,6 +4,7 @@
     GET /canisters/{canister}/receipts?cache={name}    the calls on one of the caller's prompt caches, the newest first
     GET /canisters/{canister}/receipts?newest=50       the caller's newest calls, whatever they were
     GET /canisters/{canister}/receipts                 the head of the chain, certified now
+    POST /canisters/{canister}/receipts/{number}/audit   decodes the call again, for admins
 
 `?since=N` adds the proof that the first N records, of a head that the caller has seen, are still the first. A receipt
 comes as JSON, or as CBOR with `Accept: application/cbor`; its bytes are exact, and docs/receipts.md tells them.
@@ -22,8 +23,8 @@ from canister.ic.receipts import document
 from canister.ic.receipts.document import Receipt
 from canister.server import answers
 from canister.server.doors.rest import accepted
-from canister.server.requests import caller, dispatcher
-from canister.server.verbs import page
+from canister.server.requests import caller, dispatcher, while_connected
+from canister.server.verbs import ANY_VERB, page
 
 CBOR = "application/cbor"
 DEFAULT_LISTED = 100
@@ -33,6 +34,7 @@ def routes() -> list[Route]:
     return [
         page("/canisters/{canister}/receipts", several),
         page("/canisters/{canister}/receipts/{id}", one),
+        Route("/canisters/{canister}/receipts/{number}/audit", audit, methods=ANY_VERB),
     ]
 
 
@@ -49,6 +51,16 @@ async def one(request: Request) -> Response:
     if is_cbor:
         return Response(document.to_cbor(receipt), headers=headers, media_type=CBOR)
     return Response(document.to_json(receipt), headers=headers, media_type=answers.JSON)
+
+
+async def audit(request: Request) -> Response:
+    """What comes of a call when it is decoded again. A client that goes away ends it."""
+    if request.method != "POST":
+        return answers.wrong_verb(f"{request.url.path} takes POST, not {request.method}", "POST")
+    target = dispatcher(request).find(request.path_params["canister"])
+    number = _as_number(request.path_params["number"], "a call is audited by its number")
+    reply = await while_connected(request, target.audit(caller(request), number))
+    return answers.error(reply) if reply.error is not None else answers.document(asdict(reply.value))  # type: ignore[call-overload]
 
 
 async def several(request: Request) -> Response:
@@ -82,8 +94,10 @@ def _hex(value: object) -> object:
 
 def _number(request: Request, name: str, default: int) -> int:
     text = request.query_params.get(name)
-    if text is None:
-        return default
+    return default if text is None else _as_number(text, f"?{name}= takes a number of records")
+
+
+def _as_number(text: str, wanted: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise BadArgument(f"?{name}= takes a number of records, not {text[:40]!r}")
+        raise BadArgument(f"{wanted}, not {text[:40]!r}")
     return int(text)

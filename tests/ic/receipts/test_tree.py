@@ -89,3 +89,14 @@ def test_that_no_tree_is_the_beginning_of_a_fork(data: st.DataObject) -> None:
     with pytest.raises(ProofError, match="are not the first"):
         tree.check_consistency(old, _root(records[:old]), size, _root(forked), path)
     assert _root(records) != _root(forked)
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_from_where_on_records_are_kept(n_gone: int, n_kept: int) -> None:
+    """Old ones go, but for those that complete the tree over them."""
+    size = n_gone + n_kept
+    kept = [n for n in range(size) if n >= n_gone or n in tree.whole_ends(n_gone)]
+    first = tree.first_kept(kept[:65], len(kept), size)
+    assert first <= n_gone
+    assert [n for n in kept if n >= first] == list(range(first, size))
+    assert first == 0 or first - 1 not in kept

@@ -193,6 +193,24 @@ async def test_that_the_method_gives_the_same_receipt_to_the_same_callers(
     assert (late.status_code, "there is no proof" in late.text) == (404, True)
 
 
+async def test_that_admins_have_calls_decoded_again(server: Served, asker: httpx.AsyncClient, ids: list[str]) -> None:
+    number = ids[1].partition("-")[0]
+    path = f"/canisters/llama_cpp/receipts/{number}/audit"
+    async with server.client() as controller:
+        told = (await controller.post(path)).json()
+        found = await proven(server, asker, ids[1])
+        assert found.record.chat is not None
+        assert (told["call"], told["outcome"], told["cost"]) == (int(number), "equal", "")
+        nothing = (await controller.post("/canisters/llama_cpp/receipts/0/audit")).json()
+        assert (nothing["outcome"], nothing["reason"]) == ("drew none", "it decoded nothing")
+        gone = (await controller.post("/canisters/llama_cpp/receipts/999999/audit")).json()
+        assert (gone["outcome"], gone["reason"]) == ("not decoded", "there is no such call")
+        assert (await controller.post("/canisters/llama_cpp/receipts/x/audit")).status_code == 400
+        assert (await controller.get(path)).status_code == 405
+        assert (await controller.get("/canisters/llama_cpp/receipts")).json()["first"] == 0
+    assert (await asker.post(path)).status_code == 401  # its own call, but it is no admin
+
+
 async def test_that_the_head_is_certified(server: Served, asker: httpx.AsyncClient) -> None:
     old = (await asker.get("/canisters/llama_cpp/receipts")).json()
     await ask(asker)
