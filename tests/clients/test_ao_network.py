@@ -64,6 +64,7 @@ def test_signed_http_requests(ao_server: LocalServer, rsa_wallet: ArweaveWallet,
     found = told(ao_server, rsa_wallet, name, "http")
     shown = httpx.post(f"{ao_server.url}/{found['process']}/compute/results={found['slot']}").json()
     assert pong(shown["raw"]) == "pong 1 to hello"
+    assert found["evaluated"]["Output"]["data"] == "by aos"
 
 
 @pytest.mark.parametrize("size", [262144, 300_001])

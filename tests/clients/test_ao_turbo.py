@@ -33,3 +33,4 @@ def test_uploads_whole_and_in_chunks_are_found_at_the_gateway(ao_server: LocalSe
     assert httpx.get(f"{ao_server.url}/{told['data']['id']}").text == "a line"
     assert httpx.get(f"{ao_server.url}/{told['ethereum']['id']}").text == "by another wallet"
     assert (told["progress"] > 0, told["price"]) == (True, "0")
+    assert (told["balances"], told["free"]) == (["0", "0"], {"bytesRemaining": None})

@@ -11,7 +11,7 @@ import pytest
 
 from canister.ao.lua.sandbox import HostError
 from canister.ao.lua.values import Value
-from canister.ao.processes.messages import derived_id
+from canister.ao.processes.messages import Outgoing, derived_id
 from canister.ao.processes.talk import Kept, Talk
 from canister.ao.units import HERDER, TOKEN
 from canister.dispatch.ao_models import CanisterModels
@@ -20,7 +20,7 @@ from canister.errors import CanisterStopping, NotFound
 from canister.ic.certificate import RootKey
 from canister.ic.receipts.document import Receipt
 from canister.runtime.canister import Canister
-from tests.ao.units.world import OWNER, opened
+from tests.ao.units.world import OWNER, opened, tags
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
 from tests.server.served import CHAT
 from tests.traces import until, until_so
@@ -170,16 +170,18 @@ async def test_programs_and_herders_are_served_by_the_canister(canister: Caniste
         paid = {"X_Prompt": "Once upon a time", "X_Tokens": "12", "Recipient": HERDER, "Quantity": "17"}
         await driven.send(TOKEN, "Transfer", **paid)
 
-        async def answered() -> str | None:
+        async def answered() -> Outgoing | None:
             page = await driven.units.results(HERDER)
             sent = [each for done in page.done for each in done.result.messages if each.target == OWNER]
-            return sent[0].data.decode() if sent else None
+            return sent[0] if sent else None
 
-        assert await until_so(answered) == expected
+        response = await until_so(answered)
+        assert response.data.decode() == expected
         assert await driven.units.balance(OWNER) == 1000 - 17
         results = [(await driven.units.results(worker)).done for worker in (king, fresh, *WORKERS)]
         told = [done.result.to_json() for page in results for done in page if done.result.receipts]
         assert len(told) == 4  # two scenes, one again, what was paid for
+        assert tags(response)["Receipts"].split(",") == told[-1]["Receipts"]
         for receipt in [id for each in told for id in cast(list[str], each["Receipts"])]:
             found = await find_receipt(canister, RootKey.generate(), CONTROLLER, receipt, 0)
             assert isinstance(found.value, Receipt)

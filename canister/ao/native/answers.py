@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from canister.ao.processes.messages import Delivered, Outgoing, Result
+
+MAX_RECEIPTS_CHARACTERS = 3000  # of a tag
 
 
 class Answers:
@@ -56,6 +58,14 @@ def carried(delivered: Delivered) -> dict[str, str]:
         for name, value in delivered.message.tags
         if name[:2].lower() == b"x-"
     }
+
+
+def shown_receipts(receipts: Sequence[str]) -> str | None:
+    """The ids in one tag, as many as fit it; None without any. The result that has the tag names all of them."""
+    shown = ",".join(receipts)
+    if len(shown) > MAX_RECEIPTS_CHARACTERS:
+        shown = shown[: MAX_RECEIPTS_CHARACTERS + 1].rpartition(",")[0]
+    return shown or None
 
 
 def whole(text: str | None, n_digits: int = 77) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from canister.ao.journal.money import Desk, Job
 from canister.ao.native import fees
-from canister.ao.native.answers import Answers, whole
+from canister.ao.native.answers import Answers, shown_receipts, whole
 from canister.ao.processes.messages import Delivered, ProcessInfo, Result
 
 NAME, VERSION = "Llama-Herder", "1.0.0"
@@ -117,7 +117,8 @@ def _heard(shift: _Shift, *, is_answer: bool) -> None:
         return
     if is_answer:
         shift.desk.end(job)
-        shift.answers.send(job.client, "Inference-Response", message.data, X_Reference=job.reference)
+        receipts = shown_receipts((message.tag("Receipts") or "").split(","))
+        shift.answers.send(job.client, "Inference-Response", message.data, X_Reference=job.reference, Receipts=receipts)
     else:
         _failed(shift, job, message.tag("Error") or "a worker failed")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.ao.lua.sandbox import HostError
-from canister.ao.native.answers import Answers, whole
+from canister.ao.native.answers import Answers, shown_receipts, whole
 from canister.ao.native.fees import MOST_TOKENS
 from canister.ao.processes.messages import Delivered, ProcessInfo, Result
 from canister.ao.processes.talk import Talk
@@ -33,7 +33,9 @@ def handle(talk: Talk, info: ProcessInfo, delivered: Delivered, node: str) -> Re
             except HostError as error:
                 answers.send(sender, "Inference-Error", X_Reference=reference, Error=str(error)[:300])
             else:
-                answers.send(sender, "Inference-Response", text, X_Reference=reference)
+                answers.send(
+                    sender, "Inference-Response", text, X_Reference=reference, Receipts=shown_receipts(talk.receipts)
+                )
         case "eval":
             return answers.result(error="a worker runs no code; see Init and Inference")
     return answers.result()

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.native import fees
+from canister.ao.native.answers import MAX_RECEIPTS_CHARACTERS, shown_receipts
 from canister.ao.processes.messages import Outgoing, derived_id
 from canister.ao.units import HERDER, TOKEN, Settings, Units
 from canister.errors import BadRequest
@@ -86,6 +89,7 @@ async def test_a_paid_request_is_answered(driven: Driven) -> None:
     await pay(driven, 12, X_Reference="7", X_Termination="wx")
     (answer,) = await answers(driven, 1)
     assert (answer.data, tags(answer)["Action"], tags(answer)["X-Reference"]) == (b"tuv", "Inference-Response", "7")
+    assert tags(answer)["Receipts"] == "5-receipt"
     notices = await sent(driven, TOKEN)
     assert [tags(each)["Action"] for each in notices] == ["Debit-Notice"]
     (credit,) = await sent(driven, TOKEN, HERDER)
@@ -103,6 +107,15 @@ async def test_a_request_without_a_reference_is_answered_too(driven: Driven) -> 
     await pay(driven, 12)
     (answer,) = await answers(driven, 1)
     assert "X-Reference" not in tags(answer)
+
+
+@given(st.lists(st.from_regex(r"[0-9]{1,6}-[0-9a-f]{16}", fullmatch=True), max_size=300))
+def test_receipts_of_an_answer_fit_a_tag(receipts: list[str]) -> None:
+    shown = shown_receipts(receipts)
+    named = [] if shown is None else shown.split(",")
+    assert named == receipts[: len(named)]
+    assert len(shown or "") <= MAX_RECEIPTS_CHARACTERS
+    assert len(named) == len(receipts) or len(",".join(receipts[: len(named) + 1])) > MAX_RECEIPTS_CHARACTERS
 
 
 async def test_who_pays_most_for_what_they_ask_is_first(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ class Spelling:
             pieces.append(bytes([token]))
         self.n_said += len(pieces)
         after = replace(context, said=tuple(said), n_decoded=max(len(said) - 1, 0), is_over=is_over)
-        return Said(after, tuple(pieces), 100 * len(pieces), 10 * len(pieces))
+        receipts = (f"{self.n_said}-receipt",)
+        return Said(after, tuple(pieces), 100 * len(pieces), 10 * len(pieces), receipts)
 
 
 @dataclass(slots=True)

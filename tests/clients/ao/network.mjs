@@ -55,6 +55,12 @@ if (mode === "legacy") {
   await ao.request({ ...sent, Action: "Eval", data: line });
   const pong = await ao.request({ ...sent, Action: "Ping", data: "hello" });
   told.slot = header(pong, "slot");
+  // The fields and the path with which the command aos evaluates, and where it reads what came of it.
+  const asked = { type: "Message", "data-protocol": "ao", variant: "ao.N.1", target: process, Action: "Eval" };
+  const path = `/${process}~process@1.0/push/serialize~json@1.0`;
+  const shown = await ao.request({ ...asked, method: "POST", path, data: "return 'by aos'" });
+  const body = typeof shown.body === "string" ? shown.body : await shown.text?.();
+  told.evaluated = body ? JSON.parse(JSON.parse(body).json.body) : null;
   told.process = process;
 }
 process.stdout.write(JSON.stringify(told));

@@ -6,6 +6,8 @@ GET  /v1/chunks/{token}/{id}/-1             an upload that was begun            
 POST /v1/chunks/{token}/{id}/{offset}       a chunk
 POST /v1/chunks/{token}/{id}/finalize       put them together                    -> 202
 GET  /v1/chunks/{token}/{id}/status         -> {status, receipt}
+GET  /v1/account/balance/{token}            what turbo's client asks before it pays -> {winc: "0", …}
+GET  /v1/account/free                       how much is free -> {bytesRemaining: null}, which is all
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ class Bundler:
                 route(f"{top}/{_BEGUN}/{{offset:int}}", {"POST": self.chunk}),
             ]
         found.append(route("/v1/price/bytes/{n:int}", {"GET": self.price}))
+        for top in ("/v1", ""):
+            found.append(route(f"{top}/account/balance/{{token:ao_token}}", {"GET": self.balance}))
+            found.append(route(f"{top}/account/free", {"GET": self.free}))
         return found
 
     async def post(self, request: Request) -> Response:
@@ -86,6 +91,14 @@ class Bundler:
 
     async def price(self, request: Request) -> Response:
         return document({"winc": "0", "adjustments": []})
+
+    async def balance(self, request: Request) -> Response:
+        """Of any account: nothing, and nothing is needed."""
+        amounts = dict.fromkeys(("winc", "balance", "controlledWinc", "effectiveBalance"), "0")
+        return document({**amounts, "givenApprovals": [], "receivedApprovals": []})
+
+    async def free(self, request: Request) -> Response:
+        return document({"bytesRemaining": None})
 
     def _about(self, upload: str, part_bytes: int) -> Response:
         return document({"id": upload, "min": MIN_PART_BYTES, "max": MAX_PART_BYTES, "chunkSize": part_bytes})

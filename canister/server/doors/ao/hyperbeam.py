@@ -120,6 +120,8 @@ class HyperBeam:
         told: dict[str, object] = {"slot": place.slot, "id": place.message, "process": place.process}
         if done is not None:
             told |= _told(done.result)
+            if _steps(request)[-1:] == [_ENDINGS[0]]:
+                told["json"] = {"body": json.dumps(done.result.to_json())}  # where versions of the command aos look
         return document(told, 200, {"slot": str(place.slot), "id": place.message, "process": place.process})
 
     async def _result(self, request: Request, process: str, which: str) -> Response:

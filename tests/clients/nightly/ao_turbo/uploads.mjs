@@ -26,5 +26,7 @@ told.progress = progress.length;
 const other = TurboFactory.authenticated({ signer: new EthereumSigner(secret), token: "ethereum", ...services });
 told.ethereum = await other.upload({ data: "by another wallet", dataItemOpts });
 told.price = (await turbo.getUploadCosts({ bytes: [1000] }))[0].winc;
+told.balances = [await turbo.getBalance(), await other.getBalance()].map(({ winc }) => winc);
+told.free = await turbo.getFreeStatus();
 process.stdout.write(JSON.stringify(told));
 process.exit(0);

@@ -102,6 +102,13 @@ async def test_what_is_damaged_is_refused_and_leaves_nothing(storage: Storage) -
     assert "chunks" in too_large.json()["error"]
 
 
+async def test_storage_takes_no_pay_and_says_so_to_turbos_client(storage: Storage) -> None:
+    for top in ("/v1", ""):
+        told = (await storage.client.get(f"{top}/account/balance/arweave?address=anybody")).json()
+        assert (told["winc"], told["effectiveBalance"], told["receivedApprovals"]) == ("0", "0", [])
+        assert (await storage.client.get(f"{top}/account/free?address=anybody")).json() == {"bytesRemaining": None}
+
+
 async def test_unknown_paths_and_verbs(storage: Storage) -> None:
     nowhere = to_base64url(bytes(32))
     for path in (f"/{nowhere}", f"/tx/{nowhere}", f"/tx/{nowhere}/status", f"/raw/{nowhere}"):
