@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from canister.client.local_server import LocalServer
+from canister.system.data_dir import TRIED
 
 if TYPE_CHECKING:
     from canister.ao.signing.wallets import ArweaveWallet
@@ -82,12 +83,16 @@ def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from canister.runtime import host, loaded_model
     from canister.system.machine import cpu_flags
 
-    folder = tmp_path_factory.mktemp("tried")
+    # The processes of a run share it: each has a folder of its own below the one of the run.
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder = cache / "llama-canister" / TRIED
+    folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         for module in (host, loaded_model):
             patch.setattr(module, "Trials", lambda _: Trials(folder))
         patch.setattr(loader, "kept", Measured())
-        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         if cpu_flags() >= {"amx_tile", "amx_int8"}:
             without_what_crashes(folder, patch)
         yield

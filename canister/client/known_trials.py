@@ -1,6 +1,7 @@
 """What one's own servers have found out about llama.cpp and model files, kept for the next ones.
 
-Such a server begins with an empty data folder, and would otherwise try the same build and model again each time.
+Such a server begins with an empty data folder, and would otherwise try the same build, and try and measure the same
+model, again each time.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ FILE_THREADS = 2  # that read for downloads, and for hashes of continued uploads
 
 
 class Canister:
-    """folder: holds `canister.db`, `stable/`, `staging/`, and the notes of the engine: `engine.json` and others.
+    """folder: holds `canister.db`, `stable/`, `staging/`, and the notes of the engine: `engine.logits` and others.
 
     controllers: principals in text form. cycles, state: what it begins with. decode_thread: shared with others; None:
     its engines have their own. pacing: of its streams, shared with others; None: they go as fast as they can.

@@ -17,6 +17,7 @@ from canister.engine.devices import computing, devices, kv_room, reaching, settl
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.info import report
 from canister.engine.llama_types import Placed
+from canister.engine.load import calibration_file
 from canister.engine.load.loader import default_ram_bytes
 from canister.engine.load.memory_budget import CELLS_STEP, Need, check
 from canister.engine.load.trial import Trials, path_of_descriptor
@@ -38,13 +39,12 @@ from canister.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
-CALIBRATION_NAME = "engine.json"  # what was measured of models; may be deleted at any time
 LOGITS_FILE_NAME = "engine.logits"  # logits from one server to the next; may be deleted at any time
 BASE_HEAP_BYTES = 82_000_000  # in the original's wasm heap besides model, KV cache and output buffer
 
 
 class ServedModel:
-    """name: of the canister, for the log. folder: for `engine.json` and `engine.logits`.
+    """name: of the canister, for the log. folder: for `engine.logits`.
 
     replaced: called when another model takes the place of the loaded one, whose remembered texts are useless from then
     on.
@@ -170,7 +170,7 @@ class ServedModel:
                 spec_type=self._settings.spec_type,
                 spec_draft_n_max=self._settings.spec_draft_n_max,
                 kv_bytes=cost_model.kv_bytes,
-                calibration_file=self._folder / CALIBRATION_NAME,
+                calibration_file=self.trials.folder / calibration_file.NAME,
                 logits_file=self._folder / LOGITS_FILE_NAME,
                 pooling="" if embedding is None else embedding.pooling,
                 reads_whole=embedding is not None and embedding.reads_whole,

@@ -8,10 +8,10 @@ root.key           the key that certifies IC replies
 node.pem           the identity that signs answers to IC queries
 crash.txt          the Python stacks of all threads, if the server crashes; crash-last.txt: of an earlier crash
 canisters/<id>/    a canister: canister.db, stable/ with its files, staging/ for those that are not committed;
-                   engine.json, engine.logits, engine.busy and engine.crashes, which may be deleted
+                   engine.logits, engine.busy and engine.crashes, which may be deleted
 herd.db, herd.secret, objects/   of a herd: its journal, the secret between door and workers, large bytes
 ao/                of a network of AO: ao.db, node.json (its wallet), objects/; models/ while one is being made
-tried/             what was found out of llama.cpp and of model files; may be deleted
+tried/             what was found out of llama.cpp and of model files, and measured (engine.json); may be deleted
 quarantine/        what `canister doctor --repair` took out of the way
 """
 

@@ -24,7 +24,7 @@ from tests.engine.tiny_models import write_random
 ROOT = Path(__file__).resolve().parents[2]
 # Tensors that llama.cpp reads when they are there, and that no converter writes for weights of f32.
 NOT_WRITTEN = (".scale", ".input_scale")
-SECONDS = 60
+SECONDS = 240
 
 _lib = llama_cpp.llama_cpp._lib
 _base = ggml.libggml

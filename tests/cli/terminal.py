@@ -14,7 +14,7 @@ import termios
 import time
 from typing import Self
 
-SECONDS = 60.0
+SECONDS = 240.0
 # Makes standard input the controlling terminal, so that Ctrl-C reaches the program, and becomes the program. Tests that
 # run in the background of a shell have inherited that it is ignored.
 TAKE_TERMINAL = """

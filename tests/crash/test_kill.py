@@ -26,7 +26,7 @@ from tests.smoke.conftest import Json, Wire
 
 FLAGS = ("--prompt-cache", "chat.cache", "--temp", "0.8", "--seed", "5", "-sp")
 PROMPT = "Once upon a time there was a small boat"
-READY_SECONDS = 60.0
+READY_SECONDS = 240.0
 
 
 @contextmanager

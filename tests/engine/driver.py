@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -63,8 +63,9 @@ class Driver:
 
 
 class Turnstile:
-    """So many decodes of an engine begin, and the next one waits until the turnstile is opened. What interrupts a call
-    in between finds it at work on any machine. To be made in the driver's event loop.
+    """So many decodes of an engine begin, and the next one waits until the turnstile is opened, or left.
+
+    What interrupts a call in between finds it at work on any machine. To be made in the engine's event loop.
     """
 
     def __init__(self, engine: Engine, n_decodes: int) -> None:
@@ -73,9 +74,18 @@ class Turnstile:
         self._reached, self._opened = asyncio.Event(), threading.Event()
         if n_decodes == 0:
             self._reached.set()
-        context: Any = engine._chat_core()._context
-        for name in ("decode", "decode_verified"):
-            setattr(context, name, self._passing(getattr(context, name)))
+        self._context: Any = engine._loaded_core()._context
+        self._names = [name for name in ("decode", "decode_verified", "embed") if hasattr(self._context, name)]
+
+    def __enter__(self) -> Self:
+        for name in self._names:
+            setattr(self._context, name, self._passing(getattr(self._context, name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
+        for name in self._names:
+            delattr(self._context, name)
 
     def _passing(self, decode: Callable[..., T]) -> Callable[..., T]:
         def pass_and_decode(*arguments: Any) -> T:
@@ -96,6 +106,14 @@ class Turnstile:
 
     def open(self) -> None:
         self._opened.set()
+
+
+async def cancel(task: asyncio.Future[Any]) -> None:
+    """Returns when `generate` has told the engine."""
+    await asyncio.sleep(0)  # a call that has not begun has nothing to roll back
+    task.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from canister.engine.thread import DecodeThread
 from tests.engine.driver import Driver
 from tests.engine.test_batch_invariance import some_prompt
 
-PATIENCE_SECONDS = 60  # for what comes at once, or never
+PATIENCE_SECONDS = 240  # for what comes at once, or never
 
 
 class Held:

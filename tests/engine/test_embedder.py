@@ -21,7 +21,7 @@ from canister.errors import BadRequest, ContextExceeded, NotSupported
 from canister.model_file.gguf import read_gguf
 from canister.model_file.kind import embedding_of
 from tests.embedding_models import N_CTX, ROWS, as_llama_cpp_python, distance, embedding_model
-from tests.engine.driver import NOTHING, Driver
+from tests.engine.driver import NOTHING, Driver, Turnstile, cancel
 
 TEXTS = ["hello world", "the cat sat on the mat", "a", "the " * 80, "hello " * 70, "mat hello"]
 NEAR = 5e-5  # of the same text beside others, in a vector of length 1
@@ -137,11 +137,12 @@ def test_a_call_that_goes_away_leaves_the_others_right(
         kept = tokens_of(engine, TEXTS[:3])
 
         async def some_go(engine: Engine = engine, long: list[Tokens] = long, kept: list[Tokens] = kept) -> Vectors:
-            gone = [asyncio.create_task(engine.embed(caller, long)) for caller in ("a", "b")]
-            stays = asyncio.create_task(engine.embed("b", kept))
-            await asyncio.sleep(0.01)
-            for task in gone:
-                task.cancel()
+            with Turnstile(engine, 2) as turnstile:
+                gone = [asyncio.create_task(engine.embed(caller, long)) for caller in ("a", "b")]
+                stays = asyncio.create_task(engine.embed("b", kept))
+                await turnstile.reached()
+                for task in gone:
+                    await cancel(task)
             results = await asyncio.gather(*gone, return_exceptions=True)
             assert all(isinstance(result, asyncio.CancelledError) for result in results)
             return await stays
@@ -175,9 +176,12 @@ def test_closing_gives_up_what_waits(drive: Callable[..., Driver]) -> None:
     texts = tokens_of(driver.engine, ["hello " * 100] * 60)
 
     async def close_early() -> None:
-        task = asyncio.create_task(driver.engine.embed("a", texts))
-        await asyncio.sleep(0.005)
-        await driver.engine.close(drain=False)
+        with Turnstile(driver.engine, 1) as turnstile:
+            task = asyncio.create_task(driver.engine.embed("a", texts))
+            await turnstile.reached()
+            closing = asyncio.create_task(driver.engine.close(drain=False))
+            await asyncio.sleep(0)  # the engine is told
+        await closing
         await asyncio.wait([task])
         assert task.cancelled() or task.exception() is not None
 

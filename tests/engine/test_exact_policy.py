@@ -195,7 +195,10 @@ def test_old_calibrations_make_room(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    missing = tmp_path / "missing" / "engine.json"
+    new = tmp_path / "new" / "engine.json"
+    calibration_file.keep(new, "k", Calibration(speeds={1: 1.0}))
+    assert calibration_file.recall(new, "k").speeds == {1: 1.0}
+    missing = tmp_path / "missing" / "too" / "engine.json"
     calibration_file.keep(missing, "k", Calibration(speeds={1: 1.0}))
     calibration_file.keep(None, "k", Calibration(speeds={1: 1.0}))
     assert calibration_file.recall(missing, "k") == calibration_file.recall(None, "k") == Calibration()

@@ -17,7 +17,7 @@ from canister.engine.llama_types import EngineFault
 from canister.engine.request import GenerateRequest, GenerateResult, Sampled
 from canister.errors import BadRequest, Conflict
 from canister.flags.params import SamplingParams
-from tests.engine.driver import GREEDY, NOTHING, Chat, Driver, Turnstile
+from tests.engine.driver import GREEDY, NOTHING, Chat, Driver, Turnstile, cancel
 from tests.engine.test_batch_invariance import ENDLESS, SAMPLED, some_prompt
 
 Drive = Callable[..., Driver]
@@ -176,11 +176,10 @@ def test_cancel_leaves_no_trace(drive: Drive, model: str, n_decodes: int) -> Non
         driver.run(each.answer(some_prompt(1), 5))
 
     async def cancelled(prompt: list[int]) -> None:
-        turnstile = Turnstile(driver.engine, n_decodes)
-        task = asyncio.create_task(chat.copy("k").call(prompt, n_predict=1000, sampling=ENDLESS))
-        await turnstile.reached()
-        await cancel(task)
-        turnstile.open()
+        with Turnstile(driver.engine, n_decodes) as turnstile:
+            task = asyncio.create_task(chat.copy("k").call(prompt, n_predict=1000, sampling=ENDLESS))
+            await turnstile.reached()
+            await cancel(task)
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -188,14 +187,6 @@ def test_cancel_leaves_no_trace(drive: Drive, model: str, n_decodes: int) -> Non
     driver.run(cancelled([]))
     assert driver.engine.stats().n_running == driver.engine.stats().n_waiting == 0
     assert driver.run(chat.answer([], 10)) == driver.run(twin.answer([], 10))
-
-
-async def cancel(task: asyncio.Task[GenerateResult]) -> None:
-    """Returns when `generate` has told the engine."""
-    await asyncio.sleep(0)  # a call that has not begun has nothing to roll back
-    task.cancel()
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def test_a_crowd_of_calls_does_not_delay_another_caller(drive: Drive) -> None:
@@ -254,11 +245,10 @@ def test_cancel_does_not_disturb_neighbours(drive: Drive) -> None:
     async def play() -> list[int]:
         chat = asyncio.create_task(driver.chat("k", sampling=SAMPLED).answer(some_prompt(1, 100), 40))
         for i in range(20):
-            turnstile = Turnstile(driver.engine, 1 + i % 4)
-            task = asyncio.create_task(driver.chat(f"noise {i}").call(some_prompt(i, 400), n_predict=50))
-            await turnstile.reached()
-            await cancel(task)
-            turnstile.open()
+            with Turnstile(driver.engine, 1 + i % 4) as turnstile:
+                task = asyncio.create_task(driver.chat(f"noise {i}").call(some_prompt(i, 400), n_predict=50))
+                await turnstile.reached()
+                await cancel(task)
             with pytest.raises(asyncio.CancelledError):
                 await task
         return await chat
@@ -459,12 +449,11 @@ def test_close(drive: Drive) -> None:
     chats = [driver.chat(str(i)) for i in range(4)]
 
     async def play(drain: bool) -> list[GenerateResult]:
-        turnstile = Turnstile(driver.engine, 5)
-        tasks = [asyncio.create_task(chat.call(some_prompt(i), n_predict=100)) for i, chat in enumerate(chats)]
-        await turnstile.reached()
-        closing = asyncio.create_task(driver.engine.close(drain=drain))
-        await asyncio.sleep(0)  # the engine is told
-        turnstile.open()
+        with Turnstile(driver.engine, 5) as turnstile:
+            tasks = [asyncio.create_task(chat.call(some_prompt(i), n_predict=100)) for i, chat in enumerate(chats)]
+            await turnstile.reached()
+            closing = asyncio.create_task(driver.engine.close(drain=drain))
+            await asyncio.sleep(0)  # the engine is told
         await closing
         with pytest.raises(Conflict):
             await chats[0].call([1])

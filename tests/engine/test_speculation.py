@@ -16,9 +16,8 @@ from canister.engine import drafting
 from canister.engine.drafting import MOST_ROWS, Habit
 from canister.engine.request import Ahead, GenerateResult, Sampled
 from canister.flags.params import SamplingParams
-from tests.engine.driver import GREEDY, Chat, Driver
+from tests.engine.driver import GREEDY, Chat, Driver, Turnstile, cancel
 from tests.engine.test_batch_invariance import some_prompt
-from tests.traces import until
 
 N_CTX = 192
 SAMPLERS = (
@@ -189,12 +188,14 @@ def test_a_cancelled_call_leaves_no_row_of_a_draft(drivers: tuple[Driver, Driver
     prompt = some_prompt(4, 10) * 3
 
     async def cancelled(driver: Driver) -> list[int]:
-        chat, heard = looping(driver, "cancelled"), list[Sampled]()
+        chat = looping(driver, "cancelled")
         await chat.call(prompt, n_predict=4)
-        call = asyncio.ensure_future(chat.call(n_predict=100, on_tokens=heard.extend))
-        await until(lambda: len(heard) > 5)
-        call.cancel()
-        await asyncio.gather(call, return_exceptions=True)
+        with Turnstile(driver.engine, 4) as turnstile:
+            call = asyncio.ensure_future(chat.call(n_predict=100))
+            await turnstile.reached()
+            await cancel(call)
+        with pytest.raises(asyncio.CancelledError):
+            await call
         return await chat.answer((), 60)
 
     plain, drafted = (driver.run(cancelled(driver)) for driver in drivers)

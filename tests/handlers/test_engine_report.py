@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from canister.cli.shared import status_view
+from canister.client import known_trials
 from canister.defaults import QUERY_LIMIT, UPDATE_LIMIT
 from canister.dispatch import inspection
 from canister.engine import devices, info
 from canister.engine.drafting import MOST_ROWS
 from canister.engine.load import calibration, calibration_file, loader
+from canister.engine.load.trial import Trials
 from canister.runtime import loaded_model
+from canister.system.data_dir import TRIED
 from canister.system.machine import usable_cores
 from tests.engine import tiny_models
 from tests.harness import CONTROLLER, GREEDY, canister_in, someone
@@ -29,9 +32,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def kept_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a server, and unlike in other tests."""
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """What is measured is kept in this file, as in a server and unlike in other tests; what they have tried counts."""
+    shared, own = loaded_model.Trials(tmp_path).folder, tmp_path / TRIED
+    known_trials.copy(shared, own)
+    (own / calibration_file.NAME).unlink(missing_ok=True)
     monkeypatch.setattr(loader, "kept", calibration_file)
+    monkeypatch.setattr(loaded_model, "Trials", Trials)
+    yield own / calibration_file.NAME
+    known_trials.copy(own, shared)
 
 
 async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
@@ -140,16 +149,16 @@ async def test_a_restart_measures_nothing(tmp_path: Path, model: Path, monkeypat
         assert (again["exact"], again["threads"]) == (first["exact"], first["threads"])
 
 
-async def test_damaged_findings_are_measured_again(tmp_path: Path, model: Path) -> None:
+async def test_damaged_findings_are_measured_again(tmp_path: Path, model: Path, measured: Path) -> None:
     async with canister_in(tmp_path) as canister:
         await canister.load(model)
         first: Any = canister.canister.model.report()
-    (tmp_path / "engine.json").write_text("{")
+    measured.write_text("{")
     async with canister_in(tmp_path) as canister:
         await canister.canister.model.loaded()
         again: Any = canister.canister.model.report()
         assert again["exact"] == first["exact"]
-    assert len(json.loads((tmp_path / "engine.json").read_text())) == 1
+    assert len(json.loads(measured.read_text())) == 1
 
 
 @pytest.mark.parametrize("flags", [("--flash-attn", "on"), ("--cache-type-v", "q8_0")])
@@ -185,16 +194,16 @@ async def test_threads_that_were_measured_beside_other_work_are_measured_again(
 
 @pytest.mark.skipif(usable_cores() < 2, reason="with one core there is nothing to choose")
 async def test_absurd_speeds_of_an_older_server_are_measured_again(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As they were found: `1: 1602.9, 2: 0.8`, kept over five restarts."""
     monkeypatch.setattr(calibration, "QUIET_SHARE", 0.0)
     async with canister_in(tmp_path) as canister:
         await canister.load(model)
-    kept = json.loads((tmp_path / "engine.json").read_text())
+    kept = json.loads(measured.read_text())
     for entry in kept.values():
         entry["speeds"] = {"1": 1602.9, "2": 0.8}
-    (tmp_path / "engine.json").write_text(json.dumps(kept))
+    measured.write_text(json.dumps(kept))
     monkeypatch.setattr(calibration, "ABSURD", 500)
     async with canister_in(tmp_path) as canister:
         await canister.canister.model.loaded()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ async def herd_in(
     given = Settings(data_dir=folder, **wanted)
     own = given.model_copy(update={"server": given.server.model_copy(update={"confine": False, "model": None})})
     async with AsyncExitStack() as held:
+        held.callback(lend, folder)
         host = Host(own)
         await host.start()
         held.push_async_callback(host.stop, 5.0)
@@ -102,10 +104,24 @@ async def herd_in(
         yield made
 
 
+def lend(folder: Path) -> None:
+    """What the workers have found out counts for those of other tests."""
+    for worker in (folder / WORKERS).glob("*"):
+        known_trials.lend(worker)
+
+
+class HerdServer(LocalServer):
+    def end(self, how: signal.Signals | None) -> int:
+        try:
+            return super().end(how)
+        finally:
+            lend(self.data_dir)
+
+
 def herd_process(folder: Path, *flags: str, workers: int = 2) -> LocalServer:
     """`canister herd serve` as a process; it listens before its workers are ready."""
     usual = ("--workers", str(workers), "-m", str(CHAT_MODEL), "--threads", "1", "--slots", "2")
-    return LocalServer(folder, *usual, "--log-level", "warning", *flags, command=("herd", "serve"))
+    return HerdServer(folder, *usual, "--log-level", "warning", *flags, command=("herd", "serve"))
 
 
 def client_of(server: LocalServer, key: str | None = None) -> httpx.AsyncClient:

@@ -170,10 +170,10 @@ def test_a_reader_sees_one_state_and_does_not_wait_for_the_writer(database: Data
     def work(connection: Connection) -> None:
         put(connection, "b", 2)
         written.set()
-        assert release.wait(10)
+        assert release.wait(60)
 
     future = database.submit(work)
-    assert written.wait(10)
+    assert written.wait(60)
     with database.read() as connection:
         assert connection.scalars(select(settings.c.value)).all() == [1]
         release.set()
@@ -194,7 +194,7 @@ def test_after_the_commit_and_before_the_reply(database: Database) -> None:
 
 def test_a_cancelled_job_is_not_begun(database: Database) -> None:
     release = threading.Event()
-    blocked = database.submit(lambda connection: release.wait(10))
+    blocked = database.submit(lambda connection: release.wait(60))
     cancelled = database.submit(lambda connection: put(connection, "a", 1))
     assert cancelled.cancel()
     release.set()

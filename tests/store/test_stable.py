@@ -537,7 +537,7 @@ def test_readers_see_one_version_or_the_other_and_do_not_wait_for_the_writer(hom
 def test_a_roll_back_waits_for_a_commit_that_is_under_way(home: Home) -> None:
     """The caller is cancelled between commit and reply: the commit holds, and its bytes stay."""
     release = threading.Event()
-    home.database.submit(lambda connection: release.wait(10))
+    home.database.submit(lambda connection: release.wait(60))
     with home.memory.begin() as transaction:
         transaction.write_file("a", b"x" * 100_000)
         transaction.prepare()
@@ -585,15 +585,15 @@ def test_a_close_is_not_missed_when_it_comes_while_the_sync_thread_wakes_up(disk
         def clear(self) -> None:
             if closing.ident is None:
                 closing.start()
-                assert told.acquire(timeout=10)
+                assert told.acquire(timeout=60)
             super().clear()
             cleared.set()
 
     memory.volume.is_dirty = Dirty()
     memory.recover()
     write(memory, "a")
-    assert cleared.wait(10)
-    closing.join(10)
+    assert cleared.wait(60)
+    closing.join(60)
     assert not closing.is_alive()
     database.close()
 
@@ -636,7 +636,7 @@ class SlowSync(FileLayer):
 
     def fsync(self, fd: int) -> None:
         self.begun.set()
-        assert self.release.wait(10)
+        assert self.release.wait(60)
 
 
 def test_a_file_is_unsynced_until_its_sync_is_over(home: Home) -> None:
@@ -646,7 +646,7 @@ def test_a_file_is_unsynced_until_its_sync_is_over(home: Home) -> None:
     layer = memory.volume.layer = SlowSync()
     with ThreadPoolExecutor(2) as threads:
         syncing = threads.submit(memory.sync)
-        assert layer.begun.wait(10)
+        assert layer.begun.wait(60)
         asking = threads.submit(memory.volume.is_unsynced, "a")
         time.sleep(0.05)
         assert not asking.done()

@@ -13,6 +13,7 @@ from canister.system import atomic_file
 from canister.telemetry.logs import get_logger
 
 FORMAT = 4
+NAME = "engine.json"  # in the folder of the trials, so that it counts for all canisters, and for other servers
 MOST_ENTRIES = 32
 
 log = get_logger(__name__)
@@ -58,6 +59,7 @@ def keep(path: Path | None, key: str, calibration: Calibration) -> None:
         entry["speeds"] = None
     entries = dict([*entries.items()][1 - MOST_ENTRIES :]) | {key: entry}
     try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         atomic_file.write(path, json.dumps(entries, indent=1).encode())
     except OSError as error:
         log.warning("what was measured cannot be kept", file=str(path), reason=str(error))

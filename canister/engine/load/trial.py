@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from canister.engine.llama_types import ModelError
-from canister.engine.load import child, library
+from canister.engine.load import calibration_file, child, library
 from canister.engine.load.library_trial import LibraryTrials
 from canister.engine.load.loaded import LoadParams
 from canister.engine.load.memory_trial import MemoryTraits, from_json, to_json
@@ -80,12 +80,14 @@ class _Attempt:
 
 
 class Trials:
-    """folder: where notes on files and on llama.cpp's build are kept; made when needed."""
+    """folder: where notes on files and on llama.cpp's build are kept, and what was measured of models; made when
+    needed.
+    """
 
     def __init__(self, folder: Path, limits: TrialLimits = TrialLimits()) -> None:
         self.library = LibraryTrials(folder / library.NOTES)
         self.n_tried = 0  # child processes started for files
-        self._folder = folder
+        self.folder = folder
         self._limits = limits
         self._running = asyncio.Lock()  # one trial at a time, since each may take all memory
 
@@ -186,7 +188,7 @@ class Trials:
     # -- notes: a file each, named by the hash of what was tried
 
     def _path(self, said: dict[str, object]) -> Path:
-        return self._folder / hashlib.sha256(_json(said)).hexdigest()
+        return self.folder / hashlib.sha256(_json(said)).hexdigest()
 
     def _recall(self, said: dict[str, object]) -> _Found | None:
         try:
@@ -202,14 +204,15 @@ class Trials:
     def _keep(self, said: dict[str, object], found: _Found) -> None:
         """Note the result. Without a note the next load costs another trial, no more."""
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             atomic_file.write(self._path(said), _note(said, found))
-            kept = (path for path in self._folder.iterdir() if path.name != library.NOTES)
+            others = (library.NOTES, calibration_file.NAME)
+            kept = (path for path in self.folder.iterdir() if path.name not in others)
             notes = sorted(kept, key=lambda path: path.stat().st_mtime_ns)
             for old in notes[:-MAX_NOTES]:
                 old.unlink()
         except OSError as error:
-            log.warning("the trial of a model could not be noted", folder=str(self._folder), reason=str(error))
+            log.warning("the trial of a model could not be noted", folder=str(self.folder), reason=str(error))
 
 
 def path_of_descriptor(descriptor: int, otherwise: Path) -> Path:

@@ -47,7 +47,7 @@ async def test_a_call_ends_when_its_connection_does(host: Host) -> None:
         writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}")
         await started.wait()
         writer.close()
-        await asyncio.wait_for(cancelled.wait(), 5)
+        await asyncio.wait_for(cancelled.wait(), 60)
 
 
 # -- ending
@@ -91,12 +91,12 @@ async def serving(app: ASGIApp, host: Host, drain_seconds: float) -> AsyncIterat
 async def until_draining(url: str) -> None:
     """Until the signal has arrived: then every new request is refused."""
     async with httpx.AsyncClient() as client:
-        for _ in range(200):
-            with contextlib.suppress(httpx.ReadTimeout):
-                if (await client.get(url, timeout=0.1)).status_code == 503:
-                    return
-            await asyncio.sleep(0.02)
-    raise AssertionError("the signal did not arrive")
+        async with asyncio.timeout(60):
+            while True:  # one that comes before the signal is not answered
+                with contextlib.suppress(httpx.TimeoutException):
+                    if (await client.get(url, timeout=0.1)).status_code == 503:
+                        return
+                await asyncio.sleep(0.02)
 
 
 async def test_running_calls_are_finished_and_new_ones_refused(host: Host) -> None:
@@ -113,7 +113,7 @@ async def test_running_calls_are_finished_and_new_ones_refused(host: Host) -> No
         assert not task.done()
         app.may_end.set()
         assert (await running).text == "done"
-        await asyncio.wait_for(task, 5)  # and the signal does not come back to kill us
+        await asyncio.wait_for(task, 60)  # and the signal does not come back to kill us
     assert not app.was_cancelled
 
 
@@ -123,7 +123,7 @@ async def test_calls_that_take_too_long_are_cancelled(host: Host) -> None:
         running = asyncio.create_task(client.get(url, timeout=30))
         await app.started.wait()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
         assert (await running).status_code == 500  # uvicorn's own; app.py has a better one
     assert app.was_cancelled
 
@@ -136,6 +136,6 @@ async def test_a_second_signal_does_not_wait(host: Host) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await until_draining(url)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 60)
         app.may_end.set()
         await asyncio.gather(running, return_exceptions=True)

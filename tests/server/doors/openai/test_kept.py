@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.engine.driver import Turnstile
 from tests.server.served import Served
 
 pytestmark = pytest.mark.anyio
@@ -69,10 +70,16 @@ async def test_texts_of_several_prompts(client: openai.AsyncOpenAI) -> None:
         await client.completions.create(**keyed("texts", TEXTS, n=1))
 
 
-async def test_a_client_that_gives_up_finds_the_answer(client: openai.AsyncOpenAI) -> None:
+async def test_a_client_that_gives_up_finds_the_answer(client: openai.AsyncOpenAI, server: Served) -> None:
     wanted = keyed("gives up", CHAT, max_tokens=300, extra_body={"ignore_eos": True})
-    with pytest.raises(openai.APITimeoutError):
-        await client.chat.completions.create(**wanted, timeout=0.05)
+    engine = server.host.default.model.engine
+    assert engine is not None
+    with Turnstile(engine, 3) as turnstile:
+        asked = asyncio.create_task(client.chat.completions.create(**wanted))
+        await turnstile.reached()
+        asked.cancel()
+        await asyncio.wait([asked])
+    assert asked.cancelled()
     done = await client.chat.completions.create(**wanted)
     assert done.usage is not None
     assert done.usage.completion_tokens == 300
