@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +18,12 @@ _FOR_MACHINES = ("logger", "request_id")  # shown only with what is wrong
 
 
 class ConsoleRenderer:
-    """structlog's last processor."""
+    """Makes the text of an event."""
 
     def __init__(self, *, colors: bool) -> None:
         self._colors = colors
 
-    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    def __call__(self, event: Mapping[str, Any]) -> str:
         fields = dict(event)
         moment = _clock(fields.pop("timestamp", None))
         level = fields.pop("level", "info")

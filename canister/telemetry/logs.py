@@ -14,100 +14,129 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TextIO
 
 from canister.telemetry.console import ConsoleRenderer, colors_wanted
 from canister.telemetry.recent import RecentLogs
-from canister.telemetry.structlog_library import structlog
 
-if TYPE_CHECKING:
-    from structlog.stdlib import BoundLogger
-    from structlog.typing import EventDict, Processor
+Event = dict[str, object]
+"""A line: timestamp, level and event first, which a person looks for, then its fields and its logger."""
 
-# Processors of every event, whoever logged it.
-_COMMON: list[Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
-
-
-def _heads_first(_logger: object, _method: str, event: EventDict) -> EventDict:
-    # The fields that a person looks for stand first in a line of JSON.
-    heads = {name: event.pop(name) for name in ("timestamp", "level", "event") if name in event}
-    return {**heads, **event}
-
-
-structlog.configure(
-    processors=[structlog.stdlib.filter_by_level, *_COMMON, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-    logger_factory=structlog.stdlib.LoggerFactory(),
-    wrapper_class=structlog.stdlib.BoundLogger,
-    cache_logger_on_first_use=True,
-)
-
-
-def get_logger(name: str) -> BoundLogger:
-    """The logger of a module; `name` is its `__name__`."""
-    logger: BoundLogger = structlog.stdlib.get_logger(name)
-    return logger
-
+_FIELDS: ContextVar[Mapping[str, object]] = ContextVar("log fields", default=MappingProxyType({}))
 
 RECENT = RecentLogs()
 """What was logged last, since `set_up_logs`."""
 
 
-@cache
-def _encoder(default: Callable[[object], object]) -> json.JSONEncoder:
-    return json.JSONEncoder(default=default)
+class Logger:
+    """Logs events under the name of a module. A level that is not shown costs next to nothing."""
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """exc_info, as of all levels: an exception, or True for the one that is handled, whose stack is logged."""
+        self._log(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """An error, with the stack of the exception that is handled."""
+        self._log(logging.ERROR, event, {"exc_info": True, **fields})
+
+    def _log(self, level: int, event: str, fields: Event) -> None:
+        logger = self._logger
+        if not logger.isEnabledFor(level):
+            return
+        line = _event(level, event, fields, logger.name)
+        handlers = logging.root.handlers
+        if len(handlers) == 1 and isinstance(handlers[0], _Lines):
+            handlers[0].write(line)  # the usual way, without a record of logging, which would take as long as the line
+        else:
+            logger.handle(logger.makeRecord(logger.name, level, "", 0, line, (), None))
 
 
-def _json(event: EventDict, default: Callable[[object], object]) -> str:
-    # `json.dumps` makes an encoder for each line, which takes as long as the line.
-    return _encoder(default).encode(event)
+def get_logger(name: str) -> Logger:
+    """The logger of a module; `name` is its `__name__`."""
+    return Logger(name)
 
 
-_AS_JSON: list[Processor] = [
-    structlog.processors.format_exc_info,
-    _heads_first,
-    structlog.processors.JSONRenderer(_json),
-]
+def _event(level: int, event: str, fields: Mapping[str, object], logger: str) -> Event:
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat()
+    level_name = logging.getLevelName(level).lower()
+    line = {"timestamp": f"{now}Z", "level": level_name, "event": event, **_FIELDS.get(), **fields, "logger": logger}
+    error = line.pop("exc_info", None)
+    if error:
+        line["exception"] = _stack(error)
+    return line
 
 
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Makes the text of a line once, also where two handlers want it."""
+def _stack(error: object) -> str:
+    """error: an exception, what `sys.exc_info` returns, or True for the exception that is handled."""
+    if isinstance(error, tuple):
+        error = error[1]
+    elif error is True:
+        error = sys.exc_info()[1]
+    return "".join(traceback.format_exception(error)).rstrip("\n") if isinstance(error, BaseException) else "None"
 
-    def __init__(self, render: list[Processor]) -> None:
-        processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
-        super().__init__(foreign_pre_chain=_COMMON, processors=processors)
 
-    def format(self, record: logging.LogRecord) -> str:
-        made_by, text = record.__dict__.get("formatted", (None, ""))
-        if made_by is not self:
-            text = super().format(record)
-            record.formatted = self, text
-        return str(text)
+class _Lines(logging.Handler):
+    """Writes lines to a stream, and keeps them in RECENT as JSON. console: renders them for a person; None: JSON."""
+
+    def __init__(self, stream: TextIO, console: ConsoleRenderer | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._console = console
+        self._writing = threading.Lock()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line of the standard library's logging, or one of ours that was held back."""
+        try:
+            line = record.msg
+            if not isinstance(line, dict):
+                fields = {"exc_info": record.exc_info} if record.exc_info else {}
+                line = _event(record.levelno, record.getMessage(), fields, record.name)
+            self.write(line)
+        except Exception:
+            self.handleError(record)
+
+    def write(self, line: Event) -> None:
+        """A stream that is gone gets nothing more, which stops nobody."""
+        as_json = _to_json(line)
+        text = as_json if self._console is None else self._console(line)
+        RECENT.add(as_json, line.get("canister"))
+        with self._writing, suppress(OSError, ValueError):
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+
+_to_json = json.JSONEncoder(default=repr).encode  # made once: `json.dumps` makes one for each line
 
 
 def set_up_logs(level: str, log_format: str) -> None:
     """Send log lines of `level` and above to stderr. log_format: json, console, or auto: console on a terminal."""
     on_terminal = sys.stderr.isatty()
-    formatter = as_json = _Formatter(_AS_JSON)
+    console = None
     if log_format == "console" or (log_format == "auto" and on_terminal):
-        colors = colors_wanted(os.environ, on_terminal=on_terminal)
-        formatter = _Formatter([structlog.processors.format_exc_info, ConsoleRenderer(colors=colors)])
-    # No line tells its place in the source, its thread or its process, which cost a call a tenth of its log.
-    vars(logging).update(
-        _srcfile=None, logThreads=False, logMultiprocessing=False, logProcesses=False, logAsyncioTasks=False
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    RECENT.setFormatter(as_json)
+        console = ConsoleRenderer(colors=colors_wanted(os.environ, on_terminal=on_terminal))
     root = logging.getLogger()
-    root.handlers = [handler, RECENT]
+    root.handlers = [_Lines(sys.stderr, console)]
     root.setLevel(level.upper())
     # Our own lines say what theirs would: who listens where, which requests came.
     for chatty in ("uvicorn", "alembic"):
@@ -152,5 +181,8 @@ def request_id(given: str | None) -> str:
 @contextmanager
 def log_fields(**fields: object) -> Iterator[None]:
     """Add these fields to every line that this task, and tasks that it starts, log inside."""
-    with structlog.contextvars.bound_contextvars(**fields):
+    token = _FIELDS.set({**_FIELDS.get(), **fields})
+    try:
         yield
+    finally:
+        _FIELDS.reset(token)

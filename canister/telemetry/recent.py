@@ -6,7 +6,7 @@ what is new is not misled by a restart.
 
 from __future__ import annotations
 
-import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -27,35 +27,28 @@ class Line:
     text: bytes
 
 
-class RecentLogs(logging.Handler):
-    """A handler that keeps what it is given. Handlers are called by several threads, one at a time."""
+class RecentLogs:
+    """Keeps what it is given, by any thread."""
 
     def __init__(self) -> None:
-        super().__init__()
         self._lines: deque[Line] = deque()
         self._n_bytes = 0
         self._next_index = time.time_ns() // 1000
+        self._lock = threading.Lock()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            # Formatting takes the fields out of a line of ours.
-            canister = record.msg.get("canister") if isinstance(record.msg, dict) else None
-            text = self.format(record).encode("utf-8", "replace")[:MAX_LINE_BYTES]
-        except Exception:
-            self.handleError(record)
-            return
+    def add(self, text: str, canister: object = None) -> None:
+        """A line of JSON, and whose canister's it is, if any."""
+        data = text.encode("utf-8", "replace")[:MAX_LINE_BYTES]
         name = None if canister is None else str(canister)
-        self._lines.append(Line(self._next_index, int(record.created * 1e9), name, text))
-        self._next_index += 1
-        self._n_bytes += len(text)
-        while len(self._lines) > MAX_LINES or self._n_bytes > MAX_BYTES:
-            self._n_bytes -= len(self._lines.popleft().text)
+        with self._lock:
+            self._lines.append(Line(self._next_index, time.time_ns(), name, data))
+            self._next_index += 1
+            self._n_bytes += len(data)
+            while len(self._lines) > MAX_LINES or self._n_bytes > MAX_BYTES:
+                self._n_bytes -= len(self._lines.popleft().text)
 
     def lines(self, canister: str | None = None) -> Iterator[Line]:
         """Those about a canister, or all, oldest first."""
-        self.acquire()
-        try:
+        with self._lock:
             known = tuple(self._lines)
-        finally:
-            self.release()
         return (line for line in known if canister in (None, line.canister))

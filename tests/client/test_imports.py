@@ -8,7 +8,7 @@ import sys
 
 MAX_MODULES = 15
 HEAVY = {
-    *("numpy", "prometheus_client", "structlog", "sqlalchemy", "starlette", "fastapi", "uvicorn", "llama_cpp"),
+    *("numpy", "prometheus_client", "sqlalchemy", "starlette", "fastapi", "uvicorn", "llama_cpp"),
     *("pydantic_settings", "typer", "click", "rich", "pygments"),
 }
 

@@ -14,7 +14,7 @@ PRINCIPAL = "pfcrc-tiyor-p32fe-pulih-whhmq-fj5hd-a24bz-eurcm-fqj5n-gnipy-sae"
 
 
 def rendered(*, colors: bool = False, **event: object) -> str:
-    line = ConsoleRenderer(colors=colors)(None, "", {"timestamp": "2026-11-30T07:14:26.521581Z", **event})
+    line = ConsoleRenderer(colors=colors)({"timestamp": "2026-11-30T07:14:26.521581Z", **event})
     return line if colors else line[len("07:14:26 ") :]
 
 

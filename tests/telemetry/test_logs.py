@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +47,25 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert (foreign["level"], foreign["event"], foreign["request_id"]) == ("warning", "from outside", "r1")
     assert "ValueError: broken" in failed["exception"]
     assert "request_id" not in failed
+
+
+def test_what_is_no_json_is_told_as_python_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up_logs("info", "json")
+    error = OSError("gone")
+    logs.get_logger("somewhere").error("stopped", exc_info=error, data=b"\xff", path=Path("a"))
+    logs.get_logger("somewhere").error("stopped", exc_info=None)
+    told, bare = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (told["data"], told["path"], told["exception"]) == (repr(b"\xff"), repr(Path("a")), "OSError: gone")
+    assert "exception" not in bare
+
+
+def test_a_stream_that_is_closed_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.set_up_logs("info", "json")
+    stream.close()
+    logs.get_logger("somewhere").info("nobody reads this")
+    assert b"nobody reads this" in list(logs.RECENT.lines())[-1].text
 
 
 def test_console(capsys: pytest.CaptureFixture[str]) -> None:
