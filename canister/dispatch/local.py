@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from canister.dispatch import (
     answers,
@@ -145,7 +145,7 @@ class LocalTarget(CanisterOfHost):
     def worker(self) -> Worker:
         return LocalWorker(self._host, self._canister)
 
-    async def execute(
+    def execute(
         self,
         method: Method,
         caller: str,
@@ -155,12 +155,10 @@ class LocalTarget(CanisterOfHost):
         named: Mapping[str, object] = NOTHING,
         key: str | None = None,
         wants_receipt: bool = False,
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         named = self._named(method, named)
         prepare = requests.receipted if wants_receipt else None
-        return await requests.execute(
-            self._canister, method, caller, decode, on_text=on_text, named=named, prepare=prepare
-        )
+        return requests.execute(self._canister, method, caller, decode, on_text=on_text, named=named, prepare=prepare)
 
     def submit(
         self,

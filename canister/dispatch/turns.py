@@ -28,7 +28,9 @@ def place_for(canister: Canister, access: Access, caller: str, counted_as: str |
     counted_as: method of a request that nothing else would count, should it be refused.
     """
     calls = canister.admission
-    if not calls.has_room(caller) and (caller == canister.id or not allows(canister, caller, access)):
+    if calls.has_room(caller):
+        return calls.enter(caller)
+    if caller == canister.id or not allows(canister, caller, access):
         return NoPlace()
     with metrics.refusals(canister.name, counted_as):
         return calls.enter(caller)

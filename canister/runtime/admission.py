@@ -82,6 +82,7 @@ class Admission:
             self._grant(place)
             return place
         self._check_queues(caller)
+        place.turn = asyncio.get_running_loop().create_future()
         self._queues.setdefault(caller, deque()).append(place)
         self._n_waiting += 1
         self._admit()
@@ -110,7 +111,7 @@ class Admission:
         self._n_running += 1
         self._running[place.caller] = self._running.get(place.caller, 0) + 1
         place.is_granted = True
-        if not place.turn.done():
+        if place.turn is not None and not place.turn.done():
             place.turn.set_result(None)
 
     def _admit(self) -> None:
@@ -156,7 +157,7 @@ class Place:
         self.caller = caller
         self.is_granted = False
         self.is_over = False
-        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.turn: asyncio.Future[None] | None = None  # None: it did not have to wait
         self._admission = admission
 
     def leave(self) -> None:
@@ -164,7 +165,8 @@ class Place:
 
     async def __aenter__(self) -> Self:
         try:
-            await self.turn
+            if self.turn is not None:
+                await self.turn
         except BaseException:
             self.leave()
             raise

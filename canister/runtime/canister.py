@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from canister.runtime.loaded_model import ServedModel
 from canister.runtime.locks import NamedLocks
 from canister.runtime.news import News
 from canister.runtime.receipts import ReceiptBook
-from canister.runtime.running_calls import RunningCall, RunningCalls
+from canister.runtime.running_calls import Counted, RunningCall, RunningCalls
 from canister.runtime.stream_pacing import Pacing, unpaced
 from canister.runtime.token_text import ChatTexts
 from canister.state import quota
@@ -170,14 +170,12 @@ class Canister:
         self.stable.close()
         self.database.close()
 
-    @contextlib.contextmanager
-    def running(self, call: RunningCall) -> Iterator[None]:
-        """Count a call as running, for draining."""
+    def running(self, call: RunningCall) -> Counted:
+        """A context in which a call counts as running, for draining."""
         self.check_available()
         if self._stopping:
             raise CanisterStopping(f"Error from Canister {self.id}: Canister {self.id} is stopping; try again later")
-        with self.running_calls.counted(call):
-            yield
+        return self.running_calls.counted(call)
 
     @property
     def is_idle(self) -> bool:
@@ -266,16 +264,17 @@ class Canister:
 
     async def commit(self, transaction: Transaction) -> None:
         """File bytes, fsync, one SQL transaction, renames. Raises what went wrong, and has then changed nothing."""
-        with metrics.committing(self.name):
-            future = None
-            if transaction.is_small:
-                quota.check(self.stable, transaction.growth(), self.settings, self.answers.n_bytes)
-                future = transaction.commit_small()
-            if future is None:
-                await asyncio.to_thread(transaction.prepare)
-                quota.check(self.stable, transaction.growth(), self.settings, self.answers.n_bytes)
-                future = transaction.commit()
-            await asyncio.wrap_future(future)
+        started = time.perf_counter()
+        future = None
+        if transaction.is_small:
+            quota.check(self.stable, transaction.growth(), self.settings, self.answers.n_bytes)
+            future = transaction.commit_small()
+        if future is None:
+            await asyncio.to_thread(transaction.prepare)
+            quota.check(self.stable, transaction.growth(), self.settings, self.answers.n_bytes)
+            future = transaction.commit()
+        await asyncio.wrap_future(future)
+        metrics.count_commit(self.name, time.perf_counter() - started)
 
     async def rollback(self, transaction: Transaction) -> None:
         """Remove what was prepared. Nothing happens after a commit."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -19,6 +18,22 @@ class RunningCall(Protocol):
     meter: CallMeter | None
 
 
+class Counted:
+    """A context in which a call is running."""
+
+    __slots__ = ("_call", "_calls")
+
+    def __init__(self, calls: RunningCalls, call: RunningCall) -> None:
+        self._calls = calls
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._calls.begin(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        self._calls.end(self._call)
+
+
 class RunningCalls:
     """Calls with the tasks that run them. On the event loop."""
 
@@ -26,15 +41,16 @@ class RunningCalls:
         self._tasks: dict[RunningCall, asyncio.Task[object] | None] = {}
         self._one_over = asyncio.Event()
 
-    @contextlib.contextmanager
-    def counted(self, call: RunningCall) -> Iterator[None]:
-        """Counts a call among the running ones."""
+    def counted(self, call: RunningCall) -> Counted:
+        """Counts a call among the running ones, as long as the context lasts."""
+        return Counted(self, call)
+
+    def begin(self, call: RunningCall) -> None:
         self._tasks[call] = asyncio.current_task()
-        try:
-            yield
-        finally:
-            del self._tasks[call]
-            self._one_over.set()
+
+    def end(self, call: RunningCall) -> None:
+        del self._tasks[call]
+        self._one_over.set()
 
     def __iter__(self) -> Iterator[RunningCall]:
         """The oldest first."""

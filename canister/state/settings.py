@@ -64,6 +64,8 @@ FIELDS = frozenset(field.name for field in dataclasses.fields(State))
 
 def changed(state: State, changes: Mapping[str, object]) -> State:
     """The state with some fields set; TypeError for what is no field."""
+    if not changes:
+        return state
     return dataclasses.replace(state, **changes)  # type: ignore[arg-type]  # handlers name and type their fields
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from canister.errors import Busy, StorageFull, StoreDamaged
 from canister.store.connections import BEGIN_WRITING, BUSY_SECONDS, make_engine, migrate, use_write_ahead_log
 from canister.store.migrations import Schema
-from canister.store.statements import Prepared, driver_of
+from canister.store.statements import Prepared, driver_of, forget_driver, keep_driver
 from canister.telemetry import metrics
 
 MAX_GROUP = 64  # jobs that are committed together; so nobody waits for too many others
@@ -99,6 +99,8 @@ class Database:
                 migrate(self.path, self.schema, self._readers, self._writer)
                 self._connection = self._writer.connect()
                 self._shared_reader = self._readers.connect()
+                keep_driver(self._connection)
+                keep_driver(self._shared_reader)
             except BaseException:
                 self._dispose()
                 raise
@@ -297,6 +299,7 @@ class Database:
     def _dispose(self) -> None:
         for connection in (self._connection, self._shared_reader):
             if connection is not None:
+                forget_driver(connection)
                 connection.close()
         self._connection = self._shared_reader = None
         for engine in (self._readers, self._writer):

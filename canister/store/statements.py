@@ -37,8 +37,26 @@ class Prepared:
         return driver_of(connection).execute(self.sql, row)
 
 
+_kept: dict[int, sqlite3.Connection] = {}
+
+
+def keep_driver(connection: Connection) -> None:
+    """Remember the driver of a connection that is kept, until `forget_driver`: SQLAlchemy takes as long to find it as
+    SQLite for a statement.
+    """
+    _kept[id(connection)] = driver_of(connection)
+
+
+def forget_driver(connection: Connection) -> None:
+    """To be called before the connection is closed."""
+    _kept.pop(id(connection), None)
+
+
 def driver_of(connection: Connection) -> sqlite3.Connection:
     """sqlite3's connection under SQLAlchemy's."""
+    found = _kept.get(id(connection))
+    if found is not None:
+        return found
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     return driver

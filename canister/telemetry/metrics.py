@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -34,21 +33,11 @@ _REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
     registry=REGISTRY,
 )
-_REQUESTS_RUNNING = Gauge("canister_requests_running", "Requests that are being worked on.", registry=REGISTRY)
+REQUESTS_RUNNING = Gauge("canister_requests_running", "Requests that are being worked on.", registry=REGISTRY)
 
 CONNECTIONS = Gauge("canister_connections", "Connections that are open.", registry=REGISTRY)
 
 METRICS_CONTENT_TYPE = CONTENT_TYPE_LATEST
-
-
-@contextmanager
-def request_running() -> Iterator[None]:
-    """Count a request as running while inside."""
-    _REQUESTS_RUNNING.inc()
-    try:
-        yield
-    finally:
-        _REQUESTS_RUNNING.dec()
 
 
 _M = TypeVar("_M", Counter, Histogram)
@@ -64,28 +53,31 @@ def _one(metric: _M, *labels: str) -> _M:
     return found
 
 
-@dataclass(slots=True)
-class RequestOutcome:
-    """The outcome of a request; set by the code that answers it."""
+class counted:  # noqa: N801  # a context, as those that functions make; it is entered for each call
+    """Count the request that is answered inside, and measure its time. An exception is a reject.
 
-    is_ok: bool = False
+    is_ok: its outcome, which the code that answers it sets.
+    """
 
+    __slots__ = ("_canister", "_method", "_started", "is_ok")
 
-@contextmanager
-def counted(canister: str, method: str) -> Iterator[RequestOutcome]:
-    """Count the request that is answered inside, and measure its time. An exception is a reject."""
-    started = time.perf_counter()
-    outcome = RequestOutcome()
-    label = "cancelled"
-    try:
-        yield outcome
-        label = "ok" if outcome.is_ok else "err"
-    except Exception as error:
-        label = "cancelled" if isinstance(error, Cancelled) else "reject"
-        raise
-    finally:
-        _one(_REQUESTS, canister, method, label).inc()
-        _one(_REQUEST_SECONDS, method).observe(time.perf_counter() - started)
+    def __init__(self, canister: str, method: str) -> None:
+        self._canister = canister
+        self._method = method
+        self.is_ok = False
+
+    def __enter__(self) -> Self:
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            label = "ok" if self.is_ok else "err"
+        else:
+            is_reject = isinstance(error, Exception) and not isinstance(error, Cancelled)
+            label = "reject" if is_reject else "cancelled"
+        _one(_REQUESTS, self._canister, self._method, label).inc()
+        _one(_REQUEST_SECONDS, self._method).observe(time.perf_counter() - self._started)
 
 
 _REFUSED = Counter(
@@ -164,12 +156,9 @@ _COMMIT_SECONDS = Histogram(
 )
 
 
-@contextmanager
-def committing(canister: str) -> Iterator[None]:
-    """Measure the commit inside. A commit that fails does not count."""
-    started = time.perf_counter()
-    yield
-    _one(_COMMIT_SECONDS, canister).observe(time.perf_counter() - started)
+def count_commit(canister: str, seconds: float) -> None:
+    """Add a commit and the time that it took."""
+    _one(_COMMIT_SECONDS, canister).observe(seconds)
 
 
 _GROUP_CALLS = Histogram(

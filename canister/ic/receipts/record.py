@@ -184,6 +184,9 @@ def read(data: bytes) -> Record:
 def _put(data: bytearray, numbers: Iterable[int]) -> None:
     """Each as unsigned LEB128."""
     for number in numbers:
+        if 0 <= number < 0x80:  # as most are
+            data.append(number)
+            continue
         if not 0 <= number < MAX_NUMBER:
             raise RecordError(f"{number} has no place in a record")
         while number > 0x7F:

@@ -32,13 +32,20 @@ def encoded(value: object) -> bytes:
 
 
 def _put(pieces: list[bytes], value: object) -> None:
-    if isinstance(value, BaseModel):
-        items = value.__dict__
-        present = [(key, item) for key, name in _keys_of(type(value)) if (item := items[name]) is not None]
-        pieces.append(cbor.head(cbor.MAP, len(present)))
-        for key, item in present:
-            pieces.append(key)
-            _put(pieces, item)
+    if isinstance(value, str) and type(value) is str:  # most are
+        _put_text(pieces, value)
+    elif isinstance(value, int) and type(value) is int and value >= 0:
+        pieces.append(cbor.head(cbor.UNSIGNED, value))
+    elif isinstance(value, BaseModel):
+        items, at, n_present = value.__dict__, len(pieces), 0
+        pieces.append(b"")  # the head, once it is known
+        for key, name in _keys_of(type(value)):
+            item = items[name]
+            if item is not None:
+                pieces.append(key)
+                _put(pieces, item)
+                n_present += 1
+        pieces[at] = cbor.head(cbor.MAP, n_present)
     elif isinstance(value, str) and not isinstance(value, Enum):
         _put_text(pieces, value)
     elif value is None or (isinstance(value, bytes | int) and not isinstance(value, Enum)):
@@ -59,10 +66,7 @@ def _put(pieces: list[bytes], value: object) -> None:
     elif isinstance(value, Sequence):
         pieces.append(cbor.head(cbor.ARRAY, len(value)))
         for item in value:
-            if type(item) is str:  # most are
-                _put_text(pieces, item)
-            else:
-                _put(pieces, item)
+            _put(pieces, item)
     else:
         raise TypeError(f"{type(value).__name__} has no hash in a receipt")
 

@@ -94,10 +94,12 @@ async def _call(request: Request, behind: Dispatcher, name_or_id: str | None, na
             f"{method.name} is called with {verbs_text}, not {request.method}", ", ".join(verbs(method))
         )
     run = functools.partial(_run, request, canister, method)
-    if method.is_streamed and answers.LINES in accepted(request):
+    wanted = accepted(request)
+    if method.is_streamed and answers.LINES in wanted:
         return LineStream(method, run)
     reply = await run()
-    return answers.candid(method, reply) if wants_candid(request) else answers.answer(method, reply)
+    is_candid_wanted = answers.CANDID_TEXT in wanted or (answers.JSON not in wanted and is_candid(request))
+    return answers.candid(method, reply) if is_candid_wanted else answers.answer(method, reply)
 
 
 async def _run(request: Request, canister: Target, method: Method, on_text: OnText | None = None) -> Reply:
@@ -156,14 +158,14 @@ def is_candid(request: Request) -> bool:
     return _media_type(request.headers.get("content-type", "")) == answers.CANDID_TEXT
 
 
-def wants_candid(request: Request) -> bool:
-    wanted = accepted(request)
-    return answers.CANDID_TEXT in wanted or (is_candid(request) and answers.JSON not in wanted)
-
-
-def accepted(request: Request) -> set[str]:
+def accepted(request: Request) -> frozenset[str]:
     """The media types that the client names."""
-    return {_media_type(part) for part in request.headers.get("accept", "").split(",")}
+    return _media_types(request.headers.get("accept", ""))
+
+
+@functools.lru_cache(maxsize=256)
+def _media_types(header: str) -> frozenset[str]:
+    return frozenset(map(_media_type, header.split(",")))
 
 
 def _media_type(header: str) -> str:

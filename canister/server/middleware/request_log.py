@@ -53,7 +53,8 @@ class RequestLog:
                 message["headers"] = [*others, (_ID, request_id.encode("latin-1"))]
             await send(message)
 
-        with logs.log_fields(request_id=request_id), metrics.request_running():
+        metrics.REQUESTS_RUNNING.inc()
+        with logs.log_fields(request_id=request_id):
             try:
                 await self._app(scope, receive, send_noting)
             except ClientDisconnect:
@@ -67,6 +68,7 @@ class RequestLog:
                 if status == 0:
                     await answers.rejected(scope, answers.internal_error(request_id))(scope, receive, send_noting)
             finally:
+                metrics.REQUESTS_RUNNING.dec()
                 path: str = scope["path"]
                 # Probes come every few seconds and say nothing. Neither do questions around a call.
                 is_look = status < 400 and (state.get("is_look", False) or _LOOKS.fullmatch(path) is not None)
