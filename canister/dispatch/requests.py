@@ -117,5 +117,9 @@ def argument_bytes(value: object) -> int:
     if isinstance(value, dict):
         return sum(map(argument_bytes, [*value, *value.values()]))
     if isinstance(value, list):
-        return sum(map(argument_bytes, value))
+        n_bytes = 0
+        for item in value:  # a list of flags is what most calls have
+            is_plain = type(item) is str and item.isascii()
+            n_bytes += len(item) if is_plain else argument_bytes(item)
+        return n_bytes
     return 0 if value is None else 8

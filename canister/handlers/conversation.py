@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -194,7 +194,13 @@ class CachedConversation:
         await self.prefetch(own_only=options.n_prompt_logprobs is not None)
         n_draws = self._n_draws() if options.n_draws is None else options.n_draws
         loop, is_receipted = asyncio.get_running_loop(), call.canister.settings.receipts != "off"
-        words_before = cache(self._words)
+        made: list[bytes] = []
+
+        def words_before() -> bytes:
+            if not made:
+                made.append(self._words())
+            return made[0]
+
         if is_receipted:  # what is known by now is made while the engine decodes
             loop.call_soon(words_before)
             loop.call_soon(call.encode_argument)

@@ -5,7 +5,7 @@ Calls that commit at the same moment are checked against the same state, so they
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from canister.config import CanisterSettings
@@ -27,7 +27,7 @@ def check(
     if not growth:
         return
     used = stable.usage("")
-    whole = _sum(list(growth.values()))
+    whole = _sum(growth.values())
     _check_one("stable memory has", used.n_bytes + n_answer_bytes, whole.n_bytes, "bytes", "max_stable_bytes", settings)
     _check_one("stable memory has", used.n_entries, whole.n_entries, "files", "max_files", settings)
     owners: dict[str, list[FolderUsage]] = {}
@@ -42,8 +42,12 @@ def check(
         _check_one(what, used.n_entries, more.n_entries, "files", "max_cache_files_per_caller", settings)
 
 
-def _sum(parts: list[FolderUsage]) -> FolderUsage:
-    return FolderUsage(sum(part.n_entries for part in parts), sum(part.n_bytes for part in parts))
+def _sum(parts: Iterable[FolderUsage]) -> FolderUsage:
+    n_entries = n_bytes = 0
+    for part in parts:
+        n_entries += part.n_entries
+        n_bytes += part.n_bytes
+    return FolderUsage(n_entries, n_bytes)
 
 
 def _check_one(what: str, n_used: int, n_more: int, unit: str, setting: str, settings: CanisterSettings) -> None:

@@ -44,7 +44,11 @@ class Change:
         return b"".join(parts) if len(parts) == len(self.pieces) else None
 
     def n_bytes_at_hand(self) -> int:
-        return sum(len(piece) for piece in self.pieces if isinstance(piece, bytes))
+        n_bytes = 0
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                n_bytes += len(piece)
+        return n_bytes
 
 
 def write_bytes(volume: Volume, path: str, change: Change, n_redo_bytes: int) -> None:

@@ -133,9 +133,15 @@ class Database:
         """The first row of a query as last committed, by the shortest way, for what every message needs."""
         if self._shared_reader is None:
             raise RuntimeError(f"{self.path} is not open")
-        with self._clear_errors(), self._reading:
-            # Fetch to the end, or the reader would go on seeing this state.
-            rows = statement.run(self._shared_reader, values).fetchall()
+        try:
+            with self._reading:
+                # Fetch to the end, or the reader would go on seeing this state.
+                rows = statement.run(self._shared_reader, values).fetchall()
+        except (DBAPIError, sqlite3.Error, OSError) as error:
+            clear = self._cleared(error)
+            if clear is error:
+                raise
+            raise clear from error
         return rows[0] if rows else None
 
     def submit(
@@ -211,12 +217,13 @@ class Database:
                 if not job.future.done():
                     job.future.set_exception(self._cleared(error))
             return
-        if done:
-            metrics.count_group(len(done), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
         for job in done:
             job.publish(self.path)
         for job in done:
             job.tell()
+        if done:  # while those who were told wake up
+            metrics.count_group(len(done), seconds)
 
     def _transact(self, jobs: list[_Job[Any]]) -> list[_Job[Any]]:
         """Run the jobs in a transaction and commit. Returns the committed ones; jobs that failed have been told so."""

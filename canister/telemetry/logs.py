@@ -31,6 +31,8 @@ Event = dict[str, object]
 
 _FIELDS: ContextVar[Mapping[str, object]] = ContextVar("log fields", default=MappingProxyType({}))
 
+_LEVELS = {level: logging.getLevelName(level).lower() for level in (logging.DEBUG, logging.INFO, logging.WARNING)}
+
 RECENT = RecentLogs()
 """What was logged last, since `set_up_logs`."""
 
@@ -79,7 +81,7 @@ def get_logger(name: str) -> Logger:
 
 def _event(level: int, event: str, fields: Mapping[str, object], logger: str) -> Event:
     now = datetime.now(UTC).replace(tzinfo=None).isoformat()
-    level_name = logging.getLevelName(level).lower()
+    level_name = _LEVELS.get(level) or logging.getLevelName(level).lower()
     line = {"timestamp": f"{now}Z", "level": level_name, "event": event, **_FIELDS.get(), **fields, "logger": logger}
     error = line.pop("exc_info", None)
     if error:

@@ -33,7 +33,8 @@ def encoded(value: object) -> bytes:
 
 def _put(pieces: list[bytes], value: object) -> None:
     if isinstance(value, str) and type(value) is str:  # most are
-        _put_text(pieces, value)
+        data = value.encode(errors="surrogatepass")
+        pieces += (cbor.head(cbor.TEXT, len(data)), data)
     elif isinstance(value, int) and type(value) is int and value >= 0:
         pieces.append(cbor.head(cbor.UNSIGNED, value))
     elif isinstance(value, BaseModel):
@@ -47,7 +48,7 @@ def _put(pieces: list[bytes], value: object) -> None:
                 n_present += 1
         pieces[at] = cbor.head(cbor.MAP, n_present)
     elif isinstance(value, str) and not isinstance(value, Enum):
-        _put_text(pieces, value)
+        _put(pieces, str(value))
     elif value is None or (isinstance(value, bytes | int) and not isinstance(value, Enum)):
         pieces.append(cbor.encode(value))
     elif isinstance(value, float):
@@ -69,11 +70,6 @@ def _put(pieces: list[bytes], value: object) -> None:
             _put(pieces, item)
     else:
         raise TypeError(f"{type(value).__name__} has no hash in a receipt")
-
-
-def _put_text(pieces: list[bytes], text: str) -> None:
-    data = text.encode(errors="surrogatepass")
-    pieces += (cbor.head(cbor.TEXT, len(data)), data)
 
 
 def _put_map(pieces: list[bytes], items: Mapping[str, object]) -> None:
