@@ -9,11 +9,22 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from canister.herd import workers
+from canister.herd.journal import journal
 from tests.herd.postgresql import NotHere, PostgreSQL, own_server
 
 NewDatabase = Callable[[], str]
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """A database that answers late, and a worker that does, are there all the same. Tests in which one is away say so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "PATIENCE_SECONDS", 60.0)
+        patch.setattr(workers, "LEASE_SECONDS", 120.0)
+        yield
 
 
 @pytest.fixture(scope="session")

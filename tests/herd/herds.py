@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -116,6 +117,22 @@ class HerdServer(LocalServer):
             return super().end(how)
         finally:
             lend(self.data_dir)
+
+
+@asynccontextmanager
+async def hung(worker: Worker) -> AsyncIterator[None]:
+    """A worker that does nothing meanwhile; nobody starts it again, and the herd knows that it is silent."""
+    os.kill(worker.ref.pid, signal.SIGSTOP)
+    try:
+
+        def is_silent() -> bool:
+            worker.seen = 0.0  # its lease is over
+            return worker.is_silent
+
+        await until(is_silent)
+        yield
+    finally:
+        os.kill(worker.ref.pid, signal.SIGCONT)
 
 
 def herd_process(folder: Path, *flags: str, workers: int = 2) -> LocalServer:

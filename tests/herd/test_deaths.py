@@ -24,7 +24,7 @@ from canister.herd.leader import Limits
 from canister.herd.worker_client import OnText, WorkerClient, WorkerLost
 from canister.herd.workers import Worker
 from tests.harness import CHAT_MODEL
-from tests.herd.herds import QUESTIONS, InProcess, chat, client_of, herd_in, wait_ready
+from tests.herd.herds import QUESTIONS, InProcess, chat, client_of, herd_in, hung, wait_ready
 from tests.herd.postgresql import NotHere, PostgreSQL, own_server
 from tests.herd.test_paid import open_with_money
 from tests.traces import until
@@ -161,15 +161,12 @@ async def test_a_worker_that_hangs_and_wakes_up(tmp_path: Path, texts: list[str]
     """Its chats go on elsewhere. What it has done meanwhile changes nothing, also when it is asked again."""
     async with herd_in(tmp_path) as herd:
         before = asyncio.ensure_future(chat(herd.call, "c0", QUESTIONS[0]))
-        hung = await _busy(herd)
-        os.kill(hung.ref.pid, signal.SIGSTOP)
-        try:
+        busy = await _busy(herd)
+        async with hung(busy):
             assert _text(await before) == texts[0]
-            await until(lambda: hung.phase == "silent")
-        finally:
-            os.kill(hung.ref.pid, signal.SIGCONT)
-        await until(lambda: hung.phase == "ready")
-        others = [worker for worker in herd.workers if worker is not hung]
+            assert busy.phase == "silent"
+        await until(lambda: busy.phase == "ready")
+        others = [worker for worker in herd.workers if worker is not busy]
         for worker in others:
             await herd.herd.workers.drain(worker.id)
         assert _text(await chat(herd.call, "c1", QUESTIONS[1])) == texts[1]

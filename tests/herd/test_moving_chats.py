@@ -5,9 +5,7 @@ the same texts in any case.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from canister.herd import workers
 from canister.herd.stored_transfers import StoredTransfers
 from canister.herd.ways import Link
 from canister.herd.workers import Worker
-from tests.herd.herds import QUESTIONS, InProcess, chat, herd_in
+from tests.herd.herds import QUESTIONS, InProcess, chat, herd_in, hung
 from tests.traces import until
 
 pytestmark = pytest.mark.anyio
@@ -74,8 +71,7 @@ async def n_decoded(herd: InProcess, worker: Worker) -> int:
     return int(float(found[1]))
 
 
-async def test_chats_that_move_take_their_rows_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "LEASE_SECONDS", 60.0)  # rows of a worker that is silent cannot be had
+async def test_chats_that_move_take_their_rows_along(tmp_path: Path) -> None:
     async with herd_of(tmp_path, 3) as herd:
         names = [f"c{n}" for n in range(N_CHATS)]
         only(herd, 0)
@@ -104,16 +100,12 @@ async def test_a_chat_goes_on_from_the_objects_when_its_worker_is_lost(tmp_path:
         owner = await owner_of(herd, "lost")
         await until_stored(herd, "lost")
         expected = await go_on(herd, "stays")
-        os.kill(owner.ref.pid, signal.SIGSTOP)  # no peer can be asked, and nobody starts it again
-        try:
-            await until(lambda: owner.is_gone)
+        async with hung(owner):  # no peer can be asked
             moved = transfers_of(herd)
             n_before = moved.n_from_store
             assert await go_on(herd, "lost") == expected
             assert moved.n_from_store == n_before + 1
             assert moved.n_tokens_alone == 0
-        finally:
-            os.kill(owner.ref.pid, signal.SIGCONT)
 
 
 async def test_rows_of_an_earlier_state_are_of_use_too(tmp_path: Path) -> None:
@@ -127,13 +119,9 @@ async def test_rows_of_an_earlier_state_are_of_use_too(tmp_path: Path) -> None:
             await go_on(herd, name)
         owner = await owner_of(herd, "lost")
         expected = await go_on(herd, "stays")
-        os.kill(owner.ref.pid, signal.SIGSTOP)
-        try:
-            await until(lambda: owner.is_gone)
+        async with hung(owner):  # no peer can be asked
             assert await go_on(herd, "lost") == expected
             assert transfers_of(herd).n_from_store == 1
-        finally:
-            os.kill(owner.ref.pid, signal.SIGCONT)
 
 
 async def test_a_chat_goes_on_from_its_tokens_when_the_objects_are_damaged(tmp_path: Path) -> None:
@@ -145,13 +133,9 @@ async def test_a_chat_goes_on_from_its_tokens_when_the_objects_are_damaged(tmp_p
                 path.write_bytes(path.read_bytes()[:-1000])
         owner = await owner_of(herd, "lost")
         expected = await go_on(herd, "stays")
-        os.kill(owner.ref.pid, signal.SIGSTOP)
-        try:
-            await until(lambda: owner.is_gone)
+        async with hung(owner):  # no peer can be asked
             assert await go_on(herd, "lost") == expected
             assert transfers_of(herd).n_tokens_alone == 1
-        finally:
-            os.kill(owner.ref.pid, signal.SIGCONT)
 
 
 async def test_only_the_newest_state_of_a_chat_is_kept_and_none_of_a_removed_one(tmp_path: Path) -> None:

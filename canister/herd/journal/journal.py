@@ -75,14 +75,15 @@ class Journal:
         self._threads = ThreadPoolExecutor(N_READERS, "herd journal reader")
 
     @classmethod
-    async def open(cls, url: str, *, patience_seconds: float = PATIENCE_SECONDS) -> Journal:
+    async def open(cls, url: str, *, patience_seconds: float | None = None) -> Journal:
         """sqlite:///PATH or postgresql://…; makes the tables, or brings them to this version.
 
         patience_seconds: of what is asked for while the database does not answer, but for what settles jobs.
         Raises BadRequest (no such kind of URL, no driver), JournalUnavailable (cannot be reached), Conflict (written by
         a newer version), StoreDamaged, StorageFull.
         """
-        return await asyncio.to_thread(cls._open, url, patience_seconds)
+        patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        return await asyncio.to_thread(cls._open, url, patience)
 
     @classmethod
     def _open(cls, url: str, patience_seconds: float) -> Journal:
