@@ -20,7 +20,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def patience() -> Iterator[None]:
-    """A database that answers late, and a worker that does, are there all the same. Tests in which one is away say so."""
+    """A database that answers late, and a worker that does, are there all the same; where one is away, tests say so."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "PATIENCE_SECONDS", 60.0)
         patch.setattr(workers, "LEASE_SECONDS", 120.0)
