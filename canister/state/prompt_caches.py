@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MAX_OPEN = 1024  # containers whose index is kept in memory; a few KB each
 MAX_READ = 64  # containers from before the start that are read when a prompt is looked up in their folder
 MAX_TRIED = 8  # useless containers after which a look-up gives up
-MAX_LOOKED_AT = 4096  # paths at which one clean-up looks for sidecars without their caches
+MAX_LOOKED_AT = 1024  # paths at which one clean-up looks for sidecars without their caches
 MIN_WASTE_BYTES = 1 << 20  # with less waste a container is not written anew
 
 

@@ -4,8 +4,8 @@
 
 Two canisters stand side by side, one with ten prompt caches, one that grows; their calls alternate, so that a figure is
 a ratio of times of the same minute. Everything of a cache is there, as a call leaves it: container, sidecar, rows in
-SQL, what is remembered of it, and its state parked in memory. They are made by what a call does behind its decoding;
-the KV rows are those of one chat. The model is a thin one (shape `thin`), so that nothing hides behind decoding.
+SQL, and its state parked in memory. They are written without calls (`growth_fill.py`); the KV rows are those of one
+chat. The model is a thin one (shape `thin`), so that nothing hides behind decoding.
 
 In one process: calls through dispatch, with all states in memory; the time that they take, and that of all processors
 together, which a busy machine disturbs less. After a restart of a server on each folder: the time
@@ -27,39 +27,30 @@ from pathlib import Path
 
 import numpy as np
 
-from canister import dispatch
-from canister.api.records import InputRecord, RunOutputRecord
 from canister.client.local_server import LocalServer
 from canister.config import Settings
 from canister.engine.engine import Engine
-from canister.engine.kv.rows import Bytes, state_of
-from canister.engine.kv.slots import Logits, ParkedState
-from canister.engine.request import Flags, Tokens
-from canister.handlers.sidecars import sidecar_text
+from canister.engine.kv.slots import ParkedState
+from canister.engine.request import Flags
 from canister.ic import principal as principals
 from canister.ic.identity import Identity
-from canister.runtime.call import Call
 from canister.runtime.canister import Canister
 from canister.state.api_keys import open_keys
-from canister.state.prompt_caches import Contents
 from canister.store.cache_paths import SIDECAR, sessions_of
-from canister.store.container import CacheHeader
-from canister.store.container_records import usual_starts
 from canister.system.data_dir import CANISTERS
 from models.make_bench_model import cached
+from tests.bench.growth_fill import ARGS, PROMPT_TOKENS, Template, lay_down, run
 from tests.bench.http_client import Http, HttpError
 from tests.bench.results import Row
-from tests.bench.servers import GREEDY, BenchError, call, words
+from tests.bench.servers import BenchError, call, words
 from tests.bench.suite import Bench, Options, alternating, main
 from tests.harness import someone
 
 COUNTS = (10, 1000, 10_000, 100_000)
 MANY = 10_000  # callers
-PROMPT_TOKENS = 48
 CALLS = 12  # of a round
 N_WARM = 5
 REGULARS = 10
-AT_ONCE = 64  # caches that are made together
 GOAL = 1.2
 GOAL_RESTART_SECONDS = 3.0
 MODEL_NAME = "models/model.gguf"
@@ -67,7 +58,6 @@ LIMITS = {"max_cache_files_per_caller": 1_000_000, "max_files": 2_000_000}
 SHAPE = {"slots": 4, "threads": 1, "ram_cache": "4G"}
 FLAGS = ("--slots", "4", "--threads", "1", "--ram-cache", "4G", "--instruction-limit", "none")
 LIMIT_FLAGS = ("--max-cache-files-per-caller", "1000000", "--max-files", "2000000")
-ARGS = ("--prompt-cache-all", *GREEDY, "-n", "1")
 
 OLD, NEW = (f"through HTTP after a restart: {kind}" for kind in ("an older chat's next call", "a new chat's call"))
 
@@ -107,7 +97,7 @@ def measure(options: Options) -> list[Row]:
 
 def _measure_callers(folder: Path, title: str, n_callers: int, counts: list[int], n_rounds: int) -> list[Row]:
     model = cached("thin")
-    small, large = (_set_up(folder / name, model, n_callers) for name in ("small", "large"))
+    small, large = (set_up(folder / name, model, n_callers) for name in ("small", "large"))
     ratios: dict[str, list[float]] = {}
     last: dict[str, tuple[float, float]] = {}
     samples: Times = {}
@@ -159,10 +149,10 @@ def _measure_callers(folder: Path, title: str, n_callers: int, counts: list[int]
 # -- folders
 
 
-def _set_up(path: Path, model: Path, n_callers: int) -> Folder:
+def set_up(path: Path, model: Path, n_callers: int) -> Folder:
     """A data folder with the model loaded, open to all callers, each of whom has a key."""
     with LocalServer(path, *FLAGS, *LIMIT_FLAGS, "-m", str(model)) as server:
-        _wait_until_ready(server)
+        wait_until_ready(server)
         admin = Http(server.url, server.api_key)
         call(admin, "set_access", {"level": 1})
         admin.close()
@@ -175,7 +165,7 @@ def _set_up(path: Path, model: Path, n_callers: int) -> Folder:
     return folder
 
 
-def _wait_until_ready(server: LocalServer) -> None:
+def wait_until_ready(server: LocalServer) -> None:
     while True:
         http = Http(server.url)
         try:
@@ -188,7 +178,7 @@ def _wait_until_ready(server: LocalServer) -> None:
 
 
 @asynccontextmanager
-async def _opened(folder: Folder) -> AsyncIterator[tuple[Canister, Engine]]:
+async def opened(folder: Folder) -> AsyncIterator[tuple[Canister, Engine]]:
     settings = Settings(data_dir=folder.path, instruction_limit=None, **SHAPE, **LIMITS)
     canister = Canister(
         principals.canister_id(0), "llama_cpp", folder.canister_folder, folder.callers[:1], settings.every_canister
@@ -207,93 +197,48 @@ async def _opened(folder: Folder) -> AsyncIterator[tuple[Canister, Engine]]:
 # -- filling
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
-    """What all chats that are made have in common: the KV rows of so many tokens, as stored and as parked."""
-
-    n_tokens: int
-    rows: bytes
-    state: Bytes
-    logits: Logits
-
-    @classmethod
-    async def of(cls, canister: Canister, engine: Engine, caller: str) -> Template:
-        """Those of a chat that a call has made, and that is removed again."""
-        await _run(canister, caller, "template", words(PROMPT_TOKENS, "template"), "-n", "0")
-        path = f"{sessions_of(caller)}/template"
-        info = canister.stable.stat(path)
-        known = canister.caches.open(info, engine.info) if info is not None else None
-        layout, prefetcher = engine.prefetcher._layout, engine.prefetcher
-        if known is None or layout is None:
-            raise BenchError("the template was not kept")
-        n = len(known.container.tokens)
-        [segment] = known.segments(n)
-        _, state = state_of(layout, [segment], n, prefetcher._n_streams)
-        method = dispatch.find_method(canister, "remove_prompt_cache")
-        await dispatch.execute(canister, method, caller, lambda: InputRecord(args=["--prompt-cache", "template"]))
-        return cls(n, bytes(segment.rows), state, np.zeros(engine.info.n_vocab, np.float32))
-
-
-async def _fill(canister: Canister, engine: Engine, folder: Folder, template: Template, count: int) -> None:
-    """Make caches until there are so many, and park the states of all of them."""
-    for first in range(0, count, AT_ONCE):
-        await asyncio.gather(
-            *(_make(canister, engine, folder, template, n) for n in range(first, min(first + AT_ONCE, count)))
-        )
+async def fill(folder: Folder, count: int) -> None:
+    """Write caches until there are so many."""
+    async with opened(folder) as (canister, engine):
+        template = await Template.of(canister, engine, folder.callers[0])
+        wanted = [
+            (folder.caller(n), str(n), template.tokens(engine, n))
+            for n in range(count)
+            if canister.stable.stat(f"{sessions_of(folder.caller(n))}/{n}") is None
+        ]
+    lay_down(folder.canister_folder, template, iter(wanted))
     folder.n_caches = count
 
 
-async def _make(canister: Canister, engine: Engine, folder: Folder, template: Template, n: int) -> None:
-    """What a run_update does behind its decoding; of a cache that is there already only the memory part."""
-    caller = folder.caller(n)
-    path = f"{sessions_of(caller)}/{n}"
-    tokens: Tokens = np.array(engine.tokenize(_text(n), add_bos=True)[: template.n_tokens], np.int32)
-    generated: Flags = np.zeros(len(tokens), np.bool_)
-    if n >= folder.n_caches:
-        call = Call(canister, "run_update", caller, is_update=True)
-        header = CacheHeader(engine.info.model_id, n, engine.info.kv_layout)
-        canister.caches.write(
-            call.work,
-            path,
-            header,
-            None,
-            Contents(tokens, generated, usual_starts(generated), ~generated & False, template.rows, 0),
-        )
-        call.tx.write_file(path + SIDECAR, sidecar_text(engine).encode())
-        await call.commit(call.charge(), None)
-    marks, logits = (tokens, generated, generated.copy()), template.logits
-    parked = ParkedState(path, caller, *marks, logits, len(tokens), template.state.copy())
-    engine.prefetcher._slot_table.state_cache.put(parked)
-
-
-def _text(n: int) -> str:
-    """What the n-th chat begins with; a few tokens more than its cache has."""
-    return words(PROMPT_TOKENS + 16, n)
+async def park(canister: Canister, engine: Engine, folder: Folder) -> None:
+    """Put the states of all caches into memory, as those of calls of this run."""
+    template = await Template.of(canister, engine, folder.callers[0])
+    for n in range(folder.n_caches):
+        tokens = template.tokens(engine, n)
+        generated: Flags = np.zeros(len(tokens), np.bool_)
+        marks, logits = (tokens, generated, generated.copy()), template.logits
+        caller = folder.caller(n)
+        path = f"{sessions_of(caller)}/{n}"
+        parked = ParkedState(path, caller, *marks, logits, len(tokens), template.state.copy())
+        engine.prefetcher._slot_table.state_cache.put(parked)
 
 
 # -- calls in this process
 
 
-async def _run(canister: Canister, caller: str, name: str, prompt: str, *flags: str) -> RunOutputRecord:
-    arg = InputRecord(args=["--prompt-cache", name, *(flags or ARGS), "-p", prompt])
-    reply = await dispatch.execute(canister, dispatch.find_method(canister, "run_update"), caller, lambda: arg)
-    if not isinstance(reply.value, RunOutputRecord) or reply.value.status_code != 200:
-        raise BenchError(f"run_update: {reply.value}")
-    return reply.value
-
-
 async def _in_one_process(small: Folder, large: Folder, count: int, n_rounds: int) -> tuple[Times, Times]:
     """Times of the small canister and of the large one, which has `count` caches then."""
     both: tuple[Times, Times] = {}, {}
+    for folder, n in ((small, COUNTS[0]), (large, count)):
+        await fill(folder, n)
     async with AsyncExitStack() as stack:
-        opened = [await stack.enter_async_context(_opened(folder)) for folder in (small, large)]
-        for (canister, engine), folder, n in zip(opened, (small, large), (COUNTS[0], count), strict=True):
-            template = await Template.of(canister, engine, folder.callers[0])
-            await _fill(canister, engine, folder, template, n)
-        sides = [*zip(opened, (small, large), both, strict=True)]
+        pair = [await stack.enter_async_context(opened(folder)) for folder in (small, large)]
+        for (canister, engine), folder in zip(pair, (small, large), strict=True):
+            await park(canister, engine, folder)
+        sides = [*zip(pair, (small, large), both, strict=True)]
         for (canister, _), folder, _ in sides:
             for n in folder.regulars():  # who has looked something up since the start does not list its caches again
-                await _run(canister, folder.caller(n), f"regular-{next(folder.used)}", words(PROMPT_TOKENS, n))
+                await run(canister, folder.caller(n), f"regular-{next(folder.used)}", words(PROMPT_TOKENS, n))
         for number in range(n_rounds * CALLS + N_WARM):
             for (canister, _), folder, times in alternating(sides, number):
                 seen = await _round(canister, folder)
@@ -324,7 +269,7 @@ async def _round(canister: Canister, folder: Folder) -> dict[str, float]:
         ("an older chat's next call", folder.caller(old), str(old), ""),
     ):
         begun, processor = time.perf_counter(), time.process_time()
-        await _run(canister, whose, which, prompt)
+        await run(canister, whose, which, prompt)
         seen[kind] = time.perf_counter() - begun
         seen[f"{kind}, time of processors"] = time.process_time() - processor
     return seen
@@ -344,7 +289,7 @@ def _after_a_restart(
             for folder in (small, large):
                 begun = time.perf_counter()
                 server = servers[folder.path] = stack.enter_context(LocalServer(folder.path, *FLAGS, *LIMIT_FLAGS))
-                _wait_until_ready(server)
+                wait_until_ready(server)
             seconds.append(time.perf_counter() - begun)
             sides = [*zip((small, large), (small_times, large_times), strict=True)]
             olds = {folder.path: random.Random(number).sample(range(folder.n_caches), COUNTS[0]) for folder, _ in sides}

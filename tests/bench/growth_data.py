@@ -14,6 +14,7 @@ tells truly. The curves are drawn by `python -m tests.bench.growth_chart`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 
 from canister import dispatch
+from canister.api import rest_only
 from canister.api.records import CallLogInput, DirContentInputRecord, InputRecord
 from canister.client.local_server import LocalServer
 from canister.engine.llama import Context, Model
@@ -41,10 +43,13 @@ from canister.ops.backup import back_up
 from canister.runtime.canister import Canister
 from canister.state import call_log
 from canister.store import tables
+from canister.store.cache_paths import SESSIONS, sessions_of
+from canister.store.database import Database
 from canister.store.statements import Prepared
 from canister.system.data_dir import CANISTER_DATABASE
 from models.make_bench_model import cached
 from tests.bench import growth
+from tests.bench.growth_fill import run
 from tests.bench.http_client import Http
 from tests.bench.memory import pss_megabytes
 from tests.bench.results import Row
@@ -124,15 +129,21 @@ async def execute(canister: Canister, method: str, argument: Any, caller: str) -
 
 
 def caches(folder: Path, scale: float) -> list[Curve]:
-    backup = Curve("backup, for each prompt cache", "ms", "prompt caches")
-    clean = Curve("cleanup that finds nothing old", "ms", "prompt caches")
-    removing = Curve("cleanup, for each cache that it removes", "ms", "prompt caches")
-    page = Curve("first 100 entries of a listing", "ms", "prompt caches")
-    memory = Curve("memory of the server, for each further cache", "KB", "prompt caches")
-    large = growth._set_up(folder / "caches", cached("thin"), 1)
-    smallest = 0.0
+    curves = {
+        "backup": Curve("backup, for each prompt cache", "ms", "prompt caches"),
+        "clean": Curve("cleanup that finds nothing old", "ms", "prompt caches"),
+        "removing": Curve("cleanup, for each cache that it removes", "ms", "prompt caches"),
+        "page": Curve("first 100 entries of a listing", "ms", "prompt caches"),
+        "folder": Curve("100 entries from the middle of a folder", "ms", "prompt caches"),
+        "caches": Curve("100 from the middle of a caller's caches", "ms", "prompt caches"),
+        "upgrade": Curve("making the indexes of an older data folder, for each cache", "ms", "prompt caches"),
+        "start": Curve("start until the model is ready, for each further cache", "ms", "prompt caches"),
+        "memory": Curve("memory of the server, for each further cache", "KB", "prompt caches"),
+    }
+    large = growth.set_up(folder / "caches", cached("thin"), 1)
+    smallest: tuple[float, float] | None = None
     for n in scaled(CACHES, scale):
-        asyncio.run(_fill(large, n))
+        asyncio.run(growth.fill(large, n))
         seconds: list[float] = []
         target = folder / "backup.tar"
         with took(seconds):
@@ -140,48 +151,47 @@ def caches(folder: Path, scale: float) -> list[Curve]:
         if made.n_files < 2 * n or made.damaged:
             raise BenchError(f"the backup has {made.n_files} files of {n} caches, {len(made.damaged)} damaged")
         target.unlink()
-        backup.add(n, seconds[0] * 1000 / n)
-        asyncio.run(_clean(large, n, clean, removing, page))
-        large.n_caches = 0  # those that were removed are made again
+        curves["backup"].add(n, seconds[0] * 1000 / n)
+        curves["upgrade"].add(n, _upgraded(large) * 1000 / n)
+        asyncio.run(_clean(large, n, curves))
+        asyncio.run(growth.fill(large, n))  # those that were removed are made again
         with LocalServer(large.path, *growth.FLAGS, *growth.LIMIT_FLAGS) as server:
-            growth._wait_until_ready(server)
-            used = pss_megabytes(server.pid)
-        if smallest:
-            memory.add(n, (used - smallest) * 1000 / (n - CACHES[0]))
+            growth.wait_until_ready(server)
+            used = processor_seconds(server.pid), pss_megabytes(server.pid)
+        if smallest is not None:
+            curves["start"].add(n, (used[0] - smallest[0]) * 1000 / (n - CACHES[0]))
+            curves["memory"].add(n, (used[1] - smallest[1]) * 1000 / (n - CACHES[0]))
         smallest = smallest or used
-    return [replace(curve, fewest=1000) for curve in (backup, clean, removing, page, memory)]
+    return [replace(curve, fewest=1000) for curve in curves.values()]
 
 
-async def _fill(large: growth.Folder, n: int) -> None:
-    async with growth._opened(large) as (canister, engine):
-        template = await growth.Template.of(canister, engine, large.callers[0])
-        for first in range(0, n, growth.AT_ONCE):
-            missing = [
-                k
-                for k in range(first, min(n, first + growth.AT_ONCE))
-                if canister.stable.stat(f"{growth.sessions_of(large.caller(k))}/{k}") is None
-            ]
-            await asyncio.gather(*(growth._make(canister, engine, large, template, k) for k in missing))
-        large.n_caches = n
+def _upgraded(large: growth.Folder) -> float:
+    """Seconds of bringing the table of files from the version without indexes for lists to this one."""
+    path = large.canister_folder / CANISTER_DATABASE
+    indexes = ("ix_files_cache_age", "ix_files_area", "ix_files_parent", "ix_files_models")
+    with closing(sqlite3.connect(path)) as older, older:
+        for index in indexes:
+            older.execute(f"DROP INDEX {index}")
+        older.execute("UPDATE alembic_version SET version_num = 'c0005'")
+    seconds: list[float] = []
+    with took(seconds):
+        database = Database(path, "canister")
+        database.open()
+        database.close()
+    return seconds[0]
 
 
-async def _clean(large: growth.Folder, n: int, clean: Curve, removing: Curve, page: Curve) -> None:
+async def _clean(large: growth.Folder, n: int, curves: dict[str, Curve]) -> None:
     caller = large.callers[0]
-    async with growth._opened(large) as (canister, _):
-        seconds: list[float] = []
-        for _ in range(CALLS):
-            with took(seconds):
-                await execute(canister, "cache_cleanup_now", None, caller)
-        clean.add(n, milliseconds(seconds))
-        pages: list[float] = []
-        for _ in range(CALLS):
-            with took(pages):
-                found = await execute(
-                    canister, "recursive_dir_content_query", DirContentInputRecord(dir=".", max_entries=100), caller
-                )
+    async with growth.opened(large) as (canister, _):
+        await _timed(curves["clean"], n, lambda: execute(canister, "cache_cleanup_now", None, caller))
+        listing = DirContentInputRecord(dir=".", max_entries=100)
+        found = await _timed(
+            curves["page"], n, lambda: execute(canister, "recursive_dir_content_query", listing, caller)
+        )
         if len(found) < min(100, n):
             raise BenchError(f"a listing of {len(found)} entries")
-        page.add(n, milliseconds(pages))
+        await _pages(canister, caller, n, curves)
         row = dispatch.find_method(canister, "set_cache_cleanup_config")
         config = {"period_seconds": None, "ttl_seconds": 0, "max_files_per_run": min(n, 256)}
         assert row.arg is not None
@@ -191,9 +201,35 @@ async def _clean(large: growth.Folder, n: int, clean: Curve, removing: Curve, pa
             done = await execute(canister, "cache_cleanup_now", None, caller)
         if done.files_deleted != min(n, 256):
             raise BenchError(f"{done.files_deleted} caches were removed")
-        removing.add(n, removed[0] * 1000 / min(n, 256))
+        curves["removing"].add(n, removed[0] * 1000 / min(n, 256))
         config["ttl_seconds"] = 21_600
         await execute(canister, row.name, row.arg.model_validate(config), caller)
+
+
+async def _pages(canister: Canister, caller: str, n: int, curves: dict[str, Curve]) -> None:
+    """Pages from the middle of lists of REST."""
+    sessions = canister.stable.newest_of(caller, SESSIONS)
+    middle = sessions[len(sessions) // 2]
+    for kind, row, named in (
+        ("folder", rest_only.LIST_FOLDER, {"path": sessions_of(caller), "after": f"{middle.id}"}),
+        ("caches", rest_only.LIST_CACHES, {"after": f"{middle.modified_ns}.{middle.id}"}),
+    ):
+        run_row = functools.partial(
+            dispatch.execute, canister, row, caller, lambda: None, named={**named, "limit": "100"}
+        )
+        reply = await _timed(curves[kind], n, run_row)
+        if reply.error is not None:
+            raise BenchError(str(reply.error))
+
+
+async def _timed(curve: Curve, n: int, work: Callable[[], Awaitable[Any]]) -> Any:
+    """The value of the last of several runs, whose median is a point of the curve."""
+    seconds: list[float] = []
+    for _ in range(CALLS):
+        with took(seconds):
+            value = await work()
+    curve.add(n, milliseconds(seconds))
+    return value
 
 
 # -- the call log
@@ -206,7 +242,7 @@ def calls(folder: Path, scale: float) -> list[Curve]:
         "own": Curve("newest 100 of a caller with few calls", "ms", "logged calls"),
         "deep": Curve("100 from the middle of the log", "ms", "logged calls"),
     }
-    large = growth._set_up(folder / "calls", cached("thin"), 2)
+    large = growth.set_up(folder / "calls", cached("thin"), 2)
     # A canister keeps 10 000. So that more stay, the oldest are not dropped here; looking for them stays in the call.
     kept, call_log._PRUNE = (
         call_log._PRUNE,
@@ -240,7 +276,7 @@ def _log(large: growth.Folder, n: int) -> None:
 async def _logged(large: growth.Folder, n: int) -> dict[str, float]:
     times: dict[str, list[float]] = {"one": [], "newest": [], "own": [], "deep": []}
     pages = {"newest": (0, None), "own": (1, None), "deep": (0, max(2, n // 2))}
-    async with growth._opened(large) as (canister, _):
+    async with growth.opened(large) as (canister, _):
         for number in range(CALLS + N_WARM):
             seen = {kind: list[float]() for kind in times}
             with took(seen["one"]):
@@ -277,7 +313,7 @@ def canisters(folder: Path, scale: float) -> list[Curve]:
                 _ok(http.post(f"/canisters/{name}/load_model", load))
             http.close()
         with LocalServer(path, *flags) as server:
-            growth._wait_until_ready(server)
+            growth.wait_until_ready(server)
             used = processor_seconds(server.pid), pss_megabytes(server.pid)
             if n > 1:
                 start.add(n, (used[0] - alone[0]) * 1000 / (n - 1))
@@ -318,7 +354,7 @@ def contexts(folder: Path, scale: float) -> list[Curve]:
     again = Curve("first call after a start: rows come from disk", "ms", "tokens of context")
     counts = scaled(CONTEXTS, scale)
     model = cached("thin")
-    large = growth._set_up(folder / "contexts", model, 1)
+    large = growth.set_up(folder / "contexts", model, 1)
     alone = _alone(model, counts)
     for n in counts:
         first, later = asyncio.run(_calls_at(large, n, counts[-1] + 256))
@@ -352,16 +388,16 @@ def _alone(model_file: Path, counts: list[int]) -> dict[int, float]:
 async def _calls_at(large: growth.Folder, n: int, n_ctx: int) -> tuple[float, list[float]]:
     """Seconds of the first call after a start, and of later ones, of a chat of so many tokens."""
     caller, name = large.callers[0], f"context-{n}"
-    async with growth._opened(large) as (canister, engine):
+    async with growth.opened(large) as (canister, engine):
         load = InputRecord(args=["--model", engine.info.name, "-c", str(n_ctx)])
         await execute(canister, "load_model", load, caller)
-        await growth._run(canister, caller, name, words(n, n), "--prompt-cache-all", "-n", "0")
+        await run(canister, caller, name, words(n, n), "--prompt-cache-all", "-n", "0")
     first: list[float] = []
     later: list[float] = []
-    async with growth._opened(large) as (canister, _):
+    async with growth.opened(large) as (canister, _):
         for number in range(CALLS):
             with took(later if number else first):
-                record = await growth._run(canister, caller, name, "", *ONE_TOKEN)
+                record = await run(canister, caller, name, "", *ONE_TOKEN)
             _check_one(record.n_tokens_generated)
             if not number and abs((record.n_prompt_tokens or 0) - n) > n // 50:
                 raise BenchError(f"{record.n_prompt_tokens} tokens are there instead of {n}")
