@@ -2,10 +2,12 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, call, canister } from "./api";
+import { useAttempts } from "./attempts";
 import { shortPrincipal, when } from "./format";
 import type { AdminRoleAssignment } from "./interface";
-import { Confirmed, CopyButton, Problem } from "./widgets";
+import { ACTIONS, Confirmed, CopyButton, Table } from "./widgets";
 import { t } from "./i18n";
+import { useListing } from "./listing";
 
 interface Key {
   name: string;
@@ -30,20 +32,14 @@ export function AccessPage() {
 
 function Level() {
   const level = useSignal<number | null>(null);
-  const problem = useSignal<unknown>(null);
-  const run = async (act: () => Promise<{ value: { level: number } }>): Promise<void> => {
-    try {
-      level.value = (await act()).value.level;
-      problem.value = null;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+  const { attempt, told } = useAttempts("controller");
+  const run = (act: () => Promise<{ value: { level: number } }>): Promise<boolean> =>
+    attempt(async () => (level.value = (await act()).value.level));
   useEffect(() => void run(() => call("get_access")), [canister.value]);
   return (
     <section aria-label={t("Level")}>
       <h2>{t("Level")}</h2>
-      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
+      {told}
       {level.value === null ? null : (
         <fieldset>
           <legend>{t("Who may use the model")}</legend>
@@ -66,30 +62,21 @@ function Level() {
 
 function Roles() {
   const roles = useSignal<AdminRoleAssignment[] | null>(null);
-  const problem = useSignal<unknown>(null);
+  const { attempt, told } = useAttempts("controller");
   const form = useRef<HTMLFormElement>(null);
-  const list = async (): Promise<void> => {
-    try {
-      roles.value = (await call("getAdminRoles")).value;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+  const look = async (): Promise<unknown> => (roles.value = (await call("getAdminRoles")).value);
   const change = async (act: () => Promise<unknown>): Promise<void> => {
-    try {
+    await attempt(async () => {
       await act();
-      problem.value = null;
       form.current?.reset();
-    } catch (error) {
-      problem.value = error;
-    }
-    await list();
+    });
+    await attempt(look, true);
   };
-  useEffect(() => void list(), [canister.value]);
+  useEffect(() => void attempt(look), [canister.value]);
   return (
     <section aria-label={t("Roles")}>
       <h2>{t("Roles")}</h2>
-      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
+      {told}
       <ul class="plain">
         {(roles.value ?? []).map((one) => (
           <li key={one.principal}>
@@ -137,37 +124,25 @@ function Roles() {
 }
 
 function Keys() {
-  const keys = useSignal<Key[] | null>(null);
-  const problem = useSignal<unknown>(null);
+  const keys = useListing<Key>("keys", "keys");
+  const { attempt, told } = useAttempts("controller");
   const [made, setMade] = useState<{ name: string; key: string } | null>(null);
   const form = useRef<HTMLFormElement>(null);
-  const list = async (): Promise<void> => {
-    try {
-      keys.value = (await ask<{ keys: Key[] }>("keys", undefined, { verb: "GET" })).value.keys;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
   const change = async (act: () => Promise<unknown>): Promise<void> => {
-    try {
-      await act();
-      problem.value = null;
-    } catch (error) {
-      problem.value = error;
-    }
-    await list();
+    await attempt(act);
+    await attempt(keys.look, true);
   };
-  useEffect(() => void list(), []);
+  useEffect(() => void attempt(keys.look), []);
   return (
     <section aria-label={t("API keys")}>
       <h2>{t("API keys")}</h2>
-      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
+      {told}
       {made ? (
         <p class="made" role="status">
           {t("The key of {0}, which is shown only now:", made.name)}{" "}<code>{made.key}</code> <CopyButton text={made.key} />
         </p>
       ) : null}
-      {keys.value ? (
+      {keys.rows ? (
         <>
           <form
             ref={form}
@@ -193,42 +168,28 @@ function Keys() {
             </label>
             <button type="submit">{t("Make a key")}</button>
           </form>
-          <div class="scroll" tabIndex={0} role="region" aria-label={t("Keys")}>
-            <table>
-              <thead>
-                <tr>
-                  <th scope="col">{t("name")}</th>
-                  <th scope="col">{t("stands for")}</th>
-                  <th scope="col">{t("made")}</th>
-                  <th scope="col">{t("ends")}</th>
-                  <th scope="col">
-                    <span class="sr">{t("what can be done")}</span>
-                  </th>
-                </tr>
-              </thead>
-              <tbody>
-                {keys.value.map((one) => (
-                  <tr key={one.name}>
-                    <td>{one.name}</td>
-                    <td>
-                      <code title={one.principal}>{shortPrincipal(one.principal)}</code>
-                    </td>
-                    <td>{when(one.created_ns)}</td>
-                    <td>{one.expires_ns === null ? t("never") : one.is_expired ? t("is over") : when(one.expires_ns)}</td>
-                    <td class="n">
-                      <Confirmed
-                        question={t("Revoke the key {0}? Programs that use it are refused from now on.", one.name)}
-                        label={t("Revoke the key {0}", one.name)}
-                        act={() => change(() => ask(`keys/${encodeURIComponent(one.name)}`, undefined, { verb: "DELETE" }))}
-                      >
-                        {t("Revoke")}
-                      </Confirmed>
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table label={t("Keys")} columns={[t("name"), t("stands for"), t("made"), t("ends"), ACTIONS]}>
+            {keys.rows.map((one) => (
+              <tr key={one.name}>
+                <td>{one.name}</td>
+                <td>
+                  <code title={one.principal}>{shortPrincipal(one.principal)}</code>
+                </td>
+                <td>{when(one.created_ns)}</td>
+                <td>{one.expires_ns === null ? t("never") : one.is_expired ? t("is over") : when(one.expires_ns)}</td>
+                <td class="n">
+                  <Confirmed
+                    question={t("Revoke the key {0}? Programs that use it are refused from now on.", one.name)}
+                    label={t("Revoke the key {0}", one.name)}
+                    act={() => change(() => ask(`keys/${encodeURIComponent(one.name)}`, undefined, { verb: "DELETE" }))}
+                  >
+                    {t("Revoke")}
+                  </Confirmed>
+                </td>
+              </tr>
+            ))}
+          </Table>
+          {keys.more(attempt)}
         </>
       ) : null}
     </section>

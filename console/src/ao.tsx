@@ -1,12 +1,13 @@
 // AO: the processes that are here, what they answered, money, and programs tried out without a trace.
 import { signal, useSignal } from "@preact/signals";
+import { useAttempts } from "./attempts";
 import { useEffect } from "preact/hooks";
 import { ask, toJson } from "./api";
 import { number, when } from "./format";
 import { t } from "./i18n";
 import { addressOf, send, spawn } from "./ao_item";
 import { kept, make, type Identity } from "./identity";
-import { CopyButton, Problem } from "./widgets";
+import { CopyButton, Table } from "./widgets";
 
 /** Who signs here: the identity of this browser, and its address. */
 const own = signal<{ identity: Identity; address: string } | null>(null);
@@ -61,25 +62,21 @@ export function AoPage() {
   const node = useSignal<Record<string, string> | null>(null);
   const processes = useSignal<Process[] | null>(null);
   const chosen = useSignal("");
-  const problem = useSignal<unknown>(null);
-  const look = async (): Promise<void> => {
-    try {
+  const { attempt, told } = useAttempts();
+  const look = (): Promise<boolean> =>
+    attempt(async () => {
       node.value = await read<Record<string, string>>("ao");
       const answer = await ask<{ data: { transactions: { edges: { node: { id: string; owner: { address: string }; tags: Tag[] } }[] } } }>(
         "graphql",
         { query: QUERY },
       );
       processes.value = answer.value.data.transactions.edges.map(({ node: one }) => ({ ...one, owner: one.owner.address }));
-      problem.value = null;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+    });
   useEffect(() => void look(), []);
   return (
     <div class="page" tabIndex={0} role="region" aria-label={t("AO")}>
       <h1>{t("AO")}</h1>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {told}
       {node.value ? (
         <dl class="named">
           {Object.entries(node.value).map(([name, id]) => (
@@ -108,37 +105,26 @@ export function AoPage() {
       </div>
       {processes.value?.length === 0 ? <p class="hint">{t("No process is here yet.")}</p> : null}
       {processes.value?.length ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label={t("Processes")}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">{t("process")}</th>
-                <th scope="col">{t("name")}</th>
-                <th scope="col">{t("owner")}</th>
-              </tr>
-            </thead>
-            <tbody>
-              {processes.value.map((one) => (
-                <tr key={one.id}>
-                  <td>
-                    <button
-                      type="button"
-                      class={`item ${one.id === chosen.value ? "current" : ""}`}
-                      aria-pressed={one.id === chosen.value}
-                      onClick={() => (chosen.value = one.id)}
-                    >
-                      <code>{one.id}</code>
-                    </button>
-                  </td>
-                  <td>{tag(one.tags, "Name")}</td>
-                  <td>
-                    <code>{one.owner}</code>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label={t("Processes")} columns={[t("process"), t("name"), t("owner")]}>
+          {processes.value.map((one) => (
+            <tr key={one.id}>
+              <td>
+                <button
+                  type="button"
+                  class={`item ${one.id === chosen.value ? "current" : ""}`}
+                  aria-pressed={one.id === chosen.value}
+                  onClick={() => (chosen.value = one.id)}
+                >
+                  <code>{one.id}</code>
+                </button>
+              </td>
+              <td>{tag(one.tags, "Name")}</td>
+              <td>
+                <code>{one.owner}</code>
+              </td>
+            </tr>
+          ))}
+        </Table>
       ) : null}
       <label class="inline">
         {t("Process")}
@@ -151,15 +137,7 @@ export function AoPage() {
 
 function Own({ node, made }: { node: Record<string, string>; made: (id: string) => void }) {
   const name = useSignal("");
-  const problem = useSignal<unknown>(null);
-  const run = async (act: () => Promise<void>): Promise<void> => {
-    try {
-      await act();
-      problem.value = null;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+  const { attempt, told } = useAttempts();
   const take = async (identity: Identity | null): Promise<void> => {
     own.value = identity ? { identity, address: await addressOf(identity) } : null;
   };
@@ -167,7 +145,7 @@ function Own({ node, made }: { node: Record<string, string>; made: (id: string) 
   return (
     <section aria-label={t("Your wallet")}>
       <h2>{t("Your wallet")}</h2>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {told}
       {own.value ? (
         <>
           <p>
@@ -178,7 +156,7 @@ function Own({ node, made }: { node: Record<string, string>; made: (id: string) 
             onSubmit={(event) => {
               event.preventDefault();
               const { identity } = own.value!;
-              void run(async () => made(await spawn(identity, node, name.value.trim())));
+              void attempt(async () => made(await spawn(identity, node, name.value.trim())));
             }}
           >
             <label>
@@ -192,7 +170,7 @@ function Own({ node, made }: { node: Record<string, string>; made: (id: string) 
         </>
       ) : (
         <p>
-          <button type="button" onClick={() => void run(async () => take(await make()))}>
+          <button type="button" onClick={() => void attempt(async () => take(await make()))}>
             {t("Make the identity of this browser")}
           </button>
         </p>
@@ -204,16 +182,10 @@ function Own({ node, made }: { node: Record<string, string>; made: (id: string) 
 function Balance() {
   const account = useSignal("");
   const amount = useSignal("");
-  const told = useSignal<{ account: string; balance: string } | null>(null);
-  const problem = useSignal<unknown>(null);
-  const run = async (act: () => Promise<{ account: string; balance: string }>): Promise<void> => {
-    try {
-      told.value = await act();
-      problem.value = null;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+  const found = useSignal<{ account: string; balance: string } | null>(null);
+  const { attempt, told } = useAttempts("controller");
+  const run = (act: () => Promise<{ account: string; balance: string }>): Promise<boolean> =>
+    attempt(async () => (found.value = await act()));
   return (
     <section aria-label={t("Money")}>
       <h2>{t("Money")}</h2>
@@ -246,10 +218,10 @@ function Balance() {
           {t("Mint")}
         </button>
       </form>
-      {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
-      {told.value ? (
+      {told}
+      {found.value ? (
         <p role="status">
-          <code>{told.value.account}</code>: {number(BigInt(told.value.balance))}
+          <code>{found.value.account}</code>: {number(BigInt(found.value.balance))}
         </p>
       ) : null}
     </section>
@@ -258,58 +230,37 @@ function Balance() {
 
 function ProcessView({ id }: { id: string }) {
   const edges = useSignal<Edge[] | null>(null);
-  const problem = useSignal<unknown>(null);
-  const look = async (): Promise<void> => {
-    try {
+  const { attempt, told } = useAttempts();
+  const look = (): Promise<boolean> =>
+    attempt(async () => {
       edges.value = (await read<{ edges: Edge[] }>(`cu/results/${encodeURIComponent(id)}?sort=DESC&limit=${MOST}`)).edges;
-      problem.value = null;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+    });
   useEffect(() => void look(), [id]);
   return (
     <section aria-label={t("The process")}>
       <Trial id={id} answered={() => void look()} />
       <h3>{t("What it answered, the newest first")}</h3>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {told}
       {edges.value?.length === 0 ? <p class="hint">{t("No message has come yet.")}</p> : null}
       {edges.value?.length ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label={t("Results of the process")}>
-          <table class="results">
-            <thead>
-              <tr>
-                <th scope="col" class="n">
-                  {t("slot")}
-                </th>
-                <th scope="col">{t("time")}</th>
-                <th scope="col">{t("output")}</th>
-                <th scope="col">{t("messages that it sent")}</th>
-                <th scope="col" class="n">
-                  {t("gas")}
-                </th>
+        <Table label={t("Results of the process")} kind="results" columns={[[t("slot"), "n"], t("time"), t("output"), t("messages that it sent"), [t("gas"), "n"]]}>
+          {edges.value.map(({ node, cursor }) => {
+            const { slot, ms } = placeOf(cursor);
+            return (
+              <tr key={cursor} class={node.Error ? "failed" : ""}>
+                <td class="n">{slot}</td>
+                <td>{ms ? when(BigInt(ms) * 1_000_000n) : ""}</td>
+                <td>
+                  <pre tabIndex={0}>{outputOf(node).slice(0, 2000)}</pre>
+                </td>
+                <td>
+                  {(node.Messages ?? []).map((one) => `${tag(one.Tags, "Action") || "–"} → ${one.Target.slice(0, 12)}…`).join("; ")}
+                </td>
+                <td class="n">{number(node.GasUsed)}</td>
               </tr>
-            </thead>
-            <tbody>
-              {edges.value.map(({ node, cursor }) => {
-                const { slot, ms } = placeOf(cursor);
-                return (
-                  <tr key={cursor} class={node.Error ? "failed" : ""}>
-                    <td class="n">{slot}</td>
-                    <td>{ms ? when(BigInt(ms) * 1_000_000n) : ""}</td>
-                    <td>
-                      <pre tabIndex={0}>{outputOf(node).slice(0, 2000)}</pre>
-                    </td>
-                    <td>
-                      {(node.Messages ?? []).map((one) => `${tag(one.Tags, "Action") || "–"} → ${one.Target.slice(0, 12)}…`).join("; ")}
-                    </td>
-                    <td class="n">{number(node.GasUsed)}</td>
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </div>
+            );
+          })}
+        </Table>
       ) : null}
     </section>
   );
@@ -319,25 +270,20 @@ function Trial({ id, answered }: { id: string; answered: () => void }) {
   const action = useSignal("Eval");
   const data = useSignal("");
   const answer = useSignal<Result | null>(null);
-  const problem = useSignal<unknown>(null);
+  const { attempt, told } = useAttempts();
   const isBusy = useSignal(false);
   const run = async (isSigned: boolean): Promise<void> => {
     isBusy.value = true;
-    try {
+    answer.value = null;
+    await attempt(async () => {
       if (isSigned && own.value) {
         answer.value = await send<Result>(own.value.identity, id, action.value, data.value);
-        problem.value = null;
         answered();
-        isBusy.value = false;
         return;
       }
       const message = { Id: "", Target: id, Owner: "", Data: data.value, Anchor: "0", Tags: [{ name: "Action", value: action.value }] };
       answer.value = (await ask<Result>(`cu/dry-run?process-id=${encodeURIComponent(id)}`, message)).value;
-      problem.value = null;
-    } catch (error) {
-      answer.value = null;
-      problem.value = error;
-    }
+    });
     isBusy.value = false;
   };
   return (
@@ -366,7 +312,7 @@ function Trial({ id, answered }: { id: string; answered: () => void }) {
           {t("Try it out")}
         </button>
       </div>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {told}
       {answer.value ? (
         <div role="status">
           <figure class={`answer ${answer.value.Error ? "problem" : ""}`}>

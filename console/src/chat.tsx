@@ -2,13 +2,14 @@
 import { signal, useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { messageOf } from "./api";
+import { useAttempts } from "./attempts";
 import { active, conversations, exported, forget, fresh, imported, open } from "./chats";
 import { Composer } from "./composer";
 import { SILENT, type Conversation } from "./conversation";
 import { dayOf, number, percent } from "./format";
 import { MessageView } from "./message";
 import { current, denial, modelName, props, refresh } from "./session";
-import { Confirmed, Denied, Problem, saveAs } from "./widgets";
+import { Confirmed, Denied, Failure, saveAs } from "./widgets";
 import { t } from "./i18n";
 
 const WINDOW = 60; // messages in the document, so that a long chat costs what a short one does
@@ -71,15 +72,10 @@ function Talk({ chat }: { chat: Conversation }) {
 
 function FirstModel() {
   const isBusy = useSignal(false);
-  const problem = useSignal<unknown>(null);
+  const { attempt, told } = useAttempts();
   const load = async (): Promise<void> => {
     isBusy.value = true;
-    problem.value = null;
-    try {
-      await (await import("./shipped")).loadShipped();
-    } catch (error) {
-      problem.value = error;
-    }
+    await attempt(async () => (await import("./shipped")).loadShipped());
     await refresh();
     isBusy.value = false;
   };
@@ -93,7 +89,7 @@ function FirstModel() {
           {t("Put in a model")}
         </a>
       </div>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {told}
     </>
   );
 }
@@ -262,9 +258,7 @@ function ChatList() {
         />
       </div>
       {problem ? (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
+        <Failure>{problem}</Failure>
       ) : null}
     </aside>
   );

@@ -2,8 +2,9 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ask, CallError, canister, sleep } from "./api";
+import { useAttempts } from "./attempts";
 import { number, percent, shortPrincipal } from "./format";
-import { Confirmed, Problem, Tiles } from "./widgets";
+import { ACTIONS, Confirmed, Problem, Table, Tiles } from "./widgets";
 import { t } from "./i18n";
 
 const LOOK_MS = 2000;
@@ -86,18 +87,17 @@ export function HerdPage() {
       isOver = true;
     };
   }, [canister.value]);
-  const drain = async (worker: string): Promise<void> => {
-    try {
+  const { attempt, told } = useAttempts("controller");
+  const drain = (worker: string): Promise<boolean> =>
+    attempt(async () => {
       await ask("herd/drain", { worker });
       status.value = await read<Status>("herd/status");
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+    });
   return (
     <div class="page" tabIndex={0} role="region" aria-label={t("Herd")}>
       <h1>{t("Herd")}</h1>
       {problem.value ? <Problem error={problem.value} /> : null}
+      {told}
       {info.value ? (
         <Tiles
           tiles={[
@@ -123,13 +123,13 @@ export function HerdPage() {
   );
 }
 
-/** Where a worker is. The path of a socket says nothing but where the herd has its folder. */
 /** What a worker does: the method and its caller, and which try it is. */
 function toldJob(job: Worker["jobs"][number]): string {
   const told = t("{0} of {1}", job.method, shortPrincipal(job.caller));
   return job.tries > 1 ? `${told}, ${t("try {0}", job.tries)}` : told;
 }
 
+/** Where a worker is. The path of a socket says nothing but where the herd has its folder. */
 function Place({ url }: { url: string }) {
   const isSocket = url.startsWith("unix:");
   return (
@@ -139,145 +139,93 @@ function Place({ url }: { url: string }) {
   );
 }
 
-function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) => Promise<void> }) {
+function Workers({ workers, drain }: { workers: Worker[]; drain: (id: string) => Promise<boolean> }) {
   return (
     <>
       <h2>{t("Workers")}</h2>
-      <div class="scroll" tabIndex={0} role="region" aria-label={t("Workers of the herd")}>
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">{t("worker")}</th>
-              <th scope="col">{t("state")}</th>
-              <th scope="col">{t("what it does")}</th>
-              <th scope="col" class="n">
-                {t("done")}
-              </th>
-              <th scope="col" class="n">
-                {t("slots")}
-              </th>
-              <th scope="col" class="n">
-                {t("prompt tokens/s")}
-              </th>
-              <th scope="col" class="n">
-                {t("answer tokens/s")}
-              </th>
-              <th scope="col">
-                <span class="sr">{t("what can be done")}</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {workers.map((one) => (
-              <tr key={one.id}>
-                <td>
-                  <code>{one.id}</code> <Place url={one.url} />
-                </td>
-                <td>
-                  <span class={`tag ${one.phase === "ready" ? "ok" : ""}`}>{one.phase}</span>
-                  {one.refusal ? <p class="hint">{one.refusal}</p> : null}
-                </td>
-                <td>
-                  {one.jobs.length
-                    ? one.jobs.map(toldJob).join("; ")
-                    : "–"}
-                </td>
-                <td class="n">{number(one.done)}</td>
-                <td class="n">{number(one.canisters[0]?.slots)}</td>
-                <td class="n">{number(one.canisters[0]?.prefill_tps)}</td>
-                <td class="n">{number(one.canisters[0]?.decode_tps)}</td>
-                <td class="n">
-                  <Confirmed
-                    question={t("Give {0} no more jobs? What it runs is finished.", one.id)}
-                    label={t("Drain the worker {0}", one.id)}
-                    disabled={one.phase === "draining" || one.phase === "ended"}
-                    act={() => drain(one.id)}
-                  >
-                    {t("Drain")}
-                  </Confirmed>
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label={t("Workers of the herd")} columns={[t("worker"), t("state"), t("what it does"), [t("done"), "n"], [t("slots"), "n"], [t("prompt tokens/s"), "n"], [t("answer tokens/s"), "n"], ACTIONS]}>
+        {workers.map((one) => (
+          <tr key={one.id}>
+            <td>
+              <code>{one.id}</code> <Place url={one.url} />
+            </td>
+            <td>
+              <span class={`tag ${one.phase === "ready" ? "ok" : ""}`}>{one.phase}</span>
+              {one.refusal ? <p class="hint">{one.refusal}</p> : null}
+            </td>
+            <td>
+              {one.jobs.length
+                ? one.jobs.map(toldJob).join("; ")
+                : "–"}
+            </td>
+            <td class="n">{number(one.done)}</td>
+            <td class="n">{number(one.canisters[0]?.slots)}</td>
+            <td class="n">{number(one.canisters[0]?.prefill_tps)}</td>
+            <td class="n">{number(one.canisters[0]?.decode_tps)}</td>
+            <td class="n">
+              <Confirmed
+                question={t("Give {0} no more jobs? What it runs is finished.", one.id)}
+                label={t("Drain the worker {0}", one.id)}
+                disabled={one.phase === "draining" || one.phase === "ended"}
+                act={() => drain(one.id)}
+              >
+                {t("Drain")}
+              </Confirmed>
+            </td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }
 
 /** Jobs that are paid for and not answered yet. More can be paid for one that waits. */
 function PaidJobs({ jobs, raised }: { jobs: Paid[]; raised: (job: Paid) => void }) {
-  const problem = useSignal<unknown>(null);
-  const raise = async (job: Paid, fee: string): Promise<void> => {
-    try {
-      raised((await ask<Paid>(`herd/inference/${job.id}/fee`, { fee })).value);
-      problem.value = null;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
-  if (!jobs.length && !problem.value) return null;
+  const { attempt, isRefused, told } = useAttempts();
+  const raise = (job: Paid, fee: string): Promise<boolean> =>
+    attempt(async () => raised((await ask<Paid>(`herd/inference/${job.id}/fee`, { fee })).value));
+  if (!jobs.length && !isRefused) return null;
   return (
     <>
       <h2>{t("Jobs that are paid for")}</h2>
-      {problem.value ? <Problem error={problem.value} /> : null}
-      <div class="scroll" tabIndex={0} role="region" aria-label={t("Jobs that are paid for")}>
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">{t("job")}</th>
-              <th scope="col">{t("caller")}</th>
-              <th scope="col">{t("state")}</th>
-              <th scope="col" class="n">
-                {t("fee")}
-              </th>
-              <th scope="col" class="n">
-                {t("multiplier")}
-              </th>
-              <th scope="col">
-                <span class="sr">{t("what can be done")}</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {jobs.map((job) => (
-              <tr key={job.id}>
-                <td>
-                  <code title={job.id}>{job.id.slice(0, 8)}</code>
-                </td>
-                <td>
-                  <code title={job.caller}>{shortPrincipal(job.caller)}</code>
-                </td>
-                <td>{job.status === "queued" ? t("waiting") : t("running")}</td>
-                <td class="n">{number(BigInt(job.fee))}</td>
-                <td class="n">× {job.multiplier}</td>
-                <td>
-                  {job.status === "queued" ? (
-                    <form
-                      class="row"
-                      onSubmit={(event) => {
-                        event.preventDefault();
-                        void raise(job, String(new FormData(event.currentTarget).get("fee")));
-                      }}
-                    >
-                      <input
-                        name="fee"
-                        required
-                        inputMode="numeric"
-                        pattern="[0-9]+"
-                        size={10}
-                        defaultValue={String(2n * BigInt(job.fee))}
-                        aria-label={t("Fee of the job {0}, in all", job.id.slice(0, 8))}
-                      />
-                      <button type="submit">{t("Pay more")}</button>
-                    </form>
-                  ) : null}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      {told}
+      <Table label={t("Jobs that are paid for")} columns={[t("job"), t("caller"), t("state"), [t("fee"), "n"], [t("multiplier"), "n"], ACTIONS]}>
+        {jobs.map((job) => (
+          <tr key={job.id}>
+            <td>
+              <code title={job.id}>{job.id.slice(0, 8)}</code>
+            </td>
+            <td>
+              <code title={job.caller}>{shortPrincipal(job.caller)}</code>
+            </td>
+            <td>{job.status === "queued" ? t("waiting") : t("running")}</td>
+            <td class="n">{number(BigInt(job.fee))}</td>
+            <td class="n">× {job.multiplier}</td>
+            <td>
+              {job.status === "queued" ? (
+                <form
+                  class="row"
+                  onSubmit={(event) => {
+                    event.preventDefault();
+                    void raise(job, String(new FormData(event.currentTarget).get("fee")));
+                  }}
+                >
+                  <input
+                    name="fee"
+                    required
+                    inputMode="numeric"
+                    pattern="[0-9]+"
+                    size={10}
+                    defaultValue={String(2n * BigInt(job.fee))}
+                    aria-label={t("Fee of the job {0}, in all", job.id.slice(0, 8))}
+                  />
+                  <button type="submit">{t("Pay more")}</button>
+                </form>
+              ) : null}
+            </td>
+          </tr>
+        ))}
+      </Table>
     </>
   );
 }
@@ -291,31 +239,18 @@ function Queue({ queue, jobs }: { queue: Status["queue"]; jobs: Status["jobs"] }
         {t("{0} run, {1} wait. Who pays more is served first.", number(jobs.running), number(jobs.waiting))}
       </p>
       {queue.length ? (
-        <div class="scroll" tabIndex={0} role="region" aria-label={t("Queue by price")}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">{t("multiplier")}</th>
-                <th scope="col" class="n">
-                  {t("jobs")}
-                </th>
-                <th scope="col">{t("part of the queue")}</th>
-              </tr>
-            </thead>
-            <tbody>
-              {queue.map((one) => (
-                <tr key={one.multiplier}>
-                  <td>× {one.multiplier}</td>
-                  <td class="n">{number(one.jobs)}</td>
-                  <td>
-                    <meter min={0} max={all} value={one.jobs} aria-label={t("Part of the jobs at × {0}", one.multiplier)} />{" "}
-                    {percent(one.jobs / all)}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label={t("Queue by price")} columns={[t("multiplier"), [t("jobs"), "n"], t("part of the queue")]}>
+          {queue.map((one) => (
+            <tr key={one.multiplier}>
+              <td>× {one.multiplier}</td>
+              <td class="n">{number(one.jobs)}</td>
+              <td>
+                <meter min={0} max={all} value={one.jobs} aria-label={t("Part of the jobs at × {0}", one.multiplier)} />{" "}
+                {percent(one.jobs / all)}
+              </td>
+            </tr>
+          ))}
+        </Table>
       ) : (
         <p>{t("Nothing waits.")}</p>
       )}

@@ -7,7 +7,7 @@ import { ANSWER, answerTold, loadingTold, needsTold, uploadTold, Verdict, type F
 import { bytes, percent, short, usd } from "./format";
 import { headOf, type Head } from "./gguf";
 import { isUnderWay, send, uploads, type Upload } from "./uploads";
-import { Countdown } from "./widgets";
+import { Countdown, Failure } from "./widgets";
 import { t } from "./i18n";
 
 interface Chosen {
@@ -164,9 +164,7 @@ function UploadLine({ upload }: { upload: Upload }) {
       <progress max={size} value={sent.value} aria-label={t("Upload of {0}", target)} />
       {wait.value ? <Countdown wait={wait.value} /> : null}
       {problem.value ? (
-        <p class="problem" role="alert">
-          {problem.value}
-        </p>
+        <Failure>{problem.value}</Failure>
       ) : null}
     </div>
   );

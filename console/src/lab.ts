@@ -3,7 +3,7 @@
 // The first run of a template warms its cache up; the others find the common beginning there. Runs go on while other pages
 // are shown, and their results stay.
 import { signal } from "@preact/signals";
-import { ask, call, CallError, canisterPath, messageOf } from "./api";
+import { ask, call, CallError, canisterPath, isForNow, messageOf, type Wait, waitFor } from "./api";
 import { newId } from "./conversation";
 import { t } from "./i18n";
 
@@ -35,6 +35,8 @@ export const wanted = signal("");
 export const trials = signal<Record<Side, Trial[]>>({ A: [], B: [] });
 export const state = signal<"" | "running" | "stopping">("");
 export const problem = signal<unknown>(null);
+/** A busy server is waited for. */
+export const wait = signal<Wait | null>(null);
 
 const PLACE = /\{\{\s*([\w-]+)\s*\}\}/g;
 
@@ -100,6 +102,7 @@ export function sumsOf(all: Trial[]): Sums {
 
 export function stop(): void {
   if (state.value) state.value = "stopping";
+  wait.value?.end();
 }
 
 export async function run(): Promise<void> {
@@ -160,7 +163,22 @@ async function trialOf(prompt: string, cache: string): Promise<Trial> {
 async function rendered(prompt: string): Promise<string> {
   if (!isChat.value) return prompt;
   const messages = [{ role: "user", content: prompt }];
-  return (await ask<{ prompt: string }>(canisterPath("apply-template"), { messages })).value.prompt;
+  return (await patiently(() => ask<{ prompt: string }>(canisterPath("apply-template"), { messages }))).value.prompt;
+}
+
+const isStopping = (): boolean => state.value === "stopping";
+
+/** The answer of a server, which may be busy at first. */
+async function patiently<T>(act: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await act();
+    } catch (error) {
+      if (!isForNow(error) || isStopping()) throw error;
+      await waitFor(error, (told) => (wait.value = told));
+      if (isStopping()) throw error;
+    }
+  }
 }
 
 async function runCalls(prompt: string, cache: string, told: Trial): Promise<void> {
@@ -169,7 +187,8 @@ async function runCalls(prompt: string, cache: string, told: Trial): Promise<voi
   let next = prompt;
   let base = -1;
   for (let n = 0; n < MOST_CALLS && left > 1 && state.value !== "stopping"; n++) {
-    const { value, cost } = await call("run_update", { args: [...flags, "-p", next, "-n", String(left)] });
+    const args = [...flags, "-p", next, "-n", String(left)];
+    const { value, cost } = await patiently(() => call("run_update", { args }));
     told.calls++;
     told.instructions += cost?.instructions ?? 0;
     told.cycles += cost?.cycles ?? 0;

@@ -4,7 +4,7 @@ import { messageOf } from "./api";
 import { number, percent, short, usdOf } from "./format";
 import * as lab from "./lab";
 import { current, denial, usdPerXdr } from "./session";
-import { Denied, Problem } from "./widgets";
+import { Countdown, Denied, Problem } from "./widgets";
 import { t } from "./i18n";
 
 const price = (cycles: number): string => (usdPerXdr.value ? usdOf(cycles, usdPerXdr.value) : `${short(cycles)} cycles`);
@@ -76,6 +76,7 @@ export function LabPage() {
           )}
         </div>
       </form>
+      {lab.wait.value ? <Countdown wait={lab.wait.value} /> : null}
       {lab.problem.value ? <Problem error={lab.problem.value} /> : null}
       {lab.trials.value.A.length ? <Comparison /> : null}
       {(["A", "B"] as const).map((side) => (lab.trials.value[side].length ? <Trials key={side} side={side} /> : null))}

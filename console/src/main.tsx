@@ -9,7 +9,7 @@ import { fetchParser } from "./markdown";
 import { pages } from "./pages";
 import { theme } from "./preferences";
 import * as session from "./session";
-import { Boundary } from "./widgets";
+import { Boundary, Failure } from "./widgets";
 import { begin, t } from "./i18n";
 
 const THEMES = { auto: "light", light: "dark", dark: "auto" } as const;
@@ -46,14 +46,10 @@ function SignIn() {
           <code>canister api-key create NAME</code>.
         </p>
         {session.refusal.value ? (
-          <p class="problem" role="alert">
-            {session.refusal.value}
-          </p>
+          <Failure>{session.refusal.value}</Failure>
         ) : null}
         {session.isOnline.value ? null : (
-          <p class="problem" role="alert">
-            {t("The server does not answer.")}
-          </p>
+          <Failure>{t("The server does not answer.")}</Failure>
         )}
         <label for="key">
           {t("API key")}

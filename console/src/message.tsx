@@ -7,7 +7,7 @@ import { milliseconds, number, short } from "./format";
 import { Markdown } from "./markdown";
 import { memo } from "./memo";
 import { partsOf } from "./parts";
-import { Budget, CopyButton, Countdown } from "./widgets";
+import { Budget, CopyButton, Countdown, Failure } from "./widgets";
 import { t } from "./i18n";
 
 interface Properties {
@@ -61,11 +61,7 @@ function Question({ message, at, chat, isBusy }: Properties) {
         }}
       >
         <textarea ref={box} rows={3} aria-label={t("Edit your message")} defaultValue={message.text} />
-        {problem ? (
-          <p class="problem" role="alert">
-            {problem}
-          </p>
-        ) : null}
+        {problem ? <Failure>{problem}</Failure> : null}
         <div class="actions">
           <button type="submit" class="primary">
             {t("Ask in a branch")}
@@ -156,11 +152,10 @@ function Ending({ message, chat }: { message: Message; chat: Conversation }) {
       return <p class="hint">{t("The context is full: nothing more fits in.")}</p>;
     case "failed":
       return (
-        <p class="problem" role="alert">
+        <Failure requestId={message.requestId}>
           {message.error}
           {message.kind === "network" ? ` ${t("What was answered until then is kept; go on when it is back.")}` : ""}
-          {message.requestId ? <span class="hint">{" "}{t("request {0}", message.requestId)}</span> : null}
-        </p>
+        </Failure>
       );
     default:
       return null;

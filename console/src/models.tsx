@@ -2,13 +2,15 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ask, call, canister, canisterPath, messageOf } from "./api";
+import { useAttempts } from "./attempts";
 import { ANSWER, FitCells, type Fit } from "./fit";
 import { bytes, number, short } from "./format";
 import { choose, DropZone, Incoming } from "./incoming";
 import { current, modelKind, modelName, refresh } from "./session";
 import { loadShipped } from "./shipped";
-import { Confirmed, Problem } from "./widgets";
+import { ACTIONS, Confirmed, Table } from "./widgets";
 import { t } from "./i18n";
+import { useListing } from "./listing";
 
 interface Model {
   path: string;
@@ -27,34 +29,21 @@ const WAIT_MS = 400; // after the last key
 const MOST_FITS = 20; // models that are looked at without being asked
 
 export function ModelsPage() {
-  const models = useSignal<Model[] | null>(null);
+  const models = useListing<Model>(canisterPath("models"), "models");
   const fits = useSignal<Record<string, Fit | string>>({});
-  const problem = useSignal<unknown>(null);
+  const { attempt, told } = useAttempts();
   const [busy, setBusy] = useState("");
   const [context, setContext] = useState("");
   const args = context ? ["--ctx-size", context] : [];
   const picker = useRef<HTMLInputElement>(null);
 
-  const refused = useRef<() => unknown>(() => undefined); // what may be done again
-  const list = async (): Promise<void> => {
-    try {
-      models.value = (await ask<{ models: Model[] }>(canisterPath("models"), undefined, { verb: "GET" })).value.models;
-    } catch (error) {
-      refused.current = look;
-      problem.value = error;
-    }
-  };
-  const look = (): Promise<void> => {
-    problem.value = null;
-    return list();
-  };
-  useEffect(() => void list(), [canister.value]);
+  useEffect(() => void attempt(models.look), [canister.value]);
 
   // What loading would mean, before it is done.
   useEffect(() => {
     let isOver = false;
     const look = async (): Promise<void> => {
-      for (const { path, problem: why } of (models.value ?? []).slice(0, MOST_FITS)) {
+      for (const { path, problem: why } of (models.rows ?? []).slice(0, MOST_FITS)) {
         if (isOver || why) continue;
         const place = canisterPath(`models/${path.split("/").map(encodeURIComponent).join("/")}`);
         const found = await ask<Fit>(place, { args, ...ANSWER }).then(({ value }) => value, messageOf);
@@ -66,19 +55,13 @@ export function ModelsPage() {
       isOver = true;
       clearTimeout(timer);
     };
-  }, [models.value, context]);
+  }, [models.rows, context]);
 
   /** Do something that changes what is here; what it is refused for is told. */
   const change = async (what: string, act: () => Promise<unknown>): Promise<void> => {
     setBusy(what);
-    problem.value = null;
-    try {
-      await act();
-    } catch (error) {
-      refused.current = () => change(what, act);
-      problem.value = error;
-    }
-    await list();
+    await attempt(act);
+    await attempt(models.look, true);
     await refresh();
     setBusy("");
   };
@@ -86,15 +69,7 @@ export function ModelsPage() {
   const load = (path: string): Promise<unknown> =>
     call("load_model", { args: ["--model", path, ...args] });
 
-  const take = async (files: Iterable<File>): Promise<void> => {
-    problem.value = null;
-    try {
-      await choose(files, args);
-    } catch (error) {
-      refused.current = () => take(files);
-      problem.value = error;
-    }
-  };
+  const take = (files: Iterable<File>): Promise<boolean> => attempt(() => choose(files, args));
 
   return (
     <div class="page" tabIndex={0} role="region" aria-label={t("Models")}>
@@ -128,79 +103,54 @@ export function ModelsPage() {
           void take([...(input.files ?? [])]).then(() => (input.value = "")); // so that the same file can be chosen again
         }}
       />
-      <Incoming onSent={() => void list()} />
-      {problem.value ? <Problem error={problem.value} again={refused.current} /> : null}
+      <Incoming onSent={() => void attempt(models.look, true)} />
+      {told}
       <label class="inline">
         {t("Context in tokens when loading (empty: as the model says)")}
         <input class="short" inputMode="numeric" pattern="[0-9]*" value={context} onInput={(event) => setContext(event.currentTarget.value.trim())} />
       </label>
-      <div class="scroll" tabIndex={0} role="region" aria-label={t("Models in the canister")}>
-        <table class="models">
-          <thead>
-            <tr>
-              <th scope="col">{t("file")}</th>
-              <th scope="col">{t("model")}</th>
-              <th scope="col" class="n">
-                {t("size")}
-              </th>
-              <th scope="col" class="n">
-                {t("parameters")}
-              </th>
-              <th scope="col" class="n">
-                {t("context")}
-              </th>
-              <th scope="col">{t("fits the Internet Computer")}</th>
-              <th scope="col" class="n">
-                {t("an answer costs")}
-              </th>
-              <th scope="col">
-                <span class="sr">{t("what can be done")}</span>
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {(models.value ?? []).map((one) => (
-              <tr key={one.path}>
-                <td>
-                  <code>{one.path}</code>
-                  {one.problem ? <p class="hint">{one.problem}</p> : null}
-                </td>
-                <td>
-                  {one.title ?? ""} <span class="hint">{[one.architecture, one.quantization].filter(Boolean).join(" ")}</span>
-                </td>
-                <td class="n">{bytes(one.bytes)}</td>
-                <td class="n">{short(one.n_params)}</td>
-                <td class="n">{number(one.n_ctx_train)}</td>
-                <FitCells fit={fits.value[one.path]} />
-                <td class="n">
-                  {one.is_loaded ? (
-                    <span class="tag ok">{t("loaded")}</span>
-                  ) : (
-                    <>
-                      <button
-                        type="button"
-                        disabled={busy !== "" || one.problem !== null}
-                        aria-label={t("Load {0}", one.path)}
-                        onClick={() => void change(one.path, () => load(one.path))}
-                      >
-                        {busy === one.path ? t("Loading…") : t("Load")}
-                      </button>{" "}
-                      <Confirmed
-                        question={t("Remove {0} ({1})?", one.path, bytes(one.bytes))}
-                        label={t("Remove {0}", one.path)}
-                        disabled={busy !== ""}
-                        act={() => change(one.path, () => call("filesystem_remove", { filename: one.path }))}
-                      >
-                        {t("Remove")}
-                      </Confirmed>
-                    </>
-                  )}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table label={t("Models in the canister")} kind="models" columns={[t("file"), t("model"), [t("size"), "n"], [t("parameters"), "n"], [t("context"), "n"], t("fits the Internet Computer"), [t("an answer costs"), "n"], ACTIONS]}>
+        {(models.rows ?? []).map((one) => (
+          <tr key={one.path}>
+            <td>
+              <code>{one.path}</code>
+              {one.problem ? <p class="hint">{one.problem}</p> : null}
+            </td>
+            <td>
+              {one.title ?? ""} <span class="hint">{[one.architecture, one.quantization].filter(Boolean).join(" ")}</span>
+            </td>
+            <td class="n">{bytes(one.bytes)}</td>
+            <td class="n">{short(one.n_params)}</td>
+            <td class="n">{number(one.n_ctx_train)}</td>
+            <FitCells fit={fits.value[one.path]} />
+            <td class="n">
+              {one.is_loaded ? (
+                <span class="tag ok">{t("loaded")}</span>
+              ) : (
+                <>
+                  <button
+                    type="button"
+                    disabled={busy !== "" || one.problem !== null}
+                    aria-label={t("Load {0}", one.path)}
+                    onClick={() => void change(one.path, () => load(one.path))}
+                  >
+                    {busy === one.path ? t("Loading…") : t("Load")}
+                  </button>{" "}
+                  <Confirmed
+                    question={t("Remove {0} ({1})?", one.path, bytes(one.bytes))}
+                    label={t("Remove {0}", one.path)}
+                    disabled={busy !== ""}
+                    act={() => change(one.path, () => call("filesystem_remove", { filename: one.path }))}
+                  >
+                    {t("Remove")}
+                  </Confirmed>
+                </>
+              )}
+            </td>
+          </tr>
+        ))}
+      </Table>
+      {models.more(attempt)}
       <p class="hint">
         {t(
           "An answer: {0} tokens to a prompt of {1}, in a chat of its own. The main network’s limits and prices; weights are not read for it.",
@@ -208,7 +158,7 @@ export function ModelsPage() {
           ANSWER.prompt_tokens,
         )}
       </p>
-      {models.value?.length === 0 ? <p class="hint">{t("No model is here yet.")}</p> : null}
+      {models.rows?.length === 0 ? <p class="hint">{t("No model is here yet.")}</p> : null}
     </div>
   );
 }

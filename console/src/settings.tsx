@@ -2,12 +2,13 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ask, call, canister, canisterPath } from "./api";
+import { useAttempts } from "./attempts";
 import { toHex } from "./bytes";
 import { conversations, forget } from "./chats";
 import { milliseconds, number } from "./format";
 import { forget as forgetIdentity, kept, type Identity } from "./identity";
 import { theme, usual, type ChatSettings, type Theme } from "./preferences";
-import { Confirmed, CopyButton, Problem } from "./widgets";
+import { Confirmed, CopyButton } from "./widgets";
 import { choose, language, LANGUAGES, t, type Language } from "./i18n";
 
 const THEMES: [Theme, string][] = [
@@ -148,21 +149,17 @@ interface Engine {
 
 function OfCanister() {
   const engine = useSignal<Engine | null>(null);
-  const problem = useSignal<unknown>(null);
+  const { attempt, told } = useAttempts();
   const done = useSignal("");
   const look = async (): Promise<void> => {
     engine.value = (await ask<Engine>(canisterPath("engine"), undefined, { verb: "GET" })).value;
   };
-  const run = async (what: string, act: () => Promise<unknown>): Promise<void> => {
-    done.value = "";
-    try {
+  const run = (what: string, act: () => Promise<unknown>): Promise<boolean> =>
+    attempt(async () => {
+      done.value = "";
       await act();
-      problem.value = null;
       done.value = what;
-    } catch (error) {
-      problem.value = error;
-    }
-  };
+    });
   useEffect(() => void run("", look), [canister.value]);
   const limits = engine.value?.limits;
   const setTokens = (change: Partial<Limits>): void => {
@@ -175,7 +172,7 @@ function OfCanister() {
   return (
     <section aria-label={t("This canister")}>
       <h2>{t("The canister {0}", canister.value)}</h2>
-      {problem.value ? <Problem error={problem.value} /> : null}
+      {told}
       {done.value ? <p role="status">{t(done.value)}</p> : null}
       {limits && engine.value ? (
         <>

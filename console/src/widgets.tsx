@@ -130,9 +130,8 @@ function Later({ error, again }: { error: CallError; again: () => unknown }) {
 export function Problem({ error, needs, again }: { error: unknown; needs?: Needed; again?: () => unknown }) {
   if (again && isForNow(error)) return <Later error={error} again={again} />;
   if (error instanceof CallError && error.isDenied) return <Denied text={error.message} needs={needs ?? "admin"} />;
-  const id = error instanceof CallError ? error.requestId : "";
   return (
-    <p class="problem" role="alert">
+    <Failure requestId={error instanceof CallError ? error.requestId : ""}>
       {messageOf(error)}
       {error instanceof CallError && error.status === NO_ROOM ? (
         <span>
@@ -140,12 +139,21 @@ export function Problem({ error, needs, again }: { error: unknown; needs?: Neede
           {t("Room is made by removing what nobody needs:")} <a href="#/models">{t("Models")}</a>, <a href="#/caches">{t("Caches")}</a>
         </span>
       ) : null}
-      {id ? <span class="hint">{" "}{t("request {0}", id)}</span> : null}
+    </Failure>
+  );
+}
+
+/** A text that tells what went wrong, with the id by which the server's log has it. */
+export function Failure({ requestId = "", children }: { requestId?: string; children: ComponentChildren }) {
+  return (
+    <p class="problem" role="alert">
+      {children}
+      {requestId ? <span class="hint">{" "}{t("request {0}", requestId)}</span> : null}
     </p>
   );
 }
 
-type Needed = "admin" | "controller";
+export type Needed = "admin" | "controller";
 
 /** The caller is known and may not do this: who can change that, and how. */
 export function Denied({ text, needs = "admin" }: { text: string; needs?: Needed }) {
@@ -198,5 +206,32 @@ export function Tiles({ tiles }: { tiles: [string, string | number][] }) {
         </div>
       ))}
     </dl>
+  );
+}
+
+/** What stands above a column, with "n" where it has numbers. ACTIONS: the column of what can be done with a row. */
+type Column = string | [string, "n"] | null;
+export const ACTIONS = null;
+
+/** A table that scrolls by itself where the page is narrow. children: its rows. */
+export function Table({ label, columns, kind, children }: { label: string; columns: Column[]; kind?: string; children: ComponentChildren }) {
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label={label}>
+      <table class={kind}>
+        <thead>
+          <tr>
+            {columns.map((column) => {
+              const [title, kind] = Array.isArray(column) ? column : [column, undefined];
+              return (
+                <th key={title ?? ""} scope="col" class={kind}>
+                  {title ?? <span class="sr">{t("what can be done")}</span>}
+                </th>
+              );
+            })}
+          </tr>
+        </thead>
+        <tbody>{children}</tbody>
+      </table>
+    </div>
   );
 }

@@ -1,6 +1,6 @@
 """What is done with a data folder, by how much is in it: `python -m tests.bench.growth_data [--smoke]`.
 
-    caches     backup, cleanup, the first page of a listing, memory and a start, by the number of prompt caches
+    caches     what is done with all of it, and pages of lists, by the number of prompt caches (`growth_caches.py`)
     calls      a call and pages of the call log, by the number of its rows
     canisters  a call, a start and memory, by the number of canisters, each with a model of its own
     contexts   a call of one token, and its decoding alone, by the tokens of its chat
@@ -14,7 +14,6 @@ tells truly. The curves are drawn by `python -m tests.bench.growth_chart`.
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
 import shutil
@@ -24,31 +23,27 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, func, select
 
-from canister import dispatch
-from canister.api import rest_only
-from canister.api.records import CallLogInput, DirContentInputRecord, InputRecord
+from canister.api.records import CallLogInput, InputRecord
 from canister.client.local_server import LocalServer
 from canister.engine.llama import Context, Model
 from canister.engine.llama_build import start_backend
 from canister.engine.llama_types import ContextParams
-from canister.ops.backup import back_up
-from canister.runtime.canister import Canister
 from canister.state import call_log
 from canister.store import tables
-from canister.store.cache_paths import SESSIONS, sessions_of
-from canister.store.database import Database
 from canister.store.statements import Prepared
 from canister.system.data_dir import CANISTER_DATABASE
 from models.make_bench_model import cached
 from tests.bench import growth
+from tests.bench.growth_caches import caches
+from tests.bench.growth_curve import CALLS, Curve, execute, milliseconds, scaled, took
 from tests.bench.growth_fill import run
 from tests.bench.http_client import Http
 from tests.bench.memory import pss_megabytes
@@ -56,180 +51,14 @@ from tests.bench.results import Row
 from tests.bench.servers import GREEDY, BenchError, call, processor_seconds, words
 from tests.bench.suite import Bench, Options, main
 
-CACHES = (10, 1000, 10_000, 100_000)
 LOGGED = (10, 10_000, 1_000_000)
 CANISTERS = (1, 10, 100)
 CONTEXTS = (1000, 4000, 16_000, 32_000)
 MEGABYTES = (50, 500, 5000)
-CALLS = 24
 N_WARM = 5
 ONE_TOKEN = ("--prompt-cache-all", *GREEDY, "-n", "2")  # the last one is not decoded, nor counted
 PARTS = json.dumps({"decode": 10**9})
-GOAL = 1.3
 CURVES = "growth_curves.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """What something takes, by the number of what there is; it may not grow. fewest: numbers below it are told, but not
-    compared with, since a page is not full there, or so few hide behind what is there once.
-    """
-
-    name: str
-    unit: str
-    by: str
-    points: list[tuple[int, float]] = field(default_factory=list)
-    fewest: int = 0
-
-    def add(self, n: int, value: float) -> None:
-        self.points.append((n, value))
-        print(f"  {self.name:60} {n:>9} {self.by:14} {value:10.3f} {self.unit}", flush=True)
-
-    def row(self) -> Row:
-        """The last point against the first one that says something."""
-        compared = [point for point in self.points if point[0] >= self.fewest] or self.points
-        (n_first, first), (n_last, last) = compared[0], compared[-1]
-        told = ", ".join(f"{value:.3g} at {n:,}".replace(",", " ") for n, value in self.points)
-        return Row(
-            f"{self.name}: {n_last:,} {self.by} against {n_first:,}".replace(",", " "),
-            last,
-            first,
-            self.unit,
-            last / first,
-            GOAL,
-            at_least=False,
-            peer_name=f"{n_first:,} {self.by}".replace(",", " "),
-            note=f"{told} {self.unit}",
-            samples={"values": [value for _, value in self.points]},
-        )
-
-
-@contextmanager
-def took(seconds: list[float]) -> Iterator[None]:
-    """Adds the time of processors that this process took meanwhile."""
-    begun = time.process_time()
-    yield
-    seconds.append(time.process_time() - begun)
-
-
-def milliseconds(seconds: list[float]) -> float:
-    return statistics.median(seconds) * 1000
-
-
-async def execute(canister: Canister, method: str, argument: Any, caller: str) -> Any:
-    """The value of a call's reply."""
-    row = dispatch.find_method(canister, method)
-    reply = await dispatch.execute(canister, row, caller, lambda: argument)
-    if reply.error is not None:
-        raise BenchError(f"{method}: {reply.error}")
-    return reply.value
-
-
-# -- caches
-
-
-def caches(folder: Path, scale: float) -> list[Curve]:
-    curves = {
-        "backup": Curve("backup, for each prompt cache", "ms", "prompt caches"),
-        "clean": Curve("cleanup that finds nothing old", "ms", "prompt caches"),
-        "removing": Curve("cleanup, for each cache that it removes", "ms", "prompt caches"),
-        "page": Curve("first 100 entries of a listing", "ms", "prompt caches"),
-        "folder": Curve("100 entries from the middle of a folder", "ms", "prompt caches"),
-        "caches": Curve("100 from the middle of a caller's caches", "ms", "prompt caches"),
-        "upgrade": Curve("making the indexes of an older data folder, for each cache", "ms", "prompt caches"),
-        "start": Curve("start until the model is ready, for each further cache", "ms", "prompt caches"),
-        "memory": Curve("memory of the server, for each further cache", "KB", "prompt caches"),
-    }
-    large = growth.set_up(folder / "caches", cached("thin"), 1)
-    smallest: tuple[float, float] | None = None
-    for n in scaled(CACHES, scale):
-        asyncio.run(growth.fill(large, n))
-        seconds: list[float] = []
-        target = folder / "backup.tar"
-        with took(seconds):
-            made = back_up(large.path, target)
-        if made.n_files < 2 * n or made.damaged:
-            raise BenchError(f"the backup has {made.n_files} files of {n} caches, {len(made.damaged)} damaged")
-        target.unlink()
-        curves["backup"].add(n, seconds[0] * 1000 / n)
-        curves["upgrade"].add(n, _upgraded(large) * 1000 / n)
-        asyncio.run(_clean(large, n, curves))
-        asyncio.run(growth.fill(large, n))  # those that were removed are made again
-        with LocalServer(large.path, *growth.FLAGS, *growth.LIMIT_FLAGS) as server:
-            growth.wait_until_ready(server)
-            used = processor_seconds(server.pid), pss_megabytes(server.pid)
-        if smallest is not None:
-            curves["start"].add(n, (used[0] - smallest[0]) * 1000 / (n - CACHES[0]))
-            curves["memory"].add(n, (used[1] - smallest[1]) * 1000 / (n - CACHES[0]))
-        smallest = smallest or used
-    return [replace(curve, fewest=1000) for curve in curves.values()]
-
-
-def _upgraded(large: growth.Folder) -> float:
-    """Seconds of bringing the table of files from the version without indexes for lists to this one."""
-    path = large.canister_folder / CANISTER_DATABASE
-    indexes = ("ix_files_cache_age", "ix_files_area", "ix_files_parent", "ix_files_models")
-    with closing(sqlite3.connect(path)) as older, older:
-        for index in indexes:
-            older.execute(f"DROP INDEX {index}")
-        older.execute("UPDATE alembic_version SET version_num = 'c0005'")
-    seconds: list[float] = []
-    with took(seconds):
-        database = Database(path, "canister")
-        database.open()
-        database.close()
-    return seconds[0]
-
-
-async def _clean(large: growth.Folder, n: int, curves: dict[str, Curve]) -> None:
-    caller = large.callers[0]
-    async with growth.opened(large) as (canister, _):
-        await _timed(curves["clean"], n, lambda: execute(canister, "cache_cleanup_now", None, caller))
-        listing = DirContentInputRecord(dir=".", max_entries=100)
-        found = await _timed(
-            curves["page"], n, lambda: execute(canister, "recursive_dir_content_query", listing, caller)
-        )
-        if len(found) < min(100, n):
-            raise BenchError(f"a listing of {len(found)} entries")
-        await _pages(canister, caller, n, curves)
-        row = dispatch.find_method(canister, "set_cache_cleanup_config")
-        config = {"period_seconds": None, "ttl_seconds": 0, "max_files_per_run": min(n, 256)}
-        assert row.arg is not None
-        await execute(canister, row.name, row.arg.model_validate(config), caller)
-        removed: list[float] = []
-        with took(removed):
-            done = await execute(canister, "cache_cleanup_now", None, caller)
-        if done.files_deleted != min(n, 256):
-            raise BenchError(f"{done.files_deleted} caches were removed")
-        curves["removing"].add(n, removed[0] * 1000 / min(n, 256))
-        config["ttl_seconds"] = 21_600
-        await execute(canister, row.name, row.arg.model_validate(config), caller)
-
-
-async def _pages(canister: Canister, caller: str, n: int, curves: dict[str, Curve]) -> None:
-    """Pages from the middle of lists of REST."""
-    sessions = canister.stable.newest_of(caller, SESSIONS)
-    middle = sessions[len(sessions) // 2]
-    for kind, row, named in (
-        ("folder", rest_only.LIST_FOLDER, {"path": sessions_of(caller), "after": f"{middle.id}"}),
-        ("caches", rest_only.LIST_CACHES, {"after": f"{middle.modified_ns}.{middle.id}"}),
-    ):
-        run_row = functools.partial(
-            dispatch.execute, canister, row, caller, lambda: None, named={**named, "limit": "100"}
-        )
-        reply = await _timed(curves[kind], n, run_row)
-        if reply.error is not None:
-            raise BenchError(str(reply.error))
-
-
-async def _timed(curve: Curve, n: int, work: Callable[[], Awaitable[Any]]) -> Any:
-    """The value of the last of several runs, whose median is a point of the curve."""
-    seconds: list[float] = []
-    for _ in range(CALLS):
-        with took(seconds):
-            value = await work()
-    curve.add(n, milliseconds(seconds))
-    return value
 
 
 # -- the call log
@@ -475,11 +304,6 @@ def watched(pid: int, used: list[float]) -> Iterator[None]:
 
 
 PARTS_OF_IT = {part.__name__: part for part in (caches, calls, canisters, contexts, files)}
-
-
-def scaled(counts: tuple[int, ...], scale: float) -> list[int]:
-    """All of them, or two small ones to see whether it runs."""
-    return list(counts) if scale == 1 else [counts[0], 2 * counts[0]]
 
 
 def measure(options: Options) -> list[Row]:

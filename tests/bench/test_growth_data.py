@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench.growth_chart import draw
-from tests.bench.growth_data import CURVES, Curve, scaled
+from tests.bench.growth_curve import Curve, scaled
+from tests.bench.growth_data import CURVES
 
 
 def curve(*points: tuple[int, float], fewest: int = 0) -> Curve:

@@ -10,6 +10,7 @@ import pytest
 
 from canister.api.methods import METHODS
 from canister.client.local_server import LocalServer
+from canister.state.api_keys import open_keys
 from tests.console.conftest import Visit, link_for, post
 
 # The prompt cache of the chat that was written last.
@@ -69,6 +70,71 @@ def test_a_page_that_was_refused_for_now_looks_again(visit: Visit) -> None:
     visit.button("Try now").click()
     visit.button("Save as CSV").wait_for()
     assert visit.page.locator(".countdown").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("page", "asked", "shown"),
+    [
+        ("access", "**/get_access", "Everybody with an API key may chat"),
+        ("access", "**/keys?*", "Make a key"),
+        ("models", "**/models?*", "llama-canister-tiny.gguf"),
+    ],
+)
+def test_each_part_of_a_page_that_was_refused_for_now_looks_again(
+    visit: Visit, page: str, asked: str, shown: str
+) -> None:
+    refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
+    busy = {"status": 503, "json": refused, "headers": {"Retry-After": "600"}}
+    visit.page.route(asked, lambda route: route.fulfill(**busy), times=1)
+    visit.go(page)
+    visit.page.locator(".countdown", has_text="too many calls wait").wait_for()
+    visit.button("Try now").click()
+    visit.page.locator("main").get_by_text(shown).first.wait_for()
+    assert visit.page.locator(".countdown").count() == 0
+
+
+def test_what_a_setting_was_refused_for_now_is_done_later(visit: Visit) -> None:
+    refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
+    busy = {"status": 503, "json": refused, "headers": {"Retry-After": "600"}}
+    visit.page.route("**/cache_cleanup_now", lambda route: route.fulfill(**busy), times=1)
+    visit.go("settings")
+    visit.button("Remove old prompt caches now").click()
+    visit.page.locator(".countdown", has_text="too many calls wait").wait_for()
+    visit.button("Try now").click()
+    visit.page.get_by_role("status").get_by_text("Old prompt caches are removed.").wait_for()
+    assert visit.page.locator(".countdown").count() == 0
+
+
+def test_the_lab_waits_for_a_busy_server(visit: Visit) -> None:
+    refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
+    busy = {"status": 429, "json": refused, "headers": {"Retry-After": "600"}}
+    visit.page.route("**/run_update", lambda route: route.fulfill(**busy), times=1)
+    visit.go("lab")
+    visit.button("Run").click()
+    visit.page.locator(".countdown", has_text="too many calls wait").wait_for()
+    visit.button("Try now").click()
+    visit.page.locator("main table").first.wait_for()
+    visit.button("Run").wait_for()
+    assert visit.page.get_by_text("too many calls wait").count() == 0
+
+
+def test_a_long_list_of_keys_comes_by_pages(visit: Visit) -> None:
+    names = [f"many-{n:03}" for n in range(120)]
+    with open_keys(visit.server.data_dir) as ring:
+        for name in names:
+            ring.create(name)
+    visit.go("access")
+    keys = visit.page.get_by_role("region", name="API keys")
+    rows = keys.locator("tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == 100
+    keys.get_by_role("button", name="Show more").click()
+    keys.get_by_text(names[-1], exact=True).wait_for()
+    assert rows.count() > len(names)
+    assert keys.get_by_role("button", name="Show more").count() == 0
+    with open_keys(visit.server.data_dir) as ring:
+        for name in names:
+            ring.revoke(name)
 
 
 def test_caches_are_listed_with_their_chats_and_removed(visit: Visit, browser: object) -> None:

@@ -17,6 +17,7 @@ export const texts: Texts = {
   "Name": "Name",
   "Lives for (such as 30d; empty: for ever)": "Lebt (etwa 30d; leer: für immer)",
   "Make a key": "Schlüssel anlegen",
+  "Show more": "Mehr zeigen",
   "Keys": "Schlüssel",
   "name": "Name",
   "stands for": "steht für",

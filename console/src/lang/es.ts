@@ -17,6 +17,7 @@ export const texts: Texts = {
   "Name": "Nombre",
   "Lives for (such as 30d; empty: for ever)": "Vive (por ejemplo 30d; vacío: para siempre)",
   "Make a key": "Crear una clave",
+  "Show more": "Mostrar más",
   "Keys": "Claves",
   "name": "nombre",
   "stands for": "representa a",

@@ -17,6 +17,7 @@ export const texts: Texts = {
   "Name": "名前",
   "Lives for (such as 30d; empty: for ever)": "有効期間(例 30d、空なら無期限)",
   "Make a key": "キーを作る",
+  "Show more": "さらに表示",
   "Keys": "キー",
   "name": "名前",
   "stands for": "代理する相手",

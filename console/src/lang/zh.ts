@@ -17,6 +17,7 @@ export const texts: Texts = {
   "Name": "名称",
   "Lives for (such as 30d; empty: for ever)": "有效期(如 30d;空:永久)",
   "Make a key": "创建密钥",
+  "Show more": "显示更多",
   "Keys": "密钥",
   "name": "名称",
   "stands for": "代表",
