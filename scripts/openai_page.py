@@ -35,7 +35,7 @@ alone; else it is 404. `/canisters/NAME/v1` is the base URL of one canister.
 Each answer is a chain of bounded, metered update calls, as `canister chat` makes them; each is committed, so that a
 client that was cut off, and asks again, goes on where its prompt was. A call ends after `slice_seconds`, 1 by default.
 What it has decoded stays in memory even if the client goes before that, so that also one with a shorter time-out gets a
-long prompt in, if a chunk takes less: half of `slice_seconds`. `usage` tells instructions, cycles and calls.
+long prompt in: its chunks become smaller until one of them fits. `usage` tells instructions, cycles and calls.
 
 With the header `Idempotency-Key` an answer goes on without its client, and is kept: the same request with the same key
 gets the same answer, from its beginning, after a restart of the server too. Another request with that key is 422.

@@ -10,9 +10,9 @@ from canister.engine.runner import Runner
 from canister.engine.schedule.scheduler import SHORT, Scheduler, Step
 from canister.engine.task import Task
 
-CHUNK_SHARE = 0.5  # of the time of a call that has one: its chunks take no longer
 JOIN_SHARE = 0.25  # of the time of a decode of prompts, within which it is begun anew for one that comes
-MIN_TIMELY = 16  # tokens, of such a chunk
+MIN_TIMELY = 16  # tokens, of the chunk of a call that has its time
+MOST_IMPATIENT = 1000  # callers that are remembered
 
 
 class ChunkDecodes:
@@ -28,6 +28,8 @@ class ChunkDecodes:
         self._decoding: tuple[Task, ...] = ()  # whose chunks are being decoded
         self._joins_until = 0.0  # until when the running decode may be begun anew
         self._joins_since = 0.0  # when it was begun for the first time
+        self._began_at = 0.0
+        self._patience: dict[str, float] = {}  # seconds, of callers whose client went during a first chunk
 
     def abort(self, task: Task) -> None:
         """End the running decode if it is a prompt chunk of this call alone."""
@@ -46,15 +48,31 @@ class ChunkDecodes:
         self._joins_until = self._join_time(step)
         # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
         self._decoding = step.chunks
+        self._began_at = perf_counter()
         try:
             yield [task for task in step.chunks if not task.is_cancelled]
         finally:
             self._decoding, self._joins_until = (), 0.0
 
-    def ended(self, n_chunks: Sequence[int]) -> None:
+    def ended(self, step: Step[Task], n_chunks: Sequence[int]) -> None:
         """So many tokens of each chunk were decoded."""
         if any(n_chunks):
             self._joins_since = 0.0
+        for task, n in zip(step.chunks, n_chunks, strict=True):
+            calls = task.request.ahead
+            if calls is None:
+                continue
+            calls.has_decoded |= n > 0
+            if task.is_cancelled and not calls.has_decoded:
+                self._lose_patience(task.caller)
+            elif n and not task.n_prompt:
+                self._patience.pop(task.caller, None)  # its prompt is in
+
+    def _lose_patience(self, caller: str) -> None:
+        self._patience.pop(caller, None)
+        if len(self._patience) >= MOST_IMPATIENT:
+            del self._patience[next(iter(self._patience))]
+        self._patience[caller] = (perf_counter() - self._began_at) / 2
 
     def _join_time(self, step: Step[Task]) -> float:
         """Until when a decode of chunks may be begun anew for calls that come. Little of its time may be lost."""
@@ -65,13 +83,16 @@ class ChunkDecodes:
         return self._joins_since + JOIN_SHARE * self._scheduler.chunk_sizer.chunks.seconds(n_rows, step.position)
 
     def timely(self, tasks: list[Task], n_each: int) -> int:
-        """Of so many tokens of each call, as many as calls that have their time decode well within it.
+        """Of so many tokens of each call, as many as calls that have their time decode within it.
 
-        One that shares its decode is not aborted when one of the clients goes, so that only its own part counts.
+        A client that goes while its first chunk is decoded may ask again, and go again after as much time. So the
+        chunks of its caller take half of that then, until a prompt is in. A chunk that shares its decode is not aborted
+        when one of the clients goes, so that only its own part counts.
         """
-        times = [task.request.seconds for task in tasks if task.request.seconds is not None]
+        timed = [(task.request.seconds, task.caller) for task in tasks if task.request.seconds is not None]
+        times = [min(seconds, self._patience.get(caller, seconds)) for seconds, caller in timed]
         if not times or self._cut_matters:
             return n_each
         position = max(task.sequence.position for task in tasks)
-        n_fitting = self._scheduler.chunk_sizer.chunks.fitting(CHUNK_SHARE * min(times), position, n_each)
+        n_fitting = self._scheduler.chunk_sizer.chunks.fitting(min(times), position, n_each)
         return min(n_each, max(MIN_TIMELY, n_fitting))

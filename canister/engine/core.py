@@ -351,7 +351,7 @@ class EngineCore:
                 self._run(chunks, partial(self.runner.decode_chunks, chunks, n_each))
         n_chunks = [max(0, task.sequence.n_done - n) for task, n in zip(step.chunks, n_before, strict=True)]
         self._n_prompt_tokens += sum(n_chunks)
-        self._chunks.ended(n_chunks)
+        self._chunks.ended(step, n_chunks)
         if step.rows or step.chunks:
             self._n_steps += 1
             rows_seconds = None if drafts else rows_end - started
