@@ -87,10 +87,14 @@ class EngineSettings(Section):
         "auto: where it costs little; on: always, with fewer chats per decode if need be; "
         "off: flash attention and any number of chats.",
     )
-    spec_type: Annotated[Literal["none", "ngram-simple"], ServeOption(SPEED)] = Field(
+    spec_type: Annotated[
+        Literal["none", "ngram-simple", "draft-simple", "ngram-simple,draft-simple"], ServeOption(SPEED)
+    ] = Field(
         "ngram-simple",
-        description="Speculative decoding, which changes no token and no cost: ngram-simple proposes what followed in "
-        "the chat's own text, and decodes it in one pass where that gives the same bits; none: one token at a time.",
+        description="Speculative decoding, which changes no token and no cost. ngram-simple: what followed in the "
+        "chat's own text, or in its caller's other chats, is proposed, and decoded in one pass where that gives the "
+        "same bits. draft-simple: only the guesses of a model that load_model was given with --model-draft, which are "
+        "otherwise used beside ngram-simple. none: one token at a time.",
     )
     spec_draft_n_max: Annotated[int, ServeOption(SPEED)] = Field(
         15, ge=0, le=15, description="Tokens of a draft, at most."

@@ -67,7 +67,7 @@ class EngineCore:
         self._limits = ContextLimits(
             info.n_ctx, info.n_batch, info.can_shift, info.add_bos, repeats_cut, uses_whole, min(ALONE, n_rows)
         )
-        self._verifier = Verifier(info.n_verified, info.policy.is_exact, self.runner, self.scheduler)
+        self._verifier = Verifier(loaded, self.runner, self.scheduler)
         self._n_lookahead = n_lookahead(info.n_vocab)
         self._can_go_ahead = loaded.traits.layout is not None and loaded.traits.rolls_back and not repeats_cut
         self._fault: EngineFault | None = None
@@ -208,6 +208,7 @@ class EngineCore:
     def close(self) -> None:
         """After `end`: free the context; on any thread."""
         self._context.close()
+        self._verifier.close()
 
     def _all(self) -> list[Task]:
         return [*self.scheduler.running, *self.scheduler.waiting]
@@ -217,6 +218,7 @@ class EngineCore:
     def forget(self, key: str) -> None:
         self._slot_table.forget(key)
         self._logits_file.forget(key)
+        self._verifier.forget(key)
 
     def submit(self, task: Task) -> None:
         if self._fault is not None:
@@ -265,6 +267,8 @@ class EngineCore:
         self.scheduler.remove(task)
         outcome: Outcome = task.sequence.result
         if task.placed is not None:
+            if not task.is_ahead:
+                self._verifier.keep_text(task)
             try:
                 self.runner.end(task)
             except Exception as error:
@@ -333,8 +337,8 @@ class EngineCore:
             if not any(task.outcome is not None for task in admitted):
                 break  # else what follows a call that has ended at once begins with this step too
         step = scheduler.schedule()
-        started = perf_counter()
         drafts = self._verifier.drafts(step)
+        started = perf_counter()
         if step.rows:
             self._n_row_steps += 1
             self.runner.rearm()
@@ -357,8 +361,7 @@ class EngineCore:
             rows_seconds = None if drafts else rows_end - started
             scheduler.account(step, rows_seconds, n_chunks, perf_counter() - rows_end)
             if rows_seconds is not None:
-                for task in step.rows:
-                    task.slot.habit.go_on(rows_seconds)
+                self._verifier.went_on(step.rows, rows_seconds)
         for task in step.chunks:
             if task.outcome is None and not task.is_ahead and task.sequence.end_in_time():
                 self._finish(task)

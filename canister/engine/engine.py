@@ -23,7 +23,7 @@ from canister.engine.llama import Model
 from canister.engine.llama_types import EngineFault, ModelError
 from canister.engine.load.embedding_loader import prepare_embedder
 from canister.engine.load.loaded import EngineInfo, Loaded, LoadedEmbedder, LoadParams
-from canister.engine.load.loader import load_model, prepare
+from canister.engine.load.loader import load_models, prepare
 from canister.engine.request import GenerateRequest, GenerateResult, Tokens
 from canister.engine.sampling.grammars import Grammars
 from canister.engine.stats import EngineStats, Tier
@@ -34,9 +34,7 @@ from canister.system.machine import usable_cores
 
 __all__ = ["Engine", "EngineInfo", "EngineStats", "LoadParams", "ModelError"]
 
-
 PIECE_CHARACTERS = 4096  # of one piece, when a text is too long for the context
-
 
 Use = Literal["chat", "embeddings", "any"]
 
@@ -73,6 +71,7 @@ class Engine:
         self._n_cores = usable_cores()
         self._info: EngineInfo | None = None
         self._model: Model | None = None
+        self._draft: Model | None = None  # the weights of the draft model
         self._preparing: Steps[Loaded | LoadedEmbedder] | None = None
         self._is_waiting = False  # until work done aside has ended
         self._aside: Aside[Any] | None = None
@@ -91,9 +90,9 @@ class Engine:
         watch: is told of each decode, in case a decode ends the process.
         """
         engine = cls(params, thread, watch)
-        loading = asyncio.get_running_loop().run_in_executor(None, load_model, params)
+        loading = asyncio.get_running_loop().run_in_executor(None, load_models, params)
         try:
-            engine._model = await asyncio.shield(loading)
+            engine._model, engine._draft = await asyncio.shield(loading)
         except BaseException:
             await until_done(loading)  # the caller may close the file only after that
             engine._end_thread()
@@ -253,7 +252,7 @@ class Engine:
         self._end(drain)
         await asyncio.shield(self._closed)
         self._end_thread()
-        weights, self._model = [self._model], None
+        weights, self._model, self._draft = [self._model, self._draft], None, None
         await asyncio.to_thread(weights.clear)  # freeing gigabytes takes time
 
     def _post(self, command: Callable[[], None]) -> None:
@@ -287,7 +286,7 @@ class Engine:
 
     @property
     def mapped_bytes(self) -> int:
-        return self._model.size_bytes if self._model is not None else 0
+        return sum(model.size_bytes for model in (self._model, self._draft) if model is not None)
 
     @property
     def has_work(self) -> bool:
@@ -325,7 +324,8 @@ class Engine:
         if self._params.pooling:
             self._preparing = prepare_embedder(self._params, self._loaded_model(), mapped_bytes)
         else:
-            self._preparing = prepare(self._params, self._loaded_model(), mapped_bytes, is_shared=is_shared)
+            model, draft = self._loaded_model(), self._draft
+            self._preparing = prepare(self._params, model, mapped_bytes, is_shared=is_shared, draft=draft)
 
     def _embed(self, core: EmbedderCore) -> None:
         """One decode for embeddings, here or aside."""

@@ -42,6 +42,8 @@ def report(info: EngineInfo, stats: EngineStats) -> dict[str, object]:
         "speculation": {
             "type": info.spec_type,
             "most_rows": info.n_verified,
+            "draft_model": info.draft_model or None,
+            "notes": [info.draft_note] if info.draft_note else [],
         },
         "memory": {
             "slots": info.n_slots,

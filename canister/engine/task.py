@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from canister.engine.drafting import Lookup, Proposal
+from canister.engine.drafting.lookup import Lookup
+from canister.engine.drafting.model import Guess
 from canister.engine.kv.lookahead import Lookahead
 from canister.engine.kv.slots import Slot
 from canister.engine.request import GenerateRequest, GenerateResult, Sampled
@@ -46,6 +47,7 @@ class Task:
     is_cancelled: bool = False
     is_ahead: bool = False  # nobody's call: rows are decoded for the next one
     lookup: Lookup = field(default_factory=Lookup)
+    guess: Guess = field(default_factory=Guess)
     found: Lookahead | None = None  # of such a one that generates: where its tokens go
     own_due: tuple[int, int] | None = None  # the place of its prompt, if it is of no chain
 
@@ -107,12 +109,6 @@ class Task:
     def sequence(self) -> Sequence:
         assert self.planned is not None
         return self.planned
-
-    @property
-    def proposal(self) -> Proposal:
-        """What a draft of its next tokens is made of."""
-        sequence = self.sequence
-        return Proposal(self.lookup, self.slot.habit, sequence.history, sequence.n_more, sequence.known)
 
     @property
     def slot(self) -> Slot:

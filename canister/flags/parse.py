@@ -56,6 +56,21 @@ class PlacementParams:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftParams:
+    """How answers are drafted. model: a stable-memory path; None: no model guesses. The other fields by llama.cpp's
+    names; None: as the server's settings have it.
+    """
+
+    model: str | None = None
+    spec_type: str | None = None  # none, or some of ngram-simple, draft-simple, with a comma
+    n_max: int | None = None  # tokens
+    n_min: int = 0
+    p_min: float = 0.0
+    type_k: str = "f16"
+    type_v: str = "f16"
+
+
+@dataclass(frozen=True, slots=True)
 class RunArgs:
     """What the flags of one call ask for; the defaults are those of llama-completion (llama.cpp b10076).
 
@@ -72,6 +87,7 @@ class RunArgs:
     swa_full: bool = False
     rope: RopeParams = field(default_factory=RopeParams)
     placement: PlacementParams = field(default_factory=PlacementParams)
+    draft: DraftParams = field(default_factory=DraftParams)
     prompt: str = ""
     escape: bool = True
     prompt_cache: str = ""
@@ -180,7 +196,7 @@ def _run_args(values: dict[str, Any], given: frozenset[str]) -> RunArgs:
         for name in _ESCAPED:
             if name in values:
                 values[name] = _unescaped(name, values[name])
-    records: dict[str, dict[str, Any]] = {"": {}, "sampling": {}, "rope": {}, "placement": {}}
+    records: dict[str, dict[str, Any]] = {"": {}, "sampling": {}, "rope": {}, "placement": {}, "draft": {}}
     for name, value in values.items():
         record, _, field_name = name.rpartition(".")
         records[record][field_name] = tuple(value) if isinstance(value, list) else value
@@ -189,6 +205,7 @@ def _run_args(values: dict[str, Any], given: frozenset[str]) -> RunArgs:
         sampling=SamplingParams(**records["sampling"]),
         rope=RopeParams(**records["rope"]),
         placement=PlacementParams(**records["placement"]),
+        draft=DraftParams(**records["draft"]),
         given=given,
     )
 

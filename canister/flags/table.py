@@ -25,6 +25,7 @@ from canister.flags.values import (
     SAMPLER_SEQUENCE,
     SAMPLERS,
     SEED,
+    SPEC_TYPE,
     SPLIT_MODE,
     TEMPERATURE,
     TENSOR_SPLIT,
@@ -48,7 +49,7 @@ class Flag:
 
     names, off: spellings that set it, and (switches only) that negate it; the last of `names` is canonical.
     kind: the value that follows; None for a switch, which sets `value`.
-    field: where it goes: a field of RunArgs; after `sampling.` SamplingParams, after `rope.` RopeParams.
+    field: where it goes: a field of RunArgs; after `sampling.` SamplingParams, after `rope.` RopeParams, …
     appends: values add up instead of the last one winning.
     clears: another field that this flag puts back to its default.
     note: its meaning, or why it has no effect or is refused, and the way out.
@@ -93,7 +94,8 @@ _LOADING = "how the model file is read is the server's choice"
 _DIALOGUE = "a call is one turn, never a dialogue at a terminal; the prompt goes in with -p as it is"
 _TEMPLATE = "no chat template is applied; the prompt goes in with -p as it is"
 _DISPLAY = "only the reply's fields are answered, nothing is displayed"
-_DRAFT = "there is no draft model"
+_NO_TREES = "a draft is one sequence of tokens, without branches"
+_REMOVED = "llama.cpp has no such flag any more"
 _DOWNLOAD = "nothing is downloaded: upload the file and name it with --model"
 _ADAPTER = "adapters are not offered: merge it into the model, upload that and name it with --model"
 _SELF_EXTEND = "self-extend is not offered: stretch the context with --rope-scaling yarn"
@@ -129,6 +131,16 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _takes("-ts --tensor-split", TENSOR_SPLIT, "placement.tensor_split", "parts of the devices, as 3,1"),
         _takes("-mg --main-gpu", whole(0), "placement.main_gpu", "the device, with --split-mode none or row"),
         _switch("-kvo --kv-offload", "placement.kv_offload", "KV rows lie beside layers", off="-nkvo --no-kv-offload"),
+    ),
+    # Of load_model. They change how fast an answer comes, and no token of it.
+    "Speculation (load_model)": (
+        _takes("-md --model-draft --spec-draft-model", PATH, "draft.model", "a small model that guesses for it"),
+        _takes("--spec-type", SPEC_TYPE, "draft.spec_type", "in place of the server's; several with commas"),
+        _takes("--spec-draft-n-max", whole(0), "draft.n_max", "tokens of a draft, at most 15; else the server's"),
+        _takes("--spec-draft-n-min", whole(0), "draft.n_min", "fewer guessed tokens are not decoded"),
+        _takes("--draft-p-min --spec-draft-p-min", number(0.0), "draft.p_min", "least probability of a guess"),
+        _takes("-ctkd --cache-type-k-draft --spec-draft-type-k", KV_TYPE, "draft.type_k", "type of its keys"),
+        _takes("-ctvd --cache-type-v-draft --spec-draft-type-v", KV_TYPE, "draft.type_v", "type of its values"),
     ),
     "Prompt and prompt cache": (
         _takes("-p --prompt", TEXT, "prompt", "the prompt; empty: go on where the cache ends"),
@@ -256,8 +268,20 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _ignored("--skip-chat-parsing", _TEMPLATE, off="--no-skip-chat-parsing"),
         _ignored("--reasoning-budget", _TEMPLATE, whole(-1)),
         _ignored("--reasoning-budget-message", _TEMPLATE, TEXT),
-        _ignored("-ctkd --cache-type-k-draft --spec-draft-type-k", _DRAFT, KV_TYPE),
-        _ignored("-ctvd --cache-type-v-draft --spec-draft-type-v", _DRAFT, KV_TYPE),
+        _ignored("-td --threads-draft --spec-draft-threads", _THREADS, whole()),
+        _ignored("-tbd --threads-batch-draft --spec-draft-threads-batch", _THREADS, whole()),
+        _ignored("-Cd --cpu-mask-draft --spec-draft-cpu-mask", _THREADS, TEXT),
+        _ignored("-Crd --cpu-range-draft --spec-draft-cpu-range", _THREADS, TEXT),
+        _ignored("--cpu-strict-draft --spec-draft-cpu-strict", _THREADS, whole()),
+        _ignored("--prio-draft --spec-draft-prio", _THREADS, whole(-1, 3)),
+        _ignored("--poll-draft --spec-draft-poll", _THREADS, whole()),
+        _ignored("-devd --device-draft --spec-draft-device", _DEVICES, TEXT),
+        _ignored("-ngld --gpu-layers-draft --n-gpu-layers-draft --spec-draft-ngl", _DEVICES, GPU_LAYERS),
+        _ignored("-otd --override-tensor-draft --spec-draft-override-tensor", _DEVICES, TEXT),
+        _ignored("-cmoed --cpu-moe-draft --spec-draft-cpu-moe", _DEVICES),
+        _ignored("-ncmoed --n-cpu-moe-draft --spec-draft-ncmoe --spec-draft-n-cpu-moe", _DEVICES, whole(0)),
+        _ignored("--spec-draft-backend-sampling", _DEVICES, off="--no-spec-draft-backend-sampling"),
+        _ignored("--draft-p-split --spec-draft-p-split", _NO_TREES, number()),
     ),
     "Refused": (
         _refused("-f --file", "it reads a file of the host: pass the text with -p"),
@@ -277,6 +301,9 @@ SECTIONS: dict[str, tuple[Flag, ...]] = {
         _refused("-hff --hf-file", _DOWNLOAD),
         _refused("-hfv -hfrv --hf-repo-v", _DOWNLOAD),
         _refused("-hffv --hf-file-v", _DOWNLOAD),
+        _refused("-hfd -hfrd --hf-repo-draft --spec-draft-hf", "upload it and name it with --model-draft"),
+        _refused("--draft --draft-n --draft-max", f"{_REMOVED}: give --spec-draft-n-max"),
+        _refused("--draft-min --draft-n-min", f"{_REMOVED}: give --spec-draft-n-min"),
         _refused("-hft --hf-token", "nothing is downloaded: never put a token into a call"),
         _refused("-mm --mmproj", "images and sound are not offered: describe them in the prompt"),
         _refused("-mmu --mmproj-url", _DOWNLOAD),

@@ -22,6 +22,7 @@ UINT32_MAX = 2**32 - 1
 FLOAT32_MAX = 3.4028234663852886e38
 
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+SPEC_TYPES = ("none", "ngram-simple", "draft-simple")
 SAMPLER_LETTERS = {
     "d": "dry",
     "k": "top_k",
@@ -192,6 +193,16 @@ def _gpu_layers(text: str) -> int:
         raise ValueError(f"{error}, all or auto") from None
 
 
+def _spec_type(text: str) -> str:
+    kinds = {part.strip() for part in text.split(",") if part.strip()}
+    for kind in kinds:
+        if kind not in SPEC_TYPES:
+            raise ValueError(f"{shown(kind)} is no kind of speculation here: {', '.join(SPEC_TYPES)}")
+    if not kinds or (kinds > {"none"}):
+        raise ValueError(f"{shown(text)} is not none, or some of {', '.join(SPEC_TYPES[1:])} with commas between them")
+    return ",".join(kind for kind in SPEC_TYPES if kind in kinds)
+
+
 def _tensor_split(text: str) -> tuple[float, ...]:
     parts = tuple(number(0.0).read(part) for part in re.split("[,/]+", text))
     if len(parts) > MAX_DEVICES:
@@ -227,6 +238,7 @@ KV_TYPE = choice(*KV_TYPES)
 GPU_LAYERS = ValueKind("N|all|auto", _gpu_layers)
 SPLIT_MODE = choice("none", "layer", "row", "tensor")
 TENSOR_SPLIT = ValueKind("N,N,…", _tensor_split)
+SPEC_TYPE = ValueKind("none|ngram-simple|draft-simple", _spec_type)
 SAMPLERS = ValueKind("NAME;NAME;…", _sampler_names)
 SAMPLER_SEQUENCE = ValueKind("LETTERS", _sampler_sequence)
 LOGIT_BIAS = ValueKind("TOKEN±BIAS", _logit_bias)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from canister.config import CanisterSettings
 from canister.engine.crash_notes import CrashNotes
 from canister.engine.devices import computing, devices, kv_room, reaching, settle
+from canister.engine.drafting.drafter import spec_type
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.info import report
 from canister.engine.llama_types import Placed
@@ -29,6 +31,7 @@ from canister.metering.cost_model import CostContext, CostModel
 from canister.metering.estimate import context_of
 from canister.model_file.kind import Embedding, embedding_of
 from canister.model_file.shape import FITTED, read_shape
+from canister.runtime.draft_model import draft_params
 from canister.runtime.locks import Gate
 from canister.runtime.stored_model import StoredModel, files_of, find_model, model_id, opened_model
 from canister.runtime.template_runner import TemplateRunner
@@ -93,10 +96,21 @@ class ServedModel:
         try:
             args = parse(model_args)
             await self.check_crashes(args.model or "")
-            self.adopt(await self.load(args))
+            self.adopt(await self._load_as_far_as_possible(args))
         except CanisterError as error:
             self.load_error = str(error)
             log.error("the model could not be loaded again", canister=self._name, reason=str(error))
+
+    async def _load_as_far_as_possible(self, args: RunArgs) -> Engine:
+        """After a restart: the model, also where its draft model is gone, without which it answers the same."""
+        try:
+            return await self.load(args)
+        except CanisterError as error:
+            if args.draft.model is None:
+                raise
+            engine = await self.load(replace(args, draft=replace(args.draft, model=None)))
+            log.warning("the draft model could not be loaded again", canister=self._name, reason=str(error))
+            return engine
 
     async def loaded(self) -> None:
         """Wait until the model that was loaded before a restart is back, or could not be loaded."""
@@ -145,9 +159,10 @@ class ServedModel:
             await asyncio.to_thread(self._check_room, stored.path, cost_model, placed)
         else:
             _check_positions(stored, args)
-        key = _EngineKey.of(files_of(self._stable, stored.path), args)
+        key = _EngineKey.of(self._stable, args)
         identity = await model_id(self._stable, stored)
-        with opened_model(self._stable, stored) as parts:
+        with ExitStack() as held:
+            parts = held.enter_context(opened_model(self._stable, stored))
             paths = [path_of_descriptor(part.fd, part.path) for part in parts]
             params = LoadParams(
                 path=paths[0],
@@ -167,8 +182,10 @@ class ServedModel:
                 ram_bytes=default_ram_bytes() if self._settings.ram_cache is None else self._settings.ram_cache,
                 max_pause_ms=self._settings.max_pause_ms,
                 exact=self._settings.exact,
-                spec_type=self._settings.spec_type,
-                spec_draft_n_max=self._settings.spec_draft_n_max,
+                spec_type=spec_type(args.draft.spec_type or self._settings.spec_type),
+                spec_draft_n_max=self._settings.spec_draft_n_max if args.draft.n_max is None else args.draft.n_max,
+                spec_draft_n_min=args.draft.n_min,
+                spec_draft_p_min=args.draft.p_min,
                 kv_bytes=cost_model.kv_bytes,
                 calibration_file=self.trials.folder / calibration_file.NAME,
                 logits_file=self._folder / LOGITS_FILE_NAME,
@@ -178,8 +195,9 @@ class ServedModel:
             watch = self.crashes.of_model(identity)
             try:
                 params = await self.trials.check(params, [part.fd for part in parts], weight_kinds(stored.header))
+                draft = await draft_params(self._stable, self.trials, held, args)
                 with watch.loading:
-                    engine = await Engine.load(params, self._decode_thread, watch)
+                    engine = await Engine.load(replace(params, draft=draft), self._decode_thread, watch)
             except CanisterError as error:
                 self._refusal = str(error)
                 raise
@@ -246,7 +264,7 @@ class ServedModel:
 
     def is_loaded_with(self, args: RunArgs) -> bool:
         """Is the model of these flags loaded already, with the same context?"""
-        return self._engine_key == _EngineKey.of(files_of(self._stable, args.model or ""), args)
+        return self._engine_key == _EngineKey.of(self._stable, args)
 
     def cost_model_of(self, engine: Engine) -> CostModel:
         """The costs of calls on this engine, which is the loaded one or one that a call is just loading."""
@@ -341,10 +359,12 @@ class _EngineKey(NamedTuple):
     context: tuple[object, ...]
 
     @classmethod
-    def of(cls, files: Sequence[FileInfo], args: RunArgs) -> _EngineKey:
+    def of(cls, stable: StableMemory, args: RunArgs) -> _EngineKey:
         return cls(
-            tuple((file.id, file.modified_ns) for file in files),
+            _versions(files_of(stable, args.model or "")),
             (
+                args.draft,
+                _versions(files_of(stable, args.draft.model)) if args.draft.model is not None else (),
                 args.ctx_size,
                 args.batch_size,
                 args.ubatch_size,
@@ -355,3 +375,7 @@ class _EngineKey(NamedTuple):
                 reaching(args.placement),
             ),
         )
+
+
+def _versions(files: Sequence[FileInfo]) -> tuple[tuple[int, int], ...]:
+    return tuple((file.id, file.modified_ns) for file in files)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from canister.flags.params import SamplingParams
-from canister.flags.parse import ArgsError, PlacementParams, RopeParams, RunArgs, parse, render_flags
+from canister.flags.parse import ArgsError, DraftParams, PlacementParams, RopeParams, RunArgs, parse, render_flags
 from canister.flags.table import FLAGS, Effect, Flag
 from canister.flags.values import KV_TYPES
 
@@ -96,16 +96,17 @@ def test_no_spelling_stands_for_two_flags() -> None:
 
 def test_every_field_can_be_set_by_a_flag() -> None:
     reached = {flag.field for flag in COUNTING}
-    own = {field.name for field in dataclasses.fields(RunArgs)} - {"sampling", "rope", "placement", "given"}
+    own = {field.name for field in dataclasses.fields(RunArgs)} - {"sampling", "rope", "placement", "draft", "given"}
     sampling = {f"sampling.{field.name}" for field in dataclasses.fields(SamplingParams)}
     rope = {f"rope.{field.name}" for field in dataclasses.fields(RopeParams)}
     placement = {f"placement.{field.name}" for field in dataclasses.fields(PlacementParams)}
+    draft = {f"draft.{field.name}" for field in dataclasses.fields(DraftParams)}
     of_the_server = {
         "sampling.lark",
         "sampling.grammar_triggers",
         "sampling.grammar_quiet",
     }  # llama-completion has no --min-keep either
-    assert reached == own | sampling - of_the_server - {"sampling.min_keep"} | rope | placement
+    assert reached == own | sampling - of_the_server - {"sampling.min_keep"} | rope | placement | draft
 
 
 @pytest.mark.parametrize(

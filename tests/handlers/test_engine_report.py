@@ -14,7 +14,7 @@ from canister.client import known_trials
 from canister.defaults import QUERY_LIMIT, UPDATE_LIMIT
 from canister.dispatch import inspection
 from canister.engine import devices, info
-from canister.engine.drafting import MOST_ROWS
+from canister.engine.drafting.cost import MOST_ROWS
 from canister.engine.load import calibration, calibration_file, loader
 from canister.engine.load.trial import Trials
 from canister.runtime import loaded_model
@@ -66,7 +66,12 @@ async def test_how_the_model_is_run(tmp_path: Path, model: Path) -> None:
         assert told["exact"]["is_exact"]
         assert told["exact"]["repeats_cut"] is False
         assert told["exact"]["row_classes"]
-        assert told["speculation"] == {"type": "ngram-simple", "most_rows": MOST_ROWS}
+        assert told["speculation"] == {
+            "type": "ngram-simple",
+            "most_rows": MOST_ROWS,
+            "draft_model": None,
+            "notes": [],
+        }
         assert told["total"]["drafted_tokens"] >= told["total"]["accepted_tokens"] >= 0
         assert told["threads"]["count"] >= 1
         assert (told["memory"]["slots"], told["memory"]["context"]) == (2, 300)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canister.engine.buffers import Buffers, resident_bytes
-from canister.engine.drafting import Habit
+from canister.engine.drafting.habit import Habit
 from canister.engine.kv.lookahead import Lookahead
 from canister.engine.kv.prefix_tree import PrefixTree, Symbols, symbols
 from canister.engine.request import Flags, Tokens
@@ -42,7 +42,7 @@ class Slot:
     logits: those after the last of them, if known.
     n_stored: of how many leading tokens the KV rows were handed out, or came from outside.
     ahead: what the stream has beyond the tokens, for the next call.
-    habit: what drafts of the conversation were like.
+    habit: what drafts of the conversation were like. guess_habit: those of a draft model, if it was asked.
     """
 
     stream: int
@@ -56,6 +56,7 @@ class Slot:
     n_stored: int = 0
     ahead: Lookahead | None = None
     habit: Habit = field(default_factory=Habit)
+    guess_habit: Habit | None = None
     last_used: int = 0
 
     def hold(self, tokens: Tokens, generated: Flags, starts: Flags, logits: Logits | None, n_stored: int) -> None:
@@ -326,6 +327,6 @@ class SlotTable:
     def _drop(self, slot: Slot) -> None:
         if slot.key is not None:
             del self._by_key[slot.key]
-        slot.key, slot.habit = None, Habit()
+        slot.key, slot.habit, slot.guess_habit = None, Habit(), None
         if not slot.busy:
             slot.hold_nothing()

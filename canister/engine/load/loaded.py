@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from canister.engine.batch_invariance import ExactMode, Policy, RowClasses
-from canister.engine.drafting import MOST_ROWS, SpecType
+from canister.engine.drafting.cost import MOST_ROWS
+from canister.engine.drafting.drafter import SpecType
+from canister.engine.drafting.model import DraftModel
 from canister.engine.kv.logits_file import Origin
 from canister.engine.llama import Context, Model
 from canister.engine.llama_types import UNQUANTIZED, FillIn, Placed
@@ -33,6 +35,8 @@ class LoadParams:
     ram_bytes: memory for the states of conversations that lost their slot.
     max_pause_ms: between two tokens of a call while the prompts of others are decoded.
     spec_type: how answers are drafted. spec_draft_n_max: tokens of a draft.
+    draft: the small model that guesses them; None: there is none. spec_draft_n_min, spec_draft_p_min: tokens of a
+    guess at least, and the least probability of each.
     restrictions: what llama.cpp must not do on this processor, or with this file.
     memory: what a trial has found out about the model's memory.
     placed: where it is computed.
@@ -58,6 +62,9 @@ class LoadParams:
     max_pause_ms: int = 200
     spec_type: SpecType = "none"
     spec_draft_n_max: int = MOST_ROWS - 1
+    spec_draft_n_min: int = 0
+    spec_draft_p_min: float = 0.0
+    draft: LoadParams | None = None
     exact: ExactMode = "auto"
     kv_bytes: int = 0
     calibration_file: Path | None = None
@@ -121,6 +128,7 @@ class EngineInfo:
     it.
     row_classes, attention_classes: numbers of rows that give the same bits; empty when nobody needed to know.
     n_verified: tokens of a chat that may be decoded at once as if one by one: those of a draft, and the one before it.
+    draft_model: the name of the small model that guesses them; "": none. draft_note: why it does not, if it should.
     n_embd: of a vector that comes out. pooling, reads_whole: as in LoadParams.
     """
 
@@ -162,6 +170,8 @@ class EngineInfo:
     reads_whole: bool = False
     spec_type: SpecType = "none"
     n_verified: int = 0
+    draft_model: str = ""
+    draft_note: str = ""
     rope: RopeParams = field(default_factory=RopeParams)
     placed: Placed = field(default_factory=Placed)
 
@@ -174,12 +184,13 @@ class EngineInfo:
 
 @dataclass(slots=True)
 class Loaded:
-    """A model and a context of it, for the engine's thread."""
+    """A model and a context of it, for the engine's thread; and a small one that guesses for it."""
 
     model: Model
     context: Context
     traits: Traits
     info: EngineInfo
+    draft_model: DraftModel | None = None
 
 
 @dataclass(slots=True)

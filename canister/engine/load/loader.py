@@ -22,6 +22,7 @@ from canister.engine.batch_invariance import (
     measures,
 )
 from canister.engine.devices import kv_room
+from canister.engine.drafting.model import DraftModel
 from canister.engine.dummy_rows import DUMMY_CELLS
 from canister.engine.kv.rows import KvRowsError, Layout, parse
 from canister.engine.llama import KV_TYPES, Context, Model
@@ -30,6 +31,7 @@ from canister.engine.llama_types import UNQUANTIZED, ContextParams, ModelError, 
 from canister.engine.load import calibration
 from canister.engine.load import calibration_file as kept
 from canister.engine.load.calibration_file import Calibration
+from canister.engine.load.draft_loader import NO_DRAFTS, NO_SPECULATION, check_draft, prepare_draft
 from canister.engine.load.library import library_id
 from canister.engine.load.loaded import EngineInfo, Loaded, LoadParams, Threads
 from canister.engine.load.memory_budget import CELLS_STEP, Need, check
@@ -51,8 +53,11 @@ log = get_logger(__name__)
 
 
 def load(params: LoadParams, model: Model | None = None) -> Loaded:
-    """All of it at once, or what comes after `load_model`, on this thread. Raises ModelError, Conflict."""
-    return run_through(prepare(params, model or load_model(params)))
+    """All of it at once, or what comes after `load_models`, on this thread. Raises ModelError, Conflict."""
+    draft: Model | None = None
+    if model is None:
+        model, draft = load_models(params)
+    return run_through(prepare(params, model, draft=draft))
 
 
 def load_model(params: LoadParams) -> Model:
@@ -76,7 +81,19 @@ def load_model(params: LoadParams) -> Model:
     )
 
 
-def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_shared: bool = False) -> Steps[Loaded]:
+def load_models(params: LoadParams) -> tuple[Model, Model | None]:
+    """As `load_model`, and the draft model, if there is one and it may draft. Raises ModelError."""
+    model = load_model(params)
+    if params.draft is None or params.spec_type == "none":
+        return model, None
+    draft = load_model(params.draft)
+    check_draft(params, model, draft)
+    return model, draft
+
+
+def prepare(
+    params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_shared: bool = False, draft: Model | None = None
+) -> Steps[Loaded]:
     """Make the context; ModelError, Conflict. On the thread that will decode; yields between two decodes, or what is to
     be done aside.
 
@@ -129,7 +146,16 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
     )
     yield None
     trim_heap()  # so that the context's buffers lie in fresh pages
-    context = yield from _context(model, shape, name)
+    drafting: DraftModel | None = None
+    if draft is not None and traits.n_verified:
+        left = room - need.n_bytes
+        drafting = yield from prepare_draft(params, draft, model.n_vocab, n_slots, threads.n, left)
+    try:
+        context = yield from _context(model, shape, name)
+    except BaseException:
+        if drafting is not None:
+            drafting.close()
+        raise
     info = EngineInfo(
         name=name,
         model_id=params.model_id,
@@ -167,11 +193,22 @@ def prepare(params: LoadParams, model: Model, mapped_bytes: int = 0, *, is_share
         memory=params.memory,
         spec_type=params.spec_type,
         n_verified=traits.n_verified,
+        draft_model="" if drafting is None else drafting.name,
+        draft_note=_why_no_draft(params, traits),
         rope=params.rope,
         placed=params.placed,
     )
     _log_loaded(info, params)
-    return Loaded(model, context, traits, info)
+    return Loaded(model, context, traits, info, drafting)
+
+
+def _why_no_draft(params: LoadParams, traits: Traits) -> str:
+    """Why the draft model that was asked for does nothing; "" where there is none, or it does."""
+    if params.draft is None:
+        return ""
+    if params.spec_type == "none":
+        return NO_SPECULATION
+    return "" if traits.n_verified else NO_DRAFTS
 
 
 def _name(params: LoadParams) -> str:
@@ -315,6 +352,8 @@ def _log_loaded(info: EngineInfo, params: LoadParams) -> None:
         log.warning("more threads than cores would slow everything down", asked=params.n_threads, threads=threads.n)
     if info.placed.without_effect:
         log.warning("flags without effect", model=info.name, why=info.placed.without_effect)
+    if info.draft_note:
+        log.warning("the draft model is without effect", model=info.name, why=info.draft_note)
     for note in info.memory.notes:
         log.warning("the model's memory is not used as usual", model=info.name, why=note)
     log.info(

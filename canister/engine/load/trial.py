@@ -35,7 +35,7 @@ MAX_NOTES = 200
 _MODULE = "canister.engine.load.trial_child"
 _LEFT_OUT = frozenset({"path", "more_paths", "name", "model_id", "n_threads", "ram_bytes", "max_pause_ms"}) | {
     *("spec_type", "spec_draft_n_max", "exact", "kv_bytes", "calibration_file", "logits_file", "restrictions"),
-    *("memory", "placed", "reads_in_place"),
+    *("memory", "placed", "reads_in_place", "draft", "spec_draft_n_min", "spec_draft_p_min"),
 }
 _KERNEL_SIGNALS = ("SIGILL", "SIGSEGV", "SIGBUS", "SIGFPE")
 
