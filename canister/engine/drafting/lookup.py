@@ -71,19 +71,18 @@ class Lookup:
         return following[: ends[0]] if len(ends) else following
 
     def _search(self, tokens: Tokens, others: Callable[[], Tokens]) -> None:
+        """Take the longest like part of both, the text's own of equals."""
         n_before = max(0, len(tokens) - WINDOW)
         text = tokens[n_before:]
         self._elsewhere = None
-        self._source = last_place(text[:-1], text, MATCH)
+        self._source, n_alike = last_place(text[:-1], text, MATCH)
         if self._source >= 0:
             self._source += n_before
+        if n_alike == _COMPARED or not len(elsewhere := others()):
             return
-        elsewhere = others()
-        if len(elsewhere):
-            self._elsewhere = elsewhere
-            self._source = last_place(elsewhere, text, MATCH_ELSEWHERE)
-            if self._source >= 0 and self._is_at_end():
-                self._source = -1
+        place, n_there = last_place(elsewhere, text, max(MATCH_ELSEWHERE, n_alike + 1))
+        if n_there and place + 1 < len(elsewhere) and elsewhere[place + 1] != _BETWEEN:
+            self._elsewhere, self._source = elsewhere, place
 
     def _is_at_end(self) -> bool:
         """Does nothing follow the place?"""
@@ -91,23 +90,23 @@ class Lookup:
         return text is not None and (self._source + 1 >= len(text) or text[self._source + 1] == _BETWEEN)
 
 
-def last_place(text: Tokens, tokens: Tokens, match: int) -> int:
+def last_place(text: Tokens, tokens: Tokens, match: int) -> tuple[int, int]:
     """The number of the token of a text up to which the longest part of it is like the end of these tokens, the last
-    one of equals; -1 where not so many as `match` are.
+    one of equals, and how many are alike; -1 and 0 where not so many as `match` are.
     """
     n = len(tokens)
-    if n <= match or len(text) < match:
-        return -1
+    if n < match or len(text) < match:
+        return -1, 0
     ends = np.flatnonzero(text[match - 1 :] == tokens[n - 1]) + (match - 1)
     for back in range(1, match):
         if not len(ends):
-            return -1
+            return -1, 0
         ends = ends[text[ends - back] == tokens[n - 1 - back]]
     if not len(ends):
-        return -1
+        return -1, 0
     last = tokens[::-1][:_COMPARED]
-    places = ends[-_PLACES:].tolist()
-    return int(max(places, key=lambda end: (common_prefix(text[end::-1][:_COMPARED], last), end)))
+    n_alike, place = max((common_prefix(text[end::-1][:_COMPARED], last), end) for end in ends[-_PLACES:].tolist())
+    return place, n_alike
 
 
 class CallerTexts:
