@@ -32,12 +32,17 @@ TITLE = "benchmark model, shape "
 SPACE = "Ġ"  # how byte-level BPE writes a space
 WORD_LETTERS = 5  # longest word that can be one token
 EMBEDDING_STD = 0.02  # small, so that the layers decide the next token, not the last one
+QUIET = 0.02  # of the usual weights, in the layers that decide little
 STRIPE_ROWS = 8192  # weights that are made at once
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a model. n_text: tokens that are bytes or words; those behind them, up to n_vocab, are special."""
+    """Sizes of a model. n_text: tokens that are bytes or words; those behind them, up to n_vocab, are special.
+
+    n_loud: layers that decide the next token, while what the others add is small; 0: all. A model of those layers alone
+    guesses most of its tokens.
+    """
 
     name: str
     arch: str
@@ -53,6 +58,7 @@ class Shape:
     tokenizer_pre: str
     qkv_bias: bool
     norm_eps: float
+    n_loud: int = 0
 
     @property
     def head_size(self) -> int:
@@ -70,6 +76,9 @@ SHAPES = {
     "smol": Shape("smol", "llama", 30, 576, 9, 3, 1536, 49_152, 49_149, 8192, 1e5, "smollm", False, 1e-5),
     # The KV rows of q05 and hardly any weights: what a call costs beside its decoding can be seen
     "kv05": Shape("kv05", "qwen2", 24, 128, 2, 2, 256, 4096, 4000, 32_768, 1e6, "qwen2", True, 1e-6),
+    # A model of half a gigabyte with a vocabulary like Llama 2's, and one of a seventh of its work that guesses for it
+    "deep": Shape("deep", "qwen2", 24, 896, 14, 2, 4864, 32_000, 31_900, 8192, 1e6, "qwen2", True, 1e-6, 2),
+    "deep-draft": Shape("deep-draft", "qwen2", 2, 896, 14, 2, 4864, 32_000, 31_900, 8192, 1e6, "qwen2", True, 1e-6),
     # Hardly anything at all: what a call costs beside its decoding, and many chats in little space
     "thin": Shape("thin", "llama", 2, 64, 2, 1, 128, 4096, 4000, 8192, 1e5, "smollm", False, 1e-5),
 }
@@ -135,6 +144,8 @@ def _byte_symbols() -> dict[int, str]:
 
 
 # -- weights
+
+_ADDING = ("attn_output.weight", "ffn_down.weight")  # through which a layer adds to what goes on
 
 
 def tensor_types(shape: Shape, kind: str) -> Iterator[tuple[str, tuple[int, int], Type]]:
@@ -230,6 +241,8 @@ def _write(path: Path, shape: Shape, kind: str, seed: int) -> None:
     for name, (rows, columns), type_ in matrices:
         is_embedding = name == "token_embd.weight"
         std = EMBEDDING_STD if is_embedding else 1 / math.sqrt(columns)
+        if shape.n_loud and name.endswith(_ADDING) and int(name.split(".")[1]) >= shape.n_loud:
+            std *= QUIET
         stripes = [
             matrix(rng, min(STRIPE_ROWS, rows - first), columns, type_, std) for first in range(0, rows, STRIPE_ROWS)
         ]
