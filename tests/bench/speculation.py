@@ -1,14 +1,22 @@
-"""Speculation by look-up, on and off in turns, and beside llama-server's: `python -m tests.bench.speculation`.
+"""Speculation on and off in turns, and beside llama-server's: `python -m tests.bench.speculation`.
 
 Random weights repeat nothing by themselves. A negative DRY multiplier, which both servers know, makes a token likely
-that followed the last ones before: the answer copies its prompt, as a summary, an edit or JSON do in part. Without it
-nothing repeats, and speculation can only cost.
+that followed the last ones before: the answer copies its prompt, and where several tokens followed, it takes one of
+them. So prompts make the texts: one that is copied whole, one that stands there in two versions, as an edit has them,
+records of the same keys, sentences in several orders. Without the multiplier nothing repeats, and speculation can only
+cost.
+
+The models of the last rows are `deep` and the first layers of it alone, which guess most of its tokens.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
+from models.make_bench_model import cached
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import GREEDY, LlamaServer, Ours, Server, words
@@ -18,8 +26,11 @@ PROMPT_TOKENS = 200
 BEGUN_TOKENS = 3  # of the prompt's beginning, that stand at its end once more
 ANSWER_TOKENS = 160
 CALLS = 8
+EDITED = 12  # words from one that was edited to the next
+FIELDS = (5, 2)  # of a record, and the words of a value
+SENTENCE = 8  # words
 ON, OFF = "with speculation", "without speculation"
-PEER = "llama-server, ngram-simple"
+PEER, PEER_DRAFT = "llama-server, ngram-simple", "llama-server, draft-simple"
 MULTIPLIER, BASE, ALLOWED = -50.0, 1.0001, 2
 COPIES = {
     "samplers": ["dry", "temperature"],
@@ -31,28 +42,127 @@ COPIES_FLAGS = (
     *("--samplers", "dry;temperature", "--temp", "0", "--dry-multiplier", str(MULTIPLIER)),
     *("--dry-base", str(BASE), "--dry-allowed-length", str(ALLOWED)),
 )
+DRAFT_NAME = "models/draft.gguf"
+DRAFT_TOKENS = 7  # that each server may guess at once
+
+Text = Callable[[int, object], str]
+
+
+# -- prompts of so many tokens
+
+
+def copied(n_tokens: int, seed: object) -> str:
+    """A text of which everything is new, and its beginning once more."""
+    return _begun_again(words(n_tokens, seed).split())
+
+
+def edited(n_tokens: int, seed: object) -> str:
+    """A text, the same with other words here and there, and its beginning once more."""
+    text = words(n_tokens // 2, seed).split()
+    new = _more(len(text), seed)
+    other = [new[n] if n % EDITED == EDITED - 1 else word for n, word in enumerate(text)]
+    return _begun_again([*text, *other])
+
+
+def records(n_tokens: int, seed: object) -> str:
+    """Records of the same keys with values of their own, and the first key once more."""
+    n_fields, n_words = FIELDS
+    keys = [words(2, f"{seed} {n}").split() for n in range(n_fields)]
+    values, text = iter(_more(n_tokens, seed)), list[str]()
+    while len(text) < n_tokens:
+        for key in keys:
+            text += [*key, *(next(values) for _ in range(n_words))]
+    return " " + " ".join([*text, *keys[0]])
+
+
+def reordered(n_tokens: int, seed: object) -> str:
+    """Sentences that stand there in several orders, and the beginning of one once more."""
+    n_orders = 3
+    text = words(n_tokens // n_orders, seed).split()
+    sentences = [text[at : at + SENTENCE] for at in range(0, len(text) - SENTENCE + 1, SENTENCE)]
+    rng, said = random.Random(str(seed)), list[str]()
+    for _ in range(n_orders):
+        said += [word for sentence in rng.sample(sentences, len(sentences)) for word in sentence]
+    return _begun_again(said)
+
+
+def _more(n_tokens: int, seed: object) -> list[str]:
+    return words(n_tokens, f"{seed} more").split()
+
+
+def _begun_again(text: Sequence[str]) -> str:
+    return " " + " ".join([*text, *text[:BEGUN_TOKENS]])
+
+
+# -- rows
 
 
 def measure(options: Options) -> list[Row]:
+    return [*by_look_up(options), *by_a_draft_model(options)]
+
+
+def by_look_up(options: Options) -> list[Row]:
     binary = peers.llama_server(options.llama_server)
-    n_prompt, n_calls = options.scaled(PROMPT_TOKENS, 40), options.scaled(CALLS, 2)
-    n_answer = min(options.scaled(ANSWER_TOKENS, 20), n_prompt - TOKENS_PER_CALL)
+    n_calls = options.scaled(CALLS, 2)
     shape = {"n_ctx": N_CTX, "slots": 1, "threads": options.threads}
+    rows = []
     with ExitStack() as stack:
         on = Ours(ON, options.model, **shape, flags=("--spec-type", "ngram-simple"))
         off = Ours(OFF, options.model, **shape, flags=("--spec-type", "none"))
         peer = LlamaServer(PEER, binary, options.model, **shape, flags=("--spec-type", "ngram-simple"), settings=COPIES)
         for server in (on, off, peer):
             stack.enter_context(server)
-        whole = _rates(options, [on, off, peer], n_prompt, 1, n_answer, copies=True)
-        cut = _rates(options, [on, off], n_prompt, n_calls, TOKENS_PER_CALL, copies=True)
-        free = _rates(options, [on, off], n_prompt, 1, n_answer, copies=False)
+        whole = _rates(options, [on, off, peer], copied, 1)
+        rows += [_row("a copy of the prompt in one call", whole, OFF, 1.5)]
+        rows += [_row("a copy of the prompt in one call", whole, PEER, 1.0)]
+        cut = _rates(options, [on, off], copied, n_calls)
+        rows += [_row(f"a copy of the prompt, {TOKENS_PER_CALL} tokens per call", cut, OFF, 1.2)]
+        for what, text in (("an edit", edited), ("records, as in JSON", records), ("a summary", reordered)):
+            rates = _rates(options, [on, off, peer], text, 1)
+            rows += [_row(what, rates, OFF, 1.5), _row(what, rates, PEER, 1.0)]
+        again = _rates(options, [on, off], copied, 1, copies=False, is_asked_again=True)
+        rows += [_row("an answer that another chat of the caller has", again, OFF, 1.5)]
+        free = _rates(options, [on, off], copied, 1, copies=False)
+        rows += [_row("text that repeats nothing", free, OFF, 0.98)]
+    return rows
+
+
+def by_a_draft_model(options: Options) -> list[Row]:
+    """A draft model that guesses well, beside none and beside llama-server with it; and one that guesses nothing."""
+    binary = peers.llama_server(options.llama_server)
+    model, draft = cached("deep"), cached("deep-draft")
+    shape = {"n_ctx": N_CTX, "slots": 1, "threads": options.threads}
+    most = ("--spec-draft-n-max", str(DRAFT_TOKENS))
+    peer_flags = ("-md", str(draft), "--spec-type", "draft-simple", *most)
+    with ExitStack() as stack:
+        on = _with_draft(stack, ON, model, draft, shape)
+        off = Ours(OFF, model, **shape, flags=("--spec-type", "none"))
+        peer = LlamaServer(PEER_DRAFT, binary, model, **shape, flags=peer_flags)
+        for server in (off, peer):
+            stack.enter_context(server)
+        good = _rates(options, [on, off, peer], copied, 1, copies=False)
+    with ExitStack() as stack:
+        on = _with_draft(stack, ON, draft, model, shape)  # the other way round, it is dearer than what it drafts for
+        off = Ours(OFF, draft, **shape, flags=("--spec-type", "none"))
+        stack.enter_context(off)
+        bad = _rates(options, [on, off], copied, 1, copies=False)
     return [
-        _row("a copy of the prompt in one call", whole, OFF, 1.5),
-        _row("a copy of the prompt in one call", whole, PEER, 1.0),
-        _row(f"a copy of the prompt, {TOKENS_PER_CALL} tokens per call", cut, OFF, 1.2),
-        _row("text that repeats nothing", free, OFF, 0.98),
+        _row("new text, a draft model", good, OFF, 1.0),
+        _row("new text, a draft model", good, PEER_DRAFT, 1.0),
+        _row("new text, a draft model that is larger than the model", bad, OFF, 0.98),
     ]
+
+
+def _with_draft(stack: ExitStack, label: str, model: Path, draft: Path, shape: dict[str, int]) -> Ours:
+    """A server that has loaded the model with its draft model."""
+    server = Ours(label, model, **shape, flags=("--spec-type", "draft-simple"))
+    stack.enter_context(server)
+    http = server.http()
+    http.put_file(f"/canisters/llama_cpp/files/{DRAFT_NAME}", draft)
+    http.close()
+    flags = ["--model-draft", DRAFT_NAME, "--spec-draft-n-max", str(DRAFT_TOKENS)]
+    server.call("load_model", {"args": ["--model", "models/model.gguf", "--ctx-size", str(N_CTX), *flags]})
+    return server
 
 
 def _row(what: str, rates: dict[str, list[float]], peer_name: str, goal: float) -> Row:
@@ -62,24 +172,36 @@ def _row(what: str, rates: dict[str, list[float]], peer_name: str, goal: float) 
 
 
 def _rates(
-    options: Options, servers: list[Server], n_prompt: int, n_calls: int, n_tokens: int, *, copies: bool
+    options: Options,
+    servers: list[Server],
+    text: Text,
+    n_calls: int,
+    *,
+    copies: bool = True,
+    is_asked_again: bool = False,
 ) -> dict[str, list[float]]:
+    """Tokens per second of each server's answers, in one call or several. is_asked_again: of the second chat with the
+    same prompt.
+    """
+    n_prompt = options.scaled(PROMPT_TOKENS, 40)
+    n_tokens = min(options.scaled(ANSWER_TOKENS, 20), n_prompt - TOKENS_PER_CALL) if n_calls == 1 else TOKENS_PER_CALL
     rates: dict[str, list[float]] = {server.label: [] for server in servers}
     for server in servers:
         if isinstance(server, Ours):
             server.answer_flags = COPIES_FLAGS if copies else GREEDY
     for number in range(options.rounds):
-        text = words(n_prompt, number)
-        prompt = text + "".join(f" {word}" for word in text.split()[:BEGUN_TOKENS])
+        prompt = text(n_prompt, f"{number}{is_asked_again}{copies}")
         for server in alternating(servers, number):
-            chat = server.chat(f"{n_calls}-{copies}-{number}")
-            begin(server, [chat], [prompt])
-            rates[server.label].append(tokens_per_second(server, [chat], n_calls, n_tokens))
-            chat.close()
+            for time in range(1 + is_asked_again):
+                chat = server.chat(f"{text.__name__}-{n_calls}-{copies}-{number}-{time}")
+                begin(server, [chat], [prompt])
+                rate = tokens_per_second(server, [chat], n_calls, n_tokens)
+                chat.close()
+            rates[server.label].append(rate)
     return rates
 
 
-BENCH = Bench("speculation", "speculation by look-up, on and off, beside llama-server's", measure)
+BENCH = Bench("speculation", "speculation on and off, by look-up and by a draft model, beside llama-server's", measure)
 
 if __name__ == "__main__":
     main(BENCH)
