@@ -32,7 +32,7 @@ TITLE = "benchmark model, shape "
 SPACE = "Ġ"  # how byte-level BPE writes a space
 WORD_LETTERS = 5  # longest word that can be one token
 EMBEDDING_STD = 0.02  # small, so that the layers decide the next token, not the last one
-QUIET = 0.02  # of the usual weights, in the layers that decide little
+QUIET = 0.005  # of the usual weights, in the layers that decide little
 STRIPE_ROWS = 8192  # weights that are made at once
 
 

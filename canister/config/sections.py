@@ -239,6 +239,11 @@ class ServerSettings(Section):
     model: Annotated[Path | None, ServeOption(BASICS, "FILE", short="-m")] = Field(
         None, description="GGUF file to put into the first canister and load, if it is not there already."
     )
+    model_draft: Annotated[Path | None, ServeOption(BASICS, "FILE", short="-md")] = Field(
+        None,
+        description="With --model: a small GGUF of the same vocabulary that guesses for it; its answers come sooner, "
+        "and are the same.",
+    )
     canister: Annotated[CanisterNames, ServeOption(BASICS, "NAME")] = Field(
         default=[DEFAULT_CANISTER], min_length=1, description="Names of the canisters that are hosted."
     )

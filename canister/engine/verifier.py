@@ -19,6 +19,8 @@ from canister.engine.runner import Runner
 from canister.engine.schedule.scheduler import Scheduler, Step
 from canister.engine.task import Task
 
+ENOUGH_SEEN = 12  # guesses of a caller's chats, after which it is known about what they are like
+
 
 class Verifier:
     """Of one engine, on the decode thread. What may follow is looked up, guessed by a small model, or both."""
@@ -66,7 +68,7 @@ class Verifier:
             proposals.append(proposed)
         drafts = self.drafter.drafts(proposals, costs.measured_seconds(n), seconds_of_one)
         if not drafts and n == 1 and self._model is not None:
-            self._try_out(step.rows[0])
+            self._try_out(step.rows[0], seconds_of_one)
         self._draft_seconds = perf_counter() - started
         return drafts
 
@@ -101,12 +103,17 @@ class Verifier:
         task.guess.at, task.guess.tokens = len(history), self._model.draft(task.slot.stream, history, n)
         return task.guess.tokens
 
-    def _try_out(self, task: Task) -> None:
-        """Nothing is worth a draft: guess one token without decoding it here, to learn whether it would be by now."""
-        if not task.sequence.is_last or not task.sequence.n_more:
+    def _try_out(self, task: Task, seconds_of_one: float) -> None:
+        """Nothing is worth a draft: guess one token without decoding it here, to learn whether it would be by now.
+
+        What is not known of a caller at all may be learnt on credit.
+        """
+        model, sequence = self._model, task.sequence
+        if model is None or not sequence.is_last or not sequence.n_more or len(task.guess.tokens) or not seconds_of_one:
             return
         habit, started = self._habit_of(task), perf_counter()
-        if habit.purse.balance >= 0 and not len(task.guess.tokens):
+        credit = CREDIT * seconds_of_one if habit.purse.n_seen < ENOUGH_SEEN else 0.0
+        if habit.purse.balance + credit >= model.catch_up_seconds(task.slot.stream, sequence.history):
             self._guesses(task, 1)
             habit.spend(perf_counter() - started)
 

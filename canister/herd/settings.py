@@ -103,6 +103,8 @@ def worker_options(
     }
     if server.model is not None:
         options["model"] = str(server.model.expanduser().absolute())
+    if server.model_draft is not None:
+        options["model-draft"] = str(server.model_draft.expanduser().absolute())
     given, usual = settings.every_canister, CanisterSettings.defaults()
     for name in CanisterSettings.rows():
         value = _value(given, name)

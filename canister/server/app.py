@@ -76,10 +76,12 @@ def run(
     """
     server = settings.server
     logs.set_up_logs(server.log_level, server.log_format)
+    if server.model_draft is not None and server.model is None:
+        raise BadRequest(f"--model-draft {server.model_draft} guesses for a model: give --model too")
     if server.model is not None and (
         supervised is None or supervised.greets
     ):  # after a crash the model is there already
-        preload.check(server.model)
+        preload.check(server.model, server.model_draft)
     folder = server.data_dir.expanduser().absolute()
     with ExitStack() as stack:
         if supervised is None:
@@ -182,7 +184,7 @@ async def alone(host: Host, url: str) -> AsyncIterator[Front]:
         asyncio.create_task(auditing.audit(host), name="audit"),
     ]
     if host.settings.model is not None:
-        background.append(preload.begin(host, host.settings.model))
+        background.append(preload.begin(host, host.settings.model, draft=host.settings.model_draft))
     try:
         yield Front(dispatch.of_host(host))
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 from canister import dispatch
 from canister.api.records import FileDetailsInputRecord, FileDetailsRecord, FilesystemRemoveInputRecord, InputRecord
 from canister.errors import BadRequest, CanisterError, NotFound, Trap
+from canister.flags.parse import parse
 from canister.model_file.parts import local_parts
 from canister.runtime.canister import Canister
 from canister.runtime.host import Host
@@ -24,33 +25,48 @@ BLOCK_BYTES = 1024 * 1024
 log = get_logger(__name__)
 
 
-def check(file: Path) -> None:
-    """Raise NotFound or BadRequest, before anything is started, unless the model is there with all its parts."""
-    if not file.is_file():
-        raise NotFound(f"--model {file}: there is no such file")
-    try:
-        local_parts(file)
-    except BadRequest as error:
-        raise BadRequest(f"--model {file}: {error}") from error
+def check(file: Path, draft: Path | None = None) -> None:
+    """Raise NotFound or BadRequest, before anything is started, unless the model is there with all its parts, and the
+    one that is to guess for it.
+    """
+    for flag, each in (("--model", file), ("--model-draft", draft)):
+        if each is None:
+            continue
+        if not each.is_file():
+            raise NotFound(f"{flag} {each}: there is no such file")
+        try:
+            local_parts(each)
+        except BadRequest as error:
+            raise BadRequest(f"{flag} {each}: {error}") from error
 
 
-def begin(host: Host, file: Path, canister: Canister | None = None, *, keeps_other: bool = False) -> asyncio.Task[None]:
+def begin(
+    host: Host,
+    file: Path,
+    canister: Canister | None = None,
+    *,
+    keeps_other: bool = False,
+    draft: Path | None = None,
+) -> asyncio.Task[None]:
     """Make sure that a canister has the file as `models/<name>`, and loaded. Steps that are done are not repeated.
 
-    canister: the first one, if none is given. keeps_other: not in place of another model that it has loaded.
+    canister: the first one, if none is given. keeps_other: not in place of another model that it has loaded. draft: the
+    model that guesses for it.
     """
     target = f"models/{file.name}"
     chosen = canister or host.default
     host.pending[chosen.name] = f"{target} is being put into it and loaded"
-    return asyncio.create_task(_preload(host, chosen, file, target, keeps_other), name="preload")
+    return asyncio.create_task(_preload(host, chosen, file, target, keeps_other, draft), name="preload")
 
 
-async def _preload(host: Host, canister: Canister, file: Path, target: str, keeps_other: bool) -> None:
+async def _preload(
+    host: Host, canister: Canister, file: Path, target: str, keeps_other: bool, draft: Path | None
+) -> None:
     try:
         await canister.model.loaded()
         if keeps_other and canister.model.engine is not None:
             return
-        await put(host, canister, file, target)
+        await put(host, canister, file, target, draft)
     except (CanisterError, Trap, OSError) as error:
         canister.model.load_error = f"{file} could not be loaded: {error}"
         log.error("the model could not be put in place", file=str(file), reason=str(error))
@@ -58,15 +74,23 @@ async def _preload(host: Host, canister: Canister, file: Path, target: str, keep
         del host.pending[canister.name]
 
 
-async def put(host: Host, canister: Canister, file: Path, target: str) -> None:
-    """The file with all its parts, and loaded. Raises CanisterError, Trap, OSError."""
-    for part in local_parts(file):
+async def put(host: Host, canister: Canister, file: Path, target: str, draft: Path | None = None) -> None:
+    """The file with all its parts, and loaded, with a draft model if one is given. Raises CanisterError, Trap,
+    OSError.
+    """
+    for part in (*local_parts(file), *(() if draft is None else local_parts(draft))):
         name = f"models/{part.name}"
         if not await _is_there(host, canister, part, name):
             _check(await dispatch.store_stream(canister, host.identity.principal, name, 0, _blocks(part)))
-    if not canister.model.is_loaded_from(target):
+    flags = [] if draft is None else ["--model-draft", f"models/{draft.name}"]
+    if not (canister.model.is_loaded_from(target) and _is_drafted_for(canister, flags)):
         await canister.model.check_crashes(target)
-        await _call(host, canister, "load_model", InputRecord(args=["--model", target]))
+        await _call(host, canister, "load_model", InputRecord(args=["--model", target, *flags]))
+
+
+def _is_drafted_for(canister: Canister, flags: list[str]) -> bool:
+    """Was the loaded model loaded with this draft model, if there are flags for one?"""
+    return not flags or parse(canister.state.model_args or ()).draft.model == flags[1]
 
 
 async def remove(host: Host, canister: Canister, target: str) -> None:

@@ -12,11 +12,12 @@ The models of the last rows are `deep` and the first layers of it alone, which g
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from models.make_bench_model import cached
+from models.make_bench_model import SEED, SHAPES, cached, write
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import GREEDY, LlamaServer, Ours, Server, words
@@ -30,6 +31,7 @@ EDITED = 12  # words from one that was edited to the next
 FIELDS = (5, 2)  # of a record, and the words of a value
 SENTENCE = 8  # words
 ON, OFF = "with speculation", "without speculation"
+WRONG = "with a draft model that is always wrong"
 PEER, PEER_DRAFT = "llama-server, ngram-simple", "llama-server, draft-simple"
 MULTIPLIER, BASE, ALLOWED = -50.0, 1.0001, 2
 COPIES = {
@@ -128,28 +130,25 @@ def by_look_up(options: Options) -> list[Row]:
 
 
 def by_a_draft_model(options: Options) -> list[Row]:
-    """A draft model that guesses well, beside none and beside llama-server with it; and one that guesses nothing."""
+    """A draft model that guesses most tokens and one that guesses none, beside none and beside llama-server's."""
     binary = peers.llama_server(options.llama_server)
     model, draft = cached("deep"), cached("deep-draft")
     shape = {"n_ctx": N_CTX, "slots": 1, "threads": options.threads}
-    most = ("--spec-draft-n-max", str(DRAFT_TOKENS))
-    peer_flags = ("-md", str(draft), "--spec-type", "draft-simple", *most)
+    peer_flags = ("-md", str(draft), "--spec-type", "draft-simple", "--spec-draft-n-max", str(DRAFT_TOKENS))
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="speculation-")))
+        wrong = write(folder / "wrong.gguf", SHAPES["deep-draft"], seed=SEED + 1)
         on = _with_draft(stack, ON, model, draft, shape)
+        bad = _with_draft(stack, WRONG, model, wrong, shape)
         off = Ours(OFF, model, **shape, flags=("--spec-type", "none"))
         peer = LlamaServer(PEER_DRAFT, binary, model, **shape, flags=peer_flags)
         for server in (off, peer):
             stack.enter_context(server)
-        good = _rates(options, [on, off, peer], copied, 1, copies=False)
-    with ExitStack() as stack:
-        on = _with_draft(stack, ON, draft, model, shape)  # the other way round, it is dearer than what it drafts for
-        off = Ours(OFF, draft, **shape, flags=("--spec-type", "none"))
-        stack.enter_context(off)
-        bad = _rates(options, [on, off], copied, 1, copies=False)
+        rates = _rates(options, [on, bad, off, peer], copied, 1, copies=False)
     return [
-        _row("new text, a draft model", good, OFF, 1.0),
-        _row("new text, a draft model", good, PEER_DRAFT, 1.0),
-        _row("new text, a draft model that is larger than the model", bad, OFF, 0.98),
+        _row("new text, a draft model", rates, OFF, 1.0),
+        _row("new text, a draft model", rates, PEER_DRAFT, 1.0),
+        _row("new text, a draft model that is always wrong", rates | {ON: rates[WRONG]}, OFF, 0.98),
     ]
 
 

@@ -55,6 +55,24 @@ async def test_a_changed_file_is_loaded_anew(tmp_path: Path) -> None:
         assert host.default.model.is_loaded_from("models/story.gguf")
 
 
+async def test_a_draft_model_is_put_beside_it_and_stays(tmp_path: Path) -> None:
+    model, draft = llama_model(tmp_path / "big.gguf", "q8_0"), llama_model(tmp_path / "small.gguf", "q8_0", seed=1)
+    name = f"models/{draft.name}"
+    for given, expected in ((None, ""), (draft, name), (draft, name), (None, name)):
+        async with running(Host(Settings(data_dir=tmp_path / "data", slots=1))) as host:
+            await preload.begin(host, model, draft=given)
+            assert host.not_ready() == {}
+            engine = host.default.model.engine
+            assert engine is not None
+            assert engine.info.draft_model == expected
+
+
+async def test_a_draft_model_that_is_not_there(tmp_path: Path) -> None:
+    model = llama_model(tmp_path / "big.gguf", "q8_0")
+    with pytest.raises(NotFound, match=r"--model-draft .*small\.gguf: there is no such file"):
+        preload.check(model, tmp_path / "small.gguf")
+
+
 async def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     model = tmp_path / "story.gguf"
     model.write_bytes(b"not a model")
