@@ -56,10 +56,13 @@ class S3Server:
         """Start it and wait until it serves the bucket `herd`."""
         ports = [f"-{name}={port}" for name, port in self._ports.items()]
         own = ["-filer", "-s3", "-s3.iam=false", f"-s3.config={self._folder / 's3.json'}", f"-dir={self._folder}"]
+        # Alone it need not wait for others to lead; and it is not to tell its makers of our tests.
+        alone = ["-master.electionTimeout=1s", "-master.heartbeatInterval=100ms", "-master.telemetry=false"]
+        alone += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # of fixed ports, which two servers cannot share
         space = ["-volume.max=20", "-master.volumeSizeLimitMB=64"]
         with (self._folder / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *own, *space, *ports],
+                [self._program, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *own, *alone, *space, *ports],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
