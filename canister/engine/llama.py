@@ -301,6 +301,15 @@ class Context:
             raise EngineFault(f"row {row} has no logits")
         return self._pieces[row] if self._pieces else self._logits(row)
 
+    def all_logits(self) -> Logits:
+        """The logits of the rows of the last decode that have some, in order; a view as of `logits`, or a copy."""
+        if self._pieces or not self._outputs:
+            return np.stack([self._pieces[row] for row in sorted(self._pieces)])
+        rows = self._row_of_logits * len(self._outputs)  # llama.cpp has them one behind the other
+        address = address_of(lib.llama_get_logits_ith(self._ctx, min(self._outputs)))
+        found = np.frombuffer(memoryview(rows.from_address(address)), np.float32)
+        return found.reshape(len(self._outputs), -1)
+
     def _logits(self, row: int) -> Logits:
         address = address_of(lib.llama_get_logits_ith(self._ctx, row))
         return np.frombuffer(memoryview(self._row_of_logits.from_address(address)), np.float32)

@@ -12,10 +12,12 @@ the differences are in the KV rows that they read.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from canister.engine.llama import Context, Logits, Model
 from canister.engine.llama_types import ContextParams
@@ -131,10 +133,7 @@ class Replay:
 
     def _decode(self, tokens: Tokens, judges: Sequence[_Judge]) -> None:
         """Decode tokens, and give each judge the logits of the places that it wants."""
-        wanted: dict[int, list[_Judge]] = {}
-        for judge in judges:
-            for place in judge.places:
-                wanted.setdefault(place, []).append(judge)
+        wanted = {place for judge in judges for place in judge.places}
         if not wanted:
             return
         kept = min(common_prefix(self._held, tokens), min(wanted))
@@ -145,14 +144,18 @@ class Replay:
         self._held = tokens[:kept]
         for start in range(kept, end, self._shape.n_rows):
             part = tokens[start : min(start + self._shape.n_rows, end)]
-            places = [place for place in range(start, start + len(part)) if place in wanted]
             positions = range(start, start + len(part))
+            places = [place for place in positions if place in wanted]
             self._context.decode([0] * len(part), positions, part, [place - start for place in places])
             self.n_decoded += len(part)
-            for place in places:
-                logits = self._context.logits(place - start)
-                for judge in wanted[place]:
-                    judge.look(logits, self.bound)
+            if not places:
+                continue
+            rows = _Rows.of(self._context.all_logits())
+            for judge in judges:
+                first = max(start, judge.places.start)
+                n = min(positions.stop, judge.places.stop) - first
+                if n > 0:
+                    judge.look(rows.part(bisect_left(places, first), n), self.bound)
         self._held = tokens[:end]
 
     def probe(self, tokens: Tokens) -> None:
@@ -185,6 +188,28 @@ class Replay:
         return SAFETY * float(np.abs(difference).max())
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Logits of successive places. highest: of each row; margins: by how much it lies above the next one."""
+
+    logits: Logits
+    highest: NDArray[np.float32]
+    margins: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, logits: Logits) -> _Rows:
+        rows, likeliest = np.arange(len(logits)), logits.argmax(axis=1)
+        highest = logits[rows, likeliest]
+        logits[rows, likeliest] = -np.inf  # for a moment: copying them would take longer than all the rest
+        margins = highest - logits.max(axis=1)
+        logits[rows, likeliest] = highest
+        return cls(logits, highest, margins)
+
+    def part(self, first: int, n: int) -> _Rows:
+        part = slice(first, first + n)
+        return _Rows(self.logits[part], self.highest[part], self.margins[part])
+
+
 class _Judge:
     """Draws the tokens of one call, as far as they are the told ones."""
 
@@ -210,26 +235,38 @@ class _Judge:
         n = self.n_tokens - 1
         return bool(np.array_equal(self.all[:n], longest.all[:n]))
 
-    def look(self, logits: Logits, bound: Callable[[], float]) -> None:
-        """The logits for the next token. bound: as of Replay."""
-        call, at, sampler = self._call, self._at, self._sampler
-        if self._differences and not sampler.rewinds:
-            return
-        said, n_before = int(call.tokens[at]), sampler.n_draws
-        drawn = sampler.sample(logits, len(call.history) + at)
-        if drawn == said:
-            self._n_equal += 1
-            self._note_margin(logits, said)
-        else:
-            logits = logits.copy()
-            if sampler.rewinds and is_near_tie(self._draw(n_before), logits, said, bound()):
-                self._n_near += 1
+    def look(self, rows: _Rows, bound: Callable[[], float]) -> None:
+        """The logits for the next tokens. bound: as of Replay."""
+        call, sampler = self._call, self._sampler
+        said = call.tokens[self._at : self._at + len(rows.logits)]
+        told = rows.logits[np.arange(len(said)), said]
+        drawn = sampler.sample_all(rows.logits)
+        for n, token in enumerate(said.tolist()):
+            if self._differences and not sampler.rewinds:
+                return
+            n_before = sampler.n_draws
+            other = sampler.sample(rows.logits[n], len(call.history) + self._at) if drawn is None else int(drawn[n])
+            if other == token:
+                self._n_equal += 1
+                if told[n] == rows.highest[n]:
+                    margin = float(rows.margins[n])
+                    self._margin = margin if self._margin is None else min(margin, self._margin)
             else:
-                self._differences.append(Difference(at, said, drawn, float(logits[said]), float(logits[drawn])))
-            if sampler.rewinds:
-                sampler.rewind(n_before + 1 + bool(call.redrawn[at]))
-        sampler.accept(said)
-        self._at += 1
+                self._look_closely(rows.logits[n].copy(), other, n_before, bound)
+            if drawn is None:
+                sampler.accept(token)
+            self._at += 1
+
+    def _look_closely(self, logits: Logits, drawn: int, n_before: int, bound: Callable[[], float]) -> None:
+        """A token that another one is drawn instead of."""
+        at, sampler = self._at, self._sampler
+        said = int(self._call.tokens[at])
+        if sampler.rewinds and is_near_tie(self._draw(n_before), logits, said, bound()):
+            self._n_near += 1
+        else:
+            self._differences.append(Difference(at, said, drawn, float(logits[said]), float(logits[drawn])))
+        if sampler.rewinds:
+            sampler.rewind(n_before + 1 + bool(self._call.redrawn[at]))
 
     def _draw(self, n_before: int) -> Callable[[Logits], int]:
         def draw(logits: Logits) -> int:
@@ -237,12 +274,6 @@ class _Judge:
             return self._sampler.sample(logits, len(self._call.history) + self._at)
 
         return draw
-
-    def _note_margin(self, logits: Logits, said: int) -> None:
-        parts = [part.max() for part in (logits[:said], logits[said + 1 :]) if len(part)]
-        margin = float(logits[said] - max(parts)) if parts else 0.0
-        if margin >= 0:
-            self._margin = margin if self._margin is None else min(margin, self._margin)
 
     def result(self, bound: float) -> Replayed:
         return Replayed(self._n_equal, self._n_near, tuple(self._differences), self._margin, bound)

@@ -1,7 +1,8 @@
 """What receipts cost: a call, with and without them, and the verifying of an answer: `python -m tests.bench.receipts`.
 
 CPU time of the whole process for a small update, in turns with receipts and without, in memory (the disk aside); bytes
-of the database a call; and for an answer of 500 tokens the time of its replay beside that of prefilling as many.
+of the database a call; and for an answer of 500 tokens the CPU time of its replay, on one thread, beside that of
+prefilling as many.
 """
 
 from __future__ import annotations
@@ -10,21 +11,22 @@ import asyncio
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from canister.dispatch.receipts import find_receipt
-from canister.engine.llama import Context
+from canister.engine.llama import Context, Model
 from canister.engine.llama_types import ContextParams
 from canister.engine.load.loaded import LoadParams
 from canister.engine.load.loader import load_model
 from canister.engine.replay import Drawn, Replay, Replayed
+from canister.engine.request import Tokens
 from canister.engine.told_calls import told_call
 from canister.ic.certificate import RootKey
 from canister.ic.receipts import document, record
 from canister.ic.receipts.document import Receipt
-from canister.system.machine import usable_cores
 from tests.harness import CHAT_MODEL, CONTROLLER, Harness, canister_in
 
 ROUNDS, CALLS, N_TOKENS, N_CTX = 12, 100, 500, 1024
@@ -54,8 +56,8 @@ def bytes_of(harness: Harness) -> int:
         return int(row[0])
 
 
-async def seconds_of_replay(harness: Harness, *flags: str) -> tuple[Replayed, float, float]:
-    """How an answer comes out, seconds of its replay, and of prefilling as many tokens."""
+async def seconds_of_replay(harness: Harness, *flags: str) -> tuple[Replayed, float, float, float]:
+    """How an answer comes out, CPU seconds of its replay, of prefilling as many tokens, and of that with all logits."""
     await harness.run("Once upon a time", "-n", str(N_TOKENS), "--ignore-eos", *flags, cache=f"{'-'.join(flags)}.cache")
     reply = await find_receipt(
         harness.canister, RootKey.generate(), CONTROLLER, str(harness.canister.receipts.size - 1), 0
@@ -65,25 +67,33 @@ async def seconds_of_replay(harness: Harness, *flags: str) -> tuple[Replayed, fl
     assert receipt.replay is not None
     call = told_call(record.decode(receipt.record), receipt.replay.words, document.read_terms(receipt.terms))
     model = load_model(LoadParams(path=CHAT_MODEL, n_ctx=N_CTX))
-    shape = ContextParams(n_streams=1, n_cells=N_CTX, n_rows=256, n_threads=usable_cores())
+    shape = ContextParams(n_streams=1, n_cells=N_CTX, n_rows=256, n_threads=1)
     parts = call.sampling, call.seed, call.n_draws, call.n_continued
-    replays, prefills = [], []
+    replays, prefills, whole = [], [], []
     tokens = np.concatenate([call.history, call.drawn])
     for _ in range(5):
         replay = Replay(model, shape, N_CTX)
         replay.probe(tokens)
-        started = time.perf_counter()
+        started = time.process_time()
         (found,) = replay.judge([Drawn(call.history, call.drawn, call.redrawn.tolist(), *parts)])
-        replays.append(time.perf_counter() - started)
+        replays.append(time.process_time() - started)
         replay.close()
-        context = Context(model, shape, "prefill")
-        started = time.perf_counter()
-        for at in range(0, len(tokens), 256):
-            part = tokens[at : at + 256]
-            context.decode([0] * len(part), range(at, at + len(part)), part, [len(part) - 1])
-        prefills.append(time.perf_counter() - started)
-        context.close()
-    return found, min(replays), min(prefills)
+        prefills.append(seconds_of_prefill(model, shape, tokens, is_whole=False))
+        whole.append(seconds_of_prefill(model, replace(shape, n_outputs=256), tokens, is_whole=True))
+    return found, min(replays), min(prefills), min(whole)
+
+
+def seconds_of_prefill(model: Model, shape: ContextParams, tokens: Tokens, *, is_whole: bool) -> float:
+    """is_whole: with the logits of all rows, as a replay needs them; else those of the last row of a decode."""
+    context = Context(model, shape, "prefill")
+    started = time.process_time()
+    for at in range(0, len(tokens), 256):
+        part = tokens[at : at + 256]
+        n = len(part)
+        context.decode([0] * n, range(at, at + n), part, range(n) if is_whole else [n - 1])
+    seconds = time.process_time() - started
+    context.close()
+    return seconds
 
 
 async def measure() -> None:
@@ -101,9 +111,12 @@ async def measure() -> None:
             n_calls = harness.canister.receipts.size - first
             print(f"an LLM call:    {(bytes_of(harness) - before) / n_calls:.0f} bytes a call")
             for name, flags in (("greedy", ("--temp", "0")), ("at temperature 0.8", ("--temp", "0.8", "--seed", "1"))):
-                found, replay, prefill = await seconds_of_replay(harness, *flags)
+                found, replay, prefill, whole = await seconds_of_replay(harness, *flags)
                 print(f"an answer of {N_TOKENS} tokens, {name}:")
-                print(f"                decoded together in {replay:.3f} s, prefilled in {prefill:.3f} s")
+                print(
+                    f"                decoded together in {replay:.3f} s, prefilled in {prefill:.3f} s, "
+                    f"with all logits in {whole:.3f} s"
+                )
                 n_left = len(found.differences)
                 print(f"                {found.n_equal} equal, {found.n_near} near ties, {n_left} to decode one by one")
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from canister.engine import replay as replays
+from canister.engine.llama import Context
 from canister.engine.llama_types import ContextParams
 from canister.engine.load.loaded import LoadParams
 from canister.engine.load.loader import load_model
@@ -61,3 +63,32 @@ async def test_that_one_changed_token_is_the_only_difference(harness: Harness, m
             assert difference.margin > 0 or flags != ("--temp", "0")
         finally:
             replay.close()
+
+
+async def test_that_rows_are_judged_wherever_a_decode_ends(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logits of a decode are looked at together, from the first row that is asked for; calls share them."""
+    model = load_model(LoadParams(path=CHAT_MODEL, n_ctx=N_CTX))
+    shape = ContextParams(1, N_CTX, 1, 1)
+    call = await drawn(harness, "--temp", "0")
+    half = replace(call, tokens=call.tokens[:20])
+    monkeypatch.setattr(replays, "ROWS", 1)
+    alone = Replay(model, shape, N_CTX)
+    (wanted,) = alone.judge([call])
+    alone.close()
+    for n_rows in (7, 64):
+        monkeypatch.setattr(replays, "ROWS", n_rows)
+        replay = Replay(model, shape, N_CTX)
+        try:
+            whole, part = replay.judge([call, half])
+            assert (whole.n_equal + whole.n_near, part.n_equal + part.n_near) == (len(call.tokens), 20)
+            assert whole.smallest_margin is not None
+            assert part.smallest_margin is not None
+            assert wanted.smallest_margin is not None
+            assert whole.smallest_margin <= part.smallest_margin
+            assert abs(whole.smallest_margin - wanted.smallest_margin) < 0.2
+        finally:
+            replay.close()
+    context = Context(model, replace(shape, n_rows=8, n_outputs=8), "rows")
+    context.decode([0] * 6, range(6), call.tokens[:6], [1, 3, 4])
+    assert np.array_equal(context.all_logits(), np.stack([context.logits(row) for row in (1, 3, 4)]))
+    context.close()

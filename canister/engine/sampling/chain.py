@@ -83,6 +83,9 @@ class ChainSampler:
             and params.temperature <= 0.0
             and params.dynatemp_range <= 0.0
         )
+        self._biases: list[tuple[int, float]] = []
+        self._takes_likeliest = False  # whatever came before, beside the biases
+        self._base: tuple[int, Sampler] | None = None  # a draw's number, and what it is drawn with
         self._selects = False  # the last stage selects the token itself
         self._n_window = 0  # tokens before the call that the stages must have seen
         self._sees_tokens = False
@@ -93,7 +96,9 @@ class ChainSampler:
                 stage.close()
         if self._binding is not None:
             self._binding.close()
-        self._stages, self._dist, self._binding = [], None, None
+        if self._base is not None:
+            self._base[1].close()
+        self._stages, self._dist, self._binding, self._base = [], None, None, None
 
     # -- building
 
@@ -108,6 +113,7 @@ class ChainSampler:
         biases = [(token, bias) for token, bias in biases if 0 <= token < model.n_vocab]
         if biases:
             self._add(Sampler.logit_bias(model, biases))
+        self._biases = biases
         if p.mirostat:
             self._add(Sampler.make("temp", p.temperature))
             if p.mirostat == 1:
@@ -124,6 +130,7 @@ class ChainSampler:
         if "adaptive_p" in p.samplers and not (p.mirostat or self._is_greedy):
             self._add(Sampler.make("adaptive_p", p.adaptive_target, p.adaptive_decay, own_seed))
             self._selects = self._sees_tokens = True
+        self._takes_likeliest = self._is_greedy and not self._stages and len(self._members) == bool(biases)
         self._flush()
         if not (self._selects or self._is_greedy):
             self._dist = Sampler.dist(seed, self.n_draws)
@@ -200,6 +207,22 @@ class ChainSampler:
             raise BadRequest("No token may follow: grammar and logit biases leave none")
         return token
 
+    def sample_all(self, logits: NDArray[np.float32]) -> NDArray[np.intp] | None:
+        """The tokens of successive places at once, from a row of logits for each; as many calls of `sample` draw the
+        same. None where a draw depends on the tokens before it, or on a random number, or there is no token to draw.
+        """
+        if not self._takes_likeliest or self._binding is not None:
+            return None
+        if self._biases:
+            logits = logits.copy()
+            for token, bias in self._biases:
+                logits[:, token] += np.float32(bias)
+        tokens: NDArray[np.intp] = logits.argmax(axis=1)
+        if not np.isfinite(logits[np.arange(len(tokens)), tokens]).all():
+            return None
+        self.n_draws += len(tokens)
+        return tokens
+
     def logprobs(self, token: int, n_top: int) -> tuple[float, TokenLogprobs]:
         """Of the token that was just sampled, and of the n_top likeliest, by what the samplers have left."""
         if self._is_greedy:  # at temperature 0 they leave the one
@@ -216,9 +239,13 @@ class ChainSampler:
 
     def rewind(self, n_draws: int) -> None:
         """Draw next with the random number behind so many of the answer, though it was taken already."""
-        if self._dist is not None:
+        if self._dist is not None and n_draws != self.n_draws:
+            if self._base is None or self._base[0] != n_draws:  # the same draw is mostly looked at several times
+                if self._base is not None:
+                    self._base[1].close()
+                self._base = n_draws, Sampler.dist(usable_seed(self._seed), n_draws)
             self._dist.close()
-            self._dist = Sampler.dist(usable_seed(self._seed), n_draws)
+            self._dist = self._base[1].clone()
         self.n_draws = n_draws
 
     def accept(self, token: int) -> None:

@@ -231,3 +231,47 @@ def test_json_schema(drive: Callable[..., Driver]) -> None:
             answer = json.loads(text_of(driver, result.sampled))
             assert isinstance(answer["n"], int)
             assert isinstance(answer["b"], bool)
+
+
+@pytest.mark.parametrize("changes", [{}, {"ignore_eos": True}, {"logit_bias": ((3, 2.0), (3, -1.0), (4, -math.inf))}])
+def test_likeliest_tokens_of_many_rows_are_those_of_each(sampler: Make, changes: dict[str, Any]) -> None:
+    rows = np.random.default_rng(5).normal(size=(50, N_VOCAB)).astype(np.float32)
+    rows[:10, 3] = rows[:10, 4] = rows[:10].max(axis=1)  # of equals, the first
+    at_once, one_by_one = (sampler(temperature=0.0, **changes) for _ in range(2))
+    before = rows.copy()
+    found = at_once.sample_all(rows)
+    assert found is not None
+    assert found.tolist() == [one_by_one.sample(row, number) for number, row in enumerate(rows)]
+    assert (rows == before).all()
+    assert at_once.n_draws == one_by_one.n_draws == 50
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": 0.8},
+        {"repeat_penalty": 1.1},
+        {"repeat_penalty": 1.1, "ignore_eos": True},
+        {"dry_multiplier": 0.8},
+        {"grammar": 'root ::= "a"*'},
+        {"mirostat": 2},
+    ],
+)
+def test_other_draws_depend_on_what_came_before(sampler: Make, changes: dict[str, Any]) -> None:
+    rows = np.zeros((3, N_VOCAB), np.float32)
+    assert sampler(**{"temperature": 0.0, **changes}).sample_all(rows) is None
+
+
+def test_rows_of_a_broken_model_are_not_drawn_from_at_once(sampler: Make) -> None:
+    rows = np.zeros((3, N_VOCAB), np.float32)
+    rows[1, 5] = np.nan
+    assert sampler(temperature=0.0).sample_all(rows) is None
+
+
+def test_a_draw_that_is_rewound_is_the_same_as_often_as_it_is(sampler: Make) -> None:
+    logits = logits_of(*((token, 1.0) for token in range(20)))
+    chat = sampler()
+    tokens = [chat.sample(logits, number) for number in range(60)]
+    for n in (40, 40, 41, 40, 0, 59, 40):
+        chat.rewind(n)
+        assert [chat.sample(logits, number) for number in range(n, 60)] == tokens[n:]
