@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select
 
 from canister.metering.fees import CallOutcome, Charge
 from canister.store import tables
@@ -16,17 +16,14 @@ if TYPE_CHECKING:
     from canister.store.transaction import Transaction
 
 KEPT_CALLS = 10_000
+PRUNED_AT_ONCE = 64  # calls; so many more may be there
 
 _LOG = Prepared(
     insert(tables.call_log),
     *("caller", "method", "timestamp_ns", "outcome"),
     *("instructions", "cycles", "limit", "parts", "n_prompt", "n_generated"),
 )
-_PRUNE = Prepared(
-    delete(tables.call_log).where(
-        tables.call_log.c.id <= select(func.max(tables.call_log.c.id)).scalar_subquery() - KEPT_CALLS
-    )
-)
+_PRUNE = Prepared(delete(tables.call_log).where(tables.call_log.c.id <= bindparam("last")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class CallLog:
     def add(
         self, transaction: Transaction, caller: str, method: str, now_ns: int, outcome: CallOutcome, charge: Charge
     ) -> None:
-        """Log a call when this transaction commits, and drop the oldest beyond KEPT_CALLS."""
+        """Log a call when this transaction commits, and now and then drop the oldest beyond KEPT_CALLS."""
         row = {
             "caller": caller,
             "method": method,
@@ -67,8 +64,13 @@ class CallLog:
             "n_prompt": charge.n_prompt,
             "n_generated": charge.n_generated,
         }
-        transaction.execute(_LOG, row)
-        transaction.execute(_PRUNE)
+
+        def log(connection: Connection) -> None:
+            id = _LOG.run(connection, row).lastrowid
+            if id is not None and id % PRUNED_AT_ONCE == 0:
+                _PRUNE.run(connection, {"last": id - KEPT_CALLS})
+
+        transaction.run(log)
 
     def newest(self, caller: str | None, before_id: int | None, max_entries: int) -> list[LoggedCall]:
         """The newest calls first. caller: None for all callers. before_id: only calls with a smaller id."""

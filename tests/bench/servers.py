@@ -206,7 +206,7 @@ class Ours(Server):
 
     def chat_of(self, key: str, name: str) -> OurChat:
         """A conversation of the caller with this API key."""
-        return OurChat(Http(self.url, key), name, self._flags)
+        return OurChat(Http(self.url, key), name, (*self.answer_flags, *self._ends))
 
     def _running(self) -> LocalServer:
         if self._server is None:
