@@ -1,4 +1,4 @@
-"""Which prompt caches a call reads or changes, by its argument alone."""
+"""Which prompt caches a call reads or changes, and how its prompt begins, by its argument alone."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def chats_of(method: Method, caller: str, arg: object) -> tuple[str, ...]:
     except CanisterError:
         return ()
     return tuple(dict.fromkeys(path for path in paths if not path.endswith(SIDECAR)))
+
+
+def prompt_of(arg: object) -> str:
+    """The prompt of a run; "": there is none."""
+    try:
+        return parse_args(arg).prompt if isinstance(arg, InputRecord) else ""
+    except CanisterError:
+        return ""
 
 
 def check_no_model(method: Method, arg: object) -> None:

@@ -58,7 +58,7 @@ class Job:
     settles: its end goes into the journal; False for what only asks. accepted: the journal has had it from the start.
     goes_on: also when nobody waits for it any more. rev: of the control log, that its worker must have reached.
     now_ns: when it came, which is the call's time wherever it runs. due_ns: to be refused if it has not begun by then.
-    is_priced: its multiplier was paid for.
+    is_priced: its multiplier was paid for. beginnings: of its prompt, as the index of prefixes names them.
     lost_with: the workers that were lost with it, each by id and generation: one that dies may be met twice.
     worker, fence: of the present try. is_dropped: nobody wants it any more.
     """
@@ -81,6 +81,7 @@ class Job:
     due_ns: int | None = None
     kept_until_ns: int = 0
     text: TextSoFar | None = None
+    beginnings: tuple[bytes, ...] = ()
     lost_with: set[tuple[str, int]] = field(default_factory=set)
     worker: str | None = None
     fence: int = 0

@@ -23,6 +23,7 @@ from canister.herd.jobs import Job
 from canister.herd.known_chats import Key, KnownChats
 from canister.herd.losses import EVER, Fate, Losses, WorkersLost
 from canister.herd.placement import aim
+from canister.herd.prefixes import Prefixes
 from canister.herd.queue import JobQueue
 from canister.herd.tries import Deposed, Tries
 from canister.herd.worker_client import WorkerConflict, WorkerLost, WorkerRefused
@@ -75,7 +76,8 @@ class Leader:
         self.workers = workers
         self.epoch = epoch
         self.chats = chats
-        self.tries = Tries(journal, chats, transfers, epoch)
+        self.prefixes = Prefixes(chats, transfers, self.is_busy)
+        self.tries = Tries(journal, chats, transfers, self.prefixes, epoch)
         self.n_requeued = self.n_refused = 0
         self.last_multiplier = 1.0  # of the job with a price that was given away last
         self._transfers = transfers
@@ -310,12 +312,9 @@ class Leader:
             return busy
         able = {worker.id: worker for worker in self.workers.all if worker.may_run(job.canister, job.rev)}
         chat = self.chats.at_hand(job.keys[0]) if job.chats else None
-        load = aim(
-            [worker.load(job.canister, self._queue.n_ahead(job.id, _full(worker.id))) for worker in able.values()],
-            None if chat is None else chat.worker,
-            lambda id: 0.0 if chat is None else self._transfers.seconds(chat, able[id]),
-            self._random,
-        )
+        owner, seconds = self.prefixes.costs(job, chat, able)
+        loads = [worker.load(job.canister, self._queue.n_ahead(job.id, _full(worker.id))) for worker in able.values()]
+        load = aim(loads, owner, seconds, self._random)
         if load is not None and load.has_room:
             chosen.append(able[load.worker])
             return None

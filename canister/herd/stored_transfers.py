@@ -50,6 +50,15 @@ class StoredTransfers(DirectTransfers):
         self.n_tokens_alone += bool(chat.head)
         await worker.client.put_chat(*chat.key, await self._of_journal(chat))
 
+    def row_seconds(self, chat: KnownChat, worker: Worker) -> float | None:
+        move = self._plan(chat, worker)
+        return move.seconds if move.way in ("peer", "store") else None
+
+    async def bring_rows(self, chat: KnownChat, worker: Worker) -> bool:
+        if self._plan(chat, worker).way == "store":
+            return await self._from_store(chat, worker) or await self._from_peer(chat, worker)
+        return await self._from_peer(chat, worker) or await self._from_store(chat, worker)
+
     async def _from_peer(self, chat: KnownChat, worker: Worker) -> bool:
         begun = time.monotonic()
         copy = await self._of_peer(chat, worker)

@@ -29,8 +29,9 @@ from canister.dispatch.requests import NOTHING
 from canister.errors import CanisterError, NotSupported, Trap
 from canister.handlers.named_chats import cache_name
 from canister.herd import replies
-from canister.herd.chat_paths import chats_of, check_no_model
+from canister.herd.chat_paths import chats_of, check_no_model, prompt_of
 from canister.herd.jobs import Job, TextSoFar
+from canister.herd.prefixes import beginnings_of
 from canister.herd.proxy import engine_of
 from canister.herd.receipts import shelf_of, with_cost
 from canister.herd.routing import class_of
@@ -209,6 +210,7 @@ class HerdTarget(CanisterOfHost):
             now_ns=time.time_ns(),
             settles=of != "ask",
             rev=self._herd.control.rev(self.id),
+            beginnings=beginnings_of(self.id, caller, prompt_of(arg)) if method.is_streamed else (),
         )
 
     # -- files

@@ -28,6 +28,14 @@ class Transfers(Protocol):
         """Make the worker's copy of a chat that of the journal. Raises WorkerLost, WorkerRefused."""
         ...
 
+    def row_seconds(self, chat: KnownChat, worker: Worker) -> float | None:
+        """About how long it takes until the KV rows of this chat are at this worker; None: they cannot be had."""
+        ...
+
+    async def bring_rows(self, chat: KnownChat, worker: Worker) -> bool:
+        """Let a worker have a chat with its KV rows, if they can be had. Raises WorkerLost, WorkerRefused."""
+        ...
+
 
 class DirectTransfers:
     """From worker to worker with its KV rows while the former one has it, else its tokens, which are decoded again."""
@@ -53,6 +61,12 @@ class DirectTransfers:
         else:
             self.n_with_rows += 1
         await worker.client.put_chat(*chat.key, copy)
+
+    def row_seconds(self, chat: KnownChat, worker: Worker) -> float | None:
+        return None
+
+    async def bring_rows(self, chat: KnownChat, worker: Worker) -> bool:
+        return False
 
     async def _of_peer(self, chat: KnownChat, worker: Worker) -> ChatCopy | None:
         peer = self._find(chat.worker)

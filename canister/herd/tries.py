@@ -25,6 +25,7 @@ from canister.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from canister.herd.journal.journal import Journal
     from canister.herd.known_chats import KnownChats
+    from canister.herd.prefixes import Prefixes
     from canister.herd.transfers import Transfers
     from canister.herd.workers import Worker
 
@@ -41,8 +42,11 @@ class Deposed(Exception):
 class Tries:
     """Of one epoch of a leader."""
 
-    def __init__(self, journal: Journal, chats: KnownChats, transfers: Transfers, epoch: int) -> None:
+    def __init__(
+        self, journal: Journal, chats: KnownChats, transfers: Transfers, prefixes: Prefixes, epoch: int
+    ) -> None:
         self._journal = journal
+        self._prefixes = prefixes
         self._chats = chats
         self._transfers = transfers
         self._epoch = epoch
@@ -61,13 +65,15 @@ class Tries:
         job.fence = self.next_fence()
         if job.accepted and not await self._journal.assign(job.id, worker.id, job.fence, self._epoch):
             raise Deposed
+        if job.beginnings:
+            async with _lease(job, worker):
+                await self._prefixes.bring(job, worker)
         for _ in range(MAX_MOVES):
             started_ns = time.time_ns()
             done = await self._asked(job, worker)
-            if not job.settles:
-                return done
-            settled = await self.settle(job, worker.id, done, started_ns)
+            settled = await self.settle(job, worker.id, done, started_ns) if job.settles else done
             if settled is not None:
+                self._prefixes.note(job, worker.id)
                 return settled
         raise WorkerLost(f"worker {worker.id} does not get on with the chat of the call")
 
