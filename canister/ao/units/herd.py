@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from canister.ao.journal import messages, money, processes
 from canister.ao.journal.connection import Connection
 from canister.ao.native import herder
-from canister.ao.processes.messages import Incoming, ProcessKind, derived_id
+from canister.ao.processes.messages import Incoming, ProcessKind, derived_id, tags_of
 
 TOKEN = "xU9zFkq3X2ZQ6olwNVvr1vUWIjc3kXTWr7xKQD6dh10"
 HERDER = "wh5vB2IbqmIBUqgodOaTvByNFDPr73gbUq1bVOUtCrw"
@@ -24,6 +24,10 @@ def prepare(connection: Connection, node: str, n_workers: int, model: str, lease
         about = {"Name": f"Worker {number + 1}", "Herder": HERDER, "Model-ID": model}
         if _make_native(connection, node, id, "worker", about, now_ms):
             desk.set_worker(id, "idle")
+            if desk.n_waiting():  # the herder gives work when it hears something
+                told = tags_of(Action="Add-Worker", Worker=id)
+                coming = Incoming(derived_id("native worker comes", number), node, HERDER, b"", told)
+                messages.deliver(connection, HERDER, coming, node, now_ms)
     money.put_off(connection, now_ms + lease_ms)
 
 

@@ -303,3 +303,27 @@ async def test_the_money_is_there_after_a_restart(tmp_path: Path) -> None:
     units = await Units.open(settings)
     assert await units.balance(OWNER) == 500
     await units.aclose()
+
+
+async def test_the_queue_is_there_after_a_restart_in_its_order(tmp_path: Path) -> None:
+    async with opened(tmp_path, Shelf(), has_herd=True, n_workers=0) as driven:
+        await driven.units.mint(OWNER, 10_000)
+        for number, quantity in enumerate((12, 24, 12, 36, 24, 18)):
+            await pay(driven, quantity, f"a b c d e {number}", X_Reference=str(number))
+
+        async def queued() -> bool | None:
+            return (await info(driven))["Queue-Length"] == "6" or None
+
+        await until_so(queued)
+        before = await driven.units.results(HERDER, limit=100)
+    async with opened(tmp_path, Shelf(), has_herd=True, n_workers=0) as driven:
+        assert await driven.units.results(HERDER, limit=100) == before
+        assert (await info(driven))["Queue-Length"] == "6"
+    async with opened(tmp_path, Shelf(), has_herd=True, n_workers=1) as driven:
+
+        async def answered() -> list[str] | None:
+            found = [tags(each) for each in await sent(driven, HERDER)]
+            order = [each["X-Reference"] for each in found if each["Action"] == "Inference-Response"]
+            return order if len(order) == 6 else None
+
+        assert await until_so(answered) == ["3", "1", "4", "5", "0", "2"]
