@@ -21,6 +21,7 @@ def greeting(listener: socket.socket, host: Host) -> str:
     url = url_of(listener, for_clients=True)
     options = _options(url, host)
     name = host.default.name
+    to = f" --to {shlex.quote(url)}" if "--network" in options else ""
     path, curl = socket_path(url), "curl"
     if path is not None:
         curl, url = f"curl --unix-socket {shlex.quote(path)}", "http://localhost"
@@ -32,11 +33,17 @@ def greeting(listener: socket.socket, host: Host) -> str:
             f"  controller      {host.identity.principal}, API key in {host.key_path}",
             f"  documentation   {url}/docs",
             f"  OpenAI clients  {url}/v1 as their base URL, with that key",
+            *(
+                [f"  AO              {url} as the root of its clients, {url}/ao with the ids"]
+                if host.settings.ao
+                else []
+            ),
             "first calls:",
             f"  {curl} {url}/canisters/{name}/health",
             f'  {curl} -H "Authorization: Bearer $(cat {shlex.quote(str(host.key_path))})" '
             f'-d \'{{"dir": ".", "max_entries": 0}}\' {url}/canisters/{name}/recursive_dir_content_query',
             f"  canister call{options} {name} whoami",
+            *([f"  canister ao spawn{to} --name first"] if host.settings.ao else []),
         ]
     )
 

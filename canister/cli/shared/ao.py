@@ -130,3 +130,18 @@ def shown_result(told: Mapping[str, object]) -> str:
         data = data.get("output")
     text = data if isinstance(data, str) else "" if data is None else json.dumps(data, ensure_ascii=False)
     return text if sys.stdout.isatty() else _COLOUR.sub("", text)
+
+
+def tell_stranger(network: Network, process: str, told: Mapping[str, object]) -> None:
+    """Where nothing came of code, it may be that the process is somebody else's: that is told on stderr."""
+    output = told.get("Output")
+    has_output = isinstance(output, Mapping) and output.get("data")
+    if has_output or any(told.get(name) for name in ("Error", "Messages", "Spawns", "Assignments")):
+        return
+    owner = network.owner(process)
+    if owner is not None and owner != network.address:
+        print(
+            f"canister: nothing came of it: {process} was made by {owner}, and the wallet is {network.address}; "
+            "a process runs code of its owner alone. --wallet FILE names another wallet",
+            file=sys.stderr,
+        )

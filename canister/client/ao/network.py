@@ -82,6 +82,18 @@ class Network:
         """The address of the network's node, which schedules processes and speaks for them."""
         return self.request("GET", "/~meta@1.0/info/address").text.strip()
 
+    def owner(self, id: str) -> str | None:
+        """Who signed a message, or made a process. None: it is not known here."""
+        query = "query ($id: ID!) { transaction(id: $id) { owner { address } } }"
+        found = self._document("POST", "/graphql", json={"query": query, "variables": {"id": id}}).get("data")
+        node = found.get("transaction") if isinstance(found, Mapping) else None
+        return str(node["owner"]["address"]) if isinstance(node, Mapping) else None
+
+    @property
+    def address(self) -> str | None:
+        """Of the wallet."""
+        return None if self._wallet is None else self._wallet.address
+
     def sign(self, data: bytes, tags: Iterable[tuple[str, str]], target: str = "") -> Item:
         if self._wallet is None:
             raise ClientError("this needs a wallet that signs: --wallet FILE; `canister ao keygen FILE` makes one")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from canister.cli.shared.ao import ProcessId, To, WalletFile, connected, shown_result
+from canister.cli.shared.ao import ProcessId, To, WalletFile, connected, shown_result, tell_stranger
 
 if TYPE_CHECKING:
     from canister.client.ao.network import Network
@@ -59,6 +59,8 @@ def _run(network: Network, process: str, line: str) -> str | None:
             print(f"{rest.strip()}: {error}", file=sys.stderr)
             return None
     told = network.result(process, network.send(process, [("Action", "Eval")], source.encode()))
+    if not sys.stdin.isatty():  # a person was told before the first prompt
+        tell_stranger(network, process, told)
     text = shown_result(told)
     if text:
         print(text)
@@ -78,6 +80,7 @@ def _prompt(network: Network, process: str) -> str:
     told = network.result(process, network.send(process, [("Action", "Eval")], b"return Prompt()"))
     if told.get("Error"):
         print(f"error: {told['Error']}", file=sys.stderr)
+    tell_stranger(network, process, told)
     return _prompt_of(told) or "aos> "
 
 

@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from canister.cli.shared.ao import ProcessId, TagOption, To, WalletFile, bare_id, connected, shown_result, tags_of
+from canister.cli.shared.ao import (
+    ProcessId,
+    TagOption,
+    To,
+    WalletFile,
+    bare_id,
+    connected,
+    shown_result,
+    tags_of,
+    tell_stranger,
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the new process.", show_default=False)]
@@ -90,7 +100,9 @@ def evaluate(
     Example: canister ao eval PROCESS 'Inbox[1].Data'
     """
     with connected(to, wallet) as network:
-        _show(network.result(process, network.send(process, [("Action", "Eval")], code.encode())), as_json)
+        told = network.result(process, network.send(process, [("Action", "Eval")], code.encode()))
+        tell_stranger(network, process, told)
+        _show(told, as_json)
 
 
 def load(
@@ -121,6 +133,7 @@ def load(
             if told.get("Error"):
                 print(process, file=sys.stderr)
                 raise SystemExit(_failure(f"{file}: {told['Error']}"))
+            tell_stranger(network, process, told)
     print(process)
 
 

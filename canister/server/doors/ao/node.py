@@ -40,14 +40,18 @@ class Node:
             raise AccessDenied("money is made by controllers: send 'Authorization: Bearer <API key>' of one")
         given = await json_body(request, MAX_BODY_BYTES)
         account, amount = (given.get("account"), given.get("amount")) if isinstance(given, dict) else (None, None)
-        is_account = isinstance(account, str) and (is_id(account) or account.startswith("0x"))
-        if not isinstance(account, str) or not is_account:
-            raise BadRequest(f"account is {str(account)[:80]!r}, no address of a wallet and no process")
+        account = _account(account)
         if not isinstance(amount, str) or not amount.isdecimal() or len(amount) > MAX_DIGITS or not int(amount):
             raise BadRequest(f"amount is {str(amount)[:80]!r}; it is a text of digits, in the smallest units")
         await self._units.mint(account, int(amount))
         return document({"account": account, "balance": str(await self._units.balance(account))})
 
     async def balance(self, request: Request) -> Response:
-        account = request.path_params["account"]
+        account = _account(request.path_params["account"])
         return document({"account": account, "balance": str(await self._units.balance(account))})
+
+
+def _account(value: object) -> str:
+    if not isinstance(value, str) or not (is_id(value) or value.startswith("0x")):
+        raise BadRequest(f"account is {str(value)[:80]!r}, no address of a wallet and no process")
+    return value

@@ -73,6 +73,22 @@ def test_what_a_program_does_wrong_is_told(canister: Command, network: list[str]
     assert "0000" in nobody.err
 
 
+def test_who_does_not_own_a_process_is_told(
+    canister: Command, network: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = canister("ao", "spawn", *network).out.strip()
+    source = tmp_path / "source.lua"
+    source.write_text("X = 1")
+    canister("ao", "spawn")  # with a wallet of one's own
+    monkeypatch.setattr("sys.stdin", io.StringIO("X = 1\n.exit\n"))
+    for command in (("eval", process, "X = 1"), ("load", source, "--id", process), ("console", process)):
+        told = canister("ao", *command)
+        assert f"{process} was made by" in told.err, told
+        assert "--wallet" in told.err
+    assert canister("ao", "eval", process, "X = 1", *network).err == ""
+    assert canister("ao", "eval", process, "X", *network).out == "1\n"
+
+
 def test_data_is_run_when_the_process_begins(canister: Command, network: list[str], tmp_path: Path) -> None:
     source = tmp_path / "boot.lua"
     source.write_text("Booted = 'yes'")
@@ -88,7 +104,7 @@ def test_a_wallet_of_ones_own_is_made_at_the_first_use(canister: Command, networ
 
 
 def test_an_id_may_begin_with_a_dash(canister: Command, network: list[str]) -> None:
-    for id in ("-" + "w" * 42, "--" + "to" + "_" * 39):
+    for id in ("-" + "w" * 42, "--to" + "_" * 38 + "w"):
         for command in (
             ("send", id, *network),
             ("result", id, id),
@@ -110,4 +126,5 @@ def test_money_is_made_by_controllers_alone(canister: Command, network: list[str
     assert canister("ao", "balance", *network).out == "0\n"
     for wrong in ("-1", "0", "many"):
         assert canister("ao", "mint", "--api-key", ao_server.api_key, "--", address, wrong).code != 0
+    assert "address" in canister("ao", "balance", "nobody").err
     assert "address" in canister("ao", "mint", "nobody", "1", "--api-key", ao_server.api_key).err
