@@ -36,6 +36,7 @@ class Verifier:
         self._runner = runner
         self._scheduler = scheduler
         self._draft_seconds = 0.0  # that it took to propose the drafts of this step
+        self._has_guessed = False  # in this step
 
     def keep_text(self, task: Task) -> None:
         """A call has ended: what its chat says may come again in its caller's other chats. Not of one that is gone."""
@@ -59,7 +60,7 @@ class Verifier:
             return []
         costs = self._scheduler.chunk_sizer.rows
         seconds_of_one = costs.measured_seconds(1)
-        started = perf_counter()
+        started, self._has_guessed = perf_counter(), False
         proposals = []
         for task in step.rows:
             proposed = self._proposals(task, seconds_of_one)
@@ -67,7 +68,7 @@ class Verifier:
                 return []
             proposals.append(proposed)
         drafts = self.drafter.drafts(proposals, costs.measured_seconds(n), seconds_of_one)
-        if not drafts and n == 1 and self._model is not None:
+        if not drafts and n == 1 and not self._has_guessed:
             self._try_out(step.rows[0], seconds_of_one)
         self._draft_seconds = perf_counter() - started
         return drafts
@@ -98,10 +99,16 @@ class Verifier:
         return slot.guess_habit
 
     def _guesses(self, task: Task, n: int) -> Tokens:
+        """The guesses of the model, if they are enough for a draft. Those that are not cost time all the same."""
         assert self._model is not None
-        history = task.sequence.history
-        task.guess.at, task.guess.tokens = len(history), self._model.draft(task.slot.stream, history, n)
-        return task.guess.tokens
+        history, started = task.sequence.history, perf_counter()
+        tokens = self._model.draft(task.slot.stream, history, n)
+        task.guess.at, task.guess.tokens = len(history), tokens
+        self._has_guessed = True
+        if len(tokens) >= max(1, self._model.n_min):
+            return tokens
+        self._habit_of(task).spend(perf_counter() - started)
+        return tokens[:0]
 
     def _try_out(self, task: Task, seconds_of_one: float) -> None:
         """Nothing is worth a draft: guess one token without decoding it here, to learn whether it would be by now.
@@ -111,10 +118,12 @@ class Verifier:
         model, sequence = self._model, task.sequence
         if model is None or not sequence.is_last or not sequence.n_more or len(task.guess.tokens) or not seconds_of_one:
             return
-        habit, started = self._habit_of(task), perf_counter()
-        credit = CREDIT * seconds_of_one if habit.purse.n_seen < ENOUGH_SEEN else 0.0
-        if habit.purse.balance + credit >= model.catch_up_seconds(task.slot.stream, sequence.history):
-            self._guesses(task, 1)
+        habit, purse = self._habit_of(task), self._habit_of(task).purse
+        left = purse.balance + CREDIT * seconds_of_one - model.catch_up_seconds(task.slot.stream, sequence.history)
+        if purse.balance >= 0 or (purse.n_seen < ENOUGH_SEEN and left >= 0):
+            started = perf_counter()
+            tokens = model.draft(task.slot.stream, sequence.history, 1)
+            task.guess.at, task.guess.tokens = len(sequence.history), tokens
             habit.spend(perf_counter() - started)
 
     def decode(

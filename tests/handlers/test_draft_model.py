@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from canister.cli.shared.status_view import SHORT
 from canister.dispatch import inspection
 from canister.engine import verifier
 from canister.engine.drafting import cost
@@ -47,6 +48,12 @@ async def speculation(canister: Harness) -> Any:
     return {**reply.value["speculation"], "drafted": reply.value["total"]["drafted_tokens"]}
 
 
+async def status(canister: Harness) -> dict[str, str]:
+    """What `canister status` says of the engine."""
+    report = (await inspection.inspect_engine(canister.canister, CONTROLLER)).value
+    return {title: text for title, told in SHORT if (text := told(report)) is not None}  # type: ignore[arg-type]
+
+
 async def conversation(canister: Harness) -> list[object]:
     """Records and instructions of a chat's calls."""
     told: list[object] = []
@@ -76,6 +83,7 @@ async def test_answers_and_costs_are_those_without_it(tmp_path: Path, models: di
             known = await speculation(canister)
             assert known["draft_model"] == (DRAFT if draft else None)
             assert (known["drafted"] > 0) == (draft is not None)
+            assert (f"guessed by {DRAFT}" in (await status(canister)).get("drafts", "")) == (draft is not None)
 
 
 async def test_flags_of_llama_server_reach_it(tmp_path: Path, models: dict[str, Path], eager: None) -> None:
@@ -147,3 +155,4 @@ async def test_where_nothing_is_drafted_it_is_told(tmp_path: Path, models: dict[
             known = await speculation(canister)
             assert known["draft_model"] is None
             assert word in known["notes"][0]
+            assert word in (await status(canister))["drafts"]

@@ -128,6 +128,16 @@ def _devices(engine: Report) -> str | None:
     return "; ".join(told) or None
 
 
+def _drafts(engine: Report) -> str | None:
+    """Which model guesses tokens and how many were right, or why it does not; nothing where there is none."""
+    found, total = engine.get("speculation") or {}, engine.get("total") or {}
+    told = [*found.get("notes", ())]
+    if found.get("draft_model"):
+        drafted, accepted = total.get("drafted_tokens", 0), total.get("accepted_tokens", 0)
+        told.insert(0, f"guessed by {found['draft_model']}; {accepted:,} of {drafted:,} drafted tokens were right")
+    return "; ".join(told) or None
+
+
 def _threads(engine: Report) -> str | None:
     threads = engine.get("threads")
     return None if threads is None else f"{threads['count']}: {threads['why']}"
@@ -177,6 +187,7 @@ SHORT: tuple[tuple[str, Callable[[Report], str | None]], ...] = (
     ("exact", _exact),
     ("devices", _devices),
     ("threads", _threads),
+    ("drafts", _drafts),
     ("limits", _limits),
     ("access", _access),
     ("now", _now),

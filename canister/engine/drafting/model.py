@@ -57,8 +57,8 @@ class Guess:
 class DraftModel:
     """All of it runs on the decode thread. n_vocab: tokens of the model that answers.
 
-    n_min: a draft of fewer tokens is not decoded. p_min: the least probability, by this model, of a token that is
-    guessed. seconds, seconds_a_row: of a decode of one row, and of each more, as measured.
+    n_min: guesses of fewer tokens are not worth a draft. p_min: the least probability of a guess, by this model.
+    seconds, seconds_a_row: of a decode of one row, and of each more, as measured.
     """
 
     def __init__(self, model: Model, context: Context, name: str, n_vocab: int, *, n_min: int, p_min: float) -> None:
@@ -69,7 +69,8 @@ class DraftModel:
         self._model: Model | None = model
         self._context = context
         self._n_vocab = min(n_vocab, model.n_vocab)
-        self._n_min, self._p_min = n_min, p_min
+        self.n_min = n_min
+        self._p_min = p_min
         self._streams = [_Stream(np.empty(0, np.int32)) for _ in range(context.params.n_streams)]
         self._is_broken = False
 
@@ -99,8 +100,8 @@ class DraftModel:
         return (len(history) - first - n_kept - 1) * self.seconds_a_row
 
     def draft(self, stream: int, history: Tokens, n: int) -> Tokens:
-        """At most n tokens that are guessed to follow; none if they are fewer than are wanted, or the model failed."""
-        if self._is_broken or n < max(1, self._n_min):
+        """At most n tokens that are guessed to follow; none if none is likely enough, or the model has failed."""
+        if self._is_broken:
             return history[:0]
         try:
             tokens = self._draft(stream, history, n)
@@ -108,7 +109,7 @@ class DraftModel:
             self._is_broken = True
             log.exception("the draft model failed and is not asked again", model=self.name, reason=str(error))
             return history[:0]
-        return np.array(tokens if len(tokens) >= self._n_min else [], np.int32)
+        return np.array(tokens, np.int32)
 
     def _draft(self, stream: int, history: Tokens, n: int) -> list[int]:
         first, n_kept = self._in_step(stream, history)
