@@ -15,6 +15,7 @@ import pytest
 from canister.herd.launch import local
 from canister.herd.proxy import worker_of
 from canister.herd.told_events import ToldEvents
+from canister.herd.worker_client import WorkerClient
 from canister.herd.workers import Worker
 from canister.ic.receipts import check, document
 from tests.herd.herds import QUESTIONS, InProcess, herd_in
@@ -222,3 +223,20 @@ async def test_an_answer_with_a_key_goes_on_without_its_client(herd: InProcess) 
     request.cancel()
     await until(lambda: not any(one.n_answers for one in herd.workers))
     assert await n_logged(herd) > n_before
+
+
+async def test_a_worker_of_a_version_before_answers_too(herd: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not know of frames. What it has begun cannot go on elsewhere, and says so."""
+    passed_on = WorkerClient.passed_on
+
+    def without(client: WorkerClient, *args: Any) -> Any:
+        return passed_on(client, *args[:5])
+
+    await herd.ready(2)
+    wanted = events(await asked(herd, "/v1/chat/completions", STREAMED))
+    monkeypatch.setattr(WorkerClient, "passed_on", without)
+    assert events(await asked(herd, "/v1/chat/completions", STREAMED)) == wanted
+    kill = KillAt(herd, monkeypatch, 2)
+    content = (await asked(herd, "/v1/chat/completions", {**STREAMED, "max_tokens": 300, "ignore_eos": True})).decode()
+    assert kill.killed
+    assert "send the request again" in json.loads(_data(content)[-1])["error"]["message"]

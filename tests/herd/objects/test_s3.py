@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import dataclasses
 import os
+import signal
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +18,8 @@ from canister.herd.objects import blobs
 from canister.herd.objects.folder import FolderObjects
 from canister.herd.objects.objects import ObjectsUnavailable, once, whole
 from canister.herd.objects.opening import open_objects
+from tests.herd.herds import QUESTIONS, chat, herd_in
+from tests.herd.test_moving_chats import go_on, owner_of
 
 if TYPE_CHECKING:
     from tests.herd.s3_server import S3Server
@@ -134,3 +139,34 @@ async def test_a_folder_is_opened_by_its_path(tmp_path: Path) -> None:
     assert isinstance(objects, FolderObjects)
     await objects.create("blob/x", once(b"x"))
     assert (tmp_path / "a" / "b" / "blob" / "x").read_bytes() == b"x"
+
+
+async def test_a_herd_goes_on_without_its_object_server(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chats move as tokens, small changes reach every worker, and what needs objects is refused until they are back."""
+    from canister.herd.objects import s3
+    from tests.herd.s3_server import ACCESS_KEY, SECRET_KEY
+
+    monkeypatch.setattr(s3, "_RETRIES", 1)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    place = f"s3://herd/{uuid.uuid4().hex}?endpoint={s3_server.endpoint}"
+    data = base64.b64encode(bytes(100_000)).decode()
+    chunk = {"filename": "notes.txt", "chunk": data, "chunksize": 100_000, "offset": 0}
+    async with herd_in(tmp_path, 2, herd={"objects": place}) as herd:
+        await asyncio.gather(*(chat(herd.call, name, QUESTIONS[0], n=2) for name in ("lost", "stays")))
+        s3_server.stop()
+        try:
+            expected = await go_on(herd, "stays")
+            owner = await owner_of(herd, "lost")
+            os.kill(owner.ref.pid, signal.SIGKILL)
+            assert await go_on(herd, "lost") == expected
+            await herd.call("set_max_tokens", {"max_tokens_update": 50, "max_tokens_query": 50})
+            refused = await herd.post("file_upload_chunk", chunk)
+            assert refused.status_code == 503, refused.text
+            assert "cannot be reached" in refused.text
+        finally:
+            s3_server.start()
+        assert (await herd.call("file_upload_chunk", chunk))["filesize"] == 100_000
+        await herd.ready(2)
