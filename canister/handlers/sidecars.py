@@ -7,6 +7,7 @@ very model wrote it.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from canister.errors import Conflict
@@ -23,12 +24,17 @@ MAX_SIDECARS = 1024  # that are remembered; some hundred bytes each
 
 def sidecar_text(engine: Engine) -> str:
     """Two lines: format id, description of the model."""
-    return f"{FORMAT_ID}\n{engine.info.description}\n"
+    return _content(engine.info.description).decode()
+
+
+@lru_cache(maxsize=16)
+def _content(description: str) -> bytes:
+    return f"{FORMAT_ID}\n{description}\n".encode()
 
 
 def write_sidecar(call: Call, engine: Engine, path: str) -> None:
     """Put the engine's sidecar beside the cache at `path`, in the call's unit of work, unless it is there."""
-    text = sidecar_text(engine).encode()
+    text = _content(engine.info.description)
     if not _has_content(call, path + SIDECAR, text):
         call.work.tx.write_file(path + SIDECAR, text)
 
@@ -42,7 +48,7 @@ async def usable_cache(call: Call, engine: Engine, path: str) -> OpenCache | Non
     if known.kind == "directory":
         raise Conflict(f"{path} is a folder, not a prompt cache: choose another name for --prompt-cache")
     if stable.stat(path + SIDECAR) is not None:
-        if not _has_content(call, path + SIDECAR, sidecar_text(engine).encode()):
+        if not _has_content(call, path + SIDECAR, _content(engine.info.description)):
             return None
     elif stable.upload(path) is None:
         return None

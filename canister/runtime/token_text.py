@@ -35,6 +35,8 @@ class _Pieces(dict[int, bytes]):
         return piece
 
     def of(self, tokens: Tokens) -> bytes:
+        if not len(tokens):
+            return b""
         return b"".join(map(self.__getitem__, tokens.tolist()))
 
 
