@@ -15,8 +15,8 @@ class News:
 
     def tell(self) -> None:
         self.n += 1
-        self._next.set()  # wakes all who wait now
-        self._next.clear()
+        self._next.set()
+        self._next = asyncio.Event()  # who is about to wait for the one before sees that it is set
 
     async def wait(self, n: int, seconds: float) -> int:
         """The count, as soon as it is another one than n, or after some seconds."""
