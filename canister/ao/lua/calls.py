@@ -62,7 +62,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """n_calls: of the log, the last of which it is. world, digest: as in an `Entry`. data: the state, packed."""
+    """n_calls: of the log, the last of which it is. world, digest: as in an `Entry`. data: the state, packed.
+
+    It has bytecode in it. A cage has made it, and only a cage of the same program reads it.
+    """
 
     n_calls: int
     world: str

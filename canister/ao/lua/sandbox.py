@@ -154,7 +154,7 @@ class Sandbox:
         """The state of a snapshot, in a new state with the same world. Raises NotKept; the state is spoiled then."""
         try:
             *parts, beside = values.decode(snapshot)
-        except ValueError:
+        except (ValueError, values.BadValue):
             raise NotKept("these bytes are no snapshot") from None
         if len(parts) != _N_PARTS or not all(isinstance(part, bytes) for part in parts):
             raise NotKept("these bytes are no snapshot")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.lua import values
-from canister.ao.lua.sandbox import HostError, Limits, Outcome, Sandbox
+from canister.ao.lua.sandbox import HostError, Limits, NotKept, Outcome, Sandbox
 from canister.ao.lua.values import BadValue, Value
 
 SCALARS = st.one_of(
@@ -216,3 +216,23 @@ def test_syntax_errors_and_bytecode_are_told() -> None:
     assert "unexpected symbol" in str(sandbox.load(b"x = = 1").error)
     assert "binary chunk" in str(sandbox.load(b"\x1bLua").error)
     assert "no function" in str(sandbox.call("nothing.here").error)
+
+
+def test_a_state_comes_back_from_its_snapshot_alone() -> None:
+    """And only in a new state of the same world."""
+    first, second = Sandbox(), Sandbox()
+    for each in (first, second):
+        each.begin()
+    first.load(
+        b"n = 0 local function next_one() n = n + 1 return n end function step() return next_one(), tostring(step) end"
+    )
+    first.call("step")
+    snapshot = first.save()
+    second.restore(snapshot)
+    assert first.call("step").values == second.call("step").values
+    assert first.save() == second.save() != snapshot
+    for damaged in (b"", b"nonsense", b"N", snapshot[:-1], snapshot[20:]):
+        fresh = Sandbox()
+        fresh.begin()
+        with pytest.raises(NotKept, match="no snapshot"):
+            fresh.restore(damaged)

@@ -13,6 +13,8 @@ import pytest
 
 pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
+from canister.ao.journal import processes
+from canister.ao.processes.messages import derived_id
 from canister.ao.units import HERDER, Units
 from tests.ao.units.killed import MINTED, N_PAID, counted, ended, settings
 from tests.ao.units.world import OWNER
@@ -42,6 +44,8 @@ async def _check(folder: Path, n: int) -> None:
         found = await ended(units)
         assert sorted(map(int, found)) == list(range(n))
         assert await counted(units) == " ".join(map(str, range(1, n + 1)))
+        counter = derived_id("killed", "counter")
+        assert await units._journal.read(lambda each: processes.snapshot(each, counter)) is not None
         n_back = len(range(0, n, 7))
         assert await units.balance(HERDER) == N_PAID * (n - n_back)
         assert await units.balance(OWNER) == MINTED - N_PAID * (n - n_back)
