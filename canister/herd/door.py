@@ -287,6 +287,7 @@ def _told(worker: Worker) -> dict[str, object]:
             {"id": job.id.hex(), "caller": job.caller, "method": job.method.name, "tries": job.tries}
             for job in worker.jobs
         ],
+        "answers": worker.n_answers,
         "done": worker.n_done,
         "call_seconds": round(worker.call_seconds, 3),
         "canisters": []

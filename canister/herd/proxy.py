@@ -135,7 +135,8 @@ class Proxy:
                 except Trap as trap:
                     yield self._failed(asked.path, head.headers.get("Content-Type", ""), trap)
 
-        return StreamingResponse(pieces(), head.status, _told(head.headers), background=BackgroundTask(told.aclose))
+        headers = _told(head.headers) | ({} if head.length is None else {"Content-Length": str(head.length)})
+        return StreamingResponse(pieces(), head.status, headers, background=BackgroundTask(told.aclose))
 
     async def look(self, request: Request) -> Response:
         """What the caller's worker has, as it comes. CanisterBusy while no worker is ready, or when it is lost."""

@@ -58,8 +58,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Head:
+    """length: of the body, in bytes; None: it is a stream."""
+
     status: int
     headers: Mapping[str, str]
+    length: int | None
 
 
 @dataclass(slots=True)
@@ -195,11 +198,12 @@ class WholeAnswers:
                 if not is_begun:
                     progress.events.begin(response.headers.get("Content-Type", ""))
                     is_begun = True
-                if not progress.has_head:
-                    progress.has_head = True
-                    yield Head(response.status, _headers(response, progress.ids))
                 data = _NAMES.sub(lambda name: progress.ids.get(name[0], b""), frame.data) if n_calls else frame.data
                 new = progress.events.take(data) if data else b""
+                if not progress.has_head:
+                    progress.has_head = True
+                    length = len(new) if frame.is_end else None
+                    yield Head(response.status, _headers(response, progress.ids), length)
                 if new:
                     yield new
                 is_ended = frame.is_end

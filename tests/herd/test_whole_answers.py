@@ -137,6 +137,7 @@ async def test_a_whole_answer_is_made_again_and_its_calls_count_once(herd: InPro
     assert lasting(found) == lasting(wanted)
     usage = found["usage"]
     assert len(usage["receipts"]) == usage["calls"] >= 1
+    assert response.headers["content-length"] == str(len(response.content))
     assert response.headers["x-ic-receipts"] == ", ".join(usage["receipts"])
     assert await n_logged(herd) == n_before + usage["calls"]
     await check_receipts(herd, usage["receipts"])

@@ -16,7 +16,7 @@ from canister.cli.shared.options import ApiKey, DataDir, Network
 
 ASK_SECONDS = 30.0
 RESTART_SECONDS = 600.0  # of one worker
-HEAD = ("WORKER", "PHASE", "JOBS", "DONE", "SECONDS", "SLOTS", "REV", "PID")
+HEAD = ("WORKER", "PHASE", "JOBS", "ANSWERS", "DONE", "SECONDS", "SLOTS", "REV", "PID")
 
 CanisterName = Annotated[
     str | None,
@@ -119,8 +119,8 @@ def unpublish(
 def _row(worker: Mapping[str, Any]) -> tuple[str, ...]:
     first = next(iter(worker["canisters"]), {"slots": 0, "rev": 0})
     seconds = f"{worker['call_seconds']:.2f}"
-    numbers = map(str, (len(worker["jobs"]), worker["done"], seconds, first["slots"], first["rev"], worker["pid"]))
-    return (worker["id"], worker["phase"], *numbers)
+    counts = (len(worker["jobs"]), worker.get("answers", 0), worker["done"])
+    return (worker["id"], worker["phase"], *map(str, (*counts, seconds, first["slots"], first["rev"], worker["pid"])))
 
 
 async def _ask(server: Connection, verb: str, path: str, body: object = None, *, seconds: float = ASK_SECONDS) -> Any:
