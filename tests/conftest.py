@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -41,6 +42,11 @@ for _number, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signa
 # new ones are for the nightly runs, where a find stops nobody else's work.
 settings.register_profile("nightly", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("any load", settings.get_profile("nightly"), derandomize=True)
+
+
+# A server that others keep from its work answers later than after httpx's five seconds.
+for _phase in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _phase, 120.0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,7 +86,7 @@ def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """
     from canister.engine.load import loader
     from canister.engine.load.trial import Trials
-    from canister.runtime import host, loaded_model
+    from canister.runtime import host, loaded_model, template_runner
     from canister.system.machine import cpu_flags
 
     # The processes of a run share it: each has a folder of its own below the one of the run.
@@ -92,6 +98,7 @@ def known_trials(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for module in (host, loaded_model):
             patch.setattr(module, "Trials", lambda _: Trials(folder))
         patch.setattr(loader, "kept", Measured())
+        patch.setattr(template_runner, "CPU_SECONDS", 1)  # of a template without end, all are used up
         patch.setenv("XDG_CACHE_HOME", str(cache))
         if cpu_flags() >= {"amx_tile", "amx_int8"}:
             without_what_crashes(folder, patch)

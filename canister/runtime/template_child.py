@@ -21,7 +21,6 @@ from canister.model_file.chat_template import ChatTemplate, TemplateError
 from canister.system import sandbox
 
 MEMORY_BYTES = 1 << 30  # of addresses
-CPU_SECONDS = 3  # for one task
 MAX_OPEN_FILES = 32
 MAX_TEMPLATES = 4  # kept read
 
@@ -37,14 +36,15 @@ class _Source:
 _templates: dict[_Source, ChatTemplate] = {}
 
 
-def main() -> None:
+def main(cpu_seconds: int) -> None:
+    """cpu_seconds: for one task."""
     tasks, replies = sys.stdin.buffer, sys.stdout.buffer
     _limit()
     datetime.now().astimezone().strftime("%c %Z")  # reads the time zone while it may
     sandbox.confine_trial([Path(folder) for folder in sys.path if folder])
     _send(replies, {"ready": True})
     while (task := _receive(tasks)) is not None:
-        _allow(CPU_SECONDS)
+        _allow(cpu_seconds)
         try:
             reply: dict[str, object] = {"prompt": _render(task)}
         except TemplateError as error:
@@ -107,4 +107,4 @@ def _allow(seconds: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -23,6 +23,7 @@ from canister.model_file.chat_template import MAX_PROMPT_CHARACTERS, Message, Te
 
 START_SECONDS = 60.0  # of a busy machine
 RENDER_SECONDS = 60.0  # of a busy machine; the child's own limit is CPU time
+CPU_SECONDS = 3  # for one task
 MAX_REPLY_BYTES = 12 * MAX_PROMPT_CHARACTERS  # JSON writes a character as up to twelve bytes
 
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
@@ -102,7 +103,7 @@ class TemplateRunner:
         search = os.pathsep.join([str(_PACKAGE_FOLDER), environment.get("PYTHONPATH", "")])
         environment["PYTHONPATH"] = search.rstrip(os.pathsep)
         process = self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "canister.runtime.template_child"),
+            *(sys.executable, "-P", "-m", "canister.runtime.template_child", str(CPU_SECONDS)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=asyncio.subprocess.DEVNULL,

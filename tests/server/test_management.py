@@ -133,8 +133,11 @@ async def test_stop_waits_for_running_calls(door: Door) -> None:
     stopping = asyncio.create_task(
         manage(door, "stop_canister", CanisterIdRecord(canister_id=door.canister.id), door.host.identity)
     )
-    await asyncio.sleep(0.1)
-    document = await door.send("query", door.message("query", "health"))
+    document: Any = {}
+    async with asyncio.timeout(60):
+        while "error_code" not in document:
+            await asyncio.sleep(0.01)
+            document = await door.send("query", door.message("query", "health"))
     assert document["error_code"] == "IC0509"
     assert not stopping.done()
     release.set()

@@ -554,7 +554,7 @@ def test_what_gathers_is_synced_in_the_background(disk: Path) -> None:
     memory.recover()
     try:
         write(memory, "a")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not memory.volume.done_row and time.monotonic() < deadline:
             time.sleep(0.01)
         assert memory.volume.done_row
