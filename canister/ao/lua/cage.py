@@ -33,6 +33,8 @@ SNAPSHOT_BYTES = 16 << 10  # that each call may add to what is written
 SAVE_SECONDS = 30.0
 LIMITS = ("instruction limit reached", "time limit reached", "memory limit reached")
 ENDED = "the program's process ended"
+OTHER_VERSION = "Nothing is lost: start the version of llama-canister that it was made with"
+BACKUP = "What it was is in its last snapshot: a backup of AO's database has it"
 
 _log = logging.getLogger(__name__)
 
@@ -193,10 +195,12 @@ class Cage:
                 raise LogDamaged("it gave something else")
             self._count(outcome)
         except LogDamaged as error:
+            place = f"call {running.n_done} of a program's log"
+            if entry.world == version:
+                raise LogDamaged(f"{place} is not the same when it is run again: {error}. {BACKUP}") from None
             raise LogDamaged(
-                f"call {running.n_done} of a program's log was made in the world {entry.world or '-'}, and is "
-                f"not the same in the world {version}, which runs here: {error}. Nothing is lost: start the "
-                "version of llama-canister that it was made with"
+                f"{place} was made in the world {entry.world or '-'}, and is not the same in the world {version}, "
+                f"which runs here: {error}. {OTHER_VERSION}"
             ) from None
         running.n_done += 1
 
