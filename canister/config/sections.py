@@ -81,10 +81,11 @@ class EngineSettings(Section):
     threads: Annotated[int, ServeOption(SPEED)] = Field(
         0, ge=0, description="Threads that decode, at most one a core; 0: the fastest for one chat, measured at load."
     )
-    exact: Annotated[Literal["auto", "on", "off"], ServeOption(SPEED)] = Field(
+    exact: Annotated[Literal["auto", "on", "portable", "off"], ServeOption(SPEED)] = Field(
         "auto",
         description="Whether a chat gets the same tokens, whatever runs beside it and however it is cut into calls. "
         "auto: where it costs little; on: always, with fewer chats per decode if need be; "
+        "portable: as on, and the same tokens on every processor with AVX2, by a llama.cpp compiled for that alone; "
         "off: flash attention and any number of chats.",
     )
     spec_type: Annotated[

@@ -97,9 +97,9 @@ def _flash_attn(params: LoadParams, n_rows: int) -> bool:
 
 
 def _policy(params: LoadParams, shape: ContextParams) -> Policy:
-    if params.exact == "on":
+    if params.exact_mode == "on":
         return Policy(True, "on: each text is decoded alone", shape.flash_attn, 1)
-    return Policy(False, f"{params.exact}: short texts are decoded together", shape.flash_attn)
+    return Policy(False, f"{params.exact_mode}: short texts are decoded together", shape.flash_attn)
 
 
 def _seconds(context: Context, n_vocab: int) -> float:

@@ -29,6 +29,7 @@ MOST_ENTRIES = 8
 REBUILD_FLAGS = "-fno-tree-dse -fno-dse"
 """With these GCC keeps the stores of AMX' tile configuration, which it drops otherwise (ggml-org/llama.cpp #26954)."""
 _AMX_FLAGS, _AMX_FEATURE = {"amx_tile", "amx_int8"}, "AMX_INT8"
+_NOT_PORTABLE = ("AVX512", "AMX", "AVX_VNNI", "NEON", "SVE", "VSX")
 _SUFFIXES = (".so", ".dylib", ".dll")
 
 
@@ -108,6 +109,21 @@ def advice(restrictions: Restrictions, compiled: Collection[str]) -> str:
     if not restrictions.reasons:
         return ""
     return f"a build that is made for this processor may need nothing switched off: {rebuild_command()}"
+
+
+def not_portable(compiled: Collection[str]) -> str:
+    """Why this build may give other bits on other processors that have AVX2, in a sentence; empty if it does not.
+
+    Wider registers hold more numbers, so sums are added in another order, and no setting chooses other kernels.
+    """
+    wider = sorted(name for name in compiled if name.startswith(_NOT_PORTABLE))
+    if "AVX2" in compiled and not wider:
+        return ""
+    has = f"this one has those of {', '.join(wider)}" if wider else "this one does not tell that it has those"
+    return (
+        f"--exact portable needs a llama.cpp whose kernels are those of AVX2 alone, and {has}; compile it so "
+        "(docs/receipts.md has the line), or take --exact on, which is exact on this kind of processor"
+    )
 
 
 def rebuild_command() -> str:

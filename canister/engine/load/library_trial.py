@@ -47,8 +47,15 @@ class LibraryTrials:
         self._running = asyncio.Lock()
 
     async def restrict(self, params: LoadParams, kinds: Sequence[str]) -> LoadParams:
-        """The parameters, with what must be off for these kinds of weights. ModelError if no way survives."""
+        """The parameters, with what must be off for these kinds of weights. ModelError if no way survives.
+
+        `exact` is "on" where "portable" was asked for. ModelError for a build that is not.
+        """
+        is_portable = params.exact == "portable"
+        params = replace(params, exact="on") if is_portable else params
         tried, compiled = await self._outcomes(params, kinds)
+        if is_portable and (why := library.not_portable(compiled)):
+            raise ModelError(why)
         found = choose(tried, params.ways_of_attention())
         if found is None:
             raise ModelError(_nothing_survives(params, fault(tried), compiled))

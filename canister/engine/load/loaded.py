@@ -65,7 +65,7 @@ class LoadParams:
     spec_draft_n_min: int = 0
     spec_draft_p_min: float = 0.0
     draft: LoadParams | None = None
-    exact: ExactMode = "auto"
+    exact: ExactMode | Literal["portable"] = "auto"
     kv_bytes: int = 0
     calibration_file: Path | None = None
     logits_file: Path | None = None
@@ -94,12 +94,17 @@ class LoadParams:
         """The requested number, 0 for the server's choice; 1 where the model's memory takes no more."""
         return 1 if self.memory.one_stream else self.n_slots
 
+    @property
+    def exact_mode(self) -> ExactMode:
+        """A portable build is exact like any other, once it is found to be one."""
+        return "on" if self.exact == "portable" else self.exact
+
     def ways_of_attention(self) -> tuple[Attention, ...]:
         """The uses of flash attention that these parameters allow, the preferred one first."""
         asked = self.allowed_flash_attn
         if asked == "on" or self.type_v not in UNQUANTIZED:
             return ("on",)
-        if asked == "off" or self.exact == "on":
+        if asked == "off" or self.exact_mode == "on":
             return ("off",)
         return ("off", "on") if self.exact == "auto" else ("on", "off")
 

@@ -67,7 +67,7 @@ def load_model(params: LoadParams) -> Model:
     start_backend()
     name = _name(params)
     v_is_quantized = _v_is_quantized(params)
-    measures(params.exact, params.allowed_flash_attn, v_is_quantized)
+    measures(params.exact_mode, params.allowed_flash_attn, v_is_quantized)
     try:
         params.n_file_bytes()
     except OSError as error:
@@ -119,7 +119,7 @@ def prepare(
         is_offloaded=params.placed.is_offloaded,
     )
     found = yield from _calibrate(params, model, shape, n_cores, is_shared)
-    policy = decide(params.exact, params.allowed_flash_attn, v_is_quantized, params.allowed_slots, found.kernels)
+    policy = decide(params.exact_mode, params.allowed_flash_attn, v_is_quantized, params.allowed_slots, found.kernels)
     if policy.flash_attn and params.restrictions.flash == "on" and params.flash_attn == "auto":
         policy = replace(policy, why=f"{params.exact}: llama.cpp works here with flash attention alone")
     if params.memory.single_rows:
@@ -238,7 +238,7 @@ def _calibrate(
 ) -> Steps[Calibration]:
     """The calibration of the model, recalled, or measured in a context of its own and kept."""
     quantized = _v_is_quantized(params)
-    wants_kernels = measures(params.exact, params.allowed_flash_attn, quantized)
+    wants_kernels = measures(params.exact_mode, params.allowed_flash_attn, quantized)
     wants_speeds = params.n_threads == 0 and n_cores > 1
     # A lone row is compared with two, also where there will be one slot.
     n_streams = max(2, params.n_slots or MAX_SLOTS) if wants_kernels and not params.memory.one_stream else 1

@@ -48,6 +48,28 @@ async def test_what_fails_with_extra_buffers_is_done_without(
     assert "pip install --no-binary llama-cpp-python" in found.advice
 
 
+@pytest.mark.parametrize(
+    ("compiled", "told"),
+    [
+        (("SSE3", "AVX", "AVX2", "F16C", "FMA", "REPACK"), ""),
+        (("AVX2", "FMA", "AVX512", "AVX512_VNNI"), "this one has those of AVX512, AVX512_VNNI; compile it so"),
+        (("AVX2", "AMX_INT8"), "this one has those of AMX_INT8"),
+        (("NEON", "DOTPROD"), "this one has those of NEON"),
+        ((), "this one does not tell that it has those"),
+    ],
+)
+async def test_a_portable_build_has_kernels_of_avx2_alone(compiled: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    outcomes = {"f32 f16 f16": dict.fromkeys(first_ways(), "")}
+    library.keep(tmp_path / "notes.json", library.BuildFacts(compiled, outcomes))
+    asked = LibraryTrials(tmp_path / "notes.json").restrict(replace(PARAMS, exact="portable"), ["f32"])
+    if not told:
+        assert (await asked).exact == "on"
+        return
+    with pytest.raises(ModelError, match=told) as caught:
+        await asked
+    assert "or take --exact on" in str(caught.value)
+
+
 @pytest.mark.parametrize(("rows", "most"), [(512, 32), (32, 8), (3, 2), (2, 1)])
 async def test_rows_are_as_many_as_survive(
     rows: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
