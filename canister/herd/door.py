@@ -3,7 +3,7 @@
 GET  /herd/info     anybody: prices, the last multiplier, how many jobs wait, how many workers there are
 POST /herd/quote    anybody: what a job costs
 POST /herd/inference            {"prompt" | "messages", "tokens", "fee" | "multiplier"}: an answer that is paid for
-GET  /herd/inference            the caller's jobs that are not answered yet; those of all, for controllers
+GET  /herd/inference            the caller's jobs that are not answered yet; those of all, for controllers; by pages
 GET  /herd/inference/{id}       that answer again, or how far it is
 POST /herd/inference/{id}/fee   {"fee"}: more is paid for a job that waits, by whoever pays for it or a controller
 GET  /herd/balance  callers: what they have, and what is held
@@ -135,11 +135,14 @@ class HerdDoor:
             return _answer(row.id, to_reply(ROW, of_answer(row.answer)), row.hold, row.multiplier)
 
     async def unanswered(self, request: Request) -> Response:
-        """Jobs that wait or run, the dearest first."""
+        """Jobs that wait or run, the dearest first; ?limit= and ?after= give a page."""
         caller = _named(request)
         canister = self._canister(dict(request.query_params))
-        jobs = self._herd.inference.paid(canister.id, None if self._is_controller(request) else caller)
-        return _json({"jobs": [_told_paid(job) for job in jobs]})
+        whose = None if self._is_controller(request) else caller
+        limit, after = (request.query_params.get(name) for name in ("limit", "after"))
+        with _told_as_trap():
+            jobs, following = self._herd.inference.paid(canister.id, whose, limit, after)
+        return _json({"jobs": [_told_paid(job) for job in jobs], **following})
 
     async def raise_fee(self, request: Request) -> Response:
         """Pay more for a job that waits, so that it has its turn earlier. The same fee again changes nothing."""

@@ -20,7 +20,7 @@ from canister.api import codec
 from canister.api.management import find_row
 from canister.config import Settings
 from canister.dispatch import timers
-from canister.errors import CanisterError, CanisterTrapped, CanisterUnavailable, Conflict, MethodNotFound
+from canister.errors import CanisterError, CanisterTrapped, CanisterUnavailable, MethodNotFound
 from canister.herd import inference, replies
 from canister.herd.autoscale import Autoscaler, ScalePolicy
 from canister.herd.balance import TRACK, Balance
@@ -213,19 +213,6 @@ def holder() -> str:
     return f"{socket.gethostname()} process {os.getpid()}"
 
 
-async def take_lead(url: str, address: str) -> Lead:
-    """Lead the herd of a journal. address: where others find this door. Conflict while another process leads."""
-    journal = await Journal.open(url)
-    try:
-        epoch = await journal.lead(holder(), address)
-        if epoch is None:
-            raise Conflict(f"another process leads this herd: {await _led_by(journal)}")
-    except BaseException:
-        await journal.close()
-        raise
-    return Lead(journal, epoch)
-
-
 @asynccontextmanager
 async def running(
     host: Host,
@@ -299,11 +286,6 @@ async def running(
 
 def _controllers(host: Host) -> set[str]:
     return {host.identity.principal, *host.settings.controller}
-
-
-async def _led_by(journal: Journal) -> str:
-    leader = await journal.leader()
-    return "nobody knows which" if leader is None else f"{leader.holder}, at {leader.address}"
 
 
 async def _renew(journal: Journal, epoch: int, keys: SharedKeys, deposed: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from canister.api.herd_wire import Done
 from canister.api.methods import BY_NAME, Method
 from canister.api.records import InputRecord, RunOutputRecord
 from canister.errors import BadArgument, CanisterStopping, CanisterTrapped, Conflict, Trap
+from canister.handlers import pages
 from canister.herd import fees, replies
 from canister.herd.chat_paths import chats_of
 from canister.herd.jobs import Job
@@ -37,6 +39,7 @@ METHOD = "inference"
 
 KEPT_NS = 24 * 3600 * 10**9
 MAX_CALLS = 10_000  # of one answer
+_FLOAT, _INTEGER = struct.Struct(">d"), struct.Struct(">q")
 _CHAIN = "chain"  # stands for a worker, where the journal asks
 
 
@@ -97,10 +100,16 @@ class Inference:
         least, price = self.quote(prompt, tokens, fee, by)
         return Wanted(canister, prompt, tokens, price, fees.multiplier(price, least))
 
-    def paid(self, canister: str, caller: str | None) -> list[Paid]:
-        """The jobs that are not answered yet, the dearest first. caller: None for those of all callers."""
+    def paid(
+        self, canister: str, caller: str | None, limit: str | None = None, after: str | None = None
+    ) -> tuple[list[Paid], dict[str, Any]]:
+        """The jobs that are not answered yet, the dearest first, and `next`; a page as other lists have them.
+
+        caller: None for those of all callers. BadRequest for a limit or a place that is none.
+        """
         jobs = [job for job in self._running.values() if job.canister == canister and caller in (None, job.caller)]
-        return [self._told(job) for job in sorted(jobs, key=lambda job: -job.multiplier)]
+        found, following = pages.page(sorted(jobs, key=_place), _place, limit, after, 3)
+        return [self._told(job) for job in found], following
 
     async def raise_fee(self, id: bytes, fee: int) -> Paid:
         """Hold more for a job that waits, and give it the place of its new multiplier. One that begins meanwhile has
@@ -252,3 +261,9 @@ def check_prompt(prompt: object, tokens: object) -> tuple[str, int]:
     if isinstance(tokens, bool) or not isinstance(tokens, int) or not 1 <= tokens <= fees.MAX_TOKENS:
         raise BadArgument(f'"tokens" is a number from 1 to {fees.MAX_TOKENS}, not {str(tokens)[:80]!r}')
     return prompt, tokens
+
+
+def _place(job: Job) -> pages.Place:
+    """In the list: by price, then by time. The bits of positive floats are in the order of the floats."""
+    (price,) = _INTEGER.unpack(_FLOAT.pack(job.multiplier))
+    return -price, job.now_ns, int.from_bytes(job.id[:7])

@@ -9,6 +9,7 @@ import { t } from "./i18n";
 
 const LOOK_MS = 2000;
 const HIDDEN_MS = 15_000;
+const MOST_JOBS = 100; // the dearest ones
 
 interface Info {
   base_fee: string;
@@ -63,7 +64,7 @@ export function HerdPage() {
     const look = async (): Promise<void> => {
       info.value = await read<Info>("herd/info");
       balance.value = await read<{ free: string; held: string }>("herd/balance");
-      paid.value = (await read<{ jobs: Paid[] }>(`herd/inference?canister=${encodeURIComponent(canister.value)}`)).jobs;
+      paid.value = (await read<{ jobs: Paid[] }>(`herd/inference?limit=${MOST_JOBS}&canister=${encodeURIComponent(canister.value)}`)).jobs;
       try {
         status.value = await read<Status>("herd/status");
       } catch (error) {

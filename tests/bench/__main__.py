@@ -27,6 +27,7 @@ from tests.bench import (
     openai_door,
     overhead,
     peers,
+    prefill,
     python_server,
     report,
     restart,
@@ -52,6 +53,7 @@ BENCHES = (
     growth.BENCH,
     growth_data.BENCH,
     openai_door.BENCH,
+    prefill.BENCH,
     speculation.BENCH,
     herd.BENCH,
     ao.BENCH,
@@ -62,6 +64,7 @@ BESIDE_LLAMA_SERVER = (
     "many_chats",
     "restart",
     "openai_door",
+    "prefill",
     "small_calls",
     "speculation",
 )  # the others need not wait for its build

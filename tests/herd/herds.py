@@ -23,6 +23,7 @@ from canister.herd import herd as herds
 from canister.herd.dispatcher import HerdDispatcher
 from canister.herd.door import HerdDoor
 from canister.herd.herd import Herd
+from canister.herd.journal import Journal
 from canister.herd.launch.local import LocalLauncher
 from canister.herd.proxy import Proxy
 from canister.herd.settings import WORKERS, HerdSettings
@@ -75,6 +76,14 @@ class InProcess:
         return response.json()["Ok"]
 
 
+async def take_lead(url: str) -> herds.Lead:
+    """Lead the herd of a journal that nobody leads."""
+    journal = await Journal.open(url)
+    epoch = await journal.lead(herds.holder(), "http://test")
+    assert epoch is not None
+    return herds.Lead(journal, epoch)
+
+
 @asynccontextmanager
 async def herd_in(
     folder: Path, workers: int = 2, *, herd: Mapping[str, Any] | None = None, **settings: Any
@@ -91,7 +100,7 @@ async def herd_in(
         held.push_async_callback(host.stop, 5.0)
         launcher = LocalLauncher(host.data_dir / WORKERS)
         set_up = HerdSettings(workers=workers, **(herd or {}))
-        lead = await herds.take_lead(set_up.journal_url(host.data_dir), "http://test")
+        lead = await take_lead(set_up.journal_url(host.data_dir))
         running = herds.running(host, given, set_up, launcher, lead, deposed=lambda: None)
         leading = await held.enter_async_context(running)
         behind = HerdDispatcher(leading, dispatch.of_host(host))

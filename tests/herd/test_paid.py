@@ -177,6 +177,11 @@ async def test_who_pays_more_while_a_job_waits_is_served_earlier(
         assert (own["fee"], own["multiplier"], own["status"]) == ("12", 1.0, "queued")
         everything = (await herd.http.get("/herd/inference")).json()["jobs"]
         assert [job["fee"] for job in everything] == ["36", "24", "12"]
+        page = (await herd.http.get("/herd/inference", params={"limit": 2})).json()
+        rest = (await herd.http.get("/herd/inference", params={"limit": 2, "after": page["next"]})).json()
+        assert (page["jobs"], rest["jobs"], rest["next"]) == (everything[:2], everything[2:], None)
+        wrong = await herd.http.get("/herd/inference", params={"limit": "all"})
+        assert (wrong.status_code, "limit: 'all' is no number" in wrong.text) == (400, True)
 
         place = f"/herd/inference/{own['id']}/fee"
         for client, fee, status, told in (

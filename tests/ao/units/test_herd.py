@@ -79,9 +79,6 @@ def test_fees() -> None:
     assert (fees.needed(question, 5), fees.needed(question, 20)) == (12, 27)
     prompts = [(b"a b c", 10), (b"w " * 83, 10), (b"w " * 83, 210)]
     assert [fees.needed(*each) for each in prompts] == [14, 94, 294]
-    assert [fees.client_fee(*each, n_queued=1) for each in prompts] == [14, 94, 295]
-    assert fees.client_fee(b"a b c", 10, times=1.1) == 15
-    assert fees.client_fee(b"w " * 89, 10, times=1.1) == 110
     assert fees.published(float("inf")) == 1000
 
 
