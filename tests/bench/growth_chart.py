@@ -1,4 +1,4 @@
-"""From the curves of `growth_data` to docs/growth.svg: `python -m tests.bench.growth_chart [--out DIR]`."""
+"""Pictures of the curves of `growth_data`: `python -m tests.bench.growth_chart`, docs/growth.svg by default."""
 
 from __future__ import annotations
 
@@ -34,8 +34,10 @@ def draw(folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.growth_chart", description="Draws docs/growth.svg.")
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"folder with the results; default {RESULTS}")
-    CHART.write_text(draw(parser.parse_args().out), encoding="utf-8")
-    print(f"wrote {CHART}")
+    parser.add_argument("--to", type=Path, default=CHART, help="the picture; default docs/growth.svg")
+    given = parser.parse_args()
+    given.to.write_text(draw(given.out), encoding="utf-8")
+    print(f"wrote {given.to}")
 
 
 if __name__ == "__main__":
