@@ -12,7 +12,7 @@ from canister.engine.ahead import n_lookahead
 from canister.engine.llama import Context
 from canister.engine.request import Ahead, GenerateResult
 from canister.flags.params import SamplingParams
-from tests.engine.driver import Chat, Driver
+from tests.engine.driver import PATIENCE_SECONDS, Chat, Driver, Turnstile, cancel
 from tests.engine.test_batch_invariance import some_prompt
 from tests.traces import until
 
@@ -191,11 +191,13 @@ def test_of_a_cancelled_call_of_a_chain_the_prompt_need_not_be_decoded_again(dri
     chat, ahead = driver.chat("k", sampling=DRAWN), Ahead()
 
     async def cancelled(chat: Chat) -> None:
-        n_before = driver.engine.stats().n_row_steps
-        call = asyncio.create_task(chat.call(some_prompt(1, N), ahead=ahead))
-        await until(lambda: driver.engine.stats().n_row_steps > n_before)
-        call.cancel()
-        await asyncio.wait([call])
+        budget = Held(3)
+        call = asyncio.create_task(chat.call(some_prompt(1, N), ahead=ahead, budget=budget))
+        await until(budget.is_reached.is_set)
+        await cancel(call)
+        budget.may_go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
 
     driver.run(cancelled(chat))
     n_before = driver.engine.stats().n_prompt_tokens
@@ -227,6 +229,21 @@ class Limited:
 
     def cut_prompt(self, batches: list[tuple[int, int]]) -> None:
         raise AssertionError
+
+
+class Held(Limited):
+    """Holds a call at its last token."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n)
+        self.is_reached, self.may_go_on = threading.Event(), threading.Event()
+
+    def admit_sample(self, position: int) -> bool:
+        admitted = super().admit_sample(position)
+        if self._n == 0:
+            self.is_reached.set()
+            assert self.may_go_on.wait(PATIENCE_SECONDS)
+        return admitted
 
 
 def draws_of(chat: Chat) -> int:
@@ -281,11 +298,12 @@ async def another_seed(driver: Driver, chat: Chat) -> list[int]:
 
 
 async def cancelled(driver: Driver, chat: Chat) -> list[int]:
-    first = asyncio.Event()
-    call = asyncio.create_task(chat.call(on_tokens=lambda _: first.set()))
-    await first.wait()
-    call.cancel()
-    await asyncio.wait([call])
+    with Turnstile(driver.engine, 3) as turnstile:
+        call = asyncio.create_task(chat.call())
+        await turnstile.reached()
+        await cancel(call)
+    with pytest.raises(asyncio.CancelledError):
+        await call
     return (await chat.call(n_predict=20)).sampled
 
 

@@ -89,12 +89,13 @@ def test_a_neighbour_answers_meanwhile(nursery: Nursery, cage: Cage) -> None:
     other = Cage(nursery)
     other.load(COUNTER)
     hostile = Call("evaluate", UNSEEN["loop"], limits=LONG)
-    thread = threading.Thread(target=cage.run, args=(hostile,), kwargs={"deadline_seconds": 5.0})
+    thread = threading.Thread(target=cage.run, args=(hostile,), kwargs={"deadline_seconds": 300.0})
     thread.start()
     while cage.pid is None:
         time.sleep(0.01)
     values_ = [other.call("step").values for _ in range(20)]
     is_busy = thread.is_alive()
+    os.kill(cage.pid, signal.SIGKILL)
     thread.join()
     other.stop()
     assert values_ == [(i,) for i in range(1, 21)]
