@@ -186,10 +186,6 @@ class JobQueue(Generic[J]):
         entry = self._entries.get(id)
         return None if entry is None else entry.job
 
-    def in_order(self) -> list[J]:
-        """All jobs, the first one first. Sorts them all."""
-        return [entry.job for entry in sorted(self._entries.values())]
-
     def by_multiplier(self) -> list[tuple[float, int]]:
         """How many jobs wait at each multiplier, the highest first."""
         return sorted(((multiplier, level.n) for multiplier, level in self._levels.items()), reverse=True)
