@@ -17,8 +17,9 @@ from canister.engine import verifier
 from canister.engine.drafting import cost, lookup
 from canister.engine.drafting.cost import MOST_ROWS
 from canister.engine.drafting.habit import Habit
+from canister.engine.drafting.lookup import CallerTexts
 from canister.engine.load.loaded import LoadParams
-from canister.engine.request import Ahead, GenerateResult, Sampled
+from canister.engine.request import Ahead, GenerateResult, Sampled, Tokens
 from canister.flags.params import SamplingParams
 from tests.engine import tiny_models
 from tests.engine.driver import GREEDY, Chat, Driver, Turnstile, cancel
@@ -249,6 +250,43 @@ def test_an_answer_goes_on_after_a_restart_as_it_would_have(
         again = chat.copy("again")
         assert begun + drivers[1].run(again.answer((), 50, use_rows=use_rows)) == expected
         drivers[1].engine.forget("again")
+
+
+def test_what_another_chat_of_the_caller_says_is_drafted(drive: Callable[..., Driver]) -> None:
+    driver = drive("q8_0", n_slots=2, n_ctx=N_CTX, n_threads=1, spec_type="ngram-simple")
+    prompt = some_prompt(11, 40)
+    answers, accepted = [], []
+    for key in ("first", "second"):
+        chat = driver.chat(key, caller="me", sampling=SamplingParams(temperature=0.8, ignore_eos=True))
+        answers.append(driver.run(chat.answer(prompt, 60)))
+        accepted.append(driver.engine.stats().n_accepted)
+    assert answers[0] == answers[1]
+    assert accepted[1] - accepted[0] > 40
+
+
+def test_no_callers_text_is_looked_up_for_another(
+    drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    of = CallerTexts.of
+
+    def watched(self: CallerTexts, caller: str) -> Tokens:
+        asked.append(caller)
+        return of(self, caller)
+
+    monkeypatch.setattr(CallerTexts, "of", watched)
+    driver = drive("q8_0", n_slots=2, n_ctx=N_CTX, n_threads=1, spec_type="ngram-simple")
+    texts = driver.engine._core._verifier._texts
+    for caller in ("one", "another"):
+        asked.clear()
+        chat = driver.chat(f"chat of {caller}", caller=caller, sampling=SAMPLERS[2])
+        driver.run(chat.answer(some_prompt(11, 40), 30))
+        assert set(asked) == {caller}
+        assert texts.of(caller).tolist() == [*chat.tokens, -1]
+        driver.run(chat.call(n_predict=5, keep=False))
+        driver.engine.forget(chat.key or "")
+        driver.run(driver.chat(None).call(some_prompt(1, 4), n_predict=1))  # behind it
+        assert len(texts.of(caller)) == 0
 
 
 @pytest.mark.parametrize("model", ["gemma", "mamba", "lfm2"])
