@@ -63,7 +63,6 @@ class DraftModel:
 
     def __init__(self, model: Model, context: Context, name: str, n_vocab: int, *, n_min: int, p_min: float) -> None:
         self.name = name
-        self.description = model.description
         self.n_cells = context.params.n_cells
         self.seconds = self.seconds_a_row = 0.0
         self._model: Model | None = model
