@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from canister.client import known_trials
 from canister.client.local_server import LocalServer
+from canister.engine.load import calibration_file
 from canister.system.data_dir import TRIED
 from tests.harness import CHAT_MODEL
 from tests.server.test_process import wait_for_status
@@ -23,6 +25,10 @@ def test_the_next_server_tries_nothing_again(tmp_path: Path, monkeypatch: pytest
         log = (tmp_path / name / "serve.err").read_text()
         assert log.count("llama.cpp tried on this processor") == n_tried
         assert log.count("model file tried") == n_tried
+        # What was measured of the model's kernels is there too, once.
+        measured = json.loads((tmp_path / name / TRIED / calibration_file.NAME).read_bytes())
+        assert [entry["kernels"] is not None for entry in measured.values()] == [True]
+        assert (tmp_path / "cache" / "llama-canister" / TRIED / calibration_file.NAME).is_file()
 
 
 def test_newer_notes_win_and_the_oldest_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
