@@ -4,7 +4,8 @@
 
 Each try is asked for under the same id, from which the worker takes ids and seeds. So in an exact pool another worker
 gives the same answer, and the client gets from it what it does not have yet. The calls of the try that comes to the end
-are settled, with their receipts; those of a worker that was lost count for nothing.
+are settled, with their receipts, and those that had ended when the client went; those of a worker that was lost count
+for nothing.
 """
 
 from __future__ import annotations
@@ -176,7 +177,13 @@ class WholeAnswers:
         calls: list[CallEnded] = []
         n_calls = 0  # that were settled, or are of a try whose calls were
         is_begun = is_ended = False
+
+        def gone() -> None:
+            if calls:  # it has had what they decoded
+                leader.spawn(self._settle(progress, worker, answer_try, n_calls, calls), "calls of a client that went")
+
         async with (
+            _when_cancelled(gone),
             _held(worker),
             worker.client.passed_on(
                 asked.method, asked.target, asked.body, headers, asked.caller, answer_try
@@ -223,6 +230,15 @@ class WholeAnswers:
         progress.n_settled = first + len(calls)
         for canister in {call.canister for call in calls}:
             self._herd.host.find(canister).logged.tell()
+
+
+@asynccontextmanager
+async def _when_cancelled(do: Callable[[], None]) -> AsyncIterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        do()
+        raise
 
 
 @asynccontextmanager
