@@ -96,6 +96,25 @@ def logprobs(tokens: Sequence[Token], offsets: Sequence[int]) -> Json:
     }
 
 
+async def _prompts_first(events: AsyncIterator[Event]) -> AsyncGenerator[Event]:
+    """What a choice says is held until the prompt's tokens are told, once: choices that are kept run by themselves."""
+    held: dict[int, list[Event]] = {}
+    told: set[int] = set()
+    async for event in events:
+        if isinstance(event, PromptScored):
+            if event.choice in told:
+                continue
+            yield event
+            for number in range(event.choice, event.choice + event.n) if event.is_last else ():
+                told.add(number)
+                for one in held.pop(number, ()):
+                    yield one
+        elif isinstance(event, TextDelta | Finished) and event.choice not in told:
+            held.setdefault(event.choice, []).append(event)
+        else:
+            yield event
+
+
 async def whole(
     events: AsyncIterator[Event], head: Head, n: int, echoed: Sequence[str] = (), best: tuple[int, int] = (1, 1)
 ) -> tuple[Json, Usage]:
@@ -106,7 +125,7 @@ async def whole(
     choices = _choices(n, echoed)
     prompts: list[str] = []
     done = Done(Usage(0, 0, 0))
-    async for event in events:
+    async for event in _prompts_first(events) if head.wants_prompt_logprobs else events:
         match event:
             case TextDelta(number, text, tokens):
                 choices[number].add(text, tokens)
@@ -158,7 +177,7 @@ async def stream(events: AsyncIterator[Event], head: Head, n: int, echoed: Seque
     choices = _choices(n, echoed)
     timed, is_first, n_unfinished = "", True, n
     last: Finished | None = None
-    async for event in events:
+    async for event in _prompts_first(events) if head.wants_prompt_logprobs else events:
         match event:
             case TextDelta(number, text, tokens):
                 told = choices[number].add(text, tokens) if head.wants_logprobs else None

@@ -118,11 +118,12 @@ async def test_the_tokens_of_the_prompt_come_first() -> None:
         Begun(3),
         PromptScored(0, 2, 0, SCORED[:2], 3),
         PromptScored(0, 2, 0, SCORED[:2], 3),  # a call that was made again
-        PromptScored(0, 2, 2, SCORED[2:], 3),
-        TextDelta(0, " you", (Token(5, b" you", -0.25),)),
-        TextDelta(1, "", (Token(6, b"", -0.5),)),  # the end
-        Finished(0, "length"),
+        TextDelta(1, "", (Token(6, b"", -0.5),)),  # the end of a choice that runs by itself
         Finished(1, "stop"),
+        PromptScored(0, 2, 2, SCORED[2:], 3),
+        PromptScored(0, 2, 0, SCORED, 3),  # an answer that was gone on with
+        TextDelta(0, " you", (Token(5, b" you", -0.25),)),
+        Finished(0, "length"),
         DONE,
     ]
     answer, _ = await completions.whole(each(events), head, 2, ["Hello", "Hello"])
