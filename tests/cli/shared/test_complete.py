@@ -104,7 +104,7 @@ def test_the_server_that_the_line_names(offered: Offered, running_server: LocalS
         ("call x health --output ", "auto candid text hex json idl raw pp"),
         ("call x health --args-format h", "hex"),
         ("upload x --filetype pro", "promptcache"),
-        ("serve --exact ", "auto on off"),
+        ("serve --exact ", "auto on portable off"),
         ("serve --budget-policy ", "yield trap"),
         ("identity new --key ed", "ed25519"),
     ],
