@@ -70,6 +70,7 @@ class Cage:
     _n_since: int = 0  # calls since the last snapshot, or since one was not kept
     _n_used: int = 0  # instructions of these
     _n_due: int = 0  # calls until the next one
+    _n_counted: int = 0  # of the log, the last call that is in these counts
 
     @property
     def n_calls(self) -> int:
@@ -114,7 +115,7 @@ class Cage:
         elif outcome.error != ENDED:
             self.log.append(Entry(call, tuple(answers), digest_of(outcome), self.nursery.version))
             running.n_done = self.n_calls
-            self._count(outcome)
+            self._count(running, outcome)
             if self._is_due():
                 self._take_snapshot(running)
             elif self._n_again(running) >= SPARE_EVERY:
@@ -193,7 +194,6 @@ class Cage:
             outcome = self._exchange(running, entry.call, [], list(entry.answers), False, REPLAY_SECONDS)
             if entry.world != version and entry.digest and digest_of(outcome) != entry.digest:
                 raise LogDamaged("it gave something else")
-            self._count(outcome)
         except LogDamaged as error:
             place = f"call {running.n_done} of a program's log"
             if entry.world == version:
@@ -203,12 +203,16 @@ class Cage:
                 f"which runs here: {error}. {OTHER_VERSION}"
             ) from None
         running.n_done += 1
+        self._count(running, outcome)
 
     # -- snapshots
 
-    def _count(self, outcome: Outcome) -> None:
-        self._n_since += 1
-        self._n_used += outcome.used
+    def _count(self, running: _Process, outcome: Outcome) -> None:
+        """A call that is run again counts once: else a state that is not kept would be tried again after each kill."""
+        if running.n_done > self._n_counted:
+            self._n_counted = running.n_done
+            self._n_since += 1
+            self._n_used += outcome.used
 
     def _is_due(self) -> bool:
         is_due = self._n_since >= max(self.snapshot_every, self._n_due) or self._n_used >= SNAPSHOT_INSTRUCTIONS
@@ -224,7 +228,7 @@ class Cage:
             if n_since < self._n_due and not is_costly:
                 self._n_since = n_since
                 return
-            fresh = self._restored(state, running.n_done + 1)
+            fresh = self._restored(state, running.n_done + 1, self.memory_bytes)
         except NotKept as error:
             _log.debug("a program's state is not kept: %s", error)
         except CagesUnavailable:
@@ -258,6 +262,7 @@ class Cage:
         self._running = fresh
         self.snapshot = Snapshot.of(state, fresh.n_done, self.nursery.version)
         self._n_since = self._n_used = 0
+        self._n_counted = fresh.n_done
 
     def _saved(self, running: _Process) -> bytes:
         """Raises NotKept, TimeoutError, CageEnded."""
@@ -269,17 +274,20 @@ class Cage:
                 raise NotKept(why.decode(errors="replace"))
         raise frames.CageEnded("what came is no answer")
 
-    def _restored(self, state: bytes, n_done: int) -> _Process:
-        """Raises NotKept, CagesUnavailable."""
+    def _restored(self, state: bytes, n_done: int, most_bytes: int | None = None) -> _Process:
+        """most_bytes: of memory that it may take. Raises NotKept, CagesUnavailable."""
         made = self._started()
         try:
             frames.send(made.connection, b"restore", state)
             told = frames.receive(made.connection, time.monotonic() + SAVE_SECONDS)
         except (TimeoutError, frames.CageEnded):
             told = [b"not kept", b"it takes too long to come back"]
-        if told == [b"restored"]:
-            made.n_done = n_done
-            return made
+        match told:
+            case [b"restored", int(n_bytes)] if most_bytes is None or n_bytes <= most_bytes:
+                made.n_done = n_done
+                return made
+            case [b"restored", int(n_bytes)]:  # functions of one text each have their own afterwards
+                told = [f"it would take {n_bytes} bytes of memory, and may take {most_bytes}"]
         self._end(made)
         raise NotKept(f"it does not come back: {told[-1]!r}"[:500])
 
@@ -317,7 +325,6 @@ class Cage:
         return None
 
     def _made(self) -> _Process:
-        self._n_since = self._n_used = 0
         found = self._from_snapshot()
         if found is None:
             found = self._started()

@@ -5,7 +5,7 @@ asked      "call" kind subject arguments instructions seconds now seed dry; "def
            "wake" and the nursery's number, of such a copy; "save"; "restore" snapshot, before any call
 answered   "host" path arguments, which the keeper answers with "ok" values or "error" text;
            "done" values error used printed; "spare" and the copy's number; "awake";
-           "saved" snapshot, "restored", or "not kept" and why
+           "saved" snapshot, "restored" and the bytes of memory it takes, or "not kept" and why
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _save(connection: socket.socket, sandbox: Sandbox) -> None:
 def _restore(connection: socket.socket, sandbox: Sandbox, snapshot: bytes) -> None:
     try:
         sandbox.restore(snapshot)
-        frames.send(connection, b"restored")
+        frames.send(connection, b"restored", sandbox.memory_bytes)
     except (NotKept, MemoryError) as error:
         frames.send(connection, b"not kept", (str(error) or "there is no memory for it").encode())
 

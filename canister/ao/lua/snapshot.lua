@@ -10,7 +10,10 @@ local error, next, rawequal, rawget, rawlen, rawset, type, load, pcall, collectg
 local dump, pack, unpack, sub = string.dump, string.pack, string.unpack, string.sub
 local concat, mathtype, list_of = table.concat, math.type, table.unpack
 local ordered_keys, names = library.ordered_keys, library.names
-local MAX_BORDER = 100000         -- elements that are set at once
+-- What is written costs its program nothing, so it is bounded; by counts, as a run of the log must come to the same.
+local MAX_BYTES = 32 << 20        -- of all parts
+local MAX_CODE = 32 << 20         -- of all functions, each with its own: functions of one text share none of it afterwards
+local MAX_BORDERS = 100000        -- elements that tables with holes are made with, together
 local FLUSH = 500                 -- parts that are handed on together
 
 local function refused(why) error(why, 0) end
@@ -98,6 +101,7 @@ local function is_changed(number)
 end
 
 -- 0 where the length of a table is how many keys from 1 on it has, and cannot be another; else the length and 1.
+local n_borders = 0
 local function border_of(t, keys, n)
   local n_places = 0
   for i = 1, n do
@@ -106,7 +110,8 @@ local function border_of(t, keys, n)
       n_places = n_places + 1
       if key ~= n_places then
         local length = rawlen(t)
-        if length > MAX_BORDER then refused("a long table has holes") end
+        n_borders = n_borders + length
+        if n_borders > MAX_BORDERS then refused("long tables have holes") end
         return length + 1
       end
     end
@@ -116,12 +121,15 @@ end
 
 local function write_all(write)
   local texts, n_texts, numbers, queue, n = {}, 0, {}, {}, 0
-  local parts, counts = { {}, {}, {}, {} }, { 0, 0, 0, 0 }
+  local parts, counts, n_bytes, n_code = { {}, {}, {}, {} }, { 0, 0, 0, 0 }, 0, 0
+  n_borders = 0
   local function flush(part)
     write(part, concat(parts[part], "", 1, counts[part]))
     counts[part] = 0
   end
   local function put(part, text)
+    n_bytes = n_bytes + #text
+    if n_bytes > MAX_BYTES then refused("its state takes more than " .. MAX_BYTES .. " bytes") end
     local count = counts[part] + 1
     parts[part][count], counts[part] = text, count
     if count >= FLUSH then flush(part) end
@@ -140,7 +148,10 @@ local function write_all(write)
     numbers[object], queue[n] = n, object
     if type(object) == "function" then
       if is_host(object) then refused("a function of the host's is kept, as an iterator that is under way") end
-      put(HEADS, pack("<BI4", 70, text_number(dump(object))))
+      local code = dump(object)
+      n_code = n_code + #code
+      if n_code > MAX_CODE then refused("its functions take more than " .. MAX_CODE .. " bytes") end
+      put(HEADS, pack("<BI4", 70, text_number(code)))
     else
       local keys, n_keys = keys_of(object)
       put(HEADS, pack("<BI4", 84, border_of(object, keys, n_keys)))
@@ -277,6 +288,7 @@ end
 local function read_all(texts_data, heads, bodies, world)
   local texts = read_texts(texts_data)
   local objects, borders = read_heads(heads, texts)
+  local finalizers, n_finalizers = {}, 0          -- they would run without the hook, so metatables get them at last
   local data, at
   local function reference()
     local kind = sub(data, at, at)
@@ -297,7 +309,11 @@ local function read_all(texts_data, heads, bodies, world)
     n_keys, at = unpack("<I4", data, at)
     for _ = 1, n_keys do
       local key = reference()
-      rawset(t, key, reference())
+      local value = reference()
+      if key == "__gc" then
+        n_finalizers = n_finalizers + 1
+        finalizers[n_finalizers] = { t, value }
+      else rawset(t, key, value) end
     end
     set_metatable(t, reference())
   end
@@ -349,6 +365,7 @@ local function read_all(texts_data, heads, bodies, world)
       else library.n_named(number) end
     end
   end
+  for i = 1, n_finalizers do rawset(finalizers[i][1], "__gc", finalizers[i][2]) end
   for t, border in next, borders do
     if rawlen(t) ~= border then error("a table with holes gets another length", 0) end
   end
@@ -357,6 +374,7 @@ end
 -- In a state of the same world in which no program has run. Gives true, or nothing and the reason; it is spoiled then.
 local function restore(texts, heads, bodies, world)
   local ok, why = pcall(read_all, texts, heads, bodies, world)
+  collectgarbage()                                -- so that the memory that is left is the state's
   if ok then return true end
   return nil, type(why) == "string" and why or "it cannot be read"
 end

@@ -38,7 +38,7 @@ def _parameter(name: str, field: FieldInfo, flag: ServeOption) -> inspect.Parame
     kind = _kind(field.annotation)
     values = list(map(str, get_args(field.annotation))) if get_origin(field.annotation) is Literal else []
     long = f"--{name.replace('_', '-')}"
-    flags = [f"{long}/--no-{name}"] if kind is bool else [*filter(None, [flag.short]), long]
+    flags = [f"{long}/--no-{long.removeprefix('--')}"] if kind is bool else [*filter(None, [flag.short]), long]
     default = default_text(name)
     return parameter(
         name,

@@ -38,6 +38,7 @@ To = Annotated[
     typer.Option(
         "--to",
         "--url",
+        "--network",
         metavar="URL",
         help="Root of the network. [default: CANISTER_URL, else as `canister serve` listens]",
         show_default=False,

@@ -14,7 +14,7 @@ pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 from canister.ao.lua.cage import Cage
 from canister.ao.lua.calls import SNAPSHOT, Call, LogDamaged, Snapshot
 from canister.ao.lua.keeper import Nursery
-from canister.ao.lua.sandbox import Outcome
+from canister.ao.lua.sandbox import Limits, NotKept, Outcome, Sandbox
 from canister.ao.processes.program import WORLD
 
 PROGRAM = b"""
@@ -295,4 +295,80 @@ def test_long_chains_of_tables_are_kept(nursery: Nursery) -> None:
     assert cage.log[-1].call.kind == SNAPSHOT
     cage.stop()
     assert cage.call("depth").values == (400,)
+    cage.stop()
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        "Meta.__gc = function() N = N + 1 end",
+        "Meta.__gc = function() while true do end end",
+        "Own = Meta setmetatable(string, Meta) Meta.__gc = function() while true do end end",
+    ],
+)
+def test_no_finalizer_comes_back(nursery: Nursery, later: str) -> None:
+    """One that a metatable gets after it was set counts for nothing in Lua; it would run without the meter."""
+    cage = cage_of(nursery, 1)
+    cage.load(b"N, Meta = 0, {} T = setmetatable({}, Meta)")
+    cage.evaluate(later.encode())
+    assert cage.evaluate(b"T = nil").error is None
+    for _ in range(2):
+        assert cage.evaluate(b"for i = 1, 100000 do local t = {} end").error is None
+        assert cage.evaluate(b"return N, type(Meta.__gc)").values == (0, b"function")
+    assert cage.log[-1].call.kind == SNAPSHOT
+    cage.stop()
+
+
+HOLES = "{" + "".join(f"[{1 << bit}] = 1," for bit in range(17)) + "}"  # its length is 65536
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (
+            "local s = '--' .. ('x'):rep(1e6) .. '\\n return function() return N end' "
+            "for i = 1, 40 do L[i] = load(s)() end",
+            "its functions take more",
+        ),
+        ("local s = ('x'):rep(1e6) for i = 1, 40 do L[i] = s .. i end", "its state takes more"),
+        (f"for i = 1, 3 do L[i] = {HOLES} end", "long tables have holes"),
+    ],
+)
+def test_what_is_written_down_is_bounded(made: str, why: str) -> None:
+    sandbox = Sandbox()
+    sandbox.begin()
+    assert sandbox.load(f"N, L = 1, {{}} {made}".encode(), limits=Limits(seconds=60)).error is None
+    with pytest.raises(NotKept, match=why):
+        sandbox.save()
+
+
+def test_a_program_that_would_have_no_room_after_a_snapshot_goes_on_without(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("canister.ao.lua.cage.SNAPSHOT_BYTES", 1 << 30)  # so that it is tried at once
+    cage = Cage(nursery, memory_bytes=8 << 20, snapshot_every=1)
+    cage.load(b"L = {} for i = 1, 60000 do L[i] = function() return i end end")  # of one text, which they share
+    for _ in range(3):
+        assert cage.evaluate(b"local s = ('x'):rep(1e5) return #s + L[7]()").values == (100007,)
+    assert SNAPSHOT not in [entry.call.kind for entry in cage.log]
+    cage.stop()
+
+
+def test_what_is_not_kept_is_not_tried_again_after_each_kill(nursery: Nursery) -> None:
+    tried: list[int] = []
+
+    class Counted(Cage):
+        def _take_snapshot(self, running: object) -> None:
+            tried.append(self.n_calls)
+            super()._take_snapshot(running)  # type: ignore[arg-type]
+
+    cage = Counted(nursery, snapshot_every=10)
+    cage.load(b"X = coroutine.create(print)")
+    for _ in range(9):
+        cage.evaluate(b"N = (N or 0) + 1")
+    for _ in range(10):
+        cage.stop()
+        cage.evaluate(b"N = N + 1")
+    cage.stop()
+    assert (cage.evaluate(b"N").values, tried) == ((19,), [10, 20])
     cage.stop()

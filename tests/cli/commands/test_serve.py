@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from canister.cli import app
 from canister.client.local_server import LocalServer, ServerFailed
 
 
@@ -80,6 +83,12 @@ def test_the_reader_of_the_output_may_leave(running_server: LocalServer) -> None
         )
         _, err = command.communicate()
         assert (command.returncode, err) == (141, b""), arguments
+
+
+def test_options_are_spelled_with_dashes_alone() -> None:
+    told = CliRunner().invoke(app, ["serve", "--help"]).stdout
+    assert "--no-" in told
+    assert not re.findall(r"--[a-z-]*_[a-z_-]*", told)
 
 
 # Gives the command a standard output whose other end is closed.

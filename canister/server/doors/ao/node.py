@@ -37,7 +37,10 @@ class Node:
     async def mint(self, request: Request) -> Response:
         asks = caller(request)
         if not all(asks in canister.controllers for canister in dispatcher(request).targets):
-            raise AccessDenied("money is made by controllers: send 'Authorization: Bearer <API key>' of one")
+            raise AccessDenied(
+                "money is made by controllers: send 'Authorization: Bearer <API key>' of one. `canister ao mint` has "
+                "--api-key KEY, and --data-dir of the server for its controller.key"
+            )
         given = await json_body(request, MAX_BODY_BYTES)
         account, amount = (given.get("account"), given.get("amount")) if isinstance(given, dict) else (None, None)
         account = _account(account)

@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from canister.ao.signing.wallets import ArweaveWallet, Ed25519Wallet
+from canister.cli import app
+from canister.client.errors import NotConnected
 from canister.client.local_server import LocalServer
 from tests.cli.conftest import Command
 
@@ -128,3 +131,10 @@ def test_money_is_made_by_controllers_alone(canister: Command, network: list[str
         assert canister("ao", "mint", "--api-key", ao_server.api_key, "--", address, wrong).code != 0
     assert "address" in canister("ao", "balance", "nobody").err
     assert "address" in canister("ao", "mint", "nobody", "1", "--api-key", ao_server.api_key).err
+
+
+def test_what_a_failure_names_is_an_option_here_too() -> None:
+    """`--network` is how other commands name a server, and what `nobody listens there` tells people to use."""
+    done = CliRunner().invoke(app, ["ao", "balance", "ADDRESS", "--network", "http://127.0.0.1:1"])
+    assert isinstance(done.exception, NotConnected)
+    assert "--network" in str(done.exception)
