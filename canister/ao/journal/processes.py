@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, LargeBinary, delete, func, insert, select, update
 
 from canister.ao.journal.codec import pack_entry, unpack_entry
 from canister.ao.lua import values
@@ -73,7 +73,9 @@ def log(connection: Connection, id: str, first: int = 0, end: int | None = None)
 
 
 def snapshot(connection: Connection, id: str) -> Snapshot | None:
-    row = connection.execute(select(snapshots).where(snapshots.c.process == id)).one_or_none()
+    data = snapshots.c.data.cast(LargeBinary).label("data")  # whatever somebody's SQL has made of it
+    wanted = select(snapshots.c.n_calls, snapshots.c.world, snapshots.c.digest, data)
+    row = connection.execute(wanted.where(snapshots.c.process == id)).one_or_none()
     return None if row is None else Snapshot(row.n_calls, row.world, row.digest, row.data)
 
 

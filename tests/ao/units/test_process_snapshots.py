@@ -56,10 +56,14 @@ def none(_: Path) -> None: ...
         (lambda folder: change(folder, "DELETE FROM ao_snapshots"), EVERY),
         (lambda folder: change(folder, "UPDATE ao_snapshots SET data = x'00'"), EVERY),
         (lambda folder: change(folder, "UPDATE ao_snapshots SET data = substr(data, 1, 200)"), EVERY),
+        (
+            lambda folder: change(folder, "UPDATE ao_snapshots SET data = data || x'ff'"),
+            EVERY,
+        ),
         (lambda folder: change(folder, "UPDATE ao_snapshots SET n_calls = 2"), EVERY),
         (lambda folder: change(folder, "UPDATE ao_snapshots SET world = 'another'"), EVERY),
     ],
-    ids=["whole", "off", "gone", "damaged", "cut", "misplaced", "of another world"],
+    ids=["whole", "off", "gone", "damaged", "cut", "a text", "misplaced", "of another world"],
 )
 async def test_a_process_goes_on_after_a_restart(tmp_path: Path, harm: Callable[[Path], None], every: int) -> None:
     async with opened(tmp_path, Shelf(), snapshot_every=EVERY) as driven:
