@@ -174,8 +174,8 @@ class StableMemory:
         return self.volume.index.walk(clean_folder(folder), max_entries)
 
     def newest_below(self, folder: str, n_most: int) -> list[str]:
-        """The most recently written files below a folder (a clean path), sidecars apart, the newest first. In a worker
-        thread, as the next ones; it looks at all of the folder.
+        """The most recently written files below a folder of a caller (a clean path), sidecars apart, the newest first.
+        In a worker thread, as the next ones; it looks at all of the folder.
         """
         with self.database.read() as connection:
             return listings.newest_below(connection, folder, n_most)

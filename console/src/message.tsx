@@ -5,9 +5,8 @@ import { open } from "./chats";
 import type { Conversation, Live, Message, Step } from "./conversation";
 import { milliseconds, number, short } from "./format";
 import { Markdown } from "./markdown";
-import { memo } from "./memo";
 import { partsOf } from "./parts";
-import { Budget, CopyButton, Countdown, Failure } from "./widgets";
+import { Budget, CopyButton, Countdown, Failure, memo } from "./widgets";
 import { t } from "./i18n";
 
 interface Properties {

@@ -1,14 +1,13 @@
 // Markdown → a tree → virtual nodes. No HTML text is ever made, so nothing that a model writes becomes markup or a script.
 // Raw HTML is shown as the text that it is; pictures are links, since nothing is fetched from elsewhere.
 import type { ComponentChildren } from "preact";
-import { memo } from "./memo";
 import { fromMarkdown } from "mdast-util-from-markdown";
 import { gfmStrikethroughFromMarkdown } from "mdast-util-gfm-strikethrough";
 import { gfmTableFromMarkdown } from "mdast-util-gfm-table";
 import { gfmStrikethrough } from "micromark-extension-gfm-strikethrough";
 import { gfmTable } from "micromark-extension-gfm-table";
 import type { Nodes, Parents, Root } from "mdast";
-import { CopyButton } from "./widgets";
+import { CopyButton, memo } from "./widgets";
 import { t } from "./i18n";
 
 const SAFE = /^(https?:|mailto:)/i;

@@ -1,5 +1,5 @@
 // Small parts that pages share.
-import { Component, type ComponentChildren } from "preact";
+import { Component, type ComponentChildren, type ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { CallError, canister, type Cost, isForNow, messageOf, type Wait, waitFor } from "./api";
 import { number, percent, short } from "./format";
@@ -234,4 +234,17 @@ export function Table({ label, columns, kind, children }: { label: string; colum
       </table>
     </div>
   );
+}
+
+/** A component that is drawn again only when one of its properties is another: long chats stay quick. */
+export function memo<P extends object>(draw: (properties: P) => ComponentChildren): ComponentType<P> {
+  return class extends Component<P> {
+    override shouldComponentUpdate(next: P): boolean {
+      const now = this.props as Record<string, unknown>;
+      return Object.entries(next).some(([name, value]) => now[name] !== value);
+    }
+    override render(): ComponentChildren {
+      return draw(this.props as P);
+    }
+  } as unknown as ComponentType<P>;
 }

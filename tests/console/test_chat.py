@@ -313,8 +313,7 @@ AGE_CHATS = """() => new Promise((done) => {
 
 
 def test_chats_are_grouped_by_their_days(visit: Visit, tmp_path: Path) -> None:
-    noon = "new Date(new Date().setHours(12, 0, 0, 0)).getTime()"
-    now = visit.page.evaluate(noon)
+    now = visit.page.evaluate("Math.min(Date.now(), new Date().setHours(12, 0, 0, 0))")
     message = {"role": "user", "text": "so", "state": "done", "steps": [], "isPrompted": False, "base": -1, "error": ""}
     chats = [{"title": title, "changed": now, "messages": [message]} for title in ("0", "1", "400", "1")]
     file = tmp_path / "chats.json"

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from canister.engine.engine import Engine, LoadParams
 from canister.engine.llama import Model
 from canister.engine.llama_types import EngineFault
-from canister.engine.load.loader import load_model
+from canister.engine.load.loader import load_models
 from canister.engine.thread import DecodeThread
 from tests.engine.driver import NOTHING, Chat, Driver
 from tests.engine.test_batch_invariance import some_prompt
@@ -208,14 +208,14 @@ def test_a_load_that_is_cancelled_is_over_when_it_says_so(
     """Until then a thread may still open the file, by a descriptor that its holder closes next."""
     began, may_go_on, n_loaded = threading.Event(), threading.Event(), 0
 
-    def slow(params: LoadParams) -> Model:
+    def slow(params: LoadParams) -> tuple[Model, Model | None]:
         nonlocal n_loaded
         began.set()
         assert may_go_on.wait(60)
         n_loaded += 1
-        return load_model(params)
+        return load_models(params)
 
-    monkeypatch.setattr("canister.engine.engine.load_model", slow)
+    monkeypatch.setattr("canister.engine.engine.load_models", slow)
 
     async def play() -> None:
         task = asyncio.create_task(Engine.load(LoadParams(model_path("q8_0"))))

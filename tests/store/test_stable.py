@@ -16,6 +16,7 @@ from sqlalchemy import insert
 
 from canister.errors import BadRequest, Busy, CanisterError, Conflict, NotFound, StorageFull, StoreDamaged
 from canister.store import volume
+from canister.store.cache_paths import CACHE_FOLDER, SIDECAR
 from canister.store.database import Database
 from canister.store.filesystem import FileLayer
 from canister.store.recovery import Damage, Recovery
@@ -104,14 +105,15 @@ def test_walk_is_depth_first_in_creation_order(home: Home) -> None:
 
 
 def test_the_newest_are_those_written_last_wherever_they_lie_below_the_folder(home: Home) -> None:
-    memory = home.memory
-    for path in ("a/s/1", "a/s/2.side", "a/s/deep/er/3", "a/s0/4", "b/s/5", "a/s/6", "a/s/7.side"):
+    memory, folder = home.memory, f"{CACHE_FOLDER}/a/sessions"
+    below = ("1", f"2{SIDECAR}", "deep/er/3", "6", f"7{SIDECAR}")
+    for path in (*(f"{folder}/{name}" for name in below), f"{folder}0/4", f"{CACHE_FOLDER}/b/sessions/5"):
         write(memory, path)
-    write(memory, "a/s/1", b"again")
-    assert memory.newest("a/s", 10, but=".side") == ["a/s/1", "a/s/6", "a/s/deep/er/3"]
-    assert memory.newest("a/s", 2, but=".side") == ["a/s/1", "a/s/6"]
-    assert memory.newest("a/s", 2, but=".none") == ["a/s/1", "a/s/7.side"]
-    assert memory.newest("missing", 2, but="") == []
+    write(memory, f"{folder}/1", b"again")
+    newest = [f"{folder}/{name}" for name in ("1", "6", "deep/er/3")]
+    assert memory.newest_below(folder, 10) == newest
+    assert memory.newest_below(folder, 2) == newest[:2]
+    assert memory.newest_below("missing", 2) == []
 
 
 def test_what_cannot_be_read(home: Home) -> None:

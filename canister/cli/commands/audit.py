@@ -52,10 +52,10 @@ def audit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Look at a sample of a server's own calls: chain, cost, tokens by a replay.
+    """Look at a sample of a server's own calls, decoded again.
 
-    A running server decodes them again beside its other work, for its admins. Where none runs, its data folder is read,
-    and they are decoded here.
+    Chain and cost are checked too. A running server decodes the calls again beside its other work, for its admins.
+    Where none runs, its data folder is read, and they are decoded here.
 
     Exit code 1 when something is wrong.
 

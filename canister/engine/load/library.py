@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from canister.engine.load.ways import Restrictions, Way, choose
+from canister.engine.llama_types import UNQUANTIZED
+from canister.engine.load.ways import Attention, Restrictions, Way, choose
 from canister.system import atomic_file
 from canister.system.hashing import sha256_of_file
 from canister.system.machine import cpu_flags, cpu_name
@@ -138,8 +139,9 @@ def problems(path: Path) -> list[str]:
     found: list[str] = []
     uses_extra = True
     for name, outcomes in known.tried.items():
-        kind = _kind(name)
-        restrictions = choose({kind: outcomes}, ("off", "on"))
+        kind, *_, type_v = name.rsplit(" ", 2)
+        ways: tuple[Attention, ...] = ("off", "on") if type_v in UNQUANTIZED else ("on",)  # as such a cache needs
+        restrictions = choose({kind: outcomes}, ways)
         if restrictions is None:
             found.append(f"nothing that llama.cpp can do with {kind} weights survives on this processor")
             continue

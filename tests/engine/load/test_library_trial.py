@@ -70,6 +70,17 @@ async def test_a_portable_build_has_kernels_of_avx2_alone(compiled: tuple[str, .
     assert "or take --exact on" in str(caught.value)
 
 
+@pytest.mark.parametrize(("type_v", "is_told"), [("f16", True), ("q8_0", False)])
+def test_a_quantized_v_cache_needs_flash_attention_and_that_is_no_problem(
+    type_v: str, is_told: bool, tmp_path: Path
+) -> None:
+    outcomes = {way: "" if way.flash_attn else "no context can be made" for way in first_ways()}
+    library.keep(tmp_path / "notes.json", library.BuildFacts(("AVX2",), {f"f32 f16 {type_v}": outcomes}))
+    told = library.problems(tmp_path / "notes.json")
+    assert any("without flash attention" in problem for problem in told) == is_told
+    assert bool(told) == is_told
+
+
 @pytest.mark.parametrize(("rows", "most"), [(512, 32), (32, 8), (3, 2), (2, 1)])
 async def test_rows_are_as_many_as_survive(
     rows: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
