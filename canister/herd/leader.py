@@ -27,6 +27,7 @@ from canister.herd.prefixes import Prefixes
 from canister.herd.queue import JobQueue
 from canister.herd.tries import Deposed, Tries
 from canister.herd.worker_client import WorkerConflict, WorkerLost, WorkerRefused
+from canister.herd.workers import end
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Leader:
         self.workers = workers
         self.epoch = epoch
         self.chats = chats
-        self.prefixes = Prefixes(chats, transfers, self.is_busy)
+        self.prefixes = Prefixes(chats, transfers, self.is_busy, self.spawn)
         self.tries = Tries(journal, chats, transfers, self.prefixes, epoch)
         self.n_requeued = self.n_refused = 0
         self.last_multiplier = 1.0  # of the job with a price that was given away last
@@ -103,9 +104,10 @@ class Leader:
         self._closing = True
         for job in list(self._jobs.values()):
             job.fail(CanisterStopping("the herd is stopping; call again, with the same id or key if it had one"))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:  # what ends may spawn something, which ends too
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[Any]:
         """Work that ends with the leader."""
@@ -256,7 +258,7 @@ class Leader:
         """Nobody wants it any more. What a worker does of it meanwhile is not settled."""
         job.is_dropped = True
         if job.lease is not None:
-            job.lease.reschedule(asyncio.get_running_loop().time())
+            end(job.lease)
         elif job.worker is None:
             self._forget(job)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from canister.errors import CanisterError, Trap
 from canister.herd.ways import DEFAULT_PREFILL_TPS
-from canister.herd.worker_client import WorkerLost, WorkerRefused
+from canister.herd.worker_client import WorkerLost
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -88,13 +89,22 @@ class PrefixIndex:
 
 
 class Prefixes:
-    """The index, and what it is worth, of one leader. is_busy: has a worker a job of this chat?"""
+    """The index, and what it is worth, of one leader. is_busy: has a worker a job of this chat? spawn: begins what ends
+    with the leader.
+    """
 
-    def __init__(self, chats: KnownChats, transfers: Transfers, is_busy: Callable[[Key], bool]) -> None:
+    def __init__(
+        self,
+        chats: KnownChats,
+        transfers: Transfers,
+        is_busy: Callable[[Key], bool],
+        spawn: Callable[[Coroutine[Any, Any, object], str], asyncio.Task[Any]],
+    ) -> None:
         self._index = PrefixIndex()
         self._chats = chats
         self._transfers = transfers
         self._is_busy = is_busy
+        self._spawn = spawn
         self._bringing: dict[tuple[Key, str, int], asyncio.Task[None]] = {}
         self.n_brought = 0
 
@@ -146,15 +156,16 @@ class Prefixes:
         mark = (source[0].key, worker.id, worker.ref.generation)
         task = self._bringing.get(mark)
         if task is None:
-            task = self._bringing[mark] = asyncio.create_task(self._brought(source[0], worker), name="rows of a prompt")
+            task = self._bringing[mark] = self._spawn(self._brought(source[0], worker), "rows of a prompt")
             task.add_done_callback(lambda _: self._bringing.pop(mark, None))
         await asyncio.shield(task)
 
     async def _brought(self, chat: KnownChat, worker: Worker) -> None:
         try:
-            if await self._transfers.bring_rows(chat, worker):
-                self.n_brought += 1
-        except (WorkerLost, WorkerRefused) as error:
+            async with worker.leased():
+                if await self._transfers.bring_rows(chat, worker):
+                    self.n_brought += 1
+        except (WorkerLost, CanisterError, Trap) as error:
             log.info("rows of a prompt could not be brought to a worker", worker=worker.id, reason=str(error))
 
     def _decoding(self, job: Job, held: Held | None, worker: Worker) -> float:

@@ -120,7 +120,8 @@ class RowStore:
         if worker is None or worker.is_gone or chat.worker != worker_id or not chat.head:
             return False
         begun = time.monotonic()
-        copy = await worker.client.chat(*key, rows=True)
+        async with worker.leased():
+            copy = await worker.client.chat(*key, rows=True)
         if copy is None or copy.head != chat.head:
             return False  # it has gone on meanwhile, and is due again by that
         self._speeds.peer.observe(len(copy.container), time.monotonic() - begun)

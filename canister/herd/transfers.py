@@ -73,7 +73,8 @@ class DirectTransfers:
         if not chat.head or peer is None or peer.is_gone or peer.id == worker.id:
             return None
         try:
-            copy = await peer.client.chat(*chat.key, rows=True)
+            async with peer.leased():
+                copy = await peer.client.chat(*chat.key, rows=True)
         except (WorkerLost, WorkerRefused) as error:
             log.info("a chat could not be had from the worker that ran it", worker=peer.id, reason=str(error))
             return None

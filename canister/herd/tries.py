@@ -179,19 +179,14 @@ class Tries:
 @asynccontextmanager
 async def _lease(job: Job, worker: Worker) -> AsyncIterator[None]:
     """Wait for a worker only as long as it is there and the job is wanted. Raises WorkerLost."""
-    lease = asyncio.timeout(None)
-    try:
-        async with lease:
-            if worker.is_gone or job.is_dropped:
-                raise TimeoutError
-            worker.leases.add(lease)
-            job.lease = lease
+    async with worker.leased() as lease:
+        if job.is_dropped:
+            raise WorkerLost("nobody waits for the job any more", was_asked=False)
+        job.lease = lease
+        try:
             yield
-    except TimeoutError:
-        raise WorkerLost(f"worker {worker.id} is gone") from None
-    finally:
-        worker.leases.discard(lease)
-        job.lease = None
+        finally:
+            job.lease = None
 
 
 def _teller(job: Job) -> Callable[[Text], None] | None:

@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,16 @@ class _Progress:
     can_move: bool = True
 
 
+@dataclass(slots=True)
+class _Calls:
+    """Of one try. ended: that nobody has begun to settle. n_before: the calls before them."""
+
+    worker: str
+    fence: int
+    ended: list[CallEnded] = field(default_factory=list)
+    n_before: int = 0
+
+
 class WholeAnswers:
     """Of one herd. choose: a worker for a caller; CanisterBusy while none is ready."""
 
@@ -97,6 +107,7 @@ class WholeAnswers:
         """
         found: asyncio.Queue[Head | bytes | Exception | None] = asyncio.Queue()
         task = self._herd.leader.spawn(self._pumped(asked, found), "whole answer")
+        task.add_done_callback(lambda task: found.put_nowait(_stopping() if task.cancelled() else None))
         try:
             while (one := await found.get()) is not None:
                 if isinstance(one, Exception):
@@ -113,15 +124,10 @@ class WholeAnswers:
         except (Deposed, LeadershipLost):
             self._herd.leader.depose()
             found.put_nowait(CanisterStopping("another process leads this herd now; send the request again"))
-        except asyncio.CancelledError:
-            found.put_nowait(CanisterStopping("the herd is stopping; send the request again"))
-            raise
         except Exception as error:
             if not isinstance(error, Trap):
                 log.exception("a whole answer failed", path=asked.path)
             found.put_nowait(error)
-        finally:
-            found.put_nowait(None)
 
     async def _made(self, asked: Asked) -> AsyncGenerator[Head | bytes]:
         herd, default = self._herd, self._herd.host.default.id
@@ -171,41 +177,36 @@ class WholeAnswers:
 
     async def _tried(self, progress: _Progress, worker: Worker) -> AsyncGenerator[Head | bytes]:
         """One try. Raises WorkerLost, WorkerRefused, Deposed, StreamBroken."""
-        asked, leader = progress.asked, self._herd.leader
-        answer_try = AnswerTry(progress.id, leader.tries.next_fence(), progress.now_ns)
+        asked = progress.asked
+        answer_try = AnswerTry(progress.id, self._herd.leader.tries.next_fence(), progress.now_ns)
         headers = {**asked.headers, "Accept-Encoding": "identity"}
-        calls: list[CallEnded] = []
-        n_calls = 0  # that were settled, or are of a try whose calls were
+        calls = _Calls(worker.id, answer_try.fence)
         is_begun = is_ended = False
-
-        def gone() -> None:
-            if calls:  # it has had what they decoded
-                leader.spawn(self._settle(progress, worker, answer_try, n_calls, calls), "calls of a client that went")
-
         async with (
-            _when_cancelled(gone),
-            _held(worker),
+            self._paid(progress, calls),
+            worker.answering(),
             worker.client.passed_on(
                 asked.method, asked.target, asked.body, headers, asked.caller, answer_try
             ) as response,
+            aclosing(_frames(response)) as frames,
         ):
             progress.can_move = progress.can_move and FRAMED_HEADER in response.headers
-            async for frame in _frames(response):
+            async for frame in frames:
                 if isinstance(frame, CallEnded):
-                    calls.append(frame)
+                    calls.ended.append(frame)
                 elif isinstance(frame, Broken):
                     worker.is_draining = True
                     raise WorkerLost(f"worker {worker.id}: {frame.why}", was_asked=False)
                 if not isinstance(frame, Body):
                     continue
-                if calls and (frame.is_over or frame.is_end):
-                    await self._settle(progress, worker, answer_try, n_calls, calls)
-                    n_calls += len(calls)
-                    calls = []
+                if calls.ended and (frame.is_over or frame.is_end):
+                    await asyncio.shield(self._settling(progress, calls))
                 if not is_begun:
                     progress.events.begin(response.headers.get("Content-Type", ""))
                     is_begun = True
-                data = _NAMES.sub(lambda name: progress.ids.get(name[0], b""), frame.data) if n_calls else frame.data
+                data = frame.data
+                if calls.n_before:
+                    data = _NAMES.sub(lambda name: progress.ids.get(name[0], b""), data)
                 new = progress.events.take(data) if data else b""
                 if not progress.has_head:
                     progress.has_head = True
@@ -217,46 +218,47 @@ class WholeAnswers:
             if not is_ended:
                 raise WorkerLost(f"worker {worker.id}: its answer broke off")
 
-    async def _settle(
-        self, progress: _Progress, worker: Worker, answer_try: AnswerTry, first: int, calls: Sequence[CallEnded]
-    ) -> None:
-        """Settle calls of this try, the first of which is its n-th, unless a try before has settled so many."""
+    @asynccontextmanager
+    async def _paid(self, progress: _Progress, calls: _Calls) -> AsyncIterator[None]:
+        """Settle also the calls that had ended when the client went: it has had what they decoded."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            if calls.ended:
+                self._settling(progress, calls).add_done_callback(_log_failure)
+            raise
+
+    def _settling(self, progress: _Progress, calls: _Calls) -> asyncio.Task[None]:
+        """Begin to settle the calls that have ended. It goes on when nobody waits for it, so each is settled once."""
+        ended, first = calls.ended, calls.n_before
+        calls.ended, calls.n_before = [], first + len(ended)
+        return self._herd.leader.spawn(self._settle(progress, calls, first, ended), "calls of a whole answer")
+
+    async def _settle(self, progress: _Progress, of: _Calls, first: int, calls: Sequence[CallEnded]) -> None:
+        """Settle calls of a try, the first of which is its n-th, unless a try before has settled so many."""
         new = list(enumerate(calls, first))[max(0, progress.n_settled - first) :]
         if not new:
             return
-        caller = progress.asked.caller
-        found = await self._herd.leader.tries.settle_answer(progress.id, caller, worker.id, answer_try.fence, new)
+        caller, tries = progress.asked.caller, self._herd.leader.tries
+        try:
+            found = await tries.settle_answer(progress.id, caller, of.worker, of.fence, new)
+        except (Deposed, LeadershipLost):
+            self._herd.leader.depose()
+            raise
         progress.ids |= {call.name.encode(): id.encode() for (_, call), id in zip(new, found, strict=True)}
         progress.n_settled = first + len(calls)
         for canister in {call.canister for call in calls}:
             self._herd.host.find(canister).logged.tell()
 
 
-@asynccontextmanager
-async def _when_cancelled(do: Callable[[], None]) -> AsyncIterator[None]:
-    try:
-        yield
-    except asyncio.CancelledError:
-        do()
-        raise
+def _log_failure(settling: asyncio.Task[None]) -> None:
+    error = None if settling.cancelled() else settling.exception()
+    if error is not None:
+        log.error("calls of a client that went could not be settled", reason=str(error), exc_info=error)
 
 
-@asynccontextmanager
-async def _held(worker: Worker) -> AsyncIterator[None]:
-    """Be one of those that wait for this worker, only as long as it is there. Raises WorkerLost."""
-    lease = asyncio.timeout(None)
-    worker.n_answers += 1
-    try:
-        async with lease:
-            if worker.is_gone:
-                raise TimeoutError
-            worker.leases.add(lease)
-            yield
-    except TimeoutError:
-        raise WorkerLost(f"worker {worker.id} is gone") from None
-    finally:
-        worker.n_answers -= 1
-        worker.leases.discard(lease)
+def _stopping() -> CanisterStopping:
+    return CanisterStopping("the herd is stopping; send the request again")
 
 
 async def _frames(response: aiohttp.ClientResponse) -> AsyncGenerator[object]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -66,11 +67,36 @@ class Worker:
         """Its jobs must go elsewhere; it may come back."""
         return self.is_lost or self.is_silent
 
+    @asynccontextmanager
+    async def leased(self) -> AsyncIterator[asyncio.Timeout]:
+        """Wait for it only as long as it is there, and the lease is not ended. Raises WorkerLost."""
+        lease = asyncio.timeout(None)
+        try:
+            async with lease:
+                if self.is_gone:
+                    raise TimeoutError
+                self.leases.add(lease)
+                yield lease
+        except TimeoutError:
+            raise WorkerLost(f"worker {self.id} is gone") from None
+        finally:
+            self.leases.discard(lease)
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Let it make one more whole answer, as long as it is there. Raises WorkerLost."""
+        self.n_answers += 1
+        try:
+            async with self.leased():
+                yield
+        finally:
+            self.n_answers -= 1
+            self.changed()  # it has room for jobs again
+
     def end_leases(self) -> None:
-        """Nobody waits for it any more: whoever does gets TimeoutError."""
-        now = asyncio.get_running_loop().time()
+        """Nobody waits for it any more: whoever does gets WorkerLost."""
         for lease in self.leases:
-            lease.reschedule(now)
+            end(lease)
 
     def canister(self, id: str) -> CanisterState | None:
         if self.state is None:
@@ -113,6 +139,12 @@ class Worker:
         if self.state is None:
             return "starting"
         return "loading" if any(one.loading for one in self.state.canisters) else "ready"
+
+
+def end(lease: asyncio.Timeout) -> None:
+    """Let nobody wait under this lease any more. It may have ended before, while whoever has it still cleans up."""
+    if not lease.expired():
+        lease.reschedule(asyncio.get_running_loop().time())
 
 
 class Workers:

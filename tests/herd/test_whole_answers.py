@@ -7,7 +7,8 @@ import json
 import os
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from canister.herd.launch import local
 from canister.herd.proxy import worker_of
 from canister.herd.told_events import ToldEvents
+from canister.herd.tries import Tries
 from canister.herd.worker_client import WorkerClient
 from canister.herd.workers import Worker
 from canister.ic.receipts import check, document
@@ -241,3 +243,85 @@ async def test_a_worker_of_a_version_before_answers_too(herd: InProcess, monkeyp
     content = (await asked(herd, "/v1/chat/completions", {**STREAMED, "max_tokens": 300, "ignore_eos": True})).decode()
     assert kill.killed
     assert "send the request again" in json.loads(_data(content)[-1])["error"]["message"]
+
+
+class Settled:
+    """What the herd settles of answers. numbers: of their calls. after: awaited when some are settled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.numbers: list[int] = []
+        self.after: Callable[[], Awaitable[object]] | None = None
+        settle = Tries.settle_answer
+
+        async def settled(tries: Tries, *args: Any) -> list[str]:
+            ids = await settle(tries, *args)
+            self.numbers += [number for number, _ in args[-1]]
+            if self.after is not None:
+                await self.after()
+            return ids
+
+        monkeypatch.setattr(Tries, "settle_answer", settled)
+
+
+@pytest.fixture
+async def short_calls(herd: InProcess) -> AsyncIterator[None]:
+    """An answer takes many calls."""
+    await herd.ready(2)
+    await herd.call("set_max_tokens", {"max_tokens_update": 8, "max_tokens_query": 8})
+    yield
+    await herd.call("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+
+
+@pytest.mark.usefixtures("short_calls")
+async def test_a_client_that_goes_away_pays_for_what_it_had(herd: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_before, settled, take, n_left = await n_logged(herd), Settled(monkeypatch), ToldEvents.take, 30
+
+    def told(events: ToldEvents, data: bytes) -> bytes:
+        nonlocal n_left
+        n_left -= data.count(b"data: ")
+        if n_left <= 0:
+            request.cancel()
+        return take(events, data)
+
+    monkeypatch.setattr(ToldEvents, "take", told)
+    long = {**STREAMED, "max_tokens": 300, "ignore_eos": True}
+    request = asyncio.create_task(asked(herd, "/v1/chat/completions", long))
+    await asyncio.wait([request])
+    assert request.cancelled()
+    await until(lambda: len(settled.numbers) >= 2 and not any(one.n_answers for one in herd.workers))
+    assert settled.numbers == list(range(len(settled.numbers)))
+    assert await n_logged(herd) == n_before + len(settled.numbers)
+
+
+@pytest.mark.usefixtures("short_calls")
+async def test_a_client_that_goes_away_while_its_calls_are_settled_pays_once(
+    herd: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_before, settled = await n_logged(herd), Settled(monkeypatch)
+    has_left = asyncio.Event()
+
+    async def left() -> None:
+        request.cancel()
+        await asyncio.wait([request])
+        await until(lambda: not any(one.n_answers for one in herd.workers))
+        has_left.set()
+
+    settled.after = left
+    request = asyncio.create_task(asked(herd, "/v1/chat/completions", STREAMED))
+    await has_left.wait()
+    assert request.cancelled()
+    await until(lambda: not any(task.get_name() == "calls of a whole answer" for task in asyncio.all_tasks()))
+    assert settled.numbers == list(range(len(settled.numbers)))
+    assert len(settled.numbers) >= 2
+    assert await n_logged(herd) == n_before + len(settled.numbers)
+
+
+async def test_a_call_that_waits_for_answers_begins_when_one_ends(herd: InProcess) -> None:
+    await herd.ready(2)
+    async with AsyncExitStack() as held:
+        for worker in herd.workers:
+            while worker.load(herd.host.default.id).has_room:
+                await held.enter_async_context(worker.answering())
+        call = asyncio.create_task(herd.call("run_update", {"args": ["-p", "Once", "-n", "1"]}))
+        await until(lambda: herd.herd.leader.n_queued == 1)
+    assert (await call)["generated_eog"] is not None
