@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx
 import pytest
 
 from canister.herd.launch import local
@@ -245,6 +246,39 @@ async def test_a_worker_of_a_version_before_answers_too(herd: InProcess, monkeyp
     assert "send the request again" in json.loads(_data(content)[-1])["error"]["message"]
 
 
+class Leaving:
+    """A client that closes its connection once `leave` is set. It is told nothing, and `gone` when the door is through
+    with it.
+    """
+
+    def __init__(self, herd: InProcess) -> None:
+        transport = herd.http._transport
+        assert isinstance(transport, httpx.ASGITransport)
+        self.app, self.headers = transport.app, herd.http.headers
+        self.leave, self.gone = asyncio.Event(), asyncio.Event()
+
+    async def ask(self, path: str, body: object) -> None:
+        request = httpx.Request("POST", f"http://localhost{path}", json=body, headers=self.headers)
+        is_read = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal is_read
+            if is_read:
+                await self.leave.wait()
+                return {"type": "http.disconnect"}
+            is_read = True
+            return {"type": "http.request", "body": request.content}
+
+        async def send(message: Any) -> None:
+            """To nobody."""
+
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        at = {"path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers}
+        await self.app({**scope, **at, "server": ("localhost", 80), "client": ("127.0.0.1", 1)}, receive, send)
+        self.gone.set()
+
+
 class Settled:
     """What the herd settles of answers. numbers: of their calls. after: awaited when some are settled."""
 
@@ -280,14 +314,13 @@ async def test_a_client_that_goes_away_pays_for_what_it_had(herd: InProcess, mon
         nonlocal n_left
         n_left -= data.count(b"data: ")
         if n_left <= 0:
-            request.cancel()
+            client.leave.set()
         return take(events, data)
 
     monkeypatch.setattr(ToldEvents, "take", told)
-    long = {**STREAMED, "max_tokens": 300, "ignore_eos": True}
-    request = asyncio.create_task(asked(herd, "/v1/chat/completions", long))
-    await asyncio.wait([request])
-    assert request.cancelled()
+    client = Leaving(herd)
+    await client.ask("/v1/chat/completions", {**STREAMED, "max_tokens": 300, "ignore_eos": True})
+    assert client.leave.is_set()
     await until(lambda: len(settled.numbers) >= 2 and not any(one.n_answers for one in herd.workers))
     assert settled.numbers == list(range(len(settled.numbers)))
     assert await n_logged(herd) == n_before + len(settled.numbers)
@@ -297,19 +330,15 @@ async def test_a_client_that_goes_away_pays_for_what_it_had(herd: InProcess, mon
 async def test_a_client_that_goes_away_while_its_calls_are_settled_pays_once(
     herd: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n_before, settled = await n_logged(herd), Settled(monkeypatch)
-    has_left = asyncio.Event()
+    n_before, settled, client = await n_logged(herd), Settled(monkeypatch), Leaving(herd)
 
     async def left() -> None:
-        request.cancel()
-        await asyncio.wait([request])
+        client.leave.set()
+        await client.gone.wait()
         await until(lambda: not any(one.n_answers for one in herd.workers))
-        has_left.set()
 
     settled.after = left
-    request = asyncio.create_task(asked(herd, "/v1/chat/completions", STREAMED))
-    await has_left.wait()
-    assert request.cancelled()
+    await client.ask("/v1/chat/completions", STREAMED)
     await until(lambda: not any(task.get_name() == "calls of a whole answer" for task in asyncio.all_tasks()))
     assert settled.numbers == list(range(len(settled.numbers)))
     assert len(settled.numbers) >= 2
