@@ -5,7 +5,9 @@ the same texts in any case.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,6 +108,20 @@ async def test_a_chat_goes_on_from_the_objects_when_its_worker_is_lost(tmp_path:
             assert await go_on(herd, "lost") == expected
             assert moved.n_from_store == n_before + 1
             assert moved.n_tokens_alone == 0
+
+
+async def test_a_chat_goes_on_when_the_worker_that_has_it_hangs_while_it_is_asked(tmp_path: Path) -> None:
+    async with herd_of(tmp_path, 2) as herd:
+        await asyncio.gather(*(chat(herd.call, name, QUESTIONS[1], n=1) for name in ("lost", "stays")))
+        expected = await go_on(herd, "stays")
+        owner = await owner_of(herd, "lost")
+        only(herd, 1 - sorted(worker.id for worker in herd.workers).index(owner.id))
+        os.kill(owner.ref.pid, signal.SIGSTOP)
+        going_on = asyncio.create_task(go_on(herd, "lost"))
+        await until(lambda: bool(owner.leases))  # it is asked for the rows
+        async with hung(owner):
+            assert await going_on == expected
+            assert transfers_of(herd).n_tokens_alone == 1
 
 
 async def test_rows_of_an_earlier_state_are_of_use_too(tmp_path: Path) -> None:

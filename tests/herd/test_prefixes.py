@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from canister.errors import JournalUnavailable
+from canister.herd.known_chats import KnownChat
 from canister.herd.prefixes import BLOCK_BYTES, Held, PrefixIndex, beginnings_of
+from canister.herd.workers import Worker
 from tests.herd.herds import PROMPT, InProcess
-from tests.herd.test_moving_chats import herd_of, n_decoded, only, owner_of
+from tests.herd.test_moving_chats import herd_of, n_decoded, only, owner_of, transfers_of
 
 # Prompts of few different blocks, so that many begin alike.
 BLOCKS = st.sampled_from("abc").map(lambda letter: letter * BLOCK_BYTES)
@@ -67,10 +70,10 @@ def test_prompts_of_other_canisters_and_callers_have_other_names() -> None:
 RULES = "You answer in one short sentence, and you never say anything that you do not know for sure. " * 6
 
 
-async def begin(herd: InProcess, name: str, question: str) -> str:
+async def begin(herd: InProcess, name: str, question: str, rules: str = RULES) -> str:
     """A chat whose prompt begins with the same rules."""
     flags = ["--prompt-cache", f"{name}.cache", "--prompt-cache-all", "--temp", "0.9", "--seed", "7", "-n", "4"]
-    return str((await herd.call("run_update", {"args": [*flags, "-p", RULES + PROMPT.format(question)]}))["output"])
+    return str((await herd.call("run_update", {"args": [*flags, "-p", rules + PROMPT.format(question)]}))["output"])
 
 
 @pytest.mark.anyio
@@ -95,3 +98,20 @@ async def test_a_new_chat_begins_from_the_rows_of_another_of_its_caller(tmp_path
         assert found == [first, first]
         assert prefixes.n_brought == 1
         assert await n_decoded(herd, by_id[1]) - before < whole
+
+
+@pytest.mark.anyio
+async def test_a_new_chat_decodes_its_prompt_where_rows_cannot_be_brought(tmp_path: Path) -> None:
+    async with herd_of(tmp_path, 2) as herd:
+        only(herd, 0)
+        first = await begin(herd, "first", "Who are you?")
+        only(herd, 1)
+        asked: list[str] = []
+
+        async def fails(chat: KnownChat, worker: Worker) -> bool:
+            asked.append(worker.id)
+            raise JournalUnavailable("the database does not answer")
+
+        transfers_of(herd).bring_rows = fails  # type: ignore[method-assign]
+        assert await begin(herd, "again", "Who are you?") == first
+        assert asked == [(await owner_of(herd, "again")).id]
