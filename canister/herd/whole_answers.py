@@ -14,7 +14,7 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -96,7 +96,7 @@ class _Calls:
 class WholeAnswers:
     """Of one herd. choose: a worker for a caller; CanisterBusy while none is ready."""
 
-    def __init__(self, herd: Herd, choose: Callable[[Herd, str], Worker]) -> None:
+    def __init__(self, herd: Herd, choose: Callable[[Herd, str], Awaitable[Worker]]) -> None:
         self._herd = herd
         self._choose = choose
 
@@ -137,7 +137,7 @@ class WholeAnswers:
         if asked.key is not None:
             id = job_of_key(default, asked.caller, f"answer {asked.path}\n{asked.key}")
         progress = _Progress(asked, id, time.time_ns())
-        worker = self._choose(herd, asked.caller)
+        worker = await self._choose(herd, asked.caller)
         while True:
             try:
                 async for one in self._tried(progress, worker):
@@ -166,7 +166,7 @@ class WholeAnswers:
         while True:
             await asyncio.sleep(BUSY_SECONDS)  # one that dies still takes connections for a moment
             try:
-                found = self._choose(self._herd, progress.asked.caller)
+                found = await self._choose(self._herd, progress.asked.caller)
             except CanisterBusy:
                 if time.monotonic() > end:
                     raise

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from canister.errors import CanisterBusy
+from canister.herd.control import ControlLog
 from canister.herd.launch import local
 from canister.herd.proxy import worker_of
 from canister.herd.told_events import ToldEvents
@@ -244,6 +246,26 @@ async def test_a_worker_of_a_version_before_answers_too(herd: InProcess, monkeyp
     content = (await asked(herd, "/v1/chat/completions", {**STREAMED, "max_tokens": 300, "ignore_eos": True})).decode()
     assert kill.killed
     assert "send the request again" in json.loads(_data(content)[-1])["error"]["message"]
+
+
+async def test_an_answer_waits_for_the_updates_before_it(herd: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are answered before the workers have run them."""
+    await herd.ready(2)
+    feed, may_feed = ControlLog._feed_canister, asyncio.Event()
+
+    async def held(control: ControlLog, worker: Worker, canister: str) -> None:
+        await may_feed.wait()
+        await feed(control, worker, canister)
+
+    monkeypatch.setattr(ControlLog, "_feed_canister", held)
+    await herd.call("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+    with pytest.raises(CanisterBusy):
+        kept_at(herd)
+    answer = asyncio.create_task(asked(herd, "/v1/chat/completions", CHAT))
+    await asyncio.wait([answer], timeout=0.2)
+    assert not answer.done()
+    may_feed.set()
+    assert json.loads(await answer)["choices"]
 
 
 class Leaving:
