@@ -58,13 +58,15 @@ def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> No
     assert len(saved) == n_calls
 
 
-def test_a_page_that_was_refused_for_now_looks_again(visit: Visit) -> None:
+def refuse_once(visit: Visit, asked: str, status: int) -> None:
+    """The next request of a page to this address is refused as by a busy server."""
     refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
-    visit.page.route(
-        "**/get_call_log",
-        lambda route: route.fulfill(status=429, json=refused, headers={"Retry-After": "600"}),
-        times=1,
-    )
+    headers = {"Retry-After": "600"}
+    visit.page.route(asked, lambda route: route.fulfill(status=status, json=refused, headers=headers), times=1)
+
+
+def test_a_page_that_was_refused_for_now_looks_again(visit: Visit) -> None:
+    refuse_once(visit, "**/get_call_log", 429)
     visit.go("costs")
     visit.page.locator(".countdown", has_text="too many calls wait").wait_for()
     visit.button("Try now").click()
@@ -83,9 +85,7 @@ def test_a_page_that_was_refused_for_now_looks_again(visit: Visit) -> None:
 def test_each_part_of_a_page_that_was_refused_for_now_looks_again(
     visit: Visit, page: str, asked: str, shown: str
 ) -> None:
-    refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
-    busy = {"status": 503, "json": refused, "headers": {"Retry-After": "600"}}
-    visit.page.route(asked, lambda route: route.fulfill(**busy), times=1)
+    refuse_once(visit, asked, 503)
     visit.go(page)
     visit.page.locator(".countdown", has_text="too many calls wait").wait_for()
     visit.button("Try now").click()
@@ -94,9 +94,7 @@ def test_each_part_of_a_page_that_was_refused_for_now_looks_again(
 
 
 def test_what_a_setting_was_refused_for_now_is_done_later(visit: Visit) -> None:
-    refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
-    busy = {"status": 503, "json": refused, "headers": {"Retry-After": "600"}}
-    visit.page.route("**/cache_cleanup_now", lambda route: route.fulfill(**busy), times=1)
+    refuse_once(visit, "**/cache_cleanup_now", 503)
     visit.go("settings")
     visit.button("Remove old prompt caches now").click()
     visit.page.locator(".countdown", has_text="too many calls wait").wait_for()
@@ -106,9 +104,7 @@ def test_what_a_setting_was_refused_for_now_is_done_later(visit: Visit) -> None:
 
 
 def test_the_lab_waits_for_a_busy_server(visit: Visit) -> None:
-    refused = {"reject_code": 2, "reject_message": "too many calls wait", "error_code": "IC0201"}
-    busy = {"status": 429, "json": refused, "headers": {"Retry-After": "600"}}
-    visit.page.route("**/run_update", lambda route: route.fulfill(**busy), times=1)
+    refuse_once(visit, "**/run_update", 429)
     visit.go("lab")
     visit.button("Run").click()
     visit.page.locator(".countdown", has_text="too many calls wait").wait_for()

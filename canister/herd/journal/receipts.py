@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, select, text
 
@@ -25,9 +25,6 @@ from canister.ic.receipts.document import receipt_id, terms_hash
 from canister.ic.receipts.record import NO_HASH, RecordError
 from canister.state.receipts import MOST_LOOKED_AT, Contents, Found, chat_key
 from canister.telemetry.logs import get_logger
-
-if TYPE_CHECKING:
-    pass
 
 MOST_TERMS = 4096  # whose use is remembered
 NOTED_AGAIN = 1024  # records; so often the use of the same terms is noted
