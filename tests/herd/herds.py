@@ -174,12 +174,22 @@ async def chat(call: Any, name: str, question: str, *, n: int = 14, flags: tuple
     return found
 
 
-async def wait_ready(http: httpx.AsyncClient) -> None:
-    """Wait until a herd of its own process is ready."""
+async def wait_ready(http: httpx.AsyncClient, workers: int = 0) -> None:
+    """Wait until a server or herd of its own process is ready, which a herd is with its first worker.
+
+    workers: how many of a herd's have to be ready besides.
+    """
     while True:
         try:
-            if (await http.get("/readyz")).status_code == 200:
+            if (await http.get("/readyz")).status_code == 200 and await _n_ready(http, workers) >= workers:
                 return
         except httpx.TransportError:
             pass
         await asyncio.sleep(0.05)
+
+
+async def _n_ready(http: httpx.AsyncClient, workers: int) -> int:
+    if not workers:
+        return 0
+    status = (await http.get("/herd/status")).json()
+    return sum(worker["phase"] == "ready" for worker in status["workers"])

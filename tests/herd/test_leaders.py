@@ -32,7 +32,7 @@ async def test_a_herd_that_is_killed_and_started_again(tmp_path: Path) -> None:
     """The same key gets the same answer, whether the herd had answered it, or was killed while it ran."""
     with herd_process(tmp_path) as server:
         async with client_of(server) as http:
-            await wait_ready(http)
+            await wait_ready(http, workers=2)
             chat = ["--prompt-cache", "c.cache", "--prompt-cache-all"]
             first = await _run(http, [*chat, *SHORT], "one")
             assert await _run(http, [*chat, *SHORT], "one") == first
@@ -47,7 +47,7 @@ async def test_a_herd_that_is_killed_and_started_again(tmp_path: Path) -> None:
             FolderLock(folder / LOCK).wait_for_orphan()
         server.start()
         async with client_of(server) as http:
-            await wait_ready(http)
+            await wait_ready(http, workers=2)
             assert await _run(http, [*chat, *SHORT], "one") == first
             second = await _run(http, [*chat, *LONG], "two")
             assert await _run(http, [*chat, *LONG], "two") == second
