@@ -18,7 +18,7 @@ from canister.api.herd_requests import job_of_answer
 from canister.api.herd_wire import ChatAt, Done, Run
 from canister.herd import replies
 from canister.herd.jobs import Job
-from canister.herd.journal.records import NewJob, Settled
+from canister.herd.journal.records import Answer, NewJob, Settled
 from canister.herd.worker_client import WorkerConflict, WorkerLost
 from canister.telemetry.logs import get_logger
 
@@ -145,18 +145,27 @@ class Tries:
         return None
 
     async def settle_answer(
-        self, id: bytes, caller: str, worker: str, fence: int, calls: Sequence[tuple[int, CallEnded]]
+        self,
+        id: bytes,
+        caller: str,
+        worker: str,
+        fence: int,
+        calls: Sequence[tuple[int, CallEnded]],
+        row: NewJob | None = None,
     ) -> list[str]:
         """Make calls of a whole answer durable, each with its number, and return the ids of their receipts; "": it has
-        none. Raises Deposed.
+        none. row: left by the same commit. Raises Deposed.
         """
-        found = await asyncio.gather(
-            *(self._journal.settle(self._of_answer(id, n, caller, worker, fence, call)) for n, call in calls)
-        )
+        steps = [self._of_answer(id, n, caller, worker, fence, call) for n, call in calls]
+        if row is not None:
+            now_ns = time.time_ns()
+            ended = Settled(row.id, self._epoch, fence, worker, Answer(b""), new=row)
+            steps.append(replace(ended, started_ns=now_ns, ended_ns=now_ns))
+        found = await asyncio.gather(*map(self._journal.settle, steps))
         if any(outcome.outcome != "done" for outcome in found):
             raise Deposed
-        self.n_settled += len(found)
-        return ["" if outcome.answer is None else outcome.answer.receipt for outcome in found]
+        self.n_settled += len(calls)
+        return ["" if outcome.answer is None else outcome.answer.receipt for outcome in found[: len(calls)]]
 
     def _of_answer(self, id: bytes, n: int, caller: str, worker: str, fence: int, call: CallEnded) -> Settled:
         job = job_of_answer(id, n)

@@ -6,13 +6,19 @@ Each try is asked for under the same id, from which the worker takes ids and see
 gives the same answer, and the client gets from it what it does not have yet. The calls of the try that comes to the end
 are settled, with their receipts, and those that had ended when the client went; those of a worker that was lost count
 for nothing.
+
+An answer with a key is made once at a time: who asks for it meanwhile joins it, whichever workers come and go. The
+commit of its calls leaves a row under its id, so when it has to be made again later, since its worker is gone, nothing
+is charged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import secrets
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -22,12 +28,15 @@ from typing import TYPE_CHECKING
 from canister.api.herd_frames import Body, Broken, CallEnded, FrameReader
 from canister.api.herd_requests import FRAMED_HEADER, AnswerTry, job_of_key
 from canister.api.herd_wire import WireError
+from canister.dispatch.durable_answers import OtherRequest
 from canister.errors import CanisterBusy, CanisterStopping, LeadershipLost, Trap
 from canister.herd.jobs import StreamBroken
+from canister.herd.journal.records import NewJob
 from canister.herd.losses import BUSY_SECONDS, WorkersLost
 from canister.herd.told_events import ToldEvents
 from canister.herd.tries import Deposed
 from canister.herd.worker_client import WorkerLost, WorkerRefused
+from canister.runtime.live_answers import LiveAnswer
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -38,6 +47,8 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 60.0  # for a worker that goes on with an answer
 LOOK_SECONDS = 0.05
+KEPT_NS = 24 * 3600 * 10**9  # the row of an answer with a key
+METHOD = "answer"  # of that row
 _NAMES = re.compile(rb"herd-[0-9a-f]{32}-[0-9]+")
 _RECEIPTS = "x-ic-receipts"
 
@@ -56,6 +67,10 @@ class Asked:
     caller: str
     key: str | None
 
+    @property
+    def body_hash(self) -> bytes:
+        return hashlib.sha256(self.body).digest()
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -66,10 +81,13 @@ class Head:
     length: int | None
 
 
+Live = LiveAnswer[Head | bytes]
+
+
 @dataclass(slots=True)
 class _Progress:
-    """What is known of an answer over all of its tries. ids: of receipts, by the names that stand for them. can_move:
-    it comes from a worker that tells where its events begin.
+    """What is known of an answer over all of its tries. ids: of receipts, by the names that stand for them. n_settled:
+    of its calls, the first ones. can_move: it comes from a worker that tells where its events begin.
     """
 
     asked: Asked
@@ -99,44 +117,66 @@ class WholeAnswers:
     def __init__(self, herd: Herd, choose: Callable[[Herd, str], Awaitable[Worker]]) -> None:
         self._herd = herd
         self._choose = choose
+        self._live: dict[bytes, tuple[Asked, Live]] = {}  # those with a key
 
     async def told(self, asked: Asked) -> AsyncGenerator[Head | bytes]:
         """The head, then the body as it comes. An answer with a key is made to its end, also if this is closed.
 
-        Raises Trap, and after the head StreamBroken or another Trap for what ends it.
+        Raises Trap, OtherRequest of a key that is another request's, and after the head StreamBroken or another Trap
+        for what ends it.
         """
-        found: asyncio.Queue[Head | bytes | Exception | None] = asyncio.Queue()
-        task = self._herd.leader.spawn(self._pumped(asked, found), "whole answer")
-        task.add_done_callback(lambda task: found.put_nowait(_stopping() if task.cancelled() else None))
-        try:
-            while (one := await found.get()) is not None:
-                if isinstance(one, Exception):
-                    raise one
+        live = self._joined(asked)
+        async with aclosing(live.listen()) as listened:
+            async for one in listened:
                 yield one
-        finally:
-            if asked.key is None:
-                task.cancel()
+        if live.failure is not None:
+            raise live.failure
 
-    async def _pumped(self, asked: Asked, found: asyncio.Queue[Head | bytes | Exception | None]) -> None:
+    def _joined(self, asked: Asked) -> Live:
+        """The answer as it is made; begun, if nobody has."""
+        id = self._id_of(asked)
+        if id in self._live:
+            first, live = self._live[id]
+            if first.body_hash != asked.body_hash:
+                raise OtherRequest(str(asked.key))
+            return live
+        live = Live(goes_on=asked.key is not None)
+        if asked.key is not None:
+            self._live[id] = asked, live
+        live.task = self._herd.leader.spawn(self._pumped(asked, id, live), "whole answer")
+
+        def over(task: asyncio.Task[None]) -> None:
+            if task.cancelled():
+                live.failure = _stopping()
+            self._live.pop(id, None)
+            live.over()
+
+        live.task.add_done_callback(over)
+        return live
+
+    def _id_of(self, asked: Asked) -> bytes:
+        if asked.key is None:
+            return secrets.token_bytes(32)
+        return job_of_key(self._herd.host.default.id, asked.caller, f"answer {asked.path}\n{asked.key}")
+
+    async def _pumped(self, asked: Asked, id: bytes, live: Live) -> None:
         try:
-            async for one in self._made(asked):
-                found.put_nowait(one)
+            async for one in self._made(asked, id):
+                live.add(one)
         except (Deposed, LeadershipLost):
             self._herd.leader.depose()
-            found.put_nowait(CanisterStopping("another process leads this herd now; send the request again"))
+            live.failure = CanisterStopping("another process leads this herd now; send the request again")
         except Exception as error:
             if not isinstance(error, Trap):
                 log.exception("a whole answer failed", path=asked.path)
-            found.put_nowait(error)
+            live.failure = error
 
-    async def _made(self, asked: Asked) -> AsyncGenerator[Head | bytes]:
-        herd, default = self._herd, self._herd.host.default.id
+    async def _made(self, asked: Asked, id: bytes) -> AsyncGenerator[Head | bytes]:
+        herd = self._herd
         herd.leader.check_leads()
-        await herd.balance.check_call(default, len(asked.body))
-        id = secrets.token_bytes(32)
-        if asked.key is not None:
-            id = job_of_key(default, asked.caller, f"answer {asked.path}\n{asked.key}")
+        await herd.balance.check_call(herd.host.default.id, len(asked.body))
         progress = _Progress(asked, id, time.time_ns())
+        await self._recall(progress)
         worker = await self._choose(herd, asked.caller)
         while True:
             try:
@@ -147,6 +187,16 @@ class WholeAnswers:
                 raise WorkersLost(str(error)) from error
             except WorkerLost as error:
                 worker = await self._next(progress, worker, error)
+
+    async def _recall(self, progress: _Progress) -> None:
+        """What the journal has of an answer with a key. Raises OtherRequest."""
+        key = progress.asked.key
+        row = None if key is None else await self._herd.journal.find(progress.id)
+        if row is None:
+            return
+        if row.arg != progress.asked.body_hash:
+            raise OtherRequest(str(key))
+        progress.n_settled = sys.maxsize
 
     async def _next(self, progress: _Progress, worker: Worker, error: WorkerLost) -> Worker:
         """The worker that goes on, after this one was lost. Raises why there is none."""
@@ -240,8 +290,9 @@ class WholeAnswers:
         if not new:
             return
         caller, tries = progress.asked.caller, self._herd.leader.tries
+        row = self._row_of(progress) if progress.n_settled == 0 else None
         try:
-            found = await tries.settle_answer(progress.id, caller, of.worker, of.fence, new)
+            found = await tries.settle_answer(progress.id, caller, of.worker, of.fence, new, row)
         except (Deposed, LeadershipLost):
             self._herd.leader.depose()
             raise
@@ -249,6 +300,14 @@ class WholeAnswers:
         progress.n_settled = first + len(calls)
         for canister in {call.canister for call in calls}:
             self._herd.host.find(canister).logged.tell()
+
+    def _row_of(self, progress: _Progress) -> NewJob | None:
+        """What tells that the calls of an answer are settled; None: nobody can ask for it again."""
+        asked = progress.asked
+        if asked.key is None:
+            return None
+        canister, kept_until_ns = self._herd.host.default.id, time.time_ns() + KEPT_NS
+        return NewJob(progress.id, canister, asked.caller, METHOD, asked.body_hash, kept_until_ns=kept_until_ns)
 
 
 def _log_failure(settling: asyncio.Task[None]) -> None:

@@ -20,6 +20,7 @@ from canister.herd.launch import local
 from canister.herd.proxy import worker_of
 from canister.herd.told_events import ToldEvents
 from canister.herd.tries import Tries
+from canister.herd.whole_answers import Asked, Live, WholeAnswers
 from canister.herd.worker_client import WorkerClient
 from canister.herd.workers import Worker
 from canister.ic.receipts import check, document
@@ -202,17 +203,73 @@ async def test_an_inexact_answer_ends_with_an_error(herd: InProcess, monkeypatch
 async def test_an_answer_with_a_key_is_the_same_at_every_worker(
     herd: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also without a seed of its own, and after the worker that has it is gone."""
+    """Also without a seed of its own, and after the worker that has it is gone. It is charged once."""
     await herd.ready(2)
     body = {**CHAT, "seed": None, "temperature": 1.5}
     first = json.loads(await asked(herd, "/v1/chat/completions", body, **{"Idempotency-Key": "one"}))
+    n_charged, cycles = await n_logged(herd), await cycles_of(herd)
     (worker,) = (one for one in herd.workers if one.id == kept_at(herd))
     os.kill(worker.ref.pid, signal.SIGKILL)
     await until(lambda: worker.is_gone)
     again = json.loads(await asked(herd, "/v1/chat/completions", body, **{"Idempotency-Key": "one"}))
     assert (again["id"], again["choices"]) == (first["id"], first["choices"])
+    assert (await n_logged(herd), await cycles_of(herd)) == (n_charged, cycles)
+    unlike = await herd.http.post("/v1/chat/completions", json=CHAT, headers={"Idempotency-Key": "one"})
+    assert (unlike.status_code, unlike.json()["error"]["code"]) == (422, "idempotency_key_reused")
     other = json.loads(await asked(herd, "/v1/chat/completions", body, **{"Idempotency-Key": "two"}))
     assert other["id"] != first["id"]
+
+
+async def cycles_of(herd: InProcess) -> int | None:
+    return await herd.herd.journal.cycles(herd.host.default.id)
+
+
+def watched_listeners(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The answer that each request listens to."""
+    found: list[object] = []
+    joined = WholeAnswers._joined
+
+    def watched(answers: WholeAnswers, asked: Asked) -> Live:
+        found.append(live := joined(answers, asked))
+        return live
+
+    monkeypatch.setattr(WholeAnswers, "_joined", watched)
+    return found
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+async def test_an_answer_with_a_key_is_made_once_for_all_who_ask_at_the_same_time(
+    herd: InProcess, monkeypatch: pytest.MonkeyPatch, is_streamed: bool
+) -> None:
+    """Also when the second one would be asked of another worker, since the first one's worker leaves."""
+    await herd.ready(2)
+    key = {"Idempotency-Key": f"twice {is_streamed}"}
+    body = {**CHAT, "seed": None, "max_tokens": 200, "ignore_eos": True, "stream": is_streamed}
+    n_before, cycles = await n_logged(herd), await cycles_of(herd)
+    settled, may_end = Settled(monkeypatch), asyncio.Event()
+    settled.after = may_end.wait
+    listeners = watched_listeners(monkeypatch)
+    first = asyncio.create_task(asked(herd, "/v1/chat/completions", body, **key))
+    await until(lambda: any(one.n_answers for one in herd.workers))
+    (worker,) = (one for one in herd.workers if one.n_answers)
+    worker.is_draining = True
+    assert kept_at(herd) != worker.id
+    second = asyncio.create_task(asked(herd, "/v1/chat/completions", body, **key))
+    unlike = await herd.http.post("/v1/chat/completions", json=CHAT, headers=key)
+    assert (unlike.status_code, unlike.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    await until(lambda: len(listeners) == 2)
+    assert listeners[0] is listeners[1]
+    may_end.set()
+    assert await first == await second
+    worker.is_draining = False
+    assert settled.numbers == list(range(len(settled.numbers)))
+    assert await n_logged(herd) == n_before + len(settled.numbers) > n_before
+    left = await cycles_of(herd)
+    assert cycles is not None
+    assert left is not None
+    again = await asked(herd, "/v1/chat/completions", body, **key)
+    assert events(again) == events(await second) if is_streamed else json.loads(again)["choices"]
+    assert await cycles_of(herd) == left < cycles
 
 
 def kept_at(herd: InProcess) -> str:
@@ -311,7 +368,7 @@ class Settled:
 
         async def settled(tries: Tries, *args: Any) -> list[str]:
             ids = await settle(tries, *args)
-            self.numbers += [number for number, _ in args[-1]]
+            self.numbers += [number for number, _ in args[4]]
             if self.after is not None:
                 await self.after()
             return ids
