@@ -85,10 +85,12 @@ def finish(connection: Connection, place: Place, result: Result) -> bool:
     return True
 
 
-def find(connection: Connection, id: str) -> Incoming | None:
-    """A message of any process."""
-    row = connection.execute(select(table).where(table.c.id == id).limit(1)).mappings().one_or_none()
-    return None if row is None else _delivered(row).message
+def find(connection: Connection, id: str) -> Delivered | None:
+    """A message of any process, where it came first: there it is from whoever sent it."""
+    query = select(table).where(table.c.id == id)
+    first = query.order_by(table.c.timestamp_ms, table.c.slot).limit(1)
+    row = connection.execute(first).mappings().one_or_none()
+    return None if row is None else _delivered(row)
 
 
 def known(connection: Connection, process: str, which: int | str) -> tuple[Place, Done | None] | None:

@@ -16,22 +16,23 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from canister.ao.lua import frames, values
 from canister.ao.lua.calls import SNAPSHOT, Call, Entry, LogDamaged, Snapshot, digest_of, digest_of_state
 from canister.ao.lua.keeper import CagesUnavailable, Nursery
-from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HostError, HostFunction, NotKept, Outcome
+from canister.ao.lua.sandbox import DEFAULT_MEMORY_BYTES, HostError, HostFunction, Limits, NotKept, Outcome
 from canister.ao.lua.values import BadValue, Value
 
 DEFAULT_DEADLINE_SECONDS = 10.0
-REPLAY_SECONDS = 60.0  # a call that was within its limits once
+REPLAY_SECONDS = 60.0  # a call that was within its limits once, on a machine that may have been faster
 SPARE_EVERY = 50  # calls that may have to be done again
 SNAPSHOT_EVERY = 100  # calls
 SNAPSHOT_INSTRUCTIONS = 500_000_000  # of calls, if they come sooner
 SNAPSHOT_BYTES = 16 << 10  # that each call may add to what is written
 SAVE_SECONDS = 30.0
-LIMITS = ("instruction limit reached", "time limit reached", "memory limit reached")
+OUT_OF_TIME = "time limit reached"
+LIMITS = ("instruction limit reached", OUT_OF_TIME, "memory limit reached")
 ENDED = "the program's process ended"
 OTHER_VERSION = "Nothing is lost: start the version of llama-canister that it was made with"
 BACKUP = "What it was is in its last snapshot: a backup of AO's database has it"
@@ -100,7 +101,7 @@ class Cage:
         try:
             outcome = self._exchange(running, call, answers, None, dry, deadline_seconds)
         except TimeoutError:
-            outcome = Outcome((), "time limit reached", call.limits.instructions, b"")
+            outcome = Outcome((), OUT_OF_TIME, call.limits.instructions, b"")
             self._kill()
         except frames.CageEnded:
             outcome = Outcome((), ENDED, call.limits.instructions, b"")
@@ -170,9 +171,10 @@ class Cage:
             try:
                 for entry in self.log[self._running.n_done - self.n_earlier :]:
                     self._replay(self._running, entry)
-            except (TimeoutError, frames.CageEnded):
+            except (TimeoutError, frames.CageEnded) as error:
                 self._kill()
-                raise CagesUnavailable("a program's process ended while its state was made again; try again") from None
+                what = "It took too long" if isinstance(error, TimeoutError) else "Its process ended"
+                raise CagesUnavailable(f"a program's state was being made again. {what}; try again") from None
             except (LogDamaged, CagesUnavailable):
                 self._kill()
                 raise
@@ -191,7 +193,10 @@ class Cage:
             if entry.call.kind == SNAPSHOT:
                 self._come_back(running, entry)
                 return
-            outcome = self._exchange(running, entry.call, [], list(entry.answers), False, REPLAY_SECONDS)
+            again = replace(entry.call, limits=Limits(2 * entry.call.limits.instructions, REPLAY_SECONDS))
+            outcome = self._exchange(running, again, [], list(entry.answers), False, REPLAY_SECONDS)
+            if outcome.error == OUT_OF_TIME:
+                raise TimeoutError
             if entry.world != version and entry.digest and digest_of(outcome) != entry.digest:
                 raise LogDamaged("it gave something else")
         except LogDamaged as error:
@@ -223,12 +228,12 @@ class Cage:
         n_since, is_costly = self._n_since, self._n_used >= SNAPSHOT_INSTRUCTIONS
         self._n_since = self._n_used = self._n_due = 0
         try:
-            state = self._saved(running)
+            state = self._saved(running, SAVE_SECONDS)
             self._n_due = len(state) // SNAPSHOT_BYTES
             if n_since < self._n_due and not is_costly:
                 self._n_since = n_since
                 return
-            fresh = self._restored(state, running.n_done + 1, self.memory_bytes)
+            fresh = self._restored(state, running.n_done + 1, SAVE_SECONDS, self.memory_bytes)
         except NotKept as error:
             _log.debug("a program's state is not kept: %s", error)
         except CagesUnavailable:
@@ -243,10 +248,10 @@ class Cage:
         """As `_take_snapshot` did. In another world the bytes differ; there each call's outcome is compared."""
         is_same_world = entry.world == self.nursery.version
         try:
-            state = self._saved(running)
+            state = self._saved(running, REPLAY_SECONDS)
             if is_same_world and digest_of_state(state) != entry.digest:
                 raise LogDamaged("the calls before it give another state")
-            fresh = self._restored(state, running.n_done + 1)
+            fresh = self._restored(state, running.n_done + 1, REPLAY_SECONDS)
         except NotKept as error:
             if is_same_world:
                 raise LogDamaged(str(error)) from None
@@ -264,24 +269,25 @@ class Cage:
         self._n_since = self._n_used = 0
         self._n_counted = fresh.n_done
 
-    def _saved(self, running: _Process) -> bytes:
+    def _saved(self, running: _Process, seconds: float) -> bytes:
         """Raises NotKept, TimeoutError, CageEnded."""
         frames.send(running.connection, b"save")
-        match frames.receive(running.connection, time.monotonic() + SAVE_SECONDS):
+        match frames.receive(running.connection, time.monotonic() + seconds):
             case [b"saved", bytes(state)]:
                 return state
             case [b"not kept", bytes(why)]:
                 raise NotKept(why.decode(errors="replace"))
         raise frames.CageEnded("what came is no answer")
 
-    def _restored(self, state: bytes, n_done: int, most_bytes: int | None = None) -> _Process:
-        """most_bytes: of memory that it may take. Raises NotKept, CagesUnavailable."""
+    def _restored(self, state: bytes, n_done: int, seconds: float, most_bytes: int | None = None) -> _Process:
+        """most_bytes: of memory that it may take. Raises NotKept; CagesUnavailable: another time it may come back."""
         made = self._started()
         try:
             frames.send(made.connection, b"restore", state)
-            told = frames.receive(made.connection, time.monotonic() + SAVE_SECONDS)
+            told = frames.receive(made.connection, time.monotonic() + seconds)
         except (TimeoutError, frames.CageEnded):
-            told = [b"not kept", b"it takes too long to come back"]
+            self._end(made)
+            raise CagesUnavailable("a program's state takes too long to come back from a snapshot; try again") from None
         match told:
             case [b"restored", int(n_bytes)] if most_bytes is None or n_bytes <= most_bytes:
                 made.n_done = n_done
@@ -303,7 +309,7 @@ class Cage:
             is_of_log = entry.world != snapshot.world or entry.digest == snapshot.digest
             if state is not None and is_of_log:
                 try:
-                    return self._restored(state, snapshot.n_calls)
+                    return self._restored(state, snapshot.n_calls, REPLAY_SECONDS)
                 except NotKept as error:
                     _log.warning("a program's snapshot %s", error)
             else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from canister.ao.processes.messages import Delivered, Outgoing, Result
 
 MAX_RECEIPTS_CHARACTERS = 3000  # of a tag
+NOT_TAKEN = b"Assignment is not trusted by this process!"  # a message for another one, which anybody can assign
 
 
 class Answers:

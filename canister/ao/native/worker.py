@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canister.ao.lua.sandbox import HostError
-from canister.ao.native.answers import Answers, shown_receipts, whole
+from canister.ao.native.answers import NOT_TAKEN, Answers, shown_receipts, whole
 from canister.ao.native.fees import MOST_TOKENS
 from canister.ao.processes.messages import Delivered, ProcessInfo, Result
 from canister.ao.processes.talk import Talk
@@ -14,11 +14,15 @@ _PIECES = 16  # between two looks for the words that end an answer
 def handle(talk: Talk, info: ProcessInfo, delivered: Delivered, node: str) -> Result:
     answers = Answers(delivered)
     message, sender = delivered.message, delivered.sender
-    if message.owner not in (info.owner, node):
-        return answers.result()
     talk.begin(is_dry=False)
+    if delivered.is_assigned:
+        return Result(output=NOT_TAKEN)
+    is_owner = sender == message.owner and sender in (info.owner, node)
+    is_herder = sender == info.tag("Herder") and message.owner == node  # as all processes have the node for an owner
+    if not is_owner and not is_herder:
+        return answers.result()
     match (message.tag("Action") or "").lower():
-        case "init":
+        case "init" if is_owner:
             return _initialized(talk, message.tag("Model-ID") or info.tag("Model-ID") or "", answers)
         case "inference":
             n_tokens = whole(message.tag("Tokens"), 9)

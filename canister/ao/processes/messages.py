@@ -109,6 +109,11 @@ class Delivered:
     timestamp_ms: int
     offspring: int = OFFSPRING
 
+    @property
+    def is_assigned(self) -> bool:
+        """It is for another process: whoever sent it has not asked this one for anything."""
+        return self.message.target != self.place.process
+
 
 @dataclass(frozen=True, slots=True)
 class Done:

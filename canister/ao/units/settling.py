@@ -14,6 +14,7 @@ from canister.ao.journal.processes import Used
 from canister.ao.lua import values
 from canister.ao.lua.calls import Entry, Snapshot
 from canister.ao.native import herder, token
+from canister.ao.native.answers import NOT_TAKEN
 from canister.ao.processes.messages import (
     OFFSPRING,
     Delivered,
@@ -101,6 +102,8 @@ def native_result(
     connection: Connection, node: str, info: ProcessInfo, delivered: Delivered, lease_ms: int = herder.LEASE_MS
 ) -> Ran:
     """lease_ms: what workers of a herder have for an answer."""
+    if delivered.is_assigned:
+        return Ran(Result(output=NOT_TAKEN))
     if info.kind == "token":
         return Ran(token.handle(money.Ledger(connection, info.id), info, delivered, node))
     found = processes.kept(connection, info.id)
@@ -188,7 +191,7 @@ def _posts(
         if found is None:
             lines.append(f"not assigned: there is no message {assignment.message[:80]}")
             continue
-        posts += [_Post(process, found, found.owner) for process in assignment.processes]
+        posts += [_Post(process, found.message, found.sender) for process in assignment.processes]
     return [post for post in posts if processes.exists(connection, post.target)]
 
 

@@ -102,13 +102,14 @@ class Units:
         return place
 
     async def assign(self, process: str, message: str) -> Place:
-        """A message that is known here to another process too. Raises NotFound."""
-        found = await self.message(message)
-        if found is None and self._settings.items is not None:
-            found = await self._settings.items.get(message)
+        """A message that is known here to another process too, from whoever sent it. Raises NotFound."""
+        known = await self._journal.read(lambda connection: messages.find(connection, message))
+        if known is not None:
+            return await self._post(process, known.message, known.sender)
+        found = None if self._settings.items is None else await self._settings.items.get(message)
         if found is None:
             raise NotFound(f"there is no message {message}")
-        return await self._post(process, found, found.owner)
+        return await self._post(process, replace(found, tags=client_tags(found.tags)), found.owner)
 
     async def monitor(self, process: str, is_on: bool, caller: str) -> None:
         """Its timer, by its tag Cron-Interval. Raises NotFound, BadRequest, AccessDenied."""
@@ -180,7 +181,8 @@ class Units:
 
     async def message(self, id: str) -> Incoming | None:
         """That a process got, whoever sent it."""
-        return await self._journal.read(lambda connection: messages.find(connection, id))
+        found = await self._journal.read(lambda connection: messages.find(connection, id))
+        return None if found is None else found.message
 
     async def published(self, process: str, path: Sequence[str]) -> Value:
         """What a process publishes, at a path: names in any case, places of lists from 1. Raises NotFound."""

@@ -13,7 +13,7 @@ pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.lua.cage import Cage
 from canister.ao.lua.calls import SNAPSHOT, Call, LogDamaged, Snapshot
-from canister.ao.lua.keeper import Nursery
+from canister.ao.lua.keeper import CagesUnavailable, Nursery
 from canister.ao.lua.sandbox import Limits, NotKept, Outcome, Sandbox
 from canister.ao.processes.program import WORLD
 
@@ -237,6 +237,36 @@ def test_without_it_or_with_a_damaged_one_the_whole_log_is_run(nursery: Nursery,
     assert again.snapshot == good  # made again on the way
     assert list(again.since(cage.n_calls)) == again.log[-1:]
     again.stop()
+
+
+def test_a_slower_machine_runs_the_log_to_the_same_state(nursery: Nursery) -> None:
+    cage = counted(nursery)
+    cage.stop()
+    no_time = [replace(each, call=replace(each.call, limits=Limits(seconds=0.0))) for each in cage.log]
+    again = cage_of(nursery, 3)
+    again.log = no_time
+    assert again.evaluate(b"N").values == (6,)
+    assert again.snapshot == cage.snapshot
+    again.stop()
+
+
+@pytest.mark.parametrize("has_snapshot", [True, False])
+def test_a_state_that_takes_too_long_to_come_back_is_no_damage(
+    nursery: Nursery, has_snapshot: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cage = counted(nursery)
+    cage.stop()
+    before = cage.snapshot
+    if not has_snapshot:
+        cage.snapshot = None
+    with monkeypatch.context() as slow:
+        slow.setattr("canister.ao.lua.cage.REPLAY_SECONDS", 0.0)
+        for _ in range(2):
+            with pytest.raises(CagesUnavailable, match="too long"):
+                cage.evaluate(b"N")
+    assert cage.evaluate(b"N").values == (6,)
+    assert cage.snapshot == before
+    cage.stop()
 
 
 def test_a_log_that_gives_another_state_is_told(nursery: Nursery) -> None:

@@ -22,6 +22,7 @@ from tests.traces import until_so
 
 pytestmark = pytest.mark.anyio
 QUESTION = "What is the meaning of life?"
+THIEF = "e" * 43
 WORKERS = [derived_id("native worker", number) for number in range(4)]
 
 
@@ -246,6 +247,50 @@ async def test_only_the_owner_has_workers_and_only_workers_answer(driven: Driven
     assert (await info(driven))["Queue-Length"] == "0"
     assert await sent(driven, HERDER, thief) == []
     assert await sent(driven, HERDER, WORKERS[0]) == []
+
+
+async def test_a_worker_works_for_its_herder_and_obeys_its_owner_alone(driven: Driven) -> None:
+    """All processes' messages are signed by the node, which is the owner of the worker."""
+    (worker,) = WORKERS[:1]
+    await pay(driven, 12)
+    await answers(driven, 1)
+    thief = await driven.program(
+        f"""Send({{ Target = '{worker}', Action = 'Init', ['Model-ID'] = 'another' }})
+        Send({{ Target = '{worker}', Action = 'Inference', Tokens = '5', Data = 'for nothing' }})"""
+    )
+    slot = await driven.units.current_slot(worker)
+    assert (await driven.heard(worker, slot)).result.messages == ()
+    assert (await driven.heard(worker, slot - 1)).result.messages == ()
+    assert await sent(driven, worker, thief) == []
+    await pay(driven, 12)
+    assert [tags(answer)["Action"] for answer in await answers(driven, 2)] == ["Inference-Response"] * 2
+
+
+@pytest.mark.parametrize("by_a_program", [False, True])
+async def test_no_message_for_another_process_moves_money_or_workers(driven: Driven, by_a_program: bool) -> None:
+    """Anybody may assign any message: a victim's for another token, or a program's own, which the node signs."""
+    mine = f"Send({{ Target = ao.id, Action = 'Mint', Recipient = '{THIEF}', Quantity = '1000' }}) "
+    more = "Send({ Target = ao.id, Action = 'Add-Worker', Worker = ao.id }) "
+    trap = await driven.program(mine + more, owner=THIEF)
+    victims = await driven.send(trap, "Transfer", Recipient=THIEF, Quantity="100")
+    forged = [(await driven.heard(trap, slot)).place.message for slot in (1, 2)]
+    wanted = [(TOKEN, victims.place.message), (TOKEN, forged[0]), (HERDER, forged[1]), (WORKERS[0], forged[0])]
+    for target, id in wanted:
+        if by_a_program:
+            await driven.send(
+                trap, "Eval", f"Assign({{ Processes = {{ '{target}' }}, Message = '{id}' }})", owner=THIEF
+            )
+        else:
+            await driven.units.assign(target, id)
+        done = await driven.units.result(target, id, wait_seconds=300)
+        assert done is not None
+        assert done.result.messages == ()
+        assert "not trusted" in done.result.output.decode()
+    assert await balances(driven) == (10_000, 0)
+    assert await driven.units.balance(THIEF) == 0
+    await pay(driven, 12)
+    (answer,) = await answers(driven, 1)
+    assert answer.data
 
 
 async def test_a_program_is_a_worker_too(tmp_path: Path) -> None:

@@ -114,6 +114,18 @@ async def test_messages_are_assigned_to_others(driven: Driven) -> None:
     assert (await driven.done(await driven.units.assign(second, news.id))).result.output == b"hear"
 
 
+async def test_an_assigned_message_is_from_whoever_sent_it(driven: Driven) -> None:
+    """And not from the node, which signs what processes send."""
+    tells = "ao.addAssignable({ Action = 'News' }) Handlers.add('News', function(m) print(m.From) end)"
+    reader, first = await driven.program(tells), await driven.program()
+    await driven.eval(first, "Send({ Target = ao.id, Action = 'News' })")
+    news = (await driven.heard(first, 2)).place.message
+    assert (await driven.done(await driven.units.assign(reader, news))).result.output.decode() == first
+    other = await driven.program(tells)
+    await driven.eval(first, f"Assign({{ Processes = {{ '{other}' }}, Message = '{news}' }})")
+    assert (await driven.heard(other, 1)).result.output.decode() == first
+
+
 async def test_all_is_back_after_a_restart(tmp_path: Path) -> None:
     async with opened(tmp_path, Shelf()) as driven:
         process = await driven.program(COUNTER, Cron_Interval="1-hour", Cron_Tag_Action="Tick")

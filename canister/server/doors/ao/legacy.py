@@ -23,7 +23,7 @@ from canister.ao.processes.messages import Done, Incoming
 from canister.ao.signing.tags import MAX_TAG_BYTES, MAX_TAGS, Tag
 from canister.errors import BadRequest, NotFound
 from canister.server.doors.ao.delivery import NOBODY, WAIT_SECONDS, Delivery
-from canister.server.doors.ao.incoming import checked_id, read_item
+from canister.server.doors.ao.incoming import checked_id, of_item, read_item
 from canister.server.doors.ao.routing import document, json_body, route, text
 from canister.server.requests import while_connected
 
@@ -65,7 +65,10 @@ class LegacyUnits:
     async def monitor(self, request: Request) -> Response:
         item = await read_item(request)
         process = checked_id(request.path_params["process"], "the process")
-        await self._units.monitor(process, request.method == "POST", item.head.address)
+        message = of_item(item)
+        if message.target not in ("", process) or message.tag("Action") is not None:  # which anybody may have seen
+            raise BadRequest(f"the item is a message, and none to turn the timer of {process} on or off")
+        await self._units.monitor(process, request.method == "POST", message.owner)
         done = "monitored" if request.method == "POST" else "no longer monitored"
         return text(f"{process} is {done}")
 

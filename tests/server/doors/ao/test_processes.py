@@ -106,6 +106,8 @@ def test_what_is_wrong_is_refused_with_a_sentence(network: Network, echo: str) -
         (404, "POST", "/cu/dry-run", {"params": {"process-id": nowhere}, "json": {}}),
         (404, "GET", f"/cu/state/{echo}", {}),
         (404, "GET", f"/cu/state/{nowhere}", {}),
+        (400, "POST", f"/mu/monitor/{echo}", {"content": data}),
+        (400, "DELETE", f"/mu/monitor/{echo}", {"content": message(nowhere).to_bytes()}),
         (405, "PUT", "/mu", {}),
         (400, "POST", "/push", {}),
         (400, "POST", f"/{nowhere}~process@1.0/push", {"content": data}),
