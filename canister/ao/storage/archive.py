@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -21,7 +21,8 @@ from canister.ao.storage import queries
 from canister.ao.storage.index import Index
 from canister.ao.storage.items import ItemStore, Objects, StoredTransaction
 from canister.ao.storage.queries import Filter, Record
-from canister.errors import NotFound, StorageFull, TooLarge
+from canister.ao.storage.room import BoundedObjects
+from canister.errors import NotFound, TooLarge
 from canister.telemetry import logs
 
 MAX_BUNDLE_BYTES = 64 << 20  # larger ones stay as they are
@@ -40,31 +41,13 @@ class Found:
     has_all: bool
 
 
-@dataclass(slots=True)
-class _Room:
-    """Bytes that may be stored, and are."""
-
-    most: int | None
-    used: int = 0
-
-    def check(self, n_bytes: int) -> None:
-        """Raises StorageFull."""
-        if self.most is not None and self.used + n_bytes > self.most:
-            raise StorageFull(f"the storage holds {self.used} bytes of the {self.most} that it may hold")
-
-    def take(self, n_bytes: int) -> None:
-        self.check(n_bytes)
-        self.used += n_bytes
-
-
 class Archive:
     """Of one event loop. `open` makes it."""
 
-    def __init__(self, objects: Objects, store: ItemStore, index: Index, room: _Room) -> None:
+    def __init__(self, objects: Objects, store: ItemStore, index: Index) -> None:
         self.objects = objects
         self.index = index
         self._store = store
-        self._room = room
         self._items: set[str] = set()
         self._whole: set[str] = set()  # transactions of which each byte is there
         self._roots: dict[bytes, set[str]] = {}  # transactions by their data
@@ -75,19 +58,16 @@ class Archive:
     @classmethod
     async def open(cls, objects: Objects, max_bytes: int | None = None) -> Archive:
         """All that is there, indexed in the order in which it came. max_bytes: of what clients may store."""
-        store = ItemStore(objects)
-        room = _Room(max_bytes)
-        archive = cls(objects, store, await Index.of(store), room)
+        bounded = await BoundedObjects.open(objects, max_bytes)
+        store = ItemStore(bounded)
+        archive = cls(bounded, store, await Index.of(store))
         async with aclosing(store.all_item_ids()) as ids:
-            async for id, n_bytes in ids:
-                archive._items.add(id)
-                room.used += n_bytes
+            archive._items.update([id async for id in ids])
         for id in list(archive._items):  # a crash may have come between a bundle and its items
             await archive._unpack(id, archive.find(id).record.tags, 0)
         found = sorted([found async for found in store.all_transactions()], key=lambda each: each[1])
         for transaction, _ in found:
             await archive._note(await store.transaction(transaction.id))
-            room.used += transaction.data_bytes
         return archive
 
     async def add_item(self, blocks: AsyncIterable[bytes], max_bytes: int) -> tuple[Head, bool]:
@@ -96,8 +76,6 @@ class Archive:
 
     async def add_transaction(self, document: object) -> tuple[StoredTransaction, bool]:
         """A transaction as clients post it. Raises Malformed, WrongSignature, StorageFull."""
-        if isinstance(document, Mapping):
-            self._room.take(len(str(document.get("data", ""))))
         stored, is_new = await self._store.put_transaction(document)
         if is_new:
             self.index.add_transaction(stored.transaction, time.time())
@@ -107,7 +85,6 @@ class Archive:
     async def add_chunk(self, document: object) -> None:
         """A chunk of a transaction, before or after it. Raises Malformed unless its proof shows its place."""
         chunk = read_chunk(document)
-        self._room.take(len(chunk.chunk))
         await self._store.put_chunk(chunk)
         for id in list(self._roots.get(chunk.data_root, ())):
             await self._note(await self._store.transaction(id))
@@ -142,10 +119,6 @@ class Archive:
         start = self._ends[at - 1] if at else 0
         return await self._store.chunk_with(self._by_place[at], offset - start)
 
-    def check_room(self, n_bytes: int) -> None:
-        """Raises StorageFull when there is no room for so many bytes more."""
-        self._room.check(n_bytes)
-
     async def answer(
         self, body: object, also: Callable[[Filter], list[Record]] = lambda wanted: []
     ) -> dict[str, object]:
@@ -164,20 +137,13 @@ class Archive:
                 n_bytes += len(block)
                 if n_bytes > max_bytes:
                     raise TooLarge(f"the item has more than {max_bytes} bytes; send a larger one in chunks")
-                self._room.take(len(block))
                 yield block
 
-        try:
-            head, is_new = await self._store.put_item(bounded())
-        except BaseException:
-            self._room.used -= n_bytes
-            raise
+        head, is_new = await self._store.put_item(bounded())
         if is_new:
             self.index.add_item(await self._store.item(head.id), time.time())
             self._items.add(head.id)
             await self._unpack(head.id, head.tags, depth)
-        else:
-            self._room.used -= n_bytes
         return head, is_new
 
     async def _note(self, stored: StoredTransaction) -> None:

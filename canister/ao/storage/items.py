@@ -121,11 +121,11 @@ class ItemStore:
                 head, data_at = items.read_head(await self._beginning(stored.key, MAX_HEAD_BYTES))
                 yield StoredItem(head, data_at, stored.n_bytes - data_at, stored.changed_seconds)
 
-    async def all_item_ids(self) -> AsyncGenerator[tuple[str, int], None]:
-        """With the length of each item. In no order."""
+    async def all_item_ids(self) -> AsyncGenerator[str, None]:
+        """In no order."""
         async with aclosing(self._objects.list(_ITEMS)) as listed:
             async for stored in listed:
-                yield stored.key.rpartition("/")[2], stored.n_bytes
+                yield stored.key.rpartition("/")[2]
 
     async def put_transaction(self, document: object) -> tuple[StoredTransaction, bool]:
         """A transaction as clients post it, with its data or without; True when it was not there before.

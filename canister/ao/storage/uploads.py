@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from canister.ao.encoding import Malformed, is_id, to_base64url
 from canister.ao.storage.archive import Archive
 from canister.ao.storage.items import Objects
-from canister.errors import BadRequest, NotFound, TooLarge
+from canister.errors import BadRequest, NotFound, StorageFull, TooLarge
 
 MIN_PART_BYTES = 5 << 20
 MAX_PART_BYTES = 500 << 20
@@ -85,7 +85,6 @@ class Uploads:
                 n_bytes += len(block)
                 if n_bytes > most:
                     raise TooLarge(f"the chunk at {offset} has more than {most} bytes, the chunk size of its upload")
-                self._archive.check_room(len(block))
                 yield block
 
         await self._objects.create(f"{_PARTS}/{upload}/{offset}", bounded())
@@ -119,7 +118,7 @@ class Uploads:
             try:
                 head, _ = await self._archive.add_item(self._whole(upload), MAX_UPLOAD_BYTES)
                 ended = Ended(head.id, head.address, time.time(), None)
-            except BadRequest as error:
+            except (BadRequest, StorageFull) as error:
                 ended = Ended(None, None, time.time(), str(error))
             told = json.dumps(
                 {"id": ended.id, "owner": ended.owner, "seconds": ended.seconds, "error": ended.error}

@@ -21,7 +21,8 @@ class Journal:
     """folder: of its file. Every method but `read_here` is for one event loop."""
 
     def __init__(self, folder: Path) -> None:
-        self._database = Database(folder / AO_DATABASE, "ao")
+        self._path = folder / AO_DATABASE
+        self._database = Database(self._path, "ao")
         self._readers = ThreadPoolExecutor(N_READERS, "ao reader")
         self.is_closing = False
 
@@ -38,6 +39,10 @@ class Journal:
         if self.is_closing:
             raise CanisterStopping("the units of AO are being stopped")
         return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+    def has_room(self, most_bytes: int | None) -> bool:
+        """Whether its file is smaller. None: always."""
+        return most_bytes is None or self._path.stat().st_size < most_bytes
 
     def read_here(self, work: Callable[[Connection], T]) -> T:
         """On the thread that asks."""

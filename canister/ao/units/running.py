@@ -162,8 +162,8 @@ class Runner:
 
     async def _settled(self, info: ProcessInfo, ran: Sequence[tuple[Delivered, Ran]]) -> None:
         def settled(connection: Connection) -> set[str]:
-            now = now_ms()
-            return set().union(*(settle(connection, self._settings.node, info, *each, now) for each in ran))
+            now, node, has_room = now_ms(), self._settings.node, self._journal.has_room(self._settings.most_bytes)
+            return set().union(*(settle(connection, node, info, *each, now, has_room=has_room) for each in ran))
 
         try:
             woken = await self._journal.write(settled)

@@ -24,7 +24,8 @@ class Settings:
     """folder: of `ao.db`. node: the address of this node's wallet. packages: the operator's. model: of native workers.
 
     has_herd: whether there is a token with a herder and n_workers workers. lease_ms: what a worker has for an answer.
-    snapshot_every: calls of a program; 0: never.
+    snapshot_every: calls of a program; 0: never. most_bytes: of `ao.db`, beyond which nothing
+    is taken; None: any number.
     """
 
     folder: Path
@@ -39,3 +40,4 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     lease_ms: int = LEASE_MS
     snapshot_every: int = SNAPSHOT_EVERY
+    most_bytes: int | None = None

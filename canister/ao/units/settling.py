@@ -32,6 +32,7 @@ from canister.ao.processes.program import merge
 
 MAX_WAITING = 10_000
 MAX_PROCESSES = 100_000
+OFFSPRING_BYTES = 64 << 10
 MAX_PUBLISHED_BYTES = 4 << 20
 _NATIVE_AT_ONCE = 32
 
@@ -48,12 +49,23 @@ class Ran:
 
 
 def settle(
-    connection: Connection, node: str, info: ProcessInfo, delivered: Delivered, ran: Ran, now_ms: int
+    connection: Connection,
+    node: str,
+    info: ProcessInfo,
+    delivered: Delivered,
+    ran: Ran,
+    now_ms: int,
+    *,
+    has_room: bool = True,
 ) -> set[str]:
-    """Processes that have something to do now. None when it was settled before."""
+    """Processes that have something to do now. None when it was settled before. has_room: for what programs send."""
     lines: list[str] = []
-    woken = _sent(connection, node, info, delivered, ran.result, now_ms, lines) if ran.result.error is None else set()
-    result = ran.result
+    result, woken = ran.result, set[str]()
+    if result.error is None and (result.messages or result.spawns or result.assignments):
+        if has_room or info.kind != "lua":
+            woken = _sent(connection, node, info, delivered, result, now_ms, lines)
+        else:
+            lines.append("not sent: the node may store no more")
     _publish(connection, info, result, lines)
     if lines:
         result = replace(result, output=b"\n".join([result.output, *map(str.encode, lines)]).strip())
@@ -149,9 +161,11 @@ def _sent(
     n, woken, is_native = len(posts) + len(spawned), set[str](), info.kind != "lua"
     if not n:
         return woken
-    left = (delivered.offspring - n) // n
+    n_bytes = sum(len(post.message.data) for post in posts) + sum(len(message.data) for message in spawned)
+    left = (delivered.offspring - n - n_bytes // OFFSPRING_BYTES) // n
     if left < 0 and not is_native:
-        lines.append(f"not sent: {OFFSPRING} messages may come of one of a client's, and no more")
+        told = f"{OFFSPRING} messages may come of one of a client's, each {OFFSPRING_BYTES} bytes of which count as one"
+        lines.append(f"not sent: {told} more")
         return woken
     for message in spawned:
         if processes.count(connection) >= MAX_PROCESSES:

@@ -24,15 +24,18 @@ def interval_ms(text: str | None) -> int:
     return int(found[1]) * _UNITS[found[2]] * 1000
 
 
-def send_due(connection: Connection, node: str, now_ms: int) -> tuple[int | None, set[str]]:
-    """Send what timers are due for. When to look again, and which processes have something to do now."""
+def send_due(connection: Connection, node: str, now_ms: int, *, has_room: bool = True) -> tuple[int | None, set[str]]:
+    """Send what timers are due for. When to look again, and which processes have something to do now.
+
+    has_room: for messages of programs' timers.
+    """
     woken: set[str] = set()
     for process, due_ms, every_ms in processes.due(connection, now_ms):
         info = processes.find(connection, process)
         assert info is not None
         tags = tuple((name[9:], value) for name, value in info.tags if name[:9].lower() == b"cron-tag-")
         message = Incoming(derived_id(process, "cron", due_ms), info.owner, process, b"", tags)
-        if processes.backlog(connection, process) < MAX_WAITING:
+        if has_room and processes.backlog(connection, process) < MAX_WAITING:
             messages.deliver(connection, process, message, info.owner, now_ms)
             woken.add(process)
         processes.set_timer(connection, process, every_ms, max(due_ms + every_ms, now_ms + 1))

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from canister.ao.journal import messages, money, processes
 from canister.ao.journal.connection import Connection
@@ -32,7 +33,7 @@ from canister.ao.units.running import AGAIN_SECONDS, Runner, now_ms
 from canister.ao.units.settings import Settings
 from canister.ao.units.settling import MAX_WAITING, make, native_result
 from canister.ao.units.timers import interval_ms, send_due
-from canister.errors import AccessDenied, BadRequest, Busy, CanisterError, NotFound
+from canister.errors import AccessDenied, BadRequest, Busy, CanisterError, NotFound, StorageFull
 
 _log = logging.getLogger(__name__)
 
@@ -84,13 +85,14 @@ class Units:
     async def send(self, message: Incoming) -> Place:
         """A verified message to its process. The same one again gets the same place, and is run once.
 
-        Raises NotFound: no such process; Busy.
+        Raises NotFound: no such process; Busy; StorageFull.
         """
         cleaned = replace(message, tags=client_tags(message.tags))
         return await self._post(message.target, cleaned, message.owner)
 
     async def spawn(self, message: Incoming) -> Place:
-        """A process, whose id is the message's; it is made in slot 0."""
+        """A process, whose id is the message's; it is made in slot 0. Raises StorageFull."""
+        self._check_room()
         cleaned = replace(message, tags=client_tags(message.tags))
 
         def put(connection: Connection) -> Place:
@@ -218,7 +220,9 @@ class Units:
         while True:
             self._clock_news.clear()
             try:
-                due_ms, woken = await self._journal.write(lambda each: send_due(each, self.node, now_ms()))
+                has_room = self._journal.has_room(self._settings.most_bytes)
+                due = partial(send_due, node=self.node, now_ms=now_ms(), has_room=has_room)
+                due_ms, woken = await self._journal.write(due)
             except CanisterError as error:
                 _log.warning("timers wait: %s", error)
                 due_ms, woken = now_ms() + int(AGAIN_SECONDS * 1000), set[str]()
@@ -230,7 +234,15 @@ class Units:
 
     # -- small things
 
+    def _check_room(self) -> None:
+        if not self._journal.has_room(self._settings.most_bytes):
+            raise StorageFull(
+                f"the node has stored the {self._settings.most_bytes} bytes that it may; see --ao-storage"
+            )
+
     async def _post(self, process: str, message: Incoming, sender: str) -> Place:
+        self._check_room()
+
         def put(connection: Connection) -> Place:
             if processes.find(connection, process) is None:
                 raise NotFound(f"there is no process {process[:80]}")

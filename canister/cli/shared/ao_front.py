@@ -83,6 +83,7 @@ async def opened(host: Host, url: str) -> AsyncIterator[Front]:
                 n_workers=settings.ao_workers,
                 model=SHIPPED_ID,
                 lease_ms=round(settings.ao_lease * 1000),
+                most_bytes=settings.ao_storage,
             )
         )
         named = {"token": TOKEN, "herder": HERDER, "module": next(iter(MODULES))}

@@ -13,8 +13,9 @@ pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 from canister.ao.journal import messages
 from canister.ao.lua.sandbox import Limits
 from canister.ao.units.timers import interval_ms
-from canister.errors import AccessDenied, BadRequest, NotFound
+from canister.errors import AccessDenied, BadRequest, NotFound, StorageFull
 from tests.ao.units.world import MODEL, NODE, OWNER, Driven, Shelf, message, opened, tags
+from tests.traces import until_so
 
 pytestmark = pytest.mark.anyio
 COUNTER = "N = 0 Handlers.add('Step', function(m) N = N + 1 m.reply({ Data = tostring(N) }) end)"
@@ -173,6 +174,38 @@ async def test_what_programs_send_each_other_for_ever_ends(tmp_path: Path) -> No
         assert b"not sent" not in (await driven.heard(endless, 1)).result.output
         assert b"not sent" in done.result.output
         assert await driven.units.current_slot(endless) == last
+
+
+async def test_what_programs_send_each_other_is_bounded_by_its_bytes_too(tmp_path: Path) -> None:
+    async with opened(tmp_path) as driven:
+        large = "Handlers.add('Go', function(m) Send({ Target = ao.id, Action = 'Go', Data = ('x'):rep(2 << 20) }) end)"
+        endless = await driven.program(large)
+        first = message(endless, "Go")
+        await driven.units._journal.write(  # as the last but 100 of a client's, of which each takes 33
+            lambda connection: messages.deliver(connection, endless, first, OWNER, 1, 100)
+        )
+        await driven.eval(endless, "1")
+        assert b"not sent" not in (await driven.heard(endless, 4)).result.output
+        assert b"not sent" in (await driven.heard(endless, 5)).result.output
+
+
+async def test_a_full_node_takes_nothing_more_and_keeps_what_it_has(tmp_path: Path) -> None:
+    grows = "Handlers.add('Go', function(m) Send({ Target = ao.id, Action = 'Go', Data = ('x'):rep(60000) }) end)"
+    async with opened(tmp_path, most_bytes=8 << 20) as driven:
+        program = await driven.program(grows)
+        await driven.send(program, "Go")
+
+        async def full() -> bool | None:
+            page = await driven.units.results(program, newest_first=True)
+            return any(b"may store no more" in done.result.output for done in page.done) or None
+
+        assert await until_so(full)
+        for refused in (message(program, "Go"), message("", Module="m")):
+            with pytest.raises(StorageFull, match="ao-storage"):
+                await (driven.units.send(refused) if refused.target else driven.units.spawn(refused))
+        assert (await driven.units.dry_run(program, message(program, "Eval", "1"))).error is None
+    async with opened(tmp_path) as driven:
+        assert await driven.eval(program, "2") == "2"
 
 
 async def test_timers(driven: Driven) -> None:
