@@ -351,7 +351,8 @@ class ServerSettings(Section):
     ao_storage: Annotated[int, ServeOption(AO, "BYTES")] = Field(
         64 * 1024**3,
         ge=1,
-        description="Bytes that strangers may store at the gateway of AO; more are refused with 507.",
+        description="Bytes that strangers may store at the gateway of AO, and bytes of the database of its processes; "
+        "more are refused with 507.",
     )
     ao_stored_models: Annotated[int, ServeOption(AO)] = Field(
         2,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from canister.ao.journal import messages, processes
 from canister.ao.journal.connection import Connection
@@ -50,7 +51,7 @@ class Runner:
         self._threads = ThreadPoolExecutor(settings.n_cages + max(settings.n_workers, 1), "ao program")
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.halted: dict[str, str] = {}  # processes whose logs do not give their states here, and why
 
     @property

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from weakref import WeakValueDictionary
 
 from canister.ao.journal import messages, money, processes
 from canister.ao.journal.connection import Connection
@@ -46,7 +47,7 @@ class Units:
         self._journal = Journal(settings.folder)
         self._clock: asyncio.Task[None] | None = None
         self._clock_news = asyncio.Event()
-        self._news: dict[str, asyncio.Event] = {}
+        self._news: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()  # as long as somebody waits
         self._runner = Runner(settings, self._journal, self._tell, self._clock_news.set)
 
     @classmethod

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
+from fastapi import Request
+
 from canister.ao.encoding import is_id
-from canister.ao.processes.messages import Incoming, Place, Result
+from canister.ao.processes.messages import Done, Incoming, Place, Result
 from canister.ao.signing.items import Item
 from canister.ao.storage.archive import Archive
 from canister.errors import BadRequest, NotFound
 from canister.server.doors.ao.incoming import MAX_MESSAGE_BYTES, of_item
 from canister.server.doors.ao.units import Units
+from canister.server.requests import dispatcher, while_connected
 
 WAIT_SECONDS = 25.0  # for a result; then the client asks again
+LOOK_SECONDS = 1.0  # between two looks whether the server stops
 NOBODY = "0" * 43  # who a dry run is from
 
 
@@ -41,6 +46,20 @@ class Delivery:
             return await self.units.spawn(message)
         _target(message)
         return await self.units.send(message)
+
+    async def result(self, request: Request, process: str, which: int | str) -> Done | None:
+        """Of a message; None when there is none yet, so that the client asks again: one that waits holds up nobody who
+        stops the server. Raises Cancelled, and as units do."""
+        until = time.monotonic() + WAIT_SECONDS
+
+        async def awaited() -> Done | None:
+            while True:
+                left = until - time.monotonic()
+                done = await self.units.result(process, which, min(left, LOOK_SECONDS))
+                if done is not None or left <= 0 or dispatcher(request).is_draining:
+                    return done
+
+        return await while_connected(request, awaited())
 
     async def dry_run(self, process: str, message: Incoming, owner: str | None) -> Result:
         """owner: who it says that it is from, which counts only where the operator allows it, and never for a process

@@ -28,7 +28,7 @@ from canister.ao.processes.messages import Incoming, Place, Result
 from canister.ao.signing import items
 from canister.errors import BadRequest, NotFound
 from canister.server import answers
-from canister.server.doors.ao.delivery import NOBODY, WAIT_SECONDS, Delivery
+from canister.server.doors.ao.delivery import NOBODY, Delivery
 from canister.server.doors.ao.incoming import ITEM_CODEC, MAX_MESSAGE_BYTES, of_http, of_item, verified
 from canister.server.doors.ao.routing import NO_STORE, document, route, text
 from canister.server.requests import read_body, while_connected
@@ -116,7 +116,7 @@ class HyperBeam:
         return await self._pushed(request, place)
 
     async def _pushed(self, request: Request, place: Place) -> Response:
-        done = await while_connected(request, self._units.result(place.process, place.slot, WAIT_SECONDS))
+        done = await self._delivery.result(request, place.process, place.slot)
         told: dict[str, object] = {"slot": place.slot, "id": place.message, "process": place.process}
         if done is not None:
             told |= _told(done.result)
@@ -126,7 +126,7 @@ class HyperBeam:
 
     async def _result(self, request: Request, process: str, which: str) -> Response:
         named: int | str = int(which) if _SLOT.fullmatch(which) else which
-        done = await while_connected(request, self._units.result(process, named, WAIT_SECONDS))
+        done = await self._delivery.result(request, process, named)
         if done is None:
             return document({"message": f"{which[:80]} is not done yet; ask again"}, 202)
         return document({**_told(done.result), "slot": done.place.slot, "process": process})

@@ -22,7 +22,7 @@ from canister.ao.encoding import Malformed
 from canister.ao.processes.messages import Done, Incoming
 from canister.ao.signing.tags import MAX_TAG_BYTES, MAX_TAGS, Tag
 from canister.errors import BadRequest, NotFound
-from canister.server.doors.ao.delivery import NOBODY, WAIT_SECONDS, Delivery
+from canister.server.doors.ao.delivery import NOBODY, Delivery
 from canister.server.doors.ao.incoming import checked_id, of_item, read_item
 from canister.server.doors.ao.routing import document, json_body, route, text
 from canister.server.requests import while_connected
@@ -75,7 +75,7 @@ class LegacyUnits:
     async def result(self, request: Request) -> Response:
         message = checked_id(request.path_params["message"], "the message")
         process = checked_id(request.query_params.get("process-id"), "process-id")
-        done = await while_connected(request, self._units.result(process, message, WAIT_SECONDS))
+        done = await self._delivery.result(request, process, message)
         if done is None:
             return document({"message": f"{message} is not done yet; ask again"}, 202)
         return document(done.result.to_json())
