@@ -100,7 +100,7 @@ async def test_a_stream_of_a_model_that_is_not_exact_ends_with_an_error(
     async with herd_in(tmp_path) as herd:
         monkeypatch.setattr(WorkerClient, "run", watched)
         monkeypatch.setattr(Worker, "is_exact", lambda worker, canister: False)
-        content = await stream(herd, QUESTIONS[0])
+        content = await stream(herd, QUESTIONS[0], "-n", "1500")  # it is killed long before it has told all
         assert b"not exact" in _end(content)
         assert b'"reject_code":2' in _end(content).replace(b" ", b"")
         await herd.ready(2)

@@ -20,7 +20,7 @@ from canister.ic import envelope
 from tests.runtime.held import held
 from tests.server.ic_door import SOMEBODY, Door
 from tests.server.served import CHAT, Served, served
-from tests.traces import until
+from tests.traces import SECONDS, until
 
 pytestmark = pytest.mark.anyio
 
@@ -204,7 +204,7 @@ async def test_streams(tmp_path: Path) -> None:
 async def ended(reader: asyncio.StreamReader) -> bytes:
     """What the server still sends before it ends the connection."""
     try:
-        return await asyncio.wait_for(reader.read(), 30)
+        return await asyncio.wait_for(reader.read(), SECONDS)
     except ConnectionResetError:
         return b""
 
@@ -251,17 +251,19 @@ async def test_a_head_without_end(tmp_path: Path) -> None:
 
 async def test_a_body_that_nobody_wants(tmp_path: Path) -> None:
     """It may be sent to its end, so that the answer is not lost; who trickles it is disconnected all the same."""
-    async with (
-        served(tmp_path, header_seconds=0.4, max_body_bytes=1024) as server,
-        connected(server) as (reader, writer),
-    ):
-        writer.write(b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
+    head = b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n"
+    async with served(tmp_path / "patient", max_body_bytes=1024) as server, connected(server) as (reader, writer):
+        writer.write(head)
         assert b"200 OK" in await reader.readuntil(b"\r\n")
         writer.write(bytes(899_000))
         await writer.drain()
         writer.write(bytes(1000) + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"HTTP/1.1 200 OK" in await reader.readuntil(b'"status": "ok"}')
-        writer.write(b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000\r\n\r\n")
+    async with (
+        served(tmp_path / "strict", header_seconds=0.4, max_body_bytes=1024) as server,
+        connected(server) as (reader, writer),
+    ):
+        writer.write(head)
 
         async def trickle() -> None:
             while True:
@@ -302,12 +304,12 @@ async def test_an_answer_that_is_not_taken(tmp_path: Path) -> None:
 
 
 async def test_who_waits_for_our_work_is_not_slow(tmp_path: Path) -> None:
-    async with served(tmp_path, header_seconds=0.2, stall_seconds=0.2) as server, server.client() as client:
+    async with served(tmp_path, header_seconds=0.5, stall_seconds=0.5) as server, server.client() as client:
         release = asyncio.Event()
         async with held(server.host.default.locks.acquire("slow")):
             arg = {"filename": "slow", "chunk": "AAA=", "chunksize": 2, "offset": 0}
             waiting = asyncio.create_task(client.post("/file_upload_chunk", json=arg))
-            asyncio.get_running_loop().call_later(1.0, release.set)
+            asyncio.get_running_loop().call_later(2.0, release.set)
             await release.wait()
             assert not waiting.done()
         assert (await waiting).status_code == 200

@@ -156,7 +156,8 @@ def test_a_drain_finishes_what_runs_and_refuses_what_comes(tmp_path: Path) -> No
         assert http.post("/set_max_tokens", json={"max_tokens_update": 0, "max_tokens_query": 0}).status_code == 200
         running = pool.submit(http.post, "/run_update", json=chat)
         upload = pool.submit(http.put, "/canisters/llama_cpp/files/kept", content=body())
-        wait_until(lambda: 'canister_streams_running{canister="llama_cpp"} 1.0' in http.get("/metrics").text)
+        wait_until(lambda: running.done() or 'canister_calls_running{canister="llama_cpp"} 1.0' in metrics_of(http))
+        wait_until(lambda: 'canister_streams_running{canister="llama_cpp"} 1.0' in metrics_of(http))
         ended = pool.submit(server.stop)
         # A balancer is told to send nobody here, whoever comes all the same is sent away, and probes are answered.
         wait_for_status(http, "/readyz", 503)
@@ -193,7 +194,7 @@ def test_a_drain_that_takes_too_long_rolls_back(tmp_path: Path) -> None:
     server.start()
     with httpx.Client(base_url=server.url, headers=key_of(server), timeout=60) as http, ThreadPoolExecutor() as pool:
         upload = pool.submit(http.put, "/canisters/llama_cpp/files/lost", content=body())
-        wait_until(lambda: 'canister_streams_running{canister="llama_cpp"} 1.0' in http.get("/metrics").text)
+        wait_until(lambda: 'canister_streams_running{canister="llama_cpp"} 1.0' in metrics_of(http))
         assert server.stop() == 0
         never.set()
         with contextlib.suppress(httpx.TransportError):
@@ -206,6 +207,10 @@ def test_a_drain_that_takes_too_long_rolls_back(tmp_path: Path) -> None:
 
 def key_of(server: LocalServer) -> dict[str, str]:
     return {"Authorization": f"Bearer {server.api_key}"}
+
+
+def metrics_of(http: httpx.Client) -> str:
+    return http.get("/metrics").text
 
 
 def wait_for_status(http: httpx.Client, path: str, status: int) -> None:

@@ -32,13 +32,13 @@ from canister.system import data_dir
 from canister.system.data_dir import CRASH, LAST_CRASH
 from tests.harness import CHAT_MODEL
 from tests.smoke.conftest import Wire
+from tests.traces import SECONDS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 
 MODEL = ("-m", str(CHAT_MODEL), "--slots", "3", "--threads", "1", "--instruction-limit", "none")
 OFTEN = ("--max-crashes", "100")
 PROMPT = "<|im_start|>user\nPlease tell me a story{}.<|im_end|>\n<|im_start|>assistant\n"
-SECONDS = 90.0
 
 
 def supervised(folder: Path, *flags: str) -> LocalServer:
@@ -348,11 +348,19 @@ def test_signals_reach_the_child(tmp_path: Path) -> None:
     with wire_to(server) as wire:
         wait_until_ready(wire)
         wire.ok("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+        engine = wire.http.build_request("GET", "/engine")
+
+        def runs() -> bool:
+            n: int = wire.http.send(engine).json()["now"]["running"]
+            return n > 0
+
         with ThreadPoolExecutor() as pool:
             # What runs is finished when the terminal is closed.
-            call = pool.submit(wire.run, "-p", PROMPT.format(""), "-n", "200", "--ignore-eos")
-            engine = wire.http.build_request("GET", "/engine")
-            wait_for(lambda: wire.http.send(engine).json()["now"]["running"] > 0, "no call runs")
+            while True:
+                call = pool.submit(wire.run, "-p", PROMPT.format(""), "-n", "200", "--ignore-eos")
+                wait_for(lambda call=call: call.done() or runs(), "no call runs")
+                if not call.done():  # it may be over before anybody looked
+                    break
             assert server.end(signal.SIGHUP) == 0
             assert call.result(SECONDS)["n_tokens_generated"] == 199
     assert not is_there(child)

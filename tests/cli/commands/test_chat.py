@@ -188,8 +188,9 @@ def test_told_to_end_it_leaves_nothing_behind(model: Path, scratch: Path) -> Non
         terminal.wait_for("> ")
         folder = next(scratch.iterdir())
         pid = int((folder / "lock").read_text())
-        time.sleep(0.5)  # until input() waits: a signal that comes just before waits for the next key
-        terminal.process.send_signal(signal.SIGTERM)
+        while terminal.process.poll() is None:  # one that comes just before input() waits is seen at the next key
+            terminal.process.send_signal(signal.SIGTERM)
+            time.sleep(0.1)
         assert terminal.end() == 128 + signal.SIGTERM
     assert list(scratch.iterdir()) == []
     with pytest.raises(ProcessLookupError):

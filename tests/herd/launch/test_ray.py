@@ -328,8 +328,7 @@ async def test_a_worker_that_has_no_machine_is_told(launcher: RayLauncher, monke
         await launcher.start(spec("w9", third=1))
 
 
-async def test_a_wrong_option_is_told(launcher: RayLauncher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_launch, "START_SECONDS", 15.0)
+async def test_a_wrong_option_is_told(launcher: RayLauncher) -> None:
     with pytest.raises(CanisterUnavailable, match="colour"):
         await launcher.start(WorkerSpec("w8", SECRET, {"colour": "red"}, {"CPU": 0.5}))
 

@@ -153,12 +153,19 @@ async def test_a_call_that_fails_after_its_first_text_ends_in_a_reject(tmp_path:
 
 async def test_a_server_that_stops_says_so_in_the_last_line(tmp_path: Path) -> None:
     limits = {"instruction_limit": None, "query_instruction_limit": None}
+    lines: list[dict[str, Any]] = []
     async with served(tmp_path, with_model=True, drain_seconds=0.5, **limits) as server:
         client = server.client()
         await client.post("/set_max_tokens", json={"max_tokens_update": 0, "max_tokens_query": 0})
-        task = asyncio.create_task(streamed(client, "run_query", *ENDLESS))
-        await until(lambda: n_running(server) == 1)
-    _, lines = await task
+
+        async def listen() -> None:
+            async with client.stream("POST", "/run_query", json={"args": ENDLESS}, headers=LINES) as response:
+                async for line in response.aiter_lines():
+                    lines.append(json.loads(line))
+
+        task = asyncio.create_task(listen())
+        await until(lambda: bool(lines))
+    await task
     await client.aclose()
     assert "text" in lines[0]
     assert "the server is stopping" in lines[-1]["reject_message"]
