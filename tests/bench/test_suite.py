@@ -22,6 +22,8 @@ from tests.bench.servers import BenchError, Ours, ends_by_itself, known, words
 from tests.bench.suite import Bench, Options, alternating, begin, together, tokens_per_second
 from tests.harness import CHAT_MODEL
 
+ENDLESS = ("-n", "-1", "--ignore-eos", "--context-shift")
+
 
 @given(st.lists(st.integers(), min_size=1, max_size=5, unique=True))
 def test_every_side_has_every_place_equally_often(sides: list[int]) -> None:
@@ -142,7 +144,7 @@ def test_a_call_that_is_left_is_rolled_back(server: Ours) -> None:
     begin(server, [chat], [words(5, 1)])
     n_tokens = chat.run("", "-n", "0")["n_prompt_tokens"]
     leaver = server.http()
-    leaver.post_and_leave("/canisters/llama_cpp/run_update", chat.argument("", "-n", "400"), 0.0)
+    leaver.post_and_leave("/canisters/llama_cpp/run_update", chat.argument("", *ENDLESS), 0.0)
     assert chat.run("", "-n", "0")["n_prompt_tokens"] == n_tokens
     leaver.close()
     chat.close()

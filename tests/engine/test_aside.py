@@ -18,6 +18,7 @@ from canister.engine.llama_types import ContextParams
 from canister.engine.load import calibration, loader
 from canister.engine.load.calibration import PROBE_ROWS
 from canister.engine.thread import DecodeThread
+from canister.system.machine import usable_cores
 from tests.engine.driver import Driver
 from tests.engine.test_batch_invariance import some_prompt
 
@@ -70,7 +71,8 @@ def test_a_chat_goes_on_while_a_context_is_made(
 
         other = first.run(both())
         assert held.threads == {"aside other"}
-        assert len(held.made) == 4  # to measure speeds and kernels, to look, to serve
+        has_choice = usable_cores() > 1  # of how many threads decode
+        assert len(held.made) == 3 + has_choice  # to measure kernels, and speeds, to look, to serve
         first.run(other.close())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from canister import errors as canister_errors
+from canister.engine.llama import Model
+from canister.engine.load.loaded import LoadParams
+from canister.engine.load.loader import load_models
 from canister.ic.principal import ANONYMOUS
 from canister.server import preload
 from canister.server.doors.openai import door, errors
 from tests.harness import CHAT_MODEL
 from tests.server.doors.openai.conftest import connected
 from tests.server.served import Served, served
-from tests.traces import until
+from tests.traces import SECONDS, until
 
 pytestmark = pytest.mark.anyio
 
@@ -178,17 +182,26 @@ async def test_a_busy_caller_is_told_when_to_come_again_and_does(tmp_path: Path)
         assert statuses == [429, 429, 429, 429, 200]
 
 
-async def test_a_model_that_is_being_loaded_is_waited_for(tmp_path: Path) -> None:
+async def test_a_model_that_is_being_loaded_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_load = threading.Event()
+
+    def held(params: LoadParams) -> tuple[Model, Model | None]:
+        assert may_load.wait(SECONDS)
+        return load_models(params)
+
+    monkeypatch.setattr("canister.engine.engine.load_models", held)
     async with served(tmp_path) as server:
         key = server.host.key_path.read_text().strip()
         transport = Watched()
         http = httpx.AsyncClient(transport=transport, timeout=60)
         async with openai.AsyncOpenAI(
-            base_url=f"{server.url}/v1", api_key=key, max_retries=20, http_client=http
+            base_url=f"{server.url}/v1", api_key=key, max_retries=200, http_client=http
         ) as client:
             loading = preload.begin(server.host, CHAT_MODEL)
-            answer = await client.chat.completions.create(model="x", messages=ASK, max_tokens=1)
-            assert answer.choices
+            answer = asyncio.create_task(client.chat.completions.create(model="x", messages=ASK, max_tokens=1))
+            await until(lambda: bool(transport.statuses))
+            may_load.set()
+            assert (await answer).choices
             await loading
     assert set(transport.statuses[:-1]) == {503}
     assert transport.statuses[-1] == 200
