@@ -14,7 +14,9 @@ from urllib.parse import parse_qsl, quote, urlencode
 from canister.api.cbor_fields import WireError
 from canister.ic import cbor
 
-RUN, CONTROL, CHATS, STATE, DRAIN = (f"/herd/1/{name}" for name in ("run", "control", "chats", "state", "drain"))
+RUN, CONTROL, CHATS, ANSWERS, STATE, DRAIN = (
+    f"/herd/1/{name}" for name in ("run", "control", "chats", "answers", "state", "drain")
+)
 CBOR_TYPE = "application/cbor"
 FRAMES_TYPE = "application/x-herd-frames"
 CONTAINER_TYPE = "application/octet-stream"
@@ -82,15 +84,46 @@ class ChatQuery:
 
 def chat_query(query: str) -> ChatQuery:
     """The chat that the query of `chat_target` names. Raises WireError."""
+    named = _named(query, "canister", "caller", "path")
+    return ChatQuery(named["canister"], named["caller"], named["path"], named.get("rows") == "1")
+
+
+def _named(query: str, *needed: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=8)
     except ValueError as error:
         raise WireError(f"the query does not decode: {error}") from None
     named = dict(pairs)
-    missing = {"canister", "caller", "path"} - named.keys()
+    missing = set(needed) - named.keys()
     if missing or len(named) < len(pairs):
-        raise WireError(f"the query names a chat by canister, caller and path, each once; missing: {sorted(missing)}")
-    return ChatQuery(named["canister"], named["caller"], named["path"], named.get("rows") == "1")
+        raise WireError(f"the query names {', '.join(needed)}, each once; missing: {sorted(missing)}")
+    return named
+
+
+# -- kept answers
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerQuery:
+    """Which kept answers are asked for: of an id, or a key."""
+
+    canister: str
+    caller: str
+    id: str | None = None
+    key: str | None = None
+
+    @property
+    def target(self) -> str:
+        """Path and query. Send it as it is, since it is signed so."""
+        named = {"canister": self.canister, "caller": self.caller, "id": self.id, "key": self.key}
+        told = {name: value for name, value in named.items() if value is not None}
+        return f"{ANSWERS}?{urlencode(told, quote_via=quote, safe='')}"
+
+
+def answer_query(query: str) -> AnswerQuery:
+    """What the query of such a target names. Raises WireError."""
+    named = _named(query, "canister", "caller")
+    return AnswerQuery(named["canister"], named["caller"], named.get("id"), named.get("key"))
 
 
 # -- signatures

@@ -205,7 +205,9 @@ async def tend(host: Host) -> None:
 
 async def _resume(host: Host, canister: Canister) -> None:
     for kept in await asyncio.to_thread(canister.answers.running):
-        if kept.asked.goes_on and live_answers(canister).find(kept.asked.id) is None:
+        if canister.herd.worker is not None:  # its herd asks for it again, of whichever worker
+            await canister.answers.end(kept.asked.id, "left")
+        elif kept.asked.goes_on and live_answers(canister).find(kept.asked.id) is None:
             log.info("an answer is resumed", canister=canister.name, answer=kept.asked.id)
             start(host, canister, kept)
 

@@ -153,6 +153,18 @@ class Worker(Protocol):
         """
         ...
 
+    async def get_answer(self, caller: str, id: str) -> bytes | None:
+        """A copy of a kept answer; None: there is none."""
+        ...
+
+    async def put_answer(self, copy: bytes) -> None:
+        """Have a kept answer as another worker has it."""
+        ...
+
+    async def forget_answer(self, caller: str, id: str | None, key: str | None) -> None:
+        """Have no kept answer of this id or key any more, however far it is."""
+        ...
+
 
 class Target(Protocol):
     """One canister, as doors see it. id and controllers: principals in text form."""

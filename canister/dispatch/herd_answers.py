@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from canister.api.herd_requests import AnswerTry
     from canister.runtime.call import Call
 
+RESPONSE_PREFIX = "resp_"
+N_RESPONSE_BYTES = 24
+
 _STATUS: dict[CallOutcome, int] = {"ok": 200, "err": 400, "trap": 500}
 
 
@@ -111,7 +114,21 @@ def drawn(what: str, n_bytes: int) -> bytes:
         return secrets.token_bytes(n_bytes)
     n = answer.drawn[what]
     answer.drawn[what] += 1
-    return hashlib.shake_256(answer.asked.id + f"{what} {n}".encode()).digest(n_bytes)
+    return _drawn_for(answer.asked.id, what, n, n_bytes)
+
+
+def _drawn_for(answer: bytes, what: str, n: int, n_bytes: int) -> bytes:
+    return hashlib.shake_256(answer + f"{what} {n}".encode()).digest(n_bytes)
+
+
+def response_id() -> str:
+    """The id of a response that is begun now."""
+    return f"{RESPONSE_PREFIX}{drawn('id', N_RESPONSE_BYTES).hex()}"
+
+
+def response_id_of(answer: bytes) -> str:
+    """The id of the response that workers make for the answer of this id."""
+    return f"{RESPONSE_PREFIX}{_drawn_for(answer, 'id', 0, N_RESPONSE_BYTES).hex()}"
 
 
 def drawn_seed() -> int:

@@ -14,6 +14,7 @@ from canister.dispatch import (
     embeddings,
     herd_calls,
     herd_chats,
+    herd_kept,
     inspection,
     messages,
     receipts,
@@ -128,6 +129,15 @@ class LocalWorker:
         self, caller: str, path: str, container: bytes, head: bytes | None = None
     ) -> tuple[Reply, bytes]:
         return await herd_chats.put_chat(self._canister, caller, path, container, head)
+
+    async def get_answer(self, caller: str, id: str) -> bytes | None:
+        return await herd_kept.get(self._canister, caller, id)
+
+    async def put_answer(self, copy: bytes) -> None:
+        await herd_kept.put(self._canister, copy)
+
+    async def forget_answer(self, caller: str, id: str | None, key: str | None) -> None:
+        await herd_kept.forget(self._canister, caller, id, key)
 
 
 class LocalTarget(CanisterOfHost):

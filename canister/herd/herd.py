@@ -21,7 +21,7 @@ from canister.api.management import find_row
 from canister.config import Settings
 from canister.dispatch import timers
 from canister.errors import CanisterError, CanisterTrapped, CanisterUnavailable, MethodNotFound
-from canister.herd import inference, replies
+from canister.herd import inference, kept_answers, replies
 from canister.herd.autoscale import Autoscaler, ScalePolicy
 from canister.herd.balance import TRACK, Balance
 from canister.herd.cleaning import Cleaning
@@ -91,6 +91,7 @@ class Herd:
         self.metrics: HerdMetrics | None = None
         self.restarts: Restarts | None = None
         self.publishing: Publishing | None = None
+        self.left_answers: list[JobRow] = []  # in the background, of the leader before
 
     async def run_control(self, job: Job, accepted: Callable[[], None]) -> Done:
         """Run an update of what all workers have."""
@@ -130,6 +131,9 @@ class Herd:
             if row.method == inference.METHOD:
                 await self._requeue(row)
                 self.leader.spawn(self.inference.go_on(_job_of(row, inference.ROW)), f"inference {row.id.hex()[:16]}")
+                continue
+            if row.method == kept_answers.METHOD:
+                self.left_answers.append(row)
                 continue
             try:
                 job = _job_of(row, find_row(row.method))

@@ -1,8 +1,8 @@
 """Requests that a worker answers whole, such as those of OpenAI's clients: passed on to a worker of the caller's.
 
 A caller's requests go to the same worker as long as it is there, since kept answers and their caches lie in its folder.
-What makes an answer goes on at another worker when that one is lost (`whole_answers.py`). What asks for a kept one does
-not: only the worker that has made it knows it.
+What makes an answer goes on at another worker when that one is lost (`whole_answers.py`). What asks for a kept one goes
+to a worker that has it, or gets it (`kept_answers.py`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -22,8 +23,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from canister.errors import BadArgument, CanisterBusy, CanisterError, MessageTooLarge, Trap
-from canister.herd.whole_answers import LOOK_SECONDS, WAIT_SECONDS, Asked, Head, WholeAnswers
-from canister.herd.worker_client import WorkerLost
+from canister.herd.asked_answers import Asked, Head, keeping_of
+from canister.herd.kept_answers import LOOK_SECONDS, WAIT_SECONDS, KeptAnswers
+from canister.herd.whole_answers import WholeAnswers
+from canister.herd.worker_client import WorkerLost, WorkerRefused
 
 if TYPE_CHECKING:
     from canister.herd.herd import Herd
@@ -34,6 +37,9 @@ T = TypeVar("T")
 Failed = Callable[[str, str, Trap], bytes]
 """Makes the last piece of a stream, by its path, its media type, and what went wrong."""
 
+AT_ONCE_BYTES = 64 * 1024  # of a body that is read on the event loop
+_ONE = re.compile(r"(?:/canisters/[^/]+)?(?:/v1)?/responses/(resp_[0-9a-f]{48})(?:/.*)?")
+_STATE = re.compile(rb"^data: (.*)\n\n", re.MULTILINE)
 _SENT = ("accept", "content-type", "idempotency-key", "last-event-id", "anthropic-version", "anthropic-beta")
 _NOT_TOLD = frozenset(
     {
@@ -103,7 +109,9 @@ class Proxy:
         """failed: the last piece of a stream that breaks off, in the form of its path."""
         self._herd = herd
         self._failed = failed
-        self._answers = WholeAnswers(herd, able_worker_of)
+        self._kept = KeptAnswers(herd, able_worker_of)
+        self._answers = WholeAnswers(herd, able_worker_of, self._kept)
+        self._answers.take_up(herd.left_answers)
 
     def routes(self, wanted: Sequence[Route]) -> list[BaseRoute]:
         """Routes in place of these, with the same paths."""
@@ -120,15 +128,12 @@ class Proxy:
         """A whole answer, by whichever worker is there."""
         if request.method != "POST":
             return await self.look(request)
-        asked = Asked(
-            request.method,
-            request.url.path,
-            _target(request),
-            await self._body(request),
-            _sent(request),
-            request.state.caller,
-            request.headers.get("idempotency-key"),
+        path, body = request.url.path, await self._body(request)
+        keeping = (
+            await asyncio.to_thread(keeping_of, path, body) if len(body) > AT_ONCE_BYTES else keeping_of(path, body)
         )
+        caller, key = request.state.caller, request.headers.get("idempotency-key")
+        asked = Asked(request.method, path, _target(request), body, _sent(request), caller, key, keeping)
         told = self._answers.told(asked)
         try:
             head = await _while_connected(request, anext(told))
@@ -138,6 +143,8 @@ class Proxy:
                 raise CanisterBusy(f"{error}; send the request again") from error
             raise
         assert isinstance(head, Head)
+        if asked.is_unheard and head.status == 200 and _is_stream(head.headers):
+            return await _first_state(told)
 
         async def pieces() -> AsyncIterator[bytes]:
             async with aclosing(told):
@@ -153,22 +160,49 @@ class Proxy:
 
     async def look(self, request: Request) -> Response:
         """What the caller's worker has, as it comes. CanisterBusy while no worker is ready, or when it is lost."""
-        caller: str = request.state.caller
-        worker = await able_worker_of(self._herd, caller)
-        body = await self._body(request)
-        held = AsyncExitStack()
+        one, body = _ONE.fullmatch(request.url.path), await self._body(request)
         try:
-            asked = worker.client.passed_on(request.method, _target(request), body, _sent(request), caller)
-            answer = await held.enter_async_context(asked)
-        except WorkerLost as error:
+            if one is None:
+                return await self._looked(request, body, await able_worker_of(self._herd, request.state.caller))
+            return await self._of_kept(request, body, one[1])
+        except (WorkerLost, WorkerRefused) as error:
             raise CanisterBusy(f"{error}; send the request again") from None
+
+    async def _of_kept(self, request: Request, body: bytes, id: str) -> Response:
+        """What is asked of a kept answer, of whichever worker is there. Raises WorkerLost, WorkerRefused."""
+        n_left = self._herd.settings.limits.max_tries
+        while True:
+            place = await self._kept.place(request.state.caller, id)
+            try:
+                answer = await self._looked(request, body, place.worker)
+                if answer.status_code == 404 and await self._kept.restore(place):
+                    answer = await self._looked(request, body, place.worker)
+                break
+            except WorkerLost:
+                n_left -= 1
+                if not n_left or request.method == "DELETE":  # it may have been deleted
+                    raise
+                await self._herd.workers.suspect(place.worker)
+        if answer.status_code == 200 and request.method == "DELETE":
+            await self._kept.removed(place)
+        elif answer.status_code == 200 and request.method == "POST":
+            await self._kept.over(place)
+        return answer
+
+    async def _looked(self, request: Request, body: bytes, worker: Worker) -> Response:
+        caller, held = request.state.caller, AsyncExitStack()
+        asked = worker.client.passed_on(request.method, _target(request), body, _sent(request), caller)
+        answer = await held.enter_async_context(asked)
+        told = _told(answer.headers)
+        if request.method != "GET" or answer.status != 200:
+            async with held:
+                return Response(await answer.read(), answer.status, told)
 
         async def pieces() -> AsyncIterator[bytes]:
             async with held:
                 async for piece in answer.content.iter_any():
                     yield piece
 
-        told = _told(answer.headers)
         return StreamingResponse(pieces(), answer.status, told, background=BackgroundTask(held.aclose))
 
     async def _body(self, request: Request) -> bytes:
@@ -178,6 +212,22 @@ class Proxy:
             if len(body) > limit:
                 raise MessageTooLarge(f"the body has more than {limit} bytes, which is the most that is taken")
         return bytes(body)
+
+
+def _is_stream(headers: Mapping[str, str]) -> bool:
+    return headers.get("Content-Type", "").startswith("text/event-stream")
+
+
+async def _first_state(told: AsyncGenerator[Head | bytes]) -> Response:
+    """The object of an answer in the background, as its first event has it. It goes on without its client."""
+    data = bytearray()
+    async with aclosing(told):
+        async for piece in told:
+            data += piece if isinstance(piece, bytes) else b""
+            if (found := _STATE.search(data)) is not None:
+                state = json.loads(found[1])["response"]
+                return Response(json.dumps(state, ensure_ascii=False) + "\n", media_type="application/json")
+    raise CanisterBusy("the answer did not begin; send the request again")
 
 
 def _sent(request: Request) -> dict[str, str]:

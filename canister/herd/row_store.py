@@ -117,6 +117,8 @@ class RowStore:
     async def _sent(self, key: Key, worker_id: str) -> bool:
         chat = await self._chats.of(key)
         worker = self._find(worker_id)
+        if worker is None and chat.worker == worker_id:
+            self._uploads.forget(key)  # it has left for good, and its rows with it
         if worker is None or worker.is_gone or chat.worker != worker_id or not chat.head:
             return False
         begun = time.monotonic()

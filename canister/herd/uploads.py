@@ -17,6 +17,7 @@ IDLE_SECONDS = 2.0
 GROWN_TOKENS = 256
 _GROWN_SHARE = 0.25  # of what is stored, so that a long chat is not sent again for every few hundred tokens
 RETRY_SECONDS = 5.0
+REMEMBERED = 16_384  # chats
 
 N = TypeVar("N", bound=Hashable)
 
@@ -32,19 +33,23 @@ class _Chat:
 
 
 class Uploads(Generic[N]):
-    """The chats that have rows which are not stored yet. The leader notes each settled call, and asks what is due."""
+    """The chats whose rows are to be stored, or were of late. The leader notes each settled call, and asks what is due.
+
+    The chats that have not changed for longest are forgotten: mostly they are stored.
+    """
 
     def __init__(self) -> None:
-        self._chats: dict[N, _Chat] = {}
+        self._chats: dict[N, _Chat] = {}  # in the order of their last changes
         self._waiting: list[tuple[float, int, N]] = []  # when to look at a chat again
         self._order = count()
         self._leaving: set[str] = set()
 
     def changed(self, chat: N, worker: str, n_tokens: int, n_same: int, now: float) -> None:
         """A call on a worker has ended. n_same: how many of the first tokens are those of before."""
-        known = self._chats.get(chat)
-        if known is None:
-            known = self._chats[chat] = _Chat(worker, n_tokens, 0, now)
+        known = self._chats.pop(chat, None) or _Chat(worker, n_tokens, 0, now)
+        self._chats[chat] = known
+        if len(self._chats) > REMEMBERED:
+            del self._chats[next(name for name, one in self._chats.items() if one.sending is None)]
         known.worker, known.n_tokens, known.changed = worker, n_tokens, now
         known.stored = min(known.stored, n_same)
         if known.sending is not None:
@@ -54,8 +59,12 @@ class Uploads(Generic[N]):
             self._look_again(chat, now)
 
     def forget(self, chat: N) -> None:
-        """It was removed."""
+        """It was removed, or nobody has its rows."""
         self._chats.pop(chat, None)
+
+    def __len__(self) -> int:
+        """Chats that are remembered."""
+        return len(self._chats)
 
     def drain(self, worker: str, now: float) -> None:
         """A worker is about to leave: all that it has is due."""

@@ -9,13 +9,12 @@ for nothing.
 
 An answer with a key is made once at a time: who asks for it meanwhile joins it, whichever workers come and go. The
 commit of its calls leaves a row under its id, so when it has to be made again later, since its worker is gone, nothing
-is charged.
+is charged. The same holds for answers in the background, of which `kept_answers.py` has the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 import secrets
 import sys
@@ -26,79 +25,34 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from canister.api.herd_frames import Body, Broken, CallEnded, FrameReader
-from canister.api.herd_requests import FRAMED_HEADER, AnswerTry, job_of_key
+from canister.api.herd_requests import FRAMED_HEADER, AnswerQuery, AnswerTry, job_of_key
 from canister.api.herd_wire import WireError
 from canister.dispatch.durable_answers import OtherRequest
-from canister.errors import CanisterBusy, CanisterStopping, LeadershipLost, Trap
+from canister.errors import CanisterBusy, CanisterStopping, JournalUnavailable, LeadershipLost, Trap
+from canister.herd.asked_answers import Asked, Head, Live, Progress, decode
 from canister.herd.jobs import StreamBroken
 from canister.herd.journal.records import NewJob
 from canister.herd.losses import BUSY_SECONDS, WorkersLost
 from canister.herd.told_events import ToldEvents
 from canister.herd.tries import Deposed
 from canister.herd.worker_client import WorkerLost, WorkerRefused
-from canister.runtime.live_answers import LiveAnswer
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     import aiohttp
 
     from canister.herd.herd import Herd
+    from canister.herd.journal.records import JobRow
+    from canister.herd.kept_answers import KeptAnswers
     from canister.herd.workers import Worker
 
 WAIT_SECONDS = 60.0  # for a worker that goes on with an answer
 LOOK_SECONDS = 0.05
-KEPT_NS = 24 * 3600 * 10**9  # the row of an answer with a key
-METHOD = "answer"  # of that row
+METHOD = "answer"  # of the row of one whose calls are settled
 _NAMES = re.compile(rb"herd-[0-9a-f]{32}-[0-9]+")
 _RECEIPTS = "x-ic-receipts"
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request for a whole answer. key: under which it may come again; None: it ends with its client."""
-
-    method: str
-    path: str
-    target: str
-    body: bytes
-    headers: Mapping[str, str]
-    caller: str
-    key: str | None
-
-    @property
-    def body_hash(self) -> bytes:
-        return hashlib.sha256(self.body).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """length: of the body, in bytes; None: it is a stream."""
-
-    status: int
-    headers: Mapping[str, str]
-    length: int | None
-
-
-Live = LiveAnswer[Head | bytes]
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What is known of an answer over all of its tries. ids: of receipts, by the names that stand for them. n_settled:
-    of its calls, the first ones. can_move: it comes from a worker that tells where its events begin.
-    """
-
-    asked: Asked
-    id: bytes
-    now_ns: int
-    events: ToldEvents = field(default_factory=ToldEvents)
-    ids: dict[bytes, bytes] = field(default_factory=dict)
-    lost_with: set[tuple[str, int]] = field(default_factory=set)
-    n_settled: int = 0
-    has_head: bool = False
-    can_move: bool = True
 
 
 @dataclass(slots=True)
@@ -114,13 +68,14 @@ class _Calls:
 class WholeAnswers:
     """Of one herd. choose: a worker for a caller; CanisterBusy while none is ready."""
 
-    def __init__(self, herd: Herd, choose: Callable[[Herd, str], Awaitable[Worker]]) -> None:
+    def __init__(self, herd: Herd, choose: Callable[[Herd, str], Awaitable[Worker]], kept: KeptAnswers) -> None:
         self._herd = herd
         self._choose = choose
+        self._kept = kept
         self._live: dict[bytes, tuple[Asked, Live]] = {}  # those with a key
 
     async def told(self, asked: Asked) -> AsyncGenerator[Head | bytes]:
-        """The head, then the body as it comes. An answer with a key is made to its end, also if this is closed.
+        """The head, then the body as it comes. An answer that goes on is made to its end, also if this is closed.
 
         Raises Trap, OtherRequest of a key that is another request's, and after the head StreamBroken or another Trap
         for what ends it.
@@ -132,6 +87,16 @@ class WholeAnswers:
         if live.failure is not None:
             raise live.failure
 
+    def take_up(self, rows: Sequence[JobRow]) -> None:
+        """Go on with answers in the background that the leader before this one has accepted."""
+        for row in rows:
+            try:
+                progress = decode(row.caller, row.arg)
+            except (ValueError, KeyError, TypeError):
+                log.exception("an answer that was accepted cannot be read", job=row.id.hex())
+                continue
+            self._begun(progress)
+
     def _joined(self, asked: Asked) -> Live:
         """The answer as it is made; begun, if nobody has."""
         id = self._id_of(asked)
@@ -140,15 +105,21 @@ class WholeAnswers:
             if first.body_hash != asked.body_hash:
                 raise OtherRequest(str(asked.key))
             return live
-        live = Live(goes_on=asked.key is not None)
+        return self._begun(Progress(asked, id, time.time_ns()))
+
+    def _begun(self, progress: Progress) -> Live:
+        asked, id = progress.asked, progress.id
+        live = Live(goes_on=asked.goes_on)
         if asked.key is not None:
             self._live[id] = asked, live
-        live.task = self._herd.leader.spawn(self._pumped(asked, id, live), "whole answer")
+        self._kept.begin(progress)
+        live.task = self._herd.leader.spawn(self._pumped(progress, live), "whole answer")
 
         def over(task: asyncio.Task[None]) -> None:
             if task.cancelled():
                 live.failure = _stopping()
             self._live.pop(id, None)
+            self._kept.end(progress)
             live.over()
 
         live.task.add_done_callback(over)
@@ -159,54 +130,73 @@ class WholeAnswers:
             return secrets.token_bytes(32)
         return job_of_key(self._herd.host.default.id, asked.caller, f"answer {asked.path}\n{asked.key}")
 
-    async def _pumped(self, asked: Asked, id: bytes, live: Live) -> None:
+    async def _pumped(self, progress: Progress, live: Live) -> None:
         try:
-            async for one in self._made(asked, id):
+            async for one in self._made(progress):
                 live.add(one)
         except (Deposed, LeadershipLost):
             self._herd.leader.depose()
             live.failure = CanisterStopping("another process leads this herd now; send the request again")
         except Exception as error:
             if not isinstance(error, Trap):
-                log.exception("a whole answer failed", path=asked.path)
+                log.exception("a whole answer failed", path=progress.asked.path)
             live.failure = error
+            if not isinstance(error, CanisterStopping):  # then whoever leads next goes on
+                await self._kept.refuse(progress, error)
 
-    async def _made(self, asked: Asked, id: bytes) -> AsyncGenerator[Head | bytes]:
-        herd = self._herd
+    async def _made(self, progress: Progress) -> AsyncGenerator[Head | bytes]:
+        herd, asked = self._herd, progress.asked
         herd.leader.check_leads()
-        await herd.balance.check_call(herd.host.default.id, len(asked.body))
-        progress = _Progress(asked, id, time.time_ns())
-        await self._recall(progress)
-        worker = await self._choose(herd, asked.caller)
+        if not progress.is_accepted:
+            await herd.balance.check_call(herd.host.default.id, len(asked.body))
+        worker = await self._able(progress)
         while True:
             try:
+                await self._recall(progress)
                 async for one in self._tried(progress, worker):
                     yield one
                 return
             except WorkerRefused as error:
                 raise WorkersLost(str(error)) from error
+            except JournalUnavailable:
+                if not progress.is_accepted:
+                    raise
+                await asyncio.sleep(LOOK_SECONDS)
             except WorkerLost as error:
                 worker = await self._next(progress, worker, error)
 
-    async def _recall(self, progress: _Progress) -> None:
-        """What the journal has of an answer with a key. Raises OtherRequest."""
-        key = progress.asked.key
-        row = None if key is None else await self._herd.journal.find(progress.id)
+    async def _able(self, progress: Progress) -> Worker:
+        """A worker. What a leader before has accepted waits for one."""
+        while True:
+            try:
+                return await self._choose(self._herd, progress.asked.caller)
+            except CanisterBusy:
+                if not progress.is_accepted:
+                    raise
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _recall(self, progress: Progress) -> None:
+        """Are the calls of an answer settled that may have to be made again? Raises OtherRequest."""
+        asked = progress.asked
+        row = await self._herd.journal.find(progress.id) if asked.key is not None or progress.is_accepted else None
         if row is None:
             return
-        if row.arg != progress.asked.body_hash:
-            raise OtherRequest(str(key))
+        if row.arg != asked.body_hash:
+            raise OtherRequest(str(asked.key))
         progress.n_settled = sys.maxsize
 
-    async def _next(self, progress: _Progress, worker: Worker, error: WorkerLost) -> Worker:
+    async def _next(self, progress: Progress, worker: Worker, error: WorkerLost) -> Worker:
         """The worker that goes on, after this one was lost. Raises why there is none."""
+        progress.at = None
         await self._herd.workers.suspect(worker)
         process = (worker.id, worker.ref.generation)
         log.warning("the worker of a whole answer was lost", process=process, reason=str(error))
         if error.was_asked:
             progress.lost_with.add(process)
         can_move = progress.can_move and worker.is_exact(self._herd.host.default.id)
-        if progress.events.have_begun and not can_move:
+        if not can_move and progress.asked.is_unheard:
+            progress.events = ToldEvents()  # nobody has read it, so it may become another one
+        elif progress.events.have_begun and not can_move:
             told = "its model is not exact, so no other worker can go on with this text: send the request again"
             raise StreamBroken(f"{error}; {told}")
         if len(progress.lost_with) >= self._herd.settings.limits.max_tries:
@@ -218,20 +208,21 @@ class WholeAnswers:
             try:
                 found = await self._choose(self._herd, progress.asked.caller)
             except CanisterBusy:
-                if time.monotonic() > end:
+                if time.monotonic() > end and not progress.is_accepted:
                     raise
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
             if (found.id, found.ref.generation) not in progress.lost_with or time.monotonic() > end:
                 return found
 
-    async def _tried(self, progress: _Progress, worker: Worker) -> AsyncGenerator[Head | bytes]:
+    async def _tried(self, progress: Progress, worker: Worker) -> AsyncGenerator[Head | bytes]:
         """One try. Raises WorkerLost, WorkerRefused, Deposed, StreamBroken."""
         asked = progress.asked
         answer_try = AnswerTry(progress.id, self._herd.leader.tries.next_fence(), progress.now_ns)
         headers = {**asked.headers, "Accept-Encoding": "identity"}
         calls = _Calls(worker.id, answer_try.fence)
         is_begun = is_ended = False
+        await self._prepare(progress, worker)
         async with (
             self._paid(progress, calls),
             worker.answering(),
@@ -252,8 +243,11 @@ class WholeAnswers:
                 if calls.ended and (frame.is_over or frame.is_end):
                     await asyncio.shield(self._settling(progress, calls))
                 if not is_begun:
+                    await self._begins(progress, worker, response.status)
                     progress.events.begin(response.headers.get("Content-Type", ""))
                     is_begun = True
+                if frame.is_end and asked.keeping is not None and response.status == 200:
+                    await self._kept.settle(progress, worker, answer_try.fence)
                 data = frame.data
                 if calls.n_before:
                     data = _NAMES.sub(lambda name: progress.ids.get(name[0], b""), data)
@@ -268,8 +262,33 @@ class WholeAnswers:
             if not is_ended:
                 raise WorkerLost(f"worker {worker.id}: its answer broke off")
 
+    async def _prepare(self, progress: Progress, worker: Worker) -> None:
+        """Let a worker have what a try needs, and nothing of another try, whose calls nobody could tell any more."""
+        asked = progress.asked
+        is_kept = asked.key is not None or asked.keeping is not None
+        may_be_there = asked.key is not None or progress.n_tries > 0 or progress.is_accepted
+        progress.n_tries += 1
+        async with worker.leased():
+            is_replayed = asked.key is not None and progress.n_settled == sys.maxsize
+            if is_kept and may_be_there and not is_replayed:
+                id = None if asked.keeping is None else progress.response_id
+                of = AnswerQuery(self._herd.host.default.id, asked.caller, id, asked.key)
+                await worker.client.forget_answer(of)
+            if asked.keeping is not None:
+                await self._kept.bring(asked.caller, asked.body, worker)
+
+    async def _begins(self, progress: Progress, worker: Worker, status: int) -> None:
+        """A worker has taken the request, or refused it. Raises WorkersLost when it was accepted before."""
+        if status != 200:
+            if progress.is_accepted:
+                raise WorkersLost(f"worker {worker.id} refused, with {status}, what another one has begun")
+            return
+        if progress.asked.is_in_background and not progress.is_accepted:
+            await self._kept.accept(progress)
+        progress.at = worker
+
     @asynccontextmanager
-    async def _paid(self, progress: _Progress, calls: _Calls) -> AsyncIterator[None]:
+    async def _paid(self, progress: Progress, calls: _Calls) -> AsyncIterator[None]:
         """Settle also the calls that had ended when the client went: it has had what they decoded."""
         try:
             yield
@@ -278,13 +297,13 @@ class WholeAnswers:
                 self._settling(progress, calls).add_done_callback(_log_failure)
             raise
 
-    def _settling(self, progress: _Progress, calls: _Calls) -> asyncio.Task[None]:
+    def _settling(self, progress: Progress, calls: _Calls) -> asyncio.Task[None]:
         """Begin to settle the calls that have ended. It goes on when nobody waits for it, so each is settled once."""
         ended, first = calls.ended, calls.n_before
         calls.ended, calls.n_before = [], first + len(ended)
         return self._herd.leader.spawn(self._settle(progress, calls, first, ended), "calls of a whole answer")
 
-    async def _settle(self, progress: _Progress, of: _Calls, first: int, calls: Sequence[CallEnded]) -> None:
+    async def _settle(self, progress: Progress, of: _Calls, first: int, calls: Sequence[CallEnded]) -> None:
         """Settle calls of a try, the first of which is its n-th, unless a try before has settled so many."""
         new = list(enumerate(calls, first))[max(0, progress.n_settled - first) :]
         if not new:
@@ -301,13 +320,14 @@ class WholeAnswers:
         for canister in {call.canister for call in calls}:
             self._herd.host.find(canister).logged.tell()
 
-    def _row_of(self, progress: _Progress) -> NewJob | None:
+    def _row_of(self, progress: Progress) -> NewJob | None:
         """What tells that the calls of an answer are settled; None: nobody can ask for it again."""
         asked = progress.asked
-        if asked.key is None:
+        if not asked.goes_on:
             return None
-        canister, kept_until_ns = self._herd.host.default.id, time.time_ns() + KEPT_NS
-        return NewJob(progress.id, canister, asked.caller, METHOD, asked.body_hash, kept_until_ns=kept_until_ns)
+        canister = self._herd.host.default
+        kept_until_ns = progress.now_ns + round(canister.settings.keep_answers_days * 86_400e9)
+        return NewJob(progress.id, canister.id, asked.caller, METHOD, asked.body_hash, kept_until_ns=kept_until_ns)
 
 
 def _log_failure(settling: asyncio.Task[None]) -> None:

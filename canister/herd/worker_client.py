@@ -21,7 +21,7 @@ from canister.api import herd_requests as requests
 from canister.api import herd_wire as wire
 from canister.api.cbor_fields import WireError
 from canister.api.herd_frames import FrameReader, Text
-from canister.api.herd_requests import AnswerTry, HerdKey
+from canister.api.herd_requests import AnswerQuery, AnswerTry, HerdKey
 from canister.api.herd_wire import Conflict, Control, Done, Run, State
 from canister.errors import CanisterError
 from canister.herd.launch.launcher import WorkerRef
@@ -122,6 +122,24 @@ class WorkerClient:
         headers = {requests.HEAD_HEADER: copy.head.hex(), "Content-Type": requests.CONTAINER_TYPE}
         async with self._asked("PUT", target, copy.container, headers) as response:
             await self._check(response, 204)
+
+    async def answer(self, of: AnswerQuery) -> bytes | None:
+        """The worker's copy of a kept answer; None: it has none."""
+        async with self._asked("GET", of.target) as response:
+            if response.status == 404:
+                return None
+            await self._check(response, 200)
+            return await response.read()
+
+    async def put_answer(self, of: AnswerQuery, copy: bytes) -> None:
+        """Let the worker have a kept answer as another one has it."""
+        async with self._asked("PUT", of.target, copy) as response:
+            await self._check(response, 204)
+
+    async def forget_answer(self, of: AnswerQuery) -> None:
+        """Let the worker have no such answer any more; one of a version before may have it still."""
+        async with self._asked("DELETE", of.target) as response:
+            await self._check(response, 204, 404, 405)
 
     async def state(self) -> State:
         """How the worker is, within a second. Raises WorkerLost, WorkerRefused."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, delete, func, insert, null, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, insert, null, or_, select, update
 from sqlalchemy.engine import Connection
 
 from canister.errors import CallerBusy, NotFound, StorageFull
@@ -264,6 +264,40 @@ class Answers:
 
         self.n_bytes -= await asyncio.wrap_future(self._database.submit(work))
 
+    async def put(self, kept: KeptAnswer, calls: Sequence[KeptCall], kept_seconds: float) -> None:
+        """Have this answer, made elsewhere, in place of what there is of its id or its key."""
+        asked = kept.asked
+        row: dict[str, Any] = {column: getattr(asked, column, None) for column in _COLUMNS}
+        n_bytes = _ROW_BYTES + len(asked.request.encode()) + len(asked.wanted.encode()) + len(asked.prompt)
+        n_bytes += sum(_ROW_BYTES + len(call.tokens.encode()) for call in calls)
+        kept_until_ns = asked.created_ns + round(kept_seconds * 1e9)
+        row |= {"status": kept.status, "error": kept.error, "ended_ns": kept.ended_ns}
+        row |= {"kept_until_ns": kept_until_ns, "n_bytes": n_bytes}
+
+        same_key = and_(_answers.c.caller == asked.caller, _answers.c.idempotency_key == asked.idempotency_key)
+
+        def work(connection: Connection) -> int:
+            n_freed = _forget(connection, _answers.c.id == asked.id)
+            if asked.idempotency_key is not None:
+                n_freed += _forget(connection, same_key)
+            _INSERT.run(connection, row)
+            for call in calls:
+                own = {"choice": call.choice, "number": call.number, "tokens": call.tokens, "taken": dict(call.taken)}
+                _ADD_CALL.run(connection, {"answer_id": asked.id, **own})
+            return n_bytes - n_freed
+
+        self.n_bytes += await asyncio.wrap_future(self._database.submit(work))
+
+    def ids(self, caller: str, id: str | None, key: str | None) -> list[str]:
+        """The caller's answers of this id, and those that were begun with this key, also as parts of one request."""
+        with self._database.read() as connection:
+            return list(connection.execute(select(_answers.c.id).where(_of(caller, id, key))).scalars())
+
+    async def forget(self, caller: str, id: str | None, key: str | None) -> None:
+        """Remove what `ids` finds."""
+        where = _of(caller, id, key)
+        self.n_bytes -= await asyncio.wrap_future(self._database.submit(lambda to: _forget(to, where)))
+
     async def purge(self) -> None:
         """Forget expired answers."""
         self.n_bytes -= await asyncio.wrap_future(self._database.submit(self._purge))
@@ -276,6 +310,19 @@ class Answers:
         if n_freed:
             _PURGE.run(connection, {"now_ns": now_ns})
         return int(n_freed)
+
+
+def _of(caller: str, id: str | None, key: str | None) -> ColumnElement[bool]:
+    c = _answers.c
+    parts = or_(c.idempotency_key == key, c.idempotency_key.startswith(f"{key}\n", autoescape=True))
+    return and_(c.caller == caller, or_(c.id == id, parts) if key is not None else c.id == id)
+
+
+def _forget(connection: Connection, where: ColumnElement[bool]) -> int:
+    """Remove answers; how many bytes were freed."""
+    n_freed = connection.execute(select(func.coalesce(func.sum(_answers.c.n_bytes), 0)).where(where)).scalar_one()
+    connection.execute(delete(_answers).where(where))
+    return int(n_freed)
 
 
 def _make_room(connection: Connection, caller: str, n_bytes: int, limits: AnswerLimits) -> int:

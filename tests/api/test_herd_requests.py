@@ -134,6 +134,20 @@ def test_chats_in_queries(canister: str, caller: str, path: str, rows: bool) -> 
     assert found == requests.ChatQuery(canister, caller, path, rows)
 
 
+@given(st.text(), st.text(), st.none() | st.text(), st.none() | st.text())
+def test_kept_answers_in_queries(canister: str, caller: str, id: str | None, key: str | None) -> None:
+    asked = requests.AnswerQuery(canister, caller, id, key)
+    assert asked.target.isascii()
+    assert not set(asked.target) & set("\n\r #")
+    assert requests.answer_query(asked.target.partition("?")[2]) == asked
+
+
+@pytest.mark.parametrize("query", ["", "canister=a", "canister=a&caller=b&id=c&id=d", "caller=%ff"])
+def test_queries_that_name_no_answers(query: str) -> None:
+    with pytest.raises(WireError):
+        requests.answer_query(query)
+
+
 @given(st.text(max_size=60))
 def test_queries_that_name_no_chat(query: str) -> None:
     with contextlib.suppress(WireError):

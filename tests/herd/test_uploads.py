@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from canister.api.herd_wire import ChatChange
+from canister.herd import uploads as uploading
+from canister.herd.journal import Journal
+from canister.herd.known_chats import KnownChats
+from canister.herd.objects.opening import open_objects
+from canister.herd.row_store import RowStore
 from canister.herd.uploads import GROWN_TOKENS, IDLE_SECONDS, RETRY_SECONDS, Uploads
+from canister.herd.ways import Speeds
+from tests.traces import until
 
 CHAT, WORKER = ("llama_cpp", "alice", "prompt.cache"), "w1"
 
@@ -78,6 +90,40 @@ def test_what_is_sent_of_a_chat_that_was_rolled_back_meanwhile_counts_as_far_as_
     assert uploads.stored(CHAT) == 30
     assert uploads.due(12.0, 10) == []
     assert uploads.due(11.0 + IDLE_SECONDS, 10) == [(CHAT, WORKER)]
+
+
+def test_chats_that_have_not_changed_for_longest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploading, "REMEMBERED", 3)
+    uploads: Uploads[object] = Uploads()
+    for n in range(3):
+        uploads.changed(n, WORKER, 10, 0, now=float(n))
+    uploads.changed(0, WORKER, 20, 10, now=3.0)
+    uploads.changed(3, WORKER, 10, 0, now=4.0)
+    assert len(uploads) == 3
+    assert sorted(str(chat) for chat, _ in uploads.due(100.0, 10)) == ["0", "2", "3"]
+    for n in (0, 1, 2, 3):  # of one that is forgotten it changes nothing
+        uploads.sent(n, 101.0)
+    assert [uploads.stored(n) for n in range(4)] == [20, 0, 10, 10]
+
+
+@pytest.mark.anyio
+async def test_rows_of_a_worker_that_has_left_for_good_are_waited_for_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "IDLE_SECONDS", 0.0)
+    journal = await Journal.open(f"sqlite:///{tmp_path}/herd.db")
+    objects = await open_objects(str(tmp_path / "objects"))
+    chats = KnownChats(journal)
+    store = RowStore(objects, journal, chats, lambda id: None, Speeds())
+    chats.told = store.changed
+    chats.changed(CHAT, ChatChange(CHAT[2], b"", b"h" * 16, 0, bytes(50)), WORKER)
+    assert store.pending(WORKER) == 1
+    running = asyncio.create_task(store.run())
+    await until(lambda: store.pending(WORKER) == 0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await objects.close()
+    await journal.close()
 
 
 WORKERS = st.sampled_from(["w1", "w2"])

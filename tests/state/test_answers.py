@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from canister.errors import CallerBusy, NotFound, StorageFull
+from canister.errors import BadArgument, CallerBusy, NotFound, StorageFull
 from canister.runtime.canister import Canister
+from canister.state import answer_copies
 from canister.state.answers import TOLD, AnswerLimits, Answers, KeptCall, StoredRequest
 from tests.harness import CONTROLLER, Harness, canister_in
 
@@ -177,3 +178,45 @@ async def test_what_is_kept_counts_in_stable_memory(tmp_path: Path) -> None:
         assert "max_stable_bytes = 10000" in await harness.fails("file_upload_chunk", chunk)
         await harness.canister.answers.remove("one")
         await harness.call("file_upload_chunk", chunk)
+
+
+async def test_a_copy_is_had_as_if_it_had_been_made_here(harness: Harness, answers: Answers) -> None:
+    """Also in place of one of the same key; all bytes are counted."""
+    one = asked("one", key="k", is_listed=True)
+    await answers.begin(one, LIMITS)
+    await add_calls(harness.canister, "one", KeptCall(0, 0, "[[1]]", TAKEN), KeptCall(1, 0, "[[2]]", TAKEN))
+    await answers.end("one", "failed", {"message": "no"})
+    kept, calls = answers.find("one"), answers.calls("one")
+    assert kept is not None
+    copy, n_bytes = answer_copies.encode(kept, calls), answers.n_bytes
+    await answers.forget("me", "one", None)
+    assert (answers.find("one"), answers.n_bytes) == (None, 0)
+    await answers.begin(asked("other", key="k"), LIMITS)
+    await answers.put(*answer_copies.decode(copy), 3600)
+    assert (answers.find("one"), answers.calls("one"), answers.n_bytes) == (kept, calls, n_bytes)
+    assert answers.find("other") is None
+    await answers.put(*answer_copies.decode(copy), 3600)
+    assert (answers.calls("one"), reloaded(harness.canister).n_bytes) == (calls, n_bytes)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xa0", b"\x01", b"nonsense"])
+def test_what_is_no_copy_is_refused(data: bytes) -> None:
+    with pytest.raises(BadArgument):
+        answer_copies.decode(data)
+
+
+async def test_what_is_forgotten_is_the_callers_own(answers: Answers) -> None:
+    """By a key also the parts of its request, and nothing that begins alike."""
+    for one in (
+        asked("a", key="k"),
+        asked("b", key="k\n1"),
+        asked("c", key="k2"),
+        asked("d", "you", key="k"),
+        asked("e"),
+    ):
+        await answers.begin(one, replace(LIMITS, max_answers=9))
+    await answers.forget("you", "e", None)
+    assert sorted(answers.ids("me", None, "k")) == ["a", "b"]
+    assert sorted(answers.ids("me", "e", "k")) == ["a", "b", "e"]
+    await answers.forget("me", "e", "k")
+    assert [id for id in "abcde" if answers.find(id) is not None] == ["c", "d"]

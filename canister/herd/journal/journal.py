@@ -22,6 +22,7 @@ from canister.herd.journal import (
     chats,
     control,
     doors,
+    forgetting,
     jobs,
     leading,
     migrations,
@@ -211,6 +212,10 @@ class Journal:
         that has ended, InsufficientBalance, NotFound, LeadershipLost.
         """
         return await self._do(_RAISE, raises.Raise(id, hold, multiplier, epoch))
+
+    async def forget(self, id: bytes, epoch: int) -> bool:
+        """Have nothing of a job that has ended but that it was deleted. False: there is none, or another leads."""
+        return await self._do(_FORGET, forgetting.Forgetting(id, epoch))
 
     async def settle(self, settled: Settled) -> SettleOutcome:
         """End a job whose call has run (T3): answer, chats, money, cycles, log and saved chat, all of it or nothing.
@@ -416,6 +421,7 @@ _ASSIGN: Kind[jobs.Assign, bool] = Kind("assign", 30, jobs.assign)
 _REQUEUE: Kind[jobs.Requeue, Requeued] = Kind("requeue", 40, jobs.requeue)
 _REFUSE: Kind[jobs.Refuse, bool] = Kind("refuse", 45, jobs.refuse)
 _RAISE: Kind[raises.Raise, int] = Kind("raise", 47, raises.raise_holds)
+_FORGET: Kind[forgetting.Forgetting, bool] = Kind("forget", 48, forgetting.forget)
 _STORED: Kind[chats.Stored, bool] = Kind("stored", 60, chats.stored)
 _REMOVE: Kind[chats.Removal, list[Chat]] = Kind("remove", 65, chats.remove)
 _APPEND: Kind[control.Append, int] = Kind("append", 70, control.append)

@@ -3,6 +3,7 @@
     POST /herd/1/run        frames: texts as they come, then the end; 409 when the call must not run here now
     POST /herd/1/control    the same, for the next entry of the control log
     GET, PUT /herd/1/chats  the container of a chat
+    GET, PUT, DELETE /herd/1/answers  a kept answer
     GET /herd/1/state       what this server is and does
     POST /herd/1/drain      begin no new jobs
 
@@ -26,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from canister.api import herd_frames, herd_requests, herd_wire
 from canister.api.herd_frames import Frame
-from canister.api.herd_requests import HerdKey, NotSigned, Signed
+from canister.api.herd_requests import AnswerQuery, HerdKey, NotSigned, Signed
 from canister.api.herd_wire import Conflict, Control, Run, State, Why, WireError
 from canister.dispatch import Dispatcher, Target
 from canister.dispatch.herd_answers import HerdAnswer, making
@@ -194,6 +195,22 @@ class HerdDoor:
             return answers.error(reply)
         return Response(None, 204, {herd_requests.HEAD_HEADER: head.hex()})
 
+    async def get_answer(self, request: Request, body: bytes) -> Response:
+        asked = _answer_query(request)
+        found = await self._behind.find(asked.canister).worker.get_answer(asked.caller, asked.id or "")
+        if found is None:
+            return Response(None, 404)
+        return Response(found, media_type=herd_requests.CBOR_TYPE)
+
+    async def put_answer(self, request: Request, body: bytes) -> Response:
+        await self._behind.find(_answer_query(request).canister).worker.put_answer(body)
+        return Response(None, 204)
+
+    async def forget_answer(self, request: Request, body: bytes) -> Response:
+        asked = _answer_query(request)
+        await self._behind.find(asked.canister).worker.forget_answer(asked.caller, asked.id, asked.key)
+        return Response(None, 204)
+
     async def state(self, request: Request, body: bytes) -> Response:
         request.state.is_look = True  # it is asked for every second
         workers = [target.worker for target in self._behind.targets]
@@ -262,6 +279,10 @@ class FrameStream(Response):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
+def _answer_query(request: Request) -> AnswerQuery:
+    return herd_requests.answer_query(request.scope["query_string"].decode("ascii", "replace"))
+
+
 def _conflict(target: Target, why: Why, trap: NotBegun | None = None) -> Response:
     worker = target.worker
     path, head = (None, None) if trap is None else (trap.path, trap.head)
@@ -273,6 +294,7 @@ _ENDPOINTS: dict[str, dict[str, Endpoint]] = {
     herd_requests.RUN: {"POST": HerdDoor.run},
     herd_requests.CONTROL: {"POST": HerdDoor.control},
     herd_requests.CHATS: {"GET": HerdDoor.get_chat, "PUT": HerdDoor.put_chat},
+    herd_requests.ANSWERS: {"GET": HerdDoor.get_answer, "PUT": HerdDoor.put_answer, "DELETE": HerdDoor.forget_answer},
     herd_requests.STATE: {"GET": HerdDoor.state},
     herd_requests.DRAIN: {"POST": HerdDoor.drain},
 }

@@ -14,6 +14,7 @@ from canister.errors import BadRequest, Conflict, InsufficientBalance, Leadershi
 from canister.herd.journal import OPERATOR, Answer, Balance, Journal, SettleOutcome, Supply
 from canister.herd.journal.chats import MERGED
 from canister.herd.journal.databases import connect_to
+from canister.herd.journal.forgetting import DELETED
 from canister.herd.journal.tables import chat, chat_record
 from canister.metering.fees import INITIAL_CYCLES
 from tests.herd.journal.parts import CALLER, CANISTER, CHARGE, OK, Talk, job_id, new_job, path_of, settled
@@ -177,6 +178,20 @@ async def test_a_job_that_kills_its_workers_is_refused_and_refunded(journal: Jou
     assert found.answer is not None
     assert (found.answer.reply, found.answer.reject_code, found.answer.http_status) == (None, 2, 503)
     assert await journal.requeue(job_id(1), 2, epoch, max_tries=2) == "stale"
+
+
+async def test_of_a_job_that_is_forgotten_nothing_is_left_but_that_it_was_deleted(journal: Journal) -> None:
+    epoch = await leading(journal)
+    await journal.accept(new_job(1))
+    assert not await journal.forget(job_id(1), epoch)  # it has not ended
+    await journal.settle(settled(1, epoch=epoch, fence=1))
+    assert not await journal.forget(job_id(1), epoch - 1)
+    assert not await journal.forget(job_id(2), epoch)
+    assert await journal.forget(job_id(1), epoch)
+    found = await journal.find(job_id(1))
+    assert found is not None
+    assert found.answer is not None
+    assert (found.state, found.arg, found.answer.reply, found.answer.http_status) == ("done", b"", None, DELETED)
 
 
 async def test_a_job_that_is_given_up_is_refunded_once(journal: Journal) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from canister.api.tokens import Token
+from canister.dispatch.herd_answers import RESPONSE_PREFIX
 from canister.server.doors.openai.chat_answer import logprob
 from canister.server.doors.openai.events import (
     Begun,
@@ -25,7 +26,7 @@ Json = dict[str, Any]
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 _Kind = Literal["message", "reasoning", "function_call"]
 
-PREFIX = "resp_"
+PREFIX = RESPONSE_PREFIX
 ITEM_PREFIXES: Mapping[_Kind, str] = {"message": "msg_", "reasoning": "rs_", "function_call": "fc_"}
 _TEXT_KINDS: Mapping[_Kind, str] = {"message": "output_text", "reasoning": "reasoning_text"}
 _INDEX_DIGITS = 4

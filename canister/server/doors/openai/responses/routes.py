@@ -21,7 +21,7 @@ from canister.server.doors.openai.events import Done, Event, Usage
 from canister.server.doors.openai.fields import read, shown
 from canister.server.doors.openai.kept import Kept
 from canister.server.doors.openai.responses import fields, items
-from canister.server.doors.openai.responses.converter import PREFIX, Converter, Json, Status, response_of
+from canister.server.doors.openai.responses.converter import Converter, Json, Status, response_of
 from canister.server.doors.openai.responses.fields import ResponsesBody
 from canister.server.doors.openai.stream import streamed
 from canister.server.requests import while_connected
@@ -49,7 +49,7 @@ async def create(request: Request) -> Response:
     fields.check(body)
     model = door.model_of(request, body.model)
     with door.counted(model, KIND):
-        response_id = f"{PREFIX}{herd_answers.drawn('id', 24).hex()}"
+        response_id = herd_answers.response_id()
 
         async def make() -> kept.Made:
             said = await _conversation(request, body)
@@ -61,10 +61,10 @@ async def create(request: Request) -> Response:
         wish = kept.Wish(KIND, response_id, raw, is_listed=body.store, goes_on=body.background)
         asked = await while_connected(request, kept.ask(request, model, wish, make))
         converter = Converter(asked.about["base"])
-        if body.background and not body.stream:
+        if body.background and not body.stream and herd_answers.current() is None:
             await asked.events.aclose()
             return await _document(asked.kept) if asked.kept is not None else answers.document(converter.response())
-        if body.stream:
+        if body.stream or body.background:  # a herd follows what it has made in the background
             return await _streamed(request, asked, converter)
         async with aclosing(asked.events):
             usage = await while_connected(request, _whole(asked.events, converter))
