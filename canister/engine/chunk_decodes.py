@@ -17,7 +17,7 @@ MOST_IMPATIENT = 1000  # callers that are remembered
 
 class ChunkDecodes:
     """joins_begun: a decode that has begun may be begun anew with one more prompt. cut_matters: another cut of a prompt
-    changes a chat's logits. `abort` and `join` are for any thread, the others for the decode thread.
+    changes a chat's logits. `abort` and `coming` are for any thread, the others for the decode thread.
     """
 
     def __init__(self, runner: Runner, scheduler: Scheduler[Task], *, joins_begun: bool, cut_matters: bool) -> None:
@@ -26,6 +26,7 @@ class ChunkDecodes:
         self._joins_begun = joins_begun
         self._cut_matters = cut_matters
         self._decoding: tuple[Task, ...] = ()  # whose chunks are being decoded
+        self._coming: set[Task] = set()  # short prompts on their way to the decode thread
         self._joins_until = 0.0  # until when the running decode may be begun anew
         self._joins_since = 0.0  # when it was begun for the first time
         self._began_at = 0.0
@@ -36,21 +37,36 @@ class ChunkDecodes:
         if self._decoding == (task,):
             self._runner.abort()
 
-    def join(self, task: Task) -> None:
-        """A call was submitted. A chunk that has just begun is begun anew, so that short prompts share a decode."""
-        if 0 < len(task.request.prompt) <= SHORT and not task.is_alone and perf_counter() < self._joins_until:
+    @contextmanager
+    def coming(self, task: Task) -> Iterator[None]:
+        """While a call is submitted. For a short prompt a decode of chunks waits if it has not begun, and is begun anew
+        if it has just begun, so that they share one.
+        """
+        may_join = self._joins_begun and 0 < len(task.request.prompt) <= SHORT and not task.is_alone
+        if may_join:
+            self._coming.add(task)
+        yield
+        if may_join and perf_counter() < self._joins_until:
             self._runner.abort()
+
+    def arrived(self, task: Task) -> None:
+        """The decode thread has the call."""
+        self._coming.discard(task)
 
     @contextmanager
     def of(self, step: Step[Task]) -> Iterator[list[Task]]:
-        """The calls of a step whose chunks are to be decoded, while that may be broken off."""
+        """The calls of a step whose chunks are to be decoded, while that may be broken off. None, where a call that is
+        to share the decode has come since the step was scheduled.
+        """
         self._runner.rearm()
         self._joins_until = self._join_time(step)
         # A cancel aborts the decode from here on; an earlier cancel is seen in the next line.
         self._decoding = step.chunks
         self._began_at = perf_counter()
+        # From here on a call that comes breaks the decode off; an earlier one is seen here.
+        is_early = bool(self._coming) and self._began_at < self._joins_until
         try:
-            yield [task for task in step.chunks if not task.is_cancelled]
+            yield [] if is_early else [task for task in step.chunks if not task.is_cancelled]
         finally:
             self._decoding, self._joins_until = (), 0.0
 

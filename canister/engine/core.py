@@ -7,6 +7,7 @@ results to the event loops once per step for all calls.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -84,9 +85,9 @@ class EngineCore:
         """End the running decode if it is a prompt chunk of this call alone."""
         self._chunks.abort(task)
 
-    def join(self, task: Task) -> None:
-        """A call was submitted. A chunk that has just begun is begun anew, so that short prompts share a decode."""
-        self._chunks.join(task)
+    def coming(self, task: Task) -> AbstractContextManager[None]:
+        """While a call is submitted, so that short prompts share a decode."""
+        return self._chunks.coming(task)
 
     def hand_out_beside(self, task: Task) -> bool:
         """Let a call that comes while the thread decodes have rows that were decoded ahead of it.
@@ -221,6 +222,7 @@ class EngineCore:
         self._verifier.forget(key)
 
     def submit(self, task: Task) -> None:
+        self._chunks.arrived(task)
         if self._fault is not None:
             self._settle(task, self._fault)
             return

@@ -165,8 +165,8 @@ class Engine:
         if core.hand_out_beside(task):
             assert isinstance(task.outcome, GenerateResult)
             return task.outcome
-        self._post(lambda: core.submit(task))
-        core.join(task)
+        with core.coming(task):
+            self._post(lambda: core.submit(task))
         try:
             result = await asyncio.shield(task.done)
         except asyncio.CancelledError:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from canister.engine import chunk_decodes
-from canister.engine.chunk_decodes import MIN_TIMELY, MOST_IMPATIENT, ChunkDecodes
+from canister.engine.chunk_decodes import JOIN_SHARE, MIN_TIMELY, MOST_IMPATIENT, ChunkDecodes
 from canister.engine.request import Ahead
 from canister.engine.schedule.scheduler import ALONE, Scheduler, Step
 
@@ -34,20 +34,28 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-@pytest.fixture
-def chunks() -> ChunkDecodes:
+def make(*, joins_begun: bool) -> ChunkDecodes:
     """Of a model that takes TOKEN_SECONDS for each token of a prompt."""
-    scheduler: Scheduler[Any] = Scheduler(ALONE)
+    scheduler: Scheduler[Any] = Scheduler(ALONE, min_shared=4 if joins_begun else 0)
     for n in (16, 64, 256):
         scheduler.chunk_sizer.chunks.measured(n, 0, TOKEN_SECONDS * n)
     runner: Any = SimpleNamespace(rearm=lambda: None, abort=lambda: None)
-    return ChunkDecodes(runner, scheduler, joins_begun=False, cut_matters=False)
+    return ChunkDecodes(runner, scheduler, joins_begun=joins_begun, cut_matters=False)
+
+
+@pytest.fixture
+def chunks() -> ChunkDecodes:
+    return make(joins_begun=False)
+
+
+class Call(SimpleNamespace):
+    __hash__ = object.__hash__
 
 
 def call(ahead: Ahead | None, caller: str = "alice", n_prompt: int = 1000) -> Any:
     request = SimpleNamespace(seconds=SLICE_SECONDS, ahead=ahead, prompt=np.zeros(n_prompt, np.int32))
     place = SimpleNamespace(position=0)
-    task = SimpleNamespace(request=request, caller=caller, sequence=place, n_prompt=n_prompt, n_wanted=n_prompt)
+    task = Call(request=request, caller=caller, sequence=place, n_prompt=n_prompt, n_wanted=n_prompt)
     task.is_cancelled = task.is_alone = False
     return task
 
@@ -105,3 +113,25 @@ def test_only_so_many_callers_are_remembered(chunks: ChunkDecodes, clock: Clock)
     first, last = (decode(chunks, clock, call(Ahead(), caller=f"caller {n}")) for n in (0, MOST_IMPATIENT))
     assert first == pytest.approx(SLICE_SECONDS / TOKEN_SECONDS, abs=1)
     assert last < first
+
+
+def test_a_decode_waits_for_a_short_prompt_that_comes_but_not_for_ever(clock: Clock) -> None:
+    chunks, first, second, long = make(joins_begun=True), *(call(Ahead(), n_prompt=n) for n in (40, 40, 400))
+    step: Step[Any] = Step([], (first,), ALONE, 0)
+
+    def decodes() -> bool:
+        with chunks.of(step) as running:
+            return running == [first]
+
+    with chunks.coming(long):
+        assert decodes()
+    chunks = make(joins_begun=True)
+    with chunks.coming(second):
+        assert not decodes()
+    assert not decodes()
+    chunks.arrived(second)
+    assert decodes()
+    with chunks.coming(second):
+        assert not decodes()
+        clock.now += 1.01 * JOIN_SHARE * TOKEN_SECONDS * first.n_prompt
+        assert decodes()

@@ -14,6 +14,8 @@ from canister.engine import chunk_decodes
 from canister.engine.batch_invariance import CHUNK_RULES, PLAIN, ChunkRule, Kernels, Policy, joins_prompts
 from canister.engine.llama import Context
 from canister.engine.llama_types import DecodeAborted
+from canister.engine.schedule.scheduler import Scheduler, Step
+from canister.engine.task import Task
 from canister.flags.params import SamplingParams
 from tests.engine.driver import Chat, Driver
 from tests.engine.test_batch_invariance import some_prompt, state_of
@@ -189,3 +191,35 @@ def test_a_prompt_that_comes_at_once_shares_the_decode_that_has_just_begun(
     monkeypatch.setattr(chunk_decodes, "JOIN_SHARE", 0.0)
     assert two("too late") == expected
     assert len(set(held.found[0])) == 1
+
+
+def test_a_prompt_that_comes_before_the_decode_has_begun_shares_it(
+    joined: Driver, monkeypatch: pytest.MonkeyPatch, decodes: list[list[int]]
+) -> None:
+    """Between the choice of who is in the next decode and its begin."""
+    prompts = [some_prompt(n, 50) for n in range(2)]
+    expected = [joined.run(joined.chat(None, sampling=ENDLESS).answer(prompt, N_ANSWER)) for prompt in prompts]
+    chats = [joined.chat(f"k{n}", sampling=ENDLESS) for n in range(2)]
+    is_scheduled, goes_on = threading.Event(), threading.Event()
+    schedule = Scheduler.schedule
+
+    def held(scheduler: Scheduler[Task]) -> Step[Task]:
+        step = schedule(scheduler)
+        if not is_scheduled.is_set():
+            is_scheduled.set()
+            assert goes_on.wait(60)
+        return step
+
+    async def come() -> list[list[int]]:
+        first = asyncio.create_task(chats[0].answer(prompts[0], N_ANSWER))
+        assert await asyncio.to_thread(is_scheduled.wait, 60)
+        second = asyncio.create_task(chats[1].answer(prompts[1], N_ANSWER))
+        await until(lambda: joined.engine._thread._inbox.qsize() == 1)  # it is submitted
+        goes_on.set()
+        return [await first, await second]
+
+    monkeypatch.setattr(chunk_decodes, "JOIN_SHARE", 1e9)
+    monkeypatch.setattr(Scheduler, "schedule", held)
+    decodes.clear()
+    assert joined.run(come()) == expected
+    assert (len(set(decodes[0])), len(decodes[0])) == (2, 2 * len(prompts[0]))
