@@ -11,11 +11,11 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, urlencode
 
-from canister.api.cbor_fields import WireError
+from canister.api.cbor_fields import WireError, fields_of
 from canister.ic import cbor
 
-RUN, CONTROL, CHATS, ANSWERS, STATE, DRAIN = (
-    f"/herd/1/{name}" for name in ("run", "control", "chats", "answers", "state", "drain")
+RUN, CONTROL, CHATS, ANSWERS, AUDIT, STATE, DRAIN = (
+    f"/herd/1/{name}" for name in ("run", "control", "chats", "answers", "audit", "state", "drain")
 )
 CBOR_TYPE = "application/cbor"
 FRAMES_TYPE = "application/x-herd-frames"
@@ -124,6 +124,31 @@ def answer_query(query: str) -> AnswerQuery:
     """What the query of such a target names. Raises WireError."""
     named = _named(query, "canister", "caller")
     return AnswerQuery(named["canister"], named["caller"], named.get("id"), named.get("key"))
+
+
+# -- audits
+
+
+@dataclass(frozen=True, slots=True)
+class ToldRecord:
+    """A call that a worker is to decode again: its record and terms as the journal has them, and its tokens (words of
+    `ic/receipts/`), as far as they are at hand.
+    """
+
+    canister: str
+    index: int
+    record: bytes
+    terms: bytes
+    words: bytes
+
+    def encode(self) -> bytes:
+        return cbor.encode({name: getattr(self, name) for name in ("canister", "index", "record", "terms", "words")})
+
+    @classmethod
+    def decode(cls, data: bytes) -> ToldRecord:
+        """Raises WireError."""
+        of = fields_of(data)
+        return cls(of.text("canister"), of.number("index"), of.data("record"), of.data("terms"), of.data("words"))
 
 
 # -- signatures

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +25,7 @@ from canister.telemetry import metrics
 from canister.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from canister.api.herd_requests import ToldRecord
     from canister.engine.engine import Engine
     from canister.metering.cost_model import CostModel
     from canister.runtime.call import Call
@@ -93,22 +95,26 @@ class _NotAudited(Exception):
         self.outcome = outcome
 
 
-async def audit_one(canister: Canister, caller: str, index: int) -> Reply:
-    """Decode a call again for an admin; an `Audited`. Tokens of others are not told."""
+async def audit_one(
+    canister: Canister, caller: str, index: int, audited: Callable[[], Awaitable[Audited]] | None = None
+) -> Reply:
+    """Decode a call again for an admin; an `Audited`. Tokens of others are not told. audited: does it, if not here."""
 
     async def handle(call: Call) -> Audited:
         access.check(canister, call.caller, "admin_query")
-        return await audit_call(canister, index)
+        return await audit_call(canister, index) if audited is None else await audited()
 
     return await run(canister, "audit", caller, handle, _LOOK)
 
 
-async def audit_call(canister: Canister, index: int) -> Audited:
-    """Decode a call again, one token at a time as before; count and log what comes of it."""
+async def audit_call(canister: Canister, index: int, told: ToldRecord | None = None) -> Audited:
+    """Decode a call again, one token at a time as before; count and log what comes of it. told: its record, if it lies
+    elsewhere.
+    """
     release = await canister.model.gate.enter()  # so that the model stays
     try:
         engine, cost_model = canister.model.engine, canister.model.cost_model
-        found, cost = await asyncio.to_thread(_told, canister, engine, cost_model, index)
+        found, cost = await asyncio.to_thread(_told, canister, engine, cost_model, index, told)
         assert engine is not None
         request = replace(found.request(engine.info), key=None, keep=False)
         drawn = (await engine.generate(request)).sampled
@@ -128,11 +134,13 @@ async def audit_call(canister: Canister, index: int) -> Audited:
     return Audited(index, "differs", same, f"token {same + 1} of {len(said)} is not the one that the model draws", cost)
 
 
-def _told(canister: Canister, engine: Engine | None, cost_model: CostModel | None, index: int) -> tuple[ToldCall, str]:
+def _told(
+    canister: Canister, engine: Engine | None, cost_model: CostModel | None, index: int, given: ToldRecord | None
+) -> tuple[ToldCall, str]:
     """The call, if it drew tokens, exactly, with the model that is loaded, and its tokens are at hand; and what is
     wrong with its cost. _NotAudited, NotToldFully.
     """
-    found = canister.receipts.find(index)
+    found = given or canister.receipts.find(index)
     if found is None:
         raise _NotAudited("its record is kept no more" if index < canister.receipts.size else "there is no such call")
     record, terms = records.decode(found.record), document.read_terms(found.terms)
@@ -145,7 +153,7 @@ def _told(canister: Canister, engine: Engine | None, cost_model: CostModel | Non
     if not told.get("exact"):
         raise _NotAudited("it was not decoded exactly, so other chats may have had a part in it", cost)
     try:
-        call = told_call(record, replay_of(canister, record).words, terms)
+        call = told_call(record, replay_of(canister, record).words if given is None else given.words, terms)
     except NotToldFully as error:
         raise _NotAudited(str(error), cost) from None
     if not len(call.drawn):

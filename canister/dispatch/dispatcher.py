@@ -14,11 +14,13 @@ from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
     from canister.api.herd_frames import Frame
+    from canister.api.herd_requests import ToldRecord
     from canister.api.herd_wire import CanisterState, Control, Done, Run
     from canister.api.methods import Method, Mode
     from canister.config import ServerSettings
     from canister.dispatch.answer_records import Event as AnswerEvent
     from canister.dispatch.answer_records import Prompt, Wanted
+    from canister.dispatch.auditing import Audited
     from canister.dispatch.durable_answers import Question
     from canister.dispatch.embeddings import Embedded, Text
     from canister.dispatch.execute import Reply
@@ -163,6 +165,10 @@ class Worker(Protocol):
 
     async def forget_answer(self, caller: str, id: str | None, key: str | None) -> None:
         """Have no kept answer of this id or key any more, however far it is."""
+        ...
+
+    async def audit(self, told: ToldRecord) -> Audited:
+        """Decode a call again that any worker may have run."""
         ...
 
 

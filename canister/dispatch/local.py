@@ -27,6 +27,7 @@ from canister.dispatch.requests import NOTHING
 
 if TYPE_CHECKING:
     from canister.api.herd_frames import Frame
+    from canister.api.herd_requests import ToldRecord
     from canister.api.herd_wire import CanisterState, Control, Done, Run
     from canister.api.methods import Method
     from canister.dispatch.answer_records import Event as AnswerEvent
@@ -138,6 +139,9 @@ class LocalWorker:
 
     async def forget_answer(self, caller: str, id: str | None, key: str | None) -> None:
         await herd_kept.forget(self._canister, caller, id, key)
+
+    async def audit(self, told: ToldRecord) -> auditing.Audited:
+        return await auditing.audit_call(self._canister, told.index, told)
 
 
 class LocalTarget(CanisterOfHost):

@@ -18,6 +18,8 @@ from canister.runtime.live_answers import LiveAnswer
 if TYPE_CHECKING:
     from canister.herd.workers import Worker
 
+KEPT_METHOD = "response"  # of rows of the journal that are kept answers
+
 _CREATED = re.compile(r"(/canisters/[^/]+)?(/v1)?/responses")
 
 

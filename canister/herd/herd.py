@@ -21,7 +21,8 @@ from canister.api.management import find_row
 from canister.config import Settings
 from canister.dispatch import timers
 from canister.errors import CanisterError, CanisterTrapped, CanisterUnavailable, MethodNotFound
-from canister.herd import inference, kept_answers, replies
+from canister.herd import inference, replies
+from canister.herd.asked_answers import KEPT_METHOD
 from canister.herd.autoscale import Autoscaler, ScalePolicy
 from canister.herd.balance import TRACK, Balance
 from canister.herd.cleaning import Cleaning
@@ -132,7 +133,7 @@ class Herd:
                 await self._requeue(row)
                 self.leader.spawn(self.inference.go_on(_job_of(row, inference.ROW)), f"inference {row.id.hex()[:16]}")
                 continue
-            if row.method == kept_answers.METHOD:
+            if row.method == KEPT_METHOD:
                 self.left_answers.append(row)
                 continue
             try:

@@ -19,7 +19,7 @@ from canister.api.herd_requests import AnswerQuery, job_of_key
 from canister.dispatch.kept_answers import AnswerFailed
 from canister.errors import CanisterBusy, CanisterTrapped, Trap
 from canister.herd import replies
-from canister.herd.asked_answers import Progress, encode
+from canister.herd.asked_answers import KEPT_METHOD, Progress, encode
 from canister.herd.journal.forgetting import DELETED
 from canister.herd.journal.records import Answer, JobRow, NewJob, Settled
 from canister.herd.tries import Deposed
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from canister.herd.herd import Herd
     from canister.herd.workers import Worker
 
-METHOD = "response"  # of the rows in the journal
 LOOK_SECONDS = 0.05
 WAIT_SECONDS = 60.0  # for a worker that goes on with an answer that is asked for
 MOST_NAMED = 64  # answers in one request
@@ -182,7 +181,7 @@ class KeptAnswers:
         canister, caller = self._herd.host.default, progress.asked.caller
         kept_until_ns = progress.now_ns + round(canister.settings.keep_answers_days * 86_400e9)
         id = self._row_id(caller, progress.response_id)
-        return NewJob(id, canister.id, caller, METHOD, arg, kept_until_ns=kept_until_ns)
+        return NewJob(id, canister.id, caller, KEPT_METHOD, arg, kept_until_ns=kept_until_ns)
 
     def _row_id(self, caller: str, id: str) -> bytes:
         return job_of_key(self._herd.host.default.id, caller, f"response {id}")

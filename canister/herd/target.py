@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -24,11 +24,12 @@ from canister.api.records import (
     RunOutputRecord,
 )
 from canister.dispatch import CanisterOfHost, Reply, receipts
+from canister.dispatch.auditing import Audited, audit_one
 from canister.dispatch.guard import read_argument
 from canister.dispatch.requests import NOTHING
 from canister.errors import CanisterError, NotSupported, Trap
 from canister.handlers.named_chats import cache_name
-from canister.herd import replies
+from canister.herd import auditing, replies
 from canister.herd.chat_paths import chats_of, check_no_model, prompt_of
 from canister.herd.jobs import Job, TextSoFar
 from canister.herd.prefixes import beginnings_of
@@ -279,7 +280,10 @@ class HerdTarget(CanisterOfHost):
         return await receipts.certified_head(self._canister, self._herd.host.root_key, caller, since, self._shelf)
 
     async def audit(self, caller: str, index: int) -> Reply:
-        _not_in_a_herd("an audit of calls")
+        def work() -> Coroutine[None, None, Audited]:
+            return auditing.audited(self._herd, self._canister, self._shelf, caller, index)
+
+        return await audit_one(self._canister, caller, index, work)
 
     @property
     def _shelf(self) -> Shelf:

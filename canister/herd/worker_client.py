@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -21,8 +22,9 @@ from canister.api import herd_requests as requests
 from canister.api import herd_wire as wire
 from canister.api.cbor_fields import WireError
 from canister.api.herd_frames import FrameReader, Text
-from canister.api.herd_requests import AnswerQuery, AnswerTry, HerdKey
+from canister.api.herd_requests import AnswerQuery, AnswerTry, HerdKey, ToldRecord
 from canister.api.herd_wire import Conflict, Control, Done, Run, State
+from canister.dispatch.auditing import Audited
 from canister.errors import CanisterError
 from canister.herd.launch.launcher import WorkerRef
 from canister.herd.worker_link import LinkAnswer, LinkLost, WorkerLink
@@ -140,6 +142,12 @@ class WorkerClient:
         """Let the worker have no such answer any more; one of a version before may have it still."""
         async with self._asked("DELETE", of.target) as response:
             await self._check(response, 204, 404, 405)
+
+    async def audit(self, told: ToldRecord) -> Audited:
+        """What comes of a call when the worker decodes it again."""
+        async with self._asked("POST", requests.AUDIT, told.encode()) as response:
+            await self._check(response, 200)
+            return Audited(**json.loads(await response.read()))
 
     async def state(self) -> State:
         """How the worker is, within a second. Raises WorkerLost, WorkerRefused."""

@@ -114,3 +114,25 @@ async def a_stranger_gets_none(herd: InProcess, id: str) -> None:
             "/canisters/llama_cpp/get_receipt", json={"call_id": path}, headers={"Authorization": f"Bearer {key}"}
         )
         assert response.status_code == 404, response.text
+
+
+async def test_calls_of_the_journal_are_audited_by_whichever_worker_is_there(tmp_path: Path) -> None:
+    async with herd_in(tmp_path / "herd", workers=2) as herd:
+        await chat(herd.call, "a", "Who are you?", n=2)
+        await herd.call("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
+        row = (await herd.herd.journal.oldest_chats(herd.host.default.id, 9))[0]
+        ran = herd.herd.workers.get(row.worker)
+        assert ran is not None
+        os.kill(ran.ref.pid, signal.SIGKILL)
+        await until(lambda: ran.is_gone)
+        ids = await listed(herd, newest="50")
+        found = [await herd.http.post(f"/canisters/llama_cpp/receipts/{n}/audit") for n in range(len(ids) + 1)]
+        assert [response.status_code for response in found] == [200] * len(found)
+        told = [response.json() for response in found]
+        outcomes = [one["outcome"] for one in told]
+        assert outcomes.count("equal") == 2
+        assert set(outcomes[:-1]) == {"equal", "drew none"}
+        assert not any(one["cost"] for one in told)
+        assert (told[-1]["outcome"], told[-1]["reason"]) == ("not decoded", "there is no such call")
+        herd.http.headers.pop("Authorization")
+        assert (await herd.http.post("/canisters/llama_cpp/receipts/1/audit")).status_code in (401, 403)

@@ -4,6 +4,7 @@
     POST /herd/1/control    the same, for the next entry of the control log
     GET, PUT /herd/1/chats  the container of a chat
     GET, PUT, DELETE /herd/1/answers  a kept answer
+    POST /herd/1/audit      decodes a call of the journal again
     GET /herd/1/state       what this server is and does
     POST /herd/1/drain      begin no new jobs
 
@@ -21,6 +22,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import asdict
 
 from fastapi import Request, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -211,6 +213,11 @@ class HerdDoor:
         await self._behind.find(asked.canister).worker.forget_answer(asked.caller, asked.id, asked.key)
         return Response(None, 204)
 
+    async def audit(self, request: Request, body: bytes) -> Response:
+        told = herd_requests.ToldRecord.decode(body)
+        found = await while_connected(request, self._behind.find(told.canister).worker.audit(told))
+        return answers.document(asdict(found))
+
     async def state(self, request: Request, body: bytes) -> Response:
         request.state.is_look = True  # it is asked for every second
         workers = [target.worker for target in self._behind.targets]
@@ -295,6 +302,7 @@ _ENDPOINTS: dict[str, dict[str, Endpoint]] = {
     herd_requests.CONTROL: {"POST": HerdDoor.control},
     herd_requests.CHATS: {"GET": HerdDoor.get_chat, "PUT": HerdDoor.put_chat},
     herd_requests.ANSWERS: {"GET": HerdDoor.get_answer, "PUT": HerdDoor.put_answer, "DELETE": HerdDoor.forget_answer},
+    herd_requests.AUDIT: {"POST": HerdDoor.audit},
     herd_requests.STATE: {"GET": HerdDoor.state},
     herd_requests.DRAIN: {"POST": HerdDoor.drain},
 }
