@@ -2,6 +2,9 @@
 
 It is nobody's call: nothing is charged, committed or told before the next call hands it out. Of a prompt there are only
 KV rows. Of an answer there are tokens, drawn as the next call will draw them.
+
+Whole answers say that their next call comes. Of a client that goes on with an answer call by call it is guessed, where
+several chats share steps: its next call is there soon, but not before the step that follows without it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from canister.flags.params import SamplingParams
 
 LOGITS_BYTES = 4 << 20  # of a chat, for tokens of which nobody was told
 MOST_TOKENS = 16
+GUESSED_TOKENS = 2  # that are drawn for a call which nobody has announced; all but the last are decoded
 
 
 def n_lookahead(n_vocab: int) -> int:
@@ -50,12 +54,20 @@ def hand_out(task: Task, running: Iterable[Task], slot_table: SlotTable, runner:
     return True
 
 
-def task_ahead(task: Task, n_tokens: int) -> Task | None:
-    """What to decode after a call that has ended, if its answer goes on."""
+def task_ahead(task: Task, n_tokens: int, *, may_guess: bool) -> Task | None:
+    """What to decode after a call that has ended, if its answer goes on. may_guess: also if nobody has said so."""
     calls = task.request.ahead
+    if calls is None and may_guess and _may_go_on(task):
+        return _answer_ahead(task, Ahead(is_guess=True), min(n_tokens, GUESSED_TOKENS))
     if calls is None or calls.is_over:
         return None
     return _prompt_ahead(task, calls) if len(task.sequence.rest()) else _answer_ahead(task, calls, n_tokens)
+
+
+def _may_go_on(task: Task) -> bool:
+    """Did the call itself go on with an answer, so that another one may follow it in the same way?"""
+    request = task.request
+    return request.key is not None and request.keep and not len(request.prompt)
 
 
 def _prompt_ahead(task: Task, calls: Ahead) -> Task | None:

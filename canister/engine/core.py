@@ -78,6 +78,7 @@ class EngineCore:
         self._n_steps = self._n_row_steps = self._n_rows = self._n_prompt_tokens = self._n_cancelled = 0
         self._busy_seconds = 0.0
         self._told_at = 0.0  # when callers were told of tokens
+        self._has_shared = False  # did several calls have a row of the last step?
 
     # -- from any thread
 
@@ -277,8 +278,11 @@ class EngineCore:
                 outcome = error
                 self.runner.drop(task.slot)
             self._slot_table.give_back(task.slot)
+        if task.is_ahead and task.request.ahead is not None and task.request.ahead.is_guess:
+            task.request.ahead.is_over = True  # its tokens stay in the slot as long as nobody needs it otherwise
         may_go_on = self._can_go_ahead and not task.is_ahead and not isinstance(outcome, Exception)
-        ahead = task_ahead(task, self._n_lookahead) if may_go_on else None
+        may_guess = self._has_shared and all(each.is_ahead for each in self.scheduler.waiting)
+        ahead = task_ahead(task, self._n_lookahead, may_guess=may_guess) if may_go_on else None
         self._settle(task, outcome)
         if ahead is not None:
             self._begin_ahead(ahead, goes_on=task.sequence.has_begun)
@@ -341,6 +345,7 @@ class EngineCore:
         step = scheduler.schedule()
         drafts = self._verifier.drafts(step)
         started = perf_counter()
+        self._has_shared = len(step.rows) > 1 and not drafts
         if step.rows:
             self._n_row_steps += 1
             self.runner.rearm()

@@ -49,11 +49,12 @@ class Ahead:
     """Of calls that go on with one prompt: between two of them the engine decodes what the next ones will need.
 
     Only KV rows: no call is charged for them, or counts them, before it comes. is_over: set, on any thread, when no
-    more calls come. has_decoded: anything of their prompt. due: the place of their prompt among those of their caller,
-    which the scheduler gives it.
+    more calls come. is_guess: nobody has said that one comes; it is over when what was decoded is there. has_decoded:
+    anything of their prompt. due: the place of their prompt among those of their caller, which the scheduler gives it.
     """
 
     is_over: bool = False
+    is_guess: bool = False
     has_decoded: bool = False
     due: tuple[int, int] | None = None
 

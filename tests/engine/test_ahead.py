@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -373,3 +375,155 @@ def test_an_answer_that_is_over_is_not_gone_on_with(drive: Drive) -> None:
     assert rows(ahead=Ahead(), n_predict=7, budget=Limited(5)) == 6
     assert rows(ahead=Ahead(is_over=True), budget=Limited(5)) == 5
     assert rows(budget=Limited(5)) == 5
+
+
+# -- of calls that nobody has announced
+
+
+class Endless:
+    """A budget that lets everything pass until it is over."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    def admit_prompt(self, position: int, n_wanted: int) -> int:
+        return n_wanted
+
+    def admit_sample(self, position: int) -> bool:
+        return not self.is_over
+
+    def admit_decode(self, position: int) -> bool:
+        return True
+
+    def cut_prompt(self, batches: list[tuple[int, int]]) -> None:
+        raise AssertionError
+
+
+@asynccontextmanager
+async def a_neighbour(driver: Driver) -> AsyncIterator[None]:
+    """Another chat has a row in every step."""
+    budget, has_begun = Endless(), asyncio.Event()
+    chat = driver.chat(None, sampling=DRAWN)
+    call = asyncio.create_task(
+        chat.call(some_prompt(7, 9), budget=budget, context_shift=True, on_tokens=lambda _: has_begun.set())
+    )
+    await has_begun.wait()
+    yield
+    budget.is_over = True
+    await call
+
+
+@pytest.fixture
+def rows_of(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How many rows each stream has had, in all decodes."""
+    rows, decode = Counter[int](), Context.decode
+
+    def counted(context: Context, streams: Sequence[int], *rest: Sequence[int]) -> None:
+        decode(context, streams, *rest)
+        rows.update(streams)
+
+    monkeypatch.setattr(Context, "decode", counted)
+    return rows
+
+
+@pytest.mark.parametrize("sampling", [DRAWN, PENALIZED], ids=["drawn", "penalized"])
+def test_a_client_that_goes_on_beside_other_chats_misses_no_step(
+    drive: Drive, rows_of: Counter[int], sampling: SamplingParams
+) -> None:
+    """The token behind each call is decoded before the next call, once, and is what the answer has without that."""
+    driver = drive("q8_0", n_slots=2, n_ctx=512)
+    prompt = some_prompt(1, 30)
+    expected = driver.run(driver.chat(None, sampling=sampling).call(prompt, n_predict=26)).sampled
+    chat = driver.chat("k", sampling=sampling)
+
+    async def work() -> None:
+        await chat.call(prompt, budget=Limited(5))
+        stream = driver.engine._core._slot_table.slot_of("k").stream  # type: ignore[union-attr]
+        async with a_neighbour(driver):
+            before = rows_of[stream]
+            for n in range(1, 5):
+                result = await chat.call(max_decode=5)
+                assert (result.finish, result.n_generated, result.redecoded) == ("length", 5, 0)
+                await until(lambda: driver.engine.stats().n_running + driver.engine.stats().n_waiting == 1)
+                assert rows_of[stream] - before == 5 * n + 1
+
+    driver.run(work())
+    assert chat.sampled == expected[:25]
+    copy = chat.copy("l")
+    driver.engine.forget("k")
+    restored = driver.run(copy.call(n_predict=1, caller="another"))
+    assert restored.redecoded <= 1  # all rows were handed out
+
+
+async def a_first_call(driver: Driver, chat: Chat) -> None:
+    async with a_neighbour(driver):
+        await chat.call(some_prompt(1, 30), max_decode=5 + 31)
+
+
+async def alone_in_its_steps(driver: Driver, chat: Chat) -> None:
+    await chat.call(some_prompt(1, 30), budget=Limited(5))
+    await chat.call(max_decode=5)
+
+
+async def one_that_is_not_kept(driver: Driver, chat: Chat) -> None:
+    await chat.call(some_prompt(1, 30), budget=Limited(5))
+    async with a_neighbour(driver):
+        await chat.call(max_decode=5, keep=False, want_rows=False)
+
+
+async def one_that_has_all_it_asked_for(driver: Driver, chat: Chat) -> None:
+    await chat.call(some_prompt(1, 30), budget=Limited(5))
+    async with a_neighbour(driver):
+        await chat.call(n_predict=5)
+
+
+@pytest.mark.parametrize(
+    "call", [a_first_call, alone_in_its_steps, one_that_is_not_kept, one_that_has_all_it_asked_for]
+)
+def test_nothing_is_decoded_for_a_call_that_may_not_come(
+    drive: Drive, call: Callable[[Driver, Chat], Awaitable[None]]
+) -> None:
+    driver = drive("q8_0", n_slots=2, n_ctx=512)
+    chat = driver.chat("k", sampling=DRAWN)
+
+    async def work() -> None:
+        await call(driver, chat)
+        await until_idle(driver)
+
+    driver.run(work())
+    slot = driver.engine._core._slot_table.slot_of("k")  # type: ignore[union-attr]
+    assert slot is not None
+    assert slot.ahead is None
+
+
+async def beside_others(driver: Driver, chat: Chat) -> None:
+    await chat.call(some_prompt(1, 40), budget=Limited(5))
+    async with a_neighbour(driver):
+        await chat.call(max_decode=5)
+        await until(lambda: driver.engine.stats().n_running + driver.engine.stats().n_waiting == 1)
+
+
+async def not_beside_others(driver: Driver, chat: Chat) -> None:
+    await chat.call(some_prompt(1, 40), budget=Limited(5))
+    await chat.call(max_decode=5)
+
+
+@pytest.mark.parametrize(
+    "other_turn",
+    [another_seed, cancelled, out_of_its_slot, a_query_between, a_short_call, another_prompt, from_another_chat],
+)
+def test_a_wrong_guess_changes_nothing(drive: Drive, other_turn: Turn) -> None:
+    driver = drive("q8_0", n_slots=2, n_ctx=512)
+    found: list[list[int]] = []
+    for key, begin in ("k", beside_others), ("l", not_beside_others):
+        chat = driver.chat(key, sampling=DRAWN)
+
+        async def work(chat: Chat = chat, begin: Callable[..., Awaitable[None]] = begin, key: str = key) -> None:
+            await begin(driver, chat)
+            slot = driver.engine._core._slot_table.slot_of(key)  # type: ignore[union-attr]
+            assert slot is not None
+            assert (slot.ahead is not None) == (begin is beside_others)
+            found.append(await other_turn(driver, chat))
+
+        driver.run(work())
+    assert found[0] == found[1]
