@@ -5,10 +5,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+
+_PR_SET_THP_DISABLE = 41
 
 
 def may_be_huge(address: int) -> bool:
@@ -22,6 +26,18 @@ def may_be_huge(address: int) -> bool:
         elif is_there and name == "VmFlags:":
             return "hg" in rest.split()
     raise AssertionError(f"there is no memory at {address:#x}")
+
+
+@contextmanager
+def small_pages() -> Iterator[None]:
+    """While inside, pages are as small as they can be, also where the system takes huge ones unasked."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
 def resident_pages(array: NDArray[Any]) -> int:

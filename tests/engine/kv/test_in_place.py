@@ -20,7 +20,7 @@ from canister.engine.llama import Bytes, Context, Logits, Model
 from canister.engine.llama_types import ContextParams, DecodeAborted
 from canister.engine.pages import LARGE_BYTES, map_large_blocks
 from tests.engine.driver import Driver
-from tests.engine.memory import may_be_huge, resident_pages
+from tests.engine.memory import may_be_huge, resident_pages, small_pages
 from tests.engine.test_batch_invariance import some_prompt
 
 N_STREAMS, N_CELLS = 3, 256
@@ -187,7 +187,7 @@ def test_few_streams(model_path: Callable[[str], Path], n_streams: int) -> None:
 @pytest.mark.parametrize("kind", KINDS[:2], ids=["transposed", "rows"])
 def test_cells_take_memory_as_they_are_used(model_path: Callable[[str], Path], kind: tuple[str, str, bool]) -> None:
     n_cells = 8192
-    with context_of(model_path("q8_0"), kind, n_cells=n_cells) as (context, layout):
+    with small_pages(), context_of(model_path("q8_0"), kind, n_cells=n_cells) as (context, layout):
         memory = open_kv_memory(context, layout)
         assert memory is not None
         memory.forget()
