@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from canister.server import head_start, process
-from tests.server.test_supervise import children, is_there, wait_for
+from tests.processes import is_there
+from tests.server.test_supervise import children, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 

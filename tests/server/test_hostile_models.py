@@ -16,6 +16,7 @@ from canister.system import sandbox
 from tests.engine.gguf_writer import write_gguf
 from tests.engine.hostile_models import CRASHING, ENDLESS, Hostile
 from tests.engine.tiny_models import llama_model
+from tests.processes import text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -71,8 +72,8 @@ async def test_a_client_that_goes_away_ends_the_trial(host: Host, tmp_path: Path
     with pytest.raises(asyncio.CancelledError):
         await call
     children = Path("/proc/self/task").glob("*/children") if sys.platform == "linux" else []
-    pids = [pid for path in children for pid in path.read_text().split()]
-    assert not [pid for pid in pids if b"trial_child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    pids = [pid for path in children for pid in text_of(path).split()]
+    assert not [pid for pid in pids if "trial_child" in text_of(Path(f"/proc/{pid}/cmdline"))]
 
 
 async def test_no_file_is_opened_that_only_the_header_names(controller: httpx.AsyncClient, tmp_path: Path) -> None:

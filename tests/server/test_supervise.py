@@ -31,6 +31,7 @@ from canister.server.supervisor import exit_code, how, pause_seconds
 from canister.system import data_dir
 from canister.system.data_dir import CRASH, LAST_CRASH
 from tests.harness import CHAT_MODEL
+from tests.processes import is_there
 from tests.smoke.conftest import Wire
 from tests.traces import SECONDS
 
@@ -57,14 +58,6 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-def is_there(pid: int) -> bool:
-    """Does the process run (a zombie does not)?"""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def child_of(server: LocalServer, *, other_than: int = 0) -> int:

@@ -12,6 +12,7 @@ import pytest
 
 from canister.client.local_server import LocalServer
 from canister.system import sandbox
+from tests.processes import text_of
 
 HAS_LANDLOCK = sandbox.abi() >= sandbox.MIN_ABI
 needs_landlock = pytest.mark.skipif(not HAS_LANDLOCK, reason="this kernel has no Landlock, or one that is too old")
@@ -192,7 +193,7 @@ def test_a_running_server_is_confined_whole(tmp_path: Path) -> None:
         url = f"{server.url}/canisters/llama_cpp/files/some/file"
         assert httpx.put(url, content=b"x", headers=headers).status_code == 200
         assert (tmp_path / "data").stat().st_mode & 0o077 == 0
-        statuses = [path.read_text() for path in Path(f"/proc/{server.pid}/task").glob("*/status")]
+        statuses = [status for path in Path(f"/proc/{server.pid}/task").glob("*/status") if (status := text_of(path))]
         assert len(statuses) > 1
         assert all("NoNewPrivs:\t1" in status for status in statuses)
     assert "the kernel refuses writes elsewhere" in (tmp_path / "data" / "serve.err").read_text()

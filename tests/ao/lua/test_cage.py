@@ -19,6 +19,7 @@ from canister.ao.lua.calls import Call, Entry, LogDamaged
 from canister.ao.lua.keeper import Nursery
 from canister.ao.lua.sandbox import HostError, Limits
 from canister.ao.lua.values import Value
+from tests.processes import is_there
 
 COUNTER = b"n = 0 function step() n = n + 1 return n end"
 LONG = Limits(instructions=10**15, seconds=1e6)  # so that only the cage ends it
@@ -172,8 +173,7 @@ def test_spares_end_with_their_keeper_and_their_nursery() -> None:
 
 
 def _gone(pid: int) -> None:
-    stat = Path(f"/proc/{pid}/stat")
-    while stat.exists() and stat.read_text().split()[2] != "Z":
+    while is_there(pid):
         time.sleep(0.01)
 
 

@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from canister.cli import app
 from canister.client.local_server import LocalServer, ServerFailed
+from tests.processes import text_of
+from tests.traces import SECONDS
 
 
 def test_a_server_tells_where_it_listens_and_ends_in_order(tmp_path: Path) -> None:
@@ -55,8 +57,8 @@ def test_a_child_does_not_outlive_a_parent_that_was_killed(tmp_path: Path) -> No
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "data")])
     assert done.returncode == -signal.SIGKILL
     pid = int((tmp_path / "data" / "lock").read_text())
-    end = time.monotonic() + 30
-    while Path(f"/proc/{pid}/cmdline").exists() and b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes():
+    end = time.monotonic() + SECONDS
+    while "serve" in text_of(Path(f"/proc/{pid}/cmdline")):
         assert time.monotonic() < end
         time.sleep(0.05)
 

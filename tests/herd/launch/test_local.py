@@ -20,6 +20,7 @@ from canister.herd.launch.launcher import WorkerEnded, WorkerSpec, WorkerStarted
 from canister.herd.launch.local import LocalLauncher
 from canister.herd.worker_client import WorkerClient, WorkerLost, WorkerRefused
 from canister.system.data_dir import LOCK, FolderLock
+from tests.processes import is_there
 
 pytestmark = pytest.mark.anyio
 
@@ -124,13 +125,7 @@ asyncio.run(main())
         pid = int(await asyncio.to_thread(parent.stdout.readline))
         parent.kill()
         parent.wait()
-    while True:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return
+    while is_there(pid):  # noqa: ASYNC110  it has no event
         await asyncio.sleep(0.01)
 
 
