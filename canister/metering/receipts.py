@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from canister.errors import CanisterError
 from canister.ic.receipts.record import Record
 from canister.metering import fees
 from canister.metering.cost_model import PAGE_COSTS, CostContext, CostModel, PageCosts, Work
@@ -28,13 +29,16 @@ def instructions_fault(record: Record, terms: Mapping[str, object], shape: Model
     chat = record.chat
     if chat is None:
         return None
-    model = _cost_model(terms, shape)
-    if model is None:
-        return "the terms do not say by which parameters the call was charged"
     work = Work(
         chat.n_loaded, chat.n_kept, chat.n_prompt, chat.n_generated, chat.n_sampled, chat.saves, chat.is_penalized
     )
-    wanted = {name: n for name, n in model.cost(work).parts().items() if n}
+    try:
+        model = _cost_model(terms, shape)
+        if model is None:
+            return "the terms do not say by which parameters the call was charged"
+        wanted = {name: n for name, n in model.cost(work).parts().items() if n}
+    except (ArithmeticError, LookupError, ValueError, CanisterError):
+        return "the terms have parameters that no call can be charged by"
     told = {name: n for name, n in record.parts.items() if name != "load"}
     for name in sorted(wanted.keys() | told.keys()):
         n, n_wanted = told.get(name, 0), wanted.get(name, 0)

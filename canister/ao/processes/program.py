@@ -161,7 +161,7 @@ def _table(delivered: Delivered, info: ProcessInfo) -> Value:
         b"Id": message.id.encode(),
         b"From": delivered.sender.encode(),
         b"Owner": message.owner.encode(),
-        b"Target": (message.target or info.id).encode(),
+        b"Target": message.target.encode(),  # of another process, or nobody's, where somebody has assigned it
         b"Data": message.data,
         b"Anchor": message.anchor,
         b"Tags": _tags(message.tags),

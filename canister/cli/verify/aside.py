@@ -98,11 +98,18 @@ async def _decode(file: Path, groups: Sequence[Sequence[Verdict]], one_by_one: b
         engine = read_terms(first.receipt.terms)["engine"]
         assert isinstance(engine, dict)
         terms = {str(name): value for name, value in engine.items()}
-        replayer = Replayer(file, terms, extra_buffers=extra_buffers)
         try:
-            await replayer.judge(group, one_by_one=one_by_one)
+            replayer = Replayer(file, terms, extra_buffers=extra_buffers)
+            try:
+                await replayer.judge(group, one_by_one=one_by_one)
+            finally:
+                await replayer.close()
         except CanisterError as error:
-            for verdict in group:
-                verdict.tokens = f"not decoded again: {error}"
-        finally:
-            await replayer.close()
+            _tell_all(group, str(error))
+        except Exception as error:  # whoever wrote the terms: the calls of others are looked at all the same
+            _tell_all(group, f"its terms cannot be used ({type(error).__name__}: {error})"[:500])
+
+
+def _tell_all(group: Sequence[Verdict], why: str) -> None:
+    for verdict in group:
+        verdict.tokens = f"not decoded again: {why}"

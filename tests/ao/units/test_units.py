@@ -12,6 +12,7 @@ pytest.importorskip("lupa", reason="Lua programs need lupa, of the extra `ao`")
 
 from canister.ao.journal import messages
 from canister.ao.lua.sandbox import Limits
+from canister.ao.processes.messages import Incoming
 from canister.ao.units.timers import interval_ms
 from canister.errors import AccessDenied, BadRequest, NotFound, StorageFull
 from tests.ao.units.world import MODEL, NODE, OWNER, Driven, Shelf, message, opened, tags
@@ -125,6 +126,18 @@ async def test_an_assigned_message_is_from_whoever_sent_it(driven: Driven) -> No
     other = await driven.program(tells)
     await driven.eval(first, f"Assign({{ Processes = {{ '{other}' }}, Message = '{news}' }})")
     assert (await driven.heard(other, 1)).result.output.decode() == first
+
+
+async def test_what_is_stored_for_nobody_is_no_message_of_its_signer(tmp_path: Path) -> None:
+    class Stored:
+        async def get(self, id: str) -> Incoming | None:
+            return Incoming(id, OWNER, "", b"Taken = true", ((b"Action", b"Eval"), (b"From-Process", b"x")))
+
+    async with opened(tmp_path, items=Stored()) as driven:
+        process = await driven.program()
+        done = await driven.done(await driven.units.assign(process, "i" * 43))
+        assert b"not trusted" in done.result.output
+        assert await driven.eval(process, "return tostring(Taken)") == "nil"
 
 
 async def test_all_is_back_after_a_restart(tmp_path: Path) -> None:

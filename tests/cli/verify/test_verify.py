@@ -17,6 +17,9 @@ from canister.ic.certificate import RootKey
 from canister.ic.receipts import document
 from canister.ic.receipts.document import Receipt
 from canister.ic.receipts.record import GENERATED
+from canister.metering.receipts import instructions_fault
+from canister.model_file.gguf import read_gguf
+from canister.model_file.shape import read_shape
 from tests.harness import CHAT_MODEL, CONTROLLER, GREEDY, Harness, canister_in
 from tests.receipt_forge import Forge, Said, told, with_terms, with_word
 
@@ -123,6 +126,32 @@ async def test_that_another_temperature_is_found(harness: Harness, tmp_path: Pat
     found = faults(await run(Forge().files([cold], tmp_path)))
     assert "the answer is not what this model gives: token" in found
     assert "and the model draws" in found
+
+
+async def test_that_terms_of_nonsense_spoil_no_other_receipt(calls: list[Said], tmp_path: Path) -> None:
+    """Whoever writes a receipt decides what is in it."""
+    honest = [said for said in calls if said.words][-1]
+    nonsense = [
+        with_terms(honest, rope={"freq_base": "high"}),
+        with_terms(honest, rope={"scaling": "none at all"}),
+        with_terms(honest, type_k="wide"),
+    ]
+    outcome = await run(Forge().files([*nonsense, honest], tmp_path))
+    *others, verdict = outcome.verdicts
+    assert "all as the model draws them" in verdict.tokens
+    assert verdict.is_ok
+    assert all("not decoded again" in other.tokens for other in others)
+
+
+@pytest.mark.parametrize(
+    "change", [{"type_k": "wide"}, {"n_batch": 0}, {"n_ctx": 0}, {"n_ctx": "512"}, {"n_batch": -1}, {"pages": "none"}]
+)
+async def test_that_parameters_of_nonsense_are_no_cost(calls: list[Said], change: dict[str, object]) -> None:
+    shape, terms = read_shape(read_gguf(CHAT_MODEL)), document.read_terms(calls[0].terms)
+    cost = terms["cost"]
+    assert isinstance(cost, dict)
+    assert instructions_fault(calls[0].record, terms, shape) is None
+    assert instructions_fault(calls[0].record, {**terms, "cost": {**cost, **change}}, shape)
 
 
 async def test_that_a_record_left_out_and_a_fork_are_found(calls: list[Said], tmp_path: Path) -> None:
