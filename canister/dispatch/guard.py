@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from canister.dispatch.execute import Reply, Terms, admit, run
+from canister.runtime import access
 
 if TYPE_CHECKING:
     from canister.api.methods import Method
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
 async def read_argument(canister: Canister, method: Method, caller: str, decode: Callable[[], object]) -> Reply:
     """The argument as the value of a reply without error, or the refusal. Raises Trap for a reject. It costs nothing.
 
-    decode: as of `execute`, called only for a caller who may make the call.
+    decode: as of `execute`, called only for a caller who may make the call, and again if it fails.
     """
+    if canister.is_started and access.allows(canister, caller, method.access):  # as most are: without a call for it
+        try:
+            decoded = None if method.arg is None else decode()
+        except Exception:  # the call below says it in the words of all calls
+            pass
+        else:
+            if not inspect.isawaitable(decoded):
+                return Reply(decoded)
+            decode = lambda: decoded  # noqa: E731  # it is large, and comes from a thread
 
     async def handle(call: Call) -> object:
         admit(call, method)

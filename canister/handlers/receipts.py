@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from canister.runtime.canister import Canister
     from canister.runtime.host import Host
     from canister.state.receipts import Contents, Found
-    from canister.store.container import CacheFile
+    from canister.store.container import Conversation
 
-Tokens = Callable[[str, str], "CacheFile | None"]
+Tokens = Callable[[str, str], "Conversation | None"]
 """A caller, and a prompt cache of the caller's → the chat as it is now, for another thread than the event loop's."""
 
 
@@ -66,7 +66,7 @@ class Shelf:
 def own_shelf(canister: Canister) -> Shelf:
     """Of a canister that runs its calls in this process."""
 
-    def chat(caller: str, cache: str) -> CacheFile | None:
+    def chat(caller: str, cache: str) -> Conversation | None:
         info = canister.stable.stat(canister.clean(f"{sessions_of(caller)}/{cache}"))
         opened = None if info is None or info.kind != "file" else canister.caches.opened(info)
         return None if opened is None else opened.container

@@ -15,13 +15,13 @@ from canister.store.cache_paths import sessions_of
 if TYPE_CHECKING:
     from canister.herd.journal.journal import Journal
     from canister.runtime.canister import Canister
-    from canister.store.container import CacheFile
+    from canister.store.container import Conversation
 
 
 def shelf_of(journal: Journal, canister: Canister) -> Shelf:
     """The canister's receipts, and its chats as the journal has them."""
 
-    def chat(caller: str, cache: str) -> CacheFile | None:
+    def chat(caller: str, cache: str) -> Conversation | None:
         return journal.tokens(canister.id, caller, canister.clean(f"{sessions_of(caller)}/{cache}"))
 
     return Shelf(journal.receipts(canister.id), chat)

@@ -7,7 +7,7 @@ and its argument are checked here, against the mirror's state.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -202,7 +202,7 @@ class HerdTarget(CanisterOfHost):
             check_no_model(method, arg)
         data = await _in_time_of(_size(arg), lambda: codec.encode_args(method, arg))
         return Job(
-            id=secrets.token_bytes(32) if id is None else id,
+            id=os.urandom(32) if id is None else id,
             canister=self.id,
             caller=caller,
             method=method,

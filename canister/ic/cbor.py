@@ -7,7 +7,7 @@ map, and work bounded by the input's length and by the limits below. Pure functi
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NoReturn
 
 MAX_DEPTH = 128  # of nesting; a hash tree over 2^64 leaves has half of it
@@ -24,6 +24,7 @@ UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
 _SIMPLE_VALUES: dict[int, bool | None] = {20: False, 21: True, 22: None, 23: None}
 _INDEFINITE = -1
 _FIRST_BYTES = [bytes([n]) for n in range(256)]
+_LENGTHS = [(low, n_bytes, 1 << (8 * n_bytes)) for low, n_bytes in ((24, 1), (25, 2), (26, 4), (27, 8))]
 
 
 class CborError(ValueError):
@@ -62,30 +63,39 @@ class _Reader:
         raise CborError(f"{what} at byte {self.position}")
 
     def value(self, depth: int) -> Value:
+        """The value that comes next. Heads and strings are read here, since a call for each would take longer."""
         self._n_left -= 1
         if self._n_left < 0:
             self.fail(f"more than {MAX_ITEMS} values")
         if depth == 0:
             self.fail(f"nested deeper than {MAX_DEPTH}")
-        first = self.data[self.position] if self.position < len(self.data) else 0xFF
+        data, at = self.data, self.position
+        first = data[at] if at < len(data) else 0xFF
         kind, argument = first >> 5, first & 31
         if argument < 24:
-            self.position += 1
+            self.position = at + 1
         else:
             kind, argument = self._head()
-        if kind in (BYTES, TEXT):
-            data = self._string(kind, argument)
-            return data if kind == BYTES else self._text(data)
         if kind == UNSIGNED:
-            return self._definite(argument)
-        if kind == NEGATIVE:
-            return -1 - self._definite(argument)
-        if kind == ARRAY:
-            return [self.value(depth - 1) for _ in self._items(argument, 1)]
+            return argument if argument >= 0 else self._definite(argument)
+        if kind in (BYTES, TEXT):
+            if argument >= 0:
+                at = self.position
+                end = at + argument
+                if end > len(data):
+                    self.fail("the end, too early,")
+                string, self.position = data[at:end], end
+            else:
+                string = self._pieces(kind)
+            return string if kind == BYTES else self._text(string)
         if kind == MAP:
             return self._map(argument, depth)
         if kind == SIMPLE and argument in _SIMPLE_VALUES:
             return _SIMPLE_VALUES[argument]
+        if kind == NEGATIVE:
+            return -1 - self._definite(argument)
+        if kind == ARRAY:
+            return [self.value(depth - 1) for _ in self._items(argument, 1)]
         return self.fail(f"tag {argument}" if kind == TAG else "a float or another value that the IC does not use")
 
     def _head(self) -> tuple[int, int]:
@@ -116,15 +126,16 @@ class _Reader:
             self.fail("an unknown kind of value")
         return argument
 
-    def _items(self, n: int, smallest: int) -> Iterator[None]:
+    def _items(self, n: int, smallest: int) -> Iterable[object]:
         """One turn per item of an array or map; a count that the rest of the input cannot hold is refused at once."""
         if n == _INDEFINITE:
-            while not self._is_break():
-                yield
-            return
+            return self._until_break()
         if n * smallest > len(self.data) - self.position:
             self.fail(f"a count of {n} that is larger than the rest")
-        for _ in range(n):
+        return range(n)
+
+    def _until_break(self) -> Iterator[None]:
+        while not self._is_break():
             yield
 
     def _is_break(self) -> bool:
@@ -133,11 +144,10 @@ class _Reader:
             return True
         return False
 
-    def _string(self, kind: int, argument: int) -> bytes:
-        if argument != _INDEFINITE:
-            return self._take(argument)
+    def _pieces(self, kind: int) -> bytes:
+        """A string of no definite length."""
         pieces = []
-        for _ in self._items(_INDEFINITE, 1):
+        for _ in self._until_break():
             self._n_left -= 1
             piece_kind, length = self._head()
             if piece_kind != kind or self._n_left < 0:
@@ -153,53 +163,66 @@ class _Reader:
 
     def _map(self, argument: int, depth: int) -> dict[Value, Value]:
         found: dict[Value, Value] = {}
+        data = self.data
         for _ in self._items(argument, 2):
-            name = self._short_text()
-            key = self.value(1) if name is None else name
-            if isinstance(key, list | dict) or key in found:
+            at = self.position
+            end = at + data[at] - 0x5F if at < len(data) else 0
+            if at < end <= at + 24 and end <= len(data) and self._n_left:  # a short text, as most keys are
+                self._n_left -= 1
+                self.position = end
+                key: Value = self._text(data[at + 1 : end])
+            else:
+                key = self.value(1)
+                if isinstance(key, (list, dict)):
+                    self.fail("a key that is twice in its map, or none")
+            if key in found:
                 self.fail("a key that is twice in its map, or none")
             found[key] = self.value(depth - 1)
         return found
 
-    def _short_text(self) -> str | None:
-        """The text that comes next, if it is a short one, as most keys are; None for anything else."""
-        at = self.position
-        length = self.data[at] - 0x60 if at < len(self.data) else -1
-        end = at + 1 + length
-        if not 0 <= length < 24 or end > len(self.data) or self._n_left < 1:
-            return None
-        self._n_left -= 1
-        self.position = end
-        return self._text(self.data[at + 1 : end])
-
 
 def _put(value: Encodable, pieces: list[bytes | bytearray | memoryview]) -> None:
-    """Append the bytes of a value."""
-    if isinstance(value, str):
-        if len(value) <= MAX_NAME:
-            pieces.append(_name(value))
-        else:
-            data = value.encode()
-            pieces += (head(TEXT, len(data)), data)
-    elif isinstance(value, bytes | bytearray | memoryview):
+    """Append the bytes of a value. What most values are is found by their very types, which is soonest."""
+    if type(value) is str:
+        pieces.append(_text(value))
+    elif type(value) is bytes:
         pieces += (head(BYTES, len(value)), value)
-    elif isinstance(value, bool):
-        pieces.append(b"\xf5" if value else b"\xf4")
+    elif type(value) is int:
+        pieces.append(head(UNSIGNED, value) if value >= 0 else head(NEGATIVE, -1 - value))
+    elif type(value) is dict:
+        _put_map(value, pieces)
     elif value is None:
         pieces.append(b"\xf6")
+    elif isinstance(value, bool):
+        pieces.append(b"\xf5" if value else b"\xf4")
     elif isinstance(value, int):
-        pieces.append(head(UNSIGNED, value) if value >= 0 else head(NEGATIVE, -1 - value))
-    elif isinstance(value, dict | Mapping):
-        pieces.append(head(MAP, len(value)))
-        for key, item in value.items():
-            _put(key, pieces)
-            _put(item, pieces)
+        _put(int(value), pieces)
+    elif isinstance(value, str):
+        pieces.append(_text(str(value)))
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        pieces += (head(BYTES, len(value)), value)
+    elif isinstance(value, Mapping):
+        _put_map(value, pieces)
     elif isinstance(value, Sequence):
         pieces.append(head(ARRAY, len(value)))
         for item in value:
             _put(item, pieces)
     else:
         raise TypeError(f"{type(value).__name__} has no form in CBOR")
+
+
+def _put_map(value: Mapping[str, Encodable], pieces: list[bytes | bytearray | memoryview]) -> None:
+    pieces.append(head(MAP, len(value)))
+    for key, item in value.items():
+        _put(key, pieces)
+        _put(item, pieces)
+
+
+def _text(value: str) -> bytes:
+    if len(value) <= MAX_NAME:
+        return _name(value)
+    data = value.encode()
+    return head(TEXT, len(data)) + data
 
 
 @functools.lru_cache(maxsize=1024)
@@ -213,7 +236,7 @@ def head(kind: int, argument: int) -> bytes:
     """The first bytes of a value: its major type, and the number, length or count that follows."""
     if argument < 24:
         return _FIRST_BYTES[kind << 5 | argument]
-    for low, n_bytes in ((24, 1), (25, 2), (26, 4), (27, 8)):
-        if argument < 1 << (8 * n_bytes):
+    for low, n_bytes, bound in _LENGTHS:
+        if argument < bound:
             return _FIRST_BYTES[kind << 5 | low] + argument.to_bytes(n_bytes, "big")
     raise TypeError(f"{argument} has no form of at most 64 bits in CBOR")

@@ -192,6 +192,11 @@ class Canister:
         if self.fault is not None:
             raise CanisterUnavailable(f"Canister {self.id} is not available: {self.fault}") from self.fault
 
+    @property
+    def is_started(self) -> bool:
+        """Does it take calls?"""
+        return not (self.state.is_stopped or self._halting or self._stopping)
+
     def check_started(self) -> None:
         """Raise CanisterStopped or CanisterStopping after `stop_canister`, or while the server is being stopped."""
         if self.state.is_stopped:

@@ -65,6 +65,9 @@ MAX_LAYOUT_BYTES = 1 << 16
 _MAGIC = b"lccache\n"
 _HEADER = struct.Struct("<8sII32sQ")
 _BLOCK_BYTES = 4 << 20  # of KV rows read at once
+_LEAST_ROOM = 1024  # tokens, for a conversation that has more than one record
+_NO_TOKENS: Tokens = np.zeros(0, np.int32)
+_NO_FLAGS: Flags = np.zeros(0, np.bool_)
 
 
 class CacheDamaged(StoreDamaged):
@@ -94,13 +97,11 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheFile:
-    """The conversation that a container holds, without its KV rows. Immutable; `extended` makes the next one.
+class Conversation:
+    """A conversation, wherever it is.
 
     tokens, generated: of the whole conversation; generated says which were sampled rather than prompt.
     starts: with which prompt tokens a decode began. redrawn: which of the generated ones were drawn twice.
-    size: bytes up to the first damage. is_whole: nothing follows them. Otherwise the file must be written anew, best
-    with `compacted`, before anything can be appended.
     """
 
     header: CacheHeader
@@ -108,6 +109,16 @@ class CacheFile:
     generated: Flags
     starts: Flags
     redrawn: Flags
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFile(Conversation):
+    """The conversation that a container holds, without its KV rows. Immutable; `extended` makes the next one.
+
+    size: bytes up to the first damage. is_whole: nothing follows them. Otherwise the file must be written anew, best
+    with `compacted`, before anything can be appended.
+    """
+
     n_records: int
     size: int
     is_whole: bool
@@ -120,9 +131,8 @@ class CacheFile:
     def create(cls, header: CacheHeader, read: Reader) -> tuple[CacheFile, bytes]:
         """An empty conversation and the bytes of its container. `read` will read them once they are written."""
         data = encode_header(header)
-        none = np.zeros(0, np.bool_)
-        tokens = np.zeros(0, np.int32)
-        return cls(header, tokens, none, none, none, 0, len(data), True, (), 0, data[-N_CHECK:], read), data
+        none = _NO_FLAGS
+        return cls(header, _NO_TOKENS, none, none, none, 0, len(data), True, (), 0, data[-N_CHECK:], read), data
 
     @classmethod
     def parse(cls, source: bytes | Reader, size: int | None = None) -> CacheFile:
@@ -297,25 +307,35 @@ def encode_header(header: CacheHeader) -> bytes:
 
 
 class _State:
-    """The conversation while records are read: its arrays grow by doubling, so that the work stays linear."""
+    """The conversation while records are read. Its arrays are the first record's, then they grow by doubling, so that
+    the work stays linear.
+    """
 
     def __init__(self) -> None:
-        self.tokens: Tokens = np.zeros(1024, np.int32)
-        self.generated: Flags = np.zeros(1024, np.bool_)
-        self.starts: Flags = np.zeros(1024, np.bool_)
-        self.redrawn: Flags = np.zeros(1024, np.bool_)
+        self.tokens: Tokens = _NO_TOKENS
+        self.generated = self.starts = self.redrawn = _NO_FLAGS
         self.n_tokens = 0
         self.live: list[CacheRecord] = []
 
     def conversation(self) -> tuple[Tokens, Flags, Flags, Flags]:
         """Tokens, generated, starts, redrawn."""
         n = self.n_tokens
+        if n == len(self.tokens):
+            return self.tokens, self.generated, self.starts, self.redrawn
         return self.tokens[:n].copy(), self.generated[:n].copy(), self.starts[:n].copy(), self.redrawn[:n].copy()
 
     def apply(self, live: CacheRecord, part: Part) -> None:
         end = live.first + live.count
+        if not len(self.tokens):  # nothing was read before
+            self.tokens, self.generated, self.starts, self.redrawn = (
+                *(part.tokens, part.generated),
+                *(part.starts, part.redrawn),
+            )
+            self.n_tokens = end
+            self.live = [live] if live.count else []
+            return
         if end > len(self.tokens):
-            room = max(end, 2 * len(self.tokens))
+            room = max(end, 2 * len(self.tokens), _LEAST_ROOM)
             self.tokens = np.resize(self.tokens, room)
             self.generated = np.resize(self.generated, room)
             self.starts = np.resize(self.starts, room)

@@ -11,7 +11,7 @@ import struct
 
 import numpy as np
 
-from canister.store.container import CacheFile, CacheHeader
+from canister.store.container import CacheFile, CacheHeader, Conversation
 
 N_HEAD = 16
 NO_CHAT = b""
@@ -20,7 +20,7 @@ NO_CHAT = b""
 _SEED = struct.Struct("<Q")
 
 
-def head_of(container: CacheFile) -> bytes:
+def head_of(container: Conversation) -> bytes:
     """16 bytes: BLAKE2b over model, seed, tokens, and the packed marks of each token."""
     hashed = hashlib.blake2b(container.header.model_sha256, digest_size=N_HEAD)
     hashed.update(_SEED.pack(container.header.seed))
@@ -30,7 +30,7 @@ def head_of(container: CacheFile) -> bytes:
     return hashed.digest()
 
 
-def n_same(one: CacheFile, other: CacheFile) -> int:
+def n_same(one: Conversation, other: Conversation) -> int:
     """How many of the first tokens two conversations have in common, with all that is marked of them."""
     n = min(len(one.tokens), len(other.tokens))
     differs = one.tokens[:n] != other.tokens[:n]
@@ -43,7 +43,7 @@ def n_same(one: CacheFile, other: CacheFile) -> int:
     return int(differs.argmax()) if differs.any() else n
 
 
-def tokens_alone(container: CacheFile, keep: int = 0, header: CacheHeader | None = None) -> bytes:
+def tokens_alone(container: Conversation, keep: int = 0, header: CacheHeader | None = None) -> bytes:
     """A container of the tokens from `keep` on with their marks: the header, and one record without KV rows.
 
     header: another one to put in front.
@@ -60,25 +60,23 @@ def tokens_alone(container: CacheFile, keep: int = 0, header: CacheHeader | None
     return data + record
 
 
-def gone_on(before: CacheFile | None, keep: int, added: CacheFile) -> CacheFile:
+def gone_on(before: Conversation | None, keep: int, added: Conversation) -> Conversation:
     """The conversation with the first `keep` tokens of `before` and those of `added` behind them, in added's header.
 
-    The opposite of `tokens_alone`, as a container without KV rows. ValueError when `before` has fewer tokens.
+    The opposite of `tokens_alone`. ValueError when `before` has fewer tokens.
     """
     n_before = 0 if before is None else len(before.tokens)
     if not 0 <= keep <= n_before:
         raise ValueError(f"the chat has {n_before} tokens, so {keep} of them cannot be kept")
     if before is None or keep == 0:
         return added
-    empty, _ = CacheFile.create(added.header, _nothing)
-    whole, _ = empty.extended(
-        0,
+    return Conversation(
+        added.header,
         np.concatenate((before.tokens[:keep], added.tokens)),
         np.concatenate((before.generated[:keep], added.generated)),
-        starts=np.concatenate((before.starts[:keep], added.starts)),
-        redrawn=np.concatenate((before.redrawn[:keep], added.redrawn)),
+        np.concatenate((before.starts[:keep], added.starts)),
+        np.concatenate((before.redrawn[:keep], added.redrawn)),
     )
-    return whole
 
 
 def _nothing(offset: int, size: int) -> bytes:

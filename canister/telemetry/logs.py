@@ -12,7 +12,6 @@ import logging
 import logging.handlers
 import os
 import re
-import secrets
 import sys
 import threading
 import traceback
@@ -177,7 +176,7 @@ def request_id(given: str | None) -> str:
     """The id that a client gave its request, or a new one if it gave none that suits a log line."""
     if given is not None and _SANE_REQUEST_ID.fullmatch(given):
         return given
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 @contextmanager

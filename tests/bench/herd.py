@@ -27,6 +27,7 @@ CHATS = 4  # of each server
 PROMPT_TOKENS = 100
 CALLS = 3  # of a chat and a round
 TINY_CALLS = 100
+AT_ONCE = 8  # chats whose calls may share commits
 STREAMS = 8
 STREAM_TOKENS = 200
 GOAL_RATIO = 0.9
@@ -72,29 +73,38 @@ def _go_on(chat: OurChat) -> None:
 
 
 def _call_rows(options: Options) -> list[Row]:
-    """One chat, call after call. What the door answers by itself is told beside it: HTTP, caller, access, log."""
+    """Calls of one chat, call after call, then of chats that call at once. What the door answers by itself is told
+    beside them, since a single server takes that too: HTTP, caller, access, log.
+    """
     n_calls = options.scaled(TINY_CALLS, 5)
-    calls: list[float] = []
-    own: list[float] = []
-    with Herd(HERD, CHAT_MODEL, workers=1, n_ctx=1024, slots=2, threads=1) as herd:
-        chat, asks = herd.chat("door"), herd.http()
-        begin(herd, [chat], [words(20, "door")])
-        herd.prepare(1)
+    one, at_once, own = "a call of one token", f"the same, {AT_ONCE} chats at once", "a question that it answers itself"
+    spent: dict[str, list[float]] = {one: [], at_once: [], own: []}
+    with Herd(HERD, CHAT_MODEL, workers=1, n_ctx=1024, slots=AT_ONCE, threads=1) as herd:
+        chats, asks = [herd.chat(f"door-{n}") for n in range(AT_ONCE)], herd.http()
         for number in range(options.rounds + 1):
-            for work, spent in (
-                (partial(chat.go_on, 1), calls),
-                (partial(asks.get, "/canisters/llama_cpp/whoami"), own),
-            ):
+            begin(herd, chats, [words(20, (number, n)) for n in range(AT_ONCE)], AT_ONCE)
+            herd.prepare(1)
+            every = [partial(_calls, partial(chat.go_on, 1), n_calls) for chat in chats]
+            sides: list[tuple[str, Callable[[], object], int]] = [
+                (one, every[0], n_calls),
+                (at_once, partial(together, every), n_calls * AT_ONCE),
+                (own, partial(_calls, partial(asks.get, "/canisters/llama_cpp/whoami"), n_calls), n_calls),
+            ]
+            for what, work, n in sides:
                 before = cpu_seconds(herd.pid)
-                for _ in range(n_calls):
-                    work()
-                if number:
-                    spent.append((cpu_seconds(herd.pid) - before) / n_calls * 1000)
+                work()
+                if number:  # the first round warms up
+                    spent[what].append((cpu_seconds(herd.pid) - before) / n * 1000)
         asks.close()
-    return [
-        _goal("CPU time of the door for a call of one token", calls, GOAL_CALL_MS, "ms"),
-        _goal("CPU time of the door for a question that it answers itself", own, None, "ms"),
-    ]
+    goals = {one: GOAL_CALL_MS, at_once: GOAL_CALL_MS, own: None}
+    rows = [_goal(f"CPU time of the door for {what}", spent[what], goals[what], "ms") for what in spent]
+    beside = [call - question for call, question in zip(spent[at_once], spent[own], strict=True)]
+    return [*rows, _goal(f"Of that of {AT_ONCE} chats, beside HTTP", beside, GOAL_CALL_MS, "ms")]
+
+
+def _calls(work: Callable[[], object], n: int) -> None:
+    for _ in range(n):
+        work()
 
 
 def _token_rows(options: Options) -> list[Row]:

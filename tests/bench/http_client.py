@@ -41,6 +41,7 @@ class Http:
         self._connection.request("GET", path, headers=self._headers)
         response = self._connection.getresponse()
         data = response.read()
+        self._last_used = time.monotonic()
         if response.status >= 400:
             raise HttpError(f"GET {path}: {response.status} {data[:300]!r}")
         return data

@@ -23,7 +23,7 @@ from canister.herd.journal.records import Chat
 from canister.herd.journal.statements import Lookup, Row, Rows, Statement
 from canister.herd.journal.tables import chat as table
 from canister.herd.journal.tables import chat_record as records
-from canister.store.container import CacheDamaged, CacheFile, encode_header
+from canister.store.container import CacheDamaged, CacheFile, Conversation, encode_header
 from canister.store.heads import gone_on, head_of, tokens_alone
 
 MERGED = 16  # small records become one
@@ -42,18 +42,18 @@ class States:
 
     def __init__(self, kept_tokens: int = _KEPT_TOKENS) -> None:
         self._kept_tokens = kept_tokens
-        self._states: OrderedDict[bytes, CacheFile] = OrderedDict()
+        self._states: OrderedDict[bytes, Conversation] = OrderedDict()
         self._n_tokens = 0
         self._lock = threading.Lock()
 
-    def get(self, head: bytes) -> CacheFile | None:
+    def get(self, head: bytes) -> Conversation | None:
         with self._lock:
             state = self._states.get(head)
             if state is not None:
                 self._states.move_to_end(head)
             return state
 
-    def put(self, head: bytes, state: CacheFile) -> None:
+    def put(self, head: bytes, state: Conversation) -> None:
         with self._lock:
             if head in self._states:
                 return
@@ -91,8 +91,8 @@ class CheckedChange:
 
     chat: LockedChat
     change: ChatChange
-    added: CacheFile | None
-    after: CacheFile | None
+    added: Conversation | None
+    after: Conversation | None
     worker: str
     now_ns: int
 
@@ -191,7 +191,7 @@ def remove(connection: Connection, steps: Sequence[Removal]) -> list[list[Chat] 
     return results
 
 
-def state_of(connection: Connection, states: States, chat: LockedChat) -> CacheFile | None:
+def state_of(connection: Connection, states: States, chat: LockedChat) -> Conversation | None:
     """The state of a chat; None for one that is not there. Raises StoreDamaged when it is not what its head says."""
     if chat.id is None:
         return None
@@ -259,7 +259,7 @@ def container(connection: Connection, states: States, key: Key) -> tuple[bytes, 
     return None if state is None else (head_of(state), tokens_alone(state))
 
 
-def tokens(connection: Connection, states: States, key: Key) -> CacheFile | None:
+def tokens(connection: Connection, states: States, key: Key) -> Conversation | None:
     """The whole chat without KV rows; None for one that is not there."""
     canister, caller, path = key
     c = table.c
@@ -281,7 +281,7 @@ def _read(connection: Connection, chat_id: int, header: bytes, n_tokens: int) ->
     return state
 
 
-def _merge(connection: Connection, chat_id: int, state: CacheFile) -> None:
+def _merge(connection: Connection, chat_id: int, state: Conversation) -> None:
     """Make one record of the last small ones, and so on with those that are MERGED times as large."""
     sizes: list[tuple[int, int]] = [(first, n) for first, n in _SIZES.fetch(connection, {"of_chat": chat_id})]
     before = list(sizes)
@@ -301,7 +301,7 @@ def _merge(connection: Connection, chat_id: int, state: CacheFile) -> None:
     _ADD.run(connection, [_record(chat_id, first, CacheFile.parse(tokens_alone(state, first)))])
 
 
-def _record(chat_id: int, first: int, added: CacheFile) -> dict[str, Any]:
+def _record(chat_id: int, first: int, added: Conversation) -> dict[str, Any]:
     marks = (np.packbits(bits, bitorder="little").tobytes() for bits in (added.generated, added.starts, added.redrawn))
     return {
         "chat": chat_id,
@@ -317,7 +317,7 @@ def _unpacked(data: bytes, count: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return np.unpackbits(rows, axis=1, count=count, bitorder="little").astype(np.bool_)
 
 
-def _values(done: CheckedChange, after: CacheFile) -> dict[str, Any]:
+def _values(done: CheckedChange, after: Conversation) -> dict[str, Any]:
     return {
         "head": done.change.head,
         "n_tokens": len(after.tokens),

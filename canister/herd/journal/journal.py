@@ -53,7 +53,7 @@ from canister.herd.journal.writer import Kind, Writer
 from canister.metering.fees import INITIAL_CYCLES, CallOutcome, Charge
 from canister.state.call_log import LoggedCall
 from canister.state.saved_chats import SavedChat
-from canister.store.container import CacheFile
+from canister.store.container import Conversation
 
 PATIENCE_SECONDS = 5.0
 N_READERS = 4  # threads
@@ -249,7 +249,7 @@ class Journal:
         key = (canister, caller, path)
         return await self._read(lambda connection: chats.container(connection, self._states, key))
 
-    def tokens(self, canister: str, caller: str, path: str) -> CacheFile | None:
+    def tokens(self, canister: str, caller: str, path: str) -> Conversation | None:
         """As `container`, for another thread than that of the event loop."""
         with reading(self._pair) as connection:
             return chats.tokens(connection, self._states, (canister, caller, path))

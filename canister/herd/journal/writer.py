@@ -4,9 +4,9 @@ Steps of a kind are done together, in few statements. A step decides on rows tha
 cannot fail; so one that is refused does not spoil the others. Steps in one transaction are sorted by kind, which nobody
 can notice: whoever needs the effect of a step has waited for its commit.
 
-A connection may be lost in the middle of COMMIT, so that nobody knows whether it holds. Each transaction therefore
-marks the writer's own row. The row is locked and read again afterwards, which waits for the old transaction to end, and
-the mark tells. Then the steps are answered, or run again.
+A connection to PostgreSQL may be lost in the middle of COMMIT, so that nobody knows whether it holds. Each transaction
+there therefore marks the writer's own row. The row is locked and read again afterwards, which waits for the old
+transaction to end, and the mark tells. Then the steps are answered, or run again. SQLite has no connection to lose.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from canister.errors import Busy, JournalUnavailable, StoreDamaged
 from canister.herd.journal.databases import Again, DatabasePair, Unreachable, clear_errors, unavailable
 from canister.herd.journal.statements import Statement
 from canister.herd.journal.tables import writer as table
+from canister.store.connections import BEGIN_WRITING
+from canister.store.statements import driver_of
 from canister.telemetry import metrics
 
 MAX_GROUP = 256  # steps in one transaction; so nobody waits for too many others
@@ -191,18 +193,19 @@ class Writer:
         self._unknown = None
         with clear_errors(self._pair.name):
             connection = self._connection or self._connect()
-            connection.begin()
             try:
+                self._begin(connection)
                 results = self._run(connection, group)
                 if all(isinstance(result, Exception) for result in results):
-                    connection.rollback()
+                    self._undo(connection)
                     return results
-                mark = os.urandom(16)
-                if not self._mark(connection, mark):
-                    connection.rollback()
-                    self._enrol(connection)
-                    return self._transact(group)
-                self._unknown = (mark, results)
+                if not self._pair.is_sqlite:
+                    mark = os.urandom(16)
+                    if not self._mark(connection, mark):
+                        connection.rollback()
+                        self._enrol(connection)
+                        return self._transact(group)
+                    self._unknown = (mark, results)
                 self._commit(connection)
             except BaseException:
                 self._undo(connection)
@@ -211,11 +214,22 @@ class Writer:
         self._n_lost = 0
         return results
 
+    def _begin(self, connection: Connection) -> None:
+        if self._pair.is_sqlite:
+            driver_of(connection).execute(BEGIN_WRITING)  # SQLAlchemy's way takes longer than most statements
+        else:
+            connection.begin()
+
     def _commit(self, connection: Connection) -> None:
-        connection.commit()
+        if connection.in_transaction():  # of PostgreSQL, or a step has used SQLAlchemy's way
+            connection.commit()
+        else:
+            driver_of(connection).commit()
 
     def _enrol(self, connection: Connection) -> None:
         """A row of this writer, committed before it is needed: what is not there cannot be locked and waited for."""
+        if self._pair.is_sqlite:
+            return
         now_ns = time.time_ns()
         connection.execute(delete(table).where(table.c.at_ns < now_ns - _KEPT_NS))
         connection.execute(insert(table).values(id=self._id, mark=b"", at_ns=now_ns))

@@ -9,14 +9,14 @@ Source: https://github.com/dfinity/candid/blob/master/spec/Candid.md, "Decoding"
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from canister.ic import principal
 from canister.ic.candid.encode import FIXED, FUNC, MAGIC, OPCODES, OPT, RECORD, SERVICE, VARIANT, VEC, header
-from canister.ic.candid.reader import FREE_STEPS, MAX_LENGTH_BYTES, MAX_NUMBER_BYTES, MAX_STEPS, Reader
+from canister.ic.candid.reader import FREE_STEPS, MAX_LENGTH_BYTES, MAX_STEPS, Reader
 from canister.ic.candid.types import (
     BOOL,
     EMPTY,
@@ -94,7 +94,7 @@ class Decoder:
         self._table: list[_Wire] = []
         self._n_types = 0
         self._n_fields = 0
-        self._path: list[str] = []
+        self._path: list[str] = []  # of an error that is on its way, from the inside
 
     def message(self, of: Sequence[Type]) -> list[Any]:
         try:
@@ -102,21 +102,24 @@ class Decoder:
         except CandidError as error:
             if not self._path:
                 raise
-            raise type(error)(f"{'.'.join(self._path)}: {error}") from None
+            raise type(error)(f"{'.'.join(reversed(self._path))}: {error}") from None
 
     def _message(self, of: Sequence[Type]) -> list[Any]:
         references = self._header(tuple(of))
         n_arguments = len(references)
         values = []
         for index, item in enumerate(of):
-            self._path.append(f"argument {index}")
             if index < n_arguments:
-                values.append(self._value(references[index], item, 0))
+                try:
+                    values.append(self._value(references[index], item, 0))
+                except CandidError:
+                    self._path.append(f"argument {index}")
+                    raise
             elif may_be_absent(item):
                 values.append(None)
             else:
+                self._path.append(f"argument {index}")
                 raise CandidError(f"{to_text(item)} is wanted, and there are only {n_arguments} arguments")
-            self._path.pop()
         for reference in references[len(of) :]:
             self._skip(reference, 0)
         if self.reader.room:
@@ -216,18 +219,16 @@ class Decoder:
 
     def _value(self, reference: int, of: Type, depth: int) -> Any:
         self.reader.step(depth)
-        if isinstance(of, Opt):
-            return self._opt(reference, of, depth)
         if isinstance(of, Prim):
             if of is RESERVED:
                 self._skip(reference, depth + 1)
                 return None
             wire = _PRIMS.get(reference)
-            if wire is of:
-                return self._primitive(of)
-            if wire is NAT and of is INT:
-                return self._primitive(NAT)
+            if wire is of or (wire is NAT and of is INT):
+                return self._primitive(wire)
             raise self._mismatch(reference, of)
+        if isinstance(of, Opt):
+            return self._opt(reference, of, depth)
         if reference < 0:
             raise self._mismatch(reference, of)
         entry = self._table[reference]
@@ -240,19 +241,19 @@ class Decoder:
         raise self._mismatch(reference, of)
 
     def _opt(self, reference: int, of: Opt, depth: int) -> Any:
-        wire = _PRIMS.get(reference)
-        if wire in (NULL, RESERVED):
-            return None
-        if wire is None and self._table[reference].kind == OPT:
+        if reference < 0:
+            if _PRIMS[reference] in (NULL, RESERVED):
+                return None
+        elif self._table[reference].kind == OPT:
             if not self.reader.flag():
                 return None
             reference = self._table[reference].of
-        start, path = self.reader.at, len(self._path)
+        start = self.reader.at
         try:
             return self._value(reference, of.of, depth + 1)
         except Mismatch:
             self.reader.back_to(start)
-            del self._path[path:]
+            self._path.clear()
             self._skip(reference, depth + 1)
             return None
 
@@ -272,9 +273,11 @@ class Decoder:
             if field is None:
                 self._skip(reference, depth + 1)
                 continue
-            self._path.append(str(field.label))
-            values[field.label] = self._value(reference, field.type, depth + 1)
-            self._path.pop()
+            try:
+                values[field.label] = self._value(reference, field.type, depth + 1)
+            except CandidError:
+                self._path.append(str(field.label))
+                raise
         if len(values) < len(wanted):
             for field in wanted.values():
                 if field.label not in values:
@@ -288,28 +291,17 @@ class Decoder:
         field = of.by_hash.get(number)
         if field is None:
             raise Mismatch(f"the tag with number {number} is none of {to_text(of)}")
-        self._path.append(str(field.label))
-        value = self._value(reference, field.type, depth + 1)
-        self._path.pop()
-        return {field.label: value}
+        try:
+            return {field.label: self._value(reference, field.type, depth + 1)}
+        except CandidError:
+            self._path.append(str(field.label))
+            raise
 
     def _primitive(self, of: Prim) -> Any:
         packer = FIXED.get(of)
         if packer is not None:
             return packer.unpack(self.reader.paid(packer.size))[0]
-        if of is TEXT:
-            return self.reader.text()
-        if of is BOOL:
-            return self.reader.flag()
-        if of is NAT:
-            return self.reader.unsigned(MAX_NUMBER_BYTES)
-        if of is INT:
-            return self.reader.signed(MAX_NUMBER_BYTES)
-        if of is PRINCIPAL:
-            return principal.to_text(self.reader.principal())
-        if of is EMPTY:
-            raise CandidError("a value of type empty cannot be")
-        return None
+        return _READERS[of](self.reader)
 
     # -- values that nobody wants
 
@@ -371,3 +363,19 @@ class Decoder:
         prim = _PRIMS.get(reference)
         found = prim.name if prim else _KINDS.get(self._table[reference].kind, "a type of the future")
         return Mismatch(f"{to_text(of)} is wanted, not {found}")
+
+
+def _read_empty(reader: Reader) -> Any:
+    raise CandidError("a value of type empty cannot be")
+
+
+_READERS: Mapping[Prim, Callable[[Reader], Any]] = {
+    NULL: lambda reader: None,
+    RESERVED: lambda reader: None,
+    EMPTY: _read_empty,
+    BOOL: Reader.flag,
+    TEXT: Reader.text,
+    NAT: Reader.natural,
+    INT: Reader.integer,
+    PRINCIPAL: lambda reader: principal.to_text(reader.principal()),
+}

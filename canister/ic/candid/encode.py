@@ -13,10 +13,10 @@ from typing import Any
 
 from canister.ic import principal
 from canister.ic.candid.types import (
-    BLOB,
     BOOL,
     INT,
     NAT,
+    NAT8,
     NULL,
     PRIMITIVES,
     PRINCIPAL,
@@ -49,6 +49,9 @@ FIXED: Mapping[Prim, struct.Struct] = MappingProxyType(
 )
 
 
+_ONE_BYTE = [bytes([n]) for n in range(0x80)]
+
+
 def encode(of: Sequence[Type], values: Sequence[object]) -> bytes:
     """A message that holds `values`. CandidError names the value that is not of its type."""
     if len(of) != len(values):
@@ -61,6 +64,8 @@ def encode(of: Sequence[Type], values: Sequence[object]) -> bytes:
 
 def unsigned(number: int) -> bytes:
     """LEB128."""
+    if 0 <= number < 0x80:
+        return _ONE_BYTE[number]
     if number < 0:
         raise CandidError(f"{number} is below 0")
     out = bytearray()
@@ -129,7 +134,7 @@ def _write(of: Type, value: Any, parts: list[bytes]) -> None:
 
 
 def _write_vec(of: Vec, value: Any, parts: list[bytes]) -> None:
-    if of == BLOB:
+    if of.of is NAT8:
         if not isinstance(value, bytes | bytearray | memoryview):
             raise wrong(of, value)
         parts += (unsigned(len(value)), value)  # type: ignore[arg-type]  # join takes any of the three
@@ -137,6 +142,9 @@ def _write_vec(of: Vec, value: Any, parts: list[bytes]) -> None:
     if not isinstance(value, list | tuple):
         raise wrong(of, value)
     parts.append(unsigned(len(value)))
+    if of.of is TEXT:
+        parts += [_primitive(TEXT, item) for item in value]
+        return
     for item in value:
         _write(of.of, item, parts)
 

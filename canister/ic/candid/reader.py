@@ -52,7 +52,7 @@ class Reader:
 
     def step(self, depth: int) -> None:
         self.steps += 1
-        if self.steps > min(MAX_STEPS, FREE_STEPS + STEPS_PER_BYTE * (self._at - self._unpaid)):
+        if self.steps > FREE_STEPS + STEPS_PER_BYTE * (self._at - self._unpaid) or self.steps > MAX_STEPS:
             raise CandidError("the message is too complex, or too complex for its length")
         if depth > MAX_DEPTH:
             raise CandidError(f"the message is nested deeper than {MAX_DEPTH}")
@@ -85,6 +85,10 @@ class Reader:
 
     def unsigned(self, max_bytes: int) -> int:
         """LEB128."""
+        at = self._at
+        if at < self._end and self._data[at] < 0x80:  # one byte, as most are
+            self._at = at + 1
+            return self._data[at]
         byte = self.byte()
         number = byte & 0x7F
         shift = 7
@@ -146,6 +150,12 @@ class Reader:
         if byte > 1:
             raise CandidError(f"a byte that says yes or no is {byte}")
         return byte == 1
+
+    def natural(self) -> int:
+        return self.unsigned(MAX_NUMBER_BYTES)
+
+    def integer(self) -> int:
+        return self.signed(MAX_NUMBER_BYTES)
 
 
 def _not_utf8(error: UnicodeDecodeError) -> CandidError:

@@ -46,9 +46,11 @@ class CandidError(ValueError):
     """A message, a text or a value that is not Candid, or not of the wanted type."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prim:
-    """A primitive type, or principal. Do not make any: there is one of each in PRIMITIVES."""
+    """A primitive type, or principal. Do not make any: there is one of each in PRIMITIVES, which is equal to itself
+    alone.
+    """
 
     name: str
 

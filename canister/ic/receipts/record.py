@@ -207,6 +207,10 @@ class _Reader:
         return found
 
     def number(self) -> int:
+        first = self._data[self._at]
+        if first < 0x80:  # as most are
+            self._at += 1
+            return first
         number = shift = 0
         while True:
             digit = self._data[self._at]
