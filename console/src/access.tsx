@@ -1,8 +1,8 @@
 // Who may do what: the access level, roles, and API keys.
 import { useSignal } from "@preact/signals";
-import { useEffect, useRef, useState } from "preact/hooks";
-import { ask, call, canister } from "./api";
-import { useAttempts } from "./attempts";
+import { useRef, useState } from "preact/hooks";
+import { ask, call } from "./api";
+import { useAttempts, useReading } from "./attempts";
 import { shortPrincipal, when } from "./format";
 import type { AdminRoleAssignment } from "./interface";
 import { ACTIONS, Confirmed, CopyButton, Table } from "./widgets";
@@ -35,7 +35,7 @@ function Level() {
   const { attempt, told } = useAttempts("controller");
   const run = (act: () => Promise<{ value: { level: number } }>): Promise<boolean> =>
     attempt(async () => (level.value = (await act()).value.level));
-  useEffect(() => void run(() => call("get_access")), [canister.value]);
+  useReading(() => run(() => call("get_access")));
   return (
     <section aria-label={t("Level")}>
       <h2>{t("Level")}</h2>
@@ -72,7 +72,7 @@ function Roles() {
     });
     await attempt(look, true);
   };
-  useEffect(() => void attempt(look), [canister.value]);
+  useReading(() => attempt(look));
   return (
     <section aria-label={t("Roles")}>
       <h2>{t("Roles")}</h2>
@@ -132,7 +132,7 @@ function Keys() {
     await attempt(act);
     await attempt(keys.look, true);
   };
-  useEffect(() => void attempt(keys.look), []);
+  useReading(() => attempt(keys.look));
   return (
     <section aria-label={t("API keys")}>
       <h2>{t("API keys")}</h2>
@@ -163,12 +163,12 @@ function Keys() {
               <input name="name" required spellcheck={false} />
             </label>
             <label>
-              {t("Lives for (such as 30d; empty: for ever)")}
+              {t("Lifetime (such as 30d; empty: no end)")}
               <input name="expires" spellcheck={false} />
             </label>
-            <button type="submit">{t("Make a key")}</button>
+            <button type="submit">{t("Create a key")}</button>
           </form>
-          <Table label={t("Keys")} columns={[t("name"), t("stands for"), t("made"), t("ends"), ACTIONS]}>
+          <Table label={t("Keys")} columns={[t("name"), t("stands for"), t("created"), t("expires"), ACTIONS]}>
             {keys.rows.map((one) => (
               <tr key={one.name}>
                 <td>{one.name}</td>
@@ -176,7 +176,7 @@ function Keys() {
                   <code title={one.principal}>{shortPrincipal(one.principal)}</code>
                 </td>
                 <td>{when(one.created_ns)}</td>
-                <td>{one.expires_ns === null ? t("never") : one.is_expired ? t("is over") : when(one.expires_ns)}</td>
+                <td>{one.expires_ns === null ? t("never") : one.is_expired ? t("expired") : when(one.expires_ns)}</td>
                 <td class="n">
                   <Confirmed
                     question={t("Revoke the key {0}? Programs that use it are refused from now on.", one.name)}

@@ -1,6 +1,6 @@
 // AO: the processes that are here, what they answered, money, and programs tried out without a trace.
 import { signal, useSignal } from "@preact/signals";
-import { useAttempts } from "./attempts";
+import { useAttempts, useReading } from "./attempts";
 import { useEffect } from "preact/hooks";
 import { ask, toJson } from "./api";
 import { number, when } from "./format";
@@ -72,7 +72,7 @@ export function AoPage() {
       );
       processes.value = answer.value.data.transactions.edges.map(({ node: one }) => ({ ...one, owner: one.owner.address }));
     });
-  useEffect(() => void look(), []);
+  useReading(look);
   return (
     <div class="page" tabIndex={0} role="region" aria-label={t("AO")}>
       <h1>{t("AO")}</h1>
@@ -100,7 +100,7 @@ export function AoPage() {
       <h2>{t("Processes")}</h2>
       <div class="actions">
         <button type="button" onClick={() => void look()}>
-          {t("Look again")}
+          {t("Refresh")}
         </button>
       </div>
       {processes.value?.length === 0 ? <p class="hint">{t("No process is here yet.")}</p> : null}
@@ -235,7 +235,7 @@ function ProcessView({ id }: { id: string }) {
     attempt(async () => {
       edges.value = (await read<{ edges: Edge[] }>(`cu/results/${encodeURIComponent(id)}?sort=DESC&limit=${MOST}`)).edges;
     });
-  useEffect(() => void look(), [id]);
+  useReading(look, [id]);
   return (
     <section aria-label={t("The process")}>
       <Trial id={id} answered={() => void look()} />

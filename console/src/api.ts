@@ -9,6 +9,8 @@ export const LINES = "application/x-ndjson";
 
 export const key = signal(stored(sessionStorage) ?? stored(localStorage) ?? "");
 export const isOnline = signal(true);
+/** How often a server that was away has come back. */
+export const returns = signal(0);
 export const canister = signal("llama_cpp");
 /** Why the last key did not count; empty: it does, as far as is known. */
 export const refusal = signal("");
@@ -88,7 +90,9 @@ export async function request(path: string, init: RequestInit = {}): Promise<Res
   if (key.value) headers.set("Authorization", `Bearer ${key.value}`);
   try {
     const response = await fetch(path, { cache: "no-store", credentials: "omit", ...init, headers });
+    const wasAway = !isOnline.value;
     isOnline.value = true;
+    if (wasAway) returns.value++;
     return response;
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;

@@ -1,6 +1,8 @@
 // What a part of a page tries: where it is refused, that is told below it; where only for now, it is tried again.
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
+import { useEffect } from "preact/hooks";
+import { canister, returns } from "./api";
 import { type Needed, Problem } from "./widgets";
 
 interface Refused {
@@ -14,6 +16,11 @@ interface Attempts {
   isRefused: boolean;
   /** What the last one was refused for, if it was. */
   told: ComponentChildren;
+}
+
+/** Read what is shown: at once, for another canister or when one of `by` changes, and when a server that was away is back. */
+export function useReading(read: () => unknown, by: unknown[] = []): void {
+  useEffect(() => void read(), [canister.value, returns.value, ...by]);
 }
 
 /** needs: who may do it, for callers who may not. */

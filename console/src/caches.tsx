@@ -1,8 +1,7 @@
 // The caller's prompt caches in the canister: what a chat need not decode again.
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
-import { call, canister, canisterPath } from "./api";
-import { useAttempts } from "./attempts";
+import { call, canisterPath } from "./api";
+import { useAttempts, useReading } from "./attempts";
 import { conversations } from "./chats";
 import { bytes, number, when } from "./format";
 import { principal } from "./session";
@@ -43,7 +42,7 @@ export function CachesPage() {
     await attempt(() => call("remove_prompt_cache", { args: ["--prompt-cache", name] }));
     await attempt(look, true);
   };
-  useEffect(() => void attempt(look), [canister.value, principal.value]);
+  useReading(() => attempt(look), [principal.value]);
   const all = caches.rows ?? [];
   const left = (sums.value?.n_caches ?? 0) - all.length;
   const chatOf = (name: string): string => conversations.value.find((one) => one.cache === name)?.title.value ?? "";

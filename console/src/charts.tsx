@@ -6,20 +6,26 @@ import { t } from "./i18n";
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [430, 180, 50, 10, 8, 22];
 const INNER = HEIGHT - TOP - BOTTOM;
 
-/** The next round number. */
-function roundUp(value: number): number {
-  const power = 10 ** Math.floor(Math.log10(value || 1));
-  return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((one) => one >= value) ?? value;
+const LINES = 4; // across a chart, at most
+
+/** The values that have a line: round whole numbers from 0 to the first one that is not below `highest`. */
+export function linesTo(highest: number): number[] {
+  const least = Math.max(1, highest / LINES);
+  const power = 10 ** Math.floor(Math.log10(least));
+  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((one) => one >= least && Number.isInteger(one))!;
+  return Array.from({ length: Math.max(1, Math.ceil(highest / step)) + 1 }, (_, n) => n * step);
 }
 
-function Grid({ top, parts }: { top: number; parts: number[] }) {
+function Grid({ values }: { values: number[] }) {
+  const top = values.at(-1)!;
+  const y = (value: number): number => TOP + INNER * (1 - value / top);
   return (
     <g class="grid">
-      {parts.map((part) => (
-        <g key={part}>
-          <line x1={LEFT} x2={WIDTH - RIGHT} y1={TOP + INNER * (1 - part)} y2={TOP + INNER * (1 - part)} />
-          <text x={LEFT - 6} y={TOP + INNER * (1 - part) + 4} text-anchor="end">
-            {short(top * part)}
+      {values.map((value) => (
+        <g key={value}>
+          <line x1={LEFT} x2={WIDTH - RIGHT} y1={y(value)} y2={y(value)} />
+          <text x={LEFT - 6} y={y(value) + 4} text-anchor="end">
+            {short(value)}
           </text>
         </g>
       ))}
@@ -63,6 +69,16 @@ function Numbers({ title, heads, rows }: { title: string; heads: string[]; rows:
   );
 }
 
+/** In place of a chart that has nothing to show. */
+function Blank({ title }: { title: string }) {
+  return (
+    <figure class="chart">
+      <figcaption>{title}</figcaption>
+      <p class="hint">{t("There is nothing to draw yet.")}</p>
+    </figure>
+  );
+}
+
 export interface Row {
   label: string;
   values: Record<string, number>;
@@ -78,11 +94,13 @@ interface BarsGiven {
 }
 
 export function Bars({ title, unit, names, rows, limit }: BarsGiven) {
+  if (rows.length === 0) return <Blank title={title} />;
   const sums = rows.map((row) => names.reduce((sum, name) => sum + (row.values[name] ?? 0), 0));
   const highest = Math.max(0, ...sums);
   const isFar = limit !== null && highest < limit / 5; // then the bars would be too low to be seen
-  const top = roundUp(Math.max(isFar ? 0 : (limit ?? 0), highest) * 1.02);
-  const step = (WIDTH - LEFT - RIGHT) / Math.max(1, rows.length);
+  const lines = linesTo(Math.max(isFar ? 0 : (limit ?? 0), highest) * 1.02);
+  const top = lines.at(-1)!;
+  const step = (WIDTH - LEFT - RIGHT) / rows.length;
   const y = (value: number): number => TOP + INNER * (1 - value / top);
   const told = t("{0}: {1} bars, the highest {2} {3}", title, number(rows.length), number(highest), unit);
   return (
@@ -92,7 +110,7 @@ export function Bars({ title, unit, names, rows, limit }: BarsGiven) {
         <span class="hint">{limit ? t("limit {0}", short(limit)) : ""}</span>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={told}>
-        <Grid top={top} parts={[0, 0.25, 0.5, 0.75, 1]} />
+        <Grid values={lines} />
         {rows.map((row, at) => {
           let base = 0;
           return (
@@ -142,9 +160,11 @@ const TENTHS = 10;
 
 /** How many values are in each tenth from 0 to 1; what is above 1 is in the last. The nearer to 1, the warmer. */
 export function Histogram({ title, unit, values }: { title: string; unit: string; values: number[] }) {
+  if (values.length === 0) return <Blank title={title} />;
   const counts = Array.from({ length: TENTHS }, () => 0);
   for (const value of values) counts[Math.min(TENTHS - 1, Math.floor(value * TENTHS))]! += 1;
-  const top = roundUp(Math.max(1, ...counts));
+  const lines = linesTo(Math.max(...counts));
+  const top = lines.at(-1)!;
   const step = (WIDTH - LEFT - RIGHT) / TENTHS;
   const toldOf = (n: number, at: number): string => t("{0} to {1} %: {2} {3}", at * 10, at * 10 + 10, n, unit);
   const told = counts.flatMap((n, at) => (n ? [toldOf(n, at)] : [])).join(", ");
@@ -152,7 +172,7 @@ export function Histogram({ title, unit, values }: { title: string; unit: string
     <figure class="chart">
       <figcaption>{title}</figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={`${title}: ${told || t("none")}`}>
-        <Grid top={top} parts={[0, 0.5, 1]} />
+        <Grid values={lines} />
         {counts.map((n, at) => (
           <g key={at}>
             <title>{toldOf(n, at)}</title>
@@ -179,14 +199,9 @@ export function Histogram({ title, unit, values }: { title: string; unit: string
 /** points: in order, x in ms since 1970. */
 export function Line({ title, unit, points }: { title: string; unit: string; points: [number, number][] }) {
   const [first, last] = [points[0], points.at(-1)];
-  if (!first || !last || points.length < 2)
-    return (
-      <figure class="chart">
-        <figcaption>{title}</figcaption>
-        <p class="hint">{t("Two points at least make a line.")}</p>
-      </figure>
-    );
-  const top = roundUp(Math.max(...points.map(([, value]) => value)));
+  if (!first || !last || points.length < 2) return <Blank title={title} />;
+  const lines = linesTo(Math.max(...points.map(([, value]) => value)));
+  const top = lines.at(-1)!;
   const x = (at: number): number => LEFT + ((WIDTH - LEFT - RIGHT) * (at - first[0])) / Math.max(1, last[0] - first[0]);
   const y = (value: number): number => TOP + INNER * (1 - value / top);
   const path = points.map(([at, value], n) => `${n ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`).join("");
@@ -198,7 +213,7 @@ export function Line({ title, unit, points }: { title: string; unit: string; poi
         role="img"
         aria-label={t("{0}: from {1} to {2} {3}", title, number(first[1]), number(last[1]), unit)}
       >
-        <Grid top={top} parts={[0, 0.5, 1]} />
+        <Grid values={lines} />
         <path class="area" d={`${path}L${x(last[0])} ${y(0)}L${x(first[0])} ${y(0)}Z`} />
         <path class="line" d={path} />
         <text x={LEFT} y={HEIGHT - 6}>

@@ -47,7 +47,7 @@ function Talk({ chat }: { chat: Conversation }) {
     return (
       <div class="empty">
         <h2>{t("No model is loaded")}</h2>
-        <p>{t("Load the model that comes with the package in one click, or put in a GGUF file of your own.")}</p>
+        <p>{t("Load the model that comes with the package in one click, or add a GGUF file of your own.")}</p>
         <FirstModel />
       </div>
     );
@@ -86,7 +86,7 @@ function FirstModel() {
           {isBusy.value ? t("Loading…") : t("Load the shipped model")}
         </button>
         <a class="button" href="#/models">
-          {t("Put in a model")}
+          {t("Add a model")}
         </a>
       </div>
       {told}
@@ -102,6 +102,14 @@ function Messages({ chat }: { chat: Conversation }) {
   useEffect(() => {
     if (isPinned.current && scroller.current) scroller.current.scrollTop = scroller.current.scrollHeight;
   });
+  // What stands below it grows and shrinks, as the options do; who was at the end stays there.
+  useEffect(() => {
+    const watched = new ResizeObserver(([seen]) => {
+      if (isPinned.current) seen!.target.scrollTop = seen!.target.scrollHeight;
+    });
+    watched.observe(scroller.current!);
+    return () => watched.disconnect();
+  }, []);
   const from = Math.max(0, all.length - shown);
   const nCtx = props.value?.default_generation_settings.n_ctx ?? 0;
   return (

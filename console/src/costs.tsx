@@ -1,7 +1,8 @@
 // What calls cost: the log of calls, its sums, instructions by part against the limit, cycles over time.
 import { useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
-import { call, canister } from "./api";
+import { call } from "./api";
+import { useReading } from "./attempts";
+import { answersIn } from "./call_log";
 import { Bars, Histogram, Line } from "./charts";
 import { csvOf } from "./csv";
 import { useHappenings } from "./events";
@@ -31,7 +32,7 @@ export function CostsPage() {
       problem.value = error;
     }
   };
-  useEffect(() => void look(), [canister.value]);
+  useReading(look);
   useHappenings(({ at, calls, missed }) => {
     const isBehind = entries.value !== null && calls.length === 0 && at > Number(entries.value[0]?.id ?? 0);
     if (missed || isBehind) void look();
@@ -49,21 +50,27 @@ export function CostsPage() {
     <div class="page" tabIndex={0} role="region" aria-label={t("Costs")}>
       <h1>{t("Costs")}</h1>
       {problem.value ? <Problem error={problem.value} again={look} /> : null}
-      {entries.value === null && !problem.value ? <p class="hint">{t("The log is being read…")}</p> : null}
+      {entries.value === null && !problem.value ? <p class="hint">{t("Loading the log…")}</p> : null}
       {entries.value ? (
         <>
           <div class="row">
             <Choice label={t("Method")} of={all.map((one) => one.method)} chosen={method.value} set={(to) => (method.value = to)} />
             <Choice label={t("Outcome")} of={all.map((one) => one.outcome)} chosen={outcome.value} set={(to) => (outcome.value = to)} />
             <button type="button" onClick={() => void look()}>
-              {t("Look again")}
+              {t("Refresh")}
             </button>
             <button type="button" disabled={chosen.length === 0} onClick={() => save(chosen)}>
               {t("Save as CSV")}
             </button>
           </div>
-          <Sums entries={chosen} />
-          <Log entries={chosen} />
+          {all.length ? (
+            <>
+              <Sums entries={chosen} />
+              <Log entries={chosen} />
+            </>
+          ) : (
+            <p class="hint">{t("No call is in the log yet.")}</p>
+          )}
         </>
       ) : null}
     </div>
@@ -99,6 +106,8 @@ function Sums({ entries }: { entries: CallLogEntry[] }) {
     .map(([name]) => name);
   let sum = 0;
   const points = oldest.map((one): [number, number] => [Number(one.timestamp_ns) / 1e6, (sum += Number(one.cycles))]);
+  const decoded = sumOf(oldest, (one) => (one.n_tokens_generated === null ? 0 : Number(one.cycles)));
+  const answers = answersIn(oldest);
   const limit = runs.at(-1)?.limit ?? null;
   const fullest = Math.max(0, ...runs.map((one) => (one.limit ? Number(one.instructions) / Number(one.limit) : 0)));
   return (
@@ -109,6 +118,7 @@ function Sums({ entries }: { entries: CallLogEntry[] }) {
           ["instructions", short(sumOf(entries, (one) => Number(one.instructions)))],
           ["cycles", short(sumOf(entries, (one) => Number(one.cycles)))],
           ["price", price(sum)],
+          ["price of 1,000 answers", answers ? price((1000 * decoded) / answers) : "–"],
           ["price of 1,000 such calls", entries.length ? price((1000 * sum) / entries.length) : "–"],
           ["fullest budget", percent(fullest)],
         ]}

@@ -47,7 +47,9 @@ export function EnginePage() {
       {silence.value ? <Problem error={silence.value} /> : null}
       {isDenied.value ? <Denied text={t("How the engine runs is for controllers and admins")} /> : null}
       {report.value?.model ? <Now report={report.value} rates={rates.value} /> : null}
-      {report.value && !report.value.model ? <p>{t("No model is loaded:")}{" "}{report.value.reason}</p> : null}
+      {report.value && !report.value.model ? (
+        <p>{report.value.reason && report.value.reason !== "none" ? `${t("No model is loaded:")} ${report.value.reason}` : t("No model is loaded")}</p>
+      ) : null}
       {work.value ? <CallsNow calls={work.value} /> : null}
     </div>
   );
@@ -132,7 +134,7 @@ function CallsNow({ calls }: { calls: Work }) {
   return (
     <>
       <h2>{t("Calls")}</h2>
-      {calls.running.length + calls.waiting.length === 0 ? <p class="hint">{t("None runs, and none waits.")}</p> : null}
+      {calls.running.length + calls.waiting.length === 0 ? <p class="hint">{t("No call is running or waiting.")}</p> : null}
       <ul class="plain">
         {calls.running.map((one, at) => (
           <li key={at}>

@@ -39,7 +39,7 @@ export async function headOf(file: Blob): Promise<Head> {
 
 /** RangeError: the header goes on behind these bytes. */
 export function read(view: DataView<ArrayBuffer>): Head {
-  if (view.byteLength < 24 || view.getUint32(0, false) !== 0x47475546) throw new Error(t("It is no GGUF file."));
+  if (view.byteLength < 24 || view.getUint32(0, false) !== 0x47475546) throw new Error(t("It is not a GGUF file."));
   const version = view.getUint32(4, true);
   if (version < 2 || version > 3) throw new Error(t("It is GGUF of version {0}; versions 2 and 3 can be loaded.", version));
   const nTensors = Number(view.getBigUint64(8, true));

@@ -103,12 +103,12 @@ export function HerdPage() {
         <Tiles
           tiles={[
             ["workers", number(info.value.workers)],
-            ["jobs that wait", number(info.value.queue_length)],
+            ["waiting jobs", number(info.value.queue_length)],
             ["base fee", number(BigInt(info.value.base_fee))],
-            ["fee of a token", number(BigInt(info.value.token_fee))],
+            ["fee per token", number(BigInt(info.value.token_fee))],
             ["last multiplier", info.value.last_multiplier === null ? "–" : `× ${info.value.last_multiplier}`],
-            ["your money", balance.value ? number(BigInt(balance.value.free)) : "–"],
-            ["of it held", balance.value ? number(BigInt(balance.value.held)) : "–"],
+            ["your balance", balance.value ? number(BigInt(balance.value.free)) : "–"],
+            ["held", balance.value ? number(BigInt(balance.value.held)) : "–"],
           ]}
         />
       ) : null}
@@ -188,9 +188,9 @@ function PaidJobs({ jobs, raised }: { jobs: Paid[]; raised: (job: Paid) => void 
   if (!jobs.length && !isRefused) return null;
   return (
     <>
-      <h2>{t("Jobs that are paid for")}</h2>
+      <h2>{t("Paid jobs")}</h2>
       {told}
-      <Table label={t("Jobs that are paid for")} columns={[t("job"), t("caller"), t("state"), [t("fee"), "n"], [t("multiplier"), "n"], ACTIONS]}>
+      <Table label={t("Paid jobs")} columns={[t("job"), t("caller"), t("state"), [t("fee"), "n"], [t("multiplier"), "n"], ACTIONS]}>
         {jobs.map((job) => (
           <tr key={job.id}>
             <td>
@@ -237,7 +237,7 @@ function Queue({ queue, jobs }: { queue: Status["queue"]; jobs: Status["jobs"] }
     <>
       <h2>{t("Queue by price")}</h2>
       <p class="hint">
-        {t("{0} run, {1} wait. Who pays more is served first.", number(jobs.running), number(jobs.waiting))}
+        {t("{0} running, {1} waiting. Who pays more is served first.", number(jobs.running), number(jobs.waiting))}
       </p>
       {queue.length ? (
         <Table label={t("Queue by price")} columns={[t("multiplier"), [t("jobs"), "n"], t("part of the queue")]}>
@@ -253,7 +253,7 @@ function Queue({ queue, jobs }: { queue: Status["queue"]; jobs: Status["jobs"] }
           ))}
         </Table>
       ) : (
-        <p>{t("Nothing waits.")}</p>
+        <p>{t("Nothing is waiting.")}</p>
       )}
     </>
   );

@@ -84,7 +84,7 @@ export function LogsPage() {
       {problem.value ? <Problem error={problem.value} needs="controller" /> : null}
       <div class="row">
         <label class="inline">
-          {t("Least level")}
+          {t("Lowest level")}
           <select value={least.value} onChange={(event) => (least.value = event.currentTarget.value)}>
             {LEVELS.map((one) => (
               <option key={one} value={one}>

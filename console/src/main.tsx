@@ -24,6 +24,7 @@ const routeOf = (): string => location.hash.split("/")[1] || "chat";
 const route = signal(routeOf());
 addEventListener("hashchange", () => {
   if (location.hash === "#main") return;
+  if (session.isLink()) void session.enterByLink().then(session.refresh); // opened in a tab that has the page already
   route.value = routeOf();
   document.getElementById("main")?.focus();
 });
@@ -134,6 +135,8 @@ function Header() {
 }
 
 function Help() {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
   const rows = [
     ["Enter", "send"],
     ["Shift+Enter", "begin a line"],
@@ -145,7 +148,7 @@ function Help() {
     ["?", "this help"],
   ];
   return (
-    <dialog open class="help" aria-label={t("Keys")}>
+    <dialog ref={dialog} class="help" aria-label={t("Keys")} onClose={() => (isHelpOpen.value = false)}>
       <h2>{t("Keys")}</h2>
       <dl>
         {rows.map(([keys, what]) => (
@@ -157,7 +160,7 @@ function Help() {
           </div>
         ))}
       </dl>
-      <button type="button" class="primary" onClick={() => (isHelpOpen.value = false)}>
+      <button type="button" class="primary" onClick={() => dialog.current?.close()}>
         {t("Close")}
       </button>
     </dialog>
@@ -176,7 +179,7 @@ function onKey(event: KeyboardEvent): void {
     event.preventDefault();
     active.value = fresh();
     location.hash = "#/chat";
-  } else if (event.key === "Escape" && isHelpOpen.value) isHelpOpen.value = false;
+  } else if (event.key === "Escape" && isHelpOpen.value) return; // the dialog closes by itself
   else if (event.key === "Escape" && active.value.busy.value) active.value.stop();
   else if (isTyping || event.ctrlKey || event.metaKey || event.altKey) wasG = false;
   else if (event.key === "?") isHelpOpen.value = !isHelpOpen.value;

@@ -131,7 +131,7 @@ function Said({ text, isRunning }: { text: string; isRunning: boolean }) {
         if (part.kind === "tool")
           return (
             <figure key={at} class="code">
-              <figcaption>{t("call of a tool")}</figcaption>
+              <figcaption>{t("tool call")}</figcaption>
               <pre tabIndex={0}>{part.text}</pre>
             </figure>
           );
@@ -207,7 +207,7 @@ function Calls({ steps, live }: { steps: Step[]; live: Live }) {
               ) : (
                 <td colSpan={3}>
                   {step.state === "running" ? <span class="pulse" /> : null}{" "}
-                  {step.state === "running" && live.pieces ? t("answers, {0} tokens so far", number(live.pieces)) : t(step.state)}
+                  {step.state === "running" && live.pieces ? t("answering, {0} tokens so far", number(live.pieces)) : t(step.state)}
                   {step.error ? `: ${step.error}` : ""}
                 </td>
               )}
@@ -218,7 +218,7 @@ function Calls({ steps, live }: { steps: Step[]; live: Live }) {
         </tbody>
         <tfoot>
           <tr>
-            <th scope="row">{t("together")}</th>
+            <th scope="row">{t("total")}</th>
             <td>{short(sum((step) => step.cost?.instructions ?? 0))}{" "}{t("instructions")}</td>
             <td class="n">{number(sum((step) => step.tokensIn))}</td>
             <td class="n">{number(sum((step) => step.tokensOut))}</td>

@@ -1,7 +1,8 @@
 // A form for every method, made from the OpenAPI document, which is made from the interface table.
 import { useSignal } from "@preact/signals";
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { ask, CallError, canisterPath, messageOf, toJson, type Cost } from "./api";
+import { useReading } from "./attempts";
 import { milliseconds, number } from "./format";
 import { Budget, Problem } from "./widgets";
 import { t } from "./i18n";
@@ -90,19 +91,19 @@ export function MethodsPage() {
   const read = async (): Promise<void> => {
     try {
       document_ ??= (await ask<Document>("openapi.json", undefined, { verb: "GET" })).value;
-      methods.value = methodsOf(document_);
+      methods.value ??= methodsOf(document_);
     } catch (error) {
       problem.value = error;
     }
   };
-  useEffect(() => void read(), []);
+  useReading(read);
   const all = methods.value ?? [];
   const one = all.find((each) => each.name === name) ?? all[0];
   if (!one)
     return (
       <div class="page">
         <h1>{t("Methods")}</h1>
-        {problem.value ? <Problem error={problem.value} again={read} /> : <p class="hint">{t("The interface is being read…")}</p>}
+        {problem.value ? <Problem error={problem.value} again={read} /> : <p class="hint">{t("Loading the interface…")}</p>}
       </div>
     );
   return (

@@ -1,8 +1,8 @@
 // Models: those in the canister, the one that is loaded, and how others get in.
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ask, call, canister, canisterPath, messageOf } from "./api";
-import { useAttempts } from "./attempts";
+import { ask, call, canisterPath, messageOf } from "./api";
+import { useAttempts, useReading } from "./attempts";
 import { ANSWER, FitCells, type Fit } from "./fit";
 import { bytes, number, short } from "./format";
 import { choose, DropZone, Incoming } from "./incoming";
@@ -37,7 +37,7 @@ export function ModelsPage() {
   const args = context ? ["--ctx-size", context] : [];
   const picker = useRef<HTMLInputElement>(null);
 
-  useEffect(() => void attempt(models.look), [canister.value]);
+  useReading(() => attempt(models.look));
 
   // What loading would mean, before it is done.
   useEffect(() => {
@@ -109,55 +109,59 @@ export function ModelsPage() {
         {t("Context in tokens when loading (empty: as the model says)")}
         <input class="short" inputMode="numeric" pattern="[0-9]*" value={context} onInput={(event) => setContext(event.currentTarget.value.trim())} />
       </label>
-      <Table label={t("Models in the canister")} kind="models" columns={[t("file"), t("model"), [t("size"), "n"], [t("parameters"), "n"], [t("context"), "n"], t("fits the Internet Computer"), [t("an answer costs"), "n"], ACTIONS]}>
-        {(models.rows ?? []).map((one) => (
-          <tr key={one.path}>
-            <td>
-              <code>{one.path}</code>
-              {one.problem ? <p class="hint">{one.problem}</p> : null}
-            </td>
-            <td>
-              {one.title ?? ""} <span class="hint">{[one.architecture, one.quantization].filter(Boolean).join(" ")}</span>
-            </td>
-            <td class="n">{bytes(one.bytes)}</td>
-            <td class="n">{short(one.n_params)}</td>
-            <td class="n">{number(one.n_ctx_train)}</td>
-            <FitCells fit={fits.value[one.path]} />
-            <td class="n">
-              {one.is_loaded ? (
-                <span class="tag ok">{t("loaded")}</span>
-              ) : (
-                <>
-                  <button
-                    type="button"
-                    disabled={busy !== "" || one.problem !== null}
-                    aria-label={t("Load {0}", one.path)}
-                    onClick={() => void change(one.path, () => load(one.path))}
-                  >
-                    {busy === one.path ? t("Loading…") : t("Load")}
-                  </button>{" "}
-                  <Confirmed
-                    question={t("Remove {0} ({1})?", one.path, bytes(one.bytes))}
-                    label={t("Remove {0}", one.path)}
-                    disabled={busy !== ""}
-                    act={() => change(one.path, () => call("filesystem_remove", { filename: one.path }))}
-                  >
-                    {t("Remove")}
-                  </Confirmed>
-                </>
-              )}
-            </td>
-          </tr>
-        ))}
-      </Table>
+      {models.rows?.length ? (
+        <Table label={t("Models in the canister")} kind="models" columns={[t("file"), t("model"), [t("size"), "n"], [t("parameters"), "n"], [t("context"), "n"], t("fits the Internet Computer"), [t("an answer costs"), "n"], ACTIONS]}>
+          {models.rows.map((one) => (
+            <tr key={one.path}>
+              <td>
+                <code>{one.path}</code>
+                {one.problem ? <p class="hint">{one.problem}</p> : null}
+              </td>
+              <td>
+                {one.title ?? ""} <span class="hint">{[one.architecture, one.quantization].filter(Boolean).join(" ")}</span>
+              </td>
+              <td class="n">{bytes(one.bytes)}</td>
+              <td class="n">{short(one.n_params)}</td>
+              <td class="n">{number(one.n_ctx_train)}</td>
+              <FitCells fit={fits.value[one.path]} />
+              <td class="n">
+                {one.is_loaded ? (
+                  <span class="tag ok">{t("loaded")}</span>
+                ) : (
+                  <>
+                    <button
+                      type="button"
+                      disabled={busy !== "" || one.problem !== null}
+                      aria-label={t("Load {0}", one.path)}
+                      onClick={() => void change(one.path, () => load(one.path))}
+                    >
+                      {busy === one.path ? t("Loading…") : t("Load")}
+                    </button>{" "}
+                    <Confirmed
+                      question={t("Remove {0} ({1})?", one.path, bytes(one.bytes))}
+                      label={t("Remove {0}", one.path)}
+                      disabled={busy !== ""}
+                      act={() => change(one.path, () => call("filesystem_remove", { filename: one.path }))}
+                    >
+                      {t("Remove")}
+                    </Confirmed>
+                  </>
+                )}
+              </td>
+            </tr>
+          ))}
+        </Table>
+      ) : null}
       {models.more(attempt)}
-      <p class="hint">
-        {t(
-          "An answer: {0} tokens to a prompt of {1}, in a chat of its own. The main network’s limits and prices; weights are not read for it.",
-          ANSWER.answer_tokens,
-          ANSWER.prompt_tokens,
-        )}
-      </p>
+      {models.rows?.length ? (
+        <p class="hint">
+          {t(
+            "An answer: {0} tokens to a prompt of {1}, in a chat of its own. The main network’s limits and prices; weights are not read for it.",
+            ANSWER.answer_tokens,
+            ANSWER.prompt_tokens,
+          )}
+        </p>
+      ) : null}
       {models.rows?.length === 0 ? <p class="hint">{t("No model is here yet.")}</p> : null}
     </div>
   );

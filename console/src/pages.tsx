@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import type { FunctionComponent } from "preact";
 import { useEffect } from "preact/hooks";
 import { ChatPage } from "./chat";
-import { hasAo, isHerd } from "./session";
+import { hasAo, isHerd, refresh } from "./session";
 import { t } from "./i18n";
 
 export interface Page {
@@ -28,7 +28,10 @@ function late(load: () => Promise<FunctionComponent>): FunctionComponent {
           found = one;
           Body.value = one;
         },
-        () => (problem.value = new Error(t("This page could not be fetched. The server is away, or has been updated: load the console again."))),
+        () => {
+          problem.value = new Error(t("This page could not be fetched. The server is away, or has been updated: load the console again."));
+          void refresh(); // which tells a server that is away from one that was updated
+        },
       );
     }, []);
     if (problem.value) throw problem.value;

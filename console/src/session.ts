@@ -33,14 +33,22 @@ export const usdPerXdr = signal(0);
 export const props = signal<Props | null>(null);
 /** What the canister has left; null: this caller may not know. */
 export const cycles = signal<number | null>(null);
+/** The model's file, which callers know who may know what the canister has left. */
+const modelFile = signal("");
 /** Why the caller may not use the model; empty: may, or nobody knows. */
 export const denial = signal("");
 
-/** A code in the fragment, as `canister console` makes it. It is never sent in an address, and leaves it at once. */
+const LINK = /^#code=([\w-]+)$/;
+
+/** Is there a code in the fragment, as `canister console` makes it? */
+export const isLink = (): boolean => LINK.test(location.hash);
+
+/** Take the code out of the fragment, and sign in by it. It is never sent in an address, and leaves it at once. */
 export async function enterByLink(): Promise<void> {
-  const given = /^#code=([\w-]+)$/.exec(location.hash);
+  const given = LINK.exec(location.hash);
   if (!given) return;
   history.replaceState(null, "", `${location.pathname}#/chat`);
+  forget(); // whoever was signed in here, with a key that may count no longer
   try {
     const made = (await ask<{ key: string }>("session", { code: given[1] })).value;
     keepKey(made.key, false);
@@ -71,6 +79,10 @@ export async function leave(): Promise<void> {
   } catch {
     // a key that no console made stays; the browser forgets it all the same
   }
+  forget();
+}
+
+function forget(): void {
   forgetKey();
   principal.value = "";
   props.value = null;
@@ -79,11 +91,11 @@ export async function leave(): Promise<void> {
 /** A herd knows its model by a digest, of which the beginning is enough. */
 const shortDigest = (text: string): string => text.replace(/^(SHA-256 [0-9a-f]{8})[0-9a-f]+$/, "$1…");
 
-/** What the loaded model is called, in a few words; "" while none is loaded. */
+/** What the loaded model is called, in a few words; "" while none is loaded. A herd does not know its title. */
 export const modelName = computed(() => {
   const one = current.value;
   if (!one?.ready) return "";
-  return one.title || shortDigest(one.model ?? "");
+  return one.title || modelFile.value || shortDigest(one.model ?? "");
 });
 
 /** Of what kind the loaded model is, as llama.cpp says it. A size that it does not know is left out. */
@@ -118,9 +130,12 @@ async function lookAtCycles(): Promise<void> {
   if (refused === asked) return;
   try {
     const path = `canisters/${encodeURIComponent(canister.value)}/engine`;
-    cycles.value = Number((await ask<{ cycles: number | bigint }>(path, undefined, { verb: "GET" })).value.cycles);
+    const engine = (await ask<{ cycles: number | bigint; file?: { name: string } }>(path, undefined, { verb: "GET" })).value;
+    cycles.value = Number(engine.cycles);
+    modelFile.value = engine.file?.name ?? "";
   } catch (error) {
     cycles.value = null;
+    modelFile.value = "";
     if (error instanceof CallError && error.isDenied) refused = asked;
   }
 }

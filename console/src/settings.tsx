@@ -2,7 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { ask, call, canister, canisterPath } from "./api";
-import { useAttempts } from "./attempts";
+import { useAttempts, useReading } from "./attempts";
 import { toHex } from "./bytes";
 import { conversations, forget } from "./chats";
 import { milliseconds, number } from "./format";
@@ -147,6 +147,8 @@ interface Engine {
   uptime_seconds: number;
 }
 
+const limitTold = (most: number | null): string => (most === null ? t("not limited") : number(most));
+
 function OfCanister() {
   const engine = useSignal<Engine | null>(null);
   const { attempt, told } = useAttempts();
@@ -160,7 +162,7 @@ function OfCanister() {
       await act();
       done.value = what;
     });
-  useEffect(() => void run("", look), [canister.value]);
+  useReading(() => run("", look));
   const limits = engine.value?.limits;
   const setTokens = (change: Partial<Limits>): void => {
     const { max_tokens_update, max_tokens_query } = { ...limits!, ...change };
@@ -178,10 +180,10 @@ function OfCanister() {
         <>
           <p class="hint">
             {t(
-              "It has been up for {0}. An update may take {1} instructions, a query {2} (–: not limited); the server’s settings say so.",
+              "Up for {0}. Instructions of an update at most: {1}; of a query: {2}. The server’s settings say so.",
               milliseconds(1000 * engine.value.uptime_seconds),
-              number(limits.instruction_limit),
-              number(limits.query_instruction_limit),
+              limitTold(limits.instruction_limit),
+              limitTold(limits.query_instruction_limit),
             )}
           </p>
           <div class="row form">

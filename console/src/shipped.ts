@@ -12,7 +12,7 @@ export async function loadShipped(args: string[] = []): Promise<void> {
   if (!models.some((one) => one.path === PATH)) {
     const response = await request(`console/shipped/${NAME}`);
     if (!response.ok) throw new Error(t("The model that comes with the package is not in this installation."));
-    if (!(await send(await response.blob(), PATH))) throw new Error(t("The model could not be put in."));
+    if (!(await send(await response.blob(), PATH))) throw new Error(t("The model could not be added."));
   }
   await call("load_model", { args: ["--model", PATH, ...args] });
 }

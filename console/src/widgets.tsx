@@ -1,7 +1,7 @@
 // Small parts that pages share.
 import { Component, type ComponentChildren, type ComponentType } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { CallError, canister, type Cost, isForNow, messageOf, type Wait, waitFor } from "./api";
+import { CallError, canister, type Cost, isForNow, messageOf, returns, type Wait, waitFor } from "./api";
 import { number, percent, short } from "./format";
 import { principal } from "./session";
 import { t } from "./i18n";
@@ -136,7 +136,7 @@ export function Problem({ error, needs, again }: { error: unknown; needs?: Neede
       {error instanceof CallError && error.status === NO_ROOM ? (
         <span>
           {" "}
-          {t("Room is made by removing what nobody needs:")} <a href="#/models">{t("Models")}</a>, <a href="#/caches">{t("Caches")}</a>
+          {t("Make room by removing what is not needed:")} <a href="#/models">{t("Models")}</a>, <a href="#/caches">{t("Caches")}</a>
         </span>
       ) : null}
     </Failure>
@@ -177,9 +177,19 @@ export function Denied({ text, needs = "admin" }: { text: string; needs?: Needed
   );
 }
 
-/** What fails in one page stays there, and is told. */
+/** What fails in one page stays there, and is told. When a server that was away is back, the page is shown again. */
 export class Boundary extends Component<{ children: ComponentChildren }, { error: unknown }> {
   override state = { error: null as unknown };
+  private ignore = (): void => {};
+  private readonly again = (): void => {
+    if (this.state.error !== null) this.setState({ error: null });
+  };
+  override componentDidMount(): void {
+    this.ignore = returns.subscribe(this.again);
+  }
+  override componentWillUnmount(): void {
+    this.ignore();
+  }
   override componentDidCatch(error: unknown): void {
     this.setState({ error });
   }
@@ -188,7 +198,7 @@ export class Boundary extends Component<{ children: ComponentChildren }, { error
     return (
       <div class="page">
         <Problem error={this.state.error} />
-        <button type="button" onClick={() => this.setState({ error: null })}>
+        <button type="button" onClick={this.again}>
           {t("Show the page again")}
         </button>
       </div>

@@ -53,7 +53,7 @@ test("a vocabulary that is longer than the first look is read", async () => {
 
 test("what is no model is told", async () => {
   const refused = (data: Uint8Array<ArrayBuffer>, told: RegExp): Promise<void> => assert.rejects(headOf(new Blob([data])), told);
-  await refused(utf8("<html>") as Uint8Array<ArrayBuffer>, /no GGUF file/);
+  await refused(utf8("<html>") as Uint8Array<ArrayBuffer>, /not a GGUF file/);
   await refused(file(SHORT, [tensor("a")], 9), /version 9/);
   await refused(file(SHORT, []), /no tensors/);
   await refused(file([pair("x", 77)]), /damaged or cut off/);

@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { CallError, isForNow, parse, secondsToWait, toJson, waitFor, type Wait } from "../src/api";
+import { answersIn } from "../src/call_log";
+import { linesTo } from "../src/charts";
 import { csvOf } from "../src/csv";
 import { bytes, dayOf, milliseconds, number, percent, shortPrincipal, usd, usdOf } from "../src/format";
 import { speak, t } from "../src/i18n";
@@ -13,6 +15,34 @@ test("CSV has quotes doubled, and no formula", () => {
     csvOf(["a", "b"], rows),
     `a,b\r\n"x""y","'=1+1"\r\n"line\nbreak",""\r\n"9223372036854775808","'-1"\r\n`,
   );
+});
+
+test("answers are counted from the log, whichever call begins them", () => {
+  const call = (caller: string, n_prompt: bigint | null, n_generated: bigint | null) => ({
+    caller,
+    n_prompt_tokens_decoded: n_prompt,
+    n_tokens_generated: n_generated,
+  });
+  const atOnce = [call("a", 14n, 3n), call("a", 0n, 3n), call("a", 0n, 1n)];
+  assert.equal(answersIn(atOnce), 1);
+  const behindItsPrompt = [call("a", 8n, 0n), call("a", 6n, 0n), call("a", 0n, 3n), call("a", 0n, 3n)];
+  assert.equal(answersIn(behindItsPrompt), 1);
+  assert.equal(answersIn([call("a", null, null), call("a", 8n, 0n), call("b", 8n, 2n), call("a", 0n, 2n)]), 2);
+  assert.equal(answersIn([...atOnce, ...behindItsPrompt, ...atOnce]), 3);
+  assert.equal(answersIn([]), 0);
+});
+
+test("lines across a chart stand at whole round numbers, and the last is not below the highest value", () => {
+  assert.deepEqual(linesTo(0), [0, 1]);
+  assert.deepEqual(linesTo(0.4), [0, 1]);
+  assert.deepEqual(linesTo(5), [0, 2, 4, 6]);
+  assert.deepEqual(linesTo(20), [0, 5, 10, 15, 20]);
+  assert.deepEqual(linesTo(100), [0, 25, 50, 75, 100]);
+  assert.deepEqual(linesTo(19_900_000_000), [0, 5e9, 10e9, 15e9, 20e9]);
+  for (let highest = 1; highest < 1e15; highest = Math.ceil(highest * 1.3)) {
+    const lines = linesTo(highest);
+    assert.ok(lines.length <= 5 && lines.every(Number.isInteger) && lines.at(-1)! >= highest, String(highest));
+  }
 });
 
 let hasSource = false; // of a number, for JSON.parse's reviver: browsers have it, and node since 21

@@ -42,7 +42,7 @@ def test_workers_queue_and_fees_are_shown_and_a_worker_is_drained(visit: Visit, 
     assert rows.count() == 2
     told = visit.page.locator(".tiles").inner_text()
     assert "base fee" in told
-    assert "your money" in told
+    assert "your balance" in told
     assert "on this machine" in rows.first.inner_text()
     assert str(visit.server.data_dir) not in visit.page.locator("body").inner_text()
     check_looks(visit, "herd")
@@ -67,7 +67,7 @@ def test_more_is_paid_for_a_job_that_waits(visit: Visit) -> None:
     visit.page.route("**/herd/inference?*", lambda route: route.fulfill(json={"jobs": [job]}))
     visit.page.route("**/herd/inference/*/fee", raised)
     visit.go("herd")
-    row = visit.page.get_by_role("region", name="Jobs that are paid for").locator("tbody tr")
+    row = visit.page.get_by_role("region", name="Paid jobs").locator("tbody tr")
     fee = row.get_by_label("Fee of the job abababab, in all")
     assert fee.input_value() == "24"  # twice as much is proposed
     fee.fill("11")

@@ -48,7 +48,7 @@ SHOWN = {
 
 
 def prepare(visit: Visit, name: str) -> None:
-    if name in ("caches", "engine"):
+    if name in ("costs", "caches", "engine"):
         prepare(visit, "chat")
     visit.go(name)
     if name == "lab":
@@ -95,8 +95,11 @@ def _keep_picture(visit: Visit, name: str, size: str, scheme: str) -> None:
         return
     DOCS.mkdir(exist_ok=True)
     suffix = "" if size == "wide" else "-narrow"
-    clip = {"x": 0, "y": 0, **(WIDE if size == "wide" else NARROW)}
-    visit.page.screenshot(path=DOCS / f"{name}{suffix}.png", clip={**clip, "height": min(clip["height"], MOST_PIXELS)})
+    before = visit.page.viewport_size
+    visit.page.set_viewport_size({**before, "height": MOST_PIXELS})
+    visit.page.wait_for_timeout(50)
+    visit.page.screenshot(path=DOCS / f"{name}{suffix}.png")
+    visit.page.set_viewport_size(before)
 
 
 def test_the_pictures_of_the_docs_are_small() -> None:

@@ -60,7 +60,7 @@ def test_a_first_run_with_a_file_of_ones_own_ends_in_a_chat(empty: Visit, tmp_pa
     """What it needs and costs is told by its header, and is what the server says once it is there."""
     file = tmp_path / "my own.gguf"
     file.write_bytes(CHAT_MODEL.read_bytes())
-    empty.page.get_by_role("link", name="Put in a model").click()
+    empty.page.get_by_role("link", name="Add a model").click()
     empty.page.get_by_label("Model to upload").set_input_files(file)
     chosen = empty.page.get_by_role("region", name="Chosen: my own.gguf")
     chosen.get_by_text("yes", exact=True).wait_for()
@@ -106,7 +106,7 @@ def test_what_is_no_model_is_told_before_a_byte_is_sent(visit: Visit, tmp_path: 
     picker = visit.page.get_by_label("Model to upload")
     head = CHAT_MODEL.read_bytes()[:64]
     for content, told in (
-        (b"<html>" + bytes(100), "no GGUF file"),
+        (b"<html>" + bytes(100), "not a GGUF file"),
         (head[:4] + bytes([9, 0, 0, 0]) + head[8:], "version 9"),
         (head[:8] + bytes(8) + head[16:], "no tensors"),
     ):

@@ -33,7 +33,8 @@ def test_costs_are_summed_filtered_and_saved(visit: Visit, tmp_path: Path) -> No
     visit.go("costs")
     rows = visit.page.locator("main tbody tr")
     rows.first.wait_for()
-    assert "$" in visit.page.locator(".tiles").inner_text()
+    of_answers = visit.page.locator(".tile", has=visit.page.get_by_text("price of 1,000 answers"))
+    of_answers.locator("dd", has_text="$").wait_for()
     visit.page.get_by_role("img", name="Headroom").wait_for()
     post(visit.server, "/get_max_tokens")
     post(visit.server, "/set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
@@ -78,7 +79,7 @@ def test_a_page_that_was_refused_for_now_looks_again(visit: Visit) -> None:
     ("page", "asked", "shown"),
     [
         ("access", "**/get_access", "Everybody with an API key may chat"),
-        ("access", "**/keys?*", "Make a key"),
+        ("access", "**/keys?*", "Create a key"),
         ("models", "**/models?*", "llama-canister-tiny.gguf"),
     ],
 )
@@ -91,6 +92,31 @@ def test_each_part_of_a_page_that_was_refused_for_now_looks_again(
     visit.button("Try now").click()
     visit.page.locator("main").get_by_text(shown).first.wait_for()
     assert visit.page.locator(".countdown").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("page", "shown"),
+    [
+        ("access", "Everybody with an API key may chat"),
+        ("models", "llama-canister-tiny.gguf"),
+        ("settings", "Tokens of an update at most"),
+    ],
+)
+@pytest.mark.parametrize("is_known", [False, True], ids=["never seen", "seen before"])
+def test_a_page_that_no_server_answered_is_shown_when_one_is_back(
+    visit: Visit, page: str, shown: str, is_known: bool
+) -> None:
+    if is_known:  # otherwise the code of the page cannot be had either
+        visit.go(page)
+        visit.page.locator("main").get_by_text(shown).first.wait_for()
+        visit.go("chat")
+    visit.page.context.set_offline(True)
+    visit.go(page)
+    visit.page.locator("main").get_by_role("alert").first.wait_for()
+    visit.page.get_by_text("Not connected").wait_for()
+    visit.page.context.set_offline(False)
+    visit.page.locator("main").get_by_text(shown).first.wait_for()
+    visit.until("() => !document.querySelector('[role=alert]')")
 
 
 def test_what_a_setting_was_refused_for_now_is_done_later(visit: Visit) -> None:
@@ -189,6 +215,29 @@ def test_where_no_stream_can_be_had_it_is_asked_from_time_to_time(visit: Visit) 
     visit.page.unroute_all(behavior="ignoreErrors")
 
 
+def test_the_keys_are_told_in_a_dialog_that_takes_the_focus_and_gives_it_back(visit: Visit) -> None:
+    visit.button("New chat").focus()
+    visit.page.keyboard.press("?")
+    dialog = visit.page.get_by_role("dialog", name="Keys")
+    dialog.get_by_text("stop after this call").wait_for()
+    visit.until("() => document.activeElement.closest('dialog') !== null")
+    visit.page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    visit.until("() => document.activeElement.textContent === 'New chat'")
+
+
+def test_who_is_at_the_end_of_a_chat_stays_there(visit: Visit) -> None:
+    visit.set_option("Answer tokens a call (0: as many as fit)", 2)  # many calls, more than the page has room for
+    visit.ask("Who are you?")
+    visit.answer()
+    is_at_end = """() => { const box = document.querySelector('.messages');
+      return box.scrollHeight > box.clientHeight && box.scrollHeight - box.scrollTop - box.clientHeight < 2; }"""
+    visit.until(is_at_end)
+    visit.page.locator("details.options summary").click()
+    visit.page.get_by_label("System message").wait_for()
+    visit.until(is_at_end)
+
+
 def test_what_is_written_and_not_sent_stays(visit: Visit) -> None:
     visit.box.fill("a draft")
     visit.go("models")
@@ -236,7 +285,7 @@ def test_the_log_is_shown_searched_and_goes_on(visit: Visit) -> None:
     visit.page.get_by_label("Search").fill("get_max_tokens")
     post(visit.server, "/get_max_tokens")
     found.first.wait_for()
-    visit.page.get_by_label("Least level").select_option("critical")
+    visit.page.get_by_label("Lowest level").select_option("critical")
     found.first.wait_for(state="detached")
 
 
@@ -281,8 +330,8 @@ def test_keys_and_roles_are_made_and_taken_back(visit: Visit) -> None:
     visit.go("access")
     keys = visit.page.get_by_role("region", name="API keys")
     keys.get_by_label("Name").fill("from-the-console")
-    keys.get_by_label("Lives for").fill("1d")
-    keys.get_by_role("button", name="Make a key").click()
+    keys.get_by_label("Lifetime").fill("1d")
+    keys.get_by_role("button", name="Create a key").click()
     made = visit.page.locator(".made code").inner_text()
     principal = post(visit.server, "/whoami", key=made)
     roles = visit.page.get_by_role("region", name="Roles")
@@ -296,7 +345,7 @@ def test_keys_and_roles_are_made_and_taken_back(visit: Visit) -> None:
     keys.get_by_role("button", name="Revoke the key from-the-console").click()
     keys.get_by_text("from-the-console", exact=True).wait_for(state="detached")
     keys.get_by_label("Name").fill("a b")
-    keys.get_by_role("button", name="Make a key").click()
+    keys.get_by_role("button", name="Create a key").click()
     keys.get_by_role("alert").get_by_text("no name for an API key").wait_for()
 
 

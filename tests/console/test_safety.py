@@ -95,7 +95,7 @@ def test_hostile_names_of_files_models_caches_keys_and_log_lines_stay_texts(visi
     visit.go("access")
     keys = visit.page.get_by_role("region", name="API keys")
     keys.get_by_label("Name").fill(IMAGE)
-    keys.get_by_role("button", name="Make a key").click()
+    keys.get_by_role("button", name="Create a key").click()
     keys.get_by_role("alert").get_by_text(IMAGE).wait_for()
     visit.go("lab")
     visit.page.get_by_label("Template A").fill("{{" + "what}} " + IMAGE)

@@ -29,9 +29,25 @@ def test_a_link_counts_once_and_leaves_the_address(page: Any, server: LocalServe
     assert not any(code in url for url in asked)
     page.get_by_role("button", name="Sign out").click()
     page.get_by_label("API key").wait_for()
-    page.goto("about:blank")
     page.goto(link)
-    assert "used already" in page.get_by_role("alert").inner_text()
+    page.get_by_role("alert").get_by_text("used already").wait_for()
+    assert page.url == f"{server.url}/#/chat"
+
+
+def test_a_link_counts_in_a_tab_that_shows_the_page_already(page: Any, server: LocalServer) -> None:
+    who = post(server, "/whoami")
+    made = post(server, "/keys", {"name": "forgotten"})
+    page.goto(server.url)
+    page.get_by_label("API key").fill(made["key"])
+    page.get_by_label("Keep it in this browser").check()
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    principal = page.locator("header .principal")
+    principal.and_(page.get_by_title(made["principal"])).wait_for()
+    httpx.delete(f"{server.url}/keys/forgotten", headers={"Authorization": f"Bearer {server.api_key}"})
+    page.goto(link_for(server))  # the key that this browser sends counts no longer
+    principal.and_(page.get_by_title(who)).wait_for()
+    page.get_by_label("Message", exact=True).wait_for()
+    assert page.evaluate("localStorage.getItem('canister.key')") is None
 
 
 def test_signing_out_revokes_the_key_of_the_browser(visit: Visit, server: LocalServer) -> None:
