@@ -11,6 +11,7 @@ DEFAULT_CANISTER = "llama_cpp"
 DEFAULT_PORT = 8000
 UPDATE_LIMIT = 40_000_000_000
 QUERY_LIMIT = 5_000_000_000
+PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
 LOCAL_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 ENVIRONMENT_PREFIX = "CANISTER_"  # of the variables that set something
 

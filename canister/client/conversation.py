@@ -20,12 +20,12 @@ from canister.api.records import InputRecord, RunOutputRecord
 from canister.client.answer import CallStep, Message, run
 from canister.client.errors import ClientError, Refused
 from canister.client.result import Result
+from canister.defaults import PROMPT_MARGIN_TOKENS
 
 if TYPE_CHECKING:
     from canister.client.methods import MethodCalls
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
 _TOO_LONG = re.compile(r"prompt is too long \((\d+) tokens, max (\d+)\)")
 
 

@@ -221,9 +221,7 @@ class Canister(MethodCalls):
 
         Raises Refused, Rejected.
         """
-        return await self.document(
-            "GET", "models", params={"limit": limit, **({} if after is None else {"after": after})}
-        )
+        return await self._page("models", params={"limit": limit, **({} if after is None else {"after": after})})
 
     async def all_models(self) -> AsyncIterator[dict[str, Any]]:
         """Each of the models, read by pages. Raises Refused, Rejected."""
@@ -256,12 +254,10 @@ class Canister(MethodCalls):
 
     async def receipts(self, cache: str) -> list[dict[str, Any]]:
         """This caller's calls on one of its prompt caches, the newest first. Raises Refused, Rejected."""
-        answer = self._raw(await self._request("GET", f"{self._path}/receipts", params={"cache": cache, "limit": 1000}))
-        match answer.document:
-            case {"receipts": list(rows)} if answer.is_ok:
+        match await self._page("receipts", params={"cache": cache, "limit": 1000}):
+            case {"receipts": list(rows)}:
                 return rows
-        _decode(BY_NAME["file_upload_chunk"], answer, self.url)
-        raise not_ours(self.url, answer.http_status, answer.headers)
+        raise ProtocolError(f"{self.url} lists no receipts")
 
     async def receipt_head(self) -> dict[str, Any]:
         """The certified head of the canister's chain of receipts. Raises Refused, Rejected."""
@@ -288,8 +284,8 @@ class Canister(MethodCalls):
         """Revoke the key of a browser with which this client calls. Raises Rejected."""
         await self._server_page("/session", "DELETE")
 
-    async def _page(self, name: str, verb: str = "GET") -> dict[str, Any]:
-        return await self._server_page(f"{self._path}/{name}", verb)
+    async def _page(self, name: str, verb: str = "GET", **options: Any) -> dict[str, Any]:
+        return await self._server_page(f"{self._path}/{name}", verb, **options)
 
     async def _server_page(self, path: str, verb: str, **options: Any) -> dict[str, Any]:
         answer = self._raw(await self._request(verb, path, **options))
@@ -304,12 +300,7 @@ class Canister(MethodCalls):
         """REST's answer below the canister's path, beside its methods, such as `props`. Raises ClientError."""
         content = None if body is None else json.dumps(to_json(body)).encode()
         headers = {"Content-Type": "application/json"}
-        url = f"{self._path}/{quote(path)}"
-        answer = self._raw(await self._request(verb, url, content=content, headers=headers, params=params))
-        if answer.is_ok and isinstance(answer.document, dict):
-            return answer.document
-        _decode(BY_NAME["file_upload_chunk"], answer, self.url)  # errors look as those of a method
-        raise not_ours(self.url, answer.http_status, answer.headers)
+        return await self._page(quote(path), verb, content=content, headers=headers, params=params)
 
     async def put_file(self, path: str, blocks: AsyncIterator[bytes], *, offset: int = 0) -> Result[FileUploadRecord]:
         """Upload a file of any size as one stream; if it breaks off, the server keeps what it confirmed."""

@@ -19,6 +19,7 @@ from canister.dispatch.answer_chain import Chain, answer_of, decoded_of, last_of
 from canister.dispatch.answer_records import Event, Ingested, Keeper, Prompt, Scored, Wanted
 from canister.dispatch.answer_text import AnswerText
 from canister.errors import BadRequest, ContextExceeded, NotFound
+from canister.handlers.conversation import LONG_PROMPT_CHARACTERS
 from canister.handlers.generate import GENERATE
 from canister.runtime import access
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from canister.engine.engine import Engine
     from canister.engine.request import Tokens
     from canister.runtime.canister import Canister
-
-LONG_PROMPT_CHARACTERS = 4096  # to be tokenized beside the event loop
 
 
 async def answer(

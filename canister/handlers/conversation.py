@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from canister.defaults import PROMPT_MARGIN_TOKENS
 from canister.engine.kv.slots import MIN_SHARED, PUBLISHED
 from canister.engine.request import GenerateRequest, boundaries, common_prefix, last_boundary, n_last_generated
 from canister.engine.told_calls import words_of
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-PROMPT_MARGIN_TOKENS = 4  # a prompt must leave this much of the context free
-LONG_PROMPT_CHARACTERS = 4096
+LONG_PROMPT_CHARACTERS = 4096  # to be tokenized beside the event loop
 
 NO_TOKENS: Tokens = np.empty(0, np.int32)
 NO_FLAGS: Flags = np.empty(0, np.bool_)

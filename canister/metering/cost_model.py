@@ -17,8 +17,6 @@ from canister.model_file.gguf import TYPE_BY_NAME, TensorType
 from canister.model_file.shape import Layer, ModelShape
 
 SCALE = 10**7
-UPDATE_LIMIT = 40_000_000_000
-QUERY_LIMIT = 5_000_000_000
 
 PageCosts = Literal["mainnet", "legacy"]
 PAGE_COSTS: dict[PageCosts, tuple[int, int]] = {"mainnet": (5000, 10_000), "legacy": (0, 1000)}

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from canister.defaults import UPDATE_LIMIT
 from canister.errors import BadRequest
 from canister.flags.parse import RunArgs
 from canister.metering import fees
-from canister.metering.cost_model import UPDATE_LIMIT, CallCost, CostContext, CostModel, PageCosts, Work, upload_cost
+from canister.metering.cost_model import CallCost, CostContext, CostModel, PageCosts, Work, upload_cost
 from canister.metering.meter import CallMeter
 from canister.model_file.shape import ModelShape
 

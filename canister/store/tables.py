@@ -67,6 +67,23 @@ def saved_chat_columns() -> Sequence[Column[Any]]:
     )
 
 
+def receipt_columns() -> Sequence[Column[Any]]:
+    """The record of a call, here and in the journal of a herd: `ic/receipts/` tells its form."""
+    return (
+        Column("record", LargeBinary, nullable=False),
+        Column("nodes", LargeBinary, nullable=False),  # of the tree, that this record completes; mostly none
+    )
+
+
+def receipt_content_columns() -> Sequence[Column[Any]]:
+    """What is kept of a call beside its record, here and in the journal of a herd."""
+    return (
+        Column("words", LargeBinary, nullable=False),  # of the tokens behind the call
+        Column("argument", LargeBinary, nullable=False),  # CBOR
+        Column("output", LargeBinary, nullable=False),
+    )
+
+
 settings = Table(
     "settings",
     canister_metadata,
@@ -232,14 +249,13 @@ answer_calls = Table(
     sqlite_with_rowid=False,
 )
 
-# The records of calls, in the order of their commits: `ic/receipts/` tells their form, `state/receipts.py` the chain.
+# The records of calls, in the order of their commits; `state/receipts.py` has the chain.
 receipts = Table(
     "receipts",
     canister_metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("chat", BigInteger, index=True),  # a hash of caller and prompt cache; NULL: none
-    Column("record", LargeBinary, nullable=False),
-    Column("nodes", LargeBinary, nullable=False),  # of the tree, that this record completes; mostly none
+    *receipt_columns(),
 )
 
 # What many records have in common, under its SHA-256.
@@ -257,9 +273,7 @@ receipt_contents = Table(
     "receipt_contents",
     canister_metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("words", LargeBinary, nullable=False),  # of the tokens behind the call
-    Column("argument", LargeBinary, nullable=False),  # CBOR
-    Column("output", LargeBinary, nullable=False),
+    *receipt_content_columns(),
 )
 
 canisters = Table(

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from canister.metering.cost_model import UPDATE_LIMIT
+from canister.defaults import UPDATE_LIMIT
 from tests.bench import peers
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, FLASH, BenchError, LlamaServer, Ours, Server, ends_by_itself, words

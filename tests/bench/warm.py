@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from canister.metering.cost_model import UPDATE_LIMIT
+from canister.defaults import UPDATE_LIMIT
 from tests.bench.results import Row, ratio_row
 from tests.bench.servers import EXACT, OurChat, Ours, known, words
 from tests.bench.suite import Bench, Options, main

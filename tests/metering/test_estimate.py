@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canister.defaults import QUERY_LIMIT, UPDATE_LIMIT
 from canister.errors import BadRequest
 from canister.flags.parse import parse
 from canister.metering import fees
-from canister.metering.cost_model import QUERY_LIMIT, UPDATE_LIMIT, CostContext, CostModel, Work
+from canister.metering.cost_model import CostContext, CostModel, Work
 from canister.metering.estimate import HEAP_LIMIT_BYTES, context_of, estimate_call, estimate_conversation, estimate_fit
 from tests.shapes import Q8_0, QWEN3_06B, QWEN3_17B, SMOLLM2_135M, q4_k_m, shape_of
 

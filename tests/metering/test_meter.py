@@ -7,9 +7,10 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from canister.defaults import UPDATE_LIMIT
 from canister.engine.request import Budget
 from canister.errors import BadRequest
-from canister.metering.cost_model import UPDATE_LIMIT, CostContext, CostModel
+from canister.metering.cost_model import CostContext, CostModel
 from canister.metering.meter import CallMeter, Policy
 from tests.shapes import Q8_0, QWEN3_06B, SMOLLM2_135M, shape_of
 

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from canister.store.tables import NAMES, call_columns, saved_chat_columns
+from canister.store.tables import NAMES, call_columns, receipt_columns, receipt_content_columns, saved_chat_columns
 
 metadata = MetaData(naming_convention=NAMES)
 
@@ -223,8 +223,7 @@ receipt = Table(
     Column("canister", Text, primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("chat", BigInteger),  # a hash of caller and prompt cache; NULL: none
-    Column("record", LargeBinary, nullable=False),
-    Column("nodes", LargeBinary, nullable=False),  # of the tree, that this record completes; mostly none
+    *receipt_columns(),
     Index("ix_receipt_chat", "chat", "number"),
 )
 
@@ -242,9 +241,7 @@ receipt_contents = Table(
     metadata,
     Column("canister", Text, primary_key=True),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
-    Column("words", LargeBinary, nullable=False),
-    Column("argument", LargeBinary, nullable=False),
-    Column("output", LargeBinary, nullable=False),
+    *receipt_content_columns(),
 )
 
 account = Table(

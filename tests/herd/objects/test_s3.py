@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from canister.errors import BadRequest
-from canister.herd.objects import blobs
 from canister.herd.objects.folder import FolderObjects
 from canister.herd.objects.objects import ObjectsUnavailable, once, whole
 from canister.herd.objects.opening import open_objects
@@ -51,43 +50,6 @@ async def test_a_server_that_is_killed_is_told_and_has_everything_when_it_is_bac
         s3_server.start()
     assert await whole(objects, "blob/a", 100) == b"before"
     assert await objects.create("blob/b", once(b"after"))
-
-
-async def test_a_file_goes_on_where_the_server_stopped(
-    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from canister.herd.objects import s3
-    from canister.herd.objects.s3 import S3Objects
-
-    monkeypatch.setattr(s3, "_RETRIES", 1)
-    objects = S3Objects(s3_server.bucket(uuid.uuid4().hex))
-    data = os.urandom(6 << 20)
-    (tmp_path / "model").write_bytes(data)
-    sha256 = await blobs.put_file(objects, tmp_path / "model")
-    monkeypatch.setattr(s3, "PART_BYTES", 1 << 20)  # read in six; S3 takes no parts as small as that
-    starts: list[int] = []
-    part = S3Objects._part
-
-    async def stopping(self: S3Objects, key: str, start: int, n_bytes: int) -> bytes:
-        starts.append(start)
-        if len(starts) == 4:
-            s3_server.stop()
-        try:
-            return await part(self, key, start, n_bytes)
-        except ObjectsUnavailable:
-            if s3_server.is_stopped:
-                s3_server.start()
-            raise
-
-    monkeypatch.setattr(S3Objects, "_part", stopping)
-    try:
-        await blobs.get_file(objects, sha256, tmp_path / "copy")
-    finally:
-        if s3_server.is_stopped:
-            s3_server.start()
-    assert (tmp_path / "copy").read_bytes() == data
-    assert starts.count(0) == 1  # what was there was not fetched again
-    assert len(starts) > 6
 
 
 async def test_wrong_keys_are_told(s3_server: S3Server) -> None:

@@ -20,14 +20,22 @@ from canister.server.doors.openai import chat_answer, door, kept, run
 from canister.server.doors.openai.chat_messages import messages_of, tools_of
 from canister.server.doors.openai.door import Model
 from canister.server.doors.openai.errors import invalid, openai_failed
-from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, schema_of, shown
+from canister.server.doors.openai.fields import (
+    MOST_LOGPROBS,
+    GenerationFields,
+    Text,
+    Whole,
+    Yes,
+    read,
+    schema_of,
+    shown,
+)
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.stream import SSE, streamed
 from canister.server.doors.openai.turn import Turn
 from canister.server.requests import while_connected
 
 KIND = "chat_completions"
-MOST_LOGPROBS = 20
 EXAMPLE = {"messages": [{"role": "user", "content": "Who are you?"}], "max_tokens": 64}
 
 Schema = dict[str, JsonValue] | bool | None

@@ -13,13 +13,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from canister.api.rest_records import MAX_MESSAGES, MAX_PARTS, MAX_TOOLS
 from canister.server.doors.openai.errors import DoorError, invalid
 from canister.server.doors.openai.fields import shown
 from canister.server.doors.openai.turn import ToolChoice
-
-MAX_MESSAGES = 10_000
-MAX_PARTS = 1_000  # of a message
-MAX_TOOLS = 1_000
 
 Message = dict[str, JsonValue]
 

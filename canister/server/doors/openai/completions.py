@@ -29,7 +29,7 @@ from canister.server.doors.openai.events import (
     Timings,
     Usage,
 )
-from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, read, shown
+from canister.server.doors.openai.fields import MOST_LOGPROBS, GenerationFields, Text, Whole, Yes, read, shown
 from canister.server.doors.openai.native import tokens
 from canister.server.doors.openai.operations import Operation
 from canister.server.doors.openai.side_by_side import side_by_side
@@ -39,7 +39,6 @@ from canister.server.requests import while_connected
 
 KIND = "completions"
 MAX_PROMPTS = 128
-MOST_LOGPROBS = 20
 
 Json = dict[str, Any]
 Prompt = str | tuple[int | str, ...]

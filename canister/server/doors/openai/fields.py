@@ -22,6 +22,7 @@ from canister.flags.parse import RunArgs
 from canister.flags.values import FLOAT32_MAX, INT32_MAX, SAMPLER_SEQUENCE, SAMPLERS
 from canister.server.doors.openai.errors import DoorError, invalid
 
+MOST_LOGPROBS = 20  # alternatives of a token
 MAX_STOPS = 256
 MAX_STOP_CHARACTERS = 65_536  # of all together
 MAX_BIASES = 20_000

@@ -11,11 +11,10 @@ from pydantic import Field, JsonValue
 from canister.dispatch import ModelView
 from canister.server.doors.openai.chat_messages import Tools, tools_of
 from canister.server.doors.openai.errors import DoorError, invalid
-from canister.server.doors.openai.fields import GenerationFields, Text, Whole, Yes, schema_of, shown
+from canister.server.doors.openai.fields import MOST_LOGPROBS, GenerationFields, Text, Whole, Yes, schema_of, shown
 from canister.server.doors.openai.responses.items import Json, messages_of
 from canister.server.doors.openai.turn import Turn
 
-MOST_LOGPROBS = 20
 LOGPROBS = "message.output_text.logprobs"
 
 Metadata = Annotated[dict[str, str], Field(max_length=16)]
