@@ -300,9 +300,9 @@ class EngineCore:
         if not task.is_ahead:
             self._ended.append(task)
 
-    def _notify(self) -> None:
+    def _notify(self, *, ended_only: bool = False) -> None:
         ended, self._ended = self._ended, []
-        notify([*self.scheduler.running, *ended])
+        notify(ended if ended_only else [*self.scheduler.running, *ended])
 
     # -- ahead of the calls
 
@@ -344,6 +344,8 @@ class EngineCore:
                 break  # else what follows a call that has ended at once begins with this step too
         step = scheduler.schedule()
         drafts = self._verifier.drafts(step)
+        if step.chunks or scheduler.chunk_sizer.rows.seconds(len(step.rows)) > HOLD_SECONDS:
+            self._notify()  # of what was drawn from logits that were there, and who has ended
         started = perf_counter()
         self._has_shared = len(step.rows) > 1 and not drafts
         if step.rows:
@@ -354,6 +356,8 @@ class EngineCore:
             else:
                 self._n_rows += len(step.rows)
                 self._run(step.rows, partial(self.runner.decode_rows, step.rows))
+        if step.chunks:
+            self._notify(ended_only=True)  # they are committed, and the next calls come, while the chunk is decoded
         rows_end = perf_counter()
         n_before = [task.sequence.n_done for task in step.chunks]
         with self._chunks.of(step) as chunks:

@@ -20,6 +20,7 @@ class Call:
     n_rows: int = 3
     position: int = 0
     goes_on: bool = True
+    is_ahead: bool = False
     n_wanted: int = 0
     is_alone: bool = False
     due: tuple[int, int] | None = None
@@ -136,6 +137,42 @@ class World:
         if call.n_prompt == call.n_rows == 0:
             call.ended_at = self.n_steps
             self.scheduler.remove(call)
+
+
+class Answer:
+    """Of a chat, by calls of so many rows each: the next one comes so many seconds after the end of the one before.
+
+    Meanwhile its row is decoded ahead. What a call may draw at its beginning is told before the step, what is drawn
+    behind rows after the step. A row that ends a call draws nothing. told: when tokens were.
+    """
+
+    def __init__(self, world: World, name: str, n_rows: int, between: float) -> None:
+        self.told: list[float] = []
+        self._world, self._name, self._n_rows, self._between = world, name, n_rows, between
+        self._ahead: Call | None = None
+        self._call = Call(name, name, n_rows=n_rows)
+        world.add(self._call)
+
+    def before_step(self) -> None:
+        if self._call.ended_at is None:
+            return
+        if self._ahead is None:
+            self._ahead = Call(self._name, self._name, n_rows=10**6, is_ahead=True)
+            self._world.add(self._ahead)
+        if self._world.now >= self._call.row_ends[-1] + self._between:
+            self._world.scheduler.remove(self._ahead)
+            self._ahead = None
+            self._call = Call(self._name, self._name, n_rows=self._n_rows)
+            self._world.add(self._call)
+            self.told.append(self._world.now)
+
+    def after_step(self) -> None:
+        if self._call.ended_at is None:
+            self.told.append(self._world.now)
+
+    @property
+    def longest_pause(self) -> float:
+        return max(later - earlier for earlier, later in pairwise(self.told))
 
 
 def pauses(calls: Sequence[Call], since: float = 0.0) -> list[float]:

@@ -118,12 +118,16 @@ class ChunkSizer:
         seconds = self.rows.measured_seconds(1)
         return 1 / seconds if seconds > 0 else 0.0
 
-    def chunk(self, n_rows: int, n_next: int, n_steps: int, position: int, n_max: int) -> int:
+    def chunk(self, n_rows: int, n_next: int, n_steps: int, position: int, n_max: int, waited: float = 0.0) -> int:
         """Tokens of a chunk after n_rows rows and before at most n_next, when each call gets a row in one of n_steps
         steps.
+
+        waited: seconds since a chat had its last token that may have its next one at the end of the step.
         """
         pause, rows = self.max_pause_seconds / n_steps, self.rows.measured_seconds(n_rows)
         left = MIN_CHUNK_SHARE * rows if rows > pause else HEADROOM * pause - self.rows.seconds(n_next)
+        if waited:
+            left = min(left, HEADROOM * self.max_pause_seconds - waited - rows)
         return self.chunks.fitting(left, position, n_max)
 
 

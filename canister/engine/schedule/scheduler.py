@@ -32,7 +32,8 @@ class Schedulable(Protocol):
     n_prompt: tokens that it can take in chunks. is_alone: they share no decode. n_wanted: tokens of its prompt with
     those that later calls are to take. due: the place of its prompt among its caller's, noted here; calls that go on
     with one prompt have the same.
-    goes_on: of a call that has ended: its chat's next one may come soon.
+    goes_on: of a call that has ended: its chat's next one may come soon. is_ahead: it is nobody's, and decodes what the
+    next one will need, which is still to come.
     """
 
     @property
@@ -55,6 +56,8 @@ class Schedulable(Protocol):
     def due(self, due: tuple[int, int]) -> None: ...
     @property
     def goes_on(self) -> bool: ...
+    @property
+    def is_ahead(self) -> bool: ...
 
 
 Call = TypeVar("Call", bound=Schedulable)
@@ -84,6 +87,14 @@ class _Account:
     row_turn: int = 0
     has_had_row: bool = False
     has_decoded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """A conversation between two calls. told_at: when its last token was told, before the step that ended the call."""
+
+    told_at: float
+    ended_at: float
 
 
 class Scheduler(Generic[Call]):
@@ -132,7 +143,8 @@ class Scheduler(Generic[Call]):
         self._n_prompt_tokens = 0  # decoded, of all prompts
         self._n_prompts = 0  # that came
         self._row_turns: dict[str, int] = {}  # of callers: their last row
-        self._between: dict[str, float] = {}  # conversations between two calls: when the last one ended
+        self._began_at = 0.0  # the last step
+        self._between: dict[str, _Between] = {}  # conversations between two calls
 
     def add(self, call: Call) -> None:
         self._fair_share.join(call.caller)
@@ -140,7 +152,7 @@ class Scheduler(Generic[Call]):
             self._n_prompts += 1
             call.due = self._n_prompt_tokens + call.n_wanted, self._n_prompts
         self.waiting.append(call)
-        if call.key is not None:
+        if call.key is not None and not call.is_ahead:
             self._between.pop(call.key, None)
 
     def admit(self, place: Callable[[Call], bool], is_resident: Callable[[Call], bool] = lambda _: False) -> list[Call]:
@@ -168,8 +180,8 @@ class Scheduler(Generic[Call]):
             account = self._accounts.pop(id(call))
             if account.in_advance:
                 self._charge_advance(call.caller, ADVANCE - account.in_advance if account.has_decoded else ADVANCE)
-            if call.key is not None and account.has_had_row and call.goes_on:
-                self._between[call.key] = self._clock()
+            if call.key is not None and account.has_had_row and call.goes_on and not call.is_ahead:
+                self._between[call.key] = _Between(self._began_at, self._clock())
         else:
             return
         self._fair_share.leave(call.caller)
@@ -181,6 +193,7 @@ class Scheduler(Generic[Call]):
         for call in self.running:
             (wanting if call.wants_row else prompts).append(call)
         rows = self._rows(wanting)
+        self._began_at = self._clock()
         if not prompts:
             return Step(rows)
 
@@ -189,9 +202,11 @@ class Scheduler(Generic[Call]):
 
         prompts.sort(key=order)
         first = prompts[0]
-        if rows or (not self._cut_matters and self._is_expecting(first)):
+        waited = None if self._cut_matters else self._waited(first)
+        if rows or waited is not None:
             n_next = len(rows) + 1 if self._max_rows is None else min(len(rows) + 1, self._max_rows)
-            n = self.chunk_sizer.chunk(len(rows), n_next, self._round(wanting), first.position, self._max_chunk)
+            n_steps, waited = self._round(wanting), waited or 0.0
+            n = self.chunk_sizer.chunk(len(rows), n_next, n_steps, first.position, self._max_chunk, waited)
         else:
             others = not self._min_shared and any(call.caller != first.caller for call in prompts)
             n = min(BESIDE_PROMPTS if others else ALONE, self._max_chunk)
@@ -339,8 +354,11 @@ class Scheduler(Generic[Call]):
         self._row_turns = {caller: turn for caller, turn in self._row_turns.items() if caller in callers}
         return [call for call in wanting if id(call) not in left]
 
-    def _is_expecting(self, chunk: Call) -> bool:
-        """Is another chat between two calls, so recently that its next call may come while the chunk is decoded?"""
-        since = self._clock() - self.chunk_sizer.max_pause_seconds
-        self._between = {key: ended for key, ended in self._between.items() if ended > since}
-        return bool(self._between.keys() - {chunk.key})
+    def _waited(self, chunk: Call) -> float | None:
+        """How long chats between two calls have been without a token, at most, of those whose last call ended so
+        recently that the next one may come while the chunk is decoded; None: there are none.
+        """
+        since = self._began_at - self.chunk_sizer.max_pause_seconds
+        self._between = {key: each for key, each in self._between.items() if each.ended_at > since}
+        told = [each.told_at for key, each in self._between.items() if key != chunk.key]
+        return self._began_at - min(told) if told else None

@@ -14,7 +14,7 @@ from canister.engine.kv.slots import Slot, SlotTable
 from canister.engine.schedule.chunk_size import HEADROOM, MIN_CHUNK_SHARE
 from canister.engine.schedule.fair_share import MAX_LEAD
 from canister.engine.schedule.scheduler import ADVANCE, ALONE, BESIDE_PROMPTS, MAX_PASSED, Scheduler
-from tests.engine.virtual import Call, Costs, World, pauses
+from tests.engine.virtual import Answer, Call, Costs, World, pauses
 
 N_SLOTS = 3
 
@@ -407,6 +407,36 @@ def test_pauses_stay_below_the_limit(costs: Costs, n_rows: int, n_prompt: int, m
     largest_step = costs.of_rows(n_rows + 2)
     limit = max(max_pause_seconds, (1 + MIN_CHUNK_SHARE) * largest_step) + costs.of_chunk(2, n_prompt)
     assert max(pauses([*chats, *prompts], since)) <= limit
+
+
+@settings(max_examples=60, deadline=None)
+@given(costs, st.integers(1, 8), st.integers(2, 12), st.floats(0.0, 0.9), st.sampled_from([0.1, 0.2, 0.5]))
+def test_pauses_stay_below_the_limit_between_calls_too(
+    costs: Costs, n_chats: int, n_rows: int, between: float, max_pause_seconds: float
+) -> None:
+    """A token that waits for its call comes within the limit, or with the first step that ends after the call came.
+
+    There is only the smallest chunk in steps for which the limit leaves no time.
+    """
+    world = World(n_chats + 2, costs=costs, max_pause_seconds=max_pause_seconds)
+    learning = [Call("l", n_prompt=2000, n_rows=1) for _ in range(2)]
+    world.add(*(Call("m", n_rows=10**6) for _ in range(n_chats)), *learning)
+    world.run_until_ended(*learning, within=6000)
+    for call in [*world.scheduler.running]:
+        world.scheduler.remove(call)
+
+    seconds = between * max_pause_seconds
+    answers = [Answer(world, str(i), n_rows + i, seconds) for i in range(n_chats)]
+    world.add(Call("p", n_prompt=2000, n_rows=1))
+    for _ in range(100):
+        for answer in answers:
+            answer.before_step()
+        world.step()
+        for answer in answers:
+            answer.after_step()
+    rows, smallest = costs.of_rows(n_chats), costs.of_chunk(2, 2000)
+    limit = max(max_pause_seconds, (1 + MIN_CHUNK_SHARE) * rows, rows + seconds + rows) + smallest
+    assert max(answer.longest_pause for answer in answers) <= limit
 
 
 @settings(max_examples=30, deadline=None)
