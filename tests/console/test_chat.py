@@ -78,7 +78,7 @@ def test_every_call_of_an_answer_is_shown_with_its_budget(visit: Visit, whole: s
     assert all("prompt" in row for row in rows[1 : 1 + n_prompts])
     assert all("answer" in row for row in rows[1 + n_prompts :])
     together = last.locator("tfoot").inner_text()
-    assert "together" in together
+    assert "total" in together
     assert "instructions" in together
 
 
