@@ -42,6 +42,12 @@ async def herd(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> 
             yield herd
 
 
+async def rested(herd: InProcess) -> None:
+    """Both workers are there, and no answer of another test is still being made."""
+    await herd.ready(2)
+    await until(lambda: not any(one.n_answers for one in herd.workers))
+
+
 async def made(herd: InProcess, body: object, **headers: str) -> dict[str, Any]:
     response = await herd.http.post("/v1/responses", json=body, headers=headers)
     assert response.status_code == 200, response.text
@@ -104,6 +110,14 @@ class KillAt(AtEvents):
         os.kill(self.worker.ref.pid, signal.SIGKILL)
 
 
+class StopAt(KillAt):
+    """It goes on with SIGCONT."""
+
+    def reached(self) -> None:
+        self.worker = maker(self.herd)
+        os.kill(self.worker.ref.pid, signal.SIGSTOP)
+
+
 def maker(herd: InProcess) -> Worker:
     (worker,) = (one for one in herd.workers if one.n_answers)
     return worker
@@ -120,7 +134,7 @@ async def test_an_answer_in_the_background_goes_on_at_another_worker_and_is_char
     herd: InProcess, monkeypatch: pytest.MonkeyPatch, is_streamed: bool
 ) -> None:
     """Its client is gone from the start."""
-    await herd.ready(2)
+    await rested(herd)
     n_before, cycles = await charged(herd)
     wanted = await made(herd, {**ASKED, "store": False})
     n_once, left = await charged(herd)
@@ -152,7 +166,7 @@ async def test_an_answer_in_the_background_goes_on_at_another_worker_and_is_char
 
 async def test_a_kept_answer_is_had_from_another_worker_when_its_own_is_gone(herd: InProcess) -> None:
     """Object, items and events, with the ids that they had; a conversation goes on with it, and it can be deleted."""
-    await herd.ready(2)
+    await rested(herd)
     first = await made(herd, ASKED)
     id = first["id"]
     items = (await herd.http.get(f"/v1/responses/{id}/input_items")).json()
@@ -165,13 +179,13 @@ async def test_a_kept_answer_is_had_from_another_worker_when_its_own_is_gone(her
     assert (await herd.http.get(f"/v1/responses/{id}/input_items")).json() == items
     assert (await herd.http.get(f"/v1/responses/{id}?stream=true&starting_after=5")).text == events
     assert await charged(herd) == n_before
-    await herd.ready(2)
+    await rested(herd)
     for _ in range(2):  # whichever worker goes on with it
         next_one = await made(herd, {**ASKED, "previous_response_id": id})
         listed = (await herd.http.get(f"/v1/responses/{next_one['id']}/input_items")).json()["data"]
         assert len(listed) == len(items["data"]) + 2
         await kill(herd, worker_of(herd.herd, herd.host.identity.principal).id)
-    await herd.ready(2)
+    await rested(herd)
     assert (await herd.http.delete(f"/v1/responses/{id}")).json()["deleted"] is True
     of = AnswerQuery(herd.host.default.id, herd.host.identity.principal, id)
     for worker in herd.workers:
@@ -181,7 +195,7 @@ async def test_a_kept_answer_is_had_from_another_worker_when_its_own_is_gone(her
 
 
 async def test_a_copy_that_comes_back_after_its_answer_was_deleted_is_not_shown(herd: InProcess) -> None:
-    await herd.ready(2)
+    await rested(herd)
     id = (await made(herd, ASKED))["id"]
     of = AnswerQuery(herd.host.default.id, herd.host.identity.principal, id)
     copies = [await worker.client.answer(of) for worker in herd.workers]
@@ -195,7 +209,7 @@ async def test_a_copy_that_comes_back_after_its_answer_was_deleted_is_not_shown(
 @pytest.fixture
 async def short_calls(herd: InProcess) -> AsyncIterator[None]:
     """An answer takes many calls."""
-    await herd.ready(2)
+    await rested(herd)
     await herd.call("set_max_tokens", {"max_tokens_update": 4, "max_tokens_query": 4})
     yield
     await herd.call("set_max_tokens", {"max_tokens_update": 0, "max_tokens_query": 0})
@@ -206,16 +220,21 @@ async def test_an_answer_in_the_background_is_cancelled_wherever_it_is_made(
     herd: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after it has moved. What there was of it is kept, and its calls that had ended are charged."""
-    await herd.ready(2)
+    await rested(herd)
     n_before, _ = await charged(herd)
-    killed = KillAt(herd, monkeypatch, 12)
+    killed, stopped = KillAt(herd, monkeypatch, 12), StopAt(herd, monkeypatch, 40)
     id = (await made(herd, {**BACKGROUND, "max_output_tokens": 3000}))["id"]
-    await until(lambda: killed.worker is not None and killed.worker.is_gone)
-    await until(lambda: killed.n_left < -20)
-    response = await herd.http.post(f"/v1/responses/{id}/cancel")
+    await until(lambda: stopped.worker is not None)
+    assert killed.worker is not None
+    assert stopped.worker is not None
+    assert killed.worker.is_gone
+    cancelling = asyncio.create_task(herd.http.post(f"/v1/responses/{id}/cancel"))
+    await asyncio.wait([cancelling], timeout=0.2)  # it cannot end before the worker goes on
+    os.kill(stopped.worker.ref.pid, signal.SIGCONT)
+    response = await cancelling
     assert (response.status_code, response.json()["status"]) == (200, "cancelled")
     assert not any(one.n_answers for one in herd.workers)
-    await herd.ready(2)
+    await rested(herd)
     await kill(herd, worker_of(herd.herd, herd.host.identity.principal).id)
     found = await had(herd, id)
     assert (found["status"], text_of(found)) == ("cancelled", text_of(response.json()))
@@ -228,7 +247,7 @@ async def test_an_answer_that_nobody_reads_yet_may_become_another_one(
     herd: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a herd whose model is not exact."""
-    await herd.ready(2)
+    await rested(herd)
     monkeypatch.setattr(Worker, "is_exact", lambda worker, canister: False)
     killed = KillAt(herd, monkeypatch, 12)
     id = (await made(herd, BACKGROUND))["id"]
@@ -241,7 +260,7 @@ async def test_an_answer_that_nobody_reads_yet_may_become_another_one(
 async def test_an_answer_that_is_lost_with_two_workers_tells_so(
     herd: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await herd.ready(2)
+    await rested(herd)
     n_before = await charged(herd)
     killed: list[Worker] = []
     take = ToldEvents.take
