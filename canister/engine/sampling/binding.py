@@ -6,12 +6,21 @@ continues what another call with another grammar has begun, or behind the end.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from canister.engine.sampling.llguidance import GrammarFault, Matcher
 from canister.engine.sampling.samplers import Candidates, Sampler
 from canister.errors import BadRequest
+
+MOST_TOKEN_SECONDS = 0.1  # of the thread's CPU time, to ask about a token or to take it; usually a fifth of a ms
+MOST_VOCABULARY_SECONDS = 1.0  # to ask about all tokens; 65 ms were seen with 131 072 of them
+TOO_MANY_WAYS = (
+    "The grammar cannot be followed any further: there are too many ways to read the text by it, and to ask about the "
+    "next token takes too long; make it simpler, such as x{0,9} in place of many x? in a row"
+)
 
 
 class Binding(Protocol):
@@ -36,7 +45,11 @@ class Binding(Protocol):
 
 
 class Gbnf:
-    """A grammar of llama.cpp."""
+    """A grammar of llama.cpp.
+
+    llama.cpp keeps each way in which the text may have been read, and there may be very many of them. What that costs
+    the thread that decodes, and so everybody, is bounded: a grammar that takes longer is followed no further.
+    """
 
     def __init__(self, start: Sampler) -> None:
         """start: the grammar at its beginning, which nobody may advance."""
@@ -44,15 +57,18 @@ class Gbnf:
 
     def fits(self, token: int) -> bool:
         self._one.only(token)
-        self._now.apply(self._one)
+        with _bounded():
+            self._now.apply(self._one)
         return self._one.best()[1] != float("-inf")
 
     def restrict(self, candidates: Candidates, refused: Collection[int]) -> None:
-        self._now.apply(candidates)
+        if not self._now.apply_within(candidates, MOST_VOCABULARY_SECONDS):
+            raise BadRequest(TOO_MANY_WAYS)
 
     def accept(self, token: int) -> None:
         if self.fits(token):
-            self._now.accept(token)  # any other would end the process
+            with _bounded():
+                self._now.accept(token)  # any other would end the process
         else:
             self._now.close()
             self._now = self._start.clone()
@@ -66,6 +82,15 @@ class Gbnf:
 
     def close(self) -> None:
         self._now.close()
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """What is done here for one token may not take long."""
+    begun = time.thread_time()
+    yield
+    if time.thread_time() - begun > MOST_TOKEN_SECONDS:
+        raise BadRequest(TOO_MANY_WAYS)
 
 
 class Guided:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ class Candidates:
     """The tokens still to choose from, as samplers see them."""
 
     def __init__(self, n_vocab: int) -> None:
+        self.n_vocab = n_vocab
         self._data = np.zeros(n_vocab, [("id", np.int32), ("logit", np.float32), ("p", np.float32)])
         self._ids = np.arange(n_vocab, dtype=np.int32)
         self._pointer: Any = ctypes.cast(self._data.ctypes.data, lib.llama_token_data_p)
@@ -43,6 +45,13 @@ class Candidates:
     def drop(self, tokens: Collection[int]) -> None:
         """After `fill`: these tokens cannot come."""
         self._data["logit"][list(tokens)] = -np.inf
+
+    def part(self, at: int, n: int) -> Any:
+        """A reference to n of them, for a sampler that looks at each by itself."""
+        part: Any = lib.llama_token_data_array()
+        part.data = ctypes.cast(self._data.ctypes.data + at * self._data.itemsize, lib.llama_token_data_p)
+        part.size, part.selected, part.sorted = min(n, len(self._data) - at), -1, False
+        return ctypes.byref(part)
 
     def only(self, token: int) -> None:
         self._data[0] = (token, 1.0, 0.0)
@@ -71,6 +80,8 @@ class Candidates:
 
 
 _FEW = 16  # applications that are cheaper one by one
+_FIRST_PART = 32  # candidates; the next part is twice as large while one takes less than these seconds
+_PART_SECONDS = 0.005
 
 
 class Sampler:
@@ -160,6 +171,23 @@ class Sampler:
 
     def apply(self, candidates: Candidates) -> None:
         lib.llama_sampler_apply(self._pointer, candidates._ref)
+
+    def apply_within(self, candidates: Candidates, seconds: float) -> bool:
+        """Apply a sampler that looks at each candidate by itself to all of them, some at a time.
+
+        seconds: of the thread's CPU time. False if it takes more, and was left.
+        """
+        begun = now = time.thread_time()
+        at, n = 0, _FIRST_PART
+        while at < candidates.n_vocab:
+            lib.llama_sampler_apply(self._pointer, candidates.part(at, n))
+            before, now = now, time.thread_time()
+            if now - begun > seconds:
+                return False
+            at += n
+            if now - before < _PART_SECONDS:
+                n *= 2
+        return True
 
     def accept(self, token: int) -> None:
         lib.llama_sampler_accept(self._pointer, token)

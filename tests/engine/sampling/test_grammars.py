@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from canister.engine.llama import Model
 from canister.engine.sampling import grammars as grammars_module
 from canister.engine.sampling.binding import Binding
 from canister.engine.sampling.grammars import MAX_GRAMMAR_BYTES, MAX_GRAMMAR_DEPTH, MAX_GRAMMAR_GROUPS, Grammars
+from canister.engine.sampling.samplers import Candidates
 from canister.errors import BadRequest
 from canister.flags.params import SamplingParams
 from canister.json_schema import MAX_OPTIONAL
@@ -108,6 +110,32 @@ def test_sizes_of_grammars(bind: Bind) -> None:
     ):
         with pytest.raises(BadRequest, match="within each other; at most"):
             bind(grammar=text)
+
+
+TWO_WAYS = 'root ::= "b" s\ns ::= "a" s t | "a" s u | "a"\nt ::= "t" | "a"\nu ::= "u" | "a"'
+
+
+@pytest.mark.parametrize("grammar", ['root ::= "b" ' + '"a"? ' * 800, TWO_WAYS])
+def test_a_grammar_that_has_too_many_ways_is_left_where_they_begin(bind: Bind, grammar: str) -> None:
+    """llama.cpp would think about the next token for minutes, and nobody else would have a turn meanwhile."""
+    binding = bind(grammar=grammar)
+    with pytest.raises(BadRequest, match="too many ways to read the text"):
+        _ask_all(binding, tokens_of("b" + "a" * 100))
+
+
+def _ask_all(binding: Binding, text: list[int]) -> None:
+    """What may follow behind each of these tokens?"""
+    candidates = Candidates(N_VOCAB)
+    for token in text:
+        binding.accept(token)
+        candidates.fill(np.zeros(N_VOCAB, np.float32))
+        binding.restrict(candidates, ())
+
+
+def test_a_grammar_that_begins_with_too_many_ways(bind: Bind) -> None:
+    with pytest.raises(BadRequest, match="make it simpler"):
+        bind(grammar="root ::= " + '"a"? ' * 1000)
+    assert takes(bind(grammar='root ::= "a"{0,2000} "b"'), "a" * 1999 + "b")
 
 
 @pytest.mark.parametrize("grammar", ["root ::= (", "root ::= x", 'foo ::= "a"', 'root ::= root "a"'])
