@@ -18,8 +18,8 @@ import numpy as np
 MIN_CHUNK = 2
 HEADROOM = 0.9  # of the pause is planned, since no two steps take the same time
 MIN_CHUNK_SHARE = 0.25
-"""Prompts have to go on somehow: of the time of rows that alone take longer than the pause, and of the time that a chunk
-would have if no chat were between two calls."""
+"""Prompts have to go on somehow: of the time of rows that alone take longer than the pause, and of the time that a
+chunk would have if no chat were between two calls."""
 _WEIGHT = 0.3  # of a new measurement against all before
 _OUTLIER = 4.0  # times what was expected; a longer measurement is a hiccup of the machine and counts as so much
 _NEAR = 0.02  # an estimate this close to the measurement is not corrected
