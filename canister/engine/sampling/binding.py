@@ -18,8 +18,8 @@ from canister.errors import BadRequest
 MOST_TOKEN_SECONDS = 0.1  # of the thread's CPU time, to ask about a token or to take it; usually a fifth of a ms
 MOST_VOCABULARY_SECONDS = 1.0  # to ask about all tokens; 65 ms were seen with 131 072 of them
 TOO_MANY_WAYS = (
-    "The grammar cannot be followed any further: there are too many ways to read the text by it, and to ask about the "
-    "next token takes too long; make it simpler, such as x{0,9} in place of many x? in a row"
+    "there are too many ways to read a text by it, and to ask about the next token takes too long; "
+    "make it simpler, such as x{0,9} in place of many x? in a row"
 )
 
 
@@ -63,7 +63,7 @@ class Gbnf:
 
     def restrict(self, candidates: Candidates, refused: Collection[int]) -> None:
         if not self._now.apply_within(candidates, MOST_VOCABULARY_SECONDS):
-            raise BadRequest(TOO_MANY_WAYS)
+            raise BadRequest(f"The grammar cannot be followed any further: {TOO_MANY_WAYS}")
 
     def accept(self, token: int) -> None:
         if self.fits(token):
@@ -90,7 +90,7 @@ def _bounded() -> Iterator[None]:
     begun = time.thread_time()
     yield
     if time.thread_time() - begun > MOST_TOKEN_SECONDS:
-        raise BadRequest(TOO_MANY_WAYS)
+        raise BadRequest(f"The grammar cannot be followed any further: {TOO_MANY_WAYS}")
 
 
 class Guided:

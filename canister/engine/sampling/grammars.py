@@ -17,6 +17,7 @@ import numpy as np
 from canister import json_schema
 from canister.engine.llama import Model
 from canister.engine.sampling.binding import MOST_VOCABULARY_SECONDS, TOO_MANY_WAYS, Binding, Gbnf, Guided, first_line
+from canister.engine.sampling.gbnf_ways import most_pairs
 from canister.engine.sampling.llguidance import GrammarFault, GrammarLimits, Matcher, TokenTable
 from canister.engine.sampling.samplers import Candidates, Sampler
 from canister.engine.sampling.triggers import Triggered
@@ -30,6 +31,7 @@ MAX_GRAMMAR_GROUPS = 4096
 MAX_KNOWN = 32  # grammars that are kept
 MAX_KNOWN_CHARACTERS = 1 << 20  # of all of them; what is read takes up to some hundred times as much memory
 MAX_READ_AT_ONCE = 2
+MAX_PAIRS = 250_000  # such as of 700 "a"? in a row, or of 500 words that may follow one another without a space
 N_PROBED = 1024  # a vocabulary begins with its single bytes, which tell what a grammar costs
 LIMITS = GrammarLimits()
 _BEGINNINGS = (b'{"', b'[{"')
@@ -133,11 +135,13 @@ def _read_gbnf(model: Model, text: str) -> Sampler:
             f"The grammar cannot be used: it has {n_bytes} bytes and {n_groups} groups, {deepest} within each other; "
             f"at most {MAX_GRAMMAR_BYTES}, {MAX_GRAMMAR_GROUPS} and {MAX_GRAMMAR_DEPTH} are taken"
         )
+    if most_pairs(text) > MAX_PAIRS:  # what follows could not be ended
+        raise BadRequest(f"The grammar cannot be used: {TOO_MANY_WAYS}")
     start = Sampler.grammar(model, text)
     candidates = Candidates(min(model.n_vocab, N_PROBED))
     candidates.fill(np.zeros(candidates.n_vocab, np.float32))
     if not start.clone().apply_within(candidates, MOST_VOCABULARY_SECONDS):  # told now, not in the middle of an answer
-        raise BadRequest(TOO_MANY_WAYS)
+        raise BadRequest(f"The grammar cannot be used: {TOO_MANY_WAYS}")
     return start
 
 
