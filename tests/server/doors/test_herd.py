@@ -18,7 +18,7 @@ from canister.api.herd_requests import AnswerTry, HerdKey
 from canister.api.herd_wire import ChatAt, Conflict
 from canister.api.methods import BY_NAME
 from canister.store.container import CacheFile
-from canister.store.heads import NO_CHAT, head_of
+from canister.store.heads import NO_CHAT, head_of, tokens_alone
 from tests.server.doors.herd_leader import SECRET, Leader, Ran, WorkerClient
 from tests.server.served import CHAT, Served, served
 from tests.traces import until
@@ -465,7 +465,7 @@ async def test_ahead_behind_and_beside(leader: Leader, worker: WorkerClient, ser
     assert (again, leader.head("spec")) == (straight, head)
 
     # Behind: it has only the beginning of what others have made of the chat.
-    cut, _ = after.extended(len(here.tokens) - 4, (), ())
+    cut, _ = CacheFile.parse(tokens_alone(after)).extended(len(here.tokens) - 4, (), ())
     fetched = await worker.get("llama_cpp", leader.caller, leader.path("spec"), rows=True)
     assert fetched is not None
     leader.chats[leader.path("spec")] = cut
