@@ -36,6 +36,7 @@ class Driver:
     """An engine and an event loop for it; `run` runs a coroutine there."""
 
     def __init__(self, path: Path, *, thread: DecodeThread | None = None, **params: Any) -> None:
+        self._is_closed = False
         self._runner = asyncio.Runner()
         self.engine = self.run(Engine.load(LoadParams(path, **params), thread))
 
@@ -52,8 +53,11 @@ class Driver:
         return Chat(self.engine, key, replace(NOTHING, **{"caller": key or "somebody", **defaults}))
 
     def close(self) -> None:
-        self.run(self.engine.close())
-        self._runner.close()
+        """End it; a second time does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.run(self.engine.close())
+            self._runner.close()
 
     def __enter__(self) -> Driver:
         return self
