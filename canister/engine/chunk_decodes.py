@@ -45,7 +45,11 @@ class ChunkDecodes:
         may_join = self._joins_begun and 0 < len(task.request.prompt) <= SHORT and not task.is_alone
         if may_join:
             self._coming.add(task)
-        yield
+        try:
+            yield
+        except BaseException:
+            self._coming.discard(task)  # it never arrives
+            raise
         if may_join and perf_counter() < self._joins_until:
             self._runner.abort()
 

@@ -20,6 +20,7 @@ from canister.herd.proxy import worker_of
 from canister.herd.told_events import ToldEvents
 from canister.herd.tries import Tries
 from canister.herd.workers import Worker
+from tests.herd.at_events import SignalAt, maker
 from tests.herd.herds import QUESTIONS, InProcess, herd_in
 from tests.traces import until
 
@@ -80,49 +81,6 @@ async def charged(herd: InProcess) -> tuple[int, int | None]:
     return sum(entry["method"] == "generate" for entry in log), await herd.herd.journal.cycles(herd.host.default.id)
 
 
-class AtEvents:
-    """Does something when an answer has come so far, once, and holds the answer until it is done."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, n_events: int) -> None:
-        self.n_left = n_events
-        self.worker: Worker | None = None
-        take = ToldEvents.take
-
-        def told(events: ToldEvents, data: bytes) -> bytes:
-            new = take(events, data)
-            self.n_left -= 1
-            if self.n_left == 0:
-                self.reached()
-            return new
-
-        monkeypatch.setattr(ToldEvents, "take", told)
-
-    def reached(self) -> None: ...
-
-
-class KillAt(AtEvents):
-    def __init__(self, herd: InProcess, monkeypatch: pytest.MonkeyPatch, n_events: int) -> None:
-        super().__init__(monkeypatch, n_events)
-        self.herd = herd
-
-    def reached(self) -> None:
-        self.worker = maker(self.herd)
-        os.kill(self.worker.ref.pid, signal.SIGKILL)
-
-
-class StopAt(KillAt):
-    """It goes on with SIGCONT."""
-
-    def reached(self) -> None:
-        self.worker = maker(self.herd)
-        os.kill(self.worker.ref.pid, signal.SIGSTOP)
-
-
-def maker(herd: InProcess) -> Worker:
-    (worker,) = (one for one in herd.workers if one.n_answers)
-    return worker
-
-
 async def kill(herd: InProcess, id: str) -> None:
     (worker,) = (one for one in herd.workers if one.id == id)
     os.kill(worker.ref.pid, signal.SIGKILL)
@@ -138,7 +96,7 @@ async def test_an_answer_in_the_background_goes_on_at_another_worker_and_is_char
     n_before, cycles = await charged(herd)
     wanted = await made(herd, {**ASKED, "store": False})
     n_once, left = await charged(herd)
-    killed = KillAt(herd, monkeypatch, 12)
+    killed = SignalAt(herd, monkeypatch, 12)
     if is_streamed:
         async with herd.http.stream("POST", "/v1/responses", json={**BACKGROUND, "stream": True}) as response:
             lines = response.aiter_lines()
@@ -222,7 +180,7 @@ async def test_an_answer_in_the_background_is_cancelled_wherever_it_is_made(
     """Also after it has moved. What there was of it is kept, and its calls that had ended are charged."""
     await rested(herd)
     n_before, _ = await charged(herd)
-    killed, stopped = KillAt(herd, monkeypatch, 12), StopAt(herd, monkeypatch, 40)
+    killed, stopped = SignalAt(herd, monkeypatch, 12), SignalAt(herd, monkeypatch, 40, signal.SIGSTOP)
     id = (await made(herd, {**BACKGROUND, "max_output_tokens": 3000}))["id"]
     await until(lambda: stopped.worker is not None)
     assert killed.worker is not None
@@ -249,7 +207,7 @@ async def test_an_answer_that_nobody_reads_yet_may_become_another_one(
     """As in a herd whose model is not exact."""
     await rested(herd)
     monkeypatch.setattr(Worker, "is_exact", lambda worker, canister: False)
-    killed = KillAt(herd, monkeypatch, 12)
+    killed = SignalAt(herd, monkeypatch, 12)
     id = (await made(herd, BACKGROUND))["id"]
     found = await ended(herd, id)
     assert killed.worker is not None

@@ -24,6 +24,7 @@ from canister.herd.whole_answers import Asked, Live, WholeAnswers
 from canister.herd.worker_client import WorkerClient
 from canister.herd.workers import Worker
 from canister.ic.receipts import check, document
+from tests.herd.at_events import SignalAt
 from tests.herd.herds import QUESTIONS, InProcess, herd_in
 from tests.traces import until
 
@@ -46,28 +47,6 @@ async def herd(tmp_path_factory: pytest.TempPathFactory, anyio_backend: str) -> 
         patched.setattr(local, "MAX_PAUSE_SECONDS", 0.05)  # they are killed again and again
         async with herd_in(tmp_path_factory.mktemp("herd")) as herd:
             yield herd
-
-
-class KillAt:
-    """Kills the worker that makes an answer when its client has been told so many events, once."""
-
-    def __init__(self, herd: InProcess, monkeypatch: pytest.MonkeyPatch, n_events: int) -> None:
-        self.herd, self.n_left, self.killed = herd, n_events, ""
-        take = ToldEvents.take
-
-        def told(events: ToldEvents, data: bytes) -> bytes:
-            new = take(events, data)
-            self.n_left -= 1
-            if self.n_left == 0:
-                self.kill()
-            return new
-
-        monkeypatch.setattr(ToldEvents, "take", told)
-
-    def kill(self) -> None:
-        (worker,) = (one for one in self.herd.workers if one.n_answers)
-        self.killed = worker.id
-        os.kill(worker.ref.pid, signal.SIGKILL)
 
 
 async def asked(herd: InProcess, path: str, body: object, **headers: str) -> bytes:
@@ -107,9 +86,9 @@ async def test_a_stream_goes_on_at_another_worker(herd: InProcess, monkeypatch: 
     await herd.ready(2)
     wanted = events(await asked(herd, path, body))
     assert len(wanted) > 8
-    kill = KillAt(herd, monkeypatch, random.Random(path).randrange(2, len(wanted) - 3))
+    kill = SignalAt(herd, monkeypatch, random.Random(path).randrange(2, len(wanted) - 3))
     found = events(await asked(herd, path, body))
-    assert kill.killed
+    assert kill.worker is not None
     by_choice = lambda event: event.get("choices", [event])[0].get("index", 0) if event.get("choices") else 0  # noqa: E731
     assert sorted(found, key=by_choice) == sorted(wanted, key=by_choice)
 
@@ -155,9 +134,9 @@ async def test_receipts_in_a_stream_are_those_of_the_herd(herd: InProcess, monke
     await herd.ready(2)
     n_before = await n_logged(herd)
     cycles = await herd.herd.journal.cycles(herd.host.default.id)
-    kill = KillAt(herd, monkeypatch, 12)
+    kill = SignalAt(herd, monkeypatch, 12)
     content = (await asked(herd, "/v1/chat/completions", STREAMED)).decode()
-    assert kill.killed
+    assert kill.worker is not None
     (usage,) = (chunk["usage"] for chunk in map(json.loads, _data(content)) if chunk.get("usage"))
     await check_receipts(herd, usage["receipts"])
     assert await n_logged(herd) == n_before + usage["calls"]
@@ -178,25 +157,17 @@ async def test_a_worker_that_ends_in_order_lets_its_answer_go_on_elsewhere(
     """Also where it could still say that it stops."""
     await herd.ready(2)
     wanted = events(await asked(herd, "/v1/chat/completions", STREAMED))
-    monkeypatch.setattr(KillAt, "kill", terminate)
-    kill = KillAt(herd, monkeypatch, 10)
+    kill = SignalAt(herd, monkeypatch, 10, signal.SIGTERM)
     assert events(await asked(herd, "/v1/chat/completions", STREAMED)) == wanted
-    assert kill.killed
-
-
-def terminate(kill: KillAt) -> None:
-    """SIGTERM to the server itself."""
-    (worker,) = (one for one in kill.herd.workers if one.n_answers)
-    kill.killed = worker.id
-    os.kill(worker.ref.pid, signal.SIGTERM)
+    assert kill.worker is not None
 
 
 async def test_an_inexact_answer_ends_with_an_error(herd: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     await herd.ready(2)
     monkeypatch.setattr(Worker, "is_exact", lambda worker, canister: False)
-    kill = KillAt(herd, monkeypatch, 12)
+    kill = SignalAt(herd, monkeypatch, 12)
     content = (await asked(herd, "/v1/chat/completions", LONG_STREAM)).decode()
-    assert kill.killed
+    assert kill.worker is not None
     last = json.loads(_data(content)[-1])
     assert "not exact" in last["error"]["message"]
     assert "[DONE]" not in content
@@ -301,9 +272,9 @@ async def test_a_worker_of_a_version_before_answers_too(herd: InProcess, monkeyp
     wanted = events(await asked(herd, "/v1/chat/completions", STREAMED))
     monkeypatch.setattr(WorkerClient, "passed_on", without)
     assert events(await asked(herd, "/v1/chat/completions", STREAMED)) == wanted
-    kill = KillAt(herd, monkeypatch, 2)
+    kill = SignalAt(herd, monkeypatch, 2)
     content = (await asked(herd, "/v1/chat/completions", LONG_STREAM)).decode()
-    assert kill.killed
+    assert kill.worker is not None
     assert "send the request again" in json.loads(_data(content)[-1])["error"]["message"]
 
 
