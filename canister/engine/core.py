@@ -218,6 +218,8 @@ class EngineCore:
     # -- each
 
     def forget(self, key: str) -> None:
+        # What was to be decoded ahead would begin the whole chat anew.
+        self._end_ahead(lambda ahead: ahead.key == key)
         self._slot_table.forget(key)
         self._logits_file.forget(key)
         self._verifier.forget(key)

@@ -496,6 +496,36 @@ def test_nothing_is_decoded_for_a_call_that_may_not_come(
     assert slot.ahead is None
 
 
+def test_nothing_is_decoded_of_a_chat_that_is_forgotten(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is what was to be decoded behind its last call: that would decode all of it again."""
+    driver = drive("q8_0", n_slots=2, n_ctx=512)
+    chat = driver.chat("k", sampling=DRAWN)
+    decode = Context.decode
+    is_last = False
+    rows = list[int]()
+
+    def forgetting(context: Context, streams: Sequence[int], *rest: Sequence[int]) -> None:
+        nonlocal is_last
+        if is_last and len(streams) == 2:
+            driver.engine.forget("k")  # while the last token of its call is decoded
+            is_last = False
+        rows.append(len(streams))
+        decode(context, streams, *rest)
+
+    async def work() -> None:
+        nonlocal is_last
+        await chat.call(some_prompt(1, 30), budget=Limited(5))
+        async with a_neighbour(driver):
+            monkeypatch.setattr(Context, "decode", forgetting)
+            is_last = True
+            await chat.call(max_decode=1)
+            await until(lambda: driver.engine.stats().n_running + driver.engine.stats().n_waiting == 1)
+
+    driver.run(work())
+    assert not is_last
+    assert max(rows) <= 2  # one of each chat
+
+
 async def beside_others(driver: Driver, chat: Chat) -> None:
     await chat.call(some_prompt(1, 40), budget=Limited(5))
     async with a_neighbour(driver):
